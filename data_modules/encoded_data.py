@@ -1,0 +1,189 @@
+"""Splits of encoded examples, made once and cached on disk under a key of everything that shapes them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from tqdm import tqdm
+
+from data_modules.conversation import Conversation, expand_answers
+from data_modules.encoding import Encoder, Example
+from data_modules.example_store import ExampleStore, write_examples
+from data_modules.formats import recognise_format, to_conversation
+from data_modules.ledger import Ledger, OnInvalid
+from data_modules.readers import Record, read_records, source_fingerprint
+
+Samples = Literal["conversation", "answer"]
+
+_VERSION = 1
+"""Raised whenever the same records would be encoded otherwise, so that no stale cache is read."""
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Where the records of every split come from and how they are read.
+
+    Attributes:
+        files: Split name to files, folders or hub names. A split without files is held out of `train`.
+        fractions: Share of `train` that is held out for each split without files.
+        format: A name in FORMATS; None: recognised from the fields, file by file.
+        on_invalid: What an invalid record does.
+        samples: `answer` makes one sample of every answer of a conversation.
+        require_answer: Whether a bare prompt is invalid.
+    """
+
+    files: dict[str, list[str]]
+    fractions: dict[str, float] = field(default_factory=dict)
+    format: str | None = None
+    on_invalid: OnInvalid = "error"
+    samples: Samples = "conversation"
+    require_answer: bool = True
+
+    @property
+    def splits(self) -> list[str]:
+        """Held-out splits first: what they hold is kept out of training."""
+        held_out = [split for split in ("test", "val", "predict") if split in self.files or self.fractions.get(split)]
+        return [*held_out, *(["train"] if "train" in self.files else [])]
+
+
+def split_of(conversation: Conversation, fractions: dict[str, float]) -> str:
+    """The split of a conversation, from a hash of its group or content: the same in any order and any company."""
+    key = conversation.content_key() if conversation.group is None else f"group {conversation.group}"
+    point = int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "big") / 2**64
+    for split, fraction in fractions.items():
+        if point < fraction:
+            return split
+        point -= fraction
+    return "train"
+
+
+def encode_sources(sources: Sources, encoder: Encoder, cache_dir: Path) -> Path:
+    """Encode every split, or find it encoded already.
+
+    Returns:
+        A folder with one `<split>.arrow` a split and `ledgers.json`.
+
+    Raises:
+        ValueError: If a record is invalid and the policy is `error`, or a file cannot be read.
+    """
+    folder = cache_dir / cache_key(sources, encoder)
+    if (folder / "ledgers.json").exists():
+        return folder
+    # made aside and renamed, so that a folder of this name is always complete
+    partial = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
+    partial.mkdir(parents=True, exist_ok=True)
+    try:
+        ledgers: dict[str, Any] = {}
+        held_out: set[str] = set()
+        for split in sources.splits:
+            ledger = Ledger(sources.on_invalid)
+            examples = _encode_split(split, sources, encoder, ledger, held_out)
+            write_examples(partial / f"{split}.arrow", examples)
+            ledgers[split] = ledger.to_dict()
+        (partial / "ledgers.json").write_text(json.dumps(ledgers, indent=1, ensure_ascii=False), encoding="utf-8")
+        if not folder.exists():
+            partial.rename(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return folder
+
+
+def load_split(folder: Path, split: str) -> ExampleStore | None:
+    """The examples of a split; None if there is no such split."""
+    path = folder / f"{split}.arrow"
+    return ExampleStore(path) if path.exists() else None
+
+
+def load_ledgers(folder: Path) -> dict[str, dict[str, Any]]:
+    """What happened to the data of each split, training first."""
+    ledgers: dict[str, dict[str, Any]] = json.loads((folder / "ledgers.json").read_text(encoding="utf-8"))
+    return {split: ledgers[split] for split in ("train", "val", "test", "predict") if split in ledgers}
+
+
+def cache_key(sources: Sources, encoder: Encoder) -> str:
+    """A digest of everything that shapes the encoded data."""
+    tokenizer = encoder.tokenizer
+    parts = {
+        "version": _VERSION,
+        "files": {split: [(f, source_fingerprint(f)) for f in files] for split, files in sources.files.items()},
+        "sources": [sources.fractions, sources.format, sources.on_invalid, sources.samples, sources.require_answer],
+        "tokenizer": hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode()).hexdigest(),  # type: ignore[attr-defined]
+        "specials": [tokenizer.bos_token, tokenizer.eos_token],
+        "template": repr(encoder.template) if encoder.template.name != "tokenizer" else tokenizer.chat_template,
+        "length": [encoder.max_length, encoder.over_long],
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def read_conversations(split: str, sources: Sources, ledger: Ledger) -> Iterator[Conversation]:
+    """The valid conversations of a split. Invalid records are counted in the split whose file they stand in."""
+    own_files = split in sources.files
+    # a held-out split is read from train's files, where its invalid records are counted already
+    counter = ledger if own_files else Ledger(sources.on_invalid)
+    fractions = {name: share for name, share in sources.fractions.items() if name not in sources.files}
+    for source in sources.files[split if own_files else "train"]:
+        for conversation in _read_source(source, sources, counter):
+            if not own_files or split == "train":
+                if split_of(conversation, fractions) != split:
+                    counter.records_read -= 1
+                    continue
+            yield conversation
+    if not own_files:
+        ledger.records_read = counter.records_read - counter.num_invalid
+        ledger.formats = counter.formats
+
+
+def _read_source(source: str, sources: Sources, ledger: Ledger) -> Iterator[Conversation]:
+    layouts: dict[str, str] = {}
+    rejected = ledger.num_invalid
+    for record in read_records(source, reject=ledger.reject):
+        try:
+            conversation = to_conversation(record, sources.format or _format_of(record, layouts, ledger))
+            if sources.require_answer and not conversation.is_answered:
+                raise ValueError(_unanswered(record))
+        except ValueError as error:
+            ledger.reject(str(error))
+            continue
+        ledger.records_read += 1
+        yield conversation
+    ledger.records_read += ledger.num_invalid - rejected
+
+
+def _format_of(record: Record, layouts: dict[str, str], ledger: Ledger) -> str:
+    """The format of a file, recognised from its first record that has one."""
+    file = record.origin.rpartition(":")[0]
+    if file not in layouts:
+        layouts[file] = recognise_format(record)
+        ledger.formats.append(f"{file}: {layouts[file]} (recognised)")
+    return layouts[file]
+
+
+def _unanswered(record: Record) -> str:
+    return (
+        f"{record.origin}: there is no answer to learn (fields: {', '.join(record.fields)}); expected the last turn to "
+        "be the assistant's, and not blank. Complete the record, or set `--data.on_invalid drop`."
+    )
+
+
+def _encode_split(
+    split: str, sources: Sources, encoder: Encoder, ledger: Ledger, held_out: set[str]
+) -> Iterator[Example]:
+    conversations = read_conversations(split, sources, ledger)
+    for conversation in tqdm(conversations, desc=f"encoding {split}", unit=" conversations", disable=None, leave=False):
+        key = conversation.content_key()
+        if split == "train" and key in held_out:
+            ledger.duplicates += 1
+            continue
+        if split != "train":
+            held_out.add(key)
+        samples = expand_answers(conversation) if sources.samples == "answer" else [conversation]
+        ledger.samples_added += len(samples) - 1
+        for sample in samples:
+            yield from encoder.encode(sample, ledger)

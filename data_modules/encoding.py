@@ -1,0 +1,327 @@
+"""Segments to ids, segment by segment, and what to do with conversations that are too long."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from transformers import PreTrainedTokenizerBase
+
+from data_modules.conversation import Conversation, Turn
+from data_modules.ledger import Ledger, part_of
+from data_modules.masking import Kinds, Turns
+from data_modules.templates import ANSWER_KINDS, AnyTemplate, Segment, SegmentKind
+
+OverLong = Literal["drop", "truncate", "split", "error"]
+
+_QUESTION_SHARE = 4
+"""Truncation leaves a question 1/4 of the limit before it takes from the answer: an answer to nothing teaches nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One document, encoded. Ids and kinds are built together, so they cannot drift.
+
+    Attributes:
+        input_ids: Tokens, (T,) int32.
+        kinds: SegmentKind of each token, (T,) uint8.
+        turns: Turn of each token, (T,) int16.
+        origin: Where the record stands.
+    """
+
+    input_ids: npt.NDArray[np.int32]
+    kinds: Kinds
+    turns: Turns
+    origin: str
+
+    def __len__(self) -> int:
+        return len(self.input_ids)
+
+    def prompt_ids(self) -> list[int]:
+        """What inference sends: everything before the final answer; all of a bare prompt or document."""
+        final = np.flatnonzero(self.kinds == SegmentKind.FINAL_ANSWER)
+        return list(map(int, self.input_ids[: final[0]] if len(final) else self.input_ids))
+
+    def answer_ids(self) -> list[int]:
+        """The final answer with its end token; empty without one."""
+        return list(map(int, self.input_ids[self.kinds == SegmentKind.FINAL_ANSWER]))
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """A segment and its ids."""
+
+    segment: Segment
+    ids: list[int]
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """Encodes conversations by one template with one tokenizer.
+
+    Args:
+        tokenizer: A fast Hugging Face tokenizer.
+        template: Lays the text out.
+        max_length: Most tokens of an example.
+        over_long: What happens to longer conversations. `drop`: left out. `truncate`: loses, in this order, the oldest
+            exchanges, context, most of the question, the system text, the end of the answer. `split`: cut between
+            turns (a document: anywhere) into pieces that fit; a single exchange that does not fit is truncated.
+            `error`: ends the run.
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    template: AnyTemplate
+    max_length: int
+    over_long: OverLong = "truncate"
+    _control_ids: dict[str, list[int]] = field(default_factory=dict, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.max_length < 1:
+            raise ValueError(f"--data.max_length {self.max_length}: expected at least 1 token.")
+
+    @cached_property
+    def end_token_id(self) -> int:
+        """The one token that ends every answer; generation stops on it."""
+        ids = self._encode_control(str(self.template.end))
+        if len(ids) != 1:
+            raise ValueError(f"the end of an answer, {self.template.end!r}, is {len(ids)} tokens; expected one token.")
+        return ids[0]
+
+    def encode(self, conversation: Conversation, ledger: Ledger | None = None) -> list[Example]:
+        """Encode a conversation into no, one or (when it is split) several examples.
+
+        Args:
+            conversation: An answered conversation, a document or a bare prompt.
+            ledger: Told what happened.
+
+        Raises:
+            ValueError: If it is too long and the policy is `error`, or the template refuses it.
+        """
+        pieces = self._pieces(conversation)
+        if _length(pieces) <= self.max_length:
+            kept = [pieces]
+        elif self.over_long == "error":
+            raise ValueError(
+                f"{conversation.origin}: {_length(pieces)} tokens; at most {self.max_length} fit. Raise "
+                "`--data.max_length`, or set `--data.over_long` to truncate, split or drop."
+            )
+        else:
+            kept = list(self._shorten(conversation, pieces))
+        if ledger is not None:
+            _book(ledger, pieces, kept, self.end_token_id)
+        return [_example(part, conversation.origin) for part in kept]
+
+    def _shorten(self, conversation: Conversation, pieces: list[_Piece]) -> Iterator[list[_Piece]]:
+        if self.over_long == "drop":
+            return
+        if conversation.is_text:
+            yield from self._cut_text(pieces)
+            return
+        parts = self._split(conversation) if self.over_long == "split" else [self._newest_that_fits(conversation)]
+        for part in parts:
+            short = self._truncate(self._pieces(part))
+            if short is not None:
+                yield short
+
+    def _cut_text(self, pieces: list[_Piece]) -> Iterator[list[_Piece]]:
+        """Blocks of a document; only the first when truncating. A block of one token teaches nothing: none is made."""
+        segment, ids = pieces[-1].segment, [token for piece in pieces for token in piece.ids]
+        starts = range(0, len(ids), self.max_length) if self.over_long == "split" else range(1)
+        for start in starts:
+            block = ids[start : start + self.max_length]
+            if len(block) > 1:
+                yield [_Piece(segment, block)]
+
+    def _split(self, conversation: Conversation) -> Iterator[Conversation]:
+        """Runs of exchanges, each as long as fits; the system turn is repeated in each."""
+        run: list[tuple[Turn, ...]] = []
+        for exchange in conversation.exchanges():
+            longer = conversation.with_exchanges([*run, exchange])
+            if run and _length(self._pieces(longer)) > self.max_length:
+                yield conversation.with_exchanges(run)
+                run = []
+            run.append(exchange)
+        yield conversation.with_exchanges(run)
+
+    def _newest_that_fits(self, conversation: Conversation) -> Conversation:
+        """Without the oldest exchanges, as many as must go; at least the last stays."""
+        exchanges = conversation.exchanges()
+        for oldest in range(len(exchanges)):
+            shorter = conversation.with_exchanges(exchanges[oldest:])
+            if _length(self._pieces(shorter)) <= self.max_length:
+                break
+        return shorter
+
+    def _truncate(self, pieces: list[_Piece]) -> list[_Piece] | None:
+        """Shorten to the limit, context first and the answer last; None if not even one token of it would be left."""
+        for step in (_take_closing, _take_context, _take_question, _take_system, _take_answer, _take_all_question):
+            if _length(pieces) <= self.max_length:
+                return pieces
+            pieces = step(pieces, self.max_length)
+        return pieces if _length(pieces) <= self.max_length else None
+
+    def _pieces(self, conversation: Conversation) -> list[_Piece]:
+        segments = self.template.render(conversation)
+        texts = [segment.text for segment in segments if not segment.control]
+        encoded = iter(self._encode_contents(texts))
+        pieces = [
+            _Piece(segment, self._encode_control(segment.text) if segment.control else next(encoded))
+            for segment in segments
+        ]
+        start = self._document_start
+        if start and pieces and pieces[0].ids[:1] != start:
+            first = replace(segments[0], kind=SegmentKind.TEXT if conversation.is_text else SegmentKind.TEMPLATE)
+            pieces.insert(0, _Piece(replace(first, text="", control=True), start))
+        return pieces
+
+    @cached_property
+    def _document_start(self) -> list[int]:
+        """The token that this tokenizer puts before every text (Llama's bos), if it does."""
+        bos = self.tokenizer.bos_token_id
+        return [bos] if bos is not None and self.tokenizer("").input_ids[:1] == [bos] else []
+
+    def _encode_control(self, text: str) -> list[int]:
+        if text not in self._control_ids:
+            self._control_ids[text] = self.tokenizer(text, add_special_tokens=False).input_ids
+        return self._control_ids[text]
+
+    def _encode_contents(self, texts: list[str]) -> list[list[int]]:
+        """Ids of what people and models wrote: markers in it are plain text, never tokens."""
+        if not texts:
+            return []
+        encoded = self.tokenizer(texts, add_special_tokens=False, split_special_tokens=True).input_ids
+        return [
+            self._encode_broken_up(text) if not self._reserved_ids.isdisjoint(ids) else ids
+            for text, ids in zip(texts, encoded, strict=True)
+        ]
+
+    def _encode_broken_up(self, text: str) -> list[int]:
+        """Some tokenizers match markers that are not flagged as special all the same: encode those in two halves."""
+        vocabulary = self.tokenizer.get_vocab()
+        markers = [marker for marker, index in vocabulary.items() if index in self._reserved_ids]
+        ids: list[int] = []
+        for part in re.split("|".join(f"(?<={re.escape(m[0])})(?={re.escape(m[1:])})" for m in markers if m[1:]), text):
+            ids += self.tokenizer(part, add_special_tokens=False, split_special_tokens=True).input_ids if part else []
+        return ids
+
+    @cached_property
+    def _reserved_ids(self) -> frozenset[int]:
+        """Ids that contents must never produce."""
+        return frozenset({*self.tokenizer.all_special_ids, self.end_token_id})
+
+
+def token_bytes(tokenizer: PreTrainedTokenizerBase, num_rows: int) -> npt.NDArray[np.int64]:
+    """Bytes of UTF-8 text that each token stands for; control tokens stand for none.
+
+    Args:
+        tokenizer: Byte-level or SentencePiece-like.
+        num_rows: Size of the result: the rows of the model's embedding, which may be more than the vocabulary.
+
+    Returns:
+        (num_rows,) int64.
+    """
+    counts = np.zeros(num_rows, dtype=np.int64)
+    control = set(tokenizer.all_special_ids) | set(tokenizer.get_added_vocab().values())
+    byte_level = "ByteLevel" in str(tokenizer.backend_tokenizer.decoder)  # type: ignore[attr-defined]
+    for token, index in tokenizer.get_vocab().items():
+        if index < num_rows and index not in control:
+            counts[index] = len(token) if byte_level else _sentencepiece_bytes(token)
+    return counts
+
+
+def _sentencepiece_bytes(token: str) -> int:
+    return 1 if re.fullmatch("<0x[0-9A-F]{2}>", token) else len(token.replace("\u2581", " ").encode())
+
+
+def _length(pieces: Iterable[_Piece]) -> int:
+    return sum(len(piece.ids) for piece in pieces)
+
+
+def _cut(pieces: list[_Piece], limit: int, *, keep: int, chosen: list[bool]) -> list[_Piece]:
+    """Take what is over the limit from the ends of the chosen pieces, the first chosen first, leaving `keep` in each."""
+    excess, shorter = _length(pieces) - limit, []
+    for piece, is_chosen in zip(pieces, chosen, strict=True):
+        take = max(0, min(excess, len(piece.ids) - keep)) if is_chosen else 0
+        excess -= take
+        shorter.append(replace(piece, ids=piece.ids[: len(piece.ids) - take]))
+    return shorter
+
+
+def _take_closing(pieces: list[_Piece], limit: int) -> list[_Piece]:
+    """The newline after the last end token is the cheapest thing to lose."""
+    is_closing = pieces[-1].segment.kind is SegmentKind.TEMPLATE and SegmentKind.FINAL_ANSWER in {
+        piece.segment.kind for piece in pieces
+    }
+    return pieces[:-1] if is_closing else pieces
+
+
+def _take_context(pieces: list[_Piece], limit: int) -> list[_Piece]:
+    return _cut(pieces, limit, keep=0, chosen=[piece.segment.context for piece in pieces])
+
+
+def _take_question(pieces: list[_Piece], limit: int) -> list[_Piece]:
+    return _cut(pieces, limit, keep=max(1, limit // _QUESTION_SHARE), chosen=_of_kind(pieces, SegmentKind.USER))
+
+
+def _take_system(pieces: list[_Piece], limit: int) -> list[_Piece]:
+    return _cut(pieces, limit, keep=0, chosen=_of_kind(pieces, SegmentKind.SYSTEM))
+
+
+def _take_answer(pieces: list[_Piece], limit: int) -> list[_Piece]:
+    """A cut answer loses its end token and what follows: the text does not end there."""
+    answers = _of_kind(pieces, SegmentKind.FINAL_ANSWER)
+    if not any(answers):
+        return pieces
+    pieces = pieces[: answers.index(True) + 1]
+    return _cut(pieces, limit, keep=1, chosen=answers[: len(pieces)])
+
+
+def _take_all_question(pieces: list[_Piece], limit: int) -> list[_Piece]:
+    return _cut(pieces, limit, keep=0, chosen=_of_kind(pieces, SegmentKind.USER))
+
+
+def _of_kind(pieces: list[_Piece], kind: SegmentKind) -> list[bool]:
+    return [piece.segment.kind is kind for piece in pieces]
+
+
+def _example(pieces: list[_Piece], origin: str) -> Example:
+    lengths = [len(piece.ids) for piece in pieces]
+    return Example(
+        input_ids=np.concatenate([np.asarray(piece.ids, dtype=np.int32) for piece in pieces]),
+        kinds=np.repeat(np.asarray([piece.segment.kind for piece in pieces], dtype=np.uint8), lengths),
+        turns=np.repeat(np.asarray([piece.segment.turn for piece in pieces], dtype=np.int16), lengths),
+        origin=origin,
+    )
+
+
+def _book(ledger: Ledger, pieces: list[_Piece], kept: list[list[_Piece]], end_token_id: int) -> None:
+    flat = [piece for part in kept for piece in part]
+    ledger.count_tokens(_tokens_by_part(pieces), _tokens_by_part(flat), dropped=not kept)
+    ledger.end_tokens_lost += _ends(pieces, end_token_id) - _ends(flat, end_token_id)
+    ledger.dropped += not kept
+    ledger.split += len(kept) > 1
+    ledger.truncated += bool(kept) and _answer_or_prompt_lost(pieces, flat)
+    ledger.examples += len(kept)
+    ledger.lengths += [_length(part) for part in kept]
+
+
+def _answer_or_prompt_lost(pieces: list[_Piece], flat: list[_Piece]) -> bool:
+    return bool(_tokens_by_part(pieces) - _tokens_by_part(flat))
+
+
+def _tokens_by_part(pieces: list[_Piece]) -> Counter[str]:
+    counts: Counter[str] = Counter()
+    for piece in pieces:
+        counts[part_of(piece.segment.kind)] += len(piece.ids)
+    return counts
+
+
+def _ends(pieces: list[_Piece], end_token_id: int) -> int:
+    supervised = (*ANSWER_KINDS, SegmentKind.TEXT)
+    return sum(piece.ids[-1:] == [end_token_id] for piece in pieces if piece.segment.kind in supervised)

@@ -1,0 +1,68 @@
+"""Encoded examples on disk: one Arrow file a split, memory-mapped, so that a million of them do not sit in RAM."""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Iterable, Iterator
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from data_modules.encoding import Example
+
+_SCHEMA = pa.schema(
+    [
+        ("input_ids", pa.list_(pa.int32())),
+        ("kinds", pa.list_(pa.uint8())),
+        ("turns", pa.list_(pa.int16())),
+        ("origin", pa.string()),
+    ]
+)
+_CHUNK = 1000
+
+
+def write_examples(path: Path, examples: Iterable[Example]) -> None:
+    """Write examples to an Arrow file, a thousand at a time."""
+    stream = iter(examples)
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, _SCHEMA) as writer:
+        while chunk := list(islice(stream, _CHUNK)):
+            columns = [pa.array([getattr(example, f.name) for example in chunk], type=f.type) for f in _SCHEMA]
+            writer.write_batch(pa.record_batch(columns, schema=_SCHEMA))
+
+
+class ExampleStore:
+    """Examples of a file written by `write_examples`, by index. Pickles as its path, for data loader workers."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        reader = pa.ipc.open_file(pa.memory_map(str(path)))
+        self._batches = [reader.get_batch(i) for i in range(reader.num_record_batches)]
+        self._starts = np.cumsum([0, *(batch.num_rows for batch in self._batches)]).tolist()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return ExampleStore, (self.path,)
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def __getitem__(self, index: int) -> Example:
+        if not 0 <= index < len(self):
+            raise IndexError(f"{self.path}: example {index} of {len(self)}")
+        which = bisect.bisect_right(self._starts, index) - 1
+        batch, row = self._batches[which], index - self._starts[which]
+        ids, kinds, turns = (batch.column(i)[row].values.to_numpy() for i in range(3))
+        return Example(ids, kinds, turns, batch.column(3)[row].as_py())
+
+    def __iter__(self) -> Iterator[Example]:
+        return (self[index] for index in range(len(self)))
+
+    @cached_property
+    def lengths(self) -> npt.NDArray[np.int64]:
+        """Tokens of every example, (number of examples,)."""
+        parts = [np.diff(batch.column(0).offsets.to_numpy()) for batch in self._batches]
+        return np.concatenate(parts).astype(np.int64) if parts else np.zeros(0, dtype=np.int64)

@@ -1,0 +1,131 @@
+"""The ledger: what happened to the data on its way to examples. Nothing is lost that is not counted here."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+
+from data_modules.templates import SegmentKind
+
+OnInvalid = Literal["error", "drop"]
+
+PARTS = ("system", "user", "template", "answer", "text")
+"""Token counts are kept by these; every answer counts as `answer`, final or not, with its end token."""
+
+_LISTED = 100
+
+
+def part_of(kind: SegmentKind) -> str:
+    """The ledger's name for a kind."""
+    return "answer" if kind is SegmentKind.FINAL_ANSWER else kind.name.lower()
+
+
+@dataclass(slots=True)
+class Ledger:
+    """Counts for one split. For records: read + samples_added = invalid + duplicates + dropped + kept; for tokens of
+    every part: read + repeated = dropped + truncated + kept.
+
+    Attributes:
+        on_invalid: Whether an invalid record ends the run or is counted here.
+        records_read: Records found in the files for this split, or not attributable to one (invalid ones).
+        samples_added: Further conversations made by expanding each answer into a sample of its own.
+        invalid: Messages of the invalid records, the first hundred; `num_invalid` counts all.
+        duplicates: Conversations left out because a held-out split holds the same one.
+        dropped: Conversations too long to keep under the length policy.
+        truncated: Conversations that lost tokens and were kept; some of `split` may be among them.
+        split: Conversations cut into several examples.
+        examples: Examples made.
+        lengths: Tokens of each example.
+        end_tokens_lost: Answers whose end token was cut off or dropped.
+        tokens: Reason (read, kept, dropped, truncated, repeated) to tokens by part.
+    """
+
+    on_invalid: OnInvalid = "error"
+    records_read: int = 0
+    samples_added: int = 0
+    num_invalid: int = 0
+    invalid: list[str] = field(default_factory=list)
+    duplicates: int = 0
+    dropped: int = 0
+    truncated: int = 0
+    split: int = 0
+    examples: int = 0
+    end_tokens_lost: int = 0
+    formats: list[str] = field(default_factory=list)
+    lengths: list[int] = field(default_factory=list)
+    tokens: dict[str, Counter[str]] = field(
+        default_factory=lambda: {r: Counter() for r in ("read", "kept", "dropped", "truncated", "repeated")}
+    )
+
+    def reject(self, message: str) -> None:
+        """Count an invalid record, or end with its message.
+
+        Raises:
+            ValueError: If the policy is `error`.
+        """
+        if self.on_invalid == "error":
+            raise ValueError(message)
+        self.num_invalid += 1
+        if len(self.invalid) < _LISTED:
+            self.invalid.append(message)
+
+    def count_tokens(self, read: Counter[str], kept: Counter[str], *, dropped: bool) -> None:
+        """Book the tokens of one conversation before and after the length policy."""
+        self.tokens["read"] += read
+        self.tokens["kept"] += kept
+        self.tokens["dropped" if dropped else "truncated"] += read - kept
+        self.tokens["repeated"] += kept - read
+
+    @property
+    def supervised_tokens_lost(self) -> int:
+        """Tokens of answers and texts that no example holds any more."""
+        return sum(self.tokens[reason][part] for reason in ("dropped", "truncated") for part in ("answer", "text"))
+
+    def length_percentiles(self) -> dict[str, int]:
+        """Tokens of an example at the 0, 50, 90, 99 and 100 per cent points."""
+        if not self.lengths:
+            return {}
+        points = np.percentile(self.lengths, (0, 50, 90, 99, 100), method="nearest")
+        return dict(zip(("min", "p50", "p90", "p99", "max"), map(int, points), strict=True))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The ledger as plain JSON values."""
+        return {
+            "formats": self.formats,
+            "records_read": self.records_read,
+            "samples_added": self.samples_added,
+            "invalid": {"count": self.num_invalid, "first": self.invalid},
+            "duplicates": self.duplicates,
+            "dropped": self.dropped,
+            "truncated": self.truncated,
+            "split": self.split,
+            "examples": self.examples,
+            "supervised_tokens_lost": self.supervised_tokens_lost,
+            "end_tokens_lost": self.end_tokens_lost,
+            "length": self.length_percentiles(),
+            "tokens": {reason: {part: counts[part] for part in PARTS} for reason, counts in self.tokens.items()},
+        }
+
+
+def ledger_rows(ledgers: dict[str, dict[str, Any]]) -> list[tuple[str, ...]]:
+    """The ledgers of several splits as rows of a table, the first being the header.
+
+    Args:
+        ledgers: Split name to `Ledger.to_dict()`.
+    """
+    rows = [("", *ledgers)]
+    for key in ("records_read", "samples_added", "duplicates", "dropped", "truncated", "split", "examples"):
+        rows.append((key.replace("_", " "), *(f"{entry[key]:,}" for entry in ledgers.values())))
+    rows.insert(3, ("invalid", *(f"{entry['invalid']['count']:,}" for entry in ledgers.values())))
+    for part in PARTS:
+        counts = [entry["tokens"]["kept"][part] for entry in ledgers.values()]
+        if any(counts):
+            rows.append((f"{part} tokens", *(f"{count:,}" for count in counts)))
+    for key in ("supervised_tokens_lost", "end_tokens_lost"):
+        rows.append((key.replace("_", " "), *(f"{entry[key]:,}" for entry in ledgers.values())))
+    for point in ("p50", "p90", "max"):
+        rows.append((f"length {point}", *(f"{entry['length'].get(point, 0):,}" for entry in ledgers.values())))
+    return rows

@@ -1,0 +1,334 @@
+"""The LightningDataModule for fine-tuning on records of any format under any loss mask."""
+
+from __future__ import annotations
+
+import os
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import LightningDataModule
+from torch.utils.data import DataLoader, Dataset
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from data_modules.batch import Batch, collate
+from data_modules.encoded_data import Samples, Sources, cache_key, encode_sources, load_ledgers, load_split
+from data_modules.encoding import Encoder, Example, OverLong
+from data_modules.example_store import ExampleStore
+from data_modules.formats import FORMATS
+from data_modules.ledger import OnInvalid
+from data_modules.masking import LossMask, MaskName, Reduction, resolve_mask
+from data_modules.sampling import BatchPlan, LengthSampler, WindowSampler
+from data_modules.templates import SegmentKind, TemplateName, resolve_template
+
+FormatName = Literal["messages", "sharegpt", "firefly", "ultrachat", "alpaca", "prompt_completion", "text"]
+assert set(FORMATS) == set(FormatName.__args__)  # type: ignore[attr-defined]
+
+Paths = str | list[str] | None
+
+_DEFAULT_MAX_LENGTH = 1024
+
+
+class SFTDataModule(LightningDataModule):
+    """Instructions, conversations and plain text, from files to batches.
+
+    Args:
+        train: A json, jsonl, csv, parquet or txt file, a folder of them, a hub dataset name, or a list of these.
+        val: The same for validation. None: `val_fraction` of `train` is held out.
+        test: The same for testing. None: `test_fraction` of `train` is held out.
+        predict: What `predict` answers; bare prompts are welcome. None: the test split.
+        val_fraction: Share of `train` held out for validation, chosen by a hash of each record's content (or of its
+            `article_id`), so that it does not depend on the order of the records.
+        test_fraction: Share of `train` held out for testing, likewise.
+        tokenizer: Name or folder, or a tokenizer. The command line takes it from the model.
+        context_length: Most tokens the model can read. The command line takes it from the model.
+        format: How records are read. None: recognised from their fields.
+        template: How conversations are laid out. `auto`: the tokenizer's own chat template, else `plain`.
+        mask: Which tokens the loss is on: all, the final answer of each conversation, or every answer.
+        prompt_weight: Weight of prompt tokens in the loss, 0 to 1. None: the mask's own.
+        reduction: Whether every supervised token, every sample or every turn counts alike.
+        samples: `answer` expands a conversation into one sample for each of its answers.
+        max_length: Most tokens of an example. None: the model's context length, at most 1024.
+        over_long: What happens to longer ones: truncate (context first, the answer last), split (between turns),
+            drop, or error.
+        on_invalid: Whether an invalid record ends the run or is dropped and listed.
+        batch_size: Rows of a training batch on each device.
+        eval_batch_size: Rows of an evaluation batch. None: twice the training batch.
+        shuffle: Whether to shuffle the training examples every epoch.
+        seed: Determines the order. The command line takes it from `seed_everything`.
+        num_workers: Processes that collate batches.
+        cache_dir: Where encoded data is kept. None: $LIT_SFT_CACHE, else ~/.cache/lit_sft.
+    """
+
+    def __init__(
+        self,
+        train: Paths = None,
+        val: Paths = None,
+        test: Paths = None,
+        predict: Paths = None,
+        val_fraction: float = 0.05,
+        test_fraction: float = 0.05,
+        tokenizer: str | PreTrainedTokenizerBase = "",
+        context_length: int | None = None,
+        format: FormatName | None = None,
+        template: TemplateName = "auto",
+        mask: MaskName = "output_only",
+        prompt_weight: float | None = None,
+        reduction: Reduction = "token",
+        samples: Samples = "conversation",
+        max_length: int | None = None,
+        over_long: OverLong = "truncate",
+        on_invalid: OnInvalid = "error",
+        batch_size: int = 8,
+        eval_batch_size: int | None = None,
+        shuffle: bool = True,
+        seed: int = 0,
+        num_workers: int = 0,
+        cache_dir: str | None = None,
+    ) -> None:
+        super().__init__()
+        if batch_size < 1 or (eval_batch_size is not None and eval_batch_size < 1):
+            raise ValueError(f"--data.batch_size {batch_size}: expected at least 1 row.")
+        self.mask: LossMask = resolve_mask(mask, prompt_weight)
+        self.reduction = reduction
+        self.batch_size, self.eval_batch_size = batch_size, eval_batch_size or 2 * batch_size
+        self.shuffle, self.seed, self.num_workers = shuffle, seed, num_workers
+        self.cache_dir = Path(cache_dir or os.environ.get("LIT_SFT_CACHE", "~/.cache/lit_sft")).expanduser()
+        self.template_name: TemplateName = template
+        self.over_long: OverLong = over_long
+        self.context_length = context_length
+        self.max_length = _resolve_max_length(max_length, context_length)
+        self._tokenizer = tokenizer
+        files = {"train": train, "val": val, "test": test}
+        self.sources = Sources(
+            files={split: _as_list(paths) for split, paths in files.items() if paths},
+            fractions=_fractions(val_fraction, test_fraction),
+            format=format,
+            on_invalid=on_invalid,
+            samples=samples,
+        )
+        self.predict_sources = Sources(
+            files={"predict": _as_list(predict)}, format=format, on_invalid=on_invalid, require_answer=False
+        )
+        self.stores: dict[str, ExampleStore] = {}
+        self.ledgers: dict[str, dict[str, Any]] = {}
+        self.fingerprint = ""
+
+    @cached_property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        return self._tokenizer if not isinstance(self._tokenizer, str) else load_tokenizer(self._tokenizer)
+
+    @cached_property
+    def encoder(self) -> Encoder:
+        """Encodes as training does: also what renders prompts for generation."""
+        template = resolve_template(self.template_name, self.tokenizer)
+        return Encoder(self.tokenizer, template, self.max_length, self.over_long)
+
+    @property
+    def end_token_id(self) -> int:
+        return self.encoder.end_token_id
+
+    @property
+    def pad_token_id(self) -> int:
+        """Padding is known by its length, so the end token serves where there is no pad token."""
+        pad = self.tokenizer.pad_token_id
+        return self.end_token_id if pad is None else int(pad)
+
+    def prepare_data(self) -> None:
+        """Encode everything once, on one process; the others read the cache."""
+        for sources in self._all_sources():
+            encode_sources(sources, self.encoder, self.cache_dir)
+
+    def setup(self, stage: str) -> None:
+        """Open the encoded splits.
+
+        Raises:
+            ValueError: If there is nothing to train on, or no token of it is supervised by the mask.
+        """
+        if self.stores:
+            return
+        self.prepare_data()  # found encoded, unless the user calls setup alone
+        for sources in self._all_sources():
+            folder = self.cache_dir / cache_key(sources, self.encoder)
+            stores = {split: load_split(folder, split) for split in sources.splits}
+            self.stores |= {split: store for split, store in stores.items() if store is not None}
+            self.ledgers |= load_ledgers(folder)
+            self.fingerprint = folder.name if sources is self.sources else self.fingerprint
+        if stage == "fit":
+            self._check_training_set()
+
+    def num_train_batches(self) -> int:
+        """Training batches of an epoch on each device."""
+        return len(self._train_sampler())
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        return self._loader("train", self._train_sampler(), self._collate_training)
+
+    def val_dataloader(self) -> DataLoader[Batch] | list[Any]:
+        return self._eval_loader("val", self._collate_scoring)
+
+    def test_dataloader(self) -> DataLoader[Batch] | list[Any]:
+        return self._eval_loader("test", self._collate_scoring)
+
+    def predict_dataloader(self) -> DataLoader[list[Example]] | list[Any]:
+        split = "predict" if "predict" in self.stores else "test"
+        if split not in self.stores:
+            raise ValueError("nothing to predict: give `--data.predict FILE`, or a test split.")
+        # in the order of the file, so that answers stand beside their prompts
+        store = self.stores[split]
+        plans = [
+            BatchPlan(tuple(range(start, min(start + self.eval_batch_size, len(store)))), 1.0)
+            for start in range(0, len(store), self.eval_batch_size)
+        ]
+        return DataLoader(_PlannedDataset(store, _keep_examples), batch_sampler=plans, collate_fn=_first)  # type: ignore[arg-type]
+
+    def _all_sources(self) -> list[Sources]:
+        sources = [self.sources] if self.sources.files else []
+        if self.predict_sources.files["predict"]:
+            sources.append(self.predict_sources)
+        if not sources:
+            raise ValueError("no data: give `--data.train FILE` (json, jsonl, csv, parquet, txt, or a folder of them).")
+        return sources
+
+    def _check_training_set(self) -> None:
+        store = self.stores.get("train")
+        if store is None:
+            raise ValueError("no training data: give `--data.train FILE`.")
+        origin = ", ".join(self.sources.files["train"])
+        if not len(store):
+            raise ValueError(
+                f"{origin}: no training example is left of {self.ledgers['train']['records_read']} records "
+                f"({self.ledgers['train']['dropped']} too long for {self.max_length} tokens). Raise "
+                "`--data.max_length`, or hold out less."
+            )
+        if not any(self._weight(index) for index in range(len(store))):
+            kinds = sorted({SegmentKind(kind).name for kind in store[0].kinds})
+            raise ValueError(
+                f"{origin}: mask '{self.mask.name}' supervises no token of the {len(store)} training examples (the "
+                f"first holds {', '.join(kinds)}). Plain text needs `--data.mask whole_sequence`."
+            )
+
+    def _weight(self, index: int) -> float:
+        example = self.stores["train"][index]
+        return float(self.mask.token_weights(example.kinds, example.turns, self.reduction).sum(dtype="float64"))
+
+    def _train_sampler(self) -> WindowSampler:
+        trainer = self.trainer
+        return WindowSampler(
+            len(self.stores["train"]),
+            batch_size=self.batch_size,
+            accumulate=trainer.accumulate_grad_batches if trainer else 1,
+            weight_of=self._weight,
+            seed=self.seed,
+            shuffle=self.shuffle,
+            max_batches=_max_batches(trainer.limit_train_batches, self) if trainer else None,
+            rank=trainer.global_rank if trainer else 0,
+            world_size=trainer.world_size if trainer else 1,
+        )
+
+    def _eval_loader(self, split: str, collate_plan: Any) -> DataLoader[Batch] | list[Any]:
+        if split not in self.stores or not len(self.stores[split]):
+            return []
+        trainer = self.trainer
+        sampler = LengthSampler(
+            self.stores[split].lengths.tolist(),
+            batch_size=self.eval_batch_size,
+            rank=trainer.global_rank if trainer else 0,
+            world_size=trainer.world_size if trainer else 1,
+        )
+        return self._loader(split, sampler, collate_plan)
+
+    def _loader(self, split: str, sampler: Any, collate_plan: Any) -> DataLoader[Batch]:
+        return DataLoader(
+            _PlannedDataset(self.stores[split], collate_plan),
+            batch_sampler=sampler,
+            collate_fn=_first,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+    @property
+    def _collate_training(self) -> Any:
+        return partial(collate, mask=self.mask, reduction=self.reduction, pad_token_id=self.pad_token_id)
+
+    @property
+    def _collate_scoring(self) -> Any:
+        return partial(self._collate_training, score_all=True)
+
+
+class _PlannedDataset(Dataset[Any]):
+    """Gives the data loader whole batches: an item is the batch of a BatchPlan."""
+
+    def __init__(self, store: ExampleStore, collate_plan: Any) -> None:
+        self.store, self.collate_plan = store, collate_plan
+
+    def __len__(self) -> int:
+        return len(self.store)
+
+    def __getitems__(self, plan: BatchPlan) -> list[Any]:
+        return [self.collate_plan([self.store[index] for index in plan.indices], normaliser=plan.normaliser)]
+
+
+def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
+    """A fast tokenizer by name or folder.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    if not name:
+        raise ValueError("no tokenizer: give `--model.backbone.pretrained` or `--model.backbone.tokenizer`.")
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name)
+    except (OSError, ValueError, KeyError) as error:
+        raise ValueError(
+            f"{name}: no tokenizer could be loaded from this folder or hub name ({str(error).splitlines()[0]}). "
+            "Check the path, the connection, or give `--model.backbone.tokenizer FOLDER`."
+        ) from None
+    if not tokenizer.is_fast:
+        raise ValueError(f"{name}: this tokenizer has no fast version (tokenizer.json); convert it first.")
+    # conversations may be longer than the model before they are shortened: no warning is due
+    tokenizer.model_max_length = 10**9
+    return tokenizer
+
+
+def _resolve_max_length(max_length: int | None, context_length: int | None) -> int:
+    if max_length is None:
+        return min(_DEFAULT_MAX_LENGTH, context_length or _DEFAULT_MAX_LENGTH)
+    if context_length is not None and max_length > context_length:
+        raise ValueError(
+            f"--data.max_length {max_length}: the model reads at most {context_length} tokens; set it to "
+            f"{context_length} or less, or choose a model with a longer context."
+        )
+    return max_length
+
+
+def _fractions(val: float, test: float) -> dict[str, float]:
+    if min(val, test) < 0 or val + test >= 1:
+        raise ValueError(
+            f"--data.val_fraction {val} --data.test_fraction {test}: expected shares of the training records, from 0, "
+            "less than 1 together."
+        )
+    return {"val": val, "test": test}
+
+
+def _as_list(paths: Paths) -> list[str]:
+    return [paths] if isinstance(paths, str) else list(paths or [])
+
+
+def _max_batches(limit: int | float | None, data: SFTDataModule) -> int | None:
+    """Lightning's `limit_train_batches`, so that the last window of an epoch knows that it is the last."""
+    if limit is None or limit == 1.0:
+        return None
+    if isinstance(limit, int):
+        return limit
+    return int(limit * -(-len(data.stores["train"]) // data.batch_size))
+
+
+def _keep_examples(examples: list[Example], normaliser: float) -> list[Example]:
+    return examples
+
+
+def _first(batches: list[Any]) -> Any:
+    return batches[0]

@@ -1,0 +1,59 @@
+"""`python -m lit_sft COMMAND`: names of commands to functions, imported only when used."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+
+COMMANDS = {
+    "fit": ("lit_sft.cli:main", "fine-tune a model"),
+    "validate": ("lit_sft.cli:main", "figures of a run on its validation split"),
+    "test": ("lit_sft.cli:main", "figures and scored answers on the test split, as result.json"),
+    "predict": ("lit_sft.cli:main", "answers to prompts, as JSON lines"),
+    "preview": ("lit_sft.preview:main", "the first examples token by token, under any masks"),
+    "export": ("lit_sft.export:main", "a run's model as a Hugging Face folder, adapter merged or not"),
+}
+
+_USAGE = """usage: python -m lit_sft COMMAND [...]
+
+{commands}
+
+python -m lit_sft fit --config configs/quickstart.yaml      a first run
+python -m lit_sft test                                      the newest run, its best checkpoint
+python -m lit_sft COMMAND --help                            the options of a command"""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a command; a user's mistake ends in one message, not a traceback.
+
+    Set LIT_SFT_DEBUG=1 to see the traceback all the same.
+
+    Returns:
+        The exit status: 2 for a mistake in what the user gave.
+    """
+    argv = sys.argv[1:] if argv is None else argv
+    if not argv or argv[0] in ("-h", "--help"):
+        print(_usage())
+        return 0 if argv else 2
+    if argv[0] not in COMMANDS:
+        print(f"lit_sft: no command '{argv[0]}'; expected one of {', '.join(COMMANDS)}.", file=sys.stderr)
+        return 2
+    module, function = COMMANDS[argv[0]][0].split(":")
+    try:
+        getattr(importlib.import_module(module), function)(argv)
+    except (ValueError, OSError) as error:
+        if os.environ.get("LIT_SFT_DEBUG"):
+            raise
+        print(f"lit_sft {argv[0]}: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _usage() -> str:
+    commands = "\n".join(f"  {name:10}{purpose}" for name, (_, purpose) in COMMANDS.items())
+    return _USAGE.format(commands=commands)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

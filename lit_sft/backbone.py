@@ -1,0 +1,245 @@
+"""Backbones: a Hugging Face causal language model, pretrained or random, trained in full or by LoRA."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class LoraSettings:
+    """Low-rank adaptation, as peft has it.
+
+    Attributes:
+        rank: Rank r of the update.
+        alpha: The update is scaled by alpha/r (alpha/sqrt(r) with rslora).
+        dropout: Dropout before the update.
+        target_modules: `all-linear` (every linear layer but the head), or names of layers.
+        modules_to_save: Layers trained in full beside the adapters, such as `embed_tokens`.
+        rslora: Rank-stabilised scaling.
+        dora: Weight-decomposed adaptation.
+    """
+
+    rank: int = 8
+    alpha: float = 16
+    dropout: float = 0.0
+    target_modules: str | list[str] = "all-linear"
+    modules_to_save: list[str] | None = None
+    rslora: bool = False
+    dora: bool = False
+
+
+@dataclass(frozen=True)
+class BackboneSettings:
+    """Which model is trained, and how much of it.
+
+    Attributes:
+        pretrained: Name or folder of pretrained weights (safetensors).
+        config: Instead of pretrained weights: the settings of a model with random ones, such as `{model_type: gpt2,
+            n_layer: 4}`. Vocabulary, pad and end tokens come from the tokenizer.
+        tokenizer: Name or folder. None: that of `pretrained`.
+        tuning: Whether all weights are trained, or adapters only.
+        lora: Settings of the adapters when tuning is `lora`.
+        dropout: Dropout of the model itself, whatever its config says. None: its config's.
+        gradient_checkpointing: Recompute activations in the backward pass: less memory, a third more work.
+        trust_remote_code: Run model code that the hub repository brings along. Off unless you trust it.
+    """
+
+    pretrained: str | None = None
+    config: dict[str, Any] | None = None
+    tokenizer: str | None = None
+    tuning: Literal["full", "lora"] = "full"
+    lora: LoraSettings = field(default_factory=LoraSettings)
+    dropout: float | None = 0.0
+    gradient_checkpointing: bool = False
+    trust_remote_code: bool = False
+
+    @property
+    def tokenizer_name(self) -> str:
+        return self.tokenizer or self.pretrained or ""
+
+
+def build_backbone(settings: BackboneSettings, tokenizer: PreTrainedTokenizerBase) -> nn.Module:
+    """The model to train, in float32, in training mode.
+
+    Random weights (of the model or the adapters) depend on torch's initial seed alone, not on what was drawn before.
+
+    Args:
+        settings: What to build.
+        tokenizer: Its vocabulary must fit the embedding.
+
+    Returns:
+        A PreTrainedModel, or a PeftModel around one; only what is to be trained requires gradients.
+
+    Raises:
+        ValueError: If it cannot be built from these settings.
+    """
+    config = load_config(settings)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(torch.initial_seed())
+        model = _pretrained(settings, config) if settings.pretrained else _random(config, tokenizer)
+        _check_vocabulary(model, tokenizer, settings)
+        if settings.gradient_checkpointing:
+            model.gradient_checkpointing_enable({"use_reentrant": False})
+        backbone: nn.Module = _with_adapters(model, settings.lora) if settings.tuning == "lora" else model
+    return backbone.train()
+
+
+def load_config(settings: BackboneSettings) -> PretrainedConfig:
+    """The model's config, without its weights.
+
+    Raises:
+        ValueError: If neither or both of `pretrained` and `config` are given, or it cannot be read.
+    """
+    if (settings.pretrained is None) == (settings.config is None):
+        raise ValueError(
+            "which model? Give either `--model.backbone.pretrained NAME_OR_FOLDER`, or `--model.backbone.config` with "
+            "the settings of a model with random weights."
+        )
+    if settings.pretrained is not None:
+        config = _pretrained_config(settings.pretrained, settings.trust_remote_code)
+    else:
+        config = _config_from(dict(settings.config or {}))
+    return _with_dropout(config, settings.dropout)
+
+
+def context_length(settings: BackboneSettings) -> int | None:
+    """Most tokens the model can read; None if it does not say."""
+    length = getattr(load_config(settings), "max_position_embeddings", None)
+    return None if length is None else int(length)
+
+
+def causal_lm(backbone: nn.Module) -> PreTrainedModel:
+    """The Hugging Face model inside, with any adapters in place."""
+    return backbone.get_base_model() if hasattr(backbone, "peft_config") else backbone  # type: ignore[operator,return-value]
+
+
+def is_adapted(backbone: nn.Module) -> bool:
+    """Whether adapters are trained rather than all weights."""
+    return hasattr(backbone, "peft_config")
+
+
+def _pretrained_config(name: str, trust_remote_code: bool) -> PretrainedConfig:
+    try:
+        config: PretrainedConfig = AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError) as error:
+        kind = "folder holds no readable model config" if Path(name).is_dir() else "no such folder or hub model"
+        raise ValueError(
+            f"--model.backbone.pretrained {name}: {kind} ({str(error).splitlines()[0]}). Check the path or the name "
+            "and the connection."
+        ) from None
+    return config
+
+
+def _config_from(values: dict[str, Any]) -> PretrainedConfig:
+    model_type = values.pop("model_type", None)
+    if model_type is None:
+        raise ValueError("--model.backbone.config: no model_type; expected one such as gpt2, qwen2 or llama.")
+    try:
+        known = AutoConfig.for_model(model_type)
+    except ValueError:
+        raise ValueError(
+            f"--model.backbone.config: model_type {model_type!r} is unknown to transformers; expected one such as "
+            "gpt2, qwen2 or llama."
+        ) from None
+    names = {*known.to_dict(), *known.attribute_map}
+    unknown = sorted(set(values) - names)
+    if unknown:
+        raise ValueError(
+            f"--model.backbone.config: {model_type} has no setting {', '.join(unknown)}; it has "
+            f"{', '.join(sorted(name for name in names if not name.startswith('_')))}."
+        )
+    config: PretrainedConfig = AutoConfig.for_model(model_type, **values)
+    return config
+
+
+def _with_dropout(config: PretrainedConfig, dropout: float | None) -> PretrainedConfig:
+    """Set every dropout of the config. Source of the names: the configs of GPT-2, Qwen2, Llama and their kin."""
+    for name in ("resid_pdrop", "embd_pdrop", "attn_pdrop", "attention_dropout", "hidden_dropout", "dropout"):
+        if dropout is not None and hasattr(config, name):
+            setattr(config, name, dropout)
+    return config
+
+
+def _pretrained(settings: BackboneSettings, config: PretrainedConfig) -> PreTrainedModel:
+    try:
+        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+            settings.pretrained,
+            config=config,
+            dtype=torch.float32,
+            use_safetensors=True,
+            trust_remote_code=settings.trust_remote_code,
+        )
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"--model.backbone.pretrained {settings.pretrained}: its weights could not be loaded "
+            f"({str(error).splitlines()[0]}). Only safetensors are read; check that the folder or name holds them."
+        ) from None
+    return model
+
+
+def _random(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
+    config.vocab_size = max(len(tokenizer), 1 + max(tokenizer.get_vocab().values()))
+    config.bos_token_id, config.eos_token_id = tokenizer.bos_token_id, tokenizer.eos_token_id
+    config.pad_token_id = tokenizer.pad_token_id
+    model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    return model
+
+
+def _check_vocabulary(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, settings: BackboneSettings) -> None:
+    """The embedding may have more rows than the tokenizer has tokens (Qwen pads it), never fewer."""
+    rows = model.get_input_embeddings().weight.shape[0]  # type: ignore[union-attr]
+    needed = 1 + max(tokenizer.get_vocab().values())
+    if needed > rows:
+        raise ValueError(
+            f"tokenizer {settings.tokenizer_name} has token ids up to {needed - 1}, the model's embedding {rows} rows; "
+            "give `--model.backbone.tokenizer` the tokenizer this model was trained with."
+        )
+
+
+def _with_adapters(model: PreTrainedModel, lora: LoraSettings) -> nn.Module:
+    from peft import LoraConfig, get_peft_model
+    from transformers.pytorch_utils import Conv1D
+
+    _check_targets(model, lora.target_modules)
+    config = LoraConfig(
+        task_type="CAUSAL_LM",
+        r=lora.rank,
+        lora_alpha=lora.alpha,  # type: ignore[arg-type]
+        lora_dropout=lora.dropout,
+        target_modules=lora.target_modules,
+        modules_to_save=lora.modules_to_save,
+        use_rslora=lora.rslora,
+        use_dora=lora.dora,
+        # GPT-2's layers store their weights transposed
+        fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),
+    )
+    if model.is_gradient_checkpointing:
+        model.enable_input_require_grads()
+    try:
+        return get_peft_model(model, config)
+    except ValueError as error:
+        raise ValueError(f"--model.backbone.lora: {str(error).splitlines()[0]}") from None
+
+
+def _check_targets(model: PreTrainedModel, targets: str | list[str]) -> None:
+    if targets == "all-linear":
+        return
+    from transformers.pytorch_utils import Conv1D
+
+    layers = [name for name, module in model.named_modules() if isinstance(module, (nn.Linear, Conv1D))]
+    known = sorted({name.rpartition(".")[2] for name in layers})
+    for target in [targets] if isinstance(targets, str) else targets:
+        if not any(name == target or name.endswith(f".{target}") for name in layers):
+            raise ValueError(
+                f"--model.backbone.lora.target_modules: this model has no linear layer '{target}'; it has "
+                f"{', '.join(known)} (or use all-linear)."
+            )

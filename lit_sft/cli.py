@@ -1,0 +1,233 @@
+"""The command line for fit, validate, test and predict: YAML, overrides, run folders, and what is printed at the end."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.loggers import TensorBoardLogger
+from rich.console import Console
+from rich.table import Table
+
+from data_modules.ledger import ledger_rows
+from data_modules.sft_data_module import SFTDataModule
+from lit_sft.backbone import BackboneSettings, context_length
+from lit_sft.checkpoints import export_model, load_weights
+from lit_sft.module import LitCausalLM
+from lit_sft.precision import check_precision
+from lit_sft.results import PredictionWriter, print_figures, score_answers, write_result
+from lit_sft.runs import Run, RunSettings, find_run, new_run
+
+console = Console()
+
+_TRAINER_DEFAULTS: dict[str, Any] = {
+    "max_epochs": 3,
+    "accelerator": "auto",
+    "devices": 1,
+    "gradient_clip_val": 1.0,
+    "log_every_n_steps": 10,
+    # every validation batch before the first step: the "before" of every comparison
+    "num_sanity_val_steps": -1,
+    # the data module shares the data out itself, and without repeating any
+    "use_distributed_sampler": False,
+    "enable_model_summary": False,
+}
+
+_CHECKPOINT_DEFAULTS: dict[str, Any] = {
+    "checkpoint.monitor": "val/loss",
+    "checkpoint.filename": "best",
+    "checkpoint.enable_version_counter": False,
+    "checkpoint.save_last": True,
+    "checkpoint.auto_insert_metric_name": False,
+}
+
+
+def main(argv: list[str]) -> None:
+    """Run one of the four commands.
+
+    Args:
+        argv: The command and its arguments.
+    """
+    _quieten()
+    command, arguments = argv[0], argv[1:]
+    if command != "fit" and not {"-h", "--help", "--config", "-c"} & set(arguments):
+        arguments = _of_run(command, arguments)
+    # the command line is parsed from here on, and Lightning warns when it is given twice
+    sys.argv[1:] = []
+    LitCLI(
+        LitCausalLM,
+        SFTDataModule,
+        save_config_callback=RunRecord,
+        save_config_kwargs={"save_to_log_dir": False},
+        trainer_defaults=_TRAINER_DEFAULTS,
+        seed_everything_default=42,
+        auto_configure_optimizers=False,
+        load_from_checkpoint_support=False,
+        args=[command, *arguments],
+    )
+
+
+class LitCLI(LightningCLI):
+    """LightningCLI with run folders, links between model and data, and a report at the end."""
+
+    run: Run
+    trainer: Trainer
+    model: LitCausalLM
+    datamodule: SFTDataModule
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_class_arguments(RunSettings, "run")
+        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.set_defaults(_CHECKPOINT_DEFAULTS)
+        parser.add_argument("--answers", type=int, default=200, help="Rows that `test` answers and scores, at most.")
+        parser.link_arguments("model.backbone", "data.tokenizer", compute_fn=_tokenizer_name)
+        parser.link_arguments("model.backbone", "data.context_length", compute_fn=_context_length)
+        parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
+
+    def _parse_ckpt_path(self) -> None:
+        """Checkpoints hold weights, not settings: those are in the run's config.yaml."""
+
+    def before_instantiate_classes(self) -> None:
+        trainer = self._get(self.config, "trainer")
+        on_cpu = trainer.accelerator == "cpu" or not torch.cuda.is_available()
+        check_precision(str(trainer.precision), on_cpu=on_cpu and not torch.backends.mps.is_available())
+        self.run = self._run_folder()
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        config = self._get(self.config_init, "trainer")
+        checkpoint = self._get(self.config_init, "checkpoint")
+        checkpoint.dirpath = str(self.run.checkpoints)
+        if not (self.datamodule.sources.files.get("val") or self.datamodule.sources.fractions["val"]):
+            checkpoint.monitor = None  # nothing to choose the best by: the newest is kept
+        kwargs["default_root_dir"] = str(self.run.folder)
+        if self.subcommand != "fit":
+            kwargs["logger"] = False
+        elif config.logger in (None, True):
+            root, name, version = self.run.folder.parts[:-2], *self.run.folder.parts[-2:]
+            kwargs["logger"] = TensorBoardLogger(Path(*root), name=name, version=version)
+        if self.subcommand == "predict":
+            kwargs["callbacks"] = [*(config.callbacks or []), PredictionWriter(self.run.folder / "predictions.jsonl")]
+        return super().instantiate_trainer(**kwargs)
+
+    def before_fit(self) -> None:
+        console.print(f"run folder: [bold]{self.run.folder}[/bold]")
+
+    def after_fit(self) -> None:
+        before, after = self.model.figures_before, self.model.figures.get("val", {})
+        best = self.run.checkpoints / "best.ckpt"
+        if self.trainer.is_global_zero:
+            load_weights(self.model.backbone, best if best.exists() else self.run.best_checkpoint())
+            export_model(self.model.backbone, self.run.model, self.datamodule)
+            _write_json(self.run.folder / "fit.json", {"before": before, "last": after, "steps": self.trainer.global_step})
+            if after:
+                print_figures(console, "validation", {"before": before, "after": after})
+            self._say_what_next()
+
+    def after_test(self) -> None:
+        store = self.datamodule.stores.get("test")
+        if store is None or not self.trainer.is_global_zero:
+            return
+        count = self._get(self.config, "answers")
+        answers = score_answers(self.model, store, count, self.run.folder / "test_answers.jsonl")
+        config = self._parser(self.subcommand).dump(self.config[self.subcommand], skip_none=False)
+        checkpoint = self._get(self.config, "ckpt_path")
+        path = self.run.folder / "result.json"
+        write_result(path, self.model, checkpoint=checkpoint and Path(checkpoint), config=config, answers=answers)
+        print_figures(console, "test", {"test": self.model.figures["test"]})
+        _print_answers(answers)
+        console.print(f"written: [bold]{path}[/bold] and test_answers.jsonl beside it")
+
+    def after_predict(self) -> None:
+        console.print(f"written: [bold]{self.run.folder / 'predictions.jsonl'}[/bold]")
+
+    def after_validate(self) -> None:
+        print_figures(console, "validation", {"validation": self.model.figures["val"]})
+
+    def _run_folder(self) -> Run:
+        settings, checkpoint = self._get(self.config, "run"), self._get(self.config, "ckpt_path")
+        if self.subcommand != "fit" and checkpoint and Path(checkpoint).parent.name == "checkpoints":
+            return Run(Path(checkpoint).parent.parent)
+        files = self._get(self.config, "config") or []
+        name = settings.name or (Path(str(files[-1])).stem if files else "run")
+        return new_run(settings.root, name)
+
+    def _say_what_next(self) -> None:
+        folder = self.run.folder
+        table = Table.grid(padding=(0, 2))
+        table.add_row("model", f"{self.run.model}  (Hugging Face format)")
+        table.add_row("curves", f"tensorboard --logdir {folder.parent.parent}")
+        table.add_row("next", f"python -m lit_sft test {folder}")
+        console.print(table)
+
+
+class RunRecord(SaveConfigCallback):
+    """Writes config.yaml and the ledger into the run folder, and prints the ledger."""
+
+    def save_config(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
+        folder = Path(trainer.default_root_dir)
+        data: SFTDataModule = trainer.datamodule  # type: ignore[attr-defined]
+        if stage == "fit":
+            self.parser.save(self.config, folder / "config.yaml", skip_none=False, overwrite=True, multifile=False)
+            _write_json(folder / "ledger.json", data.ledgers)
+        print_ledger(data)
+
+
+def print_ledger(data: SFTDataModule) -> None:
+    """The ledgers of all splits as one table."""
+    header, *rows = ledger_rows(data.ledgers)
+    table = Table(title=f"data: template {data.encoder.template.name}, mask {data.mask.name}", title_justify="left")
+    for index, name in enumerate(header):
+        table.add_column(name, justify="right" if index else "left")
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
+    for split, ledger in data.ledgers.items():
+        for line in ledger["formats"]:
+            console.print(f"  {split}: {line}", style="dim", markup=False)
+        for message in ledger["invalid"]["first"][:5]:
+            console.print(f"  dropped: {message}", style="yellow", markup=False)
+
+
+def _of_run(command: str, arguments: list[str]) -> list[str]:
+    """Arguments with the config and checkpoint of the named run, or the newest, put in."""
+    named = arguments[0] if arguments and not arguments[0].startswith("-") else None
+    root = arguments[arguments.index("--run.root") + 1] if "--run.root" in arguments[:-1] else "runs"
+    run, checkpoint = find_run(named, root)
+    console.print(f"{command}: run [bold]{run.folder}[/bold], its config.yaml and {checkpoint.name}")
+    rest = arguments[1:] if named else arguments
+    return ["--config", str(run.config), "--ckpt_path", str(checkpoint), *rest]
+
+
+def _tokenizer_name(backbone: BackboneSettings) -> str:
+    return backbone.tokenizer or backbone.pretrained or ""
+
+
+def _context_length(backbone: BackboneSettings) -> int | None:
+    return context_length(BackboneSettings(**vars(backbone)) if not isinstance(backbone, BackboneSettings) else backbone)
+
+
+def _print_answers(answers: dict[str, float]) -> None:
+    if answers:
+        console.print(
+            f"answers: {answers['rows']} rows, exact match {answers['exact_match']:.1%}, "
+            f"ROUGE-L {answers['rougeL_mixed']:.3f}, ended by the model itself {answers['ended']:.1%}"
+        )
+
+
+def _write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=1, ensure_ascii=False), encoding="utf-8")
+
+
+def _quieten() -> None:
+    """Hide what is said on every run and tells the user nothing about this one."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for message in (".*does not have many workers.*", ".*LeafSpec.*", ".*`isinstance\\(treespec.*"):
+        warnings.filterwarnings("ignore", message)

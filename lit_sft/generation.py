@@ -1,0 +1,154 @@
+"""Generation: the only sampling code. Prompts go in as ids, rendered by the data's own template."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from transformers import GenerationConfig, PreTrainedTokenizerBase
+
+from lit_sft.backbone import causal_lm
+
+
+@dataclass(frozen=True)
+class GenerationSettings:
+    """How answers are generated.
+
+    Attributes:
+        max_new_tokens: Most tokens of an answer.
+        temperature: 0 takes the likeliest token; above, tokens are drawn.
+        top_p: Draw from the likeliest tokens that hold this share of the probability.
+        batch_size: Prompts at once.
+    """
+
+    max_new_tokens: int = 256
+    temperature: float = 0.0
+    top_p: float = 1.0
+    batch_size: int = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Generated:
+    """One generated answer.
+
+    Attributes:
+        text: Decoded, without the end token.
+        num_tokens: Tokens generated, the end token among them.
+        ended: Whether the model ended the answer itself.
+    """
+
+    text: str
+    num_tokens: int
+    ended: bool
+
+
+def generate(
+    backbone: nn.Module,
+    prompts: Sequence[Sequence[int]],
+    *,
+    tokenizer: PreTrainedTokenizerBase,
+    end_token_id: int,
+    settings: GenerationSettings | None = None,
+    seed: int = 0,
+) -> list[Generated]:
+    """Answer every prompt.
+
+    Leaves the model's mode, its caches and the random state as found. Greedy answers do not depend on the batching.
+
+    Args:
+        backbone: A causal language model, with or without adapters.
+        prompts: Ids, each at least one token.
+        tokenizer: Decodes.
+        end_token_id: Generation stops on it.
+        settings: How; the defaults if None.
+        seed: Determines what is drawn when the temperature is above 0.
+
+    Raises:
+        ValueError: If a prompt leaves no room for an answer.
+    """
+    settings = settings or GenerationSettings()
+    results: dict[int, Generated] = {}
+    order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
+    with undisturbed(backbone), torch.no_grad():
+        torch.manual_seed(seed)
+        for start in range(0, len(order), settings.batch_size):
+            rows = order[start : start + settings.batch_size]
+            answers = _generate_batch(backbone, [prompts[row] for row in rows], end_token_id, settings)
+            results |= zip(rows, (_decode(ids, tokenizer, end_token_id) for ids in answers), strict=True)
+    return [results[index] for index in range(len(prompts))]
+
+
+@contextmanager
+def undisturbed(backbone: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside, without the model's own generation defaults; everything as found afterwards.
+
+    Those defaults (Qwen's repetition penalty, say) would change what is measured.
+    """
+    modes = {module: module.training for module in backbone.modules()}
+    model = causal_lm(backbone)
+    defaults, model.generation_config = model.generation_config, GenerationConfig()
+    with torch.random.fork_rng():
+        backbone.eval()
+        try:
+            yield
+        finally:
+            model.generation_config = defaults
+            for module, mode in modes.items():
+                module.training = mode
+
+
+def _generate_batch(
+    backbone: nn.Module, prompts: list[Sequence[int]], end_token_id: int, settings: GenerationSettings
+) -> list[list[int]]:
+    ids, attention_mask = _pad_left(prompts, end_token_id)
+    device = next(backbone.parameters()).device
+    config = GenerationConfig(
+        max_new_tokens=_room(backbone, ids.shape[1], settings.max_new_tokens),
+        eos_token_id=end_token_id,
+        pad_token_id=end_token_id,
+        use_cache=True,
+        **_sampling(settings),
+    )
+    output = causal_lm(backbone).generate(  # type: ignore[operator]
+        input_ids=ids.to(device), attention_mask=attention_mask.to(device), generation_config=config
+    )
+    return output[:, ids.shape[1] :].tolist()  # type: ignore[no-any-return]
+
+
+def _sampling(settings: GenerationSettings) -> dict[str, float | bool | int]:
+    if settings.temperature == 0:
+        return {"do_sample": False}
+    return {"do_sample": True, "temperature": settings.temperature, "top_p": settings.top_p, "top_k": 0}
+
+
+def _pad_left(prompts: list[Sequence[int]], pad_token_id: int) -> tuple[Tensor, Tensor]:
+    """(B, T) ids and their attention mask; padding on the left, so that every row ends where its answer begins."""
+    length = max(map(len, prompts))
+    ids = torch.full((len(prompts), length), pad_token_id, dtype=torch.int64)
+    mask = torch.zeros_like(ids)
+    for row, prompt in enumerate(prompts):
+        ids[row, length - len(prompt) :] = torch.tensor(list(prompt))
+        mask[row, length - len(prompt) :] = 1
+    return ids, mask
+
+
+def _room(backbone: nn.Module, prompt_length: int, max_new_tokens: int) -> int:
+    """How many tokens still fit behind the longest prompt of the batch."""
+    context = getattr(causal_lm(backbone).config, "max_position_embeddings", None)
+    if context is None:
+        return max_new_tokens
+    if prompt_length >= context:
+        raise ValueError(
+            f"a prompt of {prompt_length} tokens leaves no room for an answer in the model's {context}; shorten it."
+        )
+    return int(min(max_new_tokens, context - prompt_length))
+
+
+def _decode(ids: list[int], tokenizer: PreTrainedTokenizerBase, end_token_id: int) -> Generated:
+    ended = end_token_id in ids
+    answer = ids[: ids.index(end_token_id)] if ended else ids
+    text = tokenizer.decode(answer, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+    return Generated(str(text), len(answer) + ended, ended)

@@ -1,0 +1,204 @@
+"""The LightningModule: one for full weights and LoRA, for conversations and plain text."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+
+from data_modules.batch import Batch
+from data_modules.encoding import Example, token_bytes
+from data_modules.sft_data_module import SFTDataModule
+from lit_sft.backbone import BackboneSettings, build_backbone, causal_lm, is_adapted
+from lit_sft.generation import Generated, GenerationSettings, generate
+from lit_sft.loss import token_nll
+from lit_sft.metrics import SegmentMetrics, WeightedMean
+from lit_sft.optimization import OptimizerSettings, build_optimizer, build_schedule
+from lit_sft.precision import warn_of_lost_updates
+
+
+class LitCausalLM(LightningModule):
+    """Trains a causal language model on the tokens that the data's mask chooses.
+
+    The loss is the sum over supervised tokens divided by the number of them in the whole optimiser step, over
+    micro-batches and ranks. Validation gives figures for every segment and mask, whatever mask trains.
+
+    Args:
+        backbone: Which model, and how much of it is trained.
+        optimizer: AdamW and its schedule.
+        generation: How `test` and `predict` answer.
+    """
+
+    backbone: nn.Module
+
+    def __init__(
+        self,
+        backbone: BackboneSettings,
+        optimizer: OptimizerSettings = OptimizerSettings(),
+        generation: GenerationSettings = GenerationSettings(),
+    ) -> None:
+        super().__init__()
+        self.backbone_settings, self.optimizer_settings, self.generation_settings = backbone, optimizer, generation
+        self.figures: dict[str, dict[str, float]] = {}
+        """The newest figures of each split, such as `figures["val"]["nll/answer"]`."""
+        self.figures_before: dict[str, float] = {}
+        """The validation figures before the first step."""
+
+    @property
+    def data(self) -> SFTDataModule:
+        """The data module of the run."""
+        data: SFTDataModule | None = getattr(self.trainer, "datamodule", None)
+        if data is None:
+            raise ValueError("LitCausalLM needs an SFTDataModule: call `trainer.fit(model, datamodule=data)`.")
+        return data
+
+    @property
+    def strict_loading(self) -> bool:
+        """A checkpoint of adapters does not hold the frozen weights."""
+        return not is_adapted(self.backbone)
+
+    def configure_model(self) -> None:
+        """Build the backbone and the metrics, once."""
+        if hasattr(self, "backbone"):
+            return
+        tokenizer, end_token_id = self.data.tokenizer, self.data.end_token_id
+        with torch.device("cpu"):  # so that random weights are the same on every machine
+            self.backbone = build_backbone(self.backbone_settings, tokenizer)
+        rows = causal_lm(self.backbone).get_input_embeddings().weight.shape[0]  # type: ignore[union-attr]
+        sizes = torch.from_numpy(token_bytes(tokenizer, rows))
+        self.metrics = nn.ModuleDict({split: SegmentMetrics(sizes, end_token_id) for split in ("val", "test")})
+        self.losses = nn.ModuleDict({split: WeightedMean() for split in ("val", "test")})
+        self._warn_of_unlearnt_end(end_token_id)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The batch's part of the loss of the optimiser step."""
+        nll, weights = self._score(batch)
+        total, weight = (nll * weights).sum(), weights.sum()
+        self.log("train/loss", total.detach() / weight.clamp_min(1e-9), prog_bar=True, batch_size=len(batch.origins))
+        # Lightning divides by the number of micro-batches and averages over ranks; the sum must stay a sum
+        return total / max(batch.normaliser, 1e-9) * self.trainer.accumulate_grad_batches * self.trainer.world_size
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self._evaluate("val", batch)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        self._evaluate("test", batch)
+
+    def predict_step(self, examples: list[Example], batch_idx: int) -> list[dict[str, Any]]:
+        """Answers to the final turns of the examples, as rows with origin, prompt, answer and reference."""
+        return [
+            {
+                "origin": example.origin,
+                "prompt": self.data.tokenizer.decode(example.prompt_ids()),
+                "answer": answer.text,
+                "ended": answer.ended,
+                "num_tokens": answer.num_tokens,
+                "reference": self.reference(example),
+            }
+            for example, answer in zip(examples, self.answer(examples), strict=True)
+        ]
+
+    def answer(self, examples: list[Example], settings: GenerationSettings | None = None) -> list[Generated]:
+        """Answer the final turn of each example."""
+        return generate(
+            self.backbone,
+            [example.prompt_ids() for example in examples],
+            tokenizer=self.data.tokenizer,
+            end_token_id=self.data.end_token_id,
+            settings=settings or self.generation_settings,
+        )
+
+    def reference(self, example: Example) -> str | None:
+        """The example's own final answer, decoded; None for a bare prompt."""
+        ids = example.answer_ids()
+        if not ids:
+            return None
+        return str(self.data.tokenizer.decode([i for i in ids if i != self.data.end_token_id]))
+
+    def on_validation_epoch_end(self) -> None:
+        figures = self._finish("val")
+        if not self.trainer.sanity_checking:
+            scalars, is_distributed = _scalars(figures, "val"), self.trainer.world_size > 1
+            self.log("val/loss", scalars.pop("val/loss"), prog_bar=True, sync_dist=is_distributed)
+            self.log_dict(scalars, sync_dist=is_distributed)
+        else:  # Lightning keeps nothing of the check before training; with all batches it is the "before"
+            self.figures_before = figures
+            if self.logger is not None:
+                self.logger.log_metrics(_scalars(figures, "val"), step=0)
+
+    def on_test_epoch_end(self) -> None:
+        self.log_dict(_scalars(self._finish("test"), "test"), sync_dist=self.trainer.world_size > 1)
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        precision = str(self.trainer.precision)
+        warn_of_lost_updates(precision, self.optimizer_settings.lr)
+        # a gradient scaler unscales inside a fused step, after clipping would have had to happen
+        optimizer = build_optimizer(self, self.optimizer_settings, fused=precision != "16-mixed")
+        schedule = build_schedule(optimizer, self.optimizer_settings, self._total_steps())
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Adapters are saved without the frozen weights around them."""
+        if is_adapted(self.backbone):
+            trained = self._trained_names()
+            checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in trained}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if is_adapted(self.backbone):
+            found, trained = set(checkpoint["state_dict"]), self._trained_names()
+            if found != trained:
+                raise ValueError(
+                    f"this checkpoint's adapters are not this model's: {len(trained - found)} weights are missing, "
+                    f"{len(found - trained)} unknown. Use the `--model.backbone` settings it was trained with."
+                )
+
+    def _score(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        return token_nll(self.backbone, batch), batch.weights.flatten()[batch.targets]
+
+    def _evaluate(self, split: str, batch: Batch) -> None:
+        nll, weights = self._score(batch)
+        self.metrics[split].update(nll, batch)  # type: ignore[operator]
+        self.losses[split].update(nll, weights)  # type: ignore[operator]
+
+    def _finish(self, split: str) -> dict[str, float]:
+        metrics, loss = self.metrics[split], self.losses[split]
+        figures: dict[str, float] = {"loss": loss.compute(), **metrics.compute()}  # type: ignore[operator]
+        metrics.reset()  # type: ignore[operator]
+        loss.reset()  # type: ignore[operator]
+        self.figures[split] = figures
+        return figures
+
+    def _trained_names(self) -> set[str]:
+        return {name for name, parameter in self.named_parameters() if parameter.requires_grad}
+
+    def _total_steps(self) -> int:
+        """Optimiser steps of the whole run. Lightning's own estimate would rebuild the data loader on resuming."""
+        trainer = self.trainer
+        per_epoch = -(-self.data.num_train_batches() // trainer.accumulate_grad_batches)
+        limits = [trainer.max_steps] if trainer.max_steps > 0 else []
+        if trainer.max_epochs is not None and trainer.max_epochs > 0:
+            limits.append(trainer.max_epochs * per_epoch)
+        if not limits:
+            raise ValueError("how long? Give `--trainer.max_epochs` or `--trainer.max_steps`; the schedule needs it.")
+        return min(limits)
+
+    def _warn_of_unlearnt_end(self, end_token_id: int) -> None:
+        settings = self.backbone_settings
+        own_end = causal_lm(self.backbone).config.eos_token_id
+        known = own_end if isinstance(own_end, list) else [own_end]
+        if settings.tuning == "lora" and end_token_id not in known and not settings.lora.modules_to_save:
+            end = self.data.encoder.template.end
+            warnings.warn(
+                f"answers end with {end!r}, which is not this model's own end token, and LoRA keeps its embedding "
+                "frozen: the model may never learn to stop. Use a template that ends with the model's own token, or "
+                "`--model.backbone.lora.modules_to_save '[embed_tokens]'` (GPT-2: wte).",
+                stacklevel=2,
+            )
+
+
+def _scalars(figures: dict[str, float], split: str) -> dict[str, float]:
+    """What is drawn as curves: everything but the counts."""
+    return {f"{split}/{name}": value for name, value in figures.items() if not name.startswith("tokens/")}

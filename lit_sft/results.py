@@ -1,0 +1,115 @@
+"""result.json: every figure of a test with what is needed to know where it came from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.callbacks import BasePredictionWriter
+from rich.console import Console
+from rich.table import Table
+from tqdm import tqdm
+
+from data_modules.encoding import Example
+from data_modules.example_store import ExampleStore
+from lit_sft.generation import Generated
+from lit_sft.module import LitCausalLM
+from lit_sft.text_metrics import exact_match, mean, rouge_l
+
+_PACKAGES = ("torch", "lightning", "transformers", "peft", "torchmetrics", "tokenizers", "rouge-score")
+
+
+def score_answers(module: LitCausalLM, store: ExampleStore, num_rows: int, details: Path) -> dict[str, float]:
+    """Answer the first rows and compare with their references.
+
+    Args:
+        module: Answers, greedily unless its settings say otherwise.
+        store: Examples, of which those with an answer are asked.
+        num_rows: How many at most.
+        details: JSON lines with every answer are written here.
+
+    Returns:
+        Figures between 0 and 1, their number of rows beside them; empty if no example has an answer.
+    """
+    examples = [store[index] for index in range(min(num_rows, len(store)))]
+    examples = [example for example in examples if module.reference(example) is not None]
+    rows: list[dict[str, Any]] = []
+    step = module.generation_settings.batch_size
+    with details.open("w", encoding="utf-8") as stream:
+        for start in tqdm(range(0, len(examples), step), desc="answering", unit=" batches", disable=None, leave=False):
+            chunk = examples[start : start + step]
+            for example, answer in zip(chunk, module.answer(chunk), strict=True):
+                rows.append(_scored(module, example, answer))
+                stream.write(json.dumps(rows[-1], ensure_ascii=False) + "\n")
+    if not rows:
+        return {}
+    names = ("exact_match", "rougeL_mixed", "ended", "num_tokens")
+    return {"rows": len(rows), **{name: mean([float(row[name]) for row in rows]) for name in names}}
+
+
+def write_result(path: Path, module: LitCausalLM, *, checkpoint: Path | None, config: str, answers: dict[str, float]) -> None:
+    """Write result.json, whole or not at all."""
+    result = {
+        "metrics": {f"test/{name}": value for name, value in module.figures.get("test", {}).items()},
+        "answers": answers,
+        "mask": module.data.mask.name,
+        "reduction": module.data.reduction,
+        "checkpoint": None if checkpoint is None else str(checkpoint),
+        "config_hash": hashlib.sha256(config.encode()).hexdigest()[:16],
+        "data_fingerprint": module.data.fingerprint,
+        "ledger": module.data.ledgers,
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
+    }
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(result, indent=1, ensure_ascii=False), encoding="utf-8")
+    partial.replace(path)
+
+
+def print_figures(console: Console, title: str, columns: dict[str, dict[str, float]]) -> None:
+    """A table of perplexities by segment and mask, one column for each set of figures."""
+    table = Table(title=title, title_justify="left")
+    table.add_column("perplexity on")
+    for name in columns:
+        table.add_column(name, justify="right")
+    table.add_column("tokens", justify="right")
+    last = list(columns.values())[-1]
+    names = [key.removeprefix("perplexity/") for key in last if key.startswith("perplexity/")]
+    for name in names:
+        values = [f"{figures[f'perplexity/{name}']:,.2f}" if figures else "" for figures in columns.values()]
+        table.add_row(name.replace("_", " "), *values, f"{int(last[f'tokens/{name}']):,}")
+    console.print(table)
+
+
+class PredictionWriter(BasePredictionWriter):
+    """Writes predictions as JSON lines while they are made, so that a stop loses none.
+
+    Args:
+        path: The file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(write_interval="batch")
+        self.path = path
+        path.write_text("", encoding="utf-8")
+
+    def write_on_batch_end(self, trainer: Any, pl_module: Any, prediction: Any, *_: Any) -> None:
+        with self.path.open("a", encoding="utf-8") as stream:
+            stream.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in prediction)
+
+
+def _scored(module: LitCausalLM, example: Example, answer: Generated) -> dict[str, Any]:
+    reference = module.reference(example)
+    assert reference is not None  # filtered before
+    return {
+        "origin": example.origin,
+        "answer": answer.text,
+        "reference": reference,
+        "exact_match": exact_match(answer.text, reference),
+        "rougeL_mixed": rouge_l(answer.text, reference),
+        "ended": answer.ended,
+        "num_tokens": answer.num_tokens,
+    }

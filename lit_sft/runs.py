@@ -1,0 +1,104 @@
+"""Run folders: `runs/<name>/version_N` with config.yaml, checkpoints/, model/, logs and results."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """Where a run keeps its files.
+
+    Attributes:
+        root: Folder of all runs.
+        name: Folder of runs like this one. None: the name of the last config file.
+    """
+
+    root: str = "runs"
+    name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """The folder of one run."""
+
+    folder: Path
+
+    @property
+    def config(self) -> Path:
+        return self.folder / "config.yaml"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.folder / "checkpoints"
+
+    @property
+    def model(self) -> Path:
+        """The Hugging Face folder."""
+        return self.folder / "model"
+
+    def best_checkpoint(self) -> Path:
+        """The best checkpoint by validation loss, else the last.
+
+        Raises:
+            ValueError: If there is none yet.
+        """
+        for name in ("best.ckpt", "last.ckpt"):
+            if (self.checkpoints / name).exists():
+                return self.checkpoints / name
+        raise ValueError(f"{self.checkpoints}: no checkpoint; did the run end before its first one? Run `fit` again.")
+
+
+def new_run(root: str, name: str) -> Run:
+    """Make the next free folder `<root>/<name>/version_N`.
+
+    Raises:
+        ValueError: If it cannot be made.
+    """
+    parent = Path(root) / name
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        taken = [int(p.name[8:]) for p in parent.glob("version_*") if p.name[8:].isdigit()]
+        folder = parent / f"version_{max(taken, default=-1) + 1}"
+        folder.mkdir()
+    except OSError as error:
+        raise ValueError(f"--run.root {root}: cannot make a folder there ({error.strerror}); choose another.") from None
+    return Run(folder)
+
+
+def find_run(path: str | None, root: str = "runs") -> tuple[Run, Path]:
+    """A run and the checkpoint of it to use.
+
+    Args:
+        path: A run folder, a checkpoint inside one, or None for the newest run under `root`.
+        root: Folder of all runs.
+
+    Raises:
+        ValueError: If there is no such run.
+    """
+    if path is None:
+        run = _newest_run(root)
+        return run, run.best_checkpoint()
+    given = Path(path)
+    if given.suffix == ".ckpt":
+        if not given.is_file():
+            raise ValueError(f"{path}: no such checkpoint.")
+        run, checkpoint = Run(given.parent.parent), given
+    else:
+        run = Run(given)
+        checkpoint = None
+    if not run.config.is_file():
+        raise ValueError(f"{path}: no run folder (it has no config.yaml); expected one such as runs/quickstart/version_0.")
+    return run, checkpoint or run.best_checkpoint()
+
+
+def _newest_run(root: str) -> Run:
+    """The run that was started last and has a checkpoint."""
+    configs = [path for path in Path(root).glob("*/version_*/config.yaml") if any(path.parent.glob("checkpoints/*.ckpt"))]
+    if not configs:
+        raise ValueError(
+            f"{root}: no finished run here. Train one first (`python -m lit_sft fit --config configs/quickstart.yaml`), "
+            "or name a run folder."
+        )
+    return Run(max(configs, key=lambda path: path.stat().st_mtime).parent)

@@ -1,0 +1,40 @@
+"""How near a generated answer is to its reference: exact match and ROUGE-L, for Latin scripts and Chinese alike."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from rouge_score.rouge_scorer import RougeScorer
+from rouge_score.tokenizers import Tokenizer
+
+_MAX_TOKENS = 1000
+"""The longest common subsequence is quadratic and in pure Python."""
+
+# Han, kana and Hangul characters are a token each; other letters and digits form words.
+_TOKEN = re.compile(r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af]|[^\W_\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af]+")
+
+
+class MixedTokenizer(Tokenizer):  # type: ignore[misc]
+    """One token per CJK character, one per word of any other script, in lower case."""
+
+    def tokenize(self, text: str) -> list[str]:
+        return _TOKEN.findall(text.lower())[:_MAX_TOKENS]
+
+
+_SCORER = RougeScorer(["rougeL"], tokenizer=MixedTokenizer())
+
+
+def rouge_l(prediction: str, reference: str) -> float:
+    """ROUGE-L F1, 0 to 1, on mixed tokens. Source: the package rouge-score."""
+    return float(_SCORER.score(reference, prediction)["rougeL"].fmeasure)
+
+
+def exact_match(prediction: str, reference: str) -> bool:
+    """Equal but for surrounding space."""
+    return prediction.strip() == reference.strip()
+
+
+def mean(values: Sequence[float]) -> float:
+    """The mean of at least one value."""
+    return sum(values) / len(values)
