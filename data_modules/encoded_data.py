@@ -114,7 +114,7 @@ def cache_key(sources: Sources, encoder: Encoder) -> str:
         "version": _VERSION,
         "files": {split: [(f, source_fingerprint(f)) for f in files] for split, files in sources.files.items()},
         "sources": [sources.fractions, sources.format, sources.on_invalid, sources.samples, sources.require_answer],
-        "tokenizer": hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode()).hexdigest(),  # type: ignore[attr-defined]
+        "tokenizer": hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode()).hexdigest(),
         "specials": [tokenizer.bos_token, tokenizer.eos_token],
         "template": repr(encoder.template) if encoder.template.name != "tokenizer" else tokenizer.chat_template,
         "length": [encoder.max_length, encoder.over_long],
@@ -130,10 +130,9 @@ def read_conversations(split: str, sources: Sources, ledger: Ledger) -> Iterator
     fractions = {name: share for name, share in sources.fractions.items() if name not in sources.files}
     for source in sources.files[split if own_files else "train"]:
         for conversation in _read_source(source, sources, counter):
-            if not own_files or split == "train":
-                if split_of(conversation, fractions) != split:
-                    counter.records_read -= 1
-                    continue
+            if (split == "train" or not own_files) and split_of(conversation, fractions) != split:
+                counter.records_read -= 1
+                continue
             yield conversation
     if not own_files:
         ledger.records_read = counter.records_read - counter.num_invalid

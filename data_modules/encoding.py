@@ -21,7 +21,7 @@ from data_modules.templates import ANSWER_KINDS, AnyTemplate, Segment, SegmentKi
 OverLong = Literal["drop", "truncate", "split", "error"]
 
 _QUESTION_SHARE = 4
-"""Truncation leaves a question 1/4 of the limit before it takes from the answer: an answer to nothing teaches nothing."""
+"""Truncation leaves a question 1/4 of the limit before it takes from the answer, which would answer nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,7 +228,7 @@ def token_bytes(tokenizer: PreTrainedTokenizerBase, num_rows: int) -> npt.NDArra
     """
     counts = np.zeros(num_rows, dtype=np.int64)
     control = set(tokenizer.all_special_ids) | set(tokenizer.get_added_vocab().values())
-    byte_level = "ByteLevel" in str(tokenizer.backend_tokenizer.decoder)  # type: ignore[attr-defined]
+    byte_level = "ByteLevel" in str(tokenizer.backend_tokenizer.decoder)
     for token, index in tokenizer.get_vocab().items():
         if index < num_rows and index not in control:
             counts[index] = len(token) if byte_level else _sentencepiece_bytes(token)
@@ -244,7 +244,7 @@ def _length(pieces: Iterable[_Piece]) -> int:
 
 
 def _cut(pieces: list[_Piece], limit: int, *, keep: int, chosen: list[bool]) -> list[_Piece]:
-    """Take what is over the limit from the ends of the chosen pieces, the first chosen first, leaving `keep` in each."""
+    """Take what is over the limit from the ends of the chosen pieces, the first one first, leaving `keep` in each."""
     excess, shorter = _length(pieces) - limit, []
     for piece, is_chosen in zip(pieces, chosen, strict=True):
         take = max(0, min(excess, len(piece.ids) - keep)) if is_chosen else 0

@@ -104,7 +104,9 @@ def _firefly(fields: dict[str, Any]) -> list[Turn]:
     turns = _system(fields)
     for index, pair in enumerate(_list(fields, "conversation")):
         if not isinstance(pair, dict) or not {"human", "assistant"} <= pair.keys():
-            raise ValueError(f"conversation[{index}] is {str(pair)[:60]!r}; expected {{'human': ..., 'assistant': ...}}.")
+            raise ValueError(
+                f"conversation[{index}] is {str(pair)[:60]!r}; expected {{'human': ..., 'assistant': ...}}."
+            )
         turns.append(Turn(Role.USER, _text(pair, "human")))
         turns.append(Turn(Role.ASSISTANT, _text(pair, "assistant")))
     return turns

@@ -119,7 +119,7 @@ def context_length(settings: BackboneSettings) -> int | None:
 
 def causal_lm(backbone: nn.Module) -> PreTrainedModel:
     """The Hugging Face model inside, with any adapters in place."""
-    return backbone.get_base_model() if hasattr(backbone, "peft_config") else backbone  # type: ignore[operator,return-value]
+    return backbone.get_base_model() if hasattr(backbone, "peft_config") else backbone  # type: ignore[operator]
 
 
 def is_adapted(backbone: nn.Module) -> bool:
@@ -196,7 +196,7 @@ def _random(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> Pre
 
 def _check_vocabulary(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, settings: BackboneSettings) -> None:
     """The embedding may have more rows than the tokenizer has tokens (Qwen pads it), never fewer."""
-    rows = model.get_input_embeddings().weight.shape[0]  # type: ignore[union-attr]
+    rows = model.get_input_embeddings().weight.shape[0]
     needed = 1 + max(tokenizer.get_vocab().values())
     if needed > rows:
         raise ValueError(
@@ -213,7 +213,7 @@ def _with_adapters(model: PreTrainedModel, lora: LoraSettings) -> nn.Module:
     config = LoraConfig(
         task_type="CAUSAL_LM",
         r=lora.rank,
-        lora_alpha=lora.alpha,  # type: ignore[arg-type]
+        lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
         target_modules=lora.target_modules,
         modules_to_save=lora.modules_to_save,
@@ -225,9 +225,10 @@ def _with_adapters(model: PreTrainedModel, lora: LoraSettings) -> nn.Module:
     if model.is_gradient_checkpointing:
         model.enable_input_require_grads()
     try:
-        return get_peft_model(model, config)
+        adapted: nn.Module = get_peft_model(model, config)
     except ValueError as error:
         raise ValueError(f"--model.backbone.lora: {str(error).splitlines()[0]}") from None
+    return adapted
 
 
 def _check_targets(model: PreTrainedModel, targets: str | list[str]) -> None:

@@ -51,8 +51,8 @@ def load_weights(backbone: nn.Module, checkpoint: Path, *, prefix: str = "backbo
     lacking = [name for name in missing if name not in frozen and not any(name.endswith(key) for key in tied)]
     if lacking or unexpected:
         raise ValueError(
-            f"{checkpoint}: not a checkpoint of this model ({len(lacking)} weights missing, {len(unexpected)} unknown). "
-            "Use the config it was trained with."
+            f"{checkpoint}: not a checkpoint of this model ({len(lacking)} weights missing, {len(unexpected)} "
+            "unknown). Use the config it was trained with."
         )
 
 

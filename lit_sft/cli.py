@@ -1,4 +1,4 @@
-"""The command line for fit, validate, test and predict: YAML, overrides, run folders, and what is printed at the end."""
+"""The command line of fit, validate, test and predict: YAML, overrides, run folders, and the report at the end."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import logging
 import sys
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from lightning.pytorch import Trainer
@@ -16,6 +16,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 from lightning.pytorch.loggers import TensorBoardLogger
 from rich.console import Console
 from rich.table import Table
+from transformers.utils.logging import disable_progress_bar
 
 from data_modules.ledger import ledger_rows
 from data_modules.sft_data_module import SFTDataModule
@@ -59,29 +60,41 @@ def main(argv: list[str]) -> None:
     _quieten()
     command, arguments = argv[0], argv[1:]
     if command != "fit" and not {"-h", "--help", "--config", "-c"} & set(arguments):
-        arguments = _of_run(command, arguments)
-    # the command line is parsed from here on, and Lightning warns when it is given twice
-    sys.argv[1:] = []
-    LitCLI(
-        LitCausalLM,
-        SFTDataModule,
-        save_config_callback=RunRecord,
-        save_config_kwargs={"save_to_log_dir": False},
-        trainer_defaults=_TRAINER_DEFAULTS,
-        seed_everything_default=42,
-        auto_configure_optimizers=False,
-        load_from_checkpoint_support=False,
-        args=[command, *arguments],
-    )
+        run, checkpoint, rest = take_run(command, arguments)
+        arguments = ["--config", str(run.config), "--ckpt_path", str(checkpoint), *rest]
+    LitCLI.command = command
+    LitCLI([command, *arguments])
 
 
 class LitCLI(LightningCLI):
     """LightningCLI with run folders, links between model and data, and a report at the end."""
 
+    command: ClassVar[str] = "fit"
     run: Run
     trainer: Trainer
     model: LitCausalLM
     datamodule: SFTDataModule
+
+    def __init__(self, arguments: list[str], *, run: bool = True) -> None:
+        # the command line is parsed from here on, and Lightning warns when it is given twice
+        sys.argv[1:] = []
+        super().__init__(
+            LitCausalLM,
+            SFTDataModule,
+            save_config_callback=RunRecord,
+            save_config_kwargs={"save_to_log_dir": False},
+            trainer_defaults=_TRAINER_DEFAULTS,
+            seed_everything_default=42,
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+            args=arguments,
+            run=run,
+        )
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """Only the one in use: building the parsers of all four takes a second."""
+        return {LitCLI.command: LightningCLI.subcommands()[LitCLI.command]}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_class_arguments(RunSettings, "run")
@@ -111,11 +124,15 @@ class LitCLI(LightningCLI):
         if self.subcommand != "fit":
             kwargs["logger"] = False
         elif config.logger in (None, True):
-            root, name, version = self.run.folder.parts[:-2], *self.run.folder.parts[-2:]
-            kwargs["logger"] = TensorBoardLogger(Path(*root), name=name, version=version)
+            parent = self.run.folder.parent
+            kwargs["logger"] = TensorBoardLogger(parent.parent, name=parent.name, version=self.run.version)
         if self.subcommand == "predict":
             kwargs["callbacks"] = [*(config.callbacks or []), PredictionWriter(self.run.folder / "predictions.jsonl")]
         return super().instantiate_trainer(**kwargs)
+
+    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
+        kwargs: dict[str, Any] = super()._prepare_subcommand_kwargs(subcommand)
+        return {**kwargs, "verbose": False} if "verbose" in kwargs else kwargs  # a shorter table is printed at the end
 
     def before_fit(self) -> None:
         console.print(f"run folder: [bold]{self.run.folder}[/bold]")
@@ -126,7 +143,9 @@ class LitCLI(LightningCLI):
         if self.trainer.is_global_zero:
             load_weights(self.model.backbone, best if best.exists() else self.run.best_checkpoint())
             export_model(self.model.backbone, self.run.model, self.datamodule)
-            _write_json(self.run.folder / "fit.json", {"before": before, "last": after, "steps": self.trainer.global_step})
+            _write_json(
+                self.run.folder / "fit.json", {"before": before, "last": after, "steps": self.trainer.global_step}
+            )
             if after:
                 print_figures(console, "validation", {"before": before, "after": after})
             self._say_what_next()
@@ -168,6 +187,19 @@ class LitCLI(LightningCLI):
         console.print(table)
 
 
+class SettingsCLI(LitCLI):
+    """Reads what `fit` reads and makes the data module and the (unbuilt) model, but no trainer and no run folder."""
+
+    def __init__(self, arguments: list[str]) -> None:
+        super().__init__(arguments, run=False)
+
+    def before_instantiate_classes(self) -> None:
+        """Nothing is going to run."""
+
+    def instantiate_trainer(self, **kwargs: Any) -> Any:
+        """No trainer is needed."""
+
+
 class RunRecord(SaveConfigCallback):
     """Writes config.yaml and the ledger into the run folder, and prints the ledger."""
 
@@ -196,14 +228,13 @@ def print_ledger(data: SFTDataModule) -> None:
             console.print(f"  dropped: {message}", style="yellow", markup=False)
 
 
-def _of_run(command: str, arguments: list[str]) -> list[str]:
-    """Arguments with the config and checkpoint of the named run, or the newest, put in."""
+def take_run(command: str, arguments: list[str]) -> tuple[Run, Path, list[str]]:
+    """The run named by the first argument, or the newest; its checkpoint; and the other arguments."""
     named = arguments[0] if arguments and not arguments[0].startswith("-") else None
     root = arguments[arguments.index("--run.root") + 1] if "--run.root" in arguments[:-1] else "runs"
     run, checkpoint = find_run(named, root)
     console.print(f"{command}: run [bold]{run.folder}[/bold], its config.yaml and {checkpoint.name}")
-    rest = arguments[1:] if named else arguments
-    return ["--config", str(run.config), "--ckpt_path", str(checkpoint), *rest]
+    return run, checkpoint, arguments[1:] if named else arguments
 
 
 def _tokenizer_name(backbone: BackboneSettings) -> str:
@@ -211,7 +242,9 @@ def _tokenizer_name(backbone: BackboneSettings) -> str:
 
 
 def _context_length(backbone: BackboneSettings) -> int | None:
-    return context_length(BackboneSettings(**vars(backbone)) if not isinstance(backbone, BackboneSettings) else backbone)
+    return context_length(
+        BackboneSettings(**vars(backbone)) if not isinstance(backbone, BackboneSettings) else backbone
+    )
 
 
 def _print_answers(answers: dict[str, float]) -> None:
@@ -228,6 +261,7 @@ def _write_json(path: Path, value: Any) -> None:
 
 def _quieten() -> None:
     """Hide what is said on every run and tells the user nothing about this one."""
+    disable_progress_bar()
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     for message in (".*does not have many workers.*", ".*LeafSpec.*", ".*`isinstance\\(treespec.*"):
         warnings.filterwarnings("ignore", message)

@@ -112,7 +112,7 @@ def _generate_batch(
         use_cache=True,
         **_sampling(settings),
     )
-    output = causal_lm(backbone).generate(  # type: ignore[operator]
+    output = causal_lm(backbone).generate(
         input_ids=ids.to(device), attention_mask=attention_mask.to(device), generation_config=config
     )
     return output[:, ids.shape[1] :].tolist()  # type: ignore[no-any-return]

@@ -34,8 +34,8 @@ def token_nll(backbone: nn.Module, batch: Batch) -> Tensor:
     ids = batch.input_ids.flatten()[batch.targets]
     if torch.is_grad_enabled():
         return _cross_entropy(model, rows, ids)
-    parts = [_cross_entropy(model, r, i) for r, i in zip(rows.split(_ROWS_AT_ONCE), ids.split(_ROWS_AT_ONCE), strict=True)]
-    return torch.cat(parts)
+    chunks = zip(torch.split(rows, _ROWS_AT_ONCE), torch.split(ids, _ROWS_AT_ONCE), strict=True)
+    return torch.cat([_cross_entropy(model, *chunk) for chunk in chunks])
 
 
 def _cross_entropy(model: nn.Module, rows: Tensor, ids: Tensor) -> Tensor:

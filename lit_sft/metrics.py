@@ -39,7 +39,7 @@ class ExactSumMetric(Metric):
 
     full_state_update = False
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], *args: Any, **kwargs: Any) -> ExactSumMetric:  # type: ignore[override]
+    def _apply(self, fn: Callable[[Tensor], Tensor], *args: Any, **kwargs: Any) -> ExactSumMetric:
         def move_only(tensor: Tensor) -> Tensor:
             return tensor.to(fn(tensor).device)
 

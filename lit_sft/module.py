@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 
 from data_modules.batch import Batch
@@ -55,11 +56,6 @@ class LitCausalLM(LightningModule):
             raise ValueError("LitCausalLM needs an SFTDataModule: call `trainer.fit(model, datamodule=data)`.")
         return data
 
-    @property
-    def strict_loading(self) -> bool:
-        """A checkpoint of adapters does not hold the frozen weights."""
-        return not is_adapted(self.backbone)
-
     def configure_model(self) -> None:
         """Build the backbone and the metrics, once."""
         if hasattr(self, "backbone"):
@@ -67,19 +63,25 @@ class LitCausalLM(LightningModule):
         tokenizer, end_token_id = self.data.tokenizer, self.data.end_token_id
         with torch.device("cpu"):  # so that random weights are the same on every machine
             self.backbone = build_backbone(self.backbone_settings, tokenizer)
-        rows = causal_lm(self.backbone).get_input_embeddings().weight.shape[0]  # type: ignore[union-attr]
+        self.strict_loading = not is_adapted(self.backbone)  # adapters are saved without the frozen weights
+        rows = causal_lm(self.backbone).get_input_embeddings().weight.shape[0]
         sizes = torch.from_numpy(token_bytes(tokenizer, rows))
         self.metrics = nn.ModuleDict({split: SegmentMetrics(sizes, end_token_id) for split in ("val", "test")})
         self.losses = nn.ModuleDict({split: WeightedMean() for split in ("val", "test")})
         self._warn_of_unlearnt_end(end_token_id)
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The batch's part of the loss of the optimiser step."""
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """The batch's part of the loss of the optimiser step.
+
+        Returns:
+            `loss` to go backward from; for callbacks, `nats`: the weighted sum of nll, and `weight`: the sum of weights.
+        """
         nll, weights = self._score(batch)
         total, weight = (nll * weights).sum(), weights.sum()
         self.log("train/loss", total.detach() / weight.clamp_min(1e-9), prog_bar=True, batch_size=len(batch.origins))
         # Lightning divides by the number of micro-batches and averages over ranks; the sum must stay a sum
-        return total / max(batch.normaliser, 1e-9) * self.trainer.accumulate_grad_batches * self.trainer.world_size
+        loss = total / max(batch.normaliser, 1e-9) * self.trainer.accumulate_grad_batches * self.trainer.world_size
+        return {"loss": loss, "nats": total.detach(), "weight": weight}
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self._evaluate("val", batch)
@@ -132,7 +134,7 @@ class LitCausalLM(LightningModule):
     def on_test_epoch_end(self) -> None:
         self.log_dict(_scalars(self._finish("test"), "test"), sync_dist=self.trainer.world_size > 1)
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         precision = str(self.trainer.precision)
         warn_of_lost_updates(precision, self.optimizer_settings.lr)
         # a gradient scaler unscales inside a fused step, after clipping would have had to happen

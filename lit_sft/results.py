@@ -51,7 +51,9 @@ def score_answers(module: LitCausalLM, store: ExampleStore, num_rows: int, detai
     return {"rows": len(rows), **{name: mean([float(row[name]) for row in rows]) for name in names}}
 
 
-def write_result(path: Path, module: LitCausalLM, *, checkpoint: Path | None, config: str, answers: dict[str, float]) -> None:
+def write_result(
+    path: Path, module: LitCausalLM, *, checkpoint: Path | None, config: str, answers: dict[str, float]
+) -> None:
     """Write result.json, whole or not at all."""
     result = {
         "metrics": {f"test/{name}": value for name, value in module.figures.get("test", {}).items()},

@@ -26,6 +26,10 @@ class Run:
     folder: Path
 
     @property
+    def version(self) -> int:
+        return int(self.folder.name.removeprefix("version_"))
+
+    @property
     def config(self) -> Path:
         return self.folder / "config.yaml"
 
@@ -89,16 +93,20 @@ def find_run(path: str | None, root: str = "runs") -> tuple[Run, Path]:
         run = Run(given)
         checkpoint = None
     if not run.config.is_file():
-        raise ValueError(f"{path}: no run folder (it has no config.yaml); expected one such as runs/quickstart/version_0.")
+        raise ValueError(
+            f"{path}: no run folder (it has no config.yaml); expected one such as runs/quickstart/version_0."
+        )
     return run, checkpoint or run.best_checkpoint()
 
 
 def _newest_run(root: str) -> Run:
     """The run that was started last and has a checkpoint."""
-    configs = [path for path in Path(root).glob("*/version_*/config.yaml") if any(path.parent.glob("checkpoints/*.ckpt"))]
+    configs = [
+        path for path in Path(root).glob("*/version_*/config.yaml") if any(path.parent.glob("checkpoints/*.ckpt"))
+    ]
     if not configs:
         raise ValueError(
-            f"{root}: no finished run here. Train one first (`python -m lit_sft fit --config configs/quickstart.yaml`), "
-            "or name a run folder."
+            f"{root}: no run with a checkpoint here. Train one first "
+            "(`python -m lit_sft fit --config configs/quickstart.yaml`), or name a run folder."
         )
     return Run(max(configs, key=lambda path: path.stat().st_mtime).parent)

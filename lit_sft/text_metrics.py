@@ -12,7 +12,8 @@ _MAX_TOKENS = 1000
 """The longest common subsequence is quadratic and in pure Python."""
 
 # Han, kana and Hangul characters are a token each; other letters and digits form words.
-_TOKEN = re.compile(r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af]|[^\W_\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af]+")
+_CJK = r"\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af"
+_TOKEN = re.compile(rf"[{_CJK}]|[^\W_{_CJK}]+")
 
 
 class MixedTokenizer(Tokenizer):  # type: ignore[misc]

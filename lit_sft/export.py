@@ -1,0 +1,43 @@
+"""`python -m lit_sft export [RUN]`: a run's model as a folder that transformers and peft load as it is."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from lit_sft.backbone import build_backbone, is_adapted
+from lit_sft.checkpoints import export_model, load_weights
+from lit_sft.cli import SettingsCLI, console
+from lit_sft.runs import find_run
+
+
+def main(argv: list[str]) -> None:
+    """Export the best checkpoint of a run.
+
+    Args:
+        argv: The command's name and its arguments.
+
+    Raises:
+        ValueError: If there is no such run, or the folder to write to is not empty.
+    """
+    options = _parser().parse_args(argv[1:])
+    run, checkpoint = find_run(options.run, options.root)
+    folder = Path(options.output or (run.folder / ("merged" if options.merge else "model")))
+    if options.output and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"--output {folder}: exists and is not an empty folder; name another.")
+    settings = SettingsCLI(["--config", str(run.config)])
+    backbone = build_backbone(settings.model.backbone_settings, settings.datamodule.tokenizer)
+    load_weights(backbone, checkpoint)
+    if options.merge and not is_adapted(backbone):
+        console.print("all weights were trained, so there is no adapter to merge", style="yellow")
+    export_model(backbone, folder, settings.datamodule, merge=options.merge)
+    console.print(f"{checkpoint} -> [bold]{folder}[/bold]")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="lit_sft export", description=__doc__)
+    parser.add_argument("run", nargs="?", help="run folder or checkpoint; the newest run if not given")
+    parser.add_argument("--root", default="runs", help="folder of all runs")
+    parser.add_argument("--output", help="where to write; default: model/ (merged: merged/) in the run folder")
+    parser.add_argument("--merge", action="store_true", help="merge adapters into the weights")
+    return parser

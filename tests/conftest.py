@@ -1,0 +1,120 @@
+"""A tokenizer whose ids are byte values, so that expected ids are readable, and a model of a few thousand weights."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from data_modules.sft_data_module import SFTDataModule
+
+END, IM_START, IM_END = 256, 257, 258
+
+MODELS: dict[str, dict[str, Any]] = {
+    "gpt2": {"model_type": "gpt2", "n_layer": 2, "n_embd": 32, "n_head": 2, "n_positions": 512},
+    "qwen2": {
+        "model_type": "qwen2", "num_hidden_layers": 2, "hidden_size": 32, "intermediate_size": 64,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 512,
+        "tie_word_embeddings": True,
+    },
+    "llama": {
+        "model_type": "llama", "num_hidden_layers": 2, "hidden_size": 32, "intermediate_size": 64,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 512,
+        "tie_word_embeddings": False,
+    },
+}  # fmt: skip
+
+
+def byte_tokenizer() -> PreTrainedTokenizerFast:
+    """One token a byte, its id the byte's value; then <|endoftext|> 256, <|im_start|> 257, <|im_end|> 258."""
+    keep = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAC + 1), *range(0xAE, 0xFF + 1)]
+    shown = {byte: chr(byte) for byte in keep}
+    for byte in range(256):
+        shown.setdefault(byte, chr(256 + len(shown) - len(keep)))
+    tokenizer = Tokenizer(models.BPE(vocab={char: byte for byte, char in shown.items()}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    specials = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in specials])
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=specials[0], model_max_length=10**9)
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> PreTrainedTokenizerFast:
+    return byte_tokenizer()
+
+
+@pytest.fixture(scope="session")
+def tokenizer_folder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("tokenizer")
+    byte_tokenizer().save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LIT_SFT_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture(autouse=True)
+def _few_threads() -> Iterator[None]:
+    """Tiny tensors gain nothing from threads, and test processes share the machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[..., str]:
+    """Write rows as a .json or .jsonl file, or text as it stands; gives the path."""
+
+    def _write(name: str, content: object) -> str:
+        path = tmp_path / name
+        if isinstance(content, bytes):
+            path.write_bytes(content)
+        elif isinstance(content, str):
+            path.write_text(content, encoding="utf-8")
+        elif name.endswith(".jsonl"):
+            assert isinstance(content, list)
+            path.write_text("".join(json.dumps(row) + "\n" for row in content), encoding="utf-8")
+        else:
+            path.write_text(json.dumps(content, indent=1), encoding="utf-8")
+        return str(path)
+
+    return _write
+
+
+@pytest.fixture
+def make_data(tokenizer: PreTrainedTokenizerFast, write: Callable[..., str]) -> Callable[..., SFTDataModule]:
+    """A data module on rows, encoded and set up."""
+
+    def _make(rows: list[dict[str, Any]], **settings: Any) -> SFTDataModule:
+        defaults: dict[str, Any] = {"template": "chatml", "val_fraction": 0.0, "test_fraction": 0.0}
+        data = SFTDataModule(write("rows.jsonl", rows), tokenizer=tokenizer, **(defaults | settings))
+        data.setup("fit")
+        return data
+
+    return _make
+
+
+def alpaca_rows(count: int) -> list[dict[str, str]]:
+    """Rows with answers of very different lengths."""
+    return [
+        {"instruction": f"Count to {n}.", "input": "", "output": " ".join(map(str, range(1, n % 9 + 2)))}
+        for n in range(count)
+    ]
+
+
+def chat_rows(count: int) -> list[dict[str, Any]]:
+    """Conversations of one to three exchanges."""
+    return [
+        {"conversation": [{"human": f"Say {n} {i}.", "assistant": f"{n}" * (i + n % 4 + 1)} for i in range(n % 3 + 1)]}
+        for n in range(count)
+    ]

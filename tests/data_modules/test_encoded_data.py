@@ -1,0 +1,168 @@
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from transformers import PreTrainedTokenizerFast
+
+from data_modules.encoded_data import Sources, cache_key, encode_sources, load_ledgers, load_split
+from data_modules.encoding import Encoder
+from data_modules.example_store import ExampleStore
+from data_modules.templates import resolve_template
+from tests.conftest import alpaca_rows, chat_rows
+
+Write = Callable[..., str]
+
+
+@pytest.fixture
+def encoder(tokenizer: PreTrainedTokenizerFast) -> Encoder:
+    return Encoder(tokenizer, resolve_template("chatml", tokenizer), 200)
+
+
+def held_out(path: str, **settings: Any) -> Sources:
+    return Sources({"train": [path]}, {"val": 0.2, "test": 0.1}, **settings)
+
+
+def texts(folder: Path, split: str) -> list[str]:
+    store = load_split(folder, split)
+    assert store is not None
+    return [bytes(i for i in example.input_ids.tolist() if i < 256).decode() for example in store]
+
+
+def test_splits_do_not_depend_on_the_order_of_the_records(tmp_path: Path, write: Write, encoder: Encoder) -> None:
+    rows = alpaca_rows(60)
+    first = encode_sources(held_out(write("a.jsonl", rows)), encoder, tmp_path)
+    second = encode_sources(held_out(write("b.jsonl", rows[::-1])), encoder, tmp_path)
+    for split in ("train", "val", "test"):
+        assert sorted(texts(first, split)) == sorted(texts(second, split))
+        assert texts(first, split)
+    assert sum(len(texts(first, split)) for split in ("train", "val", "test")) == 60
+
+
+def test_adding_records_moves_none_to_another_split(tmp_path: Path, write: Write, encoder: Encoder) -> None:
+    few = encode_sources(held_out(write("a.jsonl", alpaca_rows(40))), encoder, tmp_path)
+    many = encode_sources(held_out(write("b.jsonl", alpaca_rows(60))), encoder, tmp_path)
+    for split in ("train", "val", "test"):
+        assert set(texts(few, split)) <= set(texts(many, split))
+
+
+def test_records_of_one_article_stay_in_one_split(tmp_path: Path, write: Write, encoder: Encoder) -> None:
+    rows = [{"article_id": n // 4, "prompt": f"q{n}.", "completion": f"article {n // 4}"} for n in range(200)]
+    folder = encode_sources(held_out(write("a.jsonl", rows)), encoder, tmp_path)
+    articles = {split: {t.partition("article ")[2] for t in texts(folder, split)} for split in ("train", "val", "test")}
+    assert all(articles.values())
+    assert not articles["train"] & articles["val"]
+    assert not articles["train"] & articles["test"]
+    assert not articles["val"] & articles["test"]
+
+
+def test_training_loses_what_a_given_held_out_file_holds(tmp_path: Path, write: Write, encoder: Encoder) -> None:
+    rows = alpaca_rows(10)
+    sources = Sources({"train": [write("a.jsonl", rows)], "val": [write("b.jsonl", rows[:3])]})
+    folder = encode_sources(sources, encoder, tmp_path)
+    assert not set(texts(folder, "train")) & set(texts(folder, "val"))
+    assert load_ledgers(folder)["train"]["duplicates"] == 3
+
+
+def test_ledger_accounts_for_every_record(tmp_path: Path, write: Write, encoder: Encoder) -> None:
+    rows: list[dict[str, Any]] = [*alpaca_rows(30), {"instruction": "x"}, {"wrong": 1}, {"instruction": 1, "output": ""}]
+    sources = held_out(write("a.jsonl", rows), on_invalid="drop")
+    ledgers = load_ledgers(encode_sources(sources, encoder, tmp_path))
+    assert list(ledgers) == ["train", "val", "test"]
+    assert sum(ledger["records_read"] for ledger in ledgers.values()) == 33
+    assert [ledger["invalid"]["count"] for ledger in ledgers.values()] == [3, 0, 0]
+    assert ":31: there is no answer to learn" in ledgers["train"]["invalid"]["first"][0]
+    for ledger in ledgers.values():
+        lost = ledger["invalid"]["count"] + ledger["duplicates"] + ledger["dropped"]
+        assert ledger["records_read"] + ledger["samples_added"] == lost + ledger["examples"]
+        assert sum(ledger["tokens"]["kept"].values()) > 0
+
+
+def test_one_sample_per_answer_multiplies_samples_not_answers(tmp_path: Path, write: Write, encoder: Encoder) -> None:
+    path = write("a.jsonl", chat_rows(9))
+    sources = Sources({"train": [path]})
+    once = load_split(encode_sources(sources, encoder, tmp_path), "train")
+    each = load_split(encode_sources(replace(sources, samples="answer"), encoder, tmp_path), "train")
+    assert once is not None
+    assert each is not None
+    assert (len(once), len(each)) == (9, 18)
+
+    def final_answers(store: ExampleStore) -> list[list[int]]:
+        return [example.answer_ids() for example in store]
+
+    assert all(answer in final_answers(each) for answer in final_answers(once))
+
+
+def test_first_invalid_record_ends_with_its_place(tmp_path: Path, write: Write, encoder: Encoder) -> None:
+    path = write("a.jsonl", [*alpaca_rows(2), {"instruction": "x", "output": 3}])
+    with pytest.raises(ValueError, match=r"a.jsonl:3: field 'output' is int '3'; expected a string"):
+        encode_sources(Sources({"train": [path]}), encoder, tmp_path)
+    assert not list(tmp_path.glob("*.partial-*"))
+
+
+def test_firefly_and_ultrachat_forms_give_the_same_ids_and_kinds(
+    tmp_path: Path, write: Write, encoder: Encoder
+) -> None:
+    rows = chat_rows(12)
+    ultrachat = [
+        {"id": str(i), "data": [text for pair in row["conversation"] for text in (pair["human"], pair["assistant"])]}
+        for i, row in enumerate(rows)
+    ]
+    stores = [
+        load_split(encode_sources(held_out(write(name, form)), encoder, tmp_path), "train")
+        for name, form in (("f.jsonl", rows), ("u.jsonl", ultrachat))
+    ]
+    firefly, ultra = [[(e.input_ids.tolist(), e.kinds.tolist(), e.turns.tolist()) for e in s or ()] for s in stores]
+    assert firefly
+    assert firefly == ultra
+
+
+def test_cache_is_keyed_by_everything_that_shapes_the_data(tmp_path: Path, write: Write, encoder: Encoder) -> None:
+    path = write("a.jsonl", alpaca_rows(4))
+    sources = held_out(path)
+    plain = resolve_template("plain", encoder.tokenizer)
+    keys = {
+        cache_key(sources, encoder),
+        cache_key(sources, replace(encoder, max_length=100)),
+        cache_key(sources, replace(encoder, over_long="split")),
+        cache_key(sources, replace(encoder, template=plain)),
+        cache_key(replace(sources, samples="answer"), encoder),
+        cache_key(replace(sources, on_invalid="drop"), encoder),
+        cache_key(replace(sources, fractions={"val": 0.3}), encoder),
+        cache_key(replace(sources, format="alpaca"), encoder),
+    }
+    assert len(keys) == 8
+    Path(path).write_text(json.dumps(alpaca_rows(1)[0]) + "\n", encoding="utf-8")
+    assert cache_key(sources, encoder) not in keys
+
+
+def test_second_run_reads_the_cache(
+    tmp_path: Path, write: Write, encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sources = held_out(write("a.jsonl", alpaca_rows(4)))
+    folder = encode_sources(sources, encoder, tmp_path)
+
+    def never(*_: object) -> None:
+        raise AssertionError("encoded again")
+
+    monkeypatch.setattr(Encoder, "encode", never)
+    assert encode_sources(sources, encoder, tmp_path) == folder
+
+
+def test_store_survives_pickling_and_many_chunks(tmp_path: Path, write: Write, encoder: Encoder) -> None:
+    path = write("a.jsonl", [{"text": f"document {n}"} for n in range(2500)])
+    store = load_split(encode_sources(Sources({"train": [path]}), encoder, tmp_path), "train")
+    assert store is not None
+    again = pickle.loads(pickle.dumps(store))
+    assert len(again) == 2500
+    assert again[2017].origin.endswith(":2018")
+    assert again[2017].input_ids.tolist() == [*b"document 2017", 258]
+    np.testing.assert_array_equal(again.lengths, [len(example) for example in store])
+    with pytest.raises(IndexError):
+        store[2500]

@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from data_modules.sampling import LengthSampler, WindowSampler
+
+WEIGHTS = [float(n % 5) for n in range(23)]
+
+
+def sampler(**settings: Any) -> WindowSampler:
+    defaults = {"batch_size": 3, "accumulate": 2, "seed": 7}
+    return WindowSampler(len(WEIGHTS), weight_of=WEIGHTS.__getitem__, **(defaults | settings))
+
+
+def test_every_example_comes_once_an_epoch_in_an_order_of_the_seed_and_epoch() -> None:
+    this = sampler()
+    first = [plan.indices for plan in this]
+    assert sorted(index for indices in first for index in indices) == list(range(23))
+    assert len(first) == len(this) == 8
+    assert [plan.indices for plan in sampler()] == first
+    this.set_epoch(1)
+    assert [plan.indices for plan in this] != first
+
+
+@pytest.mark.parametrize("world_size", [1, 2])
+@pytest.mark.parametrize("accumulate", [1, 2, 3])
+def test_normaliser_is_the_weight_of_the_window_over_all_ranks(accumulate: int, world_size: int) -> None:
+    ranks = [
+        list(sampler(accumulate=accumulate, rank=rank, world_size=world_size, batch_size=2))
+        for rank in range(world_size)
+    ]
+    for start in range(0, len(ranks[0]), accumulate):
+        window = [plan for plans in ranks for plan in plans[start : start + accumulate]]
+        total = sum(WEIGHTS[index] for plan in window for index in plan.indices)
+        assert {plan.normaliser for plan in window} == {total}
+
+
+def test_batch_size_and_accumulation_leave_the_steps_as_they_are() -> None:
+    def steps(batch_size: int, accumulate: int) -> list[set[int]]:
+        plans = list(sampler(batch_size=batch_size, accumulate=accumulate))
+        return [
+            {index for plan in plans[start : start + accumulate] for index in plan.indices}
+            for start in range(0, len(plans), accumulate)
+        ]
+
+    assert steps(8, 1) == steps(4, 2) == steps(1, 8) == steps(2, 4)
+
+
+def test_limited_epoch_knows_its_last_window() -> None:
+    plans = list(sampler(max_batches=3))
+    assert len(plans) == 3
+    assert plans[2].normaliser == sum(WEIGHTS[index] for index in plans[2].indices)
+
+
+def test_length_sampler_gives_every_example_once_over_all_ranks() -> None:
+    lengths = [5, 9, 1, 7, 7, 3, 2]
+    plans = [LengthSampler(lengths, batch_size=2, rank=rank, world_size=2) for rank in range(2)]
+    assert sorted(index for rank in plans for plan in rank for index in plan.indices) == list(range(7))
+    assert [plan.indices for plan in LengthSampler(lengths, batch_size=3)] == [(1, 3, 4), (0, 5, 6), (2,)]
