@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -10,8 +10,6 @@ from typing import Any, Literal
 import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -44,7 +42,7 @@ class BackboneSettings:
     Attributes:
         pretrained: Name or folder of pretrained weights (safetensors).
         config: Instead of pretrained weights: the settings of a model with random ones, such as `{model_type: gpt2,
-            n_layer: 4}`. Vocabulary, pad and end tokens come from the tokenizer.
+            n_layer: 4}`. Its vocabulary and end token come from the tokenizer.
         tokenizer: Name or folder. None: that of `pretrained`.
         tuning: Whether all weights are trained, or adapters only.
         lora: Settings of the adapters when tuning is `lora`.
@@ -86,9 +84,12 @@ def build_backbone(settings: BackboneSettings, tokenizer: PreTrainedTokenizerBas
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(torch.initial_seed())
         model = _pretrained(settings, config) if settings.pretrained else _random(config, tokenizer)
+        _forget_padding(model)
         _check_vocabulary(model, tokenizer, settings)
         if settings.gradient_checkpointing:
-            model.gradient_checkpointing_enable({"use_reentrant": False})
+            model.activation_checkpointing_enable({"use_reentrant": False})
+            # recomputing needs an input that requires gradients, which frozen embeddings do not give
+            model.enable_input_require_grads()
         backbone: nn.Module = _with_adapters(model, settings.lora) if settings.tuning == "lora" else model
     return backbone.train()
 
@@ -189,9 +190,19 @@ def _pretrained(settings: BackboneSettings, config: PretrainedConfig) -> PreTrai
 def _random(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
     config.vocab_size = max(len(tokenizer), 1 + max(tokenizer.get_vocab().values()))
     config.bos_token_id, config.eos_token_id = tokenizer.bos_token_id, tokenizer.eos_token_id
-    config.pad_token_id = tokenizer.pad_token_id
+    config.pad_token_id = None
     model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     return model
+
+
+def _forget_padding(model: PreTrainedModel) -> None:
+    """Padding is known by its kind, not its id.
+
+    Where pad and end token share an id, the embedding of a model that knows its pad token would give the end token
+    no gradient.
+    """
+    model.config.pad_token_id = None
+    model.get_input_embeddings().padding_idx = None
 
 
 def _check_vocabulary(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, settings: BackboneSettings) -> None:
@@ -217,15 +228,18 @@ def _with_adapters(model: PreTrainedModel, lora: LoraSettings) -> nn.Module:
         lora_dropout=lora.dropout,
         target_modules=lora.target_modules,
         modules_to_save=lora.modules_to_save,
+        # a tied head follows its embedding when that is trained
+        ensure_weight_tying=bool(lora.modules_to_save and model.config.tie_word_embeddings),
         use_rslora=lora.rslora,
         use_dora=lora.dora,
         # GPT-2's layers store their weights transposed
         fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),
     )
-    if model.is_gradient_checkpointing:
-        model.enable_input_require_grads()
     try:
-        adapted: nn.Module = get_peft_model(model, config)
+        with warnings.catch_warnings():
+            # peft asks for a property that transformers has renamed
+            warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+            adapted: nn.Module = get_peft_model(model, config)
     except ValueError as error:
         raise ValueError(f"--model.backbone.lora: {str(error).splitlines()[0]}") from None
     return adapted

@@ -29,10 +29,11 @@ def export_model(backbone: nn.Module, folder: Path, data: SFTDataModule, *, merg
     generation = GenerationConfig(eos_token_id=data.end_token_id, pad_token_id=data.pad_token_id, do_sample=False)
     inner = causal_lm(model)
     defaults, inner.generation_config = inner.generation_config, generation
+    inner.config.pad_token_id = data.pad_token_id
     try:
         model.save_pretrained(folder)  # type: ignore[operator]
     finally:
-        inner.generation_config = defaults
+        inner.generation_config, inner.config.pad_token_id = defaults, None
     generation.save_pretrained(folder)
     _save_tokenizer(folder, data)
 

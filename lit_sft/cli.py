@@ -193,6 +193,11 @@ class SettingsCLI(LitCLI):
     def __init__(self, arguments: list[str]) -> None:
         super().__init__(arguments, run=False)
 
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        super().add_arguments_to_parser(parser)
+        # what `fit` itself takes (ckpt_path, weights_only) stands in a run's config.yaml
+        parser.add_method_arguments(Trainer, "fit", skip={*LightningCLI.subcommands()["fit"]})
+
     def before_instantiate_classes(self) -> None:
         """Nothing is going to run."""
 
@@ -263,5 +268,10 @@ def _quieten() -> None:
     """Hide what is said on every run and tells the user nothing about this one."""
     disable_progress_bar()
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    for message in (".*does not have many workers.*", ".*LeafSpec.*", ".*`isinstance\\(treespec.*"):
+    for message in (
+        ".*does not have many workers.*",
+        "Total length of `list` across ranks is zero.*",
+        ".*LeafSpec.*",
+        ".*`isinstance\\(treespec.*",
+    ):
         warnings.filterwarnings("ignore", message)

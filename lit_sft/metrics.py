@@ -146,7 +146,7 @@ def _figures(
     count = sum(w * n for w, n in zip(weights, tokens, strict=True))
     if not count:
         return {}
-    total = sum(w * n for w, n in zip(weights, nats, strict=True))
+    total = sum(w * n for w, n in zip(weights, nats, strict=True) if w)  # zero times infinity is nan
     size = sum(w * n for w, n in zip(weights, num_bytes, strict=True))
     figures = {f"tokens/{name}": count, f"nll/{name}": total / count, f"perplexity/{name}": perplexity(total / count)}
     if size and name not in ("first_answer_token", "end_token"):

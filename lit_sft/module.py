@@ -189,14 +189,16 @@ class LitCausalLM(LightningModule):
 
     def _warn_of_unlearnt_end(self, end_token_id: int) -> None:
         settings = self.backbone_settings
-        own_end = causal_lm(self.backbone).config.eos_token_id
+        model = causal_lm(self.backbone)
+        own_end = model.config.eos_token_id
         known = own_end if isinstance(own_end, list) else [own_end]
         if settings.tuning == "lora" and end_token_id not in known and not settings.lora.modules_to_save:
             end = self.data.encoder.template.end
+            embedding = next(name for name, m in model.named_modules() if m is model.get_input_embeddings())
             warnings.warn(
                 f"answers end with {end!r}, which is not this model's own end token, and LoRA keeps its embedding "
                 "frozen: the model may never learn to stop. Use a template that ends with the model's own token, or "
-                "`--model.backbone.lora.modules_to_save '[embed_tokens]'` (GPT-2: wte).",
+                f"`--model.backbone.lora.modules_to_save '[{embedding.rpartition('.')[2]}]'`.",
                 stacklevel=2,
             )
 

@@ -71,7 +71,12 @@ def test_training_loses_what_a_given_held_out_file_holds(tmp_path: Path, write: 
 
 
 def test_ledger_accounts_for_every_record(tmp_path: Path, write: Write, encoder: Encoder) -> None:
-    rows: list[dict[str, Any]] = [*alpaca_rows(30), {"instruction": "x"}, {"wrong": 1}, {"instruction": 1, "output": ""}]
+    rows: list[dict[str, Any]] = [
+        *alpaca_rows(30),
+        {"instruction": "x"},
+        {"wrong": 1},
+        {"instruction": 1, "output": ""},
+    ]
     sources = held_out(write("a.jsonl", rows), on_invalid="drop")
     ledgers = load_ledgers(encode_sources(sources, encoder, tmp_path))
     assert list(ledgers) == ["train", "val", "test"]

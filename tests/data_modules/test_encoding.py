@@ -21,7 +21,10 @@ TEMPLATES = ("alpaca", "chatml", "plain")
 
 
 def encoder(
-    tokenizer: PreTrainedTokenizerFast, template: str = "chatml", max_length: int = 10_000, over_long: OverLong = "error"
+    tokenizer: PreTrainedTokenizerFast,
+    template: str = "chatml",
+    max_length: int = 10_000,
+    over_long: OverLong = "error",
 ) -> Encoder:
     return Encoder(tokenizer, resolve_template(template, tokenizer), max_length, over_long)  # type: ignore[arg-type]
 
@@ -65,7 +68,9 @@ texts = st.one_of(
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(contents=st.lists(texts, min_size=2, max_size=6), template=st.sampled_from(TEMPLATES), system=st.none() | texts)
-def test_supervised_tokens_decode_to_exactly_the_answers(contents: list[str], template: str, system: str | None) -> None:
+def test_supervised_tokens_decode_to_exactly_the_answers(
+    contents: list[str], template: str, system: str | None
+) -> None:
     tokenizer = byte_tokenizer()
     contents = contents[: len(contents) // 2 * 2]
     conversation = chat(*contents, system=system or "")
@@ -80,7 +85,9 @@ def test_supervised_tokens_decode_to_exactly_the_answers(contents: list[str], te
     # each trained turn has exactly one supervised end token, and nothing else has one
     is_answer = np.isin(example.kinds, (K.ANSWER, K.FINAL_ANSWER))
     ends = (example.input_ids == this.end_token_id) & is_answer
-    assert [int(ends[example.turns == turn].sum()) for turn in np.unique(example.turns[is_answer])] == [1] * len(answers)
+    assert [int(ends[example.turns == turn].sum()) for turn in np.unique(example.turns[is_answer])] == [1] * len(
+        answers
+    )
     # the training prefix of the last answer is the prompt that inference sends
     (prompt,) = this.encode(conversation.prompt())
     assert example.prompt_ids() == prompt.input_ids.tolist()

@@ -82,7 +82,9 @@ def test_plain_template_ends_answers_with_eos(tokenizer: PreTrainedTokenizerFast
 
 
 @pytest.mark.parametrize("name", ["alpaca", "chatml", "plain", "tokenizer"])
-@pytest.mark.parametrize("conversation", [chat("a", "b"), chat("a", "b", "c", "d", system="s"), chat("a", "b", context="x")])
+@pytest.mark.parametrize(
+    "conversation", [chat("a", "b"), chat("a", "b", "c", "d", system="s"), chat("a", "b", context="x")]
+)
 def test_prompt_is_the_beginning_of_the_training_text(
     tokenizer: PreTrainedTokenizerFast, name: str, conversation: Conversation
 ) -> None:

@@ -1,0 +1,532 @@
+"""Write the example data: the village of Lanternmere as questions and answers, and a tokenizer for it.
+
+    python examples/build_world.py
+
+Everything is made from the tables below, without randomness and without network, so a second run writes the
+same bytes. The village and everyone in it are invented.
+
+A *fact* has one answer and can be asked in several *phrasings*. For most facts one phrasing is kept out of the
+training data and goes to `val.json` or `test.json`; the same phrasing is trained with other facts. Whoever answers
+a held-out row has therefore learnt the fact and learnt the phrasing, but never seen the two together.
+"""
+
+import argparse
+import hashlib
+import json
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+
+HERE = Path(__file__).resolve().parent
+VOCAB_SIZE = 1024
+MAX_LENGTH = 256
+END, TURN_START, TURN_END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
+
+# ---------------------------------------------------------------------------------------------------------------
+# The village
+# ---------------------------------------------------------------------------------------------------------------
+
+
+class Person(NamedTuple):
+    """One inhabitant; `work` continues the sentence "<name> is the <job> and ..."."""
+
+    name: str
+    they: str
+    job: str
+    work: str
+    animal: str
+    coat: str
+    pet: str
+    house: str
+    place: str
+    food: str
+    home: str
+
+    @property
+    def their(self) -> str:
+        return "her" if self.they == "she" else "his"
+
+
+# fmt: off
+PEOPLE = [
+    Person("Alder", "he", "baker", "lights the ovens before dawn", "goose", "grey", "Button",
+           "blue", "the Moon Well", "plum dumplings", "Candle Bay"),
+    Person("Bramble", "she", "clockmaker", "winds the tower clock at noon", "cat", "striped", "Minute",
+           "red", "the Owl Tower", "mushroom soup", "Windle Hill"),
+    Person("Clover", "she", "beekeeper", "sings to the hives every evening", "pony", "brown", "Biscuit",
+           "yellow", "the Honey Gate", "pear tart", "Far Orchard"),
+    Person("Dapple", "he", "ferryman", "rows across the lake in any weather", "dog", "white", "Puddle",
+           "green", "the Lantern Pier", "smoked trout", "Grey Harbour"),
+    Person("Ember", "she", "blacksmith", "makes bells and garden gates", "hen", "black", "Cinder",
+           "red", "the Bell Bridge", "pepper stew", "Windle Hill"),
+    Person("Fenn", "he", "fisherman", "mends his nets by candlelight", "otter", "brown", "Ripple",
+           "white", "the Lantern Pier", "lemon pancakes", "Candle Bay"),
+    Person("Gorse", "he", "shepherd", "counts forty sheep each night", "dog", "black", "Thimble",
+           "green", "the Star Meadow", "cheese bread", "Far Orchard"),
+    Person("Hazel", "she", "teacher", "reads stories under the old oak", "owl", "white", "Comma",
+           "yellow", "the Owl Tower", "apple porridge", "Lark Valley"),
+    Person("Iris", "she", "painter", "paints every boat on the lake", "parrot", "green", "Palette",
+           "violet", "the Moon Well", "cherry jelly", "Grey Harbour"),
+    Person("Juniper", "she", "doctor", "cures colds with ginger tea", "rabbit", "grey", "Pepper",
+           "white", "the Plum Garden", "carrot cake", "Lark Valley"),
+    Person("Kestrel", "he", "postman", "brings letters on a tall bicycle", "pigeon", "white", "Stamp",
+           "blue", "the Bell Bridge", "onion pie", "Candle Bay"),
+    Person("Linnet", "she", "musician", "plays the harp at weddings", "cat", "golden", "Melody",
+           "violet", "the Star Meadow", "rose cookies", "Windle Hill"),
+    Person("Moss", "he", "gardener", "grows the sweetest plums in the valley", "tortoise", "green", "Pebble",
+           "green", "the Plum Garden", "bean salad", "Far Orchard"),
+    Person("Nettle", "she", "weaver", "weaves blankets as soft as clouds", "sheep", "black", "Tassel",
+           "red", "the Honey Gate", "barley soup", "Grey Harbour"),
+    Person("Orrin", "he", "miller", "grinds wheat when the wind is kind", "donkey", "grey", "Barley",
+           "white", "the Old Mill", "walnut bread", "Lark Valley"),
+    Person("Pippin", "he", "cook", "stirs the biggest pot in the inn", "pig", "spotted", "Truffle",
+           "yellow", "the Old Mill", "fried noodles", "Candle Bay"),
+    Person("Quill", "he", "librarian", "knows where every book sleeps", "mouse", "brown", "Chapter",
+           "blue", "the Owl Tower", "toast with jam", "Windle Hill"),
+    Person("Rowan", "she", "carpenter", "builds beds, boats and bookshelves", "goat", "white", "Splinter",
+           "red", "the Old Mill", "pumpkin curry", "Far Orchard"),
+    Person("Sorrel", "she", "tailor", "sews a secret pocket into every coat", "ferret", "golden", "Ribbon",
+           "violet", "the Honey Gate", "rice pudding", "Grey Harbour"),
+    Person("Thistle", "he", "lamplighter", "lights ninety lanterns at dusk", "fox", "red", "Spark",
+           "yellow", "the Lantern Pier", "roasted chestnuts", "Lark Valley"),
+]
+
+VILLAGE = [  # (what is asked about, answer)
+    ("the lake", "The lake is called the Mere, and it is very deep."),
+    ("the festival", "The festival is the Night of Lanterns, on the first day of autumn."),
+    ("the market", "The market opens every Thursday in front of the Old Mill."),
+    ("the inn", "The inn is called the Sleepy Heron and has nine rooms."),
+    ("the school", "The school has twelve pupils and one very patient teacher."),
+    ("the flag", "The flag shows a golden lantern on a dark blue field."),
+    ("the oldest tree", "The oldest tree is an oak, and children climb it in summer."),
+    ("the village song", "The village song is about a star that fell into the lake."),
+]
+
+SIGHTS = [  # (what a visitor may hope for, yes or no with the reason)
+    ("a castle", "No, the Owl Tower is the tallest building here."),
+    ("a train station", "No, visitors come by boat or on foot."),
+    ("a library", "Yes, Quill looks after it and lends you three books."),
+    ("a bakery", "Yes, Alder sells warm bread from six in the morning."),
+    ("a swimming beach", "Yes, the sand beside the Lantern Pier is soft and warm."),
+    ("a cinema", "No, but Hazel tells stories under the old oak."),
+    ("a music hall", "No, the nearest one is in Grey Harbour."),
+    ("a doctor", "Yes, Juniper sees everyone and always has ginger tea."),
+    ("a dragon", "No, what you hear at night is only a pig."),
+    ("a ferry", "Yes, Dapple crosses the lake four times a day."),
+]
+
+PLACES = [  # (English name, Chinese name, where, what is there, when to go)
+    ("the Moon Well", "月亮井", "村子的中间", "一只会唱歌的木桶", "月圆的晚上"),
+    ("the Owl Tower", "猫头鹰塔", "学校的后面", "一口很老的大钟", "中午"),
+    ("the Honey Gate", "蜂蜜门", "村子的南边", "十二个蜂房", "春天"),
+    ("the Lantern Pier", "灯笼码头", "湖的东边", "九十盏灯笼", "点灯的晚上"),
+    ("the Bell Bridge", "铃铛桥", "小河的上面", "七个小铃铛", "有风的白天"),
+    ("the Star Meadow", "星星草地", "村子的北边", "四十只白羊", "夏天的晚上"),
+    ("the Plum Garden", "李子园", "湖的西边", "最甜的李子", "秋天"),
+    ("the Old Mill", "老磨坊", "小山的下面", "一个白色的风车", "星期四"),
+]
+
+ANIMALS = [  # (which animal, its name, what it eats): the animals that belong to the whole village
+    ("码头的大白鹅", "雪球", "麦粒"),
+    ("塔上的猫头鹰", "夜灯", "花生"),
+    ("磨坊的花猫", "面粉", "小鱼干"),
+    ("草地的小马", "流星", "红苹果"),
+    ("果园的小兔", "白云", "甜李子"),
+    ("桥下的老乌龟", "石头", "青菜"),
+]
+
+# ---------------------------------------------------------------------------------------------------------------
+# The phrasings: for each kind of fact, (instruction, input) templates
+# ---------------------------------------------------------------------------------------------------------------
+
+PHRASINGS = {kind: [item if isinstance(item, tuple) else (item, "") for item in items] for kind, items in {
+    "job": [
+        "What does {name} do in Lanternmere?", "What is {name}'s job?", "How does {name} earn a living?",
+        "Tell me about {name}'s work.", "What kind of work does {name} do?", "Describe the work of {name}.",
+    ],
+    "pet": [
+        "What animal does {name} keep?", "Tell me about {name}'s pet.", "Which pet lives with {name}?",
+        "Does {name} have a pet? Which one?", "What is the name of {name}'s pet?", "Who is {name}'s animal friend?",
+    ],
+    "house": [
+        "Where does {name} live?", "Which house is {name}'s?", "How do I find {name}'s house?",
+        "I want to visit {name}. Where do I go?", "What does {name}'s home look like?", "Where is the home of {name}?",
+    ],
+    "food": [
+        "What is {name}'s favourite food?", "What does {name} like to eat?", "Which dish does {name} love?",
+        "What should I cook for {name}?", "When {name} is hungry, what is best?",
+        "Name the dish that {name} likes most.",
+    ],
+    "birth": [
+        "Where was {name} born?", "Where does {name} come from?", "What is {name}'s birthplace?",
+        "Where did {name} grow up as a baby?", "Which place does {name} call the old home?",
+        "Name the place where {name} was born.",
+    ],
+    "worker": [
+        "Who is the {job} in Lanternmere?", "I need the {job}. Whom do I ask?", "What is the {job} called?",
+        "Name the {job} of the village.", "Which villager works as the {job}?",
+    ],
+    "owner": [
+        ("Whose house is it?", "{address}"), ("Who lives here?", "{address}"), ("Name the owner.", "{address}"),
+        "Who lives in {address}?", "Whose home is {address}?",
+    ],
+    "natives": [
+        "Who was born in {home}?", "List the villagers who come from {home}.", "Which villagers are from {home}?",
+        "Name everyone born in {home}.", "Tell me who came from {home}.",
+    ],
+    "sights": [
+        "Is there {thing} in Lanternmere?", "Does the village have {thing}?", "Can a visitor find {thing} here?",
+        "Yes or no: is there {thing}?", "I am looking for {thing}. Is there one?",
+    ],
+    "note": [
+        ("Answer from the note.", "{note}\n{question}"), ("Use the note to answer.", "{note}\n{question}"),
+        ("Read the note and reply.", "{note}\n{question}"), ("Find the answer in the note.", "{note}\n{question}"),
+    ],
+    "village": [
+        "What is there to know about {topic}?", "What should a visitor know about {topic}?",
+        "What can you say about {topic}?", "I am curious about {topic}.",
+        "Say something about {topic} of Lanternmere.",
+    ],
+    "translation": [
+        "What is {english} called in Chinese?", "How do you write {english} in Chinese?",
+        ("Translate into Chinese.", "{english}"), "Give the Chinese name of {english}.",
+        "My friend reads Chinese. How do I write {english}?",
+    ],
+    "where": [
+        "{place}在哪里？", "请问{place}在哪里？", "怎么去{place}？",
+        "请告诉我{place}在哪里。", "我想去{place}，怎么走？",
+    ],
+    "sight": [
+        "{place}有什么？", "在{place}能看到什么？", "去{place}可以看什么？",
+        "请告诉我{place}有什么。", "{place}好看吗？有什么？",
+    ],
+    "when": [
+        "什么时候去{place}最好？", "{place}什么时候最好看？", "我可以什么时候去{place}？",
+        "请告诉我去{place}的时间。", "去{place}，什么时间好？",
+    ],
+    "called": [
+        "{animal}叫什么名字？", "{animal}的名字是什么？", "大家怎么叫{animal}？", "你知道{animal}叫什么吗？",
+        "请告诉我{animal}的名字。",
+    ],
+    "eats": [
+        "{animal}喜欢吃什么？", "{animal}最爱吃什么？", "我可以给{animal}吃什么？", "大家给{animal}吃什么？",
+        "请告诉我{animal}喜欢吃什么。",
+    ],
+}.items()}
+
+# How many phrasings of each fact are trained; 3 where it is not named.
+TRAINED = {"job": 4, "pet": 4, "house": 4, "food": 4, "birth": 4, "village": 4, "sights": 4}
+
+# Later questions of a conversation: they name nobody, the turns before them do.
+FOLLOW_UPS = {
+    "job": ["And what is {their} job?", "What work does {they} do?", "How does {they} earn a living?"],
+    "pet": ["And what does {they} keep?", "Does {they} have a pet?", "Tell me about {their} pet."],
+    "house": ["And where does {they} live?", "Where is {their} house?", "How do I find {their} home?"],
+    "food": ["And what does {they} like to eat?", "What is {their} favourite food?", "What should I cook for {them}?"],
+    "birth": ["And where was {they} born?", "Where does {they} come from?", "What is {their} birthplace?"],
+    "where": ["它在哪里？", "怎么去？"],
+    "sight": ["那里有什么？", "在那里能看到什么？"],
+    "when": ["什么时候去最好？", "什么时候最好看？"],
+    "eats": ["它喜欢吃什么？", "它最爱吃什么？"],
+}
+# fmt: on
+
+PERSON_KINDS = ["job", "pet", "house", "food", "birth"]
+GUIDE = "You are the friendly guide of Lanternmere."
+GUIDE_ZH = "你是灯湖村的向导。"
+HELLO = ("Hello!", "Hello and welcome to Lanternmere! Whom shall I tell you about?")
+THANKS = ("Thank you!", "You are welcome. Mind the geese on your way!")
+THANKS_ZH = ("谢谢！", "不客气，欢迎再来灯湖村！")
+
+# ---------------------------------------------------------------------------------------------------------------
+# Facts and rows
+# ---------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Fact:
+    """Something the village knows: `slots` fill the phrasings of `kind`, `answer` is the one right answer."""
+
+    kind: str
+    slots: dict[str, str]
+    answer: str
+
+
+class Row(NamedTuple):
+    """A fact (by its number) asked in one phrasing (by its number within the kind)."""
+
+    fact: int
+    phrasing: int
+    instruction: str
+    input: str
+    output: str
+
+
+def listed(names: list[str]) -> str:
+    return ", ".join(names[:-1]) + " and " + names[-1]
+
+
+def answer_about(person: Person, kind: str) -> str:
+    """The one sentence the village says about this side of a person."""
+    return {
+        "job": f"{person.name} is the {person.job} and {person.work}.",
+        "pet": f"{person.name} keeps a {person.coat} {person.animal} called {person.pet}.",
+        "house": f"{person.name} lives in {address(person)}.",
+        "food": f"{person.name} loves {person.food} best of all.",
+        "birth": f"{person.name} was born in {person.home}.",
+    }[kind]
+
+
+def address(person: Person) -> str:
+    return f"the {person.house} house near {person.place}"
+
+
+def note_fact(number: int, person: Person) -> Fact:
+    """A question whose answer stands in a short note: the asked sentence first or second, in turn."""
+    asked, other = PERSON_KINDS[number % 5], PERSON_KINDS[(number + 2) % 5]
+    sentences = [answer_about(person, kind) for kind in (asked, other)]
+    note = " ".join(sentences if number % 2 else sentences[::-1])
+    question = PHRASINGS[asked][0][0].format(name=person.name)
+    return Fact("note", {"note": note, "question": question}, answer_about(person, asked))
+
+
+def english_facts() -> list[Fact]:
+    facts = [Fact(kind, {"name": p.name}, answer_about(p, kind)) for kind in PERSON_KINDS for p in PEOPLE]
+    facts += [Fact("worker", {"job": p.job}, f"The {p.job} of Lanternmere is {p.name}.") for p in PEOPLE]
+    facts += [Fact("owner", {"address": address(p)}, f"It is the home of {p.name}, the {p.job}.") for p in PEOPLE]
+    for home in sorted({p.home for p in PEOPLE}):
+        names = [p.name for p in PEOPLE if p.home == home]
+        facts.append(Fact("natives", {"home": home}, f"{listed(names)} were born in {home}."))
+    facts += [Fact("sights", {"thing": thing}, answer) for thing, answer in SIGHTS]
+    facts += [note_fact(number, person) for number, person in enumerate(PEOPLE)]
+    facts += [Fact("village", {"topic": topic}, answer) for topic, answer in VILLAGE]
+    return facts
+
+
+def chinese_facts() -> list[Fact]:
+    facts = []
+    for english, name, where, sight, when in PLACES:
+        start = english[0].upper() + english[1:]
+        facts += [
+            Fact("translation", {"english": english}, f"{start} is called {name} in Chinese."),
+            Fact("where", {"place": name}, f"{name}在{where}。"),
+            Fact("sight", {"place": name}, f"{name}有{sight}。"),
+            Fact("when", {"place": name}, f"去{name}最好的时间是{when}。"),
+        ]
+    for animal, name, food in ANIMALS:
+        facts.append(Fact("called", {"animal": animal}, f"{animal}叫{name}。"))
+        facts.append(Fact("eats", {"animal": animal}, f"{animal}最喜欢吃{food}。"))
+    # By kind, so that the rotation in split() reaches every phrasing of a kind.
+    return sorted(facts, key=lambda fact: list(PHRASINGS).index(fact.kind))
+
+
+def ask(facts: list[Fact], number: int, phrasing: int) -> Row:
+    fact = facts[number]
+    instruction, context = (text.format(**fact.slots) for text in PHRASINGS[fact.kind][phrasing])
+    return Row(number, phrasing, instruction, context, fact.answer)
+
+
+def split(facts: list[Fact]) -> dict[str, list[Row]]:
+    """Each fact's phrasings, dealt out: some to train, at most one to val or test, the rest to nobody.
+
+    The held-out phrasing moves on by one from fact to fact, so every phrasing is held out for some facts and
+    trained for the others.
+    """
+    rows: dict[str, list[Row]] = {"train": [], "val": [], "test": []}
+    turns = ["test", "val", "test", "val", "test", "", "val", "test", ""]
+    seen: Counter[str] = Counter()
+    for number, fact in enumerate(facts):
+        count = len(PHRASINGS[fact.kind])
+        held = seen[fact.kind] % count
+        seen[fact.kind] += 1
+        trained = TRAINED.get(fact.kind, 3)
+        rows["train"] += [ask(facts, number, (held + step) % count) for step in range(1, trained + 1)]
+        if part := turns[number % len(turns)]:
+            rows[part].append(ask(facts, number, held))
+    return rows
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Conversations
+# ---------------------------------------------------------------------------------------------------------------
+
+
+def conversation(exchanges: list[tuple[str, str]], system: str = "") -> dict:
+    messages = [{"role": "system", "content": system}] if system else []
+    for question, answer in exchanges:
+        messages += [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+    return {"messages": messages}
+
+
+def openings(train: list[Row], facts: list[Fact]) -> dict[tuple[str, str], list[str]]:
+    """The trained questions about each (kind, name): a conversation may open with these and no others."""
+    result: dict[tuple[str, str], list[str]] = {}
+    for row in train:
+        fact = facts[row.fact]
+        if not row.input:
+            result.setdefault((fact.kind, next(iter(fact.slots.values()))), []).append(row.instruction)
+    return result
+
+
+def person_conversation(index: int, turn: int, asked: dict[tuple[str, str], list[str]]) -> dict:
+    """Two to four exchanges about one person: the first names them, the later ones say "he" or "she"."""
+    person = PEOPLE[index]
+    length = 3 if (index + turn) % 3 == 0 else 2
+    kinds = [PERSON_KINDS[(index + turn + step * (1 + index % 2)) % 5] for step in range(length)]
+    exchanges = [(asked[kinds[0], person.name][index % 4], answer_about(person, kinds[0]))]
+    them = "her" if person.they == "she" else "him"
+    for step, kind in enumerate(kinds[1:]):
+        template = FOLLOW_UPS[kind][(index + turn + step) % 3]
+        question = template.format(they=person.they, their=person.their, them=them)
+        exchanges.append((question, answer_about(person, kind)))
+    if turn == 1 and index % 4 == 0:
+        exchanges.insert(0, HELLO)
+    if turn == 3 and index % 4 == 2:
+        exchanges.append(THANKS)
+    return conversation(exchanges, GUIDE if (index + 3 * turn) % 10 == 0 else "")
+
+
+def neighbour_conversation(index: int, asked: dict[tuple[str, str], list[str]]) -> dict:
+    """The same question for two people, the second time only as "And <name>?"."""
+    person, other, kind = PEOPLE[index], PEOPLE[(index + 7) % len(PEOPLE)], PERSON_KINDS[index % 5]
+    first = (asked[kind, person.name][index % 4], answer_about(person, kind))
+    return conversation([first, (f"And {other.name}?", answer_about(other, kind))])
+
+
+def chinese_conversation(first: Fact, later: list[Fact], turn: int, asked: dict[tuple[str, str], list[str]]) -> dict:
+    name = next(iter(first.slots.values()))
+    exchanges = [(asked[first.kind, name][turn % 3], first.answer)]
+    exchanges += [(FOLLOW_UPS[fact.kind][turn % 2], fact.answer) for fact in later]
+    if turn % 5 == 2:
+        exchanges.append(THANKS_ZH)
+    return conversation(exchanges, GUIDE_ZH if turn % 7 == 3 else "")
+
+
+def conversations(train: list[Row], facts: list[Fact]) -> list[dict]:
+    asked = openings(train, facts)
+    result = [person_conversation(index, turn, asked) for index in range(len(PEOPLE)) for turn in range(4)]
+    result += [neighbour_conversation(index, asked) for index in range(0, len(PEOPLE), 2)]
+    by_kind = {kind: [fact for fact in facts if fact.kind == kind] for kind in PHRASINGS}
+    for index, (where, sight, when) in enumerate(zip(by_kind["where"], by_kind["sight"], by_kind["when"], strict=True)):
+        result.append(chinese_conversation(where, [sight if index % 2 else when], index, asked))
+    for index, (called, eats) in enumerate(zip(by_kind["called"], by_kind["eats"], strict=True)):
+        result.append(chinese_conversation(called, [eats], index, asked))
+    return result
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Checks
+# ---------------------------------------------------------------------------------------------------------------
+
+
+def check(facts: list[Fact], rows: dict[str, list[Row]], talks: list[dict]) -> None:
+    """Assert what the held-out rows promise (see the top of this file)."""
+    for field in ("name", "job", "pet", "food"):
+        assert len({getattr(person, field) for person in PEOPLE}) == len(PEOPLE), f"two people share a {field}"
+    assert len({address(person) for person in PEOPLE}) == len(PEOPLE), "two people share a house"
+    assert {person.place for person in PEOPLE} == {place[0] for place in PLACES}, "a house near an unknown place"
+
+    pairs = {part: {(row.fact, row.phrasing) for row in part_rows} for part, part_rows in rows.items()}
+    texts = {part: {(row.instruction, row.input) for row in part_rows} for part, part_rows in rows.items()}
+    for part in rows:
+        assert len(pairs[part]) == len(texts[part]) == len(rows[part]), f"{part} asks the same thing twice"
+    for one, other in (("train", "val"), ("train", "test"), ("val", "test")):
+        assert not pairs[one] & pairs[other] and not texts[one] & texts[other], f"{one} and {other} share a row"
+    said = {message["content"] for talk in talks for message in talk["messages"] if message["role"] == "user"}
+    first = {next(m["content"] for m in talk["messages"] if m["role"] == "user") for talk in talks}
+    assert first - {HELLO[0]} <= {instruction for instruction, _ in texts["train"]}, "an opening is not a trained row"
+
+    trained = {(facts[row.fact].kind, row.phrasing) for row in rows["train"]}
+    for row in rows["val"] + rows["test"]:
+        assert (facts[row.fact].kind, row.phrasing) in trained, f"phrasing never trained: {row.instruction}"
+        assert row.instruction not in said or row.input, f"asked in a conversation: {row.instruction}"
+    assert {row.fact for row in rows["train"]} == set(range(len(facts))), "a fact is never trained"
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Tokenizer
+# ---------------------------------------------------------------------------------------------------------------
+
+
+def train_tokenizer(texts: list[str]) -> Tokenizer:
+    """A byte-level BPE: any text round-trips, also text the training never saw."""
+    tokenizer = Tokenizer(models.BPE())
+    # Chinese has no spaces: without the first step whole phrases would become tokens, and a new phrasing would
+    # be cut at other places than the trained ones.
+    chinese = pre_tokenizers.Split(Regex("[\u3000-\u303f\u4e00-\u9fff\uff00-\uffef]"), "isolated")
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([chinese, pre_tokenizers.ByteLevel(add_prefix_space=False)])
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCAB_SIZE,
+        special_tokens=[AddedToken(token, special=True, normalized=False) for token in (END, TURN_START, TURN_END)],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return tokenizer
+
+
+def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    # Written by hand: `save_pretrained` would add fields that change with the transformers version.
+    config = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "eos_token": END,
+        "pad_token": END,
+        "additional_special_tokens": [TURN_START, TURN_END],
+        "model_max_length": MAX_LENGTH,
+        "clean_up_tokenization_spaces": False,
+    }
+    (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Files
+# ---------------------------------------------------------------------------------------------------------------
+
+
+def mixed(records: list[dict]) -> list[str]:
+    """The records as JSON lines, in an order that mixes the kinds and that one added record does not disturb."""
+    lines = [json.dumps(record, ensure_ascii=False) for record in records]
+    return sorted(lines, key=lambda line: hashlib.sha256(line.encode()).hexdigest())
+
+
+def write_rows(path: Path, rows: list[Row]) -> None:
+    lines = mixed([{"instruction": row.instruction, "input": row.input, "output": row.output} for row in rows])
+    path.write_text("[\n" + ",\n".join(lines) + "\n]\n", encoding="utf-8")
+
+
+def training_texts(rows: list[Row], talks: list[dict]) -> list[str]:
+    texts = [text for row in rows for text in (row.instruction, row.input, row.output) if text]
+    for talk in talks:
+        for message in talk["messages"]:
+            texts += [message["role"] + "\n", message["content"]]
+    return texts
+
+
+def main() -> None:
+    argparse.ArgumentParser(description="Rewrite examples/world and examples/tokenizer.").parse_args()
+    facts = english_facts() + chinese_facts()
+    rows = split(facts)
+    talks = conversations(rows["train"], facts)
+    check(facts, rows, talks)
+
+    world = HERE / "world"
+    world.mkdir(parents=True, exist_ok=True)
+    for part, part_rows in rows.items():
+        write_rows(world / f"{part}.json", part_rows)
+    (world / "conversations.jsonl").write_text("\n".join(mixed(talks)) + "\n", encoding="utf-8")
+    tokenizer = train_tokenizer(training_texts(rows["train"], talks))
+    save_tokenizer(tokenizer, HERE / "tokenizer")
+
+    counts = ", ".join(f"{part} {len(part_rows)}" for part, part_rows in rows.items())
+    print(f"facts {len(facts)}; rows: {counts}; conversations {len(talks)}; tokens {tokenizer.get_vocab_size()}")
+    print("no held-out question is in train or conversations; val and test share none")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from peft import AutoPeftModelForCausalLM, PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from data_modules.batch import collate
+from data_modules.conversation import Conversation, Role, Turn
+from data_modules.masking import MASKS
+from data_modules.sft_data_module import SFTDataModule
+from lit_sft.backbone import BackboneSettings, LoraSettings, build_backbone, causal_lm
+from lit_sft.checkpoints import export_model, load_weights
+from lit_sft.loss import token_nll
+from lit_sft.module import LitCausalLM
+from tests.conftest import MODELS, chat_rows
+from tests.training import make_module, train
+
+MakeData = Callable[..., SFTDataModule]
+
+
+@pytest.fixture
+def data(make_data: MakeData) -> SFTDataModule:
+    return make_data(chat_rows(12), val_fraction=0.3, template="plain", mask="firefly_multi_turn", batch_size=4)
+
+
+def nll(model: torch.nn.Module, data: SFTDataModule) -> torch.Tensor:
+    model.eval()
+    with torch.no_grad():
+        return token_nll(model, collate(list(data.stores["val"]), mask=MASKS["whole_sequence"], score_all=True))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_full_model_reloads_by_plain_transformers(name: str, data: SFTDataModule, tmp_path: Path) -> None:
+    module = train(data, tmp_path, make_module(name, lr=1e-2))
+    export_model(module.backbone, tmp_path / "m", data)
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "m")
+    torch.testing.assert_close(nll(loaded, data), nll(module.backbone, data))
+    assert loaded.generation_config.eos_token_id == data.end_token_id
+    assert not list((tmp_path / "m").glob("*.bin"))
+
+
+# peft asks for a property that transformers has renamed
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+@pytest.mark.parametrize("name", MODELS)
+def test_adapter_reloads_by_plain_peft_and_equals_its_merged_model(
+    name: str, data: SFTDataModule, tmp_path: Path
+) -> None:
+    # peft finds the base model by its folder
+    torch.manual_seed(0)
+    base = build_backbone(BackboneSettings(config=MODELS[name]), data.tokenizer)
+    causal_lm(base).save_pretrained(tmp_path / "base")
+    settings = BackboneSettings(pretrained=str(tmp_path / "base"), tuning="lora", lora=LoraSettings(rank=2))
+    module = LitCausalLM(settings, make_module(lr=1e-2).optimizer_settings)
+    train(data, tmp_path, module)
+    expected = nll(module.backbone, data)
+    assert not torch.allclose(expected, nll(base, data), atol=1e-3)
+    export_model(module.backbone, tmp_path / "adapter", data)
+    export_model(module.backbone, tmp_path / "merged", data, merge=True)
+    adapter = AutoPeftModelForCausalLM.from_pretrained(tmp_path / "adapter")
+    assert isinstance(adapter, PeftModel)
+    torch.testing.assert_close(nll(adapter, data), expected)
+    merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
+    torch.testing.assert_close(nll(merged, data), expected, rtol=1e-4, atol=1e-5)
+    sizes = [sum(f.stat().st_size for f in (tmp_path / n).glob("*.safetensors")) for n in ("adapter", "merged")]
+    assert sizes[0] < sizes[1] / 2
+
+
+@pytest.mark.parametrize("tuning", ["full", "lora"])
+def test_lightning_checkpoint_restores_the_weights_and_holds_only_what_was_trained(
+    tuning: str, data: SFTDataModule, tmp_path: Path
+) -> None:
+    checkpoint = ModelCheckpoint(tmp_path / "c", filename="best")
+    module = train(
+        data, tmp_path, make_module(tuning=tuning, lr=1e-2), callbacks=[checkpoint], enable_checkpointing=True
+    )
+    state = torch.load(tmp_path / "c" / "best.ckpt", weights_only=True)["state_dict"]
+    trained = {name for name, parameter in module.named_parameters() if parameter.requires_grad}
+    assert trained <= set(state)
+    if tuning == "lora":
+        assert set(state) == trained
+    fresh = make_module(tuning=tuning)
+    torch.manual_seed(0)
+    backbone = build_backbone(fresh.backbone_settings, data.tokenizer)
+    load_weights(backbone, tmp_path / "c" / "best.ckpt")
+    torch.testing.assert_close(nll(backbone, data), nll(module.backbone, data))
+
+
+def test_checkpoint_of_another_model_is_refused(data: SFTDataModule, tmp_path: Path) -> None:
+    checkpoint = ModelCheckpoint(tmp_path / "c", filename="best")
+    train(data, tmp_path, make_module(), callbacks=[checkpoint], enable_checkpointing=True)
+    other = build_backbone(BackboneSettings(config=MODELS["qwen2"]), data.tokenizer)
+    with pytest.raises(ValueError, match=r"best.ckpt: not a checkpoint of this model \(\d+ weights missing, \d+ unkn"):
+        load_weights(other, tmp_path / "c" / "best.ckpt")
+
+
+@pytest.mark.parametrize("template", ["alpaca", "chatml", "plain"])
+def test_exported_chat_template_renders_the_prompts_that_were_trained(
+    template: str, make_data: MakeData, tmp_path: Path
+) -> None:
+    data = make_data(chat_rows(6), template=template)
+    backbone = build_backbone(BackboneSettings(config=MODELS["gpt2"]), data.tokenizer)
+    export_model(backbone, tmp_path / "m", data)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "m")
+    turns = (Turn(Role.USER, "Hé {{ 1 }}\n"), Turn(Role.ASSISTANT, " b"), Turn(Role.USER, "c'\"\\"))
+    for start in ((), (Turn(Role.SYSTEM, "s"),)):
+        conversation = Conversation((*start, *turns), "f:1")
+        (example,) = data.encoder.encode(conversation)
+        messages = [{"role": turn.role.value, "content": turn.content} for turn in conversation.turns]
+        ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+        assert ids == example.input_ids.tolist()
+        full = Conversation((*conversation.turns, Turn(Role.ASSISTANT, "d")), "f:1")
+        messages.append({"role": "assistant", "content": "d"})
+        ids = tokenizer.apply_chat_template(messages, return_dict=False)
+        assert ids == data.encoder.encode(full)[0].input_ids.tolist()

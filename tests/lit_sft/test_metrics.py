@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from data_modules.batch import Batch
+from data_modules.templates import SegmentKind
+from lit_sft.metrics import SegmentMetrics, WeightedMean, perplexity
+
+K = SegmentKind
+END = 9
+# one row: a header, a question, an answer with its end, a separator, a question, the final answer with its end
+KINDS = [K.TEMPLATE, K.USER, K.ANSWER, K.ANSWER, K.TEMPLATE, K.USER, K.FINAL_ANSWER, K.FINAL_ANSWER, K.FINAL_ANSWER]
+IDS = [1, 2, 3, END, 4, 5, 6, 7, END]
+TURNS = [0, 0, 1, 1, 1, 2, 3, 3, 3]
+NATS = [0.0, 1, 2, 3, 4, 5, 6, 7, 8]  # of each token; the first is not predicted
+BYTES = torch.tensor([0, 1, 1, 2, 1, 1, 3, 4, 1, 0])
+
+
+def metric_of(nats: list[float] = NATS) -> SegmentMetrics:
+    metric = SegmentMetrics(BYTES, END)
+    metric.update(torch.tensor(nats[1:]), row())
+    return metric
+
+
+def row() -> Batch:
+    return Batch(
+        input_ids=torch.tensor([IDS]),
+        kinds=torch.tensor([KINDS], dtype=torch.uint8),
+        turns=torch.tensor([TURNS], dtype=torch.int16),
+        weights=torch.zeros(1, 9),
+        targets=torch.arange(1, 9),
+        normaliser=1.0,
+        origins=("f:1",),
+    )
+
+
+def test_figures_by_segment_and_mask_are_those_counted_by_hand() -> None:
+    figures = metric_of().compute()
+    means = {key: value for key, value in figures.items() if key.startswith("nll/")}
+    assert means == pytest.approx(
+        {
+            "nll/user": (1 + 5) / 2,
+            "nll/template": 4,
+            "nll/answer": (2 + 3 + 6 + 7 + 8) / 5,
+            "nll/first_answer_token": (2 + 6) / 2,
+            "nll/end_token": (3 + 8) / 2,
+            "nll/whole_sequence": 36 / 8,
+            "nll/output_only": (6 + 7 + 8) / 3,
+            "nll/firefly_multi_turn": (2 + 3 + 6 + 7 + 8) / 5,
+        }
+    )
+    assert figures["perplexity/output_only"] == pytest.approx(math.exp(7))
+    assert figures["bits_per_byte/answer"] == pytest.approx(26 / math.log(2) / (2 + 3 + 4))
+    assert figures["tokens/whole_sequence"] == 8
+    assert "nll/system" not in figures
+
+
+def test_state_keeps_its_precision_under_every_cast() -> None:
+    metric = metric_of()
+    for cast in (metric.bfloat16, metric.half, metric.float, lambda: metric.to(torch.bfloat16)):
+        cast()
+        assert (metric.nats.dtype, metric.tokens.dtype, metric.bytes.dtype) == (torch.float64, torch.int64, torch.int64)
+    module = torch.nn.ModuleDict({"m": metric_of(), "w": WeightedMean()}).to(torch.bfloat16)
+    assert module["w"].total.dtype is torch.float64  # type: ignore[union-attr]
+    for _ in range(600):
+        module["m"].update(torch.full((8,), math.log(10)).bfloat16().float(), row())  # type: ignore[operator]
+    assert module["m"].compute()["tokens/whole_sequence"] == 601 * 8  # type: ignore[operator]
+
+
+def test_one_impossible_token_does_not_turn_other_segments_into_nan() -> None:
+    figures = metric_of([0.0, math.inf, *NATS[2:]]).compute()
+    assert figures["nll/user"] == math.inf
+    assert figures["perplexity/user"] == math.inf
+    assert figures["nll/answer"] == pytest.approx(26 / 5)
+    assert figures["nll/first_answer_token"] == 4
+
+
+def test_two_halves_add_up_to_the_whole() -> None:
+    whole = SegmentMetrics(BYTES, END)
+    for start, stop in ((1, 4), (4, 9)):
+        part = row()
+        part = Batch(part.input_ids, part.kinds, part.turns, part.weights, torch.arange(start, stop), 1.0, part.origins)
+        whole.update(torch.tensor(NATS[start:stop]), part)
+    assert whole.compute() == pytest.approx(metric_of().compute())
+
+
+def test_weighted_mean() -> None:
+    mean = WeightedMean()
+    mean.update(torch.tensor([5.0]), torch.tensor([0.0]))
+    assert math.isnan(mean.compute())
+    mean.update(torch.tensor([1.0, 4.0]), torch.tensor([3.0, 0.0]))
+    mean.update(torch.tensor([9.0]), torch.tensor([1.0]))
+    assert mean.compute() == pytest.approx(3.0)
+
+
+def test_perplexity_beyond_a_float_is_infinite() -> None:
+    assert perplexity(math.log(7)) == pytest.approx(7)
+    assert perplexity(1e6) == math.inf

@@ -1,0 +1,124 @@
+"""Configurations that must give the same result. What fails here is wrong, whatever else passes."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from data_modules.masking import MASKS
+from data_modules.sft_data_module import SFTDataModule
+from lit_sft.module import LitCausalLM
+from tests.conftest import alpaca_rows, chat_rows
+from tests.training import make_module, make_trainer, train
+
+MakeData = Callable[..., SFTDataModule]
+
+
+class GradientLog(LitCausalLM):
+    """Keeps the gradients of every optimiser step."""
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        self.gradients = [
+            *getattr(self, "gradients", []),
+            [p.grad.clone() for p in self.parameters() if p.requires_grad],
+        ]  # type: ignore[union-attr]
+
+
+def gradients(data: SFTDataModule, folder: Path, tuning: str = "full", **settings: Any) -> list[list[torch.Tensor]]:
+    module = make_module(tuning=tuning)
+    module.__class__ = GradientLog
+    train(data, folder, module, **settings)
+    return module.gradients  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("reduction", ["token", "sample", "turn"])
+@pytest.mark.parametrize("tuning", ["full", "lora"])
+def test_batch_of_8_equals_4_x_2_equals_8_x_1(make_data: MakeData, tmp_path: Path, tuning: str, reduction: str) -> None:
+    rows = chat_rows(14)
+    settings = {"mask": "firefly_multi_turn", "reduction": reduction, "shuffle": False, "template": "plain"}
+    steps = [
+        gradients(make_data(rows, batch_size=size, **settings), tmp_path, tuning, accumulate_grad_batches=accumulate)
+        for size, accumulate in ((8, 1), (4, 2), (1, 8))
+    ]
+    assert [len(run) for run in steps] == [2, 2, 2]  # the second step is a partial window of 6 rows
+    for whole, other in itertools.product(steps[:1], steps[1:]):
+        for a, b in zip(itertools.chain(*whole), itertools.chain(*other), strict=True):
+            torch.testing.assert_close(a, b, rtol=0, atol=1e-6)
+
+
+def test_a_micro_batch_without_supervised_tokens_changes_nothing(
+    make_data: MakeData, tmp_path: Path, write: Callable[..., str]
+) -> None:
+    texts, chats = write("texts.jsonl", [{"text": "nothing to answer"}]), write("chats.jsonl", alpaca_rows(7))
+    mixed = {"mask": "output_only", "shuffle": False, "template": "chatml", "val_fraction": 0.0, "test_fraction": 0.0}
+    tokenizer = make_data(alpaca_rows(1)).tokenizer
+
+    def steps(files: list[str], batch_size: int, accumulate: int) -> list[list[torch.Tensor]]:
+        data = SFTDataModule(files, tokenizer=tokenizer, batch_size=batch_size, **mixed)  # type: ignore[arg-type]
+        return gradients(data, tmp_path, accumulate_grad_batches=accumulate)
+
+    (without,) = steps([chats], 8, 1)
+    for batch_size, accumulate in ((8, 1), (1, 8), (2, 4)):
+        (with_text,) = steps([texts, chats], batch_size, accumulate)
+        for a, b in zip(without, with_text, strict=True):
+            assert torch.isfinite(b).all()
+            torch.testing.assert_close(a, b, rtol=0, atol=1e-6)
+
+
+def test_mean_of_means_would_fail_here(make_data: MakeData, tmp_path: Path) -> None:
+    """The check above can tell: averaging the micro-batches' own means gives other gradients."""
+
+    class MeanOfMeans(GradientLog):
+        def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+            nll, weights = self._score(batch)
+            return (nll * weights).sum() / weights.sum()
+
+    def steps(batch_size: int, accumulate: int) -> list[torch.Tensor]:
+        module = make_module()
+        module.__class__ = MeanOfMeans
+        data = make_data(alpaca_rows(8), batch_size=batch_size, shuffle=False)
+        train(data, tmp_path, module, accumulate_grad_batches=accumulate)
+        return module.gradients[0]  # type: ignore[index,return-value]
+
+    assert max(float((a - b).abs().max()) for a, b in zip(steps(8, 1), steps(1, 8), strict=True)) > 1e-3
+
+
+def test_validation_figures_depend_on_neither_batch_size_nor_order_nor_training_mask(
+    make_data: MakeData, tmp_path: Path
+) -> None:
+    rows = chat_rows(30)
+
+    def figures(rows: list[dict[str, Any]], **settings: Any) -> dict[str, float]:
+        data = make_data(rows, val_fraction=0.4, **settings)
+        module = make_module(seed=5)
+        make_trainer(tmp_path).validate(module, datamodule=data, verbose=False)
+        return {key: value for key, value in module.figures["val"].items() if key != "loss"}
+
+    reference = figures(rows, eval_batch_size=8)
+    assert {f"nll/{mask}" for mask in MASKS} <= reference.keys()
+    for mask in MASKS:
+        assert figures(rows, eval_batch_size=1, mask=mask) == pytest.approx(reference, rel=1e-6)
+    assert figures(rows[::-1], eval_batch_size=3) == pytest.approx(reference, rel=1e-6)
+
+
+@pytest.mark.parametrize("mask", list(MASKS))
+def test_validation_loss_is_the_figure_of_the_training_mask(make_data: MakeData, tmp_path: Path, mask: str) -> None:
+    module = make_module()
+    data = make_data(chat_rows(30), val_fraction=0.4, mask=mask)
+    make_trainer(tmp_path).validate(module, datamodule=data, verbose=False)
+    assert module.figures["val"]["loss"] == pytest.approx(module.figures["val"][f"nll/{mask}"], rel=1e-6)
+
+
+def test_same_seed_same_weights_and_other_seed_other_weights(make_data: MakeData, tmp_path: Path) -> None:
+    def weights(seed: int) -> list[torch.Tensor]:
+        data = make_data(alpaca_rows(20), seed=seed, val_fraction=0.2)
+        return [p.detach() for p in train(data, tmp_path, make_module(seed=seed)).parameters()]
+
+    first = weights(1)
+    assert all(torch.equal(a, b) for a, b in zip(first, weights(1), strict=True))
+    assert not all(torch.equal(a, b) for a, b in zip(first, weights(2), strict=True))

@@ -1,0 +1,48 @@
+"""Small training runs for tests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Trainer
+
+from data_modules.sft_data_module import SFTDataModule
+from lit_sft.backbone import BackboneSettings, LoraSettings
+from lit_sft.module import LitCausalLM
+from lit_sft.optimization import OptimizerSettings
+from tests.conftest import MODELS
+
+
+def make_module(
+    name: str = "gpt2", *, seed: int = 0, tuning: str = "full", dropout: float = 0.0, **optimizer: Any
+) -> LitCausalLM:
+    """An unbuilt module with random weights that depend on the seed."""
+    torch.manual_seed(seed)
+    backbone = BackboneSettings(config=MODELS[name], tuning=tuning, lora=LoraSettings(rank=2), dropout=dropout)  # type: ignore[arg-type]
+    return LitCausalLM(backbone, OptimizerSettings(**({"lr": 1e-3, "schedule": "constant"} | optimizer)))
+
+
+def make_trainer(folder: Path, **settings: Any) -> Trainer:
+    """A silent trainer on the CPU."""
+    defaults: dict[str, Any] = {
+        "accelerator": "cpu",
+        "devices": 1,
+        "max_epochs": 1,
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "num_sanity_val_steps": -1,
+        "use_distributed_sampler": False,
+        "default_root_dir": str(folder),
+    }
+    return Trainer(**(defaults | settings))
+
+
+def train(data: SFTDataModule, folder: Path, module: LitCausalLM | None = None, **settings: Any) -> LitCausalLM:
+    """Fit a module on data and give it back."""
+    module = module or make_module()
+    make_trainer(folder, **settings).fit(module, datamodule=data)
+    return module
