@@ -1,1 +1,8 @@
 """Layer 3: what watches a run. No Python file imports it; configs name it."""
+
+from callbacks.loss_mode_ablation import LossModeAblation
+from callbacks.perplexity import PerplexityMonitor
+from callbacks.run_health import RunHealth
+from callbacks.sample_generation import SampleGeneration
+
+__all__ = ["LossModeAblation", "PerplexityMonitor", "RunHealth", "SampleGeneration"]

@@ -78,7 +78,12 @@ def encode_sources(sources: Sources, encoder: Encoder, cache_dir: Path) -> Path:
         return folder
     # made aside and renamed, so that a folder of this name is always complete
     partial = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
-    partial.mkdir(parents=True, exist_ok=True)
+    try:
+        partial.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(
+            f"--data.cache_dir {cache_dir}: cannot write there ({error.strerror}); choose another folder."
+        ) from None
     try:
         ledgers: dict[str, Any] = {}
         held_out: set[str] = set()

@@ -42,6 +42,8 @@ def main(argv: list[str] | None = None) -> int:
     module, function = COMMANDS[argv[0]][0].split(":")
     try:
         getattr(importlib.import_module(module), function)(argv)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has seen enough
     except (ValueError, OSError) as error:
         if os.environ.get("LIT_SFT_DEBUG"):
             raise

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -158,7 +159,10 @@ def _config_from(values: dict[str, Any]) -> PretrainedConfig:
             f"--model.backbone.config: {model_type} has no setting {', '.join(unknown)}; it has "
             f"{', '.join(sorted(name for name in names if not name.startswith('_')))}."
         )
-    config: PretrainedConfig = AutoConfig.for_model(model_type, **values)
+    try:
+        config: PretrainedConfig = AutoConfig.for_model(model_type, **values)
+    except (TypeError, ValueError, StrictDataclassError) as error:
+        raise ValueError(f"--model.backbone.config: {' '.join(str(error).split())}") from None
     return config
 
 

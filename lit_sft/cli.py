@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import argparse
+import difflib
 import json
 import logging
+import re
 import sys
 import warnings
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 import torch
+from jsonargparse import Namespace
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
@@ -20,7 +24,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from data_modules.ledger import ledger_rows
 from data_modules.sft_data_module import SFTDataModule
-from lit_sft.backbone import BackboneSettings, context_length
+from lit_sft.backbone import BackboneSettings, context_length, load_config
 from lit_sft.checkpoints import export_model, load_weights
 from lit_sft.module import LitCausalLM
 from lit_sft.precision import check_precision
@@ -59,11 +63,28 @@ def main(argv: list[str]) -> None:
     """
     _quieten()
     command, arguments = argv[0], argv[1:]
-    if command != "fit" and not {"-h", "--help", "--config", "-c"} & set(arguments):
+    LitCLI.command = command
+    if command != "fit" and not names_config(arguments):
         run, checkpoint, rest = take_run(command, arguments)
         arguments = ["--config", str(run.config), "--ckpt_path", str(checkpoint), *rest]
-    LitCLI.command = command
     LitCLI([command, *arguments])
+
+
+class OneLineErrors(LightningArgumentParser):
+    """A parser that ends in one message rather than in thirty lines of usage."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Raise the message as a user's mistake, with the nearest option where one was misspelt."""
+        text = " ".join(message.split()).replace("Expected a typing.Literal", "expected one of ")
+        raise ValueError(text + self._nearest(text)) from None
+
+    def _nearest(self, message: str) -> str:
+        unknown = re.search(r"unrecognized arguments: --([\w.]+)|option '([\w.]+)'|Key '([\w.]+)'", message)
+        if unknown is None:
+            return ""
+        name = next(group for group in unknown.groups() if group)
+        close = difflib.get_close_matches(name, _options(self), n=3, cutoff=0.6)
+        return f"; did you mean {' or '.join(close)}?" if close else "; see --help for the options."
 
 
 class LitCLI(LightningCLI):
@@ -85,6 +106,8 @@ class LitCLI(LightningCLI):
             save_config_kwargs={"save_to_log_dir": False},
             trainer_defaults=_TRAINER_DEFAULTS,
             seed_everything_default=42,
+            parser_class=OneLineErrors,
+            parser_kwargs={"prog": "python -m lit_sft"},
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,
             args=arguments,
@@ -109,6 +132,7 @@ class LitCLI(LightningCLI):
         """Checkpoints hold weights, not settings: those are in the run's config.yaml."""
 
     def before_instantiate_classes(self) -> None:
+        load_config(_settings(self._get(self.config, "model").backbone))  # a wrong model is said before anything runs
         trainer = self._get(self.config, "trainer")
         on_cpu = trainer.accelerator == "cpu" or not torch.cuda.is_available()
         check_precision(str(trainer.precision), on_cpu=on_cpu and not torch.backends.mps.is_available())
@@ -134,8 +158,11 @@ class LitCLI(LightningCLI):
         kwargs: dict[str, Any] = super()._prepare_subcommand_kwargs(subcommand)
         return {**kwargs, "verbose": False} if "verbose" in kwargs else kwargs  # a shorter table is printed at the end
 
-    def before_fit(self) -> None:
-        console.print(f"run folder: [bold]{self.run.folder}[/bold]")
+    def _run_subcommand(self, subcommand: str) -> None:
+        try:
+            super()._run_subcommand(subcommand)
+        finally:
+            self.run.remove_if_empty()  # a run that never began leaves nothing behind
 
     def after_fit(self) -> None:
         before, after = self.model.figures_before, self.model.figures.get("val", {})
@@ -162,10 +189,10 @@ class LitCLI(LightningCLI):
         write_result(path, self.model, checkpoint=checkpoint and Path(checkpoint), config=config, answers=answers)
         print_figures(console, "test", {"test": self.model.figures["test"]})
         _print_answers(answers)
-        console.print(f"written: [bold]{path}[/bold] and test_answers.jsonl beside it")
+        say(f"written: {path} and test_answers.jsonl beside it")
 
     def after_predict(self) -> None:
-        console.print(f"written: [bold]{self.run.folder / 'predictions.jsonl'}[/bold]")
+        say(f"written: {self.run.folder / 'predictions.jsonl'}")
 
     def after_validate(self) -> None:
         print_figures(console, "validation", {"validation": self.model.figures["val"]})
@@ -180,11 +207,9 @@ class LitCLI(LightningCLI):
 
     def _say_what_next(self) -> None:
         folder = self.run.folder
-        table = Table.grid(padding=(0, 2))
-        table.add_row("model", f"{self.run.model}  (Hugging Face format)")
-        table.add_row("curves", f"tensorboard --logdir {folder.parent.parent}")
-        table.add_row("next", f"python -m lit_sft test {folder}")
-        console.print(table)
+        say(f"model   {self.run.model}  (Hugging Face format)")
+        say(f"curves  tensorboard --logdir {folder.parent.parent}")
+        say(f"next    python -m lit_sft test {folder}")
 
 
 class SettingsCLI(LitCLI):
@@ -215,6 +240,12 @@ class RunRecord(SaveConfigCallback):
             self.parser.save(self.config, folder / "config.yaml", skip_none=False, overwrite=True, multifile=False)
             _write_json(folder / "ledger.json", data.ledgers)
         print_ledger(data)
+        say(f"run folder: {folder}")
+
+
+def say(line: str) -> None:
+    """Print a line as it is: paths are neither markup nor wrapped."""
+    console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def print_ledger(data: SFTDataModule) -> None:
@@ -233,28 +264,46 @@ def print_ledger(data: SFTDataModule) -> None:
             console.print(f"  dropped: {message}", style="yellow", markup=False)
 
 
+def names_config(arguments: list[str]) -> bool:
+    """Whether a config file (or help) is asked for, so that no run's own is taken."""
+    return any(argument.partition("=")[0] in ("-h", "--help", "-c", "--config") for argument in arguments)
+
+
 def take_run(command: str, arguments: list[str]) -> tuple[Run, Path, list[str]]:
     """The run named by the first argument, or the newest; its checkpoint; and the other arguments."""
     named = arguments[0] if arguments and not arguments[0].startswith("-") else None
-    root = arguments[arguments.index("--run.root") + 1] if "--run.root" in arguments[:-1] else "runs"
-    run, checkpoint = find_run(named, root)
-    console.print(f"{command}: run [bold]{run.folder}[/bold], its config.yaml and {checkpoint.name}")
+    options = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    options.add_argument("--run.root", dest="root", default="runs")
+    run, checkpoint = find_run(named, options.parse_known_args(arguments)[0].root)
+    say(f"{command}: run {run.folder}, its config.yaml and {checkpoint.name}")
     return run, checkpoint, arguments[1:] if named else arguments
 
 
-def _tokenizer_name(backbone: BackboneSettings) -> str:
-    return backbone.tokenizer or backbone.pretrained or ""
+def _tokenizer_name(backbone: Namespace) -> str:
+    return _settings(backbone).tokenizer_name
 
 
-def _context_length(backbone: BackboneSettings) -> int | None:
-    return context_length(
-        BackboneSettings(**vars(backbone)) if not isinstance(backbone, BackboneSettings) else backbone
-    )
+def _context_length(backbone: Namespace) -> int | None:
+    try:
+        return context_length(_settings(backbone))
+    except ValueError:
+        return None  # before_instantiate_classes says what is wrong, without the parser's wrapping
+
+
+def _settings(backbone: Namespace) -> BackboneSettings:
+    return BackboneSettings(**vars(backbone))
+
+
+def _options(parser: LightningArgumentParser) -> set[str]:
+    """Every option of a parser and of the command's own."""
+    parsers = [parser, *(getattr(parser, "_subcommands_action", None) or parser).__dict__.get("choices", {}).values()]
+    options = {option.lstrip("-") for p in parsers for action in p._actions for option in action.option_strings}
+    return {option for option in options if not option.endswith("+")}
 
 
 def _print_answers(answers: dict[str, float]) -> None:
     if answers:
-        console.print(
+        say(
             f"answers: {answers['rows']} rows, exact match {answers['exact_match']:.1%}, "
             f"ROUGE-L {answers['rougeL_mixed']:.3f}, ended by the model itself {answers['ended']:.1%}"
         )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lit_sft.backbone import build_backbone, is_adapted
 from lit_sft.checkpoints import export_model, load_weights
-from lit_sft.cli import SettingsCLI, console
+from lit_sft.cli import SettingsCLI, say
 from lit_sft.runs import find_run
 
 
@@ -29,9 +29,9 @@ def main(argv: list[str]) -> None:
     backbone = build_backbone(settings.model.backbone_settings, settings.datamodule.tokenizer)
     load_weights(backbone, checkpoint)
     if options.merge and not is_adapted(backbone):
-        console.print("all weights were trained, so there is no adapter to merge", style="yellow")
+        say("all weights were trained, so there is no adapter to merge")
     export_model(backbone, folder, settings.datamodule, merge=options.merge)
-    console.print(f"{checkpoint} -> [bold]{folder}[/bold]")
+    say(f"{checkpoint} -> {folder}")
 
 
 def _parser() -> argparse.ArgumentParser:

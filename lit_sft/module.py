@@ -74,7 +74,7 @@ class LitCausalLM(LightningModule):
         """The batch's part of the loss of the optimiser step.
 
         Returns:
-            `loss` to go backward from; for callbacks, `nats`: the weighted sum of nll, and `weight`: the sum of weights.
+            `loss` to go backward from. For callbacks: `nats`, the weighted sum of nll, and `weight`, that of weights.
         """
         nll, weights = self._score(batch)
         total, weight = (nll * weights).sum(), weights.sum()

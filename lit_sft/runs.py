@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,6 +42,11 @@ class Run:
     def model(self) -> Path:
         """The Hugging Face folder."""
         return self.folder / "model"
+
+    def remove_if_empty(self) -> None:
+        """Remove the folder if nothing was written to it."""
+        with contextlib.suppress(OSError):
+            self.folder.rmdir()
 
     def best_checkpoint(self) -> Path:
         """The best checkpoint by validation loss, else the last.

@@ -1,0 +1,87 @@
+"""The same weights scored under every loss mask at every validation: how a change of mask would read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from rich.table import Table
+
+from callbacks.records import append_row, is_fitting, is_whole_validation, say, writers
+from data_modules.masking import MASKS
+from lit_sft.module import LitCausalLM
+
+_WARNING = "Each row averages over tokens of its own: compare within a row, never between rows."
+
+
+class LossModeAblation(Callback):
+    """Records nll, perplexity and number of tokens under every named mask.
+
+    Costs nothing: one forward pass of validation scores all masks. Writes a row at every validation, one chart of all
+    masks where the logger is TensorBoard (its tab "custom scalars"), and a table at the end.
+
+    Args:
+        file: JSON lines in the run folder; rows hold step, epoch, training_mask, training_loss (validation, by the
+            weights and the reduction that train) and, by mask, nll (nats per token), perplexity and tokens.
+        max_columns: Most validations in the table; of more, the last are shown beside the one before training.
+    """
+
+    def __init__(self, file: str = "loss_modes.jsonl", max_columns: int = 4) -> None:
+        if max_columns < 1:
+            raise ValueError(f"LossModeAblation max_columns {max_columns}: expected at least 1.")
+        self.file, self.max_columns = file, max_columns
+        self.rows: list[dict[str, Any]] = []
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        layout = {"validation": {"nll under every mask": ["Multiline", [f"^val/nll/{name}$" for name in MASKS]]}}
+        # a layout of curves that exist; `add_scalars` would open another run folder for each mask
+        for add_custom_scalars in writers(trainer, "add_custom_scalars"):
+            add_custom_scalars(layout)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        assert isinstance(pl_module, LitCausalLM)
+        if not is_fitting(trainer) or not is_whole_validation(trainer):
+            return
+        figures = pl_module.figures["val"]
+        row = {
+            "step": trainer.global_step,
+            "epoch": trainer.current_epoch,
+            "training_mask": pl_module.data.mask.name,
+            "training_loss": figures["loss"],
+            "masks": {name: _figures_of(name, figures) for name in MASKS if f"nll/{name}" in figures},
+        }
+        self.rows.append(row)
+        append_row(trainer, self.file, row)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.rows:
+            say(trainer, self._table(), _WARNING)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"rows": self.rows}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.rows = list(state_dict["rows"])
+
+    def _table(self) -> Table:
+        before = [row for row in self.rows[:1] if row["step"] == 0]
+        shown = [*before, *self.rows[len(before) :][-self.max_columns :]]
+        table = Table(title="validation loss under every mask, nats per token", title_justify="left")
+        table.add_column("mask")
+        for row in shown:
+            table.add_column(f"step {row['step']}" if row["step"] else "before", justify="right")
+        table.add_column("tokens", justify="right")
+        last = self.rows[-1]
+        for name, figures in last["masks"].items():
+            label = f"{name} (trained)" if name == last["training_mask"] else name
+            values = [f"{row['masks'][name]['nll']:.4f}" for row in shown]
+            table.add_row(label, *values, f"{figures['tokens']:,}")
+        if last["training_mask"] not in last["masks"]:  # prompt tokens have a weight of their own
+            values = [f"{row['training_loss']:.4f}" for row in shown]
+            table.add_row(f"{last['training_mask']} (trained)", *values, "")
+        return table
+
+
+def _figures_of(mask: str, figures: dict[str, float]) -> dict[str, float]:
+    nll, perplexity, tokens = (figures[f"{quantity}/{mask}"] for quantity in ("nll", "perplexity", "tokens"))
+    return {"nll": nll, "perplexity": perplexity, "tokens": int(tokens)}

@@ -1,0 +1,188 @@
+"""Training against validation perplexity over the run: which step was best, and whether the rest was over-fitting."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from rich.table import Table
+from torch import Tensor
+
+from callbacks.records import append_row, is_fitting, is_whole_validation, say
+from data_modules.masking import MASKS
+from lit_sft.metrics import SEGMENTS, perplexity
+from lit_sft.module import LitCausalLM
+
+
+@dataclass(frozen=True, slots=True)
+class Validation:
+    """What is known at one validation. All nll are in nats per token.
+
+    Attributes:
+        step: Optimiser steps done; 0 before training.
+        epoch: Epochs done.
+        train_nll: Mean over the training since the validation before, by the weights of the loss. None: none yet.
+        val_nll: The same mean over the validation split.
+        perplexity: Validation perplexity by segment or mask.
+        is_best: Whether no validation before had a lower `val_nll`.
+    """
+
+    step: int
+    epoch: int
+    train_nll: float | None
+    val_nll: float
+    perplexity: dict[str, float]
+    is_best: bool
+
+    @property
+    def gap(self) -> float | None:
+        """Nats that validation is worse than training."""
+        return None if self.train_nll is None else self.val_nll - self.train_nll
+
+
+class PerplexityMonitor(Callback):
+    """Records training and validation perplexity side by side, under the same mask.
+
+    The training figure costs no second forward pass: it is the mean over the batches since the last validation, each
+    seen with the weights and the dropout it had then. Early on it is therefore worse than validation.
+
+    Logs `train/perplexity` and `val/gap` (nats), writes a row at every validation and prints the history at the end.
+
+    Args:
+        file: JSON lines in the run folder.
+        segments: Segments or masks whose validation perplexity is recorded, such as `answer` or `whole_sequence`.
+
+    Raises:
+        ValueError: If there is no such segment or mask.
+    """
+
+    def __init__(
+        self, file: str = "perplexity.jsonl", segments: tuple[str, ...] = ("answer", "whole_sequence")
+    ) -> None:
+        if unknown := [name for name in segments if name not in (*SEGMENTS, *MASKS)]:
+            raise ValueError(
+                f"PerplexityMonitor segments: {', '.join(unknown)} unknown; expected some of "
+                f"{', '.join((*SEGMENTS, *MASKS))}."
+            )
+        self.file, self.segments = file, tuple(segments)
+        self.history: list[Validation] = []
+        self._sums: Tensor | None = None
+        """(2,) float64 on the device: weighted nats and weights of the interval, summed without waiting for it."""
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        sums = torch.stack([outputs["nats"], outputs["weight"]]).double()
+        self._sums = sums if self._sums is None else self._sums.to(sums.device) + sums
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        assert isinstance(pl_module, LitCausalLM)
+        if not is_fitting(trainer) or not is_whole_validation(trainer):
+            return
+        validation = self._validation(trainer, pl_module.figures["val"])
+        self.history.append(validation)
+        append_row(trainer, self.file, self._row(validation))
+        self._log(trainer, validation)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.history:
+            say(trainer, self._table(), verdict(self.history))
+
+    def state_dict(self) -> dict[str, Any]:
+        sums = None if self._sums is None else self._sums.tolist()
+        return {"history": [asdict(validation) for validation in self.history], "sums": sums}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.history = [Validation(**row) for row in state_dict["history"]]
+        sums = state_dict["sums"]
+        self._sums = None if sums is None else torch.tensor(sums, dtype=torch.float64)
+
+    def _validation(self, trainer: Trainer, figures: dict[str, float]) -> Validation:
+        val_nll = figures["loss"]
+        return Validation(
+            step=trainer.global_step,
+            epoch=trainer.current_epoch,
+            train_nll=self._finish_interval(trainer),
+            val_nll=val_nll,
+            perplexity={s: figures[f"perplexity/{s}"] for s in self.segments if f"perplexity/{s}" in figures},
+            is_best=not math.isnan(val_nll) and all(not val_nll >= before.val_nll for before in self.history),
+        )
+
+    def _finish_interval(self, trainer: Trainer) -> float | None:
+        if self._sums is None:
+            return None
+        reduced = trainer.strategy.reduce(self._sums, reduce_op="sum")
+        assert isinstance(reduced, Tensor)
+        nats, weight = reduced.tolist()
+        self._sums = None
+        return nats / weight if weight else None
+
+    def _row(self, now: Validation) -> dict[str, Any]:
+        before = self.history[0].perplexity if self.history[0].step == 0 else {}
+        return {
+            **asdict(now),
+            "train_perplexity": None if now.train_nll is None else perplexity(now.train_nll),
+            "val_perplexity": perplexity(now.val_nll),
+            "gap": now.gap,
+            "change": {name: value - before[name] for name, value in now.perplexity.items() if name in before},
+        }
+
+    def _log(self, trainer: Trainer, now: Validation) -> None:
+        """Straight to the loggers: what Lightning keeps for choosing checkpoints stays as it is."""
+        if now.train_nll is None or now.gap is None:
+            return
+        for logger in trainer.loggers:
+            logger.log_metrics({"train/perplexity": perplexity(now.train_nll), "val/gap": now.gap}, now.step)
+
+    def _table(self) -> Table:
+        best = best_of(self.history)
+        table = Table(title="perplexity: training since the last validation, and validation", title_justify="left")
+        for name in ("step", "epoch", "train", "val", "gap (nats)", *(s.replace("_", " ") for s in self.segments)):
+            table.add_column(name, justify="right")
+        table.add_column("")
+        for row in self.history:
+            train = "" if row.train_nll is None else _shown(perplexity(row.train_nll))
+            gap = "" if row.gap is None else f"{row.gap:+.3f}"
+            parts = [_shown(row.perplexity[name]) if name in row.perplexity else "" for name in self.segments]
+            mark = "best" if row is best else ""
+            table.add_row(str(row.step), str(row.epoch), train, _shown(perplexity(row.val_nll)), gap, *parts, mark)
+        return table
+
+
+def best_of(history: list[Validation]) -> Validation | None:
+    """The first validation with the lowest loss; None if no validation has a loss at all."""
+    return next((row for row in reversed(history) if row.is_best), None)
+
+
+def num_overfitted(history: list[Validation]) -> int:
+    """How many of the last validations in a row were worse than the one before, while training was better."""
+    count = 0
+    for before, after in zip(history[-2::-1], history[:0:-1], strict=True):
+        if before.train_nll is None or after.train_nll is None:
+            break
+        if not (after.val_nll > before.val_nll and after.train_nll < before.train_nll):
+            break
+        count += 1
+    return count
+
+
+def verdict(history: list[Validation]) -> str:
+    """Which step was best, and whether what followed was over-fitting, in plain words."""
+    best, count = best_of(history), num_overfitted(history)
+    if best is None:
+        return "No validation has a loss: no validation token is supervised by the training mask."
+    text = f"Best validation: step {best.step}, perplexity {_shown(perplexity(best.val_nll))}."
+    if not count:
+        return text
+    validations = "validation was" if count == 1 else f"{count} validations were each"
+    return (
+        f"{text} Over-fitting: the last {validations} worse than the one before while training got better. "
+        "Train for fewer steps, on more data, or with a lower learning rate."
+    )
+
+
+def _shown(value: float) -> str:
+    return f"{value:,.2f}" if value < 1000 else f"{value:,.0f}"

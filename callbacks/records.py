@@ -1,0 +1,63 @@
+"""What the callbacks have in common: rows in the run folder, and what they print."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Trainer
+from rich import get_console
+from rich.console import RenderableType
+
+# JSON escapes the controls below 0x20 itself; these reach a terminal, or break a line, when the file is printed
+_UNSAFE = re.compile(r"[\x7f-\x9f\u2028\u2029]")
+
+
+def is_fitting(trainer: Trainer) -> bool:
+    """Whether this is `fit`; `validate` runs the same hooks, and has no history to write."""
+    return trainer.state.fn == "fit"
+
+
+def is_whole_validation(trainer: Trainer) -> bool:
+    """Whether the validation that just ended saw every batch; Lightning's check before training may see a few."""
+    return not trainer.sanity_checking or trainer.num_sanity_val_batches == trainer.num_val_batches
+
+
+def append_row(trainer: Trainer, file: str, row: dict[str, Any]) -> None:
+    """Append a row to a JSON lines file in the run folder, from one process only.
+
+    Infinite and undefined figures become null, which every JSON reader knows.
+    """
+    if not trainer.is_global_zero:
+        return
+    line = json.dumps(_with_nulls(row), ensure_ascii=False, allow_nan=False)
+    line = _UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", line)
+    path = Path(trainer.default_root_dir) / file
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as stream:
+        stream.write(line + "\n")
+
+
+def writers(trainer: Trainer, method: str) -> Iterator[Any]:
+    """The methods of that name that the loggers' own writers have, on one process only; most have none."""
+    for logger in trainer.loggers if trainer.is_global_zero else []:
+        found = getattr(getattr(logger, "experiment", None), method, None)
+        if found is not None:
+            yield found
+
+
+def say(trainer: Trainer, *renderables: RenderableType) -> None:
+    """Print from one process only, above the progress bar, which lives on the same console. Never reads markup."""
+    if trainer.is_global_zero:
+        for renderable in renderables:
+            get_console().print(renderable, markup=False, highlight=False)
+
+
+def _with_nulls(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _with_nulls(part) for key, part in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,261 @@
+"""What the model answers, before training and at every validation: in the terminal, in TensorBoard and on disk."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+import warnings
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from lightning.pytorch import Callback, LightningModule, Trainer
+from rich.table import Table
+from rich.text import Text
+
+from callbacks.records import append_row, is_fitting, say, writers
+from data_modules.conversation import Conversation, Role, Turn
+from data_modules.encoding import Example
+from data_modules.sft_data_module import SFTDataModule
+from data_modules.templates import SegmentKind
+from lit_sft.generation import Generated, GenerationSettings, generate
+from lit_sft.module import LitCausalLM
+
+_TERMINAL_CHARACTERS = 200
+_TENSORBOARD_CHARACTERS = 2000
+
+_INVISIBLE = ("Cc", "Cf", "Cs", "Zl", "Zp")
+_JOINERS = "\u200c\u200d"
+"""Invisible too, but part of ordinary emoji and Indic text."""
+
+# every ASCII mark that HTML or Markdown could read; an entity is text to both
+_MARKS = re.compile(r"[!-+\-/<-@\[-`{-~]")
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One answer to one prompt.
+
+    Attributes:
+        question: The user's last turn, for display; `prompt` is all that the model read.
+        prompt: As the template renders it.
+        origin: Where the record stands, or which entry of `prompts` it is.
+        temperature: 0 for the likeliest answer.
+        answer: Without the end token.
+        ended: Whether the model ended the answer itself.
+        reference: The record's own answer, None for a bare prompt.
+    """
+
+    question: str
+    prompt: str
+    origin: str
+    temperature: float
+    answer: str
+    ended: bool
+    reference: str | None
+
+
+class SampleGeneration(Callback):
+    """Answers fixed prompts and the first held-out rows, before training and at every validation.
+
+    The prompts, their order and the seed stay the same, so that only the weights differ from one step to the next.
+    Training is not disturbed: modes, caches and random state are left as found.
+
+    Args:
+        prompts: What a user might ask, as plain text; the template of the data lays it out.
+        num_held_out: So many rows of the validation split are asked too, the first that have an answer.
+        max_new_tokens: Most tokens of an answer.
+        temperatures: One answer for each; 0 is greedy.
+        top_p: For temperatures above 0: draw from the likeliest tokens that hold this share of the probability.
+        seed: Determines what is drawn.
+        batch_size: Prompts at once.
+        file: JSON lines in the run folder: step, and the fields of Sample but for `question`.
+        print_table: Whether to print the answers too.
+
+    Raises:
+        ValueError: If a setting is out of range, or (when `fit` starts) a prompt leaves no room for an answer.
+    """
+
+    def __init__(
+        self,
+        prompts: list[str] | None = None,
+        num_held_out: int = 4,
+        max_new_tokens: int = 64,
+        temperatures: tuple[float, ...] = (0.0,),
+        top_p: float = 1.0,
+        seed: int = 0,
+        batch_size: int = 16,
+        file: str = "samples.jsonl",
+        print_table: bool = True,
+    ) -> None:
+        if num_held_out < 0 or max_new_tokens < 1 or batch_size < 1:
+            raise ValueError(
+                f"SampleGeneration num_held_out {num_held_out}, max_new_tokens {max_new_tokens}, batch_size "
+                f"{batch_size}: expected at least 0, 1 and 1."
+            )
+        if not temperatures or min(temperatures) < 0 or not 0 < top_p <= 1:
+            raise ValueError(
+                f"SampleGeneration temperatures {list(temperatures)}, top_p {top_p}: expected at least one "
+                "temperature, each 0 or above, and top_p above 0, at most 1."
+            )
+        self.prompts, self.num_held_out = list(prompts or []), num_held_out
+        self.temperatures, self.seed, self.file, self.print_table = tuple(temperatures), seed, file, print_table
+        self.settings = GenerationSettings(max_new_tokens=max_new_tokens, top_p=top_p, batch_size=batch_size)
+        self.examples: list[Example] = []
+        self._has_begun = False
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        assert isinstance(pl_module, LitCausalLM)
+        data = pl_module.data
+        self.examples = [*self._bare_prompts(data), *_held_out(data, self.num_held_out)]
+        if not self.examples:
+            warnings.warn(
+                "SampleGeneration has nothing to answer: no prompts, and no validation row that has an answer. Give it "
+                "prompts, or remove it.",
+                stacklevel=2,
+            )
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.global_step == 0 and not self._has_begun:  # without Lightning's check before training
+            self._show(trainer, pl_module)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if is_fitting(trainer):
+            self._show(trainer, pl_module)
+
+    def _show(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        assert isinstance(pl_module, LitCausalLM)
+        self._has_begun = True
+        if not self.examples:
+            return
+        # on every process: a sharded model cannot answer on one alone
+        with trainer.precision_plugin.forward_context():  # the arithmetic that validation uses
+            columns = [self._samples(pl_module, temperature) for temperature in self.temperatures]
+        samples = [sample for row in zip(*columns, strict=True) for sample in row]
+        for sample in samples:
+            append_row(trainer, self.file, {"step": trainer.global_step, **_row(sample)})
+        _write_to_loggers(trainer, samples)
+        if self.print_table:
+            say(trainer, _table(samples, trainer.global_step))
+
+    def _samples(self, module: LitCausalLM, temperature: float) -> list[Sample]:
+        answers = generate(
+            module.backbone,
+            [example.prompt_ids() for example in self.examples],
+            tokenizer=module.data.tokenizer,
+            end_token_id=module.data.end_token_id,
+            settings=replace(self.settings, temperature=temperature),
+            seed=self.seed,
+        )
+        pairs = zip(self.examples, answers, strict=True)
+        return [_sample(module, example, answer, temperature) for example, answer in pairs]
+
+    def _bare_prompts(self, data: SFTDataModule) -> list[Example]:
+        """Encode the prompts whole: what is asked must not be shortened without a word."""
+        encoder = replace(data.encoder, max_length=10**9)
+        examples = []
+        for index, text in enumerate(self.prompts):
+            origin = f"SampleGeneration prompts[{index}]"
+            if not text.strip():
+                raise ValueError(f"{origin}: is empty; expected text.")
+            (example,) = encoder.encode(Conversation((Turn(Role.USER, text),), origin))
+            if data.context_length is not None and len(example) >= data.context_length:
+                raise ValueError(
+                    f"{origin}: {len(example)} tokens leave no room for an answer in the model's "
+                    f"{data.context_length}; shorten it."
+                )
+            examples.append(example)
+        return examples
+
+
+def visible(text: str, limit: int) -> str:
+    """One line of printable text: controls become signs, and of a long text the beginning is kept.
+
+    A model may produce anything, terminal escape sequences and direction overrides among it.
+
+    Args:
+        text: What was written.
+        limit: Most characters kept.
+    """
+    shown = "".join(map(_sign, text[:limit]))
+    return shown if len(text) <= limit else f"{shown}… (+{len(text) - limit:,} characters)"
+
+
+def markdown_text(text: str) -> str:
+    """Text for a Markdown table cell that neither Markdown nor HTML reads as anything but text."""
+    return _MARKS.sub(lambda found: f"&#{ord(found[0])};", visible(text, _TENSORBOARD_CHARACTERS))
+
+
+def _sign(character: str) -> str:
+    if character == "\n":
+        return "↵"
+    if character < " ":
+        return chr(0x2400 + ord(character))  # the block "control pictures": ␛ for escape
+    if unicodedata.category(character) in _INVISIBLE and character not in _JOINERS:
+        return f"\\u{ord(character):04x}"
+    return character
+
+
+def _held_out(data: SFTDataModule, count: int) -> list[Example]:
+    found: list[Example] = []
+    for example in data.stores.get("val", ()) if count else ():
+        if example.answer_ids():
+            found.append(example)
+        if len(found) == count:
+            break
+    return found
+
+
+def _sample(module: LitCausalLM, example: Example, answer: Generated, temperature: float) -> Sample:
+    decode = module.data.tokenizer.decode
+    users = example.kinds == SegmentKind.USER
+    last = users & (example.turns == example.turns[users].max()) if users.any() else np.zeros_like(users)
+    return Sample(
+        question=str(decode(example.input_ids[last].tolist())),
+        prompt=str(decode(example.prompt_ids())),
+        origin=example.origin,
+        temperature=temperature,
+        answer=answer.text,
+        ended=answer.ended,
+        reference=module.reference(example),
+    )
+
+
+def _row(sample: Sample) -> dict[str, Any]:
+    names = ("origin", "prompt", "temperature", "answer", "ended", "reference")
+    return {name: getattr(sample, name) for name in names}
+
+
+def _write_to_loggers(trainer: Trainer, samples: list[Sample]) -> None:
+    for add_text in writers(trainer, "add_text"):
+        add_text("samples", _markdown(samples), trainer.global_step)
+
+
+def _markdown(samples: list[Sample]) -> str:
+    lines = ["| question | temperature | answer | ended | reference |", "|---|---|---|---|---|"]
+    for sample in samples:
+        question, answer, reference = map(markdown_text, (sample.question, sample.answer, sample.reference or ""))
+        ended = "yes" if sample.ended else "no"
+        lines.append(f"| {question} | {sample.temperature:g} | {answer} | {ended} | {reference} |")
+    return "\n".join(lines)
+
+
+def _table(samples: list[Sample], step: int) -> Table:
+    title = f"answers at step {step}" if step else "answers before training"
+    table = Table(title=title, title_justify="left", caption="▪ ended by the model itself", caption_justify="left")
+    table.add_column("question", ratio=2)
+    table.add_column("temp.", justify="right")
+    table.add_column("answer", ratio=3)
+    table.add_column("reference", ratio=3)
+    before = None
+    for sample in samples:
+        is_same = sample.origin == before
+        question, reference = ("", "") if is_same else (sample.question, sample.reference or "")
+        cells = [visible(text, _TERMINAL_CHARACTERS) for text in (question, sample.answer, reference)]
+        # Text is never read as markup
+        answer = Text(cells[1] + (" ▪" if sample.ended else ""))
+        if before is not None and not is_same:
+            table.add_section()
+        table.add_row(Text(cells[0]), f"{sample.temperature:g}", answer, Text(cells[2]))
+        before = sample.origin
+    return table

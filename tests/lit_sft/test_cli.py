@@ -1,0 +1,248 @@
+"""The commands as a user types them, in this process: what they write, and what they say when something is wrong."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from lit_sft.__main__ import COMMANDS, main
+from tests.conftest import MODELS, alpaca_rows, chat_rows
+
+Write = Callable[..., str]
+
+
+@pytest.fixture
+def config(write: Write, tokenizer_folder: str, tmp_path: Path) -> dict[str, Any]:
+    """A run of two steps."""
+    return {
+        "seed_everything": 1,
+        "model": {
+            "backbone": {"config": MODELS["gpt2"], "tokenizer": tokenizer_folder},
+            "optimizer": {"lr": 1e-3},
+            "generation": {"max_new_tokens": 4},
+        },
+        "data": {
+            "train": write("rows.jsonl", alpaca_rows(24)),
+            "val_fraction": 0.2,
+            "test_fraction": 0.2,
+            "template": "chatml",
+        },
+        "trainer": {"max_steps": 2, "accelerator": "cpu", "enable_progress_bar": False},
+        "run": {"root": str(tmp_path / "runs"), "name": "tiny"},
+    }
+
+
+@pytest.fixture
+def path(config: dict[str, Any], write: Write) -> str:
+    return write("tiny.yaml", yaml.safe_dump(config))
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "runs"
+
+
+def run(*arguments: str) -> None:
+    assert main(list(arguments)) == 0
+
+
+def test_fit_then_test_predict_validate_and_export_of_the_newest_run(
+    path: str, root: Path, write: Write, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run("fit", "--config", path)
+    folder = root / "tiny" / "version_0"
+    said = capsys.readouterr().out
+    assert f"next    python -m lit_sft test {folder}" in said
+    written = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file() and "tfevents" not in p.name}
+    assert written >= {
+        "config.yaml", "ledger.json", "fit.json", "checkpoints/best.ckpt", "checkpoints/last.ckpt",
+        "model/model.safetensors", "model/config.json", "model/tokenizer.json",
+    }  # fmt: skip
+    assert json.loads((folder / "fit.json").read_text())["steps"] == 2
+
+    run("test", "--run.root", str(root))
+    assert f"test: run {folder}, its config.yaml and best.ckpt" in capsys.readouterr().out
+    result = json.loads((folder / "result.json").read_text())
+    assert result["metrics"]["test/nll/output_only"] == pytest.approx(result["metrics"]["test/loss"])
+    assert result["answers"]["rows"] == result["ledger"]["test"]["examples"] > 0
+    assert set(result["versions"]) >= {"torch", "lightning", "transformers", "peft"}
+    assert len(result["config_hash"]) == len(result["data_fingerprint"]) == 16
+    answers = [json.loads(line) for line in (folder / "test_answers.jsonl").read_text().splitlines()]
+    assert len(answers) == result["answers"]["rows"]
+
+    run("test", str(folder / "checkpoints" / "last.ckpt"))
+    assert json.loads((folder / "result.json").read_text())["checkpoint"].endswith("last.ckpt")
+
+    prompts = write("prompts.jsonl", [{"instruction": "Count to 3."}, {"instruction": "Say hi.", "output": "hi"}])
+    run("predict", "--run.root", str(root), "--data.predict", prompts)
+    rows = [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
+    assert [row["origin"].rpartition("/")[2] for row in rows] == ["prompts.jsonl:1", "prompts.jsonl:2"]
+    assert [row["reference"] for row in rows] == [None, "hi"]
+    assert rows[0]["prompt"] == "<|im_start|>user\nCount to 3.<|im_end|>\n<|im_start|>assistant\n"
+
+    run("validate", str(folder))
+    out = folder.parent / "exported"
+    run("export", str(folder), "--output", str(out))
+    assert AutoTokenizer.from_pretrained(out).chat_template
+    ours, exported = (AutoModelForCausalLM.from_pretrained(f).state_dict() for f in (folder / "model", out))
+    assert all(torch.equal(ours[key], exported[key]) for key in ours)
+    assert sorted(p.name for p in (root / "tiny").iterdir()) == ["version_0"]  # only fit makes run folders
+
+
+def test_lora_run_keeps_and_exports_adapters_only(path: str, root: Path, tmp_path: Path, config: dict[str, Any]) -> None:
+    options = ["--model.backbone.tuning", "lora", "--model.backbone.lora.rank", "2", "--data.template", "plain"]
+    run("fit", "--config", path, *options)
+    folder = root / "tiny" / "version_0"
+    assert (folder / "model" / "adapter_model.safetensors").exists()
+    state = torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
+    assert state
+    assert all("lora_" in name for name in state)
+    saved = yaml.safe_load((folder / "config.yaml").read_text())
+    assert saved["model"]["backbone"]["lora"]["rank"] == 2
+    run("export", str(folder), "--merge")
+    AutoModelForCausalLM.from_pretrained(folder / "merged")
+
+
+def test_a_second_fit_gets_a_folder_of_its_own(path: str, root: Path) -> None:
+    run("fit", "--config", path, "--trainer.max_steps", "1")
+    run("fit", "--config", path, "--trainer.max_steps", "1")
+    assert sorted(p.name for p in (root / "tiny").iterdir()) == ["version_0", "version_1"]
+
+
+def test_before_training_figures_are_those_of_the_initial_weights(path: str, root: Path) -> None:
+    run("fit", "--config", path, "--model.optimizer.lr", "1e-12", "--trainer.max_steps", "1")
+    figures = json.loads((root / "tiny" / "version_0" / "fit.json").read_text())
+    assert figures["before"] == pytest.approx(figures["last"], rel=1e-6)
+
+
+def test_run_without_a_validation_split_keeps_the_newest_weights(path: str, root: Path) -> None:
+    run("fit", "--config", path, "--data.val_fraction", "0", "--data.test_fraction", "0")
+    assert (root / "tiny" / "version_0" / "model" / "model.safetensors").exists()
+
+
+def test_later_config_files_and_options_override(path: str, root: Path, write: Write) -> None:
+    overlay = write("overlay.yaml", "data: {mask: whole_sequence, batch_size: 2}\n")
+    run("fit", "--config", path, "--config", overlay, "--data.batch_size", "3")
+    saved = yaml.safe_load((root / "tiny" / "version_0" / "config.yaml").read_text())["data"]
+    assert (saved["mask"], saved["batch_size"], saved["template"]) == ("whole_sequence", 3, "chatml")
+
+
+def test_help_lists_the_commands_without_importing_lightning(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    out = capsys.readouterr().out
+    assert all(command in out for command in COMMANDS)
+    with pytest.raises(SystemExit) as end:
+        main(["fit", "--help"])
+    assert end.value.code == 0
+    assert "--data.mask {whole_sequence,output_only,firefly_multi_turn}" in capsys.readouterr().out
+
+
+ODD = {"messages": [{"role": "user", "content": "a"}, {"role": "user", "content": "b"}]}
+BAD_JSON = '{"instruction": "a", "output": "b"}\n{"instruction": "a", "output": "b"}\n{"instruction": \n'
+
+# what is wrong: files to write, options to add, what the message must say
+WRONG: dict[str, tuple[dict[str, Any], list[str], str]] = {
+    "unknown command": ({}, ["COMMAND", "fti"], "no command 'fti'; expected one of fit, validate"),
+    "missing config": ({}, ["--config", "no.yaml"], "File does not exist: 'no.yaml'"),
+    "broken yaml": ({"b.yaml": "data: [\n"}, ["--config", "{b.yaml}"], "Problems parsing config.*line 2"),
+    "misspelt yaml key": ({"b.yaml": "data: {traain: x}\n"}, ["--config", "{b.yaml}"], "'data.traain'; did you mean data.train"),
+    "misspelt option": ({}, ["--data.masks", "x"], "--data.masks x; did you mean data.mask"),
+    "unknown mask": ({}, ["--data.mask", "outputs"], "expected one of .'whole_sequence', 'output_only', .* outputs"),
+    "word for a number": ({}, ["--trainer.max_steps", "many"], '"trainer.max_steps": Expected a <class .int.>.*many'),
+    "missing data file": ({}, ["--data.train", "no/rows.json"], "no/rows.json: no such file or folder; check the path"),
+    "no data": ({}, ["--data.train", "null"], "no data: give `--data.train FILE`"),
+    "empty file": ({"b.jsonl": ""}, ["--data.train", "{b.jsonl}"], "b.jsonl: the file is empty; expected at least one"),
+    "bad json on line 3": ({"b.jsonl": BAD_JSON}, ["--data.train", "{b.jsonl}"], "b.jsonl:3: not valid JSON .*correct this"),
+    "unknown file type": ({"b.xml": "x"}, ["--data.train", "{b.xml}"], "b.xml: unknown file type '.xml'; expected .json"),
+    "wrong fields": ({"b.jsonl": [{"q": "a", "a": "b"}]}, ["--data.train", "{b.jsonl}"], "b.jsonl:1: no known format has the fields q, a; expected"),
+    "wrong type": ({"b.jsonl": [{"instruction": 1, "output": "b"}]}, ["--data.train", "{b.jsonl}"], "b.jsonl:1: field 'instruction' is int '1'; expected a string"),
+    "odd turns": ({"b.jsonl": [ODD]}, ["--data.train", "{b.jsonl}"], "b.jsonl:1: turn 2 is 'user' after 'user'; expected 'assistant'.*on_invalid drop"),
+    "no answer": ({"b.jsonl": [{"instruction": "a"}]}, ["--data.train", "{b.jsonl}"], "b.jsonl:1: there is no answer to learn"),
+    "text under output_only": ({"b.jsonl": [{"text": f"t{n}"} for n in range(9)]}, ["--data.train", "{b.jsonl}"], "supervises no token of the .* Plain text needs `--data.mask whole_sequence`"),
+    "all too long": ({}, ["--data.max_length", "3"], "no training example is left of .* too long for 3 tokens.*Raise"),
+    "longer than the model": ({}, ["--data.max_length", "513"], "--data.max_length 513: the model reads at most 512 tokens; set it to 512"),
+    "over-long is an error": ({}, ["--data.max_length", "40", "--data.over_long", "error"], r"rows.jsonl:\d+: \d+ tokens; at most 40 fit. Raise"),
+    "fractions": ({}, ["--data.val_fraction", "0.7", "--data.test_fraction", "0.4"], "--data.val_fraction 0.7 .*less than 1 together"),
+    "batch of none": ({}, ["--data.batch_size", "0"], "--data.batch_size 0: expected at least 1 row"),
+    "prompt weight": ({}, ["--data.prompt_weight", "2"], "--data.prompt_weight 2.*between 0 and 1"),
+    "missing tokenizer": ({}, ["--model.backbone.tokenizer", "./nowhere"], "./nowhere: no tokenizer could be loaded"),
+    "missing model": ({}, ["--model.backbone.config", "null", "--model.backbone.pretrained", "./nowhere"], "--model.backbone.pretrained ./nowhere: no such folder or hub model"),
+    "which model": ({}, ["--model.backbone.pretrained", "gpt2"], "which model. Give either"),
+    "unknown model setting": ({}, ["--model.backbone.config.n_layers", "2"], "gpt2 has no setting n_layers; it has .*n_layer"),
+    "unknown module": ({}, ["--model.backbone.tuning", "lora", "--data.template", "plain", "--model.backbone.lora.target_modules", "[q_proj]"], "no linear layer 'q_proj'; it has c_attn"),
+    "two warm-ups": ({}, ["--model.optimizer.warmup_steps", "1", "--model.optimizer.warmup_ratio", "0.1"], "are both given; expected one"),
+    "fp16 on a cpu": ({}, ["--trainer.precision", "16-mixed"], "--trainer.precision 16-mixed: fp16 on a CPU is .* Use"),
+    "unwritable runs": ({"file": "x"}, ["--run.root", "{file}"], "--run.root .*file: cannot make a folder there .* choose another"),
+    "unwritable cache": ({"file": "x"}, ["--data.cache_dir", "{file}"], "--data.cache_dir .*file: cannot write there .* choose another"),
+    "no template marker": ({}, ["--data.template", "tokenizer"], "the tokenizer has no chat template of its own; use"),
+    "no length": ({}, ["--trainer.max_steps", "-1", "--trainer.max_epochs", "-1"], "how long. Give `--trainer.max_epochs`"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_wrong_input_ends_in_one_located_message(
+    what: str,
+    path: str,
+    root: Path,
+    write: Write,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    files, options, message = WRONG[what]
+    places = {f"{{{name}}}": write(name, content) for name, content in files.items()}
+    options = [places.get(option, option) for option in options]
+    arguments = options[1:] if options[0] == "COMMAND" else ["fit", "--config", path, *options]
+    assert main(arguments) == 2
+    said = capsys.readouterr().err.strip().splitlines()
+    assert "Traceback" not in "\n".join(said)
+    assert pytest.importorskip("re").search(message, said[-1]), said[-1]
+    assert not list(root.rglob("*.ckpt"))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="fp16 is allowed where there is a GPU")
+def test_the_table_of_wrong_inputs_has_at_least_twenty_rows() -> None:
+    assert len(WRONG) >= 20
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["test", "no/such/run"], "no/such/run: no run folder .it has no config.yaml.; expected one such as"),
+        (["test", "--run.root", "no/runs"], "no/runs: no run with a checkpoint here. Train one first"),
+        (["export", "no/such.ckpt"], "no/such.ckpt: no such checkpoint"),
+        (["preview", "no/such/run"], "no/such/run: no run folder"),
+    ],
+)
+def test_commands_on_runs_name_what_is_missing(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    assert pytest.importorskip("re").search(message, capsys.readouterr().err)
+
+
+def test_invalid_records_are_dropped_and_listed_on_request(path: str, root: Path, write: Write) -> None:
+    rows = write("mixed.jsonl", [*alpaca_rows(12), ODD, {"instruction": 1}, *chat_rows(2)])
+    run("fit", "--config", path, "--data.train", rows, "--data.format", "alpaca", "--data.on_invalid", "drop")
+    ledger = json.loads((root / "tiny" / "version_0" / "ledger.json").read_text())
+    assert ledger["train"]["invalid"]["count"] == 4
+    assert "mixed.jsonl:13: format 'alpaca' needs the field instruction" in ledger["train"]["invalid"]["first"][0]
+
+
+def test_newest_run_is_the_one_started_last(path: str, root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("first", "second"):
+        run("fit", "--config", path, "--run.name", name, "--trainer.max_steps", "1")
+    capsys.readouterr()
+    run("validate", "--run.root", str(root))
+    assert f"run {root / 'second' / 'version_0'}," in capsys.readouterr().out
+    shutil.rmtree(root / "second" / "version_0" / "checkpoints")
+    run("validate", "--run.root", str(root))
+    assert f"run {root / 'first' / 'version_0'}," in capsys.readouterr().out
