@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,9 +14,10 @@ from data_modules.masking import LossMask, Reduction
 from data_modules.templates import SegmentKind
 
 
-@dataclass(frozen=True, slots=True)
 class Batch:
-    """B rows of T tokens, padded on the right.
+    """B rows of T tokens, padded on the right. Not to be changed once made.
+
+    Not a dataclass: Lightning's half precisions look into those and would cast the weights.
 
     Attributes:
         input_ids: Tokens, (B, T) int64.
@@ -28,13 +29,22 @@ class Batch:
         origins: Where the record of each row stands.
     """
 
-    input_ids: Tensor
-    kinds: Tensor
-    turns: Tensor
-    weights: Tensor
-    targets: Tensor
-    normaliser: float
-    origins: tuple[str, ...]
+    __slots__ = ("input_ids", "kinds", "normaliser", "origins", "targets", "turns", "weights")
+
+    def __init__(
+        self,
+        *,
+        input_ids: Tensor,
+        kinds: Tensor,
+        turns: Tensor,
+        weights: Tensor,
+        targets: Tensor,
+        normaliser: float,
+        origins: tuple[str, ...],
+    ) -> None:
+        self.input_ids, self.kinds, self.turns = input_ids, kinds, turns
+        self.weights, self.targets = weights, targets
+        self.normaliser, self.origins = normaliser, origins
 
     @property
     def num_tokens(self) -> int:
@@ -47,10 +57,10 @@ class Batch:
     def pin_memory(self) -> Batch:
         return self._map(lambda tensor: tensor.pin_memory())
 
-    def _map(self, change: object) -> Batch:
-        assert callable(change)
-        tensors = {f.name: getattr(self, f.name) for f in fields(self)}
-        return replace(self, **{name: change(value) for name, value in tensors.items() if isinstance(value, Tensor)})
+    def _map(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        values = {name: getattr(self, name) for name in self.__slots__}
+        changed: dict[str, Any] = {n: change(v) if isinstance(v, Tensor) else v for n, v in values.items()}
+        return Batch(**changed)
 
 
 def collate(

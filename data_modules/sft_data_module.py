@@ -14,7 +14,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from data_modules.batch import Batch, collate
 from data_modules.encoded_data import Samples, Sources, cache_key, encode_sources, load_ledgers, load_split
-from data_modules.encoding import Encoder, Example, OverLong
+from data_modules.encoding import Encoder, OverLong
 from data_modules.example_store import ExampleStore
 from data_modules.formats import FORMATS
 from data_modules.ledger import OnInvalid
@@ -171,17 +171,17 @@ class SFTDataModule(LightningDataModule):
     def test_dataloader(self) -> DataLoader[Batch] | list[Any]:
         return self._eval_loader("test", self._collate_scoring)
 
-    def predict_dataloader(self) -> DataLoader[list[Example]] | list[Any]:
-        split = "predict" if "predict" in self.stores else "test"
-        if split not in self.stores:
+    @property
+    def predict_store(self) -> ExampleStore:
+        """What `predict` answers: the given prompts, else the test split."""
+        store = self.stores.get("predict", self.stores.get("test"))
+        if store is None:
             raise ValueError("nothing to predict: give `--data.predict FILE`, or a test split.")
-        # in the order of the file, so that answers stand beside their prompts
-        store = self.stores[split]
-        plans = [
-            BatchPlan(tuple(range(start, min(start + self.eval_batch_size, len(store)))), 1.0)
-            for start in range(0, len(store), self.eval_batch_size)
-        ]
-        return DataLoader(_PlannedDataset(store, _keep_examples), batch_sampler=plans, collate_fn=_first)  # type: ignore[arg-type]
+        return store
+
+    def predict_dataloader(self) -> DataLoader[list[int]]:
+        """Indices into `predict_store`, in the order of the file, so that answers stand beside their prompts."""
+        return DataLoader(range(len(self.predict_store)), batch_size=self.eval_batch_size, collate_fn=list)  # type: ignore[arg-type]
 
     def _all_sources(self) -> list[Sources]:
         sources = [self.sources] if self.sources.files else []
@@ -324,10 +324,6 @@ def _max_batches(limit: int | float | None, data: SFTDataModule) -> int | None:
     if isinstance(limit, int):
         return limit
     return int(limit * -(-len(data.stores["train"]) // data.batch_size))
-
-
-def _keep_examples(examples: list[Example], normaliser: float) -> list[Example]:
-    return examples
 
 
 def _first(batches: list[Any]) -> Any:

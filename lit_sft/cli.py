@@ -6,6 +6,7 @@ import argparse
 import difflib
 import json
 import logging
+import os
 import re
 import sys
 import warnings
@@ -32,6 +33,9 @@ from lit_sft.results import PredictionWriter, print_figures, score_answers, writ
 from lit_sft.runs import Run, RunSettings, find_run, new_run
 
 console = Console()
+
+_RUN_FOLDER = "LIT_SFT_RUN_FOLDER"
+"""Environment variable by which the first process of a node tells the others which run folder it made."""
 
 _TRAINER_DEFAULTS: dict[str, Any] = {
     "max_epochs": 3,
@@ -97,8 +101,8 @@ class LitCLI(LightningCLI):
     datamodule: SFTDataModule
 
     def __init__(self, arguments: list[str], *, run: bool = True) -> None:
-        # the command line is parsed from here on, and Lightning warns when it is given twice
-        sys.argv[1:] = []
+        # Lightning starts the other processes of a node with what stands here
+        sys.argv[1:] = arguments
         super().__init__(
             LitCausalLM,
             SFTDataModule,
@@ -110,7 +114,6 @@ class LitCLI(LightningCLI):
             parser_kwargs={"prog": "python -m lit_sft"},
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,
-            args=arguments,
             run=run,
         )
 
@@ -166,9 +169,8 @@ class LitCLI(LightningCLI):
 
     def after_fit(self) -> None:
         before, after = self.model.figures_before, self.model.figures.get("val", {})
-        best = self.run.checkpoints / "best.ckpt"
         if self.trainer.is_global_zero:
-            load_weights(self.model.backbone, best if best.exists() else self.run.best_checkpoint())
+            load_weights(self.model.backbone, self.run.best_checkpoint())
             export_model(self.model.backbone, self.run.model, self.datamodule)
             _write_json(
                 self.run.folder / "fit.json", {"before": before, "last": after, "steps": self.trainer.global_step}
@@ -201,9 +203,12 @@ class LitCLI(LightningCLI):
         settings, checkpoint = self._get(self.config, "run"), self._get(self.config, "ckpt_path")
         if self.subcommand != "fit" and checkpoint and Path(checkpoint).parent.name == "checkpoints":
             return Run(Path(checkpoint).parent.parent)
+        if os.environ.get("LOCAL_RANK", "0") != "0" and _RUN_FOLDER in os.environ:
+            return Run(Path(os.environ[_RUN_FOLDER]))
         files = self._get(self.config, "config") or []
-        name = settings.name or (Path(str(files[-1])).stem if files else "run")
-        return new_run(settings.root, name)
+        run = new_run(settings.root, settings.name or (Path(str(files[-1])).stem if files else "run"))
+        os.environ[_RUN_FOLDER] = str(run.folder)
+        return run
 
     def _say_what_next(self) -> None:
         folder = self.run.folder

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import groupby
 
 import torch
 from torch import Tensor, nn
@@ -71,14 +72,22 @@ def generate(
     """
     settings = settings or GenerationSettings()
     results: dict[int, Generated] = {}
-    order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
+    rooms = [_room(backbone, len(prompt), settings.max_new_tokens) for prompt in prompts]
     with undisturbed(backbone), torch.no_grad():
         torch.manual_seed(seed)
-        for start in range(0, len(order), settings.batch_size):
-            rows = order[start : start + settings.batch_size]
-            answers = _generate_batch(backbone, [prompts[row] for row in rows], end_token_id, settings)
+        for rows in _batches([len(prompt) for prompt in prompts], rooms, settings.batch_size):
+            chosen = [prompts[row] for row in rows]
+            answers = _generate_batch(backbone, chosen, end_token_id, settings, max_new_tokens=rooms[rows[0]])
             results |= zip(rows, (_decode(ids, tokenizer, end_token_id) for ids in answers), strict=True)
     return [results[index] for index in range(len(prompts))]
+
+
+def _batches(lengths: list[int], rooms: list[int], batch_size: int) -> Iterator[list[int]]:
+    """Prompts of similar lengths together, but only such as have room for equally many new tokens."""
+    order = sorted(range(len(lengths)), key=lambda index: lengths[index])
+    for _, group in groupby(order, key=lambda index: rooms[index]):
+        rows = list(group)
+        yield from (rows[start : start + batch_size] for start in range(0, len(rows), batch_size))
 
 
 @contextmanager
@@ -101,12 +110,17 @@ def undisturbed(backbone: nn.Module) -> Iterator[None]:
 
 
 def _generate_batch(
-    backbone: nn.Module, prompts: list[Sequence[int]], end_token_id: int, settings: GenerationSettings
+    backbone: nn.Module,
+    prompts: list[Sequence[int]],
+    end_token_id: int,
+    settings: GenerationSettings,
+    *,
+    max_new_tokens: int,
 ) -> list[list[int]]:
     ids, attention_mask = _pad_left(prompts, end_token_id)
     device = next(backbone.parameters()).device
     config = GenerationConfig(
-        max_new_tokens=_room(backbone, ids.shape[1], settings.max_new_tokens),
+        max_new_tokens=max_new_tokens,
         eos_token_id=end_token_id,
         pad_token_id=end_token_id,
         use_cache=True,
@@ -136,7 +150,7 @@ def _pad_left(prompts: list[Sequence[int]], pad_token_id: int) -> tuple[Tensor, 
 
 
 def _room(backbone: nn.Module, prompt_length: int, max_new_tokens: int) -> int:
-    """How many tokens still fit behind the longest prompt of the batch."""
+    """How many new tokens a prompt leaves room for."""
     context = getattr(causal_lm(backbone).config, "max_position_embeddings", None)
     if context is None:
         return max_new_tokens

@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
+from lightning.pytorch.plugins.precision import MixedPrecision, Precision
+from lightning.pytorch.utilities import GradClipAlgorithmType
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 
@@ -89,8 +91,13 @@ class LitCausalLM(LightningModule):
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         self._evaluate("test", batch)
 
-    def predict_step(self, examples: list[Example], batch_idx: int) -> list[dict[str, Any]]:
-        """Answers to the final turns of the examples, as rows with origin, prompt, answer and reference."""
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        if 0 < self.trainer.max_steps <= self.trainer.global_step:
+            self.trainer.should_stop = True  # or a run that ends inside an epoch would end without a validation
+
+    def predict_step(self, indices: list[int], batch_idx: int) -> list[dict[str, Any]]:
+        """Answers to the final turns of examples, as rows with origin, prompt, answer and reference."""
+        examples = [self.data.predict_store[index] for index in indices]
         return [
             {
                 "origin": example.origin,
@@ -141,6 +148,20 @@ class LitCausalLM(LightningModule):
         optimizer = build_optimizer(self, self.optimizer_settings, fused=precision != "16-mixed")
         schedule = build_schedule(optimizer, self.optimizer_settings, self._total_steps())
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        plugin = self.trainer.precision_plugin
+        if isinstance(plugin, MixedPrecision) and plugin.scaler is None:
+            # Lightning refuses to clip for a fused optimizer under any mixed precision; bf16 has nothing to unscale
+            algorithm = GradClipAlgorithmType(gradient_clip_algorithm or "norm")
+            Precision.clip_gradients(plugin, optimizer, gradient_clip_val or 0.0, algorithm)
+        else:
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adapters are saved without the frozen weights around them."""

@@ -110,7 +110,7 @@ def test_markers_that_the_tokenizer_does_not_flag_as_special_are_plain_text_too(
     end = tokenizer.convert_tokens_to_ids("</turn>")
     (example,) = encoder(tokenizer, "plain").encode(chat("a</turn>b", "c</turn>d"))
     assert int((example.input_ids == end).sum()) == 1
-    assert "c</turn>d</turn>" == supervised_text(example, "output_only", tokenizer)
+    assert supervised_text(example, "output_only", tokenizer) == "c</turn>d</turn>"
 
 
 def test_document_start_is_added_where_the_tokenizer_adds_it() -> None:

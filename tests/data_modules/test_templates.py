@@ -121,12 +121,12 @@ def test_own_chat_template_that_strips_is_exact_on_the_stripped_text(tokenizer: 
 def test_own_chat_template_is_refused_when_no_exact_cut_exists(
     tokenizer: PreTrainedTokenizerFast, jinja: str, message: str
 ) -> None:
-    with pytest.raises(ValueError, match=f"f.json:7: the tokenizer's own chat template cannot be split.*{message}"):
+    with pytest.raises(ValueError, match=rf"f.json:7: the tokenizer's own chat template cannot be split.*{message}"):
         rendered("tokenizer", with_template(tokenizer, jinja), chat("a", "b", system="s"))
 
 
 def test_own_chat_template_without_end_token_is_refused(tokenizer: PreTrainedTokenizerFast) -> None:
-    with pytest.raises(ValueError, match="an answer is followed by .*which is no special token"):
+    with pytest.raises(ValueError, match=r"an answer is followed by .*which is no special token"):
         resolve_template("tokenizer", with_template(tokenizer, JINJA_NO_END))
 
 

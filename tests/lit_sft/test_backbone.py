@@ -118,7 +118,7 @@ def test_pickled_weights_are_refused(tmp_path: Path, tokenizer: PreTrainedTokeni
     model = causal_lm(build_backbone(BackboneSettings(config=MODELS["gpt2"]), tokenizer))
     model.config.save_pretrained(tmp_path)
     torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
-    with pytest.raises(ValueError, match="its weights could not be loaded.*Only safetensors are read"):
+    with pytest.raises(ValueError, match=r"its weights could not be loaded.*Only safetensors are read"):
         build_backbone(BackboneSettings(pretrained=str(tmp_path)), tokenizer)
 
 

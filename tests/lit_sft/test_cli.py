@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -35,7 +36,7 @@ def config(write: Write, tokenizer_folder: str, tmp_path: Path) -> dict[str, Any
             "test_fraction": 0.2,
             "template": "chatml",
         },
-        "trainer": {"max_steps": 2, "accelerator": "cpu", "enable_progress_bar": False},
+        "trainer": {"max_steps": 2, "accelerator": "cpu", "enable_progress_bar": False, "log_every_n_steps": 1},
         "run": {"root": str(tmp_path / "runs"), "name": "tiny"},
     }
 
@@ -89,7 +90,7 @@ def test_fit_then_test_predict_validate_and_export_of_the_newest_run(
     assert rows[0]["prompt"] == "<|im_start|>user\nCount to 3.<|im_end|>\n<|im_start|>assistant\n"
 
     run("validate", str(folder))
-    out = folder.parent / "exported"
+    out = root.parent / "exported"
     run("export", str(folder), "--output", str(out))
     assert AutoTokenizer.from_pretrained(out).chat_template
     ours, exported = (AutoModelForCausalLM.from_pretrained(f).state_dict() for f in (folder / "model", out))
@@ -97,7 +98,9 @@ def test_fit_then_test_predict_validate_and_export_of_the_newest_run(
     assert sorted(p.name for p in (root / "tiny").iterdir()) == ["version_0"]  # only fit makes run folders
 
 
-def test_lora_run_keeps_and_exports_adapters_only(path: str, root: Path, tmp_path: Path, config: dict[str, Any]) -> None:
+def test_lora_run_keeps_and_exports_adapters_only(
+    path: str, root: Path, tmp_path: Path, config: dict[str, Any]
+) -> None:
     options = ["--model.backbone.tuning", "lora", "--model.backbone.lora.rank", "2", "--data.template", "plain"]
     run("fit", "--config", path, *options)
     folder = root / "tiny" / "version_0"
@@ -112,13 +115,13 @@ def test_lora_run_keeps_and_exports_adapters_only(path: str, root: Path, tmp_pat
 
 
 def test_a_second_fit_gets_a_folder_of_its_own(path: str, root: Path) -> None:
-    run("fit", "--config", path, "--trainer.max_steps", "1")
-    run("fit", "--config", path, "--trainer.max_steps", "1")
+    run("fit", "--config", path)
+    run("fit", "--config", path)
     assert sorted(p.name for p in (root / "tiny").iterdir()) == ["version_0", "version_1"]
 
 
 def test_before_training_figures_are_those_of_the_initial_weights(path: str, root: Path) -> None:
-    run("fit", "--config", path, "--model.optimizer.lr", "1e-12", "--trainer.max_steps", "1")
+    run("fit", "--config", path, "--model.optimizer.lr", "1e-12")
     figures = json.loads((root / "tiny" / "version_0" / "fit.json").read_text())
     assert figures["before"] == pytest.approx(figures["last"], rel=1e-6)
 
@@ -151,7 +154,7 @@ BAD_JSON = '{"instruction": "a", "output": "b"}\n{"instruction": "a", "output": 
 # what is wrong: files to write, options to add, what the message must say
 WRONG: dict[str, tuple[dict[str, Any], list[str], str]] = {
     "unknown command": ({}, ["COMMAND", "fti"], "no command 'fti'; expected one of fit, validate"),
-    "missing config": ({}, ["--config", "no.yaml"], "File does not exist: 'no.yaml'"),
+    "missing config": ({}, ["--config", "no.yaml"], "File does not exist: '.*no.yaml'"),
     "broken yaml": ({"b.yaml": "data: [\n"}, ["--config", "{b.yaml}"], "Problems parsing config.*line 2"),
     "misspelt yaml key": ({"b.yaml": "data: {traain: x}\n"}, ["--config", "{b.yaml}"], "'data.traain'; did you mean data.train"),
     "misspelt option": ({}, ["--data.masks", "x"], "--data.masks x; did you mean data.mask"),
@@ -204,11 +207,10 @@ def test_wrong_input_ends_in_one_located_message(
     assert main(arguments) == 2
     said = capsys.readouterr().err.strip().splitlines()
     assert "Traceback" not in "\n".join(said)
-    assert pytest.importorskip("re").search(message, said[-1]), said[-1]
+    assert re.search(message, said[-1]), said[-1]
     assert not list(root.rglob("*.ckpt"))
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="fp16 is allowed where there is a GPU")
 def test_the_table_of_wrong_inputs_has_at_least_twenty_rows() -> None:
     assert len(WRONG) >= 20
 
@@ -226,7 +228,7 @@ def test_commands_on_runs_name_what_is_missing(
     arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(arguments) == 2
-    assert pytest.importorskip("re").search(message, capsys.readouterr().err)
+    assert re.search(message, capsys.readouterr().err)
 
 
 def test_invalid_records_are_dropped_and_listed_on_request(path: str, root: Path, write: Write) -> None:
@@ -239,7 +241,7 @@ def test_invalid_records_are_dropped_and_listed_on_request(path: str, root: Path
 
 def test_newest_run_is_the_one_started_last(path: str, root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("first", "second"):
-        run("fit", "--config", path, "--run.name", name, "--trainer.max_steps", "1")
+        run("fit", "--config", path, "--run.name", name)
     capsys.readouterr()
     run("validate", "--run.root", str(root))
     assert f"run {root / 'second' / 'version_0'}," in capsys.readouterr().out

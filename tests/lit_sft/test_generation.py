@@ -90,6 +90,14 @@ def test_sampling_depends_on_the_seed_and_temperature(tokenizer: PreTrainedToken
     assert sampled != answers(model, tokenizer)
 
 
+def test_a_prompt_near_the_context_limit_does_not_shorten_the_answers_of_others(
+    tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    model = build("gpt2", tokenizer)
+    together = answers(model, tokenizer, [PROMPTS[0], [7] * 508, [8] * 509], batch_size=3)
+    assert [answer.num_tokens for answer in together] == [12, 4, 3]
+
+
 def test_answers_fill_no_more_than_the_context(tokenizer: PreTrainedTokenizerFast) -> None:
     model = build("gpt2", tokenizer)
     (answer,) = answers(model, tokenizer, [[7] * 505], max_new_tokens=50)

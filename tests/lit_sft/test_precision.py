@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from data_modules.sft_data_module import SFTDataModule
+from lit_sft.precision import check_precision, warn_of_lost_updates
+from tests.conftest import alpaca_rows
+from tests.training import make_module, train
+
+MakeData = Callable[..., SFTDataModule]
+
+
+@pytest.mark.filterwarnings("ignore:trainer.precision bf16-true")
+@pytest.mark.parametrize("tuning", ["full", "lora"])
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "bf16-true"])
+def test_every_cpu_precision_trains_with_clipping_and_counts_exactly(
+    make_data: MakeData, tmp_path: Path, precision: str, tuning: str
+) -> None:
+    data = make_data(alpaca_rows(40), template="plain", val_fraction=0.3, batch_size=4)
+    module = make_module(tuning=tuning, lr=1e-2)
+    train(data, tmp_path, module, precision=precision, gradient_clip_val=1.0, accumulate_grad_batches=2, max_epochs=4)
+    before, after = module.figures_before, module.figures["val"]
+    assert after["nll/output_only"] < before["nll/output_only"] - 0.1
+    kept = data.ledgers["val"]["tokens"]["kept"]
+    assert after["tokens/answer"] == kept["answer"]
+    assert after["tokens/whole_sequence"] == sum(kept.values()) - len(data.stores["val"])
+    assert module.metrics["val"].nats.dtype is torch.float64
+
+
+def test_clipping_under_bf16_mixed_bounds_the_gradient(make_data: MakeData, tmp_path: Path) -> None:
+    module = make_module()
+    norms: list[float] = []
+    step = module.optimizer_step
+
+    def watch(epoch: int, batch_idx: int, optimizer: torch.optim.Optimizer, closure: Callable[[], object]) -> None:
+        step(epoch, batch_idx, optimizer, closure)  # type: ignore[arg-type]
+        gradients = [p.grad for p in module.backbone.parameters() if p.grad is not None]
+        norms.append(float(torch.linalg.vector_norm(torch.stack([g.norm() for g in gradients]))))
+
+    module.optimizer_step = watch  # type: ignore[method-assign,assignment]
+    train(make_data(alpaca_rows(8)), tmp_path, module, precision="bf16-mixed", gradient_clip_val=0.01)
+    assert norms
+    assert norms == pytest.approx([0.01] * len(norms), rel=1e-3)
+
+
+def test_fp16_on_a_cpu_is_refused_with_the_reason() -> None:
+    for precision in ("16-mixed", "16-true"):
+        with pytest.raises(
+            ValueError, match=f"--trainer.precision {precision}: fp16 on a CPU is some 200 times slower"
+        ):
+            check_precision(precision, on_cpu=True)
+        check_precision(precision, on_cpu=False)
+    check_precision("bf16-mixed", on_cpu=True)
+
+
+def test_pure_bf16_with_a_small_learning_rate_warns() -> None:
+    with pytest.warns(UserWarning, match="bf16-true with learning rate 1e-05: most updates are smaller"):
+        warn_of_lost_updates("bf16-true", 1e-5)
+    warn_of_lost_updates("bf16-mixed", 1e-5)
+    warn_of_lost_updates("bf16-true", 1e-3)
+
+
+def test_pure_bf16_really_loses_updates_of_a_small_learning_rate() -> None:
+    """The figure behind the warning: the share of N(0, 0.02) weights that change in ten steps of AdamW at 1e-5."""
+    torch.manual_seed(0)
+    shares = []
+    for dtype in (torch.bfloat16, torch.float32):
+        weight = torch.nn.Parameter((torch.randn(10_000) * 0.02).to(dtype))
+        start = weight.detach().clone()
+        optimizer = torch.optim.AdamW([weight], lr=1e-5, weight_decay=0.0)
+        for _ in range(10):
+            weight.grad = torch.randn_like(weight)
+            optimizer.step()
+        shares.append(float((weight != start).float().mean()))
+    assert shares[0] < 0.3
+    assert shares[1] > 0.99

@@ -1,0 +1,82 @@
+"""Every YAML under configs/ is parsed, linked and instantiated as `fit` would, but for the hub's models and data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from lightning.pytorch import Trainer
+from transformers import PreTrainedTokenizerFast
+
+from lit_sft.backbone import BackboneSettings, build_backbone, causal_lm
+from lit_sft.cli import SettingsCLI
+from tests.conftest import MODELS, alpaca_rows
+
+ROOT = Path(__file__).parent.parent
+FILES = sorted((ROOT / "configs").rglob("*.yaml"))
+OVERLAYS = [file for file in FILES if file.parent.name == "overlays"]
+WHOLE = [file for file in FILES if file.parent.name != "overlays"]
+
+
+def name_of(file: Path) -> str:
+    return str(file.relative_to(ROOT / "configs"))
+
+
+def test_number_of_configs() -> None:
+    assert (len(WHOLE), len(OVERLAYS)) == (10, 3)
+
+
+@pytest.mark.parametrize("file", FILES, ids=name_of)
+def test_first_line_says_what_it_shows(file: Path) -> None:
+    assert file.read_text(encoding="utf-8").startswith("# ")
+
+
+@pytest.fixture
+def offline(
+    tmp_path: Path, tokenizer: PreTrainedTokenizerFast, write: Callable[..., str]
+) -> Callable[[Path], list[str]]:
+    """Options that put a tiny model of the same architecture and a few rows in the place of the hub's."""
+
+    def _options(file: Path) -> list[str]:
+        settings = yaml.safe_load(file.read_text(encoding="utf-8"))
+        pretrained = settings["model"]["backbone"].get("pretrained")
+        if pretrained is None:
+            return []
+        config = MODELS["gpt2" if "gpt2" in pretrained else "qwen2"]
+        context = "n_positions" if "gpt2" in pretrained else "max_position_embeddings"
+        model = build_backbone(BackboneSettings(config={**config, context: 1024}), tokenizer)
+        causal_lm(model).save_pretrained(tmp_path / "model")
+        tokenizer.save_pretrained(tmp_path / "model")
+        return [
+            "--model.backbone.pretrained",
+            str(tmp_path / "model"),
+            "--data.train",
+            write("r.json", alpaca_rows(30)),
+        ]
+
+    return _options
+
+
+@pytest.mark.parametrize("overlay", [None, *OVERLAYS], ids=lambda file: file.stem if file else "alone")
+@pytest.mark.parametrize("file", WHOLE, ids=name_of)
+def test_config_is_instantiated(
+    file: Path,
+    overlay: Path | None,
+    offline: Callable[[Path], list[str]],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.chdir(ROOT)
+    overlays = ["--config", str(overlay)] if overlay else []
+    settings = SettingsCLI(["--config", str(file), *overlays, *offline(file)])
+    trainer: dict[str, Any] = {**settings.config_init.trainer, "logger": False, "default_root_dir": str(tmp_path)}
+    if trainer["precision"] == "16-mixed":
+        trainer["precision"] = "32-true"  # refused on a CPU, see test_precision
+    Trainer(**{**trainer, "accelerator": "cpu"})
+    settings.datamodule.prepare_data()
+    settings.datamodule.setup("fit")
+    assert len(settings.datamodule.stores["train"]) > 0
+    build_backbone(settings.model.backbone_settings, settings.datamodule.tokenizer)
