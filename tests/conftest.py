@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # read once, when huggingface_hub is imported: tests have no network
+
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path

@@ -133,10 +133,7 @@ def test_pickled_weights_are_refused(tmp_path: Path, tokenizer: PreTrainedTokeni
         ({"config": {"model_type": "gpt2", "n_layers": 2}}, "gpt2 has no setting n_layers; it has"),
     ],
 )
-def test_wrong_settings_are_named(
-    settings: dict[str, Any], message: str, tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+def test_wrong_settings_are_named(settings: dict[str, Any], message: str, tokenizer: PreTrainedTokenizerFast) -> None:
     with pytest.raises(ValueError, match=message):
         build_backbone(BackboneSettings(**settings), tokenizer)
 

@@ -197,9 +197,7 @@ def test_wrong_input_ends_in_one_located_message(
     root: Path,
     write: Write,
     capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     files, options, message = WRONG[what]
     places = {f"{{{name}}}": write(name, content) for name, content in files.items()}
     options = [places.get(option, option) for option in options]

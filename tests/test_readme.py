@@ -1,0 +1,67 @@
+"""The README's commands are parsed as typed, its file tree is the real one, and it stays short."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from data_modules.formats import FORMATS
+from data_modules.masking import MASKS
+from lit_sft.__main__ import COMMANDS
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = [line[4:] for line in README.replace("\\\n", " ").splitlines() if line.startswith("    ")]
+COMMAND_LINES = [line.partition("#")[0].strip() for line in BLOCKS if line.startswith("python -m lit_sft")]
+TARGETS = re.findall(r"^    make (\w+)", README, flags=re.MULTILINE)
+
+
+def test_readme_has_at_most_200_lines() -> None:
+    assert len(README.splitlines()) <= 200
+
+
+def test_make_targets_exist() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert TARGETS == ["quickstart", "test"]
+    assert all(re.search(rf"^{target}:", makefile, flags=re.MULTILINE) for target in TARGETS)
+    assert "make lint types test" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+
+
+def test_readme_shows_every_command() -> None:
+    assert {line.split()[3] for line in COMMAND_LINES} >= COMMANDS.keys() - {"validate"}
+
+
+@pytest.mark.parametrize("line", COMMAND_LINES)
+def test_command_of_the_readme_is_parsed(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from lit_sft.cli import SettingsCLI, names_config
+    from lit_sft.export import _parser
+    from lit_sft.preview import PreviewCLI
+
+    monkeypatch.chdir(ROOT)
+    _, _, _, command, *arguments = shlex.split(line)
+    if command == "export":
+        _parser().parse_args(arguments)
+        return
+    if not names_config(arguments):  # takes the newest run's config, as `fit` saved it
+        arguments = ["--config", "configs/quickstart.yaml", *(a for a in arguments if not a.startswith("runs/"))]
+    # instantiating would fetch the model from the hub; parsing is what is tested
+    monkeypatch.setattr(SettingsCLI, "instantiate_classes", lambda self: None)
+    monkeypatch.setattr(PreviewCLI, "instantiate_classes", lambda self: None)
+    cli = PreviewCLI(arguments) if command == "preview" else SettingsCLI(arguments)
+    assert cli.config.data.train
+
+
+def test_tables_name_every_format_and_mask() -> None:
+    rows = re.findall(r"^\| `(\w+)` \|", README, flags=re.MULTILINE)
+    assert set(rows) == {*FORMATS, *MASKS}
+
+
+@pytest.mark.parametrize("package", ["data_modules", "lit_sft", "callbacks"])
+def test_file_tree_is_the_real_one(package: str) -> None:
+    tree = re.search(rf"^    {package}/ .*\n((?:      .*\n)+)", README, flags=re.MULTILINE)
+    assert tree is not None
+    named = {line.split()[0] for line in tree[1].splitlines()}
+    assert named == {file.name for file in (ROOT / package).glob("*.py")} - {"__init__.py"}
