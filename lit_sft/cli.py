@@ -191,10 +191,12 @@ class LitCLI(LightningCLI):
         write_result(path, self.model, checkpoint=checkpoint and Path(checkpoint), config=config, answers=answers)
         print_figures(console, "test", {"test": self.model.figures["test"]})
         _print_answers(answers)
-        say(f"written: {path} and test_answers.jsonl beside it")
+        say(f"written {path} and test_answers.jsonl beside it")
+        say(f"curves  tensorboard --logdir {self.run.folder.parent.parent}")
+        say(f"next    python -m lit_sft preview {self.run.folder}    (or fit again with another --data.mask, and compare)")
 
     def after_predict(self) -> None:
-        say(f"written: {self.run.folder / 'predictions.jsonl'}")
+        say(f"written {self.run.folder / 'predictions.jsonl'}")
 
     def after_validate(self) -> None:
         print_figures(console, "validation", {"validation": self.model.figures["val"]})
@@ -244,8 +246,8 @@ class RunRecord(SaveConfigCallback):
         if stage == "fit":
             self.parser.save(self.config, folder / "config.yaml", skip_none=False, overwrite=True, multifile=False)
             _write_json(folder / "ledger.json", data.ledgers)
-        print_ledger(data)
-        say(f"run folder: {folder}")
+            print_ledger(data)
+            say(f"run folder: {folder}")
 
 
 def say(line: str) -> None:
