@@ -243,10 +243,10 @@ def _markdown(samples: list[Sample]) -> str:
 def _table(samples: list[Sample], step: int) -> Table:
     title = f"answers at step {step}" if step else "answers before training"
     table = Table(title=title, title_justify="left", caption="▪ ended by the model itself", caption_justify="left")
-    table.add_column("question", ratio=2)
+    table.add_column("question", ratio=2, overflow="fold")
     table.add_column("temp.", justify="right")
-    table.add_column("answer", ratio=3)
-    table.add_column("reference", ratio=3)
+    table.add_column("answer", ratio=3, overflow="fold")
+    table.add_column("reference", ratio=3, overflow="fold")
     before = None
     for sample in samples:
         is_same = sample.origin == before
