@@ -292,14 +292,14 @@ def _state_of_weights(*, changed: bool) -> str:
 
 
 def _culprits(trainer: Trainer, module: LightningModule, batch: Batch) -> list[str]:
-    """Which rows are not finite by themselves, if not all are: one more forward pass, for the last batch of the run."""
+    """Which documents are not finite by themselves, if not all: one more forward pass, for the last batch of a run."""
     assert isinstance(module, LitCausalLM)
     with torch.no_grad(), undisturbed(module.backbone), trainer.precision_plugin.forward_context():
         is_bad = ~token_nll(module.backbone, batch).isfinite()
-    rows = sorted(set((batch.targets[is_bad] // batch.input_ids.shape[1]).tolist()))
-    if not rows or len(rows) == len(batch.origins):
+    documents = sorted(set(batch.documents_at(batch.targets[is_bad]).tolist()))
+    if not documents or len(documents) == len(batch.origins):
         return []
-    return [f"  not finite by themselves: {_listed(tuple(batch.origins[row] for row in rows))}"]
+    return [f"  not finite by themselves: {_listed(tuple(batch.origins[index] for index in documents))}"]
 
 
 def _learning_rate(trainer: Trainer) -> float:

@@ -55,6 +55,8 @@ class SFTDataModule(LightningDataModule):
         on_invalid: Whether an invalid record ends the run or is dropped and listed.
         batch_size: Rows of a training batch on each device.
         eval_batch_size: Rows of an evaluation batch. None: twice the training batch.
+        packing: Lay the documents of a batch end to end in one row, isolated from one another, instead of padding each
+            to the longest. Changes the speed, no figure.
         shuffle: Whether to shuffle the training examples every epoch.
         seed: Determines the order. The command line takes it from `seed_everything`.
         num_workers: Processes that collate batches.
@@ -82,6 +84,7 @@ class SFTDataModule(LightningDataModule):
         on_invalid: OnInvalid = "error",
         batch_size: int = 8,
         eval_batch_size: int | None = None,
+        packing: bool = True,
         shuffle: bool = True,
         seed: int = 0,
         num_workers: int = 0,
@@ -93,7 +96,7 @@ class SFTDataModule(LightningDataModule):
         self.mask: LossMask = resolve_mask(mask, prompt_weight)
         self.reduction = reduction
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size or 2 * batch_size
-        self.shuffle, self.seed, self.num_workers = shuffle, seed, num_workers
+        self.packing, self.shuffle, self.seed, self.num_workers = packing, shuffle, seed, num_workers
         self.cache_dir = Path(cache_dir or os.environ.get("LIT_SFT_CACHE", "~/.cache/lit_sft")).expanduser()
         self.template_name: TemplateName = template
         self.over_long: OverLong = over_long
@@ -251,7 +254,9 @@ class SFTDataModule(LightningDataModule):
 
     @property
     def _collate_training(self) -> Any:
-        return partial(collate, mask=self.mask, reduction=self.reduction, pad_token_id=self.pad_token_id)
+        return partial(
+            collate, mask=self.mask, reduction=self.reduction, pad_token_id=self.pad_token_id, pack=self.packing
+        )
 
     @property
     def _collate_scoring(self) -> Any:

@@ -12,6 +12,8 @@ from huggingface_hub.errors import StrictDataclassError
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from lit_sft.attention import use_document_attention
+
 
 @dataclass(frozen=True)
 class LoraSettings:
@@ -86,6 +88,7 @@ def build_backbone(settings: BackboneSettings, tokenizer: PreTrainedTokenizerBas
         torch.manual_seed(torch.initial_seed())
         model = _pretrained(settings, config) if settings.pretrained else _random(config, tokenizer)
         _forget_padding(model)
+        use_document_attention(model)
         _check_vocabulary(model, tokenizer, settings)
         if settings.gradient_checkpointing:
             model.activation_checkpointing_enable({"use_reentrant": False})

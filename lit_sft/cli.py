@@ -193,7 +193,7 @@ class LitCLI(LightningCLI):
         _print_answers(answers)
         say(f"written {path} and test_answers.jsonl beside it")
         say(f"curves  tensorboard --logdir {self.run.folder.parent.parent}")
-        say(f"next    python -m lit_sft preview {self.run.folder}    (or fit again with another --data.mask, and compare)")
+        say(f"next    python -m lit_sft preview {self.run.folder}, or fit again with another --data.mask")
 
     def after_predict(self) -> None:
         say(f"written {self.run.folder / 'predictions.jsonl'}")

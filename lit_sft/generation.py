@@ -9,8 +9,9 @@ from itertools import groupby
 
 import torch
 from torch import Tensor, nn
-from transformers import GenerationConfig, PreTrainedTokenizerBase
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from lit_sft.attention import ordinary_attention
 from lit_sft.backbone import causal_lm
 
 
@@ -73,7 +74,7 @@ def generate(
     settings = settings or GenerationSettings()
     results: dict[int, Generated] = {}
     rooms = [_room(backbone, len(prompt), settings.max_new_tokens) for prompt in prompts]
-    with undisturbed(backbone), torch.no_grad():
+    with undisturbed(backbone), _bare(causal_lm(backbone)), torch.no_grad():
         torch.manual_seed(seed)
         for rows in _batches([len(prompt) for prompt in prompts], rooms, settings.batch_size):
             chosen = [prompts[row] for row in rows]
@@ -92,21 +93,29 @@ def _batches(lengths: list[int], rooms: list[int], batch_size: int) -> Iterator[
 
 @contextmanager
 def undisturbed(backbone: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside, without the model's own generation defaults; everything as found afterwards.
-
-    Those defaults (Qwen's repetition penalty, say) would change what is measured.
-    """
+    """Evaluation mode inside; every module's mode and the random state as found afterwards."""
     modes = {module: module.training for module in backbone.modules()}
-    model = causal_lm(backbone)
-    defaults, model.generation_config = model.generation_config, GenerationConfig()
     with torch.random.fork_rng():
         backbone.eval()
         try:
             yield
         finally:
-            model.generation_config = defaults
             for module, mode in modes.items():
                 module.training = mode
+
+
+@contextmanager
+def _bare(model: PreTrainedModel) -> Iterator[None]:
+    """Attention with a cache and left padding, and none of the model's own generation defaults.
+
+    Those (Qwen's repetition penalty, say) would change what is measured.
+    """
+    defaults, model.generation_config = model.generation_config, GenerationConfig()
+    with ordinary_attention(model):
+        try:
+            yield
+        finally:
+            model.generation_config = defaults
 
 
 def _generate_batch(

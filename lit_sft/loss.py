@@ -5,37 +5,76 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from data_modules.batch import Batch
+from lit_sft.attention import documents_of
 from lit_sft.backbone import causal_lm
+from lit_sft.linear_cross_entropy import linear_cross_entropy
 
 _ROWS_AT_ONCE = 1024
-"""Rows of logits alive at a time when nothing is kept for a backward pass: (1024, 151936) float32 are 0.6 GB."""
+"""Rows of logits alive at a time in scoring: (1024, 151936) float32 are 0.6 GB."""
 
 
-def token_nll(backbone: nn.Module, batch: Batch) -> Tensor:
-    """Negative log-likelihood of the batch's targets, each given the tokens before it in its document.
+def supervised_loss(backbone: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+    """The weighted sum of the negative log-likelihoods of the batch's targets, each given what precedes it.
 
     The vocabulary head is applied to the hidden states of these tokens only; a batch in which half of the tokens are
     supervised pays for half of the head.
 
     Args:
         backbone: A causal language model, with or without adapters.
-        batch: B rows of T tokens with N targets.
+        batch: Rows with N targets.
 
     Returns:
-        (N,) float32, nats, in the order of `batch.targets`. With N = 0 it still is part of the graph.
+        The sum, a scalar to go backward from, which is part of the graph even with N = 0; and (N,) nats without
+        gradients, in the order of `batch.targets`.
     """
     model = causal_lm(backbone)
-    # Padding stands on the right, where a causal model's real tokens cannot see it: no attention mask is needed.
-    hidden = model.base_model(input_ids=batch.input_ids, use_cache=False).last_hidden_state
-    # the token at t is predicted from the hidden state at t - 1
-    rows = hidden.flatten(0, 1).index_select(0, batch.targets - 1)
-    ids = batch.input_ids.flatten()[batch.targets]
-    if torch.is_grad_enabled():
-        return _cross_entropy(model, rows, ids)
+    rows, ids = _target_rows(model, batch)
+    shares = batch.weights.flatten()[batch.targets]
+    head = model.get_output_embeddings()
+    if _is_plain(head, model.config):
+        return linear_cross_entropy(rows, head.weight, head.bias, ids, shares)
+    nll = _cross_entropy(model, rows, ids)
+    return (nll * shares).sum(), nll.detach()
+
+
+@torch.no_grad()
+def token_nll(backbone: nn.Module, batch: Batch) -> Tensor:
+    """Negative log-likelihood of the batch's targets, each given what precedes it in its document, for scoring.
+
+    Args:
+        backbone: A causal language model, with or without adapters.
+        batch: Rows with N targets.
+
+    Returns:
+        (N,) float32, nats, in the order of `batch.targets`.
+    """
+    model = causal_lm(backbone)
+    rows, ids = _target_rows(model, batch)
     chunks = zip(torch.split(rows, _ROWS_AT_ONCE), torch.split(ids, _ROWS_AT_ONCE), strict=True)
     return torch.cat([_cross_entropy(model, *chunk) for chunk in chunks])
+
+
+def _target_rows(model: PreTrainedModel, batch: Batch) -> tuple[Tensor, Tensor]:
+    """(N, D) hidden states that predict the targets, and the (N,) ids of these."""
+    # Padding stands on the right, where a causal model's real tokens cannot see it: no attention mask is needed.
+    hidden = model.base_model(
+        input_ids=batch.input_ids,
+        position_ids=batch.positions,
+        use_cache=False,
+        documents=documents_of(batch),
+    ).last_hidden_state
+    # the token at t is predicted from the hidden state at t - 1
+    return hidden.flatten(0, 1).index_select(0, batch.targets - 1), batch.input_ids.flatten()[batch.targets]
+
+
+def _is_plain(head: nn.Module, config: object) -> bool:
+    """Whether the logits are just the product with the head's weight: no adapter, quantisation, hook or scaling."""
+    scalings = ("logit_scale", "logits_scaling", "final_logit_softcapping")
+    is_scaled = any(getattr(config, name, None) is not None for name in scalings)
+    return type(head) is nn.Linear and not head._forward_hooks and not head._forward_pre_hooks and not is_scaled
 
 
 def _cross_entropy(model: nn.Module, rows: Tensor, ids: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from data_modules.encoding import Example, token_bytes
 from data_modules.sft_data_module import SFTDataModule
 from lit_sft.backbone import BackboneSettings, build_backbone, causal_lm, is_adapted
 from lit_sft.generation import Generated, GenerationSettings, generate
-from lit_sft.loss import token_nll
+from lit_sft.loss import supervised_loss, token_nll
 from lit_sft.metrics import SegmentMetrics, WeightedMean
 from lit_sft.optimization import OptimizerSettings, build_optimizer, build_schedule
 from lit_sft.precision import warn_of_lost_updates
@@ -78,8 +78,8 @@ class LitCausalLM(LightningModule):
         Returns:
             `loss` to go backward from. For callbacks: `nats`, the weighted sum of nll, and `weight`, that of weights.
         """
-        nll, weights = self._score(batch)
-        total, weight = (nll * weights).sum(), weights.sum()
+        total, _ = self._loss(batch)
+        weight = batch.weights.sum()
         self.log("train/loss", total.detach() / weight.clamp_min(1e-9), prog_bar=True, batch_size=len(batch.origins))
         # Lightning divides by the number of micro-batches and averages over ranks; the sum must stay a sum
         loss = total / max(batch.normaliser, 1e-9) * self.trainer.accumulate_grad_batches * self.trainer.world_size
@@ -178,11 +178,11 @@ class LitCausalLM(LightningModule):
                     f"{len(found - trained)} unknown. Use the `--model.backbone` settings it was trained with."
                 )
 
-    def _score(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        return token_nll(self.backbone, batch), batch.weights.flatten()[batch.targets]
+    def _loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        return supervised_loss(self.backbone, batch)
 
     def _evaluate(self, split: str, batch: Batch) -> None:
-        nll, weights = self._score(batch)
+        nll, weights = token_nll(self.backbone, batch), batch.weights.flatten()[batch.targets]
         self.metrics[split].update(nll, batch)  # type: ignore[operator]
         self.losses[split].update(nll, weights)  # type: ignore[operator]
 

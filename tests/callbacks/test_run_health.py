@@ -21,9 +21,9 @@ from lit_sft.module import LitCausalLM
 class BreaksAtStep(LitCausalLM):
     """Its training loss is nan in the step after the second, as that of a bad record or a blow-up would be."""
 
-    def _score(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        nll, weights = super()._score(batch)
-        return (nll * math.nan if self.training and self.trainer.global_step == 2 else nll), weights
+    def _loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        total, nll = super()._loss(batch)
+        return (total * math.nan if self.trainer.global_step == 2 else total), nll
 
 
 class Watch(Callback):
@@ -187,9 +187,9 @@ def test_fp16_overflows_are_counted_as_skipped_steps_and_do_not_stop(fit: Callab
 
 def test_a_loss_spike_is_warned_of_with_its_records(make_run: Callable[..., Any]) -> None:
     class Spikes(LitCausalLM):
-        def _score(self, batch: Batch) -> tuple[Tensor, Tensor]:
-            nll, weights = super()._score(batch)
-            return nll * (9 if self.training and self.trainer.global_step == 11 else 1), weights
+        def _loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
+            total, nll = super()._loss(batch)
+            return total * (9 if self.trainer.global_step == 11 else 1), nll
 
     watch = Watch()
     settings = {"max_steps": 12, "max_epochs": 9, "val_check_interval": 1.0, "lr": 1e-9}
@@ -202,9 +202,11 @@ def test_a_loss_spike_is_warned_of_with_its_records(make_run: Callable[..., Any]
 
 def test_a_batch_without_a_supervised_token_is_no_failure(fit: Callable[..., Any]) -> None:
     class Unsupervised(LitCausalLM):
-        def _score(self, batch: Batch) -> tuple[Tensor, Tensor]:
-            nll, weights = super()._score(batch)
-            return (nll[:0], weights[:0]) if self.training and self.trainer.global_step == 1 else (nll, weights)
+        def _loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
+            if self.trainer.global_step == 1:
+                batch.weights.zero_()
+                batch.targets = batch.targets[:0]
+            return super()._loss(batch)
 
     assert fit([RunHealth(loss_spike=2)], module=Unsupervised).trainer.global_step == 4
 

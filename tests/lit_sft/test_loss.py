@@ -2,11 +2,14 @@ from __future__ import annotations
 
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from data_modules.batch import Batch, collate
+from data_modules.encoding import Example
 from data_modules.masking import MASKS
-from lit_sft.loss import token_nll
+from lit_sft.attention import use_document_attention
+from lit_sft.backbone import BackboneSettings, LoraSettings, build_backbone, causal_lm
+from lit_sft.loss import supervised_loss, token_nll
 from tests.conftest import MODELS, chat_rows
 
 # architectures that change their logits after the head
@@ -28,43 +31,90 @@ def random_model(settings: dict[str, object]) -> torch.nn.Module:
 
 
 @pytest.fixture
-def batch(make_data) -> Batch:  # type: ignore[no-untyped-def]
-    data = make_data(chat_rows(5))
-    return collate(list(data.stores["train"]), mask=MASKS["firefly_multi_turn"])
+def examples(make_data) -> list[Example]:  # type: ignore[no-untyped-def]
+    return list(make_data(chat_rows(5)).stores["train"])
 
 
+def reference(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
+    """Of every target: cross-entropy on the full logits of its document alone."""
+    per_document = []
+    for ids in _documents(batch):
+        logits = model(input_ids=ids.unsqueeze(0)).logits[0, :-1].float()
+        nll = torch.nn.functional.cross_entropy(logits, ids[1:], reduction="none")
+        per_document.append(torch.cat([torch.zeros(1), nll]))
+    width = batch.input_ids.shape[1]
+    if batch.boundaries is not None:
+        return torch.cat(per_document)[batch.targets]
+    padded = torch.stack([torch.nn.functional.pad(nll, (0, width - len(nll))) for nll in per_document])
+    return padded.flatten()[batch.targets]
+
+
+def _documents(batch: Batch) -> list[torch.Tensor]:
+    if batch.boundaries is not None:
+        return list(batch.input_ids[0].split(list(batch.lengths)))
+    return [row[:length] for row, length in zip(batch.input_ids, batch.lengths, strict=True)]
+
+
+@pytest.mark.parametrize("pack", [False, True])
 @pytest.mark.parametrize("name", [*MODELS, *SCALED])
-def test_token_nll_equals_cross_entropy_on_the_models_own_logits(name: str, batch: Batch) -> None:
+def test_loss_and_nll_equal_cross_entropy_on_full_logits_of_each_document(
+    name: str, pack: bool, examples: list[Example], tokenizer: PreTrainedTokenizerFast
+) -> None:
     model = random_model((MODELS | SCALED)[name])
-    nll = token_nll(model, batch)
-    logits = model(input_ids=batch.input_ids).logits
-    full = torch.nn.functional.cross_entropy(
-        logits[:, :-1].flatten(0, 1).float(), batch.input_ids[:, 1:].flatten(), reduction="none"
-    )
-    shifted = torch.cat([torch.zeros(len(batch.origins), 1), full.view(len(batch.origins), -1)], dim=1)
-    torch.testing.assert_close(nll, shifted.flatten()[batch.targets], rtol=1e-5, atol=1e-5)
+    batch = collate(examples, mask=MASKS["firefly_multi_turn"], reduction="turn", pack=pack)
+    expected = reference(model, batch)
+    shares = batch.weights.flatten()[batch.targets]
+    expected_grads = torch.autograd.grad((expected * shares).sum(), list(model.parameters()))
+    use_document_attention(model)
+    total, nll = supervised_loss(model, batch)
+    torch.testing.assert_close(nll, expected.detach(), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(token_nll(model, batch), nll, rtol=1e-5, atol=1e-5)
+    for ours, theirs in zip(torch.autograd.grad(total, list(model.parameters())), expected_grads, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-6)
 
 
-def test_padding_does_not_change_a_row(make_data) -> None:  # type: ignore[no-untyped-def]
-    examples = list(make_data(chat_rows(5)).stores["train"])
-    model = random_model(MODELS["gpt2"])
-    together = token_nll(model, collate(examples, mask=MASKS["whole_sequence"]))
-    alone = torch.cat([token_nll(model, collate([e], mask=MASKS["whole_sequence"])) for e in examples])
-    torch.testing.assert_close(together, alone, rtol=1e-5, atol=1e-5)
+@pytest.mark.parametrize("name", MODELS)
+def test_a_changed_document_does_not_change_its_neighbours(name: str, examples: list[Example]) -> None:
+    model = random_model(MODELS[name])
+    use_document_attention(model)
+    batch = collate(examples, mask=MASKS["whole_sequence"], pack=True)
+    before = token_nll(model, batch)
+    start, stop = int(batch.boundaries[1]), int(batch.boundaries[2])  # type: ignore[index]
+    batch.input_ids[0, start:stop] = 7
+    after = token_nll(model, batch)
+    outside = (batch.targets < start) | (batch.targets >= stop)
+    assert torch.equal(before[outside], after[outside])
+    assert not torch.equal(before[~outside], after[~outside])
+    assert not set(batch.boundaries.tolist()) & set(batch.targets.tolist())  # type: ignore[union-attr]
 
 
-def test_no_target_still_gives_a_graph_and_zero_gradients(make_data) -> None:  # type: ignore[no-untyped-def]
-    examples = list(make_data([{"text": "abc"}], mask="whole_sequence").stores["train"])
-    model = random_model(MODELS["gpt2"])
-    nll = token_nll(model, collate(examples, mask=MASKS["output_only"]))
-    assert nll.shape == (0,)
-    nll.sum().backward()
-    assert all(p.grad is None or not p.grad.any() for p in model.parameters())
+def test_no_target_still_gives_a_graph_and_zero_gradients(examples: list[Example]) -> None:
+    for pack in (False, True):
+        batch = collate(examples, mask=MASKS["output_only"], pack=pack)
+        batch.targets = batch.targets[:0]
+        model = random_model(MODELS["gpt2"])
+        total, nll = supervised_loss(model, batch)
+        assert (total.item(), nll.shape) == (0.0, (0,))
+        total.backward()
+        assert all(p.grad is None or not p.grad.any() for p in model.parameters())
 
 
-def test_evaluation_in_chunks_equals_training_in_one(batch: Batch, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lit_sft.loss._ROWS_AT_ONCE", 7)
+def test_scoring_in_chunks_equals_scoring_at_once(examples: list[Example], monkeypatch: pytest.MonkeyPatch) -> None:
     model = random_model(MODELS["qwen2"])
-    with torch.no_grad():
-        chunked = token_nll(model, batch)
-    torch.testing.assert_close(chunked, token_nll(model, batch).detach(), rtol=1e-6, atol=1e-6)
+    batch = collate(examples, mask=MASKS["whole_sequence"])
+    at_once = token_nll(model, batch)
+    monkeypatch.setattr("lit_sft.loss._ROWS_AT_ONCE", 7)
+    torch.testing.assert_close(token_nll(model, batch), at_once, rtol=1e-6, atol=1e-6)
+
+
+def test_an_adapter_on_the_head_is_not_dropped(tokenizer: PreTrainedTokenizerFast, examples: list[Example]) -> None:
+    torch.manual_seed(0)
+    lora = LoraSettings(rank=2, target_modules=["lm_head", "q_proj"])
+    model = build_backbone(BackboneSettings(config=MODELS["llama"], tuning="lora", lora=lora), tokenizer)
+    head = causal_lm(model).get_output_embeddings()
+    torch.nn.init.normal_(head.lora_B["default"].weight)
+    batch = collate(examples, mask=MASKS["whole_sequence"], pack=True)
+    total, nll = supervised_loss(model, batch)
+    torch.testing.assert_close(nll, reference(causal_lm(model), batch).detach(), rtol=1e-4, atol=1e-4)
+    total.backward()
+    assert head.lora_B["default"].weight.grad.abs().sum() > 0

@@ -34,6 +34,8 @@ def row() -> Batch:
         targets=torch.arange(1, 9),
         normaliser=1.0,
         origins=("f:1",),
+        positions=torch.arange(9).unsqueeze(0),
+        lengths=(9,),
     )
 
 
