@@ -23,8 +23,13 @@ def is_fitting(trainer: Trainer) -> bool:
 
 
 def is_whole_validation(trainer: Trainer) -> bool:
-    """Whether the validation that just ended saw every batch; Lightning's check before training may see a few."""
-    return not trainer.sanity_checking or trainer.num_sanity_val_batches == trainer.num_val_batches
+    """Whether the validation that just ended saw every batch and stands for its step.
+
+    Lightning's check before training may see a few batches only; on resuming it repeats what the run had already.
+    """
+    if not trainer.sanity_checking:
+        return True
+    return trainer.global_step == 0 and trainer.num_sanity_val_batches == trainer.num_val_batches
 
 
 def append_row(trainer: Trainer, file: str, row: dict[str, Any]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 import warnings
 from dataclasses import dataclass, replace
 from typing import Any
@@ -20,12 +19,11 @@ from data_modules.sft_data_module import SFTDataModule
 from data_modules.templates import SegmentKind
 from lit_sft.generation import Generated, GenerationSettings, generate
 from lit_sft.module import LitCausalLM
+from lit_sft.printable import printable
 
 _TERMINAL_CHARACTERS = 200
 _TENSORBOARD_CHARACTERS = 2000
 
-_INVISIBLE = ("Cc", "Cf", "Cs", "Zl", "Zp")
-_JOINERS = "\u200c\u200d"
 """Invisible too, but part of ordinary emoji and Indic text."""
 
 # every ASCII mark that HTML or Markdown could read; an entity is text to both
@@ -177,23 +175,13 @@ def visible(text: str, limit: int) -> str:
         text: What was written.
         limit: Most characters kept.
     """
-    shown = "".join(map(_sign, text[:limit]))
+    shown = printable(text[:limit])
     return shown if len(text) <= limit else f"{shown}… (+{len(text) - limit:,} characters)"
 
 
 def markdown_text(text: str) -> str:
     """Text for a Markdown table cell that neither Markdown nor HTML reads as anything but text."""
     return _MARKS.sub(lambda found: f"&#{ord(found[0])};", visible(text, _TENSORBOARD_CHARACTERS))
-
-
-def _sign(character: str) -> str:
-    if character == "\n":
-        return "↵"
-    if character < " ":
-        return chr(0x2400 + ord(character))  # the block "control pictures": ␛ for escape
-    if unicodedata.category(character) in _INVISIBLE and character not in _JOINERS:
-        return f"\\u{ord(character):04x}"
-    return character
 
 
 def _held_out(data: SFTDataModule, count: int) -> list[Example]:

@@ -97,6 +97,7 @@ def collate(
     pad_token_id: int = 0,
     score_all: bool = False,
     pack: bool = False,
+    counts: bool = True,
 ) -> Batch:
     """Make a batch of examples.
 
@@ -108,6 +109,7 @@ def collate(
         pad_token_id: Any id; padding is known by its kind.
         score_all: Predict every token that something predicts, for metrics; else only those with a weight.
         pack: Lay the documents end to end in one row, without padding; else one to a row.
+        counts: Whether anything of it counts; if not, it has no weights and no targets.
     """
     lengths = tuple(len(example) for example in examples)
     shape = (1, sum(lengths)) if pack else (len(examples), max(lengths))
@@ -122,6 +124,8 @@ def collate(
         input_ids[place], kinds[place], turns[place] = example.input_ids, example.kinds, example.turns
         weights[place] = mask.token_weights(example.kinds, example.turns, reduction)
         positions[place] = np.arange(len(example))
+    if not counts:
+        weights[:], kinds[:] = 0.0, SegmentKind.PADDING
     # nothing predicts a document's first token
     wanted = (kinds != SegmentKind.PADDING if score_all else weights > 0) & (positions > 0)
     return Batch(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -14,7 +15,7 @@ from typing import Any, Literal
 from tqdm import tqdm
 
 from data_modules.conversation import Conversation, expand_answers
-from data_modules.encoding import Encoder, Example
+from data_modules.encoding import Encoder, Example, OverLongError
 from data_modules.example_store import ExampleStore, write_examples
 from data_modules.formats import recognise_format, to_conversation
 from data_modules.ledger import Ledger, OnInvalid
@@ -22,7 +23,7 @@ from data_modules.readers import Record, read_records, source_fingerprint
 
 Samples = Literal["conversation", "answer"]
 
-_VERSION = 1
+_VERSION = 2
 """Raised whenever the same records would be encoded otherwise, so that no stale cache is read."""
 
 
@@ -49,8 +50,15 @@ class Sources:
     @property
     def splits(self) -> list[str]:
         """Held-out splits first: what they hold is kept out of training."""
-        held_out = [split for split in ("test", "val", "predict") if split in self.files or self.fractions.get(split)]
+        held_out = [split for split in ("test", "val", "predict") if split in self.files or self.shares.get(split)]
         return [*held_out, *(["train"] if "train" in self.files else [])]
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """The fractions of `train` that are really held out."""
+        if "train" not in self.files:
+            return {}
+        return {split: share for split, share in self.fractions.items() if share and split not in self.files}
 
 
 def split_of(conversation: Conversation, fractions: dict[str, float]) -> str:
@@ -86,15 +94,15 @@ def encode_sources(sources: Sources, encoder: Encoder, cache_dir: Path) -> Path:
         ) from None
     try:
         ledgers: dict[str, Any] = {}
-        held_out: set[str] = set()
+        taken: set[str] = set()
         for split in sources.splits:
             ledger = Ledger(sources.on_invalid)
-            examples = _encode_split(split, sources, encoder, ledger, held_out)
+            examples = _encode_split(split, sources, encoder, ledger, taken)
             write_examples(partial / f"{split}.arrow", examples)
             ledgers[split] = ledger.to_dict()
         (partial / "ledgers.json").write_text(json.dumps(ledgers, indent=1, ensure_ascii=False), encoding="utf-8")
-        if not folder.exists():
-            partial.rename(folder)
+        with contextlib.suppress(OSError):
+            partial.rename(folder)  # unless another process was first
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return folder
@@ -113,18 +121,27 @@ def load_ledgers(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def cache_key(sources: Sources, encoder: Encoder) -> str:
-    """A digest of everything that shapes the encoded data."""
+    """A digest of everything that shapes the encoded data, the paths in its origins among it."""
+    return _digest([sources.files, data_fingerprint(sources, encoder)])
+
+
+def data_fingerprint(sources: Sources, encoder: Encoder) -> str:
+    """A digest of what is in the files and how it is encoded, wherever they lie."""
     tokenizer = encoder.tokenizer
     parts = {
         "version": _VERSION,
-        "files": {split: [(f, source_fingerprint(f)) for f in files] for split, files in sources.files.items()},
+        "files": {split: [source_fingerprint(f) for f in files] for split, files in sources.files.items()},
         "sources": [sources.fractions, sources.format, sources.on_invalid, sources.samples, sources.require_answer],
         "tokenizer": hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode()).hexdigest(),
         "specials": [tokenizer.bos_token, tokenizer.eos_token],
         "template": repr(encoder.template) if encoder.template.name != "tokenizer" else tokenizer.chat_template,
         "length": [encoder.max_length, encoder.over_long],
     }
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+    return _digest(parts)
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def read_conversations(split: str, sources: Sources, ledger: Ledger) -> Iterator[Conversation]:
@@ -132,10 +149,9 @@ def read_conversations(split: str, sources: Sources, ledger: Ledger) -> Iterator
     own_files = split in sources.files
     # a held-out split is read from train's files, where its invalid records are counted already
     counter = ledger if own_files else Ledger(sources.on_invalid)
-    fractions = {name: share for name, share in sources.fractions.items() if name not in sources.files}
     for source in sources.files[split if own_files else "train"]:
         for conversation in _read_source(source, sources, counter):
-            if (split == "train" or not own_files) and split_of(conversation, fractions) != split:
+            if (split == "train" or not own_files) and split_of(conversation, sources.shares) != split:
                 counter.records_read -= 1
                 continue
             yield conversation
@@ -176,18 +192,25 @@ def _unanswered(record: Record) -> str:
     )
 
 
-def _encode_split(
-    split: str, sources: Sources, encoder: Encoder, ledger: Ledger, held_out: set[str]
-) -> Iterator[Example]:
+def _encode_split(split: str, sources: Sources, encoder: Encoder, ledger: Ledger, taken: set[str]) -> Iterator[Example]:
+    """Examples of a split; what an earlier split holds (the conversation, or its group) is left out."""
+    own: set[str] = set()
     conversations = read_conversations(split, sources, ledger)
     for conversation in tqdm(conversations, desc=f"encoding {split}", unit=" conversations", disable=None, leave=False):
-        key = conversation.content_key()
-        if split == "train" and key in held_out:
+        keys = {conversation.content_key(), *([f"group {conversation.group}"] if conversation.group else [])}
+        if not keys.isdisjoint(taken):
             ledger.duplicates += 1
             continue
-        if split != "train":
-            held_out.add(key)
+        own |= keys if split != "train" else set()
         samples = expand_answers(conversation) if sources.samples == "answer" else [conversation]
         ledger.samples_added += len(samples) - 1
         for sample in samples:
-            yield from encoder.encode(sample, ledger)
+            try:
+                examples = encoder.encode(sample, ledger)
+            except OverLongError:
+                raise
+            except ValueError as error:
+                ledger.reject(str(error))
+            else:
+                yield from examples
+    taken |= own

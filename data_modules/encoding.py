@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal
@@ -14,14 +14,18 @@ import numpy.typing as npt
 from transformers import PreTrainedTokenizerBase
 
 from data_modules.conversation import Conversation, Turn
-from data_modules.ledger import Ledger, part_of
+from data_modules.ledger import Ledger
 from data_modules.masking import Kinds, Turns
-from data_modules.templates import ANSWER_KINDS, AnyTemplate, Segment, SegmentKind
+from data_modules.templates import ANSWER_KINDS, AnyTemplate, Segment, SegmentKind, Template
 
 OverLong = Literal["drop", "truncate", "split", "error"]
 
 _QUESTION_SHARE = 4
 """Truncation leaves a question 1/4 of the limit before it takes from the answer, which would answer nothing."""
+
+
+class OverLongError(ValueError):
+    """A conversation is longer than the limit, and the policy is to end the run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,13 +105,14 @@ class Encoder:
             ledger: Told what happened.
 
         Raises:
-            ValueError: If it is too long and the policy is `error`, or the template refuses it.
+            OverLongError: If it is too long and the policy is `error`.
+            ValueError: If the template refuses it.
         """
         pieces = self._pieces(conversation)
         if _length(pieces) <= self.max_length:
             kept = [pieces]
         elif self.over_long == "error":
-            raise ValueError(
+            raise OverLongError(
                 f"{conversation.origin}: {_length(pieces)} tokens; at most {self.max_length} fit. Raise "
                 "`--data.max_length`, or set `--data.over_long` to truncate, split or drop."
             )
@@ -180,6 +185,11 @@ class Encoder:
             pieces.insert(0, _Piece(replace(first, text="", control=True), start))
         return pieces
 
+    @property
+    def starts_documents(self) -> bool:
+        """Whether every document begins with the tokenizer's bos."""
+        return bool(self._document_start)
+
     @cached_property
     def _document_start(self) -> list[int]:
         """The token that this tokenizer puts before every text (Llama's bos), if it does."""
@@ -212,31 +222,65 @@ class Encoder:
 
     @cached_property
     def _reserved_ids(self) -> frozenset[int]:
-        """Ids that contents must never produce."""
-        return frozenset({*self.tokenizer.all_special_ids, self.end_token_id})
+        """Ids that contents must never produce: special tokens, and the template's own markers however flagged."""
+        fixed = repr(self.template) if isinstance(self.template, Template) else ""
+        markers = (index for token, index in self.tokenizer.get_added_vocab().items() if token in fixed)
+        return frozenset({*special_ids(self.tokenizer), self.end_token_id, *markers})
 
 
-def token_bytes(tokenizer: PreTrainedTokenizerBase, num_rows: int) -> npt.NDArray[np.int64]:
-    """Bytes of UTF-8 text that each token stands for; control tokens stand for none.
+def token_bytes(tokenizer: PreTrainedTokenizerBase, num_rows: int, end_token_id: int) -> npt.NDArray[np.int64]:
+    """How many bytes of UTF-8 text each token writes. Special tokens and the end token write none.
+
+    SentencePiece's tokenizers put a space before every segment, which counts.
 
     Args:
         tokenizer: Byte-level or SentencePiece-like.
         num_rows: Size of the result: the rows of the model's embedding, which may be more than the vocabulary.
+        end_token_id: Ends answers.
 
     Returns:
         (num_rows,) int64.
     """
     counts = np.zeros(num_rows, dtype=np.int64)
-    control = set(tokenizer.all_special_ids) | set(tokenizer.get_added_vocab().values())
-    byte_level = "ByteLevel" in str(tokenizer.backend_tokenizer.decoder)
-    for token, index in tokenizer.get_vocab().items():
-        if index < num_rows and index not in control:
-            counts[index] = len(token) if byte_level else _sentencepiece_bytes(token)
+    written = bytes_of_tokens(tokenizer)
+    for index in tokenizer.get_vocab().values():
+        counts[index] = len(written(index))
+    counts[[*special_ids(tokenizer), end_token_id]] = 0
     return counts
 
 
-def _sentencepiece_bytes(token: str) -> int:
-    return 1 if re.fullmatch("<0x[0-9A-F]{2}>", token) else len(token.replace("\u2581", " ").encode())
+def special_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
+    """Ids of all tokens flagged as special, whether or not they have a role such as eos."""
+    flagged = {index for index, token in tokenizer.added_tokens_decoder.items() if token.special}
+    return flagged | set(tokenizer.all_special_ids)
+
+
+def bytes_of_tokens(tokenizer: PreTrainedTokenizerBase) -> Callable[[int], bytes]:
+    """A function that gives the UTF-8 bytes a token writes; of a special token, its name."""
+    added = set(tokenizer.get_added_vocab().values())
+    is_byte_level = "ByteLevel" in str(tokenizer.backend_tokenizer.decoder)
+
+    def _bytes(index: int) -> bytes:
+        token = str(tokenizer.convert_ids_to_tokens(index))
+        if index in added:
+            return token.encode()
+        if is_byte_level and _BYTES.keys() >= set(token):
+            return bytes(_BYTES[character] for character in token)
+        if re.fullmatch("<0x[0-9A-F]{2}>", token):
+            return bytes.fromhex(token[3:5])
+        return token.replace("\u2581", " ").encode()
+
+    return _bytes
+
+
+def _byte_alphabet() -> dict[str, int]:
+    """The characters that byte-level vocabularies are written in. Source: GPT-2's encoder.py."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return {chr(byte): byte for byte in printable} | {chr(256 + n): byte for n, byte in enumerate(others)}
+
+
+_BYTES = _byte_alphabet()
 
 
 def _length(pieces: Iterable[_Piece]) -> int:
@@ -302,26 +346,31 @@ def _example(pieces: list[_Piece], origin: str) -> Example:
 
 def _book(ledger: Ledger, pieces: list[_Piece], kept: list[list[_Piece]], end_token_id: int) -> None:
     flat = [piece for part in kept for piece in part]
-    ledger.count_tokens(_tokens_by_part(pieces), _tokens_by_part(flat), dropped=not kept)
+    read, left = _tokens_by_kind(pieces), _tokens_by_kind(flat)
+    ledger.count_tokens(read, left, dropped=not kept)
     ledger.end_tokens_lost += _ends(pieces, end_token_id) - _ends(flat, end_token_id)
     ledger.dropped += not kept
     ledger.split += len(kept) > 1
-    ledger.truncated += bool(kept) and _answer_or_prompt_lost(pieces, flat)
+    ledger.truncated += bool(kept) and bool(_spoken(read) - _spoken(left))
     ledger.examples += len(kept)
     ledger.lengths += [_length(part) for part in kept]
 
 
-def _answer_or_prompt_lost(pieces: list[_Piece], flat: list[_Piece]) -> bool:
-    return bool(_tokens_by_part(pieces) - _tokens_by_part(flat))
-
-
-def _tokens_by_part(pieces: list[_Piece]) -> Counter[str]:
-    counts: Counter[str] = Counter()
+def _tokens_by_kind(pieces: list[_Piece]) -> Counter[SegmentKind]:
+    counts: Counter[SegmentKind] = Counter()
     for piece in pieces:
-        counts[part_of(piece.segment.kind)] += len(piece.ids)
+        counts[piece.segment.kind] += len(piece.ids)
     return counts
 
 
-def _ends(pieces: list[_Piece], end_token_id: int) -> int:
+def _spoken(counts: Counter[SegmentKind]) -> Counter[SegmentKind]:
+    """Final answers counted as answers: splitting makes one of the other without losing a token."""
+    merged = Counter(counts)
+    merged[SegmentKind.ANSWER] += merged.pop(SegmentKind.FINAL_ANSWER, 0)
+    return merged
+
+
+def _ends(pieces: list[_Piece], end_token_id: int) -> Counter[SegmentKind]:
     supervised = (*ANSWER_KINDS, SegmentKind.TEXT)
-    return sum(piece.ids[-1:] == [end_token_id] for piece in pieces if piece.segment.kind in supervised)
+    kinds = (piece.segment.kind for piece in pieces if piece.ids[-1:] == [end_token_id])
+    return Counter(kind for kind in kinds if kind in supervised)

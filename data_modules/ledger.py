@@ -8,39 +8,34 @@ from typing import Any, Literal
 
 import numpy as np
 
+from data_modules.masking import MASKS, LossMask
 from data_modules.templates import SegmentKind
 
 OnInvalid = Literal["error", "drop"]
 
-PARTS = ("system", "user", "template", "answer", "text")
-"""Token counts are kept by these; every answer counts as `answer`, final or not, with its end token."""
+KINDS = tuple(kind for kind in SegmentKind if kind is not SegmentKind.PADDING)
 
 _LISTED = 100
-
-
-def part_of(kind: SegmentKind) -> str:
-    """The ledger's name for a kind."""
-    return "answer" if kind is SegmentKind.FINAL_ANSWER else kind.name.lower()
 
 
 @dataclass(slots=True)
 class Ledger:
     """Counts for one split. For records: read + samples_added = invalid + duplicates + dropped + kept; for tokens of
-    every part: read + repeated = dropped + truncated + kept.
+    every kind: read + repeated = dropped + truncated + kept. An answer that becomes the last of a piece changes kind.
 
     Attributes:
         on_invalid: Whether an invalid record ends the run or is counted here.
         records_read: Records found in the files for this split, or not attributable to one (invalid ones).
         samples_added: Further conversations made by expanding each answer into a sample of its own.
         invalid: Messages of the invalid records, the first hundred; `num_invalid` counts all.
-        duplicates: Conversations left out because a held-out split holds the same one.
+        duplicates: Conversations left out because another split holds the same one, or one of the same group.
         dropped: Conversations too long to keep under the length policy.
         truncated: Conversations that lost tokens and were kept; some of `split` may be among them.
         split: Conversations cut into several examples.
         examples: Examples made.
         lengths: Tokens of each example.
-        end_tokens_lost: Answers whose end token was cut off or dropped.
-        tokens: Reason (read, kept, dropped, truncated, repeated) to tokens by part.
+        end_tokens_lost: End tokens that were cut off or dropped, by kind.
+        tokens: Reason (read, kept, dropped, truncated, repeated) to tokens by kind.
     """
 
     on_invalid: OnInvalid = "error"
@@ -53,10 +48,10 @@ class Ledger:
     truncated: int = 0
     split: int = 0
     examples: int = 0
-    end_tokens_lost: int = 0
+    end_tokens_lost: Counter[SegmentKind] = field(default_factory=Counter)
     formats: list[str] = field(default_factory=list)
     lengths: list[int] = field(default_factory=list)
-    tokens: dict[str, Counter[str]] = field(
+    tokens: dict[str, Counter[SegmentKind]] = field(
         default_factory=lambda: {r: Counter() for r in ("read", "kept", "dropped", "truncated", "repeated")}
     )
 
@@ -72,17 +67,16 @@ class Ledger:
         if len(self.invalid) < _LISTED:
             self.invalid.append(message)
 
-    def count_tokens(self, read: Counter[str], kept: Counter[str], *, dropped: bool) -> None:
+    def count_tokens(self, read: Counter[SegmentKind], kept: Counter[SegmentKind], *, dropped: bool) -> None:
         """Book the tokens of one conversation before and after the length policy."""
         self.tokens["read"] += read
         self.tokens["kept"] += kept
         self.tokens["dropped" if dropped else "truncated"] += read - kept
         self.tokens["repeated"] += kept - read
 
-    @property
-    def supervised_tokens_lost(self) -> int:
-        """Tokens of answers and texts that no example holds any more."""
-        return sum(self.tokens[reason][part] for reason in ("dropped", "truncated") for part in ("answer", "text"))
+    def tokens_lost(self) -> Counter[SegmentKind]:
+        """Tokens of every kind that no example holds any more."""
+        return self.tokens["dropped"] + self.tokens["truncated"]
 
     def length_percentiles(self) -> dict[str, int]:
         """Tokens of an example at the 0, 50, 90, 99 and 100 per cent points."""
@@ -103,29 +97,36 @@ class Ledger:
             "truncated": self.truncated,
             "split": self.split,
             "examples": self.examples,
-            "supervised_tokens_lost": self.supervised_tokens_lost,
-            "end_tokens_lost": self.end_tokens_lost,
+            "supervised_tokens_lost": {mask.name: supervised(self.tokens_lost(), mask) for mask in MASKS.values()},
+            "end_tokens_lost": {mask.name: supervised(self.end_tokens_lost, mask) for mask in MASKS.values()},
             "length": self.length_percentiles(),
-            "tokens": {reason: {part: counts[part] for part in PARTS} for reason, counts in self.tokens.items()},
+            "tokens": {reason: {k.name.lower(): counts[k] for k in KINDS} for reason, counts in self.tokens.items()},
         }
 
 
-def ledger_rows(ledgers: dict[str, dict[str, Any]]) -> list[tuple[str, ...]]:
+def supervised(counts: Counter[SegmentKind], mask: LossMask) -> int:
+    """How many of the counted tokens the mask gives a weight."""
+    return sum(count for kind, count in counts.items() if mask.supervises(kind))
+
+
+def ledger_rows(ledgers: dict[str, dict[str, Any]], mask: str) -> list[tuple[str, ...]]:
     """The ledgers of several splits as rows of a table, the first being the header.
 
     Args:
         ledgers: Split name to `Ledger.to_dict()`.
+        mask: The named mask for which lost tokens are given.
     """
+    columns = ledgers.values()
     rows = [("", *ledgers)]
     for key in ("records_read", "samples_added", "duplicates", "dropped", "truncated", "split", "examples"):
-        rows.append((key.replace("_", " "), *(f"{entry[key]:,}" for entry in ledgers.values())))
-    rows.insert(3, ("invalid", *(f"{entry['invalid']['count']:,}" for entry in ledgers.values())))
-    for part in PARTS:
-        counts = [entry["tokens"]["kept"][part] for entry in ledgers.values()]
+        rows.append((key.replace("_", " "), *(f"{entry[key]:,}" for entry in columns)))
+    rows.insert(3, ("invalid", *(f"{entry['invalid']['count']:,}" for entry in columns)))
+    for kind in KINDS:
+        counts = [entry["tokens"]["kept"][kind.name.lower()] for entry in columns]
         if any(counts):
-            rows.append((f"{part} tokens", *(f"{count:,}" for count in counts)))
+            rows.append((f"{kind.name.lower().replace('_', ' ')} tokens", *(f"{count:,}" for count in counts)))
     for key in ("supervised_tokens_lost", "end_tokens_lost"):
-        rows.append((key.replace("_", " "), *(f"{entry[key]:,}" for entry in ledgers.values())))
+        rows.append((key.replace("_", " "), *(f"{entry[key][mask]:,}" for entry in columns)))
     for point in ("p50", "p90", "max"):
-        rows.append((f"length {point}", *(f"{entry['length'].get(point, 0):,}" for entry in ledgers.values())))
+        rows.append((f"length {point}", *(f"{entry['length'].get(point, 0):,}" for entry in columns)))
     return rows

@@ -21,20 +21,20 @@ class Record:
 
     Attributes:
         fields: Field name to value.
-        origin: `file:line` (`file:row N` for parquet, `name[split]:N` for a hub dataset), counted from 1.
+        origin: `file:line` (`file:row N` for parquet, `name:N` for a hub dataset), counted from 1.
     """
 
     fields: dict[str, Any]
     origin: str
 
 
-def read_records(source: str, *, reject: Reject, hub_split: str = "train") -> Iterator[Record]:
+def read_records(source: str, *, reject: Reject) -> Iterator[Record]:
     """Read every record of a source in order, a few at a time.
 
     Args:
-        source: A file, a folder (its data files, sorted, also in subfolders), or the name of a hub dataset.
+        source: A file, a folder (its data files, sorted, also in subfolders), or a hub dataset: `name`, or
+            `name[split]` for another split than `train`.
         reject: Told of each record that is no object, or each line that cannot be parsed.
-        hub_split: Which split to take when `source` is a hub dataset.
 
     Raises:
         FileNotFoundError: If there is nothing of that name.
@@ -44,8 +44,8 @@ def read_records(source: str, *, reject: Reject, hub_split: str = "train") -> It
         for file in data_files(source):
             yield from _read_file(file, reject)
     elif _looks_like_hub_name(source):
-        for number, fields in enumerate(_load_hub(source, hub_split), start=1):
-            yield Record(dict(fields), f"{source}[{hub_split}]:{number}")
+        for number, fields in enumerate(_load_hub(source), start=1):
+            yield Record(dict(fields), f"{source}:{number}")
     else:
         raise FileNotFoundError(_missing(source))
 
@@ -67,14 +67,16 @@ def data_files(source: str) -> list[Path]:
     return [path]
 
 
-def source_fingerprint(source: str, *, hub_split: str = "train") -> str:
+def source_fingerprint(source: str) -> str:
     """A digest of what a source holds: of the bytes of its files, or the hub dataset's own fingerprint."""
     if not Path(source).exists() and _looks_like_hub_name(source):
-        return str(_load_hub(source, hub_split)._fingerprint)
+        return str(_load_hub(source)._fingerprint)
     if not Path(source).exists():
         raise FileNotFoundError(_missing(source))
     digest = hashlib.sha256()
     for file in data_files(source):
+        name = file.relative_to(source) if Path(source).is_dir() else file.suffix
+        digest.update(f"{name}\n".encode())
         with file.open("rb") as stream:
             digest.update(hashlib.file_digest(stream, "sha256").digest())
     return digest.hexdigest()
@@ -99,8 +101,9 @@ def _read_json(path: Path, reject: Reject) -> Iterator[Record]:
             f"{path}:{1 + text.count(chr(10), 0, at)}: a .json file must hold a list of records, found "
             f"{text[at : at + 20]!r}; wrap the records in [ ], or rename a file of one record a line to .jsonl."
         )
-    at, seen = _skip_space(text, at + 1), 0
+    at, seen, number, before = _skip_space(text, at + 1), 0, 0, 0
     while at < len(text) and text[at] != "]":
+        before, number = (line, number + 1) if number else (0, 1)
         line, seen = line + text.count("\n", seen, at), at
         try:
             fields, end = decoder.raw_decode(text, at)
@@ -108,7 +111,8 @@ def _read_json(path: Path, reject: Reject) -> Iterator[Record]:
             raise ValueError(_bad_json(path, error.lineno, error)) from None
         except RecursionError:
             raise ValueError(f"{path}:{line}: nested too deeply to be a record; expected a flat object.") from None
-        yield from _as_record(fields, f"{path}:{line}", reject)
+        # several on one line are told apart by their number
+        yield from _as_record(fields, f"{path}:{line}" + (f" (record {number})" if line == before else ""), reject)
         at = _next_element(text, end, path)
     if text and at >= len(text):
         raise ValueError(f"{path}: the list does not end with ']'; the file seems cut off, write it again.")
@@ -199,7 +203,8 @@ def _missing(source: str) -> str:
     return f"{source}: no such file or folder; check the path (relative to {Path.cwd()})."
 
 
-def _load_hub(name: str, split: str) -> Any:
+def _load_hub(source: str) -> Any:
+    name, _, split = source.rstrip("]").partition("[")
     try:
         from datasets import load_dataset
     except ImportError:
@@ -208,7 +213,7 @@ def _load_hub(name: str, split: str) -> Any:
             "`pip install 'lit_sft[hub]'`."
         ) from None
     try:
-        return load_dataset(name, split=split)
+        return load_dataset(name, split=split or "train")
     except Exception as error:
         # `datasets` raises a dozen unrelated types here, from connection errors to its own
         raise ValueError(
@@ -220,7 +225,7 @@ def _load_hub(name: str, split: str) -> Any:
 
 def _looks_like_hub_name(source: str) -> bool:
     has_type = Path(source).suffix.lower() in READERS
-    return not has_type and re.fullmatch(r"[\w-][\w.-]*(/[\w.-]+)?", source) is not None
+    return not has_type and re.fullmatch(r"[\w-][\w.-]*(/[\w.-]+)?(\[[^\[\]]+\])?", source) is not None
 
 
 def _as_record(fields: object, origin: str, reject: Reject) -> Iterator[Record]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
 from torch.utils.data import Sampler
@@ -16,10 +17,13 @@ class BatchPlan:
     Attributes:
         indices: Their indices.
         normaliser: Weight of all examples in the same optimiser step, on every rank.
+        counts: Whether they count. Not so for a stand-in, given to a rank for which there is no example, so that every
+            rank makes as many steps.
     """
 
     indices: tuple[int, ...]
     normaliser: float
+    counts: bool = True
 
 
 class WindowSampler(Sampler[BatchPlan]):
@@ -35,7 +39,9 @@ class WindowSampler(Sampler[BatchPlan]):
         weight_of: Weight of an example in the loss, from its index.
         seed: Determines the order, with the epoch.
         shuffle: Whether to shuffle every epoch.
-        max_batches: End an epoch after so many batches.
+        limit: Lightning's `limit_train_batches`: the trainer ends an epoch after so many batches (or such a share), and
+            the last window must know that it is the last.
+        done: Batches of the first epoch that an interrupted run has done; they are not given again.
         rank: This process.
         world_size: Number of processes.
     """
@@ -49,16 +55,17 @@ class WindowSampler(Sampler[BatchPlan]):
         weight_of: Callable[[int], float],
         seed: int,
         shuffle: bool = True,
-        max_batches: int | None = None,
+        limit: int | float | None = None,
+        done: int = 0,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
         self.num_examples, self.batch_size, self.accumulate = num_examples, batch_size, accumulate
-        self.weight_of, self.seed, self.shuffle = weight_of, seed, shuffle
+        self.weight_of, self.seed, self.shuffle, self.done = weight_of, seed, shuffle, done
         self.rank, self.world_size, self.epoch = rank, world_size, 0
         self.sampler = self  # where Lightning looks for `set_epoch`
-        num_batches = -(-num_examples // (batch_size * world_size))
-        self.num_batches = num_batches if max_batches is None else min(num_batches, max_batches)
+        self.num_batches = -(-num_examples // (batch_size * world_size))
+        self.num_used = _limited(self.num_batches, limit)
 
     def set_epoch(self, epoch: int) -> None:
         """Called by Lightning before each epoch."""
@@ -68,14 +75,20 @@ class WindowSampler(Sampler[BatchPlan]):
         return self.num_batches
 
     def __iter__(self) -> Iterator[BatchPlan]:
+        # a generator, so that the epoch is looked at when the first batch is asked for, not before it is set
+        done, self.done = self.done % max(1, self.num_used), 0
         order = self._order()
         rows = self.batch_size * self.world_size
-        batches = [order[i * rows : (i + 1) * rows] for i in range(self.num_batches)]
-        for start in range(0, len(batches), self.accumulate):
-            window = batches[start : start + self.accumulate]
-            normaliser = sum(self.weight_of(index) for batch in window for index in batch)
-            for batch in window:
-                yield BatchPlan(tuple(batch[self.rank :: self.world_size]), normaliser)
+        batches = [order[i * rows : (i + 1) * rows] for i in range(self.num_used)]
+        plans = (plan for start in range(0, len(batches), self.accumulate) for plan in self._window(batches, start))
+        yield from islice(plans, done, None)
+
+    def _window(self, batches: list[list[int]], start: int) -> Iterator[BatchPlan]:
+        window = batches[start : start + self.accumulate]
+        normaliser = sum(self.weight_of(index) for batch in window for index in batch)
+        for batch in window:
+            mine = tuple(batch[self.rank :: self.world_size])
+            yield BatchPlan(mine or tuple(batch[:1]), normaliser, counts=bool(mine))
 
     def _order(self) -> list[int]:
         if not self.shuffle:
@@ -87,21 +100,31 @@ class WindowSampler(Sampler[BatchPlan]):
 class LengthSampler(Sampler[BatchPlan]):
     """Batches for evaluation: every example once, similar lengths together, the longest first.
 
-    No example is repeated to make ranks even, so sums over ranks are exact.
+    No example counts twice to make ranks even, so sums over ranks are exact.
 
     Args:
-        lengths: Tokens of every example.
+        lengths: Tokens of every example, at least one.
         batch_size: Rows of a batch.
         rank: This process.
         world_size: Number of processes.
     """
 
     def __init__(self, lengths: list[int], *, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
-        order = sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))[rank::world_size]
-        self.plans = [BatchPlan(tuple(order[i : i + batch_size]), 1.0) for i in range(0, len(order), batch_size)]
+        order = sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))
+        mine = order[rank::world_size]
+        self.plans = [BatchPlan(tuple(mine[i : i + batch_size]), 1.0) for i in range(0, len(mine), batch_size)]
+        if not self.plans:
+            self.plans = [BatchPlan((order[0],), 1.0, counts=False)]
 
     def __len__(self) -> int:
         return len(self.plans)
 
     def __iter__(self) -> Iterator[BatchPlan]:
         return iter(self.plans)
+
+
+def _limited(num_batches: int, limit: int | float | None) -> int:
+    """As Lightning reads a limit: a number of batches, or a share of them."""
+    if limit is None:
+        return num_batches
+    return int(num_batches * limit) if isinstance(limit, float) else min(num_batches, limit)

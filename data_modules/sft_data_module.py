@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from lightning.pytorch import LightningDataModule
+from lightning.pytorch import LightningDataModule, Trainer
 from torch.utils.data import DataLoader, Dataset
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from data_modules.batch import Batch, collate
-from data_modules.encoded_data import Samples, Sources, cache_key, encode_sources, load_ledgers, load_split
-from data_modules.encoding import Encoder, OverLong
+from data_modules.encoded_data import (
+    Samples,
+    Sources,
+    cache_key,
+    data_fingerprint,
+    encode_sources,
+    load_ledgers,
+    load_split,
+)
+from data_modules.encoding import Encoder, Example, OverLong
 from data_modules.example_store import ExampleStore
 from data_modules.formats import FORMATS
 from data_modules.ledger import OnInvalid
@@ -43,6 +52,8 @@ class SFTDataModule(LightningDataModule):
         test_fraction: Share of `train` held out for testing, likewise.
         tokenizer: Name or folder, or a tokenizer. The command line takes it from the model.
         context_length: Most tokens the model can read. The command line takes it from the model.
+        answer_length: Tokens that `predict` leaves free behind a prompt. The command line takes it from the model's
+            generation settings.
         format: How records are read. None: recognised from their fields.
         template: How conversations are laid out. `auto`: the tokenizer's own chat template, else `plain`.
         mask: Which tokens the loss is on: all, the final answer of each conversation, or every answer.
@@ -73,6 +84,7 @@ class SFTDataModule(LightningDataModule):
         test_fraction: float = 0.05,
         tokenizer: str | PreTrainedTokenizerBase = "",
         context_length: int | None = None,
+        answer_length: int = 256,
         format: FormatName | None = None,
         template: TemplateName = "auto",
         mask: MaskName = "output_only",
@@ -91,16 +103,17 @@ class SFTDataModule(LightningDataModule):
         cache_dir: str | None = None,
     ) -> None:
         super().__init__()
-        if batch_size < 1 or (eval_batch_size is not None and eval_batch_size < 1):
-            raise ValueError(f"--data.batch_size {batch_size}: expected at least 1 row.")
+        for name, size in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
+            if size is not None and size < 1:
+                raise ValueError(f"--data.{name} {size}: expected at least 1 row.")
         self.mask: LossMask = resolve_mask(mask, prompt_weight)
-        self.reduction = reduction
+        self.mask_name, self.reduction = mask, reduction
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size or 2 * batch_size
         self.packing, self.shuffle, self.seed, self.num_workers = packing, shuffle, seed, num_workers
         self.cache_dir = Path(cache_dir or os.environ.get("LIT_SFT_CACHE", "~/.cache/lit_sft")).expanduser()
         self.template_name: TemplateName = template
         self.over_long: OverLong = over_long
-        self.context_length = context_length
+        self.context_length, self.answer_length = context_length, answer_length
         self.max_length = _resolve_max_length(max_length, context_length)
         self._tokenizer = tokenizer
         files = {"train": train, "val": val, "test": test}
@@ -140,8 +153,8 @@ class SFTDataModule(LightningDataModule):
 
     def prepare_data(self) -> None:
         """Encode everything once, on one process; the others read the cache."""
-        for sources in self._all_sources():
-            encode_sources(sources, self.encoder, self.cache_dir)
+        for sources, encoder in self._all_sources():
+            encode_sources(sources, encoder, self.cache_dir)
 
     def setup(self, stage: str) -> None:
         """Open the encoded splits.
@@ -152,18 +165,25 @@ class SFTDataModule(LightningDataModule):
         if self.stores:
             return
         self.prepare_data()  # found encoded, unless the user calls setup alone
-        for sources in self._all_sources():
-            folder = self.cache_dir / cache_key(sources, self.encoder)
+        for sources, encoder in self._all_sources():
+            folder = self.cache_dir / cache_key(sources, encoder)
             stores = {split: load_split(folder, split) for split in sources.splits}
             self.stores |= {split: store for split, store in stores.items() if store is not None}
             self.ledgers |= load_ledgers(folder)
-            self.fingerprint = folder.name if sources is self.sources else self.fingerprint
+        self.fingerprint = data_fingerprint(self.sources, self.encoder)
+        self._check_given_splits()
         if stage == "fit":
             self._check_training_set()
+        elif stage in ("validate", "test"):
+            split = stage.removesuffix("idate")
+            if not len(self.stores.get(split, ())):
+                raise ValueError(
+                    f"nothing to {stage}: give `--data.{split} FILE`, or hold out some of the training rows."
+                )
 
     def num_train_batches(self) -> int:
-        """Training batches of an epoch on each device."""
-        return len(self._train_sampler())
+        """Training batches of an epoch on each device, as far as the trainer's limits let it go."""
+        return self._train_sampler().num_used
 
     def train_dataloader(self) -> DataLoader[Batch]:
         return self._loader("train", self._train_sampler(), self._collate_training)
@@ -184,36 +204,52 @@ class SFTDataModule(LightningDataModule):
 
     def predict_dataloader(self) -> DataLoader[list[int]]:
         """Indices into `predict_store`, in the order of the file, so that answers stand beside their prompts."""
+        if self.trainer and self.trainer.world_size > 1:
+            raise ValueError("predict runs on one device: set `--trainer.devices 1`.")
         return DataLoader(range(len(self.predict_store)), batch_size=self.eval_batch_size, collate_fn=list)  # type: ignore[arg-type]
 
-    def _all_sources(self) -> list[Sources]:
-        sources = [self.sources] if self.sources.files else []
+    def _all_sources(self) -> list[tuple[Sources, Encoder]]:
+        sources = [(self.sources, self.encoder)] if self.sources.files else []
         if self.predict_sources.files["predict"]:
-            sources.append(self.predict_sources)
+            # a prompt leaves room for its answer, and is shortened rather than lost
+            room = (self.context_length or 2 * self.max_length) - self.answer_length
+            limit = max(1, min(self.max_length, room))
+            sources.append((self.predict_sources, replace(self.encoder, max_length=limit, over_long="truncate")))
         if not sources:
             raise ValueError("no data: give `--data.train FILE` (json, jsonl, csv, parquet, txt, or a folder of them).")
         return sources
+
+    def _check_given_splits(self) -> None:
+        for split in ("val", "test"):
+            if split in self.sources.files and not len(self.stores[split]):
+                ledger = self.ledgers[split]
+                raise ValueError(
+                    f"{', '.join(self.sources.files[split])}: no {split} example is left of {ledger['records_read']} "
+                    f"records ({ledger['duplicates']} stand in another split too, {ledger['dropped']} too long). Give "
+                    f"`--data.{split}` records of its own."
+                )
 
     def _check_training_set(self) -> None:
         store = self.stores.get("train")
         if store is None:
             raise ValueError("no training data: give `--data.train FILE`.")
-        origin = ", ".join(self.sources.files["train"])
+        origin, ledger = ", ".join(self.sources.files["train"]), self.ledgers["train"]
         if not len(store):
             raise ValueError(
-                f"{origin}: no training example is left of {self.ledgers['train']['records_read']} records "
-                f"({self.ledgers['train']['dropped']} too long for {self.max_length} tokens). Raise "
-                "`--data.max_length`, or hold out less."
+                f"{origin}: no training example is left of {ledger['records_read']} records ({ledger['dropped']} too "
+                f"long for {self.max_length} tokens, {ledger['duplicates']} in a held-out split, "
+                f"{ledger['invalid']['count']} invalid). Give more or other records, or raise `--data.max_length`."
             )
-        if not any(self._weight(index) for index in range(len(store))):
-            kinds = sorted({SegmentKind(kind).name for kind in store[0].kinds})
-            raise ValueError(
-                f"{origin}: mask '{self.mask.name}' supervises no token of the {len(store)} training examples (the "
-                f"first holds {', '.join(kinds)}). Plain text needs `--data.mask whole_sequence`."
-            )
+        for split in ("train", "val"):
+            examples = self.stores.get(split)
+            if examples and not any(self._weight(example) for example in examples):
+                kinds = sorted({SegmentKind(kind).name for kind in examples[0].kinds})
+                raise ValueError(
+                    f"{origin}: mask '{self.mask.name}' supervises no token of the {len(examples)} {split} examples "
+                    f"(the first holds {', '.join(kinds)}). Plain text needs `--data.mask whole_sequence`."
+                )
 
-    def _weight(self, index: int) -> float:
-        example = self.stores["train"][index]
+    def _weight(self, example: Example) -> float:
         return float(self.mask.token_weights(example.kinds, example.turns, self.reduction).sum(dtype="float64"))
 
     def _train_sampler(self) -> WindowSampler:
@@ -222,10 +258,11 @@ class SFTDataModule(LightningDataModule):
             len(self.stores["train"]),
             batch_size=self.batch_size,
             accumulate=trainer.accumulate_grad_batches if trainer else 1,
-            weight_of=self._weight,
+            weight_of=lambda index: self._weight(self.stores["train"][index]),
             seed=self.seed,
             shuffle=self.shuffle,
-            max_batches=_max_batches(trainer.limit_train_batches, self) if trainer else None,
+            limit=trainer.limit_train_batches if trainer else None,
+            done=_batches_done(trainer) if trainer else 0,
             rank=trainer.global_rank if trainer else 0,
             world_size=trainer.world_size if trainer else 1,
         )
@@ -273,7 +310,8 @@ class _PlannedDataset(Dataset[Any]):
         return len(self.store)
 
     def __getitems__(self, plan: BatchPlan) -> list[Any]:
-        return [self.collate_plan([self.store[index] for index in plan.indices], normaliser=plan.normaliser)]
+        examples = [self.store[index] for index in plan.indices]
+        return [self.collate_plan(examples, normaliser=plan.normaliser, counts=plan.counts)]
 
 
 def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
@@ -284,6 +322,10 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     """
     if not name:
         raise ValueError("no tokenizer: give `--model.backbone.pretrained` or `--model.backbone.tokenizer`.")
+    if not Path(name).exists() and (
+        name.startswith((".", "/")) or (Path(name).parent.name and Path(name).parent.exists())
+    ):
+        raise ValueError(f"{name}: no tokenizer here: no such folder (relative to {Path.cwd()}).")
     try:
         tokenizer = AutoTokenizer.from_pretrained(name)
     except (OSError, ValueError, KeyError) as error:
@@ -322,13 +364,10 @@ def _as_list(paths: Paths) -> list[str]:
     return [paths] if isinstance(paths, str) else list(paths or [])
 
 
-def _max_batches(limit: int | float | None, data: SFTDataModule) -> int | None:
-    """Lightning's `limit_train_batches`, so that the last window of an epoch knows that it is the last."""
-    if limit is None or limit == 1.0:
-        return None
-    if isinstance(limit, int):
-        return limit
-    return int(limit * -(-len(data.stores["train"]) // data.batch_size))
+def _batches_done(trainer: Trainer) -> int:
+    """Batches that a run resumed inside an epoch has done of it; Lightning counts on from there."""
+    loop = trainer.fit_loop.epoch_loop
+    return int(loop.batch_progress.current.ready) if loop.restarting else 0
 
 
 def _first(batches: list[Any]) -> Any:

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
+from itertools import groupby
 from typing import Literal
 
 from transformers import PreTrainedTokenizerBase
@@ -94,7 +95,7 @@ class Template:
                 kind = SegmentKind.FINAL_ANSWER if index == last else SegmentKind.ANSWER
                 segments += [_segment(turn.content, kind, index), _end(self.end, kind, index)]
                 segments += _literal(self.closing if index == last else self.between, index)
-        return segments
+        return list(_joined(segments))
 
     def _render_opening(self, conversation: Conversation) -> Iterator[Segment]:
         first = conversation.turns[0]
@@ -161,7 +162,7 @@ class ChatTemplate:
         if conversation.is_text:
             return [_segment(conversation.turns[0].content, SegmentKind.TEXT), _end(self.end, SegmentKind.TEXT, 0)]
         contents, literals = _contents(conversation), self._literals(conversation)
-        rendered = self._apply(_messages(conversation), prompt=not conversation.is_answered)
+        rendered = self._apply(conversation)
         if rendered != _join(literals, contents):
             # many templates strip what they are given; segments of the stripped text are then exact
             contents = [replace(part, text=part.text.strip()) for part in contents]
@@ -190,7 +191,7 @@ class ChatTemplate:
             for i, turn in enumerate(conversation.turns)
         )
         marked = replace(conversation, turns=turns)
-        rendered = self._apply(_messages(marked), prompt=not marked.is_answered)
+        rendered = self._apply(marked)
         present = [part.text for part in _contents(marked)]
         if re.findall("\ue000\\d+\ue001", rendered) != present:
             raise self._refusal(conversation, "it drops, repeats or re-orders turns")
@@ -206,17 +207,22 @@ class ChatTemplate:
         for index, turn in enumerate(marked.turns):
             if turn.role is not Role.ASSISTANT:
                 continue
-            prompt = self._apply(_messages(replace(marked, turns=marked.turns[:index])), prompt=True)
+            prompt = self._apply(replace(marked, turns=marked.turns[:index]))
             if rendered[: rendered.index(turn.content)] != prompt:
                 raise self._refusal(marked, f"its prompt for turn {index + 1} differs from the text trained before it")
 
-    def _apply(self, messages: list[dict[str, str]], *, prompt: bool) -> str:
+    def _apply(self, conversation: Conversation) -> str:
         from jinja2.exceptions import TemplateError
 
         try:
-            text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=prompt)
+            text = self.tokenizer.apply_chat_template(
+                _messages(conversation), tokenize=False, add_generation_prompt=not conversation.is_answered
+            )
         except TemplateError as error:
-            raise ValueError(f"the tokenizer's chat template refuses this conversation: {error}") from None
+            raise ValueError(
+                f"{conversation.origin}: the tokenizer's own chat template refuses this conversation: {error}. Use "
+                "`--data.template chatml` (or alpaca, plain), or set `--data.on_invalid drop`."
+            ) from None
         assert isinstance(text, str)
         return text
 
@@ -267,7 +273,7 @@ def _tokenizer_template(tokenizer: PreTrainedTokenizerBase) -> ChatTemplate:
         )
     probe = Conversation((Turn(Role.USER, "\ue0000\ue001"), Turn(Role.ASSISTANT, "\ue0001\ue001")), "the template")
     draft = ChatTemplate(tokenizer, end="")
-    after = draft._apply(_messages(probe), prompt=False).partition(probe.turns[1].content)[2]
+    after = draft._apply(probe).partition(probe.turns[1].content)[2]
     specials = sorted(map(str, tokenizer.get_added_vocab()), key=len, reverse=True)
     end = next((token for token in specials if after.startswith(token)), None)
     if end is None:
@@ -315,6 +321,16 @@ def _fill(pattern: str, turn: Turn, index: int) -> list[Segment]:
     for piece in re.split(r"(\{system\}|\{user\}|\{context\})", pattern):
         segments += [values[piece]] if piece in values else _literal(piece, index)
     return segments
+
+
+def _joined(segments: list[Segment]) -> Iterator[Segment]:
+    """Fixed texts side by side as one, so that their tokens are those of the joined text."""
+    for is_fixed, run in groupby(segments, key=lambda segment: segment.kind is SegmentKind.TEMPLATE):
+        parts = list(run)
+        if is_fixed:
+            yield replace(parts[-1], text="".join(part.text for part in parts))
+        else:
+            yield from parts
 
 
 def _segment(text: str, kind: SegmentKind, turn: int = 0) -> Segment:

@@ -47,7 +47,9 @@ def main(argv: list[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         if os.environ.get("LIT_SFT_DEBUG"):
             raise
-        print(f"lit_sft {argv[0]}: {error}", file=sys.stderr)
+        from lit_sft.printable import printable
+
+        print(printable(f"lit_sft {argv[0]}: {error}", keep_lines=True), file=sys.stderr)
         return 2
     return 0
 

@@ -133,6 +133,11 @@ def is_adapted(backbone: nn.Module) -> bool:
 
 
 def _pretrained_config(name: str, trust_remote_code: bool) -> PretrainedConfig:
+    if (Path(name) / "adapter_config.json").exists() and not (Path(name) / "config.json").exists():
+        raise ValueError(
+            f"--model.backbone.pretrained {name}: holds an adapter, not a model; merge it first, for a run of this "
+            "project by `python -m lit_sft export RUN --merge`."
+        )
     try:
         config: PretrainedConfig = AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
     except (OSError, ValueError) as error:
@@ -228,15 +233,15 @@ def _with_adapters(model: PreTrainedModel, lora: LoraSettings) -> nn.Module:
     from transformers.pytorch_utils import Conv1D
 
     _check_targets(model, lora.target_modules)
+    saved = _with_tied_head(model, lora.modules_to_save)
     config = LoraConfig(
         task_type="CAUSAL_LM",
         r=lora.rank,
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
         target_modules=lora.target_modules,
-        modules_to_save=lora.modules_to_save,
-        # a tied head follows its embedding when that is trained
-        ensure_weight_tying=bool(lora.modules_to_save and model.config.tie_word_embeddings),
+        modules_to_save=saved,
+        ensure_weight_tying=bool(saved and model.config.tie_word_embeddings),
         use_rslora=lora.rslora,
         use_dora=lora.dora,
         # GPT-2's layers store their weights transposed
@@ -246,10 +251,25 @@ def _with_adapters(model: PreTrainedModel, lora: LoraSettings) -> nn.Module:
         with warnings.catch_warnings():
             # peft asks for a property that transformers has renamed
             warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+            # and warns of a tie that _with_tied_head has seen to
+            warnings.filterwarnings("ignore", "You have requested `ensure_weight_tying`", UserWarning)
             adapted: nn.Module = get_peft_model(model, config)
     except ValueError as error:
         raise ValueError(f"--model.backbone.lora: {str(error).splitlines()[0]}") from None
     return adapted
+
+
+def _with_tied_head(model: PreTrainedModel, names: list[str] | None) -> list[str] | None:
+    """The layers to save: a tied head is trained with its embedding.
+
+    peft sees to that for embeddings of names that it knows; for others (GPT-2's wte) the head has to be named.
+    """
+    from peft.utils.constants import EMBEDDING_LAYER_NAMES
+
+    inner = {module: name.rpartition(".")[2] for name, module in model.named_modules()}
+    embedding, head = inner[model.get_input_embeddings()], inner[model.get_output_embeddings()]
+    is_known = embedding in EMBEDDING_LAYER_NAMES or not model.config.tie_word_embeddings
+    return names if not names or is_known or embedding not in names else [*{*names, head}]
 
 
 def _check_targets(model: PreTrainedModel, targets: str | list[str]) -> None:

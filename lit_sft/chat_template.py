@@ -7,14 +7,19 @@ import json
 from data_modules.templates import Template
 
 
-def jinja_of(template: Template) -> str:
+def jinja_of(template: Template, *, bos: bool = False) -> str:
     """The Jinja chat template that renders messages as `template.render` does, context aside.
 
     Messages have no field for context: what stood in one is part of the user's message.
+
+    Args:
+        template: Whose end is filled in.
+        bos: Whether documents begin with the tokenizer's bos.
     """
     assert template.end is not None
     system, user = template.system.split("{system}"), template.user.split("{user}")
     parts = [
+        "{{- bos_token -}}" if bos else "",
         "{%- if messages[0]['role'] == 'system' -%}",
         _print(system[0], "messages[0]['content']", system[1]),
         "{%- else -%}",

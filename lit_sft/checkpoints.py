@@ -22,10 +22,12 @@ def export_model(backbone: nn.Module, folder: Path, data: SFTDataModule, *, merg
     Args:
         backbone: What was trained.
         folder: Written to; made if needed.
-        data: Its tokenizer and template go along, so that `apply_chat_template` renders what was trained.
-        merge: Merge adapters into the weights; else only the adapter is written.
+        data: Its tokenizer and template go along: `apply_chat_template` renders the text that was trained. Its ids
+            differ from the trained ones only where the tokenizer merges across the borders of a message.
+        merge: Merge adapters into the weights; else only the adapter is written. Adapters of a model that began with
+            random weights are always merged: without it they are of no use.
     """
-    model = _merged(backbone) if merge and is_adapted(backbone) else backbone
+    model = _merged(backbone) if is_adapted(backbone) and (merge or not _has_base(backbone)) else backbone
     generation = GenerationConfig(eos_token_id=data.end_token_id, pad_token_id=data.pad_token_id, do_sample=False)
     inner = causal_lm(model)
     defaults, inner.generation_config = inner.generation_config, generation
@@ -38,23 +40,34 @@ def export_model(backbone: nn.Module, folder: Path, data: SFTDataModule, *, merg
     _save_tokenizer(folder, data)
 
 
-def load_weights(backbone: nn.Module, checkpoint: Path, *, prefix: str = "backbone.") -> None:
+def load_weights(backbone: nn.Module, checkpoint: Path, *, prefix: str = "backbone.") -> dict[str, float]:
     """Put the weights of a Lightning checkpoint into a backbone.
+
+    Returns:
+        The validation figures of these weights, with the `step`; empty if they were saved between validations.
 
     Raises:
         ValueError: If they are not this model's.
     """
-    state = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
-    state = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+    saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    state = {n.removeprefix(prefix): value for n, value in saved["state_dict"].items() if n.startswith(prefix)}
     missing, unexpected = backbone.load_state_dict(state, strict=False)
-    frozen = {name for name, p in backbone.named_parameters() if not p.requires_grad} if is_adapted(backbone) else set()
-    tied = set(getattr(causal_lm(backbone), "_tied_weights_keys", None) or ())
-    lacking = [name for name in missing if name not in frozen and not any(name.endswith(key) for key in tied)]
+    # tied weights have several names, of which one is enough; frozen ones are not saved with adapters
+    every = dict(backbone.named_parameters(remove_duplicate=False))
+    loaded = {id(every[name]) for name in state if name in every}
+    lacking = [
+        name
+        for name in missing
+        if name not in every
+        or ((every[name].requires_grad or not is_adapted(backbone)) and id(every[name]) not in loaded)
+    ]
     if lacking or unexpected:
         raise ValueError(
             f"{checkpoint}: not a checkpoint of this model ({len(lacking)} weights missing, {len(unexpected)} "
             "unknown). Use the config it was trained with."
         )
+    figures: dict[str, float] = saved.get("figures", {})
+    return figures
 
 
 def _merged(backbone: nn.Module) -> nn.Module:
@@ -62,12 +75,17 @@ def _merged(backbone: nn.Module) -> nn.Module:
     return merged
 
 
+def _has_base(backbone: nn.Module) -> bool:
+    """Whether the weights that the adapters adapt lie somewhere to be found."""
+    return all(config.base_model_name_or_path for config in backbone.peft_config.values())  # type: ignore[operator]
+
+
 def _save_tokenizer(folder: Path, data: SFTDataModule) -> None:
     tokenizer = copy.deepcopy(data.tokenizer)
     tokenizer.model_max_length = data.context_length or data.max_length
     template = data.encoder.template
     if isinstance(template, Template):
-        tokenizer.chat_template = jinja_of(template)
+        tokenizer.chat_template = jinja_of(template, bos=data.encoder.starts_documents)
     tokenizer.save_pretrained(folder)
     settings = {"template": template.name, "end_token": template.end, "max_length": data.max_length}
     (folder / "lit_sft.json").write_text(json.dumps(settings, indent=1), encoding="utf-8")

@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any, ClassVar, NoReturn
 
 import torch
+import yaml
 from jsonargparse import Namespace
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
@@ -29,6 +31,7 @@ from lit_sft.backbone import BackboneSettings, context_length, load_config
 from lit_sft.checkpoints import export_model, load_weights
 from lit_sft.module import LitCausalLM
 from lit_sft.precision import check_precision
+from lit_sft.printable import printable
 from lit_sft.results import PredictionWriter, print_figures, score_answers, write_result
 from lit_sft.runs import Run, RunSettings, find_run, new_run
 
@@ -71,7 +74,10 @@ def main(argv: list[str]) -> None:
     if command != "fit" and not names_config(arguments):
         run, checkpoint, rest = take_run(command, arguments)
         arguments = ["--config", str(run.config), "--ckpt_path", str(checkpoint), *rest]
-    LitCLI([command, *arguments])
+    try:
+        LitCLI([command, *arguments])
+    except MisconfigurationException as error:
+        raise ValueError(str(error)) from error
 
 
 class OneLineErrors(LightningArgumentParser):
@@ -129,6 +135,7 @@ class LitCLI(LightningCLI):
         parser.add_argument("--answers", type=int, default=200, help="Rows that `test` answers and scores, at most.")
         parser.link_arguments("model.backbone", "data.tokenizer", compute_fn=_tokenizer_name)
         parser.link_arguments("model.backbone", "data.context_length", compute_fn=_context_length)
+        parser.link_arguments("model.generation.max_new_tokens", "data.answer_length")
         parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
 
     def _parse_ckpt_path(self) -> None:
@@ -139,14 +146,17 @@ class LitCLI(LightningCLI):
         trainer = self._get(self.config, "trainer")
         on_cpu = trainer.accelerator == "cpu" or not torch.cuda.is_available()
         check_precision(str(trainer.precision), on_cpu=on_cpu and not torch.backends.mps.is_available())
+        if trainer.accumulate_grad_batches < 1:
+            raise ValueError(
+                f"--trainer.accumulate_grad_batches {trainer.accumulate_grad_batches}: expected 1 or more."
+            )
+        _check_checkpoint(self._get(self.config, "ckpt_path"))
         self.run = self._run_folder()
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         config = self._get(self.config_init, "trainer")
         checkpoint = self._get(self.config_init, "checkpoint")
         checkpoint.dirpath = str(self.run.checkpoints)
-        if not (self.datamodule.sources.files.get("val") or self.datamodule.sources.fractions["val"]):
-            checkpoint.monitor = None  # nothing to choose the best by: the newest is kept
         kwargs["default_root_dir"] = str(self.run.folder)
         if self.subcommand != "fit":
             kwargs["logger"] = False
@@ -159,7 +169,9 @@ class LitCLI(LightningCLI):
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         kwargs: dict[str, Any] = super()._prepare_subcommand_kwargs(subcommand)
-        return {**kwargs, "verbose": False} if "verbose" in kwargs else kwargs  # a shorter table is printed at the end
+        # a shorter table is printed at the end; and checkpoints are never unpickled, wherever they come from
+        quiet = {"verbose": False} if "verbose" in kwargs else {}
+        return {**kwargs, **quiet, "weights_only": True}
 
     def _run_subcommand(self, subcommand: str) -> None:
         try:
@@ -168,38 +180,61 @@ class LitCLI(LightningCLI):
             self.run.remove_if_empty()  # a run that never began leaves nothing behind
 
     def after_fit(self) -> None:
-        before, after = self.model.figures_before, self.model.figures.get("val", {})
-        if self.trainer.is_global_zero:
-            load_weights(self.model.backbone, self.run.best_checkpoint())
-            export_model(self.model.backbone, self.run.model, self.datamodule)
-            _write_json(
-                self.run.folder / "fit.json", {"before": before, "last": after, "steps": self.trainer.global_step}
-            )
-            if after:
-                print_figures(console, "validation", {"before": before, "after": after})
-            self._say_what_next()
+        if not self.trainer.is_global_zero:
+            return
+        last = self.model.figures.get("val", {})
+        best = load_weights(self.model.backbone, self.run.best_checkpoint())
+        export_model(self.model.backbone, self.run.model, self.datamodule)
+        figures = {"before": self.model.figures_before, "best": best, "last": last if last.get("step") else {}}
+        _write_json(self.run.folder / "fit.json", {**figures, "steps": self.trainer.global_step})
+        columns = {f"{name} (step {row['step']:.0f})": row for name, row in figures.items() if row}
+        if columns:
+            print_figures(console, "validation", columns)
+        say(f"model   {self.run.model}  (Hugging Face format, of the best step)")
+        self._say_what_next("test" if "test" in self.datamodule.stores else "predict --data.predict FILE")
 
     def after_test(self) -> None:
-        store = self.datamodule.stores.get("test")
-        if store is None or not self.trainer.is_global_zero:
+        if not self.trainer.is_global_zero:
             return
-        count = self._get(self.config, "answers")
-        answers = score_answers(self.model, store, count, self.run.folder / "test_answers.jsonl")
-        config = self._parser(self.subcommand).dump(self.config[self.subcommand], skip_none=False)
+        self.model.to(self.trainer.strategy.root_device)  # the trainer has put it back on the CPU
+        count, name = self._get(self.config, "answers"), self._name_of_checkpoint()
+        details, path = (self.run.folder / f"{stem}{name}" for stem in ("test_answers", "result"))
+        details, path = details.with_suffix(".jsonl"), path.with_suffix(".json")
+        answers = score_answers(self.model, self.datamodule.stores["test"], count, details)
         checkpoint = self._get(self.config, "ckpt_path")
-        path = self.run.folder / "result.json"
-        write_result(path, self.model, checkpoint=checkpoint and Path(checkpoint), config=config, answers=answers)
+        write_result(
+            path, self.model, checkpoint=checkpoint and Path(checkpoint), config=self._shaping(), answers=answers
+        )
         print_figures(console, "test", {"test": self.model.figures["test"]})
         _print_answers(answers)
-        say(f"written {path} and test_answers.jsonl beside it")
-        say(f"curves  tensorboard --logdir {self.run.folder.parent.parent}")
-        say(f"next    python -m lit_sft preview {self.run.folder}, or fit again with another --data.mask")
+        say(f"written {path} and {details.name} beside it")
+        self._say_what_next("preview")
 
     def after_predict(self) -> None:
         say(f"written {self.run.folder / 'predictions.jsonl'}")
 
     def after_validate(self) -> None:
         print_figures(console, "validation", {"validation": self.model.figures["val"]})
+
+    def _say_what_next(self, command: str) -> None:
+        folder = self.run.folder
+        verb, _, options = command.partition(" ")
+        say(f"curves  tensorboard --logdir {folder.parent.parent}")
+        say(f"next    python -m lit_sft {verb} {folder} {options}".rstrip())
+
+    def _name_of_checkpoint(self) -> str:
+        """What tells results of another than the best checkpoint apart from its."""
+        checkpoint = self._get(self.config, "ckpt_path")
+        is_best = not checkpoint or Path(checkpoint) == self.run.best_checkpoint()
+        return "" if is_best else f"_{Path(checkpoint).stem}"
+
+    def _shaping(self) -> str:
+        """The settings that shape a result, as text to hash: not where it lies, nor how many answers are scored."""
+        settings = yaml.safe_load(self.parser.dump(self.config, skip_none=False, skip_validation=True))
+        settings = settings.get(self.subcommand, settings)
+        return json.dumps(
+            {key: settings[key] for key in ("seed_everything", "trainer", "model", "data")}, sort_keys=True
+        )
 
     def _run_folder(self) -> Run:
         settings, checkpoint = self._get(self.config, "run"), self._get(self.config, "ckpt_path")
@@ -208,15 +243,9 @@ class LitCLI(LightningCLI):
         if os.environ.get("LOCAL_RANK", "0") != "0" and _RUN_FOLDER in os.environ:
             return Run(Path(os.environ[_RUN_FOLDER]))
         files = self._get(self.config, "config") or []
-        run = new_run(settings.root, settings.name or (Path(str(files[-1])).stem if files else "run"))
+        run = new_run(settings.root, settings.name or (_name_of(Path(str(files[0]))) if files else "run"))
         os.environ[_RUN_FOLDER] = str(run.folder)
         return run
-
-    def _say_what_next(self) -> None:
-        folder = self.run.folder
-        say(f"model   {self.run.model}  (Hugging Face format)")
-        say(f"curves  tensorboard --logdir {folder.parent.parent}")
-        say(f"next    python -m lit_sft test {folder}")
 
 
 class SettingsCLI(LitCLI):
@@ -246,6 +275,10 @@ class RunRecord(SaveConfigCallback):
         if stage == "fit":
             self.parser.save(self.config, folder / "config.yaml", skip_none=False, overwrite=True, multifile=False)
             _write_json(folder / "ledger.json", data.ledgers)
+            if not data.val_dataloader():
+                for callback in trainer.checkpoint_callbacks:
+                    if isinstance(callback, ModelCheckpoint):
+                        callback.monitor = None  # nothing to choose the best by: the newest is kept
             print_ledger(data)
             say(f"run folder: {folder}")
 
@@ -257,7 +290,7 @@ def say(line: str) -> None:
 
 def print_ledger(data: SFTDataModule) -> None:
     """The ledgers of all splits as one table."""
-    header, *rows = ledger_rows(data.ledgers)
+    header, *rows = ledger_rows(data.ledgers, data.mask_name)
     table = Table(title=f"data: template {data.encoder.template.name}, mask {data.mask.name}", title_justify="left")
     for index, name in enumerate(header):
         table.add_column(name, justify="right" if index else "left")
@@ -268,7 +301,7 @@ def print_ledger(data: SFTDataModule) -> None:
         for line in ledger["formats"]:
             console.print(f"  {split}: {line}", style="dim", markup=False)
         for message in ledger["invalid"]["first"][:5]:
-            console.print(f"  dropped: {message}", style="yellow", markup=False)
+            console.print(f"  dropped: {printable(message)}", style="yellow", markup=False)
 
 
 def names_config(arguments: list[str]) -> bool:
@@ -308,6 +341,23 @@ def _options(parser: LightningArgumentParser) -> set[str]:
     return {option for option in options if not option.endswith("+")}
 
 
+def _name_of(config: Path) -> str:
+    """The name of a config file; of a run's own, the name of that run."""
+    return config.resolve().parent.parent.name if config.parent.name.startswith("version_") else config.stem
+
+
+def _check_checkpoint(path: str | None) -> None:
+    if path is None or path in ("best", "last", "hpc"):
+        return
+    try:
+        torch.load(path, map_location="meta", weights_only=True, mmap=True)
+    except FileNotFoundError:
+        raise ValueError(f"--ckpt_path {path}: no such file.") from None
+    except Exception as error:
+        # a broken file ends in any of a dozen exception types
+        raise ValueError(f"--ckpt_path {path}: not a checkpoint that can be read ({type(error).__name__}).") from None
+
+
 def _print_answers(answers: dict[str, float]) -> None:
     if answers:
         say(
@@ -327,6 +377,8 @@ def _quieten() -> None:
     for message in (
         ".*does not have many workers.*",
         "Total length of `list` across ranks is zero.*",
+        "The dirpath has changed from.*",
+        "You're resuming from a.*",
         ".*LeafSpec.*",
         ".*`isinstance\\(treespec.*",
     ):

@@ -22,7 +22,9 @@ def main(argv: list[str]) -> None:
     """
     options = _parser().parse_args(argv[1:])
     run, checkpoint = find_run(options.run, options.root)
-    folder = Path(options.output or (run.folder / ("merged" if options.merge else "model")))
+    name = "merged" if options.merge else "model"
+    suffix = "" if checkpoint == run.best_checkpoint() else f"_{checkpoint.stem}"
+    folder = Path(options.output or (run.folder / f"{name}{suffix}"))
     if options.output and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"--output {folder}: exists and is not an empty folder; name another.")
     settings = SettingsCLI(["--config", str(run.config)])

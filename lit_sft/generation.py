@@ -31,6 +31,13 @@ class GenerationSettings:
     top_p: float = 1.0
     batch_size: int = 16
 
+    def __post_init__(self) -> None:
+        if self.max_new_tokens < 1 or self.batch_size < 1 or self.temperature < 0 or not 0 < self.top_p <= 1:
+            raise ValueError(
+                f"generation settings {self}: expected max_new_tokens and batch_size of at least 1, a temperature of 0 "
+                "or more, and a top_p above 0 and at most 1."
+            )
+
 
 @dataclass(frozen=True, slots=True)
 class Generated:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
+from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from lightning.pytorch.plugins.precision import MixedPrecision, Precision
 from lightning.pytorch.utilities import GradClipAlgorithmType
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
@@ -67,7 +69,7 @@ class LitCausalLM(LightningModule):
             self.backbone = build_backbone(self.backbone_settings, tokenizer)
         self.strict_loading = not is_adapted(self.backbone)  # adapters are saved without the frozen weights
         rows = causal_lm(self.backbone).get_input_embeddings().weight.shape[0]
-        sizes = torch.from_numpy(token_bytes(tokenizer, rows))
+        sizes = torch.from_numpy(token_bytes(tokenizer, rows, end_token_id))
         self.metrics = nn.ModuleDict({split: SegmentMetrics(sizes, end_token_id) for split in ("val", "test")})
         self.losses = nn.ModuleDict({split: WeightedMean() for split in ("val", "test")})
         self._warn_of_unlearnt_end(end_token_id)
@@ -80,7 +82,8 @@ class LitCausalLM(LightningModule):
         """
         total, _ = self._loss(batch)
         weight = batch.weights.sum()
-        self.log("train/loss", total.detach() / weight.clamp_min(1e-9), prog_bar=True, batch_size=len(batch.origins))
+        if len(batch.targets):
+            self.log("train/loss", total.detach() / weight, prog_bar=True, batch_size=len(batch.origins))
         # Lightning divides by the number of micro-batches and averages over ranks; the sum must stay a sum
         loss = total / max(batch.normaliser, 1e-9) * self.trainer.accumulate_grad_batches * self.trainer.world_size
         return {"loss": loss, "nats": total.detach(), "weight": weight}
@@ -90,6 +93,18 @@ class LitCausalLM(LightningModule):
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         self._evaluate("test", batch)
+
+    def on_fit_start(self) -> None:
+        callbacks = self.trainer.callbacks  # type: ignore[attr-defined]
+        if any(isinstance(callback, GradientAccumulationScheduler) for callback in callbacks):
+            raise ValueError(
+                "GradientAccumulationScheduler changes the batches of a step behind the data's back, and the loss "
+                "would be divided wrongly; set `--trainer.accumulate_grad_batches` for the whole run."
+            )
+
+    def on_train_epoch_start(self) -> None:
+        if self.trainer.max_epochs == self.current_epoch + 1 and self.trainer.check_val_every_n_epoch is not None:
+            self.trainer.check_val_every_n_epoch = 1  # what a run ends with is always validated
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         if 0 < self.trainer.max_steps <= self.trainer.global_step:
@@ -112,13 +127,14 @@ class LitCausalLM(LightningModule):
 
     def answer(self, examples: list[Example], settings: GenerationSettings | None = None) -> list[Generated]:
         """Answer the final turn of each example."""
-        return generate(
-            self.backbone,
-            [example.prompt_ids() for example in examples],
-            tokenizer=self.data.tokenizer,
-            end_token_id=self.data.end_token_id,
-            settings=settings or self.generation_settings,
-        )
+        with self.trainer.precision_plugin.forward_context():
+            return generate(
+                self.backbone,
+                [example.prompt_ids() for example in examples],
+                tokenizer=self.data.tokenizer,
+                end_token_id=self.data.end_token_id,
+                settings=settings or self.generation_settings,
+            )
 
     def reference(self, example: Example) -> str | None:
         """The example's own final answer, decoded; None for a bare prompt."""
@@ -129,17 +145,21 @@ class LitCausalLM(LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         figures = self._finish("val")
+        figures["step"] = self.trainer.global_step
+        self.figures["val"] = figures
         if not self.trainer.sanity_checking:
             scalars, is_distributed = _scalars(figures, "val"), self.trainer.world_size > 1
             self.log("val/loss", scalars.pop("val/loss"), prog_bar=True, sync_dist=is_distributed)
             self.log_dict(scalars, sync_dist=is_distributed)
-        else:  # Lightning keeps nothing of the check before training; with all batches it is the "before"
+        elif self.trainer.global_step == 0 and self.trainer.num_sanity_val_steps == math.inf:
+            # Lightning keeps nothing of the check before training; with all batches it is the "before"
             self.figures_before = figures
             if self.logger is not None:
                 self.logger.log_metrics(_scalars(figures, "val"), step=0)
 
     def on_test_epoch_end(self) -> None:
-        self.log_dict(_scalars(self._finish("test"), "test"), sync_dist=self.trainer.world_size > 1)
+        self.figures["test"] = self._finish("test")
+        self.log_dict(_scalars(self.figures["test"], "test"), sync_dist=self.trainer.world_size > 1)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         precision = str(self.trainer.precision)
@@ -164,12 +184,21 @@ class LitCausalLM(LightningModule):
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adapters are saved without the frozen weights around them."""
+        """Figures of the same weights go along; adapters are saved without the frozen weights around them."""
+        if self.figures.get("val", {}).get("step") == self.trainer.global_step:
+            checkpoint["figures"] = self.figures["val"]
         if is_adapted(self.backbone):
             trained = self._trained_names()
             checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in trained}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        own = self.state_dict()
+        for name, value in checkpoint["state_dict"].items():
+            if name in own and own[name].shape != value.shape:
+                raise ValueError(
+                    f"this checkpoint is of another model: {name} is {tuple(value.shape)} there and "
+                    f"{tuple(own[name].shape)} here. Use the `--model.backbone` settings it was trained with."
+                )
         if is_adapted(self.backbone):
             found, trained = set(checkpoint["state_dict"]), self._trained_names()
             if found != trained:
@@ -191,7 +220,6 @@ class LitCausalLM(LightningModule):
         figures: dict[str, float] = {"loss": loss.compute(), **metrics.compute()}  # type: ignore[operator]
         metrics.reset()  # type: ignore[operator]
         loss.reset()  # type: ignore[operator]
-        self.figures[split] = figures
         return figures
 
     def _trained_names(self) -> set[str]:
@@ -211,8 +239,8 @@ class LitCausalLM(LightningModule):
     def _warn_of_unlearnt_end(self, end_token_id: int) -> None:
         settings = self.backbone_settings
         model = causal_lm(self.backbone)
-        own_end = model.config.eos_token_id
-        known = own_end if isinstance(own_end, list) else [own_end]
+        ends = (model.config.eos_token_id, model.generation_config.eos_token_id)
+        known = [index for end in ends for index in (end if isinstance(end, list) else [end])]
         if settings.tuning == "lora" and end_token_id not in known and not settings.lora.modules_to_save:
             end = self.data.encoder.template.end
             embedding = next(name for name, m in model.named_modules() if m is model.get_input_embeddings())
@@ -226,4 +254,6 @@ class LitCausalLM(LightningModule):
 
 def _scalars(figures: dict[str, float], split: str) -> dict[str, float]:
     """What is drawn as curves: everything but the counts."""
-    return {f"{split}/{name}": value for name, value in figures.items() if not name.startswith("tokens/")}
+    return {
+        f"{split}/{name}": value for name, value in figures.items() if name.partition("/")[0] not in ("tokens", "step")
+    }

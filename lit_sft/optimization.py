@@ -45,6 +45,14 @@ class OptimizerSettings:
             )
         if self.lr <= 0:
             raise ValueError(f"--model.optimizer.lr {self.lr}: expected a positive learning rate.")
+        for name in ("min_lr_ratio", "warmup_ratio"):
+            if not 0 <= (getattr(self, name) or 0) <= 1:
+                raise ValueError(f"--model.optimizer.{name} {getattr(self, name)}: expected a share between 0 and 1.")
+        if self.weight_decay < 0 or (self.warmup_steps or 0) < 0:
+            raise ValueError(
+                f"--model.optimizer.weight_decay {self.weight_decay}, warmup_steps {self.warmup_steps}: expected 0 or "
+                "more of both."
+            )
 
     def num_warmup_steps(self, total_steps: int) -> int:
         """Steps of warm-up in a run of `total_steps`."""

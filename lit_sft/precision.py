@@ -25,11 +25,17 @@ def check_precision(precision: str, *, on_cpu: bool) -> None:
 
 
 def warn_of_lost_updates(precision: str, lr: float) -> None:
-    """Warn when bfloat16 weights cannot take up the updates of a small learning rate.
+    """Warn when half-precision weights cannot take up the updates of the optimiser.
 
     A bfloat16 weight of 0.02 changes in steps of about 1e-4; AdamW's update is about `lr`. At 1e-5 some 15 % of the
     weights of a fresh model change at all in ten steps, against all of them in float32.
     """
+    if precision == "16-true":
+        warnings.warn(
+            "trainer.precision 16-true: fp16 weights without a loss scale overflow and lose small updates. Use "
+            "16-mixed, which keeps float32 weights.",
+            stacklevel=2,
+        )
     if precision == "bf16-true" and lr < _SMALL_LR:
         warnings.warn(
             f"trainer.precision bf16-true with learning rate {lr:g}: most updates are smaller than the spacing of "

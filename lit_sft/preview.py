@@ -10,7 +10,7 @@ import json
 import re
 import sys
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 from itertools import cycle, groupby
@@ -23,11 +23,11 @@ from rich.table import Table
 from rich.text import Text
 from transformers import PreTrainedTokenizerBase
 
-from data_modules.encoding import Example
+from data_modules.encoding import Example, bytes_of_tokens
 from data_modules.masking import MASKS, LossMask, Weights
 from data_modules.sft_data_module import SFTDataModule
 from data_modules.templates import SegmentKind
-from lit_sft.cli import SettingsCLI, console, take_run
+from lit_sft.cli import SettingsCLI, console, names_config, take_run
 from lit_sft.preview_page import MARKS_LEGEND, write_page
 
 _SHADES = {
@@ -222,7 +222,7 @@ def print_examples(console: Console, summary: str, shown: list[ShownExample]) ->
 
 def _with_config(command: str, arguments: list[str]) -> list[str]:
     """The arguments, with the config of the named run, or the newest, put in where none is given."""
-    if any(argument.partition("=")[0] in ("-h", "--help", "-c", "--config") for argument in arguments):
+    if names_config(arguments):
         return arguments
     with redirect_stdout(sys.stderr):
         run, _, rest = take_run(command, arguments)
@@ -266,7 +266,7 @@ def _summary(data: SFTDataModule, split: str, num: int) -> str:
 
 def _characters(example: Example, tokenizer: PreTrainedTokenizerBase) -> Iterator[tuple[range, list[bytes]]]:
     """Tokens in the smallest groups that end between characters, or where their segment ends; the bytes of each."""
-    bytes_of = _bytes_of(tokenizer)
+    bytes_of = bytes_of_tokens(tokenizer)
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     data: list[bytes] = []
     for index, token in enumerate(example.input_ids.tolist()):
@@ -281,34 +281,6 @@ def _characters(example: Example, tokenizer: PreTrainedTokenizerBase) -> Iterato
 def _ends_segment(example: Example, index: int) -> bool:
     here = slice(index, index + 2)
     return index + 1 == len(example) or len({*zip(example.kinds[here], example.turns[here], strict=True)}) > 1
-
-
-def _bytes_of(tokenizer: PreTrainedTokenizerBase) -> Callable[[int], bytes]:
-    """A function that gives the UTF-8 bytes a token writes."""
-    added = set(tokenizer.get_added_vocab().values())
-    byte_level = "ByteLevel" in str(tokenizer.backend_tokenizer.decoder)
-
-    def _bytes(index: int) -> bytes:
-        token = str(tokenizer.convert_ids_to_tokens(index))
-        if index in added:
-            return token.encode()
-        if byte_level and _BYTES.keys() >= set(token):
-            return bytes(_BYTES[character] for character in token)
-        if re.fullmatch("<0x[0-9A-F]{2}>", token):
-            return bytes.fromhex(token[3:5])
-        return token.replace("\u2581", " ").encode()
-
-    return _bytes
-
-
-def _byte_alphabet() -> dict[str, int]:
-    """The characters that byte-level vocabularies are written in. Source: GPT-2's encoder.py."""
-    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = [byte for byte in range(256) if byte not in printable]
-    return {chr(byte): byte for byte in printable} | {chr(256 + n): byte for n, byte in enumerate(others)}
-
-
-_BYTES = _byte_alphabet()
 
 
 def _pieces(example: Example, group: range, data: list[bytes]) -> Iterator[Piece]:

@@ -87,7 +87,7 @@ def print_figures(console: Console, title: str, columns: dict[str, dict[str, flo
 
 
 class PredictionWriter(BasePredictionWriter):
-    """Writes predictions as JSON lines while they are made, so that a stop loses none.
+    """Writes predictions as JSON lines while they are made, into a file aside that takes its place when complete.
 
     Args:
         path: The file.
@@ -95,12 +95,17 @@ class PredictionWriter(BasePredictionWriter):
 
     def __init__(self, path: Path) -> None:
         super().__init__(write_interval="batch")
-        self.path = path
-        path.write_text("", encoding="utf-8")
+        self.path, self.partial = path, path.with_suffix(".partial")
+
+    def on_predict_start(self, trainer: Any, pl_module: Any) -> None:
+        self.partial.write_text("", encoding="utf-8")
 
     def write_on_batch_end(self, trainer: Any, pl_module: Any, prediction: Any, *_: Any) -> None:
-        with self.path.open("a", encoding="utf-8") as stream:
+        with self.partial.open("a", encoding="utf-8") as stream:
             stream.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in prediction)
+
+    def on_predict_end(self, trainer: Any, pl_module: Any) -> None:
+        self.partial.replace(self.path)
 
 
 def _scored(module: LitCausalLM, example: Example, answer: Generated) -> dict[str, Any]:

@@ -66,6 +66,8 @@ def new_run(root: str, name: str) -> Run:
     Raises:
         ValueError: If it cannot be made.
     """
+    if Path(name).name != name:
+        raise ValueError(f"--run.name {name}: expected a plain name; set the folder of all runs by `--run.root`.")
     parent = Path(root) / name
     try:
         parent.mkdir(parents=True, exist_ok=True)

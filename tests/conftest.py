@@ -100,8 +100,8 @@ def make_data(tokenizer: PreTrainedTokenizerFast, write: Callable[..., str]) -> 
     """A data module on rows, encoded and set up."""
 
     def _make(rows: list[dict[str, Any]], **settings: Any) -> SFTDataModule:
-        defaults: dict[str, Any] = {"template": "chatml", "val_fraction": 0.0, "test_fraction": 0.0}
-        data = SFTDataModule(write("rows.jsonl", rows), tokenizer=tokenizer, **(defaults | settings))
+        defaults = {"tokenizer": tokenizer, "template": "chatml", "val_fraction": 0.0, "test_fraction": 0.0}
+        data = SFTDataModule(write("rows.jsonl", rows), **(defaults | settings))
         data.setup("fit")
         return data
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
 
 from data_modules.masking import MASKS
 from data_modules.sft_data_module import SFTDataModule
@@ -131,6 +132,26 @@ def test_validation_loss_is_the_figure_of_the_training_mask(make_data: MakeData,
     data = make_data(chat_rows(30), val_fraction=0.4, mask=mask)
     make_trainer(tmp_path).validate(module, datamodule=data, verbose=False)
     assert module.figures["val"]["loss"] == pytest.approx(module.figures["val"][f"nll/{mask}"], rel=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before the epoch ended")
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
+@pytest.mark.parametrize("step", [3, 4, 6])
+def test_resuming_between_steps_equals_straight_through(make_data: MakeData, tmp_path: Path, step: int) -> None:
+    def run(**settings: Any) -> dict[str, torch.Tensor]:
+        data = make_data(alpaca_rows(16), batch_size=2, seed=3)  # eight batches, four steps an epoch
+        module = make_module(schedule="linear")
+        trainer = make_trainer(tmp_path, max_epochs=2, accumulate_grad_batches=2, enable_checkpointing=True, callbacks=[
+            ModelCheckpoint(tmp_path / "c", every_n_train_steps=1, save_top_k=-1, filename="{step}")
+        ])  # fmt: skip
+        trainer.fit(module, datamodule=data, **settings)
+        return {name: value.clone() for name, value in module.state_dict().items()}
+
+    straight = run()
+    checkpoint = tmp_path / f"step={step}.ckpt"
+    (tmp_path / "c" / checkpoint.name).rename(checkpoint)
+    resumed = run(ckpt_path=checkpoint, weights_only=True)
+    assert all(torch.equal(straight[name], resumed[name]) for name in straight)
 
 
 def test_same_seed_same_weights_and_other_seed_other_weights(make_data: MakeData, tmp_path: Path) -> None:

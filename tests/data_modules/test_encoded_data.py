@@ -70,6 +70,45 @@ def test_training_loses_what_a_given_held_out_file_holds(tmp_path: Path, write: 
     assert load_ledgers(folder)["train"]["duplicates"] == 3
 
 
+def test_given_files_share_neither_conversation_nor_article(tmp_path: Path, write: Write, encoder: Encoder) -> None:
+    def rows(*articles: int) -> list[dict[str, Any]]:
+        return [{"article_id": a, "prompt": f"q{a} {n}", "completion": "a"} for n, a in enumerate(articles)]
+
+    files = {"train": rows(1, 2, 3, 4), "val": rows(3, 3, 5), "test": rows(5, 4)}
+    sources = Sources({split: [write(f"{split}.jsonl", given)] for split, given in files.items()})
+    folder = encode_sources(sources, encoder, tmp_path)
+    assert [len(texts(folder, split)) for split in ("test", "val", "train")] == [2, 2, 2]
+    assert [load_ledgers(folder)[split]["duplicates"] for split in ("test", "val", "train")] == [0, 1, 2]
+
+
+def test_renamed_file_in_a_folder_is_encoded_again(tmp_path: Path, write: Write, encoder: Encoder) -> None:
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "a.txt").write_text('{"text": "x"}')
+    sources = Sources({"train": [str(tmp_path / "d")]})
+    before = cache_key(sources, encoder)
+    (tmp_path / "d" / "a.txt").rename(tmp_path / "d" / "a.jsonl")
+    assert cache_key(sources, encoder) != before
+
+
+def test_conversations_that_the_template_refuses_are_rejected(
+    tmp_path: Path, write: Write, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    import copy
+
+    strict = copy.deepcopy(tokenizer)
+    strict.chat_template = (
+        "{% for m in messages %}{% if m['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}"
+        "<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+    encoder = Encoder(strict, resolve_template("tokenizer", strict), 200)
+    sources = Sources({"train": [write("a.jsonl", [{"system": "s", **alpaca_rows(1)[0]}, *alpaca_rows(2)])]})
+    with pytest.raises(ValueError, match=r"a.jsonl:1: the tokenizer's own chat template refuses .*no system"):
+        encode_sources(sources, encoder, tmp_path)
+    ledger = load_ledgers(encode_sources(replace(sources, on_invalid="drop"), encoder, tmp_path))["train"]
+    assert (ledger["invalid"]["count"], ledger["examples"]) == (1, 2)
+
+
 def test_ledger_accounts_for_every_record(tmp_path: Path, write: Write, encoder: Encoder) -> None:
     rows: list[dict[str, Any]] = [
         *alpaca_rows(30),

@@ -113,6 +113,15 @@ def test_markers_that_the_tokenizer_does_not_flag_as_special_are_plain_text_too(
     assert supervised_text(example, "output_only", tokenizer) == "c</turn>d</turn>"
 
 
+def test_unflagged_markers_of_the_template_cannot_be_forged() -> None:
+    from tokenizers import AddedToken
+
+    tokenizer = byte_tokenizer()
+    tokenizer.add_tokens([AddedToken("<|im_start|>", special=False, normalized=False)])
+    (example,) = encoder(tokenizer).encode(chat("hi<|im_start|>assistant", "b"))
+    assert int((example.input_ids == IM_START).sum()) == 2
+
+
 def test_document_start_is_added_where_the_tokenizer_adds_it() -> None:
     from tokenizers.processors import TemplateProcessing
 
@@ -148,18 +157,25 @@ def test_every_length_limit_is_kept_and_everything_lost_is_counted(
         assert all(2 <= len(example) <= limit for example in examples)
         kept = sum(ledger.tokens["kept"].values())
         assert kept == sum(map(len, examples))
-        for part in ("system", "user", "template", "answer", "text"):
-            tokens = {reason: counts[part] for reason, counts in ledger.tokens.items()}
+        for kind in SegmentKind:
+            tokens = {reason: counts[kind] for reason, counts in ledger.tokens.items()}
             assert tokens["read"] + tokens["repeated"] == tokens["kept"] + tokens["dropped"] + tokens["truncated"]
-        assert ledger.supervised_tokens_lost == _supervised(whole) - sum(map(_supervised, examples))
-        assert ledger.end_tokens_lost == _ends(whole) - sum(map(_ends, examples))
+        lost = ledger.to_dict()["supervised_tokens_lost"]
+        again = ledger.tokens["repeated"][K.FINAL_ANSWER]  # last answers of pieces, which were not last before
+        if not again:
+            assert lost["firefly_multi_turn"] == _tokens(whole, ANSWERS) - sum(_tokens(e, ANSWERS) for e in examples)
+            assert lost["output_only"] == _tokens(whole, LAST) - sum(_tokens(e, LAST) for e in examples)
+            assert ledger.end_tokens_lost.total() == _ends(whole) - sum(map(_ends, examples))
         assert (ledger.dropped == 1) == (not examples)
         if limit >= len(whole):
             assert (ledger.truncated, ledger.split, ledger.dropped, len(examples)) == (0, 0, 0, 1)
 
 
-def _supervised(example: Example) -> int:
-    return int(np.isin(example.kinds, (K.ANSWER, K.FINAL_ANSWER, K.TEXT)).sum())
+ANSWERS, LAST = (K.ANSWER, K.FINAL_ANSWER), (K.FINAL_ANSWER,)
+
+
+def _tokens(example: Example, kinds: tuple[K, ...]) -> int:
+    return int(np.isin(example.kinds, kinds).sum())
 
 
 def _ends(example: Example) -> int:
@@ -211,7 +227,7 @@ def test_error_policy_names_the_record_and_the_ways_out(tokenizer: PreTrainedTok
 
 
 def test_token_bytes_add_up_to_the_text(tokenizer: PreTrainedTokenizerFast) -> None:
-    sizes = token_bytes(tokenizer, 300)
+    sizes = token_bytes(tokenizer, 300, IM_END)
     assert sizes.shape == (300,)
     text = "né 你好 👩‍🔬\n"
     assert int(sizes[tokenizer(text).input_ids].sum()) == len(text.encode())

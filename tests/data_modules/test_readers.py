@@ -22,6 +22,8 @@ def origins(source: str) -> list[tuple[dict[str, object], str]]:
 def test_json_records_keep_the_line_they_start_on(write: Callable[..., str]) -> None:
     path = write("a.json", '[\n{"x": 1},\n\n {"x":\n 2}, {"x": 3}\n]\n')
     assert origins(path) == [({"x": 1}, ":2"), ({"x": 2}, ":4"), ({"x": 3}, ":5")]
+    path = write("b.json", '[{"x": 1}, {"x": 2}]')
+    assert origins(path) == [({"x": 1}, ":1"), ({"x": 2}, ":1 (record 2)")]
 
 
 def test_jsonl_skips_blank_lines_and_a_byte_order_mark(write: Callable[..., str]) -> None:
@@ -60,7 +62,10 @@ def test_hub_dataset_is_read_by_the_datasets_library(tmp_path: Path, monkeypatch
     monkeypatch.setattr(
         datasets, "load_dataset", lambda name, split: real(str(tmp_path / name), split=split, cache_dir=str(tmp_path))
     )
-    assert origins("someone/rows") == [({"text": "hello"}, "[train]:1")]
+    assert origins("someone/rows") == [({"text": "hello"}, ":1")]
+    assert origins("someone/rows[train]") == [({"text": "hello"}, ":1")]
+    with pytest.raises(ValueError, match=r"someone/rows: neither a file or folder here nor a dataset"):
+        origins("someone/rows[test]")
     assert source_fingerprint("someone/rows") == source_fingerprint("someone/rows")
 
 

@@ -49,9 +49,27 @@ def test_batch_size_and_accumulation_leave_the_steps_as_they_are() -> None:
 
 
 def test_limited_epoch_knows_its_last_window() -> None:
-    plans = list(sampler(max_batches=3))
-    assert len(plans) == 3
-    assert plans[2].normaliser == sum(WEIGHTS[index] for index in plans[2].indices)
+    for limit in (3, 0.4):  # of eight batches
+        plans = list(sampler(limit=limit))
+        assert len(plans) == 3
+        assert plans[2].normaliser == sum(WEIGHTS[index] for index in plans[2].indices)
+
+
+def test_resumed_epoch_gives_the_batches_that_are_not_done() -> None:
+    this = sampler(done=5)
+    assert list(this) == list(sampler())[5:]
+    this.set_epoch(1)
+    assert len(list(this)) == 8
+
+
+def test_a_rank_without_an_example_gets_a_stand_in_that_does_not_count() -> None:
+    # 23 examples, 11 on 2 ranks a batch: the last batch has one example, for the first rank
+    plans = [list(sampler(batch_size=11, rank=rank, world_size=2))[-1] for rank in range(2)]
+    assert [plan.counts for plan in plans] == [True, False]
+    assert plans[0].indices == plans[1].indices
+    assert plans[0].normaliser == plans[1].normaliser
+    (only,) = LengthSampler([4], batch_size=2, rank=1, world_size=2)
+    assert not only.counts
 
 
 def test_length_sampler_gives_every_example_once_over_all_ranks() -> None:

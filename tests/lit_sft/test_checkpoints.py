@@ -21,6 +21,7 @@ from tests.conftest import MODELS, chat_rows
 from tests.training import make_module, train
 
 MakeData = Callable[..., SFTDataModule]
+ROOT = Path(__file__).parent.parent.parent
 
 
 @pytest.fixture
@@ -90,6 +91,35 @@ def test_lightning_checkpoint_restores_the_weights_and_holds_only_what_was_train
     torch.testing.assert_close(nll(backbone, data), nll(module.backbone, data))
 
 
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+@pytest.mark.filterwarnings("ignore:You have requested `ensure_weight_tying`:UserWarning")
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("name", MODELS)
+def test_embeddings_trained_beside_adapters_stay_tied_and_reload(
+    name: str, tied: bool, data: SFTDataModule, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    base = build_backbone(BackboneSettings(config={**MODELS[name], "tie_word_embeddings": tied}), data.tokenizer)
+    causal_lm(base).save_pretrained(tmp_path / "base")
+    embedding = "wte" if name == "gpt2" else "embed_tokens"
+    lora = LoraSettings(rank=2, modules_to_save=[embedding])
+    settings = BackboneSettings(pretrained=str(tmp_path / "base"), tuning="lora", lora=lora)
+    module = LitCausalLM(settings, make_module(lr=1e-2).optimizer_settings)
+    checkpoint = ModelCheckpoint(tmp_path / "c", filename="best")
+    train(data, tmp_path, module, callbacks=[checkpoint], enable_checkpointing=True)
+    model = causal_lm(module.backbone)
+    assert (model.get_output_embeddings().weight is model.get_input_embeddings().weight) == tied
+    expected = nll(module.backbone, data)
+    fresh = build_backbone(settings, data.tokenizer)
+    load_weights(fresh, tmp_path / "c" / "best.ckpt")
+    torch.testing.assert_close(nll(fresh, data), expected)
+    export_model(fresh, tmp_path / "adapter", data)
+    export_model(fresh, tmp_path / "merged", data, merge=True)
+    torch.testing.assert_close(nll(AutoPeftModelForCausalLM.from_pretrained(tmp_path / "adapter"), data), expected)
+    merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
+    torch.testing.assert_close(nll(merged, data), expected, rtol=1e-4, atol=1e-5)
+
+
 def test_checkpoint_of_another_model_is_refused(data: SFTDataModule, tmp_path: Path) -> None:
     checkpoint = ModelCheckpoint(tmp_path / "c", filename="best")
     train(data, tmp_path, make_module(), callbacks=[checkpoint], enable_checkpointing=True)
@@ -102,11 +132,12 @@ def test_checkpoint_of_another_model_is_refused(data: SFTDataModule, tmp_path: P
 def test_exported_chat_template_renders_the_prompts_that_were_trained(
     template: str, make_data: MakeData, tmp_path: Path
 ) -> None:
-    data = make_data(chat_rows(6), template=template)
+    # a tokenizer that merges, so that borders of segments could show
+    data = make_data(chat_rows(6), template=template, tokenizer=str(ROOT / "examples" / "tokenizer"))
     backbone = build_backbone(BackboneSettings(config=MODELS["gpt2"]), data.tokenizer)
     export_model(backbone, tmp_path / "m", data)
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "m")
-    turns = (Turn(Role.USER, "Hé {{ 1 }}\n"), Turn(Role.ASSISTANT, " b"), Turn(Role.USER, "c'\"\\"))
+    turns = (Turn(Role.USER, "Hé {{ 1 }}."), Turn(Role.ASSISTANT, " b"), Turn(Role.USER, "c'\"\\"))
     for start in ((), (Turn(Role.SYSTEM, "s"),)):
         conversation = Conversation((*start, *turns), "f:1")
         (example,) = data.encoder.encode(conversation)

@@ -15,6 +15,9 @@ import yaml
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lit_sft.__main__ import COMMANDS, main
+from lit_sft.backbone import build_backbone
+from lit_sft.checkpoints import load_weights
+from lit_sft.cli import SettingsCLI
 from tests.conftest import MODELS, alpaca_rows, chat_rows
 
 Write = Callable[..., str]
@@ -80,7 +83,8 @@ def test_fit_then_test_predict_validate_and_export_of_the_newest_run(
     assert len(answers) == result["answers"]["rows"]
 
     run("test", str(folder / "checkpoints" / "last.ckpt"))
-    assert json.loads((folder / "result.json").read_text())["checkpoint"].endswith("last.ckpt")
+    assert json.loads((folder / "result_last.json").read_text())["checkpoint"].endswith("last.ckpt")
+    assert json.loads((folder / "result.json").read_text()) == result
 
     prompts = write("prompts.jsonl", [{"instruction": "Count to 3."}, {"instruction": "Say hi.", "output": "hi"}])
     run("predict", "--run.root", str(root), "--data.predict", prompts)
@@ -88,6 +92,10 @@ def test_fit_then_test_predict_validate_and_export_of_the_newest_run(
     assert [row["origin"].rpartition("/")[2] for row in rows] == ["prompts.jsonl:1", "prompts.jsonl:2"]
     assert [row["reference"] for row in rows] == [None, "hi"]
     assert rows[0]["prompt"] == "<|im_start|>user\nCount to 3.<|im_end|>\n<|im_start|>assistant\n"
+
+    before = (folder / "predictions.jsonl").read_text()
+    assert main(["predict", str(folder), "--data.predict", write("bad.jsonl", [{"q": 1}])]) == 2
+    assert (folder / "predictions.jsonl").read_text() == before
 
     run("validate", str(folder))
     out = root.parent / "exported"
@@ -104,7 +112,12 @@ def test_lora_run_keeps_and_exports_adapters_only(
     options = ["--model.backbone.tuning", "lora", "--model.backbone.lora.rank", "2", "--data.template", "plain"]
     run("fit", "--config", path, *options)
     folder = root / "tiny" / "version_0"
-    assert (folder / "model" / "adapter_model.safetensors").exists()
+    # the random weights it adapts lie nowhere, so the export holds the whole model
+    AutoModelForCausalLM.from_pretrained(folder / "model")
+    base = ["--model.backbone.config", "null", "--model.backbone.pretrained", str(folder / "model")]
+    run("fit", "--config", path, *options, *base, "--run.name", "second")
+    assert (root / "second" / "version_0" / "model" / "adapter_model.safetensors").exists()
+    assert main(["fit", "--config", path, *base[:3], str(root / "second" / "version_0" / "model")]) == 2
     state = torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
     assert state
     assert all("lora_" in name for name in state)
@@ -123,7 +136,29 @@ def test_a_second_fit_gets_a_folder_of_its_own(path: str, root: Path) -> None:
 def test_before_training_figures_are_those_of_the_initial_weights(path: str, root: Path) -> None:
     run("fit", "--config", path, "--model.optimizer.lr", "1e-12")
     figures = json.loads((root / "tiny" / "version_0" / "fit.json").read_text())
+    assert (figures["before"].pop("step"), figures["last"].pop("step")) == (0, 2)
     assert figures["before"] == pytest.approx(figures["last"], rel=1e-6)
+
+
+def test_exported_weights_are_those_of_the_best_figures(path: str, root: Path) -> None:
+    # so large a learning rate after a good beginning that the last weights are worse than the best
+    schedule = ["--model.optimizer.lr", "0.5", "--model.optimizer.schedule", "constant"]
+    run("fit", "--config", path, *schedule, "--trainer.max_steps", "8", "--trainer.max_epochs", "4")
+    folder = root / "tiny" / "version_0"
+    figures = json.loads((folder / "fit.json").read_text())
+    assert figures["best"]["loss"] <= figures["last"]["loss"]
+    settings = SettingsCLI(["--config", str(folder / "config.yaml")])
+    backbone = build_backbone(settings.model.backbone_settings, settings.datamodule.tokenizer)
+    assert load_weights(backbone, folder / "checkpoints" / "best.ckpt") == figures["best"]
+    exported = AutoModelForCausalLM.from_pretrained(folder / "model").state_dict()
+    assert all(torch.equal(value, exported[name]) for name, value in backbone.state_dict().items())
+
+
+def test_last_epoch_is_validated_whatever_the_interval(path: str, root: Path) -> None:
+    options = ["--trainer.max_steps", "-1", "--trainer.max_epochs", "3", "--trainer.check_val_every_n_epoch", "2"]
+    run("fit", "--config", path, *options)
+    figures = json.loads((root / "tiny" / "version_0" / "fit.json").read_text())
+    assert figures["last"]["step"] == figures["steps"] == 6
 
 
 def test_run_without_a_validation_split_keeps_the_newest_weights(path: str, root: Path) -> None:
@@ -170,13 +205,13 @@ WRONG: dict[str, tuple[dict[str, Any], list[str], str]] = {
     "odd turns": ({"b.jsonl": [ODD]}, ["--data.train", "{b.jsonl}"], "b.jsonl:1: turn 2 is 'user' after 'user'; expected 'assistant'.*on_invalid drop"),
     "no answer": ({"b.jsonl": [{"instruction": "a"}]}, ["--data.train", "{b.jsonl}"], "b.jsonl:1: there is no answer to learn"),
     "text under output_only": ({"b.jsonl": [{"text": f"t{n}"} for n in range(9)]}, ["--data.train", "{b.jsonl}"], "supervises no token of the .* Plain text needs `--data.mask whole_sequence`"),
-    "all too long": ({}, ["--data.max_length", "3"], "no training example is left of .* too long for 3 tokens.*Raise"),
+    "all too long": ({}, ["--data.max_length", "3"], "no training example is left of .* too long for 3 tokens"),
     "longer than the model": ({}, ["--data.max_length", "513"], "--data.max_length 513: the model reads at most 512 tokens; set it to 512"),
     "over-long is an error": ({}, ["--data.max_length", "40", "--data.over_long", "error"], r"rows.jsonl:\d+: \d+ tokens; at most 40 fit. Raise"),
     "fractions": ({}, ["--data.val_fraction", "0.7", "--data.test_fraction", "0.4"], "--data.val_fraction 0.7 .*less than 1 together"),
     "batch of none": ({}, ["--data.batch_size", "0"], "--data.batch_size 0: expected at least 1 row"),
     "prompt weight": ({}, ["--data.prompt_weight", "2"], "--data.prompt_weight 2.*between 0 and 1"),
-    "missing tokenizer": ({}, ["--model.backbone.tokenizer", "./nowhere"], "./nowhere: no tokenizer could be loaded"),
+    "missing tokenizer": ({}, ["--model.backbone.tokenizer", "./nowhere"], "./nowhere: no tokenizer here: no such folder"),
     "missing model": ({}, ["--model.backbone.config", "null", "--model.backbone.pretrained", "./nowhere"], "--model.backbone.pretrained ./nowhere: no such folder or hub model"),
     "which model": ({}, ["--model.backbone.pretrained", "gpt2"], "which model. Give either"),
     "unknown model setting": ({}, ["--model.backbone.config.n_layers", "2"], "gpt2 has no setting n_layers; it has .*n_layer"),
@@ -186,6 +221,13 @@ WRONG: dict[str, tuple[dict[str, Any], list[str], str]] = {
     "unwritable runs": ({"file": "x"}, ["--run.root", "{file}"], "--run.root .*file: cannot make a folder there .* choose another"),
     "unwritable cache": ({"file": "x"}, ["--data.cache_dir", "{file}"], "--data.cache_dir .*file: cannot write there .* choose another"),
     "no template marker": ({}, ["--data.template", "tokenizer"], "the tokenizer has no chat template of its own; use"),
+    "checkpoint of junk": ({"b.ckpt": "junk"}, ["--ckpt_path", "{b.ckpt}"], "--ckpt_path .*b.ckpt: not a checkpoint that can be read"),
+    "no gpu": ({}, ["--trainer.accelerator", "cuda"], "No supported gpu backend found|CUDAAccelerator"),
+    "no accumulation": ({}, ["--trainer.accumulate_grad_batches", "0"], "--trainer.accumulate_grad_batches 0: expected 1 or more"),
+    "run outside its root": ({}, ["--run.name", "../evil"], "--run.name ../evil: expected a plain name"),
+    "warm-up beyond the run": ({}, ["--model.optimizer.warmup_ratio", "2"], "warmup_ratio 2.0: expected a share"),
+    "validation without a target": ({"t.txt": "words"}, ["--data.val", "{t.txt}"], "supervises no token of the 1 val examples"),
+    "validation is the training set": ({}, ["--data.val", "ROWS"], "no training example is left of .* in a held-out split"),
     "no length": ({}, ["--trainer.max_steps", "-1", "--trainer.max_epochs", "-1"], "how long. Give `--trainer.max_epochs`"),
 }  # fmt: skip
 
@@ -200,7 +242,8 @@ def test_wrong_input_ends_in_one_located_message(
 ) -> None:
     files, options, message = WRONG[what]
     places = {f"{{{name}}}": write(name, content) for name, content in files.items()}
-    options = [places.get(option, option) for option in options]
+    rows = str(Path(path).parent / "rows.jsonl")
+    options = [rows if option == "ROWS" else places.get(option, option) for option in options]
     arguments = options[1:] if options[0] == "COMMAND" else ["fit", "--config", path, *options]
     assert main(arguments) == 2
     said = capsys.readouterr().err.strip().splitlines()

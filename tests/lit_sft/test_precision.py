@@ -26,7 +26,7 @@ def test_every_cpu_precision_trains_with_clipping_and_counts_exactly(
     before, after = module.figures_before, module.figures["val"]
     assert after["nll/output_only"] < before["nll/output_only"] - 0.1
     kept = data.ledgers["val"]["tokens"]["kept"]
-    assert after["tokens/answer"] == kept["answer"]
+    assert after["tokens/answer"] == kept["final_answer"]
     assert after["tokens/whole_sequence"] == sum(kept.values()) - len(data.stores["val"])
     assert module.metrics["val"].nats.dtype is torch.float64
 

@@ -113,7 +113,7 @@ def test_json_gives_ids_kinds_turns_and_flags_of_every_mask(preview: Preview) ->
     assert row == {
         "input_ids": ids,
         "kinds": kinds,
-        "turns": 20 * [0] + 3 * [1] + 20 * [2] + 3 * [3],
+        "turns": 20 * [0] + 2 * [1] + 21 * [2] + 3 * [3],
         "supervised": {
             "whole_sequence": [False] + 45 * [True],
             "output_only": 43 * [False] + [True, True, False],

@@ -1,0 +1,29 @@
+"""Text that others wrote, made safe to print: nothing in it steers a terminal, and nothing in it is invisible."""
+
+from __future__ import annotations
+
+import unicodedata
+
+_INVISIBLE = ("Cc", "Cf", "Cs", "Zl", "Zp")
+_JOINERS = "\u200c\u200d\ufe0e\ufe0f"
+"""Scripts and emoji are spelt with these."""
+
+
+def printable(text: str, *, keep_lines: bool = False) -> str:
+    """Text with control characters as signs (␛ for escape) and other invisible ones as codes.
+
+    Args:
+        text: What data or a model wrote.
+        keep_lines: Whether line breaks stay as they are.
+    """
+    return "".join(character if keep_lines and character == "\n" else _sign(character) for character in text)
+
+
+def _sign(character: str) -> str:
+    if character == "\n":
+        return "↵"
+    if character < " ":
+        return chr(0x2400 + ord(character))  # the block "control pictures"
+    if unicodedata.category(character) in _INVISIBLE and character not in _JOINERS:
+        return f"\\u{ord(character):04x}"
+    return character
