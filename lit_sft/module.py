@@ -84,6 +84,7 @@ class LitCausalLM(LightningModule):
         weight = batch.weights.sum()
         if len(batch.targets):
             self.log("train/loss", total.detach() / weight, prog_bar=True, batch_size=len(batch.origins))
+        self.log("train/lr", self.trainer.optimizers[0].param_groups[0]["lr"])
         # Lightning divides by the number of micro-batches and averages over ranks; the sum must stay a sum
         loss = total / max(batch.normaliser, 1e-9) * self.trainer.accumulate_grad_batches * self.trainer.world_size
         return {"loss": loss, "nats": total.detach(), "weight": weight}

@@ -4,15 +4,9 @@ from __future__ import annotations
 
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from data_modules.templates import SegmentKind
-
-if TYPE_CHECKING:
-    from lit_sft.preview import MaskView, Piece, Row, ShownExample
-
-
-MARKS_LEGEND = "↵ line break, · space, ⇥ tab, ␛ control, ⟨E4⟩ part of a character"
+from lit_sft.token_view import MARKS_LEGEND, MaskView, Piece, Row, ShownExample
 
 
 def write_page(path: str, summary: str, shown: list[ShownExample]) -> None:

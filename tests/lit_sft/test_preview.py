@@ -21,8 +21,9 @@ from data_modules.encoding import Example
 from data_modules.masking import MASKS, resolve_mask
 from data_modules.templates import SegmentKind
 from lit_sft.__main__ import main
-from lit_sft.preview import print_examples, show_example, to_json, visible
+from lit_sft.preview import print_examples
 from lit_sft.preview_page import page
+from lit_sft.token_view import show_example, to_json, visible
 
 END, IM_START, IM_END = 256, 257, 258
 TWO_TURNS = {"conversation": [{"human": "a", "assistant": "b"}, {"human": "c", "assistant": "d"}]}
