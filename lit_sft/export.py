@@ -5,9 +5,6 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from lit_sft.backbone import build_backbone, is_adapted
-from lit_sft.checkpoints import export_model, load_weights
-from lit_sft.cli import SettingsCLI, say
 from lit_sft.runs import find_run
 
 
@@ -21,6 +18,11 @@ def main(argv: list[str]) -> None:
         ValueError: If there is no such run, or the folder to write to is not empty.
     """
     options = _parser().parse_args(argv[1:])
+    # after the arguments are read, so that --help and mistakes are answered at once
+    from lit_sft.backbone import build_backbone, is_adapted
+    from lit_sft.checkpoints import export_model, load_weights
+    from lit_sft.cli import SettingsCLI, say
+
     run, checkpoint = find_run(options.run, options.root)
     name = "merged" if options.merge else "model"
     suffix = "" if checkpoint == run.best_checkpoint() else f"_{checkpoint.stem}"

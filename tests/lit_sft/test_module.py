@@ -22,6 +22,7 @@ def test_curves_begin_before_training_and_name_split_quantity_and_part(make_data
     scalars = set(events.Tags()["scalars"])
     assert {
         "train/loss",
+        "train/lr",
         "val/loss",
         "val/nll/answer",
         "val/perplexity/output_only",
