@@ -187,7 +187,8 @@ class LitCLI(LightningCLI):
         export_model(self.model.backbone, self.run.model, self.datamodule)
         figures = {"before": self.model.figures_before, "best": best, "last": last if last.get("step") else {}}
         _write_json(self.run.folder / "fit.json", {**figures, "steps": self.trainer.global_step})
-        columns = {f"{name} (step {row['step']:.0f})": row for name, row in figures.items() if row}
+        distinct = figures if figures["last"] != best else {"before": figures["before"], "best": best}
+        columns = {f"{name} (step {row['step']:.0f})": row for name, row in distinct.items() if row}
         if columns:
             print_figures(console, "validation", columns)
         say(f"model   {self.run.model}  (Hugging Face format, of the best step)")
