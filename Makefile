@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-assets lint types format clean
+.PHONY: help quickstart test test-assets test-gpu lint types format clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -19,6 +19,9 @@ test: $(VENV)/.installed ## the whole test suite
 
 test-assets: $(VENV)/.installed ## the checks on real tokenizers, a real model and real records, where they are present
 	$(BIN)/python -m pytest -m assets -rs
+
+test-gpu: $(VENV)/.installed ## the checks that need a CUDA GPU
+	$(BIN)/python -m pytest -m gpu -rs
 
 lint: $(VENV)/.installed ## style
 	$(BIN)/ruff check .

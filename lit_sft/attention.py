@@ -104,7 +104,7 @@ def document_attention(
         output = _causal(query, key, value, scaling, dropout)
     elif query.device.type == "cpu":
         output = _one_by_one(query, key, value, lengths, scaling, dropout)
-    elif query.dtype in (torch.bfloat16, torch.float16) and dropout == 0.0 and query.device.type == "cuda":
+    elif dropout == 0.0 and _has_flash(query):
         return _variable_length(query, key, value, documents, scaling), None
     else:
         output = _dense(query, key, value, lengths, scaling, dropout, None)
@@ -128,6 +128,13 @@ def _causal(query: Tensor, key: Tensor, value: Tensor, scaling: float | None, dr
     with torch.autocast("cpu", enabled=False):
         output = _sdpa(query.float(), key.float(), value.float(), scaling, dropout, is_causal=True)
     return output.to(query.dtype)
+
+
+def _has_flash(query: Tensor) -> bool:
+    """Whether flash attention takes this: half precision, no wide heads, a GPU since Ampere."""
+    if query.device.type != "cuda" or query.dtype not in (torch.bfloat16, torch.float16) or query.shape[-1] > 256:
+        return False
+    return torch.cuda.get_device_capability(query.device) >= (8, 0)
 
 
 def _variable_length(query: Tensor, key: Tensor, value: Tensor, documents: Documents, scaling: float | None) -> Tensor:

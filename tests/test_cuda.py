@@ -1,0 +1,135 @@
+"""What only a CUDA GPU can show: variable-length attention, fp16 with its loss scale, and equality with the CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from data_modules.batch import collate
+from data_modules.masking import MASKS
+from data_modules.sft_data_module import SFTDataModule
+from lit_sft.attention import Documents, _dense, _has_flash, _variable_length
+from lit_sft.backbone import BackboneSettings, build_backbone
+from lit_sft.generation import GenerationSettings, generate
+from lit_sft.linear_cross_entropy import linear_cross_entropy
+from lit_sft.loss import supervised_loss, token_nll
+from tests.conftest import MODELS, alpaca_rows, chat_rows
+from tests.training import make_module, train
+
+MakeData = Callable[..., SFTDataModule]
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA GPU here"),
+]
+
+
+def relative_error(ours: torch.Tensor, exact: torch.Tensor) -> float:
+    difference = ours.detach().double().cpu() - exact.detach().double().cpu()
+    return float(difference.norm() / exact.detach().double().norm())
+
+
+@pytest.mark.parametrize("key_heads", [8, 2])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_variable_length_attention_equals_the_dense_mask(dtype: torch.dtype, key_heads: int) -> None:
+    lengths = (300, 1, 77, 512)
+    boundaries = torch.tensor([0, 300, 301, 378, 890], dtype=torch.int32, device="cuda")
+    generator = torch.Generator("cuda").manual_seed(0)
+    q, k, v = (
+        torch.randn(1, heads, sum(lengths), 64, device="cuda", generator=generator).to(dtype).requires_grad_()
+        for heads in (8, key_heads, key_heads)
+    )
+    assert _has_flash(q)
+    ours = _variable_length(q, k, v, Documents(lengths, boundaries), None).transpose(1, 2)
+    exact_inputs = [t.detach().double().requires_grad_() for t in (q, k, v)]
+    exact = _dense(*exact_inputs, lengths, None, 0.0, None)
+    spacing = torch.finfo(dtype).eps
+    assert relative_error(ours, exact) < 2 * spacing
+    weight = torch.randn(ours.shape, device="cuda", generator=generator)
+    grads = torch.autograd.grad((ours.float() * weight).sum(), (q, k, v))
+    for a, b in zip(grads, torch.autograd.grad((exact * weight).sum(), exact_inputs), strict=True):
+        assert relative_error(a, b) < 4 * spacing
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_packed_loss_and_gradients_equal_those_of_the_cpu(name: str, make_data: MakeData) -> None:
+    data = make_data(chat_rows(8), template="plain")
+    torch.manual_seed(0)
+    model = build_backbone(BackboneSettings(config=MODELS[name]), data.tokenizer)
+    batch = collate(list(data.stores["train"]), mask=MASKS["firefly_multi_turn"], pack=True)
+    results = []
+    for device in ("cpu", "cuda"):
+        model.to(device).zero_grad()
+        total, nll = supervised_loss(model, batch.to(device))
+        total.backward()
+        results.append((total, nll, [p.grad.cpu().clone() for p in model.parameters()]))  # type: ignore[union-attr]
+    (cpu_total, cpu_nll, cpu_grads), (total, nll, grads) = results
+    assert relative_error(total, cpu_total) < 1e-5
+    assert relative_error(nll, cpu_nll) < 1e-5
+    for a, b in zip(grads, cpu_grads, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_changed_document_does_not_change_its_neighbours_under_bf16(name: str, make_data: MakeData) -> None:
+    data = make_data(chat_rows(8), template="plain")
+    model = build_backbone(BackboneSettings(config=MODELS[name]), data.tokenizer).cuda().eval()
+    batch = collate(list(data.stores["train"]), mask=MASKS["whole_sequence"], pack=True).to("cuda")
+    with torch.autocast("cuda", torch.bfloat16):
+        before = token_nll(model, batch)
+        start, stop = batch.boundaries[1:3].tolist()  # type: ignore[index]
+        batch.input_ids[0, start:stop] = 7
+        after = token_nll(model, batch)
+    outside = (batch.targets < start) | (batch.targets >= stop)
+    assert torch.equal(before[outside], after[outside])
+    assert not torch.equal(before[~outside], after[~outside])
+
+
+@pytest.mark.filterwarnings("ignore:trainer.precision")
+@pytest.mark.parametrize("tuning", ["full", "lora"])
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "bf16-true", "16-mixed"])
+def test_every_precision_trains_with_clipping_and_counts_exactly(
+    make_data: MakeData, tmp_path: Path, precision: str, tuning: str
+) -> None:
+    data = make_data(alpaca_rows(40), template="plain", val_fraction=0.3, batch_size=4)
+    settings: dict[str, Any] = {"gradient_clip_val": 1.0, "accumulate_grad_batches": 2, "max_epochs": 4}
+    module = make_module(tuning=tuning, lr=1e-2)
+    train(data, tmp_path, module, accelerator="cuda", precision=precision, **settings)
+    before, after = module.figures_before, module.figures["val"]
+    assert after["nll/output_only"] < before["nll/output_only"] - 0.1
+    assert after["tokens/answer"] == data.ledgers["val"]["tokens"]["kept"]["final_answer"]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_linear_cross_entropy_equals_full_logits(dtype: torch.dtype) -> None:
+    generator = torch.Generator("cuda").manual_seed(0)
+    rows = torch.randn(9000, 64, device="cuda", generator=generator).to(dtype).requires_grad_()
+    weight = torch.randn(5000, 64, device="cuda", generator=generator).mul(0.1).to(dtype).requires_grad_()
+    ids = torch.randint(5000, (9000,), device="cuda", generator=generator)
+    shares = torch.rand(9000, device="cuda", generator=generator)
+    loss, nll = linear_cross_entropy(rows, weight, None, ids, shares)
+    exact_rows, exact_weight = (t.detach().double().requires_grad_() for t in (rows, weight))
+    exact_nll = torch.nn.functional.cross_entropy(exact_rows @ exact_weight.T, ids, reduction="none")
+    exact = (exact_nll * shares.double()).sum()
+    spacing = max(torch.finfo(dtype).eps, 1e-5)
+    assert relative_error(nll, exact_nll) < spacing
+    ours = torch.autograd.grad(loss, (rows, weight))
+    for a, b in zip(ours, torch.autograd.grad(exact, (exact_rows, exact_weight)), strict=True):
+        assert relative_error(a, b) < 4 * spacing
+
+
+def test_greedy_answers_equal_those_of_the_cpu(make_data: MakeData) -> None:
+    data = make_data(alpaca_rows(12), template="plain")
+    torch.manual_seed(1)
+    model = build_backbone(BackboneSettings(config=MODELS["qwen2"]), data.tokenizer)
+    prompts = [example.prompt_ids() for example in data.stores["train"]]
+    settings = GenerationSettings(max_new_tokens=8)
+    answers = [
+        generate(model.to(d), prompts, tokenizer=data.tokenizer, end_token_id=data.end_token_id, settings=settings)
+        for d in ("cpu", "cuda")
+    ]
+    assert answers[0] == answers[1]
