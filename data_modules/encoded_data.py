@@ -23,7 +23,7 @@ from data_modules.readers import Record, read_records, source_fingerprint
 
 Samples = Literal["conversation", "answer"]
 
-_VERSION = 2
+_VERSION = 3
 """Raised whenever the same records would be encoded otherwise, so that no stale cache is read."""
 
 

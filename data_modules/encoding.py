@@ -348,7 +348,7 @@ def _book(ledger: Ledger, pieces: list[_Piece], kept: list[list[_Piece]], end_to
     flat = [piece for part in kept for piece in part]
     read, left = _tokens_by_kind(pieces), _tokens_by_kind(flat)
     ledger.count_tokens(read, left, dropped=not kept)
-    ledger.end_tokens_lost += _ends(pieces, end_token_id) - _ends(flat, end_token_id)
+    ledger.count_end_tokens(_ends(pieces, end_token_id), _ends(flat, end_token_id))
     ledger.dropped += not kept
     ledger.split += len(kept) > 1
     ledger.truncated += bool(kept) and bool(_spoken(read) - _spoken(left))

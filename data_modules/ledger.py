@@ -34,7 +34,8 @@ class Ledger:
         split: Conversations cut into several examples.
         examples: Examples made.
         lengths: Tokens of each example.
-        end_tokens_lost: End tokens that were cut off or dropped, by kind.
+        supervised_tokens_lost: Mask to tokens supervised under it that no example supervises any more.
+        end_tokens_lost: The same of end tokens.
         tokens: Reason (read, kept, dropped, truncated, repeated) to tokens by kind.
     """
 
@@ -48,7 +49,8 @@ class Ledger:
     truncated: int = 0
     split: int = 0
     examples: int = 0
-    end_tokens_lost: Counter[SegmentKind] = field(default_factory=Counter)
+    supervised_tokens_lost: Counter[str] = field(default_factory=Counter)
+    end_tokens_lost: Counter[str] = field(default_factory=Counter)
     formats: list[str] = field(default_factory=list)
     lengths: list[int] = field(default_factory=list)
     tokens: dict[str, Counter[SegmentKind]] = field(
@@ -67,16 +69,17 @@ class Ledger:
         if len(self.invalid) < _LISTED:
             self.invalid.append(message)
 
+    def count_end_tokens(self, read: Counter[SegmentKind], kept: Counter[SegmentKind]) -> None:
+        """Book the end tokens of one conversation before and after the length policy."""
+        _add_lost(self.end_tokens_lost, read, kept)
+
     def count_tokens(self, read: Counter[SegmentKind], kept: Counter[SegmentKind], *, dropped: bool) -> None:
         """Book the tokens of one conversation before and after the length policy."""
         self.tokens["read"] += read
         self.tokens["kept"] += kept
         self.tokens["dropped" if dropped else "truncated"] += read - kept
         self.tokens["repeated"] += kept - read
-
-    def tokens_lost(self) -> Counter[SegmentKind]:
-        """Tokens of every kind that no example holds any more."""
-        return self.tokens["dropped"] + self.tokens["truncated"]
+        _add_lost(self.supervised_tokens_lost, read, kept)
 
     def length_percentiles(self) -> dict[str, int]:
         """Tokens of an example at the 0, 50, 90, 99 and 100 per cent points."""
@@ -97,14 +100,20 @@ class Ledger:
             "truncated": self.truncated,
             "split": self.split,
             "examples": self.examples,
-            "supervised_tokens_lost": {mask.name: supervised(self.tokens_lost(), mask) for mask in MASKS.values()},
-            "end_tokens_lost": {mask.name: supervised(self.end_tokens_lost, mask) for mask in MASKS.values()},
+            "supervised_tokens_lost": {name: self.supervised_tokens_lost[name] for name in MASKS},
+            "end_tokens_lost": {name: self.end_tokens_lost[name] for name in MASKS},
             "length": self.length_percentiles(),
             "tokens": {reason: {k.name.lower(): counts[k] for k in KINDS} for reason, counts in self.tokens.items()},
         }
 
 
-def supervised(counts: Counter[SegmentKind], mask: LossMask) -> int:
+def _add_lost(lost: Counter[str], read: Counter[SegmentKind], kept: Counter[SegmentKind]) -> None:
+    """By mask, not by kind: an answer that becomes the last of a piece changes kind without being lost."""
+    for mask in MASKS.values():
+        lost[mask.name] += max(0, _supervised(read, mask) - _supervised(kept, mask))
+
+
+def _supervised(counts: Counter[SegmentKind], mask: LossMask) -> int:
     """How many of the counted tokens the mask gives a weight."""
     return sum(count for kind, count in counts.items() if mask.supervises(kind))
 

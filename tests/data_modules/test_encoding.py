@@ -160,12 +160,10 @@ def test_every_length_limit_is_kept_and_everything_lost_is_counted(
         for kind in SegmentKind:
             tokens = {reason: counts[kind] for reason, counts in ledger.tokens.items()}
             assert tokens["read"] + tokens["repeated"] == tokens["kept"] + tokens["dropped"] + tokens["truncated"]
-        lost = ledger.to_dict()["supervised_tokens_lost"]
-        again = ledger.tokens["repeated"][K.FINAL_ANSWER]  # last answers of pieces, which were not last before
-        if not again:
-            assert lost["firefly_multi_turn"] == _tokens(whole, ANSWERS) - sum(_tokens(e, ANSWERS) for e in examples)
-            assert lost["output_only"] == _tokens(whole, LAST) - sum(_tokens(e, LAST) for e in examples)
-            assert ledger.end_tokens_lost.total() == _ends(whole) - sum(map(_ends, examples))
+        lost, ends = (ledger.to_dict()[f"{what}_tokens_lost"] for what in ("supervised", "end"))
+        for mask, kinds in (("firefly_multi_turn", ANSWERS), ("output_only", LAST), ("whole_sequence", tuple(K))):
+            assert lost[mask] == max(0, _tokens(whole, kinds) - sum(_tokens(e, kinds) for e in examples))
+            assert ends[mask] == max(0, _ends(whole, kinds) - sum(_ends(e, kinds) for e in examples))
         assert (ledger.dropped == 1) == (not examples)
         if limit >= len(whole):
             assert (ledger.truncated, ledger.split, ledger.dropped, len(examples)) == (0, 0, 0, 1)
@@ -178,9 +176,10 @@ def _tokens(example: Example, kinds: tuple[K, ...]) -> int:
     return int(np.isin(example.kinds, kinds).sum())
 
 
-def _ends(example: Example) -> int:
-    kinds = np.isin(example.kinds, (K.ANSWER, K.FINAL_ANSWER))
-    return int(((example.input_ids == IM_END) & (kinds | (example.kinds == K.TEXT))).sum())
+def _ends(example: Example, kinds: tuple[K, ...]) -> int:
+    """End tokens of answers and texts; a template's own, of a question, are not among them."""
+    counted = tuple(kind for kind in kinds if kind in (*ANSWERS, K.TEXT))
+    return int(((example.input_ids == IM_END) & np.isin(example.kinds, counted)).sum())
 
 
 def test_truncation_takes_context_before_question_and_question_before_answer(
