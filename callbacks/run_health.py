@@ -77,7 +77,8 @@ class RunHealth(Callback):
             raise ValueError(f"RunHealth every_n_steps {every_n_steps}: expected at least 1.")
         self.loss_spike, self.every_n_steps, self.check_every_step = loss_spike, every_n_steps, check_every_step
         self.skipped_steps = 0
-        self._batch: Batch | None = None
+        self._pieces: list[Batch] = []
+        self._losses: list[Tensor] = []
         self._unread: list[_MicroBatch] = []
         self._unread_means: list[Tensor] = []
         self._unread_norms: list[Tensor] = []
@@ -86,16 +87,21 @@ class RunHealth(Callback):
         self._last_reading = 0
         self._throughput = _Throughput()
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:
-        self._batch = batch
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: list[Batch], batch_idx: int
+    ) -> None:
+        self._pieces, self._losses = batch, []
         self._throughput.start()
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
-        assert self._batch is not None
-        batch_idx = trainer.fit_loop.batch_idx
-        self._unread.append(_MicroBatch(trainer.global_step + 1, batch_idx, self._batch.origins, loss.detach()))
+        """Once for every piece; a batch is judged when all of its loss is known."""
+        self._losses.append(loss.detach())
+        if len(self._losses) < len(self._pieces):
+            return
+        origins, total = _origins(self._pieces), torch.stack(self._losses).sum()
+        self._unread.append(_MicroBatch(trainer.global_step + 1, trainer.fit_loop.batch_idx, origins, total))
         if self._checks_now(pl_module):
-            self._check_losses(trainer, pl_module, batch=self._batch)
+            self._check_losses(trainer, pl_module, pieces=self._pieces)
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         """Before clipping, and after fp16 gradients are unscaled."""
@@ -107,9 +113,9 @@ class RunHealth(Callback):
             self._read_norms(trainer, pl_module, changed=False)
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: list[Batch], batch_idx: int
     ) -> None:
-        self._batch = None
+        self._pieces = []
         self._unread_means.append(outputs["nats"] / outputs["weight"])
         self._throughput.add(batch)
         every: int = self.every_n_steps or trainer.log_every_n_steps  # type: ignore[attr-defined]
@@ -144,22 +150,22 @@ class RunHealth(Callback):
             self._judge(mean, seen)
         self._unread_means, self._unread = [], []
 
-    def _check_losses(self, trainer: Trainer, module: LightningModule, batch: Batch | None = None) -> None:
+    def _check_losses(self, trainer: Trainer, module: LightningModule, pieces: list[Batch] | None = None) -> None:
         """Stop if a loss is not finite.
 
         Args:
             trainer: Of the run.
             module: Trained.
-            batch: The last batch, if its step has not been taken; None if the weights have been changed since.
+            pieces: The last batch, if its step has not been taken; None if the weights have been changed since.
         """
-        unread = self._unread if batch is None else self._unread[-1:]
+        unread = self._unread if pieces is None else self._unread[-1:]
         finite = torch.stack([seen.loss for seen in unread]).isfinite().tolist() if unread else []
         is_sound = all(finite)
         if trainer.world_size > 1:  # all processes stop, or the others would wait for this one
             is_sound = trainer.strategy.reduce_boolean_decision(is_sound)
         if not is_sound:
             first = unread[finite.index(False)] if not all(finite) else None
-            raise ValueError(self._message(trainer, module, first, batch))
+            raise ValueError(self._message(trainer, module, first, pieces))
 
     def _read_norms(self, trainer: Trainer, module: LightningModule, *, changed: bool) -> None:
         norms = torch.stack(self._unread_norms).tolist() if self._unread_norms else []
@@ -195,16 +201,16 @@ class RunHealth(Callback):
             pl_module.log("train/skipped_steps", float(self.skipped_steps))
 
     def _message(
-        self, trainer: Trainer, module: LightningModule, first: _MicroBatch | None, batch: Batch | None
+        self, trainer: Trainer, module: LightningModule, first: _MicroBatch | None, pieces: list[Batch] | None
     ) -> str:
         if first is None:
             return "the loss is not finite on another process; its message names the records."
         value = float(first.loss)
         lines = [
             f"the loss of step {first.step} (epoch {trainer.current_epoch}, batch {first.batch_idx}) is {value}; "
-            f"expected a finite number. {_state_of_weights(changed=batch is None)}",
+            f"expected a finite number. {_state_of_weights(changed=pieces is None)}",
             f"  records: {_listed(first.origins)}",
-            *(_culprits(trainer, module, batch) if batch is not None else []),
+            *(_culprits(trainer, module, pieces) if pieces is not None else []),
         ]
         return "\n".join([*lines, *self._circumstances(trainer, module)])
 
@@ -214,8 +220,8 @@ class RunHealth(Callback):
             f"the gradient {step} has norm {norm} although the loss is finite; expected a finite number. "
             f"{_state_of_weights(changed=changed)}"
         ]
-        if not changed and self._batch is not None:
-            lines.append(f"  records of the step's last batch: {_listed(self._batch.origins)}")
+        if not changed and self._pieces:
+            lines.append(f"  records of the step's last batch: {_listed(_origins(self._pieces))}")
         return "\n".join([*lines, *self._circumstances(trainer, module)])
 
     def _circumstances(self, trainer: Trainer, module: LightningModule) -> list[str]:
@@ -253,11 +259,12 @@ class _Throughput:
             self._seconds += time.perf_counter() - self._started
             self._started = None
 
-    def add(self, batch: Batch) -> None:
+    def add(self, pieces: list[Batch]) -> None:
         """Count a batch without waiting for the device."""
-        tokens = (batch.kinds != SegmentKind.PADDING).sum()
-        self._tokens = tokens if self._tokens is None else self._tokens + tokens
-        self._supervised += batch.targets.numel()
+        for piece in pieces:
+            tokens = (piece.kinds != SegmentKind.PADDING).sum()
+            self._tokens = tokens if self._tokens is None else self._tokens + tokens
+            self._supervised += piece.targets.numel()
 
     def finish(self, trainer: Trainer) -> tuple[float, float]:
         """Tokens and supervised tokens per second on all devices; starts anew."""
@@ -291,15 +298,22 @@ def _state_of_weights(*, changed: bool) -> str:
     return "Stopped before this step changed the weights."
 
 
-def _culprits(trainer: Trainer, module: LightningModule, batch: Batch) -> list[str]:
+def _origins(pieces: list[Batch]) -> tuple[str, ...]:
+    return tuple(origin for piece in pieces for origin in piece.origins)
+
+
+def _culprits(trainer: Trainer, module: LightningModule, pieces: list[Batch]) -> list[str]:
     """Which documents are not finite by themselves, if not all: one more forward pass, for the last batch of a run."""
     assert isinstance(module, LitCausalLM)
+    culprits: list[str] = []
     with torch.no_grad(), undisturbed(module.backbone), trainer.precision_plugin.forward_context():
-        is_bad = ~token_nll(module.backbone, batch).isfinite()
-    documents = sorted(set(batch.documents_at(batch.targets[is_bad]).tolist()))
-    if not documents or len(documents) == len(batch.origins):
+        for piece in pieces:
+            is_bad = ~token_nll(module.backbone, piece).isfinite()
+            documents = sorted(set(piece.documents_at(piece.targets[is_bad]).tolist()))
+            culprits += [piece.origins[index] for index in documents]
+    if not culprits or len(culprits) == len(_origins(pieces)):
         return []
-    return [f"  not finite by themselves: {_listed(tuple(batch.origins[index] for index in documents))}"]
+    return [f"  not finite by themselves: {_listed(tuple(culprits))}"]
 
 
 def _learning_rate(trainer: Trainer) -> float:

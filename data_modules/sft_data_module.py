@@ -13,7 +13,7 @@ from lightning.pytorch import LightningDataModule, Trainer
 from torch.utils.data import DataLoader, Dataset
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from data_modules.batch import Batch, collate
+from data_modules.batch import Batch, collate, collate_pieces
 from data_modules.encoded_data import (
     Samples,
     Sources,
@@ -64,10 +64,12 @@ class SFTDataModule(LightningDataModule):
         over_long: What happens to longer ones: truncate (context first, the answer last), split (between turns),
             drop, or error.
         on_invalid: Whether an invalid record ends the run or is dropped and listed.
-        batch_size: Rows of a training batch on each device.
+        batch_size: Examples of a training batch on each device.
         eval_batch_size: Rows of an evaluation batch. None: twice the training batch.
         packing: Lay the documents of a batch end to end in one row, isolated from one another, instead of padding each
             to the longest. Changes the speed, no figure.
+        token_budget: Most tokens that go through the model at once, padding included. A larger batch goes in pieces,
+            which bounds the memory and changes no figure.
         shuffle: Whether to shuffle the training examples every epoch.
         seed: Determines the order. The command line takes it from `seed_everything`.
         num_workers: Processes that collate batches.
@@ -97,6 +99,7 @@ class SFTDataModule(LightningDataModule):
         batch_size: int = 8,
         eval_batch_size: int | None = None,
         packing: bool = True,
+        token_budget: int = 16384,
         shuffle: bool = True,
         seed: int = 0,
         num_workers: int = 0,
@@ -106,10 +109,13 @@ class SFTDataModule(LightningDataModule):
         for name, size in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
             if size is not None and size < 1:
                 raise ValueError(f"--data.{name} {size}: expected at least 1 row.")
+        if token_budget < 1:
+            raise ValueError(f"--data.token_budget {token_budget}: expected at least 1 token; a usual value is 16384.")
         self.mask: LossMask = resolve_mask(mask, prompt_weight)
         self.mask_name, self.reduction = mask, reduction
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size or 2 * batch_size
-        self.packing, self.shuffle, self.seed, self.num_workers = packing, shuffle, seed, num_workers
+        self.packing, self.token_budget = packing, token_budget
+        self.shuffle, self.seed, self.num_workers = shuffle, seed, num_workers
         self.cache_dir = Path(cache_dir or os.environ.get("LIT_SFT_CACHE", "~/.cache/lit_sft")).expanduser()
         self.template_name: TemplateName = template
         self.over_long: OverLong = over_long
@@ -185,14 +191,16 @@ class SFTDataModule(LightningDataModule):
         """Training batches of an epoch on each device, as far as the trainer's limits let it go."""
         return self._train_sampler().num_used
 
-    def train_dataloader(self) -> DataLoader[Batch]:
-        return self._loader("train", self._train_sampler(), self._collate_training)
+    def train_dataloader(self) -> DataLoader[list[Batch]]:
+        """Training batches, each a list of pieces."""
+        collate_plan = partial(collate_pieces, token_budget=self.token_budget, **self._collation)
+        return self._loader("train", self._train_sampler(), collate_plan)
 
     def val_dataloader(self) -> DataLoader[Batch] | list[Any]:
-        return self._eval_loader("val", self._collate_scoring)
+        return self._eval_loader("val")
 
     def test_dataloader(self) -> DataLoader[Batch] | list[Any]:
-        return self._eval_loader("test", self._collate_scoring)
+        return self._eval_loader("test")
 
     @property
     def predict_store(self) -> ExampleStore:
@@ -255,31 +263,33 @@ class SFTDataModule(LightningDataModule):
     def _train_sampler(self) -> WindowSampler:
         trainer = self.trainer
         return WindowSampler(
-            len(self.stores["train"]),
+            self.stores["train"].lengths,
             batch_size=self.batch_size,
             accumulate=trainer.accumulate_grad_batches if trainer else 1,
             weight_of=lambda index: self._weight(self.stores["train"][index]),
             seed=self.seed,
             shuffle=self.shuffle,
+            packed=self.packing,
             limit=trainer.limit_train_batches if trainer else None,
             done=_batches_done(trainer) if trainer else 0,
             rank=trainer.global_rank if trainer else 0,
             world_size=trainer.world_size if trainer else 1,
         )
 
-    def _eval_loader(self, split: str, collate_plan: Any) -> DataLoader[Batch] | list[Any]:
+    def _eval_loader(self, split: str) -> DataLoader[Batch] | list[Any]:
         if split not in self.stores or not len(self.stores[split]):
             return []
         trainer = self.trainer
         sampler = LengthSampler(
             self.stores[split].lengths.tolist(),
             batch_size=self.eval_batch_size,
+            token_budget=self.token_budget,
             rank=trainer.global_rank if trainer else 0,
             world_size=trainer.world_size if trainer else 1,
         )
-        return self._loader(split, sampler, collate_plan)
+        return self._loader(split, sampler, partial(collate, score_all=True, **self._collation))
 
-    def _loader(self, split: str, sampler: Any, collate_plan: Any) -> DataLoader[Batch]:
+    def _loader(self, split: str, sampler: Any, collate_plan: Any) -> DataLoader[Any]:
         return DataLoader(
             _PlannedDataset(self.stores[split], collate_plan),
             batch_sampler=sampler,
@@ -290,14 +300,13 @@ class SFTDataModule(LightningDataModule):
         )
 
     @property
-    def _collate_training(self) -> Any:
-        return partial(
-            collate, mask=self.mask, reduction=self.reduction, pad_token_id=self.pad_token_id, pack=self.packing
-        )
-
-    @property
-    def _collate_scoring(self) -> Any:
-        return partial(self._collate_training, score_all=True)
+    def _collation(self) -> dict[str, Any]:
+        return {
+            "mask": self.mask,
+            "reduction": self.reduction,
+            "pad_token_id": self.pad_token_id,
+            "pack": self.packing,
+        }
 
 
 class _PlannedDataset(Dataset[Any]):

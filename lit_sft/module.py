@@ -74,20 +74,39 @@ class LitCausalLM(LightningModule):
         self.losses = nn.ModuleDict({split: WeightedMean() for split in ("val", "test")})
         self._warn_of_unlearnt_end(end_token_id)
 
-    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+    def training_step(self, pieces: list[Batch], batch_idx: int) -> dict[str, Tensor]:
         """The batch's part of the loss of the optimiser step.
 
+        All pieces but the last go backward here, so that the activations of one piece only are ever alive.
+
         Returns:
-            `loss` to go backward from. For callbacks: `nats`, the weighted sum of nll, and `weight`, that of weights.
+            `loss`, of the last piece, to go backward from. For callbacks: `nats`, the weighted sum of nll over the
+            pieces, and `weight`, that of weights.
         """
-        total, _ = self._loss(batch)
-        weight = batch.weights.sum()
-        if len(batch.targets):
-            self.log("train/loss", total.detach() / weight, prog_bar=True, batch_size=len(batch.origins))
-        self.log("train/lr", self.trainer.optimizers[0].param_groups[0]["lr"])
-        # Lightning divides by the number of micro-batches and averages over ranks; the sum must stay a sum
-        loss = total / max(batch.normaliser, 1e-9) * self.trainer.accumulate_grad_batches * self.trainer.world_size
-        return {"loss": loss, "nats": total.detach(), "weight": weight}
+        trainer, last = self.trainer, len(pieces) - 1
+        nats = torch.zeros((), device=self.device)
+        for index, piece in enumerate(pieces):
+            total, _ = self._loss(piece)
+            nats += total.detach()
+            # strategies average over ranks; the sum must stay a sum
+            loss = total / max(piece.normaliser, 1e-9) * trainer.world_size
+            if index < last:
+                with torch.autocast(self.device.type, enabled=False):
+                    trainer.strategy.backward(loss, optimizer=None)
+        weight = torch.stack([piece.weights.sum() for piece in pieces]).sum()
+        if any(len(piece.targets) for piece in pieces):
+            num_examples = sum(len(piece.origins) for piece in pieces)
+            self.log("train/loss", nats / weight, prog_bar=True, batch_size=num_examples)
+        self.log("train/lr", trainer.optimizers[0].param_groups[0]["lr"])
+        # Lightning divides what is returned by the number of micro-batches
+        return {"loss": loss * trainer.accumulate_grad_batches, "nats": nats, "weight": weight}
+
+    def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
+        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        optimizer.zero_grad()
+
+    def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: Any) -> None:
+        """Nothing: Lightning calls it after the forward pass, when the first pieces have gone backward already."""
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self._evaluate("val", batch)

@@ -76,7 +76,8 @@ def test_mean_of_means_would_fail_here(make_data: MakeData, tmp_path: Path) -> N
     """The check above can tell: averaging the micro-batches' own means gives other gradients."""
 
     class MeanOfMeans(GradientLog):
-        def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+        def training_step(self, pieces: Any, batch_idx: int) -> torch.Tensor:  # type: ignore[override]
+            (batch,) = pieces
             total, _ = self._loss(batch)
             return total / batch.weights.sum()
 
@@ -123,6 +124,27 @@ def test_packed_equals_padded(make_data: MakeData, tmp_path: Path, tuning: str, 
     (packed, packed_figures), (padded, padded_figures) = run(True), run(False)
     assert packed_figures == pytest.approx(padded_figures, rel=1e-6)
     for a, b in zip(itertools.chain(*packed), itertools.chain(*padded), strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("packing", [True, False])
+@pytest.mark.parametrize("tuning", ["full", "lora"])
+def test_pieces_of_a_token_budget_equal_the_whole(
+    make_data: MakeData, tmp_path: Path, tuning: str, packing: bool
+) -> None:
+    def run(**settings: Any) -> tuple[list[list[torch.Tensor]], dict[str, float], list[int]]:
+        data = make_data(chat_rows(20), val_fraction=0.3, batch_size=4, template="plain", **settings)
+        module = make_module(tuning=tuning, lr=1e-30)
+        module.__class__ = GradientLog
+        train(data, tmp_path, module, accumulate_grad_batches=2)
+        return module.gradients, module.figures["val"], [len(pieces) for pieces in data.train_dataloader()]  # type: ignore[return-value]
+
+    whole, whole_figures, whole_pieces = run(packing=True)
+    pieces, figures, num_pieces = run(packing=packing, token_budget=120)
+    assert set(whole_pieces) == {1}
+    assert max(num_pieces) > 1
+    assert figures == pytest.approx(whole_figures, rel=1e-6)
+    for a, b in zip(itertools.chain(*whole), itertools.chain(*pieces), strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-6)
 
 

@@ -20,7 +20,8 @@ class Reference(Callback):
     def __init__(self) -> None:
         self.sums: list[tuple[int, float, float]] = []
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, pieces: Any, batch_idx: int) -> None:  # type: ignore[override]
+        (batch,) = pieces
         with torch.no_grad():
             scores = pl_module.backbone(input_ids=batch.input_ids).logits.double().log_softmax(-1)  # type: ignore[operator]
         nll = -scores[:, :-1].gather(-1, batch.input_ids[:, 1:, None])[..., 0]

@@ -35,7 +35,8 @@ class Watch(Callback):
         self.logged: list[float] = []
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        self.origins.setdefault(trainer.global_step + 1, []).append(batch.origins)
+        origins = tuple(origin for piece in batch for origin in piece.origins)
+        self.origins.setdefault(trainer.global_step + 1, []).append(origins)
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
         squares = [float(p.grad.double().square().sum()) for p in pl_module.parameters() if p.grad is not None]
@@ -75,7 +76,8 @@ def test_throughput_counts_tokens_and_leaves_validation_out(
             clock[0] += 1000.0
 
         def on_train_batch_end(self, trainer: Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-            self.counts.append((batch.num_tokens, int((batch.weights > 0).sum())))
+            (piece,) = batch
+            self.counts.append((piece.num_tokens, int((piece.weights > 0).sum())))
             if trainer.global_step % every == 0:
                 names = ("train/tokens_per_second", "train/supervised_tokens_per_second")
                 self.rates.append(tuple(float(trainer.logged_metrics[name]) for name in names))

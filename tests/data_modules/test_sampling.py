@@ -7,11 +7,12 @@ import pytest
 from data_modules.sampling import LengthSampler, WindowSampler
 
 WEIGHTS = [float(n % 5) for n in range(23)]
+LENGTHS = [1 + n * 7 % 19 for n in range(23)]
 
 
 def sampler(**settings: Any) -> WindowSampler:
     defaults = {"batch_size": 3, "accumulate": 2, "seed": 7}
-    return WindowSampler(len(WEIGHTS), weight_of=WEIGHTS.__getitem__, **(defaults | settings))
+    return WindowSampler(LENGTHS, weight_of=WEIGHTS.__getitem__, **(defaults | settings))
 
 
 def test_every_example_comes_once_an_epoch_in_an_order_of_the_seed_and_epoch() -> None:
@@ -64,16 +65,34 @@ def test_resumed_epoch_gives_the_batches_that_are_not_done() -> None:
 
 def test_a_rank_without_an_example_gets_a_stand_in_that_does_not_count() -> None:
     # 23 examples, 11 on 2 ranks a batch: the last batch has one example, for the first rank
-    plans = [list(sampler(batch_size=11, rank=rank, world_size=2))[-1] for rank in range(2)]
-    assert [plan.counts for plan in plans] == [True, False]
+    plans = [list(sampler(batch_size=11, accumulate=1, rank=rank, world_size=2))[-1] for rank in range(2)]
+    assert sorted(plan.counts for plan in plans) == [False, True]
     assert plans[0].indices == plans[1].indices
     assert plans[0].normaliser == plans[1].normaliser
-    (only,) = LengthSampler([4], batch_size=2, rank=1, world_size=2)
+    (only,) = LengthSampler([4], batch_size=2, token_budget=99, rank=1, world_size=2)
     assert not only.counts
+
+
+def test_packed_batches_of_a_step_have_as_many_tokens_and_padded_ones_similar_lengths() -> None:
+    def batches(packed: bool) -> list[list[int]]:
+        ranks = [sampler(accumulate=3, world_size=2, packed=packed, rank=rank) for rank in range(2)]
+        plans = [plan for rank in ranks for plan in list(rank)[:3]]
+        return [[LENGTHS[index] for index in plan.indices] for plan in plans]
+
+    packed, padded = batches(True), batches(False)
+    assert sorted(sum(packed, [])) == sorted(sum(padded, []))
+    assert max(map(sum, packed)) - min(map(sum, packed)) <= 3
+    assert sum(max(batch) * len(batch) for batch in padded) <= 1.2 * sum(sum(batch) for batch in padded)
 
 
 def test_length_sampler_gives_every_example_once_over_all_ranks() -> None:
     lengths = [5, 9, 1, 7, 7, 3, 2]
-    plans = [LengthSampler(lengths, batch_size=2, rank=rank, world_size=2) for rank in range(2)]
+    plans = [LengthSampler(lengths, batch_size=2, token_budget=99, rank=rank, world_size=2) for rank in range(2)]
     assert sorted(index for rank in plans for plan in rank for index in plan.indices) == list(range(7))
-    assert [plan.indices for plan in LengthSampler(lengths, batch_size=3)] == [(1, 3, 4), (0, 5, 6), (2,)]
+    alone = LengthSampler(lengths, batch_size=3, token_budget=99)
+    assert [plan.indices for plan in alone] == [(1, 3, 4), (0, 5, 6), (2,)]
+
+
+def test_length_sampler_keeps_the_token_budget() -> None:
+    plans = LengthSampler([5, 9, 1, 7, 7, 3, 2], batch_size=3, token_budget=14)
+    assert [plan.indices for plan in plans] == [(1,), (3, 4), (0, 5), (6, 2)]

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -34,14 +35,14 @@ def test_every_cpu_precision_trains_with_clipping_and_counts_exactly(
 def test_clipping_under_bf16_mixed_bounds_the_gradient(make_data: MakeData, tmp_path: Path) -> None:
     module = make_module()
     norms: list[float] = []
-    step = module.optimizer_step
+    clip = module.configure_gradient_clipping
 
-    def watch(epoch: int, batch_idx: int, optimizer: torch.optim.Optimizer, closure: Callable[[], object]) -> None:
-        step(epoch, batch_idx, optimizer, closure)  # type: ignore[arg-type]
+    def watch(optimizer: torch.optim.Optimizer, **settings: Any) -> None:
+        clip(optimizer, **settings)
         gradients = [p.grad for p in module.backbone.parameters() if p.grad is not None]
         norms.append(float(torch.linalg.vector_norm(torch.stack([g.norm() for g in gradients]))))
 
-    module.optimizer_step = watch  # type: ignore[method-assign,assignment]
+    module.configure_gradient_clipping = watch  # type: ignore[method-assign,assignment]
     train(make_data(alpaca_rows(8)), tmp_path, module, precision="bf16-mixed", gradient_clip_val=0.01)
     assert norms
     assert norms == pytest.approx([0.01] * len(norms), rel=1e-3)
