@@ -17,6 +17,7 @@ from __future__ import annotations
 import bisect
 import heapq
 from collections.abc import Sequence
+from itertools import pairwise
 
 
 def best_fit(lengths: Sequence[int], budget: int) -> list[list[int]]:
@@ -91,7 +92,7 @@ def similar_lengths(lengths: Sequence[int], num: int) -> list[list[int]]:
     """
     order = _longest_first(lengths)
     bounds = [len(order) * share // num for share in range(num + 1)]
-    return [sorted(order[start:end]) for start, end in zip(bounds, bounds[1:], strict=False)]
+    return [sorted(order[start:end]) for start, end in pairwise(bounds)]
 
 
 def _longest_first(lengths: Sequence[int]) -> list[int]:

@@ -263,7 +263,7 @@ class SFTDataModule(LightningDataModule):
     def _train_sampler(self) -> WindowSampler:
         trainer = self.trainer
         return WindowSampler(
-            self.stores["train"].lengths,
+            self.stores["train"].lengths.tolist(),
             batch_size=self.batch_size,
             accumulate=trainer.accumulate_grad_batches if trainer else 1,
             weight_of=lambda index: self._weight(self.stores["train"][index]),

@@ -68,6 +68,8 @@ def documents_of(batch: Batch) -> Documents | None:
     return None if batch.boundaries is None else Documents(batch.lengths, batch.boundaries)
 
 
+# looking inside, a compiler would see the lengths of documents, and compile anew for every batch
+@torch.compiler.disable  # type: ignore[untyped-decorator]
 def document_attention(
     module: nn.Module,
     query: Tensor,

@@ -51,6 +51,8 @@ class BackboneSettings:
         lora: Settings of the adapters when tuning is `lora`.
         dropout: Dropout of the model itself, whatever its config says. None: its config's.
         gradient_checkpointing: Recompute activations in the backward pass: less memory, a third more work.
+        compile: Compile every layer by torch.compile, once for all lengths. The first step takes a minute longer; needs
+            a C++ compiler on a CPU.
         trust_remote_code: Run model code that the hub repository brings along. Off unless you trust it.
     """
 
@@ -61,6 +63,7 @@ class BackboneSettings:
     lora: LoraSettings = field(default_factory=LoraSettings)
     dropout: float | None = 0.0
     gradient_checkpointing: bool = False
+    compile: bool = False
     trust_remote_code: bool = False
 
     @property
@@ -95,6 +98,8 @@ def build_backbone(settings: BackboneSettings, tokenizer: PreTrainedTokenizerBas
             # recomputing needs an input that requires gradients, which frozen embeddings do not give
             model.enable_input_require_grads()
         backbone: nn.Module = _with_adapters(model, settings.lora) if settings.tuning == "lora" else model
+        if settings.compile:
+            compile_layers(model)
     return backbone.train()
 
 
@@ -130,6 +135,37 @@ def causal_lm(backbone: nn.Module) -> PreTrainedModel:
 def is_adapted(backbone: nn.Module) -> bool:
     """Whether adapters are trained rather than all weights."""
     return hasattr(backbone, "peft_config")
+
+
+def narrow_frozen_layers(backbone: nn.Module, dtype: torch.dtype) -> None:
+    """Keep the frozen weights of linear layers in the precision in which autocast multiplies them.
+
+    Half the memory and no cast in every pass, for the same numbers to the last bit: embeddings, norms and the head,
+    which autocast does not always narrow, stay as they are.
+
+    Args:
+        backbone: With adapters.
+        dtype: Of autocast.
+    """
+    from transformers.pytorch_utils import Conv1D
+
+    head = causal_lm(backbone).get_output_embeddings()
+    for module in backbone.modules():
+        is_frozen = not any(parameter.requires_grad for parameter in module.parameters())
+        if isinstance(module, (nn.Linear, Conv1D)) and is_frozen and module is not head:
+            module.to(dtype)
+
+
+def compile_layers(model: PreTrainedModel, **options: Any) -> None:
+    """Compile each layer in place: they are alike, so it is done once, and the weights keep their names.
+
+    Args:
+        model: Whose layers; with adapters in place.
+        **options: For torch.compile.
+    """
+    for module in model.modules():
+        if type(module).__name__ in (model._no_split_modules or ()):
+            module.compile(dynamic=True, **options)
 
 
 def _pretrained_config(name: str, trust_remote_code: bool) -> PretrainedConfig:

@@ -113,12 +113,13 @@ def undisturbed(backbone: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _bare(model: PreTrainedModel) -> Iterator[None]:
-    """Attention with a cache and left padding, and none of the model's own generation defaults.
+    """Attention with a cache and left padding, layers as they are, and none of the model's own generation defaults.
 
-    Those (Qwen's repetition penalty, say) would change what is measured.
+    Those (Qwen's repetition penalty, say) would change what is measured; and compiled layers would be compiled anew as
+    the cache grows.
     """
     defaults, model.generation_config = model.generation_config, GenerationConfig()
-    with ordinary_attention(model):
+    with ordinary_attention(model), torch.compiler.set_stance("force_eager"):
         try:
             yield
         finally:

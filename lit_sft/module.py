@@ -10,6 +10,7 @@ import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from lightning.pytorch.plugins.precision import MixedPrecision, Precision
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from lightning.pytorch.utilities import GradClipAlgorithmType
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
@@ -17,12 +18,12 @@ from torch import Tensor, nn
 from data_modules.batch import Batch
 from data_modules.encoding import Example, token_bytes
 from data_modules.sft_data_module import SFTDataModule
-from lit_sft.backbone import BackboneSettings, build_backbone, causal_lm, is_adapted
+from lit_sft.backbone import BackboneSettings, build_backbone, causal_lm, is_adapted, narrow_frozen_layers
 from lit_sft.generation import Generated, GenerationSettings, generate
 from lit_sft.loss import supervised_loss, token_nll
 from lit_sft.metrics import SegmentMetrics, WeightedMean
 from lit_sft.optimization import OptimizerSettings, build_optimizer, build_schedule
-from lit_sft.precision import warn_of_lost_updates
+from lit_sft.precision import AUTOCAST_DTYPES, warn_of_lost_updates
 
 
 class LitCausalLM(LightningModule):
@@ -67,6 +68,7 @@ class LitCausalLM(LightningModule):
         tokenizer, end_token_id = self.data.tokenizer, self.data.end_token_id
         with torch.device("cpu"):  # so that random weights are the same on every machine
             self.backbone = build_backbone(self.backbone_settings, tokenizer)
+        self._narrow_frozen_layers()
         self.strict_loading = not is_adapted(self.backbone)  # adapters are saved without the frozen weights
         rows = causal_lm(self.backbone).get_input_embeddings().weight.shape[0]
         sizes = torch.from_numpy(token_bytes(tokenizer, rows, end_token_id))
@@ -241,6 +243,14 @@ class LitCausalLM(LightningModule):
         metrics.reset()  # type: ignore[operator]
         loss.reset()  # type: ignore[operator]
         return figures
+
+    def _narrow_frozen_layers(self) -> None:
+        """Where it loses nothing: the base is on disk, and no sharding wants weights of one kind."""
+        settings, strategy = self.backbone_settings, self.trainer.strategy
+        dtype = AUTOCAST_DTYPES.get(str(self.trainer.precision))
+        keeps_base = settings.tuning == "lora" and settings.pretrained is not None and not settings.lora.dora
+        if dtype is not None and keeps_base and isinstance(strategy, (SingleDeviceStrategy, DDPStrategy)):
+            narrow_frozen_layers(self.backbone, dtype)
 
     def _trained_names(self) -> set[str]:
         return {name for name, parameter in self.named_parameters() if parameter.requires_grad}

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -7,8 +9,22 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
-from lit_sft.backbone import BackboneSettings, LoraSettings, build_backbone, causal_lm, context_length
-from tests.conftest import MODELS
+from data_modules.batch import collate
+from data_modules.masking import MASKS
+from data_modules.sft_data_module import SFTDataModule
+from lit_sft.backbone import (
+    BackboneSettings,
+    LoraSettings,
+    build_backbone,
+    causal_lm,
+    compile_layers,
+    context_length,
+)
+from lit_sft.generation import generate
+from lit_sft.loss import supervised_loss
+from tests.conftest import MODELS, chat_rows
+
+MakeData = Callable[..., SFTDataModule]
 
 
 def lora(name: str, **settings: Any) -> BackboneSettings:
@@ -165,3 +181,40 @@ def test_gradient_checkpointing_gives_the_same_gradients(name: str, tokenizer: P
     assert len(plain) == len(recomputed) > 0
     for a, b in zip(plain, recomputed, strict=True):
         torch.testing.assert_close(a, b)
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # the compiler's own
+@pytest.mark.parametrize("tuning", ["full", "lora"])
+@pytest.mark.parametrize("name", list(MODELS))
+def test_compiled_layers_give_the_same_gradients_and_are_compiled_once_for_all_lengths(
+    make_data: MakeData, tokenizer: PreTrainedTokenizerFast, name: str, tuning: str
+) -> None:
+    torch.manual_seed(0)
+    plain = build_backbone(BackboneSettings(config=MODELS[name], tuning=tuning), tokenizer)  # type: ignore[arg-type]
+    compiled = copy.deepcopy(plain)
+    graphs: list[object] = []
+
+    def count(graph: torch.fx.GraphModule, inputs: object) -> object:
+        graphs.append(graph)
+        return graph.forward
+
+    torch.compiler.reset()
+    compile_layers(causal_lm(compiled), backend=count)
+    store = make_data(chat_rows(12)).stores["train"]
+    seen = []
+    for end in (3, 5, 9, 12):
+        batch = collate([store[index] for index in range(end)], mask=MASKS["whole_sequence"], pack=True)
+        for backbone in (plain, compiled):
+            backbone.zero_grad()
+            supervised_loss(backbone, batch)[0].backward()  # type: ignore[no-untyped-call]
+        for a, b in zip(plain.parameters(), compiled.parameters(), strict=True):
+            if a.requires_grad:
+                torch.testing.assert_close(a.grad, b.grad, rtol=1e-5, atol=1e-5)
+        seen.append(len(graphs))
+    assert seen[0] > 0
+    assert seen[-1] == seen[1]
+    prompts = [[1, 2, 3], [4]]
+    answers = [generate(b, prompts, tokenizer=tokenizer, end_token_id=256) for b in (plain, compiled)]
+    assert answers[0] == answers[1]
+    assert len(graphs) == seen[-1]
+    assert plain.state_dict().keys() == compiled.state_dict().keys()

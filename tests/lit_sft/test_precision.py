@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,12 @@ import pytest
 import torch
 
 from data_modules.sft_data_module import SFTDataModule
+from lit_sft import precision as precision_module
+from lit_sft.backbone import BackboneSettings, LoraSettings, build_backbone
+from lit_sft.module import LitCausalLM
+from lit_sft.optimization import OptimizerSettings
 from lit_sft.precision import check_precision, warn_of_lost_updates
-from tests.conftest import alpaca_rows
+from tests.conftest import MODELS, alpaca_rows
 from tests.training import make_module, train
 
 MakeData = Callable[..., SFTDataModule]
@@ -55,7 +60,39 @@ def test_fp16_on_a_cpu_is_refused_with_the_reason() -> None:
         ):
             check_precision(precision, on_cpu=True)
         check_precision(precision, on_cpu=False)
-    check_precision("bf16-mixed", on_cpu=True)
+
+
+@pytest.mark.parametrize("has_products", [True, False])
+def test_bf16_on_a_cpu_that_cannot_multiply_in_it_warns(monkeypatch: pytest.MonkeyPatch, has_products: bool) -> None:
+    monkeypatch.setattr(precision_module, "_has_bf16_products", lambda: has_products)
+    with nullcontext() if has_products else pytest.warns(UserWarning, match="cannot multiply in bfloat16"):
+        check_precision("bf16-mixed", on_cpu=True)
+    check_precision("bf16-mixed", on_cpu=False)
+    check_precision("32-true", on_cpu=True)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "qwen2"])
+def test_frozen_layers_in_bf16_give_the_same_numbers_to_the_last_bit(
+    make_data: MakeData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    torch.manual_seed(0)
+    data = make_data(alpaca_rows(12), template="plain", batch_size=4, val_fraction=0.3)
+    build_backbone(BackboneSettings(config=MODELS[name]), data.tokenizer).save_pretrained(tmp_path / "model")  # type: ignore[operator]
+
+    def run() -> LitCausalLM:
+        torch.manual_seed(0)
+        settings = BackboneSettings(str(tmp_path / "model"), tuning="lora", lora=LoraSettings(rank=2))
+        module = LitCausalLM(settings, OptimizerSettings(lr=1e-2))
+        return train(data, tmp_path, module, precision="bf16-mixed")
+
+    narrow = run()
+    monkeypatch.setattr(LitCausalLM, "_narrow_frozen_layers", lambda self: None)
+    wide = run()
+    dtypes = [{p.dtype for p in module.backbone.parameters() if not p.requires_grad} for module in (narrow, wide)]
+    assert dtypes == [{torch.bfloat16, torch.float32}, {torch.float32}]
+    assert narrow.figures["val"] == wide.figures["val"]
+    for a, b in zip(narrow.backbone.parameters(), wide.backbone.parameters(), strict=True):
+        assert not a.requires_grad or torch.equal(a, b)
 
 
 def test_pure_bf16_with_a_small_learning_rate_warns() -> None:
