@@ -23,6 +23,7 @@ from lit_sft.generation import Generated, GenerationSettings, generate
 from lit_sft.loss import supervised_loss, token_nll
 from lit_sft.metrics import SegmentMetrics, WeightedMean
 from lit_sft.optimization import OptimizerSettings, build_optimizer, build_schedule
+from lit_sft.resuming import rewind_to_step, seed_batch
 from lit_sft.precision import AUTOCAST_DTYPES, warn_of_lost_updates
 
 
@@ -128,6 +129,9 @@ class LitCausalLM(LightningModule):
         if self.trainer.max_epochs == self.current_epoch + 1 and self.trainer.check_val_every_n_epoch is not None:
             self.trainer.check_val_every_n_epoch = 1  # what a run ends with is always validated
 
+    def on_train_batch_start(self, batch: list[Batch], batch_idx: int) -> None:
+        seed_batch(self.data.seed, self.current_epoch, batch_idx, self.global_rank)
+
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         if 0 < self.trainer.max_steps <= self.trainer.global_step:
             self.trainer.should_stop = True  # or a run that ends inside an epoch would end without a validation
@@ -209,6 +213,8 @@ class LitCausalLM(LightningModule):
         """Figures of the same weights go along; adapters are saved without the frozen weights around them."""
         if self.figures.get("val", {}).get("step") == self.trainer.global_step:
             checkpoint["figures"] = self.figures["val"]
+        trainer = self.trainer
+        rewind_to_step(checkpoint["loops"], trainer.accumulate_grad_batches, int(trainer.num_training_batches))
         if is_adapted(self.backbone):
             trained = self._trained_names()
             checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in trained}
