@@ -11,19 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 
-HEAVY = {
-    "accelerate",
-    "datasets",
-    "lightning",
-    "nltk",
-    "pandas",
-    "peft",
-    "rouge_score",
-    "sympy",
-    "tensorboard",
-    "torch",
-    "transformers",
-}
+HEAVY = set("accelerate datasets lightning nltk pandas peft rouge_score sympy tensorboard torch transformers".split())
 
 # what Lightning and transformers import for themselves is theirs
 ALLOWED = {
@@ -55,7 +43,8 @@ from pathlib import Path
 from data_modules.encoding import Example
 from data_modules.example_store import *
 path = Path({str(tmp_path)!r}) / "x.arrow"
-write_batches(path, [record_batch([Example(np.arange(3, dtype=np.int32), np.ones(3, np.uint8), np.zeros(3, np.int16), "x:1")])])
+example = Example(np.arange(3, dtype=np.int32), np.ones(3, np.uint8), np.zeros(3, np.int16), "x:1")
+write_batches(path, [record_batch([example])])
 store = ExampleStore(path)
 assert store[0].input_ids.tolist() == [0, 1, 2] and store.lengths.tolist() == [3]
 """
