@@ -10,18 +10,18 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+import pyarrow as pa
 from tqdm import tqdm
 
-from data_modules.conversation import Conversation, expand_answers
-from data_modules.encoding import Encoder, Example, OverLongError
-from data_modules.example_store import ExampleStore, write_examples
+from data_modules.conversation import Conversation
+from data_modules.encoding import Encoder
+from data_modules.encoding_pool import ChunkEncoder, EncodingPool, Samples
+from data_modules.example_store import ExampleStore, write_batches
 from data_modules.formats import recognise_format, to_conversation
 from data_modules.ledger import Ledger, OnInvalid
 from data_modules.readers import Record, read_records, source_fingerprint
-
-Samples = Literal["conversation", "answer"]
 
 _VERSION = 3
 """Raised whenever the same records would be encoded otherwise, so that no stale cache is read."""
@@ -72,14 +72,21 @@ def split_of(conversation: Conversation, fractions: dict[str, float]) -> str:
     return "train"
 
 
-def encode_sources(sources: Sources, encoder: Encoder, cache_dir: Path) -> Path:
+def encode_sources(sources: Sources, encoder: Encoder, cache_dir: Path, *, processes: int = 1) -> Path:
     """Encode every split, or find it encoded already.
+
+    Args:
+        sources: What is read.
+        encoder: What encodes it.
+        cache_dir: Where encoded data is kept.
+        processes: How many processes encode, at most. What they make does not depend on it.
 
     Returns:
         A folder with one `<split>.arrow` a split and `ledgers.json`.
 
     Raises:
         ValueError: If a record is invalid and the policy is `error`, or a file cannot be read.
+        ChildProcessError: If a process died.
     """
     folder = cache_dir / cache_key(sources, encoder)
     if (folder / "ledgers.json").exists():
@@ -93,13 +100,7 @@ def encode_sources(sources: Sources, encoder: Encoder, cache_dir: Path) -> Path:
             f"--data.cache_dir {cache_dir}: cannot write there ({error.strerror}); choose another folder."
         ) from None
     try:
-        ledgers: dict[str, Any] = {}
-        taken: set[str] = set()
-        for split in sources.splits:
-            ledger = Ledger(sources.on_invalid)
-            examples = _encode_split(split, sources, encoder, ledger, taken)
-            write_examples(partial / f"{split}.arrow", examples)
-            ledgers[split] = ledger.to_dict()
+        ledgers = _encode_splits(sources, encoder, partial, processes)
         (partial / "ledgers.json").write_text(json.dumps(ledgers, indent=1, ensure_ascii=False), encoding="utf-8")
         with contextlib.suppress(OSError):
             partial.rename(folder)  # unless another process was first
@@ -192,25 +193,39 @@ def _unanswered(record: Record) -> str:
     )
 
 
-def _encode_split(split: str, sources: Sources, encoder: Encoder, ledger: Ledger, taken: set[str]) -> Iterator[Example]:
-    """Examples of a split; what an earlier split holds (the conversation, or its group) is left out."""
+def _encode_splits(sources: Sources, encoder: Encoder, folder: Path, processes: int) -> dict[str, Any]:
+    """Write the examples of every split into a folder; gives their ledgers."""
+    ledgers: dict[str, Any] = {}
+    taken: set[str] = set()
+    with EncodingPool(ChunkEncoder(encoder, sources.on_invalid, sources.samples), processes) as pool:
+        for split in sources.splits:
+            read, encoded = Ledger(sources.on_invalid), Ledger(sources.on_invalid)
+            conversations = _without_duplicates(split, sources, read, taken)
+            write_batches(folder / f"{split}.arrow", _encode_split(split, conversations, pool, encoded))
+            # only now: reading runs ahead of encoding, and what each has rejected is listed in order
+            read.add(encoded)
+            ledgers[split] = read.to_dict()
+    return ledgers
+
+
+def _encode_split(
+    split: str, conversations: Iterator[Conversation], pool: EncodingPool, ledger: Ledger
+) -> Iterator[pa.RecordBatch]:
+    with tqdm(desc=f"encoding {split}", unit=" conversations", disable=None, leave=False) as progress:
+        for chunk in pool.run(conversations):
+            ledger.add(chunk.ledger)
+            progress.update(chunk.num_conversations)
+            yield chunk.examples
+
+
+def _without_duplicates(split: str, sources: Sources, ledger: Ledger, taken: set[str]) -> Iterator[Conversation]:
+    """Conversations of a split but those that an earlier split holds (or one of their group)."""
     own: set[str] = set()
-    conversations = read_conversations(split, sources, ledger)
-    for conversation in tqdm(conversations, desc=f"encoding {split}", unit=" conversations", disable=None, leave=False):
+    for conversation in read_conversations(split, sources, ledger):
         keys = {conversation.content_key(), *([f"group {conversation.group}"] if conversation.group else [])}
         if not keys.isdisjoint(taken):
             ledger.duplicates += 1
             continue
         own |= keys if split != "train" else set()
-        samples = expand_answers(conversation) if sources.samples == "answer" else [conversation]
-        ledger.samples_added += len(samples) - 1
-        for sample in samples:
-            try:
-                examples = encoder.encode(sample, ledger)
-            except OverLongError:
-                raise
-            except ValueError as error:
-                ledger.reject(str(error))
-            else:
-                yield from examples
+        yield conversation
     taken |= own

@@ -17,6 +17,8 @@ KINDS = tuple(kind for kind in SegmentKind if kind is not SegmentKind.PADDING)
 
 _LISTED = 100
 
+_COUNTS = ("records_read", "samples_added", "num_invalid", "duplicates", "dropped", "truncated", "split", "examples")
+
 
 @dataclass(slots=True)
 class Ledger:
@@ -27,13 +29,14 @@ class Ledger:
         on_invalid: Whether an invalid record ends the run or is counted here.
         records_read: Records found in the files for this split, or not attributable to one (invalid ones).
         samples_added: Further conversations made by expanding each answer into a sample of its own.
-        invalid: Messages of the invalid records, the first hundred; `num_invalid` counts all.
+        invalid: Messages of the invalid records, the first hundred; those that cannot be read stand before those that
+            the template refuses. `num_invalid` counts all.
         duplicates: Conversations left out because another split holds the same one, or one of the same group.
         dropped: Conversations too long to keep under the length policy.
         truncated: Conversations that lost tokens and were kept; some of `split` may be among them.
         split: Conversations cut into several examples.
         examples: Examples made.
-        lengths: Tokens of each example.
+        lengths: Tokens of an example to how many have as many.
         supervised_tokens_lost: Mask to tokens supervised under it that no example supervises any more.
         end_tokens_lost: The same of end tokens.
         tokens: Reason (read, kept, dropped, truncated, repeated) to tokens by kind.
@@ -52,7 +55,7 @@ class Ledger:
     supervised_tokens_lost: Counter[str] = field(default_factory=Counter)
     end_tokens_lost: Counter[str] = field(default_factory=Counter)
     formats: list[str] = field(default_factory=list)
-    lengths: list[int] = field(default_factory=list)
+    lengths: Counter[int] = field(default_factory=Counter)
     tokens: dict[str, Counter[SegmentKind]] = field(
         default_factory=lambda: {r: Counter() for r in ("read", "kept", "dropped", "truncated", "repeated")}
     )
@@ -77,15 +80,29 @@ class Ledger:
         """Book the tokens of one conversation before and after the length policy."""
         self.tokens["read"] += read
         self.tokens["kept"] += kept
-        self.tokens["dropped" if dropped else "truncated"] += read - kept
-        self.tokens["repeated"] += kept - read
+        if read != kept:
+            self.tokens["dropped" if dropped else "truncated"] += read - kept
+            self.tokens["repeated"] += kept - read
         _add_lost(self.supervised_tokens_lost, read, kept)
+
+    def add(self, other: Ledger) -> None:
+        """Count what another ledger of the same split counted, behind what stands here."""
+        for name in _COUNTS:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.invalid = [*self.invalid, *other.invalid][:_LISTED]
+        self.formats = [*self.formats, *other.formats]
+        self.supervised_tokens_lost += other.supervised_tokens_lost
+        self.end_tokens_lost += other.end_tokens_lost
+        self.lengths += other.lengths
+        for reason, counts in other.tokens.items():
+            self.tokens[reason] += counts
 
     def length_percentiles(self) -> dict[str, int]:
         """Tokens of an example at the 0, 50, 90, 99 and 100 per cent points."""
         if not self.lengths:
             return {}
-        points = np.percentile(self.lengths, (0, 50, 90, 99, 100), method="nearest")
+        lengths = np.repeat(list(self.lengths), list(self.lengths.values()))
+        points = np.percentile(lengths, (0, 50, 90, 99, 100), method="nearest")
         return dict(zip(("min", "p50", "p90", "p99", "max"), map(int, points), strict=True))
 
     def to_dict(self) -> dict[str, Any]:
@@ -109,6 +126,8 @@ class Ledger:
 
 def _add_lost(lost: Counter[str], read: Counter[SegmentKind], kept: Counter[SegmentKind]) -> None:
     """By mask, not by kind: an answer that becomes the last of a piece changes kind without being lost."""
+    if read == kept:
+        return
     for mask in MASKS.values():
         lost[mask.name] += max(0, _supervised(read, mask) - _supervised(kept, mask))
 

@@ -15,7 +15,6 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from data_modules.batch import Batch, collate, collate_pieces
 from data_modules.encoded_data import (
-    Samples,
     Sources,
     cache_key,
     data_fingerprint,
@@ -24,6 +23,7 @@ from data_modules.encoded_data import (
     load_split,
 )
 from data_modules.encoding import Encoder, Example, OverLong
+from data_modules.encoding_pool import Samples, num_processes
 from data_modules.example_store import ExampleStore
 from data_modules.formats import FORMATS
 from data_modules.ledger import OnInvalid
@@ -73,6 +73,8 @@ class SFTDataModule(LightningDataModule):
         shuffle: Whether to shuffle the training examples every epoch.
         seed: Determines the order. The command line takes it from `seed_everything`.
         num_workers: Processes that collate batches.
+        encoding_processes: Processes that encode data, where there is enough of it. None: one for each core that may be
+            used, at most 16. The encoded data does not depend on it.
         cache_dir: Where encoded data is kept. None: $LIT_SFT_CACHE, else ~/.cache/lit_sft.
     """
 
@@ -103,6 +105,7 @@ class SFTDataModule(LightningDataModule):
         shuffle: bool = True,
         seed: int = 0,
         num_workers: int = 0,
+        encoding_processes: int | None = None,
         cache_dir: str | None = None,
     ) -> None:
         super().__init__()
@@ -116,6 +119,7 @@ class SFTDataModule(LightningDataModule):
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size or 2 * batch_size
         self.packing, self.token_budget = packing, token_budget
         self.shuffle, self.seed, self.num_workers = shuffle, seed, num_workers
+        self.encoding_processes = num_processes(encoding_processes)
         self.cache_dir = Path(cache_dir or os.environ.get("LIT_SFT_CACHE", "~/.cache/lit_sft")).expanduser()
         self.template_name: TemplateName = template
         self.over_long: OverLong = over_long
@@ -160,7 +164,7 @@ class SFTDataModule(LightningDataModule):
     def prepare_data(self) -> None:
         """Encode everything once, on one process; the others read the cache."""
         for sources, encoder in self._all_sources():
-            encode_sources(sources, encoder, self.cache_dir)
+            encode_sources(sources, encoder, self.cache_dir, processes=self.encoding_processes)
 
     def setup(self, stage: str) -> None:
         """Open the encoded splits.

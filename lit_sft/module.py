@@ -23,8 +23,8 @@ from lit_sft.generation import Generated, GenerationSettings, generate
 from lit_sft.loss import supervised_loss, token_nll
 from lit_sft.metrics import SegmentMetrics, WeightedMean
 from lit_sft.optimization import OptimizerSettings, build_optimizer, build_schedule
-from lit_sft.resuming import rewind_to_step, seed_batch
 from lit_sft.precision import AUTOCAST_DTYPES, warn_of_lost_updates
+from lit_sft.resuming import rewind_to_step, seed_batch
 
 
 class LitCausalLM(LightningModule):

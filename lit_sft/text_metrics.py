@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-
-from rouge_score.rouge_scorer import RougeScorer
-from rouge_score.tokenizers import Tokenizer
+from functools import cache
+from typing import Any
 
 _MAX_TOKENS = 1000
 """The longest common subsequence is quadratic and in pure Python."""
@@ -16,19 +15,24 @@ _CJK = r"\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af"
 _TOKEN = re.compile(rf"[{_CJK}]|[^\W_{_CJK}]+")
 
 
-class MixedTokenizer(Tokenizer):  # type: ignore[misc]
+class MixedTokenizer:
     """One token per CJK character, one per word of any other script, in lower case."""
 
     def tokenize(self, text: str) -> list[str]:
         return _TOKEN.findall(text.lower())[:_MAX_TOKENS]
 
 
-_SCORER = RougeScorer(["rougeL"], tokenizer=MixedTokenizer())
+@cache
+def _scorer() -> Any:
+    # imported when first used: it brings all of nltk, which only `test` has a use for
+    from rouge_score.rouge_scorer import RougeScorer
+
+    return RougeScorer(["rougeL"], tokenizer=MixedTokenizer())
 
 
 def rouge_l(prediction: str, reference: str) -> float:
     """ROUGE-L F1, 0 to 1, on mixed tokens. Source: the package rouge-score."""
-    return float(_SCORER.score(reference, prediction)["rougeL"].fmeasure)
+    return float(_scorer().score(reference, prediction)["rougeL"].fmeasure)
 
 
 def exact_match(prediction: str, reference: str) -> bool:

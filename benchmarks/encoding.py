@@ -1,0 +1,179 @@
+#!/usr/bin/env python3
+"""Time the encoding of synthetic conversations, in one process and in several.
+
+    python benchmarks/encoding.py [--tokenizer FOLDER] [--kind alpaca] [--rows 100000 1000000] [--processes 1 2]
+
+Rows are chats of one to three exchanges or Alpaca-like instructions (`--kind`), of words drawn from a seeded generator.
+Each measurement runs in a Python of its own with an empty cache and prints rows a second, start-up included, the
+processor time of all processes, and (on Linux) the peak resident memory of the process that reads and of the largest of
+those that encode: both must stay where they are however many rows there are. What is written must not depend on the
+number of processes: a digest of it is compared. Writes a table and a JSON file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import hashlib
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+WORDS = [first + middle + last for first in ("ba", "cor", "del") for middle in ("", "im", "o") for last in "aeiouy"]
+
+
+def main() -> None:
+    """Measure every size with every number of processes, each alone."""
+    options = arguments()
+    if options.only:
+        print(json.dumps(measure(options, Path(options.only))))
+        return
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        for size in options.rows:
+            path = write_rows(Path(folder) / f"{options.kind}_{size}.jsonl", options.kind, size)
+            rows += [measure_alone(options, path, size, processes) for processes in options.processes]
+            path.unlink()
+            if len({row["digest"] for row in rows if row["rows"] == size}) != 1:
+                sys.exit(f"{size} rows: the encoded data depends on the number of processes")
+    print_table(rows)
+    Path(options.output).write_text(json.dumps({"settings": vars(options), "rows": rows}, indent=1), encoding="utf-8")
+
+
+def arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tokenizer", default="examples/tokenizer")
+    parser.add_argument("--kind", choices=("chat", "alpaca"), default="chat")
+    parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 100_000])
+    parser.add_argument("--processes", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--val-fraction", type=float, default=0.05)
+    parser.add_argument("--output", default="encoding.json")
+    parser.add_argument("--only", help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def measure_alone(options: argparse.Namespace, path: Path, size: int, processes: int) -> dict[str, Any]:
+    """A measurement in a Python of its own, whose peak memory is nobody else's."""
+    settings = ["--tokenizer", options.tokenizer, "--val-fraction", str(options.val_fraction)]
+    command = [sys.executable, __file__, *settings, "--processes", str(processes), "--only", str(path)]
+    row: dict[str, Any] = json.loads(subprocess.check_output(command).splitlines()[-1])
+    return {"rows": size, "processes": processes, "rows_per_second": size / row["seconds"], **row}
+
+
+def measure(options: argparse.Namespace, path: Path) -> dict[str, Any]:
+    """Encode a file into an empty cache."""
+    # here, because every process that encodes imports this file too: each would load torch for nothing
+    from data_modules.encoded_data import encode_sources
+    from data_modules.sft_data_module import SFTDataModule
+
+    data = SFTDataModule(
+        str(path), tokenizer=options.tokenizer, template="chatml", val_fraction=options.val_fraction, test_fraction=0.0
+    )
+    encoder = data.encoder
+    before, start = peak_megabytes("self"), time.perf_counter()
+    with tempfile.TemporaryDirectory(dir=path.parent) as cache, watched_children() as peaks:
+        folder = encode_sources(data.sources, encoder, Path(cache), processes=options.processes[0])
+        seconds = time.perf_counter() - start
+        return {
+            "seconds": seconds,
+            "cpu_seconds": sum(os.times()[:4]),
+            "parent_megabytes_before": before,
+            "parent_megabytes": peak_megabytes("self"),
+            "child_megabytes": max(peaks.values(), default=0),
+            "digest": digest(folder),
+        }
+
+
+@contextlib.contextmanager
+def watched_children() -> Iterator[dict[str, int]]:
+    """Peak memory of every process that this one starts, in megabytes, looked up twice a second.
+
+    The system's own count for ended children will not do: it begins with what their parent held when it started them.
+    """
+    peaks: dict[str, int] = {}
+    ended = threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(0.5):
+            for children in Path("/proc/self/task").glob("*/children"):
+                with contextlib.suppress(OSError):  # it has ended since
+                    peaks.update({child: peak_megabytes(child) for child in children.read_text().split()})
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield peaks
+    finally:
+        ended.set()
+        watcher.join()
+
+
+def peak_megabytes(process: str) -> int:
+    """Peak resident memory of a process; 0 where the system does not say."""
+    status = Path(f"/proc/{process}/status")
+    lines = status.read_text().splitlines() if status.exists() else []
+    return sum(int(line.split()[1]) // 1024 for line in lines if line.startswith("VmHWM"))
+
+
+def digest(folder: Path) -> str:
+    """A digest of every byte that was written."""
+    total = hashlib.sha256()
+    for file in sorted(folder.iterdir()):
+        with file.open("rb") as stream:
+            total.update(hashlib.file_digest(stream, "sha256").digest())
+    return total.hexdigest()
+
+
+def write_rows(path: Path, kind: str, size: int) -> Path:
+    """Rows as JSON lines, a row at a time."""
+    make = {"chat": chats, "alpaca": instructions}[kind]
+    with path.open("w", encoding="utf-8") as stream:
+        stream.writelines(json.dumps(row) + "\n" for row in make(size, random.Random(0)))
+    return path
+
+
+def chats(size: int, draw: random.Random) -> Iterator[dict[str, Any]]:
+    """Short chats of one to three exchanges."""
+    for _ in range(size):
+        exchanges = draw.randint(1, 3)
+        turns = [{"human": text(draw, 4, 20), "assistant": text(draw, 4, 40)} for _ in range(exchanges)]
+        yield {"conversation": turns}
+
+
+def instructions(size: int, draw: random.Random) -> Iterator[dict[str, Any]]:
+    """Rows of the length of Alpaca's: an instruction, an input in two of five, an answer of up to two hundred words."""
+    for _ in range(size):
+        context = text(draw, 5, 60) if draw.random() < 0.4 else ""
+        yield {"instruction": text(draw, 6, 25), "input": context, "output": text(draw, 5, 200)}
+
+
+def text(draw: random.Random, least: int, most: int) -> str:
+    """Words with a capital and a full stop."""
+    return " ".join(draw.choices(WORDS, k=draw.randint(least, most))).capitalize() + "."
+
+
+def print_table(rows: list[dict[str, Any]]) -> None:
+    """The figures as a Markdown table."""
+    print("| rows | processes | seconds | rows/s | CPU seconds | parent, before and peak | largest child |")
+    print("|---:|---:|---:|---:|---:|---:|---:|")
+    for row in rows:
+        print(
+            f"| {row['rows']:,} | {row['processes']} | {row['seconds']:.1f} | {row['rows_per_second']:,.0f} | "
+            f"{row['cpu_seconds']:.1f} | {row['parent_megabytes_before']:,} to {row['parent_megabytes']:,} MB | "
+            f"{row['child_megabytes']:,} MB |"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,65 @@
+"""Starting a command must not import what it has no use for. Checked by name, never by time."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+HEAVY = set(
+    [
+        "accelerate",
+        "datasets",
+        "lightning",
+        "nltk",
+        "pandas",
+        "peft",
+        "rouge_score",
+        "sympy",
+        "tensorboard",
+        "torch",
+        "transformers",
+    ]
+)
+
+# what Lightning and transformers import for themselves is theirs
+ALLOWED = {
+    "import lit_sft.__main__": set(),
+    "import lit_sft.export": set(),
+    "from lit_sft.__main__ import main; main(['--help'])": set(),
+    "import data_modules.encoding_pool": {"transformers"},
+    "import lit_sft.cli": {"accelerate", "lightning", "sympy", "tensorboard", "torch", "transformers"},
+    "import lit_sft.preview, callbacks": {"accelerate", "lightning", "sympy", "tensorboard", "torch", "transformers"},
+}
+
+
+def imported_by(code: str) -> set[str]:
+    """Top-level modules in a fresh Python after some code."""
+    report = f"{code}\nimport sys, json\nprint()\nprint(json.dumps([name for name in sys.modules if '.' not in name]))"
+    said = subprocess.run([sys.executable, "-c", report], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    return set(json.loads(said.splitlines()[-1]))
+
+
+@pytest.mark.parametrize("code", ALLOWED)
+def test_start_imports_nothing_heavy_but_what_is_needed(code: str) -> None:
+    assert imported_by(code) & HEAVY <= ALLOWED[code]
+
+
+def test_stored_examples_are_written_and_read_without_pandas(tmp_path: Path) -> None:
+    code = f"""
+import numpy as np
+from pathlib import Path
+from data_modules.encoding import Example
+from data_modules.example_store import *
+path = Path({str(tmp_path)!r}) / "x.arrow"
+example = Example(np.arange(3, dtype=np.int32), np.ones(3, np.uint8), np.zeros(3, np.int16), "x:1")
+write_batches(path, [record_batch([example])])
+store = ExampleStore(path)
+assert store[0].input_ids.tolist() == [0, 1, 2] and store.lengths.tolist() == [3]
+"""
+    assert "pandas" not in imported_by(code)
