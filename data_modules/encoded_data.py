@@ -128,17 +128,29 @@ def cache_key(sources: Sources, encoder: Encoder) -> str:
 
 def data_fingerprint(sources: Sources, encoder: Encoder) -> str:
     """A digest of what is in the files and how it is encoded, wherever they lie."""
+    return _digest(data_identity(sources, encoder))
+
+
+def data_identity(sources: Sources, encoder: Encoder) -> dict[str, Any]:
+    """What is in the files and how it is encoded, by the names of the settings."""
     tokenizer = encoder.tokenizer
-    parts = {
-        "version": _VERSION,
-        "files": {split: [source_fingerprint(f) for f in files] for split, files in sources.files.items()},
-        "sources": [sources.fractions, sources.format, sources.on_invalid, sources.samples, sources.require_answer],
-        "tokenizer": hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode()).hexdigest(),
-        "specials": [tokenizer.bos_token, tokenizer.eos_token],
-        "template": repr(encoder.template) if encoder.template.name != "tokenizer" else tokenizer.chat_template,
-        "length": [encoder.max_length, encoder.over_long],
+    contents = {split: [source_fingerprint(file) for file in files] for split, files in sources.files.items()}
+    return {
+        "version of the encoding": _VERSION,
+        **{f"records of --data.{split}": _digest(prints) for split, prints in contents.items()},
+        **{f"--data.{split}_fraction": share for split, share in sources.fractions.items()},
+        "--data.format": sources.format,
+        "--data.on_invalid": sources.on_invalid,
+        "--data.samples": sources.samples,
+        "answers wanted": sources.require_answer,
+        "tokenizer": _digest([tokenizer.backend_tokenizer.to_str(), tokenizer.bos_token, tokenizer.eos_token]),
+        "--data.template": encoder.template.name,
+        "layout of the template": _digest(
+            repr(encoder.template) if encoder.template.name != "tokenizer" else tokenizer.chat_template
+        ),
+        "--data.max_length": encoder.max_length,
+        "--data.over_long": encoder.over_long,
     }
-    return _digest(parts)
 
 
 def _digest(value: Any) -> str:

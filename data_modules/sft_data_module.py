@@ -18,6 +18,7 @@ from data_modules.encoded_data import (
     Sources,
     cache_key,
     data_fingerprint,
+    data_identity,
     encode_sources,
     load_ledgers,
     load_split,
@@ -115,7 +116,7 @@ class SFTDataModule(LightningDataModule):
         if token_budget < 1:
             raise ValueError(f"--data.token_budget {token_budget}: expected at least 1 token; a usual value is 16384.")
         self.mask: LossMask = resolve_mask(mask, prompt_weight)
-        self.mask_name, self.reduction = mask, reduction
+        self.mask_name, self.reduction, self._prompt_weight = mask, reduction, prompt_weight
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size or 2 * batch_size
         self.packing, self.token_budget = packing, token_budget
         self.shuffle, self.seed, self.num_workers = shuffle, seed, num_workers
@@ -190,6 +191,17 @@ class SFTDataModule(LightningDataModule):
                 raise ValueError(
                     f"nothing to {stage}: give `--data.{split} FILE`, or hold out some of the training rows."
                 )
+
+    def identity(self) -> dict[str, Any]:
+        """Everything of the data that a training run depends on, by the names of the settings."""
+        return {
+            **data_identity(self.sources, self.encoder),
+            "--data.mask": self.mask_name,
+            "--data.prompt_weight": self._prompt_weight,
+            "--data.reduction": self.reduction,
+            "--data.shuffle": self.shuffle,
+            "--data.seed": self.seed,
+        }
 
     def num_train_batches(self) -> int:
         """Training batches of an epoch on each device, as far as the trainer's limits let it go."""

@@ -28,12 +28,14 @@ from transformers.utils.logging import disable_progress_bar
 from data_modules.ledger import ledger_rows
 from data_modules.sft_data_module import SFTDataModule
 from lit_sft.backbone import BackboneSettings, context_length, load_config
+from lit_sft.checkpoint_io import AtomicCheckpointIO
 from lit_sft.checkpoints import export_model, load_weights
 from lit_sft.module import LitCausalLM
 from lit_sft.precision import check_precision
 from lit_sft.printable import printable
 from lit_sft.results import PredictionWriter, print_figures, score_answers, write_result
-from lit_sft.runs import Run, RunSettings, find_run, new_run
+from lit_sft.run_keeper import RunKeeper
+from lit_sft.runs import Run, RunSettings, find_resumable, find_run, new_run
 
 console = Console()
 
@@ -71,6 +73,8 @@ def main(argv: list[str]) -> None:
     _quieten()
     command, arguments = argv[0], argv[1:]
     LitCLI.command = command
+    if command == "fit" and "--resume" in arguments:
+        arguments = _resuming(arguments)
     if command != "fit" and not names_config(arguments):
         run, checkpoint, rest = take_run(command, arguments)
         arguments = ["--config", str(run.config), "--ckpt_path", str(checkpoint), *rest]
@@ -101,6 +105,7 @@ class LitCLI(LightningCLI):
     """LightningCLI with run folders, links between model and data, and a report at the end."""
 
     command: ClassVar[str] = "fit"
+    resumed: ClassVar[Run | None] = None
     run: Run
     trainer: Trainer
     model: LitCausalLM
@@ -158,13 +163,18 @@ class LitCLI(LightningCLI):
         checkpoint = self._get(self.config_init, "checkpoint")
         checkpoint.dirpath = str(self.run.checkpoints)
         kwargs["default_root_dir"] = str(self.run.folder)
+        if not _is_sharded(config.strategy):
+            kwargs["plugins"] = [*_as_list(config.plugins), AtomicCheckpointIO()]
         if self.subcommand != "fit":
             kwargs["logger"] = False
         elif config.logger in (None, True):
             parent = self.run.folder.parent
             kwargs["logger"] = TensorBoardLogger(parent.parent, name=parent.name, version=self.run.version)
+        if self.subcommand == "fit":
+            minutes = self._get(self.config_init, "run").checkpoint_minutes
+            kwargs["callbacks"] = [*_as_list(config.callbacks), RunKeeper(self.run.checkpoints, minutes)]
         if self.subcommand == "predict":
-            kwargs["callbacks"] = [*(config.callbacks or []), PredictionWriter(self.run.folder / "predictions.jsonl")]
+            kwargs["callbacks"] = [*_as_list(config.callbacks), PredictionWriter(self.run.folder / "predictions.jsonl")]
         return super().instantiate_trainer(**kwargs)
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
@@ -178,6 +188,9 @@ class LitCLI(LightningCLI):
             super()._run_subcommand(subcommand)
         finally:
             self.run.remove_if_empty()  # a run that never began leaves nothing behind
+
+    def before_fit(self) -> None:
+        self.model.allow_changes = self._get(self.config, "run").allow_changes
 
     def after_fit(self) -> None:
         if not self.trainer.is_global_zero:
@@ -243,6 +256,9 @@ class LitCLI(LightningCLI):
             return Run(Path(checkpoint).parent.parent)
         if os.environ.get("LOCAL_RANK", "0") != "0" and _RUN_FOLDER in os.environ:
             return Run(Path(os.environ[_RUN_FOLDER]))
+        if self.resumed is not None:
+            os.environ[_RUN_FOLDER] = str(self.resumed.folder)
+            return self.resumed
         files = self._get(self.config, "config") or []
         run = new_run(settings.root, settings.name or (_name_of(Path(str(files[0]))) if files else "run"))
         os.environ[_RUN_FOLDER] = str(run.folder)
@@ -318,6 +334,32 @@ def take_run(command: str, arguments: list[str]) -> tuple[Run, Path, list[str]]:
     run, checkpoint = find_run(named, options.parse_known_args(arguments)[0].root)
     say(f"{command}: run {run.folder}, its config.yaml and {checkpoint.name}")
     return run, checkpoint, arguments[1:] if named else arguments
+
+
+def _resuming(arguments: list[str]) -> list[str]:
+    """Arguments of `fit --resume [RUN]` with the run's own config and newest checkpoint in its place."""
+    place = arguments.index("--resume")
+    rest = arguments[place + 1 :]
+    named = rest.pop(0) if rest and not rest[0].startswith("-") else None
+    others = arguments[:place] + rest
+    options = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    options.add_argument("--run.root", dest="root", default="runs")
+    run, checkpoint, broken = find_resumable(named, options.parse_known_args(others)[0].root)
+    for path in broken:
+        say(f"fit: {path} cannot be read and is passed over")
+    say(f"fit: going on with {run.folder}, its config.yaml and {checkpoint.name}")
+    LitCLI.resumed = run
+    return ["--config", str(run.config), "--ckpt_path", str(checkpoint), *others]
+
+
+def _as_list(value: Any) -> list[Any]:
+    """A setting of Lightning's that may be one thing or several."""
+    return list(value) if isinstance(value, list) else [] if value is None else [value]
+
+
+def _is_sharded(strategy: object) -> bool:
+    """Whether a strategy writes checkpoints its own way."""
+    return any(name in str(strategy).lower() for name in ("fsdp", "deepspeed", "modelparallel"))
 
 
 def _tokenizer_name(backbone: Namespace) -> str:

@@ -11,6 +11,7 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from lightning.pytorch.plugins.precision import MixedPrecision, Precision
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import GradClipAlgorithmType
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
@@ -24,7 +25,7 @@ from lit_sft.loss import supervised_loss, token_nll
 from lit_sft.metrics import SegmentMetrics, WeightedMean
 from lit_sft.optimization import OptimizerSettings, build_optimizer, build_schedule
 from lit_sft.precision import AUTOCAST_DTYPES, warn_of_lost_updates
-from lit_sft.resuming import rewind_to_step, seed_batch
+from lit_sft.resuming import check_identity, rewind_to_step, run_identity, seed_batch
 
 
 class LitCausalLM(LightningModule):
@@ -49,6 +50,8 @@ class LitCausalLM(LightningModule):
     ) -> None:
         super().__init__()
         self.backbone_settings, self.optimizer_settings, self.generation_settings = backbone, optimizer, generation
+        self.allow_changes = False
+        """Whether a checkpoint of other settings or data may be resumed."""
         self.figures: dict[str, dict[str, float]] = {}
         """The newest figures of each split, such as `figures["val"]["nll/answer"]`."""
         self.figures_before: dict[str, float] = {}
@@ -213,6 +216,7 @@ class LitCausalLM(LightningModule):
         """Figures of the same weights go along; adapters are saved without the frozen weights around them."""
         if self.figures.get("val", {}).get("step") == self.trainer.global_step:
             checkpoint["figures"] = self.figures["val"]
+        checkpoint["identity"] = run_identity(self)
         trainer = self.trainer
         rewind_to_step(checkpoint["loops"], trainer.accumulate_grad_batches, int(trainer.num_training_batches))
         if is_adapted(self.backbone):
@@ -220,6 +224,8 @@ class LitCausalLM(LightningModule):
             checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in trained}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self.trainer.state.fn == TrainerFn.FITTING and "identity" in checkpoint:
+            check_identity(checkpoint["identity"], run_identity(self), allow_changes=self.allow_changes)
         own = self.state_dict()
         for name, value in checkpoint["state_dict"].items():
             if name in own and own[name].shape != value.shape:

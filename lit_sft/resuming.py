@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+import json
+import warnings
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+
+if TYPE_CHECKING:
+    from lit_sft.module import LitCausalLM
+
+_LONGEST_VALUE = 60
 
 
 def seed_batch(seed: int, epoch: int, batch_idx: int, rank: int) -> None:
@@ -40,3 +48,54 @@ def rewind_to_step(loops: dict[str, Any], accumulate: int, num_batches: int) -> 
             counts.update(dict.fromkeys(("ready", "started", "processed", "completed"), first))
     for counts in (epochs["current"], epochs["total"]):
         counts.update(dict.fromkeys(("processed", "completed"), counts["ready"] - 1))
+
+
+def run_identity(module: LitCausalLM) -> dict[str, str]:
+    """What a run's figures depend on, but for how long it goes on: names of settings, and their values as JSON."""
+    trainer, data = module.trainer, module.data
+    settings = {
+        **data.identity(),
+        "examples of a step (--data.batch_size x --trainer.accumulate_grad_batches x devices)": data.batch_size
+        * trainer.accumulate_grad_batches
+        * trainer.world_size,
+        **_flat("--model.backbone", asdict(module.backbone_settings)),
+        **_flat("--model.optimizer", asdict(module.optimizer_settings)),
+        "--trainer.precision": str(trainer.precision),
+        "--trainer.gradient_clip_val": trainer.gradient_clip_val,
+    }
+    return {name: json.dumps(value, sort_keys=True, default=str) for name, value in settings.items()}
+
+
+def check_identity(saved: dict[str, str], present: dict[str, str], *, allow_changes: bool) -> None:
+    """Compare a checkpoint's run with the present one.
+
+    Raises:
+        ValueError: If they differ and may not; a warning names the differences if they may.
+    """
+    changes = [
+        _change(name, saved.get(name), present.get(name))
+        for name in sorted({*saved, *present})
+        if saved.get(name) != present.get(name)
+    ]
+    if not changes:
+        return
+    if allow_changes:
+        warnings.warn(f"resumed with changes: {'; '.join(changes)}.", stacklevel=2)
+        return
+    raise ValueError(
+        f"this checkpoint is of a run with other settings or data: {'; '.join(changes)}. Resume it with its own "
+        "(`python -m lit_sft fit --resume RUN`), or allow the change by `--run.allow_changes true`."
+    )
+
+
+def _change(name: str, before: str | None, now: str | None) -> str:
+    if name.startswith("-") and max(len(before or ""), len(now or "")) <= _LONGEST_VALUE:
+        return f"{name} was {before or 'not there'} and is {now or 'not there'}"
+    return f"{name} differs"
+
+
+def _flat(prefix: str, values: dict[str, Any]) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat |= _flat(f"{prefix}.{name}", value) if isinstance(value, dict) else {f"{prefix}.{name}": value}
+    return flat

@@ -14,10 +14,14 @@ class RunSettings:
     Attributes:
         root: Folder of all runs.
         name: Folder of runs like this one. None: the name of the last config file.
+        checkpoint_minutes: Minutes between checkpoints, beside those at validations. None: no others.
+        allow_changes: Whether a run may be resumed with other settings or data than it was begun with.
     """
 
     root: str = "runs"
     name: str | None = None
+    checkpoint_minutes: float | None = 10.0
+    allow_changes: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +109,44 @@ def find_run(path: str | None, root: str = "runs") -> tuple[Run, Path]:
             f"{path}: no run folder (it has no config.yaml); expected one such as runs/quickstart/version_0."
         )
     return run, checkpoint or run.best_checkpoint()
+
+
+def find_resumable(path: str | None, root: str = "runs") -> tuple[Run, Path, list[Path]]:
+    """A run and the checkpoint to resume it from: of those that are whole, the one of the latest step.
+
+    Args:
+        path: A run folder, a checkpoint inside one, or None for the newest run under `root`.
+        root: Folder of all runs.
+
+    Returns:
+        The run, the checkpoint, and what cannot be read and was passed over.
+
+    Raises:
+        ValueError: If there is no such run, or no checkpoint to resume from.
+    """
+    run, named = find_run(path, root)
+    candidates = [named] if path is not None and path.endswith(".ckpt") else sorted(run.checkpoints.glob("*.ckpt"))
+    progress = {checkpoint: _progress(checkpoint) for checkpoint in candidates}
+    whole = [checkpoint for checkpoint in candidates if progress[checkpoint] is not None]
+    broken = [checkpoint for checkpoint in candidates if progress[checkpoint] is None]
+    if not whole:
+        raise ValueError(
+            f"{run.checkpoints}: no checkpoint here can be read ({', '.join(c.name for c in broken)}). Run `fit` again."
+        )
+    return run, max(whole, key=lambda checkpoint: progress[checkpoint] or ()), broken
+
+
+def _progress(checkpoint: Path) -> tuple[int, int, float] | None:
+    """How far a checkpoint is: steps, batches, and when it was written. None: it is not whole, or only weights."""
+    import torch
+
+    try:
+        state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+        batches = state["loops"]["fit_loop"]["epoch_loop.batch_progress"]["total"]["ready"]
+        return int(state["global_step"]), int(batches), checkpoint.stat().st_mtime
+    except Exception:
+        # a broken file ends in any of a dozen exception types
+        return None
 
 
 def _newest_run(root: str) -> Run:

@@ -1,0 +1,53 @@
+"""Checkpoints that are complete or not there: written aside, flushed to the disk, then renamed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.plugins import TorchCheckpointIO
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes checkpoints so that one being killed, or a full disk, leaves the checkpoint before as it was."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
+        """Write a checkpoint.
+
+        Raises:
+            OSError: If it cannot be written; nothing is then left behind.
+        """
+        target = Path(path)
+        # another suffix, so that no search for checkpoints finds it
+        partial = target.with_name(f"{target.name}.partial")
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with partial.open("wb") as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(target)
+            _flush_folder(target.parent)
+        except (OSError, RuntimeError) as error:
+            # torch's writer turns a full disk into a RuntimeError
+            with contextlib.suppress(OSError):
+                partial.unlink(missing_ok=True)
+            reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+            kept = f"{target.name} is still the one before" if target.exists() else "there was none before"
+            raise OSError(
+                f"{target}: this checkpoint could not be written ({reason}); {kept}. Make room or choose another "
+                "`--run.root`, then go on with `python -m lit_sft fit --resume`."
+            ) from error
+
+
+def _flush_folder(folder: Path) -> None:
+    """A rename is safe from a power cut when the folder is on the disk; not every system can flush one."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,90 @@
+"""Keeps a run from being lost: saves now and then, and before it stops when it is asked to."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class RunKeeper(Callback):
+    """Saves `last.ckpt` every few minutes, and on Ctrl-C or SIGTERM saves and leaves.
+
+    A signal is heeded after the optimiser step it comes in; a second one ends the process at once.
+
+    Args:
+        folder: Of the checkpoints.
+        minutes: Time between checkpoints. None: only those at validations.
+    """
+
+    def __init__(self, folder: Path, minutes: float | None = 10.0) -> None:
+        if minutes is not None and minutes <= 0:
+            raise ValueError(f"--run.checkpoint_minutes {minutes}: expected more than 0, or null.")
+        self.folder, self.minutes = folder, minutes
+        self.received: signal.Signals | None = None
+        self._handlers: dict[signal.Signals, Any] = {}
+        self._last_save = time.monotonic()
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage == "fit":
+            self._handlers = {number: signal.signal(number, self._receive) for number in _SIGNALS}
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        self._handlers = {}
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        is_last = batch_idx + 1 == trainer.num_training_batches
+        if (batch_idx + 1) % trainer.accumulate_grad_batches and not is_last:
+            return
+        # every process must come to the same decision
+        if trainer.strategy.reduce_boolean_decision(self.received is not None, all=False):
+            self._leave(trainer)
+        elif trainer.strategy.broadcast(self._is_due()):
+            self._save(trainer)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        is_training = not trainer.sanity_checking
+        if is_training and trainer.strategy.reduce_boolean_decision(self.received is not None, all=False):
+            self._leave(trainer)
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.folder / "last.ckpt"
+
+    def _is_due(self) -> bool:
+        return self.minutes is not None and time.monotonic() - self._last_save >= 60 * self.minutes
+
+    def _save(self, trainer: Trainer) -> None:
+        trainer.save_checkpoint(self.checkpoint)
+        self._last_save = time.monotonic()
+
+    def _leave(self, trainer: Trainer) -> None:
+        self._save(trainer)
+        if trainer.is_global_zero:
+            print(
+                f"\nstopped after step {trainer.global_step}; nothing is lost: {self.checkpoint}\n"
+                f"go on  python -m lit_sft fit --resume {self.folder.parent}",
+                file=sys.stderr,
+            )
+        # the shell's convention for a process that a signal has ended
+        raise SystemExit(128 + (self.received or signal.SIGTERM))
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        if self.received is not None:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        self.received = signal.Signals(number)
+        # not print: the signal may have come inside one
+        os.write(2, f"\n{self.received.name}: saving after this step; once more to leave at once\n".encode())
