@@ -30,7 +30,7 @@ class LoraSettings:
     """
 
     rank: int = 8
-    alpha: float = 16
+    alpha: float = 16.0
     dropout: float = 0.0
     target_modules: str | list[str] = "all-linear"
     modules_to_save: list[str] | None = None

@@ -75,7 +75,8 @@ def check_identity(saved: dict[str, str], present: dict[str, str], *, allow_chan
     changes = [
         _change(name, saved.get(name), present.get(name))
         for name in sorted({*saved, *present})
-        if saved.get(name) != present.get(name)
+        # as values: 16 and 16.0 are the same setting
+        if json.loads(saved.get(name, "null")) != json.loads(present.get(name, "null"))
     ]
     if not changes:
         return
