@@ -11,21 +11,10 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 
-HEAVY = set(
-    [
-        "accelerate",
-        "datasets",
-        "lightning",
-        "nltk",
-        "pandas",
-        "peft",
-        "rouge_score",
-        "sympy",
-        "tensorboard",
-        "torch",
-        "transformers",
-    ]
-)
+HEAVY = {
+    "accelerate", "datasets", "lightning", "nltk", "pandas", "peft", "rouge_score", "sympy", "tensorboard", "torch",
+    "transformers",
+}  # fmt: skip
 
 # what Lightning and transformers import for themselves is theirs
 ALLOWED = {
