@@ -1,0 +1,53 @@
+"""transformers' Trainer as a contestant."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from peft import get_peft_model
+from transformers import DataCollatorForSeq2Seq, DataCollatorWithFlattening, Trainer, TrainingArguments
+
+from benchmarks.peers.trainers import (
+    TurnByTurn,
+    counting,
+    load_model,
+    load_tokenizer,
+    lora,
+    precision_of,
+    same_for_all,
+)
+from benchmarks.peers.turns import Settings, Turns
+
+
+def main() -> None:
+    """Train by turns."""
+    turns = Turns()
+    settings = turns.settings
+    chosen = tuned(settings) if settings.variant == "tuned" else {}
+    callback, tokenizer = TurnByTurn(turns), load_tokenizer(settings)
+    model = load_model(settings)
+    # the collator that Trainer's users take for rows with labels: it pads both to the longest of the batch
+    collator = DataCollatorForSeq2Seq(tokenizer)
+    args = TrainingArguments(**same_for_all(settings), **chosen)
+    precision = precision_of(model, args)
+    if settings.tuning == "lora":
+        model = get_peft_model(model, lora(model))
+    trainer = counting(Trainer)(
+        model=model, args=args, train_dataset=settings.examples(), data_collator=collator, callbacks=[callback]
+    )
+    callback.trainer = trainer
+    turns.ready(precision=precision, settings=chosen)
+    trainer.train()
+
+
+def tuned(settings: Settings) -> dict[str, Any]:
+    """What is not the default already: it recomputes nothing, its AdamW is fused, its attention is SDPA."""
+    return {"bf16": settings.precision == "bf16"}
+
+
+if __name__ == "__main__":
+    main()
