@@ -9,7 +9,7 @@ Contestants, each in a process of its own, the peers in environments that this c
 - `lit_sft`: Lightning's Trainer, LitCausalLM and SFTDataModule; packed rows
 - `hf_default`, `trl_default`: what a user gets who gives model, rows, batch size and learning rate to transformers'
   Trainer and TRL's SFTTrainer. They keep their own precision: float32 of Trainer, bf16 autocast of TRL, whatever
-  --precision says. TRL recomputes activations
+  --precision says (on a CPU on which bf16 is slower than float32, TRL is given float32). TRL recomputes activations
 - `hf_tuned`, `trl_tuned`: the fastest settings found on a CPU; see `tuned` in `peers/hf_turns.py` and `trl_turns.py`
 
 For everyone: AdamW at 1e-5 constant without weight decay or clipping; no dropout; LoRA of rank 16 and alpha 32 on all
@@ -32,7 +32,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+if not __package__:  # run as a script
+    sys.path[0] = str(Path(__file__).parents[1])
 
 import torch
 
@@ -40,7 +41,7 @@ from benchmarks.contest import CONTESTANTS, Contestant, Entry, Process, compete,
 from benchmarks.peers.turns import Settings
 from benchmarks.report import write_report
 from benchmarks.rows import draw_rows, write_plain
-from benchmarks.shapes import SHAPES, matrix_product_flops, num_parameters, work_of, write_shape
+from benchmarks.shapes import SHAPES, bf16_is_slow, matrix_product_flops, num_parameters, work_of, write_shape
 
 CACHE = Path(os.environ.get("LIT_SFT_CACHE", "~/.cache/lit_sft")).expanduser() / "benchmark"
 
@@ -49,13 +50,16 @@ def main() -> None:
     """Compare and report."""
     options = arguments()
     torch.set_num_threads(options.threads)
+    slow_bf16 = bf16_is_slow()
+    if slow_bf16 and options.precision == "bf16":
+        sys.exit("--precision bf16: this CPU has no fast bf16 products; use float32, or a CPU with avx512_bf16 or AMX.")
     output = Path(options.output)
     output.mkdir(parents=True, exist_ok=True)
     if options.pretrained:
         model, options.tokenizer = options.pretrained, options.pretrained
     else:
         model = str(write_shape(options.shape, options.layers, CACHE, options.tokenizer))
-    result = measure(options, model, output)
+    result = measure(options, settings(options, model, output) | {"slow_bf16": slow_bf16}, output)
     print(write_report(result, output))
 
 
@@ -83,14 +87,13 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def measure(options: argparse.Namespace, model: str, output: Path) -> dict[str, Any]:
+def measure(options: argparse.Namespace, base: dict[str, Any], output: Path) -> dict[str, Any]:
     """All figures of the comparison, as they go into `compare.json`."""
-    size = options.batch_size
+    size, model = options.batch_size, base["model"]
     store = draw_rows(
         options.records, options.tokenizer, size * (1 + options.steps), output, max_length=options.max_length
     )
     supervised, lengths = write_plain(store, output / "rows.json"), store.lengths.tolist()
-    base = settings(options, model, output)
     chosen = [c for c in CONTESTANTS if c.name in {"lit_sft", *options.contestants}]
     stays = not options.one_at_a_time and fits(model, options.tuning, len(chosen))
     starter = partial(start, base=base, output=output, same_environment=options.same_environment)

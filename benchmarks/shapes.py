@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -125,7 +124,7 @@ def matrix_product_flops(precision: str, device: str = "cpu", size: int | None =
     Args:
         precision: `bf16` or `float32`.
         device: `cpu` or `cuda`.
-        size: Of the square. None: 2048 on a CPU, 8192 on a GPU.
+        size: Side of the square. None: 2048 on a CPU, 8192 on a GPU.
     """
     size = size or (2048 if device == "cpu" else 8192)
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
@@ -140,12 +139,13 @@ def matrix_product_flops(precision: str, device: str = "cpu", size: int | None =
     return 2 * size**3 / min(times)
 
 
+def bf16_is_slow() -> bool:
+    """Whether this CPU makes products in bf16 slower than in float32: it has no instructions for them."""
+    return matrix_product_flops("bf16", size=256) < matrix_product_flops("float32", size=256)
+
+
 def wait_for(device: str) -> None:
     """Let the device finish what it was given."""
     if device == "cuda":
         torch.cuda.synchronize()
 
-
-def read_json(path: str | Path) -> Any:
-    """A JSON file's content."""
-    return json.loads(Path(path).read_text(encoding="utf-8"))

@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[2]))
+if not __package__:  # run as a script
+    sys.path[0] = str(Path(__file__).parents[2])
 
 from peft import get_peft_model
 from transformers import DataCollatorForSeq2Seq, DataCollatorWithFlattening, Trainer, TrainingArguments

@@ -7,7 +7,8 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[2]))
+if not __package__:  # run as a script
+    sys.path[0] = str(Path(__file__).parents[2])
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 

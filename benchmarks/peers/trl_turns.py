@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[2]))
+if not __package__:  # run as a script
+    sys.path[0] = str(Path(__file__).parents[2])
 
 import torch
 from datasets import Dataset
@@ -28,7 +29,7 @@ def main() -> None:
     """Train by turns."""
     turns = Turns()
     settings = turns.settings
-    chosen = tuned(settings) if settings.variant == "tuned" else {}
+    chosen = tuned(settings) if settings.variant == "tuned" else default(settings)
     callback = TurnByTurn(turns)
     # float32 is what SFTTrainer loads when it is given a name instead of a model
     model = load_model(settings, dtype=torch.float32)
@@ -45,6 +46,11 @@ def main() -> None:
     callback.trainer = trainer
     turns.ready(precision=precision, settings=chosen)
     trainer.train()
+
+
+def default(settings: Settings) -> dict[str, Any]:
+    """Nothing, so bf16 autocast and activation checkpointing; but not bf16 where that would only be a handicap."""
+    return {"bf16": False} if settings.slow_bf16 else {}
 
 
 def tuned(settings: Settings) -> dict[str, Any]:

@@ -39,6 +39,8 @@ class Settings:
         order: Which rows to train on, in which order; the first batch warms up.
         tuning: `full` or `lora`.
         precision: `bf16` or `float32`; a `default` keeps its own.
+        slow_bf16: Whether bf16 is slower here than float32, as on CPUs without instructions for it, some 50 times. A
+            default of bf16 is then changed to float32, or its step would take minutes.
         batch_size: Rows of an optimiser step.
         lr: Learning rate, constant.
         threads: Of the CPU.
@@ -54,6 +56,7 @@ class Settings:
     order: list[int]
     tuning: str
     precision: str
+    slow_bf16: bool
     batch_size: int
     lr: float
     threads: int
