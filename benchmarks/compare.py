@@ -7,20 +7,24 @@
 Contestants, each in a process of its own, the peers in environments that this command makes:
 
 - `lit_sft`: Lightning's Trainer, LitCausalLM and SFTDataModule; packed rows
+- `lit_sft_padded`, when asked for: the same with `--data.packing false`
 - `hf_default`, `trl_default`: what a user gets who gives model, rows, batch size and learning rate to transformers'
   Trainer and TRL's SFTTrainer. They keep their own precision: float32 of Trainer, bf16 autocast of TRL, whatever
   --precision says (on a CPU on which bf16 is slower than float32, TRL is given float32). TRL recomputes activations
-- `hf_tuned`, `trl_tuned`: the fastest settings found on a CPU; see `tuned` in `peers/hf_turns.py` and `trl_turns.py`
+- `hf_grouped`, `trl_grouped`: tuned, with rows of like lengths in a batch, out of a pool of 50 batches
+- `hf_flat`, `trl_flat`: tuned, with rows end to end and a mask that keeps them apart. Which is faster depends on the
+  rows. For the rest see `tuned` in `peers/hf_turns.py` and `peers/trl_turns.py`
 
 For everyone: AdamW at 1e-5 constant without weight decay or clipping; no dropout; LoRA of rank 16 and alpha 32 on all
 linear layers. The loss of the first batch must agree between all before anything is timed: to 1e-5 of it in float32, to
 2e-2 in bf16. Then all make a step by turns, so that a machine whose speed drifts treats them alike. A step is all
 between two ends of steps, the making of the batch included.
 
-What is reported: real tokens (without padding) a second over all rounds; lit_sft's through that of the peer, with the
-least and the greatest ratio of a round; the highest resident memory of the process; and the share of the ceiling: the
-floating-point operations that the rows need (`Work.flops` in `shapes.py`) a second, through those of a matrix product
-timed in this process before and after. Writes `compare.json`, `compare.md` and `compare.png`.
+What is reported: real tokens (without padding) a second over all rounds; how many times as fast lit_sft is, with median,
+least and greatest ratio of a round (batches of like lengths hold other rows than everyone's); the highest resident
+memory of the process; and the share of the ceiling: the floating-point operations that the rows need (`Work.flops` in
+`shapes.py`) a second, through those of a matrix product timed in this process before and after. Writes `compare.json`,
+`compare.md` and `compare.png`.
 """
 
 from __future__ import annotations
@@ -40,8 +44,8 @@ import torch
 from benchmarks.contest import CONTESTANTS, Contestant, Entry, Process, compete, python_of
 from benchmarks.peers.turns import Settings
 from benchmarks.report import write_report
-from benchmarks.rows import draw_rows, write_plain
-from benchmarks.shapes import SHAPES, bf16_is_slow, matrix_product_flops, num_parameters, work_of, write_shape
+from benchmarks.rows import POOL, draw_rows, write_plain
+from benchmarks.shapes import SHAPES, Work, bf16_is_slow, matrix_product_flops, num_parameters, work_of, write_shape
 
 CACHE = Path(os.environ.get("LIT_SFT_CACHE", "~/.cache/lit_sft")).expanduser() / "benchmark"
 
@@ -67,6 +71,7 @@ def arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     names = [contestant.name for contestant in CONTESTANTS]
+    usual = [name for name in names if name != "lit_sft_padded"]
     parser.add_argument("--records", default="examples/world/train.json", help="file of records")
     parser.add_argument("--pretrained", help="folder of a model with its tokenizer; without it, a random one")
     parser.add_argument("--shape", choices=tuple(SHAPES), default="qwen2.5-0.5b", help="of the random model")
@@ -78,7 +83,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=5, help="timed steps of each contestant, after one to warm up")
     parser.add_argument("--max-length", type=int, default=512, help="most tokens of a row")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--contestants", nargs="+", choices=names, default=names, metavar="NAME", help=", ".join(names))
+    parser.add_argument("--contestants", nargs="+", choices=names, default=usual, metavar="NAME", help=", ".join(names))
     parser.add_argument("--output", default="runs/benchmark", help="folder for the report")
     parser.add_argument(
         "--one-at-a-time", action="store_true", help="a fresh process for every turn, where memory is short"
@@ -90,25 +95,32 @@ def arguments() -> argparse.Namespace:
 def measure(options: argparse.Namespace, base: dict[str, Any], output: Path) -> dict[str, Any]:
     """All figures of the comparison, as they go into `compare.json`."""
     size, model = options.batch_size, base["model"]
-    store = draw_rows(
-        options.records, options.tokenizer, size * (1 + options.steps), output, max_length=options.max_length
-    )
+    count, most = size * (1 + options.steps), size * POOL
+    store = draw_rows(options.records, options.tokenizer, count, most, output, max_length=options.max_length)
     supervised, lengths = write_plain(store, output / "rows.json"), store.lengths.tolist()
     chosen = [c for c in CONTESTANTS if c.name in {"lit_sft", *options.contestants}]
     stays = not options.one_at_a_time and fits(model, options.tuning, len(chosen))
     starter = partial(start, base=base, output=output, same_environment=options.same_environment)
-    order = list(range(len(store)))
-    entries = [Entry(c, starter, c.ordered(order, lengths, size), size, stays=stays) for c in chosen]
+    entries = [Entry(c, starter, c.ordered(lengths, size, options.steps), size, stays=stays) for c in chosen]
     ceilings = [matrix_product_flops(options.precision)]
     results = compete(entries)
     ceilings.append(matrix_product_flops(options.precision))
-    needed = work_of(model).flops(lengths[size:], sum(supervised[size:]), options.tuning)
+    add_needed_flops(results, work_of(model), lengths, supervised, options.tuning)
     return {
         "settings": vars(options) | {"model": model, "one_at_a_time": not stays},
-        "rows": {"real": sum(lengths[size:]), "supervised": sum(supervised[size:]), "needed_flops": needed},
         "ceiling_flops": ceilings,
         "contestants": results,
     }
+
+
+def add_needed_flops(
+    results: dict[str, dict[str, Any]], work: Work, lengths: list[int], supervised: list[int], tuning: str
+) -> None:
+    """Add to every contestant's result what the rows of its rounds need."""
+    for result in results.values():
+        rows = result["rows"]
+        tokens = sum(supervised[row] for row in rows)
+        result["needed_flops"] = work.flops([lengths[row] for row in rows], tokens, tuning)
 
 
 def settings(options: argparse.Namespace, model: str, output: Path) -> dict[str, Any]:
@@ -143,7 +155,8 @@ def fits(model: str, tuning: str, count: int) -> bool:
     one = num_parameters(model) * (16 if tuning == "full" else 5) + 2**30
     needed = one * (count + 2)
     if needed > free:
-        print(f"{needed / 1e9:.0f} GB would be needed at once, {free / 1e9:.0f} are free: one at a time", file=sys.stderr)
+        text = f"{needed / 1e9:.0f} GB would be needed at once, {free / 1e9:.0f} are free: one at a time"
+        print(text, file=sys.stderr)
     return needed <= free
 
 

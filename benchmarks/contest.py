@@ -30,38 +30,43 @@ class Contestant:
         name: As the command line has it.
         label: As tables have it.
         script: File in `peers/` that trains.
-        variant: `default` or `tuned`.
+        variant: `default`; tuned, with `grouped` rows or `flat` ones, laid end to end; of lit_sft, `padded`.
         environment: Requirements file in `peers/`, without its ending. None: this environment.
-        groups_lengths: Whether its batches are rows of similar lengths. The batch that warms up stays as it is, so that
+        groups_lengths: Whether its batches are rows of similar lengths. The batch that warms up is everyone's, so that
             its loss can be compared.
     """
 
     name: str
     label: str
     script: str
-    variant: str = "tuned"
+    variant: str = "flat"
     environment: str | None = None
     groups_lengths: bool = False
 
-    def ordered(self, order: list[int], lengths: list[int], batch_size: int) -> list[int]:
-        """The order this contestant trains in: the one given, or the timed rows sorted into batches of like lengths.
+    def ordered(self, lengths: list[int], batch_size: int, rounds: int) -> list[int]:
+        """The rows this contestant trains on: the first ones, or batches of like lengths out of all rows.
 
-        Sorting everything pads less than sorting windows of it, which is what trainers do.
+        Those are sorted, as trainers sort large windows of their data, and cut into batches; of these it gets as many
+        as there are rounds, evenly spaced from the shortest to the longest, in random order.
         """
         if not self.groups_lengths:
-            return order
-        first, timed = order[:batch_size], sorted(order[batch_size:], key=lambda index: lengths[index])
-        batches = [timed[i : i + batch_size] for i in range(0, len(timed), batch_size)]
-        random.Random(0).shuffle(batches)
-        return [*first, *(index for batch in batches for index in batch)]
+            return list(range((1 + rounds) * batch_size))
+        pool = sorted(range(batch_size, len(lengths)), key=lambda index: lengths[index])
+        count = len(pool) // batch_size
+        places = [(2 * index + 1) * count // (2 * rounds) * batch_size for index in range(rounds)]
+        random.Random(0).shuffle(places)
+        return [*range(batch_size), *(row for place in places for row in pool[place : place + batch_size])]
 
 
 CONTESTANTS = [
     Contestant("lit_sft", "lit_sft", "lit_sft_turns.py"),
+    Contestant("lit_sft_padded", "lit_sft, padded", "lit_sft_turns.py", "padded"),
     Contestant("hf_default", "HF Trainer, default", "hf_turns.py", "default", "hf"),
-    Contestant("hf_tuned", "HF Trainer, tuned", "hf_turns.py", "tuned", "hf", groups_lengths=True),
+    Contestant("hf_grouped", "HF Trainer, tuned, like lengths", "hf_turns.py", "grouped", "hf", groups_lengths=True),
+    Contestant("hf_flat", "HF Trainer, tuned, no padding", "hf_turns.py", "flat", "hf"),
     Contestant("trl_default", "TRL, default", "trl_turns.py", "default", "trl"),
-    Contestant("trl_tuned", "TRL, tuned", "trl_turns.py", "tuned", "trl", groups_lengths=True),
+    Contestant("trl_grouped", "TRL, tuned, like lengths", "trl_turns.py", "grouped", "trl", groups_lengths=True),
+    Contestant("trl_flat", "TRL, tuned, no padding", "trl_turns.py", "flat", "trl"),
 ]
 
 
@@ -187,15 +192,16 @@ class Entry:
 
     def result(self) -> dict[str, Any]:
         """What goes into the report."""
-        found = {"label": self.contestant.label, "facts": self.facts, "rounds": self.rounds}
+        rows = [row for batch in self.batches[1 : 1 + len(self.rounds)] for row in batch]
+        found = {"label": self.contestant.label, "facts": self.facts, "rounds": self.rounds, "rows": rows}
         return found | ({"failure": self.failure} if self.failure else {})
 
 
 def compete(entries: list[Entry]) -> dict[str, dict[str, Any]]:
-    """Let all contestants train on the same rows, a step each by turns, lit_sft first.
+    """Let all contestants train, a step each by turns, lit_sft first.
 
     Returns:
-        For each name `label`, `facts`, `warm_up` and `rounds`, and `failure` where it failed.
+        For each name `label`, `facts`, `warm_up`, `rounds` and the `rows` of these, and `failure` where it failed.
 
     Raises:
         SystemExit: If their first losses disagree, or lit_sft fails.
@@ -239,8 +245,8 @@ def check_agreement(entries: list[Entry], first: dict[str, dict[str, Any]]) -> N
         tolerance = max(TOLERANCE[e.facts["precision"]] for e in (own, entry))
         if not abs(found - expected) <= tolerance * expected:
             sys.exit(
-                f"{entry.contestant.label}: the loss of the first batch is {found:.7f}, that of lit_sft {expected:.7f}; "
-                f"expected a relative difference of at most {tolerance:g}. Nothing was timed."
+                f"{entry.contestant.label}: the loss of the first batch is {found:.7f}, that of lit_sft "
+                f"{expected:.7f}; expected a relative difference of at most {tolerance:g}. Nothing was timed."
             )
 
 
@@ -260,9 +266,11 @@ def python_of(environment: str | None, cache: Path) -> str:
         _tell(f"making an environment from {requirements} in {folder}")
         try:
             subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
-            subprocess.run([python, "-m", "pip", "install", "--progress-bar", "on", "-r", str(requirements)], check=True)
+            install = [python, "-m", "pip", "install", "--progress-bar", "on", "-r", str(requirements)]
+            subprocess.run(install, check=True)
         except subprocess.CalledProcessError as error:
-            raise ContestantError(f"{requirements.name} could not be installed (exit status {error.returncode})") from None
+            why = f"{requirements.name} could not be installed (exit status {error.returncode})"
+            raise ContestantError(why) from None
         (folder / "installed").touch()
     return python
 

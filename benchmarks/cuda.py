@@ -28,10 +28,10 @@ if not __package__:  # run as a script
 
 import torch
 
-from benchmarks.compare import CACHE, start
+from benchmarks.compare import CACHE, add_needed_flops, start
 from benchmarks.contest import CONTESTANTS, Entry, check_agreement
 from benchmarks.report import ratios, summary
-from benchmarks.rows import make_rows, write_plain
+from benchmarks.rows import POOL, make_rows, write_plain
 from benchmarks.shapes import SHAPES, bf16_is_slow, matrix_product_flops, work_of, write_shape
 
 MEAN_LENGTH = 124
@@ -82,7 +82,8 @@ def measure(options: argparse.Namespace, shape: str, tuning: str, output: Path) 
     output.mkdir(parents=True, exist_ok=True)
     model = str(write_shape(shape, options.layers, CACHE, options.tokenizer))
     size = max(1, options.tokens // MEAN_LENGTH)
-    store = make_rows(SHAPES[shape]["vocab_size"], size * (1 + options.steps), output, max_length=options.max_length)
+    count = size * max(POOL, 1 + options.steps)
+    store = make_rows(SHAPES[shape]["vocab_size"], count, output, max_length=options.max_length)
     supervised, lengths = write_plain(store, output / "rows.json"), store.lengths.tolist()
     base = {
         "model": model, "tokenizer": options.tokenizer, "rows": str(output / "rows.json"), "lr": 1e-5,
@@ -91,9 +92,12 @@ def measure(options: argparse.Namespace, shape: str, tuning: str, output: Path) 
         "slow_bf16": options.device == "cpu" and bf16_is_slow(),
     }  # fmt: skip
     has_trl = importlib.util.find_spec("trl") is not None
-    chosen = [c for c in CONTESTANTS if c.name == "lit_sft" or (has_trl and c.name.startswith("trl"))]
-    starter, order = partial(start, base=base, output=output, same_environment=True), list(range(len(store)))
-    entries = [Entry(c, starter, c.ordered(order, lengths, size), size, stays=True) for c in chosen]
+    has_flash = importlib.util.find_spec("flash_attn") is not None
+    tuned = "trl_flat" if has_flash else "trl_grouped"  # the dense mask of a long row is slower than padding
+    peers = ("trl_default", tuned) if has_trl else ()
+    chosen = [c for c in CONTESTANTS if c.name in ("lit_sft", *peers)]
+    starter = partial(start, base=base, output=output, same_environment=True)
+    entries = [Entry(c, starter, c.ordered(lengths, size, options.steps), size, stays=True) for c in chosen]
     first: dict[str, dict[str, Any]] = {}
     for entry in entries:  # one after the other: a GPU's speed does not drift, and its memory is for one
         print(f"{shape}, {tuning}: {entry.contestant.label}", file=sys.stderr)
@@ -105,9 +109,9 @@ def measure(options: argparse.Namespace, shape: str, tuning: str, output: Path) 
             entry.rounds.extend(step for step in taken if step)
         finally:
             entry.end()
-    needed = work_of(model).flops(lengths[size:], sum(supervised[size:]), tuning)
     results = {entry.contestant.name: entry.result() for entry in entries}
-    return {"shape": shape, "tuning": tuning, "needed_flops": needed, "contestants": results}
+    add_needed_flops(results, work_of(model), lengths, supervised, tuning)
+    return {"shape": shape, "tuning": tuning, "contestants": results}
 
 
 def table(result: dict[str, Any]) -> str:
@@ -134,7 +138,7 @@ def table(result: dict[str, Any]) -> str:
             faster = "" if entry is own else f"{ratios(own['rounds'], entry['rounds'])[0]:.2f} x"
             lines.append(
                 f"{start_of_line}| {found['tokens_per_second']:,.0f} | {faster} | "
-                f"{run['needed_flops'] / found['seconds'] / peak:.1%} | {found['peak_gigabytes']:.1f} GB |"
+                f"{entry['needed_flops'] / found['seconds'] / peak:.1%} | {found['peak_gigabytes']:.1f} GB |"
             )
     lines += ["", *_settings(result["runs"])]
     return "\n".join(lines) + "\n"

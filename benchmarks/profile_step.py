@@ -40,7 +40,19 @@ from lit_sft.optimization import OptimizerSettings, build_optimizer
 GROUPS = ("products of the layers", "vocabulary head", "attention", "element-wise, norms, rotary, casts", "optimiser",
           "data", "other")  # fmt: skip
 PRODUCTS = ("mm", "addmm", "bmm", "baddbmm", "matmul", "linear", "mkldnn")
-BOOKKEEPING = ("empty", "view", "t", "transpose", "as_strided", "detach", "reshape", "expand", "slice", "select", "split")
+BOOKKEEPING = (
+    "empty",
+    "view",
+    "t",
+    "transpose",
+    "as_strided",
+    "detach",
+    "reshape",
+    "expand",
+    "slice",
+    "select",
+    "split",
+)
 
 
 def main() -> None:
@@ -54,7 +66,7 @@ def main() -> None:
         model = str(write_shape(options.shape, options.layers, CACHE, options.tokenizer))
     with tempfile.TemporaryDirectory() as folder:
         count = options.batch_size * (1 + options.warm_up)
-        store = draw_rows(options.records, options.tokenizer, count, Path(folder), max_length=512)
+        store = draw_rows(options.records, options.tokenizer, count, count, Path(folder), max_length=512)
         groups = [list(store)[i : i + options.batch_size] for i in range(0, count, options.batch_size)]
     columns = {
         f"{tuning}, {precision}": profile_step(model, options.tokenizer, groups, tuning, precision)
@@ -78,9 +90,7 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def profile_step(
-    model: str, tokenizer: str, groups: list[list[Example]], tuning: str, precision: str
-) -> Counter[str]:
+def profile_step(model: str, tokenizer: str, groups: list[list[Example]], tuning: str, precision: str) -> Counter[str]:
     """Microseconds of the last group's step, by kind of work."""
     torch.manual_seed(0)
     lora = LoraSettings(rank=LORA_RANK, alpha=2 * LORA_RANK)

@@ -60,7 +60,7 @@ def table(result: dict[str, Any]) -> str:
         found = summary(entry["rounds"])
         total, median, low, high = ratios(own, entry["rounds"])
         faster = "" if entry["rounds"] is own else f"{total:.2f} x (median {median:.2f}, {low:.2f} to {high:.2f})"
-        share = result["rows"]["needed_flops"] / found["seconds"] / ceiling
+        share = entry["needed_flops"] / found["seconds"] / ceiling
         lines.append(
             f"| {entry['label']} | {entry['facts']['precision']} | {found['tokens_per_second']:,.0f} | "
             f"{found['supervised_per_second']:,.0f} | {faster} | {found['padding']:.2f} | "
@@ -96,7 +96,8 @@ def draw(result: dict[str, Any], path: Path) -> None:
         axes.bar_label(bars, fmt=places, padding=3)
         axes.margins(x=0.15)
         axes.spines[["top", "right"]].set_visible(False)
-    ceiling = max(result["ceiling_flops"]) * result["rows"]["real"] / result["rows"]["needed_flops"]
+    own = result["contestants"]["lit_sft"]
+    ceiling = max(result["ceiling_flops"]) / own["needed_flops"] * sum(step["real"] for step in own["rounds"])
     speed.axvline(ceiling, color="tab:red", linestyle="--", label=f"matrix-product ceiling: {ceiling:,.0f}")
     speed.set_xlim(right=1.05 * max(ceiling, max(row["tokens_per_second"] for row in found)))
     speed.legend(loc="lower right", frameon=True)

@@ -19,11 +19,15 @@ from data_modules.templates import SegmentKind
 MASK = "output_only"
 
 
-def draw_rows(records: str, tokenizer: str, count: int, folder: Path, *, max_length: int) -> ExampleStore:
-    """Records in chatml, shuffled, as many as wanted.
+POOL = 50
+"""Batches' worth of rows from which batches of like lengths are made, as many as transformers' Trainer sorts at once."""
+
+
+def draw_rows(records: str, tokenizer: str, count: int, most: int, folder: Path, *, max_length: int) -> ExampleStore:
+    """Records in chatml, shuffled: `most`, or all there are.
 
     Raises:
-        SystemExit: If there are not so many.
+        SystemExit: If there are fewer than `count`.
     """
     data = SFTDataModule(
         records, tokenizer=tokenizer, template="chatml", val_fraction=0.0, test_fraction=0.0, max_length=max_length
@@ -32,7 +36,7 @@ def draw_rows(records: str, tokenizer: str, count: int, folder: Path, *, max_len
     store = data.stores["train"]
     if len(store) < count:
         raise SystemExit(f"{records}: {len(store)} rows; {count} are needed. Give more, or fewer steps.")
-    order = torch.randperm(len(store), generator=torch.Generator().manual_seed(0))[:count].tolist()
+    order = torch.randperm(len(store), generator=torch.Generator().manual_seed(0))[: max(count, most)].tolist()
     return _written((store[index] for index in order), folder)
 
 

@@ -148,4 +148,3 @@ def wait_for(device: str) -> None:
     """Let the device finish what it was given."""
     if device == "cuda":
         torch.cuda.synchronize()
-

@@ -41,7 +41,7 @@ def main() -> None:
         default_root_dir=settings.output,
         callbacks=[TurnByTurn(turns)],
     )
-    turns.ready(precision=settings.precision, settings={"precision": precision, "packing": True})
+    turns.ready(precision=settings.precision, settings={"precision": precision, "packing": _packs(settings)})
     trainer.fit(_module(settings), datamodule=_data(settings))
 
 
@@ -77,10 +77,18 @@ def _module(settings: Settings) -> LitCausalLM:
     return LitCausalLM(backbone, OptimizerSettings(lr=settings.lr, schedule="constant"))
 
 
+def _packs(settings: Settings) -> bool:
+    return settings.variant != "padded"
+
+
 def _data(settings: Settings) -> SFTDataModule:
     """The rows in the order given, instead of encoding and shuffling records."""
     data = SFTDataModule(
-        tokenizer=settings.tokenizer, template="chatml", batch_size=settings.batch_size, shuffle=False
+        tokenizer=settings.tokenizer,
+        template="chatml",
+        batch_size=settings.batch_size,
+        shuffle=False,
+        packing=_packs(settings),
     )
     store, path = ExampleStore(Path(settings.store)), Path(settings.output) / "order.arrow"
     write_examples(path, (store[index] for index in settings.order))

@@ -31,7 +31,7 @@ class Settings:
     """One contestant's part of the comparison.
 
     Attributes:
-        variant: `default` or `tuned`.
+        variant: `default`, `grouped` or `flat`; of lit_sft `flat` or `padded`.
         model: Folder of weights.
         tokenizer: Folder of the tokenizer; only its pad token is used, the rows are encoded.
         rows: JSON file of rows with `input_ids` and `labels`, -100 where not supervised.
