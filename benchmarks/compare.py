@@ -20,8 +20,8 @@ linear layers. The loss of the first batch must agree between all before anythin
 2e-2 in bf16. Then all make a step by turns, so that a machine whose speed drifts treats them alike. A step is all
 between two ends of steps, the making of the batch included.
 
-What is reported: real tokens (without padding) a second over all rounds; how many times as fast lit_sft is, with median,
-least and greatest ratio of a round (batches of like lengths hold other rows than everyone's); the highest resident
+What is reported: real tokens (without padding) a second over all rounds; how many times as fast lit_sft is, with the
+median, least and greatest ratio of a round (batches of like lengths hold rows of their own); the highest resident
 memory of the process; and the share of the ceiling: the floating-point operations that the rows need (`Work.flops` in
 `shapes.py`) a second, through those of a matrix product timed in this process before and after. Writes `compare.json`,
 `compare.md` and `compare.png`.
@@ -45,7 +45,7 @@ from benchmarks.contest import CONTESTANTS, Contestant, Entry, Process, compete,
 from benchmarks.peers.turns import Settings
 from benchmarks.report import write_report
 from benchmarks.rows import POOL, draw_rows, write_plain
-from benchmarks.shapes import SHAPES, Work, bf16_is_slow, matrix_product_flops, num_parameters, work_of, write_shape
+from benchmarks.shapes import SHAPES, Work, bf16_is_slow, matrix_product_flops, memory_of, work_of, write_shape
 
 CACHE = Path(os.environ.get("LIT_SFT_CACHE", "~/.cache/lit_sft")).expanduser() / "benchmark"
 
@@ -99,7 +99,7 @@ def measure(options: argparse.Namespace, base: dict[str, Any], output: Path) -> 
     store = draw_rows(options.records, options.tokenizer, count, most, output, max_length=options.max_length)
     supervised, lengths = write_plain(store, output / "rows.json"), store.lengths.tolist()
     chosen = [c for c in CONTESTANTS if c.name in {"lit_sft", *options.contestants}]
-    stays = not options.one_at_a_time and fits(model, options.tuning, len(chosen))
+    stays = not options.one_at_a_time and fits(model, options.tuning, size * max(lengths), len(chosen))
     starter = partial(start, base=base, output=output, same_environment=options.same_environment)
     entries = [Entry(c, starter, c.ordered(lengths, size, options.steps), size, stays=stays) for c in chosen]
     ceilings = [matrix_product_flops(options.precision)]
@@ -142,18 +142,14 @@ def start(
     return Process(contestant, told, python, folder)
 
 
-def fits(model: str, tuning: str, count: int) -> bool:
-    """Whether so many processes fit into memory at once; says so where not.
-
-    Weights, gradients and AdamW's two averages are 16 bytes a weight; activations and logits of the one whose turn it
-    is, and what allocators keep, are taken to be as much again as one process.
-    """
+def fits(model: str, tuning: str, tokens: int, count: int) -> bool:
+    """Whether so many processes fit into memory at once, one of them in a step; says so where not."""
     info = Path("/proc/meminfo")
     if not info.exists():
         return True
     free = next(int(line.split()[1]) * 1024 for line in info.read_text().splitlines() if "MemAvailable" in line)
-    one = num_parameters(model) * (16 if tuning == "full" else 5) + 2**30
-    needed = one * (count + 2)
+    resting, step = memory_of(model, tuning, tokens)
+    needed = resting * count + step
     if needed > free:
         text = f"{needed / 1e9:.0f} GB would be needed at once, {free / 1e9:.0f} are free: one at a time"
         print(text, file=sys.stderr)

@@ -99,7 +99,7 @@ def draw(result: dict[str, Any], path: Path) -> None:
     own = result["contestants"]["lit_sft"]
     ceiling = max(result["ceiling_flops"]) / own["needed_flops"] * sum(step["real"] for step in own["rounds"])
     speed.axvline(ceiling, color="tab:red", linestyle="--", label=f"matrix-product ceiling: {ceiling:,.0f}")
-    speed.set_xlim(right=1.05 * max(ceiling, max(row["tokens_per_second"] for row in found)))
+    speed.set_xlim(right=1.1 * max(ceiling, max(row["tokens_per_second"] for row in found)))
     speed.legend(loc="lower right", frameon=True)
     speed.invert_yaxis()
     speed.set_xlabel("real tokens a second (more is better)")

@@ -20,7 +20,7 @@ MASK = "output_only"
 
 
 POOL = 50
-"""Batches' worth of rows from which batches of like lengths are made, as many as transformers' Trainer sorts at once."""
+"""Batches' worth of rows from which those of like lengths are made, as many as transformers' Trainer sorts at once."""
 
 
 def draw_rows(records: str, tokenizer: str, count: int, most: int, folder: Path, *, max_length: int) -> ExampleStore:

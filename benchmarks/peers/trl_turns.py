@@ -68,7 +68,7 @@ def tuned(settings: Settings) -> dict[str, Any]:
     - bf16: what the run asks for
     - gradient_checkpointing: it recomputes each layer, a third more work, and is on by default
     - padding_free, which asks for max_length None (the rows are cut already): on a CPU transformers builds the mask
-      that keeps rows apart from their positions, as the gate shows. TRL's packing would fill rows of another length with
+      that keeps rows apart from their positions, as the gate shows. TRL's packing would fill rows of fixed length with
       other documents than everyone's batch has, by the same attention
     - use_liger_kernel: kernels for GPUs
     """
