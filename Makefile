@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-assets test-gpu lint types format clean
+.PHONY: help quickstart test test-assets test-gpu benchmark lint types format clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -22,6 +22,10 @@ test-assets: $(VENV)/.installed ## the checks on real tokenizers, a real model a
 
 test-gpu: $(VENV)/.installed ## the checks that need a CUDA GPU
 	$(BIN)/python -m pytest -m gpu -rs
+
+benchmark: $(VENV)/.installed ## speed and memory beside transformers' Trainer and TRL: a random model, the bundled data
+	$(BIN)/pip install --quiet --editable '.[benchmark]'
+	$(BIN)/python benchmarks/compare.py
 
 lint: $(VENV)/.installed ## style
 	$(BIN)/ruff check .

@@ -1,0 +1,160 @@
+#!/usr/bin/env python3
+"""Compare lit_sft with its peers: the same weights, rows, order and optimiser, in turns, on this machine.
+
+    python benchmarks/compare.py
+    python benchmarks/compare.py --records rows.json --pretrained FOLDER --tuning lora --precision bf16
+
+Contestants, each in a process of its own, the peers in environments that this command makes:
+
+- `lit_sft`: Lightning's Trainer, LitCausalLM and SFTDataModule; packed rows
+- `lit_sft_padded`, when asked for: the same with `--data.packing false`
+- `hf_default`, `trl_default`: what a user gets who gives model, rows, batch size and learning rate to transformers'
+  Trainer and TRL's SFTTrainer. They keep their own precision: float32 of Trainer, bf16 autocast of TRL, whatever
+  --precision says (on a CPU on which bf16 is slower than float32, TRL is given float32). TRL recomputes activations
+- `hf_grouped`, `trl_grouped`: tuned, with rows of like lengths in a batch, out of a pool of 50 batches
+- `hf_flat`, `trl_flat`: tuned, with rows end to end and a mask that keeps them apart. Which is faster depends on the
+  rows. For the rest see `tuned` in `peers/hf_turns.py` and `peers/trl_turns.py`
+
+For everyone: AdamW at 1e-5 constant without weight decay or clipping; no dropout; LoRA of rank 16 and alpha 32 on all
+linear layers. The loss of the first batch must agree between all before anything is timed: to 1e-5 of it in float32, to
+2e-2 in bf16. Then all make a step by turns, so that a machine whose speed drifts treats them alike. A step is all
+between two ends of steps, the making of the batch included.
+
+What is reported: real tokens (without padding) a second over all rounds; how many times as fast lit_sft is, with the
+median, least and greatest ratio of a round (batches of like lengths hold rows of their own); the highest resident
+memory of the process; and the share of the ceiling: the floating-point operations that the rows need (`Work.flops` in
+`shapes.py`) a second, through those of a matrix product timed in this process before and after. Writes `compare.json`,
+`compare.md` and `compare.png`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+if not __package__:  # run as a script
+    sys.path[0] = str(Path(__file__).parents[1])
+
+import torch
+
+from benchmarks.contest import CONTESTANTS, Contestant, Entry, Process, compete, python_of
+from benchmarks.peers.turns import Settings
+from benchmarks.report import write_report
+from benchmarks.rows import POOL, draw_rows, write_plain
+from benchmarks.shapes import SHAPES, Work, bf16_is_slow, matrix_product_flops, memory_of, work_of, write_shape
+
+CACHE = Path(os.environ.get("LIT_SFT_CACHE", "~/.cache/lit_sft")).expanduser() / "benchmark"
+
+
+def main() -> None:
+    """Compare and report."""
+    options = arguments()
+    torch.set_num_threads(options.threads)
+    slow_bf16 = bf16_is_slow()
+    if slow_bf16 and options.precision == "bf16":
+        sys.exit("--precision bf16: this CPU has no fast bf16 products; use float32, or a CPU with avx512_bf16 or AMX.")
+    output = Path(options.output)
+    output.mkdir(parents=True, exist_ok=True)
+    if options.pretrained:
+        model, options.tokenizer = options.pretrained, options.pretrained
+    else:
+        model = str(write_shape(options.shape, options.layers, CACHE, options.tokenizer))
+    result = measure(options, settings(options, model, output) | {"slow_bf16": slow_bf16}, output)
+    print(write_report(result, output))
+
+
+def arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    names = [contestant.name for contestant in CONTESTANTS]
+    usual = [name for name in names if name != "lit_sft_padded"]
+    parser.add_argument("--records", default="examples/world/train.json", help="file of records")
+    parser.add_argument("--pretrained", help="folder of a model with its tokenizer; without it, a random one")
+    parser.add_argument("--shape", choices=tuple(SHAPES), default="qwen2.5-0.5b", help="of the random model")
+    parser.add_argument("--layers", type=int, default=4, help="of the random model")
+    parser.add_argument("--tokenizer", default="examples/tokenizer", help="of the random model")
+    parser.add_argument("--tuning", choices=("full", "lora"), default="full")
+    parser.add_argument("--precision", choices=("bf16", "float32"), default="float32")
+    parser.add_argument("--batch-size", type=int, default=8, help="rows of a step")
+    parser.add_argument("--steps", type=int, default=5, help="timed steps of each contestant, after one to warm up")
+    parser.add_argument("--max-length", type=int, default=512, help="most tokens of a row")
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--contestants", nargs="+", choices=names, default=usual, metavar="NAME", help=", ".join(names))
+    parser.add_argument("--output", default="runs/benchmark", help="folder for the report")
+    parser.add_argument(
+        "--one-at-a-time", action="store_true", help="a fresh process for every turn, where memory is short"
+    )
+    parser.add_argument("--same-environment", action="store_true", help="run peers in this environment")
+    return parser.parse_args()
+
+
+def measure(options: argparse.Namespace, base: dict[str, Any], output: Path) -> dict[str, Any]:
+    """All figures of the comparison, as they go into `compare.json`."""
+    size, model = options.batch_size, base["model"]
+    count, most = size * (1 + options.steps), size * POOL
+    store = draw_rows(options.records, options.tokenizer, count, most, output, max_length=options.max_length)
+    supervised, lengths = write_plain(store, output / "rows.json"), store.lengths.tolist()
+    chosen = [c for c in CONTESTANTS if c.name in {"lit_sft", *options.contestants}]
+    stays = not options.one_at_a_time and fits(model, options.tuning, size * max(lengths), len(chosen))
+    starter = partial(start, base=base, output=output, same_environment=options.same_environment)
+    entries = [Entry(c, starter, c.ordered(lengths, size, options.steps), size, stays=stays) for c in chosen]
+    ceilings = [matrix_product_flops(options.precision)]
+    results = compete(entries)
+    ceilings.append(matrix_product_flops(options.precision))
+    add_needed_flops(results, work_of(model), lengths, supervised, options.tuning)
+    return {
+        "settings": vars(options) | {"model": model, "one_at_a_time": not stays},
+        "ceiling_flops": ceilings,
+        "contestants": results,
+    }
+
+
+def add_needed_flops(
+    results: dict[str, dict[str, Any]], work: Work, lengths: list[int], supervised: list[int], tuning: str
+) -> None:
+    """Add to every contestant's result what the rows of its rounds need."""
+    for result in results.values():
+        rows = result["rows"]
+        tokens = sum(supervised[row] for row in rows)
+        result["needed_flops"] = work.flops([lengths[row] for row in rows], tokens, tuning)
+
+
+def settings(options: argparse.Namespace, model: str, output: Path) -> dict[str, Any]:
+    """What all contestants are told alike."""
+    return {
+        "model": model, "tokenizer": options.tokenizer, "rows": str(output / "rows.json"),
+        "store": str(output / "rows.arrow"), "tuning": options.tuning, "precision": options.precision,
+        "batch_size": options.batch_size, "lr": 1e-5, "threads": options.threads, "device": "cpu",
+    }  # fmt: skip
+
+
+def start(
+    contestant: Contestant, order: list[int], *, base: dict[str, Any], output: Path, same_environment: bool = False
+) -> Process:
+    """Start a contestant on rows."""
+    folder = output / contestant.name
+    told = Settings(**base, order=order, variant=contestant.variant, output=str(folder))
+    python = python_of(None if same_environment else contestant.environment, CACHE)
+    return Process(contestant, told, python, folder)
+
+
+def fits(model: str, tuning: str, tokens: int, count: int) -> bool:
+    """Whether so many processes fit into memory at once, one of them in a step; says so where not."""
+    info = Path("/proc/meminfo")
+    if not info.exists():
+        return True
+    free = next(int(line.split()[1]) * 1024 for line in info.read_text().splitlines() if "MemAvailable" in line)
+    resting, step = memory_of(model, tuning, tokens)
+    needed = resting * count + step
+    if needed > free:
+        text = f"{needed / 1e9:.0f} GB would be needed at once, {free / 1e9:.0f} are free: one at a time"
+        print(text, file=sys.stderr)
+    return needed <= free
+
+
+if __name__ == "__main__":
+    main()

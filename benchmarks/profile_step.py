@@ -1,0 +1,173 @@
+#!/usr/bin/env python3
+"""Where the time of a training step goes, by kind of work, on a CPU.
+
+    python benchmarks/profile_step.py [--records rows.json] [--pretrained FOLDER]
+
+Steps as lit_sft makes them (packed rows, the head on supervised tokens only), full and LoRA, in float32 and, where the
+CPU is fast at it, bf16. torch's profiler says how long every operation itself took, without those it calls; operations
+are grouped by name, by the range in which they ran, and, for the head, by a dimension as large as the vocabulary.
+`other` is what is left of the step: Python, memory, autograd's bookkeeping. The shares of a column sum to 100 %.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+if not __package__:  # run as a script
+    sys.path[0] = str(Path(__file__).parents[1])
+
+import torch
+from torch.profiler import ProfilerActivity, profile, record_function
+
+from benchmarks.compare import CACHE
+from benchmarks.peers.turns import LORA_RANK
+from benchmarks.rows import MASK, draw_rows
+from benchmarks.shapes import SHAPES, bf16_is_slow, write_shape
+from data_modules.batch import collate
+from data_modules.encoding import Example
+from data_modules.masking import MASKS
+from data_modules.sft_data_module import load_tokenizer
+from lit_sft.backbone import BackboneSettings, LoraSettings, build_backbone, causal_lm
+from lit_sft.loss import supervised_loss
+from lit_sft.optimization import OptimizerSettings, build_optimizer
+
+GROUPS = ("products of the layers", "vocabulary head", "attention", "element-wise, norms, rotary, casts", "optimiser",
+          "data", "other")  # fmt: skip
+PRODUCTS = ("mm", "addmm", "bmm", "baddbmm", "matmul", "linear", "mkldnn")
+BOOKKEEPING = (
+    "empty",
+    "view",
+    "t",
+    "transpose",
+    "as_strided",
+    "detach",
+    "reshape",
+    "expand",
+    "slice",
+    "select",
+    "split",
+)
+
+
+def main() -> None:
+    """Profile all four kinds of run and print a table."""
+    options = arguments()
+    torch.set_num_threads(options.threads)
+    precisions = ["float32"] if bf16_is_slow() else ["bf16", "float32"]
+    if options.pretrained:
+        model, options.tokenizer = options.pretrained, options.pretrained
+    else:
+        model = str(write_shape(options.shape, options.layers, CACHE, options.tokenizer))
+    with tempfile.TemporaryDirectory() as folder:
+        count = options.batch_size * (1 + options.warm_up)
+        store = draw_rows(options.records, options.tokenizer, count, count, Path(folder), max_length=512)
+        groups = [list(store)[i : i + options.batch_size] for i in range(0, count, options.batch_size)]
+    columns = {
+        f"{tuning}, {precision}": profile_step(model, options.tokenizer, groups, tuning, precision)
+        for tuning in ("full", "lora")
+        for precision in precisions
+    }
+    print(table(columns))
+
+
+def arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--records", default="examples/world/train.json", help="file of records")
+    parser.add_argument("--pretrained", help="folder of a model with its tokenizer; without it, a random one")
+    parser.add_argument("--shape", choices=tuple(SHAPES), default="qwen2.5-0.5b", help="of the random model")
+    parser.add_argument("--layers", type=int, default=4, help="of the random model")
+    parser.add_argument("--tokenizer", default="examples/tokenizer", help="of the random model")
+    parser.add_argument("--batch-size", type=int, default=8, help="rows of a step")
+    parser.add_argument("--warm-up", type=int, default=2, help="steps before the one that is profiled")
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    return parser.parse_args()
+
+
+def profile_step(model: str, tokenizer: str, groups: list[list[Example]], tuning: str, precision: str) -> Counter[str]:
+    """Microseconds of the last group's step, by kind of work."""
+    torch.manual_seed(0)
+    lora = LoraSettings(rank=LORA_RANK, alpha=2 * LORA_RANK)
+    settings = BackboneSettings(pretrained=model, tuning=tuning, lora=lora)  # type: ignore[arg-type]
+    backbone = build_backbone(settings, load_tokenizer(tokenizer))
+    optimizer = build_optimizer(backbone, OptimizerSettings(lr=1e-5))
+    vocabulary = causal_lm(backbone).get_output_embeddings().weight.shape[0]
+
+    def step(examples: list[Example]) -> None:
+        with record_function("data"):
+            batch = collate(examples, mask=MASKS[MASK], pack=True)
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+            total, _ = supervised_loss(backbone, batch)
+        (total / batch.normaliser).backward()  # type: ignore[no-untyped-call]
+        with record_function("optimiser"):
+            optimizer.step()
+            optimizer.zero_grad()
+
+    for examples in groups[:-1]:
+        step(examples)
+    with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as profiler, record_function("step"):
+        step(groups[-1])
+    return by_group(list(profiler.events()), vocabulary)
+
+
+def by_group(events: list[Any], vocabulary: int) -> Counter[str]:
+    """Each event's own time, summed by group; the whole step is accounted for.
+
+    Args:
+        events: Of the profiler, with shapes, with a range `step` around them.
+        vocabulary: Rows of the head.
+    """
+    whole = next(event for event in events if event.name == "step")
+    times: Counter[str] = Counter(dict.fromkeys(GROUPS, 0.0))  # type: ignore[arg-type]
+    for event in events:
+        inside = whole.time_range.start <= event.time_range.start and event.time_range.end <= whole.time_range.end
+        if inside and event is not whole and event.thread == whole.thread:
+            times[group_of(event, vocabulary)] += event.self_cpu_time_total
+    times["other"] += whole.cpu_time_total - sum(times.values())
+    return times
+
+
+def group_of(event: Any, vocabulary: int) -> str:
+    """Which kind of work an event is."""
+    chain = [event]
+    while chain[-1].cpu_parent is not None:
+        chain.append(chain[-1].cpu_parent)
+    names = [link.name for link in chain]
+    for name in ("data", "optimiser"):
+        if name in names:
+            return name
+    if any("attention" in name.lower() for name in names):
+        return "attention"
+    operation = event.name.removeprefix("aten::").strip("_")
+    if not event.name.startswith(("aten::", "mkldnn")) or operation in BOOKKEEPING or operation.startswith("empty"):
+        return "other"
+    if any(vocabulary in shape for link in chain for shape in link.input_shapes if shape) and not _looks_up(names):
+        return "vocabulary head"
+    if operation.startswith(PRODUCTS):
+        return "products of the layers"
+    return "element-wise, norms, rotary, casts"
+
+
+def _looks_up(names: list[str]) -> bool:
+    """Whether this is the embedding, which has as many rows as the head."""
+    return any("embedding" in name.lower() for name in names)
+
+
+def table(columns: dict[str, Counter[str]]) -> str:
+    """Shares of time as Markdown."""
+    lines = ["| | " + " | ".join(columns) + " |", "|---|" + "---:|" * len(columns)]
+    for group in GROUPS:
+        shares = (times[group] / sum(times.values()) for times in columns.values())
+        lines.append(f"| {group} | " + " | ".join(f"{share:.1%}" for share in shares) + " |")
+    seconds = " | ".join(f"{sum(times.values()) / 1e6:.2f} s" for times in columns.values())
+    return "\n".join([*lines, f"| the step, profiled | {seconds} |"])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,74 @@
+"""The rows that all contestants train on, as lit_sft keeps them and as plain lists."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from data_modules.encoding import Example
+from data_modules.example_store import ExampleStore, write_examples
+from data_modules.masking import MASKS
+from data_modules.sft_data_module import SFTDataModule
+from data_modules.templates import SegmentKind
+
+MASK = "output_only"
+
+
+POOL = 50
+"""Batches' worth of rows from which those of like lengths are made, as many as transformers' Trainer sorts at once."""
+
+
+def draw_rows(records: str, tokenizer: str, count: int, most: int, folder: Path, *, max_length: int) -> ExampleStore:
+    """Records in chatml, shuffled: `most`, or all there are.
+
+    Raises:
+        SystemExit: If there are fewer than `count`.
+    """
+    data = SFTDataModule(
+        records, tokenizer=tokenizer, template="chatml", val_fraction=0.0, test_fraction=0.0, max_length=max_length
+    )
+    data.setup("fit")
+    store = data.stores["train"]
+    if len(store) < count:
+        raise SystemExit(f"{records}: {len(store)} rows; {count} are needed. Give more, or fewer steps.")
+    order = torch.randperm(len(store), generator=torch.Generator().manual_seed(0))[: max(count, most)].tolist()
+    return _written((store[index] for index in order), folder)
+
+
+def make_rows(vocabulary: int, count: int, folder: Path, *, max_length: int) -> ExampleStore:
+    """Rows of random tokens with the lengths of instruction data: many short ones, few long ones, half of it answers.
+
+    The median is 90 tokens and the mean about 125, as of Alpaca.
+    """
+    draw, words = random.Random(0), np.random.default_rng(0)
+    rows = []
+    for index in range(count):
+        length = min(max_length, max(16, round(math.exp(draw.gauss(math.log(90), 0.8)))))
+        kinds = np.full(length, SegmentKind.USER, dtype=np.uint8)
+        kinds[length // 2 :] = SegmentKind.FINAL_ANSWER
+        ids = words.integers(vocabulary, size=length, dtype=np.int32)
+        rows.append(Example(ids, kinds, np.zeros(length, dtype=np.int16), f"made:{index}"))
+    return _written(rows, folder)
+
+
+def write_plain(store: ExampleStore, path: Path) -> list[int]:
+    """Write the rows as `input_ids` and `labels`; gives the number of supervised tokens of each."""
+    rows = []
+    for example in store:
+        weights = MASKS[MASK].token_weights(example.kinds, example.turns, "token")
+        labels = np.where(weights > 0, example.input_ids, -100)
+        labels[0] = -100  # nothing predicts it
+        rows.append({"input_ids": example.input_ids.tolist(), "labels": labels.tolist()})
+    path.write_text(json.dumps(rows), encoding="utf-8")
+    return [sum(label != -100 for label in row["labels"]) for row in rows]
+
+
+def _written(examples: object, folder: Path) -> ExampleStore:
+    path = folder / "rows.arrow"
+    write_examples(path, examples)  # type: ignore[arg-type]
+    return ExampleStore(path)

@@ -1,0 +1,165 @@
+"""Models to measure with: random weights in a real model's shape, the work a step needs, and the machine's limit."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PretrainedConfig
+from transformers.pytorch_utils import Conv1D
+
+from benchmarks.peers.turns import LORA_RANK
+
+SHAPES: dict[str, dict[str, Any]] = {
+    "qwen2.5-0.5b": {
+        "model_type": "qwen2", "vocab_size": 151936, "hidden_size": 896, "intermediate_size": 4864,
+        "num_hidden_layers": 24, "num_attention_heads": 14, "num_key_value_heads": 2, "rope_theta": 1e6,
+        "max_position_embeddings": 32768, "tie_word_embeddings": True,
+    },
+    "gpt2": {
+        "model_type": "gpt2", "vocab_size": 50257, "n_embd": 768, "n_layer": 12, "n_head": 12, "n_positions": 1024,
+        "resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0,
+    },
+    "tiny": {
+        "model_type": "qwen2", "vocab_size": 2048, "hidden_size": 64, "intermediate_size": 128,
+        "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "tie_word_embeddings": True,
+    },
+}  # fmt: skip
+
+
+def write_shape(name: str, layers: int | None, folder: Path, tokenizer: str) -> Path:
+    """A model folder with random float32 weights that are the same every time, and a tokenizer whose ids fit.
+
+    Args:
+        name: One of `SHAPES`.
+        layers: Instead of all of them.
+        folder: Holds such folders; one that is there is used again.
+        tokenizer: Its folder. The vocabulary keeps the shape's size, or the head would be too cheap.
+    """
+    settings = dict(SHAPES[name])
+    if layers is not None:
+        settings["n_layer" if name == "gpt2" else "num_hidden_layers"] = layers
+    target = folder / f"{name}-{layers or 'all'}-layers-{Path(tokenizer).resolve().name}"
+    if not (target / "model.safetensors").exists():
+        vocabulary = AutoTokenizer.from_pretrained(tokenizer)
+        ends = {"bos_token_id": vocabulary.bos_token_id, "eos_token_id": vocabulary.eos_token_id}
+        torch.manual_seed(0)
+        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**settings, **ends), dtype=torch.float32)
+        vocabulary.save_pretrained(target)
+        model.save_pretrained(target)  # last: its presence says that the folder is whole
+    return target
+
+
+@dataclass(frozen=True)
+class Work:
+    """Multiply-adds per token of a model, by part; two floating-point operations each.
+
+    Attributes:
+        layers: Weights of all matrices inside the layers.
+        adapters: Weights of LoRA adapters on all of them.
+        head: Weights of the vocabulary head.
+        scores: Width of all attention heads of all layers together.
+    """
+
+    layers: int
+    adapters: int
+    head: int
+    scores: int
+
+    def flops(self, lengths: Sequence[int], supervised: int, tuning: str) -> float:
+        """Floating-point operations that training on some documents needs, by any implementation.
+
+            full:  2 * (3 * layers * T + 3 * head * N) + attention
+            LoRA:  2 * (2 * layers * T + 3 * adapters * T + 2 * head * N) + attention
+            attention = 3 * 2 * 2 * scores * (sum of t * (t + 1) / 2 over the documents)
+
+        3 is one product forward and two backward (for the input and for the weight); a frozen weight saves the last.
+        T counts real tokens, N supervised ones: padding, logits of what is not supervised, recomputing and products
+        with the masked half of the scores are not needed. Nor are element-wise operations, norms and the optimiser
+        counted; they are why nothing reaches the ceiling of matrix products.
+
+        Args:
+            lengths: Tokens t of each document.
+            supervised: N.
+            tuning: `full` or `lora`.
+        """
+        tokens, pairs = sum(lengths), sum(length * (length + 1) // 2 for length in lengths)
+        frozen = tuning == "lora"
+        linear = (2 if frozen else 3) * (self.layers * tokens + self.head * supervised)
+        adapters = 3 * self.adapters * tokens if frozen else 0
+        return 2.0 * (linear + adapters) + 3 * 2 * 2 * self.scores * pairs
+
+
+def work_of(folder: str | Path) -> Work:
+    """The work of a model folder, from its config alone."""
+    config: PretrainedConfig = AutoConfig.from_pretrained(folder)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    head = model.get_output_embeddings()
+    matrices = [m for m in model.modules() if isinstance(m, nn.Linear | Conv1D) and m is not head]
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return Work(
+        layers=sum(m.weight.numel() for m in matrices),
+        adapters=sum(LORA_RANK * sum(m.weight.shape) for m in matrices),
+        head=head.weight.numel(),
+        scores=config.num_hidden_layers * config.num_attention_heads * width,
+    )
+
+
+def memory_of(folder: str | Path, tuning: str, tokens: int) -> tuple[int, int]:
+    """Bytes, about, that a contestant's process holds between its steps, and what a step takes besides.
+
+    Between steps: the libraries, and weights, gradients and AdamW's two averages, 16 bytes a trained weight. In a step:
+    what every layer keeps for the backward pass, and four times the logits, all in float32.
+
+    Args:
+        folder: Of the model.
+        tuning: `full` or `lora`.
+        tokens: Of the largest batch, padding included.
+    """
+    config = AutoConfig.from_pretrained(folder)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    weights = sum(parameter.numel() for parameter in model.parameters())
+    head = model.get_output_embeddings()
+    outputs = sum(m.weight.numel() // m.weight.shape[1] for m in model.modules() if isinstance(m, nn.Linear | Conv1D))
+    vocabulary = head.weight.shape[0]
+    resting = 2**30 + weights * (16 if tuning == "full" else 5)
+    return resting, 4 * tokens * (2 * (outputs - vocabulary) + 4 * vocabulary)
+
+
+def matrix_product_flops(precision: str, device: str = "cpu", size: int | None = None) -> float:
+    """Floating-point operations a second of a square matrix product: the machine's own limit just now.
+
+    Args:
+        precision: `bf16` or `float32`.
+        device: `cpu` or `cuda`.
+        size: Side of the square. None: 2048 on a CPU, 8192 on a GPU.
+    """
+    size = size or (2048 if device == "cpu" else 8192)
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    times = []
+    for _ in range(10):
+        wait_for(device)
+        start = time.perf_counter()
+        a @ b
+        wait_for(device)
+        times.append(time.perf_counter() - start)
+    return 2 * size**3 / min(times)
+
+
+def bf16_is_slow() -> bool:
+    """Whether this CPU makes products in bf16 slower than in float32: it has no instructions for them."""
+    return matrix_product_flops("bf16", size=256) < matrix_product_flops("float32", size=256)
+
+
+def wait_for(device: str) -> None:
+    """Let the device finish what it was given."""
+    if device == "cuda":
+        torch.cuda.synchronize()
