@@ -141,6 +141,7 @@ class SFTDataModule(LightningDataModule):
         self.stores: dict[str, ExampleStore] = {}
         self.ledgers: dict[str, dict[str, Any]] = {}
         self.fingerprint = ""
+        self._identity: dict[str, Any] = {}
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -182,6 +183,7 @@ class SFTDataModule(LightningDataModule):
             self.stores |= {split: store for split, store in stores.items() if store is not None}
             self.ledgers |= load_ledgers(folder)
         self.fingerprint = data_fingerprint(self.sources, self.encoder)
+        self._identity = data_identity(self.sources, self.encoder)  # now: the files may change or go under way
         self._check_given_splits()
         if stage == "fit":
             self._check_training_set()
@@ -195,7 +197,7 @@ class SFTDataModule(LightningDataModule):
     def identity(self) -> dict[str, Any]:
         """Everything of the data that a training run depends on, by the names of the settings."""
         return {
-            **data_identity(self.sources, self.encoder),
+            **self._identity,
             "--data.mask": self.mask_name,
             "--data.prompt_weight": self._prompt_weight,
             "--data.reduction": self.reduction,

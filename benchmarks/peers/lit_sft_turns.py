@@ -13,7 +13,7 @@ if not __package__:  # run as a script
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from benchmarks.peers.turns import LORA_RANK, Settings, Turns
-from data_modules.example_store import ExampleStore, write_examples
+from data_modules.example_store import ExampleStore, record_batch, write_batches
 from data_modules.sft_data_module import SFTDataModule
 from lit_sft.backbone import BackboneSettings, LoraSettings
 from lit_sft.module import LitCausalLM
@@ -91,7 +91,7 @@ def _data(settings: Settings) -> SFTDataModule:
         packing=_packs(settings),
     )
     store, path = ExampleStore(Path(settings.store)), Path(settings.output) / "order.arrow"
-    write_examples(path, (store[index] for index in settings.order))
+    write_batches(path, [record_batch([store[index] for index in settings.order])])
     data.prepare_data = lambda: None  # type: ignore[method-assign]
     data.stores = {"train": ExampleStore(path)}
     return data
