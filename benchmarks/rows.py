@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import math
 import random
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from data_modules.encoding import Example
-from data_modules.example_store import ExampleStore, write_examples
+from data_modules.example_store import ExampleStore, record_batch, write_batches
 from data_modules.masking import MASKS
 from data_modules.sft_data_module import SFTDataModule
 from data_modules.templates import SegmentKind
@@ -68,7 +69,7 @@ def write_plain(store: ExampleStore, path: Path) -> list[int]:
     return [sum(label != -100 for label in row["labels"]) for row in rows]
 
 
-def _written(examples: object, folder: Path) -> ExampleStore:
+def _written(examples: Iterable[Example], folder: Path) -> ExampleStore:
     path = folder / "rows.arrow"
-    write_examples(path, examples)  # type: ignore[arg-type]
+    write_batches(path, [record_batch(list(examples))])
     return ExampleStore(path)
