@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-assets test-gpu benchmark lint types format clean
+.PHONY: help quickstart test test-assets test-gpu test-faults benchmark lint types format clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -26,6 +26,9 @@ test-gpu: $(VENV)/.installed ## the checks that need a CUDA GPU
 benchmark: $(VENV)/.installed ## speed and memory beside transformers' Trainer and TRL: a random model, the bundled data
 	$(BIN)/pip install --quiet --editable '.[benchmark]'
 	$(BIN)/python benchmarks/compare.py
+
+test-faults: $(VENV)/.installed ## kill a run twenty times, also inside checkpoints: minutes; prints a table
+	$(BIN)/python -m pytest -m slow -rs tests/test_faults.py
 
 lint: $(VENV)/.installed ## style
 	$(BIN)/ruff check .

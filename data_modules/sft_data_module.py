@@ -73,7 +73,7 @@ class SFTDataModule(LightningDataModule):
             which bounds the memory and changes no figure.
         shuffle: Whether to shuffle the training examples every epoch.
         seed: Determines the order. The command line takes it from `seed_everything`.
-        num_workers: Processes that collate batches.
+        num_workers: Processes that collate batches. None: two beside a GPU, which must not wait; else none.
         encoding_processes: Processes that encode data, where there is enough of it. None: one for each core that may be
             used, at most 16. The encoded data does not depend on it.
         cache_dir: Where encoded data is kept. None: $LIT_SFT_CACHE, else ~/.cache/lit_sft.
@@ -105,7 +105,7 @@ class SFTDataModule(LightningDataModule):
         token_budget: int = 16384,
         shuffle: bool = True,
         seed: int = 0,
-        num_workers: int = 0,
+        num_workers: int | None = None,
         encoding_processes: int | None = None,
         cache_dir: str | None = None,
     ) -> None:
@@ -119,7 +119,8 @@ class SFTDataModule(LightningDataModule):
         self.mask_name, self.reduction, self._prompt_weight = mask, reduction, prompt_weight
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size or 2 * batch_size
         self.packing, self.token_budget = packing, token_budget
-        self.shuffle, self.seed, self.num_workers = shuffle, seed, num_workers
+        self.shuffle, self.seed = shuffle, seed
+        self.num_workers = 2 * torch.cuda.is_available() if num_workers is None else num_workers
         self.encoding_processes = num_processes(encoding_processes)
         self.cache_dir = Path(cache_dir or os.environ.get("LIT_SFT_CACHE", "~/.cache/lit_sft")).expanduser()
         self.template_name: TemplateName = template

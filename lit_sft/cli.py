@@ -72,7 +72,7 @@ def main(argv: list[str]) -> None:
     """
     _quieten()
     command, arguments = argv[0], argv[1:]
-    LitCLI.command = command
+    LitCLI.command, LitCLI.resumed = command, None
     if command == "fit" and "--resume" in arguments:
         arguments = _resuming(arguments)
     if command != "fit" and not names_config(arguments):
@@ -82,6 +82,18 @@ def main(argv: list[str]) -> None:
         LitCLI([command, *arguments])
     except MisconfigurationException as error:
         raise ValueError(str(error)) from error
+    except torch.OutOfMemoryError as error:
+        raise ValueError(
+            f"out of GPU memory ({str(error).partition('. ')[0]}). Set `--data.token_budget` to half of what it is, or "
+            "`--model.backbone.gradient_checkpointing true`; neither changes a figure."
+        ) from error
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise ValueError(
+            f"{str(error).splitlines()[0]}. A process that collates batches died, most often for want of memory. The "
+            "last checkpoint is kept: go on with `python -m lit_sft fit --resume` and fewer `--data.num_workers`."
+        ) from error
 
 
 class OneLineErrors(LightningArgumentParser):
@@ -422,6 +434,7 @@ def _quieten() -> None:
         "Total length of `list` across ranks is zero.*",
         "The dirpath has changed from.*",
         "You're resuming from a.*",
+        "Checkpoint directory .* exists and is not empty.*",
         ".*LeafSpec.*",
         ".*`isinstance\\(treespec.*",
     ):

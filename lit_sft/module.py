@@ -132,6 +132,11 @@ class LitCausalLM(LightningModule):
         if self.trainer.max_epochs == self.current_epoch + 1 and self.trainer.check_val_every_n_epoch is not None:
             self.trainer.check_val_every_n_epoch = 1  # what a run ends with is always validated
 
+    def on_train_epoch_end(self) -> None:
+        figures = self.figures.get("val", {})
+        if "val/loss" not in self.trainer.callback_metrics and figures.get("step") == self.trainer.global_step:
+            self.log("val/loss", figures["loss"])  # resumed behind the validation of this epoch
+
     def on_train_batch_start(self, batch: list[Batch], batch_idx: int) -> None:
         seed_batch(self.data.seed, self.current_epoch, batch_idx, self.global_rank)
 
@@ -226,6 +231,7 @@ class LitCausalLM(LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if self.trainer.state.fn == TrainerFn.FITTING and "identity" in checkpoint:
             check_identity(checkpoint["identity"], run_identity(self), allow_changes=self.allow_changes)
+            self.figures["val"] = checkpoint.get("figures", {})
         own = self.state_dict()
         for name, value in checkpoint["state_dict"].items():
             if name in own and own[name].shape != value.shape:

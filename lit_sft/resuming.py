@@ -39,12 +39,13 @@ def rewind_to_step(loops: dict[str, Any], accumulate: int, num_batches: int) -> 
         num_batches: Batches of an epoch.
     """
     batches, epochs = loops["fit_loop"]["epoch_loop.batch_progress"], loops["fit_loop"]["epoch_progress"]
-    begun = batches["current"]["ready"]
-    if begun >= num_batches:
+    done = batches["current"]["processed"]
+    if done >= num_batches:
         return
-    if excess := begun % accumulate:
+    # at the start of a batch, that batch counts as ready
+    if done % accumulate or batches["current"]["ready"] > done:
         for counts in (batches["current"], batches["total"]):
-            first = counts["ready"] - excess
+            first = counts["processed"] - done % accumulate
             counts.update(dict.fromkeys(("ready", "started", "processed", "completed"), first))
     for counts in (epochs["current"], epochs["total"]):
         counts.update(dict.fromkeys(("processed", "completed"), counts["ready"] - 1))

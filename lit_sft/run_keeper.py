@@ -18,7 +18,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 class RunKeeper(Callback):
     """Saves `last.ckpt` every few minutes, and on Ctrl-C or SIGTERM saves and leaves.
 
-    A signal is heeded after the optimiser step it comes in; a second one ends the process at once.
+    A signal is heeded after the optimiser step (or the validation) it comes in; a second one ends the process at once.
 
     Args:
         folder: Of the checkpoints.
@@ -33,31 +33,30 @@ class RunKeeper(Callback):
         self._handlers: dict[signal.Signals, Any] = {}
         self._last_save = time.monotonic()
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if stage == "fit":
-            self._handlers = {number: signal.signal(number, self._receive) for number in _SIGNALS}
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # before this there is nothing to lose, and Lightning would take these handlers for those it has to put back
+        self._handlers = {number: signal.signal(number, self._receive) for number in _SIGNALS}
 
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._restore_handlers()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self._restore_handlers()
+
+    def _restore_handlers(self) -> None:
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
         self._handlers = {}
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        is_last = batch_idx + 1 == trainer.num_training_batches
-        if (batch_idx + 1) % trainer.accumulate_grad_batches and not is_last:
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Between two steps, when a validation that was due has been made."""
+        if batch_idx % trainer.accumulate_grad_batches:
             return
         # every process must come to the same decision
         if trainer.strategy.reduce_boolean_decision(self.received is not None, all=False):
             self._leave(trainer)
         elif trainer.strategy.broadcast(self._is_due()):
             self._save(trainer)
-
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        is_training = not trainer.sanity_checking
-        if is_training and trainer.strategy.reduce_boolean_decision(self.received is not None, all=False):
-            self._leave(trainer)
 
     @property
     def checkpoint(self) -> Path:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from lightning.pytorch import Callback, Trainer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lit_sft.__main__ import COMMANDS, main
@@ -289,3 +292,89 @@ def test_newest_run_is_the_one_started_last(path: str, root: Path, capsys: pytes
     shutil.rmtree(root / "second" / "version_0" / "checkpoints")
     run("validate", "--run.root", str(root))
     assert f"run {root / 'first' / 'version_0'}," in capsys.readouterr().out
+
+
+class StopsAt(Callback):
+    """Sends this process a signal in the middle of a step."""
+
+    def __init__(self, step: int, number: int = signal.SIGTERM) -> None:
+        self.step, self.number = step, number
+
+    def on_before_backward(self, trainer: Trainer, *_: Any) -> None:
+        if trainer.global_step == self.step:
+            os.kill(os.getpid(), self.number)
+
+
+def final_weights(run_folder: Path) -> dict[str, torch.Tensor]:
+    weights: dict[str, torch.Tensor] = torch.load(run_folder / "checkpoints" / "last.ckpt", weights_only=True)
+    return weights["state_dict"]  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_leaves_and_resume_ends_as_if_nothing_had_been(
+    path: str, root: Path, capsys: pytest.CaptureFixture[str], number: int
+) -> None:
+    before = signal.getsignal(number)
+    longer = ["fit", "--config", path, "--trainer.max_steps", "5"]
+    run(*longer)
+    stop = f"[{{class_path: tests.lit_sft.test_cli.StopsAt, init_args: {{step: 1, number: {int(number)}}}}}]"
+    with pytest.raises(SystemExit) as ended:
+        main([*longer, "--trainer.callbacks", stop])
+    assert ended.value.code == 128 + number
+    assert signal.getsignal(number) is before
+    interrupted = root / "tiny" / "version_1"
+    said = capsys.readouterr().err
+    assert f"stopped after step 2; nothing is lost: {interrupted}/checkpoints/last.ckpt" in said
+    assert f"go on  python -m lit_sft fit --resume {interrupted}" in said
+    run("fit", "--resume", "--run.root", str(root), "--trainer.callbacks", "null")
+    straight, resumed = (final_weights(root / "tiny" / f"version_{n}") for n in range(2))
+    assert all(torch.equal(straight[name], resumed[name]) for name in straight)
+    assert not (root / "tiny" / "version_2").exists()
+    steps = [json.loads((root / "tiny" / f"version_{n}" / "fit.json").read_text())["steps"] for n in range(2)]
+    assert steps == [5, 5]
+
+
+def test_resume_passes_over_a_broken_checkpoint_and_says_so(
+    path: str, root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run("fit", "--config", path)
+    checkpoints = root / "tiny" / "version_0" / "checkpoints"
+    whole = (checkpoints / "last.ckpt").read_bytes()
+    (checkpoints / "last.ckpt").write_bytes(whole[: len(whole) // 2])
+    run("fit", "--resume", str(checkpoints.parent), "--trainer.max_steps", "4")
+    said = capsys.readouterr().out
+    assert f"{checkpoints / 'last.ckpt'} cannot be read and is passed over" in said
+    assert "its config.yaml and best.ckpt" in said
+    (checkpoints / "best.ckpt").write_bytes(b"")
+    (checkpoints / "last.ckpt").write_bytes(b"")
+    assert main(["fit", "--resume", str(checkpoints.parent)]) == 2
+    assert "no checkpoint here can be read (best.ckpt, last.ckpt). Run `fit` again." in capsys.readouterr().err
+
+
+def test_resume_longer_goes_on_and_with_another_mask_is_refused(
+    path: str, root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run("fit", "--config", path)
+    folder = str(root / "tiny" / "version_0")
+    run("fit", "--resume", folder, "--trainer.max_steps", "3")
+    assert json.loads((Path(folder) / "fit.json").read_text())["steps"] == 3
+    assert main(["fit", "--resume", folder, "--data.mask", "whole_sequence"]) == 2
+    assert '--data.mask was "output_only" and is "whole_sequence"' in capsys.readouterr().err
+
+
+def test_a_data_file_that_vanishes_under_way_costs_nothing(path: str, root: Path) -> None:
+    vanish = "[{class_path: tests.lit_sft.test_cli.Vanishes, init_args: {file: ROWS}}]"
+    rows = Path(path).parent / "rows.jsonl"
+    run("fit", "--config", path, "--trainer.callbacks", vanish.replace("ROWS", str(rows)))
+    assert not rows.exists()
+    assert (root / "tiny" / "version_0" / "checkpoints" / "last.ckpt").exists()
+
+
+class Vanishes(Callback):
+    """Removes a file in the first step."""
+
+    def __init__(self, file: str) -> None:
+        self.file = Path(file)
+
+    def on_train_batch_start(self, *_: Any) -> None:
+        self.file.unlink(missing_ok=True)
