@@ -197,7 +197,7 @@ def test_processes_end_with_the_one_that_started_them(
             process.kill()
         _, said = process.communicate(timeout=60)
     assert children
-    assert said.count("Traceback") == (signal_number is signal.SIGINT)
+    assert ("Traceback" in said) == (signal_number is signal.SIGINT)
     deadline = time.monotonic() + 30
     while any(is_running(child) for child in children):
         assert time.monotonic() < deadline, "a process was left behind"
