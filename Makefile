@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-assets test-gpu test-faults benchmark lint types format clean
+.PHONY: help quickstart test test-assets test-gpu test-faults audit benchmark lint types format clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -27,8 +27,8 @@ benchmark: $(VENV)/.installed ## speed and memory beside transformers' Trainer a
 	$(BIN)/pip install --quiet --editable '.[benchmark]'
 	$(BIN)/python benchmarks/compare.py
 
-test-faults: $(VENV)/.installed ## kill a run twenty times, also inside checkpoints: minutes; prints a table
-	$(BIN)/python -m pytest -m slow -rs tests/test_faults.py
+test-faults: $(VENV)/.installed ## kill a run twenty times, and let one run long: ten minutes; prints tables
+	$(BIN)/python -m pytest -m slow -rs tests/test_faults.py tests/test_long_run.py
 
 lint: $(VENV)/.installed ## style
 	$(BIN)/ruff check .
@@ -36,6 +36,12 @@ lint: $(VENV)/.installed ## style
 
 types: $(VENV)/.installed ## static types
 	$(BIN)/mypy
+
+audit: $(VENV)/.installed ## known vulnerabilities and the licences of everything installed
+	$(PYTHON) -m venv $(VENV)/audit
+	$(VENV)/audit/bin/pip install --quiet pip-audit pip-licenses
+	$(VENV)/audit/bin/pip-audit --path $(VENV)/lib/python*/site-packages
+	$(VENV)/audit/bin/pip-licenses --python $(BIN)/python --order license --format markdown
 
 format: $(VENV)/.installed ## bring the code into shape
 	$(BIN)/ruff check --fix .

@@ -17,7 +17,8 @@ Contestants, each in a process of its own, the peers in environments that this c
 
 For everyone: AdamW at 1e-5 constant without weight decay or clipping; no dropout; LoRA of rank 16 and alpha 32 on all
 linear layers. The loss of the first batch must agree between all before anything is timed: to 1e-5 of it in float32, to
-2e-2 in bf16. Then all make a step by turns, so that a machine whose speed drifts treats them alike. A step is all
+2e-2 in bf16. Then all make a step by turns, so that a machine whose speed drifts treats them alike: each turn is a
+process of its own, which makes a step to warm up and one that is timed, and has the memory to itself. A step is all
 between two ends of steps, the making of the batch included.
 
 What is reported: real tokens (without padding) a second over all rounds; how many times as fast lit_sft is, with the
@@ -45,7 +46,7 @@ from benchmarks.contest import CONTESTANTS, Contestant, Entry, Process, compete,
 from benchmarks.peers.turns import Settings
 from benchmarks.report import write_report
 from benchmarks.rows import POOL, draw_rows, write_plain
-from benchmarks.shapes import SHAPES, Work, bf16_is_slow, matrix_product_flops, memory_of, work_of, write_shape
+from benchmarks.shapes import SHAPES, Work, bf16_is_slow, matrix_product_flops, work_of, write_shape
 
 CACHE = Path(os.environ.get("LIT_SFT_CACHE", "~/.cache/lit_sft")).expanduser() / "benchmark"
 
@@ -86,7 +87,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--contestants", nargs="+", choices=names, default=usual, metavar="NAME", help=", ".join(names))
     parser.add_argument("--output", default="runs/benchmark", help="folder for the report")
     parser.add_argument(
-        "--one-at-a-time", action="store_true", help="a fresh process for every turn, where memory is short"
+        "--side-by-side",
+        action="store_true",
+        help="keep all processes from the first turn to the last: faster, where there is memory for all at once",
     )
     parser.add_argument("--same-environment", action="store_true", help="run peers in this environment")
     return parser.parse_args()
@@ -99,15 +102,16 @@ def measure(options: argparse.Namespace, base: dict[str, Any], output: Path) -> 
     store = draw_rows(options.records, options.tokenizer, count, most, output, max_length=options.max_length)
     supervised, lengths = write_plain(store, output / "rows.json"), store.lengths.tolist()
     chosen = [c for c in CONTESTANTS if c.name in {"lit_sft", *options.contestants}]
-    stays = not options.one_at_a_time and fits(model, options.tuning, size * max(lengths), len(chosen))
     starter = partial(start, base=base, output=output, same_environment=options.same_environment)
-    entries = [Entry(c, starter, c.ordered(lengths, size, options.steps), size, stays=stays) for c in chosen]
+    entries = [
+        Entry(c, starter, c.ordered(lengths, size, options.steps), size, stays=options.side_by_side) for c in chosen
+    ]
     ceilings = [matrix_product_flops(options.precision)]
     results = compete(entries)
     ceilings.append(matrix_product_flops(options.precision))
     add_needed_flops(results, work_of(model), lengths, supervised, options.tuning)
     return {
-        "settings": vars(options) | {"model": model, "one_at_a_time": not stays},
+        "settings": vars(options) | {"model": model},
         "ceiling_flops": ceilings,
         "contestants": results,
     }
@@ -140,20 +144,6 @@ def start(
     told = Settings(**base, order=order, variant=contestant.variant, output=str(folder))
     python = python_of(None if same_environment else contestant.environment, CACHE)
     return Process(contestant, told, python, folder)
-
-
-def fits(model: str, tuning: str, tokens: int, count: int) -> bool:
-    """Whether so many processes fit into memory at once, one of them in a step; says so where not."""
-    info = Path("/proc/meminfo")
-    if not info.exists():
-        return True
-    free = next(int(line.split()[1]) * 1024 for line in info.read_text().splitlines() if "MemAvailable" in line)
-    resting, step = memory_of(model, tuning, tokens)
-    needed = resting * count + step
-    if needed > free:
-        text = f"{needed / 1e9:.0f} GB would be needed at once, {free / 1e9:.0f} are free: one at a time"
-        print(text, file=sys.stderr)
-    return needed <= free
 
 
 if __name__ == "__main__":

@@ -47,7 +47,7 @@ def table(result: dict[str, Any]) -> str:
     ceiling, own = max(result["ceiling_flops"]), contestants["lit_sft"]["rounds"]
     lines = [
         f"{Path(told['model']).name}, {told['tuning']}, {told['precision']}, steps of {told['batch_size']} rows, "
-        f"{told['threads']} threads, {len(own)} rounds" + (", one at a time" if told["one_at_a_time"] else ""),
+        f"{told['threads']} threads, {len(own)} rounds" + (", side by side" if told["side_by_side"] else ""),
         "",
         "| contestant | precision | real tokens/s | supervised/s | lit_sft is (single rounds) | tokens processed per "
         "real one | peak memory | share of ceiling |",

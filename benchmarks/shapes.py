@@ -111,28 +111,6 @@ def work_of(folder: str | Path) -> Work:
     )
 
 
-def memory_of(folder: str | Path, tuning: str, tokens: int) -> tuple[int, int]:
-    """Bytes, about, that a contestant's process holds between its steps, and what a step takes besides.
-
-    Between steps: the libraries, and weights, gradients and AdamW's two averages, 16 bytes a trained weight. In a step:
-    what every layer keeps for the backward pass, and four times the logits, all in float32.
-
-    Args:
-        folder: Of the model.
-        tuning: `full` or `lora`.
-        tokens: Of the largest batch, padding included.
-    """
-    config = AutoConfig.from_pretrained(folder)
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
-    weights = sum(parameter.numel() for parameter in model.parameters())
-    head = model.get_output_embeddings()
-    outputs = sum(m.weight.numel() // m.weight.shape[1] for m in model.modules() if isinstance(m, nn.Linear | Conv1D))
-    vocabulary = head.weight.shape[0]
-    resting = 2**30 + weights * (16 if tuning == "full" else 5)
-    return resting, 4 * tokens * (2 * (outputs - vocabulary) + 4 * vocabulary)
-
-
 def matrix_product_flops(precision: str, device: str = "cpu", size: int | None = None) -> float:
     """Floating-point operations a second of a square matrix product: the machine's own limit just now.
 

@@ -99,7 +99,7 @@ def build_backbone(settings: BackboneSettings, tokenizer: PreTrainedTokenizerBas
             model.enable_input_require_grads()
         backbone: nn.Module = _with_adapters(model, settings.lora) if settings.tuning == "lora" else model
         if settings.compile:
-            compile_layers(model)
+            compile_layers(backbone)
     return backbone.train()
 
 
@@ -156,16 +156,21 @@ def narrow_frozen_layers(backbone: nn.Module, dtype: torch.dtype) -> None:
             module.to(dtype)
 
 
-def compile_layers(model: PreTrainedModel, **options: Any) -> None:
+def decoder_layers(backbone: nn.Module) -> list[nn.Module]:
+    """The layers that a model is a stack of, with any adapters in place."""
+    names = causal_lm(backbone)._no_split_modules or ()
+    return [module for module in backbone.modules() if type(module).__name__ in names]
+
+
+def compile_layers(backbone: nn.Module, **options: Any) -> None:
     """Compile each layer in place: they are alike, so it is done once, and the weights keep their names.
 
     Args:
-        model: Whose layers; with adapters in place.
+        backbone: Whose layers; with any adapters in place.
         **options: For torch.compile.
     """
-    for module in model.modules():
-        if type(module).__name__ in (model._no_split_modules or ()):
-            module.compile(dynamic=True, **options)
+    for layer in decoder_layers(backbone):
+        layer.compile(dynamic=True, **options)
 
 
 def _pretrained_config(name: str, trust_remote_code: bool) -> PretrainedConfig:

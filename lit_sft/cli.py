@@ -21,6 +21,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 from rich.table import Table
 from transformers.utils.logging import disable_progress_bar
@@ -266,13 +267,12 @@ class LitCLI(LightningCLI):
         settings, checkpoint = self._get(self.config, "run"), self._get(self.config, "ckpt_path")
         if self.subcommand != "fit" and checkpoint and Path(checkpoint).parent.name == "checkpoints":
             return Run(Path(checkpoint).parent.parent)
-        if os.environ.get("LOCAL_RANK", "0") != "0" and _RUN_FOLDER in os.environ:
-            return Run(Path(os.environ[_RUN_FOLDER]))
-        if self.resumed is not None:
-            os.environ[_RUN_FOLDER] = str(self.resumed.folder)
-            return self.resumed
         files = self._get(self.config, "config") or []
-        run = new_run(settings.root, settings.name or (_name_of(Path(str(files[0]))) if files else "run"))
+        name = settings.name or (_name_of(Path(str(files[0]))) if files else "run")
+        if rank_zero_only.rank:
+            # only the first process writes; where torchrun or SLURM started this one, it need not know where to
+            return Run(Path(os.environ.get(_RUN_FOLDER, f"{settings.root}/{name}/version_0")))
+        run = self.resumed or new_run(settings.root, name)
         os.environ[_RUN_FOLDER] = str(run.folder)
         return run
 
@@ -298,16 +298,20 @@ class SettingsCLI(LitCLI):
 class RunRecord(SaveConfigCallback):
     """Writes config.yaml and the ledger into the run folder, and prints the ledger."""
 
+    def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
+        super().setup(trainer, pl_module, stage)
+        data: SFTDataModule = trainer.datamodule  # type: ignore[attr-defined]
+        if stage == "fit" and not data.val_dataloader():
+            for callback in trainer.checkpoint_callbacks:
+                if isinstance(callback, ModelCheckpoint):
+                    callback.monitor = None  # nothing to choose the best by: the newest is kept
+
     def save_config(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
         folder = Path(trainer.default_root_dir)
         data: SFTDataModule = trainer.datamodule  # type: ignore[attr-defined]
         if stage == "fit":
             self.parser.save(self.config, folder / "config.yaml", skip_none=False, overwrite=True, multifile=False)
             _write_json(folder / "ledger.json", data.ledgers)
-            if not data.val_dataloader():
-                for callback in trainer.checkpoint_callbacks:
-                    if isinstance(callback, ModelCheckpoint):
-                        callback.monitor = None  # nothing to choose the best by: the newest is kept
             print_ledger(data)
             say(f"run folder: {folder}")
 

@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from lightning.pytorch.plugins.precision import MixedPrecision, Precision
-from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
+from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, SingleDeviceStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import GradClipAlgorithmType
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
@@ -26,6 +26,7 @@ from lit_sft.metrics import SegmentMetrics, WeightedMean
 from lit_sft.optimization import OptimizerSettings, build_optimizer, build_schedule
 from lit_sft.precision import AUTOCAST_DTYPES, warn_of_lost_updates
 from lit_sft.resuming import check_identity, rewind_to_step, run_identity, seed_batch
+from lit_sft.sharding import score, shard
 
 
 class LitCausalLM(LightningModule):
@@ -73,6 +74,9 @@ class LitCausalLM(LightningModule):
         with torch.device("cpu"):  # so that random weights are the same on every machine
             self.backbone = build_backbone(self.backbone_settings, tokenizer)
         self._narrow_frozen_layers()
+        if isinstance(self.trainer.strategy, ModelParallelStrategy):
+            assert self.device_mesh is not None  # the strategy has made it
+            shard(self.backbone, self.device_mesh["data_parallel"], [supervised_loss, token_nll])
         self.strict_loading = not is_adapted(self.backbone)  # adapters are saved without the frozen weights
         rows = causal_lm(self.backbone).get_input_embeddings().weight.shape[0]
         sizes = torch.from_numpy(token_bytes(tokenizer, rows, end_token_id))
@@ -248,10 +252,11 @@ class LitCausalLM(LightningModule):
                 )
 
     def _loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        return supervised_loss(self.backbone, batch)
+        loss: tuple[Tensor, Tensor] = score(supervised_loss, self.backbone, batch)
+        return loss
 
     def _evaluate(self, split: str, batch: Batch) -> None:
-        nll, weights = token_nll(self.backbone, batch), batch.weights.flatten()[batch.targets]
+        nll, weights = score(token_nll, self.backbone, batch), batch.weights.flatten()[batch.targets]
         self.metrics[split].update(nll, batch)  # type: ignore[operator]
         self.losses[split].update(nll, weights)  # type: ignore[operator]
 

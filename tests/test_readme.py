@@ -46,7 +46,11 @@ def test_command_of_the_readme_is_parsed(line: str, monkeypatch: pytest.MonkeyPa
         _parser().parse_args(arguments)
         return
     if not names_config(arguments):  # takes the newest run's config, as `fit` saved it
-        arguments = ["--config", "configs/quickstart.yaml", *(a for a in arguments if not a.startswith(("runs/", "--resume")))]
+        arguments = [
+            "--config",
+            "configs/quickstart.yaml",
+            *(a for a in arguments if not a.startswith(("runs/", "--resume"))),
+        ]
     # instantiating would fetch the model from the hub; parsing is what is tested
     monkeypatch.setattr(SettingsCLI, "instantiate_classes", lambda self: None)
     monkeypatch.setattr(PreviewCLI, "instantiate_classes", lambda self: None)

@@ -25,7 +25,7 @@ TOKENIZER = str(ROOT / "examples" / "tokenizer")
 def test_lit_sft_and_transformers_agree_on_the_first_loss_of_bundled_rows(tmp_path: Path) -> None:
     options = argparse.Namespace(
         records=str(ROOT / "examples" / "world" / "train.json"), tokenizer=TOKENIZER, batch_size=4, steps=1,
-        max_length=128, tuning="lora", precision="float32", threads=1, contestants=["hf_flat"], one_at_a_time=False,
+        max_length=128, tuning="lora", precision="float32", threads=1, contestants=["hf_flat"], side_by_side=True,
         same_environment=True,
     )  # fmt: skip
     model = str(write_shape("tiny", 1, tmp_path, TOKENIZER))
@@ -123,7 +123,7 @@ def test_table_shows_ratios_memory_and_failures() -> None:
     told = {"model": "m/tiny", "tuning": "full", "precision": "float32", "batch_size": 4, "threads": 2}
     text = table(
         {
-            "settings": told | {"one_at_a_time": False},
+            "settings": told | {"side_by_side": False},
             "ceiling_flops": [1e9, 0.9e9],
             "contestants": {"lit_sft": own, "trl_tuned": peer, "trl_default": failed},
         }

@@ -1,0 +1,40 @@
+"""Weights spread over processes (FSDP2), and what must be computed while they are gathered."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import MethodType
+from typing import Any
+
+from torch import nn
+from torch.distributed.device_mesh import DeviceMesh
+
+from data_modules.batch import Batch
+from lit_sft.backbone import decoder_layers
+
+Scoring = Callable[[nn.Module, Batch], Any]
+
+
+def shard(backbone: nn.Module, mesh: DeviceMesh, scorings: list[Scoring]) -> None:
+    """Shard a backbone layer by layer; embedding, last norm and head form the root's group.
+
+    Args:
+        backbone: With or without adapters; changed in place.
+        mesh: Of the processes among which the weights are shared out.
+        scorings: Functions of the backbone and a batch that need its weights whole. The head's weight is used outside
+            its own module, so they must count as the root's forward pass.
+    """
+    from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
+
+    for layer in decoder_layers(backbone):
+        fully_shard(layer, mesh=mesh)
+    fully_shard(backbone, mesh=mesh)
+    for scoring in scorings:
+        setattr(backbone, scoring.__name__, MethodType(scoring, backbone))
+        register_fsdp_forward_method(backbone, scoring.__name__)
+
+
+def score(scoring: Scoring, backbone: nn.Module, batch: Batch) -> Any:
+    """Call a scoring function on a backbone, sharded or not."""
+    method = getattr(backbone, scoring.__name__, None)
+    return scoring(backbone, batch) if method is None else method(batch)

@@ -1,0 +1,101 @@
+"""Two processes with half a batch each do what one does with the whole."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from tests.conftest import MODELS, alpaca_rows
+
+ROOT = Path(__file__).parent.parent
+TWO = {
+    "ddp": {"strategy": "ddp", "devices": 2},
+    "fsdp2": {
+        "strategy": {
+            "class_path": "lightning.pytorch.strategies.ModelParallelStrategy",
+            "init_args": {"save_distributed_checkpoint": False},
+        },
+        "devices": 2,
+    },
+}
+
+
+class Gradients(Callback):
+    """Keeps the gradients of every step of the first process."""
+
+    def __init__(self, path: str) -> None:
+        self.path, self.steps = path, []  # type: ignore[var-annotated]
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
+        gradients = {name: p.grad for name, p in pl_module.named_parameters() if p.grad is not None}
+        self.steps.append(
+            {n: g.full_tensor() if hasattr(g, "full_tensor") else g.clone() for n, g in gradients.items()}
+        )
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.is_global_zero:
+            torch.save(self.steps, self.path)
+
+
+@pytest.mark.parametrize("tuning", ["full", "lora"])
+@pytest.mark.parametrize("strategy", list(TWO))
+def test_two_processes_equal_one_with_the_same_batch(
+    write: Callable[..., str], tokenizer_folder: str, tmp_path: Path, strategy: str, tuning: str
+) -> None:
+    # 17 rows and 3 texts: an uneven last batch, and texts without a supervised token
+    files = [write("rows.jsonl", alpaca_rows(17)), write("texts.jsonl", [{"text": f"nothing {n}"} for n in range(3)])]
+    config = {
+        "seed_everything": 1,
+        "model": {
+            "backbone": {
+                "config": MODELS["qwen2"], "tokenizer": tokenizer_folder, "tuning": tuning,
+                "lora": {"rank": 2},
+            },
+            "optimizer": {"lr": 1e-30, "schedule": "constant"},
+        },
+        "data": {
+            "train": files, "val": write("val.jsonl", alpaca_rows(30)[20:27]), "template": "plain",
+            "token_budget": 150, "test_fraction": 0.0,
+        },
+        "trainer": {
+            "max_epochs": 1, "accelerator": "cpu", "enable_progress_bar": False, "accumulate_grad_batches": 2,
+            "gradient_clip_val": None,
+        },
+    }  # fmt: skip
+
+    def fit(name: str, batch_size: int, **trainer: Any) -> tuple[list[dict[str, torch.Tensor]], dict[str, Any]]:
+        path = tmp_path / f"{name}.pt"
+        callbacks = [
+            {"class_path": "tests.test_processes.Gradients", "init_args": {"path": str(path)}},
+            {"class_path": "callbacks.RunHealth"},
+        ]
+        whole = config | {"trainer": config["trainer"] | trainer | {"callbacks": callbacks}}  # type: ignore[operator]
+        whole["run"] = {"root": str(tmp_path / "runs"), "name": name}
+        whole["data"] = config["data"] | {"batch_size": batch_size}  # type: ignore[operator]
+        command = [sys.executable, "-m", "lit_sft", "fit", "--config", write(f"{name}.yaml", yaml.safe_dump(whole))]
+        done = subprocess.run(
+            command, cwd=ROOT, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        figures = json.loads((tmp_path / "runs" / name / "version_0" / "fit.json").read_text())
+        assert len(list((tmp_path / "runs" / name).iterdir())) == 1
+        return torch.load(path, weights_only=True), figures
+
+    (one, figures), (two, figures_of_two) = fit("one", 4), fit("two", 2, **TWO[strategy])
+    assert len(one) == len(two) == 3
+    for a, b in zip(one, two, strict=True):
+        assert a.keys() == b.keys()
+        for name in a:
+            torch.testing.assert_close(a[name], b[name], rtol=0, atol=1e-6)
+    for moment in ("before", "best"):
+        assert figures[moment] == pytest.approx(figures_of_two[moment], rel=1e-6)
