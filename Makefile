@@ -28,7 +28,7 @@ benchmark: $(VENV)/.installed ## speed and memory beside transformers' Trainer a
 	$(BIN)/python benchmarks/compare.py
 
 test-faults: $(VENV)/.installed ## kill a run twenty times, and let one run long: ten minutes; prints tables
-	$(BIN)/python -m pytest -m slow -rs tests/test_faults.py tests/test_long_run.py
+	$(BIN)/python -m pytest -m slow -rs tests/test_faults.py tests/test_long_run.py tests/test_hostile_input.py
 
 lint: $(VENV)/.installed ## style
 	$(BIN)/ruff check .

@@ -64,7 +64,7 @@ class Sources:
 def split_of(conversation: Conversation, fractions: dict[str, float]) -> str:
     """The split of a conversation, from a hash of its group or content: the same in any order and any company."""
     key = conversation.content_key() if conversation.group is None else f"group {conversation.group}"
-    point = int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "big") / 2**64
+    point = int.from_bytes(hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big") / 2**64
     for split, fraction in fractions.items():
         if point < fraction:
             return split

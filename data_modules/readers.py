@@ -94,7 +94,7 @@ def _read_file(path: Path, reject: Reject) -> Iterator[Record]:
 def _read_json(path: Path, reject: Reject) -> Iterator[Record]:
     """A JSON list of objects, decoded one element at a time so that each keeps its line number."""
     text = _decode(path.read_bytes(), str(path))
-    decoder = json.JSONDecoder()
+    decoder = json.JSONDecoder(object_pairs_hook=_object)
     at, line = _skip_space(text, 0), 1
     if at < len(text) and text[at] != "[":
         raise ValueError(
@@ -111,11 +111,23 @@ def _read_json(path: Path, reject: Reject) -> Iterator[Record]:
             raise ValueError(_bad_json(path, error.lineno, error)) from None
         except RecursionError:
             raise ValueError(f"{path}:{line}: nested too deeply to be a record; expected a flat object.") from None
+        except ValueError as error:
+            raise ValueError(f"{path}:{line}: {error}") from None
         # several on one line are told apart by their number
         yield from _as_record(fields, f"{path}:{line}" + (f" (record {number})" if line == before else ""), reject)
         at = _next_element(text, end, path)
     if text and at >= len(text):
         raise ValueError(f"{path}: the list does not end with ']'; the file seems cut off, write it again.")
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON, which allows a name twice and says nothing of which value is meant."""
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the field {twice!r} stands there twice; keep one of them.")
+    return fields
 
 
 def _next_element(text: str, end: int, path: Path) -> int:
@@ -140,11 +152,13 @@ def _skip_space(text: str, at: int) -> int:
 def _read_jsonl(path: Path, reject: Reject) -> Iterator[Record]:
     for number, line in _lines(path):
         try:
-            fields = json.loads(line)
+            fields = json.loads(line, object_pairs_hook=_object)
         except json.JSONDecodeError as error:
             reject(_bad_json(path, number, error))
         except RecursionError:
             reject(f"{path}:{number}: nested too deeply to be a record; expected a flat object.")
+        except ValueError as error:
+            reject(f"{path}:{number}: {error}")
         else:
             yield from _as_record(fields, f"{path}:{number}", reject)
 

@@ -104,9 +104,12 @@ class _Sums:
 
 def _nll_and_gradient(logits: Tensor, ids: Tensor, shares: Tensor) -> tuple[Tensor, Tensor]:
     """(n, V) logits to (n,) nats and the (n, V) gradient of their weighted sum, in the memory of the logits."""
-    target = ids.unsqueeze(1)
-    log_sum = torch.logsumexp(logits, dim=1, keepdim=True)
-    nll = (log_sum - logits.gather(1, target)).squeeze(1)
-    gradient = logits.sub_(log_sum).exp_()
-    gradient.scatter_add_(1, target, gradient.new_full(target.shape, -1.0))
-    return nll, gradient.mul_(shares.unsqueeze(1).to(gradient.dtype))
+    # every pass over a matrix of V columns costs: one exponential serves the sum and the gradient
+    target, factor = ids.unsqueeze(1), shares.unsqueeze(1).to(logits.dtype)
+    highest = logits.amax(1, keepdim=True)
+    wanted = logits.gather(1, target)
+    powers = logits.sub_(highest).exp_()
+    total = powers.sum(1, keepdim=True)
+    nll = (total.log() + highest - wanted).squeeze(1)
+    gradient = powers.mul_(factor / total)
+    return nll, gradient.scatter_add_(1, target, -factor)

@@ -1,0 +1,243 @@
+"""Damaged, odd and hostile files end in success or in one message that names the place; no row is lost uncounted."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+import json
+import random
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from data_modules.sft_data_module import SFTDataModule
+from lit_sft.__main__ import main
+from lit_sft.runs import Run, find_resumable
+from tests.conftest import byte_tokenizer, chat_rows
+
+TOKENIZER = byte_tokenizer()
+FEW = settings(deadline=None, derandomize=True, suppress_health_check=list(HealthCheck), max_examples=150)
+MANY = settings(FEW, max_examples=2000)
+
+ODD_TEXTS = [
+    "", " ", "\x00", "\ud800", "\udfff tail", "\ufeff", "a\r\nb", "\u2028", "<|im_end|>", "<|im_start|>user\n",
+    "😀" * 50, "e\u0301" * 20, "\u202eright to left", "x" * 20_000, "<script>alert(1)</script>", "%s{0}{{", "nan",
+    "\x1b[31mred",
+]  # fmt: skip
+ODD_VALUES: list[Any] = [
+    *ODD_TEXTS, None, True, 0, -1.5, 10**30, [], {}, [[]], [None], {"role": None}, [{"role": "user"}], ["a", "b"],
+    [{"human": "h", "assistant": 3}], [{"from": "human", "value": []}], float("nan"),
+]  # fmt: skip
+ROWS: list[dict[str, Any]] = [
+    {"instruction": "Say hello.", "input": "", "output": "Hello."},
+    {"prompt": "One", "completion": " two"},
+    {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]},
+    {"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}]},
+    chat_rows(3)[2],
+    {"id": "1", "data": ["Hi", "Hello"]},
+    {"text": "plain words"},
+]
+
+text = st.one_of(st.sampled_from(ODD_TEXTS), st.text(max_size=20))
+value = st.one_of(st.sampled_from(ODD_VALUES), text)
+
+
+@st.composite
+def row(draw: st.DrawFn) -> Any:
+    """A row of one format with something wrong in it, somewhere."""
+    kind = draw(st.integers(0, 9))
+    if kind == 0:
+        return draw(value)
+    fields: dict[str, Any] = json.loads(json.dumps(draw(st.sampled_from(ROWS))))
+    name = draw(st.sampled_from(sorted(fields)))
+    if kind < 4:
+        fields[name] = draw(value)
+    elif kind == 4:
+        del fields[name]
+    elif kind == 5:
+        fields[draw(text)] = draw(value)
+    elif kind < 8 and isinstance(fields[name], list):
+        place = draw(st.integers(0, len(fields[name]) - 1))
+        turn = fields[name][place]
+        if isinstance(turn, dict):
+            turn[draw(st.sampled_from([*turn, "extra"]))] = draw(value)
+        else:
+            fields[name][place] = draw(value)
+    return fields
+
+
+@st.composite
+def file(draw: st.DrawFn) -> tuple[str, bytes]:
+    """A data file: a few rows, written in some way, and perhaps damaged."""
+    rows = draw(st.lists(st.one_of(row(), st.sampled_from(ROWS)), min_size=1, max_size=5))
+    suffix = draw(st.sampled_from([".jsonl", ".json", ".csv", ".txt"]))
+    ending = draw(st.sampled_from(["\n", "\r\n", "\n\n"]))
+    if suffix == ".csv":
+        stream = io.StringIO()
+        writer = csv.writer(stream, lineterminator=ending)
+        writer.writerow(["instruction", "input", "output"])
+        for fields in rows:
+            writer.writerow([*map(str, fields.values())] if isinstance(fields, dict) else [fields])
+        content = stream.getvalue()
+    elif suffix == ".json":
+        content = json.dumps(rows, indent=draw(st.sampled_from([None, 1])))
+    else:
+        content = ending.join(json.dumps(fields) for fields in rows)
+    raw = content.encode("utf-8", "surrogatepass")
+    way = draw(st.integers(0, 9))
+    if way == 0:
+        raw = codecs.BOM_UTF8 + raw
+    elif way == 1:
+        raw = content.encode("utf-16", "surrogatepass")
+    elif way == 2:
+        raw = raw[: draw(st.integers(0, len(raw)))]
+    elif way < 5 and raw:
+        place = draw(st.integers(0, len(raw) - 1))
+        raw = raw[:place] + draw(st.binary(min_size=1, max_size=4)) + raw[place + 1 :]
+    return f"rows{suffix}", raw
+
+
+def read(folder: Path, name: str, raw: bytes, **options: Any) -> SFTDataModule | str:
+    """The data module of a file, or the message that refuses it."""
+    path = folder / name
+    path.write_bytes(raw)
+    shaping = {"template": "plain", "mask": "whole_sequence", "encoding_processes": 1, "cache_dir": str(folder / "c")}
+    data = SFTDataModule(str(path), tokenizer=TOKENIZER, val_fraction=0.0, test_fraction=0.0, **(shaping | options))
+    try:
+        data.setup("fit")
+    except ValueError as error:
+        message = str(error)
+    else:
+        return data
+    assert name in message, f"no place in: {message}"
+    assert "\n" not in message
+    return message
+
+
+def check(folder: Path, name: str, raw: bytes) -> None:
+    strict = read(folder, name, raw)
+    lenient = read(folder, name, raw, on_invalid="drop")
+    if isinstance(strict, SFTDataModule):
+        assert isinstance(lenient, SFTDataModule)
+        assert len(lenient.stores["train"]) == len(strict.stores["train"])
+    if isinstance(lenient, SFTDataModule):
+        ledger = lenient.ledgers["train"]
+        lost = ledger["invalid"]["count"] + ledger["dropped"] + ledger["duplicates"]
+        assert ledger["records_read"] == ledger["examples"] + lost
+        assert len(lenient.stores["train"]) == ledger["examples"]
+        assert isinstance(strict, SFTDataModule) or ledger["invalid"]["count"]
+
+
+@FEW
+@given(file())
+def test_damaged_files_end_in_success_or_one_located_message(
+    tmp_path_factory: Any, given_file: tuple[str, bytes]
+) -> None:
+    check(tmp_path_factory.mktemp("hostile"), *given_file)
+
+
+@pytest.mark.slow
+@MANY
+@given(file())
+def test_two_thousand_damaged_files_end_in_success_or_one_located_message(
+    tmp_path_factory: Any, given_file: tuple[str, bytes]
+) -> None:
+    check(tmp_path_factory.mktemp("hostile"), *given_file)
+
+
+def test_a_line_of_ten_megabytes_is_read_and_shortened(tmp_path: Path) -> None:
+    raw = json.dumps({"text": "word " * 2_000_000}).encode()
+    data = read(tmp_path, "rows.jsonl", raw)
+    assert isinstance(data, SFTDataModule)
+    assert data.ledgers["train"]["truncated"] == 1
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        (b'{"text": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", r"rows\.jsonl:1: nested too deeply"),
+        (b'{"text": ' + b"9" * 5000 + b"}", r"rows\.jsonl:1: Exceeds the limit"),
+        (b'{"text": "\\ud800"}', r"rows\.jsonl:1: .*Unicode"),
+        (
+            b'{"instruction": "a", "output": "b", "output": "c"}',
+            r"rows\.jsonl:1: the field 'output' stands there twice",
+        ),
+    ],
+)
+def test_what_json_allows_and_no_record_should_hold_is_refused_with_its_line(
+    tmp_path: Path, raw: bytes, message: str
+) -> None:
+    found = read(tmp_path, "rows.jsonl", raw)
+    assert isinstance(found, str)
+    assert re.search(message, found)
+
+
+@FEW
+@given(st.data())
+def test_damaged_checkpoints_are_never_taken_for_whole(tmp_path_factory: Any, data: st.DataObject) -> None:
+    folder = tmp_path_factory.mktemp("run")
+    run = Run(folder)
+    run.checkpoints.mkdir()
+    run.config.write_text("{}")
+    progress = {"fit_loop": {"epoch_loop.batch_progress": {"total": {"ready": 2}}}}
+    torch.save(
+        {"global_step": 1, "loops": progress, "state_dict": {"w": torch.ones(64)}}, run.checkpoints / "best.ckpt"
+    )
+    raw = bytearray((run.checkpoints / "best.ckpt").read_bytes())
+    if data.draw(st.booleans()):
+        raw = raw[: data.draw(st.integers(0, len(raw) - 1))]
+    else:
+        place = data.draw(st.integers(0, len(raw) - 1))
+        raw[place] ^= data.draw(st.integers(1, 255))
+    (run.checkpoints / "last.ckpt").write_bytes(bytes(raw))
+    _, chosen, _ = find_resumable(str(folder))
+    state = torch.load(chosen, weights_only=True)
+    assert state["global_step"] == 1
+    assert torch.equal(state["state_dict"]["w"], torch.ones(64))
+
+
+@pytest.mark.parametrize("index", range(60))
+def test_damaged_settings_end_in_one_message(
+    index: int, tmp_path: Path, tokenizer_folder: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    draw = random.Random(index)
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("".join(json.dumps(r) + "\n" for r in chat_rows(6)))
+    config: dict[str, Any] = {
+        "model": {
+            "backbone": {
+                "config": {"model_type": "gpt2", "n_layer": 1, "n_embd": 8, "n_head": 1},
+                "tokenizer": tokenizer_folder,
+            }
+        },
+        "data": {"train": str(rows), "batch_size": 2, "mask": "output_only"},
+        "trainer": {"max_steps": 1, "accelerator": "cpu", "enable_progress_bar": False},
+        "run": {"root": str(tmp_path / "runs")},
+    }
+    section = draw.choice(["model", "data", "trainer", "run"])
+    target = config[section]["backbone"] if section == "model" else config[section]
+    name = draw.choice([*target, "no_such_setting"])
+    target[name] = draw.choice([None, -1, 0, "nonsense", [], {}, {"a": 1}, "\x00", 1e300, "../..", "${x}", True])
+    content = yaml.safe_dump(config)
+    if index % 3 == 0:
+        place = draw.randrange(len(content))
+        content = (
+            content[:place]
+            + draw.choice(["\t", ":", "- ", "{", "!!python/object:os.system", "&a *a"])
+            + content[place:]
+        )
+    path = tmp_path / "config.yaml"
+    path.write_text(content)
+    status = main(["fit", "--config", str(path)])
+    assert status in (0, 2)
+    said = capsys.readouterr()
+    assert "Traceback" not in said.err
+    if status == 2:
+        assert len(said.err.strip().splitlines()[-1]) < 2000
