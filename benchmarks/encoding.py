@@ -47,6 +47,7 @@ def main() -> None:
             if len({row["digest"] for row in rows if row["rows"] == size}) != 1:
                 sys.exit(f"{size} rows: the encoded data depends on the number of processes")
     print_table(rows)
+    Path(options.output).parent.mkdir(parents=True, exist_ok=True)
     Path(options.output).write_text(json.dumps({"settings": vars(options), "rows": rows}, indent=1), encoding="utf-8")
 
 
@@ -58,7 +59,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 100_000])
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--val-fraction", type=float, default=0.05)
-    parser.add_argument("--output", default="encoding.json")
+    parser.add_argument("--output", default="runs/encoding.json")
     parser.add_argument("--only", help=argparse.SUPPRESS)
     return parser.parse_args()
 

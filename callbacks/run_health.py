@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
@@ -107,6 +108,7 @@ class RunHealth(Callback):
         """Before clipping, and after fp16 gradients are unscaled."""
         gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         norm = get_total_norm(gradients)
+        norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
         self._unread_norms.append(norm)
         pl_module.log("train/gradient_norm", norm)
         if self._checks_now(pl_module):
@@ -305,6 +307,8 @@ def _origins(pieces: list[Batch]) -> tuple[str, ...]:
 def _culprits(trainer: Trainer, module: LightningModule, pieces: list[Batch]) -> list[str]:
     """Which documents are not finite by themselves, if not all: one more forward pass, for the last batch of a run."""
     assert isinstance(module, LitCausalLM)
+    if trainer.world_size > 1:
+        return []  # sharded weights could only be gathered by all processes, and the others have found nothing
     culprits: list[str] = []
     with torch.no_grad(), undisturbed(module.backbone), trainer.precision_plugin.forward_context():
         for piece in pieces:

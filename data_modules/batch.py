@@ -11,7 +11,6 @@ from torch import Tensor
 
 from data_modules.encoding import Example
 from data_modules.masking import LossMask, Reduction
-from data_modules.packing import best_fit, length_groups
 from data_modules.templates import SegmentKind
 
 
@@ -141,20 +140,3 @@ def collate(
         lengths=lengths,
         boundaries=torch.from_numpy(starts.astype(np.int32)) if pack else None,
     )
-
-
-def collate_pieces(examples: Sequence[Example], *, token_budget: int, pack: bool, **settings: Any) -> list[Batch]:
-    """Make a batch as pieces, none of more tokens than the budget unless it is a single document.
-
-    A step may so have as many examples as it should, whatever the memory: the pieces go through the model, forward
-    and backward, one after another.
-
-    Args:
-        examples: The documents.
-        token_budget: Most tokens of a piece, with its padding.
-        pack: As in `collate`.
-        **settings: The rest of what `collate` takes; `normaliser` is that of the whole step.
-    """
-    lengths = [len(example) for example in examples]
-    groups = best_fit(lengths, token_budget) if pack else length_groups(lengths, token_budget)
-    return [collate([examples[position] for position in group], pack=pack, **settings) for group in groups]

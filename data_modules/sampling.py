@@ -9,7 +9,7 @@ from itertools import islice
 import torch
 from torch.utils.data import Sampler
 
-from data_modules.packing import equal_shares, length_groups, similar_lengths
+from data_modules.packing import best_fit, equal_shares, length_groups, similar_lengths
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,15 +17,20 @@ class BatchPlan:
     """The examples of one batch of one rank.
 
     Attributes:
-        indices: Their indices.
+        pieces: Their indices, piece by piece: what goes through the model at once.
         normaliser: Weight of all examples in the same optimiser step, on every rank.
-        counts: Whether they count. Not so for a stand-in, given to a rank for which there is no example, so that every
-            rank makes as many steps.
+        num_counting: So many pieces count. Those behind them are stand-ins, given to a rank for which there is no
+            example, so that all ranks go through the model equally often.
     """
 
-    indices: tuple[int, ...]
+    pieces: tuple[tuple[int, ...], ...]
     normaliser: float
-    counts: bool = True
+    num_counting: int
+
+    @property
+    def indices(self) -> tuple[int, ...]:
+        """Of the examples that count."""
+        return tuple(index for piece in self.pieces[: self.num_counting] for index in piece)
 
 
 class WindowSampler(Sampler[BatchPlan]):
@@ -43,8 +48,10 @@ class WindowSampler(Sampler[BatchPlan]):
         seed: Determines the order, with the epoch.
         shuffle: Whether to shuffle every epoch.
         packed: Whether batches are packed (each gets as many tokens) or padded (each gets similar lengths).
+        token_budget: Most tokens of a piece, with its padding, unless it is a single example.
         limit: Lightning's `limit_train_batches`: the trainer ends an epoch after so many batches (or such a share), and
             the last window must know that it is the last.
+        epoch: The first epoch. Lightning names it too late where processes fetch ahead.
         done: Batches of the first epoch that an interrupted run has done; they are not given again.
         rank: This process.
         world_size: Number of processes.
@@ -60,18 +67,22 @@ class WindowSampler(Sampler[BatchPlan]):
         seed: int,
         shuffle: bool = True,
         packed: bool = True,
+        token_budget: int = 2**31,
         limit: int | float | None = None,
+        epoch: int = 0,
         done: int = 0,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
         self.lengths, self.batch_size, self.accumulate = lengths, batch_size, accumulate
         self.weight_of, self.seed, self.shuffle, self.done = weight_of, seed, shuffle, done
-        self.share_out = equal_shares if packed else similar_lengths
-        self.rank, self.world_size, self.epoch = rank, world_size, 0
+        self.share_out, self.cut = (equal_shares, best_fit) if packed else (similar_lengths, length_groups)
+        self.token_budget, self.rank, self.world_size = token_budget, rank, world_size
         self.sampler = self  # where Lightning looks for `set_epoch`
         self.num_batches = -(-len(lengths) // (batch_size * world_size))
         self.num_used = _limited(self.num_batches, limit)
+        # a run that was interrupted behind an epoch's last batch begins with the next one
+        self.epoch = epoch + done // max(1, self.num_used)
 
     def set_epoch(self, epoch: int) -> None:
         """Called by Lightning before each epoch."""
@@ -93,9 +104,16 @@ class WindowSampler(Sampler[BatchPlan]):
         normaliser = sum(self.weight_of(index) for index in window)
         num_batches = -(-len(window) // (self.batch_size * self.world_size))
         shares = self.share_out([self.lengths[index] for index in window], num_batches * self.world_size)
-        for share in shares[self.rank :: self.world_size]:
-            mine = tuple(window[position] for position in share)
-            yield BatchPlan(mine or (window[0],), normaliser, counts=bool(mine))
+        for start in range(0, len(shares), self.world_size):
+            ranks = [self._pieces(window, share) for share in shares[start : start + self.world_size]]
+            mine = ranks[self.rank]
+            stand_ins = [(window[0],)] * (max(map(len, ranks)) - len(mine))
+            yield BatchPlan((*mine, *stand_ins), normaliser, num_counting=len(mine))
+
+    def _pieces(self, window: list[int], share: list[int]) -> list[tuple[int, ...]]:
+        indices = [window[position] for position in share]
+        groups = self.cut([self.lengths[index] for index in indices], self.token_budget)
+        return [tuple(indices[position] for position in group) for group in groups]
 
     def _order(self) -> list[int]:
         if not self.shuffle:
@@ -120,12 +138,11 @@ class LengthSampler(Sampler[BatchPlan]):
     def __init__(
         self, lengths: list[int], *, batch_size: int, token_budget: int, rank: int = 0, world_size: int = 1
     ) -> None:
-        order = sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))
-        mine = order[rank::world_size]
-        groups = length_groups([lengths[index] for index in mine], token_budget, most=batch_size)
-        self.plans = [BatchPlan(tuple(mine[position] for position in group), 1.0) for group in groups]
-        if not self.plans:
-            self.plans = [BatchPlan((order[0],), 1.0, counts=False)]
+        groups = length_groups(lengths, token_budget, most=batch_size)
+        mine = [tuple(group) for group in groups[rank::world_size]]
+        stand_ins = [(groups[0][0],)] * (-(-len(groups) // world_size) - len(mine))
+        self.plans = [BatchPlan((group,), 1.0, num_counting=1) for group in mine]
+        self.plans += [BatchPlan((group,), 1.0, num_counting=0) for group in stand_ins]
 
     def __len__(self) -> int:
         return len(self.plans)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -13,7 +15,7 @@ from lightning.pytorch import LightningDataModule, Trainer
 from torch.utils.data import DataLoader, Dataset
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from data_modules.batch import Batch, collate, collate_pieces
+from data_modules.batch import Batch, collate
 from data_modules.encoded_data import (
     Sources,
     cache_key,
@@ -212,13 +214,12 @@ class SFTDataModule(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[list[Batch]]:
         """Training batches, each a list of pieces."""
-        collate_plan = partial(collate_pieces, token_budget=self.token_budget, **self._collation)
-        return self._loader("train", self._train_sampler(), collate_plan)
+        return self._loader("train", self._train_sampler())
 
-    def val_dataloader(self) -> DataLoader[Batch] | list[Any]:
+    def val_dataloader(self) -> DataLoader[list[Batch]] | list[Any]:
         return self._eval_loader("val")
 
-    def test_dataloader(self) -> DataLoader[Batch] | list[Any]:
+    def test_dataloader(self) -> DataLoader[list[Batch]] | list[Any]:
         return self._eval_loader("test")
 
     @property
@@ -289,13 +290,15 @@ class SFTDataModule(LightningDataModule):
             seed=self.seed,
             shuffle=self.shuffle,
             packed=self.packing,
+            token_budget=self.token_budget,
             limit=trainer.limit_train_batches if trainer else None,
+            epoch=trainer.current_epoch if trainer else 0,
             done=_batches_done(trainer) if trainer else 0,
             rank=trainer.global_rank if trainer else 0,
             world_size=trainer.world_size if trainer else 1,
         )
 
-    def _eval_loader(self, split: str) -> DataLoader[Batch] | list[Any]:
+    def _eval_loader(self, split: str) -> DataLoader[list[Batch]] | list[Any]:
         if split not in self.stores or not len(self.stores[split]):
             return []
         trainer = self.trainer
@@ -306,40 +309,48 @@ class SFTDataModule(LightningDataModule):
             rank=trainer.global_rank if trainer else 0,
             world_size=trainer.world_size if trainer else 1,
         )
-        return self._loader(split, sampler, partial(collate, score_all=True, **self._collation))
+        return self._loader(split, sampler, score_all=True)
 
-    def _loader(self, split: str, sampler: Any, collate_plan: Any) -> DataLoader[Any]:
+    def _loader(self, split: str, sampler: Any, *, score_all: bool = False) -> DataLoader[list[Batch]]:
+        collate_piece = partial(
+            collate,
+            mask=self.mask,
+            reduction=self.reduction,
+            pad_token_id=self.pad_token_id,
+            score_all=score_all,
+            pack=self.packing,
+        )
         return DataLoader(
-            _PlannedDataset(self.stores[split], collate_plan),
+            _PlannedDataset(self.stores[split], collate_piece),
             batch_sampler=sampler,
             collate_fn=_first,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
+            worker_init_fn=_leave_ctrl_c_to_the_parent,
             pin_memory=torch.cuda.is_available(),
         )
 
-    @property
-    def _collation(self) -> dict[str, Any]:
-        return {
-            "mask": self.mask,
-            "reduction": self.reduction,
-            "pad_token_id": self.pad_token_id,
-            "pack": self.packing,
-        }
-
 
 class _PlannedDataset(Dataset[Any]):
-    """Gives the data loader whole batches: an item is the batch of a BatchPlan."""
+    """Gives the data loader whole batches: an item is the pieces of a BatchPlan."""
 
-    def __init__(self, store: ExampleStore, collate_plan: Any) -> None:
-        self.store, self.collate_plan = store, collate_plan
+    def __init__(self, store: ExampleStore, collate_piece: Callable[..., Batch]) -> None:
+        self.store, self.collate_piece = store, collate_piece
 
     def __len__(self) -> int:
         return len(self.store)
 
-    def __getitems__(self, plan: BatchPlan) -> list[Any]:
-        examples = [self.store[index] for index in plan.indices]
-        return [self.collate_plan(examples, normaliser=plan.normaliser, counts=plan.counts)]
+    def __getitems__(self, plan: BatchPlan) -> list[list[Batch]]:
+        return [
+            [
+                self.collate_piece(
+                    [self.store[index] for index in piece],
+                    normaliser=plan.normaliser,
+                    counts=number < plan.num_counting,
+                )
+                for number, piece in enumerate(plan.pieces)
+            ]
+        ]
 
 
 def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
@@ -363,6 +374,9 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
         ) from None
     if not tokenizer.is_fast:
         raise ValueError(f"{name}: this tokenizer has no fast version (tokenizer.json); convert it first.")
+    # neither is wanted here, and both would stand in the tokenizer's digest until something turns them off
+    tokenizer.backend_tokenizer.no_truncation()
+    tokenizer.backend_tokenizer.no_padding()
     # conversations may be longer than the model before they are shortened: no warning is due
     tokenizer.model_max_length = 10**9
     return tokenizer
@@ -396,6 +410,11 @@ def _batches_done(trainer: Trainer) -> int:
     """Batches that a run resumed inside an epoch has done of it; Lightning counts on from there."""
     loop = trainer.fit_loop.epoch_loop
     return int(loop.batch_progress.current.ready) if loop.restarting else 0
+
+
+def _leave_ctrl_c_to_the_parent(_: int) -> None:
+    """Ctrl-C reaches all processes of a terminal; the parent still needs batches until the step is done."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _first(batches: list[Any]) -> Any:

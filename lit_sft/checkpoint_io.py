@@ -35,7 +35,9 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             # torch's writer turns a full disk into a RuntimeError
             with contextlib.suppress(OSError):
                 partial.unlink(missing_ok=True)
-            reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+            if isinstance(error, torch.OutOfMemoryError):
+                raise
+            reason = getattr(error, "strerror", None) or (str(error).splitlines() or [type(error).__name__])[0]
             kept = f"{target.name} is still the one before" if target.exists() else "there was none before"
             raise OSError(
                 f"{target}: this checkpoint could not be written ({reason}); {kept}. Make room or choose another "

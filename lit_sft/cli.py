@@ -74,7 +74,7 @@ def main(argv: list[str]) -> None:
     _quieten()
     command, arguments = argv[0], argv[1:]
     LitCLI.command, LitCLI.resumed = command, None
-    if command == "fit" and "--resume" in arguments:
+    if command == "fit" and any(map(_asks_to_resume, arguments)):
         arguments = _resuming(arguments)
     if command != "fit" and not names_config(arguments):
         run, checkpoint, rest = take_run(command, arguments)
@@ -89,7 +89,7 @@ def main(argv: list[str]) -> None:
             "`--model.backbone.gradient_checkpointing true`; neither changes a figure."
         ) from error
     except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
+        if not re.search("DataLoader worker.*(exited unexpectedly|is killed by signal)", str(error)):
             raise
         raise ValueError(
             f"{str(error).splitlines()[0]}. A process that collates batches died, most often for want of memory. The "
@@ -150,6 +150,9 @@ class LitCLI(LightningCLI):
         parser.add_class_arguments(RunSettings, "run")
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
         parser.set_defaults(_CHECKPOINT_DEFAULTS)
+        parser.add_argument(
+            "--resume", metavar="[RUN]", help="Go on with a run (the newest one) from its newest whole checkpoint."
+        )
         parser.add_argument("--answers", type=int, default=200, help="Rows that `test` answers and scores, at most.")
         parser.link_arguments("model.backbone", "data.tokenizer", compute_fn=_tokenizer_name)
         parser.link_arguments("model.backbone", "data.context_length", compute_fn=_context_length)
@@ -269,7 +272,7 @@ class LitCLI(LightningCLI):
             return Run(Path(checkpoint).parent.parent)
         files = self._get(self.config, "config") or []
         name = settings.name or (_name_of(Path(str(files[0]))) if files else "run")
-        if rank_zero_only.rank:
+        if rank_zero_only.rank:  # type: ignore[attr-defined]
             # only the first process writes; where torchrun or SLURM started this one, it need not know where to
             return Run(Path(os.environ.get(_RUN_FOLDER, f"{settings.root}/{name}/version_0")))
         run = self.resumed or new_run(settings.root, name)
@@ -307,13 +310,24 @@ class RunRecord(SaveConfigCallback):
                     callback.monitor = None  # nothing to choose the best by: the newest is kept
 
     def save_config(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
+        if stage == "fit" and LitCLI.resumed is None:
+            self._write(trainer)
+
+    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
+        # not before a resumed run has been accepted: one that is refused must leave the run's files as they are
+        if LitCLI.resumed is not None and trainer.is_global_zero:
+            self._write(trainer)
+
+    def _write(self, trainer: Trainer) -> None:
         folder = Path(trainer.default_root_dir)
         data: SFTDataModule = trainer.datamodule  # type: ignore[attr-defined]
-        if stage == "fit":
-            self.parser.save(self.config, folder / "config.yaml", skip_none=False, overwrite=True, multifile=False)
-            _write_json(folder / "ledger.json", data.ledgers)
-            print_ledger(data)
-            say(f"run folder: {folder}")
+        config = self.config.clone()
+        # what was said for this time only
+        config.ckpt_path, config.run.allow_changes = None, False
+        self.parser.save(config, folder / "config.yaml", skip_none=False, overwrite=True, multifile=False)
+        _write_json(folder / "ledger.json", data.ledgers)
+        print_ledger(data)
+        say(f"run folder: {folder}")
 
 
 def say(line: str) -> None:
@@ -352,15 +366,21 @@ def take_run(command: str, arguments: list[str]) -> tuple[Run, Path, list[str]]:
     return run, checkpoint, arguments[1:] if named else arguments
 
 
+def _asks_to_resume(argument: str) -> bool:
+    return argument.partition("=")[0] == "--resume"
+
+
 def _resuming(arguments: list[str]) -> list[str]:
     """Arguments of `fit --resume [RUN]` with the run's own config and newest checkpoint in its place."""
-    place = arguments.index("--resume")
+    place = next(index for index, argument in enumerate(arguments) if _asks_to_resume(argument))
     rest = arguments[place + 1 :]
-    named = rest.pop(0) if rest and not rest[0].startswith("-") else None
+    _, is_joined, named = arguments[place].partition("=")
+    if not is_joined:
+        named = rest.pop(0) if rest and not rest[0].startswith("-") else ""
     others = arguments[:place] + rest
     options = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     options.add_argument("--run.root", dest="root", default="runs")
-    run, checkpoint, broken = find_resumable(named, options.parse_known_args(others)[0].root)
+    run, checkpoint, broken = find_resumable(named or None, options.parse_known_args(others)[0].root)
     for path in broken:
         say(f"fit: {path} cannot be read and is passed over")
     say(f"fit: going on with {run.folder}, its config.yaml and {checkpoint.name}")
@@ -375,7 +395,7 @@ def _as_list(value: Any) -> list[Any]:
 
 def _is_sharded(strategy: object) -> bool:
     """Whether a strategy writes checkpoints its own way."""
-    return any(name in str(strategy).lower() for name in ("fsdp", "deepspeed", "modelparallel"))
+    return any(name in str(strategy).lower() for name in ("fsdp", "deepspeed"))
 
 
 def _tokenizer_name(backbone: Namespace) -> str:

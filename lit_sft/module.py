@@ -94,7 +94,12 @@ class LitCausalLM(LightningModule):
             pieces, and `weight`, that of weights.
         """
         trainer, last = self.trainer, len(pieces) - 1
-        nats = torch.zeros((), device=self.device)
+        if last and not isinstance(trainer.strategy, (SingleDeviceStrategy, DDPStrategy, ModelParallelStrategy)):
+            raise ValueError(
+                f"a batch of {len(pieces)} pieces: this strategy allows one backward pass a batch. Set "
+                "`--data.token_budget` above the largest batch, or `--data.batch_size` lower."
+            )
+        nats = torch.zeros((), dtype=torch.float32, device=self.device)
         for index, piece in enumerate(pieces):
             total, _ = self._loss(piece)
             nats += total.detach()
@@ -113,16 +118,18 @@ class LitCausalLM(LightningModule):
 
     def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
-        optimizer.zero_grad()
+        # DeepSpeed comes here with every batch of a step
+        if (batch_idx + 1) % self.trainer.accumulate_grad_batches == 0 or self.trainer.is_last_batch:
+            optimizer.zero_grad()
 
     def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: Any) -> None:
         """Nothing: Lightning calls it after the forward pass, when the first pieces have gone backward already."""
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self._evaluate("val", batch)
+    def validation_step(self, pieces: list[Batch], batch_idx: int) -> None:
+        self._evaluate("val", pieces)
 
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
-        self._evaluate("test", batch)
+    def test_step(self, pieces: list[Batch], batch_idx: int) -> None:
+        self._evaluate("test", pieces)
 
     def on_fit_start(self) -> None:
         callbacks = self.trainer.callbacks  # type: ignore[attr-defined]
@@ -131,6 +138,9 @@ class LitCausalLM(LightningModule):
                 "GradientAccumulationScheduler changes the batches of a step behind the data's back, and the loss "
                 "would be divided wrongly; set `--trainer.accumulate_grad_batches` for the whole run."
             )
+
+    def on_train_start(self) -> None:
+        self.on_train_epoch_start()  # which Lightning leaves out for an epoch that was interrupted
 
     def on_train_epoch_start(self) -> None:
         if self.trainer.max_epochs == self.current_epoch + 1 and self.trainer.check_val_every_n_epoch is not None:
@@ -225,9 +235,11 @@ class LitCausalLM(LightningModule):
         """Figures of the same weights go along; adapters are saved without the frozen weights around them."""
         if self.figures.get("val", {}).get("step") == self.trainer.global_step:
             checkpoint["figures"] = self.figures["val"]
-        checkpoint["identity"] = run_identity(self)
+        checkpoint["figures_before"] = self.figures_before
         trainer = self.trainer
-        rewind_to_step(checkpoint["loops"], trainer.accumulate_grad_batches, int(trainer.num_training_batches))
+        if trainer.state.fn == TrainerFn.FITTING:
+            checkpoint["identity"] = run_identity(self)
+            rewind_to_step(checkpoint["loops"], trainer.accumulate_grad_batches, trainer.num_training_batches)
         if is_adapted(self.backbone):
             trained = self._trained_names()
             checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in trained}
@@ -236,6 +248,7 @@ class LitCausalLM(LightningModule):
         if self.trainer.state.fn == TrainerFn.FITTING and "identity" in checkpoint:
             check_identity(checkpoint["identity"], run_identity(self), allow_changes=self.allow_changes)
             self.figures["val"] = checkpoint.get("figures", {})
+            self.figures_before = checkpoint.get("figures_before", {})
         own = self.state_dict()
         for name, value in checkpoint["state_dict"].items():
             if name in own and own[name].shape != value.shape:
@@ -255,10 +268,11 @@ class LitCausalLM(LightningModule):
         loss: tuple[Tensor, Tensor] = score(supervised_loss, self.backbone, batch)
         return loss
 
-    def _evaluate(self, split: str, batch: Batch) -> None:
-        nll, weights = score(token_nll, self.backbone, batch), batch.weights.flatten()[batch.targets]
-        self.metrics[split].update(nll, batch)  # type: ignore[operator]
-        self.losses[split].update(nll, weights)  # type: ignore[operator]
+    def _evaluate(self, split: str, pieces: list[Batch]) -> None:
+        for batch in pieces:
+            nll, weights = score(token_nll, self.backbone, batch), batch.weights.flatten()[batch.targets]
+            self.metrics[split].update(nll, batch)  # type: ignore[operator]
+            self.losses[split].update(nll, weights)  # type: ignore[operator]
 
     def _finish(self, split: str) -> dict[str, float]:
         metrics, loss = self.metrics[split], self.losses[split]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import warnings
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +16,9 @@ if TYPE_CHECKING:
     from lit_sft.module import LitCausalLM
 
 _LONGEST_VALUE = 60
+
+_FREE = {f"--model.backbone.{name}" for name in ("gradient_checkpointing", "compile", "trust_remote_code")}
+"""Settings that change no figure."""
 
 
 def seed_batch(seed: int, epoch: int, batch_idx: int, rank: int) -> None:
@@ -26,12 +31,12 @@ def seed_batch(seed: int, epoch: int, batch_idx: int, rank: int) -> None:
     torch.manual_seed(int(state[0] >> np.uint64(1)))
 
 
-def rewind_to_step(loops: dict[str, Any], accumulate: int, num_batches: int) -> None:
+def rewind_to_step(loops: dict[str, Any], accumulate: int, num_batches: float) -> None:
     """Let a checkpoint resume at the batch that follows the last optimiser step.
 
     Inside an accumulation window: the gradients gathered so far are not in the checkpoint, and the weights are those
-    from before the window, so its batches are simply given once more. Where `max_steps` ended the run inside an epoch:
-    Lightning counts the epoch as done, and would leave the rest of it out.
+    from before the window, so its batches are simply given once more. Where `max_steps` ends a run inside an epoch or at
+    its end: Lightning counts the epoch as done too early, and would leave out the rest of it, or the next one.
 
     Args:
         loops: The state of Lightning's loops in the checkpoint; changed in place, as Lightning's hook wants it.
@@ -41,14 +46,26 @@ def rewind_to_step(loops: dict[str, Any], accumulate: int, num_batches: int) -> 
     batches, epochs = loops["fit_loop"]["epoch_loop.batch_progress"], loops["fit_loop"]["epoch_progress"]
     done = batches["current"]["processed"]
     if done >= num_batches:
+        if epochs["current"]["processed"] == epochs["current"]["ready"]:
+            _begin_next_epoch(batches, epochs)
         return
+    for counts in (epochs["current"], epochs["total"]):
+        counts.update(dict.fromkeys(("processed", "completed"), max(0, counts["ready"] - 1)))
+    batches["is_last_batch"] = False
     # at the start of a batch, that batch counts as ready
     if done % accumulate or batches["current"]["ready"] > done:
         for counts in (batches["current"], batches["total"]):
             first = counts["processed"] - done % accumulate
             counts.update(dict.fromkeys(("ready", "started", "processed", "completed"), first))
+
+
+def _begin_next_epoch(batches: dict[str, Any], epochs: dict[str, Any]) -> None:
+    """The state before the first batch of the epoch that follows."""
     for counts in (epochs["current"], epochs["total"]):
-        counts.update(dict.fromkeys(("processed", "completed"), counts["ready"] - 1))
+        over = counts["ready"]
+        counts.update(ready=over + 1, started=over + 1, processed=over, completed=over)
+    batches["is_last_batch"] = False
+    batches["current"].update(dict.fromkeys(("ready", "started", "processed", "completed"), 0))
 
 
 def run_identity(module: LitCausalLM) -> dict[str, str]:
@@ -56,15 +73,28 @@ def run_identity(module: LitCausalLM) -> dict[str, str]:
     trainer, data = module.trainer, module.data
     settings = {
         **data.identity(),
-        "examples of a step (--data.batch_size x --trainer.accumulate_grad_batches x devices)": data.batch_size
-        * trainer.accumulate_grad_batches
-        * trainer.world_size,
+        "--data.batch_size x --trainer.devices": data.batch_size * trainer.world_size,
+        "--trainer.accumulate_grad_batches": trainer.accumulate_grad_batches,
         **_flat("--model.backbone", asdict(module.backbone_settings)),
+        "--model.backbone.pretrained": weights_identity(module.backbone_settings.pretrained),
         **_flat("--model.optimizer", asdict(module.optimizer_settings)),
         "--trainer.precision": str(trainer.precision),
         "--trainer.gradient_clip_val": trainer.gradient_clip_val,
     }
-    return {name: json.dumps(value, sort_keys=True, default=str) for name, value in settings.items()}
+    return {
+        name: json.dumps(value, sort_keys=True, default=str) for name, value in settings.items() if name not in _FREE
+    }
+
+
+def weights_identity(pretrained: str | None) -> str | None:
+    """Which weights: a digest of the folder's config and of the beginning of each weight file, or a hub name."""
+    if pretrained is None or not Path(pretrained).is_dir():
+        return pretrained
+    digest = hashlib.sha256()
+    for file in sorted([*Path(pretrained).glob("config.json"), *Path(pretrained).glob("*.safetensors")]):
+        with file.open("rb") as stream:
+            digest.update(f"{file.name} {file.stat().st_size} ".encode() + stream.read(2**20))
+    return f"weights {digest.hexdigest()[:16]}"
 
 
 def check_identity(saved: dict[str, str], present: dict[str, str], *, allow_changes: bool) -> None:

@@ -39,6 +39,8 @@ class RunKeeper(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._restore_handlers()
+        if self.received is not None:
+            print("\nthat was the last step: the run is complete", file=sys.stderr)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         self._restore_handlers()
@@ -52,11 +54,12 @@ class RunKeeper(Callback):
         """Between two steps, when a validation that was due has been made."""
         if batch_idx % trainer.accumulate_grad_batches:
             return
-        # every process must come to the same decision
-        if trainer.strategy.reduce_boolean_decision(self.received is not None, all=False):
-            self._leave(trainer)
-        elif trainer.strategy.broadcast(self._is_due()):
+        # every process must come to the same decision, and asking costs a little: once, as long as it is no
+        is_due = trainer.is_global_zero and self._is_due()
+        if trainer.strategy.reduce_boolean_decision(is_due or self.received is not None, all=False):
             self._save(trainer)
+            if trainer.strategy.reduce_boolean_decision(self.received is not None, all=False):
+                self._leave(trainer)
 
     @property
     def checkpoint(self) -> Path:
@@ -70,7 +73,6 @@ class RunKeeper(Callback):
         self._last_save = time.monotonic()
 
     def _leave(self, trainer: Trainer) -> None:
-        self._save(trainer)
         if trainer.is_global_zero:
             print(
                 f"\nstopped after step {trainer.global_step}; nothing is lost: {self.checkpoint}\n"

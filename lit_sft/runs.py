@@ -104,10 +104,7 @@ def find_run(path: str | None, root: str = "runs") -> tuple[Run, Path]:
     else:
         run = Run(given)
         checkpoint = None
-    if not run.config.is_file():
-        raise ValueError(
-            f"{path}: no run folder (it has no config.yaml); expected one such as runs/quickstart/version_0."
-        )
+    _check_run(run, path)
     return run, checkpoint or run.best_checkpoint()
 
 
@@ -124,8 +121,12 @@ def find_resumable(path: str | None, root: str = "runs") -> tuple[Run, Path, lis
     Raises:
         ValueError: If there is no such run, or no checkpoint to resume from.
     """
-    run, named = find_run(path, root)
-    candidates = [named] if path is not None and path.endswith(".ckpt") else sorted(run.checkpoints.glob("*.ckpt"))
+    named = path is not None and path.endswith(".ckpt")
+    run = _newest_run(root) if path is None else Run(Path(path).parent.parent if named else Path(path))
+    _check_run(run, path)
+    candidates = [Path(str(path))] if named else sorted(run.checkpoints.glob("*.ckpt"))
+    if not candidates:
+        raise ValueError(f"{run.checkpoints}: no checkpoint file to resume from. Run `fit` again.")
     progress = {checkpoint: _progress(checkpoint) for checkpoint in candidates}
     whole = [checkpoint for checkpoint in candidates if progress[checkpoint] is not None]
     broken = [checkpoint for checkpoint in candidates if progress[checkpoint] is None]
@@ -134,6 +135,13 @@ def find_resumable(path: str | None, root: str = "runs") -> tuple[Run, Path, lis
             f"{run.checkpoints}: no checkpoint here can be read ({', '.join(c.name for c in broken)}). Run `fit` again."
         )
     return run, max(whole, key=lambda checkpoint: progress[checkpoint] or ()), broken
+
+
+def _check_run(run: Run, named: str | None) -> None:
+    if not run.config.is_file():
+        raise ValueError(
+            f"{named}: no run folder (it has no config.yaml); expected one such as runs/quickstart/version_0."
+        )
 
 
 def _progress(checkpoint: Path) -> tuple[int, int, float] | None:

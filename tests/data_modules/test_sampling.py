@@ -67,11 +67,11 @@ def test_resumed_epoch_gives_the_batches_that_are_not_done() -> None:
 def test_a_rank_without_an_example_gets_a_stand_in_that_does_not_count() -> None:
     # 23 examples, 11 on 2 ranks a batch: the last batch has one example, for the first rank
     plans = [list(sampler(batch_size=11, accumulate=1, rank=rank, world_size=2))[-1] for rank in range(2)]
-    assert sorted(plan.counts for plan in plans) == [False, True]
-    assert plans[0].indices == plans[1].indices
+    assert sorted(plan.num_counting for plan in plans) == [0, 1]
+    assert plans[0].pieces == plans[1].pieces
     assert plans[0].normaliser == plans[1].normaliser
     (only,) = LengthSampler([4], batch_size=2, token_budget=99, rank=1, world_size=2)
-    assert not only.counts
+    assert only.num_counting == 0
 
 
 def test_packed_batches_of_a_step_have_as_many_tokens_and_padded_ones_similar_lengths() -> None:
@@ -84,6 +84,24 @@ def test_packed_batches_of_a_step_have_as_many_tokens_and_padded_ones_similar_le
     assert sorted(chain(*packed)) == sorted(chain(*padded))
     assert max(map(sum, packed)) - min(map(sum, packed)) <= 3
     assert sum(max(batch) * len(batch) for batch in padded) <= 1.2 * sum(sum(batch) for batch in padded)
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_all_ranks_go_through_the_model_equally_often(packed: bool) -> None:
+    ranks = [
+        list(sampler(batch_size=4, accumulate=1, world_size=3, token_budget=14, packed=packed, rank=rank))
+        for rank in range(3)
+    ]
+    own = [[plan.num_counting for plan in plans] for plans in ranks]
+    assert own[0] != own[1] or own[1] != own[2]  # by themselves they would not
+    for plans in zip(*ranks, strict=True):
+        assert len({len(plan.pieces) for plan in plans}) == 1
+        for plan in plans:
+            assert all(sum(LENGTHS[i] for i in piece) <= 14 or len(piece) == 1 for piece in plan.pieces)
+    assert sorted(index for plans in ranks for plan in plans for index in plan.indices) == list(range(23))
+    scored = [LengthSampler(LENGTHS, batch_size=4, token_budget=40, rank=rank, world_size=3) for rank in range(3)]
+    assert len({len(plans) for plans in scored}) == 1
+    assert {plan.num_counting for plans in scored for plan in plans} == {0, 1}
 
 
 def test_length_sampler_gives_every_example_once_over_all_ranks() -> None:

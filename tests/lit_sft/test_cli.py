@@ -360,6 +360,9 @@ def test_resume_longer_goes_on_and_with_another_mask_is_refused(
     assert json.loads((Path(folder) / "fit.json").read_text())["steps"] == 3
     assert main(["fit", "--resume", folder, "--data.mask", "whole_sequence"]) == 2
     assert '--data.mask was "output_only" and is "whole_sequence"' in capsys.readouterr().err
+    run("fit", f"--resume={folder}", "--trainer.max_steps", "4")  # the refused one has changed nothing
+    assert yaml.safe_load((Path(folder) / "config.yaml").read_text())["data"]["mask"] == "output_only"
+    assert json.loads((Path(folder) / "fit.json").read_text())["before"]
 
 
 def test_a_data_file_that_vanishes_under_way_costs_nothing(path: str, root: Path) -> None:
