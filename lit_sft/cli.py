@@ -21,14 +21,16 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.strategies import ModelParallelStrategy
 from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 from rich.table import Table
+from torch import nn
 from transformers.utils.logging import disable_progress_bar
 
 from data_modules.ledger import ledger_rows
 from data_modules.sft_data_module import SFTDataModule
-from lit_sft.backbone import BackboneSettings, context_length, load_config
+from lit_sft.backbone import BackboneSettings, build_backbone, context_length, load_config
 from lit_sft.checkpoint_io import AtomicCheckpointIO
 from lit_sft.checkpoints import export_model, load_weights
 from lit_sft.module import LitCausalLM
@@ -212,8 +214,9 @@ class LitCLI(LightningCLI):
         if not self.trainer.is_global_zero:
             return
         last = self.model.figures.get("val", {})
-        best = load_weights(self.model.backbone, self.run.best_checkpoint())
-        export_model(self.model.backbone, self.run.model, self.datamodule)
+        backbone = self._whole_backbone()
+        best = load_weights(backbone, self.run.best_checkpoint())
+        export_model(backbone, self.run.model, self.datamodule)
         figures = {"before": self.model.figures_before, "best": best, "last": last if last.get("step") else {}}
         _write_json(self.run.folder / "fit.json", {**figures, "steps": self.trainer.global_step})
         distinct = figures if figures["last"] != best else {"before": figures["before"], "best": best}
@@ -245,6 +248,13 @@ class LitCLI(LightningCLI):
 
     def after_validate(self) -> None:
         print_figures(console, "validation", {"validation": self.model.figures["val"]})
+
+    def _whole_backbone(self) -> nn.Module:
+        """What the best weights are put into: where the trained model is sharded, one that is not."""
+        if not isinstance(self.trainer.strategy, ModelParallelStrategy):
+            return self.model.backbone
+        torch.manual_seed(self.datamodule.seed)  # random weights depend on it
+        return build_backbone(self.model.backbone_settings, self.datamodule.tokenizer)
 
     def _say_what_next(self, command: str) -> None:
         folder = self.run.folder

@@ -35,7 +35,7 @@ def rewind_to_step(loops: dict[str, Any], accumulate: int, num_batches: float) -
     """Let a checkpoint resume at the batch that follows the last optimiser step.
 
     Inside an accumulation window: the gradients gathered so far are not in the checkpoint, and the weights are those
-    from before the window, so its batches are simply given once more. Where `max_steps` ends a run inside an epoch or at
+    from before the window, so its batches are given once more. Where `max_steps` ends a run inside an epoch or at
     its end: Lightning counts the epoch as done too early, and would leave out the rest of it, or the next one.
 
     Args:
