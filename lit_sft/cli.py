@@ -193,7 +193,11 @@ class LitCLI(LightningCLI):
             kwargs["callbacks"] = [*_as_list(config.callbacks), RunKeeper(self.run.checkpoints, minutes)]
         if self.subcommand == "predict":
             kwargs["callbacks"] = [*_as_list(config.callbacks), PredictionWriter(self.run.folder / "predictions.jsonl")]
-        return super().instantiate_trainer(**kwargs)
+        try:
+            return super().instantiate_trainer(**kwargs)
+        except TypeError as error:
+            # what Lightning's own types allow and its code does not, such as `max_steps: null`
+            raise ValueError(f"--trainer: a setting has a value that does not work ({error}); see --help.") from error
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         kwargs: dict[str, Any] = super()._prepare_subcommand_kwargs(subcommand)

@@ -203,10 +203,16 @@ def test_damaged_checkpoints_are_never_taken_for_whole(tmp_path_factory: Any, da
     assert torch.equal(state["state_dict"]["w"], torch.ones(64))
 
 
+@pytest.mark.filterwarnings("ignore")  # of settings that are odd and allowed
 @pytest.mark.parametrize("index", range(60))
 def test_damaged_settings_end_in_one_message(
-    index: int, tmp_path: Path, tokenizer_folder: str, capsys: pytest.CaptureFixture[str]
+    index: int,
+    tmp_path: Path,
+    tokenizer_folder: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.chdir(tmp_path)  # a damaged folder name stands for a folder beside the caller
     draw = random.Random(index)
     rows = tmp_path / "rows.jsonl"
     rows.write_text("".join(json.dumps(r) + "\n" for r in chat_rows(6)))
