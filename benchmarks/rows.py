@@ -10,12 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from transformers import AutoTokenizer
 
 from data_modules.encoding import Example
 from data_modules.example_store import ExampleStore, record_batch, write_batches
 from data_modules.masking import MASKS
 from data_modules.sft_data_module import SFTDataModule
-from data_modules.templates import SegmentKind
+from data_modules.templates import SegmentKind, TemplateName
 
 MASK = "output_only"
 
@@ -25,20 +26,26 @@ POOL = 50
 
 
 def draw_rows(records: str, tokenizer: str, count: int, most: int, folder: Path, *, max_length: int) -> ExampleStore:
-    """Records in chatml, shuffled: `most`, or all there are.
+    """Records in chatml (or plain), shuffled: `most`, or all there are.
 
     Raises:
         SystemExit: If there are fewer than `count`.
     """
     data = SFTDataModule(
-        records, tokenizer=tokenizer, template="chatml", val_fraction=0.0, test_fraction=0.0, max_length=max_length
-    )
+        records, tokenizer=tokenizer, template=template_of(tokenizer), val_fraction=0.0, test_fraction=0.0,
+        max_length=max_length,
+    )  # fmt: skip
     data.setup("fit")
     store = data.stores["train"]
     if len(store) < count:
         raise SystemExit(f"{records}: {len(store)} rows; {count} are needed. Give more, or fewer steps.")
     order = torch.randperm(len(store), generator=torch.Generator().manual_seed(0))[: max(count, most)].tolist()
     return _written((store[index] for index in order), folder)
+
+
+def template_of(tokenizer: str) -> TemplateName:
+    """ChatML where the tokenizer has its tokens: GPT-2's has not."""
+    return "chatml" if "<|im_end|>" in AutoTokenizer.from_pretrained(tokenizer).get_vocab() else "plain"
 
 
 def make_rows(vocabulary: int, count: int, folder: Path, *, max_length: int) -> ExampleStore:

@@ -26,7 +26,7 @@ from lit_sft.metrics import SegmentMetrics, WeightedMean
 from lit_sft.optimization import OptimizerSettings, build_optimizer, build_schedule
 from lit_sft.precision import AUTOCAST_DTYPES, warn_of_lost_updates
 from lit_sft.resuming import check_identity, rewind_to_step, run_identity, seed_batch
-from lit_sft.sharding import score, shard
+from lit_sft.sharding import check_strategy, score, shard
 
 
 class LitCausalLM(LightningModule):
@@ -70,6 +70,7 @@ class LitCausalLM(LightningModule):
         """Build the backbone and the metrics, once."""
         if hasattr(self, "backbone"):
             return
+        check_strategy(self.trainer.strategy)
         tokenizer, end_token_id = self.data.tokenizer, self.data.end_token_id
         with torch.device("cpu"):  # so that random weights are the same on every machine
             self.backbone = build_backbone(self.backbone_settings, tokenizer)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from types import MethodType
 from typing import Any
 
+from lightning.pytorch.strategies import FSDPStrategy, Strategy
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 
@@ -13,6 +14,19 @@ from data_modules.batch import Batch
 from lit_sft.backbone import decoder_layers
 
 Scoring = Callable[[nn.Module, Batch], Any]
+
+
+def check_strategy(strategy: Strategy) -> None:
+    """Refuse strategies under which the head's weight is whole only inside its own forward pass.
+
+    Raises:
+        ValueError: If it is FSDP's first version or DeepSpeed's ZeRO 3.
+    """
+    if isinstance(strategy, FSDPStrategy) or getattr(strategy, "zero_stage_3", False):
+        raise ValueError(
+            f"--trainer.strategy: {type(strategy).__name__} takes the weights apart in a way in which the loss cannot "
+            "be computed on supervised tokens only. `--config configs/overlays/fsdp2.yaml` shards them too."
+        )
 
 
 def shard(backbone: nn.Module, mesh: DeviceMesh, scorings: list[Scoring]) -> None:

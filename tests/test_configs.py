@@ -26,7 +26,7 @@ def name_of(file: Path) -> str:
 
 
 def test_number_of_configs() -> None:
-    assert (len(WHOLE), len(OVERLAYS)) == (10, 5)
+    assert (len(WHOLE), len(OVERLAYS)) == (10, 6)
 
 
 @pytest.mark.parametrize("file", FILES, ids=name_of)

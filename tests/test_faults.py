@@ -1,14 +1,18 @@
-"""A run that is killed again and again, often while it writes a checkpoint, ends as if it never had been."""
+"""Whatever befalls a run, it ends in a message, and its last checkpoint is whole."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
+import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +83,172 @@ def test_twenty_kills_end_in_the_weights_of_a_run_without_any(
     assert sum("writing" in row for row in rows) >= NUM_KILLS // 4
 
 
+@dataclass
+class Victim:
+    """A run under way that something is about to befall.
+
+    Attributes:
+        folder: Of the run.
+        records: Its training file.
+        disk: What the run is written to.
+        process: That trains.
+    """
+
+    folder: Path
+    records: Path
+    disk: Path
+    process: subprocess.Popen[bytes]
+
+
+def sigterm(victim: Victim) -> None:
+    victim.process.send_signal(signal.SIGTERM)
+
+
+def ctrl_c(victim: Victim) -> None:
+    victim.process.send_signal(signal.SIGINT)
+
+
+def ctrl_c_twice(victim: Victim) -> None:
+    """The second one while the checkpoint of the first is being written."""
+    writing = victim.folder / "writing"
+    wait_for(lambda: not writing.exists(), victim.process)
+    ctrl_c(victim)
+    wait_for(writing.exists, victim.process)
+    ctrl_c(victim)
+
+
+def full_disk(victim: Victim) -> None:
+    with contextlib.suppress(OSError), (victim.disk / "filler").open("wb", buffering=0) as filler:
+        while filler.write(bytes(4096)):
+            pass
+
+
+def read_only_disk(victim: Victim) -> None:
+    # refused for as long as a file is being written
+    remount = ["mount", "-o", "remount,ro", str(victim.disk)]
+    wait_for(lambda: subprocess.run(remount, capture_output=True).returncode == 0, victim.process)
+
+
+def records_vanish(victim: Victim) -> None:
+    victim.records.unlink()
+
+
+def records_change(victim: Victim) -> None:
+    victim.records.write_text("".join(victim.records.read_text().splitlines(keepends=True)[::-1]))
+
+
+def encoded_data_vanishes(victim: Victim) -> None:
+    shutil.rmtree(victim.records.parent / "cache")
+
+
+def worker_dies(victim: Victim) -> None:
+    children = Path(f"/proc/{victim.process.pid}/task/{victim.process.pid}/children").read_text().split()
+    workers = [pid for pid in children if b"tracker" not in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    os.kill(int(workers[-1]), signal.SIGKILL)
+
+
+def settings_that_diverge(victim: Victim) -> None:
+    """Nothing more is needed."""
+
+
+STOPPED = r"stopped after step \d+; nothing is lost.*go on  python -m lit_sft fit --resume"
+KEPT = r"last\.ckpt is still the one before.*fit --resume"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="processes are looked up in /proc")
+@pytest.mark.parametrize(
+    ("fault", "overrides", "status", "message", "resumed"),
+    [
+        (sigterm, [], 143, STOPPED, "report  "),
+        (ctrl_c, [], 130, STOPPED, "report  "),
+        (ctrl_c_twice, [], -signal.SIGINT, "once more to leave at once", "report  "),
+        (full_disk, [], 2, f"No space left on device.*{KEPT}", "No space left on device"),
+        (read_only_disk, [], 2, f"Read-only file system.*{KEPT}", "Read-only file system"),
+        (records_vanish, [], 0, "report  ", "no such file"),
+        (records_change, [], 0, "report  ", r"records of --data\.train differs"),
+        (encoded_data_vanishes, [], 0, "report  ", "report  "),
+        (worker_dies, ["--data.num_workers", "1"], 2, "DataLoader worker.*killed by signal", "report  "),
+        (settings_that_diverge, ["--model.optimizer.lr", "1e30"], 2, "expected a finite number.*likely causes", None),
+        (settings_that_diverge, ["--model.optimizer.lr", "0.3"], 0, "a batch of step .* times the median", "report  "),
+    ],
+    ids=lambda value: value.__name__ if callable(value) else "",
+)
+def test_a_fault_ends_in_a_message_and_keeps_the_last_checkpoint(
+    fault: Callable[[Victim], None],
+    overrides: list[str],
+    status: int,
+    message: str,
+    resumed: str | None,
+    write: Callable[..., str],
+    tokenizer_folder: str,
+    tmp_path: Path,
+    small_disk: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    told = settings(write, tokenizer_folder, small_disk)
+    told["trainer"]["callbacks"] = [{"class_path": "callbacks.RunHealth", "init_args": {"loss_spike": 1.5}}]
+    arguments = ["fit", "--config", write("tiny.yaml", yaml.safe_dump(told)), "--run.name", "befallen", *overrides]
+    folder, log = small_disk / "runs" / "befallen" / "version_0", tmp_path / "said.log"
+    with start(arguments, log) as process:
+        checkpoint = folder / "checkpoints" / "last.ckpt"
+        wait_for(lambda: checkpoint.exists() or process.poll() is not None, process)
+        fault(Victim(folder, Path(told["data"]["train"]), small_disk, process))
+        assert process.wait(120) == status, log.read_text()
+    said = log.read_text()
+    assert re.search(message, said, re.DOTALL), said
+    assert "Traceback" not in said
+    _, checkpoint, broken = find_resumable(str(folder))
+    assert not broken
+    step = torch.load(checkpoint, weights_only=True)["global_step"]
+    again = ""
+    if resumed is not None:
+        with start(["fit", "--resume", str(folder)], log) as process:
+            process.wait(120)
+        again = log.read_text()
+        assert re.search(resumed, again), again
+        assert "Traceback" not in again
+    with capsys.disabled():
+        print(f"\n| {fault.__name__} | {status} | {last_line(said)} | step {step} | {last_line(again)} |")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
+    """A disk of its own where the test is about disks: it can be filled and made read-only; mounting needs root."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if request.node.callspec.params["fault"] not in (full_disk, read_only_disk):
+        yield folder
+        return
+    made = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=8m", "none", str(folder)], capture_output=True, text=True
+    )
+    if made.returncode:
+        pytest.skip(f"no disk can be mounted here: {made.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def last_line(said: str) -> str:
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    return (lines[-1] if lines else "").replace("|", " ")[:120]
+
+
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < deadline
+        assert process.poll() is None or condition()
+        time.sleep(0.002)
+
+
+def start(arguments: list[str], log: Path) -> subprocess.Popen[bytes]:
+    with log.open("wb") as said:
+        return subprocess.Popen(
+            [sys.executable, "-c", SLOW_WRITER, *arguments], stdout=said, stderr=said, env=ENVIRONMENT
+        )
+
+
 def settings(write: Callable[..., str], tokenizer: str, folder: Path) -> dict[str, Any]:
     """Long enough not to end before the last kill; a checkpoint every 0.4 seconds."""
     return {
@@ -104,8 +274,7 @@ def kill(arguments: list[str], folder: Path, *, while_writing: bool, delay: floa
     before = last.stat().st_mtime_ns if last.exists() else None
     log = folder.parents[1] / "killed.log"
     log.parent.mkdir(exist_ok=True)
-    command = [sys.executable, "-c", SLOW_WRITER, *arguments]
-    with log.open("w") as said, subprocess.Popen(command, stdout=said, stderr=said, env=ENVIRONMENT) as process:
+    with start(arguments, log) as process:
         deadline = time.monotonic() + 120
         # a checkpoint of its own first, so that the chain of runs gets on
         while not last.exists() or last.stat().st_mtime_ns == before:

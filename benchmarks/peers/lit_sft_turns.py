@@ -13,6 +13,7 @@ if not __package__:  # run as a script
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from benchmarks.peers.turns import LORA_RANK, Settings, Turns
+from benchmarks.rows import template_of
 from data_modules.example_store import ExampleStore, record_batch, write_batches
 from data_modules.sft_data_module import SFTDataModule
 from lit_sft.backbone import BackboneSettings, LoraSettings
@@ -85,7 +86,7 @@ def _data(settings: Settings) -> SFTDataModule:
     """The rows in the order given, instead of encoding and shuffling records."""
     data = SFTDataModule(
         tokenizer=settings.tokenizer,
-        template="chatml",
+        template=template_of(settings.tokenizer),
         batch_size=settings.batch_size,
         shuffle=False,
         packing=_packs(settings),
