@@ -76,8 +76,7 @@ class LitCausalLM(LightningModule):
             self.backbone = build_backbone(self.backbone_settings, tokenizer)
         self._narrow_frozen_layers()
         if isinstance(self.trainer.strategy, ModelParallelStrategy):
-            assert self.device_mesh is not None  # the strategy has made it
-            shard(self.backbone, self.device_mesh["data_parallel"], [supervised_loss, token_nll])
+            shard(self.backbone, self.trainer.strategy, [supervised_loss, token_nll])
         self.strict_loading = not is_adapted(self.backbone)  # adapters are saved without the frozen weights
         rows = causal_lm(self.backbone).get_input_embeddings().weight.shape[0]
         sizes = torch.from_numpy(token_bytes(tokenizer, rows, end_token_id))

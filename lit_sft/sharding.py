@@ -6,9 +6,9 @@ from collections.abc import Callable
 from types import MethodType
 from typing import Any
 
-from lightning.pytorch.strategies import FSDPStrategy, Strategy
+from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy, Strategy
 from torch import nn
-from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.device_mesh import init_device_mesh
 
 from data_modules.batch import Batch
 from lit_sft.backbone import decoder_layers
@@ -29,17 +29,20 @@ def check_strategy(strategy: Strategy) -> None:
         )
 
 
-def shard(backbone: nn.Module, mesh: DeviceMesh, scorings: list[Scoring]) -> None:
+def shard(backbone: nn.Module, strategy: ModelParallelStrategy, scorings: list[Scoring]) -> None:
     """Shard a backbone layer by layer; embedding, last norm and head form the root's group.
 
     Args:
         backbone: With or without adapters; changed in place.
-        mesh: Of the processes among which the weights are shared out.
+        strategy: Of the trainer. The weights are shared out among all of its processes.
         scorings: Functions of the backbone and a batch that need its weights whole. The head's weight is used outside
             its own module, so they must count as the root's forward pass.
     """
     from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
+    # not Lightning's mesh, which by default takes the devices of a machine for tensor parallelism: its dimension for
+    # data has the size 1 there, and gradients would not be summed at all
+    mesh = init_device_mesh(strategy.root_device.type, (strategy.world_size,))
     for layer in decoder_layers(backbone):
         fully_shard(layer, mesh=mesh)
     fully_shard(backbone, mesh=mesh)
