@@ -182,6 +182,11 @@ def _pretrained_config(name: str, trust_remote_code: bool) -> PretrainedConfig:
     try:
         config: PretrainedConfig = AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
     except (OSError, ValueError) as error:
+        if "trust_remote_code" in str(error):
+            raise ValueError(
+                f"--model.backbone.pretrained {name}: this model brings code of its own, which is not run. Read it, "
+                "and if you trust it set `--model.backbone.trust_remote_code true`."
+            ) from None
         kind = "folder holds no readable model config" if Path(name).is_dir() else "no such folder or hub model"
         raise ValueError(
             f"--model.backbone.pretrained {name}: {kind} ({str(error).splitlines()[0]}). Check the path or the name "

@@ -127,7 +127,9 @@ def test_a_model_brings_its_own_code_only_when_asked_for(
     (model / "config.json").write_text(
         json.dumps({"model_type": "own", "auto_map": {"AutoConfig": "own.Own", "AutoModelForCausalLM": "own.Own"}})
     )
-    (model / "own.py").write_text(f"from pathlib import Path\nPath({str(sprung)!r}).touch()\nraise ValueError('its code has been run')\n")
+    (model / "own.py").write_text(
+        f"from pathlib import Path\nPath({str(sprung)!r}).touch()\nraise ValueError('its code has been run')\n"
+    )
     monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
     config = settings(write("rows.jsonl", chat_rows(8)), tokenizer_folder, tmp_path)
     config["model"] = {"backbone": {"pretrained": str(model), "tokenizer": tokenizer_folder}}
