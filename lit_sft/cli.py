@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import inspect
 import json
 import logging
 import os
 import re
 import sys
 import warnings
+from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn
 
@@ -33,7 +35,9 @@ from data_modules.sft_data_module import SFTDataModule
 from lit_sft.backbone import BackboneSettings, build_backbone, context_length, load_config
 from lit_sft.checkpoint_io import AtomicCheckpointIO
 from lit_sft.checkpoints import export_model, load_weights
+from lit_sft.generation import GenerationSettings
 from lit_sft.module import LitCausalLM
+from lit_sft.optimization import OptimizerSettings
 from lit_sft.precision import check_precision
 from lit_sft.printable import printable
 from lit_sft.results import PredictionWriter, print_figures, score_answers, write_result
@@ -165,6 +169,7 @@ class LitCLI(LightningCLI):
         """Checkpoints hold weights, not settings: those are in the run's config.yaml."""
 
     def before_instantiate_classes(self) -> None:
+        self._check_nulls()
         load_config(_settings(self._get(self.config, "model").backbone))  # a wrong model is said before anything runs
         trainer = self._get(self.config, "trainer")
         on_cpu = trainer.accelerator == "cpu" or not torch.cuda.is_available()
@@ -175,6 +180,14 @@ class LitCLI(LightningCLI):
             )
         _check_checkpoint(self._get(self.config, "ckpt_path"))
         self.run = self._run_folder()
+
+    def _check_nulls(self) -> None:
+        """jsonargparse takes null for a setting of any type."""
+        owners = {"trainer": Trainer, "data": SFTDataModule, "checkpoint": ModelCheckpoint, "run": RunSettings}
+        nested = {"backbone": BackboneSettings, "optimizer": OptimizerSettings, "generation": GenerationSettings}
+        for name, owner in {**owners, **{f"model.{part}": settings for part, settings in nested.items()}}.items():
+            values = self._get(self.config, name.partition(".")[0])
+            _refuse_nulls(name, owner, values.get(name.partition(".")[2]) if "." in name else values)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         config = self._get(self.config_init, "trainer")
@@ -193,11 +206,7 @@ class LitCLI(LightningCLI):
             kwargs["callbacks"] = [*_as_list(config.callbacks), RunKeeper(self.run.checkpoints, minutes)]
         if self.subcommand == "predict":
             kwargs["callbacks"] = [*_as_list(config.callbacks), PredictionWriter(self.run.folder / "predictions.jsonl")]
-        try:
-            return super().instantiate_trainer(**kwargs)
-        except TypeError as error:
-            # what Lightning's own types allow and its code does not, such as `max_steps: null`
-            raise ValueError(f"--trainer: a setting has a value that does not work ({error}); see --help.") from error
+        return super().instantiate_trainer(**kwargs)
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         kwargs: dict[str, Any] = super()._prepare_subcommand_kwargs(subcommand)
@@ -306,7 +315,7 @@ class SettingsCLI(LitCLI):
         parser.add_method_arguments(Trainer, "fit", skip={*LightningCLI.subcommands()["fit"]})
 
     def before_instantiate_classes(self) -> None:
-        """Nothing is going to run."""
+        self._check_nulls()  # nothing is going to run
 
     def instantiate_trainer(self, **kwargs: Any) -> Any:
         """No trainer is needed."""
@@ -437,6 +446,17 @@ def _options(parser: LightningArgumentParser) -> set[str]:
 def _name_of(config: Path) -> str:
     """The name of a config file; of a run's own, the name of that run."""
     return config.resolve().parent.parent.name if config.parent.name.startswith("version_") else config.stem
+
+
+def _refuse_nulls(prefix: str, owner: Any, values: Namespace) -> None:
+    for name, parameter in inspect.signature(owner).parameters.items():
+        value, default, annotation = values.get(name), parameter.default, parameter.annotation
+        kind = getattr(annotation, "__name__", str(annotation))
+        if isinstance(value, Namespace) and is_dataclass(default):
+            _refuse_nulls(f"{prefix}.{name}", type(default), value)
+        elif name in values and value is None and default is not None and not re.search("None|Optional|Any", kind):
+            advice = "give one" if default is parameter.empty else f"leave it out for its default, {default!r}"
+            raise ValueError(f"--{prefix}.{name}: null is no value for it ({kind}); {advice}.")
 
 
 def _check_checkpoint(path: str | None) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from transformers import PreTrainedTokenizerFast
 
@@ -75,6 +77,10 @@ def test_config_is_instantiated(
     trainer: dict[str, Any] = {**settings.config_init.trainer, "logger": False, "default_root_dir": str(tmp_path)}
     if trainer["precision"] == "16-mixed":
         trainer["precision"] = "32-true"  # refused on a CPU, see test_precision
+    if trainer["strategy"] == "deepspeed_stage_2" and not find_spec("deepspeed"):
+        with pytest.raises(MisconfigurationException, match="pip install -U deepspeed"):
+            Trainer(**trainer)
+        trainer["strategy"] = "auto"
     Trainer(**{**trainer, "accelerator": "cpu"})
     settings.datamodule.prepare_data()
     settings.datamodule.setup("fit")
