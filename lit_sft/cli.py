@@ -40,7 +40,7 @@ from lit_sft.module import LitCausalLM
 from lit_sft.optimization import OptimizerSettings
 from lit_sft.precision import check_precision
 from lit_sft.printable import printable
-from lit_sft.results import PredictionWriter, print_figures, score_answers, write_result
+from lit_sft.results import PredictionWriter, print_figures, score_answers, write_records, write_result
 from lit_sft.run_keeper import RunKeeper
 from lit_sft.runs import Run, RunSettings, find_resumable, find_run, new_run
 
@@ -244,16 +244,22 @@ class LitCLI(LightningCLI):
             return
         self.model.to(self.trainer.strategy.root_device)  # the trainer has put it back on the CPU
         count, name = self._get(self.config, "answers"), self._name_of_checkpoint()
-        details, path = (self.run.folder / f"{stem}{name}" for stem in ("test_answers", "result"))
-        details, path = details.with_suffix(".jsonl"), path.with_suffix(".json")
+        details, records = (self.run.folder / f"test_{what}{name}.jsonl" for what in ("answers", "records"))
+        path = self.run.folder / f"result{name}.json"
+        write_records(records, self.model)
         answers = score_answers(self.model, self.datamodule.stores["test"], count, details)
         checkpoint = self._get(self.config, "ckpt_path")
         write_result(
-            path, self.model, checkpoint=checkpoint and Path(checkpoint), config=self._shaping(), answers=answers
+            path,
+            self.model,
+            checkpoint=checkpoint and Path(checkpoint),
+            config=self._shaping(),
+            answers=answers,
+            files=[records.name, details.name],
         )
         print_figures(console, "test", {"test": self.model.figures["test"]})
         _print_answers(answers)
-        say(f"written {path} and {details.name} beside it")
+        say(f"written {path}; {records.name} and {details.name} beside it")
         self._say_what_next("preview")
 
     def after_predict(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from data_modules.batch import Batch
-from data_modules.masking import MASKS, LossMask
+from data_modules.masking import MASKS
 from data_modules.templates import ANSWER_KINDS, SegmentKind
 
 _FIRST = len(SegmentKind)
@@ -46,20 +47,47 @@ class ExactSumMetric(Metric):
         return super()._apply(move_only, *args, **kwargs)  # type: ignore[return-value]
 
 
+@dataclass(frozen=True, slots=True)
+class RecordSums:
+    """Of one record: nats and tokens of each segment kind, of first answer tokens and of end tokens."""
+
+    nats: tuple[float, ...] = (0.0,) * _NUM_SUMS
+    tokens: tuple[float, ...] = (0.0,) * _NUM_SUMS
+
+    def __add__(self, other: RecordSums) -> RecordSums:
+        nats, tokens = (
+            tuple(map(sum, zip(*pair, strict=True)))
+            for pair in ((self.nats, other.nats), (self.tokens, other.tokens))
+        )
+        return RecordSums(nats, tokens)
+
+    def scores(self) -> dict[str, tuple[float, int]]:
+        """Nats and tokens under every mask and of every segment, where there are any."""
+        scores = {}
+        for name, weights in _score_weights().items():
+            tokens = sum(w * n for w, n in zip(weights, self.tokens, strict=True))
+            if tokens:
+                scores[name] = sum(w * n for w, n in zip(weights, self.nats, strict=True) if w), int(tokens)
+        return scores
+
+
 class SegmentMetrics(ExactSumMetric):
     """Negative log-likelihood by segment, whatever mask trains.
 
     Args:
         token_bytes: Bytes of text each token stands for, (V,) int64.
         end_token_id: The token that ends answers.
+        by_record: Whether to keep the sums of every record too, for `take_records`.
     """
 
     nats: Tensor
     tokens: Tensor
     bytes: Tensor
 
-    def __init__(self, token_bytes: Tensor, end_token_id: int) -> None:
+    def __init__(self, token_bytes: Tensor, end_token_id: int, *, by_record: bool = False) -> None:
         super().__init__()
+        self.by_record = by_record
+        self._records: list[tuple[tuple[str, ...], Tensor]] = []
         self.register_buffer("token_bytes", token_bytes, persistent=False)
         self.end_token_id = end_token_id
         self.add_state("nats", torch.zeros(_NUM_SUMS, dtype=torch.float64), dist_reduce_fx="sum")
@@ -78,17 +106,31 @@ class SegmentMetrics(ExactSumMetric):
         kind, before = kinds[batch.targets].long(), batch.targets - 1
         is_answer = _is_answer(kind)
         follows = _is_answer(kinds[before]) & (turns[before] == turns[batch.targets])
-        values = nll.double(), torch.ones_like(ids), self.token_bytes[ids]  # type: ignore[index]
         is_first, is_end = is_answer & ~follows, is_answer & (ids == self.end_token_id)
-        self._add(kind, *values)
+        sizes = self.token_bytes[ids]  # type: ignore[index]
+        values = torch.stack([nll.double(), torch.ones_like(nll, dtype=torch.float64), sizes.double()])
+        sums = values.new_zeros(3, len(batch.origins) * _NUM_SUMS)
+        document = batch.documents_at(batch.targets) * _NUM_SUMS
+        sums.index_add_(1, document + kind, values)
         # filled, not multiplied: zero times an infinite nll is nan
-        self._add(torch.full_like(kind, _FIRST), *(value.masked_fill(~is_first, 0) for value in values))
-        self._add(torch.full_like(kind, _END), *(value.masked_fill(~is_end, 0) for value in values))
+        sums.index_add_(1, document + _FIRST, values.masked_fill(~is_first, 0))
+        sums.index_add_(1, document + _END, values.masked_fill(~is_end, 0))
+        sums = sums.view(3, len(batch.origins), _NUM_SUMS)
+        self.nats += sums[0].sum(0)
+        self.tokens += sums[1].sum(0).long()
+        self.bytes += sums[2].sum(0).long()
+        if self.by_record:
+            self._records.append((batch.origins, sums[:2]))
 
-    def _add(self, rows: Tensor, nats: Tensor, tokens: Tensor, num_bytes: Tensor) -> None:
-        self.nats.index_add_(0, rows, nats)
-        self.tokens.index_add_(0, rows, tokens)
-        self.bytes.index_add_(0, rows, num_bytes)
+    def take_records(self) -> dict[str, RecordSums]:
+        """What every record added on this process, by its origin; pieces of one record together. Forgets it."""
+        found: dict[str, RecordSums] = {}
+        for origins, sums in self._records:
+            for origin, nats, tokens in zip(origins, *sums.tolist(), strict=True):
+                if any(tokens):  # not a stand-in, nor a record of one token
+                    found[origin] = found.get(origin, RecordSums()) + RecordSums(tuple(nats), tuple(tokens))
+        self._records = []
+        return found
 
     def compute(self) -> dict[str, float]:
         """Figures named `nll/answer`, `perplexity/output_only`, `bits_per_byte/text`, `tokens/answer`, ...
@@ -97,11 +139,8 @@ class SegmentMetrics(ExactSumMetric):
         """
         nats, tokens, num_bytes = self.nats.tolist(), self.tokens.tolist(), self.bytes.tolist()
         figures: dict[str, float] = {}
-        for name, rows in SEGMENTS.items():
-            weights = [float(row in rows) for row in range(_NUM_SUMS)]
+        for name, weights in _score_weights().items():
             figures |= _figures(name, weights, nats, tokens, num_bytes)
-        for mask in MASKS.values():
-            figures |= _figures(mask.name, _padded(mask), nats, tokens, num_bytes)
         return figures
 
 
@@ -136,8 +175,11 @@ def _is_answer(kinds: Tensor) -> Tensor:
     return (kinds == SegmentKind.ANSWER) | (kinds == SegmentKind.FINAL_ANSWER)
 
 
-def _padded(mask: LossMask) -> list[float]:
-    return [*mask.weights, *[0.0] * (_NUM_SUMS - len(mask.weights))]
+def _score_weights() -> dict[str, list[float]]:
+    """Which sums count in the figure of every segment and mask."""
+    segments = {name: [float(row in rows) for row in range(_NUM_SUMS)] for name, rows in SEGMENTS.items()}
+    masks = {mask.name: [*mask.weights, *[0.0] * (_NUM_SUMS - len(mask.weights))] for mask in MASKS.values()}
+    return segments | masks
 
 
 def _figures(

@@ -22,7 +22,7 @@ from data_modules.sft_data_module import SFTDataModule
 from lit_sft.backbone import BackboneSettings, build_backbone, causal_lm, is_adapted, narrow_frozen_layers
 from lit_sft.generation import Generated, GenerationSettings, generate
 from lit_sft.loss import supervised_loss, token_nll
-from lit_sft.metrics import SegmentMetrics, WeightedMean
+from lit_sft.metrics import RecordSums, SegmentMetrics, WeightedMean
 from lit_sft.optimization import OptimizerSettings, build_optimizer, build_schedule
 from lit_sft.precision import AUTOCAST_DTYPES, warn_of_lost_updates
 from lit_sft.resuming import check_identity, rewind_to_step, run_identity, seed_batch
@@ -57,6 +57,8 @@ class LitCausalLM(LightningModule):
         """The newest figures of each split, such as `figures["val"]["nll/answer"]`."""
         self.figures_before: dict[str, float] = {}
         """The validation figures before the first step."""
+        self.records: dict[str, RecordSums] = {}
+        """What each record of the test split added to the figures, by its origin."""
 
     @property
     def data(self) -> SFTDataModule:
@@ -80,7 +82,9 @@ class LitCausalLM(LightningModule):
         self.strict_loading = not is_adapted(self.backbone)  # adapters are saved without the frozen weights
         rows = causal_lm(self.backbone).get_input_embeddings().weight.shape[0]
         sizes = torch.from_numpy(token_bytes(tokenizer, rows, end_token_id))
-        self.metrics = nn.ModuleDict({split: SegmentMetrics(sizes, end_token_id) for split in ("val", "test")})
+        self.metrics = nn.ModuleDict(
+            {split: SegmentMetrics(sizes, end_token_id, by_record=split == "test") for split in ("val", "test")}
+        )
         self.losses = nn.ModuleDict({split: WeightedMean() for split in ("val", "test")})
         self._warn_of_unlearnt_end(end_token_id)
 
@@ -206,6 +210,7 @@ class LitCausalLM(LightningModule):
                 self.logger.log_metrics(_scalars(figures, "val"), step=0)
 
     def on_test_epoch_end(self) -> None:
+        self.records = self._gathered(self.metrics["test"].take_records())  # type: ignore[operator]
         self.figures["test"] = self._finish("test")
         self.log_dict(_scalars(self.figures["test"], "test"), sync_dist=self.trainer.world_size > 1)
 
@@ -273,6 +278,17 @@ class LitCausalLM(LightningModule):
             nll, weights = score(token_nll, self.backbone, batch), batch.weights.flatten()[batch.targets]
             self.metrics[split].update(nll, batch)  # type: ignore[operator]
             self.losses[split].update(nll, weights)  # type: ignore[operator]
+
+    def _gathered(self, records: dict[str, RecordSums]) -> dict[str, RecordSums]:
+        """Those of all processes."""
+        parts: list[Any] = [records]
+        if self.trainer.world_size > 1:
+            parts = [None] * self.trainer.world_size
+            torch.distributed.all_gather_object(parts, records)
+        gathered: dict[str, RecordSums] = {}
+        for part in parts:
+            gathered |= {origin: gathered.get(origin, RecordSums()) + sums for origin, sums in part.items()}
+        return gathered
 
     def _finish(self, split: str) -> dict[str, float]:
         metrics, loss = self.metrics[split], self.losses[split]

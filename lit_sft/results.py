@@ -51,8 +51,21 @@ def score_answers(module: LitCausalLM, store: ExampleStore, num_rows: int, detai
     return {"rows": len(rows), **{name: mean([float(row[name]) for row in rows]) for name in names}}
 
 
+def write_records(path: Path, module: LitCausalLM) -> None:
+    """Write what every record of the test split added to the figures: `nats` and `tokens` by segment and mask."""
+    with path.open("w", encoding="utf-8") as stream:
+        for origin, sums in sorted(module.records.items()):
+            scores = sums.scores()
+            row = {
+                "origin": origin,
+                "nats": {name: nats for name, (nats, _) in scores.items()},
+                "tokens": {name: tokens for name, (_, tokens) in scores.items()},
+            }
+            stream.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
 def write_result(
-    path: Path, module: LitCausalLM, *, checkpoint: Path | None, config: str, answers: dict[str, float]
+    path: Path, module: LitCausalLM, *, checkpoint: Path | None, config: str, answers: dict[str, float], files: list[str]
 ) -> None:
     """Write result.json, whole or not at all."""
     result = {
@@ -63,6 +76,8 @@ def write_result(
         "checkpoint": None if checkpoint is None else str(checkpoint),
         "config_hash": hashlib.sha256(config.encode()).hexdigest()[:16],
         "data_fingerprint": module.data.fingerprint,
+        "test_fingerprint": _digest(module.data.stores["test"]),
+        "files": files,
         "ledger": module.data.ledgers,
         "versions": {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
     }
@@ -106,6 +121,14 @@ class PredictionWriter(BasePredictionWriter):
 
     def on_predict_end(self, trainer: Any, pl_module: Any) -> None:
         self.partial.replace(self.path)
+
+
+def _digest(store: ExampleStore) -> str:
+    """Of everything that a figure of these examples depends on."""
+    digest = hashlib.sha256()
+    for example in store:
+        digest.update(example.input_ids.tobytes() + example.kinds.tobytes() + example.turns.tobytes())
+    return digest.hexdigest()[:16]
 
 
 def _scored(module: LitCausalLM, example: Example, answer: Generated) -> dict[str, Any]:

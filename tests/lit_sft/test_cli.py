@@ -84,6 +84,12 @@ def test_fit_then_test_predict_validate_and_export_of_the_newest_run(
     assert len(result["config_hash"]) == len(result["data_fingerprint"]) == 16
     answers = [json.loads(line) for line in (folder / "test_answers.jsonl").read_text().splitlines()]
     assert len(answers) == result["answers"]["rows"]
+    records = [json.loads(line) for line in (folder / "test_records.jsonl").read_text().splitlines()]
+    assert len(records) == result["ledger"]["test"]["examples"]
+    for name in ("output_only", "whole_sequence", "user", "end_token"):
+        nats, tokens = (sum(row[what].get(name, 0) for row in records) for what in ("nats", "tokens"))
+        assert tokens == result["metrics"][f"test/tokens/{name}"]
+        assert nats / tokens == pytest.approx(result["metrics"][f"test/nll/{name}"], rel=1e-12)
 
     run("test", str(folder / "checkpoints" / "last.ckpt"))
     assert json.loads((folder / "result_last.json").read_text())["checkpoint"].endswith("last.ckpt")

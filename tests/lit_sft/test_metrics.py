@@ -2,10 +2,13 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
-from data_modules.batch import Batch
+from data_modules.batch import Batch, collate
+from data_modules.encoding import Example
+from data_modules.masking import MASKS
 from data_modules.templates import SegmentKind
 from lit_sft.metrics import SegmentMetrics, WeightedMean, perplexity
 
@@ -78,6 +81,23 @@ def test_one_impossible_token_does_not_turn_other_segments_into_nan() -> None:
     assert figures["perplexity/user"] == math.inf
     assert figures["nll/answer"] == pytest.approx(26 / 5)
     assert figures["nll/first_answer_token"] == 4
+
+
+@pytest.mark.parametrize("pack", [False, True])
+def test_sums_of_records_are_those_of_each_alone(pack: bool) -> None:
+    ids, kinds, turns = np.array(IDS, np.int32), np.array(KINDS, np.uint8), np.array(TURNS, np.int16)
+    parts = [Example(ids[:n], kinds[:n], turns[:n], origin) for n, origin in ((9, "f:1"), (9, "f:2"), (5, "f:1"))]
+    batch = collate(parts, mask=MASKS["output_only"], pack=pack, score_all=True)
+    metric = SegmentMetrics(BYTES, END, by_record=True)
+    metric.update(torch.tensor([*NATS[1:], *[2 * n for n in NATS[1:]], *NATS[1:5]]), batch)
+    records = metric.take_records()
+    assert metric.take_records() == {}
+    assert list(records) == ["f:1", "f:2"]
+    assert records["f:2"].scores() == {
+        "user": (12, 2), "template": (8, 1), "answer": (52, 5), "first_answer_token": (16, 2), "end_token": (22, 2),
+        "whole_sequence": (72, 8), "output_only": (42, 3), "firefly_multi_turn": (52, 5),
+    }  # fmt: skip
+    assert records["f:1"].scores()["whole_sequence"] == (36 + 10, 8 + 4)  # two pieces of one record
 
 
 def test_two_halves_add_up_to_the_whole() -> None:
