@@ -4,5 +4,6 @@ from callbacks.loss_mode_ablation import LossModeAblation
 from callbacks.perplexity import PerplexityMonitor
 from callbacks.run_health import RunHealth
 from callbacks.sample_generation import SampleGeneration
+from callbacks.trial_record import TrialRecord
 
-__all__ = ["LossModeAblation", "PerplexityMonitor", "RunHealth", "SampleGeneration"]
+__all__ = ["LossModeAblation", "PerplexityMonitor", "RunHealth", "SampleGeneration", "TrialRecord"]

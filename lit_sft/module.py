@@ -219,7 +219,7 @@ class LitCausalLM(LightningModule):
         warn_of_lost_updates(precision, self.optimizer_settings.lr)
         # a gradient scaler unscales inside a fused step, after clipping would have had to happen
         optimizer = build_optimizer(self, self.optimizer_settings, fused=precision != "16-mixed")
-        schedule = build_schedule(optimizer, self.optimizer_settings, self._total_steps())
+        schedule = build_schedule(optimizer, self.optimizer_settings, self.total_steps())
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def configure_gradient_clipping(
@@ -308,7 +308,7 @@ class LitCausalLM(LightningModule):
     def _trained_names(self) -> set[str]:
         return {name for name, parameter in self.named_parameters() if parameter.requires_grad}
 
-    def _total_steps(self) -> int:
+    def total_steps(self) -> int:
         """Optimiser steps of the whole run. Lightning's own estimate would rebuild the data loader on resuming."""
         trainer = self.trainer
         per_epoch = -(-self.data.num_train_batches() // trainer.accumulate_grad_batches)

@@ -47,7 +47,7 @@ def test_steps_of_the_schedule_follow_epochs_steps_and_accumulation(make_data: M
     def total(**settings: object) -> int:
         module = make_module(schedule="linear")
         train(data, tmp_path, module, limit_val_batches=0, **settings)
-        return module._total_steps()
+        return module.total_steps()
 
     assert total(max_epochs=3, accumulate_grad_batches=2) == 12
     assert total(max_epochs=3, max_steps=5) == 5

@@ -1,0 +1,128 @@
+"""What a comparison must know of a run besides its figures: whether it began as the others did, and what it cost."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import resource
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor, nn
+
+from data_modules.batch import Batch
+from lit_sft.module import LitCausalLM
+
+
+class TrialRecord(Callback):
+    """Writes `trial.json` into the run folder while a run trains, whole at any moment; it stays behind it.
+
+    Its fields: `step` and `of` (optimiser steps done and planned), `train_loss` (of the last batch), `initial_weights`
+    (a digest, see `weights_digest`), `order` (a digest of the records of each optimiser step), and, over the training
+    on this process: `examples`, `tokens`, `supervised_tokens`, `seconds` (without validation) and `peak_bytes`.
+
+    Args:
+        file: In the run folder.
+        seconds: Time between writing.
+    """
+
+    def __init__(self, file: str = "trial.json", seconds: float = 1.0) -> None:
+        self.file, self.seconds = file, seconds
+        self.initial_weights = ""
+        self.order: list[str] = []
+        self.counts = {"examples": 0, "tokens": 0, "supervised_tokens": 0, "seconds": 0.0}
+        self._origins: list[str] = []
+        self._batch_began = self._written = 0.0
+        self._loss: Tensor | None = None
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not self.initial_weights:
+            self.initial_weights = weights_digest(pl_module)
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: list[Batch], batch_idx: int
+    ) -> None:
+        self._batch_began = time.perf_counter()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: list[Batch], batch_idx: int
+    ) -> None:
+        for piece in batch:
+            self.counts["examples"] += len(piece.origins)
+            self.counts["tokens"] += sum(piece.lengths)
+            self.counts["supervised_tokens"] += piece.targets.numel()
+            self._origins += piece.origins
+        self._loss = outputs["nats"] / outputs["weight"]  # not read yet: that would wait for the device
+        self.counts["seconds"] += time.perf_counter() - self._batch_began
+        if trainer.global_step > len(self.order):
+            # which records, and how often: not in which order, nor in which piece
+            self.order.append(hashlib.sha256("\n".join(sorted(self._origins)).encode()).hexdigest()[:12])
+            self._origins = []
+        if time.monotonic() - self._written >= self.seconds:
+            self._write(trainer, pl_module)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._write(trainer, pl_module)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"initial_weights": self.initial_weights, "order": self.order, "counts": self.counts}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.initial_weights, self.order = state_dict["initial_weights"], list(state_dict["order"])
+        self.counts = dict(state_dict["counts"])
+
+    def _write(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        assert isinstance(pl_module, LitCausalLM)
+        self._written = time.monotonic()
+        if not trainer.is_global_zero:
+            return
+        record = {
+            "step": trainer.global_step,
+            "of": pl_module.total_steps(),
+            "train_loss": None if self._loss is None else float(self._loss),
+            "initial_weights": self.initial_weights,
+            **self.counts,
+            "peak_bytes": peak_bytes(),
+            "order": self.order,
+        }
+        path = Path(trainer.default_root_dir) / self.file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f"{path.name}.partial")
+        partial.write_text(json.dumps(record), encoding="utf-8")
+        partial.replace(path)
+
+
+def weights_digest(module: nn.Module) -> str:
+    """A digest of a model's weights that adapters, and the precision of frozen weights, do not change.
+
+    Adapters are left out, and weights are rounded to bfloat16: a frozen base is kept in it where that loses nothing.
+    """
+    digest = hashlib.sha256()
+    names = {_plain_name(name): p for name, p in module.named_parameters() if not _is_adapter(name)}
+    for name, parameter in sorted(names.items()):
+        weight = parameter.detach().to("cpu", torch.bfloat16).contiguous()
+        digest.update(name.encode() + weight.view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def peak_bytes() -> int:
+    """Most memory so far: of the GPU where one is used, else of the process."""
+    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
+        return torch.cuda.max_memory_allocated()
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _is_adapter(name: str) -> bool:
+    return "lora_" in name or ".modules_to_save." in name
+
+
+def _plain_name(name: str) -> str:
+    """As it is without adapters. Source: peft's wrappers."""
+    for part in ("base_model.model.", "base_layer.", "original_module."):
+        name = name.replace(part, "")
+    return name
