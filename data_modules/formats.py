@@ -48,7 +48,8 @@ def to_conversation(record: Record, name: str) -> Conversation:
     if missing:
         raise ValueError(
             f"{record.origin}: format '{name}' needs the field{'s' * (len(missing) > 1)} {', '.join(missing)}; found "
-            f"{', '.join(record.fields) or 'no fields'}. Correct the record, or name its format with `--data.format`."
+            f"{', '.join(record.fields) or 'no fields'}. Correct the record, or name its format with `--data.format`; "
+            "a file holds records of one format."
         )
     try:
         turns = layout.turns(record.fields)

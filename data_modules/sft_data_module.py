@@ -193,8 +193,10 @@ class SFTDataModule(LightningDataModule):
         elif stage in ("validate", "test"):
             split = stage.removesuffix("idate")
             if not len(self.stores.get(split, ())):
+                verb = "validate" if split == "val" else "test"  # Lightning's stage is an enum that prints otherwise
                 raise ValueError(
-                    f"nothing to {stage}: give `--data.{split} FILE`, or hold out some of the training rows."
+                    f"nothing to {verb}: give `--data.{split} FILE`. (Training rows are held out before training, by "
+                    f"`--data.{split}_fraction 0.1` of a new run.)"
                 )
 
     def identity(self) -> dict[str, Any]:

@@ -37,11 +37,13 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 partial.unlink(missing_ok=True)
             if isinstance(error, torch.OutOfMemoryError):
                 raise
-            reason = getattr(error, "strerror", None) or (str(error).splitlines() or [type(error).__name__])[0]
-            kept = f"{target.name} is still the one before" if target.exists() else "there was none before"
+            reason = getattr(error, "strerror", None) or "its writer stopped half-way, as when a disk is full"
+            kept, then = "there was none before", "run `fit` again"
+            if target.exists():
+                kept, then = f"{target.name} is still the one before", "go on with `python -m lit_sft fit --resume`"
             raise OSError(
                 f"{target}: this checkpoint could not be written ({reason}); {kept}. Make room or choose another "
-                "`--run.root`, then go on with `python -m lit_sft fit --resume`."
+                f"`--run.root`, then {then}."
             ) from error
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -38,6 +39,26 @@ def export_model(backbone: nn.Module, folder: Path, data: SFTDataModule, *, merg
         inner.generation_config, inner.config.pad_token_id = defaults, None
     generation.save_pretrained(folder)
     _save_tokenizer(folder, data)
+    for weights in folder.glob("*.safetensors"):  # written readable by their owner only
+        weights.chmod((folder / "lit_sft.json").stat().st_mode)
+
+
+def read_checkpoint(path: Path, **options: Any) -> dict[str, Any]:
+    """A Lightning checkpoint.
+
+    Raises:
+        ValueError: If it is not there, or damaged; names the others beside it.
+    """
+    others = ", ".join(str(other) for other in sorted(path.parent.glob("*.ckpt")) if other != path)
+    advice = f"; beside it there is {others}" if others else ""
+    if not path.is_file():
+        raise ValueError(f"{path}: no such checkpoint{advice}.")
+    try:
+        saved: dict[str, Any] = torch.load(path, weights_only=True, **options)
+    except Exception as error:
+        # a broken file ends in any of a dozen exception types
+        raise ValueError(f"{path}: damaged, cut short or not a checkpoint ({type(error).__name__}){advice}.") from None
+    return saved
 
 
 def load_weights(backbone: nn.Module, checkpoint: Path, *, prefix: str = "backbone.") -> dict[str, float]:
@@ -49,7 +70,7 @@ def load_weights(backbone: nn.Module, checkpoint: Path, *, prefix: str = "backbo
     Raises:
         ValueError: If they are not this model's.
     """
-    saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    saved = read_checkpoint(checkpoint, map_location="cpu")
     state = {n.removeprefix(prefix): value for n, value in saved["state_dict"].items() if n.startswith(prefix)}
     missing, unexpected = backbone.load_state_dict(state, strict=False)
     # tied weights have several names, of which one is enough; frozen ones are not saved with adapters

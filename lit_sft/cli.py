@@ -34,7 +34,7 @@ from data_modules.ledger import ledger_rows
 from data_modules.sft_data_module import SFTDataModule
 from lit_sft.backbone import BackboneSettings, build_backbone, context_length, load_config
 from lit_sft.checkpoint_io import AtomicCheckpointIO
-from lit_sft.checkpoints import export_model, load_weights
+from lit_sft.checkpoints import export_model, load_weights, read_checkpoint
 from lit_sft.generation import GenerationSettings
 from lit_sft.module import LitCausalLM
 from lit_sft.optimization import OptimizerSettings
@@ -109,7 +109,8 @@ class OneLineErrors(LightningArgumentParser):
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise the message as a user's mistake, with the nearest option where one was misspelt."""
         text = " ".join(message.split()).replace("Expected a typing.Literal", "expected one of ")
-        raise ValueError(text + self._nearest(text)) from None
+        text = re.sub(r'Parser key "([\w.]+)":', r"--\1:", text)
+        raise ValueError(text + (self._nearest(text) or _nearest_choice(text))) from None
 
     def _nearest(self, message: str) -> str:
         unknown = re.search(r"unrecognized arguments: --([\w.]+)|option '([\w.]+)'|Key '([\w.]+)'", message)
@@ -118,6 +119,13 @@ class OneLineErrors(LightningArgumentParser):
         name = next(group for group in unknown.groups() if group)
         close = difflib.get_close_matches(name, _options(self), n=3, cutoff=0.6)
         return f"; did you mean {' or '.join(close)}?" if close else "; see --help for the options."
+
+
+def _nearest_choice(message: str) -> str:
+    """Advice where a value was none of a few words."""
+    found = re.search(r"expected one of \[(.+?)\]\. Got value: (.+)", message)
+    close = difflib.get_close_matches(found[2], re.findall(r"'([^']+)'", found[1]), n=1) if found else []
+    return f"; did you mean {close[0]}?" if close else ""
 
 
 class LitCLI(LightningCLI):
@@ -170,6 +178,7 @@ class LitCLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         self._check_nulls()
+        _check_length(self._get(self.config, "trainer"))
         load_config(_settings(self._get(self.config, "model").backbone))  # a wrong model is said before anything runs
         trainer = self._get(self.config, "trainer")
         on_cpu = trainer.accelerator == "cpu" or not torch.cuda.is_available()
@@ -189,6 +198,14 @@ class LitCLI(LightningCLI):
             values = self._get(self.config, name.partition(".")[0])
             _refuse_nulls(name, owner, values.get(name.partition(".")[2]) if "." in name else values)
 
+    def instantiate_classes(self) -> None:
+        try:
+            super().instantiate_classes()
+        except BaseException:
+            if hasattr(self, "run"):
+                self.run.remove_if_empty()  # refused before anything began
+            raise
+
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         config = self._get(self.config_init, "trainer")
         checkpoint = self._get(self.config_init, "checkpoint")
@@ -200,7 +217,7 @@ class LitCLI(LightningCLI):
             kwargs["logger"] = False
         elif config.logger in (None, True):
             parent = self.run.folder.parent
-            kwargs["logger"] = TensorBoardLogger(parent.parent, name=parent.name, version=self.run.version)
+            kwargs["logger"] = TensorBoardLogger(parent.parent, name=parent.name, version=self.run.folder.name)
         if self.subcommand == "fit":
             minutes = self._get(self.config_init, "run").checkpoint_minutes
             kwargs["callbacks"] = [*_as_list(config.callbacks), RunKeeper(self.run.checkpoints, minutes)]
@@ -236,8 +253,11 @@ class LitCLI(LightningCLI):
         columns = {f"{name} (step {row['step']:.0f})": row for name, row in distinct.items() if row}
         if columns:
             print_figures(console, "validation", columns)
-        say(f"model   {self.run.model}  (Hugging Face format, of the best step)")
-        self._say_what_next("test" if "test" in self.datamodule.stores else "predict --data.predict FILE")
+        if LitCLI.resumed and self._steps_before() == self.trainer.global_step:
+            say(f"nothing was left to do after step {self.trainer.global_step}: a larger --trainer.max_epochs goes on")
+        which = "of the best step" if last else "of the last step: there are no validation rows to choose the best by"
+        say(f"model   {self.run.model}  (Hugging Face format, {which})")
+        self._say_what_next("test" if self.datamodule.stores.get("test") else "predict --data.predict FILE")
 
     def after_test(self) -> None:
         if not self.trainer.is_global_zero:
@@ -267,6 +287,10 @@ class LitCLI(LightningCLI):
 
     def after_validate(self) -> None:
         print_figures(console, "validation", {"validation": self.model.figures["val"]})
+
+    def _steps_before(self) -> int:
+        """Steps of the checkpoint that this run was resumed from."""
+        return int(read_checkpoint(Path(self._get(self.config, "ckpt_path")), map_location="meta")["global_step"])
 
     def _whole_backbone(self) -> nn.Module:
         """What the best weights are put into: where the trained model is sharded, one that is not."""
@@ -465,16 +489,21 @@ def _refuse_nulls(prefix: str, owner: Any, values: Namespace) -> None:
             raise ValueError(f"--{prefix}.{name}: null is no value for it ({kind}); {advice}.")
 
 
+def _check_length(trainer: Namespace) -> None:
+    for name in ("max_epochs", "max_steps"):
+        if trainer[name] == 0:
+            raise ValueError(f"--trainer.{name} 0: expected 1 or more, or -1 for no limit.")
+    if trainer.max_epochs in (None, -1) and trainer.max_steps == -1:
+        raise ValueError("how long? Give `--trainer.max_epochs` or `--trainer.max_steps`; the schedule needs it.")
+
+
 def _check_checkpoint(path: str | None) -> None:
     if path is None or path in ("best", "last", "hpc"):
         return
     try:
-        torch.load(path, map_location="meta", weights_only=True, mmap=True)
-    except FileNotFoundError:
-        raise ValueError(f"--ckpt_path {path}: no such file.") from None
-    except Exception as error:
-        # a broken file ends in any of a dozen exception types
-        raise ValueError(f"--ckpt_path {path}: not a checkpoint that can be read ({type(error).__name__}).") from None
+        read_checkpoint(Path(path), map_location="meta", mmap=True)
+    except ValueError as error:
+        raise ValueError(f"--ckpt_path {error}") from None
 
 
 def _print_answers(answers: dict[str, float]) -> None:
@@ -499,6 +528,7 @@ def _quieten() -> None:
         "The dirpath has changed from.*",
         "You're resuming from a.*",
         "Checkpoint directory .* exists and is not empty.*",
+        "The number of training batches .* is smaller than the logging interval.*",
         ".*LeafSpec.*",
         ".*`isinstance\\(treespec.*",
     ):

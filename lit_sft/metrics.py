@@ -56,8 +56,7 @@ class RecordSums:
 
     def __add__(self, other: RecordSums) -> RecordSums:
         nats, tokens = (
-            tuple(map(sum, zip(*pair, strict=True)))
-            for pair in ((self.nats, other.nats), (self.tokens, other.tokens))
+            tuple(map(sum, zip(*pair, strict=True))) for pair in ((self.nats, other.nats), (self.tokens, other.tokens))
         )
         return RecordSums(nats, tokens)
 

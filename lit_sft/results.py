@@ -65,7 +65,13 @@ def write_records(path: Path, module: LitCausalLM) -> None:
 
 
 def write_result(
-    path: Path, module: LitCausalLM, *, checkpoint: Path | None, config: str, answers: dict[str, float], files: list[str]
+    path: Path,
+    module: LitCausalLM,
+    *,
+    checkpoint: Path | None,
+    config: str,
+    answers: dict[str, float],
+    files: list[str],
 ) -> None:
     """Write result.json, whole or not at all."""
     result = {

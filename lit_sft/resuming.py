@@ -115,15 +115,15 @@ def check_identity(saved: dict[str, str], present: dict[str, str], *, allow_chan
         warnings.warn(f"resumed with changes: {'; '.join(changes)}.", stacklevel=2)
         return
     raise ValueError(
-        f"this checkpoint is of a run with other settings or data: {'; '.join(changes)}. Resume it with its own "
-        "(`python -m lit_sft fit --resume RUN`), or allow the change by `--run.allow_changes true`."
+        f"this checkpoint is of a run with other settings or data: {'; '.join(changes)}. Bring back what it "
+        "began with (settings stand in the run's config.yaml), or allow the change by `--run.allow_changes true`."
     )
 
 
 def _change(name: str, before: str | None, now: str | None) -> str:
     if name.startswith("-") and max(len(before or ""), len(now or "")) <= _LONGEST_VALUE:
         return f"{name} was {before or 'not there'} and is {now or 'not there'}"
-    return f"{name} differs"
+    return f"{name} differ" if name.startswith("records") else f"{name} differs"
 
 
 def _flat(prefix: str, values: dict[str, Any]) -> dict[str, Any]:

@@ -32,10 +32,6 @@ class Run:
     folder: Path
 
     @property
-    def version(self) -> int:
-        return int(self.folder.name.removeprefix("version_"))
-
-    @property
     def config(self) -> Path:
         return self.folder / "config.yaml"
 
@@ -52,6 +48,7 @@ class Run:
         """Remove the folder if nothing was written to it."""
         with contextlib.suppress(OSError):
             self.folder.rmdir()
+            self.folder.parent.rmdir()
 
     def best_checkpoint(self) -> Path:
         """The best checkpoint by validation loss, else the last.
@@ -133,7 +130,8 @@ def find_resumable(path: str | None, root: str = "runs") -> tuple[Run, Path, lis
     broken = [checkpoint for checkpoint in candidates if progress[checkpoint] is None]
     if not whole:
         raise ValueError(
-            f"{run.checkpoints}: no checkpoint here can be read ({', '.join(c.name for c in broken)}). Run `fit` again."
+            f"{run.checkpoints}: no whole checkpoint here ({', '.join(c.name for c in broken)}: damaged or cut short). "
+            "Run `fit` again."
         )
     return run, max(whole, key=lambda checkpoint: progress[checkpoint] or ()), broken
 

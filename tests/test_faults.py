@@ -166,7 +166,7 @@ KEPT = r"last\.ckpt is still the one before.*fit --resume"
         (full_disk, [], 2, f"No space left on device.*{KEPT}", "No space left on device"),
         (read_only_disk, [], 2, f"Read-only file system.*{KEPT}", "Read-only file system"),
         (records_vanish, [], 0, "report  ", "no such file"),
-        (records_change, [], 0, "report  ", r"records of --data\.train differs"),
+        (records_change, [], 0, "report  ", r"records of --data\.train differ"),
         (encoded_data_vanishes, [], 0, "report  ", "report  "),
         (worker_dies, ["--data.num_workers", "1"], 2, "DataLoader worker.*killed by signal", "report  "),
         (settings_that_diverge, ["--model.optimizer.lr", "1e30"], 2, "expected a finite number.*likely causes", None),

@@ -64,9 +64,7 @@ def test_adapters_and_a_base_in_bfloat16_do_not_change_the_digest(base: str, tok
 
 
 @pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before the epoch ended")
-def test_a_resumed_run_has_the_record_of_one_that_was_not_stopped(
-    make_run: Callable[..., Any], tmp_path: Path
-) -> None:
+def test_a_resumed_run_has_the_record_of_one_that_was_not_stopped(make_run: Callable[..., Any], tmp_path: Path) -> None:
     def run(folder: str, max_steps: int, **settings: Any) -> dict[str, Any]:
         trainer, module, data = make_run([TrialRecord()], folder=folder, max_steps=max_steps)
         trainer.fit(module, datamodule=data, weights_only=True, **settings)

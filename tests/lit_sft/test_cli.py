@@ -203,8 +203,11 @@ WRONG: dict[str, tuple[dict[str, Any], list[str], str]] = {
     "misspelt yaml key": ({"b.yaml": "data: {traain: x}\n"}, ["--config", "{b.yaml}"], "'data.traain'; did you mean data.train"),
     "misspelt option": ({}, ["--data.masks", "x"], "--data.masks x; did you mean data.mask"),
     "unknown mask": ({}, ["--data.mask", "outputs"], "expected one of .'whole_sequence', 'output_only', .* outputs"),
-    "word for a number": ({}, ["--trainer.max_steps", "many"], '"trainer.max_steps": Expected a <class .int.>.*many'),
+    "word for a number": ({}, ["--trainer.max_steps", "many"], '--trainer.max_steps: Expected a <class .int.>.*many'),
     "missing data file": ({}, ["--data.train", "no/rows.json"], "no/rows.json: no such file or folder; check the path"),
+    "epochs of none": ({}, ["--trainer.max_epochs", "0"], "--trainer.max_epochs 0: expected 1 or more"),
+    "mask with a hyphen": ({}, ["--data.mask", "output-only"], "--data.mask: expected one of .*; did you mean output_only"),
+    "no room for a token": ({}, ["--data.token_budget", "0"], "--data.token_budget 0: expected at least 1"),
     "null": ({"b.yaml": "trainer: {max_steps: null}\n"}, ["--config", "{b.yaml}"], "--trainer.max_steps: null is no value for it .int.; leave it out for its default, -1"),
     "null of the data": ({"b.yaml": "data: {batch_size: null}\n"}, ["--config", "{b.yaml}"], "--data.batch_size: null is no value for it .int."),
     "null of the model": ({"b.yaml": "model: {optimizer: {lr: null}}\n"}, ["--config", "{b.yaml}"], "--model.optimizer.lr: null is no value for it .float."),
@@ -233,7 +236,7 @@ WRONG: dict[str, tuple[dict[str, Any], list[str], str]] = {
     "unwritable runs": ({"file": "x"}, ["--run.root", "{file}"], "--run.root .*file: cannot make a folder there .* choose another"),
     "unwritable cache": ({"file": "x"}, ["--data.cache_dir", "{file}"], "--data.cache_dir .*file: cannot write there .* choose another"),
     "no template marker": ({}, ["--data.template", "tokenizer"], "the tokenizer has no chat template of its own; use"),
-    "checkpoint of junk": ({"b.ckpt": "junk"}, ["--ckpt_path", "{b.ckpt}"], "--ckpt_path .*b.ckpt: not a checkpoint that can be read"),
+    "checkpoint of junk": ({"b.ckpt": "junk"}, ["--ckpt_path", "{b.ckpt}"], "--ckpt_path .*b.ckpt: damaged, cut short or not a checkpoint"),
     "no gpu": ({}, ["--trainer.accelerator", "cuda"], "No supported gpu backend found|CUDAAccelerator"),
     "no accumulation": ({}, ["--trainer.accumulate_grad_batches", "0"], "--trainer.accumulate_grad_batches 0: expected 1 or more"),
     "run outside its root": ({}, ["--run.name", "../evil"], "--run.name ../evil: expected a plain name"),
@@ -262,6 +265,7 @@ def test_wrong_input_ends_in_one_located_message(
     assert "Traceback" not in "\n".join(said)
     assert re.search(message, said[-1]), said[-1]
     assert not list(root.rglob("*.ckpt"))
+    assert all(any(folder.iterdir()) for folder in root.rglob("version_*"))
 
 
 def test_the_table_of_wrong_inputs_has_at_least_twenty_rows() -> None:
@@ -357,7 +361,10 @@ def test_resume_passes_over_a_broken_checkpoint_and_says_so(
     (checkpoints / "best.ckpt").write_bytes(b"")
     (checkpoints / "last.ckpt").write_bytes(b"")
     assert main(["fit", "--resume", str(checkpoints.parent)]) == 2
-    assert "no checkpoint here can be read (best.ckpt, last.ckpt). Run `fit` again." in capsys.readouterr().err
+    assert (
+        "no whole checkpoint here (best.ckpt, last.ckpt: damaged or cut short). Run `fit` again."
+        in capsys.readouterr().err
+    )
 
 
 def test_resume_longer_goes_on_and_with_another_mask_is_refused(
@@ -390,3 +397,16 @@ class Vanishes(Callback):
 
     def on_train_batch_start(self, *_: Any) -> None:
         self.file.unlink(missing_ok=True)
+
+
+def test_a_run_is_resumed_under_any_name_and_says_when_nothing_was_left(
+    path: str, root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run("fit", "--config", path)
+    moved = root.parent / "elsewhere" / "my run"
+    shutil.copytree(root / "tiny" / "version_0", moved)
+    capsys.readouterr()
+    run("fit", "--resume", str(moved))
+    assert "nothing was left to do after step 2: a larger --trainer.max_epochs goes on" in capsys.readouterr().out
+    modes = {file.stat().st_mode & 0o777 for file in (moved / "model").iterdir()}
+    assert len(modes) == 1

@@ -192,7 +192,7 @@ def test_resuming_with_other_records_is_refused_unless_allowed(
         trainer = make_trainer(tmp_path, max_epochs=3, accumulate_grad_batches=2)
         trainer.fit(module, datamodule=data, ckpt_path=diary.saved["batch 0.3"], weights_only=True)
 
-    with pytest.raises(ValueError, match=r"records of --data\.train differs"):
+    with pytest.raises(ValueError, match=r"records of --data\.train differ"):
         resume(allow=False)
-    with pytest.warns(UserWarning, match=r"resumed with changes: records of --data\.train differs\.$"):
+    with pytest.warns(UserWarning, match=r"resumed with changes: records of --data\.train differ\.$"):
         resume(allow=True)
