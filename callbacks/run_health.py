@@ -8,6 +8,7 @@ import time
 import warnings
 from collections import deque
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -341,9 +342,9 @@ def _causes(trainer: Trainer, module: LightningModule) -> list[str]:
 
 
 def _checkpoint(trainer: Trainer) -> str:
-    checkpoint = trainer.checkpoint_callback
-    paths = [getattr(checkpoint, name, "") for name in ("last_model_path", "best_model_path")]
-    path = next((path for path in paths if path), None)
-    if path is None:
+    # those of the folder: Lightning's own callback is not alone in writing them
+    folder = getattr(trainer.checkpoint_callback, "dirpath", None)
+    found = sorted(Path(folder).glob("*.ckpt"), key=lambda path: path.stat().st_mtime) if folder else []
+    if not found:
         return "No checkpoint had been written yet."
-    return f"The last checkpoint is kept: {path}."
+    return f"The last checkpoint is kept: {found[-1]}."

@@ -200,7 +200,7 @@ def _format_of(record: Record, layouts: dict[str, str], ledger: Ledger) -> str:
 
 def _unanswered(record: Record) -> str:
     return (
-        f"{record.origin}: there is no answer to learn (fields: {', '.join(record.fields)}); expected the last turn to "
+        f"{record.origin}: there is no answer to learn (fields: {record.field_names}); expected the last turn to "
         "be the assistant's, and not blank. Complete the record, or set `--data.on_invalid drop`."
     )
 

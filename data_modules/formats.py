@@ -48,7 +48,7 @@ def to_conversation(record: Record, name: str) -> Conversation:
     if missing:
         raise ValueError(
             f"{record.origin}: format '{name}' needs the field{'s' * (len(missing) > 1)} {', '.join(missing)}; found "
-            f"{', '.join(record.fields) or 'no fields'}. Correct the record, or name its format with `--data.format`; "
+            f"{record.field_names or 'no fields'}. Correct the record, or name its format with `--data.format`; "
             "a file holds records of one format."
         )
     try:
@@ -70,7 +70,7 @@ def recognise_format(record: Record) -> str:
             return layout.name
     known = "; ".join(f"{layout.name}: {', '.join(layout.fields)}" for layout in FORMATS.values())
     raise ValueError(
-        f"{record.origin}: no known format has the fields {', '.join(record.fields) or '(none)'}; expected those of "
+        f"{record.origin}: no known format has the fields {record.field_names or '(none)'}; expected those of "
         f"one of {{{known}}}. Rename the fields."
     )
 

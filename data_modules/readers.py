@@ -27,6 +27,11 @@ class Record:
     fields: dict[str, Any]
     origin: str
 
+    @property
+    def field_names(self) -> str:
+        """For messages: a file may call its fields anything."""
+        return ", ".join((name if name.isprintable() else ascii(name))[:60] for name in self.fields)
+
 
 def read_records(source: str, *, reject: Reject) -> Iterator[Record]:
     """Read every record of a source in order, a few at a time.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import sys
@@ -49,9 +50,19 @@ def main(argv: list[str] | None = None) -> int:
             raise
         from lit_sft.printable import printable
 
-        print(printable(f"lit_sft {argv[0]}: {error}", keep_lines=True), file=sys.stderr)
+        print(printable(f"lit_sft {argv[0]}: {_said(error)}", keep_lines=True), file=sys.stderr)
         return 2
     return 0
+
+
+def _said(error: ValueError | OSError) -> str:
+    """The message, with what to do where it is the system's own of a disk that cannot be written to."""
+    if not isinstance(error, OSError) or error.strerror is None:
+        return str(error)
+    place = f"{os.fsdecode(error.filename)}: " if error.filename is not None else ""
+    is_full = error.errno in (errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EIO)
+    advice = "; see to the disk, then go on from the last checkpoint with `fit --resume`." if is_full else ""
+    return f"{place}{error.strerror}{advice}"
 
 
 def _usage() -> str:

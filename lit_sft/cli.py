@@ -10,6 +10,7 @@ import logging
 import os
 import re
 import sys
+import threading
 import warnings
 from dataclasses import is_dataclass
 from pathlib import Path
@@ -137,6 +138,8 @@ class LitCLI(LightningCLI):
     trainer: Trainer
     model: LitCausalLM
     datamodule: SFTDataModule
+    steps_before: int | None
+    """Steps of the checkpoint that `fit` goes on from."""
 
     def __init__(self, arguments: list[str], *, run: bool = True) -> None:
         # Lightning starts the other processes of a node with what stands here
@@ -239,6 +242,8 @@ class LitCLI(LightningCLI):
 
     def before_fit(self) -> None:
         self.model.allow_changes = self._get(self.config, "run").allow_changes
+        checkpoint = self._get(self.config, "ckpt_path")  # now: the run may write it anew
+        self.steps_before = _steps_of(Path(checkpoint)) if LitCLI.resumed else None
 
     def after_fit(self) -> None:
         if not self.trainer.is_global_zero:
@@ -253,7 +258,7 @@ class LitCLI(LightningCLI):
         columns = {f"{name} (step {row['step']:.0f})": row for name, row in distinct.items() if row}
         if columns:
             print_figures(console, "validation", columns)
-        if LitCLI.resumed and self._steps_before() == self.trainer.global_step:
+        if self.steps_before == self.trainer.global_step:
             say(f"nothing was left to do after step {self.trainer.global_step}: a larger --trainer.max_epochs goes on")
         which = "of the best step" if last else "of the last step: there are no validation rows to choose the best by"
         say(f"model   {self.run.model}  (Hugging Face format, {which})")
@@ -287,10 +292,6 @@ class LitCLI(LightningCLI):
 
     def after_validate(self) -> None:
         print_figures(console, "validation", {"validation": self.model.figures["val"]})
-
-    def _steps_before(self) -> int:
-        """Steps of the checkpoint that this run was resumed from."""
-        return int(read_checkpoint(Path(self._get(self.config, "ckpt_path")), map_location="meta")["global_step"])
 
     def _whole_backbone(self) -> nn.Module:
         """What the best weights are put into: where the trained model is sharded, one that is not."""
@@ -506,6 +507,10 @@ def _check_checkpoint(path: str | None) -> None:
         raise ValueError(f"--ckpt_path {error}") from None
 
 
+def _steps_of(checkpoint: Path) -> int:
+    return int(read_checkpoint(checkpoint, map_location="meta", mmap=True)["global_step"])
+
+
 def _print_answers(answers: dict[str, float]) -> None:
     if answers:
         say(
@@ -518,9 +523,18 @@ def _write_json(path: Path, value: Any) -> None:
     path.write_text(json.dumps(value, indent=1, ensure_ascii=False), encoding="utf-8")
 
 
+def _say_of_thread(stopped: threading.ExceptHookArgs) -> None:
+    """In one line: TensorBoard writes in a thread of its own, which a full disk ends; the run says so itself."""
+    if isinstance(stopped.exc_value, OSError):
+        print(f"a thread that writes has ended: {stopped.exc_value}", file=sys.stderr)
+    else:
+        threading.__excepthook__(stopped)
+
+
 def _quieten() -> None:
     """Hide what is said on every run and tells the user nothing about this one."""
     disable_progress_bar()
+    threading.excepthook = _say_of_thread
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     for message in (
         ".*does not have many workers.*",

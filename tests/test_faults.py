@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lit_sft.runs import find_resumable
 from tests.conftest import MODELS, alpaca_rows
@@ -109,11 +110,10 @@ def ctrl_c(victim: Victim) -> None:
 
 
 def ctrl_c_twice(victim: Victim) -> None:
-    """The second one while the checkpoint of the first is being written."""
-    writing = victim.folder / "writing"
-    wait_for(lambda: not writing.exists(), victim.process)
+    """The second one comes before the checkpoint that the first one waits for is written."""
+    wait_for((victim.folder / "writing").exists, victim.process)
     ctrl_c(victim)
-    wait_for(writing.exists, victim.process)
+    time.sleep(0.05)
     ctrl_c(victim)
 
 
@@ -138,7 +138,7 @@ def records_change(victim: Victim) -> None:
 
 
 def encoded_data_vanishes(victim: Victim) -> None:
-    shutil.rmtree(victim.records.parent / "cache")
+    shutil.rmtree(victim.records.parent / "encoded")
 
 
 def worker_dies(victim: Victim) -> None:
@@ -147,10 +147,24 @@ def worker_dies(victim: Victim) -> None:
     os.kill(int(workers[-1]), signal.SIGKILL)
 
 
-def settings_that_diverge(victim: Victim) -> None:
-    """Nothing more is needed."""
+def weights_turn_into_nan(victim: Victim) -> None:
+    (victim.folder / "poison").touch()
 
 
+class Poison(Callback):
+    """Puts a NaN into the weights once a file says so."""
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        if (poison := Path(trainer.default_root_dir) / "poison").exists():
+            poison.unlink()
+            next(pl_module.parameters()).data[:] = torch.nan
+
+
+def loss_jumps(victim: Victim) -> None:
+    """The learning rate sees to it."""
+
+
+FINISHED = r"model   .*next    python -m lit_sft test"
 STOPPED = r"stopped after step \d+; nothing is lost.*go on  python -m lit_sft fit --resume"
 KEPT = r"last\.ckpt is still the one before.*fit --resume"
 
@@ -160,17 +174,23 @@ KEPT = r"last\.ckpt is still the one before.*fit --resume"
 @pytest.mark.parametrize(
     ("fault", "overrides", "status", "message", "resumed"),
     [
-        (sigterm, [], 143, STOPPED, "report  "),
-        (ctrl_c, [], 130, STOPPED, "report  "),
-        (ctrl_c_twice, [], -signal.SIGINT, "once more to leave at once", "report  "),
+        (sigterm, [], 143, STOPPED, FINISHED),
+        (ctrl_c, [], 130, STOPPED, FINISHED),
+        (ctrl_c_twice, [], -signal.SIGINT, "once more to leave at once", FINISHED),
         (full_disk, [], 2, f"No space left on device.*{KEPT}", "No space left on device"),
-        (read_only_disk, [], 2, f"Read-only file system.*{KEPT}", "Read-only file system"),
-        (records_vanish, [], 0, "report  ", "no such file"),
-        (records_change, [], 0, "report  ", r"records of --data\.train differ"),
-        (encoded_data_vanishes, [], 0, "report  ", "report  "),
-        (worker_dies, ["--data.num_workers", "1"], 2, "DataLoader worker.*killed by signal", "report  "),
-        (settings_that_diverge, ["--model.optimizer.lr", "1e30"], 2, "expected a finite number.*likely causes", None),
-        (settings_that_diverge, ["--model.optimizer.lr", "0.3"], 0, "a batch of step .* times the median", "report  "),
+        (read_only_disk, [], 2, "Read-only file system.*fit --resume", "Read-only file system"),
+        (records_vanish, [], 0, FINISHED, "no such file"),
+        (records_change, [], 0, FINISHED, r"records of --data\.train differ"),
+        (encoded_data_vanishes, [], 0, FINISHED, FINISHED),
+        (worker_dies, ["--data.num_workers", "1"], 2, "DataLoader worker.*killed by signal", FINISHED),
+        (
+            weights_turn_into_nan,
+            [],
+            2,
+            "expected a finite number.*likely causes.*The last checkpoint is kept",
+            FINISHED,
+        ),
+        (loss_jumps, ["--model.optimizer.lr", "0.3"], 0, "a batch of step .* times the median", FINISHED),
     ],
     ids=lambda value: value.__name__ if callable(value) else "",
 )
@@ -187,7 +207,10 @@ def test_a_fault_ends_in_a_message_and_keeps_the_last_checkpoint(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     told = settings(write, tokenizer_folder, small_disk)
-    told["trainer"]["callbacks"] = [{"class_path": "callbacks.RunHealth", "init_args": {"loss_spike": 1.5}}]
+    told["trainer"]["callbacks"] = [
+        {"class_path": "callbacks.RunHealth", "init_args": {"loss_spike": 1.5}},
+        {"class_path": "tests.test_faults.Poison"},
+    ]
     arguments = ["fit", "--config", write("tiny.yaml", yaml.safe_dump(told)), "--run.name", "befallen", *overrides]
     folder, log = small_disk / "runs" / "befallen" / "version_0", tmp_path / "said.log"
     with start(arguments, log) as process:
@@ -206,7 +229,7 @@ def test_a_fault_ends_in_a_message_and_keeps_the_last_checkpoint(
         with start(["fit", "--resume", str(folder)], log) as process:
             process.wait(120)
         again = log.read_text()
-        assert re.search(resumed, again), again
+        assert re.search(resumed, again, re.DOTALL), again
         assert "Traceback" not in again
     with capsys.disabled():
         print(f"\n| {fault.__name__} | {status} | {last_line(said)} | step {step} | {last_line(again)} |")
@@ -254,7 +277,10 @@ def settings(write: Callable[..., str], tokenizer: str, folder: Path) -> dict[st
     return {
         "seed_everything": 1,
         "model": {"backbone": {"config": MODELS["gpt2"], "tokenizer": tokenizer, "dropout": 0.1}},
-        "data": {"train": write("rows.jsonl", alpaca_rows(400)), "template": "chatml", "batch_size": 4},
+        "data": {
+            "train": write("rows.jsonl", alpaca_rows(400)), "template": "chatml", "batch_size": 4,
+            "cache_dir": str(Path(write("empty", "")).parent / "encoded"),
+        },
         "trainer": {
             "max_epochs": 6, "accelerator": "cpu", "enable_progress_bar": False, "accumulate_grad_batches": 2,
             "num_sanity_val_steps": 0,

@@ -152,6 +152,16 @@ def test_two_thousand_damaged_files_end_in_success_or_one_located_message(
     check(tmp_path_factory.mktemp("hostile"), *given_file)
 
 
+@pytest.mark.parametrize("name", ["two\nlines", "\ud800", "\u202eleft"])
+def test_odd_names_of_fields_are_shown_in_ascii(tmp_path: Path, name: str) -> None:
+    rows = [{"instruction": "Say hello.", "output": "Hello."}, {"prompt": "One", name: ""}]
+    raw = "".join(json.dumps(row) + "\n" for row in rows).encode()
+    check(tmp_path, "rows.jsonl", raw)
+    found = read(tmp_path, "rows.jsonl", raw)
+    assert isinstance(found, str)
+    assert ascii(name) in found
+
+
 def test_a_line_of_ten_megabytes_is_read_and_shortened(tmp_path: Path) -> None:
     raw = json.dumps({"text": "word " * 2_000_000}).encode()
     data = read(tmp_path, "rows.jsonl", raw)
