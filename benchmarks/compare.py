@@ -46,7 +46,8 @@ from benchmarks.contest import CONTESTANTS, Contestant, Entry, Process, compete,
 from benchmarks.peers.turns import Settings
 from benchmarks.report import write_report
 from benchmarks.rows import POOL, draw_rows, write_plain
-from benchmarks.shapes import SHAPES, Work, bf16_is_slow, matrix_product_flops, work_of, write_shape
+from lit_sft.flops import Work
+from benchmarks.shapes import SHAPES, bf16_is_slow, matrix_product_flops, work_of_folder, write_shape
 
 CACHE = Path(os.environ.get("LIT_SFT_CACHE", "~/.cache/lit_sft")).expanduser() / "benchmark"
 
@@ -109,7 +110,7 @@ def measure(options: argparse.Namespace, base: dict[str, Any], output: Path) -> 
     ceilings = [matrix_product_flops(options.precision)]
     results = compete(entries)
     ceilings.append(matrix_product_flops(options.precision))
-    add_needed_flops(results, work_of(model), lengths, supervised, options.tuning)
+    add_needed_flops(results, work_of_folder(model), lengths, supervised, options.tuning)
     return {
         "settings": vars(options) | {"model": model},
         "ceiling_flops": ceilings,

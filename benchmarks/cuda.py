@@ -32,7 +32,7 @@ from benchmarks.compare import CACHE, add_needed_flops, start
 from benchmarks.contest import CONTESTANTS, Entry, check_agreement
 from benchmarks.report import ratios, summary
 from benchmarks.rows import POOL, make_rows, write_plain
-from benchmarks.shapes import SHAPES, bf16_is_slow, matrix_product_flops, work_of, write_shape
+from benchmarks.shapes import SHAPES, bf16_is_slow, matrix_product_flops, work_of_folder, write_shape
 
 MEAN_LENGTH = 124
 """Tokens of the rows that `make_rows` makes, on average."""
@@ -110,7 +110,7 @@ def measure(options: argparse.Namespace, shape: str, tuning: str, output: Path) 
         finally:
             entry.end()
     results = {entry.contestant.name: entry.result() for entry in entries}
-    add_needed_flops(results, work_of(model), lengths, supervised, tuning)
+    add_needed_flops(results, work_of_folder(model), lengths, supervised, tuning)
     return {"shape": shape, "tuning": tuning, "contestants": results}
 
 

@@ -1,19 +1,17 @@
-"""Models to measure with: random weights in a real model's shape, the work a step needs, and the machine's limit."""
+"""Models to measure with: random weights in a real model's shape, and the machine's limit."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PretrainedConfig
-from transformers.pytorch_utils import Conv1D
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from benchmarks.peers.turns import LORA_RANK
+from lit_sft.backbone import LoraSettings
+from lit_sft.flops import Work, work_of
 
 SHAPES: dict[str, dict[str, Any]] = {
     "qwen2.5-0.5b": {
@@ -55,60 +53,9 @@ def write_shape(name: str, layers: int | None, folder: Path, tokenizer: str) -> 
     return target
 
 
-@dataclass(frozen=True)
-class Work:
-    """Multiply-adds per token of a model, by part; two floating-point operations each.
-
-    Attributes:
-        layers: Weights of all matrices inside the layers.
-        adapters: Weights of LoRA adapters on all of them.
-        head: Weights of the vocabulary head.
-        scores: Width of all attention heads of all layers together.
-    """
-
-    layers: int
-    adapters: int
-    head: int
-    scores: int
-
-    def flops(self, lengths: Sequence[int], supervised: int, tuning: str) -> float:
-        """Floating-point operations that training on some documents needs, by any implementation.
-
-            full:  2 * (3 * layers * T + 3 * head * N) + attention
-            LoRA:  2 * (2 * layers * T + 3 * adapters * T + 2 * head * N) + attention
-            attention = 3 * 2 * 2 * scores * (sum of t * (t + 1) / 2 over the documents)
-
-        3 is one product forward and two backward (for the input and for the weight); a frozen weight saves the last.
-        T counts real tokens, N supervised ones: padding, logits of what is not supervised, recomputing and products
-        with the masked half of the scores are not needed. Nor are element-wise operations, norms and the optimiser
-        counted; they are why nothing reaches the ceiling of matrix products.
-
-        Args:
-            lengths: Tokens t of each document.
-            supervised: N.
-            tuning: `full` or `lora`.
-        """
-        tokens, pairs = sum(lengths), sum(length * (length + 1) // 2 for length in lengths)
-        frozen = tuning == "lora"
-        linear = (2 if frozen else 3) * (self.layers * tokens + self.head * supervised)
-        adapters = 3 * self.adapters * tokens if frozen else 0
-        return 2.0 * (linear + adapters) + 3 * 2 * 2 * self.scores * pairs
-
-
-def work_of(folder: str | Path) -> Work:
-    """The work of a model folder, from its config alone."""
-    config: PretrainedConfig = AutoConfig.from_pretrained(folder)
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
-    head = model.get_output_embeddings()
-    matrices = [m for m in model.modules() if isinstance(m, nn.Linear | Conv1D) and m is not head]
-    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    return Work(
-        layers=sum(m.weight.numel() for m in matrices),
-        adapters=sum(LORA_RANK * sum(m.weight.shape) for m in matrices),
-        head=head.weight.numel(),
-        scores=config.num_hidden_layers * config.num_attention_heads * width,
-    )
+def work_of_folder(folder: str | Path) -> Work:
+    """The work of a model folder, with the adapters that the contestants train."""
+    return work_of(AutoConfig.from_pretrained(folder), LoraSettings(rank=LORA_RANK))
 
 
 def matrix_product_flops(precision: str, device: str = "cpu", size: int | None = None) -> float:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cached_property, partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -282,12 +283,21 @@ class SFTDataModule(LightningDataModule):
     def _weight(self, example: Example) -> float:
         return float(self.mask.token_weights(example.kinds, example.turns, self.reduction).sum(dtype="float64"))
 
-    def _train_sampler(self) -> WindowSampler:
+    def train_steps(self, accumulate: int = 1) -> Iterator[list[int]]:
+        """Indices into the training split of the examples of each optimiser step on one device, for ever."""
+        sampler = self._train_sampler(accumulate)
+        while True:
+            plans = iter(sampler)
+            while window := list(islice(plans, accumulate)):
+                yield [index for plan in window for index in plan.indices]
+            sampler.set_epoch(sampler.epoch + 1)
+
+    def _train_sampler(self, accumulate: int = 1) -> WindowSampler:
         trainer = self.trainer
         return WindowSampler(
             self.stores["train"].lengths.tolist(),
             batch_size=self.batch_size,
-            accumulate=trainer.accumulate_grad_batches if trainer else 1,
+            accumulate=trainer.accumulate_grad_batches if trainer else accumulate,
             weight_of=lambda index: self._weight(self.stores["train"][index]),
             seed=self.seed,
             shuffle=self.shuffle,

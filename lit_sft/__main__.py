@@ -13,6 +13,8 @@ COMMANDS = {
     "test": ("lit_sft.cli:main", "figures and scored answers on the test split, as result.json"),
     "predict": ("lit_sft.cli:main", "answers to prompts, as JSON lines"),
     "preview": ("lit_sft.preview:main", "the first examples token by token, under any masks"),
+    "ablate": ("lit_sft.ablation.command:main", "a study: all of its trials, then the report"),
+    "report": ("lit_sft.ablation.report:main", "compare the trials of a study, or any runs, on one page"),
     "export": ("lit_sft.export:main", "a run's model as a Hugging Face folder, adapter merged or not"),
 }
 

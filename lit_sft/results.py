@@ -18,7 +18,7 @@ from data_modules.encoding import Example
 from data_modules.example_store import ExampleStore
 from lit_sft.generation import Generated
 from lit_sft.module import LitCausalLM
-from lit_sft.text_metrics import exact_match, mean, rouge_l
+from lit_sft.text_metrics import exact_match, mean, repetition, rouge_l
 
 _PACKAGES = ("torch", "lightning", "transformers", "peft", "torchmetrics", "tokenizers", "rouge-score")
 
@@ -47,7 +47,7 @@ def score_answers(module: LitCausalLM, store: ExampleStore, num_rows: int, detai
                 stream.write(json.dumps(rows[-1], ensure_ascii=False) + "\n")
     if not rows:
         return {}
-    names = ("exact_match", "rougeL_mixed", "ended", "num_tokens")
+    names = ("exact_match", "rougeL_mixed", "ended", "num_tokens", "repetition")
     return {"rows": len(rows), **{name: mean([float(row[name]) for row in rows]) for name in names}}
 
 
@@ -148,4 +148,5 @@ def _scored(module: LitCausalLM, example: Example, answer: Generated) -> dict[st
         "rougeL_mixed": rouge_l(answer.text, reference),
         "ended": answer.ended,
         "num_tokens": answer.num_tokens,
+        "repetition": repetition(answer.text),
     }

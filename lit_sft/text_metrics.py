@@ -40,6 +40,13 @@ def exact_match(prediction: str, reference: str) -> bool:
     return prediction.strip() == reference.strip()
 
 
+def repetition(text: str, size: int = 4) -> float:
+    """Share of the runs of `size` tokens that have stood in the text before, 0 to 1."""
+    tokens = MixedTokenizer().tokenize(text)
+    runs = [tuple(tokens[start : start + size]) for start in range(len(tokens) - size + 1)]
+    return 1 - len(set(runs)) / len(runs) if runs else 0.0
+
+
 def mean(values: Sequence[float]) -> float:
     """The mean of at least one value."""
     return sum(values) / len(values)

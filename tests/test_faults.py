@@ -26,8 +26,8 @@ from tests.conftest import MODELS, alpaca_rows
 
 NUM_KILLS = 20
 
-# sums in another number of threads are other sums
-ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
+# sums in another number of threads are other sums; and a config names a class of this file
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent.parent)}
 
 # as `python -m lit_sft`, but that a checkpoint takes its time, and a file beside it says while it is being written
 SLOW_WRITER = """

@@ -16,7 +16,7 @@ from benchmarks.contest import CONTESTANTS, Contestant, ContestantError, Entry, 
 from benchmarks.profile_step import GROUPS, profile_step
 from benchmarks.report import ratios, table
 from benchmarks.rows import make_rows, write_plain
-from benchmarks.shapes import work_of, write_shape
+from benchmarks.shapes import work_of_folder, write_shape
 
 ROOT = Path(__file__).parents[2]
 TOKENIZER = str(ROOT / "examples" / "tokenizer")
@@ -94,7 +94,7 @@ def test_work_is_what_torch_counts_in_an_unpadded_row(tmp_path: Path) -> None:
     ids, length = torch.arange(20).unsqueeze(0), 20
     with FlopCounterMode(display=False) as counter:
         model(ids, use_cache=False).logits.sum().backward()
-    work = work_of(folder)
+    work = work_of_folder(folder)
     above_the_diagonal = 12 * work.scores * (length * (length - 1) // 2)
     rotary = counter.get_total_flops() - work.flops([length], length, "full") - above_the_diagonal
     assert 0 <= rotary < 1e-3 * counter.get_total_flops()  # the angles are a product too

@@ -1,0 +1,1 @@
+"""Comparisons: a study's trials run as subprocesses, and only what they wrote is read."""

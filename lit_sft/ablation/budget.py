@@ -1,0 +1,143 @@
+"""How many optimiser steps give every trial equally much, and what they cost."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from lit_sft.ablation.study import Arm, Budget, Settings, Study, options
+from lit_sft.backbone import load_config
+from lit_sft.cli import SettingsCLI
+from lit_sft.flops import work_of
+
+
+@dataclass(frozen=True, slots=True)
+class Amounts:
+    """What the training of one trial takes.
+
+    Attributes:
+        steps: Optimiser steps.
+        examples: Seen, counted as often as they are.
+        tokens: Of them.
+        supervised_tokens: That carry the loss under the trial's own mask.
+        flops: Floating-point operations that are needed, see `lit_sft.flops`.
+    """
+
+    steps: int = 0
+    examples: int = 0
+    tokens: int = 0
+    supervised_tokens: int = 0
+    flops: float = 0.0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is known of the trials before they run.
+
+    Attributes:
+        amounts: What each takes, by arm and seed.
+        intervals: Batches between its validations, likewise.
+        failures: Arms whose settings are wrong, and why; they have no amounts.
+        callbacks: Those of the base config, by class path.
+    """
+
+    amounts: dict[tuple[str, int], Amounts] = field(default_factory=dict)
+    intervals: dict[tuple[str, int], int] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
+    callbacks: set[str] = field(default_factory=set)
+
+
+def settings_of(study: Study, arm: Arm, seed: int) -> Settings:
+    """What an arm's trial sets over the study's base config, its length left out."""
+    return {"seed_everything": seed, **study.settings, **arm.settings}
+
+
+def arguments_of(study: Study, settings: Settings) -> list[str]:
+    """Options of `fit`."""
+    configs = [argument for file in study.base for argument in ("--config", file)]
+    return [*configs, *options(settings)]
+
+
+class TrialCost:
+    """Counts what the steps of one trial take, from its data and its model's shape.
+
+    Args:
+        study: It is part of.
+        arm: Whose settings.
+        seed: Determines the order.
+
+    Raises:
+        ValueError: If the settings or the data are wrong.
+    """
+
+    def __init__(self, study: Study, arm: Arm, seed: int) -> None:
+        parsed = SettingsCLI(arguments_of(study, settings_of(study, arm, seed)))
+        self.trainer, self.data = parsed.config.trainer, parsed.datamodule
+        backbone = parsed.model.backbone_settings
+        config = load_config(backbone)
+        if backbone.pretrained is None:
+            config.vocab_size = len(self.data.tokenizer)
+        self.tuning, self.work = backbone.tuning, work_of(config, backbone.lora)
+        self.data.prepare_data()
+        self.data.setup("fit")
+
+    def own_steps(self) -> int:
+        """By the base's own settings."""
+        limits = [self.trainer.max_steps] if self.trainer.max_steps > 0 else []
+        if self.trainer.max_epochs and self.trainer.max_epochs > 0:
+            batches = -(-len(self.data.stores["train"]) // self.data.batch_size)
+            limits.append(self.trainer.max_epochs * -(-batches // self.trainer.accumulate_grad_batches))
+        if not limits:
+            raise ValueError("how long? Give `budget.amount`, or a base config with max_epochs or max_steps.")
+        return int(min(limits))
+
+    def until(self, budget: Budget, amount: float) -> Amounts:
+        """What is taken when a budget is used up: the step that reaches it is the last."""
+        store, mask = self.data.stores["train"], self.data.mask
+        total = Amounts()
+        for indices in itertools.islice(self.data.train_steps(self.trainer.accumulate_grad_batches), 10**7):
+            examples = [store[index] for index in indices]
+            lengths = [len(example) for example in examples]
+            supervised = sum(
+                int(np.count_nonzero(mask.token_weights(example.kinds, example.turns))) for example in examples
+            )
+            total = Amounts(
+                total.steps + 1,
+                total.examples + len(examples),
+                total.tokens + sum(lengths),
+                total.supervised_tokens + supervised,
+                total.flops + self.work.flops(lengths, supervised, self.tuning),
+            )
+            if getattr(total, budget.equal) >= amount:
+                return total
+        raise ValueError(f"budget.amount {amount:g}: not reached in ten million steps.")
+
+
+def make_plan(study: Study) -> Plan:
+    """The length of every trial.
+
+    Raises:
+        ValueError: If the settings of the baseline are wrong: nothing could be compared.
+    """
+    plan, amount = Plan(), study.budget.amount
+    for number, (arm, seed) in enumerate(itertools.product(study.all_arms(), study.seeds)):
+        if arm.name in plan.failures:
+            continue
+        try:
+            cost = TrialCost(study, arm, seed)
+            if amount is None:  # the baseline comes first
+                own = cost.until(Budget("steps"), cost.own_steps())
+                amount = float(getattr(own, study.budget.equal))
+            amounts = cost.until(study.budget, amount)
+        except (ValueError, OSError) as error:
+            if number == 0:
+                raise
+            plan.failures[arm.name] = str(error)
+            continue
+        batches = amounts.steps * cost.trainer.accumulate_grad_batches
+        plan.amounts[arm.name, seed] = amounts
+        plan.intervals[arm.name, seed] = max(1, batches // study.validations)
+        plan.callbacks.update(callback.class_path for callback in cost.trainer.callbacks or [])
+    return plan

@@ -1,0 +1,164 @@
+"""`python -m lit_sft ablate --config FILE`: one command from a question to its report."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import shlex
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from lit_sft.ablation.budget import Plan, make_plan
+from lit_sft.ablation.report import write_report
+from lit_sft.ablation.runner import Runner
+from lit_sft.ablation.study import Study, read_study
+from lit_sft.ablation.trials import TrialFiles, read_json, write_json
+
+_TIMED_STEPS = 4
+
+
+def main(argv: list[str]) -> None:
+    """Run a study.
+
+    Args:
+        argv: The command's name and its arguments.
+
+    Raises:
+        ValueError: If the study or its baseline is wrong.
+    """
+    options = _parser().parse_args(argv[1:])
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    console = Console()
+    study = read_study(options.config)
+    with console.status("counting tokens"):
+        plan = make_plan(study)
+    trials = [TrialFiles(study, trial) for trial in study.trials(Path(options.root))]
+    if options.dry_run:
+        _show_plan(console, study, plan, trials)
+        return
+    folder = Path(options.root) / study.name
+    _write_study(folder, study, plan)
+    for files in trials:
+        _prepare(files, plan, retry=options.retry)
+    if options.slurm:
+        console.print(f"written {_write_slurm(folder, options, len(trials))}: `sbatch` it", soft_wrap=True)
+        return
+    chosen = trials if options.only is None else [trials[options.only]]
+    Runner(chosen, plan, options.jobs, console).run()
+    if options.only is None:
+        written = write_report([folder])
+        console.print(f"report  {written}", soft_wrap=True)
+    if any(files.failure() for files in chosen):
+        raise SystemExit(1)
+
+
+def _write_study(folder: Path, study: Study, plan: Plan) -> None:
+    """What the report needs to know of the study."""
+    folder.mkdir(parents=True, exist_ok=True)
+    kind, amounts = study.budget.equal, next(iter(plan.amounts.values()))
+    trials = study.trials(folder.parent)
+    write_json(
+        folder / "study.json",
+        {
+            "question": study.question,
+            "primary": study.primary,
+            "budget": f"equal {kind.replace('_', ' ')}: {getattr(amounts, kind):,.4g} a trial",
+            "checkpoint": study.checkpoint,
+            "arms": [arm.name for arm in study.all_arms()],
+            "trials": [{"arm": t.arm.name, "seed": t.seed, "folder": t.folder.name} for t in trials],
+        },
+    )
+
+
+def _prepare(files: TrialFiles, plan: Plan, *, retry: bool) -> None:
+    """Write down what a trial is; what its arm's settings ruled out before may have been mended."""
+    reason = plan.failures.get(files.trial.arm.name)
+    if reason is not None:
+        files.fail(reason)
+        return
+    files.define(plan)
+    failure = files.failure()
+    if failure and (retry or "(see " not in failure):
+        files.forgive()
+
+
+def _show_plan(console: Console, study: Study, plan: Plan, trials: list[TrialFiles]) -> None:
+    """The trials, what each takes, the estimated time, and the commands."""
+    with console.status(f"timing {_TIMED_STEPS} steps of the baseline"):
+        overhead, per_flop = _timed(trials[0], plan)
+    table = Table(title=f"{study.name}: {study.question}", title_justify="left")
+    for name in ("trial", "steps", "examples", "tokens", "supervised", "TFLOP", "about"):
+        table.add_column(name, justify="left" if name == "trial" else "right")
+    total = 0.0
+    for files in trials:
+        amounts = plan.amounts.get((files.trial.arm.name, files.trial.seed))
+        if amounts is None:
+            table.add_row(files.trial.name, "", "", "", "", "", plan.failures[files.trial.arm.name])
+            continue
+        seconds = overhead + per_flop * amounts.flops
+        total += 0 if files.is_done else seconds
+        counts = (amounts.steps, amounts.examples, amounts.tokens, amounts.supervised_tokens)
+        about = "done" if files.is_done else _duration(seconds)
+        table.add_row(files.trial.name, *(f"{n:,}" for n in counts), f"{amounts.flops / 1e12:,.1f}", about)
+    console.print(table)
+    console.print(f"in all about {_duration(total)}, one after the other, with answers and validations as the first has")
+    for files in trials:
+        if files.trial.arm.name not in plan.failures and not files.is_done:
+            console.print(shlex.join(files.command(plan)), soft_wrap=True, markup=False, highlight=False)
+
+
+def _timed(files: TrialFiles, plan: Plan) -> tuple[float, float]:
+    """Seconds that a trial takes besides its training, and seconds of training for a floating-point operation."""
+    key = files.trial.arm.name, files.trial.seed
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = [*files.arguments(plan), "--run.root", folder, "--run.name", "timed"]
+        command = [sys.executable, "-m", "lit_sft", "fit", *arguments, "--trainer.max_steps", str(_TIMED_STEPS)]
+        began = os.times().elapsed
+        done = subprocess.run(command, capture_output=True, text=True)
+        elapsed = os.times().elapsed - began
+        record = read_json(Path(folder) / "timed" / "version_0" / "trial.json")
+    if done.returncode or record is None:
+        raise ValueError(f"the baseline does not run: {done.stderr.strip().splitlines()[-1:]}")
+    per_flop = record["seconds"] / record["step"] * plan.amounts[key].steps / plan.amounts[key].flops
+    return 2 * (elapsed - record["seconds"]), per_flop
+
+
+def _duration(seconds: float) -> str:
+    minutes = seconds / 60
+    return f"{minutes / 60:.1f} h" if minutes > 90 else f"{minutes:.0f} min" if minutes > 2 else f"{seconds:.0f} s"
+
+
+def _write_slurm(folder: Path, options: argparse.Namespace, num_trials: int) -> Path:
+    command = ["python", "-m", "lit_sft", "ablate", "--config", options.config, "--root", options.root]
+    script = folder / "slurm.sh"
+    script.write_text(
+        "#!/bin/bash\n"
+        "# One array task a trial. Add what your cluster needs: partition, account, time, GPUs.\n"
+        f"#SBATCH --job-name={folder.name}\n"
+        f"#SBATCH --array=0-{num_trials - 1}%{options.jobs}\n"
+        f"#SBATCH --output={folder}/slurm-%a.txt\n"
+        f"cd {shlex.quote(str(Path.cwd()))}\n"
+        f"{shlex.join(command)} --only $SLURM_ARRAY_TASK_ID\n"
+        f"# when all are done: python -m lit_sft report {shlex.quote(str(folder))}\n",
+        encoding="utf-8",
+    )
+    return script
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="lit_sft ablate", description=__doc__)
+    parser.add_argument("--config", required=True, help="the study, such as configs/ablation/loss_masks.yaml")
+    parser.add_argument("--root", default="runs", help="folder of all studies")
+    parser.add_argument("--jobs", type=int, default=1, help="trials at once; each has its share of threads, or a GPU")
+    parser.add_argument("--retry", action="store_true", help="run failed trials again")
+    parser.add_argument("--dry-run", action="store_true", help="show the plan, its cost and the commands; run nothing")
+    parser.add_argument("--slurm", action="store_true", help="write a job array instead of running anything")
+    parser.add_argument("--only", type=int, metavar="N", help="run trial N alone, counted from 0, and report nothing")
+    return parser

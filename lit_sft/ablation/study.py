@@ -1,0 +1,196 @@
+"""A study: a question, the arms that answer it, and the trials that follow from them."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import yaml
+
+Settings = dict[str, Any]
+"""Dotted names as `fit` takes them, and their values."""
+
+Equal = Literal["steps", "supervised_tokens", "flops"]
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What all trials have equally much of.
+
+    Attributes:
+        equal: `steps`: optimiser steps. `supervised_tokens`: tokens that carry the loss. `flops`: floating-point
+            operations, by the count in `lit_sft.flops`.
+        amount: How many. None: as many as the baseline has by its own settings.
+    """
+
+    equal: Equal = "steps"
+    amount: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.equal not in get_args(Equal):
+            raise ValueError(f"budget.equal {self.equal!r}: expected one of {', '.join(get_args(Equal))}.")
+        if self.amount is not None and self.amount <= 0:
+            raise ValueError(f"budget.amount {self.amount}: expected more than 0, or none for the baseline's own.")
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One of the things compared: its name and the settings that make it."""
+
+    name: str
+    settings: Settings
+
+    @property
+    def slug(self) -> str:
+        """Its name as a folder."""
+        return re.sub(r"[^\w.=+-]+", "_", self.name).strip("_.") or "arm"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One run of one arm with one seed."""
+
+    arm: Arm
+    seed: int
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        return f"{self.arm.name}, seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class Study:
+    """What is asked, and of what.
+
+    Attributes:
+        name: Of its folder.
+        base: Config files of `fit` that all trials begin with.
+        question: In plain words; heads the report.
+        axes: Dotted settings to the values they take; all combinations are arms.
+        arms: Names to settings, where several change together; combined with the axes.
+        baseline: The arm that the others are compared with. None: the first.
+        seeds: One trial of every arm each.
+        budget: What the trials have equally much of.
+        settings: For all trials, over the base's.
+        primary: The figure that answers the question: a segment or mask (nats per token, less is better), or
+            `exact_match` or `rougeL_mixed` (more is better).
+        answers: Test rows that are answered and scored, at most.
+        validations: Points of the learning curves.
+        checkpoint: What is tested: `last`, at the end of the budget, or `best`, by validation loss under its own mask.
+    """
+
+    name: str
+    base: list[str]
+    question: str = ""
+    axes: dict[str, list[Any]] = field(default_factory=dict)
+    arms: dict[str, Settings] = field(default_factory=dict)
+    baseline: str | None = None
+    seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
+    budget: Budget = Budget()
+    settings: Settings = field(default_factory=dict)
+    primary: str = "answer"
+    answers: int = 200
+    validations: int = 10
+    checkpoint: Literal["last", "best"] = "last"
+
+    def __post_init__(self) -> None:
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds {self.seeds}: expected different numbers, such as [0, 1, 2].")
+        if self.checkpoint not in ("last", "best"):
+            raise ValueError(f"checkpoint {self.checkpoint!r}: expected last or best.")
+        if self.validations < 1:
+            raise ValueError(f"validations {self.validations}: expected at least 1.")
+        names = [arm.name for arm in self.all_arms()]
+        if len(names) < 2:
+            raise ValueError("a study compares at least two arms: give `axes` or `arms`.")
+        if len({arm.slug for arm in self.all_arms()}) < len(names):
+            raise ValueError(f"arms {', '.join(names)}: two have the same name, or the same but for its signs.")
+        if self.baseline is not None and self.baseline not in names:
+            raise ValueError(f"baseline {self.baseline!r}: no such arm; the arms are {', '.join(names)}.")
+
+    def all_arms(self) -> list[Arm]:
+        """Every arm, the baseline first."""
+        named: list[tuple[str, Settings]] = list(self.arms.items()) or [("", {})]
+        points = [dict(zip(self.axes, values, strict=True)) for values in itertools.product(*self.axes.values())]
+        arms = [
+            Arm(", ".join(filter(None, [name, _name_of(point)])), {**settings, **point})
+            for name, settings in named
+            for point in points
+        ]
+        return sorted(arms, key=lambda arm: arm.name != (self.baseline or arms[0].name))
+
+    def trials(self, root: Path) -> list[Trial]:
+        """Every trial: seed by seed, so that a study that is stopped has whole seeds."""
+        return [
+            Trial(arm, seed, root / self.name / "trials" / f"{arm.slug}-seed{seed}")
+            for seed in self.seeds
+            for arm in self.all_arms()
+        ]
+
+
+def read_study(path: str | Path) -> Study:
+    """Read a study from a YAML file.
+
+    Raises:
+        ValueError: If the file, a name in it or a value is wrong; names the file.
+    """
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read ({error.strerror}).") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: no YAML ({' '.join(str(error).split())}).") from None
+    try:
+        return _study(values, Path(path).stem)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def _study(values: Any, name: str) -> Study:
+    if not isinstance(values, dict):
+        raise ValueError("expected names and values, such as `base: configs/quickstart.yaml`.")
+    known = {f.name for f in fields(Study)}
+    if unknown := sorted(set(values) - known):
+        raise ValueError(f"no setting {', '.join(map(str, unknown))}; a study has {', '.join(sorted(known))}.")
+    if "base" not in values:
+        raise ValueError("no `base`: the config file of `fit` that all trials begin with.")
+    base = values["base"] if isinstance(values["base"], list) else [values["base"]]
+    budget = values.get("budget") or {}
+    if not isinstance(budget, dict) or set(budget) - {"equal", "amount"}:
+        raise ValueError("budget: expected `equal` and `amount`, such as {equal: steps, amount: 200}.")
+    for key, kind in (("axes", list), ("arms", dict)):
+        wrong = [n for n, v in (values.get(key) or {}).items() if not isinstance(v or kind(), kind)]
+        if wrong:
+            raise ValueError(f"{key}.{wrong[0]}: expected a {'list of values' if kind is list else 'set of settings'}.")
+    given = {key: value for key, value in values.items() if value is not None}
+    arms = {str(key): value or {} for key, value in (given.get("arms") or {}).items()}
+    return Study(**{"name": name, **given, "base": base, "budget": Budget(**budget), "arms": arms})
+
+
+def _name_of(point: Settings) -> str:
+    return ", ".join(f"{key.rpartition('.')[2]}={_shown(value)}" for key, value in point.items())
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, (list, tuple)):
+        return "+".join(map(str, value)) or "none"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def options(settings: Settings) -> Iterator[str]:
+    """Settings as command-line options."""
+    for name, value in settings.items():
+        yield f"--{name}"
+        yield value if isinstance(value, str) else json.dumps(value)
+
+
+def digest(value: Any) -> str:
+    """Of any JSON-like value."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]

@@ -1,0 +1,134 @@
+"""A trial on disk: its commands, what state it is in, and what it left behind."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lit_sft.ablation.budget import Plan, arguments_of, settings_of
+from lit_sft.ablation.study import Study, Trial, digest
+
+CALLBACKS = ("callbacks.LossModeAblation", "callbacks.TrialRecord")
+"""What a report reads; names, because this layer knows no callbacks."""
+
+
+@dataclass(frozen=True)
+class TrialFiles:
+    """The files of a trial, and what they say.
+
+    Attributes:
+        study: It is part of.
+        trial: Which.
+    """
+
+    study: Study
+    trial: Trial
+
+    @property
+    def run(self) -> Path:
+        """Its run folder."""
+        return self.trial.folder / "version_0"
+
+    @property
+    def log(self) -> Path:
+        return self.trial.folder / "log.txt"
+
+    @property
+    def result(self) -> Path:
+        return self.run / f"result{'_last' if self.study.checkpoint == 'last' else ''}.json"
+
+    @property
+    def is_done(self) -> bool:
+        return self.result.is_file()
+
+    def failure(self) -> str | None:
+        """Why it failed, if it did."""
+        found = read_json(self.trial.folder / "failure.json")
+        return found["reason"] if found else None
+
+    def fail(self, reason: str) -> None:
+        """Write down why."""
+        self.trial.folder.mkdir(parents=True, exist_ok=True)
+        write_json(self.trial.folder / "failure.json", {"reason": reason})
+
+    def forgive(self) -> None:
+        """Let it be tried again."""
+        (self.trial.folder / "failure.json").unlink(missing_ok=True)
+
+    def progress(self) -> dict[str, Any]:
+        """`step`, `of` and `train_loss` of its training; empty before its first step."""
+        return read_json(self.run / "trial.json") or {}
+
+    def command(self, plan: Plan) -> list[str]:
+        """What is left of it to do: `fit` from the beginning or from its last checkpoint, or `test`."""
+        python = [sys.executable, "-m", "lit_sft"]
+        checkpoints = self.run / "checkpoints"
+        if (self.run / "fit.json").is_file():
+            tested = "last.ckpt" if self.study.checkpoint == "last" or not (checkpoints / "best.ckpt").exists() else "best.ckpt"
+            return [*python, "test", str(checkpoints / tested), "--answers", str(self.study.answers)]
+        if any(checkpoints.glob("*.ckpt")):
+            return [*python, "fit", "--resume", str(self.run)]
+        shutil.rmtree(self.run, ignore_errors=True)  # it had not begun: nothing is lost, and its name is free
+        return [*python, "fit", *self.arguments(plan)]
+
+    def arguments(self, plan: Plan) -> list[str]:
+        """Options of `fit`."""
+        key = self.trial.arm.name, self.trial.seed
+        settings = {
+            **settings_of(self.study, self.trial.arm, self.trial.seed),
+            "trainer.max_steps": plan.amounts[key].steps,
+            "trainer.max_epochs": -1,
+            "trainer.check_val_every_n_epoch": None,
+            "trainer.val_check_interval": plan.intervals[key],
+            "trainer.enable_progress_bar": False,
+            "run.root": str(self.trial.folder.parent),
+            "run.name": self.trial.folder.name,
+        }
+        added = [f"--trainer.callbacks+={name}" for name in CALLBACKS if name not in plan.callbacks]
+        return [*arguments_of(self.study, settings), *added]
+
+    def define(self, plan: Plan) -> None:
+        """Write down what the trial is, or check that it still is what was written down.
+
+        Raises:
+            ValueError: If it has changed.
+        """
+        key = self.trial.arm.name, self.trial.seed
+        definition = {
+            "arm": self.trial.arm.name,
+            "seed": self.trial.seed,
+            "settings": settings_of(self.study, self.trial.arm, self.trial.seed),
+            "base": [digest(Path(file).read_text(encoding="utf-8")) for file in self.study.base],
+            "steps": plan.amounts[key].steps,
+            "checkpoint": self.study.checkpoint,
+        }
+        path = self.trial.folder / "definition.json"
+        known = read_json(path)
+        if known is not None and known != json.loads(json.dumps(definition)):
+            changed = [name for name in definition if known.get(name) != json.loads(json.dumps(definition[name]))]
+            raise ValueError(
+                f"{self.trial.folder}: was begun with another {', '.join(changed)}. Finished trials are never run "
+                "again: give the study another `name`, or remove this folder."
+            )
+        self.trial.folder.mkdir(parents=True, exist_ok=True)
+        write_json(path, definition)
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """What a file holds; None if it is not there."""
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    return found
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a file, whole or not at all."""
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_text(json.dumps(value, indent=1, ensure_ascii=False, default=str), encoding="utf-8")
+    partial.replace(path)
