@@ -46,8 +46,8 @@ from benchmarks.contest import CONTESTANTS, Contestant, Entry, Process, compete,
 from benchmarks.peers.turns import Settings
 from benchmarks.report import write_report
 from benchmarks.rows import POOL, draw_rows, write_plain
-from lit_sft.flops import Work
 from benchmarks.shapes import SHAPES, bf16_is_slow, matrix_product_flops, work_of_folder, write_shape
+from lit_sft.flops import Work
 
 CACHE = Path(os.environ.get("LIT_SFT_CACHE", "~/.cache/lit_sft")).expanduser() / "benchmark"
 

@@ -11,7 +11,7 @@ from lit_sft.ablation.collect import ANSWER_FIGURES, Comparison, Difference
 
 matplotlib.use("Agg")
 
-from matplotlib import pyplot as plt  # noqa: E402 (the backend is chosen before)
+from matplotlib import pyplot as plt
 
 _DPI = 120
 

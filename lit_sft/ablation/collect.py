@@ -158,7 +158,11 @@ class Comparison:
                 return what, False, "not recorded"
             for arm, order in orders.items():
                 if order[:shared] != orders[self.arms[0]][:shared]:
-                    return what, False, f"differ between {self.arms[0]} and {arm}: their batches or data are not the same"
+                    return (
+                        what,
+                        False,
+                        f"differ between {self.arms[0]} and {arm}: their batches or data are not the same",
+                    )
             longest = max(longest, max(map(len, orders.values())) - shared)
         beyond = f", as far as the shorter of two goes ({longest} steps differ)" if longest else ""
         return what, True, f"the same in all arms of a seed{beyond}"

@@ -9,8 +9,11 @@ import shlex
 import subprocess
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import yaml
 from rich.console import Console
 from rich.table import Table
 
@@ -37,6 +40,7 @@ def main(argv: list[str]) -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     console = Console()
     study = read_study(options.config)
+    study = replace(study, settings={**study.settings, **dict(map(_setting, options.set))})
     with console.status("counting tokens"):
         plan = make_plan(study)
     trials = [TrialFiles(study, trial) for trial in study.trials(Path(options.root))]
@@ -57,6 +61,13 @@ def main(argv: list[str]) -> None:
         console.print(f"report  {written}", soft_wrap=True)
     if any(files.failure() for files in chosen):
         raise SystemExit(1)
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    name, is_given, value = text.partition("=")
+    if not is_given:
+        raise ValueError(f"--set {text}: expected NAME=VALUE, such as data.train=rows.json.")
+    return name.removeprefix("--"), yaml.safe_load(value)
 
 
 def _write_study(folder: Path, study: Study, plan: Plan) -> None:
@@ -108,7 +119,9 @@ def _show_plan(console: Console, study: Study, plan: Plan, trials: list[TrialFil
         about = "done" if files.is_done else _duration(seconds)
         table.add_row(files.trial.name, *(f"{n:,}" for n in counts), f"{amounts.flops / 1e12:,.1f}", about)
     console.print(table)
-    console.print(f"in all about {_duration(total)}, one after the other, with answers and validations as the first has")
+    console.print(
+        f"in all about {_duration(total)}, one after the other, with answers and validations as the first has"
+    )
     for files in trials:
         if files.trial.arm.name not in plan.failures and not files.is_done:
             console.print(shlex.join(files.command(plan)), soft_wrap=True, markup=False, highlight=False)
@@ -136,7 +149,8 @@ def _duration(seconds: float) -> str:
 
 
 def _write_slurm(folder: Path, options: argparse.Namespace, num_trials: int) -> Path:
-    command = ["python", "-m", "lit_sft", "ablate", "--config", options.config, "--root", options.root]
+    sets = [argument for setting in options.set for argument in ("--set", setting)]
+    command = ["python", "-m", "lit_sft", "ablate", "--config", options.config, "--root", options.root, *sets]
     script = folder / "slurm.sh"
     script.write_text(
         "#!/bin/bash\n"
@@ -156,6 +170,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="lit_sft ablate", description=__doc__)
     parser.add_argument("--config", required=True, help="the study, such as configs/ablation/loss_masks.yaml")
     parser.add_argument("--root", default="runs", help="folder of all studies")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="a setting of `fit` for all trials; repeatable"
+    )
     parser.add_argument("--jobs", type=int, default=1, help="trials at once; each has its share of threads, or a GPU")
     parser.add_argument("--retry", action="store_true", help="run failed trials again")
     parser.add_argument("--dry-run", action="store_true", help="show the plan, its cost and the commands; run nothing")

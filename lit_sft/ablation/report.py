@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 import csv
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.console import Console
 
 from lit_sft.ablation.charts import draw_curves, draw_differences
-from lit_sft.ablation.collect import ANSWER_FIGURES, MORE_IS_BETTER, Comparison, Difference, TrialResult, read_trial
+from lit_sft.ablation.collect import ANSWER_FIGURES, MORE_IS_BETTER, Comparison, Difference, read_trial
 from lit_sft.ablation.report_page import render_html, render_markdown
 from lit_sft.ablation.statistics import Estimate
 from lit_sft.ablation.trials import read_json
@@ -264,21 +263,37 @@ def _costs(comparison: Comparison) -> Table:
         records = [comparison.results[arm, seed].record for seed in comparison.seeds]
         if not all(records):
             continue
-        mean = {key: sum(r[key] for r in records) / len(records) for key in ("step", "examples", "tokens", "supervised_tokens", "seconds", "peak_bytes")}
+        mean = {
+            key: sum(r[key] for r in records) / len(records)
+            for key in ("step", "examples", "tokens", "supervised_tokens", "seconds", "peak_bytes")
+        }
         counts = [f"{mean[key]:,.0f}" for key in ("step", "examples", "tokens", "supervised_tokens", "seconds")]
-        rows.append([arm, *counts, f"{mean['tokens'] / max(mean['seconds'], 1e-9):,.0f}", f"{mean['peak_bytes'] / 1e9:.2f} GB"])
+        rows.append(
+            [arm, *counts, f"{mean['tokens'] / max(mean['seconds'], 1e-9):,.0f}", f"{mean['peak_bytes'] / 1e9:.2f} GB"]
+        )
     return Table("Cost, means over the seeds", ["", *names], rows)
 
 
 def _ledger(comparison: Comparison) -> Table:
-    names = ("records_read", "invalid", "duplicates", "dropped", "truncated", "split", "examples", "supervised_tokens_lost")
+    names = (
+        "records_read",
+        "invalid",
+        "duplicates",
+        "dropped",
+        "truncated",
+        "split",
+        "examples",
+        "supervised_tokens_lost",
+    )
     rows = []
     for arm in comparison.arms:
         result = comparison.results[arm, comparison.seeds[0]].result
         ledger = result.get("ledger", {}).get("train", {})
         values = [ledger.get(name, "") for name in names]
         # some are counted by mask, some stand beside examples of them
-        rows.append([arm, *(str(v.get(result["mask"], v.get("count", "")) if isinstance(v, dict) else v) for v in values)])
+        rows.append(
+            [arm, *(str(v.get(result["mask"], v.get("count", "")) if isinstance(v, dict) else v) for v in values)]
+        )
     return Table("Training records", ["", *(name.replace("_", " ") for name in names)], rows)
 
 

@@ -66,7 +66,9 @@ def _cell(text: str) -> str:
 
 def _shown(text: str) -> str:
     text = printable(text)
-    return text if len(text) <= _LONGEST_CELL else f"{text[:_LONGEST_CELL]}… (+{len(text) - _LONGEST_CELL:,} characters)"
+    return (
+        text if len(text) <= _LONGEST_CELL else f"{text[:_LONGEST_CELL]}… (+{len(text) - _LONGEST_CELL:,} characters)"
+    )
 
 
 _STYLE = """

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -158,7 +157,13 @@ class Runner:
     def table(self) -> Table:
         """What every trial is doing."""
         table = Table(title="trials", title_justify="left")
-        for name, justify in (("trial", "left"), ("state", "left"), ("step", "right"), ("loss", "right"), ("left", "right")):
+        for name, justify in (
+            ("trial", "left"),
+            ("state", "left"),
+            ("step", "right"),
+            ("loss", "right"),
+            ("left", "right"),
+        ):
             table.add_column(name, justify=justify)  # type: ignore[arg-type]
         for job in self.jobs:
             progress = job.files.progress()

@@ -68,7 +68,11 @@ class TrialFiles:
         python = [sys.executable, "-m", "lit_sft"]
         checkpoints = self.run / "checkpoints"
         if (self.run / "fit.json").is_file():
-            tested = "last.ckpt" if self.study.checkpoint == "last" or not (checkpoints / "best.ckpt").exists() else "best.ckpt"
+            tested = (
+                "last.ckpt"
+                if self.study.checkpoint == "last" or not (checkpoints / "best.ckpt").exists()
+                else "best.ckpt"
+            )
             return [*python, "test", str(checkpoints / tested), "--answers", str(self.study.answers)]
         if any(checkpoints.glob("*.ckpt")):
             return [*python, "fit", "--resume", str(self.run)]

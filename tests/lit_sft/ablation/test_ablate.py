@@ -1,0 +1,182 @@
+"""Studies of a tiny model, run as a user runs them: killed and begun again, with arms that fail, with arms that differ."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from lit_sft.__main__ import main
+from lit_sft.ablation.budget import make_plan
+from lit_sft.ablation.report import write_report
+from lit_sft.ablation.study import read_study
+from tests.conftest import MODELS, alpaca_rows
+
+Write = Callable[..., str]
+
+
+@pytest.fixture
+def settings(write: Write, tokenizer_folder: str, tmp_path: Path) -> dict[str, Any]:
+    base = {
+        "model": {
+            "backbone": {"config": {**MODELS["gpt2"], "n_layer": 1}, "tokenizer": tokenizer_folder},
+            "optimizer": {"lr": 1e-2},
+            "generation": {"max_new_tokens": 4},
+        },
+        "data": {
+            "train": write("train.jsonl", alpaca_rows(40)), "val": write("val.jsonl", alpaca_rows(48)[40:44]),
+            "test": write("test.jsonl", alpaca_rows(56)[44:]), "template": "chatml", "batch_size": 4,
+            "cache_dir": str(tmp_path / "cache"), "encoding_processes": 1,
+        },
+        "trainer": {
+            "max_steps": 6, "accelerator": "cpu", "log_every_n_steps": 1,
+            "callbacks": [
+                "callbacks.RunHealth",
+                {"class_path": "callbacks.SampleGeneration", "init_args": {"prompts": ["<b>?"], "max_new_tokens": 3}},
+            ],
+        },
+    }  # fmt: skip
+    return {
+        "question": "Does the mask <i>matter</i>?",
+        "base": write("base.yaml", yaml.safe_dump(base)),
+        "axes": {"data.mask": ["whole_sequence", "output_only"]},
+        "seeds": [0, 1],
+        "validations": 2,
+        "answers": 4,
+    }
+
+
+def command(config: str, root: Path, *more: str) -> list[str]:
+    return [sys.executable, "-m", "lit_sft", "ablate", "--config", config, "--root", str(root), "--jobs", "2", *more]
+
+
+def figures(folder: Path) -> list[list[str]]:
+    with (folder / "report.csv").open(encoding="utf-8") as stream:
+        return list(csv.reader(stream))
+
+
+@pytest.mark.parametrize("equal", ["steps", "supervised_tokens", "flops"])
+def test_trials_have_equally_much_of_what_the_budget_names(settings: dict[str, Any], write: Write, equal: str) -> None:
+    plan = make_plan(read_study(write("s.yaml", yaml.safe_dump({**settings, "budget": {"equal": equal}}))))
+    amounts = {key: getattr(found, equal) for key, found in plan.amounts.items()}
+    first = amounts["mask=whole_sequence", 0]
+    for key, amount in amounts.items():
+        one_step = amount / plan.amounts[key].steps
+        assert first <= amount <= first + 2 * one_step, key
+    assert plan.amounts["mask=whole_sequence", 0].steps == 6
+    assert (plan.amounts["mask=output_only", 0].steps > 6) == (equal != "steps")
+
+
+def test_a_killed_study_goes_on_and_gives_the_same_report(
+    settings: dict[str, Any], write: Write, tmp_path: Path
+) -> None:
+    config, straight, killed = write("masks.yaml", yaml.safe_dump(settings)), tmp_path / "straight", tmp_path / "killed"
+    environment = {**os.environ, "COLUMNS": "200"}
+    subprocess.run(command(config, straight), check=True, env=environment, capture_output=True)
+    process = subprocess.Popen(command(config, killed), env=environment, stdout=subprocess.DEVNULL)
+    results = list((killed / "masks" / "trials").glob("*/version_0/result_last.json"))
+    deadline = time.monotonic() + 120
+    while not results:
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.05)
+        results = list((killed / "masks" / "trials").glob("*/version_0/result_last.json"))
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    stamps = {path: path.stat().st_mtime_ns for path in results}
+    again = subprocess.run(command(config, killed), check=True, env=environment, capture_output=True, text=True)
+    assert {path: path.stat().st_mtime_ns for path in results} == stamps
+    assert figures(killed / "masks") == figures(straight / "masks")
+    assert "report" in again.stdout
+
+    # what was counted beforehand is what was trained; both arms of a seed began and went on alike
+    plan = make_plan(read_study(config))
+    for trial in read_study(config).trials(straight):
+        record = json.loads((trial.folder / "version_0" / "trial.json").read_text())
+        planned = plan.amounts[trial.arm.name, trial.seed]
+        assert (record["step"], record["examples"], record["tokens"], record["supervised_tokens"]) == (
+            planned.steps, planned.examples, planned.tokens, planned.supervised_tokens,
+        )  # fmt: skip
+    page = (straight / "masks" / "report.html").read_text()
+    assert page.count("<td>yes</td>") == 4
+    assert "<i>" not in page
+    assert "<b>" not in page
+    # scored alike, whatever was trained
+    weights = {(row[1], row[-1]) for row in figures(straight / "masks") if row[0] == "mean"}
+    assert len(weights) == len({figure for figure, _ in weights})
+
+
+def test_arms_that_fail_cost_themselves_alone_and_the_report_says_why(
+    settings: dict[str, Any], write: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arms = {
+        "base": {},
+        "same": {},
+        "misspelt": {"data.maks": "output_only"},
+        "diverges": {"model.optimizer.lr": 1e30},
+        "grows too large": {"trainer.callbacks+": "tests.lit_sft.ablation.test_ablate.Killed"},
+    }
+    study = {**settings, "axes": {}, "arms": arms, "seeds": [0], "settings": {"trainer.max_steps": 4}}
+    config = write("fails.yaml", yaml.safe_dump(study))
+    done = subprocess.run(
+        command(config, tmp_path), capture_output=True, text=True, env={**os.environ, "PYTHONPATH": os.getcwd()}
+    )
+    assert done.returncode == 1, done.stderr
+    text = (tmp_path / "fails" / "report.md").read_text()
+    for reason in ("data.maks", "expected a finite number", "killed by SIGKILL, most often for want of memory"):
+        assert reason.replace("_", "&#95;") in text
+    same = [row for row in figures(tmp_path / "fails") if row[0] == "difference" and row[2] == "same"]
+    assert same
+    assert {float(row[3]) for row in same} == {0.0}
+    assert "No difference was found between same and base" in text
+
+    # failed trials are left alone until asked for; what their settings ruled out is mended by other settings
+    study["arms"]["misspelt"] = {"data.mask": "output_only"}
+    write("fails.yaml", yaml.safe_dump(study))
+    before = (tmp_path / "fails" / "trials" / "diverges-seed0" / "log.txt").stat().st_size
+    assert subprocess.run(command(config, tmp_path), capture_output=True).returncode == 1
+    assert (tmp_path / "fails" / "trials" / "misspelt-seed0" / "version_0" / "result_last.json").is_file()
+    assert (tmp_path / "fails" / "trials" / "diverges-seed0" / "log.txt").stat().st_size == before
+
+    study["arms"]["same"] = {"model.optimizer.lr": 1e-3}
+    write("fails.yaml", yaml.safe_dump(study))
+    assert main(["ablate", "--config", config, "--root", str(tmp_path)]) == 2
+    assert "same-seed0: was begun with another settings" in capsys.readouterr().err.replace("\n", " ")
+
+
+class Killed(Callback):
+    """A process that the system ends."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_plan_is_shown_with_its_commands_and_nothing_is_run(
+    settings: dict[str, Any], write: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = write("masks.yaml", yaml.safe_dump(settings))
+    assert main(["ablate", "--config", config, "--root", str(tmp_path / "runs"), "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert said.count("-m lit_sft fit --config") == 4
+    assert "in all about" in said
+    assert not list((tmp_path / "runs").rglob("*.ckpt"))
+    assert main(["ablate", "--config", config, "--root", str(tmp_path / "runs"), "--slurm", "--jobs", "3"]) == 0
+    script = (tmp_path / "runs" / "masks" / "slurm.sh").read_text()
+    assert "#SBATCH --array=0-3%3" in script
+    assert "--only $SLURM_ARRAY_TASK_ID" in script
+
+
+def test_nothing_to_compare_is_said(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"no two arms have a tested trial with the same seed"):
+        write_report([tmp_path / "a" / "version_0", tmp_path / "b" / "version_0"])

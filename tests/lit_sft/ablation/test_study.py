@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from lit_sft.ablation.study import Budget, options, read_study
+
+Write = Callable[..., str]
+
+
+def study(write: Write, **values: Any) -> Any:
+    return read_study(write("masks.yaml", yaml.safe_dump({"base": "base.yaml", **values})))
+
+
+def test_axes_give_every_combination_and_the_baseline_comes_first(write: Write) -> None:
+    axes = {"data.mask": ["output_only", "whole_sequence"], "model.backbone.lora.rank": [1, 8]}
+    found = study(write, axes=axes, baseline="mask=whole_sequence, rank=1", seeds=[3, 4])
+    assert found.name == "masks"
+    assert [arm.name for arm in found.all_arms()] == [
+        "mask=whole_sequence, rank=1", "mask=output_only, rank=1", "mask=output_only, rank=8",
+        "mask=whole_sequence, rank=8",
+    ]  # fmt: skip
+    assert found.all_arms()[2].settings == {"data.mask": "output_only", "model.backbone.lora.rank": 8}
+    trials = found.trials(Path("runs"))
+    assert [trial.seed for trial in trials] == [3] * 4 + [4] * 4
+    assert len({trial.folder for trial in trials}) == 8
+
+
+def test_named_arms_change_several_settings_together(write: Write) -> None:
+    arms = {"rank 1": {"r": 1, "alpha": 2}, "rank 8": {"r": 8, "alpha": 16}}
+    found = study(write, arms=arms, axes={"data.mask": ["output_only"]}).all_arms()
+    assert found[1].settings == {"r": 8, "alpha": 16, "data.mask": "output_only"}
+    assert found[1].slug == "rank_8_mask=output_only"
+
+
+def test_settings_are_options_of_fit() -> None:
+    settings = {"data.mask": "output_only", "data.prompt_weight": None, "data.train": ["a", "b"], "x": 0.1, "y": "1"}
+    assert list(options(settings)) == [
+        "--data.mask", "output_only", "--data.prompt_weight", "null", "--data.train", '["a", "b"]', "--x", "0.1",
+        "--y", "1",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({}, "at least two arms"),
+        ({"axes": {"data.mask": ["output_only"]}}, "at least two arms"),
+        ({"axes": {"data.mask": "output_only"}}, "axes.data.mask: expected a list of values"),
+        ({"arms": {"a": [1]}}, "arms.a: expected a set of settings"),
+        ({"axis": {}}, "no setting axis; a study has .*axes"),
+        ({"axes": {"x": [1, 2]}, "baseline": "x=3"}, "baseline 'x=3': no such arm; the arms are x=1, x=2"),
+        ({"axes": {"x": [1, 2]}, "seeds": [1, 1]}, "seeds .*: expected different numbers"),
+        ({"axes": {"x": [1, 1]}}, "two have the same name"),
+        ({"axes": {"x": [1, 2]}, "budget": {"equal": "epochs"}}, "budget.equal 'epochs': expected one of steps"),
+        ({"axes": {"x": [1, 2]}, "budget": {"equal": "steps", "amount": 0}}, "budget.amount 0: expected more than 0"),
+        ({"axes": {"x": [1, 2]}, "budget": 5}, "budget: expected `equal` and `amount`"),
+        ({"axes": {"x": [1, 2]}, "checkpoint": "first"}, "checkpoint 'first': expected last or best"),
+    ],
+)
+def test_what_is_wrong_is_named_with_the_file(write: Write, values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=rf"masks\.yaml: .*{message}"):
+        study(write, **values)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"), [("a: [", "no YAML"), ("- 1", "expected names and values"), ("axes: {}", "no `base`")]
+)
+def test_a_file_that_is_no_study_is_refused(write: Write, content: str, message: str) -> None:
+    with pytest.raises(ValueError, match=rf"broken\.yaml: .*{message}"):
+        read_study(write("broken.yaml", content))
+
+
+def test_a_missing_file_is_named() -> None:
+    with pytest.raises(ValueError, match=r"no/study\.yaml: cannot be read"):
+        read_study("no/study.yaml")
+
+
+def test_a_budget_is_of_steps_unless_said_otherwise() -> None:
+    assert Budget() == Budget("steps", None)
