@@ -24,7 +24,6 @@ test-gpu: $(VENV)/.installed ## the checks that need a CUDA GPU
 	$(BIN)/python -m pytest -m gpu -rs
 
 benchmark: $(VENV)/.installed ## speed and memory beside transformers' Trainer and TRL: a random model, the bundled data
-	$(BIN)/pip install --quiet --editable '.[benchmark]'
 	$(BIN)/python benchmarks/compare.py
 
 test-faults: $(VENV)/.installed ## kill a run twenty times, and let one run long: ten minutes; prints tables

@@ -9,14 +9,11 @@ from typing import Any
 
 
 def write_report(result: dict[str, Any], folder: Path) -> str:
-    """Write `compare.json`, `compare.md` and, where matplotlib is installed, `compare.png`; gives the table."""
+    """Write `compare.json`, `compare.md` and `compare.png`; gives the table."""
     (folder / "compare.json").write_text(json.dumps(result, indent=1), encoding="utf-8")
     text = table(result)
     (folder / "compare.md").write_text(text, encoding="utf-8")
-    try:
-        draw(result, folder / "compare.png")
-    except ImportError:
-        text += "\nno picture: matplotlib is not installed (`pip install -e '.[benchmark]'`)\n"
+    draw(result, folder / "compare.png")
     return text
 
 
@@ -73,11 +70,7 @@ def table(result: dict[str, Any]) -> str:
 
 
 def draw(result: dict[str, Any], path: Path) -> None:
-    """Bars of speed, with the ceiling as a line, and of memory.
-
-    Raises:
-        ImportError: Without matplotlib.
-    """
+    """Bars of speed, with the ceiling as a line, and of memory."""
     import matplotlib
 
     matplotlib.use("Agg")

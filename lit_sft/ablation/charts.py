@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import matplotlib
 import numpy as np
+from matplotlib.figure import Figure
 
 from lit_sft.ablation.collect import ANSWER_FIGURES, Comparison, Difference
-
-matplotlib.use("Agg")
-
-from matplotlib import pyplot as plt
 
 _DPI = 120
 
@@ -26,7 +22,8 @@ def draw_differences(differences: list[Difference], path: Path) -> Path | None:
     if not panels:
         return None
     tallest = max(len(rows) for _, rows in panels)
-    figure, axes = plt.subplots(1, len(panels), figsize=(6 * len(panels), 1.2 + 0.28 * tallest), squeeze=False)
+    figure = Figure(figsize=(6 * len(panels), 1.2 + 0.28 * tallest))
+    axes = figure.subplots(1, len(panels), squeeze=False)
     for axis, (label, rows) in zip(axes[0], panels, strict=True):
         for place, d in enumerate(reversed(rows)):
             colour = ("tab:green" if d.is_better else "tab:red") if d.is_found else "tab:gray"
@@ -44,7 +41,8 @@ def draw_curves(comparison: Comparison, mask: str, path: Path) -> Path | None:
     if len(first) < 2:
         return None
     name = mask if mask in first[0][1] else "output_only" if "output_only" in first[0][1] else next(iter(first[0][1]))
-    figure, axis = plt.subplots(figsize=(7, 4))
+    figure = Figure(figsize=(7, 4))
+    axis = figure.subplots()
     for arm in comparison.arms:
         curves = [comparison.results[arm, seed].curve for seed in comparison.seeds]
         shared = min(map(len, curves))
@@ -58,8 +56,7 @@ def draw_curves(comparison: Comparison, mask: str, path: Path) -> Path | None:
     return _save(figure, path)
 
 
-def _save(figure: plt.Figure, path: Path) -> Path:
+def _save(figure: Figure, path: Path) -> Path:
     figure.tight_layout()
     figure.savefig(path, dpi=_DPI)
-    plt.close(figure)
     return path

@@ -91,7 +91,7 @@ class Comparison:
     def figures(self) -> list[str]:
         """What every paired trial was scored under."""
         paired = [self.results[arm, seed] for arm in self.arms for seed in self.seeds]
-        names = [name for name in paired[0].sums] if paired else []
+        names = list(paired[0].sums) if paired else []
         return [name for name in names if all(name in result.sums for result in paired)]
 
     def weights(self, figure: str) -> tuple[list[str], Floats]:
@@ -168,9 +168,9 @@ class Comparison:
         return what, True, f"the same in all arms of a seed{beyond}"
 
 
-def read_trial(run: Path, arm: str, result_file: str = "result.json") -> TrialResult | None:
-    """What a run found; None if it has not been tested."""
-    result = read_json(run / result_file)
+def read_trial(file: Path, arm: str) -> TrialResult | None:
+    """What a run found, from its result file; None if it has not been tested."""
+    run, result = file.parent, read_json(file)
     if result is None:
         return None
     config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))

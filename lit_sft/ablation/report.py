@@ -13,7 +13,7 @@ from lit_sft.ablation.charts import draw_curves, draw_differences
 from lit_sft.ablation.collect import ANSWER_FIGURES, MORE_IS_BETTER, Comparison, Difference, read_trial
 from lit_sft.ablation.report_page import render_html, render_markdown
 from lit_sft.ablation.statistics import Estimate
-from lit_sft.ablation.trials import read_json
+from lit_sft.ablation.trials import read_json, result_of
 from lit_sft.metrics import SEGMENTS
 
 
@@ -102,12 +102,11 @@ def read_study_folder(folder: Path) -> tuple[Comparison, dict[str, str], dict[st
     found = read_json(folder / "study.json")
     if found is None:
         raise ValueError(f"{folder}: no study.json; a study's folder is what `ablate` writes.")
-    suffix = "_last" if found["checkpoint"] == "last" else ""
     failures, results = {}, {}
     for trial in found["trials"]:
         place = folder / "trials" / trial["folder"]
         failure = read_json(place / "failure.json")
-        result = read_trial(place / "version_0", trial["arm"], f"result{suffix}.json")
+        result = read_trial(result_of(place / "version_0", found["checkpoint"]), trial["arm"])
         if result is not None:
             results[trial["arm"], trial["seed"]] = result
         else:
@@ -122,7 +121,7 @@ def read_runs(folders: list[Path]) -> tuple[Comparison, dict[str, str], dict[str
     results, failures = {}, {}
     for folder in folders:
         arm = folder.resolve().parent.name
-        result = read_trial(folder, arm)
+        result = read_trial(folder / "result.json", arm)
         if result is None:
             failures[str(folder)] = "no result.json"
         elif (arm, result.seed) in results:
@@ -183,7 +182,8 @@ def _in_words(
     """The answer to the question: one sentence an arm."""
     base, said = comparison.arms[0], []
     for each in (d for d in differences if d.figure == primary):
-        interval = f"{_signed(each.estimate.value)} (95 % interval {_signed(each.estimate.low)} to {_signed(each.estimate.high)}"
+        low, high = _signed(each.estimate.low), _signed(each.estimate.high)
+        interval = f"{_signed(each.estimate.value)} (95 % interval {low} to {high}"
         p = f"p = {_p(each.adjusted_p)}, adjusted for {len(comparison.arms) - 1} comparisons)"
         if each.is_found:
             verdict = "better" if each.is_better else "worse"

@@ -82,7 +82,9 @@ th, td { padding: .25rem .6rem; text-align: right; border-bottom: 1px solid #888
 th:first-child { text-align: left; } td { max-width: 26rem; overflow-wrap: anywhere; }
 figure { margin: 1rem 0; } img { max-width: 100%; height: auto; background: white; }
 figcaption, .note { color: #777; font-size: .85rem; }
-@media print { body { max-width: none; font-size: 10px; } section, figure { break-inside: avoid; } .wide { overflow: visible; } }
+@media print {
+  body { max-width: none; font-size: 10px; } section, figure { break-inside: avoid; } .wide { overflow: visible; }
+}
 """
 
 _PAGE = """<!doctype html>

@@ -124,7 +124,7 @@ class Runner:
         status, job.process = job.process.returncode, None
         if job.files.is_done:
             self._enter(job, "done")
-        elif status == 0:
+        elif status == 0 and job.state == "running":
             self._start(job)  # trained; now tested
         else:
             job.files.fail(_reason(status, job.files.log))

@@ -38,8 +38,14 @@ class TrialFiles:
         return self.trial.folder / "log.txt"
 
     @property
+    def tested(self) -> Path:
+        """The checkpoint that is tested; the last one too where no validation could choose a best."""
+        best = self.run / "checkpoints" / "best.ckpt"
+        return best if self.study.checkpoint == "best" and best.exists() else best.with_name("last.ckpt")
+
+    @property
     def result(self) -> Path:
-        return self.run / f"result{'_last' if self.study.checkpoint == 'last' else ''}.json"
+        return result_of(self.run, self.study.checkpoint)
 
     @property
     def is_done(self) -> bool:
@@ -66,15 +72,9 @@ class TrialFiles:
     def command(self, plan: Plan) -> list[str]:
         """What is left of it to do: `fit` from the beginning or from its last checkpoint, or `test`."""
         python = [sys.executable, "-m", "lit_sft"]
-        checkpoints = self.run / "checkpoints"
         if (self.run / "fit.json").is_file():
-            tested = (
-                "last.ckpt"
-                if self.study.checkpoint == "last" or not (checkpoints / "best.ckpt").exists()
-                else "best.ckpt"
-            )
-            return [*python, "test", str(checkpoints / tested), "--answers", str(self.study.answers)]
-        if any(checkpoints.glob("*.ckpt")):
+            return [*python, "test", str(self.tested), "--answers", str(self.study.answers)]
+        if any((self.run / "checkpoints").glob("*.ckpt")):
             return [*python, "fit", "--resume", str(self.run)]
         shutil.rmtree(self.run, ignore_errors=True)  # it had not begun: nothing is lost, and its name is free
         return [*python, "fit", *self.arguments(plan)]
@@ -120,6 +120,12 @@ class TrialFiles:
             )
         self.trial.folder.mkdir(parents=True, exist_ok=True)
         write_json(path, definition)
+
+
+def result_of(run: Path, checkpoint: str) -> Path:
+    """Where `test` writes what it found of a checkpoint, `last` or `best`."""
+    has_best = (run / "checkpoints" / "best.ckpt").exists()
+    return run / ("result_last.json" if checkpoint == "last" and has_best else "result.json")
 
 
 def read_json(path: Path) -> dict[str, Any] | None:

@@ -1,4 +1,4 @@
-"""Studies of a tiny model, run as a user runs them: killed and begun again, with arms that fail, with arms that differ."""
+"""Studies of a tiny model, run as a user runs them: killed and begun again, and with arms that fail."""
 
 from __future__ import annotations
 
