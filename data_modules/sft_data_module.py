@@ -283,16 +283,22 @@ class SFTDataModule(LightningDataModule):
     def _weight(self, example: Example) -> float:
         return float(self.mask.token_weights(example.kinds, example.turns, self.reduction).sum(dtype="float64"))
 
-    def train_steps(self, accumulate: int = 1) -> Iterator[list[int]]:
-        """Indices into the training split of the examples of each optimiser step on one device, for ever."""
-        sampler = self._train_sampler(accumulate)
+    def train_steps(self, accumulate: int = 1, limit: int | float | None = None) -> Iterator[list[int]]:
+        """Indices into the training split of the examples of each optimiser step on one device, for ever.
+
+        Args:
+            accumulate: Lightning's `accumulate_grad_batches`.
+            limit: Its `limit_train_batches`.
+        """
+        sampler = self._train_sampler(accumulate, limit)
         while True:
             plans = iter(sampler)
+            plans = islice(plans, sampler.num_used)
             while window := list(islice(plans, accumulate)):
                 yield [index for plan in window for index in plan.indices]
             sampler.set_epoch(sampler.epoch + 1)
 
-    def _train_sampler(self, accumulate: int = 1) -> WindowSampler:
+    def _train_sampler(self, accumulate: int = 1, limit: int | float | None = None) -> WindowSampler:
         trainer = self.trainer
         return WindowSampler(
             self.stores["train"].lengths.tolist(),
@@ -303,7 +309,7 @@ class SFTDataModule(LightningDataModule):
             shuffle=self.shuffle,
             packed=self.packing,
             token_budget=self.token_budget,
-            limit=trainer.limit_train_batches if trainer else None,
+            limit=trainer.limit_train_batches if trainer else limit,
             epoch=trainer.current_epoch if trainer else 0,
             done=_batches_done(trainer) if trainer else 0,
             rank=trainer.global_rank if trainer else 0,

@@ -13,14 +13,19 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from transformers import PreTrainedTokenizerFast
 
+from data_modules.masking import MASKS
+from lit_sft.ablation.budget import arguments_of, settings_of
+from lit_sft.ablation.study import read_study
 from lit_sft.backbone import BackboneSettings, build_backbone, causal_lm
 from lit_sft.cli import SettingsCLI
+from lit_sft.metrics import SEGMENTS
 from tests.conftest import MODELS, alpaca_rows
 
 ROOT = Path(__file__).parent.parent
 FILES = sorted((ROOT / "configs").rglob("*.yaml"))
 OVERLAYS = [file for file in FILES if file.parent.name == "overlays"]
-WHOLE = [file for file in FILES if file.parent.name != "overlays"]
+STUDIES = [file for file in FILES if file.parent.name == "ablation"]
+WHOLE = [file for file in FILES if file not in OVERLAYS + STUDIES]
 
 
 def name_of(file: Path) -> str:
@@ -28,7 +33,20 @@ def name_of(file: Path) -> str:
 
 
 def test_number_of_configs() -> None:
-    assert (len(WHOLE), len(OVERLAYS)) == (10, 6)
+    assert (len(WHOLE), len(OVERLAYS), len(STUDIES)) == (10, 6, 7)
+
+
+@pytest.mark.parametrize("file", STUDIES, ids=name_of)
+def test_every_arm_of_a_study_is_parsed(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    # instantiating would fetch the model from the hub
+    monkeypatch.setattr(SettingsCLI, "instantiate_classes", lambda self: None)
+    study = read_study(file)
+    for arm in study.all_arms():
+        settings = SettingsCLI(arguments_of(study, settings_of(study, arm, 0)))
+        assert settings.config.seed_everything == 0
+    scored = {*SEGMENTS, *MASKS, "exact_match", "rougeL_mixed"}
+    assert study.primary in scored
 
 
 @pytest.mark.parametrize("file", FILES, ids=name_of)

@@ -97,7 +97,8 @@ class TrialCost:
         """What is taken when a budget is used up: the step that reaches it is the last."""
         store, mask = self.data.stores["train"], self.data.mask
         total = Amounts()
-        for indices in itertools.islice(self.data.train_steps(self.trainer.accumulate_grad_batches), 10**7):
+        steps = self.data.train_steps(self.trainer.accumulate_grad_batches, self.trainer.limit_train_batches)
+        for indices in itertools.islice(steps, 10**7):
             examples = [store[index] for index in indices]
             lengths = [len(example) for example in examples]
             supervised = sum(
