@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-assets test-gpu test-faults audit benchmark lint types format clean
+.PHONY: help quickstart ablation test test-assets test-gpu test-faults audit benchmark lint types format clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -25,6 +25,9 @@ test-gpu: $(VENV)/.installed ## the checks that need a CUDA GPU
 
 benchmark: $(VENV)/.installed ## speed and memory beside transformers' Trainer and TRL: a random model, the bundled data
 	$(BIN)/python benchmarks/compare.py
+
+ablation: $(VENV)/.installed ## the study of docs/loss_masks.md: four ways to carry the loss, five seeds; ten minutes on two cores
+	$(BIN)/python -m lit_sft ablate --config configs/ablation/loss_masks.yaml --jobs 2
 
 test-faults: $(VENV)/.installed ## kill a run twenty times, and let one run long: ten minutes; prints tables
 	$(BIN)/python -m pytest -m slow -rs tests/test_faults.py tests/test_long_run.py tests/test_hostile_input.py

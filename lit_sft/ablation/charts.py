@@ -7,31 +7,29 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from lit_sft.ablation.collect import ANSWER_FIGURES, Comparison, Difference
+from lit_sft.ablation.collect import MORE_IS_BETTER, Comparison, Difference
 
 _DPI = 120
 
 
-def draw_differences(differences: list[Difference], path: Path) -> Path | None:
-    """Each arm's differences to the baseline with their intervals, losses beside shares of answers."""
-    panels = [
-        ("nats per token (less is better)", [d for d in differences if d.figure not in ANSWER_FIGURES]),
-        ("share of answers", [d for d in differences if d.figure in ANSWER_FIGURES and d.figure != "num_tokens"]),
-    ]
-    panels = [(label, rows) for label, rows in panels if rows]
+def draw_differences(differences: list[Difference], primary: str, path: Path) -> Path | None:
+    """Each arm's difference to the baseline with its interval: the figure that is asked about, and those of answers."""
+    names = dict.fromkeys((primary, *MORE_IS_BETTER))
+    panels = [(name, [d for d in differences if d.figure == name]) for name in names]
+    panels = [(name, rows) for name, rows in panels if rows]
     if not panels:
         return None
-    tallest = max(len(rows) for _, rows in panels)
-    figure = Figure(figsize=(6 * len(panels), 1.2 + 0.28 * tallest))
-    axes = figure.subplots(1, len(panels), squeeze=False)
-    for axis, (label, rows) in zip(axes[0], panels, strict=True):
+    figure = Figure(figsize=(3 + 3 * len(panels), 1.4 + 0.4 * len(panels[0][1])))
+    axes = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
+    for axis, (name, rows) in zip(axes, panels, strict=True):
         for place, d in enumerate(reversed(rows)):
             colour = ("tab:green" if d.is_better else "tab:red") if d.is_found else "tab:gray"
-            error = [[d.estimate.half_width], [d.estimate.half_width]]
-            axis.errorbar(d.estimate.value, place, xerr=error, fmt="o", color=colour, capsize=3)
-        axis.set_yticks(range(len(rows)), [f"{d.figure} · {d.arm}" for d in reversed(rows)], fontsize=8)
+            axis.errorbar(d.estimate.value, place, xerr=d.estimate.half_width, fmt="o", color=colour, capsize=3)
         axis.axvline(0, color="black", linewidth=0.8)
-        axis.set_xlabel(label)
+        axis.set_title(name.replace("_", " "), fontsize=10)
+        axis.set_xlabel("more is better" if name in MORE_IS_BETTER else "nats per token, less is better", fontsize=8)
+        axis.set_ylim(-0.6, len(rows) - 0.4)
+    axes[0].set_yticks(range(len(panels[0][1])), [d.arm for d in reversed(panels[0][1])])
     return _save(figure, path)
 
 
@@ -50,6 +48,7 @@ def draw_curves(comparison: Comparison, mask: str, path: Path) -> Path | None:
         values = np.array([[masks.get(name, np.nan) for _, masks in curve[:shared]] for curve in curves])
         (line,) = axis.plot(steps, values.mean(axis=0), marker="o", markersize=3, label=arm)
         axis.fill_between(steps, values.min(axis=0), values.max(axis=0), alpha=0.2, color=line.get_color())
+    axis.set_yscale("log")  # or all that is learnt after the first steps would be a flat line
     axis.set_xlabel("optimiser step")
     axis.set_ylabel(f"validation nats per token, {name.replace('_', ' ')}")
     axis.legend()

@@ -137,7 +137,7 @@ def make_report(comparison: Comparison, facts: dict[str, str], failures: dict[st
     figures, differences, refused = _compared(comparison)
     _write_csv(output / "report.csv", comparison, figures, differences)
     charts = [
-        ("Differences to the baseline", draw_differences(differences, output / "differences.png")),
+        ("Differences to the baseline", draw_differences(differences, facts["primary"], output / "differences.png")),
         ("Validation loss by step", draw_curves(comparison, facts["primary"], output / "curves.png")),
     ]
     losses = [name for name in figures if name not in ANSWER_FIGURES]
@@ -184,12 +184,15 @@ def _in_words(
     for each in (d for d in differences if d.figure == primary):
         low, high = _signed(each.estimate.low), _signed(each.estimate.high)
         interval = f"{_signed(each.estimate.value)} (95 % interval {low} to {high}"
-        p = f"p = {_p(each.adjusted_p)}, adjusted for {len(comparison.arms) - 1} comparisons)"
+        among = f", adjusted for {len(comparison.arms) - 1} comparisons" if len(comparison.arms) > 2 else ""
+        p = f"p {_p(each.adjusted_p) if each.adjusted_p < 0.001 else f'= {_p(each.adjusted_p)}'}{among})"
         if each.is_found:
             verdict = "better" if each.is_better else "worse"
-            said.append(f"{each.arm} is {verdict} than {base} in {_title(primary)}: {interval}; {p}.")
+            said.append(f"“{each.arm}” is {verdict} than “{base}” in {_title(primary)}: {interval}; {p}.")
         else:
-            said.append(f"No difference was found between {each.arm} and {base} in {_title(primary)}: {interval}; {p}.")
+            said.append(
+                f"No difference was found between “{each.arm}” and “{base}” in {_title(primary)}: {interval}; {p}."
+            )
     if not said:
         said.append(f"The question cannot be answered: {_title(primary)} is not among what can be compared.")
     if len(comparison.seeds) == 1:
@@ -204,7 +207,7 @@ def _in_words(
 
 def _design(comparison: Comparison, facts: dict[str, str]) -> list[str]:
     return [
-        f"Arms: {', '.join(comparison.arms)}; {comparison.arms[0]} is the baseline.",
+        f"Arms: {', '.join(f'“{arm}”' for arm in comparison.arms)}; “{comparison.arms[0]}” is the baseline.",
         f"Seeds: {', '.join(map(str, comparison.seeds))}, a trial of every arm each.",
         f"Budget: {facts['budget']}.",
         "Intervals are over seeds and test records (two-way analysis of variance, Satterthwaite's degrees of freedom); "
@@ -329,7 +332,8 @@ def _title(figure: str) -> str:
         "repetition": "repeated 4-grams",
         "num_tokens": "tokens of an answer",
     }
-    return known.get(figure, f"{figure.replace('_', ' ')}{'' if figure in SEGMENTS else ' mask'}")
+    kind = " mask" if figure not in SEGMENTS else "s" if figure.endswith("token") else " tokens"
+    return known.get(figure, figure.replace("_", " ") + kind)
 
 
 def _signed(value: float) -> str:

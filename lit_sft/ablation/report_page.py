@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 # what HTML or Markdown could read, links and addresses among it; an entity is text to both
 _MARKS = re.compile(r"[&<>*_`\[\]#|~!\\@]|:(?=//)|(?<=www)\.")
 _LONGEST_CELL = 600
+_LONGEST_FIGURE = 30
+_VERDICTS = ("better", "worse")
 
 
 def render_markdown(report: Report) -> str:
@@ -45,15 +47,17 @@ def render_html(report: Report) -> str:
 
 def _table(table: Table) -> str:
     head = "".join(f"<th>{escape(_shown(cell))}</th>" for cell in table.header)
-    rows = "".join(
-        f"<tr><th>{escape(_shown(row[0]))}</th>{''.join(f'<td>{escape(_shown(cell))}</td>' for cell in row[1:])}</tr>"
-        for row in table.rows
-    )
+    rows = "".join(f"<tr><th>{escape(_shown(row[0]))}</th>{''.join(map(_data, row[1:]))}</tr>" for row in table.rows)
     notes = "".join(f"<p class=note>{escape(note)}</p>" for note in table.notes)
     return (
         f"<section><h2>{escape(table.title)}</h2><div class=wide><table><thead><tr>{head}</tr></thead>"
         f"<tbody>{rows}</tbody></table></div>{notes}</section>"
     )
+
+
+def _data(cell: str) -> str:
+    kind = cell if cell in _VERDICTS else "text" if len(cell) > _LONGEST_FIGURE else ""
+    return f"<td{f' class={kind}' if kind else ''}>{escape(_shown(cell))}</td>"
 
 
 def _row(cells: list[str]) -> str:
@@ -79,7 +83,11 @@ h1 { font-size: 1.5rem; line-height: 1.25; } h2 { font-size: 1.1rem; margin: 2re
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .9rem; }
 th, td { padding: .25rem .6rem; text-align: right; border-bottom: 1px solid #8884; vertical-align: top; }
-th:first-child { text-align: left; } td { max-width: 26rem; overflow-wrap: anywhere; }
+th:first-child { text-align: left; }
+tbody th { min-width: 8rem; }
+td { white-space: nowrap; }
+td.text { white-space: normal; text-align: left; min-width: 12rem; overflow-wrap: anywhere; }
+td.better { color: #183; font-weight: 600; } td.worse { color: #c22; font-weight: 600; }
 figure { margin: 1rem 0; } img { max-width: 100%; height: auto; background: white; }
 figcaption, .note { color: #777; font-size: .85rem; }
 @media print {

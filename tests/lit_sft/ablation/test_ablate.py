@@ -139,7 +139,7 @@ def test_arms_that_fail_cost_themselves_alone_and_the_report_says_why(
     same = [row for row in figures(tmp_path / "fails") if row[0] == "difference" and row[2] == "same"]
     assert same
     assert {float(row[3]) for row in same} == {0.0}
-    assert "No difference was found between same and base" in text
+    assert "No difference was found between “same” and “base”" in text
 
     # failed trials are left alone until asked for; what their settings ruled out is mended by other settings
     study["arms"]["misspelt"] = {"data.mask": "output_only"}
