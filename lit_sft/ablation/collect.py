@@ -17,6 +17,8 @@ from lit_sft.ablation.trials import read_json
 ANSWER_FIGURES = ("exact_match", "rougeL_mixed", "ended", "repetition", "num_tokens")
 """Columns of test_answers.jsonl, as means over the records."""
 
+Sums = dict[str, dict[str, tuple[float, float]]]
+
 MORE_IS_BETTER = ("exact_match", "rougeL_mixed")
 
 
@@ -42,7 +44,7 @@ class TrialResult:
     folder: Path
     result: dict[str, Any]
     record: dict[str, Any]
-    sums: dict[str, dict[str, tuple[float, float]]]
+    sums: Sums
     curve: list[tuple[int, dict[str, float]]]
     samples: dict[str, str]
     config: dict[str, Any]
@@ -190,15 +192,27 @@ def read_trial(file: Path, arm: str) -> TrialResult | None:
     )
 
 
-def _sums(run: Path, result: dict[str, Any]) -> dict[str, dict[str, tuple[float, float]]]:
-    sums: dict[str, dict[str, tuple[float, float]]] = {}
+def _sums(run: Path, result: dict[str, Any]) -> Sums:
+    sums: Sums = {}
     for file in result.get("files", []):
         for row in _rows(run / file):
             for figure, value, weight in _values(row):
                 record = sums.setdefault(figure, {})
                 before = record.get(row["origin"], (0.0, 0.0))
                 record[row["origin"]] = before[0] + value, before[1] + weight
-    return sums
+    return sums | _by_file(sums)
+
+
+def _by_file(sums: Sums) -> Sums:
+    """Where the test records come from several files: the losses by file, a column for each data set."""
+    files = sorted({origin.rpartition(":")[0] for origin in sums.get("whole_sequence", {})})
+    return {
+        f"{figure} in {Path(file).name}": part
+        for figure in ("whole_sequence", "output_only")
+        for file in files
+        if len(files) > 1
+        and (part := {o: row for o, row in sums.get(figure, {}).items() if o.rpartition(":")[0] == file})
+    }
 
 
 def _values(row: dict[str, Any]) -> Iterable[tuple[str, float, float]]:

@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lit_sft.ablation.budget import Plan, make_plan
+from lit_sft.ablation.ray_tasks import run_on_ray
 from lit_sft.ablation.report import write_report
 from lit_sft.ablation.runner import Runner
 from lit_sft.ablation.study import Study, read_study
@@ -54,8 +55,17 @@ def main(argv: list[str]) -> None:
     if options.slurm:
         console.print(f"written {_write_slurm(folder, options, len(trials))}: `sbatch` it", soft_wrap=True)
         return
+    if options.only is not None and not 0 <= options.only < len(trials):
+        raise ValueError(f"--only {options.only}: the study has trials 0 to {len(trials) - 1}.")
     chosen = trials if options.only is None else [trials[options.only]]
-    Runner(chosen, plan, options.jobs, console).run()
+    if options.ray:
+        open_trials = {i: files for i, files in enumerate(trials) if not (files.is_done or files.failure())}
+        commands = {
+            files.trial.name: [*_command(options, sys.executable), "--only", str(i)] for i, files in open_trials.items()
+        }
+        run_on_ray(commands, options.ray, options.jobs, lambda line: console.print(line, markup=False, highlight=False))
+    else:
+        Runner(chosen, plan, options.jobs, console).run()
     if options.only is None:
         written = write_report([folder])
         console.print(f"report  {written}", soft_wrap=True)
@@ -149,8 +159,6 @@ def _duration(seconds: float) -> str:
 
 
 def _write_slurm(folder: Path, options: argparse.Namespace, num_trials: int) -> Path:
-    sets = [argument for setting in options.set for argument in ("--set", setting)]
-    command = ["python", "-m", "lit_sft", "ablate", "--config", options.config, "--root", options.root, *sets]
     script = folder / "slurm.sh"
     script.write_text(
         "#!/bin/bash\n"
@@ -159,11 +167,17 @@ def _write_slurm(folder: Path, options: argparse.Namespace, num_trials: int) -> 
         f"#SBATCH --array=0-{num_trials - 1}%{options.jobs}\n"
         f"#SBATCH --output={folder}/slurm-%a.txt\n"
         f"cd {shlex.quote(str(Path.cwd()))}\n"
-        f"{shlex.join(command)} --only $SLURM_ARRAY_TASK_ID\n"
+        f"{shlex.join(_command(options, 'python'))} --only $SLURM_ARRAY_TASK_ID\n"
         f"# when all are done: python -m lit_sft report {shlex.quote(str(folder))}\n",
         encoding="utf-8",
     )
     return script
+
+
+def _command(options: argparse.Namespace, python: str) -> list[str]:
+    """The study's own command, but for how it is run."""
+    sets = [argument for setting in options.set for argument in ("--set", setting)]
+    return [python, "-m", "lit_sft", "ablate", "--config", options.config, "--root", options.root, *sets]
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -176,6 +190,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--jobs", type=int, default=1, help="trials at once; each has its share of threads, or a GPU")
     parser.add_argument("--retry", action="store_true", help="run failed trials again")
     parser.add_argument("--dry-run", action="store_true", help="show the plan, its cost and the commands; run nothing")
+    parser.add_argument("--ray", metavar="ADDRESS", help="run on a Ray cluster; `local` starts one here")
     parser.add_argument("--slurm", action="store_true", help="write a job array instead of running anything")
     parser.add_argument("--only", type=int, metavar="N", help="run trial N alone, counted from 0, and report nothing")
     return parser

@@ -332,6 +332,9 @@ def _title(figure: str) -> str:
         "repetition": "repeated 4-grams",
         "num_tokens": "tokens of an answer",
     }
+    figure, _, file = figure.partition(" in ")
+    if file:
+        return f"{figure.replace('_', ' ')} mask, {file}"
     kind = " mask" if figure not in SEGMENTS else "s" if figure.endswith("token") else " tokens"
     return known.get(figure, figure.replace("_", " ") + kind)
 

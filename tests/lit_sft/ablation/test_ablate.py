@@ -19,6 +19,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lit_sft.__main__ import main
 from lit_sft.ablation.budget import make_plan
+from lit_sft.ablation.collect import read_trial
 from lit_sft.ablation.report import write_report
 from lit_sft.ablation.study import read_study
 from tests.conftest import MODELS, alpaca_rows
@@ -175,6 +176,33 @@ def test_a_plan_is_shown_with_its_commands_and_nothing_is_run(
     script = (tmp_path / "runs" / "masks" / "slurm.sh").read_text()
     assert "#SBATCH --array=0-3%3" in script
     assert "--only $SLURM_ARRAY_TASK_ID" in script
+
+
+def test_trials_run_on_a_local_ray_cluster(settings: dict[str, Any], write: Write, tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    arms = {"base": {}, "diverges": {"model.optimizer.lr": 1e30}}
+    study = {**settings, "axes": {}, "arms": arms, "seeds": [0], "settings": {"trainer.max_steps": 4}}
+    config = write("ray.yaml", yaml.safe_dump(study))
+    done = subprocess.run(command(config, tmp_path, "--ray", "local"), capture_output=True, text=True)
+    assert "base, seed 0: done" in done.stdout, done.stderr
+    assert "diverges, seed 0: failed" in done.stdout
+    assert (tmp_path / "ray" / "trials" / "base-seed0" / "version_0" / "result_last.json").is_file()
+
+
+def test_losses_are_given_by_file_where_there_are_several(tmp_path: Path) -> None:
+    run = tmp_path / "a" / "version_0"
+    run.mkdir(parents=True)
+    (run / "config.yaml").write_text("seed_everything: 0\n")
+    rows = [
+        {"origin": f"{file}:{line}", "nats": {"whole_sequence": nats}, "tokens": {"whole_sequence": 2}}
+        for file, line, nats in (("x/texts.jsonl", 1, 3.0), ("x/texts.jsonl", 2, 5.0), ("x/rows.json", 1, 1.0))
+    ]
+    (run / "records.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (run / "result.json").write_text(json.dumps({"files": ["records.jsonl"]}))
+    found = read_trial(run / "result.json", "a")
+    assert found is not None
+    assert set(found.sums) == {"whole_sequence", "whole_sequence in texts.jsonl", "whole_sequence in rows.json"}
+    assert sum(nats for nats, _ in found.sums["whole_sequence in texts.jsonl"].values()) == 8.0
 
 
 def test_nothing_to_compare_is_said(tmp_path: Path) -> None:

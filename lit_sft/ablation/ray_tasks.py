@@ -1,0 +1,53 @@
+"""The trials of a study as tasks of a Ray cluster, which decides where and when they run."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+
+Say = Callable[[str], None]
+
+
+def run_on_ray(commands: Mapping[str, Sequence[str]], address: str, jobs: int, say: Say) -> None:
+    """Run every command as one task, and wait for all.
+
+    The folder of the study, and the model and data, must lie where every machine of the cluster sees them.
+
+    Args:
+        commands: By the name of the trial.
+        address: Of the cluster; `local` starts one on this machine.
+        jobs: How many share this machine's processors, where the cluster is local.
+        say: Told of every trial that has ended.
+
+    Raises:
+        ValueError: If Ray is not installed, or there is no such cluster.
+    """
+    try:
+        import ray
+    except ImportError:
+        raise ValueError("--ray: Ray is not installed; `pip install 'lit_sft[ray]'`.") from None
+    try:
+        ray.init(
+            address=None if address == "local" else address,
+            num_cpus=jobs if address == "local" else None,
+            include_dashboard=False,
+            log_to_driver=False,
+        )
+    except ConnectionError as error:
+        raise ValueError(f"--ray {address}: no cluster there ({error}).") from None
+    try:
+        task = ray.remote(num_cpus=1, num_gpus=min(1, torch.cuda.device_count()), max_retries=0)(_run)
+        waiting = {task.remote(list(command), os.getcwd()): name for name, command in commands.items()}
+        while waiting:
+            (ended,), _ = ray.wait(list(waiting), num_returns=1)
+            status = ray.get(ended)
+            say(f"{waiting.pop(ended)}: {'done' if status == 0 else 'failed'}")
+    finally:
+        ray.shutdown()
+
+
+def _run(command: list[str], folder: str) -> int:
+    return subprocess.call(command, cwd=folder)
