@@ -335,6 +335,11 @@ def _causes(trainer: Trainer, module: LightningModule) -> list[str]:
         causes.append("no warm-up: `--model.optimizer.warmup_ratio 0.05`")
     if not trainer.gradient_clip_val:
         causes.append("no gradient clipping: `--trainer.gradient_clip_val 1.0`")
+    if str(trainer.precision) == "16-true":
+        causes.append(
+            "fp16 weights: the squares that AdamW keeps of small gradients become 0 in fp16; `--trainer.precision "
+            "16-mixed` keeps them in float32"
+        )
     if str(trainer.precision).startswith("16"):
         causes.append("fp16, which ends at 65,504: `--trainer.precision bf16-mixed`")
     causes.append("one of the records above: read them, or train without them")

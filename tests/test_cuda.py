@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from callbacks import RunHealth
 from data_modules.batch import collate
 from data_modules.masking import MASKS
 from data_modules.sft_data_module import SFTDataModule
@@ -102,6 +103,20 @@ def test_every_precision_trains_with_clipping_and_counts_exactly(
     before, after = module.figures_before, module.figures["val"]
     assert after["nll/output_only"] < before["nll/output_only"] - 0.1
     assert after["tokens/answer"] == data.ledgers["val"]["tokens"]["kept"]["final_answer"]
+
+
+@pytest.mark.filterwarnings("ignore:trainer.precision")
+def test_float32_weights_clipping_and_warm_up_cure_the_divergence_of_fp16(make_data: MakeData, tmp_path: Path) -> None:
+    data = make_data(alpaca_rows(64), batch_size=4, template="plain", mask="output_only")
+    common: dict[str, Any] = {"max_epochs": 6, "accelerator": "gpu"}
+    with pytest.raises(ValueError, match=r"expected a finite number[\s\S]*fp16 weights"):
+        train(data, tmp_path, make_module(lr=1e-3), precision="16-true", callbacks=[RunHealth()], **common)
+    health = RunHealth(every_n_steps=1)
+    cured = make_module(lr=1e-3, warmup_ratio=0.1)
+    cured = train(data, tmp_path, cured, precision="16-mixed", gradient_clip_val=1.0, callbacks=[health], **common)
+    exact = train(data, tmp_path, make_module(lr=1e-3, warmup_ratio=0.1), gradient_clip_val=1.0, **common)
+    assert cured.figures["val"]["loss"] == pytest.approx(exact.figures["val"]["loss"], rel=0.05)
+    assert health.skipped_steps < 5
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])

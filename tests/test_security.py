@@ -18,6 +18,8 @@ from markdown import markdown
 
 from callbacks.sample_generation import markdown_text
 from lit_sft.__main__ import main
+from lit_sft.ablation.report import Report, Table
+from lit_sft.ablation.report_page import render_html, render_markdown
 from tests.conftest import MODELS, chat_rows
 
 RUNS_ITSELF = [
@@ -98,6 +100,25 @@ def test_a_browser_runs_nothing_that_a_model_wrote_into_markdown(open_page: Call
     assert not is_owned(document)
     assert "<a " not in document
     assert document.count("<td>") == len(RUNS_ITSELF + ESCAPED_ALREADY)
+
+
+def test_a_browser_runs_nothing_that_data_models_or_names_wrote_into_a_report(
+    open_page: Callable[[str], str], tmp_path: Path
+) -> None:
+    texts = RUNS_ITSELF + ESCAPED_ALREADY
+    picture = tmp_path / "chart.png"
+    picture.write_bytes(b"")
+    report = Report(
+        question=texts[0],
+        answers=texts,
+        design=texts,
+        tables=[Table(text, [text, text], [[text, text]], [text]) for text in texts],
+        charts=[(texts[1], picture)],
+    )
+    document = open_page(render_html(report))
+    assert not is_owned(document)
+    assert document.count("<table>") == len(texts)
+    assert not is_owned(open_page(f"<title>page</title>{markdown(render_markdown(report), extensions=['tables'])}"))
 
 
 @pytest.mark.parametrize("command", ["fit", "test"])

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from callbacks import RunHealth
 from data_modules.sft_data_module import SFTDataModule
 from lit_sft import precision as precision_module
 from lit_sft.backbone import BackboneSettings, LoraSettings, build_backbone
@@ -35,6 +36,19 @@ def test_every_cpu_precision_trains_with_clipping_and_counts_exactly(
     assert after["tokens/answer"] == kept["final_answer"]
     assert after["tokens/whole_sequence"] == sum(kept.values()) - len(data.stores["val"])
     assert module.metrics["val"].nats.dtype is torch.float64
+
+
+@pytest.mark.filterwarnings("ignore:trainer.precision 16-true")
+@pytest.mark.parametrize("cure", [{}, {"gradient_clip_val": 1.0}])
+def test_fp16_weights_diverge_with_and_without_clipping_and_the_stop_says_why(
+    make_data: MakeData, tmp_path: Path, cure: dict[str, Any]
+) -> None:
+    data = make_data(alpaca_rows(64), batch_size=4, template="plain", mask="output_only")
+    settings = {"precision": "16-true", "max_epochs": 6, "callbacks": [RunHealth()], **cure}
+    with pytest.raises(ValueError, match=r"expected a finite number[\s\S]*fp16 weights: the squares.*16-mixed"):
+        train(data, tmp_path, make_module(lr=1e-3), **settings)
+    exact = train(data, tmp_path, make_module(lr=1e-3), **{**settings, "precision": "32-true"})
+    assert exact.figures["val"]["loss"] < exact.figures_before["loss"] - 1
 
 
 def test_clipping_under_bf16_mixed_bounds_the_gradient(make_data: MakeData, tmp_path: Path) -> None:
