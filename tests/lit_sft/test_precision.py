@@ -44,10 +44,10 @@ def test_fp16_weights_diverge_with_and_without_clipping_and_the_stop_says_why(
     make_data: MakeData, tmp_path: Path, cure: dict[str, Any]
 ) -> None:
     data = make_data(alpaca_rows(64), batch_size=4, template="plain", mask="output_only")
-    settings = {"precision": "16-true", "max_epochs": 6, "callbacks": [RunHealth()], **cure}
+    settings: dict[str, Any] = {"max_epochs": 6, **cure}
     with pytest.raises(ValueError, match=r"expected a finite number[\s\S]*fp16 weights: the squares.*16-mixed"):
-        train(data, tmp_path, make_module(lr=1e-3), **settings)
-    exact = train(data, tmp_path, make_module(lr=1e-3), **{**settings, "precision": "32-true"})
+        train(data, tmp_path, make_module(lr=1e-3), precision="16-true", callbacks=[RunHealth()], **settings)
+    exact = train(data, tmp_path, make_module(lr=1e-3), precision="32-true", callbacks=[RunHealth()], **settings)
     assert exact.figures["val"]["loss"] < exact.figures_before["loss"] - 1
 
 
