@@ -43,7 +43,7 @@ def test_every_cpu_precision_trains_with_clipping_and_counts_exactly(
 def test_fp16_weights_diverge_with_and_without_clipping_and_the_stop_says_why(
     make_data: MakeData, tmp_path: Path, cure: dict[str, Any]
 ) -> None:
-    data = make_data(alpaca_rows(64), batch_size=4, template="plain", mask="output_only")
+    data = make_data(alpaca_rows(64), batch_size=4, template="plain", mask="output_only", val_fraction=0.2)
     settings: dict[str, Any] = {"max_epochs": 6, **cure}
     with pytest.raises(ValueError, match=r"expected a finite number[\s\S]*fp16 weights: the squares.*16-mixed"):
         train(data, tmp_path, make_module(lr=1e-3), precision="16-true", callbacks=[RunHealth()], **settings)
