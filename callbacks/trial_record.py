@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from data_modules.batch import Batch
 from lit_sft.module import LitCausalLM
@@ -23,7 +24,8 @@ class TrialRecord(Callback):
 
     Its fields: `step` and `of` (optimiser steps done and planned), `train_loss` (of the last batch), `initial_weights`
     (a digest, see `weights_digest`), `order` (a digest of the records of each optimiser step), and, over the training
-    on this process: `examples`, `tokens`, `supervised_tokens`, `seconds` (without validation) and `peak_bytes`.
+    on this process: `examples`, `tokens`, `supervised_tokens`, `seconds` (of steps: neither validation nor waiting for
+    data) and `peak_bytes`.
 
     Args:
         file: In the run folder.
@@ -34,7 +36,8 @@ class TrialRecord(Callback):
         self.file, self.seconds = file, seconds
         self.initial_weights = ""
         self.order: list[str] = []
-        self.counts = {"examples": 0, "tokens": 0, "supervised_tokens": 0, "seconds": 0.0}
+        self.counts: dict[str, float] = {"examples": 0, "tokens": 0, "supervised_tokens": 0, "seconds": 0.0}
+        self._window: dict[str, float] = dict.fromkeys(self.counts, 0)
         self._origins: list[str] = []
         self._batch_began = self._written = 0.0
         self._loss: Tensor | None = None
@@ -52,13 +55,16 @@ class TrialRecord(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: list[Batch], batch_idx: int
     ) -> None:
         for piece in batch:
-            self.counts["examples"] += len(piece.origins)
-            self.counts["tokens"] += sum(piece.lengths)
-            self.counts["supervised_tokens"] += piece.targets.numel()
+            self._window["examples"] += len(piece.origins)
+            self._window["tokens"] += sum(piece.lengths)
+            self._window["supervised_tokens"] += piece.targets.numel()
             self._origins += piece.origins
         self._loss = outputs["nats"] / outputs["weight"]  # not read yet: that would wait for the device
-        self.counts["seconds"] += time.perf_counter() - self._batch_began
+        self._window["seconds"] += time.perf_counter() - self._batch_began
         if trainer.global_step > len(self.order):
+            # by whole steps: a run that is resumed begins the one it was in again
+            self.counts = {name: value + self._window[name] for name, value in self.counts.items()}
+            self._window = dict.fromkeys(self.counts, 0)
             # which records, and how often: not in which order, nor in which piece
             self.order.append(hashlib.sha256("\n".join(sorted(self._origins)).encode()).hexdigest()[:12])
             self._origins = []
@@ -104,7 +110,8 @@ def weights_digest(module: nn.Module) -> str:
     digest = hashlib.sha256()
     names = {_plain_name(name): p for name, p in module.named_parameters() if not _is_adapter(name)}
     for name, parameter in sorted(names.items()):
-        weight = parameter.detach().to("cpu", torch.bfloat16).contiguous()
+        whole = parameter.full_tensor() if isinstance(parameter, DTensor) else parameter
+        weight = whole.detach().to("cpu", torch.bfloat16).contiguous().reshape(-1)
         digest.update(name.encode() + weight.view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:16]
 

@@ -23,7 +23,7 @@ from data_modules.formats import recognise_format, to_conversation
 from data_modules.ledger import Ledger, OnInvalid
 from data_modules.readers import Record, read_records, source_fingerprint
 
-_VERSION = 3
+_VERSION = 4
 """Raised whenever the same records would be encoded otherwise, so that no stale cache is read."""
 
 
@@ -36,7 +36,7 @@ class Sources:
         fractions: Share of `train` that is held out for each split without files.
         format: A name in FORMATS; None: recognised from the fields, file by file.
         on_invalid: What an invalid record does.
-        samples: `answer` makes one sample of every answer of a conversation.
+        samples: `answer` makes one sample of every answer of a training conversation.
         require_answer: Whether a bare prompt is invalid.
     """
 
@@ -209,8 +209,10 @@ def _encode_splits(sources: Sources, encoder: Encoder, folder: Path, processes: 
     """Write the examples of every split into a folder; gives their ledgers."""
     ledgers: dict[str, Any] = {}
     taken: set[str] = set()
-    with EncodingPool(ChunkEncoder(encoder, sources.on_invalid, sources.samples), processes) as pool:
-        for split in sources.splits:
+    for split in sources.splits:
+        # held-out records are scored whole, so that the figures of both kinds of samples are over the same tokens
+        samples = sources.samples if split == "train" else "conversation"
+        with EncodingPool(ChunkEncoder(encoder, sources.on_invalid, samples), processes) as pool:
             read, encoded = Ledger(sources.on_invalid), Ledger(sources.on_invalid)
             conversations = _without_duplicates(split, sources, read, taken)
             write_batches(folder / f"{split}.arrow", _encode_split(split, conversations, pool, encoded))

@@ -211,9 +211,9 @@ class SFTDataModule(LightningDataModule):
             "--data.seed": self.seed,
         }
 
-    def num_train_batches(self) -> int:
-        """Training batches of an epoch on each device, as far as the trainer's limits let it go."""
-        return self._train_sampler().num_used
+    def num_train_batches(self, limit: int | float | None = None) -> int:
+        """Training batches of an epoch on each device, as far as the trainer's `limit_train_batches` lets it go."""
+        return self._train_sampler(limit=limit).num_used
 
     def train_dataloader(self) -> DataLoader[list[Batch]]:
         """Training batches, each a list of pieces."""
@@ -283,19 +283,23 @@ class SFTDataModule(LightningDataModule):
     def _weight(self, example: Example) -> float:
         return float(self.mask.token_weights(example.kinds, example.turns, self.reduction).sum(dtype="float64"))
 
-    def train_steps(self, accumulate: int = 1, limit: int | float | None = None) -> Iterator[list[int]]:
-        """Indices into the training split of the examples of each optimiser step on one device, for ever.
+    def train_steps(self, accumulate: int = 1, limit: int | float | None = None) -> Iterator[list[list[int]]]:
+        """Indices into the training split of the examples of each optimiser step on one device, by batch, for ever.
 
         Args:
             accumulate: Lightning's `accumulate_grad_batches`.
             limit: Its `limit_train_batches`.
+
+        Raises:
+            ValueError: If there is no batch in an epoch.
         """
         sampler = self._train_sampler(accumulate, limit)
         while True:
-            plans = iter(sampler)
-            plans = islice(plans, sampler.num_used)
+            if not sampler.num_used:
+                raise ValueError(f"--trainer.limit_train_batches {limit}: no batch is left of {sampler.num_batches}.")
+            plans = islice(sampler, sampler.num_used)
             while window := list(islice(plans, accumulate)):
-                yield [index for plan in window for index in plan.indices]
+                yield [list(plan.indices) for plan in window]
             sampler.set_epoch(sampler.epoch + 1)
 
     def _train_sampler(self, accumulate: int = 1, limit: int | float | None = None) -> WindowSampler:

@@ -67,7 +67,6 @@ _CHECKPOINT_DEFAULTS: dict[str, Any] = {
     "checkpoint.monitor": "val/loss",
     "checkpoint.filename": "best",
     "checkpoint.enable_version_counter": False,
-    "checkpoint.save_last": True,
     "checkpoint.auto_insert_metric_name": False,
 }
 

@@ -16,9 +16,10 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class RunKeeper(Callback):
-    """Saves `last.ckpt` every few minutes, and on Ctrl-C or SIGTERM saves and leaves.
+    """Saves `last.ckpt` after validations, every few minutes and at the end; on Ctrl-C or SIGTERM saves and leaves.
 
-    A signal is heeded after the optimiser step (or the validation) it comes in; a second one ends the process at once.
+    Lightning's own `save_last` writes it only where a best checkpoint is written too. A signal is heeded after the
+    optimiser step (or the validation) it comes in; a second Ctrl-C ends the process at once.
 
     Args:
         folder: Of the checkpoints.
@@ -32,12 +33,17 @@ class RunKeeper(Callback):
         self.received: signal.Signals | None = None
         self._handlers: dict[signal.Signals, Any] = {}
         self._last_save = time.monotonic()
+        self._has_validated = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # before this there is nothing to lose, and Lightning would take these handlers for those it has to put back
         self._handlers = {number: signal.signal(number, self._receive) for number in _SIGNALS}
 
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._has_validated = not trainer.sanity_checking
+
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._save(trainer)
         self._restore_handlers()
         if self.received is not None:
             print("\nthat was the last step: the run is complete", file=sys.stderr)
@@ -55,7 +61,7 @@ class RunKeeper(Callback):
         if batch_idx % trainer.accumulate_grad_batches:
             return
         # every process must come to the same decision, and asking costs a little: once, as long as it is no
-        is_due = trainer.is_global_zero and self._is_due()
+        is_due = self._has_validated or (trainer.is_global_zero and self._is_due())
         if trainer.strategy.reduce_boolean_decision(is_due or self.received is not None, all=False):
             self._save(trainer)
             if trainer.strategy.reduce_boolean_decision(self.received is not None, all=False):
@@ -70,7 +76,7 @@ class RunKeeper(Callback):
 
     def _save(self, trainer: Trainer) -> None:
         trainer.save_checkpoint(self.checkpoint)
-        self._last_save = time.monotonic()
+        self._last_save, self._has_validated = time.monotonic(), False
 
     def _leave(self, trainer: Trainer) -> None:
         if trainer.is_global_zero:
@@ -83,6 +89,8 @@ class RunKeeper(Callback):
         raise SystemExit(128 + (self.received or signal.SIGTERM))
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
+        if self.received is not None and number == signal.SIGTERM:
+            return  # a whole group of processes is often told, and then each again by its parent
         if self.received is not None:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)

@@ -19,6 +19,7 @@ class Amounts:
 
     Attributes:
         steps: Optimiser steps.
+        batches: Of those steps.
         examples: Seen, counted as often as they are.
         tokens: Of them.
         supervised_tokens: That carry the loss under the trial's own mask.
@@ -26,6 +27,7 @@ class Amounts:
     """
 
     steps: int = 0
+    batches: int = 0
     examples: int = 0
     tokens: int = 0
     supervised_tokens: int = 0
@@ -40,13 +42,13 @@ class Plan:
         amounts: What each takes, by arm and seed.
         intervals: Batches between its validations, likewise.
         failures: Arms whose settings are wrong, and why; they have no amounts.
-        callbacks: Those of the base config, by class path.
+        callbacks: Those that each arm has already, by class path.
     """
 
     amounts: dict[tuple[str, int], Amounts] = field(default_factory=dict)
     intervals: dict[tuple[str, int], int] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
-    callbacks: set[str] = field(default_factory=set)
+    callbacks: dict[str, set[str]] = field(default_factory=dict)
 
 
 def settings_of(study: Study, arm: Arm, seed: int) -> Settings:
@@ -75,6 +77,11 @@ class TrialCost:
     def __init__(self, study: Study, arm: Arm, seed: int) -> None:
         parsed = SettingsCLI(arguments_of(study, settings_of(study, arm, seed)))
         self.trainer, self.data = parsed.config.trainer, parsed.datamodule
+        if self.trainer.devices not in (1, "1", "auto"):
+            raise ValueError(
+                f"--trainer.devices {self.trainer.devices}: a trial of a study runs on one device; `--jobs` runs "
+                "several trials at once."
+            )
         backbone = parsed.model.backbone_settings
         config = load_config(backbone)
         if backbone.pretrained is None:
@@ -87,7 +94,7 @@ class TrialCost:
         """By the base's own settings."""
         limits = [self.trainer.max_steps] if self.trainer.max_steps > 0 else []
         if self.trainer.max_epochs and self.trainer.max_epochs > 0:
-            batches = -(-len(self.data.stores["train"]) // self.data.batch_size)
+            batches = self.data.num_train_batches(self.trainer.limit_train_batches)
             limits.append(self.trainer.max_epochs * -(-batches // self.trainer.accumulate_grad_batches))
         if not limits:
             raise ValueError("how long? Give `budget.amount`, or a base config with max_epochs or max_steps.")
@@ -98,14 +105,15 @@ class TrialCost:
         store, mask = self.data.stores["train"], self.data.mask
         total = Amounts()
         steps = self.data.train_steps(self.trainer.accumulate_grad_batches, self.trainer.limit_train_batches)
-        for indices in itertools.islice(steps, 10**7):
-            examples = [store[index] for index in indices]
+        for batches in itertools.islice(steps, 10**7):
+            examples = [store[index] for batch in batches for index in batch]
             lengths = [len(example) for example in examples]
             supervised = sum(
                 int(np.count_nonzero(mask.token_weights(example.kinds, example.turns))) for example in examples
             )
             total = Amounts(
                 total.steps + 1,
+                total.batches + len(batches),
                 total.examples + len(examples),
                 total.tokens + sum(lengths),
                 total.supervised_tokens + supervised,
@@ -123,7 +131,7 @@ def make_plan(study: Study) -> Plan:
         ValueError: If the settings of the baseline are wrong: nothing could be compared.
     """
     plan, amount = Plan(), study.budget.amount
-    for number, (arm, seed) in enumerate(itertools.product(study.all_arms(), study.seeds)):
+    for arm, seed in itertools.product(study.all_arms(), study.seeds):
         if arm.name in plan.failures:
             continue
         try:
@@ -133,12 +141,11 @@ def make_plan(study: Study) -> Plan:
                 amount = float(getattr(own, study.budget.equal))
             amounts = cost.until(study.budget, amount)
         except (ValueError, OSError) as error:
-            if number == 0:
-                raise
+            if arm == study.all_arms()[0]:
+                raise  # without it, there is nothing to compare with
             plan.failures[arm.name] = str(error)
             continue
-        batches = amounts.steps * cost.trainer.accumulate_grad_batches
         plan.amounts[arm.name, seed] = amounts
-        plan.intervals[arm.name, seed] = max(1, batches // study.validations)
-        plan.callbacks.update(callback.class_path for callback in cost.trainer.callbacks or [])
+        plan.intervals[arm.name, seed] = max(1, amounts.batches // study.validations)
+        plan.callbacks[arm.name] = {callback.class_path for callback in cost.trainer.callbacks or []}
     return plan

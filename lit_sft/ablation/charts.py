@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from lit_sft.ablation.collect import MORE_IS_BETTER, Comparison, Difference
+from lit_sft.printable import printable
 
 _DPI = 120
 
@@ -16,7 +17,7 @@ def draw_differences(differences: list[Difference], primary: str, path: Path) ->
     """Each arm's difference to the baseline with its interval: the figure that is asked about, and those of answers."""
     names = dict.fromkeys((primary, *MORE_IS_BETTER))
     panels = [(name, [d for d in differences if d.figure == name]) for name in names]
-    panels = [(name, rows) for name, rows in panels if rows]
+    panels = [(name, rows) for name, rows in panels if rows and all(d.is_told or d.estimate.value == 0 for d in rows)]
     if not panels:
         return None
     figure = Figure(figsize=(3 + 3 * len(panels), 1.4 + 0.4 * len(panels[0][1])))
@@ -29,30 +30,38 @@ def draw_differences(differences: list[Difference], primary: str, path: Path) ->
         axis.set_title(name.replace("_", " "), fontsize=10)
         axis.set_xlabel("more is better" if name in MORE_IS_BETTER else "nats per token, less is better", fontsize=8)
         axis.set_ylim(-0.6, len(rows) - 0.4)
-    axes[0].set_yticks(range(len(panels[0][1])), [d.arm for d in reversed(panels[0][1])])
+    axes[0].set_yticks(range(len(panels[0][1])), [_plain(d.arm) for d in reversed(panels[0][1])])
     return _save(figure, path)
 
 
 def draw_curves(comparison: Comparison, mask: str, path: Path) -> Path | None:
     """Validation loss by step: the mean over seeds, and a band from the least to the greatest."""
-    first = comparison.results[comparison.arms[0], comparison.seeds[0]].curve
+    curves = {
+        arm: [dict(comparison.results[arm, seed].curve) for seed in comparison.seeds(arm)] for arm in comparison.arms
+    }
+    first = next((list(found[0].items()) for found in curves.values() if found), [])
     if len(first) < 2:
         return None
     name = mask if mask in first[0][1] else "output_only" if "output_only" in first[0][1] else next(iter(first[0][1]))
     figure = Figure(figsize=(7, 4))
     axis = figure.subplots()
     for arm in comparison.arms:
-        curves = [comparison.results[arm, seed].curve for seed in comparison.seeds]
-        shared = min(map(len, curves))
-        steps = [step for step, _ in curves[0][:shared]]
-        values = np.array([[masks.get(name, np.nan) for _, masks in curve[:shared]] for curve in curves])
-        (line,) = axis.plot(steps, values.mean(axis=0), marker="o", markersize=3, label=arm)
+        steps = sorted(set.intersection(*map(set, curves[arm]))) if curves[arm] else []
+        if not steps:
+            continue
+        values = np.array([[curve[step].get(name, np.nan) for step in steps] for curve in curves[arm]])
+        (line,) = axis.plot(steps, values.mean(axis=0), marker="o", markersize=3, label=_plain(arm))
         axis.fill_between(steps, values.min(axis=0), values.max(axis=0), alpha=0.2, color=line.get_color())
     axis.set_yscale("log")  # or all that is learnt after the first steps would be a flat line
     axis.set_xlabel("optimiser step")
     axis.set_ylabel(f"validation nats per token, {name.replace('_', ' ')}")
     axis.legend()
     return _save(figure, path)
+
+
+def _plain(name: str) -> str:
+    """A name as it is: matplotlib takes what stands between dollars for mathematics."""
+    return printable(name).replace("$", r"\$")
 
 
 def _save(figure: Figure, path: Path) -> Path:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
+import operator
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +14,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from lit_sft.ablation.statistics import Estimate, Floats, estimate, holm
+from lit_sft.ablation.statistics import Estimate, Floats, estimate
 from lit_sft.ablation.trials import read_json
 
 ANSWER_FIGURES = ("exact_match", "rougeL_mixed", "ended", "repetition", "num_tokens")
@@ -64,8 +67,13 @@ class Difference:
     adjusted_p: float
 
     @property
+    def is_told(self) -> bool:
+        """Whether the figures tell anything: they are finite, and there is more than one of them."""
+        return math.isfinite(self.adjusted_p)
+
+    @property
     def is_found(self) -> bool:
-        return self.adjusted_p < 1 - self.estimate.confidence
+        return self.is_told and self.adjusted_p < 1 - self.estimate.confidence
 
     @property
     def is_better(self) -> bool:
@@ -85,89 +93,102 @@ class Comparison:
     results: dict[tuple[str, int], TrialResult] = field(default_factory=dict)
 
     @property
-    def seeds(self) -> list[int]:
-        """Of which every arm has a result: the others cannot be paired."""
-        every = sorted({seed for _, seed in self.results})
-        return [seed for seed in every if all((arm, seed) in self.results for arm in self.arms)]
+    def baseline(self) -> str:
+        return self.arms[0]
+
+    def seeds(self, arm: str) -> list[int]:
+        """Those an arm has a result of."""
+        return sorted(seed for name, seed in self.results if name == arm)
+
+    def paired(self, arm: str) -> list[int]:
+        """Those that an arm and the baseline both have a result of."""
+        return [seed for seed in self.seeds(arm) if (self.baseline, seed) in self.results]
+
+    def trials(self, *arms: str, seeds: list[int]) -> list[TrialResult]:
+        return [self.results[arm, seed] for arm in arms for seed in seeds]
 
     def figures(self) -> list[str]:
-        """What every paired trial was scored under."""
-        paired = [self.results[arm, seed] for arm in self.arms for seed in self.seeds]
-        names = list(paired[0].sums) if paired else []
-        return [name for name in names if all(name in result.sums for result in paired)]
+        """Everything that any trial was scored under."""
+        return list(dict.fromkeys(name for result in self.results.values() for name in result.sums))
 
-    def weights(self, figure: str) -> tuple[list[str], Floats]:
-        """The records that a figure is over, and what each weighs.
+    def mean(self, figure: str, arm: str) -> tuple[Estimate, float]:
+        """A figure of an arm over its seeds and records, and what the records weigh.
 
         Raises:
-            ValueError: If they are not the same for all trials: the figure does not mean the same.
+            ValueError: If its trials were scored on different tokens.
         """
-        found = [
-            {origin: weight for origin, (_, weight) in self.results[arm, seed].sums[figure].items()}
-            for arm in self.arms
-            for seed in self.seeds
-        ]
-        if any(other != found[0] for other in found):
-            counts = sorted({f"{len(other):,} records, {sum(other.values()):,.0f} tokens" for other in found})
-            raise ValueError(f"not comparable: the trials were scored on different tokens ({'; '.join(counts)})")
-        origins = sorted(found[0])
-        return origins, np.array([found[0][origin] for origin in origins], dtype=np.float64)
+        trials = self.trials(arm, seeds=self.seeds(arm))
+        origins, weights = _scored(figure, trials)
+        return estimate(_added(figure, trials, origins), weights), float(weights.sum())
 
-    def sums(self, figure: str, arm: str, origins: list[str]) -> Floats:
-        """What each record adds, (S, R)."""
-        rows = [[self.results[arm, seed].sums[figure][origin][0] for origin in origins] for seed in self.seeds]
-        return np.array(rows, dtype=np.float64)
+    def difference(self, figure: str, arm: str) -> Estimate:
+        """An arm minus the baseline, paired by seed and record.
 
-    def mean(self, figure: str, arm: str) -> Estimate:
-        """A figure of an arm, over seeds and records."""
-        origins, weights = self.weights(figure)
-        return estimate(self.sums(figure, arm, origins), weights)
-
-    def differences(self, figure: str) -> list[Difference]:
-        """Every arm minus the baseline, their p-values adjusted for being several."""
-        origins, weights = self.weights(figure)
-        base = self.sums(figure, self.arms[0], origins)
-        found = [estimate(self.sums(figure, arm, origins) - base, weights) for arm in self.arms[1:]]
-        adjusted = holm([each.p_value for each in found])
-        return [Difference(figure, *row) for row in zip(self.arms[1:], found, adjusted, strict=True)]
+        Raises:
+            ValueError: If they were scored on different tokens, or have no seed in common.
+        """
+        seeds = self.paired(arm)
+        if not seeds:
+            raise ValueError(f"no seed of which {arm} and {self.baseline} both have a result")
+        ours, theirs = (self.trials(name, seeds=seeds) for name in (arm, self.baseline))
+        origins, weights = _scored(figure, [*ours, *theirs])
+        return estimate(_added(figure, ours, origins) - _added(figure, theirs, origins), weights)
 
     def checks(self) -> list[tuple[str, bool, str]]:
         """What pairing rests on: what must be the same, whether it is, and where it is not."""
-        return [
-            self._same("initial weights", "in all arms of a seed", lambda r: r.record.get("initial_weights")),
-            self._same_order(),
-            self._same("test records", "in all trials", lambda r: r.result.get("test_fingerprint"), by_seed=False),
-            self._same("versions", "in all trials", lambda r: json.dumps(r.result.get("versions")), by_seed=False),
+        found = [
+            self._same("initial weights", lambda r: r.record.get("initial_weights")),
+            self._same("records of every step", lambda r: r.record.get("order") or None, _agree_as_far_as_both_go),
+            self._same("training records and their encoding", lambda r: r.result.get("data_fingerprint")),
+            self._same("test records", lambda r: r.result.get("test_fingerprint")),
+            self._same("versions", lambda r: r.result.get("versions")),
         ]
+        ended = [
+            f"{result.arm}, seed {result.seed}: {result.record['step']} of {result.record['of']}"
+            for result in self.results.values()
+            if result.record and result.record["step"] < result.record["of"]
+        ]
+        return [*found, ("steps of the budget", not ended, "; ".join(ended) or "all trials made theirs")]
 
-    def _same(self, what: str, where: str, value: Any, *, by_seed: bool = True) -> tuple[str, bool, str]:
-        groups = [[seed] for seed in self.seeds] if by_seed else [self.seeds]
-        for group in groups:
-            values = {arm: value(self.results[arm, seed]) for seed in group for arm in self.arms}
-            if None in values.values():
-                return what, False, "not recorded"
-            different = [arm for arm in self.arms if values[arm] != values[self.arms[0]]]
-            if different:
-                return what, False, f"differ between {self.arms[0]} and {', '.join(different)}"
-        return what, True, f"the same {where}"
+    def _same(self, what: str, value: Any, agree: Any = operator.eq) -> tuple[str, bool, str]:
+        """Whether every arm has what the baseline has with the same seed."""
+        different = []
+        for arm in self.arms[1:]:
+            for seed in self.paired(arm):
+                ours, theirs = (value(self.results[name, seed]) for name in (arm, self.baseline))
+                if ours is None or theirs is None:
+                    return what, False, "not recorded"
+                if not agree(ours, theirs) and arm not in different:
+                    different.append(arm)
+        if different:
+            return what, False, f"{', '.join(different)}: not those of {self.baseline}"
+        return what, True, "the same in all arms of a seed"
 
-    def _same_order(self) -> tuple[str, bool, str]:
-        what, longest = "records of every step", 0
-        for seed in self.seeds:
-            orders = {arm: self.results[arm, seed].record.get("order", []) for arm in self.arms}
-            shared = min(map(len, orders.values()))
-            if not shared:
-                return what, False, "not recorded"
-            for arm, order in orders.items():
-                if order[:shared] != orders[self.arms[0]][:shared]:
-                    return (
-                        what,
-                        False,
-                        f"differ between {self.arms[0]} and {arm}: their batches or data are not the same",
-                    )
-            longest = max(longest, max(map(len, orders.values())) - shared)
-        beyond = f", as far as the shorter of two goes ({longest} steps differ)" if longest else ""
-        return what, True, f"the same in all arms of a seed{beyond}"
+
+def _agree_as_far_as_both_go(ours: list[str], theirs: list[str]) -> bool:
+    shared = min(len(ours), len(theirs))
+    return ours[:shared] == theirs[:shared]
+
+
+def _scored(figure: str, trials: list[TrialResult]) -> tuple[list[str], Floats]:
+    """The records that a figure is over, and what each weighs.
+
+    Raises:
+        ValueError: If they are not the same for all trials: the figure does not mean the same.
+    """
+    found = [{origin: weight for origin, (_, weight) in trial.sums.get(figure, {}).items()} for trial in trials]
+    if any(other != found[0] for other in found):
+        counts = sorted({f"{len(other):,} records, {sum(other.values()):,.0f} tokens" for other in found})
+        raise ValueError(f"not comparable: scored on different tokens ({'; '.join(counts)})")
+    if not found[0]:
+        raise ValueError("not scored")
+    origins = sorted(found[0])
+    return origins, np.array([found[0][origin] for origin in origins], dtype=np.float64)
+
+
+def _added(figure: str, trials: list[TrialResult], origins: list[str]) -> Floats:
+    """What each record adds, (S, R)."""
+    return np.array([[trial.sums[figure][origin][0] for origin in origins] for trial in trials], dtype=np.float64)
 
 
 def read_trial(file: Path, arm: str) -> TrialResult | None:
@@ -184,7 +205,11 @@ def read_trial(file: Path, arm: str) -> TrialResult | None:
         record=read_json(run / "trial.json") or {},
         sums=_sums(run, result),
         curve=[
-            (row["step"], {name: mask["nll"] for name, mask in row["masks"].items()})
+            # null stands for what is not finite
+            (
+                row["step"],
+                {name: math.nan if mask["nll"] is None else mask["nll"] for name, mask in row["masks"].items()},
+            )
             for row in _rows(run / "loss_modes.jsonl")
         ],
         samples=_last_samples(run),
@@ -206,12 +231,12 @@ def _sums(run: Path, result: dict[str, Any]) -> Sums:
 def _by_file(sums: Sums) -> Sums:
     """Where the test records come from several files: the losses by file, a column for each data set."""
     files = sorted({origin.rpartition(":")[0] for origin in sums.get("whole_sequence", {})})
+    shared = len(os.path.commonpath(files)) + 1 if len(files) > 1 else 0
     return {
-        f"{figure} in {Path(file).name}": part
+        f"{figure} in {file[shared:]}": part
         for figure in ("whole_sequence", "output_only")
         for file in files
-        if len(files) > 1
-        and (part := {o: row for o, row in sums.get(figure, {}).items() if o.rpartition(":")[0] == file})
+        if shared and (part := {o: row for o, row in sums.get(figure, {}).items() if o.rpartition(":")[0] == file})
     }
 
 
@@ -231,4 +256,10 @@ def _last_samples(run: Path) -> dict[str, str]:
 def _rows(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    rows = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
+        try:
+            rows += [json.loads(line)] if line.strip() else []
+        except ValueError as error:
+            raise ValueError(f"{path}:{number}: no JSON ({error}); test this run again.") from None
+    return rows

@@ -15,6 +15,7 @@ from typing import Any
 
 import yaml
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from lit_sft.ablation.budget import Plan, make_plan
@@ -40,6 +41,8 @@ def main(argv: list[str]) -> None:
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     console = Console()
+    if options.jobs < 1:
+        raise ValueError(f"--jobs {options.jobs}: expected at least 1.")
     study = read_study(options.config)
     study = replace(study, settings={**study.settings, **dict(map(_setting, options.set))})
     with console.status("counting tokens"):
@@ -49,15 +52,15 @@ def main(argv: list[str]) -> None:
         _show_plan(console, study, plan, trials)
         return
     folder = Path(options.root) / study.name
-    _write_study(folder, study, plan)
-    for files in trials:
-        _prepare(files, plan, retry=options.retry)
-    if options.slurm:
-        console.print(f"written {_write_slurm(folder, options, len(trials))}: `sbatch` it", soft_wrap=True)
-        return
     if options.only is not None and not 0 <= options.only < len(trials):
         raise ValueError(f"--only {options.only}: the study has trials 0 to {len(trials) - 1}.")
     chosen = trials if options.only is None else [trials[options.only]]
+    for files in chosen:
+        _prepare(files, plan, retry=options.retry)
+    _write_study(folder, study, plan)  # now that nothing of it contradicts what was begun
+    if options.slurm:
+        console.print(f"written {_write_slurm(folder, options, len(trials))}: `sbatch` it", soft_wrap=True)
+        return
     if options.ray:
         open_trials = {i: files for i, files in enumerate(trials) if not (files.is_done or files.failure())}
         commands = {
@@ -75,9 +78,12 @@ def main(argv: list[str]) -> None:
 
 def _setting(text: str) -> tuple[str, Any]:
     name, is_given, value = text.partition("=")
-    if not is_given:
+    if not is_given or not name:
         raise ValueError(f"--set {text}: expected NAME=VALUE, such as data.train=rows.json.")
-    return name.removeprefix("--"), yaml.safe_load(value)
+    try:
+        return name.removeprefix("--"), yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise ValueError(f"--set {text}: the value is no YAML.") from None
 
 
 def _write_study(folder: Path, study: Study, plan: Plan) -> None:
@@ -93,6 +99,7 @@ def _write_study(folder: Path, study: Study, plan: Plan) -> None:
             "budget": f"equal {kind.replace('_', ' ')}: {getattr(amounts, kind):,.4g} a trial",
             "checkpoint": study.checkpoint,
             "arms": [arm.name for arm in study.all_arms()],
+            "settings": {arm.name: {**study.settings, **arm.settings} for arm in study.all_arms()},
             "trials": [{"arm": t.arm.name, "seed": t.seed, "folder": t.folder.name} for t in trials],
         },
     )
@@ -102,32 +109,30 @@ def _prepare(files: TrialFiles, plan: Plan, *, retry: bool) -> None:
     """Write down what a trial is; what its arm's settings ruled out before may have been mended."""
     reason = plan.failures.get(files.trial.arm.name)
     if reason is not None:
-        files.fail(reason)
+        files.fail(reason, by="plan")
         return
     files.define(plan)
-    failure = files.failure()
-    if failure and (retry or "(see " not in failure):
-        files.forgive()
+    files.forgive(also_runs=retry)
 
 
 def _show_plan(console: Console, study: Study, plan: Plan, trials: list[TrialFiles]) -> None:
     """The trials, what each takes, the estimated time, and the commands."""
     with console.status(f"timing {_TIMED_STEPS} steps of the baseline"):
         overhead, per_flop = _timed(trials[0], plan)
-    table = Table(title=f"{study.name}: {study.question}", title_justify="left")
+    table = Table(title=escape(f"{study.name}: {study.question}"), title_justify="left")
     for name in ("trial", "steps", "examples", "tokens", "supervised", "TFLOP", "about"):
         table.add_column(name, justify="left" if name == "trial" else "right")
     total = 0.0
     for files in trials:
         amounts = plan.amounts.get((files.trial.arm.name, files.trial.seed))
         if amounts is None:
-            table.add_row(files.trial.name, "", "", "", "", "", plan.failures[files.trial.arm.name])
+            table.add_row(escape(files.trial.name), "", "", "", "", "", escape(plan.failures[files.trial.arm.name]))
             continue
         seconds = overhead + per_flop * amounts.flops
         total += 0 if files.is_done else seconds
         counts = (amounts.steps, amounts.examples, amounts.tokens, amounts.supervised_tokens)
         about = "done" if files.is_done else _duration(seconds)
-        table.add_row(files.trial.name, *(f"{n:,}" for n in counts), f"{amounts.flops / 1e12:,.1f}", about)
+        table.add_row(escape(files.trial.name), *(f"{n:,}" for n in counts), f"{amounts.flops / 1e12:,.1f}", about)
     console.print(table)
     console.print(
         f"in all about {_duration(total)}, one after the other, with answers and validations as the first has"

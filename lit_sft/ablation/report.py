@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import argparse
 import csv
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
 from lit_sft.ablation.charts import draw_curves, draw_differences
-from lit_sft.ablation.collect import ANSWER_FIGURES, MORE_IS_BETTER, Comparison, Difference, read_trial
+from lit_sft.ablation.collect import ANSWER_FIGURES, MORE_IS_BETTER, Comparison, Difference, TrialResult, read_trial
 from lit_sft.ablation.report_page import render_html, render_markdown
-from lit_sft.ablation.statistics import Estimate
+from lit_sft.ablation.statistics import Estimate, holm
 from lit_sft.ablation.trials import read_json, result_of
 from lit_sft.metrics import SEGMENTS
 
@@ -82,11 +84,12 @@ def write_report(folders: list[Path], output: Path | None = None) -> Path:
     """
     is_study = len(folders) == 1 and (folders[0] / "trials").is_dir()
     comparison, facts, failures = read_study_folder(folders[0]) if is_study else read_runs(folders)
-    if len(comparison.arms) < 2 or not comparison.seeds:
+    if not any(comparison.paired(arm) for arm in comparison.arms[1:]):
         lacking = "; ".join(f"{name}: {reason}" for name, reason in failures.items()) or "they have not been run"
         raise ValueError(
-            f"{', '.join(map(str, folders))}: no two arms have a tested trial with the same seed ({lacking}). Run the "
-            "study's command again, with --retry for what failed; runs of your own need `python -m lit_sft test`."
+            f"{', '.join(map(str, folders))}: no arm has a tested trial with a seed of the baseline's "
+            f"({lacking[:400]}). Run the study's command again, with --retry for what failed; runs of your own need "
+            "`python -m lit_sft test`."
         )
     output = output or folders[0]
     output.mkdir(parents=True, exist_ok=True)
@@ -102,30 +105,46 @@ def read_study_folder(folder: Path) -> tuple[Comparison, dict[str, str], dict[st
     found = read_json(folder / "study.json")
     if found is None:
         raise ValueError(f"{folder}: no study.json; a study's folder is what `ablate` writes.")
-    failures, results = {}, {}
+    failures: dict[str, str] = {}
+    results: dict[tuple[str, int], TrialResult] = {}
     for trial in found["trials"]:
         place = folder / "trials" / trial["folder"]
         failure = read_json(place / "failure.json")
-        result = read_trial(result_of(place / "version_0", found["checkpoint"]), trial["arm"])
+        name = f"{trial['arm']}, seed {trial['seed']}"
+        try:
+            result = read_trial(result_of(place / "version_0", found["checkpoint"]), trial["arm"])
+        except (ValueError, OSError) as error:
+            failures[name] = str(error)
+            continue
         if result is not None:
             results[trial["arm"], trial["seed"]] = result
         else:
-            failures[f"{trial['arm']}, seed {trial['seed']}"] = failure["reason"] if failure else "not run yet"
-    present = [arm for arm in found["arms"] if any(key[0] == arm for key in results)]
+            failures[name] = failure["reason"] if failure else "not run yet"
+    # the baseline stays the first, also where nothing of it is left to compare with
+    present = [arm for arm in found["arms"] if arm == found["arms"][0] or any(key[0] == arm for key in results)]
     facts = {key: str(found[key]) for key in ("question", "budget", "primary")}
+    facts |= {f"arm {arm}": _shown(settings) for arm, settings in found["settings"].items()}
     return Comparison(present, results), facts, failures
 
 
 def read_runs(folders: list[Path]) -> tuple[Comparison, dict[str, str], dict[str, str]]:
     """Runs of the user's own: an arm is what stands in one folder, `runs/<arm>/version_N`."""
-    results, failures = {}, {}
+    results: dict[tuple[str, int], TrialResult] = {}
+    failures: dict[str, str] = {}
     for folder in folders:
+        if not folder.is_dir():
+            raise ValueError(
+                f"{folder}: no such folder; expected a study's, or a run's such as runs/quickstart/version_0."
+            )
         arm = folder.resolve().parent.name
-        result = read_trial(folder / "result.json", arm)
+        tested = [file for file in (folder / "result.json", folder / "result_last.json") if file.is_file()]
+        result = read_trial(tested[0], arm) if tested else None
         if result is None:
-            failures[str(folder)] = "no result.json"
+            failures[str(folder)] = "no result.json: run `python -m lit_sft test` on it"
         elif (arm, result.seed) in results:
             failures[str(folder)] = f"a second run of {arm} with seed {result.seed}"
+        elif any(name == arm and _shape(other) != _shape(result) for (name, _), other in results.items()):
+            failures[str(folder)] = f"has other settings than the first run of {arm}; rename its folder"
         else:
             results[arm, result.seed] = result
     facts = {"question": "", "budget": "each run's own", "primary": "answer"}
@@ -134,46 +153,69 @@ def read_runs(folders: list[Path]) -> tuple[Comparison, dict[str, str], dict[str
 
 def make_report(comparison: Comparison, facts: dict[str, str], failures: dict[str, str], output: Path) -> Report:
     """Lay out what was found; draws the pictures and writes report.csv."""
-    figures, differences, refused = _compared(comparison)
-    _write_csv(output / "report.csv", comparison, figures, differences)
+    found = Findings(comparison)
+    _write_csv(output / "report.csv", found)
     charts = [
-        ("Differences to the baseline", draw_differences(differences, facts["primary"], output / "differences.png")),
+        (
+            "Differences to the baseline",
+            draw_differences(found.differences, facts["primary"], output / "differences.png"),
+        ),
         ("Validation loss by step", draw_curves(comparison, facts["primary"], output / "curves.png")),
     ]
-    losses = [name for name in figures if name not in ANSWER_FIGURES]
-    answers = [name for name in figures if name in ANSWER_FIGURES]
+    losses = [name for name in found.means if name not in ANSWER_FIGURES]
+    answers = [name for name in found.means if name in ANSWER_FIGURES]
     tables = [
         _checks(comparison),
-        _matrix(comparison, losses, "Trained under, scored under: nats per token", " tokens"),
-        _differences(differences, losses, comparison, "Losses: differences to"),
-        _matrix(comparison, answers, "Generated answers", " answers"),
-        _differences(differences, answers, comparison, "Generated answers: differences to"),
+        _matrix(found, losses, "Trained under, scored under: nats per token", "tokens"),
+        _differences(found, losses, "Losses: differences to"),
+        _matrix(found, answers, "Generated answers", "answers"),
+        _differences(found, answers, "Generated answers: differences to"),
         _costs(comparison),
         _ledger(comparison),
         _samples(comparison),
-        Table("Not compared", ["what", "why"], [[name, why] for name, why in [*refused.items(), *failures.items()]]),
+        Table("Not compared", ["what", "why"], [[name, why] for name, why in [*found.refused, *failures.items()]]),
     ]
     return Report(
         question=facts["question"] or f"{' against '.join(comparison.arms)}",
-        answers=_in_words(comparison, facts["primary"], differences, failures),
+        answers=_in_words(comparison, facts["primary"], found.differences, failures),
         design=_design(comparison, facts),
         tables=[table for table in tables if table.rows],
         charts=[(title, path) for title, path in charts if path is not None],
     )
 
 
-def _compared(comparison: Comparison) -> tuple[dict[str, dict[str, Estimate]], list[Difference], dict[str, str]]:
-    """Means by figure and arm, all differences, and the figures that cannot be compared, with the reason."""
-    means: dict[str, dict[str, Estimate]] = {}
-    differences: list[Difference] = []
-    refused: dict[str, str] = {}
-    for figure in comparison.figures():
-        try:
-            means[figure] = {arm: comparison.mean(figure, arm) for arm in comparison.arms}
-            differences += comparison.differences(figure)
-        except ValueError as error:
-            refused[_title(figure)] = str(error)
-    return means, differences, refused
+class Findings:
+    """Every figure of every arm, and every difference to the baseline, as far as they can be compared.
+
+    Attributes:
+        comparison: The trials.
+        means: By figure and arm: the estimate, and what its records weigh.
+        differences: Of all figures and arms; p-values are adjusted among the arms of a figure.
+        refused: What cannot be compared, and why.
+    """
+
+    def __init__(self, comparison: Comparison) -> None:
+        self.comparison = comparison
+        self.means: dict[str, dict[str, tuple[Estimate, float]]] = {}
+        self.differences: list[Difference] = []
+        self.refused: list[tuple[str, str]] = []
+        for figure in comparison.figures():
+            self._add(figure)
+
+    def _add(self, figure: str) -> None:
+        estimates: dict[str, Estimate] = {}
+        self.means[figure] = {}
+        for arm in self.comparison.arms:
+            try:
+                self.means[figure][arm] = self.comparison.mean(figure, arm)
+                if arm != self.comparison.baseline:
+                    estimates[arm] = self.comparison.difference(figure, arm)
+            except ValueError as error:
+                self.refused.append((f"{_title(figure)}, {arm}", str(error)))
+        adjusted = holm([each.p_value for each in estimates.values()])
+        self.differences += [
+            Difference(figure, arm, each, p) for (arm, each), p in zip(estimates.items(), adjusted, strict=True)
+        ]
 
 
 def _in_words(
@@ -181,12 +223,15 @@ def _in_words(
 ) -> list[str]:
     """The answer to the question: one sentence an arm."""
     base, said = comparison.arms[0], []
-    for each in (d for d in differences if d.figure == primary):
+    compared = [d for d in differences if d.figure == primary]
+    for each in compared:
         low, high = _signed(each.estimate.low), _signed(each.estimate.high)
         interval = f"{_signed(each.estimate.value)} (95 % interval {low} to {high}"
-        among = f", adjusted for {len(comparison.arms) - 1} comparisons" if len(comparison.arms) > 2 else ""
+        among = f", adjusted for {len(compared)} comparisons" if len(compared) > 1 else ""
         p = f"p {_p(each.adjusted_p) if each.adjusted_p < 0.001 else f'= {_p(each.adjusted_p)}'}{among})"
-        if each.is_found:
+        if not each.is_told:
+            said.append(f"“{each.arm}” cannot be compared with “{base}”: its figures are not finite, or too few.")
+        elif each.is_found:
             verdict = "better" if each.is_better else "worse"
             said.append(f"“{each.arm}” is {verdict} than “{base}” in {_title(primary)}: {interval}; {p}.")
         else:
@@ -195,8 +240,11 @@ def _in_words(
             )
     if not said:
         said.append(f"The question cannot be answered: {_title(primary)} is not among what can be compared.")
-    if len(comparison.seeds) == 1:
-        said.append("There is one seed: the intervals say nothing of what another would have given.")
+    counts = {each.arm: each.estimate.num_seeds for each in compared}
+    if counts and min(counts.values()) == 1:
+        said.append("There is one seed to compare: an interval says nothing of what another would have given.")
+    if len(set(counts.values())) > 1:
+        said.append(f"Seeds compared: {', '.join(f'{count} of “{arm}”' for arm, count in counts.items())}.")
     broken = [f"{what} {why}" for what, holds, why in comparison.checks() if not holds]
     if broken:
         said.append(f"The trials are not paired in everything: {'; '.join(broken)}.")
@@ -208,7 +256,8 @@ def _in_words(
 def _design(comparison: Comparison, facts: dict[str, str]) -> list[str]:
     return [
         f"Arms: {', '.join(f'“{arm}”' for arm in comparison.arms)}; “{comparison.arms[0]}” is the baseline.",
-        f"Seeds: {', '.join(map(str, comparison.seeds))}, a trial of every arm each.",
+        *(f"“{arm}”: {facts[f'arm {arm}']}" for arm in comparison.arms if f"arm {arm}" in facts),
+        f"Seeds: {'; '.join(f'“{arm}” {_listed(comparison.seeds(arm))}' for arm in comparison.arms)}.",
         f"Budget: {facts['budget']}.",
         "Intervals are over seeds and test records (two-way analysis of variance, Satterthwaite's degrees of freedom); "
         "differences are paired by seed and record, and their p-values adjusted by Holm's method among the arms.",
@@ -220,20 +269,21 @@ def _checks(comparison: Comparison) -> Table:
     return Table("What pairing rests on", ["", "holds", ""], rows)
 
 
-def _matrix(comparison: Comparison, figures: list[str], title: str, unit: str) -> Table:
+def _matrix(found: Findings, figures: list[str], title: str, unit: str) -> Table:
     rows = []
-    means = {figure: {arm: comparison.mean(figure, arm) for arm in comparison.arms} for figure in figures}
-    for arm in comparison.arms:
-        rows.append([arm, *(f"{means[f][arm].value:.4f} ±{means[f][arm].half_width:.4f}" for f in figures)])
-    counts = {figure: comparison.weights(figure) for figure in figures}
-    for arm in comparison.arms if figures else []:
-        rows.append([f"{unit.strip()} scored, {arm}", *(f"{counts[f][1].sum():,.0f}" for f in figures)])
-    rows += [["records", *(f"{len(counts[f][0]):,}" for f in figures)]] if figures else []
-    notes = ["Compare within a column: every column is over tokens of its own."] if "token" in unit else []
+    for arm in found.comparison.arms:
+        cells = [found.means[figure].get(arm) for figure in figures]
+        rows.append([arm, *(f"{cell[0].value:.4f} ±{cell[0].half_width:.4f}" if cell else "" for cell in cells)])
+    for arm in found.comparison.arms if figures else []:
+        cells = [found.means[figure].get(arm) for figure in figures]
+        rows.append(
+            [f"{unit}, records: {arm}", *(f"{cell[1]:,.0f}, {cell[0].num_rows:,}" if cell else "" for cell in cells)]
+        )
+    notes = ["Compare within a column: every column is over tokens of its own."] if unit == "tokens" else []
     return Table(title, ["", *map(_title, figures)], rows if figures else [], notes)
 
 
-def _differences(differences: list[Difference], figures: list[str], comparison: Comparison, title: str) -> Table:
+def _differences(found: Findings, figures: list[str], title: str) -> Table:
     rows = [
         [
             each.arm,
@@ -242,16 +292,19 @@ def _differences(differences: list[Difference], figures: list[str], comparison: 
             f"{_signed(each.estimate.low)} to {_signed(each.estimate.high)}",
             _p(each.estimate.p_value),
             _p(each.adjusted_p),
+            str(each.estimate.num_seeds),
             _verdict(each),
         ]
-        for each in differences
+        for each in found.differences
         if each.figure in figures
     ]
-    header = ["arm", "figure", "difference", "95 % interval", "p", "p, Holm", "found"]
-    return Table(f"{title} {comparison.arms[0]}", header, rows)
+    header = ["arm", "figure", "difference", "95 % interval", "p", "p, Holm", "seeds", "found"]
+    return Table(f"{title} {found.comparison.baseline}", header, rows)
 
 
 def _verdict(each: Difference) -> str:
+    if not each.is_told:
+        return "cannot be told"
     if not each.is_found:
         return "none"
     if each.figure in ANSWER_FIGURES and each.figure not in MORE_IS_BETTER:
@@ -263,8 +316,8 @@ def _costs(comparison: Comparison) -> Table:
     names = ["steps", "examples", "tokens", "supervised tokens", "seconds of training", "tokens/s", "peak memory"]
     rows = []
     for arm in comparison.arms:
-        records = [comparison.results[arm, seed].record for seed in comparison.seeds]
-        if not all(records):
+        records = [comparison.results[arm, seed].record for seed in comparison.seeds(arm)]
+        if not records or not all(records):
             continue
         mean = {
             key: sum(r[key] for r in records) / len(records)
@@ -290,7 +343,9 @@ def _ledger(comparison: Comparison) -> Table:
     )
     rows = []
     for arm in comparison.arms:
-        result = comparison.results[arm, comparison.seeds[0]].result
+        if not comparison.seeds(arm):
+            continue
+        result = comparison.results[arm, comparison.seeds(arm)[0]].result
         ledger = result.get("ledger", {}).get("train", {})
         values = [ledger.get(name, "") for name in names]
         # some are counted by mask, some stand beside examples of them
@@ -301,27 +356,45 @@ def _ledger(comparison: Comparison) -> Table:
 
 
 def _samples(comparison: Comparison) -> Table:
-    seed = comparison.seeds[0]
+    base = comparison.seeds(comparison.baseline)
+    seed = next((seed for seed in base if all((arm, seed) in comparison.results for arm in comparison.arms)), None)
+    if seed is None:
+        return Table("", [], [])
     samples = {arm: comparison.results[arm, seed].samples for arm in comparison.arms}
-    prompts = [prompt for prompt in samples[comparison.arms[0]] if all(prompt in found for found in samples.values())]
+    prompts = [prompt for prompt in samples[comparison.baseline] if all(prompt in found for found in samples.values())]
     rows = [[prompt, *(samples[arm][prompt] for arm in comparison.arms)] for prompt in prompts]
     return Table(f"The same prompts, at the end, seed {seed}", ["prompt", *comparison.arms], rows)
 
 
-def _write_csv(
-    path: Path, comparison: Comparison, means: dict[str, dict[str, Estimate]], differences: list[Difference]
-) -> None:
+def _write_csv(path: Path, found: Findings) -> None:
     with path.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream)
         writer.writerow(["what", "figure", "arm", "value", "low", "high", "p", "p_holm", "seeds", "records", "weight"])
-        for figure, by_arm in means.items():
-            weight = comparison.weights(figure)[1].sum()
-            for arm, e in by_arm.items():
+        for figure, by_arm in found.means.items():
+            for arm, (e, weight) in by_arm.items():
                 writer.writerow(["mean", figure, arm, e.value, e.low, e.high, "", "", e.num_seeds, e.num_rows, weight])
-        for d in differences:
-            e, weight = d.estimate, comparison.weights(d.figure)[1].sum()
+        for d in found.differences:
+            e, weight = d.estimate, found.means[d.figure][d.arm][1]
             row = [e.value, e.low, e.high, e.p_value, d.adjusted_p, e.num_seeds, e.num_rows, weight]
             writer.writerow(["difference", d.figure, d.arm, *row])
+
+
+def _shape(result: TrialResult) -> str:
+    """The settings of a run that its seeds have in common."""
+    config = result.config
+    data = {key: value for key, value in config["data"].items() if key != "seed"}
+    return json.dumps([config["model"], data, config["trainer"]], sort_keys=True, default=str)
+
+
+def _shown(settings: dict[str, Any]) -> str:
+    return (
+        ", ".join(f"{name} {json.dumps(value, ensure_ascii=False)}" for name, value in settings.items())
+        or "as the base"
+    )
+
+
+def _listed(seeds: list[int]) -> str:
+    return ", ".join(map(str, seeds)) or "none"
 
 
 def _title(figure: str) -> str:

@@ -32,8 +32,8 @@ def render_markdown(report: Report) -> str:
 
 def render_html(report: Report) -> str:
     """The report as one HTML document: no scripts, nothing to fetch."""
-    answers = "".join(f"<p>{escape(answer)}</p>" for answer in report.answers)
-    design = "".join(f"<li>{escape(line)}</li>" for line in report.design)
+    answers = "".join(f"<p>{escape(_shown(answer))}</p>" for answer in report.answers)
+    design = "".join(f"<li>{escape(_shown(line))}</li>" for line in report.design)
     charts = "".join(
         f'<figure><img alt="{escape(title)}" src="data:image/png;base64,'
         f'{base64.b64encode(path.read_bytes()).decode()}"><figcaption>{escape(title)}</figcaption></figure>'
@@ -41,16 +41,21 @@ def render_html(report: Report) -> str:
     )
     tables = "".join(map(_table, report.tables))
     return _PAGE.format(
-        title=escape(report.question), style=_STYLE, answers=answers, design=design, charts=charts, tables=tables
+        title=escape(_shown(report.question)),
+        style=_STYLE,
+        answers=answers,
+        design=design,
+        charts=charts,
+        tables=tables,
     )
 
 
 def _table(table: Table) -> str:
     head = "".join(f"<th>{escape(_shown(cell))}</th>" for cell in table.header)
     rows = "".join(f"<tr><th>{escape(_shown(row[0]))}</th>{''.join(map(_data, row[1:]))}</tr>" for row in table.rows)
-    notes = "".join(f"<p class=note>{escape(note)}</p>" for note in table.notes)
+    notes = "".join(f"<p class=note>{escape(_shown(note))}</p>" for note in table.notes)
     return (
-        f"<section><h2>{escape(table.title)}</h2><div class=wide><table><thead><tr>{head}</tr></thead>"
+        f"<section><h2>{escape(_shown(table.title))}</h2><div class=wide><table><thead><tr>{head}</tr></thead>"
         f"<tbody>{rows}</tbody></table></div>{notes}</section>"
     )
 

@@ -15,6 +15,7 @@ import torch
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from lit_sft.ablation.budget import Plan
 from lit_sft.ablation.trials import TrialFiles
@@ -68,8 +69,8 @@ class Runner:
                 live.auto_refresh = self.console.is_terminal
                 while self.stopped is None and self._advance():
                     time.sleep(0.1)
-                self._end()
         finally:
+            self._end()
             for number, handler in handlers.items():
                 signal.signal(number, handler)
         if self.stopped is not None:
@@ -101,9 +102,10 @@ class Runner:
             except BlockingIOError:  # of a study that was killed, whose trials live on
                 self._enter(job, "elsewhere")
                 return
-            if job.files.is_done:  # by now
-                self._enter(job, "done")
+            if job.files.is_done or job.files.failure():  # by now
+                self._enter(job, _state_of(job.files))
                 return
+            job.files.clear()
             command = job.files.command(self.plan)
             with job.files.log.open("ab") as log:
                 log.write(f"\n$ {' '.join(command)}\n".encode())
@@ -124,8 +126,8 @@ class Runner:
         status, job.process = job.process.returncode, None
         if job.files.is_done:
             self._enter(job, "done")
-        elif status == 0 and job.state == "running":
-            self._start(job)  # trained; now tested
+        elif status == 0 and job.state == "running" and job.files.is_trained:
+            self._start(job)  # now it is tested
         else:
             job.files.fail(_reason(status, job.files.log))
             self._enter(job, "failed")
@@ -137,13 +139,20 @@ class Runner:
         job.state = state
 
     def _environment(self, slot: int) -> dict[str, str]:
-        threads = max(1, (os.cpu_count() or 1) // self.width)
+        available = int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1))
+        threads = max(1, available // self.width)
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
-        if torch.cuda.device_count() > 1 and "CUDA_VISIBLE_DEVICES" not in os.environ:
-            environment["CUDA_VISIBLE_DEVICES"] = str(slot % torch.cuda.device_count())
+        count = torch.cuda.device_count()
+        if count > 1:
+            devices = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(count)))).split(",")
+            environment["CUDA_VISIBLE_DEVICES"] = devices[slot % len(devices)]
         return environment
 
     def _stop(self, number: int, frame: Any) -> None:
+        if self.stopped is not None:  # the second time: at once
+            for job in self.jobs:
+                if job.process is not None:
+                    job.process.kill()
         self.stopped = number
 
     def _end(self) -> None:
@@ -170,7 +179,7 @@ class Runner:
             step, of, loss = (progress.get(name) for name in ("step", "of", "train_loss"))
             left = _left(progress) if job.state == "running" else ""
             table.add_row(
-                printable(job.files.trial.name),
+                Text(printable(job.files.trial.name)),
                 job.state,
                 f"{step} of {of}" if step else "",
                 f"{loss:.3f}" if loss else "",
@@ -197,6 +206,8 @@ def _reason(status: int, log: Path) -> str:
         hint = ", most often for want of memory" if -status == signal.SIGKILL else ""
         return f"killed by {name}{hint}; see {log}"
     lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    starts = [index for index, line in enumerate(lines) if line.startswith("$ ")]
+    lines = lines[starts[-1] + 1 :] if starts else lines  # of this start, not of those before
     said = [index for index, line in enumerate(lines) if line.startswith("lit_sft ")]
     reason = lines[said[-1]] if said else lines[-1] if lines else "it said nothing"
     return f"{printable(reason)} (see {log})"

@@ -56,9 +56,9 @@ class Estimate:
 
     @property
     def p_value(self) -> float:
-        """Two-sided, of the mean being zero."""
+        """Two-sided, of the mean being zero; nan where nothing tells."""
         if self.standard_error == 0:
-            return 1.0 if self.value == 0 else 0.0
+            return 1.0 if self.value == 0 else math.nan
         return float(2 * student.sf(abs(self.value) / self.standard_error, self.degrees))
 
 
@@ -113,12 +113,13 @@ def _variance_of_mean(values: Floats) -> tuple[float, float]:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values that hold for all comparisons together.
+    """p-values that hold for all comparisons together; those that are nan stay so, and count for nothing.
 
     Source: S. Holm, Scandinavian Journal of Statistics 6 (1979).
     """
-    adjusted, highest = [0.0] * len(p_values), 0.0
-    for rank, index in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
-        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[index]))
+    adjusted, highest = [math.nan] * len(p_values), 0.0
+    known = [index for index, p in enumerate(p_values) if not math.isnan(p)]
+    for rank, index in enumerate(sorted(known, key=lambda i: p_values[i])):
+        highest = max(highest, min(1.0, (len(known) - rank) * p_values[index]))
         adjusted[index] = highest
     return adjusted

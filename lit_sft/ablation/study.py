@@ -13,10 +13,26 @@ from typing import Any, Literal, get_args
 
 import yaml
 
+from data_modules.masking import MASKS
+from lit_sft.metrics import SEGMENTS
+
 Settings = dict[str, Any]
 """Dotted names as `fit` takes them, and their values."""
 
 Equal = Literal["steps", "supervised_tokens", "flops"]
+
+
+_LONGEST_SLUG = 120
+
+_GIVEN = {
+    "seed_everything": "give `seeds`",
+    "data.seed": "give `seeds`",
+    "trainer.max_steps": "give `budget`",
+    "trainer.max_epochs": "give `budget`; to compare lengths, look at the learning curves of one longer study",
+    "trainer.val_check_interval": "give `validations`",
+    "trainer.check_val_every_n_epoch": "give `validations`",
+}
+"""What a trial gets from its study, and how the user says it."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +65,9 @@ class Arm:
     @property
     def slug(self) -> str:
         """Its name as a folder."""
-        return re.sub(r"[^\w.=+-]+", "_", self.name).strip("_.") or "arm"
+        slug = re.sub(r"[^\w.=+-]+", "_", self.name).strip("_.") or "arm"
+        # in bytes, for file systems; a digest tells long names apart
+        return slug if len(slug.encode()) <= _LONGEST_SLUG else f"{slug[: _LONGEST_SLUG // 4]}-{digest(self.name)}"
 
 
 @dataclass(frozen=True)
@@ -107,6 +125,10 @@ class Study:
             raise ValueError(f"checkpoint {self.checkpoint!r}: expected last or best.")
         if self.validations < 1:
             raise ValueError(f"validations {self.validations}: expected at least 1.")
+        if self.primary not in (*SEGMENTS, *MASKS, "exact_match", "rougeL_mixed"):
+            known = ", ".join((*SEGMENTS, *MASKS, "exact_match", "rougeL_mixed"))
+            raise ValueError(f"primary {self.primary!r}: expected one of {known}.")
+        self.check_settings()
         names = [arm.name for arm in self.all_arms()]
         if len(names) < 2:
             raise ValueError("a study compares at least two arms: give `axes` or `arms`.")
@@ -114,6 +136,17 @@ class Study:
             raise ValueError(f"arms {', '.join(names)}: two have the same name, or the same but for its signs.")
         if self.baseline is not None and self.baseline not in names:
             raise ValueError(f"baseline {self.baseline!r}: no such arm; the arms are {', '.join(names)}.")
+
+    def check_settings(self) -> None:
+        """Refuse settings that the study itself gives.
+
+        Raises:
+            ValueError: If there are such.
+        """
+        for name in itertools.chain(self.settings, self.axes, *self.arms.values()):
+            if name in _GIVEN or name.startswith("run."):
+                advice = _GIVEN.get(name, "the study gives every trial its own folder")
+                raise ValueError(f"{name}: cannot be set in a study; {advice}.")
 
     def all_arms(self) -> list[Arm]:
         """Every arm, the baseline first."""
@@ -162,16 +195,36 @@ def _study(values: Any, name: str) -> Study:
     if "base" not in values:
         raise ValueError("no `base`: the config file of `fit` that all trials begin with.")
     base = values["base"] if isinstance(values["base"], list) else [values["base"]]
+    if not all(isinstance(file, str) for file in base):
+        raise ValueError(f"base {base}: expected the name of a config file, or a list of them.")
+    values = {**values, "name": str(values.get("name") or name)}
+    if Path(values["name"]).name != values["name"]:
+        raise ValueError(f"name {values['name']!r}: expected a plain name; it becomes a folder.")
+    for key in ("axes", "arms", "settings"):
+        if not isinstance(values.get(key) or {}, dict):
+            raise ValueError(f"{key}: expected names and values, got {values[key]!r}.")
+    for key in ("answers", "validations"):
+        if not isinstance(values.get(key, 1), int) or values.get(key, 1) < 0:
+            raise ValueError(f"{key} {values[key]!r}: expected a whole number.")
     budget = values.get("budget") or {}
     if not isinstance(budget, dict) or set(budget) - {"equal", "amount"}:
         raise ValueError("budget: expected `equal` and `amount`, such as {equal: steps, amount: 200}.")
     for key, kind in (("axes", list), ("arms", dict)):
-        wrong = [n for n, v in (values.get(key) or {}).items() if not isinstance(v or kind(), kind)]
+        wrong = [n for n, v in (values.get(key) or {}).items() if not isinstance({} if v is None else v, kind)]
         if wrong:
             raise ValueError(f"{key}.{wrong[0]}: expected a {'list of values' if kind is list else 'set of settings'}.")
+    amount = budget.get("amount")
+    try:
+        budget = {**budget, "amount": None if amount is None else float(amount)}  # YAML reads 1e15 as a word
+    except (TypeError, ValueError):
+        raise ValueError(f"budget.amount {amount!r}: expected a number.") from None
+    if not isinstance(values.get("seeds", []), list):
+        raise ValueError(f"seeds {values['seeds']!r}: expected a list, such as [0, 1, 2].")
     given = {key: value for key, value in values.items() if value is not None}
     arms = {str(key): value or {} for key, value in (given.get("arms") or {}).items()}
-    return Study(**{"name": name, **given, "base": base, "budget": Budget(**budget), "arms": arms})
+    if "baseline" in given:
+        given["baseline"] = str(given["baseline"])
+    return Study(**{**given, "base": base, "budget": Budget(**budget), "arms": arms})
 
 
 def _name_of(point: Settings) -> str:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from lit_sft.ablation.budget import Plan, arguments_of, settings_of
 from lit_sft.ablation.study import Study, Trial, digest
@@ -56,27 +57,37 @@ class TrialFiles:
         found = read_json(self.trial.folder / "failure.json")
         return found["reason"] if found else None
 
-    def fail(self, reason: str) -> None:
-        """Write down why."""
+    def fail(self, reason: str, *, by: Literal["plan", "run"] = "run") -> None:
+        """Write down why: its settings cannot be run (`plan`), or it was run and failed."""
         self.trial.folder.mkdir(parents=True, exist_ok=True)
-        write_json(self.trial.folder / "failure.json", {"reason": reason})
+        write_json(self.trial.folder / "failure.json", {"reason": reason, "by": by})
 
-    def forgive(self) -> None:
-        """Let it be tried again."""
-        (self.trial.folder / "failure.json").unlink(missing_ok=True)
+    def forgive(self, *, also_runs: bool) -> None:
+        """Let it be tried again: always if its settings were at fault, which are right now."""
+        found = read_json(self.trial.folder / "failure.json")
+        if found and (also_runs or found["by"] == "plan"):
+            (self.trial.folder / "failure.json").unlink(missing_ok=True)
 
     def progress(self) -> dict[str, Any]:
         """`step`, `of` and `train_loss` of its training; empty before its first step."""
         return read_json(self.run / "trial.json") or {}
 
+    @property
+    def is_trained(self) -> bool:
+        return (self.run / "fit.json").is_file()
+
+    def clear(self) -> None:
+        """Remove what is left of a run that did not come to its first checkpoint, so that its name is free."""
+        if not self.is_trained and not any((self.run / "checkpoints").glob("*.ckpt")):
+            shutil.rmtree(self.run, ignore_errors=True)
+
     def command(self, plan: Plan) -> list[str]:
         """What is left of it to do: `fit` from the beginning or from its last checkpoint, or `test`."""
         python = [sys.executable, "-m", "lit_sft"]
-        if (self.run / "fit.json").is_file():
+        if self.is_trained:
             return [*python, "test", str(self.tested), "--answers", str(self.study.answers)]
         if any((self.run / "checkpoints").glob("*.ckpt")):
             return [*python, "fit", "--resume", str(self.run)]
-        shutil.rmtree(self.run, ignore_errors=True)  # it had not begun: nothing is lost, and its name is free
         return [*python, "fit", *self.arguments(plan)]
 
     def arguments(self, plan: Plan) -> list[str]:
@@ -92,7 +103,7 @@ class TrialFiles:
             "run.root": str(self.trial.folder.parent),
             "run.name": self.trial.folder.name,
         }
-        added = [f"--trainer.callbacks+={name}" for name in CALLBACKS if name not in plan.callbacks]
+        added = [f"--trainer.callbacks+={name}" for name in CALLBACKS if name not in plan.callbacks[key[0]]]
         return [*arguments_of(self.study, settings), *added]
 
     def define(self, plan: Plan) -> None:
@@ -134,11 +145,16 @@ def read_json(path: Path) -> dict[str, Any] | None:
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
+    except ValueError as error:
+        raise ValueError(f"{path}: no JSON ({error}); remove it, and the trial is done again.") from None
     return found
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a file, whole or not at all."""
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(json.dumps(value, indent=1, ensure_ascii=False, default=str), encoding="utf-8")
+    """Write a file, whole or not at all, and only if it holds something else."""
+    text = json.dumps(value, indent=1, ensure_ascii=False, default=str)
+    if path.is_file() and path.read_text(encoding="utf-8") == text:
+        return
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")  # array tasks write side by side
+    partial.write_text(text, encoding="utf-8")
     partial.replace(path)

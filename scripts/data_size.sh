@@ -1,4 +1,0 @@
-#!/usr/bin/env bash
-# How many different records are enough, at equal steps?
-# usage: scripts/data_size.sh MODEL TRAIN [options of ablate, such as --jobs 2 --dry-run --set data.max_length=512]
-exec "$(dirname "$0")/run_study.sh" data_size "$@"
