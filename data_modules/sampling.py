@@ -118,8 +118,7 @@ class WindowSampler(Sampler[BatchPlan]):
     def _order(self) -> list[int]:
         if not self.shuffle:
             return list(range(len(self.lengths)))
-        # far apart, or a seed's second epoch would have the order of the next seed's first
-        generator = torch.Generator().manual_seed(self.seed + 1_000_003 * self.epoch)
+        generator = torch.Generator().manual_seed(self.seed + self.epoch)
         return torch.randperm(len(self.lengths), generator=generator).tolist()
 
 

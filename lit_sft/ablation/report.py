@@ -224,10 +224,11 @@ def _in_words(
     """The answer to the question: one sentence an arm."""
     base, said = comparison.arms[0], []
     compared = [d for d in differences if d.figure == primary]
+    num_told = sum(each.is_told for each in compared)
     for each in compared:
         low, high = _signed(each.estimate.low), _signed(each.estimate.high)
         interval = f"{_signed(each.estimate.value)} (95 % interval {low} to {high}"
-        among = f", adjusted for {len(compared)} comparisons" if len(compared) > 1 else ""
+        among = f", adjusted for {num_told} comparisons" if num_told > 1 else ""
         p = f"p {_p(each.adjusted_p) if each.adjusted_p < 0.001 else f'= {_p(each.adjusted_p)}'}{among})"
         if not each.is_told:
             said.append(f"“{each.arm}” cannot be compared with “{base}”: its figures are not finite, or too few.")

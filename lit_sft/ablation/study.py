@@ -52,7 +52,7 @@ class Budget:
         if self.equal not in get_args(Equal):
             raise ValueError(f"budget.equal {self.equal!r}: expected one of {', '.join(get_args(Equal))}.")
         if self.amount is not None and self.amount <= 0:
-            raise ValueError(f"budget.amount {self.amount}: expected more than 0, or none for the baseline's own.")
+            raise ValueError(f"budget.amount {self.amount:g}: expected more than 0, or none for the baseline's own.")
 
 
 @dataclass(frozen=True)

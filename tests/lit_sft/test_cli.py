@@ -410,3 +410,11 @@ def test_a_run_is_resumed_under_any_name_and_says_when_nothing_was_left(
     assert "nothing was left to do after step 2: a larger --trainer.max_epochs goes on" in capsys.readouterr().out
     modes = {file.stat().st_mode & 0o777 for file in (moved / "model").iterdir()}
     assert len(modes) == 1
+
+
+def test_the_last_checkpoint_is_of_the_last_step_also_where_another_was_better(path: str, root: Path) -> None:
+    every_step = ["--trainer.check_val_every_n_epoch", "null", "--trainer.val_check_interval", "1"]
+    run("fit", "--config", path, "--trainer.max_steps", "5", "--model.optimizer.lr", "3.0", *every_step)
+    folder = root / "tiny" / "version_0" / "checkpoints"
+    steps = {name: torch.load(folder / f"{name}.ckpt", weights_only=True)["global_step"] for name in ("best", "last")}
+    assert steps["best"] < steps["last"] == 5

@@ -110,7 +110,7 @@ def test_a_killed_study_goes_on_and_gives_the_same_report(
             planned.steps, planned.examples, planned.tokens, planned.supervised_tokens,
         )  # fmt: skip
     page = (straight / "masks" / "report.html").read_text()
-    assert page.count("<td>yes</td>") == 4
+    assert page.count("<td>yes</td>") == 6
     assert "<i>" not in page
     assert "<b>" not in page
     # scored alike, whatever was trained

@@ -103,3 +103,8 @@ def test_holm_adjusts_as_in_the_textbook() -> None:
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm([0.9, 0.8]) == [1.0, 1.0]
     assert holm([]) == []
+    assert holm([0.01, float("nan"), 0.04])[::2] == pytest.approx([0.02, 0.04])
+
+
+def test_where_nothing_varies_a_difference_cannot_be_told() -> None:
+    assert np.isnan(estimate(np.ones((1, 4)), np.ones(4)).p_value)

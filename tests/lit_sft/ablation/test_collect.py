@@ -1,0 +1,97 @@
+"""What is paired with what, where trials are missing, diverged or were scored on something else."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lit_sft.ablation.charts import draw_curves, draw_differences
+from lit_sft.ablation.collect import Comparison, TrialResult
+from lit_sft.ablation.report import Findings, make_report
+
+FACTS = {"question": "?", "budget": "equal steps: 4 a trial", "primary": "answer"}
+
+
+def trial(arm: str, seed: int, nats: list[float], tokens: int = 2, **record: Any) -> TrialResult:
+    sums = {"answer": {f"x.json:{row}": (value, float(tokens)) for row, value in enumerate(nats)}}
+    return TrialResult(
+        arm=arm,
+        seed=seed,
+        folder=Path(),
+        result={"mask": "output_only", "data_fingerprint": "d", "test_fingerprint": "t", "versions": {}},
+        record={
+            "step": 4, "of": 4, "initial_weights": f"w{seed}", "order": ["a", "b"], "examples": 8, "tokens": 80,
+            "supervised_tokens": 40, "seconds": 1.0, "peak_bytes": 10**8, **record,
+        },
+        sums=sums,
+        curve=[(0, {"output_only": 3.0}), (4, {"output_only": nats[0]})],
+        samples={},
+        config={},
+    )  # fmt: skip
+
+
+def comparison(*trials: TrialResult) -> Comparison:
+    return Comparison(list(dict.fromkeys(t.arm for t in trials)), {(t.arm, t.seed): t for t in trials})
+
+
+BASE = [trial("base", seed, [1.0 + seed, 2.0, 4.0]) for seed in range(3)]
+BETTER = [trial("better", seed, [0.5 + seed, 1.5, 3.49]) for seed in range(3)]
+
+
+def test_an_arm_is_paired_on_the_seeds_that_it_shares_with_the_baseline() -> None:
+    found = comparison(*BASE, *BETTER, trial("once", 1, [2.0, 2.0, 4.0]), trial("never", 7, [1.0, 1.0, 1.0]))
+    assert found.difference("answer", "better").num_seeds == 3
+    once = found.difference("answer", "once")
+    assert (once.num_seeds, once.value) == (1, 0.0)
+    with pytest.raises(ValueError, match="no seed of which never and base both have a result"):
+        found.difference("answer", "never")
+    assert found.mean("answer", "never")[0].value == pytest.approx(3 / 6)
+
+
+def test_an_arm_that_was_scored_on_other_tokens_is_refused_alone() -> None:
+    findings = Findings(comparison(*BASE, *BETTER, trial("other", 0, [1.0, 2.0, 4.0], tokens=3)))
+    assert {d.arm for d in findings.differences} == {"better"}
+    (refused,) = findings.refused
+    assert "other" in refused[0]
+    assert "not comparable: scored on different tokens" in refused[1]
+
+
+def test_a_diverged_arm_is_called_so_and_does_not_weigh_on_the_others(tmp_path: Path) -> None:
+    diverged = [trial("diverged", seed, [math.nan, 2.0, 4.0]) for seed in range(3)]
+    alone, both = comparison(*BASE, *BETTER), comparison(*BASE, *BETTER, *diverged)
+    ours = {d.arm: d for d in Findings(both).differences}
+    assert ours["better"].adjusted_p == Findings(alone).differences[0].adjusted_p
+    assert not ours["diverged"].is_told
+    report = make_report(both, FACTS, {}, tmp_path)
+    assert any("“diverged” cannot be compared" in answer for answer in report.answers)
+    assert any("“better” is better than “base”" in answer for answer in report.answers)
+    assert all("No difference" not in answer for answer in report.answers)
+
+
+@pytest.mark.parametrize(
+    ("changed", "what"),
+    [
+        ({"initial_weights": "other"}, "initial weights"),
+        ({"order": ["a", "c"]}, "records of every step"),
+        ({"step": 3}, "steps of the budget"),
+    ],
+)
+def test_what_pairing_rests_on_is_checked(changed: dict[str, Any], what: str) -> None:
+    checks = comparison(*BASE, *BETTER[:2], trial("better", 2, [1.0, 2.0, 3.0], **changed)).checks()
+    assert [name for name, holds, _ in checks if not holds] == [what]
+    assert all(holds for _, holds, _ in comparison(*BASE, *BETTER).checks())
+
+
+def test_orders_are_compared_as_far_as_the_shorter_goes() -> None:
+    longer = [trial("longer", seed, [1.0, 2.0, 4.0], order=["a", "b", "c"]) for seed in range(3)]
+    assert all(holds for _, holds, _ in comparison(*BASE, *longer).checks())
+
+
+def test_pictures_show_names_as_they_are(tmp_path: Path) -> None:
+    odd = [trial(r"$\frac$ [b] <i>", seed, [0.5 + seed, 1.5, 3.0]) for seed in range(3)]
+    found = comparison(*BASE, *odd)
+    assert draw_curves(found, "answer", tmp_path / "c.png") == tmp_path / "c.png"
+    assert draw_differences(Findings(found).differences, "answer", tmp_path / "d.png") == tmp_path / "d.png"
