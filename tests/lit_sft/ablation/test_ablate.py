@@ -128,7 +128,7 @@ def test_arms_that_fail_cost_themselves_alone_and_the_report_says_why(
         "diverges": {"model.optimizer.lr": 1e30},
         "grows too large": {"trainer.callbacks+": "tests.lit_sft.ablation.test_ablate.Killed"},
     }
-    study = {**settings, "axes": {}, "arms": arms, "seeds": [0], "settings": {"trainer.max_steps": 4}}
+    study = {**settings, "axes": {}, "arms": arms, "seeds": [0], "budget": {"amount": 4}}
     config = write("fails.yaml", yaml.safe_dump(study))
     done = subprocess.run(
         command(config, tmp_path), capture_output=True, text=True, env={**os.environ, "PYTHONPATH": os.getcwd()}
@@ -181,7 +181,7 @@ def test_a_plan_is_shown_with_its_commands_and_nothing_is_run(
 def test_trials_run_on_a_local_ray_cluster(settings: dict[str, Any], write: Write, tmp_path: Path) -> None:
     pytest.importorskip("ray")
     arms = {"base": {}, "diverges": {"model.optimizer.lr": 1e30}}
-    study = {**settings, "axes": {}, "arms": arms, "seeds": [0], "settings": {"trainer.max_steps": 4}}
+    study = {**settings, "axes": {}, "arms": arms, "seeds": [0], "budget": {"amount": 4}}
     config = write("ray.yaml", yaml.safe_dump(study))
     done = subprocess.run(command(config, tmp_path, "--ray", "local"), capture_output=True, text=True)
     assert "base, seed 0: done" in done.stdout, done.stderr
