@@ -63,7 +63,7 @@ class SFTDataModule(LightningDataModule):
         mask: Which tokens the loss is on: all, the final answer of each conversation, or every answer.
         prompt_weight: Weight of prompt tokens in the loss, 0 to 1. None: the mask's own.
         reduction: Whether every supervised token, every sample or every turn counts alike.
-        samples: `answer` expands a conversation into one sample for each of its answers.
+        samples: `answer` expands a training conversation into one sample for each of its answers.
         max_length: Most tokens of an example. None: the model's context length, at most 1024.
         over_long: What happens to longer ones: truncate (context first, the answer last), split (between turns),
             drop, or error.

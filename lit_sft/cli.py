@@ -110,6 +110,7 @@ class OneLineErrors(LightningArgumentParser):
         """Raise the message as a user's mistake, with the nearest option where one was misspelt."""
         text = " ".join(message.split()).replace("Expected a typing.Literal", "expected one of ")
         text = re.sub(r'Parser key "([\w.]+)":', r"--\1:", text)
+        text = re.sub(r"File does not exist: '(.+?)'$", r"\1: no such file; check the path.", text)
         raise ValueError(text + (self._nearest(text) or _nearest_choice(text))) from None
 
     def _nearest(self, message: str) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from lit_sft.ablation.collect import MORE_IS_BETTER, Comparison, Difference
+from lit_sft.ablation.comparison import MORE_IS_BETTER, Comparison, Difference
 from lit_sft.printable import printable
 
 _DPI = 120
@@ -15,22 +15,24 @@ _DPI = 120
 
 def draw_differences(differences: list[Difference], primary: str, path: Path) -> Path | None:
     """Each arm's difference to the baseline with its interval: the figure that is asked about, and those of answers."""
-    names = dict.fromkeys((primary, *MORE_IS_BETTER))
-    panels = [(name, [d for d in differences if d.figure == name]) for name in names]
-    panels = [(name, rows) for name, rows in panels if rows and all(d.is_told or d.estimate.value == 0 for d in rows)]
+    arms = list(dict.fromkeys(d.arm for d in differences))[::-1]
+    finite = [d for d in differences if d.is_told]
+    panels = {name: [d for d in finite if d.figure == name] for name in dict.fromkeys((primary, *MORE_IS_BETTER))}
+    panels = {name: rows for name, rows in panels.items() if rows}
     if not panels:
         return None
-    figure = Figure(figsize=(3 + 3 * len(panels), 1.4 + 0.4 * len(panels[0][1])))
+    figure = Figure(figsize=(3 + 3 * len(panels), 1.4 + 0.4 * len(arms)))
     axes = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
-    for axis, (name, rows) in zip(axes, panels, strict=True):
-        for place, d in enumerate(reversed(rows)):
+    for axis, (name, rows) in zip(axes, panels.items(), strict=True):
+        for d in rows:
             colour = ("tab:green" if d.is_better else "tab:red") if d.is_found else "tab:gray"
-            axis.errorbar(d.estimate.value, place, xerr=d.estimate.half_width, fmt="o", color=colour, capsize=3)
+            place, width = arms.index(d.arm), d.estimate.half_width
+            axis.errorbar(d.estimate.value, place, xerr=width, fmt="o", color=colour, capsize=3)
         axis.axvline(0, color="black", linewidth=0.8)
         axis.set_title(name.replace("_", " "), fontsize=10)
         axis.set_xlabel("more is better" if name in MORE_IS_BETTER else "nats per token, less is better", fontsize=8)
-        axis.set_ylim(-0.6, len(rows) - 0.4)
-    axes[0].set_yticks(range(len(panels[0][1])), [_plain(d.arm) for d in reversed(panels[0][1])])
+    axes[0].set_yticks(range(len(arms)), map(_plain, arms))
+    axes[0].set_ylim(-0.6, len(arms) - 0.4)
     return _save(figure, path)
 
 

@@ -1,28 +1,23 @@
-"""Reads what trials left behind, and lays it side by side: figures by arm, seed and held-out record."""
+"""Reads what trials left behind: figures by arm, seed and held-out record."""
 
 from __future__ import annotations
 
 import json
 import math
-import operator
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import yaml
 
-from lit_sft.ablation.statistics import Estimate, Floats, estimate
-from lit_sft.ablation.trials import read_json
+from lit_sft.ablation.trials import read_json, result_of
 
 ANSWER_FIGURES = ("exact_match", "rougeL_mixed", "ended", "repetition", "num_tokens")
 """Columns of test_answers.jsonl, as means over the records."""
 
 Sums = dict[str, dict[str, tuple[float, float]]]
-
-MORE_IS_BETTER = ("exact_match", "rougeL_mixed")
 
 
 @dataclass(frozen=True)
@@ -52,143 +47,85 @@ class TrialResult:
     samples: dict[str, str]
     config: dict[str, Any]
 
-    @property
-    def seconds(self) -> float:
-        return float(self.record.get("seconds", 0.0))
-
 
 @dataclass(frozen=True)
-class Difference:
-    """An arm against the baseline in one figure, paired by seed and record."""
-
-    figure: str
-    arm: str
-    estimate: Estimate
-    adjusted_p: float
-
-    @property
-    def is_told(self) -> bool:
-        """Whether the figures tell anything: they are finite, and there is more than one of them."""
-        return math.isfinite(self.adjusted_p)
-
-    @property
-    def is_found(self) -> bool:
-        return self.is_told and self.adjusted_p < 1 - self.estimate.confidence
-
-    @property
-    def is_better(self) -> bool:
-        return (self.estimate.value > 0) == (self.figure in MORE_IS_BETTER)
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """All trials of a study that have a result.
+class Collected:
+    """What is there to compare.
 
     Attributes:
         arms: Names, the baseline first.
         results: By arm and seed.
+        failures: What has no result, and why.
+        settings: What each arm sets, where a study says so.
+        question: In plain words.
+        budget: What the trials had equally much of.
+        primary: The figure that answers the question.
     """
 
     arms: list[str]
-    results: dict[tuple[str, int], TrialResult] = field(default_factory=dict)
-
-    @property
-    def baseline(self) -> str:
-        return self.arms[0]
-
-    def seeds(self, arm: str) -> list[int]:
-        """Those an arm has a result of."""
-        return sorted(seed for name, seed in self.results if name == arm)
-
-    def paired(self, arm: str) -> list[int]:
-        """Those that an arm and the baseline both have a result of."""
-        return [seed for seed in self.seeds(arm) if (self.baseline, seed) in self.results]
-
-    def trials(self, *arms: str, seeds: list[int]) -> list[TrialResult]:
-        return [self.results[arm, seed] for arm in arms for seed in seeds]
-
-    def figures(self) -> list[str]:
-        """Everything that any trial was scored under."""
-        return list(dict.fromkeys(name for result in self.results.values() for name in result.sums))
-
-    def mean(self, figure: str, arm: str) -> tuple[Estimate, float]:
-        """A figure of an arm over its seeds and records, and what the records weigh.
-
-        Raises:
-            ValueError: If its trials were scored on different tokens.
-        """
-        trials = self.trials(arm, seeds=self.seeds(arm))
-        origins, weights = _scored(figure, trials)
-        return estimate(_added(figure, trials, origins), weights), float(weights.sum())
-
-    def difference(self, figure: str, arm: str) -> Estimate:
-        """An arm minus the baseline, paired by seed and record.
-
-        Raises:
-            ValueError: If they were scored on different tokens, or have no seed in common.
-        """
-        seeds = self.paired(arm)
-        if not seeds:
-            raise ValueError(f"no seed of which {arm} and {self.baseline} both have a result")
-        ours, theirs = (self.trials(name, seeds=seeds) for name in (arm, self.baseline))
-        origins, weights = _scored(figure, [*ours, *theirs])
-        return estimate(_added(figure, ours, origins) - _added(figure, theirs, origins), weights)
-
-    def checks(self) -> list[tuple[str, bool, str]]:
-        """What pairing rests on: what must be the same, whether it is, and where it is not."""
-        found = [
-            self._same("initial weights", lambda r: r.record.get("initial_weights")),
-            self._same("records of every step", lambda r: r.record.get("order") or None, _agree_as_far_as_both_go),
-            self._same("training records and their encoding", lambda r: r.result.get("data_fingerprint")),
-            self._same("test records", lambda r: r.result.get("test_fingerprint")),
-            self._same("versions", lambda r: r.result.get("versions")),
-        ]
-        ended = [
-            f"{result.arm}, seed {result.seed}: {result.record['step']} of {result.record['of']}"
-            for result in self.results.values()
-            if result.record and result.record["step"] < result.record["of"]
-        ]
-        return [*found, ("steps of the budget", not ended, "; ".join(ended) or "all trials made theirs")]
-
-    def _same(self, what: str, value: Any, agree: Any = operator.eq) -> tuple[str, bool, str]:
-        """Whether every arm has what the baseline has with the same seed."""
-        different = []
-        for arm in self.arms[1:]:
-            for seed in self.paired(arm):
-                ours, theirs = (value(self.results[name, seed]) for name in (arm, self.baseline))
-                if ours is None or theirs is None:
-                    return what, False, "not recorded"
-                if not agree(ours, theirs) and arm not in different:
-                    different.append(arm)
-        if different:
-            return what, False, f"{', '.join(different)}: not those of {self.baseline}"
-        return what, True, "the same in all arms of a seed"
+    results: dict[tuple[str, int], TrialResult]
+    failures: dict[str, str]
+    settings: dict[str, dict[str, Any]] = field(default_factory=dict)
+    question: str = ""
+    budget: str = "each run's own"
+    primary: str = "answer"
 
 
-def _agree_as_far_as_both_go(ours: list[str], theirs: list[str]) -> bool:
-    shared = min(len(ours), len(theirs))
-    return ours[:shared] == theirs[:shared]
-
-
-def _scored(figure: str, trials: list[TrialResult]) -> tuple[list[str], Floats]:
-    """The records that a figure is over, and what each weighs.
+def read_study_folder(folder: Path) -> Collected:
+    """The trials of a study.
 
     Raises:
-        ValueError: If they are not the same for all trials: the figure does not mean the same.
+        ValueError: If it is none.
     """
-    found = [{origin: weight for origin, (_, weight) in trial.sums.get(figure, {}).items()} for trial in trials]
-    if any(other != found[0] for other in found):
-        counts = sorted({f"{len(other):,} records, {sum(other.values()):,.0f} tokens" for other in found})
-        raise ValueError(f"not comparable: scored on different tokens ({'; '.join(counts)})")
-    if not found[0]:
-        raise ValueError("not scored")
-    origins = sorted(found[0])
-    return origins, np.array([found[0][origin] for origin in origins], dtype=np.float64)
+    found = read_json(folder / "study.json")
+    if found is None:
+        raise ValueError(f"{folder}: no study.json; a study's folder is what `ablate` writes.")
+    failures: dict[str, str] = {}
+    results: dict[tuple[str, int], TrialResult] = {}
+    for trial in found["trials"]:
+        place = folder / "trials" / trial["folder"]
+        failure = read_json(place / "failure.json")
+        name = f"{trial['arm']}, seed {trial['seed']}"
+        try:
+            result = read_trial(result_of(place / "version_0", found["checkpoint"]), trial["arm"])
+        except (ValueError, OSError) as error:
+            failures[name] = str(error)
+            continue
+        if result is not None:
+            results[trial["arm"], trial["seed"]] = result
+        else:
+            failures[name] = failure["reason"] if failure else "not run yet"
+    # the baseline stays the first, also where nothing of it is left to compare with
+    present = [arm for arm in found["arms"] if arm == found["arms"][0] or any(key[0] == arm for key in results)]
+    facts = {key: str(found[key]) for key in ("question", "budget", "primary")}
+    return Collected(present, results, failures, settings=found["settings"], **facts)
 
 
-def _added(figure: str, trials: list[TrialResult], origins: list[str]) -> Floats:
-    """What each record adds, (S, R)."""
-    return np.array([[trial.sums[figure][origin][0] for origin in origins] for trial in trials], dtype=np.float64)
+def read_runs(folders: list[Path]) -> Collected:
+    """Runs of the user's own: an arm is what stands in one folder, `runs/<arm>/version_N`.
+
+    Raises:
+        ValueError: If a folder is not there.
+    """
+    results: dict[tuple[str, int], TrialResult] = {}
+    failures: dict[str, str] = {}
+    for folder in folders:
+        if not folder.is_dir():
+            raise ValueError(
+                f"{folder}: no such folder; expected a study's, or a run's such as runs/quickstart/version_0."
+            )
+        arm = folder.resolve().parent.name
+        tested = [file for file in (folder / "result.json", folder / "result_last.json") if file.is_file()]
+        result = read_trial(tested[0], arm) if tested else None
+        if result is None:
+            failures[str(folder)] = "no result.json: run `python -m lit_sft test` on it"
+        elif (arm, result.seed) in results:
+            failures[str(folder)] = f"a second run of {arm} with seed {result.seed}"
+        elif any(name == arm and _shape(other) != _shape(result) for (name, _), other in results.items()):
+            failures[str(folder)] = f"has other settings than the first run of {arm}; rename its folder"
+        else:
+            results[arm, result.seed] = result
+    return Collected(list(dict.fromkeys(arm for arm, _ in results)), results, failures)
 
 
 def read_trial(file: Path, arm: str) -> TrialResult | None:
@@ -263,3 +200,10 @@ def _rows(path: Path) -> list[dict[str, Any]]:
         except ValueError as error:
             raise ValueError(f"{path}:{number}: no JSON ({error}); test this run again.") from None
     return rows
+
+
+def _shape(result: TrialResult) -> str:
+    """The settings of a run that its seeds have in common."""
+    config = result.config
+    data = {key: value for key, value in config["data"].items() if key != "seed"}
+    return json.dumps([config["model"], data, config["trainer"]], sort_keys=True, default=str)

@@ -153,7 +153,8 @@ def _timed(files: TrialFiles, plan: Plan) -> tuple[float, float]:
         elapsed = os.times().elapsed - began
         record = read_json(Path(folder) / "timed" / "version_0" / "trial.json")
     if done.returncode or record is None:
-        raise ValueError(f"the baseline does not run: {done.stderr.strip().splitlines()[-1:]}")
+        said = done.stderr.strip().splitlines() or ["it said nothing"]
+        raise ValueError(f"{files.trial.arm.name}: the baseline does not run: {said[-1]}")
     per_flop = record["seconds"] / record["step"] * plan.amounts[key].steps / plan.amounts[key].flops
     return 2 * (elapsed - record["seconds"]), per_flop
 

@@ -5,54 +5,16 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from lit_sft.ablation.charts import draw_curves, draw_differences
-from lit_sft.ablation.collect import ANSWER_FIGURES, MORE_IS_BETTER, Comparison, Difference, TrialResult, read_trial
-from lit_sft.ablation.report_page import render_html, render_markdown
-from lit_sft.ablation.statistics import Estimate, holm
-from lit_sft.ablation.trials import read_json, result_of
+from lit_sft.ablation.collect import ANSWER_FIGURES, Collected, read_runs, read_study_folder
+from lit_sft.ablation.comparison import MORE_IS_BETTER, Comparison, Difference, Findings
+from lit_sft.ablation.report_page import Report, Table, render_html, render_markdown
 from lit_sft.metrics import SEGMENTS
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table of a report: all cells are text.
-
-    Attributes:
-        title: Above it.
-        header: Of its columns.
-        rows: Its first column names them.
-        notes: Below it.
-    """
-
-    title: str
-    header: list[str]
-    rows: list[list[str]]
-    notes: list[str] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Report:
-    """What the pages show.
-
-    Attributes:
-        question: What was asked.
-        answers: In plain words.
-        design: What was run, a fact a line.
-        tables: In order.
-        charts: Titles and files.
-    """
-
-    question: str
-    answers: list[str]
-    design: list[str]
-    tables: list[Table]
-    charts: list[tuple[str, Path]]
 
 
 def main(argv: list[str]) -> None:
@@ -83,9 +45,11 @@ def write_report(folders: list[Path], output: Path | None = None) -> Path:
         ValueError: If there is nothing to compare.
     """
     is_study = len(folders) == 1 and (folders[0] / "trials").is_dir()
-    comparison, facts, failures = read_study_folder(folders[0]) if is_study else read_runs(folders)
+    collected = read_study_folder(folders[0]) if is_study else read_runs(folders)
+    comparison = Comparison(collected.arms, collected.results)
     if not any(comparison.paired(arm) for arm in comparison.arms[1:]):
-        lacking = "; ".join(f"{name}: {reason}" for name, reason in failures.items()) or "they have not been run"
+        reasons = [f"{name}: {reason}" for name, reason in collected.failures.items()]
+        lacking = "; ".join(reasons) or "they have not been run"
         raise ValueError(
             f"{', '.join(map(str, folders))}: no arm has a tested trial with a seed of the baseline's "
             f"({lacking[:400]}). Run the study's command again, with --retry for what failed; runs of your own need "
@@ -93,75 +57,23 @@ def write_report(folders: list[Path], output: Path | None = None) -> Path:
         )
     output = output or folders[0]
     output.mkdir(parents=True, exist_ok=True)
-    report = make_report(comparison, facts, failures, output)
+    report = make_report(comparison, collected, output)
     (output / "report.md").write_text(render_markdown(report), encoding="utf-8")
     page = output / "report.html"
     page.write_text(render_html(report), encoding="utf-8")
     return page
 
 
-def read_study_folder(folder: Path) -> tuple[Comparison, dict[str, str], dict[str, str]]:
-    """The trials of a study, what it says of itself, and why trials failed."""
-    found = read_json(folder / "study.json")
-    if found is None:
-        raise ValueError(f"{folder}: no study.json; a study's folder is what `ablate` writes.")
-    failures: dict[str, str] = {}
-    results: dict[tuple[str, int], TrialResult] = {}
-    for trial in found["trials"]:
-        place = folder / "trials" / trial["folder"]
-        failure = read_json(place / "failure.json")
-        name = f"{trial['arm']}, seed {trial['seed']}"
-        try:
-            result = read_trial(result_of(place / "version_0", found["checkpoint"]), trial["arm"])
-        except (ValueError, OSError) as error:
-            failures[name] = str(error)
-            continue
-        if result is not None:
-            results[trial["arm"], trial["seed"]] = result
-        else:
-            failures[name] = failure["reason"] if failure else "not run yet"
-    # the baseline stays the first, also where nothing of it is left to compare with
-    present = [arm for arm in found["arms"] if arm == found["arms"][0] or any(key[0] == arm for key in results)]
-    facts = {key: str(found[key]) for key in ("question", "budget", "primary")}
-    facts |= {f"arm {arm}": _shown(settings) for arm, settings in found["settings"].items()}
-    return Comparison(present, results), facts, failures
-
-
-def read_runs(folders: list[Path]) -> tuple[Comparison, dict[str, str], dict[str, str]]:
-    """Runs of the user's own: an arm is what stands in one folder, `runs/<arm>/version_N`."""
-    results: dict[tuple[str, int], TrialResult] = {}
-    failures: dict[str, str] = {}
-    for folder in folders:
-        if not folder.is_dir():
-            raise ValueError(
-                f"{folder}: no such folder; expected a study's, or a run's such as runs/quickstart/version_0."
-            )
-        arm = folder.resolve().parent.name
-        tested = [file for file in (folder / "result.json", folder / "result_last.json") if file.is_file()]
-        result = read_trial(tested[0], arm) if tested else None
-        if result is None:
-            failures[str(folder)] = "no result.json: run `python -m lit_sft test` on it"
-        elif (arm, result.seed) in results:
-            failures[str(folder)] = f"a second run of {arm} with seed {result.seed}"
-        elif any(name == arm and _shape(other) != _shape(result) for (name, _), other in results.items()):
-            failures[str(folder)] = f"has other settings than the first run of {arm}; rename its folder"
-        else:
-            results[arm, result.seed] = result
-    facts = {"question": "", "budget": "each run's own", "primary": "answer"}
-    return Comparison(list(dict.fromkeys(arm for arm, _ in results)), results), facts, failures
-
-
-def make_report(comparison: Comparison, facts: dict[str, str], failures: dict[str, str], output: Path) -> Report:
+def make_report(comparison: Comparison, collected: Collected, output: Path) -> Report:
     """Lay out what was found; draws the pictures and writes report.csv."""
     found = Findings(comparison)
     _write_csv(output / "report.csv", found)
+    primary, failures = collected.primary, collected.failures
     charts = [
-        (
-            "Differences to the baseline",
-            draw_differences(found.differences, facts["primary"], output / "differences.png"),
-        ),
-        ("Validation loss by step", draw_curves(comparison, facts["primary"], output / "curves.png")),
+        ("Differences to the baseline", draw_differences(found.differences, primary, output / "differences.png")),
+        ("Validation loss by step", draw_curves(comparison, primary, output / "curves.png")),
     ]
+    refused = [[f"{_title(figure)}, {arm}", why] for figure, arm, why in found.refused]
     losses = [name for name in found.means if name not in ANSWER_FIGURES]
     answers = [name for name in found.means if name in ANSWER_FIGURES]
     tables = [
@@ -173,72 +85,23 @@ def make_report(comparison: Comparison, facts: dict[str, str], failures: dict[st
         _costs(comparison),
         _ledger(comparison),
         _samples(comparison),
-        Table("Not compared", ["what", "why"], [[name, why] for name, why in [*found.refused, *failures.items()]]),
+        Table("Not compared", ["what", "why"], [*refused, *map(list, failures.items())]),
     ]
     return Report(
-        question=facts["question"] or f"{' against '.join(comparison.arms)}",
-        answers=_in_words(comparison, facts["primary"], found.differences, failures),
-        design=_design(comparison, facts),
+        question=collected.question or f"{' against '.join(comparison.arms)}",
+        answers=_in_words(found, primary, failures),
+        design=_design(comparison, collected),
         tables=[table for table in tables if table.rows],
         charts=[(title, path) for title, path in charts if path is not None],
     )
 
 
-class Findings:
-    """Every figure of every arm, and every difference to the baseline, as far as they can be compared.
-
-    Attributes:
-        comparison: The trials.
-        means: By figure and arm: the estimate, and what its records weigh.
-        differences: Of all figures and arms; p-values are adjusted among the arms of a figure.
-        refused: What cannot be compared, and why.
-    """
-
-    def __init__(self, comparison: Comparison) -> None:
-        self.comparison = comparison
-        self.means: dict[str, dict[str, tuple[Estimate, float]]] = {}
-        self.differences: list[Difference] = []
-        self.refused: list[tuple[str, str]] = []
-        for figure in comparison.figures():
-            self._add(figure)
-
-    def _add(self, figure: str) -> None:
-        estimates: dict[str, Estimate] = {}
-        self.means[figure] = {}
-        for arm in self.comparison.arms:
-            try:
-                self.means[figure][arm] = self.comparison.mean(figure, arm)
-                if arm != self.comparison.baseline:
-                    estimates[arm] = self.comparison.difference(figure, arm)
-            except ValueError as error:
-                self.refused.append((f"{_title(figure)}, {arm}", str(error)))
-        adjusted = holm([each.p_value for each in estimates.values()])
-        self.differences += [
-            Difference(figure, arm, each, p) for (arm, each), p in zip(estimates.items(), adjusted, strict=True)
-        ]
-
-
-def _in_words(
-    comparison: Comparison, primary: str, differences: list[Difference], failures: dict[str, str]
-) -> list[str]:
-    """The answer to the question: one sentence an arm."""
-    base, said = comparison.arms[0], []
-    compared = [d for d in differences if d.figure == primary]
+def _in_words(found: Findings, primary: str, failures: dict[str, str]) -> list[str]:
+    """The answer to the question, one sentence an arm, and what takes from it."""
+    comparison = found.comparison
+    compared = [d for d in found.differences if d.figure == primary]
     num_told = sum(each.is_told for each in compared)
-    for each in compared:
-        low, high = _signed(each.estimate.low), _signed(each.estimate.high)
-        interval = f"{_signed(each.estimate.value)} (95 % interval {low} to {high}"
-        among = f", adjusted for {num_told} comparisons" if num_told > 1 else ""
-        p = f"p {_p(each.adjusted_p) if each.adjusted_p < 0.001 else f'= {_p(each.adjusted_p)}'}{among})"
-        if not each.is_told:
-            said.append(f"“{each.arm}” cannot be compared with “{base}”: its figures are not finite, or too few.")
-        elif each.is_found:
-            verdict = "better" if each.is_better else "worse"
-            said.append(f"“{each.arm}” is {verdict} than “{base}” in {_title(primary)}: {interval}; {p}.")
-        else:
-            said.append(
-                f"No difference was found between “{each.arm}” and “{base}” in {_title(primary)}: {interval}; {p}."
-            )
+    said = [_sentence(each, comparison.baseline, num_told) for each in compared]
     if not said:
         said.append(f"The question cannot be answered: {_title(primary)} is not among what can be compared.")
     counts = {each.arm: each.estimate.num_seeds for each in compared}
@@ -254,12 +117,25 @@ def _in_words(
     return said
 
 
-def _design(comparison: Comparison, facts: dict[str, str]) -> list[str]:
+def _sentence(each: Difference, base: str, num_told: int) -> str:
+    """What was found of one arm."""
+    if not each.is_told:
+        return f"“{each.arm}” cannot be compared with “{base}”: its figures are not finite, or too few."
+    low, high = _signed(each.estimate.low), _signed(each.estimate.high)
+    among = f", adjusted for {num_told} comparisons" if num_told > 1 else ""
+    p = f"p {_p(each.adjusted_p) if each.adjusted_p < 0.001 else f'= {_p(each.adjusted_p)}'}{among}"
+    figures = f"in {_title(each.figure)}: {_signed(each.estimate.value)} (95 % interval {low} to {high}; {p})"
+    if not each.is_found:
+        return f"No difference was found between “{each.arm}” and “{base}” {figures}."
+    return f"“{each.arm}” is {'better' if each.is_better else 'worse'} than “{base}” {figures}."
+
+
+def _design(comparison: Comparison, collected: Collected) -> list[str]:
     return [
         f"Arms: {', '.join(f'“{arm}”' for arm in comparison.arms)}; “{comparison.arms[0]}” is the baseline.",
-        *(f"“{arm}”: {facts[f'arm {arm}']}" for arm in comparison.arms if f"arm {arm}" in facts),
+        *(f"“{arm}”: {_shown(collected.settings[arm])}" for arm in comparison.arms if arm in collected.settings),
         f"Seeds: {'; '.join(f'“{arm}” {_listed(comparison.seeds(arm))}' for arm in comparison.arms)}.",
-        f"Budget: {facts['budget']}.",
+        f"Budget: {collected.budget}.",
         "Intervals are over seeds and test records (two-way analysis of variance, Satterthwaite's degrees of freedom); "
         "differences are paired by seed and record, and their p-values adjusted by Holm's method among the arms.",
     ]
@@ -378,13 +254,6 @@ def _write_csv(path: Path, found: Findings) -> None:
             e, weight = d.estimate, found.means[d.figure][d.arm][1]
             row = [e.value, e.low, e.high, e.p_value, d.adjusted_p, e.num_seeds, e.num_rows, weight]
             writer.writerow(["difference", d.figure, d.arm, *row])
-
-
-def _shape(result: TrialResult) -> str:
-    """The settings of a run that its seeds have in common."""
-    config = result.config
-    data = {key: value for key, value in config["data"].items() if key != "seed"}
-    return json.dumps([config["model"], data, config["trainer"]], sort_keys=True, default=str)
 
 
 def _shown(settings: dict[str, Any]) -> str:

@@ -4,19 +4,53 @@ from __future__ import annotations
 
 import base64
 import re
+from dataclasses import dataclass, field
 from html import escape
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from lit_sft.printable import printable
-
-if TYPE_CHECKING:
-    from lit_sft.ablation.report import Report, Table
 
 # what HTML or Markdown could read, links and addresses among it; an entity is text to both
 _MARKS = re.compile(r"[&<>*_`\[\]#|~!\\@]|:(?=//)|(?<=www)\.")
 _LONGEST_CELL = 600
 _LONGEST_FIGURE = 30
 _VERDICTS = ("better", "worse")
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of a report: all cells are text.
+
+    Attributes:
+        title: Above it.
+        header: Of its columns.
+        rows: Its first column names them.
+        notes: Below it.
+    """
+
+    title: str
+    header: list[str]
+    rows: list[list[str]]
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Report:
+    """What the pages show.
+
+    Attributes:
+        question: What was asked.
+        answers: In plain words.
+        design: What was run, a fact a line.
+        tables: In order.
+        charts: Titles and files.
+    """
+
+    question: str
+    answers: list[str]
+    design: list[str]
+    tables: list[Table]
+    charts: list[tuple[str, Path]]
 
 
 def render_markdown(report: Report) -> str:

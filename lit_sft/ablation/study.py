@@ -177,7 +177,9 @@ def read_study(path: str | Path) -> Study:
     try:
         values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
-        raise ValueError(f"{path}: cannot be read ({error.strerror}).") from None
+        raise ValueError(
+            f"{path}: cannot be read ({error.strerror}); check the path. Studies stand in configs/ablation/."
+        ) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: no YAML ({' '.join(str(error).split())}).") from None
     try:

@@ -9,10 +9,9 @@ from typing import Any
 import pytest
 
 from lit_sft.ablation.charts import draw_curves, draw_differences
-from lit_sft.ablation.collect import Comparison, TrialResult
-from lit_sft.ablation.report import Findings, make_report
-
-FACTS = {"question": "?", "budget": "equal steps: 4 a trial", "primary": "answer"}
+from lit_sft.ablation.collect import Collected, TrialResult
+from lit_sft.ablation.comparison import Comparison, Findings
+from lit_sft.ablation.report import make_report
 
 
 def trial(arm: str, seed: int, nats: list[float], tokens: int = 2, **record: Any) -> TrialResult:
@@ -55,8 +54,8 @@ def test_an_arm_that_was_scored_on_other_tokens_is_refused_alone() -> None:
     findings = Findings(comparison(*BASE, *BETTER, trial("other", 0, [1.0, 2.0, 4.0], tokens=3)))
     assert {d.arm for d in findings.differences} == {"better"}
     (refused,) = findings.refused
-    assert "other" in refused[0]
-    assert "not comparable: scored on different tokens" in refused[1]
+    assert refused[:2] == ("answer", "other")
+    assert "not comparable: scored on different tokens" in refused[2]
 
 
 def test_a_diverged_arm_is_called_so_and_does_not_weigh_on_the_others(tmp_path: Path) -> None:
@@ -65,10 +64,11 @@ def test_a_diverged_arm_is_called_so_and_does_not_weigh_on_the_others(tmp_path: 
     ours = {d.arm: d for d in Findings(both).differences}
     assert ours["better"].adjusted_p == Findings(alone).differences[0].adjusted_p
     assert not ours["diverged"].is_told
-    report = make_report(both, FACTS, {}, tmp_path)
+    report = make_report(both, Collected(both.arms, both.results, {}), tmp_path)
     assert any("“diverged” cannot be compared" in answer for answer in report.answers)
     assert any("“better” is better than “base”" in answer for answer in report.answers)
     assert all("No difference" not in answer for answer in report.answers)
+    assert [path.name for _, path in report.charts] == ["differences.png", "curves.png"]
 
 
 @pytest.mark.parametrize(
