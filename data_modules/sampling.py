@@ -11,6 +11,8 @@ from torch.utils.data import Sampler
 
 from data_modules.packing import best_fit, equal_shares, length_groups, similar_lengths
 
+_SEEDS_APART = 1_000_003
+
 
 @dataclass(frozen=True, slots=True)
 class BatchPlan:
@@ -118,7 +120,8 @@ class WindowSampler(Sampler[BatchPlan]):
     def _order(self) -> list[int]:
         if not self.shuffle:
             return list(range(len(self.lengths)))
-        generator = torch.Generator().manual_seed(self.seed + self.epoch)
+        # far apart, so that no epoch of one seed has the order of an epoch of another
+        generator = torch.Generator().manual_seed(self.seed + _SEEDS_APART * self.epoch)
         return torch.randperm(len(self.lengths), generator=generator).tolist()
 
 

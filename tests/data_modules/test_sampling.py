@@ -26,6 +26,11 @@ def test_every_example_comes_once_an_epoch_in_an_order_of_the_seed_and_epoch() -
     assert [plan.indices for plan in this] != first
 
 
+def test_no_epoch_of_a_seed_has_the_order_of_an_epoch_of_another() -> None:
+    orders = [tuple(plan.indices for plan in sampler(seed=seed, epoch=epoch)) for seed in range(5) for epoch in range(5)]
+    assert len(set(orders)) == 25
+
+
 @pytest.mark.parametrize("world_size", [1, 2])
 @pytest.mark.parametrize("accumulate", [1, 2, 3])
 def test_normaliser_is_the_weight_of_the_window_over_all_ranks(accumulate: int, world_size: int) -> None:
