@@ -23,9 +23,9 @@ class TrialRecord(Callback):
     """Writes `trial.json` into the run folder while a run trains, whole at any moment; it stays behind it.
 
     Its fields: `step` and `of` (optimiser steps done and planned), `train_loss` (of the last batch), `initial_weights`
-    (a digest, see `weights_digest`), `order` (a digest of the records of each optimiser step), and, over the training
-    on this process: `examples`, `tokens`, `supervised_tokens`, `seconds` (of steps: neither validation nor waiting for
-    data) and `peak_bytes`.
+    (a digest, see `weights_digest`), `initial_adapters` (another, of LoRA's), `order` (a digest of the records of each
+    optimiser step), and, over the training on this process: `examples`, `tokens`, `supervised_tokens`, `seconds` (of
+    steps: neither validation nor waiting for data) and `peak_bytes`.
 
     Args:
         file: In the run folder.
@@ -34,7 +34,7 @@ class TrialRecord(Callback):
 
     def __init__(self, file: str = "trial.json", seconds: float = 1.0) -> None:
         self.file, self.seconds = file, seconds
-        self.initial_weights = ""
+        self.initial_weights = self.initial_adapters = ""
         self.order: list[str] = []
         self.counts: dict[str, float] = {"examples": 0, "tokens": 0, "supervised_tokens": 0, "seconds": 0.0}
         self._window: dict[str, float] = dict.fromkeys(self.counts, 0)
@@ -45,6 +45,7 @@ class TrialRecord(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not self.initial_weights:
             self.initial_weights = weights_digest(pl_module)
+            self.initial_adapters = weights_digest(pl_module, adapters=True)
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: list[Batch], batch_idx: int
@@ -75,10 +76,16 @@ class TrialRecord(Callback):
         self._write(trainer, pl_module)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"initial_weights": self.initial_weights, "order": self.order, "counts": self.counts}
+        return {
+            "initial_weights": self.initial_weights,
+            "initial_adapters": self.initial_adapters,
+            "order": self.order,
+            "counts": self.counts,
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.initial_weights, self.order = state_dict["initial_weights"], list(state_dict["order"])
+        self.initial_weights, self.initial_adapters = state_dict["initial_weights"], state_dict["initial_adapters"]
+        self.order = list(state_dict["order"])
         self.counts = dict(state_dict["counts"])
 
     def _write(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -91,6 +98,7 @@ class TrialRecord(Callback):
             "of": pl_module.total_steps(),
             "train_loss": None if self._loss is None else float(self._loss),
             "initial_weights": self.initial_weights,
+            "initial_adapters": self.initial_adapters,
             **self.counts,
             "peak_bytes": peak_bytes(),
             "order": self.order,
@@ -102,13 +110,17 @@ class TrialRecord(Callback):
         partial.replace(path)
 
 
-def weights_digest(module: nn.Module) -> str:
-    """A digest of a model's weights that adapters, and the precision of frozen weights, do not change.
+def weights_digest(module: nn.Module, *, adapters: bool = False) -> str:
+    """A digest of a model's weights that the precision of frozen weights does not change.
 
-    Adapters are left out, and weights are rounded to bfloat16: a frozen base is kept in it where that loses nothing.
+    Weights are rounded to bfloat16: a frozen base is kept in it where that loses nothing.
+
+    Args:
+        module: The model.
+        adapters: Of its adapters instead of everything else, so that a model's own digest does not depend on them.
     """
     digest = hashlib.sha256()
-    names = {_plain_name(name): p for name, p in module.named_parameters() if not _is_adapter(name)}
+    names = {_plain_name(name): p for name, p in module.named_parameters() if _is_adapter(name) == adapters}
     for name, parameter in sorted(names.items()):
         whole = parameter.full_tensor() if isinstance(parameter, DTensor) else parameter
         weight = whole.detach().to("cpu", torch.bfloat16).contiguous().reshape(-1)

@@ -34,6 +34,7 @@ class Sources:
     Attributes:
         files: Split name to files, folders or hub names. A split without files is held out of `train`.
         fractions: Share of `train` that is held out for each split without files.
+        train_fraction: Share of what is not held out that is trained on.
         format: A name in FORMATS; None: recognised from the fields, file by file.
         on_invalid: What an invalid record does.
         samples: `answer` makes one sample of every answer of a training conversation.
@@ -42,6 +43,7 @@ class Sources:
 
     files: dict[str, list[str]]
     fractions: dict[str, float] = field(default_factory=dict)
+    train_fraction: float = 1.0
     format: str | None = None
     on_invalid: OnInvalid = "error"
     samples: Samples = "conversation"
@@ -61,15 +63,25 @@ class Sources:
         return {split: share for split, share in self.fractions.items() if share and split not in self.files}
 
 
-def split_of(conversation: Conversation, fractions: dict[str, float]) -> str:
-    """The split of a conversation, from a hash of its group or content: the same in any order and any company."""
+def split_of(conversation: Conversation, fractions: dict[str, float], train_fraction: float = 1.0) -> str | None:
+    """The split of a conversation, from a hash of its group or content: the same in any order and any company.
+
+    Args:
+        conversation: Any.
+        fractions: Share of each held-out split.
+        train_fraction: Share of the others that is trained on. What a smaller one takes, a larger one takes too, and
+            it changes nothing of what is held out.
+
+    Returns:
+        `train`, a key of `fractions`, or None: left out.
+    """
     key = conversation.content_key() if conversation.group is None else f"group {conversation.group}"
     point = int.from_bytes(hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big") / 2**64
     for split, fraction in fractions.items():
         if point < fraction:
             return split
         point -= fraction
-    return "train"
+    return "train" if train_fraction == 1 or point < train_fraction * (1 - sum(fractions.values())) else None
 
 
 def encode_sources(sources: Sources, encoder: Encoder, cache_dir: Path, *, processes: int = 1) -> Path:
@@ -139,6 +151,7 @@ def data_identity(sources: Sources, encoder: Encoder) -> dict[str, Any]:
         "version of the encoding": _VERSION,
         **{f"records of --data.{split}": _digest(prints) for split, prints in contents.items()},
         **{f"--data.{split}_fraction": share for split, share in sources.fractions.items()},
+        "--data.train_fraction": sources.train_fraction,
         "--data.format": sources.format,
         "--data.on_invalid": sources.on_invalid,
         "--data.samples": sources.samples,
@@ -164,7 +177,9 @@ def read_conversations(split: str, sources: Sources, ledger: Ledger) -> Iterator
     counter = ledger if own_files else Ledger(sources.on_invalid)
     for source in sources.files[split if own_files else "train"]:
         for conversation in _read_source(source, sources, counter):
-            if (split == "train" or not own_files) and split_of(conversation, sources.shares) != split:
+            if (split == "train" or not own_files) and split_of(
+                conversation, sources.shares, sources.train_fraction
+            ) != split:
                 counter.records_read -= 1
                 continue
             yield conversation

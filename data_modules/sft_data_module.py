@@ -54,6 +54,8 @@ class SFTDataModule(LightningDataModule):
         val_fraction: Share of `train` held out for validation, chosen by a hash of each record's content (or of its
             `article_id`), so that it does not depend on the order of the records.
         test_fraction: Share of `train` held out for testing, likewise.
+        train_fraction: Share of the other records that is trained on, chosen likewise: a smaller share is part of every
+            larger one, and what is held out stays the same. For studies of how much data is needed.
         tokenizer: Name or folder, or a tokenizer. The command line takes it from the model.
         context_length: Most tokens the model can read. The command line takes it from the model.
         answer_length: Tokens that `predict` leaves free behind a prompt. The command line takes it from the model's
@@ -90,6 +92,7 @@ class SFTDataModule(LightningDataModule):
         predict: Paths = None,
         val_fraction: float = 0.05,
         test_fraction: float = 0.05,
+        train_fraction: float = 1.0,
         tokenizer: str | PreTrainedTokenizerBase = "",
         context_length: int | None = None,
         answer_length: int = 256,
@@ -118,6 +121,8 @@ class SFTDataModule(LightningDataModule):
                 raise ValueError(f"--data.{name} {size}: expected at least 1 row.")
         if token_budget < 1:
             raise ValueError(f"--data.token_budget {token_budget}: expected at least 1 token; a usual value is 16384.")
+        if not 0 < train_fraction <= 1:
+            raise ValueError(f"--data.train_fraction {train_fraction}: expected a share, above 0 and at most 1.")
         self.mask: LossMask = resolve_mask(mask, prompt_weight)
         self.mask_name, self.reduction, self._prompt_weight = mask, reduction, prompt_weight
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size or 2 * batch_size
@@ -135,6 +140,7 @@ class SFTDataModule(LightningDataModule):
         self.sources = Sources(
             files={split: _as_list(paths) for split, paths in files.items() if paths},
             fractions=_fractions(val_fraction, test_fraction),
+            train_fraction=train_fraction,
             format=format,
             on_invalid=on_invalid,
             samples=samples,

@@ -33,7 +33,7 @@ def name_of(file: Path) -> str:
 
 
 def test_number_of_configs() -> None:
-    assert (len(WHOLE), len(OVERLAYS), len(STUDIES)) == (10, 6, 7)
+    assert (len(WHOLE), len(OVERLAYS), len(STUDIES)) == (10, 6, 9)
 
 
 @pytest.mark.parametrize("file", STUDIES, ids=name_of)

@@ -43,12 +43,14 @@ class Plan:
         intervals: Batches between its validations, likewise.
         failures: Arms whose settings are wrong, and why; they have no amounts.
         callbacks: Those that each arm has already, by class path.
+        data: A digest of what each arm's records hold and how they are encoded.
     """
 
     amounts: dict[tuple[str, int], Amounts] = field(default_factory=dict)
     intervals: dict[tuple[str, int], int] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
     callbacks: dict[str, set[str]] = field(default_factory=dict)
+    data: dict[str, str] = field(default_factory=dict)
 
 
 def settings_of(study: Study, arm: Arm, seed: int) -> Settings:
@@ -148,4 +150,5 @@ def make_plan(study: Study) -> Plan:
         plan.amounts[arm.name, seed] = amounts
         plan.intervals[arm.name, seed] = max(1, amounts.batches // study.validations)
         plan.callbacks[arm.name] = {callback.class_path for callback in cost.trainer.callbacks or []}
+        plan.data[arm.name] = cost.data.fingerprint
     return plan

@@ -72,7 +72,7 @@ def main(argv: list[str]) -> None:
     if options.only is None:
         written = write_report([folder])
         console.print(f"report  {written}", soft_wrap=True)
-    if any(files.failure() for files in chosen):
+    if not all(files.is_done for files in chosen):
         raise SystemExit(1)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import operator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -25,8 +25,13 @@ class Difference:
     adjusted_p: float
 
     @property
+    def is_zero(self) -> bool:
+        """Whether it is none in any record, with any seed; how sure that is of others, nothing tells."""
+        return self.estimate.value == self.estimate.standard_error == 0
+
+    @property
     def is_told(self) -> bool:
-        """Whether the figures tell anything: they are finite, and there is more than one of them."""
+        """Whether the figures tell anything: they are finite, more than one, and not all alike."""
         return math.isfinite(self.adjusted_p)
 
     @property
@@ -38,6 +43,32 @@ class Difference:
         return (self.estimate.value > 0) == (self.figure in MORE_IS_BETTER)
 
 
+Holds = Literal["yes", "NO", "by design"]
+
+_SHAPES_WEIGHTS = ("model.backbone.pretrained", "model.backbone.config", "model.backbone.tokenizer")
+_SHAPES_ADAPTERS = (*_SHAPES_WEIGHTS, "model.backbone.lora", "model.backbone.tuning")
+_SHAPES_DATA = (
+    *("data.train", "data.val", "data.test", "data.format", "data.template", "data.samples", "data.max_length"),
+    *("data.over_long", "data.on_invalid", *_SHAPES_WEIGHTS),
+)
+"""How the names of settings begin that a study may set apart on purpose."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """Something that pairing rests on.
+
+    Attributes:
+        what: Must be the same in all arms of a seed.
+        holds: Whether it is; `by design`: it is not, because the study compares just that.
+        why: Or where it is not.
+    """
+
+    what: str
+    holds: Holds
+    why: str
+
+
 @dataclass(frozen=True)
 class Comparison:
     """All trials of a study that have a result.
@@ -45,10 +76,12 @@ class Comparison:
     Attributes:
         arms: Names, the baseline first.
         results: By arm and seed.
+        settings: What each arm sets, where a study says so.
     """
 
     arms: list[str]
     results: dict[tuple[str, int], TrialResult] = field(default_factory=dict)
+    settings: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
     def baseline(self) -> str:
@@ -92,12 +125,20 @@ class Comparison:
         origins, weights = _scored(figure, [*ours, *theirs])
         return estimate(_added(figure, ours, origins) - _added(figure, theirs, origins), weights)
 
-    def checks(self) -> list[tuple[str, bool, str]]:
-        """What pairing rests on: what must be the same, whether it is, and where it is not."""
+    def checks(self) -> list[Check]:
+        """What pairing rests on."""
         found = [
-            self._same("initial weights", lambda r: r.record.get("initial_weights")),
-            self._same("records of every step", lambda r: r.record.get("order") or None, _agree_as_far_as_both_go),
-            self._same("training records and their encoding", lambda r: r.result.get("data_fingerprint")),
+            self._same("initial weights", lambda r: r.record.get("initial_weights"), by=_SHAPES_WEIGHTS),
+            self._same("initial adapters", lambda r: r.record.get("initial_adapters", ""), by=_SHAPES_ADAPTERS),
+            self._same(
+                "records of every step",
+                lambda r: r.record.get("order") or None,
+                _agree_as_far_as_both_go,
+                by=(*_SHAPES_DATA, "data.batch_size", "trainer.accumulate_grad_batches"),
+            ),
+            self._same(
+                "training records and their encoding", lambda r: r.result.get("data_fingerprint"), by=_SHAPES_DATA
+            ),
             self._same("test records", lambda r: r.result.get("test_fingerprint")),
             self._same("versions", lambda r: r.result.get("versions")),
         ]
@@ -106,21 +147,31 @@ class Comparison:
             for result in self.results.values()
             if result.record and result.record["step"] < result.record["of"]
         ]
-        return [*found, ("steps of the budget", not ended, "; ".join(ended) or "all trials made theirs")]
+        holds: Holds = "NO" if ended else "yes"
+        return [*found, Check("steps of the budget", holds, "; ".join(ended) or "all trials made theirs")]
 
-    def _same(self, what: str, value: Any, agree: Any = operator.eq) -> tuple[str, bool, str]:
-        """Whether every arm has what the baseline has with the same seed."""
+    def _same(self, what: str, value: Any, agree: Any = operator.eq, by: tuple[str, ...] = ()) -> Check:
+        """Whether every arm has what the baseline has with the same seed, or settings of these names set it apart."""
         different = []
         for arm in self.arms[1:]:
             for seed in self.paired(arm):
                 ours, theirs = (value(self.results[name, seed]) for name in (arm, self.baseline))
                 if ours is None or theirs is None:
-                    return what, False, "not recorded"
+                    return Check(what, "NO", "not recorded")
                 if not agree(ours, theirs) and arm not in different:
                     different.append(arm)
-        if different:
-            return what, False, f"{', '.join(different)}: not those of {self.baseline}"
-        return what, True, "the same in all arms of a seed"
+        if not different:
+            return Check(what, "yes", "the same in all arms of a seed")
+        named = f"{', '.join(different)}: not those of {self.baseline}"
+        causes = [{name for name in self._set_apart(arm) if name.startswith(by)} for arm in different]
+        if not all(causes):
+            return Check(what, "NO", named)
+        return Check(what, "by design", f"{named}, which {', '.join(sorted(set().union(*causes)))} sets apart")
+
+    def _set_apart(self, arm: str) -> list[str]:
+        """Settings in which an arm differs from the baseline."""
+        ours, theirs = (self.settings.get(name, {}) for name in (arm, self.baseline))
+        return [name for name in {**ours, **theirs} if ours.get(name) != theirs.get(name)]
 
 
 def _agree_as_far_as_both_go(ours: list[str], theirs: list[str]) -> bool:

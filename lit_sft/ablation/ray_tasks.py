@@ -43,8 +43,11 @@ def run_on_ray(commands: Mapping[str, Sequence[str]], address: str, jobs: int, s
         waiting = {task.remote(list(command), os.getcwd()): name for name, command in commands.items()}
         while waiting:
             (ended,), _ = ray.wait(list(waiting), num_returns=1)
-            status = ray.get(ended)
-            say(f"{waiting.pop(ended)}: {'done' if status == 0 else 'failed'}")
+            try:
+                outcome = "done" if ray.get(ended) == 0 else "failed"
+            except ray.exceptions.RayError as error:  # its worker or machine died; the others go on
+                outcome = f"lost ({str(error).splitlines()[0]}); the same command goes on with it"
+            say(f"{waiting.pop(ended)}: {outcome}")
     finally:
         ray.shutdown()
 

@@ -14,6 +14,7 @@ from lit_sft.ablation.charts import draw_curves, draw_differences
 from lit_sft.ablation.collect import ANSWER_FIGURES, Collected, read_runs, read_study_folder
 from lit_sft.ablation.comparison import MORE_IS_BETTER, Comparison, Difference, Findings
 from lit_sft.ablation.report_page import Report, Table, render_html, render_markdown
+from lit_sft.ablation.statistics import Estimate
 from lit_sft.metrics import SEGMENTS
 
 
@@ -46,7 +47,7 @@ def write_report(folders: list[Path], output: Path | None = None) -> Path:
     """
     is_study = len(folders) == 1 and (folders[0] / "trials").is_dir()
     collected = read_study_folder(folders[0]) if is_study else read_runs(folders)
-    comparison = Comparison(collected.arms, collected.results)
+    comparison = Comparison(collected.arms, collected.results, collected.settings)
     if not any(comparison.paired(arm) for arm in comparison.arms[1:]):
         reasons = [f"{name}: {reason}" for name, reason in collected.failures.items()]
         lacking = "; ".join(reasons) or "they have not been run"
@@ -109,18 +110,22 @@ def _in_words(found: Findings, primary: str, failures: dict[str, str]) -> list[s
         said.append("There is one seed to compare: an interval says nothing of what another would have given.")
     if len(set(counts.values())) > 1:
         said.append(f"Seeds compared: {', '.join(f'{count} of “{arm}”' for arm, count in counts.items())}.")
-    broken = [f"{what} {why}" for what, holds, why in comparison.checks() if not holds]
+    broken = [f"{check.what} {check.why}" for check in comparison.checks() if check.holds == "NO"]
     if broken:
         said.append(f"The trials are not paired in everything: {'; '.join(broken)}.")
     if failures:
-        said.append(f"{len(failures)} trials have no result; see the last table.")
+        said.append(
+            f"{len(failures)} {'trials have' if len(failures) > 1 else 'trial has'} no result; see the last table."
+        )
     return said
 
 
 def _sentence(each: Difference, base: str, num_told: int) -> str:
     """What was found of one arm."""
+    if each.is_zero:
+        return f"“{each.arm}” and “{base}” have the same {_title(each.figure)} in every record, with every seed."
     if not each.is_told:
-        return f"“{each.arm}” cannot be compared with “{base}”: its figures are not finite, or too few."
+        return f"“{each.arm}” cannot be compared with “{base}”: the figures are not finite, or too few."
     low, high = _signed(each.estimate.low), _signed(each.estimate.high)
     among = f", adjusted for {num_told} comparisons" if num_told > 1 else ""
     p = f"p {_p(each.adjusted_p) if each.adjusted_p < 0.001 else f'= {_p(each.adjusted_p)}'}{among}"
@@ -142,7 +147,7 @@ def _design(comparison: Comparison, collected: Collected) -> list[str]:
 
 
 def _checks(comparison: Comparison) -> Table:
-    rows = [[what, "yes" if holds else "NO", why] for what, holds, why in comparison.checks()]
+    rows = [[check.what, check.holds, check.why] for check in comparison.checks()]
     return Table("What pairing rests on", ["", "holds", ""], rows)
 
 
@@ -150,7 +155,7 @@ def _matrix(found: Findings, figures: list[str], title: str, unit: str) -> Table
     rows = []
     for arm in found.comparison.arms:
         cells = [found.means[figure].get(arm) for figure in figures]
-        rows.append([arm, *(f"{cell[0].value:.4f} ±{cell[0].half_width:.4f}" if cell else "" for cell in cells)])
+        rows.append([arm, *(_with_error(cell[0]) if cell else "" for cell in cells)])
     for arm in found.comparison.arms if figures else []:
         cells = [found.means[figure].get(arm) for figure in figures]
         rows.append(
@@ -158,6 +163,11 @@ def _matrix(found: Findings, figures: list[str], title: str, unit: str) -> Table
         )
     notes = ["Compare within a column: every column is over tokens of its own."] if unit == "tokens" else []
     return Table(title, ["", *map(_title, figures)], rows if figures else [], notes)
+
+
+def _with_error(estimate: Estimate) -> str:
+    # values that are all alike tell nothing of how far others would lie from them
+    return f"{estimate.value:.4f}" + (f" ±{estimate.half_width:.4f}" if estimate.standard_error else "")
 
 
 def _differences(found: Findings, figures: list[str], title: str) -> Table:
@@ -180,6 +190,8 @@ def _differences(found: Findings, figures: list[str], title: str) -> Table:
 
 
 def _verdict(each: Difference) -> str:
+    if each.is_zero:
+        return "all the same"
     if not each.is_told:
         return "cannot be told"
     if not each.is_found:

@@ -74,7 +74,7 @@ class Runner:
             for number, handler in handlers.items():
                 signal.signal(number, handler)
         if self.stopped is not None:
-            self.console.print("stopped; the trials under way have saved. The same command goes on.")
+            self.console.print("stopped; the same command goes on from the last checkpoints.")
             raise SystemExit(128 + self.stopped)
 
     def _advance(self) -> bool:

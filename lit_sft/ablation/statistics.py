@@ -56,9 +56,9 @@ class Estimate:
 
     @property
     def p_value(self) -> float:
-        """Two-sided, of the mean being zero; nan where nothing tells."""
+        """Two-sided, of the mean being zero; nan where nothing tells: where all values are alike, or too few."""
         if self.standard_error == 0:
-            return 1.0 if self.value == 0 else math.nan
+            return math.nan
         return float(2 * student.sf(abs(self.value) / self.standard_error, self.degrees))
 
 

@@ -168,6 +168,16 @@ class Study:
         ]
 
 
+class _UniqueKeys(yaml.SafeLoader):
+    """Refuses a name that stands twice, of which YAML would keep the second: an arm would be lost without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        if twice := [key for key in names if names.count(key) > 1]:
+            raise yaml.MarkedYAMLError(problem=f"{twice[0]!r} stands twice", problem_mark=node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
 def read_study(path: str | Path) -> Study:
     """Read a study from a YAML file.
 
@@ -175,7 +185,7 @@ def read_study(path: str | Path) -> Study:
         ValueError: If the file, a name in it or a value is wrong; names the file.
     """
     try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        values = yaml.load(Path(path).read_text(encoding="utf-8"), _UniqueKeys)
     except OSError as error:
         raise ValueError(
             f"{path}: cannot be read ({error.strerror}); check the path. Studies stand in configs/ablation/."

@@ -118,7 +118,10 @@ class TrialFiles:
             "seed": self.trial.seed,
             "settings": settings_of(self.study, self.trial.arm, self.trial.seed),
             "base": [digest(Path(file).read_text(encoding="utf-8")) for file in self.study.base],
+            "data": plan.data[key[0]],
             "steps": plan.amounts[key].steps,
+            "validations": self.study.validations,
+            "answers": self.study.answers,
             "checkpoint": self.study.checkpoint,
         }
         path = self.trial.folder / "definition.json"

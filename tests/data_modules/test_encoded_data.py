@@ -52,6 +52,19 @@ def test_adding_records_moves_none_to_another_split(tmp_path: Path, write: Write
         assert set(texts(few, split)) <= set(texts(many, split))
 
 
+def test_a_share_of_the_training_records_is_part_of_a_larger_one(
+    tmp_path: Path, write: Write, encoder: Encoder
+) -> None:
+    path = write("a.jsonl", alpaca_rows(200))
+    folders = [encode_sources(held_out(path, train_fraction=share), encoder, tmp_path) for share in (0.1, 0.5, 1.0)]
+    tenth, half, whole = (
+        {split: set(texts(folder, split)) for split in ("train", "val", "test")} for folder in folders
+    )
+    assert tenth["train"] < half["train"] < whole["train"]
+    assert 0.4 < len(half["train"]) / len(whole["train"]) < 0.6
+    assert all(tenth[split] == half[split] == whole[split] for split in ("val", "test"))
+
+
 def test_records_of_one_article_stay_in_one_split(tmp_path: Path, write: Write, encoder: Encoder) -> None:
     rows = [{"article_id": n // 4, "prompt": f"q{n}.", "completion": f"article {n // 4}"} for n in range(200)]
     folder = encode_sources(held_out(write("a.jsonl", rows)), encoder, tmp_path)
@@ -179,9 +192,10 @@ def test_cache_is_keyed_by_everything_that_shapes_the_data(tmp_path: Path, write
         cache_key(replace(sources, samples="answer"), encoder),
         cache_key(replace(sources, on_invalid="drop"), encoder),
         cache_key(replace(sources, fractions={"val": 0.3}), encoder),
+        cache_key(replace(sources, train_fraction=0.5), encoder),
         cache_key(replace(sources, format="alpaca"), encoder),
     }
-    assert len(keys) == 8
+    assert len(keys) == 9
     Path(path).write_text(json.dumps(alpaca_rows(1)[0]) + "\n", encoding="utf-8")
     assert cache_key(sources, encoder) not in keys
 

@@ -27,7 +27,9 @@ def test_every_example_comes_once_an_epoch_in_an_order_of_the_seed_and_epoch() -
 
 
 def test_no_epoch_of_a_seed_has_the_order_of_an_epoch_of_another() -> None:
-    orders = [tuple(plan.indices for plan in sampler(seed=seed, epoch=epoch)) for seed in range(5) for epoch in range(5)]
+    orders = [
+        tuple(plan.indices for plan in sampler(seed=seed, epoch=epoch)) for seed in range(5) for epoch in range(5)
+    ]
     assert len(set(orders)) == 25
 
 

@@ -110,7 +110,7 @@ def test_a_killed_study_goes_on_and_gives_the_same_report(
             planned.steps, planned.examples, planned.tokens, planned.supervised_tokens,
         )  # fmt: skip
     page = (straight / "masks" / "report.html").read_text()
-    assert page.count("<td>yes</td>") == 6
+    assert page.count("<td>yes</td>") == 7
     assert "<i>" not in page
     assert "<b>" not in page
     # scored alike, whatever was trained
@@ -140,7 +140,7 @@ def test_arms_that_fail_cost_themselves_alone_and_the_report_says_why(
     same = [row for row in figures(tmp_path / "fails") if row[0] == "difference" and row[2] == "same"]
     assert same
     assert {float(row[3]) for row in same} == {0.0}
-    assert "No difference was found between “same” and “base”" in text
+    assert "“same” and “base” have the same answer tokens in every record" in text
 
     # failed trials are left alone until asked for; what their settings ruled out is mended by other settings
     study["arms"]["misspelt"] = {"data.mask": "output_only"}
@@ -154,6 +154,16 @@ def test_arms_that_fail_cost_themselves_alone_and_the_report_says_why(
     write("fails.yaml", yaml.safe_dump(study))
     assert main(["ablate", "--config", config, "--root", str(tmp_path)]) == 2
     assert "same-seed0: was begun with another settings" in capsys.readouterr().err.replace("\n", " ")
+
+    study["arms"]["same"] = {}
+    write("fails.yaml", yaml.safe_dump({**study, "answers": 3}))
+    assert main(["ablate", "--config", config, "--root", str(tmp_path)]) == 2
+    assert "was begun with another answers" in capsys.readouterr().err.replace("\n", " ")
+
+    write("fails.yaml", yaml.safe_dump(study))
+    write("test.jsonl", alpaca_rows(57)[44:])
+    assert main(["ablate", "--config", config, "--root", str(tmp_path)]) == 2
+    assert "was begun with another data" in capsys.readouterr().err.replace("\n", " ")
 
 
 class Killed(Callback):

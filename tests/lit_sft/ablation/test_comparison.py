@@ -32,8 +32,9 @@ def trial(arm: str, seed: int, nats: list[float], tokens: int = 2, **record: Any
     )  # fmt: skip
 
 
-def comparison(*trials: TrialResult) -> Comparison:
-    return Comparison(list(dict.fromkeys(t.arm for t in trials)), {(t.arm, t.seed): t for t in trials})
+def comparison(*trials: TrialResult, settings: dict[str, Any] | None = None) -> Comparison:
+    arms = list(dict.fromkeys(t.arm for t in trials))
+    return Comparison(arms, {(t.arm, t.seed): t for t in trials}, settings or {})
 
 
 BASE = [trial("base", seed, [1.0 + seed, 2.0, 4.0]) for seed in range(3)]
@@ -75,19 +76,48 @@ def test_a_diverged_arm_is_called_so_and_does_not_weigh_on_the_others(tmp_path: 
     ("changed", "what"),
     [
         ({"initial_weights": "other"}, "initial weights"),
+        ({"initial_adapters": "other"}, "initial adapters"),
         ({"order": ["a", "c"]}, "records of every step"),
         ({"step": 3}, "steps of the budget"),
     ],
 )
 def test_what_pairing_rests_on_is_checked(changed: dict[str, Any], what: str) -> None:
     checks = comparison(*BASE, *BETTER[:2], trial("better", 2, [1.0, 2.0, 3.0], **changed)).checks()
-    assert [name for name, holds, _ in checks if not holds] == [what]
-    assert all(holds for _, holds, _ in comparison(*BASE, *BETTER).checks())
+    assert [(check.what, check.holds) for check in checks if check.holds != "yes"] == [(what, "NO")]
+    assert all(check.holds == "yes" for check in comparison(*BASE, *BETTER).checks())
+
+
+@pytest.mark.parametrize(
+    ("changed", "setting", "holds"),
+    [
+        ({"order": ["a", "c"]}, "data.train_fraction", "by design"),
+        ({"order": ["a", "c"]}, "data.batch_size", "by design"),
+        ({"order": ["a", "c"]}, "data.mask", "NO"),
+        ({"initial_adapters": "other"}, "model.backbone.lora.rank", "by design"),
+        ({"initial_weights": "other"}, "model.backbone.lora.rank", "NO"),
+    ],
+)
+def test_what_a_study_sets_apart_on_purpose_is_said_to_be_so(changed: dict[str, Any], setting: str, holds: str) -> None:
+    other = [trial("other", seed, [1.0, 2.0, 3.0], **changed) for seed in range(3)]
+    found = comparison(*BASE, *other, settings={"base": {setting: 1, "x": 3}, "other": {setting: 2, "x": 3}})
+    (check,) = [check for check in found.checks() if check.holds != "yes"]
+    assert check.holds == holds
+    assert (setting in check.why) == (holds == "by design")
+
+
+def test_figures_that_are_all_alike_tell_nothing(tmp_path: Path) -> None:
+    same = [trial("same", t.seed, [nats for nats, _ in t.sums["answer"].values()]) for t in BASE]
+    found = comparison(*BASE, *same)
+    (difference,) = Findings(found).differences
+    assert difference.is_zero
+    assert not difference.is_told
+    report = make_report(found, Collected(found.arms, found.results, {}), tmp_path)
+    assert any("“same” and “base” have the same answer tokens in every record" in answer for answer in report.answers)
 
 
 def test_orders_are_compared_as_far_as_the_shorter_goes() -> None:
     longer = [trial("longer", seed, [1.0, 2.0, 4.0], order=["a", "b", "c"]) for seed in range(3)]
-    assert all(holds for _, holds, _ in comparison(*BASE, *longer).checks())
+    assert all(check.holds == "yes" for check in comparison(*BASE, *longer).checks())
 
 
 def test_pictures_show_names_as_they_are(tmp_path: Path) -> None:

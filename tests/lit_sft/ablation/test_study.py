@@ -77,7 +77,13 @@ def test_what_is_wrong_is_named_with_the_file(write: Write, values: dict[str, An
 
 
 @pytest.mark.parametrize(
-    ("content", "message"), [("a: [", "no YAML"), ("- 1", "expected names and values"), ("axes: {}", "no `base`")]
+    ("content", "message"),
+    [
+        ("a: [", "no YAML"),
+        ("- 1", "expected names and values"),
+        ("axes: {}", "no `base`"),
+        ("base: a.yaml\narms:\n  one: {x: 1}\n  one: {x: 2}", "'one' stands twice"),
+    ],
 )
 def test_a_file_that_is_no_study_is_refused(write: Write, content: str, message: str) -> None:
     with pytest.raises(ValueError, match=rf"broken\.yaml: .*{message}"):
