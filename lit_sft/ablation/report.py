@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -176,7 +177,7 @@ def _differences(found: Findings, figures: list[str], title: str) -> Table:
             each.arm,
             _title(each.figure),
             _signed(each.estimate.value),
-            f"{_signed(each.estimate.low)} to {_signed(each.estimate.high)}",
+            f"{_signed(each.estimate.low)} to {_signed(each.estimate.high)}" if each.is_told else "",
             _p(each.estimate.p_value),
             _p(each.adjusted_p),
             str(each.estimate.num_seeds),
@@ -299,4 +300,4 @@ def _signed(value: float) -> str:
 
 
 def _p(value: float) -> str:
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+    return "" if math.isnan(value) else "< 0.001" if value < 0.001 else f"{value:.3f}"
