@@ -235,8 +235,8 @@ class Encoder:
         return frozenset({*special_ids(self.tokenizer), self.end_token_id, *markers})
 
 
-def token_bytes(tokenizer: PreTrainedTokenizerBase, num_rows: int, end_token_id: int) -> npt.NDArray[np.int64]:
-    """How many bytes of UTF-8 text each token writes. Special tokens and the end token write none.
+def token_sizes(tokenizer: PreTrainedTokenizerBase, num_rows: int, end_token_id: int) -> npt.NDArray[np.int64]:
+    """How many bytes of UTF-8 text, and how many characters, each token writes. Special and end tokens write none.
 
     SentencePiece's tokenizers put a space before every segment, which counts.
 
@@ -246,12 +246,13 @@ def token_bytes(tokenizer: PreTrainedTokenizerBase, num_rows: int, end_token_id:
         end_token_id: Ends answers.
 
     Returns:
-        (num_rows,) int64.
+        (num_rows, 2) int64: bytes and characters. Of a character that several tokens write, the first has it.
     """
-    counts = np.zeros(num_rows, dtype=np.int64)
+    counts = np.zeros((num_rows, 2), dtype=np.int64)
     written = bytes_of_tokens(tokenizer)
     for index in tokenizer.get_vocab().values():
-        counts[index] = len(written(index))
+        data = written(index)
+        counts[index] = len(data), sum(byte & 0xC0 != 0x80 for byte in data)  # the others continue a character
     counts[[*special_ids(tokenizer), end_token_id]] = 0
     return counts
 

@@ -15,6 +15,10 @@ COMMANDS = {
     "preview": ("lit_sft.preview:main", "the first examples token by token, under any masks"),
     "ablate": ("lit_sft.ablation.command:main", "a study: all of its trials, then the report"),
     "report": ("lit_sft.ablation.report:main", "compare the trials of a study, or any runs, on one page"),
+    "evaluate": (
+        "lit_sft.evaluation.command:main",
+        "what fine-tuning did: any models on a suite, compared item by item",
+    ),
     "export": ("lit_sft.export:main", "a run's model as a Hugging Face folder, adapter merged or not"),
 }
 

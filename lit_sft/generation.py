@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,7 +10,15 @@ from itertools import groupby
 
 import torch
 from torch import Tensor, nn
-from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    GenerationConfig,
+    LogitsProcessor,
+    LogitsProcessorList,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    TemperatureLogitsWarper,
+    TopPLogitsWarper,
+)
 
 from lit_sft.attention import ordinary_attention
 from lit_sft.backbone import causal_lm
@@ -65,7 +74,8 @@ def generate(
 ) -> list[Generated]:
     """Answer every prompt.
 
-    Leaves the model's mode, its caches and the random state as found. Greedy answers do not depend on the batching.
+    Leaves the model's mode, its caches and the random state as found. Answers do not depend on the batching: what is
+    drawn for a prompt follows from the seed and the prompt alone.
 
     Args:
         backbone: A causal language model, with or without adapters.
@@ -82,10 +92,10 @@ def generate(
     results: dict[int, Generated] = {}
     rooms = [_room(backbone, len(prompt), settings.max_new_tokens) for prompt in prompts]
     with undisturbed(backbone), _bare(causal_lm(backbone)), torch.no_grad():
-        torch.manual_seed(seed)
         for rows in _batches([len(prompt) for prompt in prompts], rooms, settings.batch_size):
             chosen = [prompts[row] for row in rows]
-            answers = _generate_batch(backbone, chosen, end_token_id, settings, max_new_tokens=rooms[rows[0]])
+            draws = _draws(settings, [_seed_of(prompt, seed) for prompt in chosen])
+            answers = _generate_batch(backbone, chosen, end_token_id, draws, max_new_tokens=rooms[rows[0]])
             results |= zip(rows, (_decode(ids, tokenizer, end_token_id) for ids in answers), strict=True)
     return [results[index] for index in range(len(prompts))]
 
@@ -130,7 +140,7 @@ def _generate_batch(
     backbone: nn.Module,
     prompts: list[Sequence[int]],
     end_token_id: int,
-    settings: GenerationSettings,
+    draws: LogitsProcessorList,
     *,
     max_new_tokens: int,
 ) -> list[list[int]]:
@@ -141,18 +151,44 @@ def _generate_batch(
         eos_token_id=end_token_id,
         pad_token_id=end_token_id,
         use_cache=True,
-        **_sampling(settings),
+        do_sample=False,
     )
     output = causal_lm(backbone).generate(
-        input_ids=ids.to(device), attention_mask=attention_mask.to(device), generation_config=config
+        input_ids=ids.to(device),
+        attention_mask=attention_mask.to(device),
+        generation_config=config,
+        logits_processor=draws,
     )
     return output[:, ids.shape[1] :].tolist()  # type: ignore[no-any-return]
 
 
-def _sampling(settings: GenerationSettings) -> dict[str, float | bool | int]:
+class _Draw(LogitsProcessor):  # type: ignore[misc]
+    """Makes the likeliest token one that is drawn: Gumbel noise on the logits, each row's from a source of its own.
+
+    Args:
+        seeds: Of the rows.
+    """
+
+    def __init__(self, seeds: list[int]) -> None:
+        self.generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        size = scores.shape[1]
+        noise = torch.stack([torch.rand(size, generator=g, dtype=torch.float64) for g in self.generators])
+        gumbel = -torch.log(-torch.log(noise.clamp_(1e-300, 1 - 1e-16)))
+        return scores + gumbel.to(scores)
+
+
+def _draws(settings: GenerationSettings, seeds: list[int]) -> LogitsProcessorList:
     if settings.temperature == 0:
-        return {"do_sample": False}
-    return {"do_sample": True, "temperature": settings.temperature, "top_p": settings.top_p, "top_k": 0}
+        return LogitsProcessorList()
+    steps = [TemperatureLogitsWarper(settings.temperature), TopPLogitsWarper(settings.top_p), _Draw(seeds)]
+    return LogitsProcessorList(steps)
+
+
+def _seed_of(prompt: Sequence[int], seed: int) -> int:
+    digest = hashlib.blake2b(repr((seed, list(map(int, prompt)))).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1
 
 
 def _pad_left(prompts: list[Sequence[int]], pad_token_id: int) -> tuple[Tensor, Tensor]:

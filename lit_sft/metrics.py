@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, fields
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -49,24 +49,24 @@ class ExactSumMetric(Metric):
 
 @dataclass(frozen=True, slots=True)
 class RecordSums:
-    """Of one record: nats and tokens of each segment kind, of first answer tokens and of end tokens."""
+    """Of one record, for each segment kind, first answer tokens and end tokens: nats, and how much they are over."""
 
     nats: tuple[float, ...] = (0.0,) * _NUM_SUMS
     tokens: tuple[float, ...] = (0.0,) * _NUM_SUMS
+    bytes: tuple[float, ...] = (0.0,) * _NUM_SUMS
+    characters: tuple[float, ...] = (0.0,) * _NUM_SUMS
 
     def __add__(self, other: RecordSums) -> RecordSums:
-        nats, tokens = (
-            tuple(map(sum, zip(*pair, strict=True))) for pair in ((self.nats, other.nats), (self.tokens, other.tokens))
-        )
-        return RecordSums(nats, tokens)
+        pairs = ((getattr(self, f.name), getattr(other, f.name)) for f in fields(self))
+        return RecordSums(*(tuple(map(sum, zip(*pair, strict=True))) for pair in pairs))
 
-    def scores(self) -> dict[str, tuple[float, int]]:
-        """Nats and tokens under every mask and of every segment, where there are any."""
+    def scores(self, over: Literal["tokens", "bytes", "characters"] = "tokens") -> dict[str, tuple[float, int]]:
+        """Nats under every mask and of every segment, and over how much, where there is anything."""
         scores = {}
         for name, weights in _score_weights().items():
-            tokens = sum(w * n for w, n in zip(weights, self.tokens, strict=True))
-            if tokens:
-                scores[name] = sum(w * n for w, n in zip(weights, self.nats, strict=True) if w), int(tokens)
+            size = sum(w * n for w, n in zip(weights, getattr(self, over), strict=True))
+            if size:
+                scores[name] = sum(w * n for w, n in zip(weights, self.nats, strict=True) if w), int(size)
         return scores
 
 
@@ -74,7 +74,7 @@ class SegmentMetrics(ExactSumMetric):
     """Negative log-likelihood by segment, whatever mask trains.
 
     Args:
-        token_bytes: Bytes of text each token stands for, (V,) int64.
+        token_sizes: Bytes and characters of text each token stands for, (V, 2) int64.
         end_token_id: The token that ends answers.
         by_record: Whether to keep the sums of every record too, for `take_records`.
     """
@@ -83,11 +83,11 @@ class SegmentMetrics(ExactSumMetric):
     tokens: Tensor
     bytes: Tensor
 
-    def __init__(self, token_bytes: Tensor, end_token_id: int, *, by_record: bool = False) -> None:
+    def __init__(self, token_sizes: Tensor, end_token_id: int, *, by_record: bool = False) -> None:
         super().__init__()
         self.by_record = by_record
         self._records: list[tuple[tuple[str, ...], Tensor]] = []
-        self.register_buffer("token_bytes", token_bytes, persistent=False)
+        self.register_buffer("token_sizes", token_sizes, persistent=False)
         self.end_token_id = end_token_id
         self.add_state("nats", torch.zeros(_NUM_SUMS, dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("tokens", torch.zeros(_NUM_SUMS, dtype=torch.int64), dist_reduce_fx="sum")
@@ -106,28 +106,29 @@ class SegmentMetrics(ExactSumMetric):
         is_answer = _is_answer(kind)
         follows = _is_answer(kinds[before]) & (turns[before] == turns[batch.targets])
         is_first, is_end = is_answer & ~follows, is_answer & (ids == self.end_token_id)
-        sizes = self.token_bytes[ids]  # type: ignore[index]
-        values = torch.stack([nll.double(), torch.ones_like(nll, dtype=torch.float64), sizes.double()])
-        sums = values.new_zeros(3, len(batch.origins) * _NUM_SUMS)
+        sizes = self.token_sizes[ids].double().T  # type: ignore[index]
+        values = torch.stack([nll.double(), torch.ones_like(nll, dtype=torch.float64), *sizes])
+        sums = values.new_zeros(len(values), len(batch.origins) * _NUM_SUMS)
         document = batch.documents_at(batch.targets) * _NUM_SUMS
         sums.index_add_(1, document + kind, values)
         # filled, not multiplied: zero times an infinite nll is nan
         sums.index_add_(1, document + _FIRST, values.masked_fill(~is_first, 0))
         sums.index_add_(1, document + _END, values.masked_fill(~is_end, 0))
-        sums = sums.view(3, len(batch.origins), _NUM_SUMS)
+        sums = sums.view(len(values), len(batch.origins), _NUM_SUMS)
         self.nats += sums[0].sum(0)
         self.tokens += sums[1].sum(0).long()
         self.bytes += sums[2].sum(0).long()
         if self.by_record:
-            self._records.append((batch.origins, sums[:2]))
+            self._records.append((batch.origins, sums))
 
     def take_records(self) -> dict[str, RecordSums]:
         """What every record added on this process, by its origin; pieces of one record together. Forgets it."""
         found: dict[str, RecordSums] = {}
         for origins, sums in self._records:
-            for origin, nats, tokens in zip(origins, *sums.tolist(), strict=True):
-                if any(tokens):  # not a stand-in, nor a record of one token
-                    found[origin] = found.get(origin, RecordSums()) + RecordSums(tuple(nats), tuple(tokens))
+            for origin, *values in zip(origins, *sums.tolist(), strict=True):
+                record = RecordSums(*map(tuple, values))
+                if any(record.tokens):  # not a stand-in, nor a record of one token
+                    found[origin] = found.get(origin, RecordSums()) + record
         self._records = []
         return found
 

@@ -17,7 +17,7 @@ from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 
 from data_modules.batch import Batch
-from data_modules.encoding import Example, token_bytes
+from data_modules.encoding import Example, token_sizes
 from data_modules.sft_data_module import SFTDataModule
 from lit_sft.backbone import BackboneSettings, build_backbone, causal_lm, is_adapted, narrow_frozen_layers
 from lit_sft.generation import Generated, GenerationSettings, generate
@@ -81,7 +81,7 @@ class LitCausalLM(LightningModule):
             shard(self.backbone, self.trainer.strategy, [supervised_loss, token_nll])
         self.strict_loading = not is_adapted(self.backbone)  # adapters are saved without the frozen weights
         rows = causal_lm(self.backbone).get_input_embeddings().weight.shape[0]
-        sizes = torch.from_numpy(token_bytes(tokenizer, rows, end_token_id))
+        sizes = torch.from_numpy(token_sizes(tokenizer, rows, end_token_id))
         self.metrics = nn.ModuleDict(
             {split: SegmentMetrics(sizes, end_token_id, by_record=split == "test") for split in ("val", "test")}
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from functools import cache
-from typing import Any
+from typing import Any, Literal
 
 _MAX_TOKENS = 1000
 """The longest common subsequence is quadratic and in pure Python."""
@@ -22,17 +22,69 @@ class MixedTokenizer:
         return _TOKEN.findall(text.lower())[:_MAX_TOKENS]
 
 
+class CharacterTokenizer:
+    """One token per character that is not space."""
+
+    def tokenize(self, text: str) -> list[str]:
+        return list("".join(text.split())[:_MAX_TOKENS])
+
+
+class WordTokenizer:
+    """What stands between spaces, in lower case: of Chinese, whole sentences."""
+
+    def tokenize(self, text: str) -> list[str]:
+        return text.lower().split()[:_MAX_TOKENS]
+
+
+Tokenization = Literal["mixed", "character", "word"]
+
+_TOKENIZERS = {"mixed": MixedTokenizer, "character": CharacterTokenizer, "word": WordTokenizer}
+
+
 @cache
-def _scorer() -> Any:
-    # imported when first used: it brings all of nltk, which only `test` has a use for
+def _scorer(tokenization: Tokenization) -> Any:
+    # imported when first used: it brings all of nltk, which only scoring answers has a use for
     from rouge_score.rouge_scorer import RougeScorer
 
-    return RougeScorer(["rougeL"], tokenizer=MixedTokenizer())
+    return RougeScorer(["rouge1", "rouge2", "rougeL"], tokenizer=_TOKENIZERS[tokenization]())
+
+
+def rouge(prediction: str, reference: str, tokenization: Tokenization = "mixed") -> dict[str, float]:
+    """ROUGE-1, -2 and -L F1, 0 to 1, named `rougeL_mixed` and so on. Source: the package rouge-score."""
+    scores = _scorer(tokenization).score(reference, prediction)
+    return {f"{name}_{tokenization}": float(score.fmeasure) for name, score in scores.items()}
 
 
 def rouge_l(prediction: str, reference: str) -> float:
-    """ROUGE-L F1, 0 to 1, on mixed tokens. Source: the package rouge-score."""
-    return float(_scorer().score(reference, prediction)["rougeL"].fmeasure)
+    """ROUGE-L F1, 0 to 1, on mixed tokens."""
+    return rouge(prediction, reference)["rougeL_mixed"]
+
+
+def rouge_l_f_beta(prediction: str, reference: str, beta: float = 1.0) -> float:
+    """ROUGE-L on characters as an F measure that weighs recall `beta` times as much as precision.
+
+    With `beta` the number of characters of the question, it gives the figures of the fifth reference report, which
+    passed the question in its place; 1 is what was meant.
+    """
+    score = _scorer("character").score(reference, prediction)["rougeL"]
+    precision, recall = score.precision, score.recall
+    if not precision or not recall:
+        return 0.0
+    return float((1 + beta**2) * precision * recall / (recall + beta**2 * precision))
+
+
+def chrf(prediction: str, reference: str) -> float:
+    """chrF2, 0 to 1: F measure of runs of one to six characters. Source: sacrebleu."""
+    from sacrebleu.metrics import CHRF
+
+    return float(CHRF().sentence_score(prediction, [reference]).score) / 100
+
+
+def distinct(text: str, size: int) -> tuple[int, int]:
+    """How many different runs of `size` mixed tokens a text has, of how many."""
+    tokens = MixedTokenizer().tokenize(text)
+    runs = [tuple(tokens[start : start + size]) for start in range(len(tokens) - size + 1)]
+    return len(set(runs)), len(runs)
 
 
 def exact_match(prediction: str, reference: str) -> bool:
@@ -42,9 +94,8 @@ def exact_match(prediction: str, reference: str) -> bool:
 
 def repetition(text: str, size: int = 4) -> float:
     """Share of the runs of `size` tokens that have stood in the text before, 0 to 1."""
-    tokens = MixedTokenizer().tokenize(text)
-    runs = [tuple(tokens[start : start + size]) for start in range(len(tokens) - size + 1)]
-    return 1 - len(set(runs)) / len(runs) if runs else 0.0
+    count, total = distinct(text, size)
+    return 1 - count / total if total else 0.0
 
 
 def mean(values: Sequence[float]) -> float:

@@ -18,7 +18,7 @@ from markdown import markdown
 
 from callbacks.sample_generation import markdown_text
 from lit_sft.__main__ import main
-from lit_sft.ablation.report_page import Report, Table, render_html, render_markdown
+from lit_sft.reporting.page import Report, Table, render_html, render_markdown
 from tests.conftest import MODELS, chat_rows
 
 RUNS_ITSELF = [

@@ -8,9 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from lit_sft.ablation.comparison import MORE_IS_BETTER, Comparison, Difference
-from lit_sft.printable import printable
-
-_DPI = 120
+from lit_sft.reporting.pictures import plain_text, save_picture
 
 
 def draw_differences(differences: list[Difference], primary: str, path: Path) -> Path | None:
@@ -31,9 +29,9 @@ def draw_differences(differences: list[Difference], primary: str, path: Path) ->
         axis.axvline(0, color="black", linewidth=0.8)
         axis.set_title(name.replace("_", " "), fontsize=10)
         axis.set_xlabel("more is better" if name in MORE_IS_BETTER else "nats per token, less is better", fontsize=8)
-    axes[0].set_yticks(range(len(arms)), map(_plain, arms))
+    axes[0].set_yticks(range(len(arms)), map(plain_text, arms))
     axes[0].set_ylim(-0.6, len(arms) - 0.4)
-    return _save(figure, path)
+    return save_picture(figure, path)
 
 
 def draw_curves(comparison: Comparison, mask: str, path: Path) -> Path | None:
@@ -52,21 +50,10 @@ def draw_curves(comparison: Comparison, mask: str, path: Path) -> Path | None:
         if not steps:
             continue
         values = np.array([[curve[step].get(name, np.nan) for step in steps] for curve in curves[arm]])
-        (line,) = axis.plot(steps, values.mean(axis=0), marker="o", markersize=3, label=_plain(arm))
+        (line,) = axis.plot(steps, values.mean(axis=0), marker="o", markersize=3, label=plain_text(arm))
         axis.fill_between(steps, values.min(axis=0), values.max(axis=0), alpha=0.2, color=line.get_color())
     axis.set_yscale("log")  # or all that is learnt after the first steps would be a flat line
     axis.set_xlabel("optimiser step")
     axis.set_ylabel(f"validation nats per token, {name.replace('_', ' ')}")
     axis.legend()
-    return _save(figure, path)
-
-
-def _plain(name: str) -> str:
-    """A name as it is: matplotlib takes what stands between dollars for mathematics."""
-    return printable(name).replace("$", r"\$")
-
-
-def _save(figure: Figure, path: Path) -> Path:
-    figure.tight_layout()
-    figure.savefig(path, dpi=_DPI)
-    return path
+    return save_picture(figure, path)

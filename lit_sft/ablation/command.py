@@ -23,7 +23,8 @@ from lit_sft.ablation.ray_tasks import run_on_ray
 from lit_sft.ablation.report import write_report
 from lit_sft.ablation.runner import Runner
 from lit_sft.ablation.study import Study, read_study
-from lit_sft.ablation.trials import TrialFiles, read_json, write_json
+from lit_sft.ablation.trials import TrialFiles
+from lit_sft.reporting.files import read_json, write_json
 
 _TIMED_STEPS = 4
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from lit_sft.ablation.collect import TrialResult
-from lit_sft.ablation.statistics import Estimate, Floats, estimate, holm
+from lit_sft.reporting.statistics import Estimate, Floats, estimate, holm
 
 MORE_IS_BETTER = ("exact_match", "rougeL_mixed")
 

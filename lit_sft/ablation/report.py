@@ -14,9 +14,9 @@ from rich.console import Console
 from lit_sft.ablation.charts import draw_curves, draw_differences
 from lit_sft.ablation.collect import ANSWER_FIGURES, Collected, read_runs, read_study_folder
 from lit_sft.ablation.comparison import MORE_IS_BETTER, Comparison, Difference, Findings
-from lit_sft.ablation.report_page import Report, Table, render_html, render_markdown
-from lit_sft.ablation.statistics import Estimate
 from lit_sft.metrics import SEGMENTS
+from lit_sft.reporting.page import Report, Table, render_html, render_markdown
+from lit_sft.reporting.statistics import Estimate
 
 
 def main(argv: list[str]) -> None:

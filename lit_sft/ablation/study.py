@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
 import re
@@ -15,6 +14,7 @@ import yaml
 
 from data_modules.masking import MASKS
 from lit_sft.metrics import SEGMENTS
+from lit_sft.reporting.files import digest
 
 Settings = dict[str, Any]
 """Dotted names as `fit` takes them, and their values."""
@@ -254,8 +254,3 @@ def options(settings: Settings) -> Iterator[str]:
     for name, value in settings.items():
         yield f"--{name}"
         yield value if isinstance(value, str) else json.dumps(value)
-
-
-def digest(value: Any) -> str:
-    """Of any JSON-like value."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import sys
 from dataclasses import dataclass
@@ -11,7 +10,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lit_sft.ablation.budget import Plan, arguments_of, settings_of
-from lit_sft.ablation.study import Study, Trial, digest
+from lit_sft.ablation.study import Study, Trial
+from lit_sft.reporting.files import digest, read_json, write_json
 
 CALLBACKS = ("callbacks.LossModeAblation", "callbacks.TrialRecord")
 """What a report reads; names, because this layer knows no callbacks."""
@@ -140,24 +140,3 @@ def result_of(run: Path, checkpoint: str) -> Path:
     """Where `test` writes what it found of a checkpoint, `last` or `best`."""
     has_best = (run / "checkpoints" / "best.ckpt").exists()
     return run / ("result_last.json" if checkpoint == "last" and has_best else "result.json")
-
-
-def read_json(path: Path) -> dict[str, Any] | None:
-    """What a file holds; None if it is not there."""
-    try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except ValueError as error:
-        raise ValueError(f"{path}: no JSON ({error}); remove it, and the trial is done again.") from None
-    return found
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write a file, whole or not at all, and only if it holds something else."""
-    text = json.dumps(value, indent=1, ensure_ascii=False, default=str)
-    if path.is_file() and path.read_text(encoding="utf-8") == text:
-        return
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")  # array tasks write side by side
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)

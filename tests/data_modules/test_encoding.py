@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
 from data_modules.conversation import Conversation, Role, Turn
-from data_modules.encoding import Encoder, Example, OverLong, token_bytes
+from data_modules.encoding import Encoder, Example, OverLong, token_sizes
 from data_modules.ledger import Ledger
 from data_modules.masking import MASKS
 from data_modules.templates import SegmentKind, resolve_template
@@ -225,9 +225,9 @@ def test_error_policy_names_the_record_and_the_ways_out(tokenizer: PreTrainedTok
         encoder(tokenizer, max_length=20).encode(chat("Hi", "Yo"))
 
 
-def test_token_bytes_add_up_to_the_text(tokenizer: PreTrainedTokenizerFast) -> None:
-    sizes = token_bytes(tokenizer, 300, IM_END)
-    assert sizes.shape == (300,)
+def test_token_sizes_add_up_to_the_text(tokenizer: PreTrainedTokenizerFast) -> None:
+    sizes = token_sizes(tokenizer, 300, IM_END)
+    assert sizes.shape == (300, 2)
     text = "né 你好 👩‍🔬\n"
-    assert int(sizes[tokenizer(text).input_ids].sum()) == len(text.encode())
+    assert sizes[tokenizer(text).input_ids].sum(axis=0).tolist() == [len(text.encode()), len(text)]
     assert sizes[[END, IM_START, IM_END]].sum() == 0

@@ -19,11 +19,11 @@ KINDS = [K.TEMPLATE, K.USER, K.ANSWER, K.ANSWER, K.TEMPLATE, K.USER, K.FINAL_ANS
 IDS = [1, 2, 3, END, 4, 5, 6, 7, END]
 TURNS = [0, 0, 1, 1, 1, 2, 3, 3, 3]
 NATS = [0.0, 1, 2, 3, 4, 5, 6, 7, 8]  # of each token; the first is not predicted
-BYTES = torch.tensor([0, 1, 1, 2, 1, 1, 3, 4, 1, 0])
+SIZES = torch.tensor([[0, 0], [1, 1], [1, 0], [2, 1], [1, 1], [1, 1], [3, 1], [4, 2], [1, 1], [0, 0]])
 
 
 def metric_of(nats: list[float] = NATS) -> SegmentMetrics:
-    metric = SegmentMetrics(BYTES, END)
+    metric = SegmentMetrics(SIZES, END)
     metric.update(torch.tensor(nats[1:]), row())
     return metric
 
@@ -88,7 +88,7 @@ def test_sums_of_records_are_those_of_each_alone(pack: bool) -> None:
     ids, kinds, turns = np.array(IDS, np.int32), np.array(KINDS, np.uint8), np.array(TURNS, np.int16)
     parts = [Example(ids[:n], kinds[:n], turns[:n], origin) for n, origin in ((9, "f:1"), (9, "f:2"), (5, "f:1"))]
     batch = collate(parts, mask=MASKS["output_only"], pack=pack, score_all=True)
-    metric = SegmentMetrics(BYTES, END, by_record=True)
+    metric = SegmentMetrics(SIZES, END, by_record=True)
     metric.update(torch.tensor([*NATS[1:], *[2 * n for n in NATS[1:]], *NATS[1:5]]), batch)
     records = metric.take_records()
     assert metric.take_records() == {}
@@ -98,10 +98,12 @@ def test_sums_of_records_are_those_of_each_alone(pack: bool) -> None:
         "whole_sequence": (72, 8), "output_only": (42, 3), "firefly_multi_turn": (52, 5),
     }  # fmt: skip
     assert records["f:1"].scores()["whole_sequence"] == (36 + 10, 8 + 4)  # two pieces of one record
+    assert records["f:2"].scores("bytes")["answer"] == (52, 2 + 3 + 4)
+    assert records["f:2"].scores("characters")["answer"] == (52, 1 + 1 + 2)
 
 
 def test_two_halves_add_up_to_the_whole() -> None:
-    whole = SegmentMetrics(BYTES, END)
+    whole = SegmentMetrics(SIZES, END)
     for start, stop in ((1, 4), (4, 9)):
         part = row()
         part.targets = torch.arange(start, stop)

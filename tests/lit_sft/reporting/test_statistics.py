@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from lit_sft.ablation.statistics import Floats, estimate, holm
+from lit_sft.reporting.statistics import Floats, estimate, holm
 
 # where the differences between two arms come from: standard deviations of seeds, of records and of both together
 SOURCES = {

@@ -1,0 +1,84 @@
+"""Answers: scored against references, or side by side for fixed prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from data_modules.conversation import Conversation, Role, Turn
+from data_modules.encoding import Example
+from lit_sft.evaluation.records import Figures, Scored, Skipped, read_items
+from lit_sft.evaluation.subject import Subject
+from lit_sft.evaluation.suite import AnswerSet, PromptSet
+from lit_sft.generation import Generated, GenerationSettings
+from lit_sft.text_metrics import chrf, distinct, exact_match, repetition, rouge
+
+_ANSWERS_AT_ONCE = 16
+
+
+def score_answers(subject: Subject, settings: AnswerSet, skipped: Skipped) -> Iterator[Scored]:
+    """Every record's last turn, answered and compared with the record's own answer.
+
+    Figures: `exact_match`, `rouge1_mixed` ... `rougeL_word`, `chrf`, `num_tokens`, `ended`, `repetition`, `distinct_2`.
+
+    Raises:
+        ValueError: If nothing can be read.
+    """
+    how = GenerationSettings(settings.max_new_tokens, settings.temperature, settings.top_p, _ANSWERS_AT_ONCE)
+    asked: list[tuple[Conversation, Example]] = []
+    for conversation in read_items(settings.data, settings.rows, skipped, format=settings.format):
+        if conversation.is_text:
+            skipped.add(f"{conversation.origin}: plain text, which asks nothing.")
+            continue
+        prompt = replace(conversation, turns=conversation.turns[:-1])
+        asked += [(conversation, example) for example in _encoded(subject, prompt, how, skipped)]
+    for start in range(0, len(asked), _ANSWERS_AT_ONCE):
+        chunk = asked[start : start + _ANSWERS_AT_ONCE]
+        answers = subject.answer([example.prompt_ids() for _, example in chunk], how, settings.seed)
+        for (conversation, _), answer in zip(chunk, answers, strict=True):
+            reference = conversation.turns[-1].content
+            details = {"question": conversation.turns[-2].content, "answer": answer.text, "reference": reference}
+            yield Scored(conversation.origin, _figures(answer, reference), details=details)
+
+
+def answer_prompts(subject: Subject, settings: PromptSet, skipped: Skipped) -> Iterator[Scored]:
+    """Every prompt, answered. Figures: `num_tokens`, `ended`, `repetition`, `distinct_2`."""
+    how = GenerationSettings(settings.max_new_tokens, settings.temperature, batch_size=_ANSWERS_AT_ONCE)
+    asked: list[tuple[str, Example]] = []
+    for number, text in enumerate(settings.prompts, start=1):
+        prompt = Conversation((Turn(Role.USER, text),), f"prompt {number}")
+        asked += [(text, example) for example in _encoded(subject, prompt, how, skipped)]
+    answers = subject.answer([example.prompt_ids() for _, example in asked], how, settings.seed)
+    for (text, _), answer in zip(asked, answers, strict=True):
+        yield Scored(text, _own_figures(answer), details={"question": text, "answer": answer.text})
+
+
+def _encoded(subject: Subject, prompt: Conversation, how: GenerationSettings, skipped: Skipped) -> list[Example]:
+    """The prompt with room for an answer behind it; a prompt is not shortened, which would ask something else."""
+    room = max(1, subject.context_length - how.max_new_tokens)
+    try:
+        return replace(subject.encoder, max_length=room, over_long="error").encode(prompt)
+    except ValueError as error:
+        skipped.add(str(error).partition(" Raise `")[0])
+        return []
+
+
+def _figures(answer: Generated, reference: str) -> Figures:
+    values = {
+        "exact_match": float(exact_match(answer.text, reference)),
+        **rouge(answer.text, reference, "mixed"),
+        "rougeL_character": rouge(answer.text, reference, "character")["rougeL_character"],
+        "rougeL_word": rouge(answer.text, reference, "word")["rougeL_word"],
+        "chrf": chrf(answer.text, reference),
+    }
+    return {**{name: (value, 1.0) for name, value in values.items()}, **_own_figures(answer)}
+
+
+def _own_figures(answer: Generated) -> Figures:
+    count, total = distinct(answer.text, 2)
+    return {
+        "num_tokens": (float(answer.num_tokens), 1.0),
+        "ended": (float(answer.ended), 1.0),
+        "repetition": (repetition(answer.text), 1.0),
+        **({"distinct_2": (float(count), float(total))} if total else {}),
+    }

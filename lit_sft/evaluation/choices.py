@@ -1,0 +1,238 @@
+"""Multiple choice by likelihood: which option a model finds likeliest, under rules that rank differently."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lit_sft.evaluation.records import Figures, Scored, Skipped
+from lit_sft.evaluation.subject import Nats, Subject
+from lit_sft.evaluation.suite import ChoiceSet, Form
+
+EMBEDDED = ("general",)
+"""Suites of our own that come with the package."""
+
+_LETTERS = "ABCDEFGH"
+
+_ITEMS_AT_ONCE = 64
+"""So many are encoded before any is scored: batches are full, and progress is seen."""
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A question with its options.
+
+    Attributes:
+        id: Names it.
+        question: What is asked.
+        options: In the order in which they are listed.
+        answer: Index of the right one.
+        language: `en` or `zh`: the words around the question.
+        subject: A part of the suite.
+    """
+
+    id: str
+    question: str
+    options: tuple[str, ...]
+    answer: int
+    language: str = "en"
+    subject: str = ""
+
+    def prompt(self, form: Form) -> tuple[str, list[str]]:
+        """What stands before the options, and the options as they follow it."""
+        ask, reply, space = _WORDS[self.language]
+        options = [f"{space}{option}" for option in self.options]
+        if form == "cloze":
+            return f"{ask}{self.question}\n{reply}", options
+        letters = _LETTERS[: len(self.options)]
+        lines = "".join(f"{letter}. {option}\n" for letter, option in zip(letters, self.options, strict=True))
+        return f"{ask}{self.question}\n{lines}{reply}", [f"{space}{letter}" for letter in letters]
+
+
+_WORDS = {"en": ("Question: ", "Answer:", " "), "zh": ("问题：", "答案：", "")}
+"""Before the question, before the answer, and what separates the answer from it."""
+
+
+@dataclass(frozen=True, slots=True)
+class OptionScore:
+    """What an option costs behind its prompt.
+
+    Attributes:
+        nats: Of its tokens.
+        tokens: Of it.
+        characters: Of its text, without the space before it.
+        bytes: The same in UTF-8.
+        all_nats: Of prompt and option together.
+        all_tokens: Of both, the first among them.
+    """
+
+    nats: float
+    tokens: int
+    characters: int
+    bytes: int
+    all_nats: float
+    all_tokens: int
+
+
+RULES: dict[str, Callable[[OptionScore], float]] = {
+    "sum": lambda option: -option.nats,
+    "per_character": lambda option: -option.nats / option.characters,
+    "per_byte": lambda option: -option.nats / option.bytes,
+    "per_token": lambda option: -option.nats / option.tokens,
+    "opencompass_ppl": lambda option: -option.all_nats / option.all_tokens,
+    "opencompass_ll": lambda option: -option.nats,
+}
+"""The greatest wins, the first of equals. `sum`, `per_character` and `per_byte` are lm-eval's `acc`, `acc_norm` and
+`acc_bytes`; the last two are OpenCompass's: the mean over prompt and option together, divided by all tokens, and the
+likelihood of the option, which ranks as `sum` does wherever the option begins with a token of its own."""
+
+
+def read_choices(data: str) -> tuple[list[Item], list[str]]:
+    """The items of a suite, and what is wrong with those that are left out.
+
+    Args:
+        data: JSON lines, or the name of an embedded suite.
+
+    Raises:
+        ValueError: If there is no such file, or no item in it.
+    """
+    items: list[Item] = []
+    wrong: list[str] = []
+    for number, line in enumerate(_text_of(data).split("\n"), start=1):
+        try:
+            items += [_item(json.loads(line))] if line.strip() else []
+        except (ValueError, TypeError, KeyError) as error:
+            wrong.append(f"{data}:{number}: no item ({error if isinstance(error, ValueError) else repr(error)}).")
+    if not items:
+        raise ValueError(f"{data}: no item that can be asked ({'; '.join(wrong[:3]) or 'the file is empty'}).")
+    return items, wrong
+
+
+def content_hash(items: Sequence[Item]) -> str:
+    """Of everything that a score of these items depends on."""
+    content = [[item.id, item.question, item.options, item.answer, item.language] for item in items]
+    return hashlib.sha256(json.dumps(content, ensure_ascii=False).encode()).hexdigest()[:16]
+
+
+def score_choices(subject: Subject, settings: ChoiceSet, skipped: Skipped) -> Iterator[Scored]:
+    """Whether the right option is the likeliest, by form and rule.
+
+    Figures: `accuracy/cloze/sum`, ...
+
+    Raises:
+        ValueError: If the items cannot be read.
+    """
+    items, wrong = read_choices(settings.data)
+    for reason in wrong:
+        skipped.add(reason)
+    items = items[: settings.rows]
+    for start in range(0, len(items), _ITEMS_AT_ONCE):
+        asked: list[tuple[Item, list[_Options]]] = []
+        for item in items[start : start + _ITEMS_AT_ONCE]:
+            try:
+                asked.append((item, [_Options.of(subject, *item.prompt(form)) for form in settings.forms]))
+            except ValueError as error:
+                skipped.add(f"{item.id}: {error}")
+        nats = iter(subject.nats(ids for _, forms in asked for options in forms for ids in options.sequences))
+        for item, forms in asked:
+            scores = {form: options.scores(nats) for form, options in zip(settings.forms, forms, strict=True)}
+            yield _scored(item, scores, settings.rules)
+
+
+def score_options(subject: Subject, prompt: str, options: Sequence[str]) -> list[OptionScore]:
+    """What each option costs behind its prompt.
+
+    Raises:
+        ValueError: If one is longer than the model can read, or empty.
+    """
+    prepared = _Options.of(subject, prompt, options)
+    return prepared.scores(iter(subject.nats(prepared.sequences)))
+
+
+@dataclass(frozen=True, slots=True)
+class _Options:
+    """The options of a question, encoded.
+
+    Attributes:
+        begin: Tokens of the prompt.
+        texts: Of the options.
+        sequences: Ids of the prompt with each option.
+    """
+
+    begin: int
+    texts: list[str]
+    sequences: list[list[int]]
+
+    @classmethod
+    def of(cls, subject: Subject, prompt: str, options: Sequence[str]) -> _Options:
+        bare = prompt.rstrip()
+        # as in lm-eval, a space at the end of the prompt goes to the options: it is part of a word's first token
+        texts = [prompt[len(bare) :] + option for option in options]
+        begin, sequences = len(_ids(subject, bare)), [_ids(subject, bare + text) for text in texts]
+        for ids, text in zip(sequences, texts, strict=True):
+            if not 0 < begin < len(ids):
+                raise ValueError(f"option {text!r} has no token of its own behind its prompt.")
+            if len(ids) > subject.context_length:
+                raise ValueError(f"{len(ids)} tokens; the model reads at most {subject.context_length}.")
+        return cls(begin, [text.strip() for text in texts], sequences)
+
+    def scores(self, nats: Iterator[Nats]) -> list[OptionScore]:
+        return [
+            OptionScore(
+                nats=float(costs[self.begin :].sum()),
+                tokens=len(costs) - self.begin,
+                characters=len(text),
+                bytes=len(text.encode()),
+                all_nats=float(costs.sum()),
+                all_tokens=len(costs),
+            )
+            for text, costs in zip(self.texts, nats, strict=False)
+        ]
+
+
+def _scored(item: Item, scores: dict[Form, list[OptionScore]], rules: Sequence[str]) -> Scored:
+    figures: Figures = {}
+    details: dict[str, Any] = {"question": item.question, "right": item.options[item.answer]}
+    for form, options in scores.items():
+        for rule in rules:
+            chosen = int(np.argmax([RULES[rule](option) for option in options]))
+            figures[f"accuracy/{form}/{rule}"] = (float(chosen == item.answer), 1.0)
+            details[f"{form}/{rule}"] = item.options[chosen]
+    return Scored(item.id, figures, group=item.subject, details=details)
+
+
+def _ids(subject: Subject, text: str) -> list[int]:
+    ids: list[int] = subject.tokenizer(text, add_special_tokens=False).input_ids
+    return ids
+
+
+def _text_of(data: str) -> str:
+    if data in EMBEDDED:
+        return (files("lit_sft.evaluation") / f"{data}.jsonl").read_text(encoding="utf-8")
+    try:
+        return Path(data).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        known = ", ".join(EMBEDDED)
+        raise ValueError(f"{data}: cannot be read ({error}); give JSON lines, or one of {known}.") from None
+
+
+def _item(row: dict[str, Any]) -> Item:
+    options = tuple(map(str, row["options"]))
+    if not 2 <= len(set(options)) == len(options) <= len(_LETTERS):
+        raise ValueError(f"options {list(options)}: expected 2 to {len(_LETTERS)} different ones")
+    if row["answer"] not in options:
+        raise ValueError(f"answer {row['answer']!r}: not among the options")
+    language = row.get("language", "en")
+    if language not in _WORDS:
+        raise ValueError(f"language {language!r}: expected {' or '.join(_WORDS)}")
+    if not str(row["question"]).strip() or not all(option.strip() for option in options):
+        raise ValueError("a question or an option is empty")
+    answer = options.index(row["answer"])
+    return Item(str(row["id"]), str(row["question"]), options, answer, language, str(row.get("subject", "")))

@@ -1,0 +1,126 @@
+"""`python -m lit_sft evaluate --models base=MODEL tuned=MODEL --suite FILE`: what did fine-tuning do to a model?"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+
+from rich.console import Console
+from transformers.utils.logging import disable_progress_bar
+
+from lit_sft.evaluation.suite import ChoiceSet, Suite, read_suite
+from lit_sft.printable import printable
+
+_DTYPES = ("auto", "float32", "bfloat16", "float16")
+
+
+def main(argv: list[str]) -> None:
+    """Evaluate models.
+
+    Args:
+        argv: The command's name and its arguments.
+
+    Raises:
+        ValueError: If the suite or an argument is wrong.
+        SystemExit: With 1 if a model or a set could not be scored.
+    """
+    options = _parser().parse_args(argv[1:])
+    suite, models = read_suite(options.suite), _models(options.models)
+    # after the arguments are read, so that --help and mistakes are answered at once
+    import torch
+
+    from lit_sft.evaluation.evaluate import evaluate
+    from lit_sft.evaluation.report import write_pages
+    from lit_sft.evaluation.subject import load_subject
+
+    disable_progress_bar()
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    console = Console()
+    dtype = None if options.dtype == "auto" else getattr(torch, options.dtype)
+    loaders = {
+        name: partial(load_subject, name, source, template=suite.template, device=options.device, dtype=dtype)
+        for name, source in models.items()
+    }
+    folder = Path(options.output or f"runs/{suite.name}")
+    folder.mkdir(parents=True, exist_ok=True)
+    results = evaluate(
+        suite, loaders, folder, lambda line: console.print(printable(line), markup=False, highlight=False)
+    )
+    if not results.results:
+        raise ValueError(f"nothing could be scored: {'; '.join(f'{k}: {v}' for k, v in results.failures.items())}")
+    about = [
+        *(f"“{name}”: {source}" for name, source in models.items()),
+        f"Template: {suite.template or 'each model’s own'}. Weights in {options.dtype} on {options.device}.",
+        f"Versions: {', '.join(f'{package} {version(package)}' for package in ('torch', 'transformers', 'peft'))}.",
+        *_about_sets(suite),
+    ]
+    page = write_pages(suite, results, _seen(suite), about, folder)
+    console.print(f"report  {page}", soft_wrap=True)
+    if results.failures:
+        raise SystemExit(1)
+
+
+def _models(given: list[str]) -> dict[str, str]:
+    """Names to sources; the baseline first."""
+    models: dict[str, str] = {}
+    for text in given:
+        name, is_named, source = text.partition("=")
+        if not is_named or not name or not source:
+            raise ValueError(
+                f"--models {text}: expected NAME=MODEL, such as base=gpt2 tuned=runs/quickstart/version_0."
+            )
+        if name in models:
+            raise ValueError(f"--models {text}: there is a model {name} already; give each a name of its own.")
+        models[name] = source
+    return models
+
+
+def _about_sets(suite: Suite) -> list[str]:
+    from lit_sft.evaluation.choices import content_hash, read_choices
+
+    facts = []
+    for name, settings in suite.sets():
+        what = ", ".join(f"{key} {value}" for key, value in vars(settings).items() if value is not None)
+        if isinstance(settings, ChoiceSet):
+            try:
+                what += f", content {content_hash(read_choices(settings.data)[0])}"
+            except ValueError:
+                continue  # it is among what could not be scored
+        facts.append(f"{name}: {what}")
+    return facts
+
+
+def _seen(suite: Suite) -> dict[str, set[str]]:
+    """Items of multiple choice that stand in the training records."""
+    from lit_sft.evaluation.choices import read_choices
+    from lit_sft.evaluation.contamination import contaminated
+
+    if not suite.trained_on:
+        return {}
+    found = {}
+    for name, settings in suite.choices.items():
+        items = {item.id: f"{item.question} {item.options[item.answer]}" for item in read_choices(settings.data)[0]}
+        found[name] = contaminated(items, suite.trained_on, suite.overlap)
+    return found
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="lit_sft evaluate", description=__doc__)
+    parser.add_argument(
+        "--models",
+        nargs="+",
+        required=True,
+        metavar="NAME=MODEL",
+        help="the baseline first: a folder with a model or an adapter, a hub name, a run folder or a checkpoint",
+    )
+    parser.add_argument("--suite", required=True, help="what to score, such as configs/evaluate/quickstart.yaml")
+    parser.add_argument("--output", help="where to write; default: runs/<suite>")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1; default: a GPU where there is one")
+    parser.add_argument(
+        "--dtype", choices=_DTYPES, default="auto", help="of the weights; auto: bfloat16 on a GPU, else float32"
+    )
+    return parser

@@ -1,0 +1,42 @@
+"""Which items a model has seen: runs of words that stand in its training records too."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from data_modules.encoded_data import Sources, read_conversations
+from data_modules.ledger import Ledger
+from lit_sft.text_metrics import MixedTokenizer
+
+
+def contaminated(items: Mapping[str, str], files: list[str], size: int) -> set[str]:
+    """The items of which `size` words in a row, or all where they are fewer, stand in a training record.
+
+    Words are those of MixedTokenizer: in lower case, a Chinese character each. Training records are read once, one
+    after the other.
+
+    Args:
+        items: Names to texts.
+        files: Training records, as `fit` reads them.
+        size: Words in a row.
+    """
+    owners: dict[tuple[str, ...], set[str]] = {}
+    lengths: set[int] = set()
+    for name, text in items.items():
+        words = MixedTokenizer().tokenize(text)
+        length = min(size, len(words))
+        lengths.add(length)
+        for run in _runs(words, length):
+            owners.setdefault(run, set()).add(name)
+    found: set[str] = set()
+    sources = Sources({"train": files}, on_invalid="drop", require_answer=False)
+    for conversation in read_conversations("train", sources, Ledger("drop")):
+        words = MixedTokenizer().tokenize("\n".join(f"{turn.content} {turn.context}" for turn in conversation.turns))
+        for length in lengths:
+            for run in _runs(words, length):
+                found |= owners.get(run, set())
+    return found
+
+
+def _runs(words: list[str], length: int) -> Iterable[tuple[str, ...]]:
+    return (tuple(words[start : start + length]) for start in range(len(words) - length + 1)) if length else ()

@@ -1,0 +1,60 @@
+"""Tasks of lm-eval, run on a model in memory."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from lit_sft.attention import ordinary_attention
+from lit_sft.backbone import causal_lm
+from lit_sft.evaluation.records import Scored, Skipped
+from lit_sft.evaluation.subject import Subject
+from lit_sft.evaluation.suite import HarnessSet
+
+
+def score_task(subject: Subject, settings: HarnessSet, skipped: Skipped) -> Iterator[Scored]:
+    """A task's items with lm-eval's own figures of each, such as `acc` and `acc_norm`.
+
+    Raises:
+        ValueError: If lm-eval is not installed, or has no such task.
+    """
+    try:
+        from lm_eval import evaluate
+        from lm_eval.models.huggingface import HFLM
+        from lm_eval.tasks import TaskManager
+    except ImportError:
+        raise ValueError("lm-eval is not installed; `pip install 'lit_sft[eval]'`.") from None
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)
+    manager = TaskManager(include_path=settings.include, include_defaults=settings.include is None)
+    if settings.task not in manager.all_tasks:
+        place = settings.include or "lm-eval"
+        raise ValueError(f"task {settings.task!r}: {place} has none of this name.")
+    model = causal_lm(subject.backbone)
+    with torch.random.fork_rng(), ordinary_attention(model), contextlib.redirect_stdout(None):
+        tasks = manager.load(settings.task)
+        for task in tasks["tasks"].values():
+            if settings.shots is not None:
+                task.set_config(key="num_fewshot", value=settings.shots)
+        # bfloat16 probabilities tie, and ties flip answers
+        harnessed = HFLM(
+            pretrained=subject.backbone,
+            tokenizer=subject.tokenizer,
+            softmax_dtype="float32",
+            batch_size=16,
+            max_length=subject.context_length,
+        )
+        found = evaluate(lm=harnessed, task_dict=tasks, limit=settings.rows, bootstrap_iters=0, log_samples=True)
+    for task, samples in found["samples"].items():
+        for sample in samples:
+            yield Scored(
+                f"{task}:{sample['doc_id']}", _figures(sample), group=task if len(found["samples"]) > 1 else ""
+            )
+
+
+def _figures(sample: dict[str, Any]) -> dict[str, tuple[float, float]]:
+    values = {name: sample[name] for name in sample["metrics"]}
+    return {name: (float(value), 1.0) for name, value in values.items() if isinstance(value, (bool, int, float))}

@@ -1,0 +1,369 @@
+"""The page of an evaluation: what changed and how sure that is, every figure, and answers side by side."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Iterable
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lit_sft.evaluation.charts import draw_changes
+from lit_sft.evaluation.results import Change, Results, adjusted
+from lit_sft.evaluation.suite import Suite
+from lit_sft.metrics import perplexity
+from lit_sft.reporting.files import write_json
+from lit_sft.reporting.page import Report, Table, render_html, render_markdown
+from lit_sft.reporting.statistics import Estimate
+
+Contaminated = dict[str, set[str]]
+"""Sets to those of their items that stand in training records."""
+
+_COMPARED = {
+    "text": ("bits_per_byte", "nll"),
+    "conversations": ("nll/answer", "bits_per_byte/answer", "nll/user"),
+    "answers": ("rougeL_mixed", "exact_match", "chrf"),
+}
+"""The figures by which models are compared; of multiple choice the first rule of each form, of a task its first."""
+
+_SHOWN_ANSWERS = 5
+
+
+def write_pages(suite: Suite, results: Results, seen: Contaminated, about: list[str], folder: Path) -> Path:
+    """Write report.html, report.md, report.csv, results.json and the picture.
+
+    Args:
+        suite: What was asked.
+        results: What was scored.
+        seen: Items that stand in training records, by set.
+        about: What there is to know of the models, a fact a line.
+        folder: Where to.
+
+    Returns:
+        The page.
+    """
+    changes = compare(results)
+    _write_csv(folder / "report.csv", results, changes)
+    write_json(folder / "results.json", _summary(suite, results, changes))
+    accuracies = [change for change in changes if results.kind(change.set) in ("choices", "harness")]
+    charts = [("Change by set, with 95 % intervals", draw_changes(accuracies, folder / "changes.png"))]
+    tables = [
+        _counts(results, changes),
+        _changes(results, [change for change in changes if not change.group], "Change to"),
+        *(_figures(results, name) for name in results.sets),
+        _changes(results, [change for change in changes if change.group], "Parts of sets: change to"),
+        _seen(results, seen),
+        *(_side_by_side(results, name) for name in results.sets if results.kind(name) in ("prompts", "answers")),
+        _published(suite),
+        Table("Cost", ["", "items", "left out", "seconds"], _costs(results)),
+        Table("Not scored or not compared", ["what", "why"], _failures(results)),
+    ]
+    report = Report(
+        question=suite.question,
+        answers=_in_words(results, changes),
+        design=about,
+        tables=[table for table in tables if table.rows],
+        charts=[(title, path) for title, path in charts if path is not None],
+    )
+    (folder / "report.md").write_text(render_markdown(report), encoding="utf-8")
+    page = folder / "report.html"
+    page.write_text(render_html(report), encoding="utf-8")
+    return page
+
+
+def compare(results: Results) -> list[Change]:
+    """Every model against the baseline; p-values adjusted for those that stand together."""
+    families: dict[tuple[str, str], list[Change]] = {}
+    for model in results.models[1:]:
+        for name in results.sets:
+            for figure in compared(results, name):
+                for group in ["", *results.groups(name)]:
+                    try:
+                        change = results.change(model, name, figure, group)
+                    except ValueError as error:
+                        results.failures[f"{model}, {name}, {_title(figure)}"] = str(error)
+                        break
+                    if change is not None:
+                        families.setdefault((model, f"{name} {figure}" if group else ""), []).append(change)
+    return [change for family in families.values() for change in adjusted(family)]
+
+
+def compared(results: Results, name: str) -> list[str]:
+    """The figures of a set by which models are compared."""
+    figures, kind = results.figures(name), results.kind(name)
+    if kind == "prompts":
+        return []
+    if kind == "harness":
+        return figures[:1]
+    if kind == "choices":
+        forms = dict.fromkeys(figure.rpartition("/")[0] for figure in figures)
+        return [next(figure for figure in figures if figure.startswith(form)) for form in forms]
+    return [figure for figure in _COMPARED[kind] if figure in figures]
+
+
+def _in_words(results: Results, changes: list[Change]) -> list[str]:
+    base = results.models[0]
+    if len(results.models) == 1:
+        return [f"“{base}” alone: give a second model to see what changed."]
+    said = []
+    for model in results.models[1:]:
+        own = [change for change in changes if change.model == model and not change.group]
+        found = [change for change in own if change.is_found and change.sense]
+        if not own:
+            said.append(f"“{model}” cannot be compared with “{base}”; see the last table.")
+            continue
+        better, worse = (sum(change.sense == sign for change in found) for sign in (1, -1))
+        said.append(
+            f"“{model}” against “{base}”: of {len(own)} comparisons, {better} are better and {worse} worse beyond "
+            f"noise; "
+            f"in the other {len(own) - better - worse} no difference was found."
+        )
+        said += [_sentence(change) for change in found]
+    if results.failures:
+        said.append("Not everything was scored or compared; see the last table.")
+    return said
+
+
+def _sentence(change: Change) -> str:
+    verdict = "better" if change.sense > 0 else "worse"
+    return (
+        f"{_place(change)}: {verdict}, {_value(change.figure, change.before)} to {_value(change.figure, change.after)} "
+        f"(95 % interval of the change {_interval(change)}; p {_p(change.adjusted_p, is_sentence=True)})."
+    )
+
+
+def _changes(results: Results, changes: list[Change], title: str) -> Table:
+    rows = [
+        [
+            _place(change),
+            change.model,
+            f"{change.estimate.num_rows:,}",
+            _value(change.figure, change.before),
+            _value(change.figure, change.after),
+            _signed(change.figure, change.estimate.value),
+            _interval(change),
+            _p(change.p_value),
+            _p(change.adjusted_p),
+            _verdict(change),
+        ]
+        for change in changes
+    ]
+    header = ["set and figure", "model", "items", "before", "after", "change", "95 % interval", "p", "p, Holm", "found"]
+    notes = [
+        "Item by item against the first model. p is of McNemar's exact test where items are right or wrong, else of "
+        "Student's t over items; Holm's adjustment is over the rows of a model that stand together here."
+    ]
+    return Table(f"{title} “{results.models[0]}”", header, rows, notes)
+
+
+def _counts(results: Results, changes: list[Change]) -> Table:
+    rows = []
+    for model in results.models[1:]:
+        own = [c for c in changes if c.model == model and not c.group and results.kind(c.set) in ("choices", "harness")]
+        parts = [c for c in changes if c.model == model and c.group]
+        for what, some in (("sets", own), ("parts of sets", parts)):
+            for figure, group in groupby(sorted(some, key=lambda c: c.figure), key=lambda c: c.figure):
+                rows.append(_count(f"{model}: {what}, {_title(figure)}", list(group)))
+    header = [
+        "",
+        "number",
+        "mean before",
+        "mean after",
+        "better",
+        "equal",
+        "worse",
+        "better beyond noise",
+        "worse beyond noise",
+    ]
+    return Table("Counts of multiple choice", header, rows)
+
+
+def _count(label: str, changes: list[Change]) -> list[str]:
+    before, after = (sum(values) / len(changes) for values in zip(*((c.before, c.after) for c in changes), strict=True))
+    signs = [change.sense for change in changes]
+    found = [change.sense for change in changes if change.is_found]
+    counts = [signs.count(1), signs.count(0), signs.count(-1), found.count(1), found.count(-1)]
+    return [label, str(len(changes)), f"{before:.1%}", f"{after:.1%}", *map(str, counts)]
+
+
+def _figures(results: Results, name: str) -> Table:
+    rows = []
+    for figure in results.figures(name):
+        means = [results.mean(model, name, figure) for model in results.models]
+        cells = [_with_error(figure, mean) if mean else "" for mean in means]
+        if figure.startswith("nll"):
+            cells = [
+                f"{cell}; perplexity {perplexity(mean.value):,.2f}" if mean else ""
+                for cell, mean in zip(cells, means, strict=True)
+            ]
+        rows.append([_title(figure), *cells])
+    counts = [results.results.get((model, name)) for model in results.models]
+    rows.append(["items", *(f"{len(result.rows):,}" if result else "" for result in counts)])
+    is_loss = results.kind(name) in ("text", "conversations")
+    notes = ["Per token, compare only models of one tokenizer; per byte, any."] if is_loss else []
+    return Table(f"{name}: every figure", ["", *results.models], rows, notes)
+
+
+def _seen(results: Results, seen: Contaminated) -> Table:
+    rows = []
+    for name, items in seen.items():
+        for figure in compared(results, name):
+            for model in results.models:
+                scored = set(results.values(model, name, figure))
+                cells = [results.mean(model, name, figure, part) for part in (scored - items, scored & items)]
+                values = [f"{_with_error(figure, mean)}, {mean.num_rows} items" if mean else "" for mean in cells]
+                rows.append([f"{name}, {_title(figure)}: {model}", *values])
+    return Table("Items that stand in the training records", ["", "clean", "contaminated"], rows)
+
+
+def _side_by_side(results: Results, name: str) -> Table:
+    models = [model for model in results.models if (model, name) in results.results]
+    items = dict.fromkeys(item for model in models for item in results.results[model, name].rows)
+    limit = None if results.kind(name) == "prompts" else _SHOWN_ANSWERS
+    rows = []
+    for item in list(items)[:limit]:
+        found = [results.results[model, name].rows.get(item) for model in models]
+        details: list[dict[str, Any]] = [row.details if row else {} for row in found]
+        shown = next(d for d in details if d)
+        reference = [] if results.kind(name) == "prompts" else [shown.get("reference", "")]
+        rows.append([shown["question"], *(d.get("answer", "") for d in details), *reference])
+    header = ["prompt", *models, *([] if results.kind(name) == "prompts" else ["reference"])]
+    return Table(f"{name}: side by side", header, rows)
+
+
+def _published(suite: Suite) -> Table:
+    rows = []
+    for entry in published():
+        if entry["source"] in suite.published:
+            rows.append(
+                [
+                    f"{entry['source']}: {entry['what']}",
+                    *(str(entry.get(k, "")) for k in ("n", "before", "after", "compare")),
+                ]
+            )
+    return Table("Published figures", ["", "items", "before", "after", "comparable with ours"], rows)
+
+
+def published() -> list[dict[str, Any]]:
+    """The figures of the reference reports, with what they can be compared with."""
+    path = Path(__file__).with_name("published.yaml")
+    entries: list[dict[str, Any]] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return entries
+
+
+def _costs(results: Results) -> list[list[str]]:
+    return [
+        [f"{model}, {name}", f"{len(r.rows):,}", f"{len(r.skipped):,}", f"{r.seconds:.1f}"]
+        for (model, name), r in results.results.items()
+    ]
+
+
+def _failures(results: Results) -> list[list[str]]:
+    skipped = [
+        [f"{model}, {name}", reason] for (model, name), r in results.results.items() for reason in r.skipped[:20]
+    ]
+    return [*([what, why] for what, why in results.failures.items()), *skipped]
+
+
+def _summary(suite: Suite, results: Results, changes: list[Change]) -> dict[str, Any]:
+    return {
+        "suite": suite.name,
+        "models": results.models,
+        "figures": {
+            model: {
+                name: {
+                    figure: {"value": mean.value, "low": mean.low, "high": mean.high, "items": mean.num_rows}
+                    for figure in results.figures(name)
+                    if (mean := results.mean(model, name, figure))
+                }
+                for name in results.sets
+            }
+            for model in results.models
+        },
+        "changes": [
+            {
+                **{
+                    key: getattr(c, key)
+                    for key in ("model", "set", "group", "figure", "before", "after", "p_value", "adjusted_p")
+                },
+                "change": c.estimate.value,
+                "low": c.estimate.low,
+                "high": c.estimate.high,
+                "items": c.estimate.num_rows,
+            }
+            for c in changes
+        ],
+        "failures": results.failures,
+    }
+
+
+def _write_csv(path: Path, results: Results, changes: Iterable[Change]) -> None:
+    with path.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["what", "model", "set", "part", "figure", "value", "low", "high", "p", "p_holm", "items"])
+        for model in results.models:
+            for name in results.sets:
+                for figure in results.figures(name):
+                    if mean := results.mean(model, name, figure):
+                        row = [mean.value, mean.low, mean.high, "", "", mean.num_rows]
+                        writer.writerow(["mean", model, name, "", figure, *row])
+        for c in changes:
+            e = c.estimate
+            row = [e.value, e.low, e.high, c.p_value, c.adjusted_p, e.num_rows]
+            writer.writerow(["change", c.model, c.set, c.group, c.figure, *row])
+
+
+def _place(change: Change) -> str:
+    return ", ".join(filter(None, [change.set, change.group, _title(change.figure)]))
+
+
+def _verdict(change: Change) -> str:
+    if math.isnan(change.adjusted_p):
+        return "all the same" if change.estimate.value == 0 else "cannot be told"
+    if not change.is_found:
+        return "none"
+    return {1: "better", -1: "worse", 0: "more" if change.estimate.value > 0 else "less"}[change.sense]
+
+
+_TITLES = {"nll": "nats per token", "bits_per_byte": "bits per byte", "bits_per_character": "bits per character"}
+
+
+def _title(figure: str) -> str:
+    name, _, rest = figure.partition("/")
+    return ", ".join(
+        filter(None, [_TITLES.get(name, name.replace("_", " ")), rest.replace("/", ", ").replace("_", " ")])
+    )
+
+
+def _is_share(figure: str) -> bool:
+    return figure.partition("/")[0] in ("accuracy", "exact_match", "ended", "acc", "acc_norm", "acc_bytes")
+
+
+def _value(figure: str, value: float) -> str:
+    return f"{value:.1%}" if _is_share(figure) else f"{value:.4f}"
+
+
+def _signed(figure: str, value: float) -> str:
+    return f"{100 * value:+.1f}" if _is_share(figure) else f"{value:+.4f}"
+
+
+def _interval(change: Change) -> str:
+    if not change.estimate.standard_error > 0:
+        return ""
+    return f"{_signed(change.figure, change.estimate.low)} to {_signed(change.figure, change.estimate.high)}"
+
+
+def _with_error(figure: str, estimate: Estimate) -> str:
+    if not estimate.standard_error > 0:
+        return _value(figure, estimate.value)
+    width = estimate.half_width
+    return f"{_value(figure, estimate.value)} ±{f'{100 * width:.1f}' if _is_share(figure) else f'{width:.4f}'}"
+
+
+def _p(value: float, *, is_sentence: bool = False) -> str:
+    if math.isnan(value):
+        return ""
+    return "< 0.001" if value < 0.001 else f"{'= ' if is_sentence else ''}{value:.3f}"

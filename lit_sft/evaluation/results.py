@@ -1,0 +1,195 @@
+"""What was scored, on disk and in memory, and what follows: means, and differences between two models in pairs."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.stats import binomtest
+
+from lit_sft.evaluation.records import Scored
+from lit_sft.reporting.files import write_json
+from lit_sft.reporting.statistics import Estimate, estimate, holm
+
+_LESS_IS_BETTER = ("nll", "bits_per_byte", "bits_per_character")
+_NEITHER = ("num_tokens", "ended", "repetition", "distinct_2")
+
+
+@dataclass(frozen=True)
+class SetResult:
+    """What one model scored on one set.
+
+    Attributes:
+        kind: Of the set, a name in KINDS.
+        rows: By item.
+        skipped: Items left out, and why.
+        seconds: It took.
+    """
+
+    kind: str
+    rows: dict[str, Scored]
+    skipped: list[str]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Change:
+    """A model against the baseline in one figure of one set, item by item.
+
+    Attributes:
+        model: Its name.
+        set: The set's name.
+        group: A part of it; empty for all.
+        figure: Name.
+        before: The baseline's mean over the items that both have.
+        after: The model's.
+        estimate: Of the difference.
+        p_value: Two-sided: McNemar's exact test where items are right or wrong, else Student's t.
+        adjusted_p: By Holm's method among the comparisons that stand beside it.
+    """
+
+    model: str
+    set: str
+    group: str
+    figure: str
+    before: float
+    after: float
+    estimate: Estimate
+    p_value: float
+    adjusted_p: float = math.nan
+
+    @property
+    def is_found(self) -> bool:
+        """Whether it is beyond noise."""
+        return self.adjusted_p < 1 - self.estimate.confidence
+
+    @property
+    def sense(self) -> int:
+        """1 where it is for the better, -1 for the worse, 0 where it is none or neither."""
+        return direction(self.figure) * int(np.sign(self.estimate.value))
+
+
+class Results:
+    """All models on all sets.
+
+    Attributes:
+        models: Names, the baseline first.
+        results: By model and set.
+        failures: What could not be scored at all, by model or model and set, and why.
+    """
+
+    def __init__(self, models: list[str]) -> None:
+        self.models = models
+        self.results: dict[tuple[str, str], SetResult] = {}
+        self.failures: dict[str, str] = {}
+
+    @property
+    def sets(self) -> list[str]:
+        return list(dict.fromkeys(name for _, name in self.results))
+
+    def kind(self, name: str) -> str:
+        """Of a set."""
+        return next(result.kind for (_, other), result in self.results.items() if other == name)
+
+    def figures(self, name: str) -> list[str]:
+        """Of a set, in the order in which they were written."""
+        found = [r for (_, other), r in self.results.items() if other == name]
+        return list(dict.fromkeys(figure for r in found for row in r.rows.values() for figure in row.figures))
+
+    def groups(self, name: str) -> list[str]:
+        """The parts of a set, where it has several."""
+        found = [r for (_, other), r in self.results.items() if other == name]
+        groups = sorted({row.group for r in found for row in r.rows.values()})
+        return groups if len(groups) > 1 else []
+
+    def values(self, model: str, name: str, figure: str, group: str = "") -> dict[str, tuple[float, float]]:
+        """What each item adds and weighs."""
+        result = self.results.get((model, name))
+        rows = result.rows.values() if result else ()
+        return {r.item: r.figures[figure] for r in rows if figure in r.figures and group in ("", r.group)}
+
+    def mean(self, model: str, name: str, figure: str, items: set[str] | None = None) -> Estimate | None:
+        """A figure over a set's items, or some of them; None where there are none."""
+        values = {i: v for i, v in self.values(model, name, figure).items() if items is None or i in items}
+        return _estimate(values.values()) if values else None
+
+    def change(self, model: str, name: str, figure: str, group: str = "") -> Change | None:
+        """Against the baseline, over the items that both have.
+
+        Returns:
+            None where they have none in common.
+
+        Raises:
+            ValueError: If an item weighs something else for one than for the other: it was scored on other tokens.
+        """
+        after, before = (self.values(m, name, figure, group) for m in (model, self.models[0]))
+        shared = sorted(after.keys() & before.keys())
+        if not shared:
+            return None
+        if any(after[item][1] != before[item][1] for item in shared):
+            raise ValueError("not comparable: scored on different tokens (another tokenizer or template)")
+        pairs = [(after[i][0] - before[i][0], after[i][1]) for i in shared]
+        found = _estimate(pairs)
+        p = _mcnemar(pairs) if _is_binary(figure, [*after.values(), *before.values()]) else found.p_value
+        ours, theirs = (_estimate(part[i] for i in shared).value for part in (after, before))
+        return Change(model, name, group, figure, theirs, ours, found, p)
+
+
+def direction(figure: str) -> int:
+    """1 where more is better, -1 where less is, 0 where neither."""
+    name = figure.partition("/")[0]
+    return -1 if name in _LESS_IS_BETTER else 0 if name in _NEITHER else 1
+
+
+def adjusted(changes: list[Change]) -> list[Change]:
+    """With p-values that hold for all of them together."""
+    p_values = holm([change.p_value for change in changes])
+    return [replace(change, adjusted_p=p) for change, p in zip(changes, p_values, strict=True)]
+
+
+def _estimate(pairs: Iterable[tuple[float, float]]) -> Estimate:
+    values = np.array(list(pairs), dtype=np.float64)
+    return estimate(values[None, :, 0], values[:, 1])
+
+
+def _is_binary(figure: str, values: list[tuple[float, float]]) -> bool:
+    return direction(figure) == 1 and all(weight == 1 and value in (0, 1) for value, weight in values)
+
+
+def _mcnemar(pairs: list[tuple[float, float]]) -> float:
+    """Exact: of the items that one has right and the other wrong, each is as likely to have been either's."""
+    better, worse = (sum(difference == sign for difference, _ in pairs) for sign in (1, -1))
+    return float(binomtest(better, better + worse).pvalue) if better + worse else 1.0
+
+
+def write_set(folder: Path, name: str, key: str, result: SetResult) -> None:
+    """Write what a model scored: `<set>.jsonl`, an item a line, and `<set>.json`, which stands for its being whole."""
+    folder.mkdir(parents=True, exist_ok=True)
+    about = {"key": key, "kind": result.kind, "seconds": result.seconds, "skipped": result.skipped}
+    (folder / f"{name}.json").unlink(missing_ok=True)
+    with (folder / f"{name}.jsonl").open("w", encoding="utf-8") as stream:
+        stream.writelines(json.dumps(row.row(), ensure_ascii=False) + "\n" for row in result.rows.values())
+    write_json(folder / f"{name}.json", about)
+
+
+def read_set(folder: Path, name: str, key: str) -> SetResult | None:
+    """What was written before; None if it is not there, or of another model, set or data."""
+    try:
+        about: dict[str, Any] = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+        if about["key"] != key:
+            return None
+        lines = (folder / f"{name}.jsonl").read_text(encoding="utf-8").split("\n")
+        rows = [_read_row(json.loads(line)) for line in lines if line]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # it is scored again
+    return SetResult(about["kind"], {row.item: row for row in rows}, about["skipped"], about["seconds"])
+
+
+def _read_row(row: dict[str, Any]) -> Scored:
+    figures = {name: (float(value), float(weight)) for name, (value, weight) in row["figures"].items()}
+    return Scored(row["item"], figures, row["group"], row["details"])

@@ -1,0 +1,246 @@
+"""A suite: sets of texts, conversations, questions and prompts, and how models are scored on them."""
+
+from __future__ import annotations
+
+from argparse import ArgumentError
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import yaml
+from jsonargparse import ArgumentParser
+
+from data_modules.sft_data_module import FormatName
+from data_modules.templates import TemplateName
+from lit_sft.generation import GenerationSettings
+
+Form = Literal["cloze", "letter"]
+Rule = Literal["sum", "per_character", "per_byte", "per_token", "opencompass_ppl", "opencompass_ll"]
+
+
+@dataclass(frozen=True)
+class TextSet:
+    """Perplexity of plain text in sliding windows.
+
+    Attributes:
+        data: Files, as `fit` reads them; turns of conversations are not read.
+        window: Most tokens that the model reads at once. None: its context length, at most 1024.
+        stride: Tokens between the beginnings of two windows; each token is scored once, with the longest context that
+            a window gives it. None: half a window.
+        rows: Documents at most. None: all.
+    """
+
+    data: str | list[str]
+    window: int | None = None
+    stride: int | None = None
+    rows: int | None = None
+
+    def __post_init__(self) -> None:
+        _check_positive("text set", self, "window", "stride", "rows")
+        if self.window is not None and (self.window < 2 or (self.stride or 1) > self.window):
+            raise ValueError(
+                f"text set window {self.window}, stride {self.stride}: expected 2 or more, and a stride within."
+            )
+
+
+@dataclass(frozen=True)
+class ConversationSet:
+    """Perplexity of instructions and conversations, by segment and under every mask.
+
+    Attributes:
+        data: Files, as `fit` reads them.
+        format: How records are read. None: recognised.
+        max_length: Most tokens; longer ones are truncated as in training. None: the context length, at most 1024.
+        rows: Records at most. None: all.
+    """
+
+    data: str | list[str]
+    format: FormatName | None = None
+    max_length: int | None = None
+    rows: int | None = None
+
+    def __post_init__(self) -> None:
+        _check_positive("conversation set", self, "max_length", "rows")
+
+
+@dataclass(frozen=True)
+class AnswerSet:
+    """Answers to the last turns of records, scored against the records' own.
+
+    Attributes:
+        data: Files, as `fit` reads them.
+        format: How records are read. None: recognised.
+        rows: Records at most. None: all.
+        max_new_tokens: Most tokens of an answer.
+        temperature: 0 takes the likeliest token.
+        top_p: Draw from the likeliest tokens that hold this share of the probability.
+        seed: Determines what is drawn, with the prompt: the batch size does not.
+    """
+
+    data: str | list[str]
+    format: FormatName | None = None
+    rows: int | None = 100
+    max_new_tokens: int = 128
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _check_positive("answer set", self, "rows", "max_new_tokens")
+        GenerationSettings(self.max_new_tokens, self.temperature, self.top_p)
+
+
+@dataclass(frozen=True)
+class ChoiceSet:
+    """Multiple choice by the likelihood of the options.
+
+    Attributes:
+        data: JSON lines with `id`, `question`, `options`, `answer` (the right option's text), `language` and
+            `subject`; `general` is the embedded suite.
+        forms: `cloze` scores the option's text behind the question; `letter` lists the options and scores
+            their letters.
+        rules: How an option's score comes from its tokens; the first is the one that models are compared by.
+        rows: Items at most. None: all.
+    """
+
+    data: str = "general"
+    forms: tuple[Form, ...] = ("cloze", "letter")
+    rules: tuple[Rule, ...] = ("per_character", "sum", "per_byte", "per_token", "opencompass_ppl", "opencompass_ll")
+    rows: int | None = None
+
+    def __post_init__(self) -> None:
+        _check_positive("choice set", self, "rows")
+        if not self.forms or not self.rules:
+            raise ValueError("choice set: expected at least one form and one rule.")
+
+
+@dataclass(frozen=True)
+class HarnessSet:
+    """A task of lm-eval (`pip install 'lit_sft[eval]'`).
+
+    Attributes:
+        task: Its name.
+        include: Folder of YAML tasks of your own. None: those of lm-eval, which need the hub.
+        shots: Examples before each question. None: the task's own number.
+        rows: Items at most. None: all.
+    """
+
+    task: str
+    include: str | None = None
+    shots: int | None = None
+    rows: int | None = None
+
+    def __post_init__(self) -> None:
+        _check_positive("harness set", self, "rows")
+
+
+@dataclass(frozen=True)
+class PromptSet:
+    """Fixed prompts, answered by every model and shown side by side.
+
+    Attributes:
+        prompts: What a user might ask.
+        max_new_tokens: Most tokens of an answer.
+        temperature: 0 takes the likeliest token.
+        seed: Determines what is drawn.
+    """
+
+    prompts: list[str]
+    max_new_tokens: int = 128
+    temperature: float = 0.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.prompts or not all(prompt.strip() for prompt in self.prompts):
+            raise ValueError("prompt set: expected at least one prompt, and none empty.")
+        GenerationSettings(self.max_new_tokens, self.temperature)
+
+
+AnySet = TextSet | ConversationSet | AnswerSet | ChoiceSet | HarnessSet | PromptSet
+
+
+@dataclass(frozen=True)
+class Suite:
+    """What models are evaluated on.
+
+    Attributes:
+        name: Of its folder. The command line takes it from the file.
+        question: In plain words; heads the report.
+        template: Lays conversations out, for all models. None: each model's own, as it was trained.
+        text: Sets of plain text.
+        conversations: Sets whose perplexity is taken.
+        answers: Sets that are answered.
+        choices: Multiple choice.
+        harness: Tasks of lm-eval.
+        prompts: Fixed prompts.
+        trained_on: Files that the models were trained on, to look for the items in. None: that is not looked into.
+        published: Reference reports whose figures are shown too: S1, S3c, S4, S5.
+        overlap: An item is called contaminated when so many words of it in a row stand in a training record.
+    """
+
+    name: str = "evaluation"
+    question: str = "What did fine-tuning do to the model?"
+    template: TemplateName | None = None
+    text: dict[str, TextSet] = field(default_factory=dict)
+    conversations: dict[str, ConversationSet] = field(default_factory=dict)
+    answers: dict[str, AnswerSet] = field(default_factory=dict)
+    choices: dict[str, ChoiceSet] = field(default_factory=dict)
+    harness: dict[str, HarnessSet] = field(default_factory=dict)
+    prompts: dict[str, PromptSet] = field(default_factory=dict)
+    trained_on: list[str] | None = None
+    published: tuple[str, ...] = ()
+    overlap: int = 8
+
+    def __post_init__(self) -> None:
+        if Path(self.name).name != self.name:
+            raise ValueError(f"name {self.name!r}: expected a plain name; it becomes a folder.")
+        names = [name for name, _ in self.sets()]
+        if not names:
+            kinds = ", ".join(KINDS)
+            raise ValueError(f"no sets: give at least one of {kinds}, such as `choices: {{general: {{}}}}`.")
+        for name in names:
+            if names.count(name) > 1 or Path(name).name != name:
+                raise ValueError(f"set {name!r}: expected a plain name that no other set has.")
+        if self.overlap < 1:
+            raise ValueError(f"overlap {self.overlap}: expected at least 1 word.")
+
+    def sets(self) -> Iterator[tuple[str, AnySet]]:
+        """All of them, by name."""
+        for kind in KINDS:
+            yield from getattr(self, kind).items()
+
+
+KINDS = ("text", "conversations", "choices", "harness", "answers", "prompts")
+
+
+def read_suite(path: str) -> Suite:
+    """Read a suite from a YAML file.
+
+    Raises:
+        ValueError: If the file, a name in it or a value is wrong; names the file.
+    """
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(
+            f"{path}: cannot be read ({error.strerror}); check the path. Suites stand in configs/evaluate/."
+        ) from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: no YAML ({' '.join(str(error).split())}).") from None
+    if not isinstance(values, dict):
+        raise ValueError(f"{path}: expected names and values, such as `choices: {{general: {{}}}}`.")
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--suite", type=Suite)
+    try:
+        suite: Suite = parser.instantiate(parser.parse_object({"suite": {"name": Path(path).stem, **values}})).suite
+    except (ValueError, TypeError, ArgumentError) as error:
+        raise ValueError(f"{path}: {' '.join(str(error).split()).replace('suite.', '')}") from None
+    return suite
+
+
+def _check_positive(name: str, settings: object, *attributes: str) -> None:
+    for attribute in attributes:
+        value = getattr(settings, attribute)
+        if value is not None and value < 1:
+            raise ValueError(f"{name} {attribute} {value}: expected at least 1.")

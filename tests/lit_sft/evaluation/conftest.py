@@ -1,0 +1,29 @@
+"""Models of a few thousand random weights, ready to be scored."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from transformers import PreTrainedTokenizerFast
+
+from lit_sft.backbone import BackboneSettings, build_backbone
+from lit_sft.evaluation.subject import Subject
+from tests.conftest import MODELS
+
+MakeSubject = Callable[..., Subject]
+
+
+@pytest.fixture
+def make_subject(tokenizer: PreTrainedTokenizerFast) -> MakeSubject:
+    """A model of a shape in MODELS whose weights follow from a seed."""
+
+    def _make(shape: str = "gpt2", seed: int = 0, token_budget: int = 300) -> Subject:
+        torch.manual_seed(seed)
+        backbone = build_backbone(BackboneSettings(config=MODELS[shape]), tokenizer)
+        for parameter in backbone.parameters():
+            parameter.data *= 3  # far enough from uniform that rules and models differ
+        return Subject(f"{shape} {seed}", backbone.eval(), tokenizer, "plain", token_budget)
+
+    return _make

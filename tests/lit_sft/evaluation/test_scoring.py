@@ -1,0 +1,201 @@
+"""Perplexity and every rule of multiple choice against loops that are too simple to be wrong, and against lm-eval."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from lit_sft.evaluation.choices import (
+    RULES,
+    Item,
+    content_hash,
+    read_choices,
+    score_choices,
+    score_options,
+)
+from lit_sft.evaluation.perplexity import score_conversations, score_texts, windows
+from lit_sft.evaluation.records import Skipped
+from lit_sft.evaluation.subject import Subject
+from lit_sft.evaluation.suite import ChoiceSet, ConversationSet, TextSet
+from tests.conftest import MODELS, alpaca_rows, chat_rows
+from tests.lit_sft.evaluation.conftest import MakeSubject
+
+Write = Callable[..., str]
+
+TEXTS = ["The brown pony sleeps beside the mill. " * 4, "桥下住着一只老乌龟。它叫石头。", "Short."]
+
+
+@torch.no_grad()
+def nats_of(subject: Subject, ids: list[int]) -> list[float]:
+    """What each token but the first costs, one forward pass a token."""
+    costs = []
+    for end in range(1, len(ids)):
+        logits = subject.backbone(input_ids=torch.tensor([ids[:end]])).logits[0, -1].double()
+        costs.append(-float(torch.log_softmax(logits, dim=-1)[ids[end]]))
+    return costs
+
+
+@pytest.mark.parametrize("shape", MODELS)
+def test_windows_score_every_token_once_with_the_context_they_give(
+    shape: str, make_subject: MakeSubject, write: Write
+) -> None:
+    subject, window, stride = make_subject(shape), 24, 10
+    path = write("texts.jsonl", [{"text": text} for text in TEXTS])
+    rows = list(score_texts(subject, TextSet(path, window, stride), Skipped()))
+    assert len(rows) == len(TEXTS)
+    for row, text in zip(rows, TEXTS, strict=True):
+        ids = subject.tokenizer(text).input_ids
+        total, done, begin = 0.0, 1, 0
+        while done < len(ids):
+            end = min(begin + window, len(ids))
+            total += sum(nats_of(subject, ids[begin:end])[max(done - begin, 1) - 1 :])
+            done, begin = end, begin + stride
+        assert row.figures["nll"] == pytest.approx((total, len(ids) - 1), rel=1e-6)
+        size = len(bytes(ids[1:]))
+        assert row.figures["bits_per_byte"] == pytest.approx((total / math.log(2), size), rel=1e-6)
+        scored = bytes(ids[1:]).decode(errors="ignore") if text.isascii() else text[1:]
+        assert row.figures["bits_per_character"][1] == len(scored)
+        assert row.details == {"window": window, "stride": stride}
+
+
+@pytest.mark.parametrize(("length", "window", "stride"), [(1, 4, 2), (4, 4, 2), (5, 4, 4), (30, 7, 3), (30, 7, 7)])
+def test_windows_cover_a_document_without_a_gap(length: int, window: int, stride: int) -> None:
+    places = list(windows(length, window, stride))
+    scored = [token for _, end, first in places for token in range(first, end)]
+    beginnings = [begin for begin, _, first in places if first == begin + 1 and begin]
+    assert sorted(scored + (beginnings if stride == window else [])) == list(range(1, length))
+    assert all(end - begin <= window for begin, end, _ in places)
+
+
+@pytest.mark.parametrize("shape", MODELS)
+def test_conversations_are_scored_by_segment(shape: str, make_subject: MakeSubject, write: Write) -> None:
+    subject = make_subject(shape)
+    path = write("chats.jsonl", chat_rows(5))
+    rows = {row.item: row for row in score_conversations(subject, ConversationSet(path), Skipped())}
+    for number, fields in enumerate(chat_rows(5), start=1):
+        turns = fields["conversation"]
+        text, answers = "", []
+        for position, turn in enumerate(turns):
+            text += ("\n\n" if position else "") + f"User:\n{turn['human']}\n\nAssistant:\n"
+            answers += list(range(len(text) + position, len(text) + position + len(turn["assistant"]) + 1))
+            text += turn["assistant"]
+        parts = text.split("\n\nUser:")
+        ids = [i for k, part in enumerate(parts) for i in (*(b"\n\nUser:" if k else b""), *part.encode(), 256)]
+        costs = [0.0, *nats_of(subject, ids)]
+        row = rows[f"{path}:{number}"]
+        assert row.figures["nll/whole_sequence"] == pytest.approx((sum(costs), len(ids) - 1), rel=1e-6)
+        assert row.figures["nll/answer"] == pytest.approx((sum(costs[i] for i in answers), len(answers)), rel=1e-6)
+        size = sum(len(turn["assistant"]) for turn in turns)
+        assert row.figures["bits_per_byte/answer"][1] == row.figures["bits_per_character/answer"][1] == size
+
+
+@pytest.mark.parametrize("shape", MODELS)
+@pytest.mark.parametrize(
+    ("prompt", "options"),
+    [
+        ("Question: 2 + 2?\nAnswer:", [" 4", " five", " a dozen"]),
+        ("问题：谁？\n答案：", ["我", "老乌龟"]),
+        ("So ", ["a", "bc"]),
+    ],
+)
+def test_rules_rank_as_their_definitions(
+    shape: str, prompt: str, options: list[str], make_subject: MakeSubject
+) -> None:
+    subject = make_subject(shape)
+    for score, option in zip(score_options(subject, prompt, options), options, strict=True):
+        begin, whole = len(prompt.rstrip().encode()), list((prompt + option).encode())
+        costs = nats_of(subject, whole)
+        nats, text = sum(costs[begin - 1 :]), option.strip()
+        expected = {
+            "sum": -nats, "per_character": -nats / len(text), "per_byte": -nats / len(text.encode()),
+            "per_token": -nats / (len(whole) - begin), "opencompass_ppl": -sum(costs) / len(whole),
+            "opencompass_ll": -nats,
+        }  # fmt: skip
+        assert {rule: RULES[rule](score) for rule in RULES} == pytest.approx(expected, rel=1e-6)
+
+
+def test_scores_do_not_depend_on_the_batch(make_subject: MakeSubject) -> None:
+    sequences = [list(text.encode()) for text in TEXTS]
+    together, alone = make_subject(token_budget=10**4).nats(sequences), make_subject(token_budget=1).nats(sequences)
+    for one, other in zip(together, alone, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5)
+
+
+def test_lm_eval_agrees_item_by_item(make_subject: MakeSubject, tmp_path: Path) -> None:
+    pytest.importorskip("lm_eval")
+    from lit_sft.evaluation.harness import score_task
+    from lit_sft.evaluation.suite import HarnessSet
+
+    items = [item for item in read_choices("general")[0] if item.language == "en"][::8]
+    rows = [{"q": i.question, "options": list(i.options), "gold": i.answer} for i in items]
+    (tmp_path / "items.json").write_text(json.dumps(rows))
+    task = {
+        "task": "ours", "test_split": "test", "dataset_path": "json",
+        "dataset_kwargs": {"data_files": {"test": str(tmp_path / "items.json")}},
+        "output_type": "multiple_choice", "doc_to_text": "Question: {{q}}\nAnswer:",
+        "doc_to_choice": "options", "doc_to_target": "gold",
+        "metric_list": [{"metric": name} for name in ("acc", "acc_norm", "acc_bytes")],
+    }  # fmt: skip
+    (tmp_path / "ours.yaml").write_text(yaml.safe_dump(task))
+    subject = make_subject("qwen2")
+    before = {name: value.clone() for name, value in subject.backbone.state_dict().items()}
+    theirs = list(score_task(subject, HarnessSet("ours", include=str(tmp_path)), Skipped()))
+    assert all(torch.equal(value, before[name]) for name, value in subject.backbone.state_dict().items())
+    path = tmp_path / "ours.jsonl"
+    path.write_text("".join(json.dumps(_row(item)) + "\n" for item in items))
+    ours = list(score_choices(subject, ChoiceSet(str(path), forms=("cloze",)), Skipped()))
+    assert len(ours) == len(theirs) == 10
+    same = {"acc": "sum", "acc_norm": "per_character", "acc_bytes": "per_byte"}
+    for one, other in zip(ours, theirs, strict=True):
+        for figure, rule in same.items():
+            assert one.figures[f"accuracy/cloze/{rule}"] == other.figures[figure]
+    assert len({tuple(row.figures.values()) for row in ours}) > 1
+
+
+def _row(item: Item) -> dict[str, Any]:
+    return {"id": item.id, "question": item.question, "options": item.options, "answer": item.options[item.answer]}
+
+
+def test_the_embedded_suite_is_balanced_and_bilingual() -> None:
+    items, wrong = read_choices("general")
+    assert not wrong
+    assert len(items) >= 150
+    assert len({item.id for item in items}) == len(items)
+    for language in ("en", "zh"):
+        for subject in {item.subject for item in items if item.language == language}:
+            places = [item.answer for item in items if item.subject == subject]
+            assert {places.count(place) for place in range(4)} == {4}
+    assert content_hash(items) != content_hash(items[1:])
+
+
+def test_items_that_are_wrong_cost_themselves_alone(make_subject: MakeSubject, write: Write) -> None:
+    good = {"id": "a", "question": "Who?", "options": ["me", "you"], "answer": "me"}
+    rows = [
+        good,
+        {**good, "answer": "them"},
+        {"id": "b"},
+        {**good, "options": ["me", "me"]},
+        {**good, "question": "?" * 900},
+    ]
+    skipped = Skipped()
+    found = list(score_choices(make_subject(), ChoiceSet(write("c.jsonl", rows)), skipped))
+    assert [row.item for row in found] == ["a"]
+    assert len(skipped.reasons) == 4
+    assert "c.jsonl:2: no item (answer 'them': not among the options)" in skipped.reasons[0]
+    assert "reads at most 512" in skipped.reasons[3]
+
+
+def test_invalid_records_are_listed_and_left_out(make_subject: MakeSubject, write: Write) -> None:
+    path = write("rows.jsonl", [*alpaca_rows(3), {"instruction": 1, "output": "x"}])
+    skipped = Skipped()
+    assert len(list(score_conversations(make_subject(), ConversationSet(path), skipped))) == 3
+    assert len(skipped.reasons) == 1
+    assert "rows.jsonl:4" in skipped.reasons[0]
