@@ -1,9 +1,10 @@
 """Layer 3: what watches a run. No Python file imports it; configs name it."""
 
+from callbacks.benchmark_monitor import BenchmarkMonitor
 from callbacks.loss_mode_ablation import LossModeAblation
 from callbacks.perplexity import PerplexityMonitor
 from callbacks.run_health import RunHealth
 from callbacks.sample_generation import SampleGeneration
 from callbacks.trial_record import TrialRecord
 
-__all__ = ["LossModeAblation", "PerplexityMonitor", "RunHealth", "SampleGeneration", "TrialRecord"]
+__all__ = ["BenchmarkMonitor", "LossModeAblation", "PerplexityMonitor", "RunHealth", "SampleGeneration", "TrialRecord"]

@@ -35,6 +35,7 @@ def main(argv: list[str]) -> None:
     from lit_sft.evaluation.evaluate import evaluate
     from lit_sft.evaluation.report import write_pages
     from lit_sft.evaluation.subject import load_subject
+    from lit_sft.evaluation.win_rate import judge_models
 
     disable_progress_bar()
     for name in ("lightning.pytorch", "lightning.fabric"):
@@ -47,9 +48,11 @@ def main(argv: list[str]) -> None:
     }
     folder = Path(options.output or f"runs/{suite.name}")
     folder.mkdir(parents=True, exist_ok=True)
-    results = evaluate(
-        suite, loaders, folder, lambda line: console.print(printable(line), markup=False, highlight=False)
-    )
+
+    def say(line: str) -> None:
+        console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
+
+    results = evaluate(suite, loaders, folder, say)
     if not results.results:
         raise ValueError(f"nothing could be scored: {'; '.join(f'{k}: {v}' for k, v in results.failures.items())}")
     about = [
@@ -58,7 +61,14 @@ def main(argv: list[str]) -> None:
         f"Versions: {', '.join(f'{package} {version(package)}' for package in ('torch', 'transformers', 'peft'))}.",
         *_about_sets(suite),
     ]
-    page = write_pages(suite, results, _seen(suite), about, folder)
+    judgings = {}
+    if suite.judge is not None:
+        try:
+            judgings = judge_models(suite.judge, results, folder, say)
+        except (ValueError, OSError) as error:
+            results.failures["judge"] = str(error)
+            say(f"judge: {error}")
+    page = write_pages(suite, results, folder, about=about, seen=_seen(suite), judgings=judgings)
     console.print(f"report  {page}", soft_wrap=True)
     if results.failures:
         raise SystemExit(1)
@@ -83,7 +93,7 @@ def _about_sets(suite: Suite) -> list[str]:
     from lit_sft.evaluation.choices import content_hash, read_choices
 
     facts = []
-    for name, settings in suite.sets():
+    for _, name, settings in suite.sets():
         what = ", ".join(f"{key} {value}" for key, value in vars(settings).items() if value is not None)
         if isinstance(settings, ChoiceSet):
             try:

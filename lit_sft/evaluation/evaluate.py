@@ -57,18 +57,16 @@ def evaluate(
             say(f"{name}: {error}")
             continue
         identity = subject.digest()
-        for kind in _SCORERS:
-            for set_name, settings in getattr(suite, kind).items():
-                place = folder / slug(name)
-                try:
-                    result = _score(subject, identity, kind, set_name, settings, place)
-                except (ValueError, OSError, RuntimeError) as error:
-                    results.failures[f"{name}, {set_name}"] = _first_line(error)
-                    say(f"{name}, {set_name}: {_first_line(error)}")
-                    continue
-                results.results[name, set_name] = result
-                more = f", {len(result.skipped)} left out" if result.skipped else ""
-                say(f"{name}, {set_name}: {len(result.rows):,} items in {result.seconds:.0f} s{more}")
+        for kind, set_name, settings in suite.sets():
+            try:
+                result = _known_or_scored(subject, identity, kind, set_name, settings, folder / slug(name))
+            except (ValueError, OSError, RuntimeError) as error:
+                results.failures[f"{name}, {set_name}"] = _first_line(error)
+                say(f"{name}, {set_name}: {_first_line(error)}")
+                continue
+            results.results[name, set_name] = result
+            more = f", {len(result.skipped)} left out" if result.skipped else ""
+            say(f"{name}, {set_name}: {len(result.rows):,} items in {result.seconds:.0f} s{more}")
         del subject
         gc.collect()
         if torch.cuda.is_available():
@@ -81,21 +79,29 @@ def slug(name: str) -> str:
     return re.sub(r"[^\w.=+-]+", "_", name).strip("_.") or "model"
 
 
-def _score(subject: Subject, identity: str, kind: str, name: str, settings: AnySet, place: Path) -> SetResult:
-    dtype = str(next(subject.backbone.parameters()).dtype)
-    key = digest([_VERSION, identity, dtype, kind, asdict(settings), _content(settings)])
-    known = read_set(place, name, key)
-    if known is not None:
-        return known
+def score_set(subject: Subject, kind: str, name: str, settings: AnySet) -> SetResult:
+    """Score a model on a set.
+
+    Raises:
+        ValueError: If no item can be scored.
+    """
     skipped, rows, began = Skipped(), {}, time.perf_counter()
     scored = _SCORERS[kind](subject, settings, skipped)
     for row in tqdm(scored, desc=f"{subject.name}, {name}", unit=" items", disable=None, leave=False):
         rows[row.item] = row
     if not rows:
         raise ValueError(f"no item could be scored ({'; '.join(skipped.reasons[:3])}).")
-    result = SetResult(kind, rows, skipped.reasons, time.perf_counter() - began)
-    write_set(place, name, key, result)
-    return result
+    return SetResult(kind, rows, skipped.reasons, time.perf_counter() - began)
+
+
+def _known_or_scored(subject: Subject, identity: str, kind: str, name: str, settings: AnySet, place: Path) -> SetResult:
+    dtype = str(next(subject.backbone.parameters()).dtype)
+    key = digest([_VERSION, identity, dtype, kind, asdict(settings), _content(settings)])
+    known = read_set(place, name, key)
+    if known is None:
+        known = score_set(subject, kind, name, settings)
+        write_set(place, name, key, known)
+    return known
 
 
 def _content(settings: AnySet) -> Any:

@@ -12,8 +12,10 @@ from typing import Any
 import yaml
 
 from lit_sft.evaluation.charts import draw_changes
+from lit_sft.evaluation.judge import Judging
 from lit_sft.evaluation.results import Change, Results, adjusted
 from lit_sft.evaluation.suite import Suite
+from lit_sft.evaluation.win_rate import length_controlled_rate, rate
 from lit_sft.metrics import perplexity
 from lit_sft.reporting.files import write_json
 from lit_sft.reporting.page import Report, Table, render_html, render_markdown
@@ -21,6 +23,9 @@ from lit_sft.reporting.statistics import Estimate
 
 Contaminated = dict[str, set[str]]
 """Sets to those of their items that stand in training records."""
+
+Judgings = dict[tuple[str, str], Judging]
+"""Models and sets to what a judge made of their answers."""
 
 _COMPARED = {
     "text": ("bits_per_byte", "nll"),
@@ -32,15 +37,24 @@ _COMPARED = {
 _SHOWN_ANSWERS = 5
 
 
-def write_pages(suite: Suite, results: Results, seen: Contaminated, about: list[str], folder: Path) -> Path:
+def write_pages(
+    suite: Suite,
+    results: Results,
+    folder: Path,
+    *,
+    about: list[str],
+    seen: Contaminated | None = None,
+    judgings: Judgings | None = None,
+) -> Path:
     """Write report.html, report.md, report.csv, results.json and the picture.
 
     Args:
         suite: What was asked.
         results: What was scored.
-        seen: Items that stand in training records, by set.
-        about: What there is to know of the models, a fact a line.
         folder: Where to.
+        about: What there is to know of the models, a fact a line.
+        seen: Items that stand in training records, by set.
+        judgings: What a judge made of them, by model and set.
 
     Returns:
         The page.
@@ -55,7 +69,8 @@ def write_pages(suite: Suite, results: Results, seen: Contaminated, about: list[
         _changes(results, [change for change in changes if not change.group], "Change to"),
         *(_figures(results, name) for name in results.sets),
         _changes(results, [change for change in changes if change.group], "Parts of sets: change to"),
-        _seen(results, seen),
+        _win_rates(judgings or {}),
+        _seen(results, seen or {}),
         *(_side_by_side(results, name) for name in results.sets if results.kind(name) in ("prompts", "answers")),
         _published(suite),
         Table("Cost", ["", "items", "left out", "seconds"], _costs(results)),
@@ -84,7 +99,7 @@ def compare(results: Results) -> list[Change]:
                     try:
                         change = results.change(model, name, figure, group)
                     except ValueError as error:
-                        results.failures[f"{model}, {name}, {_title(figure)}"] = str(error)
+                        results.failures[f"{model}, {name}, {title_of(figure)}"] = str(error)
                         break
                     if change is not None:
                         families.setdefault((model, f"{name} {figure}" if group else ""), []).append(change)
@@ -166,7 +181,7 @@ def _counts(results: Results, changes: list[Change]) -> Table:
         parts = [c for c in changes if c.model == model and c.group]
         for what, some in (("sets", own), ("parts of sets", parts)):
             for figure, group in groupby(sorted(some, key=lambda c: c.figure), key=lambda c: c.figure):
-                rows.append(_count(f"{model}: {what}, {_title(figure)}", list(group)))
+                rows.append(_count(f"{model}: {what}, {title_of(figure)}", list(group)))
     header = [
         "",
         "number",
@@ -199,12 +214,41 @@ def _figures(results: Results, name: str) -> Table:
                 f"{cell}; perplexity {perplexity(mean.value):,.2f}" if mean else ""
                 for cell, mean in zip(cells, means, strict=True)
             ]
-        rows.append([_title(figure), *cells])
+        rows.append([title_of(figure), *cells])
     counts = [results.results.get((model, name)) for model in results.models]
     rows.append(["items", *(f"{len(result.rows):,}" if result else "" for result in counts)])
     is_loss = results.kind(name) in ("text", "conversations")
     notes = ["Per token, compare only models of one tokenizer; per byte, any."] if is_loss else []
     return Table(f"{name}: every figure", ["", *results.models], rows, notes)
+
+
+def _win_rates(judgings: Judgings) -> Table:
+    rows = []
+    for (model, name), judging in judgings.items():
+        found, controlled = rate(judging), length_controlled_rate(judging)
+        rows.append(
+            [
+                f"{model}, {name}",
+                f"{len(judging.scores):,} of {len(judging.judged):,}",
+                _with_error("accuracy", found) if found else "",
+                f"{controlled:.1%}" if controlled is not None else "",
+                f"{list(judging.scores.values()).count(0.5):,}",
+                f"{judging.agreement:.1%}",
+                f"{judging.first_share:.1%}",
+                f"{judging.count(unparsed=True):,}",
+                f"{judging.count(unparsed=False):,}",
+                f"{judging.cost:,.4f}",
+            ]
+        )
+    header = [
+        *("", "pairs judged", "win rate", "at like length", "undecided", "orders agree", "first preferred"),
+        *("without verdict", "failed", "cost"),
+    ]
+    notes = [
+        "Every pair is judged in both orders, and counts where both gave a verdict: a tie, or one verdict for each, is "
+        "half a win. Compare rates of one judge and one opponent only."
+    ]
+    return Table("Win rate against the first model", header, rows, notes)
 
 
 def _seen(results: Results, seen: Contaminated) -> Table:
@@ -215,7 +259,7 @@ def _seen(results: Results, seen: Contaminated) -> Table:
                 scored = set(results.values(model, name, figure))
                 cells = [results.mean(model, name, figure, part) for part in (scored - items, scored & items)]
                 values = [f"{_with_error(figure, mean)}, {mean.num_rows} items" if mean else "" for mean in cells]
-                rows.append([f"{name}, {_title(figure)}: {model}", *values])
+                rows.append([f"{name}, {title_of(figure)}: {model}", *values])
     return Table("Items that stand in the training records", ["", "clean", "contaminated"], rows)
 
 
@@ -317,7 +361,7 @@ def _write_csv(path: Path, results: Results, changes: Iterable[Change]) -> None:
 
 
 def _place(change: Change) -> str:
-    return ", ".join(filter(None, [change.set, change.group, _title(change.figure)]))
+    return ", ".join(filter(None, [change.set, change.group, title_of(change.figure)]))
 
 
 def _verdict(change: Change) -> str:
@@ -331,7 +375,8 @@ def _verdict(change: Change) -> str:
 _TITLES = {"nll": "nats per token", "bits_per_byte": "bits per byte", "bits_per_character": "bits per character"}
 
 
-def _title(figure: str) -> str:
+def title_of(figure: str) -> str:
+    """A figure's name in words."""
     name, _, rest = figure.partition("/")
     return ", ".join(
         filter(None, [_TITLES.get(name, name.replace("_", " ")), rest.replace("/", ", ").replace("_", " ")])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from argparse import ArgumentError
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Literal
 
@@ -157,6 +157,38 @@ class PromptSet:
         GenerationSettings(self.max_new_tokens, self.temperature)
 
 
+@dataclass(frozen=True)
+class JudgeSettings:
+    """Who judges answers in pairs.
+
+    Attributes:
+        sets: Sets of answers or prompts; each model's answers are judged against the baseline's, in both orders.
+        model: Its name at the endpoint; without one, a model folder whose likelihood judges.
+        endpoint: An OpenAI-compatible address, such as http://127.0.0.1:8080/v1.
+        key_variable: The environment variable that holds the key.
+        concurrency: Requests at once.
+        retries: Of a request that fails, with growing pauses.
+        timeout: Seconds of a request.
+        max_tokens: Most tokens of a reply.
+        price_read: Of a million tokens that the judge reads.
+        price_written: Of a million tokens that it writes.
+    """
+
+    sets: list[str]
+    model: str
+    endpoint: str | None = None
+    key_variable: str = "OPENAI_API_KEY"
+    concurrency: int = 4
+    retries: int = 5
+    timeout: float = 60.0
+    max_tokens: int = 64
+    price_read: float = 0.0
+    price_written: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check_positive("judge", self, "concurrency", "max_tokens")
+
+
 AnySet = TextSet | ConversationSet | AnswerSet | ChoiceSet | HarnessSet | PromptSet
 
 
@@ -174,6 +206,7 @@ class Suite:
         choices: Multiple choice.
         harness: Tasks of lm-eval.
         prompts: Fixed prompts.
+        judge: Who judges the models' answers in pairs. None: nobody.
         trained_on: Files that the models were trained on, to look for the items in. None: that is not looked into.
         published: Reference reports whose figures are shown too: S1, S3c, S4, S5.
         overlap: An item is called contaminated when so many words of it in a row stand in a training record.
@@ -188,6 +221,7 @@ class Suite:
     choices: dict[str, ChoiceSet] = field(default_factory=dict)
     harness: dict[str, HarnessSet] = field(default_factory=dict)
     prompts: dict[str, PromptSet] = field(default_factory=dict)
+    judge: JudgeSettings | None = None
     trained_on: list[str] | None = None
     published: tuple[str, ...] = ()
     overlap: int = 8
@@ -195,20 +229,24 @@ class Suite:
     def __post_init__(self) -> None:
         if Path(self.name).name != self.name:
             raise ValueError(f"name {self.name!r}: expected a plain name; it becomes a folder.")
-        names = [name for name, _ in self.sets()]
+        names = [name for _, name, _ in self.sets()]
         if not names:
             kinds = ", ".join(KINDS)
             raise ValueError(f"no sets: give at least one of {kinds}, such as `choices: {{general: {{}}}}`.")
         for name in names:
             if names.count(name) > 1 or Path(name).name != name:
                 raise ValueError(f"set {name!r}: expected a plain name that no other set has.")
+        for name in self.judge.sets if self.judge else ():
+            if name not in {**self.answers, **self.prompts}:
+                raise ValueError(f"judge: no set {name!r} of answers or prompts.")
         if self.overlap < 1:
             raise ValueError(f"overlap {self.overlap}: expected at least 1 word.")
 
-    def sets(self) -> Iterator[tuple[str, AnySet]]:
-        """All of them, by name."""
+    def sets(self) -> Iterator[tuple[str, str, AnySet]]:
+        """All of them: kind, name and settings."""
         for kind in KINDS:
-            yield from getattr(self, kind).items()
+            for name, settings in getattr(self, kind).items():
+                yield kind, name, settings
 
 
 KINDS = ("text", "conversations", "choices", "harness", "answers", "prompts")
@@ -230,6 +268,9 @@ def read_suite(path: str) -> Suite:
         raise ValueError(f"{path}: no YAML ({' '.join(str(error).split())}).") from None
     if not isinstance(values, dict):
         raise ValueError(f"{path}: expected names and values, such as `choices: {{general: {{}}}}`.")
+    known = [field.name for field in fields(Suite)]
+    if unknown := [str(name) for name in values if name not in known]:
+        raise ValueError(f"{path}: no setting {', '.join(unknown)}; a suite has {', '.join(known)}.")
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--suite", type=Suite)
     try:

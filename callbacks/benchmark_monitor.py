@@ -1,0 +1,104 @@
+"""The figures of a suite while training: multiple choice, answers, perplexity on other data than the run's own."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from rich.table import Table
+
+from callbacks.records import append_row, is_fitting, say
+from lit_sft.evaluation.evaluate import score_set
+from lit_sft.evaluation.report import compared, title_of
+from lit_sft.evaluation.results import Results
+from lit_sft.evaluation.subject import Subject
+from lit_sft.evaluation.suite import read_suite
+from lit_sft.module import LitCausalLM
+
+
+class BenchmarkMonitor(Callback):
+    """Scores the model on a suite before training and at validations, as `evaluate` does.
+
+    What the suite's sets are compared by is logged as `benchmark/<set>/<figure>`, so that the best checkpoint can be
+    chosen by it: `--checkpoint.monitor benchmark/general/accuracy/cloze/per_character --checkpoint.mode max`. Training
+    is not disturbed: modes, caches and random state are left as found. A set that fails costs itself alone.
+
+    Args:
+        suite: A file such as configs/evaluate/quickstart.yaml; its judge is not asked.
+        every: Validations from one scoring to the next.
+        file: JSON lines in the run folder: step, set, figure, value, items, and low and high of a 95 % interval over
+            the items.
+
+    Raises:
+        ValueError: If the suite is wrong, or `every` is less than 1.
+    """
+
+    def __init__(self, suite: str, every: int = 1, file: str = "benchmarks.jsonl") -> None:
+        if every < 1:
+            raise ValueError(f"BenchmarkMonitor every {every}: expected at least 1.")
+        self.suite, self.every, self.file = read_suite(suite), every, file
+        self._num_validations = 0
+        self._subject: Subject | None = None
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not is_fitting(trainer) or (trainer.sanity_checking and trainer.global_step > 0):
+            return
+        self._num_validations += not trainer.sanity_checking
+        if self._num_validations % self.every:
+            return
+        assert isinstance(pl_module, LitCausalLM)
+        # on every process: a sharded model cannot be scored by one alone
+        with trainer.precision_plugin.forward_context():  # the arithmetic that validation uses
+            results = self._score(pl_module)
+        means = {
+            (name, figure): results.mean("now", name, figure)
+            for name in results.sets
+            for figure in results.figures(name)
+        }
+        found = {key: mean for key, mean in means.items() if mean is not None}
+        for (name, figure), mean in found.items():
+            row = {"value": mean.value, "low": mean.low, "high": mean.high, "items": mean.num_rows}
+            append_row(trainer, self.file, {"step": trainer.global_step, "set": name, "figure": figure, **row})
+        shown = {key: found[key] for key in found if key[1] in compared(results, key[0])}
+        values = {f"benchmark/{name.replace(' ', '_')}/{figure}": mean.value for (name, figure), mean in shown.items()}
+        if not trainer.sanity_checking:
+            pl_module.log_dict(values, sync_dist=trainer.world_size > 1)
+        elif trainer.logger is not None:
+            trainer.logger.log_metrics(values, step=0)
+        say(trainer, _table(shown, trainer.global_step))
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"num_validations": self._num_validations}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._num_validations = state_dict["num_validations"]
+
+    def _score(self, module: LitCausalLM) -> Results:
+        subject = self._subject_of(module)
+        results = Results(["now"])
+        for kind, name, settings in self.suite.sets():
+            try:
+                results.results["now", name] = score_set(subject, kind, name, settings)
+            except (ValueError, OSError) as error:
+                warnings.warn(f"BenchmarkMonitor: {name} could not be scored: {error}", stacklevel=2)
+        return results
+
+    def _subject_of(self, module: LitCausalLM) -> Subject:
+        if self._subject is None:
+            template = self.suite.template or module.data.template_name
+            budget = module.data.token_budget
+            self._subject = Subject("now", module.backbone, module.data.tokenizer, template, budget)
+        return self._subject
+
+
+def _table(means: dict[tuple[str, str], Any], step: int) -> Table:
+    table = Table(title=f"suite at step {step}" if step else "suite before training", title_justify="left")
+    table.add_column("set")
+    table.add_column("figure")
+    for column in ("value", "95 % interval", "items"):
+        table.add_column(column, justify="right")
+    for (name, figure), mean in means.items():
+        interval = f"{mean.low:.4f} to {mean.high:.4f}" if mean.standard_error > 0 else ""
+        table.add_row(name, title_of(figure), f"{mean.value:.4f}", interval, f"{mean.num_rows:,}")
+    return table

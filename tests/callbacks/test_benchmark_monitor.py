@@ -1,0 +1,61 @@
+"""A suite scored while training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from callbacks import BenchmarkMonitor
+from lit_sft.evaluation.evaluate import score_set
+from lit_sft.evaluation.results import Results
+from lit_sft.evaluation.subject import Subject
+from tests.conftest import alpaca_rows
+
+Write = Callable[..., str]
+
+
+@pytest.fixture
+def suite(write: Write) -> str:
+    rows = write("held_out.jsonl", alpaca_rows(6))
+    return write(
+        "suite.yaml",
+        f"template: chatml\nchoices: {{general: {{rows: 4}}}}\nconversations: {{own rows: {{data: {rows}}}}}\n"
+        "text: {missing: {data: nowhere.txt}}\n",
+    )
+
+
+def test_figures_are_those_of_evaluate_and_can_choose_the_best_checkpoint(fit: Callable[..., Any], suite: str) -> None:
+    monitor = BenchmarkMonitor(suite)
+    with pytest.warns(UserWarning, match="missing could not be scored: .*nowhere.txt"):
+        run = fit([monitor])
+    rows = run.rows("benchmarks.jsonl")
+    assert sorted({row["step"] for row in rows}) == [0, 2, 4]
+    last = {(row["set"], row["figure"]): row for row in rows if row["step"] == 4}
+    data = run.data
+    subject = Subject("after", run.module.backbone.eval(), data.tokenizer, "chatml", 512)
+    expected = Results(["after"])
+    for kind, name, settings in monitor.suite.sets():
+        if name != "missing":
+            expected.results["after", name] = score_set(subject, kind, name, settings)
+    for (name, figure), row in last.items():
+        mean = expected.mean("after", name, figure)
+        assert mean is not None
+        assert (row["value"], row["items"]) == (pytest.approx(mean.value, rel=1e-5), mean.num_rows)
+    logged = run.trainer.callback_metrics
+    assert float(logged["benchmark/own_rows/nll/answer"]) == pytest.approx(last["own rows", "nll/answer"]["value"])
+    assert "benchmark/general/accuracy/cloze/per_character" in logged
+
+
+def test_it_scores_every_so_many_validations(fit: Callable[..., Any], suite: str) -> None:
+    with pytest.warns(UserWarning, match="missing could not be scored"):
+        run = fit([BenchmarkMonitor(suite, every=2)])
+    assert sorted({row["step"] for row in run.rows("benchmarks.jsonl")}) == [0, 4]
+
+
+def test_a_wrong_suite_is_said_before_anything_runs(write: Write, suite: str) -> None:
+    with pytest.raises(ValueError, match=r"wrong\.yaml: .*choicse"):
+        BenchmarkMonitor(write("wrong.yaml", "choicse: {general: {}}"))
+    with pytest.raises(ValueError, match="every 0: expected at least 1"):
+        BenchmarkMonitor(suite, every=0)

@@ -1,0 +1,261 @@
+"""Pairwise judging by an endpoint that fails in every way endpoints do, and by a local model."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lit_sft.evaluation.judge import (
+    EndpointJudge,
+    Judged,
+    Judging,
+    LikelihoodJudge,
+    Pair,
+    Verdict,
+    judge_pairs,
+    parse_winner,
+)
+from lit_sft.evaluation.suite import JudgeSettings
+from lit_sft.evaluation.win_rate import length_controlled_rate, rate
+from tests.lit_sft.evaluation.conftest import MakeSubject
+
+pytest.importorskip("openai")
+
+FAULTS = ("429", "500", "timeout", "truncated", "malformed", "empty")
+
+
+class Endpoint:
+    """A server of chat completions that prefers the longer answer, or says what `reply` gives."""
+
+    def __init__(self) -> None:
+        self.requests: list[str] = []
+        self.faults: dict[str, str] = {}
+        """By a word of the request: what goes wrong the first time; `always X`: every time."""
+        self.reply: Callable[[str], str] = prefer_longer
+        self.most_at_once = self._at_once = 0
+        self._lock = threading.Lock()
+        endpoint = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                endpoint.answer(self, body["messages"][0]["content"])
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.daemon_threads = True
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.server.server_port}/v1"
+
+    def answer(self, handler: BaseHTTPRequestHandler, prompt: str) -> None:
+        with self._lock:
+            self.requests.append(prompt)
+            self._at_once += 1
+            self.most_at_once = max(self.most_at_once, self._at_once)
+            word = next((word for word in self.faults if word in prompt), "")
+            fault = self.faults.get(word, "")
+            if fault and not fault.startswith("always"):
+                del self.faults[word]
+        try:
+            self._send(handler, prompt, fault.removeprefix("always "))
+        except OSError:
+            pass  # the client has hung up
+        finally:
+            with self._lock:
+                self._at_once -= 1
+
+    def _send(self, handler: BaseHTTPRequestHandler, prompt: str, fault: str) -> None:
+        content = self.reply(prompt)
+        usage = {"prompt_tokens": 100, "completion_tokens": 10, "total_tokens": 110}
+        message = {"role": "assistant", "content": content}
+        choices = [] if fault == "empty" else [{"index": 0, "finish_reason": "stop", "message": message}]
+        data = json.dumps(
+            {"id": "x", "object": "chat.completion", "created": 0, "model": "m", "choices": choices, "usage": usage}
+        )
+        if fault == "timeout":
+            time.sleep(1.0)
+        if fault == "malformed":
+            data = data[:-20] + "]]"
+        handler.send_response(int(fault) if fault.isdigit() else 200)
+        handler.send_header("Content-Type", "application/json")
+        if fault == "429":
+            handler.send_header("Retry-After", "0.1")
+        handler.send_header("Content-Length", str(len(data.encode())))
+        handler.end_headers()
+        handler.wfile.write(data.encode()[: 40 if fault == "truncated" else None])
+
+
+def prefer_longer(prompt: str) -> str:
+    first, second = re.findall(r"<answer_[AB]>\n(.*?)\n</answer_[AB]>", prompt, re.DOTALL)
+    winner = "tie" if len(first) == len(second) else "A" if len(first) > len(second) else "B"
+    return json.dumps({"winner": winner})
+
+
+@pytest.fixture
+def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[Endpoint]:
+    monkeypatch.setenv("OPENAI_API_KEY", "a-key")
+    made = Endpoint()
+    yield made
+    made.server.shutdown()
+    made.server.server_close()
+
+
+def settings_of(endpoint: Endpoint, **changed: Any) -> JudgeSettings:
+    return JudgeSettings(
+        **{"sets": [], "model": "m", "endpoint": endpoint.address, "timeout": 0.5, "retries": 2} | changed
+    )
+
+
+def pairs(count: int) -> list[Pair]:
+    return [Pair(f"i{n}", f"question number{n}.", "short", "long answer" if n % 3 else "brief") for n in range(count)]
+
+
+def judged(endpoint: Endpoint, folder: Path, some: list[Pair], **changed: Any) -> Judging:
+    settings = settings_of(endpoint, **changed)
+    judge = EndpointJudge(settings, folder / "replies.jsonl")
+    price = settings.price_read / 1e6, settings.price_written / 1e6
+    return Judging(judge_pairs(judge, some, settings.concurrency, lambda: None), price)
+
+
+def test_every_fault_is_tried_again_and_every_item_is_accounted_for(endpoint: Endpoint, tmp_path: Path) -> None:
+    endpoint.faults = {f"number{n}.": fault for n, fault in enumerate(("429", "500", "timeout", "truncated"))}
+    endpoint.faults |= {"number4.": "always malformed", "number5.": "always 500", "number6.": "always empty"}
+    found = judged(endpoint, tmp_path, pairs(12))
+    missing = {each.pair.item for each in found.judged if each.score is None}
+    assert missing == {"i4", "i5", "i6"}
+    assert len(found.scores) + len(missing) == len(found.judged) == 12
+    assert found.count(unparsed=False) == 6
+    assert all(each.row()["reason"] for each in found.judged if each.score is None)
+    assert all(score == (1.0 if int(item[1:]) % 3 else 0.5) for item, score in found.scores.items())
+    endpoint.faults.clear()
+    asked = len(endpoint.requests)
+    again = judged(endpoint, tmp_path, pairs(12))
+    assert len(endpoint.requests) == asked + 6  # what had failed, in both orders; nothing else
+    assert len(again.scores) == 12
+
+
+def test_a_reply_without_a_verdict_is_counted_and_not_paid_for_again(endpoint: Endpoint, tmp_path: Path) -> None:
+    endpoint.reply = lambda prompt: "Both are fine." if "number1." in prompt else prefer_longer(prompt)
+    for _ in range(2):
+        found = judged(endpoint, tmp_path, pairs(3), price_read=2.0, price_written=50.0)
+        assert found.count(unparsed=True) == 2
+        assert sorted(found.scores) == ["i0", "i2"]
+        assert found.cost == pytest.approx(6 * (100 * 2 + 10 * 50) / 1e6)
+    assert len(endpoint.requests) == 6
+
+
+@pytest.mark.parametrize("reply", ['{"winner": "A"}', '{"winner": "B"}', '{"winner": "tie"}'])
+def test_identical_answers_get_half_whatever_the_judge_prefers(endpoint: Endpoint, tmp_path: Path, reply: str) -> None:
+    endpoint.reply = lambda prompt: reply
+    found = judged(endpoint, tmp_path, [Pair(f"i{n}", f"question {n}", "same", "same") for n in range(5)])
+    assert set(found.scores.values()) == {0.5}
+    assert len(endpoint.requests) == 5  # both orders are one and the same request
+    estimate = rate(found)
+    assert estimate is not None
+    assert estimate.value == 0.5
+    assert found.first_share == {"A": 1.0, "B": 0.0, "t": 0.5}[reply[12]]
+
+
+def test_no_more_requests_at_once_than_allowed(endpoint: Endpoint, tmp_path: Path) -> None:
+    judged(endpoint, tmp_path, pairs(20), concurrency=3)
+    assert 1 <= endpoint.most_at_once <= 3
+
+
+def test_a_killed_judging_goes_on_without_asking_again(endpoint: Endpoint, tmp_path: Path) -> None:
+    code = f"""
+import sys
+sys.path.insert(0, {str(Path.cwd())!r})
+from pathlib import Path
+from lit_sft.evaluation.judge import EndpointJudge, Pair, judge_pairs
+from lit_sft.evaluation.suite import JudgeSettings
+settings = JudgeSettings(sets=[], model="m", endpoint={endpoint.address!r}, timeout=5.0, retries=2)
+pairs = [Pair(f"i{{n}}", f"question number{{n}}.", "short", "long answer" if n % 3 else "brief") for n in range(200)]
+judge_pairs(EndpointJudge(settings, Path({str(tmp_path / "replies.jsonl")!r})), pairs, 4, lambda: None)
+"""
+    process = subprocess.Popen([sys.executable, "-c", code])
+    deadline = time.monotonic() + 60
+    while len(endpoint.requests) < 100:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    time.sleep(0.2)
+    lines = (tmp_path / "replies.jsonl").read_text().splitlines()
+    (tmp_path / "replies.jsonl").write_text("\n".join(lines[:-1]) + "\n" + lines[-1][:30])  # as a kill may leave it
+    kept, before = len(lines) - 1, len(endpoint.requests)
+    found = judged(endpoint, tmp_path, pairs(200), timeout=5.0)
+    assert len(found.scores) == 200
+    assert len(endpoint.requests) - before == 400 - kept
+    assert before - len(lines) <= 4  # what was on its way when it was killed
+    assert max(Counter(endpoint.requests).values()) <= 2
+
+
+def test_no_key_is_said_and_none_is_written(
+    endpoint: Endpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judged(endpoint, tmp_path, pairs(2))
+    assert "a-key" not in (tmp_path / "replies.jsonl").read_text()
+    monkeypatch.delenv("OPENAI_API_KEY")
+    with pytest.raises(ValueError, match="the environment variable OPENAI_API_KEY holds no key"):
+        judged(endpoint, tmp_path, pairs(2))
+
+
+@pytest.mark.parametrize(
+    ("reply", "winner"),
+    [
+        ('{"winner": "A"}', "first"),
+        ('Sure.\n```json\n{"winner" : "b", "why": "better"}\n```', "second"),
+        ('{"winner": "Tie"}', "tie"),
+        ('{"winner": "A"} or rather {"winner": "B"}', None),
+        ('{"winner": "C"}', None),
+        ('{"winner": "A', None),
+        ("A", None),
+        ("", None),
+    ],
+)
+def test_only_a_clear_verdict_is_one(reply: str, winner: str | None) -> None:
+    assert parse_winner(reply) == winner
+
+
+def test_a_local_model_prefers_what_it_finds_likelier(make_subject: MakeSubject) -> None:
+    judge = LikelihoodJudge(make_subject("llama"))
+    assert judge("Who?", "me", "me").winner == "tie"
+    one, other = judge("Who?", "me", "a b c d").winner, judge("Who?", "a b c d", "me").winner
+    assert {one, other} == {"first", "second"}
+    assert judge("Who?", "", "me").winner == "second"
+
+
+def test_length_control_takes_away_what_length_alone_wins() -> None:
+    draw = np.random.default_rng(0)
+    texts = [(int(draw.integers(1, 60)), int(draw.integers(20, 80))) for _ in range(400)]
+    by_length = [
+        Judged(
+            Pair(str(n), "q", "x" * base, "x" * other),
+            *[Verdict(w) for w in (("second", "first") if other > base else ("first", "second"))],
+        )
+        for n, (base, other) in enumerate(texts)
+    ]
+    plain, controlled = rate(Judging(by_length)), length_controlled_rate(Judging(by_length))
+    assert plain is not None
+    assert controlled is not None
+    assert plain.value > 0.65
+    assert abs(controlled - 0.5) < 0.1
+    assert length_controlled_rate(Judging([])) is None
+    assert rate(Judging([])) is None

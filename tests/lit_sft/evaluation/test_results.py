@@ -1,0 +1,109 @@
+"""Two models compared item by item."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.stats import binomtest, ttest_rel
+
+from lit_sft.evaluation.records import Scored
+from lit_sft.evaluation.report import compare
+from lit_sft.evaluation.results import Results, SetResult, read_set, write_set
+
+
+def result(kind: str, rows: dict[str, dict[str, tuple[float, float]]], group: str = "") -> SetResult:
+    scored = {item: Scored(item, figures, group or item[0]) for item, figures in rows.items()}
+    return SetResult(kind, scored, [], 1.0)
+
+
+def right(values: list[int], name: str = "accuracy/cloze/sum") -> dict[str, dict[str, tuple[float, float]]]:
+    return {f"{'ab'[n % 2]}{n}": {name: (float(value), 1.0)} for n, value in enumerate(values)}
+
+
+def results_of(before: SetResult, after: SetResult, name: str = "s") -> Results:
+    results = Results(["base", "tuned"])
+    results.results = {("base", name): before, ("tuned", name): after}
+    return results
+
+
+BEFORE = [0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1]
+AFTER = [1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0]
+
+
+def test_right_and_wrong_answers_are_compared_by_mcnemars_test() -> None:
+    change = results_of(result("choices", right(BEFORE)), result("choices", right(AFTER))).change(
+        "tuned", "s", "accuracy/cloze/sum"
+    )
+    assert change is not None
+    assert change.p_value == pytest.approx(binomtest(7, 8).pvalue)
+    assert (change.before, change.after) == pytest.approx((5 / 12, 11 / 12))
+    assert change.sense == 1
+    same = results_of(result("choices", right(BEFORE)), result("choices", right(BEFORE))).change(
+        "tuned", "s", "accuracy/cloze/sum"
+    )
+    assert same is not None
+    assert (same.p_value, same.sense) == (1.0, 0)
+
+
+def test_losses_are_compared_by_students_test_and_less_is_better() -> None:
+    draw = np.random.default_rng(0)
+    one, other = draw.normal(3, 1, 30), draw.normal(3, 1, 30) - 1
+    rows = [{f"i{n}": {"nll": (float(v), 1.0)} for n, v in enumerate(values)} for values in (one, other)]
+    change = results_of(result("text", rows[0]), result("text", rows[1])).change("tuned", "s", "nll")
+    assert change is not None
+    assert change.p_value == pytest.approx(ttest_rel(other, one).pvalue)
+    assert change.sense == 1
+
+
+def test_a_mean_is_over_tokens_and_a_pair_over_shared_items() -> None:
+    before = result("text", {"x": {"nll": (10.0, 5.0)}, "y": {"nll": (3.0, 1.0)}, "z": {"nll": (9.0, 9.0)}})
+    after = result("text", {"x": {"nll": (5.0, 5.0)}, "y": {"nll": (3.0, 1.0)}})
+    results = results_of(before, after)
+    mean = results.mean("base", "s", "nll")
+    change = results.change("tuned", "s", "nll")
+    assert mean is not None
+    assert change is not None
+    assert mean.value == pytest.approx(22 / 15)
+    assert (change.before, change.after, change.estimate.num_rows) == (pytest.approx(13 / 6), pytest.approx(8 / 6), 2)
+
+
+def test_other_tokens_are_not_compared_and_bytes_are() -> None:
+    before = result(
+        "conversations", {f"i{n}": {"nll/answer": (9.0, 3.0), "bits_per_byte/answer": (9.0, 4.0)} for n in range(4)}
+    )
+    after = result(
+        "conversations", {f"i{n}": {"nll/answer": (8.0, 2.0), "bits_per_byte/answer": (8.0 + n, 4.0)} for n in range(4)}
+    )
+    results = results_of(before, after)
+    (change,) = compare(results)
+    assert change.figure == "bits_per_byte/answer"
+    assert "scored on different tokens" in results.failures["tuned, s, nats per token, answer"]
+
+
+def test_parts_are_adjusted_among_themselves() -> None:
+    changes = compare(results_of(result("choices", right(BEFORE)), result("choices", right(AFTER))))
+    assert [change.group for change in changes] == ["", "a", "b"]
+    whole, *parts = changes
+    assert whole.adjusted_p == whole.p_value
+    assert sorted(change.estimate.num_rows for change in parts) == [6, 6]
+    assert min(p.adjusted_p for p in parts) == pytest.approx(2 * min(p.p_value for p in parts))
+
+
+def test_one_item_tells_nothing() -> None:
+    changes = compare(results_of(result("choices", right([0])), result("choices", right([1]))))
+    assert all(math.isnan(change.estimate.standard_error) for change in changes)
+    assert not any(change.is_found for change in changes)
+
+
+def test_what_is_written_is_read_for_the_same_key_only(tmp_path: Path) -> None:
+    made = SetResult(
+        "choices", {"a\u2028": Scored("a\u2028", {"x": (1.0, 2.0)}, "g", {"answer": "喂\n"})}, ["b: why"], 2.5
+    )
+    write_set(tmp_path / "m", "s", "key", made)
+    assert read_set(tmp_path / "m", "s", "key") == made
+    assert read_set(tmp_path / "m", "s", "other") is None
+    (tmp_path / "m" / "s.jsonl").write_text('{"item": ')
+    assert read_set(tmp_path / "m", "s", "key") is None

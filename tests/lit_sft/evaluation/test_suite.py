@@ -1,0 +1,61 @@
+"""Suites: what is wrong is named with the file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from lit_sft.evaluation.suite import AnswerSet, TextSet, read_suite
+
+Write = Callable[..., str]
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("choices: [", "no YAML"),
+        ("- 1", "expected names and values"),
+        ("question: Why?", "no sets: give at least one of text, conversations"),
+        ("choicse: {general: {}}", "no setting choicse; a suite has .*choices"),
+        ("choices: {general: {rulez: []}}", "rulez"),
+        ("choices: {general: {rules: [best]}}", "rules.*'sum'"),
+        ("choices: {general: {rows: 0}}", "rows 0: expected at least 1"),
+        ("text: {a: {window: 4}}", "data"),
+        ("text: {a: {data: x.txt, window: 4, stride: 5}}", "window 4, stride 5"),
+        ("answers: {a: {data: x, temperature: -1}}", "temperature"),
+        ("prompts: {a: {prompts: ['']}}", "expected at least one prompt, and none empty"),
+        ("choices: {a: {}}\nanswers: {a: {data: x}}", "set 'a': expected a plain name that no other set has"),
+        ("choices: {a/b: {}}", "set 'a/b': expected a plain name"),
+        ("choices: {a: {}}\ntemplate: chat", "template"),
+        ("choices: {a: {}}\njudge: {sets: [b], model: m}", "judge: no set 'b'"),
+        ("choices: {a: {}}\noverlap: 0", "overlap 0"),
+    ],
+)
+def test_what_is_wrong_is_named_with_the_file(write: Write, content: str, message: str) -> None:
+    with pytest.raises(ValueError, match=rf"mine\.yaml: .*{message}"):
+        read_suite(write("mine.yaml", content))
+
+
+def test_a_missing_file_is_named() -> None:
+    with pytest.raises(ValueError, match=r"no/suite\.yaml: cannot be read"):
+        read_suite("no/suite.yaml")
+
+
+def test_sets_are_typed(write: Write) -> None:
+    suite = read_suite(write("mine.yaml", "text: {a: {data: x.txt, stride: 2}}\nanswers: {b: {data: [y, z]}}"))
+    assert suite.name == "mine"
+    assert list(suite.sets()) == [("text", "a", TextSet("x.txt", stride=2)), ("answers", "b", AnswerSet(["y", "z"]))]
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "configs" / "evaluate").glob("*.yaml")), ids=lambda file: file.stem)
+def test_every_suite_in_configs_is_read(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    suite = read_suite(str(file))
+    assert suite.question
+    for _, _, settings in suite.sets():
+        data = getattr(settings, "data", [])
+        for name in [data] if isinstance(data, str) else data:
+            assert name == "general" or name.isupper() or Path(name).exists()
