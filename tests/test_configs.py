@@ -25,7 +25,8 @@ ROOT = Path(__file__).parent.parent
 FILES = sorted((ROOT / "configs").rglob("*.yaml"))
 OVERLAYS = [file for file in FILES if file.parent.name == "overlays"]
 STUDIES = [file for file in FILES if file.parent.name == "ablation"]
-WHOLE = [file for file in FILES if file not in OVERLAYS + STUDIES]
+SUITES = [file for file in FILES if file.parent.name == "evaluate"]  # read in tests/lit_sft/evaluation/test_suite.py
+WHOLE = [file for file in FILES if file not in OVERLAYS + STUDIES + SUITES]
 
 
 def name_of(file: Path) -> str:
@@ -33,7 +34,7 @@ def name_of(file: Path) -> str:
 
 
 def test_number_of_configs() -> None:
-    assert (len(WHOLE), len(OVERLAYS), len(STUDIES)) == (10, 6, 9)
+    assert (len(WHOLE), len(OVERLAYS), len(STUDIES), len(SUITES)) == (10, 6, 9, 4)
 
 
 @pytest.mark.parametrize("file", STUDIES, ids=name_of)

@@ -39,6 +39,8 @@ def test_command_of_the_readme_is_parsed(line: str, monkeypatch: pytest.MonkeyPa
     from lit_sft.ablation import command as ablate
     from lit_sft.ablation.study import read_study
     from lit_sft.cli import SettingsCLI, names_config
+    from lit_sft.evaluation import command as evaluation
+    from lit_sft.evaluation.suite import read_suite
     from lit_sft.export import _parser
     from lit_sft.preview import PreviewCLI
 
@@ -49,6 +51,11 @@ def test_command_of_the_readme_is_parsed(line: str, monkeypatch: pytest.MonkeyPa
         return
     if command == "ablate":
         read_study(ablate._parser().parse_args(arguments).config)
+        return
+    if command == "evaluate":
+        options = evaluation._parser().parse_args(arguments)
+        assert evaluation._models(options.models)
+        read_suite(options.suite)
         return
     if command == "report":
         assert arguments

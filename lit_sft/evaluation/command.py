@@ -28,7 +28,7 @@ def main(argv: list[str]) -> None:
         SystemExit: With 1 if a model or a set could not be scored.
     """
     options = _parser().parse_args(argv[1:])
-    suite, models = read_suite(options.suite), _models(options.models)
+    suite, models = read_suite(options.suite, options.set), _models(options.models)
     # after the arguments are read, so that --help and mistakes are answered at once
     import torch
 
@@ -128,6 +128,9 @@ def _parser() -> argparse.ArgumentParser:
         help="the baseline first: a folder with a model or an adapter, a hub name, a run folder or a checkpoint",
     )
     parser.add_argument("--suite", required=True, help="what to score, such as configs/evaluate/quickstart.yaml")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="a setting of the suite; repeatable"
+    )
     parser.add_argument("--output", help="where to write; default: runs/<suite>")
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1; default: a GPU where there is one")
     parser.add_argument(

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from argparse import ArgumentError
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import yaml
 from jsonargparse import ArgumentParser
@@ -252,8 +252,12 @@ class Suite:
 KINDS = ("text", "conversations", "choices", "harness", "answers", "prompts")
 
 
-def read_suite(path: str) -> Suite:
+def read_suite(path: str, changes: Sequence[str] = ()) -> Suite:
     """Read a suite from a YAML file.
+
+    Args:
+        path: The file.
+        changes: Settings over those of the file, such as `answers.mine.data=rows.json`.
 
     Raises:
         ValueError: If the file, a name in it or a value is wrong; names the file.
@@ -268,6 +272,8 @@ def read_suite(path: str) -> Suite:
         raise ValueError(f"{path}: no YAML ({' '.join(str(error).split())}).") from None
     if not isinstance(values, dict):
         raise ValueError(f"{path}: expected names and values, such as `choices: {{general: {{}}}}`.")
+    for change in changes:
+        _set(values, change)
     known = [field.name for field in fields(Suite)]
     if unknown := [str(name) for name in values if name not in known]:
         raise ValueError(f"{path}: no setting {', '.join(unknown)}; a suite has {', '.join(known)}.")
@@ -278,6 +284,21 @@ def read_suite(path: str) -> Suite:
     except (ValueError, TypeError, ArgumentError) as error:
         raise ValueError(f"{path}: {' '.join(str(error).split()).replace('suite.', '')}") from None
     return suite
+
+
+def _set(values: dict[str, Any], change: str) -> None:
+    name, is_given, value = change.partition("=")
+    *parents, last = name.removeprefix("--").split(".")
+    if not is_given or not last:
+        raise ValueError(f"--set {change}: expected NAME=VALUE, such as answers.mine.data=rows.json.")
+    for parent in parents:
+        values = values.setdefault(parent, {})
+        if not isinstance(values, dict):
+            raise ValueError(f"--set {change}: {parent} has no settings below it.")
+    try:
+        values[last] = yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise ValueError(f"--set {change}: the value is no YAML.") from None
 
 
 def _check_positive(name: str, settings: object, *attributes: str) -> None:

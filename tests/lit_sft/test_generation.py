@@ -90,6 +90,34 @@ def test_sampling_depends_on_the_seed_and_temperature(tokenizer: PreTrainedToken
     assert sampled != answers(model, tokenizer)
 
 
+def test_what_is_drawn_depends_on_the_prompt_and_not_on_its_company(tokenizer: PreTrainedTokenizerFast) -> None:
+    model = build("gpt2", tokenizer)
+    together = answers(model, tokenizer, temperature=1.0, batch_size=5)
+    assert together == answers(model, tokenizer, temperature=1.0, batch_size=2)
+    assert together == [answers(model, tokenizer, [prompt], temperature=1.0)[0] for prompt in PROMPTS]
+    assert together[::-1] == answers(model, tokenizer, PROMPTS[::-1], temperature=1.0)
+
+
+def test_tokens_are_drawn_as_often_as_their_probability_says(tokenizer: PreTrainedTokenizerFast) -> None:
+    model = build("gpt2", tokenizer).eval()
+    prompt, count, temperature, top_p = PROMPTS[1], 2000, 0.5, 0.8
+    with torch.no_grad():
+        probabilities = torch.softmax(model(torch.tensor([prompt])).logits[0, -1] / temperature, dim=-1)
+    ordered, tokens = probabilities.sort(descending=True)
+    kept = tokens[: int((ordered.cumsum(0) < top_p).sum()) + 1]
+    expected = probabilities[kept] / probabilities[kept].sum()
+    settings = GenerationSettings(max_new_tokens=1, temperature=temperature, top_p=top_p, batch_size=100)
+    drawn = [
+        generate(model, [prompt], tokenizer=tokenizer, end_token_id=END, settings=settings, seed=seed)[0].text
+        for seed in range(count)
+    ]
+    texts = [tokenizer.decode([token]) for token in kept.tolist()]
+    assert set(drawn) <= {*texts, ""}
+    likeliest = drawn.count(texts[0]) / count
+    error = float((expected[0] * (1 - expected[0]) / count) ** 0.5)
+    assert likeliest == pytest.approx(float(expected[0]), abs=5 * error)
+
+
 def test_a_prompt_near_the_context_limit_does_not_shorten_the_answers_of_others(
     tokenizer: PreTrainedTokenizerFast,
 ) -> None:

@@ -50,6 +50,15 @@ def test_sets_are_typed(write: Write) -> None:
     assert list(suite.sets()) == [("text", "a", TextSet("x.txt", stride=2)), ("answers", "b", AnswerSet(["y", "z"]))]
 
 
+def test_settings_are_changed_on_the_command_line(write: Write) -> None:
+    path = write("mine.yaml", "text: {a: {data: x.txt}}")
+    suite = read_suite(path, ["text.a.stride=3", "answers.b.data=[y, z]"])
+    assert list(suite.sets()) == [("text", "a", TextSet("x.txt", stride=3)), ("answers", "b", AnswerSet(["y", "z"]))]
+    for change, message in (("text", "expected NAME=VALUE"), ("text.a.data.b=1", "data has no settings below it")):
+        with pytest.raises(ValueError, match=message):
+            read_suite(path, [change])
+
+
 @pytest.mark.parametrize("file", sorted((ROOT / "configs" / "evaluate").glob("*.yaml")), ids=lambda file: file.stem)
 def test_every_suite_in_configs_is_read(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
