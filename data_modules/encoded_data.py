@@ -177,11 +177,12 @@ def read_conversations(split: str, sources: Sources, ledger: Ledger) -> Iterator
     counter = ledger if own_files else Ledger(sources.on_invalid)
     for source in sources.files[split if own_files else "train"]:
         for conversation in _read_source(source, sources, counter):
-            if (split == "train" or not own_files) and split_of(
-                conversation, sources.shares, sources.train_fraction
-            ) != split:
-                counter.records_read -= 1
-                continue
+            if split == "train" or not own_files:
+                place = split_of(conversation, sources.shares, sources.train_fraction)
+                if place != split:
+                    counter.records_read -= 1
+                    ledger.left_out += split == "train" and place is None
+                    continue
             yield conversation
     if not own_files:
         ledger.records_read = counter.records_read - counter.num_invalid

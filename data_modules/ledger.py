@@ -17,7 +17,17 @@ KINDS = tuple(kind for kind in SegmentKind if kind is not SegmentKind.PADDING)
 
 _LISTED = 100
 
-_COUNTS = ("records_read", "samples_added", "num_invalid", "duplicates", "dropped", "truncated", "split", "examples")
+_COUNTS = (
+    "records_read",
+    "left_out",
+    "samples_added",
+    "num_invalid",
+    "duplicates",
+    "dropped",
+    "truncated",
+    "split",
+    "examples",
+)
 
 
 @dataclass(slots=True)
@@ -28,6 +38,7 @@ class Ledger:
     Attributes:
         on_invalid: Whether an invalid record ends the run or is counted here.
         records_read: Records found in the files for this split, or not attributable to one (invalid ones).
+        left_out: Records of a training file that are not trained on because only a share is; not among those read.
         samples_added: Further conversations made by expanding each answer into a sample of its own.
         invalid: Messages of the invalid records, the first hundred; those that cannot be read stand before those that
             the template refuses. `num_invalid` counts all.
@@ -44,6 +55,7 @@ class Ledger:
 
     on_invalid: OnInvalid = "error"
     records_read: int = 0
+    left_out: int = 0
     samples_added: int = 0
     num_invalid: int = 0
     invalid: list[str] = field(default_factory=list)
@@ -110,6 +122,7 @@ class Ledger:
         return {
             "formats": self.formats,
             "records_read": self.records_read,
+            "left_out": self.left_out,
             "samples_added": self.samples_added,
             "invalid": {"count": self.num_invalid, "first": self.invalid},
             "duplicates": self.duplicates,
@@ -149,6 +162,8 @@ def ledger_rows(ledgers: dict[str, dict[str, Any]], mask: str) -> list[tuple[str
     for key in ("records_read", "samples_added", "duplicates", "dropped", "truncated", "split", "examples"):
         rows.append((key.replace("_", " "), *(f"{entry[key]:,}" for entry in columns)))
     rows.insert(3, ("invalid", *(f"{entry['invalid']['count']:,}" for entry in columns)))
+    if any(entry["left_out"] for entry in columns):
+        rows.insert(2, ("left out", *(f"{entry['left_out']:,}" for entry in columns)))
     for kind in KINDS:
         counts = [entry["tokens"]["kept"][kind.name.lower()] for entry in columns]
         if any(counts):

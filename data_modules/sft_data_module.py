@@ -272,10 +272,12 @@ class SFTDataModule(LightningDataModule):
             raise ValueError("no training data: give `--data.train FILE`.")
         origin, ledger = ", ".join(self.sources.files["train"]), self.ledgers["train"]
         if not len(store):
+            share = f", {ledger['left_out']} left out by --data.train_fraction {self.sources.train_fraction}"
             raise ValueError(
-                f"{origin}: no training example is left of {ledger['records_read']} records ({ledger['dropped']} too "
-                f"long for {self.max_length} tokens, {ledger['duplicates']} in a held-out split, "
-                f"{ledger['invalid']['count']} invalid). Give more or other records, or raise `--data.max_length`."
+                f"{origin}: no training example is left of {ledger['records_read'] + ledger['left_out']} records "
+                f"({ledger['dropped']} too long for {self.max_length} tokens, {ledger['duplicates']} in a held-out "
+                f"split, {ledger['invalid']['count']} invalid{share if ledger['left_out'] else ''}). Give more or "
+                "other records, or raise `--data.max_length`."
             )
         for split in ("train", "val"):
             examples = self.stores.get(split)

@@ -3,7 +3,7 @@
 # each scored on held-out records of both: the columns by file in the report.
 # usage: scripts/cross_data.sh MODEL TEXTS TEXTS_TEST INSTRUCTIONS INSTRUCTIONS_TEST [options of ablate]
 set -euo pipefail
-: "${5:?usage: $0 MODEL TEXTS TEXTS_TEST INSTRUCTIONS INSTRUCTIONS_TEST [options of ablate]}"
+if (( $# < 5 )); then sed -n 's/^# usage:/usage:/p' "$0" >&2; exit 2; fi
 [ -e "$1" ] && model=$(realpath "$1") || model=$1
 mapfile -t files < <(realpath "${@:2:4}")
 mkdir -p runs

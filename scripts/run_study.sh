@@ -2,10 +2,15 @@
 # Run a study of configs/ablation/ on your own data and model.
 # usage: scripts/run_study.sh STUDY MODEL TRAIN [options of ablate]
 set -euo pipefail
-: "${3:?usage: $0 [STUDY] MODEL TRAIN [options of ablate, such as --jobs 2 --dry-run]}"
+here=$(cd "$(dirname "$0")/.." && pwd)
+if (( $# < 3 )); then
+  asked=${1:-run_study}
+  asked="$here/scripts/${asked%_lora}.sh"
+  sed -n 's/^# usage:/usage:/p' "$([ -f "$asked" ] && echo "$asked" || echo "$0")" >&2
+  exit 2
+fi
 study=$1 model=$2 train=$3
 shift 3
-here=$(cd "$(dirname "$0")/.." && pwd)
 [ -e "$model" ] && model=$(realpath "$model")
 [ -e "$train" ] && train=$(realpath "$train")
 root=$PWD/runs

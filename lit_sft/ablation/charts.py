@@ -6,9 +6,13 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from lit_sft.ablation.comparison import MORE_IS_BETTER, Comparison, Difference
 from lit_sft.reporting.pictures import plain_text, save_picture
+
+_WIDE = 4
+"""Curves that span more than so many times their least value are drawn on a log scale."""
 
 
 def draw_differences(differences: list[Difference], primary: str, path: Path) -> Path | None:
@@ -27,6 +31,7 @@ def draw_differences(differences: list[Difference], primary: str, path: Path) ->
             place, width = arms.index(d.arm), d.estimate.half_width
             axis.errorbar(d.estimate.value, place, xerr=width, fmt="o", color=colour, capsize=3)
         axis.axvline(0, color="black", linewidth=0.8)
+        axis.xaxis.set_major_locator(MaxNLocator(4))
         axis.set_title(name.replace("_", " "), fontsize=10)
         axis.set_xlabel("more is better" if name in MORE_IS_BETTER else "nats per token, less is better", fontsize=8)
     axes[0].set_yticks(range(len(arms)), map(plain_text, arms))
@@ -52,7 +57,10 @@ def draw_curves(comparison: Comparison, mask: str, path: Path) -> Path | None:
         values = np.array([[curve[step].get(name, np.nan) for step in steps] for curve in curves[arm]])
         (line,) = axis.plot(steps, values.mean(axis=0), marker="o", markersize=3, label=plain_text(arm))
         axis.fill_between(steps, values.min(axis=0), values.max(axis=0), alpha=0.2, color=line.get_color())
-    axis.set_yscale("log")  # or all that is learnt after the first steps would be a flat line
+    low, high = axis.get_ylim()
+    if low > 0 and high / low > _WIDE:
+        axis.set_yscale("log")  # or all that is learnt after the first steps would be a flat line
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.set_xlabel("optimiser step")
     axis.set_ylabel(f"validation nats per token, {name.replace('_', ' ')}")
     axis.legend()

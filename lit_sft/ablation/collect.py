@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -103,7 +104,7 @@ def read_study_folder(folder: Path) -> Collected:
 
 
 def read_runs(folders: list[Path]) -> Collected:
-    """Runs of the user's own: an arm is what stands in one folder, `runs/<arm>/version_N`.
+    """Runs of the user's own: an arm is what stands in one folder, `runs/<arm>/version_N` (or `runs/<arm>-seed<seed>`).
 
     Raises:
         ValueError: If a folder is not there.
@@ -115,18 +116,42 @@ def read_runs(folders: list[Path]) -> Collected:
             raise ValueError(
                 f"{folder}: no such folder; expected a study's, or a run's such as runs/quickstart/version_0."
             )
-        arm = folder.resolve().parent.name
+        if (folder / "study.json").is_file():
+            raise ValueError(f"{folder}: a study, which is reported by itself; of several, name their runs.")
+        arm = _arm_of(folder)
         tested = [file for file in (folder / "result.json", folder / "result_last.json") if file.is_file()]
         result = read_trial(tested[0], arm) if tested else None
         if result is None:
             failures[str(folder)] = "no result.json: run `python -m lit_sft test` on it"
         elif (arm, result.seed) in results:
             failures[str(folder)] = f"a second run of {arm} with seed {result.seed}"
-        elif any(name == arm and _shape(other) != _shape(result) for (name, _), other in results.items()):
+        elif any(name == arm and _shaping(other) != _shaping(result) for (name, _), other in results.items()):
             failures[str(folder)] = f"has other settings than the first run of {arm}; rename its folder"
         else:
             results[arm, result.seed] = result
-    return Collected(list(dict.fromkeys(arm for arm, _ in results)), results, failures)
+    arms = list(dict.fromkeys(arm for arm, _ in results))
+    return Collected(arms, results, failures, settings=_set_apart(results))
+
+
+def _arm_of(folder: Path) -> str:
+    """The run's name, without the seed that a study's trials have in theirs."""
+    return re.sub(r"-seed\d+$", "", folder.resolve().parent.name)
+
+
+def _set_apart(results: dict[tuple[str, int], TrialResult]) -> dict[str, dict[str, Any]]:
+    """By arm, the settings in which the arms differ."""
+    settings = {arm: dict(_dotted(_shaping(result))) for (arm, _), result in results.items()}
+    names = {name for found in settings.values() for name in found}
+    apart = sorted(name for name in names if len({json.dumps(s.get(name), default=str) for s in settings.values()}) > 1)
+    return {arm: {name: found[name] for name in apart if name in found} for arm, found in settings.items()}
+
+
+def _dotted(settings: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in settings.items():
+        if isinstance(value, dict) and value:
+            yield from _dotted(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
 
 
 def read_trial(file: Path, arm: str) -> TrialResult | None:
@@ -203,8 +228,8 @@ def _rows(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _shape(result: TrialResult) -> str:
+def _shaping(result: TrialResult) -> dict[str, Any]:
     """The settings of a run that its seeds have in common."""
     config = result.config
     data = {key: value for key, value in config["data"].items() if key != "seed"}
-    return json.dumps([config["model"], data, config["trainer"]], sort_keys=True, default=str)
+    return {"model": config["model"], "data": data, "trainer": config["trainer"]}

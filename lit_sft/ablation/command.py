@@ -45,7 +45,10 @@ def main(argv: list[str]) -> None:
     if options.jobs < 1:
         raise ValueError(f"--jobs {options.jobs}: expected at least 1.")
     study = read_study(options.config)
-    study = replace(study, settings={**study.settings, **dict(map(_setting, options.set))})
+    changes = dict(map(_setting, options.set))
+    study = replace(study, settings={**study.settings, **changes})
+    if idle := [name for name in changes if all(name in arm.settings for arm in study.all_arms())]:
+        raise ValueError(f"--set {idle[0]}: every arm of the study sets it; change the study's file.")
     with console.status("counting tokens"):
         plan = make_plan(study)
     trials = [TrialFiles(study, trial) for trial in study.trials(Path(options.root))]
@@ -90,14 +93,19 @@ def _setting(text: str) -> tuple[str, Any]:
 def _write_study(folder: Path, study: Study, plan: Plan) -> None:
     """What the report needs to know of the study."""
     folder.mkdir(parents=True, exist_ok=True)
-    kind, amounts = study.budget.equal, next(iter(plan.amounts.values()))
+    kind = study.budget.equal
+    reached = sorted({float(getattr(amounts, kind)) for amounts in plan.amounts.values()})
+    asked = study.budget.amount or reached[0]
+    budget = f"equal {kind.replace('_', ' ')}: {asked:,.4g} a trial"
+    if reached != [asked]:
+        budget += f", {' to '.join(f'{each:,.4g}' for each in dict.fromkeys((reached[0], reached[-1])))} by whole steps"
     trials = study.trials(folder.parent)
     write_json(
         folder / "study.json",
         {
             "question": study.question,
             "primary": study.primary,
-            "budget": f"equal {kind.replace('_', ' ')}: {getattr(amounts, kind):,.4g} a trial",
+            "budget": budget,
             "checkpoint": study.checkpoint,
             "arms": [arm.name for arm in study.all_arms()],
             "settings": {arm.name: {**study.settings, **arm.settings} for arm in study.all_arms()},
@@ -112,7 +120,7 @@ def _prepare(files: TrialFiles, plan: Plan, *, retry: bool) -> None:
     if reason is not None:
         files.fail(reason, by="plan")
         return
-    files.define(plan)
+    files.define(plan, anew=retry and files.failure() is not None)
     files.forgive(also_runs=retry)
 
 
@@ -174,7 +182,7 @@ def _write_slurm(folder: Path, options: argparse.Namespace, num_trials: int) -> 
         f"#SBATCH --array=0-{num_trials - 1}%{options.jobs}\n"
         f"#SBATCH --output={folder}/slurm-%a.txt\n"
         f"cd {shlex.quote(str(Path.cwd()))}\n"
-        f"{shlex.join(_command(options, 'python'))} --only $SLURM_ARRAY_TASK_ID\n"
+        f"{shlex.join(_command(options, sys.executable))} --only $SLURM_ARRAY_TASK_ID\n"
         f"# when all are done: python -m lit_sft report {shlex.quote(str(folder))}\n",
         encoding="utf-8",
     )

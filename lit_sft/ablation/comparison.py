@@ -185,6 +185,8 @@ def _scored(figure: str, trials: list[TrialResult]) -> tuple[list[str], Floats]:
     Raises:
         ValueError: If they are not the same for all trials: the figure does not mean the same.
     """
+    if not trials:
+        raise ValueError("no result")
     found = [{origin: weight for origin, (_, weight) in trial.sums.get(figure, {}).items()} for trial in trials]
     if any(other != found[0] for other in found):
         counts = sorted({f"{len(other):,} records, {sum(other.values()):,.0f} tokens" for other in found})

@@ -49,13 +49,11 @@ def write_report(folders: list[Path], output: Path | None = None) -> Path:
     is_study = len(folders) == 1 and (folders[0] / "trials").is_dir()
     collected = read_study_folder(folders[0]) if is_study else read_runs(folders)
     comparison = Comparison(collected.arms, collected.results, collected.settings)
-    if not any(comparison.paired(arm) for arm in comparison.arms[1:]):
-        reasons = [f"{name}: {reason}" for name, reason in collected.failures.items()]
-        lacking = "; ".join(reasons) or "they have not been run"
+    if not collected.results:
+        lacking = "; ".join(f"{name}: {reason}" for name, reason in collected.failures.items())
         raise ValueError(
-            f"{', '.join(map(str, folders))}: no arm has a tested trial with a seed of the baseline's "
-            f"({lacking[:400]}). Run the study's command again, with --retry for what failed; runs of your own need "
-            "`python -m lit_sft test`."
+            f"{', '.join(map(str, folders))}: nothing here has been tested ({lacking[:400]}). Run the study's command "
+            "again, with --retry for what failed; runs of your own need `python -m lit_sft test`."
         )
     output = output or folders[0]
     output.mkdir(parents=True, exist_ok=True)
@@ -105,7 +103,7 @@ def _in_words(found: Findings, primary: str, failures: dict[str, str]) -> list[s
     num_told = sum(each.is_told for each in compared)
     said = [_sentence(each, comparison.baseline, num_told) for each in compared]
     if not said:
-        said.append(f"The question cannot be answered: {_title(primary)} is not among what can be compared.")
+        said.append(_unanswered(comparison, primary))
     counts = {each.arm: each.estimate.num_seeds for each in compared}
     if counts and min(counts.values()) == 1:
         said.append("There is one seed to compare: an interval says nothing of what another would have given.")
@@ -119,6 +117,15 @@ def _in_words(found: Findings, primary: str, failures: dict[str, str]) -> list[s
             f"{len(failures)} {'trials have' if len(failures) > 1 else 'trial has'} no result; see the last table."
         )
     return said
+
+
+def _unanswered(comparison: Comparison, primary: str) -> str:
+    """Why nothing was compared."""
+    if len(comparison.arms) == 1:
+        return f"There is nothing to compare “{comparison.baseline}” with: give the results of a second arm."
+    if not any(comparison.paired(arm) for arm in comparison.arms[1:]):
+        return f"Nothing can be compared: no arm has a result with a seed of which “{comparison.baseline}” has one."
+    return f"The question cannot be answered: {_title(primary)} is not among what can be compared."
 
 
 def _sentence(each: Difference, base: str, num_told: int) -> str:
@@ -137,9 +144,10 @@ def _sentence(each: Difference, base: str, num_told: int) -> str:
 
 
 def _design(comparison: Comparison, collected: Collected) -> list[str]:
+    arms = dict.fromkeys((*comparison.arms, *collected.settings))  # those without a result too
     return [
-        f"Arms: {', '.join(f'“{arm}”' for arm in comparison.arms)}; “{comparison.arms[0]}” is the baseline.",
-        *(f"“{arm}”: {_shown(collected.settings[arm])}" for arm in comparison.arms if arm in collected.settings),
+        f"Arms: {', '.join(f'“{arm}”' for arm in arms)}; “{comparison.baseline}” is the baseline.",
+        *(f"“{arm}”: {_shown(settings)}" for arm, settings in collected.settings.items()),
         f"Seeds: {'; '.join(f'“{arm}” {_listed(comparison.seeds(arm))}' for arm in comparison.arms)}.",
         f"Budget: {collected.budget}.",
         "Intervals are over seeds and test records (two-way analysis of variance, Satterthwaite's degrees of freedom); "

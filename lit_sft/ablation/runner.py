@@ -69,6 +69,8 @@ class Runner:
                 live.auto_refresh = self.console.is_terminal
                 while self.stopped is None and self._advance():
                     time.sleep(0.1)
+            if not self.console.is_terminal:
+                self.console.print()  # which the table leaves out there
         finally:
             self._end()
             for number, handler in handlers.items():
@@ -170,7 +172,7 @@ class Runner:
             ("trial", "left"),
             ("state", "left"),
             ("step", "right"),
-            ("loss", "right"),
+            ("own training loss", "right"),
             ("left", "right"),
         ):
             table.add_column(name, justify=justify)  # type: ignore[arg-type]

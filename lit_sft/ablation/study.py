@@ -31,6 +31,9 @@ _GIVEN = {
     "trainer.max_epochs": "give `budget`; to compare lengths, look at the learning curves of one longer study",
     "trainer.val_check_interval": "give `validations`",
     "trainer.check_val_every_n_epoch": "give `validations`",
+    "run.root": "the study gives every trial its own folder",
+    "run.name": "the study gives every trial its own folder",
+    "run.allow_changes": "a trial keeps its settings",
 }
 """What a trial gets from its study, and how the user says it."""
 
@@ -144,9 +147,8 @@ class Study:
             ValueError: If there are such.
         """
         for name in itertools.chain(self.settings, self.axes, *self.arms.values()):
-            if name in _GIVEN or name.startswith("run."):
-                advice = _GIVEN.get(name, "the study gives every trial its own folder")
-                raise ValueError(f"{name}: cannot be set in a study; {advice}.")
+            if name in _GIVEN:
+                raise ValueError(f"{name}: cannot be set in a study; {_GIVEN[name]}.")
 
     def all_arms(self) -> list[Arm]:
         """Every arm, the baseline first."""

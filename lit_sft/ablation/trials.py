@@ -106,8 +106,12 @@ class TrialFiles:
         added = [f"--trainer.callbacks+={name}" for name in CALLBACKS if name not in plan.callbacks[key[0]]]
         return [*arguments_of(self.study, settings), *added]
 
-    def define(self, plan: Plan) -> None:
+    def define(self, plan: Plan, *, anew: bool = False) -> None:
         """Write down what the trial is, or check that it still is what was written down.
+
+        Args:
+            plan: With its length.
+            anew: Begin it again if it has changed.
 
         Raises:
             ValueError: If it has changed.
@@ -126,14 +130,27 @@ class TrialFiles:
         }
         path = self.trial.folder / "definition.json"
         known = read_json(path)
-        if known is not None and known != json.loads(json.dumps(definition)):
-            changed = [name for name in definition if known.get(name) != json.loads(json.dumps(definition[name]))]
-            raise ValueError(
-                f"{self.trial.folder}: was begun with another {', '.join(changed)}. Finished trials are never run "
-                "again: give the study another `name`, or remove this folder."
-            )
+        if known is not None and (changes := _changes(known, json.loads(json.dumps(definition)))):
+            if not anew:
+                raise ValueError(
+                    f"{self.trial.folder}: was begun otherwise ({'; '.join(changes)}). A trial keeps its settings: "
+                    "give the study another `name`, or remove this folder; one that failed begins anew by --retry."
+                )
+            shutil.rmtree(self.run, ignore_errors=True)
         self.trial.folder.mkdir(parents=True, exist_ok=True)
         write_json(path, definition)
+
+
+def _changes(known: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """What is not as it was, by name, with what it was and is."""
+    changes = []
+    for name in now:
+        before, after = known.get(name), now[name]
+        if isinstance(before, dict) and isinstance(after, dict):
+            changes += _changes({**dict.fromkeys(after), **before}, {**dict.fromkeys(before), **after})
+        elif before != after:
+            changes.append(f"{name} was {json.dumps(before)}, is {json.dumps(after)}")
+    return changes
 
 
 def result_of(run: Path, checkpoint: str) -> Path:

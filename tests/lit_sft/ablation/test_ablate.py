@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -118,6 +120,40 @@ def test_a_killed_study_goes_on_and_gives_the_same_report(
     assert len(weights) == len({figure for figure, _ in weights})
 
 
+@pytest.mark.slow
+def test_a_study_killed_ten_times_gives_the_report_of_one_that_was_not(
+    settings: dict[str, Any], write: Write, tmp_path: Path
+) -> None:
+    config, straight, killed = write("masks.yaml", yaml.safe_dump(settings)), tmp_path / "straight", tmp_path / "killed"
+    subprocess.run(command(config, straight), check=True, capture_output=True)
+    moments, kills = random.Random(0), 0
+    while True:
+        process = subprocess.Popen(command(config, killed), stdout=subprocess.DEVNULL, start_new_session=True)
+        try:
+            process.wait(timeout=moments.uniform(2, 25) if kills < 10 else 600)
+            break
+        except subprocess.TimeoutExpired:
+            for group in trials_under(killed):
+                os.kill(group, signal.SIGKILL)
+            process.kill()
+            process.wait()
+            kills += 1
+    assert process.returncode == 0
+    print(f"{kills} kills")
+    assert kills >= 2
+    assert figures(killed / "masks") == figures(straight / "masks")
+
+
+def trials_under(folder: Path) -> list[int]:
+    """Processes that train or test trials in a folder; they outlive the study that began them."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if str(folder).encode() in path.read_bytes():
+                found.append(int(path.parent.name))
+    return found
+
+
 def test_arms_that_fail_cost_themselves_alone_and_the_report_says_why(
     settings: dict[str, Any], write: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -153,17 +189,19 @@ def test_arms_that_fail_cost_themselves_alone_and_the_report_says_why(
     study["arms"]["same"] = {"model.optimizer.lr": 1e-3}
     write("fails.yaml", yaml.safe_dump(study))
     assert main(["ablate", "--config", config, "--root", str(tmp_path)]) == 2
-    assert "same-seed0: was begun with another settings" in capsys.readouterr().err.replace("\n", " ")
+    assert "same-seed0: was begun otherwise (model.optimizer.lr was null, is 0.001)" in capsys.readouterr().err.replace(
+        "\n", " "
+    )
 
     study["arms"]["same"] = {}
     write("fails.yaml", yaml.safe_dump({**study, "answers": 3}))
     assert main(["ablate", "--config", config, "--root", str(tmp_path)]) == 2
-    assert "was begun with another answers" in capsys.readouterr().err.replace("\n", " ")
+    assert "was begun otherwise (answers was 4, is 3)" in capsys.readouterr().err.replace("\n", " ")
 
     write("fails.yaml", yaml.safe_dump(study))
     write("test.jsonl", alpaca_rows(57)[44:])
     assert main(["ablate", "--config", config, "--root", str(tmp_path)]) == 2
-    assert "was begun with another data" in capsys.readouterr().err.replace("\n", " ")
+    assert "was begun otherwise (data was " in capsys.readouterr().err.replace("\n", " ")
 
 
 class Killed(Callback):
@@ -213,6 +251,47 @@ def test_losses_are_given_by_file_where_there_are_several(tmp_path: Path) -> Non
     assert found is not None
     assert set(found.sums) == {"whole_sequence", "whole_sequence in texts.jsonl", "whole_sequence in rows.json"}
     assert sum(nats for nats, _ in found.sums["whole_sequence in texts.jsonl"].values()) == 8.0
+
+
+def test_a_failed_trial_begins_anew_by_retry_and_the_baseline_may_fail_too(
+    settings: dict[str, Any], write: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = {**settings, "axes": {}, "seeds": [0], "budget": {"amount": 2}}
+    study["arms"] = {"base": {"model.optimizer.lr": 1e30}, "other": {}}
+    config = write("retry.yaml", yaml.safe_dump(study))
+    assert subprocess.run(command(config, tmp_path), capture_output=True).returncode == 1
+    text = (tmp_path / "retry" / "report.md").read_text()
+    assert "no arm has a result with a seed of which “base” has one" in text
+    assert "| other | " in text
+    assert "expected a finite number" in text
+
+    study["arms"]["base"] = {"model.optimizer.lr": 1e-3}
+    write("retry.yaml", yaml.safe_dump(study))
+    arguments = ["ablate", "--config", config, "--root", str(tmp_path)]
+    assert main(arguments) == 2
+    assert "begins anew by --retry" in capsys.readouterr().err.replace("\n", " ")
+    assert main([*arguments, "--set", "model.optimizer.lr=1e-3", "--retry"]) == 2  # of the other, which is done
+    capsys.readouterr()
+    assert subprocess.run(command(config, tmp_path, "--retry"), capture_output=True).returncode == 0
+    assert "“base”" in (tmp_path / "retry" / "report.md").read_text()
+
+    # its runs, reported one by one, are the same arms with the same seeds
+    runs = [tmp_path / "retry" / "trials" / f"{arm}-seed0" / "version_0" for arm in ("base", "other")]
+    again = write_report(runs, tmp_path / "again").with_suffix(".md").read_text()
+    assert "Arms: “base”, “other”; “base” is the baseline." in again
+    assert "model.optimizer.lr" in again
+    alone = write_report(runs[:1], tmp_path / "alone").with_suffix(".md").read_text()
+    assert "There is nothing to compare “base” with" in alone
+    with pytest.raises(ValueError, match="a study, which is reported by itself"):
+        write_report([tmp_path / "retry", runs[0]])
+
+
+def test_what_all_arms_set_cannot_be_set_for_all(
+    settings: dict[str, Any], write: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = write("masks.yaml", yaml.safe_dump(settings))
+    assert main(["ablate", "--config", config, "--root", str(tmp_path), "--set", "data.mask=output_only"]) == 2
+    assert "--set data.mask: every arm of the study sets it" in capsys.readouterr().err
 
 
 def test_nothing_to_compare_is_said(tmp_path: Path) -> None:
