@@ -32,6 +32,7 @@ def main(argv: list[str]) -> None:
     # after the arguments are read, so that --help and mistakes are answered at once
     import torch
 
+    from lit_sft.evaluation.contamination import find_seen
     from lit_sft.evaluation.evaluate import evaluate
     from lit_sft.evaluation.report import write_pages
     from lit_sft.evaluation.subject import load_subject
@@ -68,7 +69,14 @@ def main(argv: list[str]) -> None:
         except (ValueError, OSError) as error:
             results.failures["judge"] = str(error)
             say(f"judge: {error}")
-    page = write_pages(suite, results, folder, about=about, seen=_seen(suite), judgings=judgings)
+    seen: dict[str, set[str]] = {}
+    if suite.trained_on:
+        try:
+            seen = find_seen(results, suite.trained_on, suite.overlap)
+        except (ValueError, OSError) as error:
+            results.failures["trained_on"] = str(error)
+            say(f"trained_on: {error}")
+    page = write_pages(suite, results, folder, about=about, seen=seen, judgings=judgings)
     console.print(f"report  {page}", soft_wrap=True)
     if results.failures:
         raise SystemExit(1)
@@ -102,20 +110,6 @@ def _about_sets(suite: Suite) -> list[str]:
                 continue  # it is among what could not be scored
         facts.append(f"{name}: {what}")
     return facts
-
-
-def _seen(suite: Suite) -> dict[str, set[str]]:
-    """Items of multiple choice that stand in the training records."""
-    from lit_sft.evaluation.choices import read_choices
-    from lit_sft.evaluation.contamination import contaminated
-
-    if not suite.trained_on:
-        return {}
-    found = {}
-    for name, settings in suite.choices.items():
-        items = {item.id: f"{item.question} {item.options[item.answer]}" for item in read_choices(settings.data)[0]}
-        found[name] = contaminated(items, suite.trained_on, suite.overlap)
-    return found
 
 
 def _parser() -> argparse.ArgumentParser:

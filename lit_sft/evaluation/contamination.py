@@ -6,7 +6,23 @@ from collections.abc import Iterable, Mapping
 
 from data_modules.encoded_data import Sources, read_conversations
 from data_modules.ledger import Ledger
+from lit_sft.evaluation.results import Results
 from lit_sft.text_metrics import MixedTokenizer
+
+
+def find_seen(results: Results, files: list[str], size: int) -> dict[str, set[str]]:
+    """By set of questions or requests, the items that stand in training records.
+
+    Raises:
+        ValueError: If the records cannot be read.
+    """
+    texts: dict[str, dict[str, str]] = {}
+    for (_, name), result in results.results.items():
+        if result.kind in ("choices", "harness", "answers"):
+            for row in result.rows.values():
+                parts = (row.details.get(part, "") for part in ("question", "right", "reference"))
+                texts.setdefault(name, {})[row.item] = "\n".join(filter(None, parts))
+    return {name: contaminated(items, files, size) for name, items in texts.items()}
 
 
 def contaminated(items: Mapping[str, str], files: list[str], size: int) -> set[str]:

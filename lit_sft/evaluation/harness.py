@@ -50,9 +50,9 @@ def score_task(subject: Subject, settings: HarnessSet, skipped: Skipped) -> Iter
         found = evaluate(lm=harnessed, task_dict=tasks, limit=settings.rows, bootstrap_iters=0, log_samples=True)
     for task, samples in found["samples"].items():
         for sample in samples:
-            yield Scored(
-                f"{task}:{sample['doc_id']}", _figures(sample), group=task if len(found["samples"]) > 1 else ""
-            )
+            item, group = f"{task}:{sample['doc_id']}", task if len(found["samples"]) > 1 else ""
+            asked = str(sample["arguments"][0][0])  # what stands before the first option
+            yield Scored(item, _figures(sample), group, {"question": asked, "right": str(sample["target"])})
 
 
 def _figures(sample: dict[str, Any]) -> dict[str, tuple[float, float]]:

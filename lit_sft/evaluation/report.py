@@ -28,11 +28,12 @@ Judgings = dict[tuple[str, str], Judging]
 """Models and sets to what a judge made of their answers."""
 
 _COMPARED = {
-    "text": ("bits_per_byte", "nll"),
-    "conversations": ("nll/answer", "bits_per_byte/answer", "nll/user"),
+    "text": ("bits_per_byte",),
+    "conversations": ("bits_per_byte/answer", "bits_per_byte/user"),
     "answers": ("rougeL_mixed", "exact_match", "chrf"),
 }
-"""The figures by which models are compared; of multiple choice the first rule of each form, of a task its first."""
+"""The figures by which models are compared, of losses those that any two tokenizers have in
+common; of multiple choice the first rule of each form, of a task its first."""
 
 _SHOWN_ANSWERS = 5
 

@@ -44,7 +44,8 @@ def test_figures_are_those_of_evaluate_and_can_choose_the_best_checkpoint(fit: C
         assert mean is not None
         assert (row["value"], row["items"]) == (pytest.approx(mean.value, rel=1e-5), mean.num_rows)
     logged = run.trainer.callback_metrics
-    assert float(logged["benchmark/own_rows/nll/answer"]) == pytest.approx(last["own rows", "nll/answer"]["value"])
+    found = last["own rows", "bits_per_byte/answer"]["value"]
+    assert float(logged["benchmark/own_rows/bits_per_byte/answer"]) == pytest.approx(found)
     assert "benchmark/general/accuracy/cloze/per_character" in logged
 
 

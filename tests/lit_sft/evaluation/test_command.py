@@ -79,7 +79,7 @@ def test_two_models_are_scored_compared_and_kept(
     assert {
         ("items", "", "accuracy/cloze/sum"),
         ("items", "part 1", "accuracy/cloze/sum"),
-        ("prose", "", "nll"),
+        ("prose", "", "bits_per_byte"),
     } <= changes
     page = (out / "report.html").read_text()
     assert "<script>" not in page
@@ -181,7 +181,10 @@ def test_items_that_stand_in_training_records_are_told_apart(
     }
     assert contaminated(items, [train], 4) == {"zh", "short"}
     assert contaminated(items, [train], 2) == {"near", "zh", "short"}
-    suite["trained_on"], suite["overlap"] = [train], 2
+    suite["trained_on"], suite["overlap"] = [str(tmp_path / "absent.json")], 2
+    assert evaluate(tmp_path, write, suite, f"base={model(0)}") == 1
+    assert "trained_on: " in capsys.readouterr().out
+    suite["trained_on"] = [train]
     assert evaluate(tmp_path, write, suite, f"base={model(0)}", f"tuned={model(1)}") == 0
     text = (tmp_path / "out" / "report.md").read_text()
     assert "Items that stand in the training records" in text

@@ -153,6 +153,7 @@ def test_lm_eval_agrees_item_by_item(make_subject: MakeSubject, tmp_path: Path) 
     path.write_text("".join(json.dumps(_row(item)) + "\n" for item in items))
     ours = list(score_choices(subject, ChoiceSet(str(path), forms=("cloze",)), Skipped()))
     assert len(ours) == len(theirs) == 10
+    assert theirs[0].details["question"] == items[0].prompt("cloze")[0]
     same = {"acc": "sum", "acc_norm": "per_character", "acc_bytes": "per_byte"}
     for one, other in zip(ours, theirs, strict=True):
         for figure, rule in same.items():
