@@ -9,7 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from rich.table import Table
 
 from callbacks.records import append_row, is_fitting, say
-from lit_sft.evaluation.evaluate import score_set
+from lit_sft.evaluation.evaluate import said, score_set
 from lit_sft.evaluation.report import compared, title_of
 from lit_sft.evaluation.results import Results
 from lit_sft.evaluation.subject import Subject
@@ -80,8 +80,8 @@ class BenchmarkMonitor(Callback):
         for kind, name, settings in self.suite.sets():
             try:
                 results.results["now", name] = score_set(subject, kind, name, settings)
-            except (ValueError, OSError) as error:
-                warnings.warn(f"BenchmarkMonitor: {name} could not be scored: {error}", stacklevel=2)
+            except Exception as error:  # whatever it is, the run goes on
+                warnings.warn(f"BenchmarkMonitor: {name} could not be scored: {said(error)}", stacklevel=2)
         return results
 
     def _subject_of(self, module: LitCausalLM) -> Subject:

@@ -84,7 +84,10 @@ class TrialRecord(Callback):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.initial_weights, self.initial_adapters = state_dict["initial_weights"], state_dict["initial_adapters"]
+        self.initial_weights, self.initial_adapters = (
+            state_dict["initial_weights"],
+            state_dict.get("initial_adapters", ""),
+        )
         self.order = list(state_dict["order"])
         self.counts = dict(state_dict["counts"])
 

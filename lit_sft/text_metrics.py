@@ -15,11 +15,16 @@ _CJK = r"\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af"
 _TOKEN = re.compile(rf"[{_CJK}]|[^\W_{_CJK}]+")
 
 
+def words_of(text: str) -> list[str]:
+    """Words in lower case, and CJK characters one by one."""
+    return _TOKEN.findall(text.lower())
+
+
 class MixedTokenizer:
     """One token per CJK character, one per word of any other script, in lower case."""
 
     def tokenize(self, text: str) -> list[str]:
-        return _TOKEN.findall(text.lower())[:_MAX_TOKENS]
+        return words_of(text)[:_MAX_TOKENS]
 
 
 class CharacterTokenizer:
@@ -58,19 +63,6 @@ def rouge(prediction: str, reference: str, tokenization: Tokenization = "mixed")
 def rouge_l(prediction: str, reference: str) -> float:
     """ROUGE-L F1, 0 to 1, on mixed tokens."""
     return rouge(prediction, reference)["rougeL_mixed"]
-
-
-def rouge_l_f_beta(prediction: str, reference: str, beta: float = 1.0) -> float:
-    """ROUGE-L on characters as an F measure that weighs recall `beta` times as much as precision.
-
-    With `beta` the number of characters of the question, it gives the figures of the fifth reference report, which
-    passed the question in its place; 1 is what was meant.
-    """
-    score = _scorer("character").score(reference, prediction)["rougeL"]
-    precision, recall = score.precision, score.recall
-    if not precision or not recall:
-        return 0.0
-    return float((1 + beta**2) * precision * recall / (recall + beta**2 * precision))
 
 
 def chrf(prediction: str, reference: str) -> float:

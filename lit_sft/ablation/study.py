@@ -10,11 +10,9 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import yaml
-
 from data_modules.masking import MASKS
 from lit_sft.metrics import SEGMENTS
-from lit_sft.reporting.files import digest
+from lit_sft.reporting.files import digest, read_yaml
 
 Settings = dict[str, Any]
 """Dotted names as `fit` takes them, and their values."""
@@ -170,30 +168,13 @@ class Study:
         ]
 
 
-class _UniqueKeys(yaml.SafeLoader):
-    """Refuses a name that stands twice, of which YAML would keep the second: an arm would be lost without a word."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        if twice := [key for key in names if names.count(key) > 1]:
-            raise yaml.MarkedYAMLError(problem=f"{twice[0]!r} stands twice", problem_mark=node.start_mark)
-        return super().construct_mapping(node, deep)
-
-
 def read_study(path: str | Path) -> Study:
     """Read a study from a YAML file.
 
     Raises:
         ValueError: If the file, a name in it or a value is wrong; names the file.
     """
-    try:
-        values = yaml.load(Path(path).read_text(encoding="utf-8"), _UniqueKeys)
-    except OSError as error:
-        raise ValueError(
-            f"{path}: cannot be read ({error.strerror}); check the path. Studies stand in configs/ablation/."
-        ) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: no YAML ({' '.join(str(error).split())}).") from None
+    values = read_yaml(path, advice="Studies stand in configs/ablation/.")
     try:
         return _study(values, Path(path).stem)
     except (ValueError, TypeError) as error:

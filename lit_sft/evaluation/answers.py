@@ -37,7 +37,7 @@ def score_answers(subject: Subject, settings: AnswerSet, skipped: Skipped) -> It
         answers = subject.answer([example.prompt_ids() for _, example in chunk], how, settings.seed)
         for (conversation, _), answer in zip(chunk, answers, strict=True):
             reference = conversation.turns[-1].content
-            details = {"question": conversation.turns[-2].content, "answer": answer.text, "reference": reference}
+            details = {"question": _asked(conversation), "answer": answer.text, "reference": reference}
             yield Scored(conversation.origin, _figures(answer, reference), details=details)
 
 
@@ -51,6 +51,15 @@ def answer_prompts(subject: Subject, settings: PromptSet, skipped: Skipped) -> I
     answers = subject.answer([example.prompt_ids() for _, example in asked], how, settings.seed)
     for (text, _), answer in zip(asked, answers, strict=True):
         yield Scored(text, _own_figures(answer), details={"question": text, "answer": answer.text})
+
+
+def _asked(conversation: Conversation) -> str:
+    """All that was said before the answer."""
+    turns = conversation.turns[:-1]
+    said = [f"{turn.content}\n\n{turn.context}" if turn.context else turn.content for turn in turns]
+    if len(turns) == 1:
+        return said[0]
+    return "\n\n".join(f"{turn.role.value}: {text}" for turn, text in zip(turns, said, strict=True))
 
 
 def _encoded(subject: Subject, prompt: Conversation, how: GenerationSettings, skipped: Skipped) -> list[Example]:

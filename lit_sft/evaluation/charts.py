@@ -13,7 +13,10 @@ _MOST_ROWS = 80
 
 
 def draw_changes(changes: list[Change], path: Path) -> Path | None:
-    """The change in accuracy on each set or, where it has parts, each of these, a panel for each model and figure."""
+    """The change in accuracy on each set or, where it has parts, each of these, a panel for each model and figure.
+
+    Of many, the largest are shown.
+    """
     divided = {(change.set, change.figure) for change in changes if change.group}
     shown = [c for c in changes if c.group or (c.set, c.figure) not in divided]
     panels: dict[tuple[str, str], list[Change]] = {}
@@ -25,7 +28,8 @@ def draw_changes(changes: list[Change], path: Path) -> Path | None:
     figure = Figure(figsize=(6 * len(panels), 1.4 + 0.28 * most))
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
     for axis, ((model, name), rows) in zip(axes, panels.items(), strict=True):
-        rows = sorted(rows, key=lambda c: c.estimate.value)[-_MOST_ROWS:]
+        largest = sorted(rows, key=lambda c: -abs(c.estimate.value))[:_MOST_ROWS]
+        rows = sorted(largest, key=lambda c: c.estimate.value)
         for place, change in enumerate(rows):
             colour = {1: "tab:green", -1: "tab:red", 0: "tab:gray"}[change.sense if change.is_found else 0]
             width = 100 * change.estimate.half_width

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -105,9 +106,12 @@ def read_choices(data: str) -> tuple[list[Item], list[str]]:
     """
     items: list[Item] = []
     wrong: list[str] = []
-    for number, line in enumerate(_text_of(data).split("\n"), start=1):
+    for number, line in enumerate(text_of(data).split("\n"), start=1):
         try:
-            items += [_item(json.loads(line))] if line.strip() else []
+            item = _item(json.loads(line)) if line.strip() else None
+            if item is not None and any(item.id == other.id for other in items):
+                raise ValueError(f"id {item.id!r} stands twice")
+            items += [item] if item is not None else []
         except (ValueError, TypeError, KeyError) as error:
             wrong.append(f"{data}:{number}: no item ({error if isinstance(error, ValueError) else repr(error)}).")
     if not items:
@@ -134,31 +138,24 @@ def score_choices(subject: Subject, settings: ChoiceSet, skipped: Skipped) -> It
         skipped.add(reason)
     items = items[: settings.rows]
     for start in range(0, len(items), _ITEMS_AT_ONCE):
-        asked: list[tuple[Item, list[_Options]]] = []
+        asked: list[tuple[Item, list[Options]]] = []
         for item in items[start : start + _ITEMS_AT_ONCE]:
             try:
-                asked.append((item, [_Options.of(subject, *item.prompt(form)) for form in settings.forms]))
+                asked.append((item, [Options.of(subject, *item.prompt(form)) for form in settings.forms]))
             except ValueError as error:
                 skipped.add(f"{item.id}: {error}")
         nats = iter(subject.nats(ids for _, forms in asked for options in forms for ids in options.sequences))
         for item, forms in asked:
             scores = {form: options.scores(nats) for form, options in zip(settings.forms, forms, strict=True)}
-            yield _scored(item, scores, settings.rules)
-
-
-def score_options(subject: Subject, prompt: str, options: Sequence[str]) -> list[OptionScore]:
-    """What each option costs behind its prompt.
-
-    Raises:
-        ValueError: If one is longer than the model can read, or empty.
-    """
-    prepared = _Options.of(subject, prompt, options)
-    return prepared.scores(iter(subject.nats(prepared.sequences)))
+            if all(math.isfinite(option.all_nats) for options in scores.values() for option in options):
+                yield _scored(item, scores, settings.rules)
+            else:
+                skipped.add(f"{item.id}: the likelihoods are not finite.")
 
 
 @dataclass(frozen=True, slots=True)
-class _Options:
-    """The options of a question, encoded.
+class Options:
+    """The options of a question behind it, encoded.
 
     Attributes:
         begin: Tokens of the prompt.
@@ -171,7 +168,12 @@ class _Options:
     sequences: list[list[int]]
 
     @classmethod
-    def of(cls, subject: Subject, prompt: str, options: Sequence[str]) -> _Options:
+    def of(cls, subject: Subject, prompt: str, options: Sequence[str]) -> Options:
+        """Encode a prompt and the options as they follow it.
+
+        Raises:
+            ValueError: If one is longer than the model can read, or empty.
+        """
         bare = prompt.rstrip()
         # as in lm-eval, a space at the end of the prompt goes to the options: it is part of a word's first token
         texts = [prompt[len(bare) :] + option for option in options]
@@ -184,6 +186,7 @@ class _Options:
         return cls(begin, [text.strip() for text in texts], sequences)
 
     def scores(self, nats: Iterator[Nats]) -> list[OptionScore]:
+        """What each costs, from what its tokens do: (T,) nats of each sequence in turn."""
         return [
             OptionScore(
                 nats=float(costs[self.begin :].sum()),
@@ -213,7 +216,12 @@ def _ids(subject: Subject, text: str) -> list[int]:
     return ids
 
 
-def _text_of(data: str) -> str:
+def text_of(data: str) -> str:
+    """What a suite's file holds.
+
+    Raises:
+        ValueError: If it cannot be read.
+    """
     if data in EMBEDDED:
         return (files("lit_sft.evaluation") / f"{data}.jsonl").read_text(encoding="utf-8")
     try:

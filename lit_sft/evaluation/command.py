@@ -8,10 +8,17 @@ from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
+import torch
 from rich.console import Console
 from transformers.utils.logging import disable_progress_bar
 
+from lit_sft.evaluation.choices import content_hash, read_choices
+from lit_sft.evaluation.contamination import find_seen
+from lit_sft.evaluation.evaluate import evaluate, said, slug
+from lit_sft.evaluation.report import Contaminated, Judgings, write_pages
+from lit_sft.evaluation.subject import load_subject
 from lit_sft.evaluation.suite import ChoiceSet, Suite, read_suite
+from lit_sft.evaluation.win_rate import judge_models
 from lit_sft.printable import printable
 
 _DTYPES = ("auto", "float32", "bfloat16", "float16")
@@ -24,58 +31,46 @@ def main(argv: list[str]) -> None:
         argv: The command's name and its arguments.
 
     Raises:
-        ValueError: If the suite or an argument is wrong.
+        ValueError: If the suite or an argument is wrong, or nothing could be scored.
         SystemExit: With 1 if a model or a set could not be scored.
     """
     options = _parser().parse_args(argv[1:])
     suite, models = read_suite(options.suite, options.set), _models(options.models)
-    # after the arguments are read, so that --help and mistakes are answered at once
-    import torch
-
-    from lit_sft.evaluation.contamination import find_seen
-    from lit_sft.evaluation.evaluate import evaluate
-    from lit_sft.evaluation.report import write_pages
-    from lit_sft.evaluation.subject import load_subject
-    from lit_sft.evaluation.win_rate import judge_models
-
     disable_progress_bar()
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     console = Console()
-    dtype = None if options.dtype == "auto" else getattr(torch, options.dtype)
-    loaders = {
-        name: partial(load_subject, name, source, template=suite.template, device=options.device, dtype=dtype)
-        for name, source in models.items()
-    }
-    folder = Path(options.output or f"runs/{suite.name}")
-    folder.mkdir(parents=True, exist_ok=True)
 
     def say(line: str) -> None:
         console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
 
-    results = evaluate(suite, loaders, folder, say)
+    dtype = None if options.dtype == "auto" else getattr(torch, options.dtype)
+    load = partial(load_subject, template=suite.template, device=options.device, dtype=dtype)
+    folder = Path(options.output or f"runs/{suite.name}")
+    folder.mkdir(parents=True, exist_ok=True)
+    results = evaluate(suite, {name: partial(load, name, source) for name, source in models.items()}, folder, say)
     if not results.results:
         raise ValueError(f"nothing could be scored: {'; '.join(f'{k}: {v}' for k, v in results.failures.items())}")
+    judgings: Judgings = {}
+    seen: Contaminated = {}
+    try:
+        if suite.judge is not None:
+            judgings = judge_models(suite.judge, results, folder, say, load)
+    except Exception as error:  # whatever it is, what has been scored is shown
+        results.failures["judge"] = said(error)
+        say(f"judge: {said(error)}")
+    try:
+        if suite.trained_on:
+            seen = find_seen(results, suite.trained_on, suite.overlap)
+    except (ValueError, OSError) as error:
+        results.failures["trained_on"] = str(error)
+        say(f"trained_on: {error}")
     about = [
         *(f"“{name}”: {source}" for name, source in models.items()),
         f"Template: {suite.template or 'each model’s own'}. Weights in {options.dtype} on {options.device}.",
         f"Versions: {', '.join(f'{package} {version(package)}' for package in ('torch', 'transformers', 'peft'))}.",
         *_about_sets(suite),
     ]
-    judgings = {}
-    if suite.judge is not None:
-        try:
-            judgings = judge_models(suite.judge, results, folder, say)
-        except (ValueError, OSError) as error:
-            results.failures["judge"] = str(error)
-            say(f"judge: {error}")
-    seen: dict[str, set[str]] = {}
-    if suite.trained_on:
-        try:
-            seen = find_seen(results, suite.trained_on, suite.overlap)
-        except (ValueError, OSError) as error:
-            results.failures["trained_on"] = str(error)
-            say(f"trained_on: {error}")
     page = write_pages(suite, results, folder, about=about, seen=seen, judgings=judgings)
     console.print(f"report  {page}", soft_wrap=True)
     if results.failures:
@@ -93,13 +88,13 @@ def _models(given: list[str]) -> dict[str, str]:
             )
         if name in models:
             raise ValueError(f"--models {text}: there is a model {name} already; give each a name of its own.")
+        if slug(name) in map(slug, models):
+            raise ValueError(f"--models {text}: its folder would be that of another model; give it another name.")
         models[name] = source
     return models
 
 
 def _about_sets(suite: Suite) -> list[str]:
-    from lit_sft.evaluation.choices import content_hash, read_choices
-
     facts = []
     for _, name, settings in suite.sets():
         what = ", ".join(f"{key} {value}" for key, value in vars(settings).items() if value is not None)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from data_modules.encoded_data import Sources, read_conversations
 from data_modules.ledger import Ledger
 from lit_sft.evaluation.results import Results
-from lit_sft.text_metrics import MixedTokenizer
+from lit_sft.text_metrics import words_of
 
 
 def find_seen(results: Results, files: list[str], size: int) -> dict[str, set[str]]:
@@ -28,7 +28,7 @@ def find_seen(results: Results, files: list[str], size: int) -> dict[str, set[st
 def contaminated(items: Mapping[str, str], files: list[str], size: int) -> set[str]:
     """The items of which `size` words in a row, or all where they are fewer, stand in a training record.
 
-    Words are those of MixedTokenizer: in lower case, a Chinese character each. Training records are read once, one
+    Words are in lower case, a Chinese character each. Training records are read once, one
     after the other.
 
     Args:
@@ -39,7 +39,7 @@ def contaminated(items: Mapping[str, str], files: list[str], size: int) -> set[s
     owners: dict[tuple[str, ...], set[str]] = {}
     lengths: set[int] = set()
     for name, text in items.items():
-        words = MixedTokenizer().tokenize(text)
+        words = words_of(text)
         length = min(size, len(words))
         lengths.add(length)
         for run in _runs(words, length):
@@ -47,7 +47,7 @@ def contaminated(items: Mapping[str, str], files: list[str], size: int) -> set[s
     found: set[str] = set()
     sources = Sources({"train": files}, on_invalid="drop", require_answer=False)
     for conversation in read_conversations("train", sources, Ledger("drop")):
-        words = MixedTokenizer().tokenize("\n".join(f"{turn.content} {turn.context}" for turn in conversation.turns))
+        words = words_of("\n".join(f"{turn.content} {turn.context}" for turn in conversation.turns))
         for length in lengths:
             for run in _runs(words, length):
                 found |= owners.get(run, set())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import hashlib
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -15,8 +16,8 @@ from tqdm import tqdm
 
 from data_modules.readers import source_fingerprint
 from lit_sft.evaluation.answers import answer_prompts, score_answers
-from lit_sft.evaluation.choices import content_hash, read_choices, score_choices
-from lit_sft.evaluation.harness import score_task
+from lit_sft.evaluation.choices import score_choices, text_of
+from lit_sft.evaluation.harness import harness_version, score_task
 from lit_sft.evaluation.perplexity import score_conversations, score_texts
 from lit_sft.evaluation.records import Scored, Skipped
 from lit_sft.evaluation.results import Results, SetResult, read_set, write_set
@@ -52,17 +53,17 @@ def evaluate(
     for name, load in models.items():
         try:
             subject = load()
-        except (ValueError, OSError, torch.OutOfMemoryError) as error:
-            results.failures[name] = str(error)
-            say(f"{name}: {error}")
+            identity = subject.digest()
+        except Exception as error:  # whatever it is, the other models are scored
+            results.failures[name] = said(error)
+            say(f"{name}: {said(error)}")
             continue
-        identity = subject.digest()
         for kind, set_name, settings in suite.sets():
             try:
                 result = _known_or_scored(subject, identity, kind, set_name, settings, folder / slug(name))
-            except (ValueError, OSError, RuntimeError) as error:
-                results.failures[f"{name}, {set_name}"] = _first_line(error)
-                say(f"{name}, {set_name}: {_first_line(error)}")
+            except Exception as error:  # whatever it is, the other sets are scored
+                results.failures[f"{name}, {set_name}"] = said(error)
+                say(f"{name}, {set_name}: {said(error)}")
                 continue
             results.results[name, set_name] = result
             more = f", {len(result.skipped)} left out" if result.skipped else ""
@@ -85,10 +86,13 @@ def score_set(subject: Subject, kind: str, name: str, settings: AnySet) -> SetRe
     Raises:
         ValueError: If no item can be scored.
     """
-    skipped, rows, began = Skipped(), {}, time.perf_counter()
+    skipped, began = Skipped(), time.perf_counter()
+    rows: dict[str, Scored] = {}
     scored = _SCORERS[kind](subject, settings, skipped)
     for row in tqdm(scored, desc=f"{subject.name}, {name}", unit=" items", disable=None, leave=False):
-        rows[row.item] = row
+        if row.item in rows:
+            skipped.add(f"{row.item}: stands twice; the first counts.")
+        rows.setdefault(row.item, row)
     if not rows:
         raise ValueError(f"no item could be scored ({'; '.join(skipped.reasons[:3])}).")
     return SetResult(kind, rows, skipped.reasons, time.perf_counter() - began)
@@ -107,19 +111,22 @@ def _known_or_scored(subject: Subject, identity: str, kind: str, name: str, sett
 def _content(settings: AnySet) -> Any:
     """What the items of a set are, apart from its settings."""
     if isinstance(settings, ChoiceSet):
-        return content_hash(read_choices(settings.data)[0])
+        return text_of(settings.data)
     if isinstance(settings, HarnessSet):
-        return source_fingerprint(settings.include) if settings.include and _has_data(settings.include) else None
+        folder = sorted(Path(settings.include).rglob("*")) if settings.include else []
+        return [harness_version(), [[str(file), source_digest(file)] for file in folder if file.is_file()]]
     if isinstance(settings, PromptSet):
         return None
     files = [settings.data] if isinstance(settings.data, str) else settings.data
     return [source_fingerprint(file) for file in files]
 
 
-def _has_data(folder: str) -> bool:
-    return any(Path(folder).glob("*.json*"))
+def source_digest(file: Path) -> str:
+    """Of a file's bytes."""
+    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
-def _first_line(error: BaseException) -> str:
-    lines = str(error).splitlines()
-    return lines[0] if lines else type(error).__name__
+def said(error: BaseException) -> str:
+    """An error in a line: a user's mistake by its message, others with their kind."""
+    line = next(iter(str(error).splitlines()), "")
+    return line if isinstance(error, (ValueError, OSError)) else f"{type(error).__name__}: {line}"

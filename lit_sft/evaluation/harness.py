@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import logging
 from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import torch
 
 from lit_sft.attention import ordinary_attention
 from lit_sft.backbone import causal_lm
-from lit_sft.evaluation.records import Scored, Skipped
+from lit_sft.evaluation.records import Figures, Scored, Skipped
 from lit_sft.evaluation.subject import Subject
 from lit_sft.evaluation.suite import HarnessSet
 
@@ -33,28 +35,44 @@ def score_task(subject: Subject, settings: HarnessSet, skipped: Skipped) -> Iter
     if settings.task not in manager.all_tasks:
         place = settings.include or "lm-eval"
         raise ValueError(f"task {settings.task!r}: {place} has none of this name.")
-    model = causal_lm(subject.backbone)
-    with torch.random.fork_rng(), ordinary_attention(model), contextlib.redirect_stdout(None):
+    with torch.random.fork_rng(), ordinary_attention(causal_lm(subject.backbone)), contextlib.redirect_stdout(None):
         tasks = manager.load(settings.task)
         for task in tasks["tasks"].values():
             if settings.shots is not None:
                 task.set_config(key="num_fewshot", value=settings.shots)
-        # bfloat16 probabilities tie, and ties flip answers
         harnessed = HFLM(
             pretrained=subject.backbone,
-            tokenizer=subject.tokenizer,
-            softmax_dtype="float32",
+            tokenizer=copy.deepcopy(subject.tokenizer),  # it is given a pad token
+            softmax_dtype="float32",  # bfloat16 probabilities tie, and ties flip answers
             batch_size=16,
             max_length=subject.context_length,
         )
         found = evaluate(lm=harnessed, task_dict=tasks, limit=settings.rows, bootstrap_iters=0, log_samples=True)
     for task, samples in found["samples"].items():
-        for sample in samples:
-            item, group = f"{task}:{sample['doc_id']}", task if len(found["samples"]) > 1 else ""
-            asked = str(sample["arguments"][0][0])  # what stands before the first option
-            yield Scored(item, _figures(sample), group, {"question": asked, "right": str(sample["target"])})
+        yield from _scored(task, samples, is_part=len(found["samples"]) > 1)
 
 
-def _figures(sample: dict[str, Any]) -> dict[str, tuple[float, float]]:
-    values = {name: sample[name] for name in sample["metrics"]}
+def harness_version() -> str:
+    """Of lm-eval, as far as it is installed: its scores depend on it."""
+    try:
+        return version("lm-eval")
+    except PackageNotFoundError:
+        return ""
+
+
+def _scored(task: str, samples: list[dict[str, Any]], *, is_part: bool) -> Iterator[Scored]:
+    """An item for each document, of which there is a sample for each of the task's filters."""
+    found: dict[str, Scored] = {}
+    for sample in samples:
+        item = f"{task}:{sample['doc_id']}"
+        asked = str(sample["arguments"][0][0])  # what stands before the first option
+        details = {"question": asked, "right": str(sample["target"])}
+        known = found.setdefault(item, Scored(item, {}, task if is_part else "", details))
+        known.figures.update(_figures(sample))
+    yield from found.values()
+
+
+def _figures(sample: dict[str, Any]) -> Figures:
+    filtered = "" if sample["filter"] == "none" else f"/{sample['filter']}"
+    values = {f"{name}{filtered}": sample[name] for name in sample["metrics"]}
     return {name: (float(value), 1.0) for name, value in values.items() if isinstance(value, (bool, int, float))}

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -95,6 +96,9 @@ class EndpointJudge:
             IndexError,
         )
         self._replies = _read_cache(cache)
+        if cache.is_file() and not cache.read_bytes().endswith(b"\n"):
+            with cache.open("a", encoding="utf-8") as stream:
+                stream.write("\n")  # behind a line that a killed run left half written
         self._lock = threading.Lock()
         self._under_way: dict[str, threading.Lock] = {}
 
@@ -109,7 +113,8 @@ class EndpointJudge:
                 try:
                     reply = self._ask(prompt)
                 except self._errors as error:
-                    return Verdict(None, f"{type(error).__name__}: {' '.join(str(error).split())[:200]}")
+                    said = " ".join(str(error).split())[:200].replace(self._client.api_key, "***")
+                    return Verdict(None, f"{type(error).__name__}: {said}")
                 self._keep(key, reply)
         winner = parse_winner(reply["text"])
         tokens = (reply["tokens_read"], reply["tokens_written"])
@@ -157,13 +162,16 @@ class LikelihoodJudge:
             costs = [self._cost(question, answer) for answer in (first, second)]
         except ValueError as error:
             return Verdict(None, str(error))
+        if any(map(math.isnan, costs)):
+            return Verdict(None, "the likelihoods are not finite")
         return Verdict("tie" if costs[0] == costs[1] else "first" if costs[0] < costs[1] else "second")
 
     def _cost(self, question: str, answer: str) -> float:
         if not answer.strip():
             return float("inf")  # an empty answer serves nobody
         turns = (Turn(Role.USER, question), Turn(Role.ASSISTANT, answer))
-        (example,) = self.subject.encoder.encode(Conversation(turns, "a judged answer"))
+        encoder = replace(self.subject.encoder, over_long="error")  # all of an answer, or no verdict
+        (example,) = encoder.encode(Conversation(turns, "a judged answer"))
         ids = list(map(int, example.input_ids))
         with self._lock:
             (nats,) = self.subject.nats([ids])
@@ -259,7 +267,8 @@ class Judging:
     def agreement(self) -> float:
         """Share of pairs whose two verdicts agree, of those that have both."""
         both = [each for each in self.judged if each.score is not None]
-        return sum(each.score in (0.0, 1.0) or each.base_first.winner == "tie" for each in both) / max(1, len(both))
+        alike = (("first", "second"), ("second", "first"), ("tie", "tie"))
+        return sum((each.base_first.winner, each.base_second.winner) in alike for each in both) / max(1, len(both))
 
     @property
     def cost(self) -> float:

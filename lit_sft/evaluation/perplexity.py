@@ -24,46 +24,46 @@ _OVER: dict[str, Literal["tokens", "bytes", "characters"]] = {
 
 
 def score_texts(subject: Subject, settings: TextSet, skipped: Skipped) -> Iterator[Scored]:
-    """Nats and bits of every document; each token is scored once, and only a document's first not at all.
+    """Nats and bits of every document; each token is scored once, the first behind the tokenizer's bos or eos token.
 
-    Figures: `nll` (nats per token), `bits_per_byte`, `bits_per_character`. Its end token is not scored.
+    Figures: `nll` (nats per token), `bits_per_byte`, `bits_per_character`. Its end token is not scored. Source of the
+    token before the first: lm-eval's rolling likelihood.
 
     Raises:
-        ValueError: If nothing can be read, or the model cannot read a window.
+        ValueError: If nothing can be read, the model cannot read a window, or its tokenizer has no bos or eos token.
     """
     window = subject.length(settings.window)
-    stride = settings.stride or max(1, window // 2)
-    for text in read_items(settings.data, settings.rows, skipped, format="text"):
-        (example,) = replace(subject.encoder, max_length=10**9).encode(text)
-        ids = [int(i) for i in example.input_ids if i != subject.encoder.end_token_id]
-        if len(ids) < 2:
-            skipped.add(f"{text.origin}: {len(ids)} tokens; nothing predicts the first.")
-            continue
+    stride = settings.stride or window // 2
+    before = subject.tokenizer.bos_token_id or subject.tokenizer.eos_token_id
+    if before is None:
+        raise ValueError("this tokenizer has neither a bos nor an eos token, behind which a text could begin.")
+    for document in read_items(settings.data, settings.rows, skipped, format="text"):
+        text = document.turns[0].content
+        ids = [before, *subject.tokenizer(text, add_special_tokens=False).input_ids]
         places = list(windows(len(ids), window, stride))
         nats = subject.nats(ids[begin:end] for begin, end, _ in places)
         total = sum(float(part[first - begin :].sum()) for part, (begin, _, first) in zip(nats, places, strict=True))
-        sizes = subject.token_sizes[ids[1:]].sum(axis=0)
         figures: Figures = {
             "nll": (total, len(ids) - 1),
-            "bits_per_byte": (total / math.log(2), float(sizes[0])),
-            "bits_per_character": (total / math.log(2), float(sizes[1])),
+            "bits_per_byte": (total / math.log(2), len(text.encode())),
+            "bits_per_character": (total / math.log(2), len(text)),
         }
-        yield Scored(text.origin, figures, details={"window": window, "stride": stride})
+        yield Scored(document.origin, figures, details={"window": window, "stride": stride})
 
 
 def windows(length: int, window: int, stride: int) -> Iterator[tuple[int, int, int]]:
     """Where windows begin and end, and the first token that each scores: those before it have been scored.
 
     Args:
-        length: Tokens of the document.
+        length: Tokens of the document, with the one before it, which is not scored.
         window: Tokens of a window.
-        stride: From the beginning of one to that of the next, at most a window.
+        stride: From the beginning of one to that of the next, less than a window: its first token has no context.
     """
     done = 1
     for begin in range(0, length, stride):
         end = min(begin + window, length)
         if end > done:
-            yield begin, end, max(done, begin + 1)
+            yield begin, end, done
             done = end
         if end == length:
             return

@@ -13,7 +13,7 @@ import yaml
 
 from lit_sft.evaluation.charts import draw_changes
 from lit_sft.evaluation.judge import Judging
-from lit_sft.evaluation.results import Change, Results, adjusted
+from lit_sft.evaluation.results import SHARES, Change, Results, adjusted
 from lit_sft.evaluation.suite import Suite
 from lit_sft.evaluation.win_rate import length_controlled_rate, rate
 from lit_sft.metrics import perplexity
@@ -60,7 +60,7 @@ def write_pages(
     Returns:
         The page.
     """
-    changes = compare(results)
+    changes, refused = compare(results)
     _write_csv(folder / "report.csv", results, changes)
     write_json(folder / "results.json", _summary(suite, results, changes))
     accuracies = [change for change in changes if results.kind(change.set) in ("choices", "harness")]
@@ -75,7 +75,7 @@ def write_pages(
         *(_side_by_side(results, name) for name in results.sets if results.kind(name) in ("prompts", "answers")),
         _published(suite),
         Table("Cost", ["", "items", "left out", "seconds"], _costs(results)),
-        Table("Not scored or not compared", ["what", "why"], _failures(results)),
+        Table("Not scored or not compared", ["what", "why"], _failures(results, refused)),
     ]
     report = Report(
         question=suite.question,
@@ -90,8 +90,13 @@ def write_pages(
     return page
 
 
-def compare(results: Results) -> list[Change]:
-    """Every model against the baseline; p-values adjusted for those that stand together."""
+def compare(results: Results) -> tuple[list[Change], dict[str, str]]:
+    """Every model against the baseline; p-values adjusted for those that stand together.
+
+    Returns:
+        The changes, and why others cannot be told.
+    """
+    refused: dict[str, str] = {}
     families: dict[tuple[str, str], list[Change]] = {}
     for model in results.models[1:]:
         for name in results.sets:
@@ -100,11 +105,11 @@ def compare(results: Results) -> list[Change]:
                     try:
                         change = results.change(model, name, figure, group)
                     except ValueError as error:
-                        results.failures[f"{model}, {name}, {title_of(figure)}"] = str(error)
+                        refused[f"{model}, {name}, {title_of(figure)}"] = str(error)
                         break
                     if change is not None:
                         families.setdefault((model, f"{name} {figure}" if group else ""), []).append(change)
-    return [change for family in families.values() for change in adjusted(family)]
+    return [change for family in families.values() for change in adjusted(family)], refused
 
 
 def compared(results: Results, name: str) -> list[str]:
@@ -113,7 +118,8 @@ def compared(results: Results, name: str) -> list[str]:
     if kind == "prompts":
         return []
     if kind == "harness":
-        return figures[:1]
+        names = {figure.partition("/")[0]: figure for figure in reversed(figures)}
+        return [names[name] for name in SHARES if name in names][:1]
     if kind == "choices":
         forms = dict.fromkeys(figure.rpartition("/")[0] for figure in figures)
         return [next(figure for figure in figures if figure.startswith(form)) for form in forms]
@@ -170,7 +176,7 @@ def _changes(results: Results, changes: list[Change], title: str) -> Table:
     header = ["set and figure", "model", "items", "before", "after", "change", "95 % interval", "p", "p, Holm", "found"]
     notes = [
         "Item by item against the first model. p is of McNemar's exact test where items are right or wrong, else of "
-        "Student's t over items; Holm's adjustment is over the rows of a model that stand together here."
+        "Student's t over items; Holm's adjustment is over the sets of a model, and over the parts of a set."
     ]
     return Table(f"{title} “{results.models[0]}”", header, rows, notes)
 
@@ -306,11 +312,11 @@ def _costs(results: Results) -> list[list[str]]:
     ]
 
 
-def _failures(results: Results) -> list[list[str]]:
+def _failures(results: Results, refused: dict[str, str]) -> list[list[str]]:
     skipped = [
         [f"{model}, {name}", reason] for (model, name), r in results.results.items() for reason in r.skipped[:20]
     ]
-    return [*([what, why] for what, why in results.failures.items()), *skipped]
+    return [*([what, why] for what, why in {**results.failures, **refused}.items()), *skipped]
 
 
 def _summary(suite: Suite, results: Results, changes: list[Change]) -> dict[str, Any]:
@@ -385,7 +391,7 @@ def title_of(figure: str) -> str:
 
 
 def _is_share(figure: str) -> bool:
-    return figure.partition("/")[0] in ("accuracy", "exact_match", "ended", "acc", "acc_norm", "acc_bytes")
+    return figure.partition("/")[0] in (*SHARES, "ended")
 
 
 def _value(figure: str, value: float) -> str:

@@ -17,7 +17,18 @@ from lit_sft.reporting.files import write_json
 from lit_sft.reporting.statistics import Estimate, estimate, holm
 
 _LESS_IS_BETTER = ("nll", "bits_per_byte", "bits_per_character")
-_NEITHER = ("num_tokens", "ended", "repetition", "distinct_2")
+SHARES = ("accuracy", "acc", "acc_norm", "acc_bytes", "exact_match")
+"""Figures that are shares of right answers."""
+_MORE_IS_BETTER = (
+    *SHARES,
+    "chrf",
+    "f1",
+    "rouge1_mixed",
+    "rouge2_mixed",
+    "rougeL_mixed",
+    "rougeL_character",
+    "rougeL_word",
+)
 
 
 @dataclass(frozen=True)
@@ -141,9 +152,9 @@ class Results:
 
 
 def direction(figure: str) -> int:
-    """1 where more is better, -1 where less is, 0 where neither."""
+    """1 where more is better, -1 where less is, 0 where neither is known to be."""
     name = figure.partition("/")[0]
-    return -1 if name in _LESS_IS_BETTER else 0 if name in _NEITHER else 1
+    return (name in _MORE_IS_BETTER) - (name in _LESS_IS_BETTER)
 
 
 def adjusted(changes: list[Change]) -> list[Change]:

@@ -116,8 +116,11 @@ class Subject:
         )
 
     def digest(self) -> str:
-        """Of the weights, the tokenizer and the template: of all that a score depends on."""
+        """Of the weights, the configs, the tokenizer and the template: of all that a score depends on."""
         digest = hashlib.blake2b(digest_size=8)
+        adapters = getattr(self.backbone, "peft_config", {})
+        configs = [causal_lm(self.backbone).config.to_dict(), {name: a.to_dict() for name, a in adapters.items()}]
+        digest.update(json.dumps(configs, sort_keys=True, default=str).encode())
         for name, tensor in sorted(self.backbone.state_dict().items()):
             digest.update(name.encode() + str(tensor.dtype).encode())
             digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
@@ -162,7 +165,11 @@ def load_subject(
         backbone, own = build_backbone(settings, tokenizer), _template_of(source)
     place = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     if dtype is None:
-        dtype = torch.bfloat16 if place.startswith("cuda") and torch.cuda.is_bf16_supported() else torch.float32
+        dtype = (
+            torch.bfloat16
+            if place.startswith("cuda") and torch.cuda.is_bf16_supported(including_emulation=False)
+            else torch.float32
+        )
     backbone = backbone.to(place, dtype).eval().requires_grad_(False)
     budget = 16384 if place.startswith("cuda") else 4096
     return Subject(name, backbone, tokenizer, template or own, budget)

@@ -14,6 +14,7 @@ from jsonargparse import ArgumentParser
 from data_modules.sft_data_module import FormatName
 from data_modules.templates import TemplateName
 from lit_sft.generation import GenerationSettings
+from lit_sft.reporting.files import read_yaml
 
 Form = Literal["cloze", "letter"]
 Rule = Literal["sum", "per_character", "per_byte", "per_token", "opencompass_ppl", "opencompass_ll"]
@@ -25,22 +26,22 @@ class TextSet:
 
     Attributes:
         data: Files, as `fit` reads them; turns of conversations are not read.
-        window: Most tokens that the model reads at once. None: its context length, at most 1024.
-        stride: Tokens between the beginnings of two windows; each token is scored once, with the longest context that
-            a window gives it. None: half a window.
+        window: Most tokens that a model reads at once; the same for all models, or they would know unequally much.
+        stride: Tokens between the beginnings of two windows, less than a window; each token is scored once, with what
+            stands before it in the first window that has it. None: half a window.
         rows: Documents at most. None: all.
     """
 
     data: str | list[str]
-    window: int | None = None
+    window: int = 512
     stride: int | None = None
     rows: int | None = None
 
     def __post_init__(self) -> None:
         _check_positive("text set", self, "window", "stride", "rows")
-        if self.window is not None and (self.window < 2 or (self.stride or 1) > self.window):
+        if (self.stride or 1) >= self.window:
             raise ValueError(
-                f"text set window {self.window}, stride {self.stride}: expected 2 or more, and a stride within."
+                f"text set window {self.window}, stride {self.stride}: expected 2 or more, and a stride below it."
             )
 
 
@@ -227,14 +228,14 @@ class Suite:
     overlap: int = 8
 
     def __post_init__(self) -> None:
-        if Path(self.name).name != self.name:
+        if not _is_plain(self.name):
             raise ValueError(f"name {self.name!r}: expected a plain name; it becomes a folder.")
         names = [name for _, name, _ in self.sets()]
         if not names:
             kinds = ", ".join(KINDS)
             raise ValueError(f"no sets: give at least one of {kinds}, such as `choices: {{general: {{}}}}`.")
         for name in names:
-            if names.count(name) > 1 or Path(name).name != name:
+            if names.count(name) > 1 or not _is_plain(name):
                 raise ValueError(f"set {name!r}: expected a plain name that no other set has.")
         for name in self.judge.sets if self.judge else ():
             if name not in {**self.answers, **self.prompts}:
@@ -262,14 +263,7 @@ def read_suite(path: str, changes: Sequence[str] = ()) -> Suite:
     Raises:
         ValueError: If the file, a name in it or a value is wrong; names the file.
     """
-    try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ValueError(
-            f"{path}: cannot be read ({error.strerror}); check the path. Suites stand in configs/evaluate/."
-        ) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: no YAML ({' '.join(str(error).split())}).") from None
+    values = read_yaml(path, advice="Suites stand in configs/evaluate/.")
     if not isinstance(values, dict):
         raise ValueError(f"{path}: expected names and values, such as `choices: {{general: {{}}}}`.")
     for change in changes:
@@ -284,6 +278,11 @@ def read_suite(path: str, changes: Sequence[str] = ()) -> Suite:
     except (ValueError, TypeError, ArgumentError) as error:
         raise ValueError(f"{path}: {' '.join(str(error).split()).replace('suite.', '')}") from None
     return suite
+
+
+def _is_plain(name: str) -> bool:
+    """Whether a name can be that of a file."""
+    return Path(name).name == name and name not in ("", "..")
 
 
 def _set(values: dict[str, Any], change: str) -> None:

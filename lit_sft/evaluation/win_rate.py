@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from lit_sft.evaluation.judge import EndpointJudge, Judge, Judging, LikelihoodJudge, Pair, judge_pairs
 from lit_sft.evaluation.results import Results
-from lit_sft.evaluation.subject import load_subject
+from lit_sft.evaluation.subject import Subject, load_subject
 from lit_sft.evaluation.suite import JudgeSettings
 from lit_sft.reporting.statistics import Estimate, estimate
 
@@ -21,7 +21,11 @@ _MILLION = 1_000_000
 
 
 def judge_models(
-    settings: JudgeSettings, results: Results, folder: Path, say: Callable[[str], None]
+    settings: JudgeSettings,
+    results: Results,
+    folder: Path,
+    say: Callable[[str], None],
+    load: Callable[[str, str], Subject] = load_subject,
 ) -> dict[tuple[str, str], Judging]:
     """Have every model's answers judged against the baseline's.
 
@@ -30,9 +34,10 @@ def judge_models(
         results: With the answers.
         folder: Replies are kept in its judge_replies.jsonl, verdicts written to judge_verdicts.jsonl.
         say: Told of what is done.
+        load: Loads a local judge, from its name and folder.
 
     Returns:
-        By model and set.
+        By model and set. Where there is no verdict at all, that is among the failures of `results`.
 
     Raises:
         ValueError: If the judge cannot be asked.
@@ -41,7 +46,7 @@ def judge_models(
     if settings.endpoint is not None:
         judge = EndpointJudge(settings, folder / "judge_replies.jsonl")
     else:
-        judge = LikelihoodJudge(load_subject("judge", settings.model))
+        judge = LikelihoodJudge(load("judge", settings.model))
     found: dict[tuple[str, str], Judging] = {}
     for model in results.models[1:]:
         for name in settings.sets:
@@ -52,6 +57,8 @@ def judge_models(
             with tqdm(total=2 * len(pairs), desc=what, unit=" verdicts", disable=None, leave=False) as bar:
                 judged = judge_pairs(judge, pairs, settings.concurrency, bar.update)
             found[model, name] = Judging(judged, (settings.price_read / _MILLION, settings.price_written / _MILLION))
+            if not found[model, name].scores:
+                results.failures[what] = f"no pair has both verdicts ({judged[0].row()['reason']})"
             say(f"{what}: {len(found[model, name].scores):,} of {len(pairs):,} pairs judged in both orders")
     with (folder / "judge_verdicts.jsonl").open("w", encoding="utf-8") as stream:
         for (model, name), judging in found.items():

@@ -1,4 +1,4 @@
-"""Files of results: JSON that is whole or not there, and digests that say whether two things are the same."""
+"""Files of studies, suites and results: JSON that is whole or not there, YAML without doubt, digests of either."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import json
 import os
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
@@ -28,6 +30,30 @@ def write_json(path: Path, value: Any) -> None:
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")  # array tasks write side by side
     partial.write_text(text, encoding="utf-8")
     partial.replace(path)
+
+
+def read_yaml(path: str | Path, *, advice: str) -> Any:
+    """What a YAML file holds.
+
+    Raises:
+        ValueError: If it cannot be read, or a name stands in it twice.
+    """
+    try:
+        return yaml.load(Path(path).read_text(encoding="utf-8"), _UniqueKeys)
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read ({error.strerror}); check the path. {advice}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: no YAML ({' '.join(str(error).split())}).") from None
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """Refuses a name that stands twice, of which YAML would keep the second: an arm would be lost without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        if twice := [key for key in names if names.count(key) > 1]:
+            raise yaml.MarkedYAMLError(problem=f"{twice[0]!r} stands twice", problem_mark=node.start_mark)
+        return super().construct_mapping(node, deep)
 
 
 def digest(value: Any) -> str:

@@ -134,6 +134,9 @@ def test_a_run_and_an_adapter_are_scored_as_their_merged_model(
         torch.tensor(subject.nats([ids])[0]), torch.tensor(whole.nats([ids])[0]), rtol=1e-4, atol=1e-4
     )
     assert subject.digest() != load_subject("base", base, template="chatml").digest()
+    config = tmp_path / "adapter" / "adapter_config.json"
+    config.write_text(config.read_text().replace('"lora_alpha": 16', '"lora_alpha": 32'))
+    assert subject.digest() != load_subject("stronger", str(tmp_path / "adapter"), template="chatml").digest()
 
     fit = [
         "fit", "--config", write("run.yaml", json.dumps({"model": {"backbone": {"pretrained": base}}})),
@@ -197,6 +200,7 @@ def test_items_that_stand_in_training_records_are_told_apart(
     [
         (["--models", "base"], "expected NAME=MODEL"),
         (["--models", "a=x", "a=y"], "there is a model a already"),
+        (["--models", "a b=x", "a_b=y"], "its folder would be that of another model"),
         (["--models", "a=x", "--suite", "nowhere.yaml"], "nowhere.yaml: cannot be read"),
     ],
 )

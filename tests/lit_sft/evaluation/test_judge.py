@@ -162,6 +162,19 @@ def test_a_reply_without_a_verdict_is_counted_and_not_paid_for_again(endpoint: E
     assert len(endpoint.requests) == 6
 
 
+@pytest.mark.parametrize(
+    ("verdicts", "score", "agreement"),
+    [
+        (("first", "second"), 0.0, 1.0), (("second", "first"), 1.0, 1.0), (("tie", "tie"), 0.5, 1.0),
+        (("first", "first"), 0.5, 0.0), (("tie", "first"), 0.75, 0.0), (("first", "tie"), 0.25, 0.0),
+    ],
+)  # fmt: skip
+def test_verdicts_of_both_orders_make_a_score(verdicts: tuple[Any, Any], score: float, agreement: float) -> None:
+    judging = Judging([Judged(Pair("i", "q", "a", "b"), *map(Verdict, verdicts))])
+    assert judging.scores == {"i": score}
+    assert judging.agreement == agreement
+
+
 @pytest.mark.parametrize("reply", ['{"winner": "A"}', '{"winner": "B"}', '{"winner": "tie"}'])
 def test_identical_answers_get_half_whatever_the_judge_prefers(endpoint: Endpoint, tmp_path: Path, reply: str) -> None:
     endpoint.reply = lambda prompt: reply

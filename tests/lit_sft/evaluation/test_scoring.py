@@ -16,16 +16,17 @@ import yaml
 from lit_sft.evaluation.choices import (
     RULES,
     Item,
+    Options,
     content_hash,
     read_choices,
     score_choices,
-    score_options,
 )
+from lit_sft.evaluation.judge import LikelihoodJudge
 from lit_sft.evaluation.perplexity import score_conversations, score_texts, windows
 from lit_sft.evaluation.records import Skipped
 from lit_sft.evaluation.subject import Subject
 from lit_sft.evaluation.suite import ChoiceSet, ConversationSet, TextSet
-from tests.conftest import MODELS, alpaca_rows, chat_rows
+from tests.conftest import END, MODELS, alpaca_rows, chat_rows
 from tests.lit_sft.evaluation.conftest import MakeSubject
 
 Write = Callable[..., str]
@@ -52,27 +53,24 @@ def test_windows_score_every_token_once_with_the_context_they_give(
     rows = list(score_texts(subject, TextSet(path, window, stride), Skipped()))
     assert len(rows) == len(TEXTS)
     for row, text in zip(rows, TEXTS, strict=True):
-        ids = subject.tokenizer(text).input_ids
+        ids = [END, *text.encode()]
         total, done, begin = 0.0, 1, 0
         while done < len(ids):
             end = min(begin + window, len(ids))
-            total += sum(nats_of(subject, ids[begin:end])[max(done - begin, 1) - 1 :])
+            total += sum(nats_of(subject, ids[begin:end])[done - begin - 1 :])
             done, begin = end, begin + stride
-        assert row.figures["nll"] == pytest.approx((total, len(ids) - 1), rel=1e-6)
-        size = len(bytes(ids[1:]))
-        assert row.figures["bits_per_byte"] == pytest.approx((total / math.log(2), size), rel=1e-6)
-        scored = bytes(ids[1:]).decode(errors="ignore") if text.isascii() else text[1:]
-        assert row.figures["bits_per_character"][1] == len(scored)
+        sizes = {"nll": len(ids) - 1, "bits_per_byte": len(ids) - 1, "bits_per_character": len(text)}
+        for figure, size in sizes.items():
+            value = total if figure == "nll" else total / math.log(2)
+            assert row.figures[figure] == pytest.approx((value, size), rel=1e-6)
         assert row.details == {"window": window, "stride": stride}
 
 
-@pytest.mark.parametrize(("length", "window", "stride"), [(1, 4, 2), (4, 4, 2), (5, 4, 4), (30, 7, 3), (30, 7, 7)])
-def test_windows_cover_a_document_without_a_gap(length: int, window: int, stride: int) -> None:
+@pytest.mark.parametrize(("length", "window", "stride"), [(2, 4, 2), (4, 4, 2), (5, 4, 3), (30, 7, 3), (30, 7, 6)])
+def test_windows_score_every_token_once_and_none_without_context(length: int, window: int, stride: int) -> None:
     places = list(windows(length, window, stride))
-    scored = [token for _, end, first in places for token in range(first, end)]
-    beginnings = [begin for begin, _, first in places if first == begin + 1 and begin]
-    assert sorted(scored + (beginnings if stride == window else [])) == list(range(1, length))
-    assert all(end - begin <= window for begin, end, _ in places)
+    assert [token for _, end, first in places for token in range(first, end)] == list(range(1, length))
+    assert all(end - begin <= window and begin < first for begin, end, first in places)
 
 
 @pytest.mark.parametrize("shape", MODELS)
@@ -110,7 +108,8 @@ def test_rules_rank_as_their_definitions(
     shape: str, prompt: str, options: list[str], make_subject: MakeSubject
 ) -> None:
     subject = make_subject(shape)
-    for score, option in zip(score_options(subject, prompt, options), options, strict=True):
+    asked = Options.of(subject, prompt, options)
+    for score, option in zip(asked.scores(iter(subject.nats(asked.sequences))), options, strict=True):
         begin, whole = len(prompt.rstrip().encode()), list((prompt + option).encode())
         costs = nats_of(subject, whole)
         nats, text = sum(costs[begin - 1 :]), option.strip()
@@ -181,17 +180,28 @@ def test_items_that_are_wrong_cost_themselves_alone(make_subject: MakeSubject, w
     good = {"id": "a", "question": "Who?", "options": ["me", "you"], "answer": "me"}
     rows = [
         good,
+        good,
         {**good, "answer": "them"},
         {"id": "b"},
         {**good, "options": ["me", "me"]},
-        {**good, "question": "?" * 900},
+        {**good, "id": "long", "question": "?" * 900},
     ]
     skipped = Skipped()
     found = list(score_choices(make_subject(), ChoiceSet(write("c.jsonl", rows)), skipped))
     assert [row.item for row in found] == ["a"]
-    assert len(skipped.reasons) == 4
-    assert "c.jsonl:2: no item (answer 'them': not among the options)" in skipped.reasons[0]
-    assert "reads at most 512" in skipped.reasons[3]
+    assert len(skipped.reasons) == 5
+    assert "c.jsonl:2: no item (id 'a' stands twice)" in skipped.reasons[0]
+    assert "c.jsonl:3: no item (answer 'them': not among the options)" in skipped.reasons[1]
+    assert "reads at most 512" in skipped.reasons[4]
+
+
+def test_likelihoods_that_are_not_finite_choose_nothing(make_subject: MakeSubject, write: Write) -> None:
+    subject, skipped = make_subject(), Skipped()
+    next(subject.backbone.parameters()).data.fill_(math.nan)
+    path = write("c.jsonl", [{"id": "a", "question": "Who?", "options": ["me", "you"], "answer": "me"}])
+    assert not list(score_choices(subject, ChoiceSet(path), skipped))
+    assert skipped.reasons == ["a: the likelihoods are not finite."]
+    assert LikelihoodJudge(subject)("Who?", "me", "you").winner is None
 
 
 def test_invalid_records_are_listed_and_left_out(make_subject: MakeSubject, write: Write) -> None:
