@@ -402,6 +402,8 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
             f"{name}: no tokenizer could be loaded from this folder or hub name ({str(error).splitlines()[0]}). "
             "Check the path, the connection, or give `--model.backbone.tokenizer FOLDER`."
         ) from None
+    if not tokenizer.get_vocab():
+        raise ValueError(f"{name}: this folder holds no tokenizer; give `--model.backbone.tokenizer FOLDER`.")
     if not tokenizer.is_fast:
         raise ValueError(f"{name}: this tokenizer has no fast version (tokenizer.json); convert it first.")
     # neither is wanted here, and both would stand in the tokenizer's digest until something turns them off

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -239,7 +240,7 @@ def _pretrained(settings: BackboneSettings, config: PretrainedConfig) -> PreTrai
             use_safetensors=True,
             trust_remote_code=settings.trust_remote_code,
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise ValueError(
             f"--model.backbone.pretrained {settings.pretrained}: its weights could not be loaded "
             f"({str(error).splitlines()[0]}). Only safetensors are read; check that the folder or name holds them."
@@ -315,8 +316,9 @@ def load_adapter(model: nn.Module, folder: Path) -> nn.Module:
         raise ValueError(f"{folder}: no adapter_model.safetensors; only safetensors are read.")
     try:
         with _quiet_peft():
+            warnings.filterwarnings("error", "Found missing adapter keys", UserWarning)
             adapted: nn.Module = PeftModel.from_pretrained(model, str(folder))
-    except (RuntimeError, ValueError, KeyError) as error:
+    except (RuntimeError, ValueError, KeyError, UserWarning, SafetensorError) as error:
         raise ValueError(f"{folder}: this adapter does not fit the model ({str(error).splitlines()[0]}).") from None
     return adapted
 

@@ -113,7 +113,8 @@ def read_choices(data: str) -> tuple[list[Item], list[str]]:
                 raise ValueError(f"id {item.id!r} stands twice")
             items += [item] if item is not None else []
         except (ValueError, TypeError, KeyError) as error:
-            wrong.append(f"{data}:{number}: no item ({error if isinstance(error, ValueError) else repr(error)}).")
+            said = f"no field {error}" if isinstance(error, KeyError) else str(error)
+            wrong.append(f"{data}:{number}: no item ({said}).")
     if not items:
         raise ValueError(f"{data}: no item that can be asked ({'; '.join(wrong[:3]) or 'the file is empty'}).")
     return items, wrong

@@ -17,7 +17,7 @@ from lit_sft.evaluation.contamination import find_seen
 from lit_sft.evaluation.evaluate import evaluate, said, slug
 from lit_sft.evaluation.report import Contaminated, Judgings, write_pages
 from lit_sft.evaluation.subject import load_subject
-from lit_sft.evaluation.suite import ChoiceSet, Suite, read_suite
+from lit_sft.evaluation.suite import ChoiceSet, JudgeSettings, Suite, read_suite
 from lit_sft.evaluation.win_rate import judge_models
 from lit_sft.printable import printable
 
@@ -48,7 +48,12 @@ def main(argv: list[str]) -> None:
     load = partial(load_subject, template=suite.template, device=options.device, dtype=dtype)
     folder = Path(options.output or f"runs/{suite.name}")
     folder.mkdir(parents=True, exist_ok=True)
-    results = evaluate(suite, {name: partial(load, name, source) for name, source in models.items()}, folder, say)
+    try:
+        loaders = {name: partial(load, name, source) for name, source in models.items()}
+        results = evaluate(suite, loaders, folder / "items", say)
+    except KeyboardInterrupt:
+        say("stopped; sets that are complete are kept. The same command goes on.")
+        raise SystemExit(130) from None
     if not results.results:
         raise ValueError(f"nothing could be scored: {'; '.join(f'{k}: {v}' for k, v in results.failures.items())}")
     judgings: Judgings = {}
@@ -66,8 +71,8 @@ def main(argv: list[str]) -> None:
         results.failures["trained_on"] = str(error)
         say(f"trained_on: {error}")
     about = [
-        *(f"“{name}”: {source}" for name, source in models.items()),
-        f"Template: {suite.template or 'each model’s own'}. Weights in {options.dtype} on {options.device}.",
+        *(f"“{name}”: {source}; {results.about.get(name, 'not loaded')}" for name, source in models.items()),
+        *([_about_judge(suite.judge)] if suite.judge else []),
         f"Versions: {', '.join(f'{package} {version(package)}' for package in ('torch', 'transformers', 'peft'))}.",
         *_about_sets(suite),
     ]
@@ -92,6 +97,12 @@ def _models(given: list[str]) -> dict[str, str]:
             raise ValueError(f"--models {text}: its folder would be that of another model; give it another name.")
         models[name] = source
     return models
+
+
+def _about_judge(judge: JudgeSettings) -> str:
+    if judge.endpoint is not None:
+        return f"Judge: {judge.model} at {judge.endpoint}."
+    return f"Judge: the likelihood of an answer under {judge.model}, which is no opinion on what is true."
 
 
 def _about_sets(suite: Suite) -> list[str]:

@@ -25,7 +25,7 @@ from lit_sft.evaluation.subject import Subject
 from lit_sft.evaluation.suite import AnySet, ChoiceSet, HarnessSet, PromptSet, Suite
 from lit_sft.reporting.files import digest
 
-_VERSION = 1
+_VERSION = 2
 """Raised whenever the same model and items would be scored otherwise, so that no stale scores are read."""
 
 _SCORERS: dict[str, Callable[[Subject, Any, Skipped], Iterator[Scored]]] = {
@@ -54,20 +54,22 @@ def evaluate(
         try:
             subject = load()
             identity = subject.digest()
+            results.about[name] = subject.about()
         except Exception as error:  # whatever it is, the other models are scored
             results.failures[name] = said(error)
             say(f"{name}: {said(error)}")
             continue
         for kind, set_name, settings in suite.sets():
             try:
-                result = _known_or_scored(subject, identity, kind, set_name, settings, folder / slug(name))
+                result, is_known = _known_or_scored(subject, identity, kind, set_name, settings, folder / slug(name))
             except Exception as error:  # whatever it is, the other sets are scored
                 results.failures[f"{name}, {set_name}"] = said(error)
                 say(f"{name}, {set_name}: {said(error)}")
                 continue
             results.results[name, set_name] = result
             more = f", {len(result.skipped)} left out" if result.skipped else ""
-            say(f"{name}, {set_name}: {len(result.rows):,} items in {result.seconds:.0f} s{more}")
+            how = "scored before" if is_known else f"in {result.seconds:.0f} s"
+            say(f"{name}, {set_name}: {len(result.rows):,} items {how}{more}")
         del subject
         gc.collect()
         if torch.cuda.is_available():
@@ -98,14 +100,17 @@ def score_set(subject: Subject, kind: str, name: str, settings: AnySet) -> SetRe
     return SetResult(kind, rows, skipped.reasons, time.perf_counter() - began)
 
 
-def _known_or_scored(subject: Subject, identity: str, kind: str, name: str, settings: AnySet, place: Path) -> SetResult:
+def _known_or_scored(
+    subject: Subject, identity: str, kind: str, name: str, settings: AnySet, place: Path
+) -> tuple[SetResult, bool]:
     dtype = str(next(subject.backbone.parameters()).dtype)
     key = digest([_VERSION, identity, dtype, kind, asdict(settings), _content(settings)])
     known = read_set(place, name, key)
-    if known is None:
-        known = score_set(subject, kind, name, settings)
-        write_set(place, name, key, known)
-    return known
+    if known is not None:
+        return known, True
+    scored = score_set(subject, kind, name, settings)
+    write_set(place, name, key, scored)
+    return scored, False
 
 
 def _content(settings: AnySet) -> Any:

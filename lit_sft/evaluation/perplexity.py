@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 
 from data_modules.encoding import Example
+from data_modules.ledger import Ledger
 from lit_sft.evaluation.records import Figures, Scored, Skipped, read_items
 from lit_sft.evaluation.subject import Subject
 from lit_sft.evaluation.suite import ConversationSet, TextSet
@@ -43,6 +44,9 @@ def score_texts(subject: Subject, settings: TextSet, skipped: Skipped) -> Iterat
         places = list(windows(len(ids), window, stride))
         nats = subject.nats(ids[begin:end] for begin, end, _ in places)
         total = sum(float(part[first - begin :].sum()) for part, (begin, _, first) in zip(nats, places, strict=True))
+        if not math.isfinite(total):
+            skipped.add(f"{document.origin}: its likelihood is not finite.")
+            continue
         figures: Figures = {
             "nll": (total, len(ids) - 1),
             "bits_per_byte": (total / math.log(2), len(text.encode())),
@@ -79,13 +83,20 @@ def score_conversations(subject: Subject, settings: ConversationSet, skipped: Sk
     """
     encoder = replace(subject.encoder, max_length=subject.length(settings.max_length), over_long="truncate")
     examples: list[Example] = []
+    ledger, truncated = Ledger(), set()
     for conversation in read_items(settings.data, settings.rows, skipped, format=settings.format):
+        before = ledger.truncated
         try:
-            examples += encoder.encode(conversation)
+            examples += encoder.encode(conversation, ledger)
         except ValueError as error:
             skipped.add(str(error))
+        if ledger.truncated > before:
+            truncated.add(conversation.origin)
     for origin, sums in sorted(_sums(subject, examples).items()):
-        yield Scored(origin, _figures(sums))
+        if all(map(math.isfinite, sums.nats)):
+            yield Scored(origin, _figures(sums), details={"truncated": origin in truncated})
+        else:
+            skipped.add(f"{origin}: its likelihood is not finite.")
 
 
 def _sums(subject: Subject, examples: list[Example]) -> dict[str, RecordSums]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -73,7 +74,7 @@ def read_items(
             break
         found.append(conversation)
     for reason in ledger.invalid:
-        skipped.add(reason)
+        skipped.add(re.sub(r",? or set `--data.on_invalid drop`", "", reason))
     if not found:
         raise ValueError(f"{', '.join(files)}: no record that can be scored ({'; '.join(ledger.invalid[:3])}).")
     return found

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from scipy.stats import binomtest
 
 from lit_sft.evaluation.charts import draw_changes
 from lit_sft.evaluation.judge import Judging
@@ -74,7 +75,7 @@ def write_pages(
         _seen(results, seen or {}),
         *(_side_by_side(results, name) for name in results.sets if results.kind(name) in ("prompts", "answers")),
         _published(suite),
-        Table("Cost", ["", "items", "left out", "seconds"], _costs(results)),
+        Table("Items and cost", ["", "items", "of them truncated", "left out", "seconds"], _costs(results)),
         Table("Not scored or not compared", ["what", "why"], _failures(results, refused)),
     ]
     report = Report(
@@ -135,13 +136,17 @@ def _in_words(results: Results, changes: list[Change]) -> list[str]:
         own = [change for change in changes if change.model == model and not change.group]
         found = [change for change in own if change.is_found and change.sense]
         if not own:
-            said.append(f"“{model}” cannot be compared with “{base}”; see the last table.")
+            is_asked = any(compared(results, name) for name in results.sets)
+            why = "; see the last table" if is_asked else ": nothing in this suite has a figure to compare by"
+            said.append(f"“{model}” is not compared with “{base}”{why}.")
             continue
         better, worse = (sum(change.sense == sign for change in found) for sign in (1, -1))
+        untold = sum(math.isnan(change.adjusted_p) for change in own)
+        rest = len(own) - better - worse - untold
         said.append(
             f"“{model}” against “{base}”: of {len(own)} comparisons, {better} are better and {worse} worse beyond "
             f"noise; "
-            f"in the other {len(own) - better - worse} no difference was found."
+            f"in {rest} no difference was found" + (f", and {untold} cannot be told." if untold else ".")
         )
         said += [_sentence(change) for change in found]
     if results.failures:
@@ -237,7 +242,7 @@ def _win_rates(judgings: Judgings) -> Table:
             [
                 f"{model}, {name}",
                 f"{len(judging.scores):,} of {len(judging.judged):,}",
-                _with_error("accuracy", found) if found else "",
+                f"{found.value:.1%} ±{100 * found.half_width:.1f}" if found else "",
                 f"{controlled:.1%}" if controlled is not None else "",
                 f"{list(judging.scores.values()).count(0.5):,}",
                 f"{judging.agreement:.1%}",
@@ -307,7 +312,13 @@ def published() -> list[dict[str, Any]]:
 
 def _costs(results: Results) -> list[list[str]]:
     return [
-        [f"{model}, {name}", f"{len(r.rows):,}", f"{len(r.skipped):,}", f"{r.seconds:.1f}"]
+        [
+            f"{model}, {name}",
+            f"{len(r.rows):,}",
+            f"{sum(bool(row.details.get('truncated')) for row in r.rows.values()):,}",
+            f"{len(r.skipped):,}",
+            f"{r.seconds:.1f}",
+        ]
         for (model, name), r in results.results.items()
     ]
 
@@ -409,10 +420,13 @@ def _interval(change: Change) -> str:
 
 
 def _with_error(figure: str, estimate: Estimate) -> str:
+    if _is_share(figure) and math.isfinite(estimate.value):
+        right, total = round(estimate.value * estimate.num_rows), estimate.num_rows
+        interval = binomtest(right, total).proportion_ci(method="wilson")
+        return f"{estimate.value:.1%} ({100 * interval.low:.1f} to {100 * interval.high:.1f})"
     if not estimate.standard_error > 0:
         return _value(figure, estimate.value)
-    width = estimate.half_width
-    return f"{_value(figure, estimate.value)} ±{f'{100 * width:.1f}' if _is_share(figure) else f'{width:.4f}'}"
+    return f"{_value(figure, estimate.value)} ±{estimate.half_width:.4f}"
 
 
 def _p(value: float, *, is_sentence: bool = False) -> str:

@@ -91,12 +91,14 @@ class Results:
     Attributes:
         models: Names, the baseline first.
         results: By model and set.
+        about: What there is to know of each model.
         failures: What could not be scored at all, by model or model and set, and why.
     """
 
     def __init__(self, models: list[str]) -> None:
         self.models = models
         self.results: dict[tuple[str, str], SetResult] = {}
+        self.about: dict[str, str] = {}
         self.failures: dict[str, str] = {}
 
     @property
@@ -181,7 +183,13 @@ def _mcnemar(pairs: list[tuple[float, float]]) -> float:
 def write_set(folder: Path, name: str, key: str, result: SetResult) -> None:
     """Write what a model scored: `<set>.jsonl`, an item a line, and `<set>.json`, which stands for its being whole."""
     folder.mkdir(parents=True, exist_ok=True)
-    about = {"key": key, "kind": result.kind, "seconds": result.seconds, "skipped": result.skipped}
+    about = {
+        "key": key,
+        "kind": result.kind,
+        "items": len(result.rows),
+        "seconds": result.seconds,
+        "skipped": result.skipped,
+    }
     (folder / f"{name}.json").unlink(missing_ok=True)
     with (folder / f"{name}.jsonl").open("w", encoding="utf-8") as stream:
         stream.writelines(json.dumps(row.row(), ensure_ascii=False) + "\n" for row in result.rows.values())
@@ -196,6 +204,8 @@ def read_set(folder: Path, name: str, key: str) -> SetResult | None:
             return None
         lines = (folder / f"{name}.jsonl").read_text(encoding="utf-8").split("\n")
         rows = [_read_row(json.loads(line)) for line in lines if line]
+        if len(rows) != about["items"]:
+            return None
     except (OSError, ValueError, KeyError, TypeError):
         return None  # it is scored again
     return SetResult(about["kind"], {row.item: row for row in rows}, about["skipped"], about["seconds"])

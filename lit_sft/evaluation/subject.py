@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -115,6 +115,14 @@ class Subject:
             seed=seed,
         )
 
+    def about(self) -> str:
+        """What it is, for the page."""
+        parameters = list(self.backbone.parameters())
+        return (
+            f"{sum(p.numel() for p in parameters):,} weights in {str(parameters[0].dtype).removeprefix('torch.')} on "
+            f"{self.device.type}, template {self.encoder.template.name}, {self.context_length:,} tokens of context"
+        )
+
     def digest(self) -> str:
         """Of the weights, the configs, the tokenizer and the template: of all that a score depends on."""
         digest = hashlib.blake2b(digest_size=8)
@@ -205,6 +213,8 @@ def _template_of(source: str) -> TemplateName:
     path = Path(source) / "lit_sft.json"
     written: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     name: TemplateName = written.get("template", "auto")
+    if name not in get_args(TemplateName):
+        raise ValueError(f"{path}: template {name!r}; expected one of {', '.join(get_args(TemplateName))}.")
     return name
 
 

@@ -209,7 +209,7 @@ class Suite:
         prompts: Fixed prompts.
         judge: Who judges the models' answers in pairs. None: nobody.
         trained_on: Files that the models were trained on, to look for the items in. None: that is not looked into.
-        published: Reference reports whose figures are shown too: S1, S3c, S4, S5.
+        published: Names in REPORTS, whose figures are shown beside ours.
         overlap: An item is called contaminated when so many words of it in a row stand in a training record.
     """
 
@@ -240,6 +240,8 @@ class Suite:
         for name in self.judge.sets if self.judge else ():
             if name not in {**self.answers, **self.prompts}:
                 raise ValueError(f"judge: no set {name!r} of answers or prompts.")
+        if unknown := set(self.published) - set(REPORTS):
+            raise ValueError(f"published {', '.join(sorted(unknown))}: expected some of {', '.join(REPORTS)}.")
         if self.overlap < 1:
             raise ValueError(f"overlap {self.overlap}: expected at least 1 word.")
 
@@ -249,6 +251,9 @@ class Suite:
             for name, settings in getattr(self, kind).items():
                 yield kind, name, settings
 
+
+REPORTS = ("S1", "S3c", "S4", "S5")
+"""Whose published figures can be shown."""
 
 KINDS = ("text", "conversations", "choices", "harness", "answers", "prompts")
 
@@ -268,6 +273,7 @@ def read_suite(path: str, changes: Sequence[str] = ()) -> Suite:
         raise ValueError(f"{path}: expected names and values, such as `choices: {{general: {{}}}}`.")
     for change in changes:
         _set(values, change)
+    values = {name: value for name, value in values.items() if value is not None}
     known = [field.name for field in fields(Suite)]
     if unknown := [str(name) for name in values if name not in known]:
         raise ValueError(f"{path}: no setting {', '.join(unknown)}; a suite has {', '.join(known)}.")

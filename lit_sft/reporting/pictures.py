@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from lit_sft.printable import printable
 
 _DPI = 120
+
+_FONTS = ["DejaVu Sans", "Noto Sans CJK SC", "Noto Sans CJK JP", "Source Han Sans SC", "PingFang SC", "Microsoft YaHei"]
 
 
 def plain_text(name: str) -> str:
@@ -18,6 +25,21 @@ def plain_text(name: str) -> str:
 
 def save_picture(figure: Figure, path: Path) -> Path:
     """Write a figure as a PNG file."""
-    figure.tight_layout()
-    figure.savefig(path, dpi=_DPI)
+    # names in scripts that no font here has are drawn as boxes: the page has them in words
+    with rc_context({"font.family": _FONTS}), warnings.catch_warnings(), _no_font_messages():
+        warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
+        figure.tight_layout()
+        figure.savefig(path, dpi=_DPI)
     return path
+
+
+@contextmanager
+def _no_font_messages() -> Iterator[None]:
+    """Of fonts that are not installed, of which one at least is."""
+    logger = logging.getLogger("matplotlib.font_manager")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -73,7 +74,7 @@ def test_two_models_are_scored_compared_and_kept(
     out = tmp_path / "out"
     files = {str(file.relative_to(out)) for file in out.rglob("*.jsonl")}
     assert files == {
-        f"{name}/{s}.jsonl" for name in ("base", "tuned") for s in ("prose", "rows", "items", "asked", "fixed")
+        f"items/{name}/{s}.jsonl" for name in ("base", "tuned") for s in ("prose", "rows", "items", "asked", "fixed")
     }
     changes = {(row["set"], row["part"], row["figure"]) for row in table(tmp_path) if row["what"] == "change"}
     assert {
@@ -95,7 +96,7 @@ def test_two_models_are_scored_compared_and_kept(
     write("items.jsonl", [{"id": "other", **ITEM}])
     assert evaluate(tmp_path, write, suite, *models) == 0
     changed = {str(file.relative_to(out)) for file in stamps if file.stat().st_mtime_ns != stamps[file]}
-    assert changed == {"base/items.jsonl", "tuned/items.jsonl"}
+    assert changed == {"items/base/items.jsonl", "items/tuned/items.jsonl"}
     capsys.readouterr()
 
 
@@ -104,10 +105,24 @@ def test_a_model_and_a_set_that_fail_cost_themselves_alone(
 ) -> None:
     suite["text"]["absent"] = {"data": str(tmp_path / "absent.txt")}
     suite["harness"] = {"no task": {"task": "nothing_of_this_name", "include": str(tmp_path)}}
-    models = f"base={model(0)}", f"tuned={model(1)}", f"lost={tmp_path / 'nowhere'}"
+    cut = Path(model(2)) / "model.safetensors"
+    cut.write_bytes(cut.read_bytes()[:5000])
+    bare = Path(model(3))
+    for file in bare.glob("tokenizer*"):
+        file.unlink()
+    models = (
+        f"lost={tmp_path / 'nowhere'}",
+        f"base={model(0)}",
+        f"cut={cut.parent}",
+        f"bare={bare}",
+        f"tuned={model(1)}",
+    )
+    models = models[1], models[0], *models[2:]
     assert evaluate(tmp_path, write, suite, *models) == 1
     said = capsys.readouterr().out
     assert "nowhere" in said
+    assert "cut: --model.backbone.pretrained" in said
+    assert "bare: " in said
     assert "base, absent: " in said
     text = (tmp_path / "out" / "report.md").read_text()
     assert "nothing&#95;of&#95;this&#95;name" in text
@@ -134,6 +149,12 @@ def test_a_run_and_an_adapter_are_scored_as_their_merged_model(
         torch.tensor(subject.nats([ids])[0]), torch.tensor(whole.nats([ids])[0]), rtol=1e-4, atol=1e-4
     )
     assert subject.digest() != load_subject("base", base, template="chatml").digest()
+    save_file(dict(list(weights.items())[:2]), tmp_path / "cut.safetensors", {"format": "pt"})
+    partial = tmp_path / "partial"
+    shutil.copytree(tmp_path / "adapter", partial)
+    shutil.move(tmp_path / "cut.safetensors", partial / "adapter_model.safetensors")
+    with pytest.raises(ValueError, match=r"this adapter does not fit the model .*missing adapter keys"):
+        load_subject("partial", str(partial), template="chatml")
     config = tmp_path / "adapter" / "adapter_config.json"
     config.write_text(config.read_text().replace('"lora_alpha": 16', '"lora_alpha": 32'))
     assert subject.digest() != load_subject("stronger", str(tmp_path / "adapter"), template="chatml").digest()

@@ -34,6 +34,8 @@ ROOT = Path(__file__).parents[3]
         ("choices: {a: {}}\ntemplate: chat", "template"),
         ("choices: {a: {}}\njudge: {sets: [b], model: m}", "judge: no set 'b'"),
         ("choices: {a: {}}\noverlap: 0", "overlap 0"),
+        ("choices: {a: {}}\npublished: [S9]", "published S9: expected some of S1"),
+        ("choices:\ntext:", "no sets"),
     ],
 )
 def test_what_is_wrong_is_named_with_the_file(write: Write, content: str, message: str) -> None:
