@@ -10,8 +10,8 @@ from rich.table import Table
 
 from callbacks.records import append_row, is_fitting, say
 from lit_sft.evaluation.evaluate import said, score_set
-from lit_sft.evaluation.report import compared, title_of
-from lit_sft.evaluation.results import Results
+from lit_sft.evaluation.figures import title_of
+from lit_sft.evaluation.results import Results, compared
 from lit_sft.evaluation.subject import Subject
 from lit_sft.evaluation.suite import read_suite
 from lit_sft.module import LitCausalLM

@@ -10,31 +10,22 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from scipy.stats import binomtest
 
 from lit_sft.evaluation.charts import draw_changes
+from lit_sft.evaluation.figures import change_of, p_of, title_of, value_of, value_with_error
 from lit_sft.evaluation.judge import Judging
-from lit_sft.evaluation.results import SHARES, Change, Results, adjusted
+from lit_sft.evaluation.results import Change, Results, compare, compared
 from lit_sft.evaluation.suite import Suite
 from lit_sft.evaluation.win_rate import length_controlled_rate, rate
 from lit_sft.metrics import perplexity
 from lit_sft.reporting.files import write_json
 from lit_sft.reporting.page import Report, Table, render_html, render_markdown
-from lit_sft.reporting.statistics import Estimate
 
 Contaminated = dict[str, set[str]]
 """Sets to those of their items that stand in training records."""
 
 Judgings = dict[tuple[str, str], Judging]
 """Models and sets to what a judge made of their answers."""
-
-_COMPARED = {
-    "text": ("bits_per_byte",),
-    "conversations": ("bits_per_byte/answer", "bits_per_byte/user"),
-    "answers": ("rougeL_mixed", "exact_match", "chrf"),
-}
-"""The figures by which models are compared, of losses those that any two tokenizers have in
-common; of multiple choice the first rule of each form, of a task its first."""
 
 _SHOWN_ANSWERS = 5
 
@@ -91,42 +82,6 @@ def write_pages(
     return page
 
 
-def compare(results: Results) -> tuple[list[Change], dict[str, str]]:
-    """Every model against the baseline; p-values adjusted for those that stand together.
-
-    Returns:
-        The changes, and why others cannot be told.
-    """
-    refused: dict[str, str] = {}
-    families: dict[tuple[str, str], list[Change]] = {}
-    for model in results.models[1:]:
-        for name in results.sets:
-            for figure in compared(results, name):
-                for group in ["", *results.groups(name)]:
-                    try:
-                        change = results.change(model, name, figure, group)
-                    except ValueError as error:
-                        refused[f"{model}, {name}, {title_of(figure)}"] = str(error)
-                        break
-                    if change is not None:
-                        families.setdefault((model, f"{name} {figure}" if group else ""), []).append(change)
-    return [change for family in families.values() for change in adjusted(family)], refused
-
-
-def compared(results: Results, name: str) -> list[str]:
-    """The figures of a set by which models are compared."""
-    figures, kind = results.figures(name), results.kind(name)
-    if kind == "prompts":
-        return []
-    if kind == "harness":
-        names = {figure.partition("/")[0]: figure for figure in reversed(figures)}
-        return [names[name] for name in SHARES if name in names][:1]
-    if kind == "choices":
-        forms = dict.fromkeys(figure.rpartition("/")[0] for figure in figures)
-        return [next(figure for figure in figures if figure.startswith(form)) for form in forms]
-    return [figure for figure in _COMPARED[kind] if figure in figures]
-
-
 def _in_words(results: Results, changes: list[Change]) -> list[str]:
     base = results.models[0]
     if len(results.models) == 1:
@@ -156,9 +111,10 @@ def _in_words(results: Results, changes: list[Change]) -> list[str]:
 
 def _sentence(change: Change) -> str:
     verdict = "better" if change.sense > 0 else "worse"
+    before, after = (value_of(change.figure, value) for value in (change.before, change.after))
     return (
-        f"{_place(change)}: {verdict}, {_value(change.figure, change.before)} to {_value(change.figure, change.after)} "
-        f"(95 % interval of the change {_interval(change)}; p {_p(change.adjusted_p, is_sentence=True)})."
+        f"{_place(change)}: {verdict}, {before} to {after} "
+        f"(95 % interval of the change {_interval(change)}; p {p_of(change.adjusted_p, is_sentence=True)})."
     )
 
 
@@ -168,12 +124,12 @@ def _changes(results: Results, changes: list[Change], title: str) -> Table:
             _place(change),
             change.model,
             f"{change.estimate.num_rows:,}",
-            _value(change.figure, change.before),
-            _value(change.figure, change.after),
-            _signed(change.figure, change.estimate.value),
+            value_of(change.figure, change.before),
+            value_of(change.figure, change.after),
+            change_of(change.figure, change.estimate.value),
             _interval(change),
-            _p(change.p_value),
-            _p(change.adjusted_p),
+            p_of(change.p_value),
+            p_of(change.adjusted_p),
             _verdict(change),
         ]
         for change in changes
@@ -220,7 +176,7 @@ def _figures(results: Results, name: str) -> Table:
     rows = []
     for figure in results.figures(name):
         means = [results.mean(model, name, figure) for model in results.models]
-        cells = [_with_error(figure, mean) if mean else "" for mean in means]
+        cells = [value_with_error(figure, mean) if mean else "" for mean in means]
         if figure.startswith("nll"):
             cells = [
                 f"{cell}; perplexity {perplexity(mean.value):,.2f}" if mean else ""
@@ -270,7 +226,7 @@ def _seen(results: Results, seen: Contaminated) -> Table:
             for model in results.models:
                 scored = set(results.values(model, name, figure))
                 cells = [results.mean(model, name, figure, part) for part in (scored - items, scored & items)]
-                values = [f"{_with_error(figure, mean)}, {mean.num_rows} items" if mean else "" for mean in cells]
+                values = [f"{value_with_error(figure, mean)}, {mean.num_rows} items" if mean else "" for mean in cells]
                 rows.append([f"{name}, {title_of(figure)}: {model}", *values])
     return Table("Items that stand in the training records", ["", "clean", "contaminated"], rows)
 
@@ -382,54 +338,15 @@ def _place(change: Change) -> str:
     return ", ".join(filter(None, [change.set, change.group, title_of(change.figure)]))
 
 
+def _interval(change: Change) -> str:
+    if not change.estimate.standard_error > 0:
+        return ""
+    return f"{change_of(change.figure, change.estimate.low)} to {change_of(change.figure, change.estimate.high)}"
+
+
 def _verdict(change: Change) -> str:
     if math.isnan(change.adjusted_p):
         return "all the same" if change.estimate.value == 0 else "cannot be told"
     if not change.is_found:
         return "none"
     return {1: "better", -1: "worse", 0: "more" if change.estimate.value > 0 else "less"}[change.sense]
-
-
-_TITLES = {"nll": "nats per token", "bits_per_byte": "bits per byte", "bits_per_character": "bits per character"}
-
-
-def title_of(figure: str) -> str:
-    """A figure's name in words."""
-    name, _, rest = figure.partition("/")
-    return ", ".join(
-        filter(None, [_TITLES.get(name, name.replace("_", " ")), rest.replace("/", ", ").replace("_", " ")])
-    )
-
-
-def _is_share(figure: str) -> bool:
-    return figure.partition("/")[0] in (*SHARES, "ended")
-
-
-def _value(figure: str, value: float) -> str:
-    return f"{value:.1%}" if _is_share(figure) else f"{value:.4f}"
-
-
-def _signed(figure: str, value: float) -> str:
-    return f"{100 * value:+.1f}" if _is_share(figure) else f"{value:+.4f}"
-
-
-def _interval(change: Change) -> str:
-    if not change.estimate.standard_error > 0:
-        return ""
-    return f"{_signed(change.figure, change.estimate.low)} to {_signed(change.figure, change.estimate.high)}"
-
-
-def _with_error(figure: str, estimate: Estimate) -> str:
-    if _is_share(figure) and math.isfinite(estimate.value):
-        right, total = round(estimate.value * estimate.num_rows), estimate.num_rows
-        interval = binomtest(right, total).proportion_ci(method="wilson")
-        return f"{estimate.value:.1%} ({100 * interval.low:.1f} to {100 * interval.high:.1f})"
-    if not estimate.standard_error > 0:
-        return _value(figure, estimate.value)
-    return f"{_value(figure, estimate.value)} ±{estimate.half_width:.4f}"
-
-
-def _p(value: float, *, is_sentence: bool = False) -> str:
-    if math.isnan(value):
-        return ""
-    return "< 0.001" if value < 0.001 else f"{'= ' if is_sentence else ''}{value:.3f}"

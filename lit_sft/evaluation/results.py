@@ -12,23 +12,18 @@ from typing import Any
 import numpy as np
 from scipy.stats import binomtest
 
+from lit_sft.evaluation.figures import SHARES, direction, title_of
 from lit_sft.evaluation.records import Scored
 from lit_sft.reporting.files import write_json
 from lit_sft.reporting.statistics import Estimate, estimate, holm
 
-_LESS_IS_BETTER = ("nll", "bits_per_byte", "bits_per_character")
-SHARES = ("accuracy", "acc", "acc_norm", "acc_bytes", "exact_match")
-"""Figures that are shares of right answers."""
-_MORE_IS_BETTER = (
-    *SHARES,
-    "chrf",
-    "f1",
-    "rouge1_mixed",
-    "rouge2_mixed",
-    "rougeL_mixed",
-    "rougeL_character",
-    "rougeL_word",
-)
+_COMPARED = {
+    "text": ("bits_per_byte",),
+    "conversations": ("bits_per_byte/answer", "bits_per_byte/user"),
+    "answers": ("rougeL_mixed", "exact_match", "chrf"),
+}
+"""The figures by which models are compared, of losses those that any two tokenizers have in
+common; of multiple choice the first rule of each form, of a task its first."""
 
 
 @dataclass(frozen=True)
@@ -153,13 +148,43 @@ class Results:
         return Change(model, name, group, figure, theirs, ours, found, p)
 
 
-def direction(figure: str) -> int:
-    """1 where more is better, -1 where less is, 0 where neither is known to be."""
-    name = figure.partition("/")[0]
-    return (name in _MORE_IS_BETTER) - (name in _LESS_IS_BETTER)
+def compare(results: Results) -> tuple[list[Change], dict[str, str]]:
+    """Every model against the baseline; p-values adjusted for those that stand together.
+
+    Returns:
+        The changes, and why others cannot be told.
+    """
+    refused: dict[str, str] = {}
+    families: dict[tuple[str, str], list[Change]] = {}
+    for model in results.models[1:]:
+        for name in results.sets:
+            for figure in compared(results, name):
+                for group in ["", *results.groups(name)]:
+                    try:
+                        change = results.change(model, name, figure, group)
+                    except ValueError as error:
+                        refused[f"{model}, {name}, {title_of(figure)}"] = str(error)
+                        break
+                    if change is not None:
+                        families.setdefault((model, f"{name} {figure}" if group else ""), []).append(change)
+    return [change for family in families.values() for change in _adjusted(family)], refused
 
 
-def adjusted(changes: list[Change]) -> list[Change]:
+def compared(results: Results, name: str) -> list[str]:
+    """The figures of a set by which models are compared."""
+    figures, kind = results.figures(name), results.kind(name)
+    if kind == "prompts":
+        return []
+    if kind == "harness":
+        names = {figure.partition("/")[0]: figure for figure in reversed(figures)}
+        return [names[name] for name in SHARES if name in names][:1]
+    if kind == "choices":
+        forms = dict.fromkeys(figure.rpartition("/")[0] for figure in figures)
+        return [next(figure for figure in figures if figure.startswith(form)) for form in forms]
+    return [figure for figure in _COMPARED[kind] if figure in figures]
+
+
+def _adjusted(changes: list[Change]) -> list[Change]:
     """With p-values that hold for all of them together."""
     p_values = holm([change.p_value for change in changes])
     return [replace(change, adjusted_p=p) for change, p in zip(changes, p_values, strict=True)]

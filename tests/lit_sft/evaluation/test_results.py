@@ -10,8 +10,7 @@ import pytest
 from scipy.stats import binomtest, ttest_rel
 
 from lit_sft.evaluation.records import Scored
-from lit_sft.evaluation.report import compare
-from lit_sft.evaluation.results import Results, SetResult, read_set, write_set
+from lit_sft.evaluation.results import Results, SetResult, compare, read_set, write_set
 
 
 def result(kind: str, rows: dict[str, dict[str, tuple[float, float]]], group: str = "") -> SetResult:
