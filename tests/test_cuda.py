@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import PreTrainedTokenizerFast
 
 from callbacks import RunHealth
 from data_modules.batch import collate
@@ -15,6 +16,7 @@ from data_modules.masking import MASKS
 from data_modules.sft_data_module import SFTDataModule
 from lit_sft.attention import Documents, _dense, _has_flash, _variable_length
 from lit_sft.backbone import BackboneSettings, build_backbone
+from lit_sft.evaluation.subject import Subject
 from lit_sft.generation import GenerationSettings, generate
 from lit_sft.linear_cross_entropy import linear_cross_entropy
 from lit_sft.loss import supervised_loss, token_nll
@@ -88,6 +90,18 @@ def test_a_changed_document_does_not_change_its_neighbours_under_bf16(name: str,
     outside = (batch.targets < start) | (batch.targets >= stop)
     assert torch.equal(before[outside], after[outside])
     assert not torch.equal(before[~outside], after[~outside])
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_an_evaluation_scores_as_on_the_cpu(name: str, tokenizer: PreTrainedTokenizerFast) -> None:
+    subject = Subject("model", build_backbone(BackboneSettings(config=MODELS[name]), tokenizer).eval(), tokenizer)
+    sequences = [list(f"The mill stands by the river, {n} times.".encode()) for n in range(9)]
+    expected = subject.nats(sequences)
+    subject.backbone.to("cuda")
+    for ours, exact in zip(subject.nats(sequences), expected, strict=True):
+        assert ours == pytest.approx(exact, rel=1e-4)
+    how = GenerationSettings(max_new_tokens=8, temperature=1.0)
+    assert subject.answer(sequences, how) == [subject.answer([one], how)[0] for one in sequences]
 
 
 @pytest.mark.filterwarnings("ignore:trainer.precision")

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
 
 from callbacks import BenchmarkMonitor
 from lit_sft.evaluation.evaluate import score_set
@@ -47,6 +50,23 @@ def test_figures_are_those_of_evaluate_and_can_choose_the_best_checkpoint(fit: C
     found = last["own rows", "bits_per_byte/answer"]["value"]
     assert float(logged["benchmark/own_rows/bits_per_byte/answer"]) == pytest.approx(found)
     assert "benchmark/general/accuracy/cloze/per_character" in logged
+
+
+def test_the_best_checkpoint_is_chosen_by_a_figure_of_the_suite(
+    fit: Callable[..., Any], suite: str, tmp_path: Path
+) -> None:
+    monitor = "benchmark/own_rows/bits_per_byte/answer"
+    checkpoint = ModelCheckpoint(tmp_path / "checkpoints", filename="best", monitor=monitor)
+    with pytest.warns(UserWarning, match="missing could not be scored"):
+        run = fit([BenchmarkMonitor(suite), checkpoint], enable_checkpointing=True, lr=1.0)
+    by_step = {
+        row["step"]: row["value"]
+        for row in run.rows("benchmarks.jsonl")
+        if (row["set"], row["figure"]) == ("own rows", "bits_per_byte/answer") and row["step"]
+    }
+    best = min(by_step, key=lambda step: by_step[step])
+    assert torch.load(checkpoint.best_model_path, weights_only=True)["global_step"] == best
+    assert float(checkpoint.best_model_score or 0) == pytest.approx(by_step[best])
 
 
 def test_it_scores_every_so_many_validations(fit: Callable[..., Any], suite: str) -> None:
