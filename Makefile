@@ -15,7 +15,7 @@ quickstart: $(VENV)/.installed ## fine-tune a small model on the bundled data: t
 	$(BIN)/python -m lit_sft test
 
 test: $(VENV)/.installed $(VENV)/.judge ## the whole test suite
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2
 
 test-assets: $(VENV)/.installed ## the checks on real tokenizers, a real model and real records, where they are present
 	$(BIN)/python -m pytest -m assets -rs
