@@ -10,6 +10,7 @@ from lit_sft.evaluation.results import Change
 from lit_sft.reporting.pictures import plain_text, save_picture
 
 _MOST_ROWS = 80
+_MOST_COLUMNS = 2
 
 
 def draw_changes(changes: list[Change], path: Path) -> Path | None:
@@ -25,9 +26,13 @@ def draw_changes(changes: list[Change], path: Path) -> Path | None:
     if not panels:
         return None
     most = min(_MOST_ROWS, max(map(len, panels.values())))
-    figure = Figure(figsize=(6 * len(panels), 1.4 + 0.28 * most))
-    axes = figure.subplots(1, len(panels), squeeze=False)[0]
-    for axis, ((model, name), rows) in zip(axes, panels.items(), strict=True):
+    columns = min(_MOST_COLUMNS, len(panels))
+    lines = -(-len(panels) // columns)
+    figure = Figure(figsize=(6 * columns, lines * (1.4 + 0.28 * most)))
+    axes = figure.subplots(lines, columns, squeeze=False).flatten()
+    for axis in axes[len(panels) :]:
+        axis.set_visible(False)
+    for axis, ((model, name), rows) in zip(axes, panels.items(), strict=False):
         largest = sorted(rows, key=lambda c: -abs(c.estimate.value))[:_MOST_ROWS]
         rows = sorted(largest, key=lambda c: c.estimate.value)
         for place, change in enumerate(rows):

@@ -46,7 +46,7 @@ def main(argv: list[str]) -> None:
 
     dtype = None if options.dtype == "auto" else getattr(torch, options.dtype)
     load = partial(load_subject, template=suite.template, device=options.device, dtype=dtype)
-    folder = Path(options.output or f"runs/{suite.name}")
+    folder = Path(options.output or f"runs/evaluations/{suite.name}")
     folder.mkdir(parents=True, exist_ok=True)
     try:
         loaders = {name: partial(load, name, source) for name, source in models.items()}
@@ -131,7 +131,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="a setting of the suite; repeatable"
     )
-    parser.add_argument("--output", help="where to write; default: runs/<suite>")
+    parser.add_argument("--output", help="where to write; default: runs/evaluations/<suite>")
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1; default: a GPU where there is one")
     parser.add_argument(
         "--dtype", choices=_DTYPES, default="auto", help="of the weights; auto: bfloat16 on a GPU, else float32"
