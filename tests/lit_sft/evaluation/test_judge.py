@@ -92,6 +92,10 @@ class Endpoint:
         )
         if fault == "timeout":
             time.sleep(1.0)
+        if fault == "401":
+            data = json.dumps(
+                {"error": {"message": f"your key {handler.headers['Authorization'].split()[1]} is wrong"}}
+            )
         if fault == "malformed":
             data = data[:-20] + "]]"
         handler.send_response(int(fault) if fault.isdigit() else 200)
@@ -219,6 +223,9 @@ judge_pairs(EndpointJudge(settings, Path({str(tmp_path / "replies.jsonl")!r})), 
     assert len(endpoint.requests) - before == 400 - kept
     assert before - len(lines) <= 4  # what was on its way when it was killed
     assert max(Counter(endpoint.requests).values()) <= 2
+    asked = len(endpoint.requests)
+    assert len(judged(endpoint, tmp_path, pairs(200), timeout=5.0).scores) == 200
+    assert len(endpoint.requests) == asked  # also what was written behind the half line is kept
 
 
 def test_no_key_is_said_and_none_is_written(
@@ -226,6 +233,11 @@ def test_no_key_is_said_and_none_is_written(
 ) -> None:
     judged(endpoint, tmp_path, pairs(2))
     assert "a-key" not in (tmp_path / "replies.jsonl").read_text()
+    endpoint.faults = {"question": "always 401"}  # whose message has the key in it
+    found = judged(endpoint, tmp_path, [Pair("other", "question", "x", "yy")])
+    reason = found.judged[0].row()["reason"]
+    assert "AuthenticationError" in reason
+    assert "your key ***" in reason
     monkeypatch.delenv("OPENAI_API_KEY")
     with pytest.raises(ValueError, match="the environment variable OPENAI_API_KEY holds no key"):
         judged(endpoint, tmp_path, pairs(2))
