@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +11,8 @@ from typing import Any
 from lightning.pytorch import Trainer
 from rich import get_console
 from rich.console import RenderableType
+
+from lit_sft.reporting.files import with_nulls
 
 # JSON escapes the controls below 0x20 itself; these reach a terminal, or break a line, when the file is printed
 _UNSAFE = re.compile(r"[\x7f-\x9f\u2028\u2029]")
@@ -39,7 +40,7 @@ def append_row(trainer: Trainer, file: str, row: dict[str, Any]) -> None:
     """
     if not trainer.is_global_zero:
         return
-    line = json.dumps(_with_nulls(row), ensure_ascii=False, allow_nan=False)
+    line = json.dumps(with_nulls(row), ensure_ascii=False, allow_nan=False)
     line = _UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", line)
     path = Path(trainer.default_root_dir) / file
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -60,9 +61,3 @@ def say(trainer: Trainer, *renderables: RenderableType) -> None:
     if trainer.is_global_zero:
         for renderable in renderables:
             get_console().print(renderable, markup=False, highlight=False)
-
-
-def _with_nulls(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _with_nulls(part) for key, part in value.items()}
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -231,6 +231,7 @@ def _costs(comparison: Comparison) -> Table:
 def _ledger(comparison: Comparison) -> Table:
     names = (
         "records_read",
+        "left_out",
         "invalid",
         "duplicates",
         "dropped",

@@ -104,20 +104,22 @@ def read_choices(data: str) -> tuple[list[Item], list[str]]:
     Raises:
         ValueError: If there is no such file, or no item in it.
     """
-    items: list[Item] = []
+    items: dict[str, Item] = {}
     wrong: list[str] = []
     for number, line in enumerate(text_of(data).split("\n"), start=1):
         try:
-            item = _item(json.loads(line)) if line.strip() else None
-            if item is not None and any(item.id == other.id for other in items):
+            if not line.strip():
+                continue
+            item = _item(json.loads(line))
+            if item.id in items:
                 raise ValueError(f"id {item.id!r} stands twice")
-            items += [item] if item is not None else []
+            items[item.id] = item
         except (ValueError, TypeError, KeyError) as error:
             said = f"no field {error}" if isinstance(error, KeyError) else str(error)
             wrong.append(f"{data}:{number}: no item ({said}).")
     if not items:
         raise ValueError(f"{data}: no item that can be asked ({'; '.join(wrong[:3]) or 'the file is empty'}).")
-    return items, wrong
+    return list(items.values()), wrong
 
 
 def content_hash(items: Sequence[Item]) -> str:

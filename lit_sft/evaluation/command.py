@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+from collections.abc import Callable
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -15,10 +16,11 @@ from transformers.utils.logging import disable_progress_bar
 from lit_sft.evaluation.choices import content_hash, read_choices
 from lit_sft.evaluation.contamination import find_seen
 from lit_sft.evaluation.evaluate import evaluate, said, slug
-from lit_sft.evaluation.report import Contaminated, Judgings, write_pages
-from lit_sft.evaluation.subject import load_subject
+from lit_sft.evaluation.report import Contaminated, write_pages
+from lit_sft.evaluation.results import Results
+from lit_sft.evaluation.subject import Subject, load_subject
 from lit_sft.evaluation.suite import ChoiceSet, JudgeSettings, Suite, read_suite
-from lit_sft.evaluation.win_rate import judge_models
+from lit_sft.evaluation.win_rate import Judgings, judge_models
 from lit_sft.printable import printable
 
 _DTYPES = ("auto", "float32", "bfloat16", "float16")
@@ -32,7 +34,7 @@ def main(argv: list[str]) -> None:
 
     Raises:
         ValueError: If the suite or an argument is wrong, or nothing could be scored.
-        SystemExit: With 1 if a model or a set could not be scored.
+        SystemExit: With 1 if a model or a set could not be scored, with 130 on Ctrl-C.
     """
     options = _parser().parse_args(argv[1:])
     suite, models = read_suite(options.suite, options.set), _models(options.models)
@@ -49,11 +51,21 @@ def main(argv: list[str]) -> None:
     folder = Path(options.output or f"runs/evaluations/{suite.name}")
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        loaders = {name: partial(load, name, source) for name, source in models.items()}
-        results = evaluate(suite, loaders, folder / "items", say)
+        results, page = _run(suite, models, load, folder, say)
     except KeyboardInterrupt:
-        say("stopped; sets that are complete are kept. The same command goes on.")
+        say("stopped; sets and replies that are complete are kept. The same command goes on.")
         raise SystemExit(130) from None
+    console.print(f"report  {page}", soft_wrap=True)
+    if results.failures:
+        raise SystemExit(1)
+
+
+def _run(
+    suite: Suite, models: dict[str, str], load: Callable[..., Subject], folder: Path, say: Callable[[str], None]
+) -> tuple[Results, Path]:
+    """Score, judge, look for the items in the training records, and write the page."""
+    loaders = {name: partial(load, name, source) for name, source in models.items()}
+    results = evaluate(suite, loaders, folder / "items", say)
     if not results.results:
         raise ValueError(f"nothing could be scored: {'; '.join(f'{k}: {v}' for k, v in results.failures.items())}")
     judgings: Judgings = {}
@@ -76,10 +88,7 @@ def main(argv: list[str]) -> None:
         f"Versions: {', '.join(f'{package} {version(package)}' for package in ('torch', 'transformers', 'peft'))}.",
         *_about_sets(suite),
     ]
-    page = write_pages(suite, results, folder, about=about, seen=seen, judgings=judgings)
-    console.print(f"report  {page}", soft_wrap=True)
-    if results.failures:
-        raise SystemExit(1)
+    return results, write_pages(suite, results, folder, about=about, seen=seen, judgings=judgings)
 
 
 def _models(given: list[str]) -> dict[str, str]:

@@ -119,14 +119,14 @@ def _content(settings: AnySet) -> Any:
         return text_of(settings.data)
     if isinstance(settings, HarnessSet):
         folder = sorted(Path(settings.include).rglob("*")) if settings.include else []
-        return [harness_version(), [[str(file), source_digest(file)] for file in folder if file.is_file()]]
+        return [harness_version(), [[str(file), _file_digest(file)] for file in folder if file.is_file()]]
     if isinstance(settings, PromptSet):
         return None
     files = [settings.data] if isinstance(settings.data, str) else settings.data
     return [source_fingerprint(file) for file in files]
 
 
-def source_digest(file: Path) -> str:
+def _file_digest(file: Path) -> str:
     """Of a file's bytes."""
     return hashlib.sha256(file.read_bytes()).hexdigest()
 

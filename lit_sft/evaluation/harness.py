@@ -9,13 +9,12 @@ from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-import torch
-
 from lit_sft.attention import ordinary_attention
 from lit_sft.backbone import causal_lm
 from lit_sft.evaluation.records import Figures, Scored, Skipped
 from lit_sft.evaluation.subject import Subject
 from lit_sft.evaluation.suite import HarnessSet
+from lit_sft.generation import undisturbed
 
 
 def score_task(subject: Subject, settings: HarnessSet, skipped: Skipped) -> Iterator[Scored]:
@@ -35,7 +34,8 @@ def score_task(subject: Subject, settings: HarnessSet, skipped: Skipped) -> Iter
     if settings.task not in manager.all_tasks:
         place = settings.include or "lm-eval"
         raise ValueError(f"task {settings.task!r}: {place} has none of this name.")
-    with torch.random.fork_rng(), ordinary_attention(causal_lm(subject.backbone)), contextlib.redirect_stdout(None):
+    model = causal_lm(subject.backbone)
+    with undisturbed(subject.backbone), ordinary_attention(model), contextlib.redirect_stdout(None):
         tasks = manager.load(settings.task)
         for task in tasks["tasks"].values():
             if settings.shots is not None:

@@ -1,4 +1,4 @@
-"""Pairwise judging: which of two models' answers is better, in the eyes of a judge that is asked in both orders."""
+"""Judges of two answers: a model behind an endpoint, or the likelihood of a local one."""
 
 from __future__ import annotations
 
@@ -7,9 +7,7 @@ import math
 import os
 import re
 import threading
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -183,126 +181,6 @@ def parse_winner(reply: str) -> Winner | None:
     """The verdict in a judge's reply: that of its JSON object, whatever stands around it; None without one, or two."""
     found = {match.strip().lower() for match in re.findall(r'\{\s*"winner"\s*:\s*"([^"{}]*)"[^{}]*\}', reply)}
     return _WINNERS.get(found.pop()) if len(found) == 1 else None
-
-
-@dataclass(frozen=True, slots=True)
-class Pair:
-    """Two models' answers to one request.
-
-    Attributes:
-        item: Names it.
-        question: The request.
-        base: The baseline's answer.
-        other: The other model's.
-    """
-
-    item: str
-    question: str
-    base: str
-    other: str
-
-
-@dataclass(frozen=True, slots=True)
-class Judged:
-    """A pair with its verdicts: with the baseline's answer first, and with it second."""
-
-    pair: Pair
-    base_first: Verdict
-    base_second: Verdict
-
-    @property
-    def score(self) -> float | None:
-        """The other model's: 1 where it wins in both orders, 0 where it loses in both; None without both verdicts."""
-        values = [
-            {"first": lose, "second": win, "tie": 0.5}[verdict.winner]
-            for verdict, lose, win in ((self.base_first, 0.0, 1.0), (self.base_second, 1.0, 0.0))
-            if verdict.winner is not None
-        ]
-        return sum(values) / 2 if len(values) == 2 else None
-
-    def row(self) -> dict[str, Any]:
-        """As JSON."""
-        return {
-            "item": self.pair.item,
-            "score": self.score,
-            "base_first": self.base_first.winner,
-            "base_second": self.base_second.winner,
-            "reason": self.base_first.reason or self.base_second.reason,
-        }
-
-
-@dataclass
-class Judging:
-    """What a judge made of two models.
-
-    Attributes:
-        judged: Every pair.
-        price: Of a token read and one written, in the currency of the settings.
-    """
-
-    judged: list[Judged]
-    price: tuple[float, float] = (0.0, 0.0)
-    verdicts: list[Verdict] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.verdicts = [verdict for each in self.judged for verdict in (each.base_first, each.base_second)]
-
-    @property
-    def scores(self) -> dict[str, float]:
-        """By item, where there are verdicts in both orders."""
-        return {each.pair.item: each.score for each in self.judged if each.score is not None}
-
-    @property
-    def lengths(self) -> list[int]:
-        """Characters by which the other model's answer is longer, in the order of `scores`."""
-        return [len(each.pair.other) - len(each.pair.base) for each in self.judged if each.score is not None]
-
-    @property
-    def first_share(self) -> float:
-        """Share of verdicts for the answer that stood first, of those that are no ties; 0.5 where all are."""
-        winners = [verdict.winner for verdict in self.verdicts if verdict.winner in ("first", "second")]
-        return winners.count("first") / len(winners) if winners else 0.5
-
-    @property
-    def agreement(self) -> float:
-        """Share of pairs whose two verdicts agree, of those that have both."""
-        both = [each for each in self.judged if each.score is not None]
-        alike = (("first", "second"), ("second", "first"), ("tie", "tie"))
-        return sum((each.base_first.winner, each.base_second.winner) in alike for each in both) / max(1, len(both))
-
-    @property
-    def cost(self) -> float:
-        """Of all replies, those from the cache too."""
-        return sum(r * self.price[0] + w * self.price[1] for r, w in (verdict.tokens for verdict in self.verdicts))
-
-    def count(self, *, unparsed: bool) -> int:
-        """Verdicts that are missing: replies without one, or none at all."""
-        return sum(v.winner is None and v.is_unparsed == unparsed for v in self.verdicts)
-
-
-def judge_pairs(judge: Judge, pairs: Sequence[Pair], concurrency: int, tick: Callable[[], object]) -> list[Judged]:
-    """Have every pair judged in both orders, so many at once.
-
-    Args:
-        judge: Which answer is better.
-        pairs: To judge.
-        concurrency: Requests at once, at most.
-        tick: Called when a verdict is in.
-    """
-    verdicts: dict[tuple[int, bool], Verdict] = {}
-    with ThreadPoolExecutor(concurrency) as pool:
-        asked = {}
-        for index, pair in enumerate(pairs):
-            asked[pool.submit(judge, pair.question, pair.base, pair.other)] = index, True
-            asked[pool.submit(judge, pair.question, pair.other, pair.base)] = index, False
-        try:
-            for done in as_completed(asked):
-                verdicts[asked[done]] = done.result()
-                tick()
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-    return [Judged(pair, verdicts[index, True], verdicts[index, False]) for index, pair in enumerate(pairs)]
 
 
 def _read_cache(path: Path) -> dict[str, dict[str, Any]]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import math
-from collections.abc import Iterable
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -12,20 +10,16 @@ from typing import Any
 import yaml
 
 from lit_sft.evaluation.charts import draw_changes
+from lit_sft.evaluation.exports import write_csv, write_results
 from lit_sft.evaluation.figures import change_of, p_of, title_of, value_of, value_with_error
-from lit_sft.evaluation.judge import Judging
 from lit_sft.evaluation.results import Change, Results, compare, compared
 from lit_sft.evaluation.suite import Suite
-from lit_sft.evaluation.win_rate import length_controlled_rate, rate
+from lit_sft.evaluation.win_rate import Judgings, length_controlled_rate, rate
 from lit_sft.metrics import perplexity
-from lit_sft.reporting.files import write_json
 from lit_sft.reporting.page import Report, Table, render_html, render_markdown
 
 Contaminated = dict[str, set[str]]
 """Sets to those of their items that stand in training records."""
-
-Judgings = dict[tuple[str, str], Judging]
-"""Models and sets to what a judge made of their answers."""
 
 _SHOWN_ANSWERS = 5
 
@@ -39,7 +33,7 @@ def write_pages(
     seen: Contaminated | None = None,
     judgings: Judgings | None = None,
 ) -> Path:
-    """Write report.html, report.md, report.csv, results.json and the picture.
+    """Write report.html, report.md and the picture, and the same figures as report.csv and results.json.
 
     Args:
         suite: What was asked.
@@ -53,8 +47,8 @@ def write_pages(
         The page.
     """
     changes, refused = compare(results)
-    _write_csv(folder / "report.csv", results, changes)
-    write_json(folder / "results.json", _summary(suite, results, changes))
+    write_csv(folder / "report.csv", results, changes)
+    write_results(folder / "results.json", suite, results, changes, judgings or {})
     accuracies = [change for change in changes if results.kind(change.set) in ("choices", "harness")]
     charts = [("Change by set, with 95 % intervals", draw_changes(accuracies, folder / "changes.png"))]
     tables = [
@@ -100,8 +94,7 @@ def _in_words(results: Results, changes: list[Change]) -> list[str]:
         rest = len(own) - better - worse - untold
         said.append(
             f"“{model}” against “{base}”: of {len(own)} comparisons, {better} are better and {worse} worse beyond "
-            f"noise; "
-            f"in {rest} no difference was found" + (f", and {untold} cannot be told." if untold else ".")
+            f"noise; in {rest} no difference was found{f', and {untold} cannot be told' if untold else ''}."
         )
         said += [_sentence(change) for change in found]
     if results.failures:
@@ -284,54 +277,6 @@ def _failures(results: Results, refused: dict[str, str]) -> list[list[str]]:
         [f"{model}, {name}", reason] for (model, name), r in results.results.items() for reason in r.skipped[:20]
     ]
     return [*([what, why] for what, why in {**results.failures, **refused}.items()), *skipped]
-
-
-def _summary(suite: Suite, results: Results, changes: list[Change]) -> dict[str, Any]:
-    return {
-        "suite": suite.name,
-        "models": results.models,
-        "figures": {
-            model: {
-                name: {
-                    figure: {"value": mean.value, "low": mean.low, "high": mean.high, "items": mean.num_rows}
-                    for figure in results.figures(name)
-                    if (mean := results.mean(model, name, figure))
-                }
-                for name in results.sets
-            }
-            for model in results.models
-        },
-        "changes": [
-            {
-                **{
-                    key: getattr(c, key)
-                    for key in ("model", "set", "group", "figure", "before", "after", "p_value", "adjusted_p")
-                },
-                "change": c.estimate.value,
-                "low": c.estimate.low,
-                "high": c.estimate.high,
-                "items": c.estimate.num_rows,
-            }
-            for c in changes
-        ],
-        "failures": results.failures,
-    }
-
-
-def _write_csv(path: Path, results: Results, changes: Iterable[Change]) -> None:
-    with path.open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(["what", "model", "set", "part", "figure", "value", "low", "high", "p", "p_holm", "items"])
-        for model in results.models:
-            for name in results.sets:
-                for figure in results.figures(name):
-                    if mean := results.mean(model, name, figure):
-                        row = [mean.value, mean.low, mean.high, "", "", mean.num_rows]
-                        writer.writerow(["mean", model, name, "", figure, *row])
-        for c in changes:
-            e = c.estimate
-            row = [e.value, e.low, e.high, c.p_value, c.adjusted_p, e.num_rows]
-            writer.writerow(["change", c.model, c.set, c.group, c.figure, *row])
 
 
 def _place(change: Change) -> str:

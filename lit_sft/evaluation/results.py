@@ -22,8 +22,7 @@ _COMPARED = {
     "conversations": ("bits_per_byte/answer", "bits_per_byte/user"),
     "answers": ("rougeL_mixed", "exact_match", "chrf"),
 }
-"""The figures by which models are compared, of losses those that any two tokenizers have in
-common; of multiple choice the first rule of each form, of a task its first."""
+"""The figures by which models are compared: of losses, those that any two tokenizers have in common."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +111,7 @@ class Results:
     def groups(self, name: str) -> list[str]:
         """The parts of a set, where it has several."""
         found = [r for (_, other), r in self.results.items() if other == name]
-        groups = sorted({row.group for r in found for row in r.rows.values()})
+        groups = sorted({row.group for r in found for row in r.rows.values() if row.group})
         return groups if len(groups) > 1 else []
 
     def values(self, model: str, name: str, figure: str, group: str = "") -> dict[str, tuple[float, float]]:
@@ -171,13 +170,13 @@ def compare(results: Results) -> tuple[list[Change], dict[str, str]]:
 
 
 def compared(results: Results, name: str) -> list[str]:
-    """The figures of a set by which models are compared."""
+    """The figures of a set by which models are compared: of multiple choice, by the first rule of each form."""
     figures, kind = results.figures(name), results.kind(name)
     if kind == "prompts":
         return []
     if kind == "harness":
-        names = {figure.partition("/")[0]: figure for figure in reversed(figures)}
-        return [names[name] for name in SHARES if name in names][:1]
+        by_name = {figure.partition("/")[0]: figure for figure in reversed(figures)}
+        return [by_name[share] for share in SHARES if share in by_name][:1]
     if kind == "choices":
         forms = dict.fromkeys(figure.rpartition("/")[0] for figure in figures)
         return [next(figure for figure in figures if figure.startswith(form)) for form in forms]

@@ -1,17 +1,20 @@
-"""Win rates: how often a judge prefers a model's answers to the baseline's, and how much of that is their length."""
+"""Pairs of answers judged in both orders, and the win rate: how much of it is position, and how much is length."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy.optimize import minimize
 from scipy.special import expit
 from tqdm import tqdm
 
-from lit_sft.evaluation.judge import EndpointJudge, Judge, Judging, LikelihoodJudge, Pair, judge_pairs
+from lit_sft.evaluation.judge import EndpointJudge, Judge, LikelihoodJudge, Verdict
 from lit_sft.evaluation.results import Results
 from lit_sft.evaluation.subject import Subject, load_subject
 from lit_sft.evaluation.suite import JudgeSettings
@@ -20,13 +23,140 @@ from lit_sft.reporting.statistics import Estimate, estimate
 _MILLION = 1_000_000
 
 
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two models' answers to one request.
+
+    Attributes:
+        item: Names it.
+        question: The request.
+        base: The baseline's answer.
+        other: The other model's.
+    """
+
+    item: str
+    question: str
+    base: str
+    other: str
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A pair with its verdicts: with the baseline's answer first, and with it second."""
+
+    pair: Pair
+    base_first: Verdict
+    base_second: Verdict
+
+    @property
+    def score(self) -> float | None:
+        """The other model's: 1 where it wins in both orders, 0 where it loses in both; None without both verdicts."""
+        values = [
+            {"first": lose, "second": win, "tie": 0.5}[verdict.winner]
+            for verdict, lose, win in ((self.base_first, 0.0, 1.0), (self.base_second, 1.0, 0.0))
+            if verdict.winner is not None
+        ]
+        return sum(values) / 2 if len(values) == 2 else None
+
+    def row(self) -> dict[str, Any]:
+        """As JSON."""
+        return {
+            "item": self.pair.item,
+            "score": self.score,
+            "base_first": self.base_first.winner,
+            "base_second": self.base_second.winner,
+            "reason": self.base_first.reason or self.base_second.reason,
+        }
+
+
+@dataclass
+class Judging:
+    """What a judge made of two models.
+
+    Attributes:
+        judged: Every pair.
+        price: Of a token read and one written, in the currency of the settings.
+    """
+
+    judged: list[Judged]
+    price: tuple[float, float] = (0.0, 0.0)
+    verdicts: list[Verdict] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.verdicts = [verdict for each in self.judged for verdict in (each.base_first, each.base_second)]
+
+    @property
+    def scores(self) -> dict[str, float]:
+        """By item, where there are verdicts in both orders."""
+        return {each.pair.item: each.score for each in self.judged if each.score is not None}
+
+    @property
+    def lengths(self) -> list[int]:
+        """Characters by which the other model's answer is longer, in the order of `scores`."""
+        return [len(each.pair.other) - len(each.pair.base) for each in self.judged if each.score is not None]
+
+    @property
+    def first_share(self) -> float:
+        """Share of verdicts for the answer that stood first, of those that are no ties; 0.5 where all are."""
+        winners = [verdict.winner for verdict in self.verdicts if verdict.winner in ("first", "second")]
+        return winners.count("first") / len(winners) if winners else 0.5
+
+    @property
+    def agreement(self) -> float:
+        """Share of pairs whose two verdicts agree, of those that have both."""
+        both = [each for each in self.judged if each.score is not None]
+        alike = (("first", "second"), ("second", "first"), ("tie", "tie"))
+        return sum((each.base_first.winner, each.base_second.winner) in alike for each in both) / max(1, len(both))
+
+    @property
+    def cost(self) -> float:
+        """Of all replies, those from the cache too. Both orders of the same two answers are one request."""
+        paid = [
+            v for e in self.judged for v in (e.base_first, e.base_second)[: 1 if e.pair.base == e.pair.other else 2]
+        ]
+        return sum(v.tokens[0] * self.price[0] + v.tokens[1] * self.price[1] for v in paid)
+
+    def count(self, *, unparsed: bool) -> int:
+        """Verdicts that are missing: replies without one, or none at all."""
+        return sum(v.winner is None and v.is_unparsed == unparsed for v in self.verdicts)
+
+
+Judgings = dict[tuple[str, str], Judging]
+"""Models and sets to what a judge made of their answers."""
+
+
+def judge_pairs(judge: Judge, pairs: Sequence[Pair], concurrency: int, tick: Callable[[], object]) -> list[Judged]:
+    """Have every pair judged in both orders, so many at once.
+
+    Args:
+        judge: Which answer is better.
+        pairs: To judge.
+        concurrency: Requests at once, at most.
+        tick: Called when a verdict is in.
+    """
+    verdicts: dict[tuple[int, bool], Verdict] = {}
+    with ThreadPoolExecutor(concurrency) as pool:
+        asked = {}
+        for index, pair in enumerate(pairs):
+            asked[pool.submit(judge, pair.question, pair.base, pair.other)] = index, True
+            asked[pool.submit(judge, pair.question, pair.other, pair.base)] = index, False
+        try:
+            for done in as_completed(asked):
+                verdicts[asked[done]] = done.result()
+                tick()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    return [Judged(pair, verdicts[index, True], verdicts[index, False]) for index, pair in enumerate(pairs)]
+
+
 def judge_models(
     settings: JudgeSettings,
     results: Results,
     folder: Path,
     say: Callable[[str], None],
     load: Callable[[str, str], Subject] = load_subject,
-) -> dict[tuple[str, str], Judging]:
+) -> Judgings:
     """Have every model's answers judged against the baseline's.
 
     Args:
@@ -47,7 +177,7 @@ def judge_models(
         judge = EndpointJudge(settings, folder / "judge_replies.jsonl")
     else:
         judge = LikelihoodJudge(load("judge", settings.model))
-    found: dict[tuple[str, str], Judging] = {}
+    found: Judgings = {}
     for model in results.models[1:]:
         for name in settings.sets:
             pairs = _pairs(results, model, name)

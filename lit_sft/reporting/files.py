@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -24,12 +25,21 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write a file, whole or not at all, and only if it holds something else."""
-    text = json.dumps(value, indent=1, ensure_ascii=False, default=str)
+    text = json.dumps(with_nulls(value), indent=1, ensure_ascii=False, default=str)
     if path.is_file() and path.read_text(encoding="utf-8") == text:
         return
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")  # array tasks write side by side
     partial.write_text(text, encoding="utf-8")
     partial.replace(path)
+
+
+def with_nulls(value: Any) -> Any:
+    """With null for figures that are infinite or undefined, which JSON has no word for."""
+    if isinstance(value, dict):
+        return {key: with_nulls(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [with_nulls(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def read_yaml(path: str | Path, *, advice: str) -> Any:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -55,3 +56,21 @@ def test_validating_alone_writes_no_history(make_run: Callable[..., Any], suite:
     trainer, module, data = make_run(all_five(suite))
     trainer.validate(module, datamodule=data, verbose=False)
     assert not [file for file in Path(trainer.default_root_dir).rglob("*.jsonl") if "held_out" not in file.name]
+
+
+def test_weights_are_bit_identical_with_a_task_of_lm_eval(
+    fit: Callable[..., Any], write: Callable[..., str], tmp_path: Path
+) -> None:
+    pytest.importorskip("lm_eval")
+    items = write("items.json", [{"q": f"{n} + 1?", "options": ["a", "b"], "gold": n % 2} for n in range(3)])
+    (tmp_path / "tasks").mkdir()
+    task = {
+        "task": "sums", "test_split": "test", "dataset_path": "json", "dataset_kwargs": {"data_files": {"test": items}},
+        "output_type": "multiple_choice", "doc_to_text": "{{q}}", "doc_to_choice": "options", "doc_to_target": "gold",
+    }  # fmt: skip
+    (tmp_path / "tasks" / "sums.yaml").write_text(json.dumps(task))
+    suite = write("suite.yaml", f"template: chatml\nharness: {{sums: {{task: sums, include: {tmp_path / 'tasks'}}}}}")
+    without = fit([], folder="without", dropout=0.1).weights()
+    run = fit([BenchmarkMonitor(suite)], folder="with", dropout=0.1)
+    assert {row["figure"] for row in run.rows("benchmarks.jsonl")} >= {"acc"}
+    assert all(torch.equal(weight, without[name]) for name, weight in run.weights().items())

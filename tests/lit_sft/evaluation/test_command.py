@@ -186,6 +186,10 @@ def test_a_local_judge_and_its_win_rate(
     assert "judging tuned, asked: 4 of 4 pairs judged in both orders" in capsys.readouterr().out
     rows = [json.loads(line) for line in (tmp_path / "out" / "judge_verdicts.jsonl").read_text().splitlines()]
     assert len(rows) == 5
+    found = json.loads((tmp_path / "out" / "results.json").read_text(), parse_constant=pytest.fail)
+    assert [(row["model"], row["set"], row["pairs"]) for row in found["win_rates"]] == [
+        ("tuned", "asked", 4), ("tuned", "fixed", 1),
+    ]  # fmt: skip
     assert "Win rate against the first model" in (tmp_path / "out" / "report.md").read_text()
     suite["judge"] = {"sets": ["asked"], "model": "m", "endpoint": "http://127.0.0.1:9", "key_variable": "NO_SUCH_KEY"}
     assert evaluate(tmp_path, write, suite, f"base={model(0)}", f"tuned={model(1)}") == 1

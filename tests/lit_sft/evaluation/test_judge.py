@@ -18,18 +18,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lit_sft.evaluation.judge import (
-    EndpointJudge,
-    Judged,
-    Judging,
-    LikelihoodJudge,
-    Pair,
-    Verdict,
-    judge_pairs,
-    parse_winner,
-)
+from lit_sft.evaluation.judge import EndpointJudge, LikelihoodJudge, Verdict, parse_winner
 from lit_sft.evaluation.suite import JudgeSettings
-from lit_sft.evaluation.win_rate import length_controlled_rate, rate
+from lit_sft.evaluation.win_rate import Judged, Judging, Pair, judge_pairs, length_controlled_rate, rate
 from tests.lit_sft.evaluation.conftest import MakeSubject
 
 pytest.importorskip("openai")
@@ -182,7 +173,9 @@ def test_verdicts_of_both_orders_make_a_score(verdicts: tuple[Any, Any], score: 
 @pytest.mark.parametrize("reply", ['{"winner": "A"}', '{"winner": "B"}', '{"winner": "tie"}'])
 def test_identical_answers_get_half_whatever_the_judge_prefers(endpoint: Endpoint, tmp_path: Path, reply: str) -> None:
     endpoint.reply = lambda prompt: reply
-    found = judged(endpoint, tmp_path, [Pair(f"i{n}", f"question {n}", "same", "same") for n in range(5)])
+    alike = [Pair(f"i{n}", f"question {n}", "same", "same") for n in range(5)]
+    found = judged(endpoint, tmp_path, alike, price_read=2.0, price_written=50.0)
+    assert found.cost == pytest.approx(5 * (100 * 2 + 10 * 50) / 1e6)
     assert set(found.scores.values()) == {0.5}
     assert len(endpoint.requests) == 5  # both orders are one and the same request
     estimate = rate(found)
@@ -201,8 +194,9 @@ def test_a_killed_judging_goes_on_without_asking_again(endpoint: Endpoint, tmp_p
 import sys
 sys.path.insert(0, {str(Path.cwd())!r})
 from pathlib import Path
-from lit_sft.evaluation.judge import EndpointJudge, Pair, judge_pairs
+from lit_sft.evaluation.judge import EndpointJudge
 from lit_sft.evaluation.suite import JudgeSettings
+from lit_sft.evaluation.win_rate import Pair, judge_pairs
 settings = JudgeSettings(sets=[], model="m", endpoint={endpoint.address!r}, timeout=5.0, retries=2)
 pairs = [Pair(f"i{{n}}", f"question number{{n}}.", "short", "long answer" if n % 3 else "brief") for n in range(200)]
 judge_pairs(EndpointJudge(settings, Path({str(tmp_path / "replies.jsonl")!r})), pairs, 4, lambda: None)

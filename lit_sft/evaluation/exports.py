@@ -1,0 +1,82 @@
+"""What was found, for other programs: results.json and report.csv."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+from lit_sft.evaluation.results import Change, Results
+from lit_sft.evaluation.suite import Suite
+from lit_sft.evaluation.win_rate import Judging, Judgings, length_controlled_rate, rate
+from lit_sft.reporting.files import write_json
+
+
+def write_results(path: Path, suite: Suite, results: Results, changes: list[Change], judgings: Judgings) -> None:
+    """Write every mean, change and win rate as JSON; null where one cannot be told."""
+    found = {
+        "suite": suite.name,
+        "models": results.models,
+        "figures": {
+            model: {
+                name: {
+                    figure: {"value": mean.value, "low": mean.low, "high": mean.high, "items": mean.num_rows}
+                    for figure in results.figures(name)
+                    if (mean := results.mean(model, name, figure))
+                }
+                for name in results.sets
+            }
+            for model in results.models
+        },
+        "changes": [
+            {
+                **{
+                    key: getattr(c, key)
+                    for key in ("model", "set", "group", "figure", "before", "after", "p_value", "adjusted_p")
+                },
+                "change": c.estimate.value,
+                "low": c.estimate.low,
+                "high": c.estimate.high,
+                "items": c.estimate.num_rows,
+            }
+            for c in changes
+        ],
+        "win_rates": [_win_rate(model, name, judging) for (model, name), judging in judgings.items()],
+        "failures": results.failures,
+    }
+    write_json(path, found)
+
+
+def _win_rate(model: str, name: str, judging: Judging) -> dict[str, Any]:
+    found = rate(judging)
+    return {
+        "model": model,
+        "set": name,
+        "pairs": len(judging.judged),
+        "judged": len(judging.scores),
+        "rate": found.value if found else None,
+        "standard_error": found.standard_error if found else None,
+        "rate_at_like_length": length_controlled_rate(judging),
+        "agreement": judging.agreement,
+        "first_share": judging.first_share,
+        "without_verdict": judging.count(unparsed=True),
+        "failed": judging.count(unparsed=False),
+        "cost": judging.cost,
+    }
+
+
+def write_csv(path: Path, results: Results, changes: list[Change]) -> None:
+    """Write every mean and change as a line."""
+    with path.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["what", "model", "set", "part", "figure", "value", "low", "high", "p", "p_holm", "items"])
+        for model in results.models:
+            for name in results.sets:
+                for figure in results.figures(name):
+                    if mean := results.mean(model, name, figure):
+                        row = [mean.value, mean.low, mean.high, "", "", mean.num_rows]
+                        writer.writerow(["mean", model, name, "", figure, *row])
+        for c in changes:
+            e = c.estimate
+            row = [e.value, e.low, e.high, c.p_value, c.adjusted_p, e.num_rows]
+            writer.writerow(["change", c.model, c.set, c.group, c.figure, *row])
