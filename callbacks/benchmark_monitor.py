@@ -13,7 +13,7 @@ from lit_sft.evaluation.evaluate import said, score_set
 from lit_sft.evaluation.figures import title_of
 from lit_sft.evaluation.results import Results, compared
 from lit_sft.evaluation.subject import Subject
-from lit_sft.evaluation.suite import read_suite
+from lit_sft.evaluation.suite_file import read_suite
 from lit_sft.module import LitCausalLM
 
 

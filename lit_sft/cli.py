@@ -204,9 +204,12 @@ class LitCLI(LightningCLI):
     def instantiate_classes(self) -> None:
         try:
             super().instantiate_classes()
-        except BaseException:
+        except BaseException as error:
             if hasattr(self, "run"):
                 self.run.remove_if_empty()  # refused before anything began
+            reason = re.search(r"^Errors:\n  - (.+)$", str(error), flags=re.MULTILINE)
+            if isinstance(error, ValueError) and reason:  # jsonargparse lists every type that a setting is not
+                raise ValueError(reason[1]) from None
             raise
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:

@@ -40,7 +40,7 @@ def test_command_of_the_readme_is_parsed(line: str, monkeypatch: pytest.MonkeyPa
     from lit_sft.ablation.study import read_study
     from lit_sft.cli import SettingsCLI, names_config
     from lit_sft.evaluation import command as evaluation
-    from lit_sft.evaluation.suite import read_suite
+    from lit_sft.evaluation.suite_file import read_suite
     from lit_sft.export import _parser
     from lit_sft.preview import PreviewCLI
 

@@ -19,7 +19,8 @@ from lit_sft.evaluation.evaluate import evaluate, said, slug
 from lit_sft.evaluation.report import Contaminated, write_pages
 from lit_sft.evaluation.results import Results
 from lit_sft.evaluation.subject import Subject, load_subject
-from lit_sft.evaluation.suite import ChoiceSet, JudgeSettings, Suite, read_suite
+from lit_sft.evaluation.suite import ChoiceSet, JudgeSettings, Suite
+from lit_sft.evaluation.suite_file import read_suite
 from lit_sft.evaluation.win_rate import Judgings, judge_models
 from lit_sft.printable import printable
 

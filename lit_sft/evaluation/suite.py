@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentError
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
-
-import yaml
-from jsonargparse import ArgumentParser
 
 from data_modules.sft_data_module import FormatName
 from data_modules.templates import TemplateName
 from lit_sft.generation import GenerationSettings
-from lit_sft.reporting.files import read_yaml
 
 Form = Literal["cloze", "letter"]
 Rule = Literal["sum", "per_character", "per_byte", "per_token", "opencompass_ppl", "opencompass_ll"]
@@ -252,58 +247,23 @@ class Suite:
                 yield kind, name, settings
 
 
+KINDS: dict[str, Any] = {
+    "text": TextSet,
+    "conversations": ConversationSet,
+    "choices": ChoiceSet,
+    "harness": HarnessSet,
+    "answers": AnswerSet,
+    "prompts": PromptSet,
+}
+"""Settings of a suite to the sets that stand there, in the order in which they are scored."""
+
 REPORTS = ("S1", "S3c", "S4", "S5")
 """Whose published figures can be shown."""
-
-KINDS = ("text", "conversations", "choices", "harness", "answers", "prompts")
-
-
-def read_suite(path: str, changes: Sequence[str] = ()) -> Suite:
-    """Read a suite from a YAML file.
-
-    Args:
-        path: The file.
-        changes: Settings over those of the file, such as `answers.mine.data=rows.json`.
-
-    Raises:
-        ValueError: If the file, a name in it or a value is wrong; names the file.
-    """
-    values = read_yaml(path, advice="Suites stand in configs/evaluate/.")
-    if not isinstance(values, dict):
-        raise ValueError(f"{path}: expected names and values, such as `choices: {{general: {{}}}}`.")
-    for change in changes:
-        _set(values, change)
-    values = {name: value for name, value in values.items() if value is not None}
-    known = [field.name for field in fields(Suite)]
-    if unknown := [str(name) for name in values if name not in known]:
-        raise ValueError(f"{path}: no setting {', '.join(unknown)}; a suite has {', '.join(known)}.")
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_argument("--suite", type=Suite)
-    try:
-        suite: Suite = parser.instantiate(parser.parse_object({"suite": {"name": Path(path).stem, **values}})).suite
-    except (ValueError, TypeError, ArgumentError) as error:
-        raise ValueError(f"{path}: {' '.join(str(error).split()).replace('suite.', '')}") from None
-    return suite
 
 
 def _is_plain(name: str) -> bool:
     """Whether a name can be that of a file."""
     return Path(name).name == name and name not in ("", "..")
-
-
-def _set(values: dict[str, Any], change: str) -> None:
-    name, is_given, value = change.partition("=")
-    *parents, last = name.removeprefix("--").split(".")
-    if not is_given or not last:
-        raise ValueError(f"--set {change}: expected NAME=VALUE, such as answers.mine.data=rows.json.")
-    for parent in parents:
-        values = values.setdefault(parent, {})
-        if not isinstance(values, dict):
-            raise ValueError(f"--set {change}: {parent} has no settings below it.")
-    try:
-        values[last] = yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise ValueError(f"--set {change}: the value is no YAML.") from None
 
 
 def _check_positive(name: str, settings: object, *attributes: str) -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from lit_sft.evaluation.suite import AnswerSet, TextSet, read_suite
+from lit_sft.evaluation.suite import AnswerSet, TextSet
+from lit_sft.evaluation.suite_file import read_suite
 
 Write = Callable[..., str]
 ROOT = Path(__file__).parents[3]
@@ -20,10 +21,16 @@ ROOT = Path(__file__).parents[3]
         ("- 1", "expected names and values"),
         ("question: Why?", "no sets: give at least one of text, conversations"),
         ("choicse: {general: {}}", "no setting choicse; a suite has .*choices"),
-        ("choices: {general: {rulez: []}}", "rulez"),
+        ("choices: {general: {rulez: []}}", "no setting choices.general.rulez; choices.general has data, forms, rules"),
         ("choices: {general: {rules: [best]}}", "rules.*'sum'"),
+        ("choices: {general: {rows: none}}", "choices.general.rows 'none': expected a whole number or null"),
+        (
+            "choices: {general: {forms: [oral]}}",
+            "choices.general.forms .*: expected a list of one of 'cloze', 'letter'",
+        ),
+        ("choices: [general]", "choices: expected names of sets and their settings"),
         ("choices: {general: {rows: 0}}", "rows 0: expected at least 1"),
-        ("text: {a: {window: 4}}", "data"),
+        ("text: {a: {window: 4}}", "text.a.data: not given"),
         ("text: {a: {data: x.txt, window: 4, stride: 4}}", "window 4, stride 4.* a stride below it"),
         ("choices: {a: {}, a: {rows: 1}}", "'a' stands twice"),
         ("choices: {'..': {}}", "expected a plain name"),

@@ -1,0 +1,115 @@
+"""A suite from a YAML file and the command line: what is wrong is named with its place."""
+
+from __future__ import annotations
+
+from argparse import ArgumentError
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, fields
+from pathlib import Path
+from types import MappingProxyType, UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import yaml
+from jsonargparse import ArgumentParser
+
+from lit_sft.evaluation.suite import KINDS, JudgeSettings, Suite
+from lit_sft.reporting.files import read_yaml
+
+_Made = TypeVar("_Made")
+
+_WORDS = {int: "a whole number", float: "a number", str: "text", type(None): "null"}
+
+
+def read_suite(path: str, changes: Sequence[str] = ()) -> Suite:
+    """Read a suite from a YAML file.
+
+    Args:
+        path: The file.
+        changes: Settings over those of the file, such as `answers.mine.data=rows.json`.
+
+    Raises:
+        ValueError: If the file, a name in it or a value is wrong; names the file.
+    """
+    values = read_yaml(path, advice="Suites stand in configs/evaluate/.")
+    if not isinstance(values, dict):
+        raise ValueError(f"{path}: expected names and values, such as `choices: {{general: {{}}}}`.")
+    for change in changes:
+        _set(values, change)
+    values = {name: value for name, value in values.items() if value is not None}
+    try:
+        made: dict[str, Any] = {
+            kind: {str(name): _made(own, f"{kind}.{name}", given) for name, given in _named(values, kind).items()}
+            for kind, own in KINDS.items()
+        }
+        if "judge" in values:
+            made["judge"] = _made(JudgeSettings, "judge", values["judge"])
+        plain = {name: value for name, value in values.items() if name not in made}
+        return _made(Suite, "", {"name": Path(path).stem, **plain}, made)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def _named(values: dict[str, Any], kind: str) -> dict[Any, Any]:
+    """The sets of a kind."""
+    sets = values.get(kind, {})
+    if not isinstance(sets, dict):
+        raise ValueError(f"{kind}: expected names of sets and their settings; got {sets!r}.")
+    return sets
+
+
+def _made(kind: type[_Made], place: str, values: Any, made: Mapping[str, Any] = MappingProxyType({})) -> _Made:
+    """A dataclass of settings from what a file holds, every value of its type.
+
+    Args:
+        kind: The dataclass.
+        place: Where its settings stand in the file.
+        values: Names to values.
+        made: Values that are made already.
+    """
+    if not isinstance(values, dict):
+        raise ValueError(f"{place}: expected names and values; got {values!r}.")
+    types = get_type_hints(kind)
+    known = {f.name: f.default is MISSING and f.default_factory is MISSING for f in fields(kind)}  # type: ignore[arg-type]
+    prefix = f"{place}." if place else ""
+    if unknown := [str(name) for name in values if name not in known]:
+        raise ValueError(f"no setting {prefix}{unknown[0]}; {place or 'a suite'} has {', '.join(known)}.")
+    if lacking := [name for name, is_required in known.items() if is_required and name not in values]:
+        raise ValueError(f"{prefix}{lacking[0]}: not given.")
+    checked: dict[str, Any] = {}
+    for name, value in values.items():
+        parser = ArgumentParser(exit_on_error=False)
+        parser.add_argument("--value", type=types[name])
+        try:
+            checked[name] = parser.parse_object({"value": value}).value
+        except ArgumentError:
+            raise ValueError(f"{prefix}{name} {value!r}: expected {_type_in_words(types[name])}.") from None
+    try:
+        return kind(**checked, **made)
+    except ValueError as error:
+        raise ValueError(f"{place}: {error}" if place else str(error)) from None
+
+
+def _type_in_words(kind: Any) -> str:
+    """Of a setting: `a whole number or null`, `some of 'cloze', 'letter'`."""
+    if get_origin(kind) in (Union, UnionType):
+        return " or ".join(map(_type_in_words, get_args(kind)))
+    if get_origin(kind) is Literal:
+        return f"one of {', '.join(map(repr, get_args(kind)))}"
+    if get_origin(kind) in (list, tuple):
+        return f"a list of {_type_in_words(get_args(kind)[0])}"
+    return _WORDS.get(kind, str(kind))
+
+
+def _set(values: dict[str, Any], change: str) -> None:
+    name, is_given, value = change.partition("=")
+    *parents, last = name.removeprefix("--").split(".")
+    if not is_given or not last:
+        raise ValueError(f"--set {change}: expected NAME=VALUE, such as answers.mine.data=rows.json.")
+    for parent in parents:
+        values = values.setdefault(parent, {})
+        if not isinstance(values, dict):
+            raise ValueError(f"--set {change}: {parent} has no settings below it.")
+    try:
+        values[last] = yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise ValueError(f"--set {change}: the value is no YAML.") from None
