@@ -128,7 +128,7 @@ class Subject:
         digest = hashlib.blake2b(digest_size=8)
         adapters = getattr(self.backbone, "peft_config", {})
         configs = [causal_lm(self.backbone).config.to_dict(), {name: a.to_dict() for name, a in adapters.items()}]
-        digest.update(json.dumps(configs, sort_keys=True, default=str).encode())
+        digest.update(json.dumps(configs, sort_keys=True, default=_in_order).encode())
         for name, tensor in sorted(self.backbone.state_dict().items()):
             digest.update(name.encode() + str(tensor.dtype).encode())
             digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
@@ -216,6 +216,11 @@ def _template_of(source: str) -> TemplateName:
     if name not in get_args(TemplateName):
         raise ValueError(f"{path}: template {name!r}; expected one of {', '.join(get_args(TemplateName))}.")
     return name
+
+
+def _in_order(value: Any) -> Any:
+    """What JSON does not know; peft keeps names of layers in sets, whose order is another in every process."""
+    return sorted(map(str, value)) if isinstance(value, (set, frozenset)) else str(value)
 
 
 def _document(index: int, ids: Sequence[int]) -> Example:

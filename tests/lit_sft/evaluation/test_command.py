@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -155,6 +158,15 @@ def test_a_run_and_an_adapter_are_scored_as_their_merged_model(
     shutil.move(tmp_path / "cut.safetensors", partial / "adapter_model.safetensors")
     with pytest.raises(ValueError, match=r"this adapter does not fit the model .*missing adapter keys"):
         load_subject("partial", str(partial), template="chatml")
+    load = "from lit_sft.evaluation.subject import load_subject"
+    code = f"{load}; print(load_subject('', {str(tmp_path / 'adapter')!r}).digest())"
+    said = [
+        subprocess.run(
+            [sys.executable, "-c", code], check=True, capture_output=True, env={**os.environ, "PYTHONHASHSEED": n}
+        )
+        for n in ("1", "2")
+    ]
+    assert said[0].stdout == said[1].stdout  # or nothing would be kept from one run to the next
     config = tmp_path / "adapter" / "adapter_config.json"
     config.write_text(config.read_text().replace('"lora_alpha": 16', '"lora_alpha": 32'))
     assert subject.digest() != load_subject("stronger", str(tmp_path / "adapter"), template="chatml").digest()
