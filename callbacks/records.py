@@ -12,7 +12,7 @@ from lightning.pytorch import Trainer
 from rich import get_console
 from rich.console import RenderableType
 
-from lit_sft.reporting.files import with_nulls
+from lit_sft.files import with_nulls
 
 # JSON escapes the controls below 0x20 itself; these reach a terminal, or break a line, when the file is printed
 _UNSAFE = re.compile(r"[\x7f-\x9f\u2028\u2029]")

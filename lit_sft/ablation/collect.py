@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from lit_sft.ablation.trials import result_of
-from lit_sft.reporting.files import read_json
+from lit_sft.files import read_json
 
 ANSWER_FIGURES = ("exact_match", "rougeL_mixed", "ended", "repetition", "num_tokens")
 """Columns of test_answers.jsonl, as means over the records."""

@@ -24,7 +24,7 @@ from lit_sft.ablation.report import write_report
 from lit_sft.ablation.runner import Runner
 from lit_sft.ablation.study import Study, read_study
 from lit_sft.ablation.trials import TrialFiles
-from lit_sft.reporting.files import read_json, write_json
+from lit_sft.files import read_json, write_json
 
 _TIMED_STEPS = 4
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from data_modules.masking import MASKS
+from lit_sft.files import digest, read_yaml
 from lit_sft.metrics import SEGMENTS
-from lit_sft.reporting.files import digest, read_yaml
 
 Settings = dict[str, Any]
 """Dotted names as `fit` takes them, and their values."""

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from lit_sft.ablation.budget import Plan, arguments_of, settings_of
 from lit_sft.ablation.study import Study, Trial
-from lit_sft.reporting.files import digest, read_json, write_json
+from lit_sft.files import digest, read_json, write_json
 
 CALLBACKS = ("callbacks.LossModeAblation", "callbacks.TrialRecord")
 """What a report reads; names, because this layer knows no callbacks."""

@@ -23,7 +23,7 @@ from lit_sft.evaluation.records import Scored, Skipped
 from lit_sft.evaluation.results import Results, SetResult, read_set, write_set
 from lit_sft.evaluation.subject import Subject
 from lit_sft.evaluation.suite import AnySet, ChoiceSet, HarnessSet, PromptSet, Suite
-from lit_sft.reporting.files import digest
+from lit_sft.files import digest
 
 _VERSION = 2
 """Raised whenever the same model and items would be scored otherwise, so that no stale scores are read."""

@@ -9,7 +9,7 @@ from typing import Any
 from lit_sft.evaluation.results import Change, Results
 from lit_sft.evaluation.suite import Suite
 from lit_sft.evaluation.win_rate import Judging, Judgings, length_controlled_rate, rate
-from lit_sft.reporting.files import write_json
+from lit_sft.files import write_json
 
 
 def write_results(path: Path, suite: Suite, results: Results, changes: list[Change], judgings: Judgings) -> None:

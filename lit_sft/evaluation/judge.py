@@ -14,7 +14,7 @@ from typing import Any, Literal, Protocol
 from data_modules.conversation import Conversation, Role, Turn
 from lit_sft.evaluation.subject import Subject
 from lit_sft.evaluation.suite import JudgeSettings
-from lit_sft.reporting.files import digest
+from lit_sft.files import digest
 
 Winner = Literal["first", "second", "tie"]
 

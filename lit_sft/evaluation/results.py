@@ -14,7 +14,7 @@ from scipy.stats import binomtest
 
 from lit_sft.evaluation.figures import SHARES, direction, title_of
 from lit_sft.evaluation.records import Scored
-from lit_sft.reporting.files import write_json
+from lit_sft.files import write_json
 from lit_sft.reporting.statistics import Estimate, estimate, holm
 
 _COMPARED = {

@@ -13,7 +13,7 @@ import yaml
 from jsonargparse import ArgumentParser
 
 from lit_sft.evaluation.suite import KINDS, JudgeSettings, Suite
-from lit_sft.reporting.files import read_yaml
+from lit_sft.files import read_yaml
 
 _Made = TypeVar("_Made")
 

@@ -1,4 +1,4 @@
-"""Files of studies, suites and results: JSON that is whole or not there, YAML without doubt, digests of either."""
+"""Files that are written whole or not at all, YAML without doubt, digests."""
 
 from __future__ import annotations
 
