@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,10 +10,7 @@ from lightning.pytorch import Trainer
 from rich import get_console
 from rich.console import RenderableType
 
-from lit_sft.files import with_nulls
-
-# JSON escapes the controls below 0x20 itself; these reach a terminal, or break a line, when the file is printed
-_UNSAFE = re.compile(r"[\x7f-\x9f\u2028\u2029]")
+from lit_sft.files import json_line
 
 
 def is_fitting(trainer: Trainer) -> bool:
@@ -40,12 +35,10 @@ def append_row(trainer: Trainer, file: str, row: dict[str, Any]) -> None:
     """
     if not trainer.is_global_zero:
         return
-    line = json.dumps(with_nulls(row), ensure_ascii=False, allow_nan=False)
-    line = _UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", line)
     path = Path(trainer.default_root_dir) / file
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as stream:
-        stream.write(line + "\n")
+        stream.write(json_line(row))
 
 
 def writers(trainer: Trainer, method: str) -> Iterator[Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import resource
 import sys
 import time
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from data_modules.batch import Batch
+from lit_sft.files import write_json
 from lit_sft.module import LitCausalLM
 
 
@@ -108,9 +108,7 @@ class TrialRecord(Callback):
         }
         path = Path(trainer.default_root_dir) / self.file
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f"{path.name}.partial")
-        partial.write_text(json.dumps(record), encoding="utf-8")
-        partial.replace(path)
+        write_json(path, record)
 
 
 def weights_digest(module: nn.Module, *, adapters: bool = False) -> str:

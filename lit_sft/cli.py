@@ -36,6 +36,7 @@ from data_modules.sft_data_module import SFTDataModule
 from lit_sft.backbone import BackboneSettings, build_backbone, context_length, load_config
 from lit_sft.checkpoint_io import AtomicCheckpointIO
 from lit_sft.checkpoints import export_model, load_weights, read_checkpoint
+from lit_sft.files import write_json
 from lit_sft.generation import GenerationSettings
 from lit_sft.module import LitCausalLM
 from lit_sft.optimization import OptimizerSettings
@@ -256,7 +257,7 @@ class LitCLI(LightningCLI):
         best = load_weights(backbone, self.run.best_checkpoint())
         export_model(backbone, self.run.model, self.datamodule)
         figures = {"before": self.model.figures_before, "best": best, "last": last if last.get("step") else {}}
-        _write_json(self.run.folder / "fit.json", {**figures, "steps": self.trainer.global_step})
+        write_json(self.run.folder / "fit.json", {**figures, "steps": self.trainer.global_step})
         distinct = figures if figures["last"] != best else {"before": figures["before"], "best": best}
         columns = {f"{name} (step {row['step']:.0f})": row for name, row in distinct.items() if row}
         if columns:
@@ -382,7 +383,7 @@ class RunRecord(SaveConfigCallback):
         # what was said for this time only
         config.ckpt_path, config.run.allow_changes = None, False
         self.parser.save(config, folder / "config.yaml", skip_none=False, overwrite=True, multifile=False)
-        _write_json(folder / "ledger.json", data.ledgers)
+        write_json(folder / "ledger.json", data.ledgers)
         print_ledger(data)
         say(f"run folder: {folder}")
 
@@ -520,10 +521,6 @@ def _print_answers(answers: dict[str, float]) -> None:
             f"answers: {answers['rows']} rows, exact match {answers['exact_match']:.1%}, "
             f"ROUGE-L {answers['rougeL_mixed']:.3f}, ended by the model itself {answers['ended']:.1%}"
         )
-
-
-def _write_json(path: Path, value: Any) -> None:
-    path.write_text(json.dumps(value, indent=1, ensure_ascii=False), encoding="utf-8")
 
 
 def _say_of_thread(stopped: threading.ExceptHookArgs) -> None:

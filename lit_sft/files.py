@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, YAML without doubt, digests."""
+"""Files that are written whole or not at all, JSON that every reader takes, YAML with unique keys, digests."""
 
 from __future__ import annotations
 
@@ -6,10 +6,16 @@ import hashlib
 import json
 import math
 import os
+import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+# JSON itself escapes the controls below 0x20. Of these, some reach a terminal or break a line when the file is printed,
+# and lone surrogates cannot be written as UTF-8 at all.
+_ESCAPED = re.compile(r"[\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
@@ -24,13 +30,36 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a file, whole or not at all, and only if it holds something else."""
-    text = json.dumps(with_nulls(value), indent=1, ensure_ascii=False, default=str)
-    if path.is_file() and path.read_text(encoding="utf-8") == text:
-        return
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")  # array tasks write side by side
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+    """Write a file, whole or not at all, and only if its content changes."""
+    content = _json(value, indent=1, default=str).encode()
+    if not path.is_file() or path.read_bytes() != content:
+        _write_whole(path, [content])
+
+
+def write_lines(path: Path, rows: Iterable[Any]) -> None:
+    """Write JSON lines, all of them or none."""
+    _write_whole(path, (json_line(row).encode() for row in rows))
+
+
+def json_line(value: Any) -> str:
+    """A value as one line of JSON, line break included; NaN and infinity become null."""
+    return _json(value) + "\n"
+
+
+def _json(value: Any, **options: Any) -> str:
+    text = json.dumps(with_nulls(value), ensure_ascii=False, allow_nan=False, **options)
+    return _ESCAPED.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def _write_whole(path: Path, parts: Iterable[bytes]) -> None:
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")  # processes may write the same file side by side
+    try:
+        with partial.open("wb") as stream:
+            stream.writelines(parts)
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
 
 
 def with_nulls(value: Any) -> Any:

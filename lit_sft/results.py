@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import platform
 from importlib.metadata import version
 from pathlib import Path
@@ -16,6 +15,7 @@ from tqdm import tqdm
 
 from data_modules.encoding import Example
 from data_modules.example_store import ExampleStore
+from lit_sft.files import json_line, write_json, write_lines
 from lit_sft.generation import Generated
 from lit_sft.module import LitCausalLM
 from lit_sft.text_metrics import exact_match, mean, repetition, rouge_l
@@ -44,7 +44,7 @@ def score_answers(module: LitCausalLM, store: ExampleStore, num_rows: int, detai
             chunk = examples[start : start + step]
             for example, answer in zip(chunk, module.answer(chunk), strict=True):
                 rows.append(_scored(module, example, answer))
-                stream.write(json.dumps(rows[-1], ensure_ascii=False) + "\n")
+                stream.write(json_line(rows[-1]))
     if not rows:
         return {}
     names = ("exact_match", "rougeL_mixed", "ended", "num_tokens", "repetition")
@@ -53,15 +53,12 @@ def score_answers(module: LitCausalLM, store: ExampleStore, num_rows: int, detai
 
 def write_records(path: Path, module: LitCausalLM) -> None:
     """Write what every record of the test split added to the figures: `nats` and `tokens` by segment and mask."""
-    with path.open("w", encoding="utf-8") as stream:
-        for origin, sums in sorted(module.records.items()):
-            scores = sums.scores()
-            row = {
-                "origin": origin,
-                "nats": {name: nats for name, (nats, _) in scores.items()},
-                "tokens": {name: tokens for name, (_, tokens) in scores.items()},
-            }
-            stream.write(json.dumps(row, ensure_ascii=False) + "\n")
+    rows = []
+    for origin, sums in sorted(module.records.items()):
+        scores = sums.scores()
+        nats, tokens = ({name: pair[index] for name, pair in scores.items()} for index in range(2))
+        rows.append({"origin": origin, "nats": nats, "tokens": tokens})
+    write_lines(path, rows)
 
 
 def write_result(
@@ -87,9 +84,7 @@ def write_result(
         "ledger": module.data.ledgers,
         "versions": {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
     }
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(result, indent=1, ensure_ascii=False), encoding="utf-8")
-    partial.replace(path)
+    write_json(path, result)
 
 
 def print_figures(console: Console, title: str, columns: dict[str, dict[str, float]]) -> None:
@@ -123,7 +118,7 @@ class PredictionWriter(BasePredictionWriter):
 
     def write_on_batch_end(self, trainer: Any, pl_module: Any, prediction: Any, *_: Any) -> None:
         with self.partial.open("a", encoding="utf-8") as stream:
-            stream.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in prediction)
+            stream.writelines(map(json_line, prediction))
 
     def on_predict_end(self, trainer: Any, pl_module: Any) -> None:
         self.partial.replace(self.path)

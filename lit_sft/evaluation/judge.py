@@ -14,7 +14,7 @@ from typing import Any, Literal, Protocol
 from data_modules.conversation import Conversation, Role, Turn
 from lit_sft.evaluation.subject import Subject
 from lit_sft.evaluation.suite import JudgeSettings
-from lit_sft.files import digest
+from lit_sft.files import digest, json_line
 
 Winner = Literal["first", "second", "tie"]
 
@@ -139,7 +139,7 @@ class EndpointJudge:
             self._replies[key] = reply
             self.cache.parent.mkdir(parents=True, exist_ok=True)
             with self.cache.open("a", encoding="utf-8") as stream:
-                stream.write(json.dumps({"key": key, **reply}, ensure_ascii=False) + "\n")
+                stream.write(json_line({"key": key, **reply}))
                 stream.flush()
                 os.fsync(stream.fileno())
 

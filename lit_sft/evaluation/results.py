@@ -14,7 +14,7 @@ from scipy.stats import binomtest
 
 from lit_sft.evaluation.figures import SHARES, direction, title_of
 from lit_sft.evaluation.records import Scored
-from lit_sft.files import write_json
+from lit_sft.files import write_json, write_lines
 from lit_sft.reporting.statistics import Estimate, estimate, holm
 
 _COMPARED = {
@@ -215,8 +215,7 @@ def write_set(folder: Path, name: str, key: str, result: SetResult) -> None:
         "skipped": result.skipped,
     }
     (folder / f"{name}.json").unlink(missing_ok=True)
-    with (folder / f"{name}.jsonl").open("w", encoding="utf-8") as stream:
-        stream.writelines(json.dumps(row.row(), ensure_ascii=False) + "\n" for row in result.rows.values())
+    write_lines(folder / f"{name}.jsonl", (row.row() for row in result.rows.values()))
     write_json(folder / f"{name}.json", about)
 
 

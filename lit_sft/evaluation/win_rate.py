@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from lit_sft.evaluation.judge import EndpointJudge, Judge, LikelihoodJudge, Verd
 from lit_sft.evaluation.results import Results
 from lit_sft.evaluation.subject import Subject, load_subject
 from lit_sft.evaluation.suite import JudgeSettings
+from lit_sft.files import write_lines
 from lit_sft.reporting.statistics import Estimate, estimate
 
 _MILLION = 1_000_000
@@ -190,10 +190,12 @@ def judge_models(
             if not found[model, name].scores:
                 results.failures[what] = f"no pair has both verdicts ({judged[0].row()['reason']})"
             say(f"{what}: {len(found[model, name].scores):,} of {len(pairs):,} pairs judged in both orders")
-    with (folder / "judge_verdicts.jsonl").open("w", encoding="utf-8") as stream:
-        for (model, name), judging in found.items():
-            for each in judging.judged:
-                stream.write(json.dumps({"model": model, "set": name, **each.row()}, ensure_ascii=False) + "\n")
+    rows = (
+        {"model": model, "set": name, **each.row()}
+        for (model, name), judging in found.items()
+        for each in judging.judged
+    )
+    write_lines(folder / "judge_verdicts.jsonl", rows)
     return found
 
 
