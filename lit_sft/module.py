@@ -7,7 +7,7 @@ import warnings
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule
+from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from lightning.pytorch.plugins.precision import MixedPrecision, Precision
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, SingleDeviceStrategy
@@ -20,6 +20,7 @@ from data_modules.batch import Batch
 from data_modules.encoding import Example, token_sizes
 from data_modules.sft_data_module import SFTDataModule
 from lit_sft.backbone import BackboneSettings, build_backbone, causal_lm, is_adapted, narrow_frozen_layers
+from lit_sft.finite_guard import FiniteGuard
 from lit_sft.generation import Generated, GenerationSettings, generate
 from lit_sft.loss import supervised_loss, token_nll
 from lit_sft.metrics import RecordSums, SegmentMetrics, WeightedMean
@@ -87,6 +88,10 @@ class LitCausalLM(LightningModule):
         )
         self.losses = nn.ModuleDict({split: WeightedMean() for split in ("val", "test")})
         self._warn_of_unlearnt_end(end_token_id)
+
+    def configure_callbacks(self) -> list[Callback]:
+        """A guard against losses that are not finite, unless the trainer has one (RunHealth is one)."""
+        return [] if self._guards() else [FiniteGuard()]
 
     def training_step(self, pieces: list[Batch], batch_idx: int) -> dict[str, Tensor]:
         """The batch's part of the loss of the optimiser step.
@@ -238,6 +243,9 @@ class LitCausalLM(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Figures of the same weights go along; adapters are saved without the frozen weights around them."""
+        if self.trainer.state.fn == TrainerFn.FITTING:
+            for guard in self._guards():  # here, where checkpoints of weights alone pass too: none holds bad weights
+                guard.check(self.trainer, self)
         if self.figures.get("val", {}).get("step") == self.trainer.global_step:
             checkpoint["figures"] = self.figures["val"]
         checkpoint["figures_before"] = self.figures_before
@@ -268,6 +276,10 @@ class LitCausalLM(LightningModule):
                     f"this checkpoint's adapters are not this model's: {len(trained - found)} weights are missing, "
                     f"{len(found - trained)} unknown. Use the `--model.backbone` settings it was trained with."
                 )
+
+    def _guards(self) -> list[FiniteGuard]:
+        callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
+        return [callback for callback in callbacks if isinstance(callback, FiniteGuard)]
 
     def _loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
         loss: tuple[Tensor, Tensor] = score(supervised_loss, self.backbone, batch)
