@@ -1,4 +1,4 @@
-"""Checkpoints that are complete or not there: written aside, flushed to the disk, then renamed."""
+"""Checkpoints that are complete or not there: written aside, flushed to the disk, then renamed; verified when read."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from typing import Any
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 
+from lit_sft.checkpoint_digests import add_digest, check_intact
+
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes checkpoints so that one being killed, or a full disk, leaves the checkpoint before as it was."""
+    """Writes checkpoints with a digest, verifies them when reading; a kill or a full disk leaves the previous one."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
         """Write a checkpoint.
@@ -25,8 +27,9 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         partial = target.with_name(f"{target.name}.partial")
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            with partial.open("wb") as file:
+            with partial.open("w+b") as file:
                 torch.save(checkpoint, file)
+                add_digest(file)
                 file.flush()
                 os.fsync(file.fileno())
             partial.replace(target)
@@ -45,6 +48,18 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 f"{target}: this checkpoint could not be written ({reason}); {kept}. Make room or choose another "
                 f"`--run.root`, then {then}."
             ) from error
+
+    def load_checkpoint(
+        self, path: str | Path, map_location: Any = lambda storage, _: storage, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """Read a checkpoint.
+
+        Raises:
+            ValueError: If it has changed since it was written.
+        """
+        if Path(path).is_file():
+            check_intact(Path(path))
+        return super().load_checkpoint(path, map_location, weights_only)
 
 
 def _flush_folder(folder: Path) -> None:

@@ -15,6 +15,7 @@ from data_modules.sft_data_module import SFTDataModule
 from data_modules.templates import Template
 from lit_sft.backbone import causal_lm, is_adapted
 from lit_sft.chat_template import jinja_of
+from lit_sft.checkpoint_digests import check_intact
 
 
 def export_model(backbone: nn.Module, folder: Path, data: SFTDataModule, *, merge: bool = False) -> None:
@@ -53,11 +54,14 @@ def read_checkpoint(path: Path, **options: Any) -> dict[str, Any]:
     advice = f"; beside it there is {others}" if others else ""
     if not path.is_file():
         raise ValueError(f"{path}: no such checkpoint{advice}.")
+    check_intact(path, advice)
     try:
         saved: dict[str, Any] = torch.load(path, weights_only=True, **options)
     except Exception as error:
         # a broken file ends in any of a dozen exception types
         raise ValueError(f"{path}: damaged, cut short or not a checkpoint ({type(error).__name__}){advice}.") from None
+    if not isinstance(saved, dict) or not isinstance(saved.get("state_dict"), dict):
+        raise ValueError(f"{path}: no checkpoint of a run: it has no state_dict{advice}.")
     return saved
 
 

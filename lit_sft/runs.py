@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
+
+from lit_sft.checkpoint_digests import is_intact
 
 
 @dataclass(frozen=True)
@@ -148,9 +149,8 @@ def _progress(checkpoint: Path) -> tuple[int, int, float] | None:
     import torch
 
     try:
-        with zipfile.ZipFile(checkpoint) as archive:
-            if archive.testzip() is not None:
-                return None  # torch does not look at the checksums that it writes
+        if not is_intact(checkpoint):
+            return None
         state = torch.load(checkpoint, map_location="cpu", weights_only=True)
         batches = state["loops"]["fit_loop"]["epoch_loop.batch_progress"]["total"]["ready"]
         return int(state["global_step"]), int(batches), checkpoint.stat().st_mtime

@@ -15,7 +15,7 @@ ALLOWED = {
 }
 # the way the data goes: a stage imports only earlier ones
 STAGES = [
-    "conversation", "readers", "formats", "templates", "masking", "ledger", "encoding", "example_store",
+    "digests", "conversation", "readers", "formats", "templates", "masking", "ledger", "encoding", "example_store",
     "encoding_pool", "packing", "batch", "sampling", "encoded_data", "sft_data_module",
 ]  # fmt: skip
 
