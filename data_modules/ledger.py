@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from data_modules.masking import MASKS, LossMask
+from data_modules.rejections import reason_of
 from data_modules.templates import SegmentKind
 
 OnInvalid = Literal["error", "drop"]
@@ -16,6 +17,9 @@ OnInvalid = Literal["error", "drop"]
 KINDS = tuple(kind for kind in SegmentKind if kind is not SegmentKind.PADDING)
 
 _LISTED = 100
+
+_KINDS_OF_FAULT = 1000
+"""Reasons that are counted by themselves; damaged data must not fill the memory with more."""
 
 _COUNTS = (
     "records_read",
@@ -27,6 +31,7 @@ _COUNTS = (
     "truncated",
     "split",
     "examples",
+    "unknown_text",
 )
 
 
@@ -42,11 +47,15 @@ class Ledger:
         samples_added: Further conversations made by expanding each answer into a sample of its own.
         invalid: Messages of the invalid records, the first hundred; those that cannot be read stand before those that
             the template refuses. `num_invalid` counts all.
+        reasons: Why records are invalid, to how many are; see `reason_of`.
         duplicates: Conversations left out because another split holds the same one, or one of the same group.
         dropped: Conversations too long to keep under the length policy.
         truncated: Conversations that lost tokens and were kept; some of `split` may be among them.
         split: Conversations cut into several examples.
         examples: Examples made.
+        unknown_text: Conversations with text that the tokenizer cannot represent: its ids hold the unknown token in
+            its place, or nothing.
+        unknown_first: The first few of them, with place and what is lost.
         lengths: Tokens of an example to how many have as many.
         supervised_tokens_lost: Mask to tokens supervised under it that no example supervises any more.
         end_tokens_lost: The same of end tokens.
@@ -59,11 +68,14 @@ class Ledger:
     samples_added: int = 0
     num_invalid: int = 0
     invalid: list[str] = field(default_factory=list)
+    reasons: Counter[str] = field(default_factory=Counter)
     duplicates: int = 0
     dropped: int = 0
     truncated: int = 0
     split: int = 0
     examples: int = 0
+    unknown_text: int = 0
+    unknown_first: list[str] = field(default_factory=list)
     supervised_tokens_lost: Counter[str] = field(default_factory=Counter)
     end_tokens_lost: Counter[str] = field(default_factory=Counter)
     formats: list[str] = field(default_factory=list)
@@ -81,8 +93,20 @@ class Ledger:
         if self.on_invalid == "error":
             raise ValueError(message)
         self.num_invalid += 1
+        reason = reason_of(message)
+        self.reasons[reason if reason in self.reasons or len(self.reasons) < _KINDS_OF_FAULT else "other faults"] += 1
         if len(self.invalid) < _LISTED:
             self.invalid.append(message)
+
+    def count_unknown_text(self, message: str) -> None:
+        """Count a conversation with text that the tokenizer cannot represent.
+
+        Args:
+            message: Its place and what is lost.
+        """
+        self.unknown_text += 1
+        if len(self.unknown_first) < _LISTED:
+            self.unknown_first.append(message)
 
     def count_end_tokens(self, read: Counter[SegmentKind], kept: Counter[SegmentKind]) -> None:
         """Book the end tokens of one conversation before and after the length policy."""
@@ -102,6 +126,8 @@ class Ledger:
         for name in _COUNTS:
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.invalid = [*self.invalid, *other.invalid][:_LISTED]
+        self.reasons += other.reasons
+        self.unknown_first = [*self.unknown_first, *other.unknown_first][:_LISTED]
         self.formats = [*self.formats, *other.formats]
         self.supervised_tokens_lost += other.supervised_tokens_lost
         self.end_tokens_lost += other.end_tokens_lost
@@ -124,12 +150,13 @@ class Ledger:
             "records_read": self.records_read,
             "left_out": self.left_out,
             "samples_added": self.samples_added,
-            "invalid": {"count": self.num_invalid, "first": self.invalid},
+            "invalid": {"count": self.num_invalid, "first": self.invalid, "reasons": dict(self.reasons)},
             "duplicates": self.duplicates,
             "dropped": self.dropped,
             "truncated": self.truncated,
             "split": self.split,
             "examples": self.examples,
+            "unknown_text": {"count": self.unknown_text, "first": self.unknown_first},
             "supervised_tokens_lost": {name: self.supervised_tokens_lost[name] for name in MASKS},
             "end_tokens_lost": {name: self.end_tokens_lost[name] for name in MASKS},
             "length": self.length_percentiles(),
@@ -164,6 +191,9 @@ def ledger_rows(ledgers: dict[str, dict[str, Any]], mask: str) -> list[tuple[str
     rows.insert(3, ("invalid", *(f"{entry['invalid']['count']:,}" for entry in columns)))
     if any(entry["left_out"] for entry in columns):
         rows.insert(2, ("left out", *(f"{entry['left_out']:,}" for entry in columns)))
+    unknown = [entry["unknown_text"]["count"] for entry in columns]
+    if any(unknown):
+        rows.append(("with unknown text", *(f"{count:,}" for count in unknown)))
     for kind in KINDS:
         counts = [entry["tokens"]["kept"][kind.name.lower()] for entry in columns]
         if any(counts):
