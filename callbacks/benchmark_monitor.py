@@ -62,10 +62,7 @@ class BenchmarkMonitor(Callback):
             append_row(trainer, self.file, {"step": trainer.global_step, "set": name, "figure": figure, **row})
         shown = {key: found[key] for key in found if key[1] in compared(results, key[0])}
         values = {f"benchmark/{name.replace(' ', '_')}/{figure}": mean.value for (name, figure), mean in shown.items()}
-        if not trainer.sanity_checking:
-            pl_module.log_dict(values, sync_dist=trainer.world_size > 1)
-        elif trainer.logger is not None:
-            trainer.logger.log_metrics(values, step=0)
+        pl_module.log_validation(values)
         say(trainer, _table(shown, trainer.global_step))
 
     def state_dict(self) -> dict[str, Any]:

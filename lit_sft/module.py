@@ -158,7 +158,7 @@ class LitCausalLM(LightningModule):
     def on_train_epoch_end(self) -> None:
         figures = self.figures.get("val", {})
         if "val/loss" not in self.trainer.callback_metrics and figures.get("step") == self.trainer.global_step:
-            self.log("val/loss", figures["loss"])  # resumed behind the validation of this epoch
+            self.log("val/loss", figures["loss"], logger=False)  # resumed after the validation of this epoch
 
     def on_train_batch_start(self, batch: list[Batch], batch_idx: int) -> None:
         seed_batch(self.data.seed, self.current_epoch, batch_idx, self.global_rank)
@@ -205,14 +205,27 @@ class LitCausalLM(LightningModule):
         figures["step"] = self.trainer.global_step
         self.figures["val"] = figures
         if not self.trainer.sanity_checking:
-            scalars, is_distributed = _scalars(figures, "val"), self.trainer.world_size > 1
-            self.log("val/loss", scalars.pop("val/loss"), prog_bar=True, sync_dist=is_distributed)
-            self.log_dict(scalars, sync_dist=is_distributed)
+            self.log_validation(_scalars(figures, "val"))
         elif self.trainer.global_step == 0 and self.trainer.num_sanity_val_steps == math.inf:
             # Lightning keeps nothing of the check before training; with all batches it is the "before"
             self.figures_before = figures
-            if self.logger is not None:
-                self.logger.log_metrics(_scalars(figures, "val"), step=0)
+            self.log_validation(_scalars(figures, "val"))
+
+    def log_validation(self, figures: dict[str, float]) -> None:
+        """Log figures of a validation, to choose checkpoints by and as curves.
+
+        Curves get the number of optimiser steps taken; Lightning's own logging would put them one step earlier, so that
+        one validation would show at two steps.
+
+        Args:
+            figures: By log key, such as `val/loss`; the same on every process.
+        """
+        trainer = self.trainer
+        for name, value in figures.items() if not trainer.sanity_checking else ():
+            self.log(name, value, prog_bar=name == "val/loss", logger=False, sync_dist=trainer.world_size > 1)
+        for logger in trainer.loggers:
+            logger.log_metrics(figures, step=trainer.global_step)
+            logger.save()
 
     def on_test_epoch_end(self) -> None:
         self.records = self._gathered(self.metrics["test"].take_records())  # type: ignore[operator]
