@@ -10,7 +10,7 @@ from lightning.pytorch import Trainer
 from rich import get_console
 from rich.console import RenderableType
 
-from lit_sft.files import json_line
+from lit_sft.files import append_line
 
 
 def is_fitting(trainer: Trainer) -> bool:
@@ -37,8 +37,7 @@ def append_row(trainer: Trainer, file: str, row: dict[str, Any]) -> None:
         return
     path = Path(trainer.default_root_dir) / file
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as stream:
-        stream.write(json_line(row))
+    append_line(path, row)
 
 
 def writers(trainer: Trainer, method: str) -> Iterator[Any]:

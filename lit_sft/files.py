@@ -8,10 +8,13 @@ import math
 import os
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from lit_sft.credentials import without_credentials
 
 # JSON itself escapes the controls below 0x20. Of these, some reach a terminal or break a line when the file is printed,
 # and lone surrogates cannot be written as UTF-8 at all.
@@ -19,13 +22,22 @@ _ESCAPED = re.compile(r"[\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """What a file holds; None if it is not there."""
+    """The JSON object that a file holds; None if there is no file.
+
+    Raises:
+        ValueError: If it holds something else.
+        OSError: If it cannot be read.
+    """
     try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    except ValueError as error:
-        raise ValueError(f"{path}: no JSON ({error}); remove it, and what it stands for is done again.") from None
+    except (ValueError, RecursionError) as error:
+        raise ValueError(
+            f"{path}: not valid JSON ({short_reason(error)}); remove the file, and it will be made again."
+        ) from None
+    if not isinstance(found, dict):
+        raise ValueError(f"{path}: found {type(found).__name__}; expected an object with named fields.")
     return found
 
 
@@ -39,6 +51,67 @@ def write_json(path: Path, value: Any) -> None:
 def write_lines(path: Path, rows: Iterable[Any]) -> None:
     """Write JSON lines, all of them or none."""
     _write_whole(path, (json_line(row).encode() for row in rows))
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What a file of JSON lines holds.
+
+    Attributes:
+        rows: Its objects, in order.
+        damaged: The lines that hold none, each with its place: one that a killed process left half written, say.
+    """
+
+    rows: list[dict[str, Any]]
+    damaged: list[str]
+
+
+def read_rows(path: Path) -> Rows:
+    """Read a file of JSON lines; lines that cannot be read do not affect the others.
+
+    Raises:
+        OSError: If the file cannot be read at all.
+    """
+    found = Rows([], [])
+    for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line.decode("utf-8-sig"))
+        except (ValueError, RecursionError) as error:
+            found.damaged.append(f"{path}:{number}: not valid JSON ({short_reason(error)}).")
+            continue
+        if isinstance(row, dict):
+            found.rows.append(row)
+        else:
+            found.damaged.append(f"{path}:{number}: found {type(row).__name__}; expected an object with named fields.")
+    return found
+
+
+def append_line(path: Path, value: Any, *, sync: bool = False) -> None:
+    """Append a line of JSON, on a line of its own also where a killed process left half a line.
+
+    Args:
+        path: The file.
+        value: What to write.
+        sync: Whether to wait until the disk has it.
+    """
+    with path.open("ab+") as stream:
+        is_whole = True
+        if stream.tell():
+            stream.seek(-1, os.SEEK_END)
+            is_whole = stream.read(1) == b"\n"
+        stream.write((b"" if is_whole else b"\n") + json_line(value).encode())
+        if sync:
+            stream.flush()
+            os.fsync(stream.fileno())
+
+
+def short_reason(error: BaseException) -> str:
+    """Why something could not be read, in a few words on one line."""
+    if isinstance(error, RecursionError):
+        return "nested too deeply"
+    return " ".join(str(error).split())[:200]
 
 
 def json_line(value: Any) -> str:
@@ -82,7 +155,8 @@ def read_yaml(path: str | Path, *, advice: str) -> Any:
     except OSError as error:
         raise ValueError(f"{path}: cannot be read ({error.strerror}); check the path. {advice}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: no YAML ({' '.join(str(error).split())}).") from None
+        said = without_credentials(" ".join(str(error).split()))  # it quotes the line
+        raise ValueError(f"{path}: no YAML ({said}).") from None
 
 
 class _UniqueKeys(yaml.SafeLoader):

@@ -13,6 +13,7 @@ import torch
 from rich.console import Console
 from transformers.utils.logging import disable_progress_bar
 
+from lit_sft.credentials import without_credentials
 from lit_sft.evaluation.choices import content_hash, read_choices
 from lit_sft.evaluation.contamination import find_seen
 from lit_sft.evaluation.evaluate import evaluate, said, slug
@@ -111,7 +112,7 @@ def _models(given: list[str]) -> dict[str, str]:
 
 def _about_judge(judge: JudgeSettings) -> str:
     if judge.endpoint is not None:
-        return f"Judge: {judge.model} at {judge.endpoint}."
+        return f"Judge: {judge.model} at {without_credentials(judge.endpoint)}."
     return f"Judge: the likelihood of an answer under {judge.model}, which is no opinion on what is true."
 
 

@@ -9,12 +9,14 @@ import re
 import threading
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 from data_modules.conversation import Conversation, Role, Turn
+from lit_sft.credentials import read_address
+from lit_sft.endpoint import Endpoint, EndpointError, Replies, Reply
 from lit_sft.evaluation.subject import Subject
 from lit_sft.evaluation.suite import JudgeSettings
-from lit_sft.files import digest, json_line
+from lit_sft.files import digest
 
 Winner = Literal["first", "second", "tie"]
 
@@ -75,73 +77,82 @@ class EndpointJudge:
     """
 
     def __init__(self, settings: JudgeSettings, cache: Path) -> None:
-        try:
-            import openai
-        except ImportError:
-            raise ValueError("the openai client is not installed; `pip install 'lit_sft[judge]'`.") from None
-        key = os.environ.get(settings.key_variable)
-        if not key:
-            raise ValueError(f"judge: the environment variable {settings.key_variable} holds no key for the endpoint.")
-        self.settings, self.cache = settings, cache
-        self._client = openai.OpenAI(
-            api_key=key, base_url=settings.endpoint, timeout=settings.timeout, max_retries=settings.retries
+        assert settings.endpoint is not None
+        self.settings, self.replies = settings, Replies(cache)
+        self.endpoint = Endpoint(
+            settings.endpoint,
+            settings.model,
+            key=_key(settings.key_variable),
+            timeout=settings.timeout,
+            retries=settings.retries,
+            max_tokens=settings.max_tokens,
         )
-        self._errors: tuple[type[Exception], ...] = (
-            openai.OpenAIError,
-            ValueError,
-            AttributeError,
-            TypeError,
-            IndexError,
-        )
-        self._replies = _read_cache(cache)
-        if cache.is_file() and not cache.read_bytes().endswith(b"\n"):
-            with cache.open("a", encoding="utf-8") as stream:
-                stream.write("\n")  # behind a line that a killed run left half written
+        # without credentials, so that a new password or key finds what is kept
+        self._place = read_address(settings.endpoint, setting="judge.endpoint").base
         self._lock = threading.Lock()
         self._under_way: dict[str, threading.Lock] = {}
 
     def __call__(self, question: str, first: str, second: str) -> Verdict:
         prompt = _INSTRUCTION.format(question=question, first=first, second=second)
-        key = digest([self.settings.endpoint, self.settings.model, self.settings.max_tokens, prompt])
+        key = digest([self._place, self.settings.model, self.settings.max_tokens, prompt])
         with self._lock:
             lock = self._under_way.setdefault(key, threading.Lock())
-        with lock:  # the same question asked twice is paid for once
-            reply = self._replies.get(key)
-            if reply is None:
-                try:
-                    reply = self._ask(prompt)
-                except self._errors as error:
-                    said = " ".join(str(error).split())[:200].replace(self._client.api_key, "***")
-                    return Verdict(None, f"{type(error).__name__}: {said}")
-                self._keep(key, reply)
-        winner = parse_winner(reply["text"])
-        tokens = (reply["tokens_read"], reply["tokens_written"])
+        try:
+            with lock:  # the same question asked twice is paid for once
+                reply = self._reply(key, prompt)
+        except EndpointError as error:
+            return Verdict(None, str(error))
+        finally:
+            with self._lock:
+                self._under_way.pop(key, None)
+        winner, tokens = parse_winner(reply.text), (reply.tokens_read, reply.tokens_written)
         if winner is None:
-            return Verdict(None, f"no verdict in the reply {reply['text'][:80]!r}", is_unparsed=True, tokens=tokens)
+            return Verdict(None, f"no verdict in the reply {reply.text[:80]!r}", is_unparsed=True, tokens=tokens)
         return Verdict(winner, tokens=tokens)
 
-    def _ask(self, prompt: str) -> dict[str, Any]:
-        answer = self._client.chat.completions.create(
-            model=self.settings.model,
-            messages=[{"role": "user", "content": prompt}],
-            temperature=0.0,
-            max_tokens=self.settings.max_tokens,
+    @property
+    def stopped(self) -> str:
+        """Why the endpoint is not asked any more, and what to do; empty as long as it lives."""
+        if not self.endpoint.stopped:
+            return ""
+        return (
+            f"stopped asking: {self.endpoint.stopped}. {len(self.replies):,} replies are kept in {self.replies.path}; "
+            "run the same command again to ask for the rest."
         )
-        usage = answer.usage
-        return {
-            "text": str(answer.choices[0].message.content or ""),
-            "tokens_read": usage.prompt_tokens if usage else 0,
-            "tokens_written": usage.completion_tokens if usage else 0,
-        }
 
-    def _keep(self, key: str, reply: dict[str, Any]) -> None:
-        with self._lock:
-            self._replies[key] = reply
-            self.cache.parent.mkdir(parents=True, exist_ok=True)
-            with self.cache.open("a", encoding="utf-8") as stream:
-                stream.write(json_line({"key": key, **reply}))
-                stream.flush()
-                os.fsync(stream.fileno())
+    def close(self) -> None:
+        """Give up what is under way."""
+        self.endpoint.close()
+
+    def _reply(self, key: str, prompt: str) -> Reply:
+        """What is kept, else what the endpoint replies, which is kept from then on."""
+        reply = self.replies.get(key)
+        if reply is None:
+            reply = self.endpoint.ask(prompt)
+            reply = replace(reply, text=self._masked(reply.text))
+            self.replies.keep(key, reply)
+        return reply
+
+    def _masked(self, text: str) -> str:
+        """A reply without the credentials that it may repeat, and with its verdict."""
+        masked, winner = self.endpoint.secrets.mask(text), parse_winner(text)
+        if parse_winner(masked) == winner or winner is None:
+            return masked
+        name = next(name for name, known in _WINNERS.items() if known == winner)
+        return json.dumps({"winner": name})  # a credential such as `tie` was part of it
+
+
+def _key(variable: str) -> str:
+    """The key that an environment variable holds.
+
+    Raises:
+        ValueError: If it holds none. The name is repeated only if it looks like one: it may be the key itself.
+    """
+    key = os.environ.get(variable, "")
+    if not key.strip():
+        name = f"the environment variable {variable}" if re.fullmatch("[A-Z][A-Z0-9_]*", variable) else "key_variable"
+        raise ValueError(f"judge: {name} holds no key for the endpoint; export it before you run the command.")
+    return key
 
 
 class LikelihoodJudge:
@@ -157,7 +168,8 @@ class LikelihoodJudge:
 
     def __call__(self, question: str, first: str, second: str) -> Verdict:
         try:
-            costs = [self._cost(question, answer) for answer in (first, second)]
+            with self._lock:  # encoding too: what a fast tokenizer does depends on its state, which threads share
+                costs = [self._cost(question, answer) for answer in (first, second)]
         except ValueError as error:
             return Verdict(None, str(error))
         if any(map(math.isnan, costs)):
@@ -170,9 +182,7 @@ class LikelihoodJudge:
         turns = (Turn(Role.USER, question), Turn(Role.ASSISTANT, answer))
         encoder = replace(self.subject.encoder, over_long="error")  # all of an answer, or no verdict
         (example,) = encoder.encode(Conversation(turns, "a judged answer"))
-        ids = list(map(int, example.input_ids))
-        with self._lock:
-            (nats,) = self.subject.nats([ids])
+        (nats,) = self.subject.nats([list(map(int, example.input_ids))])
         begin, end = len(example.prompt_ids()), len(example.prompt_ids()) + len(example.answer_ids())
         return float(nats[begin:end].sum()) / len(answer.encode())
 
@@ -181,14 +191,3 @@ def parse_winner(reply: str) -> Winner | None:
     """The verdict in a judge's reply: that of its JSON object, whatever stands around it; None without one, or two."""
     found = {match.strip().lower() for match in re.findall(r'\{\s*"winner"\s*:\s*"([^"{}]*)"[^{}]*\}', reply)}
     return _WINNERS.get(found.pop()) if len(found) == 1 else None
-
-
-def _read_cache(path: Path) -> dict[str, dict[str, Any]]:
-    replies: dict[str, dict[str, Any]] = {}
-    for line in path.read_text(encoding="utf-8").split("\n") if path.is_file() else []:
-        try:
-            reply = json.loads(line)
-            replies[reply.pop("key")] = {name: reply[name] for name in ("text", "tokens_read", "tokens_written")}
-        except (ValueError, KeyError, TypeError, AttributeError):
-            continue  # a line that a killed run left half written is asked again
-    return replies

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any, Literal
 
 from data_modules.sft_data_module import FormatName
 from data_modules.templates import TemplateName
+from lit_sft.credentials import read_address
 from lit_sft.generation import GenerationSettings
 
 Form = Literal["cloze", "letter"]
@@ -160,11 +162,13 @@ class JudgeSettings:
     Attributes:
         sets: Sets of answers or prompts; each model's answers are judged against the baseline's, in both orders.
         model: Its name at the endpoint; without one, a model folder whose likelihood judges.
-        endpoint: An OpenAI-compatible address, such as http://127.0.0.1:8080/v1.
+        endpoint: An OpenAI-compatible address, such as http://127.0.0.1:8080/v1. A user and password or a query in it
+            are sent, and shown nowhere.
         key_variable: The environment variable that holds the key.
         concurrency: Requests at once.
-        retries: Of a request that fails, with growing pauses.
-        timeout: Seconds of a request.
+        retries: Of a request that fails, with growing pauses. After five requests in a row without an answer, the
+            endpoint is given up.
+        timeout: Seconds of a request, from its beginning to the end of the reply.
         max_tokens: Most tokens of a reply.
         price_read: Of a million tokens that the judge reads.
         price_written: Of a million tokens that it writes.
@@ -172,7 +176,7 @@ class JudgeSettings:
 
     sets: list[str]
     model: str
-    endpoint: str | None = None
+    endpoint: str | None = field(default=None, repr=False)
     key_variable: str = "OPENAI_API_KEY"
     concurrency: int = 4
     retries: int = 5
@@ -183,6 +187,15 @@ class JudgeSettings:
 
     def __post_init__(self) -> None:
         _check_positive("judge", self, "concurrency", "max_tokens")
+        if not self.retries >= 0:
+            raise ValueError(f"judge retries {self.retries}: expected at least 0.")
+        if not 0 < self.timeout < math.inf:
+            raise ValueError(f"judge timeout {self.timeout:g}: expected more than 0 seconds.")
+        for name in ("price_read", "price_written"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"judge {name} {getattr(self, name):g}: expected at least 0.")
+        if self.endpoint is not None:
+            read_address(self.endpoint, setting="judge.endpoint")
 
 
 AnySet = TextSet | ConversationSet | AnswerSet | ChoiceSet | HarnessSet | PromptSet

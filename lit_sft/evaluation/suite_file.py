@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 import yaml
 from jsonargparse import ArgumentParser
 
+from lit_sft.credentials import without_credentials
 from lit_sft.evaluation.suite import KINDS, JudgeSettings, Suite
 from lit_sft.files import read_yaml
 
@@ -46,7 +47,7 @@ def read_suite(path: str, changes: Sequence[str] = ()) -> Suite:
         plain = {name: value for name, value in values.items() if name not in made}
         return _made(Suite, "", {"name": Path(path).stem, **plain}, made)
     except (ValueError, TypeError) as error:
-        raise ValueError(f"{path}: {error}") from None
+        raise ValueError(without_credentials(f"{path}: {error}")) from None
 
 
 def _named(values: dict[str, Any], kind: str) -> dict[Any, Any]:
@@ -101,15 +102,16 @@ def _type_in_words(kind: Any) -> str:
 
 
 def _set(values: dict[str, Any], change: str) -> None:
+    shown = without_credentials(change)
     name, is_given, value = change.partition("=")
     *parents, last = name.removeprefix("--").split(".")
     if not is_given or not last:
-        raise ValueError(f"--set {change}: expected NAME=VALUE, such as answers.mine.data=rows.json.")
+        raise ValueError(f"--set {shown}: expected NAME=VALUE, such as answers.mine.data=rows.json.")
     for parent in parents:
         values = values.setdefault(parent, {})
         if not isinstance(values, dict):
-            raise ValueError(f"--set {change}: {parent} has no settings below it.")
+            raise ValueError(f"--set {shown}: {parent} has no settings below it.")
     try:
         values[last] = yaml.safe_load(value)
     except yaml.YAMLError:
-        raise ValueError(f"--set {change}: the value is no YAML.") from None
+        raise ValueError(f"--set {shown}: the value is not valid YAML.") from None

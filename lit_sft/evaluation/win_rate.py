@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from lit_sft.evaluation.results import Results
 from lit_sft.evaluation.subject import Subject, load_subject
 from lit_sft.evaluation.suite import JudgeSettings
 from lit_sft.files import write_lines
+from lit_sft.locks import only_one
+from lit_sft.printable import printable
 from lit_sft.reporting.statistics import Estimate, estimate
 
 _MILLION = 1_000_000
@@ -125,7 +128,13 @@ Judgings = dict[tuple[str, str], Judging]
 """Models and sets to what a judge made of their answers."""
 
 
-def judge_pairs(judge: Judge, pairs: Sequence[Pair], concurrency: int, tick: Callable[[], object]) -> list[Judged]:
+def judge_pairs(
+    judge: Judge,
+    pairs: Sequence[Pair],
+    concurrency: int,
+    tick: Callable[[], object],
+    give_up: Callable[[], object] = lambda: None,
+) -> list[Judged]:
     """Have every pair judged in both orders, so many at once.
 
     Args:
@@ -133,6 +142,7 @@ def judge_pairs(judge: Judge, pairs: Sequence[Pair], concurrency: int, tick: Cal
         pairs: To judge.
         concurrency: Requests at once, at most.
         tick: Called when a verdict is in.
+        give_up: Called on Ctrl-C and errors, so that requests under way are not waited for.
     """
     verdicts: dict[tuple[int, bool], Verdict] = {}
     with ThreadPoolExecutor(concurrency) as pool:
@@ -145,7 +155,8 @@ def judge_pairs(judge: Judge, pairs: Sequence[Pair], concurrency: int, tick: Cal
                 verdicts[asked[done]] = done.result()
                 tick()
         except BaseException:
-            pool.shutdown(cancel_futures=True)
+            pool.shutdown(wait=False, cancel_futures=True)
+            give_up()
             raise
     return [Judged(pair, verdicts[index, True], verdicts[index, False]) for index, pair in enumerate(pairs)]
 
@@ -167,36 +178,64 @@ def judge_models(
         load: Loads a local judge, from its name and folder.
 
     Returns:
-        By model and set. Where there is no verdict at all, that is among the failures of `results`.
+        By model and set. Where there is no verdict at all, or the endpoint was given up, that is among the failures
+        of `results`.
 
     Raises:
-        ValueError: If the judge cannot be asked.
+        ValueError: If the judge cannot be asked, or another process is judging into this folder.
     """
-    judge: Judge
-    if settings.endpoint is not None:
-        judge = EndpointJudge(settings, folder / "judge_replies.jsonl")
-    else:
-        judge = LikelihoodJudge(load("judge", settings.model))
+    with only_one(folder / "judge.lock", partial(_judged_elsewhere, folder)):
+        if settings.endpoint is None:
+            found = _judge_sets(LikelihoodJudge(load("judge", settings.model)), settings, results, say)
+        else:
+            judge = EndpointJudge(settings, folder / "judge_replies.jsonl")
+            try:
+                found = _judge_sets(judge, settings, results, say, judge.close)
+                if judge.stopped:
+                    results.failures["judge"] = judge.stopped
+                    say(f"judge: {judge.stopped}")
+            finally:
+                judge.close()
+        _write_verdicts(folder / "judge_verdicts.jsonl", found)
+    return found
+
+
+def _judged_elsewhere(folder: Path, owner: str) -> str:
+    return f"{folder}: {owner} is judging here; wait until it has ended, or give another `--output`."
+
+
+def _judge_sets(
+    judge: Judge,
+    settings: JudgeSettings,
+    results: Results,
+    say: Callable[[str], None],
+    give_up: Callable[[], object] = lambda: None,
+) -> Judgings:
     found: Judgings = {}
     for model in results.models[1:]:
         for name in settings.sets:
             pairs = _pairs(results, model, name)
             if not pairs:
                 continue
-            what = f"judging {model}, {name}"
+            what = printable(f"judging {model}, {name}")
             with tqdm(total=2 * len(pairs), desc=what, unit=" verdicts", disable=None, leave=False) as bar:
-                judged = judge_pairs(judge, pairs, settings.concurrency, bar.update)
+                judged = judge_pairs(judge, pairs, settings.concurrency, bar.update, give_up)
             found[model, name] = Judging(judged, (settings.price_read / _MILLION, settings.price_written / _MILLION))
             if not found[model, name].scores:
                 results.failures[what] = f"no pair has both verdicts ({judged[0].row()['reason']})"
             say(f"{what}: {len(found[model, name].scores):,} of {len(pairs):,} pairs judged in both orders")
-    rows = (
-        {"model": model, "set": name, **each.row()}
-        for (model, name), judging in found.items()
-        for each in judging.judged
-    )
-    write_lines(folder / "judge_verdicts.jsonl", rows)
     return found
+
+
+def _write_verdicts(path: Path, judgings: Judgings) -> None:
+    write_lines(
+        path,
+        (
+            {"model": model, "set": name, **each.row()}
+            for (model, name), judging in judgings.items()
+            for each in judging.judged
+        ),
+    )
 
 
 def rate(judging: Judging) -> Estimate | None:

@@ -1,8 +1,8 @@
-"""Models of a few thousand random weights, ready to be scored."""
+"""Models of a few thousand random weights, ready to be scored, and an endpoint to judge them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerFast
 from lit_sft.backbone import BackboneSettings, build_backbone
 from lit_sft.evaluation.subject import Subject
 from tests.conftest import MODELS
+from tests.lit_sft.evaluation.fake_endpoint import Endpoint
 
 MakeSubject = Callable[..., Subject]
 
@@ -27,3 +28,12 @@ def make_subject(tokenizer: PreTrainedTokenizerFast) -> MakeSubject:
         return Subject(f"{shape} {seed}", backbone.eval(), tokenizer, "plain", token_budget)
 
     return _make
+
+
+@pytest.fixture
+def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[Endpoint]:
+    monkeypatch.setenv("OPENAI_API_KEY", "a-key")
+    made = Endpoint()
+    yield made
+    made.server.shutdown()
+    made.server.server_close()

@@ -2,138 +2,35 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
-import re
 import subprocess
 import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from data_modules.conversation import Conversation
+from data_modules.encoding import Encoder, Example
 from lit_sft.evaluation.judge import EndpointJudge, LikelihoodJudge, Verdict, parse_winner
 from lit_sft.evaluation.suite import JudgeSettings
 from lit_sft.evaluation.win_rate import Judged, Judging, Pair, judge_pairs, length_controlled_rate, rate
 from tests.lit_sft.evaluation.conftest import MakeSubject
+from tests.lit_sft.evaluation.fake_endpoint import Endpoint, judged, pairs, prefer_longer
 
 pytest.importorskip("openai")
 
-FAULTS = ("429", "500", "timeout", "truncated", "malformed", "empty")
-
-
-class Endpoint:
-    """A server of chat completions that prefers the longer answer, or says what `reply` gives."""
-
-    def __init__(self) -> None:
-        self.requests: list[str] = []
-        self.faults: dict[str, str] = {}
-        """By a word of the request: what goes wrong the first time; `always X`: every time."""
-        self.reply: Callable[[str], str] = prefer_longer
-        self.most_at_once = self._at_once = 0
-        self._lock = threading.Lock()
-        endpoint = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                endpoint.answer(self, body["messages"][0]["content"])
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.daemon_threads = True
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-
-    @property
-    def address(self) -> str:
-        return f"http://127.0.0.1:{self.server.server_port}/v1"
-
-    def answer(self, handler: BaseHTTPRequestHandler, prompt: str) -> None:
-        with self._lock:
-            self.requests.append(prompt)
-            self._at_once += 1
-            self.most_at_once = max(self.most_at_once, self._at_once)
-            word = next((word for word in self.faults if word in prompt), "")
-            fault = self.faults.get(word, "")
-            if fault and not fault.startswith("always"):
-                del self.faults[word]
-        try:
-            self._send(handler, prompt, fault.removeprefix("always "))
-        except OSError:
-            pass  # the client has hung up
-        finally:
-            with self._lock:
-                self._at_once -= 1
-
-    def _send(self, handler: BaseHTTPRequestHandler, prompt: str, fault: str) -> None:
-        content = self.reply(prompt)
-        usage = {"prompt_tokens": 100, "completion_tokens": 10, "total_tokens": 110}
-        message = {"role": "assistant", "content": content}
-        choices = [] if fault == "empty" else [{"index": 0, "finish_reason": "stop", "message": message}]
-        data = json.dumps(
-            {"id": "x", "object": "chat.completion", "created": 0, "model": "m", "choices": choices, "usage": usage}
-        )
-        if fault == "timeout":
-            time.sleep(1.0)
-        if fault == "401":
-            data = json.dumps(
-                {"error": {"message": f"your key {handler.headers['Authorization'].split()[1]} is wrong"}}
-            )
-        if fault == "malformed":
-            data = data[:-20] + "]]"
-        handler.send_response(int(fault) if fault.isdigit() else 200)
-        handler.send_header("Content-Type", "application/json")
-        if fault == "429":
-            handler.send_header("Retry-After", "0.1")
-        handler.send_header("Content-Length", str(len(data.encode())))
-        handler.end_headers()
-        handler.wfile.write(data.encode()[: 40 if fault == "truncated" else None])
-
-
-def prefer_longer(prompt: str) -> str:
-    first, second = re.findall(r"<answer_[AB]>\n(.*?)\n</answer_[AB]>", prompt, re.DOTALL)
-    winner = "tie" if len(first) == len(second) else "A" if len(first) > len(second) else "B"
-    return json.dumps({"winner": winner})
-
-
-@pytest.fixture
-def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[Endpoint]:
-    monkeypatch.setenv("OPENAI_API_KEY", "a-key")
-    made = Endpoint()
-    yield made
-    made.server.shutdown()
-    made.server.server_close()
-
-
-def settings_of(endpoint: Endpoint, **changed: Any) -> JudgeSettings:
-    return JudgeSettings(
-        **{"sets": [], "model": "m", "endpoint": endpoint.address, "timeout": 0.5, "retries": 2} | changed
-    )
-
-
-def pairs(count: int) -> list[Pair]:
-    return [Pair(f"i{n}", f"question number{n}.", "short", "long answer" if n % 3 else "brief") for n in range(count)]
-
-
-def judged(endpoint: Endpoint, folder: Path, some: list[Pair], **changed: Any) -> Judging:
-    settings = settings_of(endpoint, **changed)
-    judge = EndpointJudge(settings, folder / "replies.jsonl")
-    price = settings.price_read / 1e6, settings.price_written / 1e6
-    return Judging(judge_pairs(judge, some, settings.concurrency, lambda: None), price)
-
 
 def test_every_fault_is_tried_again_and_every_item_is_accounted_for(endpoint: Endpoint, tmp_path: Path) -> None:
-    endpoint.faults = {f"number{n}.": fault for n, fault in enumerate(("429", "500", "timeout", "truncated"))}
+    endpoint.faults = {f"number{n}.": fault for n, fault in enumerate(("429", "500", "hang", "truncated"))}
     endpoint.faults |= {"number4.": "always malformed", "number5.": "always 500", "number6.": "always empty"}
-    found = judged(endpoint, tmp_path, pairs(12))
+    found = judged(endpoint, tmp_path, pairs(12), timeout=2.0)
     missing = {each.pair.item for each in found.judged if each.score is None}
     assert missing == {"i4", "i5", "i6"}
     assert len(found.scores) + len(missing) == len(found.judged) == 12
@@ -194,6 +91,8 @@ def test_a_killed_judging_goes_on_without_asking_again(endpoint: Endpoint, tmp_p
 import sys
 sys.path.insert(0, {str(Path.cwd())!r})
 from pathlib import Path
+from data_modules.conversation import Conversation
+from data_modules.encoding import Encoder, Example
 from lit_sft.evaluation.judge import EndpointJudge
 from lit_sft.evaluation.suite import JudgeSettings
 from lit_sft.evaluation.win_rate import Pair, judge_pairs
@@ -222,21 +121,6 @@ judge_pairs(EndpointJudge(settings, Path({str(tmp_path / "replies.jsonl")!r})), 
     assert len(endpoint.requests) == asked  # also what was written behind the half line is kept
 
 
-def test_no_key_is_said_and_none_is_written(
-    endpoint: Endpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    judged(endpoint, tmp_path, pairs(2))
-    assert "a-key" not in (tmp_path / "replies.jsonl").read_text()
-    endpoint.faults = {"question": "always 401"}  # whose message has the key in it
-    found = judged(endpoint, tmp_path, [Pair("other", "question", "x", "yy")])
-    reason = found.judged[0].row()["reason"]
-    assert "AuthenticationError" in reason
-    assert "your key ***" in reason
-    monkeypatch.delenv("OPENAI_API_KEY")
-    with pytest.raises(ValueError, match="the environment variable OPENAI_API_KEY holds no key"):
-        judged(endpoint, tmp_path, pairs(2))
-
-
 @pytest.mark.parametrize(
     ("reply", "winner"),
     [
@@ -260,6 +144,35 @@ def test_a_local_model_prefers_what_it_finds_likelier(make_subject: MakeSubject)
     one, other = judge("Who?", "me", "a b c d").winner, judge("Who?", "a b c d", "me").winner
     assert {one, other} == {"first", "second"}
     assert judge("Who?", "", "me").winner == "second"
+
+
+def test_a_local_judge_encodes_one_answer_at_a_time(make_subject: MakeSubject, monkeypatch: pytest.MonkeyPatch) -> None:
+    meeting, met = threading.Barrier(2), threading.Event()
+    encode = Encoder.encode
+
+    def watched(encoder: Encoder, conversation: Conversation, ledger: Any = None) -> list[Example]:
+        with contextlib.suppress(threading.BrokenBarrierError):
+            meeting.wait(0.3)  # which a second thread inside the tokenizer would end
+            met.set()
+        return encode(encoder, conversation, ledger)
+
+    judge = LikelihoodJudge(make_subject("llama"))
+    some = [Pair(f"i{n}", f"Who {n}?", "me", "a b c d") for n in range(4)]
+    alone = [judge(pair.question, pair.base, pair.other).winner for pair in some]
+    monkeypatch.setattr(Encoder, "encode", watched)
+    together = judge_pairs(judge, some, 4, lambda: None)
+    assert not met.is_set()
+    assert [each.base_first.winner for each in together] == alone
+
+
+@pytest.mark.parametrize("answer", ["\ud800", "x" * 2000])
+def test_an_answer_that_a_local_model_cannot_read_does_not_affect_the_others(
+    make_subject: MakeSubject, answer: str
+) -> None:
+    judge = LikelihoodJudge(make_subject("llama"))
+    bad, good = judge_pairs(judge, [Pair("bad", "Who?", "me", answer), Pair("good", "Who?", "me", "you")], 2, int)
+    assert (bad.score, good.score is None) == (None, False)
+    assert bad.base_first.reason
 
 
 def test_length_control_takes_away_what_length_alone_wins() -> None:

@@ -1,0 +1,272 @@
+"""An endpoint that hangs, dies, replies with nonsense or repeats credentials; replies on disk, and who writes them."""
+
+from __future__ import annotations
+
+import base64
+import json
+import logging
+import math
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+
+from lit_sft.credentials import Secrets, read_address, without_credentials
+from lit_sft.evaluation.judge import EndpointJudge
+from lit_sft.evaluation.records import Scored
+from lit_sft.evaluation.results import Results, SetResult
+from lit_sft.evaluation.suite import JudgeSettings
+from lit_sft.evaluation.win_rate import Judgings, Pair, judge_models
+from lit_sft.locks import only_one
+from tests.lit_sft.evaluation.fake_endpoint import Endpoint, judged, pairs, prefer_longer, settings_of
+
+pytest.importorskip("openai")
+
+KEY = "sk-proj-Q7vXb2LmZ9"
+
+
+def results_of(some: list[Pair]) -> Results:
+    results = Results(["base", "tuned"])
+    for model, part in (("base", "base"), ("tuned", "other")):
+        rows = {p.item: Scored(p.item, {}, details={"question": p.question, "answer": getattr(p, part)}) for p in some}
+        results.results[model, "asked"] = SetResult("prompts", rows, [], 1.0)
+    return results
+
+
+def judge_all(settings: JudgeSettings, folder: Path, some: list[Pair]) -> tuple[Results, Judgings, list[str]]:
+    results, said = results_of(some), list[str]()
+    return results, judge_models(settings, results, folder, said.append), said
+
+
+@pytest.mark.parametrize("fault", ["hang", "drip"])
+def test_a_request_has_one_deadline_however_slowly_its_reply_comes(
+    endpoint: Endpoint, tmp_path: Path, fault: str
+) -> None:
+    endpoint.faults = {"number1.": f"always {fault}"}
+    found = judged(endpoint, tmp_path, pairs(3), timeout=1.0, retries=0)
+    assert sorted(found.scores) == ["i0", "i2"]
+    assert {v.reason for v in found.verdicts if v.winner is None} == {"Timeout: no whole reply in 1 s"}
+
+
+@pytest.mark.parametrize("fault", ["401", "429", "503", "refused"])
+def test_a_dead_endpoint_is_given_up_after_a_few_requests_and_asked_the_rest_later(
+    endpoint: Endpoint, tmp_path: Path, fault: str
+) -> None:
+    settings = settings_of(endpoint, sets=["asked"], retries=0, concurrency=2)
+    judge_all(settings, tmp_path, pairs(3))
+    asked = len(endpoint.requests)
+    endpoint.faults = {"question": f"always {fault}"}
+    if fault == "refused":
+        endpoint.server.server_close()
+    results, judgings, said = judge_all(settings, tmp_path, pairs(40))
+    assert len(endpoint.requests) - asked <= 7  # five, and what was under way
+    assert sorted(judgings["tuned", "asked"].scores) == ["i0", "i1", "i2"]  # what is kept still counts
+    assert judgings["tuned", "asked"].count(unparsed=False) == 2 * 37
+    (line,) = [line for line in said if line.startswith("judge: ")]
+    assert "stopped asking: 5 requests in a row to http://127.0.0.1:" in line
+    assert "6 replies are kept in" in line
+    assert "run the same command again" in line
+    assert results.failures["judge"] == line.removeprefix("judge: ")
+    if fault != "refused":
+        endpoint.faults.clear()
+        asked = len(endpoint.requests)
+        results, judgings, _ = judge_all(settings, tmp_path, pairs(40))
+        assert len(endpoint.requests) - asked == 74
+        assert len(judgings["tuned", "asked"].scores) == 40
+        assert not results.failures
+
+
+def test_faults_of_single_items_do_not_end_the_judging(endpoint: Endpoint, tmp_path: Path) -> None:
+    endpoint.faults = {f"number{n}.": "always 400" for n in range(1, 18)}
+    found = judged(endpoint, tmp_path, pairs(20), concurrency=1)
+    assert sorted(found.scores) == ["i0", "i18", "i19"]
+    assert len(endpoint.requests) == 40  # a request that is wrong is not tried again
+
+
+def test_an_endpoint_that_replies_with_nonsense_only_is_given_up_too(endpoint: Endpoint, tmp_path: Path) -> None:
+    endpoint.faults = {"question": "always html"}
+    found = judged(endpoint, tmp_path, pairs(40), concurrency=1)
+    assert len(endpoint.requests) == 20
+    assert "not asked" in found.verdicts[-1].reason
+
+
+@pytest.mark.parametrize("usage", [None, {"prompt_tokens": None, "completion_tokens": -3}, "much", {}])
+def test_an_endpoint_that_does_not_say_what_it_read_is_believed_all_the_same(
+    endpoint: Endpoint, tmp_path: Path, usage: Any
+) -> None:
+    endpoint.usage = usage
+    for _ in range(2):
+        found = judged(endpoint, tmp_path, pairs(3), price_read=2.0, price_written=50.0)
+        assert (len(found.scores), found.cost) == (3, 0.0)
+    assert len(endpoint.requests) == 6
+
+
+def test_replies_and_answers_that_utf_8_cannot_hold_are_judged_and_kept(endpoint: Endpoint, tmp_path: Path) -> None:
+    endpoint.reply = lambda prompt: '{"winner": "A", "why": "\ud800"}'
+    some = [Pair("lone", "question \udfff", "a\ud800", "b"), *pairs(1)]
+    for _ in range(2):
+        assert sorted(judged(endpoint, tmp_path, some).scores) == ["i0", "lone"]
+    assert len(endpoint.requests) == 4
+    assert (tmp_path / "replies.jsonl").read_text(encoding="utf-8").count("\ufffd") == 4
+
+
+def test_a_reply_that_is_nested_too_deeply_does_not_affect_the_others(endpoint: Endpoint, tmp_path: Path) -> None:
+    endpoint.faults = {"number1.": "always deep"}
+    found = judged(endpoint, tmp_path, pairs(3))
+    assert sorted(found.scores) == ["i0", "i2"]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        b'{"key": "cut', b"\xff\xfe\x00", b"[" * 100_000, b"[]", b'"text"', b"null", b'{"key": ["list"], "text": "x"}',
+        b'{"key": "other", "text": 3}', b'{"key": "other", "text": "x", "tokens_read": "many", "tokens_written": NaN}',
+        b'{"key": "other", "text": "x", "tokens_read": -1e400}', b"9" * 5000,
+    ],
+    ids=range(11),
+)  # fmt: skip
+def test_a_damaged_line_of_the_replies_does_not_affect_the_others(
+    endpoint: Endpoint, tmp_path: Path, damage: bytes
+) -> None:
+    judged(endpoint, tmp_path, pairs(2))
+    journal = tmp_path / "replies.jsonl"
+    lines = journal.read_bytes().splitlines()
+    journal.write_bytes(b"\n".join([lines[0], damage, *lines[1:], damage]))  # as a kill leaves it, without an end
+    assert len(judged(endpoint, tmp_path, pairs(3)).scores) == 3
+    assert len(endpoint.requests) == 6
+    assert len(judged(endpoint, tmp_path, pairs(3)).scores) == 3
+    assert len(endpoint.requests) == 6  # what was written behind the damage is read again
+
+
+def test_one_process_at_a_time_judges_into_a_folder(endpoint: Endpoint, tmp_path: Path) -> None:
+    code = """
+import sys
+from pathlib import Path
+from lit_sft.locks import only_one
+with only_one(Path(sys.argv[1]), str):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+    settings = settings_of(endpoint, sets=["asked"])
+    command = [sys.executable, "-c", code, str(tmp_path / "judge.lock")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(ValueError, match=rf"process {other.pid} on .* is judging here; wait .* `--output`"):
+            judge_all(settings, tmp_path, pairs(2))
+        other.kill()
+    assert not endpoint.requests
+    _, judgings, _ = judge_all(settings, tmp_path, pairs(2))  # a lock does not outlive its process
+    assert len(judgings["tuned", "asked"].scores) == 2
+    with only_one(tmp_path / "judge.lock", str):
+        pass  # released at the end
+
+
+def with_user(endpoint: Endpoint, rest: str = "") -> str:
+    return endpoint.address.replace("://", "://carol:p%40ss-W0rd77@") + rest
+
+
+def test_credentials_of_the_endpoint_are_sent_and_written_nowhere(
+    endpoint: Endpoint,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    caplog.set_level(logging.DEBUG)
+    endpoint.reply = lambda prompt: f"{prefer_longer(prompt)} carol p@ss-W0rd77 {KEY} q-77-secret"
+    settings = settings_of(endpoint, sets=["asked"], endpoint=with_user(endpoint, "?tenant=q-77-secret"))
+    _, judgings, said = judge_all(settings, tmp_path, pairs(3))
+    assert len(judgings["tuned", "asked"].scores) == 3
+    basic = "Basic " + base64.b64encode(b"carol:p@ss-W0rd77").decode()
+    assert set(endpoint.seen) == {("/v1/chat/completions?tenant=q-77-secret", basic)}
+    endpoint.faults, endpoint.error = {"question": "always 401"}, f"no: {basic}, {KEY}, q-77-secret, p@ss-W0rd77"
+    _, judgings, more = judge_all(settings, tmp_path, pairs(9))
+    assert "AuthenticationError" in judgings["tuned", "asked"].verdicts[-1].reason + " ".join(more)
+    captured = capsys.readouterr()
+    texts = [path.read_text() for path in tmp_path.rglob("*") if path.is_file()]
+    texts += [*said, *more, caplog.text, captured.out, captured.err, repr(settings), str(judgings)]
+    for secret in ("carol", "W0rd", "q-77", "sk-proj", "Q7vX", basic[6:14]):
+        assert not [text for text in texts if secret in text], secret
+
+
+@pytest.mark.parametrize(
+    "echo",
+    [
+        lambda key: key, lambda key: key[:9], lambda key: key[5:], lambda key: f"{key[:6]}...{key[-6:]}", " ".join,
+        "-".join, "\n".join, quote, lambda key: key.replace("-", "%2D"), lambda key: repr(json.dumps(key)),
+        lambda key: base64.b64encode(key.encode()).decode(), lambda key: base64.b64encode(f"u:{key}".encode()).decode(),
+        lambda key: base64.b64encode(f":{key}".encode()).decode(), str.upper, lambda key: key.encode().hex(),
+        lambda key: "".join(f"&#{ord(c)};" for c in key), lambda key: "".join(f"%{ord(c):02x}" for c in key),
+        lambda key: "x" * 195 + key,
+    ],
+    ids=range(18),
+)  # fmt: skip
+def test_a_key_that_is_repeated_in_another_spelling_is_masked_too(
+    endpoint: Endpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, echo: Callable[[str], str]
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    endpoint.faults, endpoint.error = {"question": "always 401"}, f"wrong key: {echo(KEY)} !"
+    reason = judged(endpoint, tmp_path, pairs(1), concurrency=1).judged[0].row()["reason"]
+    shown = reason.partition("wrong key: ")[2]
+    assert shown
+    pieces = {echo(KEY)[at : at + 5] for at in range(len(echo(KEY)) - 4)} - {"xxxxx"}
+    assert not [piece for piece in pieces if piece in shown]
+
+
+def test_a_verdict_is_not_lost_to_a_key_that_is_part_of_it(
+    endpoint: Endpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "winner")
+    for _ in range(2):
+        assert len(judged(endpoint, tmp_path, pairs(2)).scores) == 2
+    monkeypatch.setenv("OPENAI_API_KEY", "x")  # as local servers are given
+    endpoint.faults, endpoint.error = {"question": "always 401"}, "x is no key, example"
+    assert "*** is no key, example" in judged(endpoint, tmp_path, pairs(3)).judged[2].row()["reason"]
+
+
+def test_a_new_password_finds_what_is_kept(endpoint: Endpoint, tmp_path: Path) -> None:
+    judged(endpoint, tmp_path, pairs(2))
+    judged(endpoint, tmp_path, pairs(2), endpoint=with_user(endpoint, "?key=another"))
+    assert len(endpoint.requests) == 4
+
+
+@pytest.mark.parametrize("variable", ["sk-abc", "hf_abcdef", "sk abc"])
+def test_a_key_given_as_the_name_of_its_variable_is_not_repeated(
+    endpoint: Endpoint, tmp_path: Path, variable: str
+) -> None:
+    with pytest.raises(ValueError, match="judge: key_variable holds no key") as raised:
+        EndpointJudge(settings_of(endpoint, key_variable=variable), tmp_path / "replies.jsonl")
+    assert variable not in str(raised.value)
+
+
+@pytest.mark.parametrize("address", ["", "sk-key", "ftp://h", "http://", "http://u:pass@h:no/", "http://u:pass@[h"])
+def test_what_is_no_address_is_refused_without_repeating_it(address: str) -> None:
+    with pytest.raises(ValueError, match=r"^judge\.endpoint: not an HTTP address; expected one such as"):
+        JudgeSettings(sets=[], model="m", endpoint=address)
+
+
+@pytest.mark.parametrize(
+    "setting", [{"timeout": 0.0}, {"timeout": math.nan}, {"retries": -1}, {"price_read": -1.0}, {"max_tokens": 0}]
+)
+def test_settings_out_of_range_are_named(setting: dict[str, Any]) -> None:
+    (name,) = setting
+    with pytest.raises(ValueError, match=f"judge {name} .*: expected "):
+        JudgeSettings(sets=[], model="m", **setting)
+
+
+def test_addresses_in_a_text_lose_what_is_secret() -> None:
+    text = "at https://me:p@w@h:80/v1?a=1&b=2#frag, http://t@h/x?tok and http://h/v1#tok; mail me@h"
+    assert (
+        without_credentials(text)
+        == "at https://***@h:80/v1?a=***&b=*** http://***@h/x?*** and http://h/v1#*** mail me@h"
+    )
+    place = read_address("https://me:p%40ss@h:1/v1?key=k1&x=", setting="s")
+    assert (place.base, place.query) == ("https://h:1/v1", {"key": "k1", "x": ""})
+    assert "p@ss" not in repr(place)
+    assert Secrets("").mask("nothing is secret") == "nothing is secret"
