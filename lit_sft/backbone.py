@@ -12,10 +12,13 @@ from typing import Any, Literal
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from data_modules.digests import check_digests
 from lit_sft.attention import use_document_attention
+from lit_sft.pretrained import check_config, check_finite, check_vocabulary, first_line, listed, load_pretrained
 
 
 @dataclass(frozen=True)
@@ -92,10 +95,13 @@ def build_backbone(settings: BackboneSettings, tokenizer: PreTrainedTokenizerBas
     config = load_config(settings)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(torch.initial_seed())
-        model = _pretrained(settings, config) if settings.pretrained else _random(config, tokenizer)
+        if settings.pretrained is None:
+            model = _random(config, tokenizer)
+        else:
+            model = load_pretrained(settings.pretrained, config, trust_remote_code=settings.trust_remote_code)
         _forget_padding(model)
         use_document_attention(model)
-        _check_vocabulary(model, tokenizer, settings)
+        check_vocabulary(model, tokenizer, settings.tokenizer_name)
         if settings.gradient_checkpointing:
             model.activation_checkpointing_enable({"use_reentrant": False})
             # recomputing needs an input that requires gradients, which frozen embeddings do not give
@@ -121,6 +127,10 @@ def load_config(settings: BackboneSettings) -> PretrainedConfig:
         config = _pretrained_config(settings.pretrained, settings.trust_remote_code)
     else:
         config = _config_from(dict(settings.config or {}))
+    check_config(
+        config,
+        f"--model.backbone.pretrained {settings.pretrained}" if settings.pretrained else "--model.backbone.config",
+    )
     return _with_dropout(config, settings.dropout)
 
 
@@ -184,7 +194,8 @@ def _pretrained_config(name: str, trust_remote_code: bool) -> PretrainedConfig:
         )
     try:
         config: PretrainedConfig = AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, KeyError, StrictDataclassError) as error:
+        # values of wrong types end in any of these
         if "trust_remote_code" in str(error):
             raise ValueError(
                 f"--model.backbone.pretrained {name}: this model brings code of its own, which is not run. Read it, "
@@ -192,8 +203,8 @@ def _pretrained_config(name: str, trust_remote_code: bool) -> PretrainedConfig:
             ) from None
         kind = "folder holds no readable model config" if Path(name).is_dir() else "no such folder or hub model"
         raise ValueError(
-            f"--model.backbone.pretrained {name}: {kind} ({str(error).splitlines()[0]}). Check the path or the name "
-            "and the connection."
+            f"--model.backbone.pretrained {name}: {kind} ({' '.join(str(error).split())[:200]}). Check the path or the "
+            "name and the connection."
         ) from None
     return config
 
@@ -231,23 +242,6 @@ def _with_dropout(config: PretrainedConfig, dropout: float | None) -> Pretrained
     return config
 
 
-def _pretrained(settings: BackboneSettings, config: PretrainedConfig) -> PreTrainedModel:
-    try:
-        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-            settings.pretrained,
-            config=config,
-            dtype=torch.float32,
-            use_safetensors=True,
-            trust_remote_code=settings.trust_remote_code,
-        )
-    except (OSError, ValueError, SafetensorError) as error:
-        raise ValueError(
-            f"--model.backbone.pretrained {settings.pretrained}: its weights could not be loaded "
-            f"({str(error).splitlines()[0]}). Only safetensors are read; check that the folder or name holds them."
-        ) from None
-    return model
-
-
 def _random(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
     config.vocab_size = max(len(tokenizer), 1 + max(tokenizer.get_vocab().values()))
     config.bos_token_id, config.eos_token_id = tokenizer.bos_token_id, tokenizer.eos_token_id
@@ -264,17 +258,6 @@ def _forget_padding(model: PreTrainedModel) -> None:
     """
     model.config.pad_token_id = None
     model.get_input_embeddings().padding_idx = None
-
-
-def _check_vocabulary(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, settings: BackboneSettings) -> None:
-    """The embedding may have more rows than the tokenizer has tokens (Qwen pads it), never fewer."""
-    rows = model.get_input_embeddings().weight.shape[0]
-    needed = 1 + max(tokenizer.get_vocab().values())
-    if needed > rows:
-        raise ValueError(
-            f"tokenizer {settings.tokenizer_name} has token ids up to {needed - 1}, the model's embedding {rows} rows; "
-            "give `--model.backbone.tokenizer` the tokenizer this model was trained with."
-        )
 
 
 def _with_adapters(model: PreTrainedModel, lora: LoraSettings) -> nn.Module:
@@ -308,19 +291,39 @@ def load_adapter(model: nn.Module, folder: Path) -> nn.Module:
     """Put an adapter from a folder into its base model.
 
     Raises:
-        ValueError: If it is not in safetensors, or does not fit.
+        ValueError: If it is not in safetensors, does not fit, or has changed since it was exported.
     """
     from peft import PeftModel
 
     if not (folder / "adapter_model.safetensors").is_file():
         raise ValueError(f"{folder}: no adapter_model.safetensors; only safetensors are read.")
+    check_digests(folder)
     try:
         with _quiet_peft():
-            warnings.filterwarnings("error", "Found missing adapter keys", UserWarning)
+            warnings.filterwarnings("ignore", "Found missing adapter keys", UserWarning)  # refused below, by name
             adapted: nn.Module = PeftModel.from_pretrained(model, str(folder))
-    except (RuntimeError, ValueError, KeyError, UserWarning, SafetensorError) as error:
-        raise ValueError(f"{folder}: this adapter does not fit the model ({str(error).splitlines()[0]}).") from None
+        _check_adapter(adapted, load_file(folder / "adapter_model.safetensors"))
+    except (RuntimeError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        reason = next((line.strip() for line in str(error).splitlines() if "size mismatch" in line), first_line(error))
+        raise ValueError(
+            f"{folder}: this adapter does not fit the model ({reason}). Use the base model it was trained on."
+        ) from None
+    check_finite(adapted, str(folder))
     return adapted
+
+
+def _check_adapter(adapted: nn.Module, saved: dict[str, torch.Tensor]) -> None:
+    """Compare what has been loaded with the file: peft passes over weights that the model has no place for."""
+    from peft import get_peft_model_state_dict
+
+    trained = get_peft_model_state_dict(adapted, save_embedding_layers=False)
+    inside = adapted.state_dict() | trained  # embeddings may be saved along
+    if missing := trained.keys() - saved.keys():
+        raise ValueError(f"{len(missing)} of its weights are missing: {listed(missing)}")
+    if unknown := saved.keys() - inside.keys():
+        raise ValueError(f"the model has no place for {len(unknown)} of its weights: {listed(unknown)}")
+    if other := [n for n, v in saved.items() if not torch.allclose(inside[n], v.to(inside[n]), 0, 0, equal_nan=True)]:
+        raise ValueError(f"{len(other)} of its weights were not loaded as they are: {listed(other)}")
 
 
 @contextmanager

@@ -74,7 +74,7 @@ def check_intact(path: Path, advice: str = "") -> None:
         ValueError: If it is damaged.
     """
     if not is_intact(path):
-        raise ValueError(f"{path}: damaged or cut short: it does not match its own digest{advice}.")
+        raise ValueError(f"{path}: damaged, cut short or not a checkpoint: its digest does not match{advice}.")
 
 
 def _digest(file: BinaryIO, size: int) -> bytes:

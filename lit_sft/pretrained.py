@@ -1,0 +1,284 @@
+"""Pretrained weights, read completely or not at all: transformers fills in what is missing at random."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import nn
+from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+)
+from transformers.utils import logging as transformers_logging
+
+from data_modules.digests import check_digests
+
+_SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
+
+_FLOATS = {"F64", "F32", "F16", "BF16"}
+
+_CONSTANTS = (".attn.masked_bias", ".attention.masked_bias")
+"""Numbers in old files that models now have in their code; transformers itself knows of the others."""
+
+_OTHER_TASKS = (
+    "ForMaskedLM", "ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering", "ForMultipleChoice",
+    "ForNextSentencePrediction", "ForPreTraining", "EncoderModel", "ForSpeechSeq2Seq", "ForImageClassification",
+)  # fmt: skip
+"""How names of transformers' classes for other tasks end."""
+
+
+def check_config(config: PretrainedConfig, where: str) -> None:
+    """Refuse models that cannot be loaded or are not causal language models.
+
+    Args:
+        config: Of the model.
+        where: How the user named it, for messages.
+
+    Raises:
+        ValueError: If it is quantised, an encoder, or made for another task.
+    """
+    quantization = getattr(config, "quantization_config", None)
+    if quantization:
+        settings = quantization if isinstance(quantization, dict) else quantization.to_dict()
+        raise ValueError(
+            f"{where}: a quantised model ({settings.get('quant_method', 'unknown method')}), which cannot be loaded "
+            "here. Use the original float16, bfloat16 or float32 weights."
+        )
+    name = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(config.model_type)
+    if name is None and "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {}):
+        return  # code of its own says what it is
+    # those of both lists attend in both directions, unless they are told that they are decoders
+    is_encoder = config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not getattr(config, "is_decoder", False)
+    architectures = [str(task) for task in config.architectures or []]
+    made_for = [task for task in architectures if task.endswith(_OTHER_TASKS) and task != name]
+    if name is None or is_encoder or config.is_encoder_decoder or made_for:
+        raise ValueError(
+            f"{where}: {', '.join(made_for) or config.model_type} is not a causal language model. Use one that is, "
+            "such as gpt2, llama or qwen2."
+        )
+
+
+def load_pretrained(name: str, config: PretrainedConfig, *, trust_remote_code: bool) -> PreTrainedModel:
+    """A model with all of its weights, in float32.
+
+    Args:
+        name: Folder or hub name.
+        config: Of the model.
+        trust_remote_code: Whether code that comes with the model may run.
+
+    Raises:
+        ValueError: If weights are missing, left over, of another shape, not finite or changed since they were exported.
+    """
+    where = f"--model.backbone.pretrained {name}"
+    if Path(name).is_dir():
+        check_digests(Path(name))
+        _check_files(Path(name), config, where)
+    try:
+        with _without_report():
+            model, found = AutoModelForCausalLM.from_pretrained(
+                name,
+                config=config,
+                dtype=torch.float32,
+                use_safetensors=True,
+                trust_remote_code=trust_remote_code,
+                ignore_mismatched_sizes=True,  # listed, rather than raised with a table
+                output_loading_info=True,
+            )
+    except (OSError, ValueError, TypeError, AttributeError, KeyError, RuntimeError, SafetensorError) as error:
+        # a config of nonsense ends in any of these
+        raise ValueError(
+            f"{where}: its weights could not be loaded ({first_line(error)}). Only safetensors are read; check that "
+            "the folder or name holds them, and its config.json."
+        ) from None
+    _check_complete(model, found, where)
+    check_finite(model, where)
+    _check_tie(model, where)
+    loaded: PreTrainedModel = model
+    return loaded
+
+
+def weight_files(folder: Path, config: PretrainedConfig | None = None) -> list[Path]:
+    """The files that transformers reads a model's weights from; none if there are no safetensors.
+
+    Args:
+        folder: Of the model.
+        config: Of the model; may name another file than usual.
+
+    Raises:
+        ValueError: If the index of shards cannot be read.
+    """
+    usual = [name for name in (_SINGLE, _INDEX) if (folder / name).is_file()]
+    name = str(getattr(config, "transformers_weights", None) or "".join(usual[:1]))
+    if not name.endswith(".index.json"):
+        return [folder / name] if name else []
+    return [folder / shard for shard in sorted({*_index(folder / name).values()})]
+
+
+def check_finite(model: nn.Module, where: str) -> None:
+    """Refuse weights that are NaN or infinite.
+
+    Raises:
+        ValueError: If there are any; names the first.
+    """
+    for name, parameter in model.named_parameters():
+        # the sum is quick, and finite only if all of them are; it may also overflow
+        if not parameter.detach().sum().isfinite() and not (finite := parameter.isfinite()).all():
+            raise ValueError(
+                f"{where}: {name} has {int((~finite).sum())} weights that are NaN or infinite; expected finite "
+                "numbers. The file is damaged, or the training that wrote it diverged: use another."
+            )
+
+
+def check_vocabulary(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str) -> None:
+    """The embedding may have more rows than the tokenizer has tokens (Qwen pads it), never fewer.
+
+    Args:
+        model: To be used with the tokenizer.
+        tokenizer: Any.
+        name: Of the tokenizer, for messages.
+
+    Raises:
+        ValueError: If the tokenizer has ids that the model does not know. A warning says when it lacks so many that it
+            is likely another model's.
+    """
+    rows, needed = model.get_input_embeddings().weight.shape[0], 1 + max(tokenizer.get_vocab().values())
+    if needed > rows:
+        raise ValueError(
+            f"tokenizer {name} has token ids up to {needed - 1}, the model's embedding {rows} rows; "
+            "give `--model.backbone.tokenizer` the tokenizer this model was trained with."
+        )
+    end = model.config.eos_token_id
+    beyond = [index for index in (end if isinstance(end, list) else [end]) if index is not None and index >= needed]
+    if beyond:
+        warnings.warn(
+            f"tokenizer {name} has token ids up to {needed - 1}, but the model ends its text with id {beyond[0]}: this "
+            "looks like another model's tokenizer. Give `--model.backbone.tokenizer` the one it was trained with.",
+            stacklevel=2,
+        )
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of a message that may have many, or none."""
+    line = next((line for line in str(error).splitlines() if line.strip()), "")
+    return line if " " in line else f"{type(error).__name__} {line}".strip()
+
+
+def listed(names: Iterable[str], limit: int = 3) -> str:
+    """The first few names, and how many more there are."""
+    every = sorted(names)
+    return ", ".join(every[:limit]) + (f" and {len(every) - limit} more" if len(every) > limit else "")
+
+
+@contextmanager
+def _without_report() -> Iterator[None]:
+    """Without the table that transformers logs, which says in forty lines what an error says in one."""
+    before = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(before)
+
+
+def _check_files(folder: Path, config: PretrainedConfig, where: str) -> None:
+    """Look at names, dtypes and index before anything is loaded; reads the headers of the files only."""
+    if (folder / _SINGLE).is_file() and (folder / _INDEX).is_file():
+        raise ValueError(f"{where}: holds both {_SINGLE} and {_INDEX}; remove the one that does not belong to it.")
+    if (folder / "adapter_config.json").is_file():
+        raise ValueError(f"{where}: holds both a model and an adapter; move the adapter to a folder of its own.")
+    if any(folder.glob("*.distcp")):
+        raise ValueError(f"{where}: holds a distributed checkpoint (*.distcp); save the model as safetensors first.")
+    owners: dict[str, str] = {}
+    for file in weight_files(folder, config):
+        if not file.is_file():
+            raise ValueError(f"{where}: {file.name} is missing; copy the whole folder again.")
+        for name in _checked_names(file, where):
+            if name in owners:
+                raise ValueError(
+                    f"{where}: {name} is in both {owners[name]} and {file.name}; expected it in one. Shards of two "
+                    "models have been mixed: copy the folder again."
+                )
+            owners[name] = file.name
+    if (folder / _INDEX).is_file() and (absent := _index(folder / _INDEX).keys() - owners.keys()):
+        raise ValueError(f"{where}: its index lists {listed(absent)}, which no shard holds; copy the folder again.")
+
+
+def _checked_names(file: Path, where: str) -> list[str]:
+    """Names of the tensors of a file; refuses weights that are not floating-point numbers."""
+    try:
+        with safe_open(file, framework="pt") as tensors:
+            slices = {name: tensors.get_slice(name) for name in tensors.keys()}  # noqa: SIM118
+            dtypes = {name: part.get_dtype() for name, part in slices.items()}
+            ranks = {name: len(part.get_shape()) for name, part in slices.items()}
+    except (SafetensorError, OSError) as error:
+        raise ValueError(
+            f"{where}: {file.name} cannot be read ({first_line(error)}): damaged or cut short. Copy or download "
+            "it again."
+        ) from None
+    # the masks in old GPT-2 files are integers of rank 4, counters have rank 0
+    if odd := [name for name, dtype in dtypes.items() if dtype not in _FLOATS and ranks[name] in (1, 2, 3)]:
+        raise ValueError(
+            f"{where}: {odd[0]} holds {dtypes[odd[0]]} numbers; expected floats of 16 bits or more. Quantised weights "
+            "cannot be loaded here: use the original ones."
+        )
+    return list(dtypes)
+
+
+def _index(path: Path) -> dict[str, str]:
+    """Which shard holds which tensor."""
+    try:
+        content = json.loads(path.read_bytes())
+    except ValueError:
+        content = None
+    shards = content.get("weight_map") if isinstance(content, dict) else None
+    if not isinstance(shards, dict) or not isinstance(content.get("metadata"), dict):
+        raise ValueError(
+            f"{path}: expected a JSON object with `metadata` and `weight_map`; damaged. Copy the folder again."
+        )
+    if any(Path(str(shard)).name != shard for shard in shards.values()):
+        raise ValueError(f"{path}: expected plain file names of shards beside it.")
+    return shards
+
+
+def _check_complete(model: PreTrainedModel, found: dict[str, Any], where: str) -> None:
+    shapes = [f"{n}: {tuple(a)} in the file, {tuple(b)} in config.json" for n, a, b in found["mismatched_keys"]]
+    unexpected = [name for name in found["unexpected_keys"] if not name.endswith(_CONSTANTS)]
+    faults = [
+        f"{len(names)} {kind} ({listed(names)})"
+        for kind, names in (
+            ("missing", found["missing_keys"]),
+            ("that the model does not have", unexpected),
+            ("of another shape", shapes),
+        )
+        if names
+    ]
+    if not faults:
+        return
+    head = next((name for name, module in model.named_modules() if module is model.get_output_embeddings()), None)
+    is_head = found["missing_keys"] == {f"{head}.weight"} and len(faults) == 1
+    advice = " If its head is tied to the embedding, set tie_word_embeddings to true in config.json." if is_head else ""
+    raise ValueError(
+        f"{where}: the weights do not fit the model that config.json describes: {'; '.join(faults)}. Copy or download "
+        f"the folder again, with the config.json that belongs to its weights.{advice}"
+    )
+
+
+def _check_tie(model: PreTrainedModel, where: str) -> None:
+    """Believe the weights, where the config ties a head to the embedding and the file has two different ones."""
+    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    if head is None or not getattr(model.config, "tie_word_embeddings", False) or head.weight is embedding.weight:
+        return
+    model.config.tie_word_embeddings = False
+    warnings.warn(
+        f"{where}: config.json ties the head to the embedding, but the file has different weights for the two. They "
+        "are kept apart; set tie_word_embeddings to false in config.json.",
+        stacklevel=2,
+    )
