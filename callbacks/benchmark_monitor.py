@@ -65,6 +65,12 @@ class BenchmarkMonitor(Callback):
         pl_module.log_validation(values)
         say(trainer, _table(shown, trainer.global_step))
 
+    def most_generated(self) -> float:
+        """Most tokens generated at a validation, on average."""
+        answers = [(each.rows or 0) * each.max_new_tokens for each in self.suite.answers.values()]
+        prompts = [len(each.prompts) * each.max_new_tokens for each in self.suite.prompts.values()]
+        return sum(answers + prompts) / self.every
+
     def state_dict(self) -> dict[str, Any]:
         return {"num_validations": self._num_validations}
 

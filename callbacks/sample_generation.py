@@ -121,6 +121,10 @@ class SampleGeneration(Callback):
         if is_fitting(trainer):
             self._show(trainer, pl_module)
 
+    def most_generated(self) -> float:
+        """Most tokens generated at a validation."""
+        return len(self.examples) * len(self.temperatures) * self.settings.max_new_tokens
+
     def _show(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, LitCausalLM)
         self._has_begun = True

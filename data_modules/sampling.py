@@ -82,7 +82,7 @@ class WindowSampler(Sampler[BatchPlan]):
         self.token_budget, self.rank, self.world_size = token_budget, rank, world_size
         self.sampler = self  # where Lightning looks for `set_epoch`
         self.num_batches = -(-len(lengths) // (batch_size * world_size))
-        self.num_used = _limited(self.num_batches, limit)
+        self.num_used = limited(self.num_batches, limit)
         # a run that was interrupted behind an epoch's last batch begins with the next one
         self.epoch = epoch + done // max(1, self.num_used)
 
@@ -154,8 +154,8 @@ class LengthSampler(Sampler[BatchPlan]):
         return iter(self.plans)
 
 
-def _limited(num_batches: int, limit: int | float | None) -> int:
-    """As Lightning reads a limit: a number of batches, or a share of them."""
+def limited(num_batches: int, limit: int | float | None) -> int:
+    """How many batches a limit of Lightning's leaves: it is a number of batches, or a share of them."""
     if limit is None:
         return num_batches
     return int(num_batches * limit) if isinstance(limit, float) else min(num_batches, limit)

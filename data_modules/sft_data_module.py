@@ -32,7 +32,7 @@ from data_modules.example_store import ExampleStore
 from data_modules.formats import FORMATS
 from data_modules.ledger import OnInvalid
 from data_modules.masking import LossMask, MaskName, Reduction, resolve_mask
-from data_modules.sampling import BatchPlan, LengthSampler, WindowSampler
+from data_modules.sampling import BatchPlan, LengthSampler, WindowSampler, limited
 from data_modules.templates import SegmentKind, TemplateName, resolve_template
 
 FormatName = Literal["messages", "sharegpt", "firefly", "ultrachat", "alpaca", "prompt_completion", "text"]
@@ -221,6 +221,20 @@ class SFTDataModule(LightningDataModule):
         """Training batches of an epoch on each device, as far as the trainer's `limit_train_batches` lets it go."""
         return self._train_sampler(limit=limit).num_used
 
+    def evaluated(self, split: str, limit: int | float | None = None) -> tuple[int, int]:
+        """Rows and tokens of a split that an evaluation reads, on all devices together.
+
+        Args:
+            split: `val` or `test`.
+            limit: Lightning's `limit_val_batches` or `limit_test_batches`.
+        """
+        if not len(self.stores.get(split, ())):
+            return 0, 0
+        plans = self._eval_sampler(split).plans
+        rows = [index for plan in plans[: limited(len(plans), limit)] for index in plan.indices]
+        devices = self.trainer.world_size if self.trainer else 1
+        return len(rows) * devices, int(self.stores[split].lengths[rows].sum()) * devices
+
     def train_dataloader(self) -> DataLoader[list[Batch]]:
         """Training batches, each a list of pieces."""
         return self._loader("train", self._train_sampler())
@@ -331,15 +345,17 @@ class SFTDataModule(LightningDataModule):
     def _eval_loader(self, split: str) -> DataLoader[list[Batch]] | list[Any]:
         if split not in self.stores or not len(self.stores[split]):
             return []
+        return self._loader(split, self._eval_sampler(split), score_all=True)
+
+    def _eval_sampler(self, split: str) -> LengthSampler:
         trainer = self.trainer
-        sampler = LengthSampler(
+        return LengthSampler(
             self.stores[split].lengths.tolist(),
             batch_size=self.eval_batch_size,
             token_budget=self.token_budget,
             rank=trainer.global_rank if trainer else 0,
             world_size=trainer.world_size if trainer else 1,
         )
-        return self._loader(split, sampler, score_all=True)
 
     def _loader(self, split: str, sampler: Any, *, score_all: bool = False) -> DataLoader[list[Batch]]:
         collate_piece = partial(

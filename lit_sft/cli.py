@@ -44,6 +44,8 @@ from lit_sft.precision import check_precision
 from lit_sft.printable import printable
 from lit_sft.results import PredictionWriter, print_figures, score_answers, write_records, write_result
 from lit_sft.run_keeper import RunKeeper
+from lit_sft.run_length import USUAL_EPOCHS, RunLength, run_length
+from lit_sft.run_plan import PlanReport
 from lit_sft.runs import Run, RunSettings, find_resumable, find_run, new_run
 
 console = Console()
@@ -52,7 +54,7 @@ _RUN_FOLDER = "LIT_SFT_RUN_FOLDER"
 """Environment variable by which the first process of a node tells the others which run folder it made."""
 
 _TRAINER_DEFAULTS: dict[str, Any] = {
-    "max_epochs": 3,
+    "max_epochs": USUAL_EPOCHS,
     "accelerator": "auto",
     "devices": 1,
     "gradient_clip_val": 1.0,
@@ -139,12 +141,13 @@ class LitCLI(LightningCLI):
     trainer: Trainer
     model: LitCausalLM
     datamodule: SFTDataModule
+    length: RunLength
     steps_before: int | None
     """Steps of the checkpoint that `fit` goes on from."""
 
     def __init__(self, arguments: list[str], *, run: bool = True) -> None:
         # Lightning starts the other processes of a node with what stands here
-        sys.argv[1:] = arguments
+        sys.argv[1:] = self.arguments = arguments
         super().__init__(
             LitCausalLM,
             SFTDataModule,
@@ -176,6 +179,13 @@ class LitCLI(LightningCLI):
         parser.link_arguments("model.backbone", "data.context_length", compute_fn=_context_length)
         parser.link_arguments("model.generation.max_new_tokens", "data.answer_length")
         parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse, and let the limit of the run's length that was given last hold."""
+        super().parse_arguments(parser, args)
+        trainer = self.config.get(str(self.config.get("subcommand")), self.config).trainer
+        self.length = run_length(trainer.max_epochs, trainer.max_steps, self.arguments)
+        trainer.max_epochs, trainer.max_steps = self.length.max_epochs, self.length.max_steps
 
     def _parse_ckpt_path(self) -> None:
         """Checkpoints hold weights, not settings: those are in the run's config.yaml."""
@@ -227,7 +237,8 @@ class LitCLI(LightningCLI):
             kwargs["logger"] = TensorBoardLogger(parent.parent, name=parent.name, version=self.run.folder.name)
         if self.subcommand == "fit":
             minutes = self._get(self.config_init, "run").checkpoint_minutes
-            kwargs["callbacks"] = [*_as_list(config.callbacks), RunKeeper(self.run.checkpoints, minutes)]
+            keeper, plan = RunKeeper(self.run.checkpoints, minutes), PlanReport(say, self.length.unused)
+            kwargs["callbacks"] = [*_as_list(config.callbacks), keeper, plan]
         if self.subcommand == "predict":
             kwargs["callbacks"] = [*_as_list(config.callbacks), PredictionWriter(self.run.folder / "predictions.jsonl")]
         return super().instantiate_trainer(**kwargs)
@@ -499,7 +510,7 @@ def _check_length(trainer: Namespace) -> None:
         if trainer[name] == 0:
             raise ValueError(f"--trainer.{name} 0: expected 1 or more, or -1 for no limit.")
     if trainer.max_epochs in (None, -1) and trainer.max_steps == -1:
-        raise ValueError("how long? Give `--trainer.max_epochs` or `--trainer.max_steps`; the schedule needs it.")
+        raise ValueError("no end: set `--trainer.max_epochs` or `--trainer.max_steps`; the schedule depends on it.")
 
 
 def _check_checkpoint(path: str | None) -> None:

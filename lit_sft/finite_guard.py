@@ -141,11 +141,13 @@ class FiniteGuard(Callback):
         self._check_losses(trainer, module)
         self._read_norms(trainer, module, changed=True)
         means = torch.stack(self._unread_means).tolist() if self._unread_means else []
-        for mean, seen in zip(means, self._unread, strict=True):
+        # a callback that saves at the end of a batch may come before the guard, which has not noted its mean yet
+        read, self._unread = self._unread[: len(means)], self._unread[len(means) :]
+        self._unread_means = []
+        for mean, seen in zip(means, read, strict=True):
             if not math.isnan(mean):  # nan: no supervised token
                 self._judge(mean, seen)
                 self._recent.append(mean)
-        self._unread_means, self._unread = [], []
 
     def _judge(self, mean: float, seen: MicroBatch) -> None:
         """Look at the mean loss of a batch; `_recent` holds those before."""

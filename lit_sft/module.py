@@ -164,8 +164,13 @@ class LitCausalLM(LightningModule):
         seed_batch(self.data.seed, self.current_epoch, batch_idx, self.global_rank)
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        if 0 < self.trainer.max_steps <= self.trainer.global_step:
-            self.trainer.should_stop = True  # or a run that ends inside an epoch would end without a validation
+        """Let the last batch of a run be followed by a validation, whatever the intervals."""
+        trainer = self.trainer
+        ends_last_epoch = trainer.is_last_batch and trainer.max_epochs == self.current_epoch + 1
+        if ends_last_epoch or 0 < trainer.max_steps <= trainer.global_step:
+            trainer.should_stop = True
+            if trainer.check_val_every_n_epoch is not None:
+                trainer.check_val_every_n_epoch = 1
 
     def predict_step(self, indices: list[int], batch_idx: int) -> list[dict[str, Any]]:
         """Answers to the final turns of examples, as rows with origin, prompt, answer and reference."""
@@ -341,7 +346,7 @@ class LitCausalLM(LightningModule):
         if trainer.max_epochs is not None and trainer.max_epochs > 0:
             limits.append(trainer.max_epochs * per_epoch)
         if not limits:
-            raise ValueError("how long? Give `--trainer.max_epochs` or `--trainer.max_steps`; the schedule needs it.")
+            raise ValueError("no end: set `--trainer.max_epochs` or `--trainer.max_steps`; the schedule depends on it.")
         return min(limits)
 
     def _warn_of_unlearnt_end(self, end_token_id: int) -> None:

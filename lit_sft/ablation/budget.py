@@ -99,7 +99,7 @@ class TrialCost:
             batches = self.data.num_train_batches(self.trainer.limit_train_batches)
             limits.append(self.trainer.max_epochs * -(-batches // self.trainer.accumulate_grad_batches))
         if not limits:
-            raise ValueError("how long? Give `budget.amount`, or a base config with max_epochs or max_steps.")
+            raise ValueError("no end: set `budget.amount`, or max_epochs or max_steps in the base config.")
         return int(min(limits))
 
     def until(self, budget: Budget, amount: float) -> Amounts:

@@ -170,6 +170,23 @@ def test_last_epoch_is_validated_whatever_the_interval(path: str, root: Path) ->
     assert figures["last"]["step"] == figures["steps"] == 6
 
 
+def test_the_length_that_was_given_last_holds_also_on_resuming(
+    config: dict[str, Any], root: Path, write: Write, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config["trainer"] |= {"max_epochs": 1, "max_steps": -1}  # two steps
+    path, folder = write("epochs.yaml", yaml.safe_dump(config)), root / "tiny" / "version_0"
+    run("fit", "--config", path, "--trainer.max_steps", "3")
+    said = capsys.readouterr().out
+    assert "plan    3 steps of 8 examples (8 x 1 accumulated x 1 device), 1.5 epochs of 2 steps; max_epochs of" in said
+    assert "the best checkpoint by val/loss (min); the newest after each validation, every 10 minutes and at" in said
+    saved = yaml.safe_load((folder / "config.yaml").read_text())["trainer"]
+    assert (saved["max_epochs"], saved["max_steps"]) == (-1, 3)
+    run("fit", "--resume", str(folder), "--trainer.max_epochs", "2")
+    assert "plan    4 steps of 8 examples" in (said := capsys.readouterr().out)
+    assert "2 epochs of 2 steps; 3 of them are done; max_steps of" in said
+    assert json.loads((folder / "fit.json").read_text())["steps"] == 4
+
+
 def test_run_without_a_validation_split_keeps_the_newest_weights(path: str, root: Path) -> None:
     run("fit", "--config", path, "--data.val_fraction", "0", "--data.test_fraction", "0")
     assert (root / "tiny" / "version_0" / "model" / "model.safetensors").exists()
@@ -245,7 +262,7 @@ WRONG: dict[str, tuple[dict[str, Any], list[str], str]] = {
     "warm-up beyond the run": ({}, ["--model.optimizer.warmup_ratio", "2"], "warmup_ratio 2.0: expected a share"),
     "validation without a target": ({"t.txt": "words"}, ["--data.val", "{t.txt}"], "supervises no token of the 1 val examples"),
     "validation is the training set": ({}, ["--data.val", "ROWS"], "no training example is left of .* in a held-out split"),
-    "no length": ({}, ["--trainer.max_steps", "-1", "--trainer.max_epochs", "-1"], "how long. Give `--trainer.max_epochs`"),
+    "no length": ({}, ["--trainer.max_steps", "-1", "--trainer.max_epochs", "-1"], "no end: set `--trainer.max_epochs`"),
 }  # fmt: skip
 
 

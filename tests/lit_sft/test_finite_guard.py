@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from callbacks.run_health import RunHealth
@@ -94,6 +95,15 @@ def test_no_checkpoint_of_weights_alone_is_written_after_a_bad_step(make_data: M
     with pytest.raises(ValueError, match="found after the step: the weights in memory are already corrupted"):
         train(data, tmp_path, broken(make_module(), NanInStepTwo), callbacks=[guard, saver], enable_checkpointing=True)
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step=1.ckpt"]
+
+
+def test_a_callback_may_save_at_the_end_of_a_batch_before_the_guard(make_data: MakeData, tmp_path: Path) -> None:
+    class Saves(Callback):
+        def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
+            trainer.save_checkpoint(tmp_path / f"{trainer.global_step}.ckpt")
+
+    train(make_data(alpaca_rows(12), batch_size=4), tmp_path, callbacks=[Saves()])
+    assert (tmp_path / "3.ckpt").is_file()
 
 
 def test_a_nan_validation_loss_is_warned_of_and_training_goes_on(make_data: MakeData, tmp_path: Path) -> None:

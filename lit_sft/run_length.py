@@ -1,0 +1,97 @@
+"""How long a run is: in epochs or in steps, whichever was given last."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+USUAL_EPOCHS = 3
+"""Of a run whose length is not given."""
+
+_OPTIONS = {"--trainer.max_epochs": "max_epochs", "--trainer.max_steps": "max_steps"}
+_NO_LIMIT = (None, -1)
+
+
+@dataclass(frozen=True, slots=True)
+class RunLength:
+    """Limits of a run; -1 is none.
+
+    Attributes:
+        max_epochs: Most epochs.
+        max_steps: Most optimiser steps.
+        unused: Limits of a config file that a later source replaced, for the user to read.
+    """
+
+    max_epochs: int
+    max_steps: int
+    unused: str = ""
+
+
+def run_length(max_epochs: int | None, max_steps: int, arguments: list[str]) -> RunLength:
+    """The limits that hold: those of the last source that gives one, be it a config file or the command line.
+
+    A source that gives one limit lifts the other, so `--trainer.max_steps 60` trains for 60 steps whatever `max_epochs`
+    a config file or the default has. A source that gives both means both.
+
+    Args:
+        max_epochs: As parsed, or its default.
+        max_steps: Likewise.
+        arguments: Options of a command, in order.
+    """
+    holding: set[str] = set()
+    giver: dict[str, str] = {}
+    replaced: dict[str, str] = {}
+    for source, values in _given(arguments):
+        limits = {name for name, value in values.items() if value not in _NO_LIMIT}
+        if limits:
+            replaced = {name: giver[name] for name in holding - values.keys()}
+            holding = limits
+        else:
+            holding = holding - values.keys()
+        giver |= dict.fromkeys(values, source)
+    if not holding and "max_epochs" not in giver:
+        return RunLength(USUAL_EPOCHS, max_steps)
+    unused = ", ".join(f"{name} of {source}" for name, source in sorted(replaced.items()))
+    return RunLength(
+        max_epochs if "max_epochs" in holding and max_epochs is not None else -1,
+        max_steps if "max_steps" in holding else -1,
+        unused,
+    )
+
+
+def _given(arguments: list[str]) -> list[tuple[str, dict[str, Any]]]:
+    """Every source that gives limits, in order, and what it gives. All options of the command line are one source."""
+    found: list[tuple[str, dict[str, Any]]] = []
+    typed: dict[str, Any] = {}
+    for index, argument in enumerate(arguments):
+        option, is_joined, value = argument.partition("=")
+        value = value if is_joined else arguments[index + 1] if index + 1 < len(arguments) else ""
+        if option in ("--config", "-c"):
+            found.append((value, _limits(_mapping(value).get("trainer"))))
+        elif option in _OPTIONS or option == "--trainer":
+            typed |= {_OPTIONS[option]: _parsed(value)} if option in _OPTIONS else _limits(_mapping(value))
+            found = [*(source for source in found if source[1] is not typed), ("the command line", typed)]
+    return [source for source in found if source[1]]
+
+
+def _limits(values: Any) -> dict[str, Any]:
+    return {name: values[name] for name in _OPTIONS.values() if name in values} if isinstance(values, dict) else {}
+
+
+def _mapping(text: str) -> dict[str, Any]:
+    """What a YAML file, or YAML typed as an option, holds; the parser has accepted it already."""
+    try:
+        value = _parsed(Path(text).read_text(encoding="utf-8")) if Path(text).is_file() else _parsed(text)
+    except OSError:  # a text too long to be a path
+        value = _parsed(text)
+    return value if isinstance(value, dict) else {}
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        return None
