@@ -9,12 +9,14 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from rich.table import Table
 
 from callbacks.records import append_row, is_fitting, say
+from lit_sft.console import cell
 from lit_sft.evaluation.evaluate import said, score_set
 from lit_sft.evaluation.figures import title_of
 from lit_sft.evaluation.results import Results, compared
 from lit_sft.evaluation.subject import Subject
 from lit_sft.evaluation.suite_file import read_suite
 from lit_sft.module import LitCausalLM
+from lit_sft.printable import printable
 
 
 class BenchmarkMonitor(Callback):
@@ -84,7 +86,8 @@ class BenchmarkMonitor(Callback):
             try:
                 results.results["now", name] = score_set(subject, kind, name, settings)
             except Exception as error:  # whatever it is, the run goes on
-                warnings.warn(f"BenchmarkMonitor: {name} could not be scored: {said(error)}", stacklevel=2)
+                text = printable(f"BenchmarkMonitor: {name} could not be scored: {said(error)}")
+                warnings.warn(text, stacklevel=2)
         return results
 
     def _subject_of(self, module: LitCausalLM) -> Subject:
@@ -103,5 +106,5 @@ def _table(means: dict[tuple[str, str], Any], step: int) -> Table:
         table.add_column(column, justify="right")
     for (name, figure), mean in means.items():
         interval = f"{mean.low:.4f} to {mean.high:.4f}" if mean.standard_error > 0 else ""
-        table.add_row(name, title_of(figure), f"{mean.value:.4f}", interval, f"{mean.num_rows:,}")
+        table.add_row(cell(name), cell(title_of(figure)), f"{mean.value:.4f}", interval, f"{mean.num_rows:,}")
     return table

@@ -44,7 +44,7 @@ def main(argv: list[str] | None = None) -> int:
         print(_usage())
         return 0 if argv else 2
     if argv[0] not in COMMANDS:
-        print(f"lit_sft: no command '{argv[0]}'; expected one of {', '.join(COMMANDS)}.", file=sys.stderr)
+        print(f"lit_sft: no command {argv[0]!a}; expected one of {', '.join(COMMANDS)}.", file=sys.stderr)
         return 2
     module, function = COMMANDS[argv[0]][0].split(":")
     try:

@@ -36,6 +36,7 @@ from data_modules.sft_data_module import SFTDataModule
 from lit_sft.backbone import BackboneSettings, build_backbone, context_length, load_config
 from lit_sft.checkpoint_io import AtomicCheckpointIO
 from lit_sft.checkpoints import export_model, load_weights, read_checkpoint
+from lit_sft.console import say_on
 from lit_sft.files import write_json
 from lit_sft.generation import GenerationSettings
 from lit_sft.module import LitCausalLM
@@ -401,7 +402,7 @@ class RunRecord(SaveConfigCallback):
 
 def say(line: str) -> None:
     """Print a line as it is: paths are neither markup nor wrapped."""
-    console.print(line, markup=False, highlight=False, soft_wrap=True)
+    say_on(console, line, keep_lines=True)
 
 
 def print_ledger(data: SFTDataModule) -> None:
@@ -415,7 +416,7 @@ def print_ledger(data: SFTDataModule) -> None:
     console.print(table)
     for split, ledger in data.ledgers.items():
         for line in ledger["formats"]:
-            console.print(f"  {split}: {line}", style="dim", markup=False)
+            console.print(f"  {split}: {printable(line)}", style="dim", markup=False)
         for message in ledger["invalid"]["first"][:5]:
             console.print(f"  dropped: {printable(message)}", style="yellow", markup=False)
 

@@ -15,6 +15,9 @@ from typing import Any
 import yaml
 
 from lit_sft.credentials import without_credentials
+from lit_sft.printable import printable
+
+_LONGEST_SLUG = 120
 
 # JSON itself escapes the controls below 0x20. Of these, some reach a terminal or break a line when the file is printed,
 # and lone surrogates cannot be written as UTF-8 at all.
@@ -155,8 +158,15 @@ def read_yaml(path: str | Path, *, advice: str) -> Any:
     except OSError as error:
         raise ValueError(f"{path}: cannot be read ({error.strerror}); check the path. {advice}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        said = without_credentials(" ".join(str(error).split()))  # it quotes the line
-        raise ValueError(f"{path}: no YAML ({said}).") from None
+        raise ValueError(f"{path}: no YAML ({_yaml_reason(error)}).") from None
+
+
+def _yaml_reason(error: Exception) -> str:
+    """What is wrong and where, without the line itself: it may hold a key or a password."""
+    if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
+        return without_credentials(short_reason(error))
+    place = f"line {error.problem_mark.line + 1}, column {error.problem_mark.column + 1}"
+    return without_credentials(" ".join(filter(None, [error.context, error.problem, f"in {place}"])))
 
 
 class _UniqueKeys(yaml.SafeLoader):
@@ -167,6 +177,23 @@ class _UniqueKeys(yaml.SafeLoader):
         if twice := [key for key in names if names.count(key) > 1]:
             raise yaml.MarkedYAMLError(problem=f"{twice[0]!r} stands twice", problem_mark=node.start_mark)
         return super().construct_mapping(node, deep)
+
+
+def slug(name: str, empty: str) -> str:
+    """A name as that of a folder or file.
+
+    Args:
+        name: Any text.
+        empty: What to call it if nothing of the name can be kept.
+    """
+    kept = re.sub(r"[^\w.=+-]+", "_", name).strip("_.") or empty
+    # in bytes, for file systems; a digest tells long names apart
+    return kept if len(kept.encode()) <= _LONGEST_SLUG else f"{kept[: _LONGEST_SLUG // 4]}-{digest(name)}"
+
+
+def is_plain_name(name: str) -> bool:
+    """Whether a name can be that of a file, and printed as it is."""
+    return Path(name).name == name and name not in ("", "..") and printable(name) == name
 
 
 def digest(value: Any) -> str:

@@ -21,6 +21,7 @@ from data_modules.masking import MASKS, LossMask
 from data_modules.sft_data_module import SFTDataModule
 from data_modules.templates import SegmentKind
 from lit_sft.cli import SettingsCLI, console, names_config, take_run
+from lit_sft.console import say_on
 from lit_sft.preview_page import write_page
 from lit_sft.token_view import MARKS_LEGEND, MaskView, Row, ShownExample, show_example, to_json
 
@@ -59,7 +60,7 @@ def main(argv: list[str]) -> None:
     summary = _summary(data, options.split, len(examples))
     if options.html:
         write_page(options.html, summary, shown)
-        Console(stderr=True).print(f"written: {options.html}", markup=False, highlight=False, soft_wrap=True)
+        say_on(Console(stderr=True), f"written: {options.html}")
     if not (options.json or options.html):
         print_examples(console, summary, shown)
 

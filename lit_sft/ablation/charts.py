@@ -32,7 +32,7 @@ def draw_differences(differences: list[Difference], primary: str, path: Path) ->
             axis.errorbar(d.estimate.value, place, xerr=width, fmt="o", color=colour, capsize=3)
         axis.axvline(0, color="black", linewidth=0.8)
         axis.xaxis.set_major_locator(MaxNLocator(4))
-        axis.set_title(name.replace("_", " "), fontsize=10)
+        axis.set_title(plain_text(name.replace("_", " ")), fontsize=10)
         axis.set_xlabel("more is better" if name in MORE_IS_BETTER else "nats per token, less is better", fontsize=8)
     axes[0].set_yticks(range(len(arms)), map(plain_text, arms))
     axes[0].set_ylim(-0.6, len(arms) - 0.4)
@@ -62,6 +62,6 @@ def draw_curves(comparison: Comparison, mask: str, path: Path) -> Path | None:
         axis.set_yscale("log")  # or all that is learnt after the first steps would be a flat line
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.set_xlabel("optimiser step")
-    axis.set_ylabel(f"validation nats per token, {name.replace('_', ' ')}")
+    axis.set_ylabel(plain_text(f"validation nats per token, {name.replace('_', ' ')}"))
     axis.legend()
     return save_picture(figure, path)

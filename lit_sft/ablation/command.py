@@ -10,12 +10,12 @@ import subprocess
 import sys
 import tempfile
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import yaml
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from lit_sft.ablation.budget import Plan, make_plan
@@ -24,6 +24,7 @@ from lit_sft.ablation.report import write_report
 from lit_sft.ablation.runner import Runner
 from lit_sft.ablation.study import Study, read_study
 from lit_sft.ablation.trials import TrialFiles
+from lit_sft.console import cell, say_on
 from lit_sft.files import read_json, write_json
 
 _TIMED_STEPS = 4
@@ -63,19 +64,19 @@ def main(argv: list[str]) -> None:
         _prepare(files, plan, retry=options.retry)
     _write_study(folder, study, plan)  # now that nothing of it contradicts what was begun
     if options.slurm:
-        console.print(f"written {_write_slurm(folder, options, len(trials))}: `sbatch` it", soft_wrap=True)
+        say_on(console, f"written {_write_slurm(folder, options, len(trials))}: `sbatch` it")
         return
     if options.ray:
         open_trials = {i: files for i, files in enumerate(trials) if not (files.is_done or files.failure())}
         commands = {
             files.trial.name: [*_command(options, sys.executable), "--only", str(i)] for i, files in open_trials.items()
         }
-        run_on_ray(commands, options.ray, options.jobs, lambda line: console.print(line, markup=False, highlight=False))
+        run_on_ray(commands, options.ray, options.jobs, partial(say_on, console))
     else:
         Runner(chosen, plan, options.jobs, console).run()
     if options.only is None:
         written = write_report([folder])
-        console.print(f"report  {written}", soft_wrap=True)
+        say_on(console, f"report  {written}")
     if not all(files.is_done for files in chosen):
         raise SystemExit(1)
 
@@ -128,27 +129,27 @@ def _show_plan(console: Console, study: Study, plan: Plan, trials: list[TrialFil
     """The trials, what each takes, the estimated time, and the commands."""
     with console.status(f"timing {_TIMED_STEPS} steps of the baseline"):
         overhead, per_flop = _timed(trials[0], plan)
-    table = Table(title=escape(f"{study.name}: {study.question}"), title_justify="left")
+    table = Table(title=cell(f"{study.name}: {study.question}"), title_justify="left")
     for name in ("trial", "steps", "examples", "tokens", "supervised", "TFLOP", "about"):
         table.add_column(name, justify="left" if name == "trial" else "right")
     total = 0.0
     for files in trials:
         amounts = plan.amounts.get((files.trial.arm.name, files.trial.seed))
         if amounts is None:
-            table.add_row(escape(files.trial.name), "", "", "", "", "", escape(plan.failures[files.trial.arm.name]))
+            table.add_row(cell(files.trial.name), "", "", "", "", "", cell(plan.failures[files.trial.arm.name]))
             continue
         seconds = overhead + per_flop * amounts.flops
         total += 0 if files.is_done else seconds
         counts = (amounts.steps, amounts.examples, amounts.tokens, amounts.supervised_tokens)
         about = "done" if files.is_done else _duration(seconds)
-        table.add_row(escape(files.trial.name), *(f"{n:,}" for n in counts), f"{amounts.flops / 1e12:,.1f}", about)
+        table.add_row(cell(files.trial.name), *(f"{n:,}" for n in counts), f"{amounts.flops / 1e12:,.1f}", about)
     console.print(table)
     console.print(
         f"in all about {_duration(total)}, one after the other, with answers and validations as the first has"
     )
     for files in trials:
         if files.trial.arm.name not in plan.failures and not files.is_done:
-            console.print(shlex.join(files.command(plan)), soft_wrap=True, markup=False, highlight=False)
+            say_on(console, shlex.join(files.command(plan)))
 
 
 def _timed(files: TrialFiles, plan: Plan) -> tuple[float, float]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,10 @@ from rich.console import Console
 from lit_sft.ablation.charts import draw_curves, draw_differences
 from lit_sft.ablation.collect import ANSWER_FIGURES, Collected, read_runs, read_study_folder
 from lit_sft.ablation.comparison import MORE_IS_BETTER, Comparison, Difference, Findings
+from lit_sft.console import say_on
 from lit_sft.metrics import SEGMENTS
 from lit_sft.reporting.page import Report, Table, render_html, render_markdown
+from lit_sft.reporting.sheets import write_csv
 from lit_sft.reporting.statistics import Estimate
 
 
@@ -34,7 +36,7 @@ def main(argv: list[str]) -> None:
     options = parser.parse_args(argv[1:])
     folders = [Path(run) for run in options.runs]
     written = write_report(folders, Path(options.output) if options.output else None)
-    Console().print(f"report  {written}", soft_wrap=True)
+    say_on(Console(), f"report  {written}")
 
 
 def write_report(folders: list[Path], output: Path | None = None) -> Path:
@@ -67,7 +69,7 @@ def write_report(folders: list[Path], output: Path | None = None) -> Path:
 def make_report(comparison: Comparison, collected: Collected, output: Path) -> Report:
     """Lay out what was found; draws the pictures and writes report.csv."""
     found = Findings(comparison)
-    _write_csv(output / "report.csv", found)
+    write_csv(output / "report.csv", _lines(found))
     primary, failures = collected.primary, collected.failures
     charts = [
         ("Differences to the baseline", draw_differences(found.differences, primary, output / "differences.png")),
@@ -265,17 +267,16 @@ def _samples(comparison: Comparison) -> Table:
     return Table(f"The same prompts, at the end, seed {seed}", ["prompt", *comparison.arms], rows)
 
 
-def _write_csv(path: Path, found: Findings) -> None:
-    with path.open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(["what", "figure", "arm", "value", "low", "high", "p", "p_holm", "seeds", "records", "weight"])
-        for figure, by_arm in found.means.items():
-            for arm, (e, weight) in by_arm.items():
-                writer.writerow(["mean", figure, arm, e.value, e.low, e.high, "", "", e.num_seeds, e.num_rows, weight])
-        for d in found.differences:
-            e, weight = d.estimate, found.means[d.figure][d.arm][1]
-            row = [e.value, e.low, e.high, e.p_value, d.adjusted_p, e.num_seeds, e.num_rows, weight]
-            writer.writerow(["difference", d.figure, d.arm, *row])
+def _lines(found: Findings) -> Iterator[list[object]]:
+    """Every mean and difference as a line of CSV."""
+    yield ["what", "figure", "arm", "value", "low", "high", "p", "p_holm", "seeds", "records", "weight"]
+    for figure, by_arm in found.means.items():
+        for arm, (e, weight) in by_arm.items():
+            yield ["mean", figure, arm, e.value, e.low, e.high, "", "", e.num_seeds, e.num_rows, weight]
+    for d in found.differences:
+        e, weight = d.estimate, found.means[d.figure][d.arm][1]
+        numbers = [e.value, e.low, e.high, e.p_value, d.adjusted_p, e.num_seeds, e.num_rows, weight]
+        yield ["difference", d.figure, d.arm, *numbers]
 
 
 def _shown(settings: dict[str, Any]) -> str:

@@ -15,10 +15,10 @@ import torch
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
-from rich.text import Text
 
 from lit_sft.ablation.budget import Plan
 from lit_sft.ablation.trials import TrialFiles
+from lit_sft.console import cell, say_on
 from lit_sft.printable import printable
 
 State = Literal["waiting", "running", "testing", "elsewhere", "done", "failed"]
@@ -137,7 +137,7 @@ class Runner:
     def _enter(self, job: Job, state: State) -> None:
         if job.state != state and not self.console.is_terminal:
             reason = f": {job.files.failure()}" if state == "failed" else ""
-            self.console.print(printable(f"{job.files.trial.name}: {state}{reason}"), markup=False, highlight=False)
+            say_on(self.console, f"{job.files.trial.name}: {state}{reason}")
         job.state = state
 
     def _environment(self, slot: int) -> dict[str, str]:
@@ -181,10 +181,10 @@ class Runner:
             step, of, loss = (progress.get(name) for name in ("step", "of", "train_loss"))
             left = _left(progress) if job.state == "running" else ""
             table.add_row(
-                Text(printable(job.files.trial.name)),
+                cell(job.files.trial.name),
                 job.state,
                 f"{step} of {of}" if step else "",
-                f"{loss:.3f}" if loss else "",
+                f"{loss:.3f}" if isinstance(loss, float) else "",
                 left,
             )
         return table

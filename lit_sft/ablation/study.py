@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import itertools
 import json
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from data_modules.masking import MASKS
-from lit_sft.files import digest, read_yaml
+from lit_sft.files import is_plain_name, read_yaml, slug
 from lit_sft.metrics import SEGMENTS
 
 Settings = dict[str, Any]
@@ -19,8 +18,6 @@ Settings = dict[str, Any]
 
 Equal = Literal["steps", "supervised_tokens", "flops"]
 
-
-_LONGEST_SLUG = 120
 
 _GIVEN = {
     "seed_everything": "give `seeds`",
@@ -66,9 +63,7 @@ class Arm:
     @property
     def slug(self) -> str:
         """Its name as a folder."""
-        slug = re.sub(r"[^\w.=+-]+", "_", self.name).strip("_.") or "arm"
-        # in bytes, for file systems; a digest tells long names apart
-        return slug if len(slug.encode()) <= _LONGEST_SLUG else f"{slug[: _LONGEST_SLUG // 4]}-{digest(self.name)}"
+        return slug(self.name, "arm")
 
 
 @dataclass(frozen=True)
@@ -193,7 +188,7 @@ def _study(values: Any, name: str) -> Study:
     if not all(isinstance(file, str) for file in base):
         raise ValueError(f"base {base}: expected the name of a config file, or a list of them.")
     values = {**values, "name": str(values.get("name") or name)}
-    if Path(values["name"]).name != values["name"]:
+    if not is_plain_name(values["name"]):
         raise ValueError(f"name {values['name']!r}: expected a plain name; it becomes a folder.")
     for key in ("axes", "arms", "settings"):
         if not isinstance(values.get(key) or {}, dict):

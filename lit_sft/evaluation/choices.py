@@ -16,6 +16,7 @@ import numpy as np
 from lit_sft.evaluation.records import Figures, Scored, Skipped
 from lit_sft.evaluation.subject import Nats, Subject
 from lit_sft.evaluation.suite import ChoiceSet, Form
+from lit_sft.files import short_reason
 
 EMBEDDED = ("general",)
 """Suites of our own that come with the package."""
@@ -106,19 +107,20 @@ def read_choices(data: str) -> tuple[list[Item], list[str]]:
     """
     items: dict[str, Item] = {}
     wrong: list[str] = []
-    for number, line in enumerate(text_of(data).split("\n"), start=1):
+    for number, line in enumerate(text_of(data).removeprefix("\ufeff").split("\n"), start=1):
         try:
             if not line.strip():
                 continue
             item = _item(json.loads(line))
             if item.id in items:
-                raise ValueError(f"id {item.id!r} stands twice")
+                raise ValueError(f"duplicate id {item.id!r}")
             items[item.id] = item
-        except (ValueError, TypeError, KeyError) as error:
-            said = f"no field {error}" if isinstance(error, KeyError) else str(error)
+        except (ValueError, KeyError, RecursionError) as error:
+            said = f"no field {error}" if isinstance(error, KeyError) else short_reason(error)
             wrong.append(f"{data}:{number}: no item ({said}).")
     if not items:
-        raise ValueError(f"{data}: no item that can be asked ({'; '.join(wrong[:3]) or 'the file is empty'}).")
+        more = f" | and {len(wrong) - 3:,} more" if len(wrong) > 3 else ""
+        raise ValueError(f"{data}: no item that can be asked ({' | '.join(wrong[:3]) or 'the file is empty'}{more}).")
     return list(items.values()), wrong
 
 
@@ -137,8 +139,7 @@ def score_choices(subject: Subject, settings: ChoiceSet, skipped: Skipped) -> It
         ValueError: If the items cannot be read.
     """
     items, wrong = read_choices(settings.data)
-    for reason in wrong:
-        skipped.add(reason)
+    skipped.add(*wrong)
     items = items[: settings.rows]
     for start in range(0, len(items), _ITEMS_AT_ONCE):
         asked: list[tuple[Item, list[Options]]] = []
@@ -220,7 +221,7 @@ def _ids(subject: Subject, text: str) -> list[int]:
 
 
 def text_of(data: str) -> str:
-    """What a suite's file holds.
+    """What a suite's file holds. Bytes that are not UTF-8 become lone surrogates, which no item may hold.
 
     Raises:
         ValueError: If it cannot be read.
@@ -228,22 +229,44 @@ def text_of(data: str) -> str:
     if data in EMBEDDED:
         return (files("lit_sft.evaluation") / f"{data}.jsonl").read_text(encoding="utf-8")
     try:
-        return Path(data).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        if not Path(data).is_file():
+            raise ValueError("no such file")
+        return Path(data).read_text(encoding="utf-8", errors="surrogateescape")
+    except (OSError, ValueError) as error:
         known = ", ".join(EMBEDDED)
         raise ValueError(f"{data}: cannot be read ({error}); give JSON lines, or one of {known}.") from None
 
 
-def _item(row: dict[str, Any]) -> Item:
-    options = tuple(map(str, row["options"]))
+def _item(row: Any) -> Item:
+    if not isinstance(row, dict):
+        raise ValueError(f"found {type(row).__name__}; expected an object with named fields")
+    if not isinstance(row["options"], list):
+        raise ValueError(f"options: found {type(row['options']).__name__}; expected a list")
+    options = tuple(_text(option, "an option") for option in row["options"])
     if not 2 <= len(set(options)) == len(options) <= len(_LETTERS):
         raise ValueError(f"options {list(options)}: expected 2 to {len(_LETTERS)} different ones")
     if row["answer"] not in options:
         raise ValueError(f"answer {row['answer']!r}: not among the options")
     language = row.get("language", "en")
-    if language not in _WORDS:
+    if language not in list(_WORDS):
         raise ValueError(f"language {language!r}: expected {' or '.join(_WORDS)}")
-    if not str(row["question"]).strip() or not all(option.strip() for option in options):
+    question = _text(row["question"], "the question")
+    if not question.strip() or not all(option.strip() for option in options):
         raise ValueError("a question or an option is empty")
-    answer = options.index(row["answer"])
-    return Item(str(row["id"]), str(row["question"]), options, answer, language, str(row.get("subject", "")))
+    subject = "" if row.get("subject") is None else _text(row["subject"], "the subject")
+    name = _text(row["id"], "the id")
+    return Item(name, question, options, options.index(row["answer"]), language, subject)
+
+
+def _text(value: Any, what: str) -> str:
+    """A field as text; numbers are taken as they are written.
+
+    Raises:
+        ValueError: If it is none, or holds what UTF-8 cannot.
+    """
+    if not isinstance(value, (str, int, float)):
+        raise ValueError(f"{what}: found {type(value).__name__}; expected text")
+    text = str(value)
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise ValueError(f"{what}: not UTF-8")
+    return text

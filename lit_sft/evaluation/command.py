@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import unicodedata
 from collections.abc import Callable
 from functools import partial
 from importlib.metadata import version
@@ -13,17 +14,18 @@ import torch
 from rich.console import Console
 from transformers.utils.logging import disable_progress_bar
 
+from lit_sft.console import say_on
 from lit_sft.credentials import without_credentials
 from lit_sft.evaluation.choices import content_hash, read_choices
 from lit_sft.evaluation.contamination import find_seen
-from lit_sft.evaluation.evaluate import evaluate, said, slug
+from lit_sft.evaluation.evaluate import evaluate, said
 from lit_sft.evaluation.report import Contaminated, write_pages
 from lit_sft.evaluation.results import Results
 from lit_sft.evaluation.subject import Subject, load_subject
 from lit_sft.evaluation.suite import ChoiceSet, JudgeSettings, Suite
 from lit_sft.evaluation.suite_file import read_suite
 from lit_sft.evaluation.win_rate import Judgings, judge_models
-from lit_sft.printable import printable
+from lit_sft.files import slug
 
 _DTYPES = ("auto", "float32", "bfloat16", "float16")
 
@@ -43,11 +45,7 @@ def main(argv: list[str]) -> None:
     disable_progress_bar()
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    console = Console()
-
-    def say(line: str) -> None:
-        console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
-
+    say = partial(say_on, Console())
     dtype = None if options.dtype == "auto" else getattr(torch, options.dtype)
     load = partial(load_subject, template=suite.template, device=options.device, dtype=dtype)
     folder = Path(options.output or f"runs/evaluations/{suite.name}")
@@ -57,7 +55,7 @@ def main(argv: list[str]) -> None:
     except KeyboardInterrupt:
         say("stopped; sets and replies that are complete are kept. The same command goes on.")
         raise SystemExit(130) from None
-    console.print(f"report  {page}", soft_wrap=True)
+    say(f"report  {page}")
     if results.failures:
         raise SystemExit(1)
 
@@ -104,10 +102,15 @@ def _models(given: list[str]) -> dict[str, str]:
             )
         if name in models:
             raise ValueError(f"--models {text}: there is a model {name} already; give each a name of its own.")
-        if slug(name) in map(slug, models):
+        if _folder_key(name) in map(_folder_key, models):
             raise ValueError(f"--models {text}: its folder would be that of another model; give it another name.")
         models[name] = source
     return models
+
+
+def _folder_key(name: str) -> str:
+    """Equal for names whose folders are one and the same on some file system, which may not tell cases apart."""
+    return unicodedata.normalize("NFC", slug(name, "model")).casefold()
 
 
 def _about_judge(judge: JudgeSettings) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import hashlib
-import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
@@ -23,7 +22,8 @@ from lit_sft.evaluation.records import Scored, Skipped
 from lit_sft.evaluation.results import Results, SetResult, read_set, write_set
 from lit_sft.evaluation.subject import Subject
 from lit_sft.evaluation.suite import AnySet, ChoiceSet, HarnessSet, PromptSet, Suite
-from lit_sft.files import digest
+from lit_sft.files import digest, slug
+from lit_sft.printable import printable
 
 _VERSION = 2
 """Raised whenever the same model and items would be scored otherwise, so that no stale scores are read."""
@@ -61,13 +61,15 @@ def evaluate(
             continue
         for kind, set_name, settings in suite.sets():
             try:
-                result, is_known = _known_or_scored(subject, identity, kind, set_name, settings, folder / slug(name))
+                result, is_known = _known_or_scored(
+                    subject, identity, kind, set_name, settings, folder / slug(name, "model")
+                )
             except Exception as error:  # whatever it is, the other sets are scored
                 results.failures[f"{name}, {set_name}"] = said(error)
                 say(f"{name}, {set_name}: {said(error)}")
                 continue
             results.results[name, set_name] = result
-            more = f", {len(result.skipped)} left out" if result.skipped else ""
+            more = f", {result.num_skipped:,} left out" if result.num_skipped else ""
             how = "scored before" if is_known else f"in {result.seconds:.0f} s"
             say(f"{name}, {set_name}: {len(result.rows):,} items {how}{more}")
         del subject
@@ -75,11 +77,6 @@ def evaluate(
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
     return results
-
-
-def slug(name: str) -> str:
-    """A model's name as a folder."""
-    return re.sub(r"[^\w.=+-]+", "_", name).strip("_.") or "model"
 
 
 def score_set(subject: Subject, kind: str, name: str, settings: AnySet) -> SetResult:
@@ -91,13 +88,16 @@ def score_set(subject: Subject, kind: str, name: str, settings: AnySet) -> SetRe
     skipped, began = Skipped(), time.perf_counter()
     rows: dict[str, Scored] = {}
     scored = _SCORERS[kind](subject, settings, skipped)
-    for row in tqdm(scored, desc=f"{subject.name}, {name}", unit=" items", disable=None, leave=False):
+    what = printable(f"{subject.name}, {name}")
+    for row in tqdm(scored, desc=what, unit=" items", disable=None, leave=False):
         if row.item in rows:
-            skipped.add(f"{row.item}: stands twice; the first counts.")
-        rows.setdefault(row.item, row)
+            skipped.add(f"{row.item}: a second item of this name; only the first is scored.")
+            continue
+        rows[row.item] = row.with_means(skipped)
     if not rows:
-        raise ValueError(f"no item could be scored ({'; '.join(skipped.reasons[:3])}).")
-    return SetResult(kind, rows, skipped.reasons, time.perf_counter() - began)
+        raise ValueError(f"no item could be scored; {skipped.count:,} left out ({'; '.join(skipped.reasons[:3])}).")
+    more = skipped.count - len(skipped.reasons)
+    return SetResult(kind, rows, skipped.reasons, time.perf_counter() - began, more)
 
 
 def _known_or_scored(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import csv
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from lit_sft.evaluation.results import Change, Results
 from lit_sft.evaluation.suite import Suite
 from lit_sft.evaluation.win_rate import Judging, Judgings, length_controlled_rate, rate
 from lit_sft.files import write_json
+from lit_sft.reporting.sheets import write_csv
 
 
 def write_results(path: Path, suite: Suite, results: Results, changes: list[Change], judgings: Judgings) -> None:
@@ -65,18 +66,19 @@ def _win_rate(model: str, name: str, judging: Judging) -> dict[str, Any]:
     }
 
 
-def write_csv(path: Path, results: Results, changes: list[Change]) -> None:
-    """Write every mean and change as a line."""
-    with path.open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(["what", "model", "set", "part", "figure", "value", "low", "high", "p", "p_holm", "items"])
-        for model in results.models:
-            for name in results.sets:
-                for figure in results.figures(name):
-                    if mean := results.mean(model, name, figure):
-                        row = [mean.value, mean.low, mean.high, "", "", mean.num_rows]
-                        writer.writerow(["mean", model, name, "", figure, *row])
-        for c in changes:
-            e = c.estimate
-            row = [e.value, e.low, e.high, c.p_value, c.adjusted_p, e.num_rows]
-            writer.writerow(["change", c.model, c.set, c.group, c.figure, *row])
+def write_table(path: Path, results: Results, changes: list[Change]) -> None:
+    """Write every mean and change as a line of CSV."""
+    write_csv(path, _lines(results, changes))
+
+
+def _lines(results: Results, changes: list[Change]) -> Iterator[list[object]]:
+    yield ["what", "model", "set", "part", "figure", "value", "low", "high", "p", "p_holm", "items"]
+    for model in results.models:
+        for name in results.sets:
+            for figure in results.figures(name):
+                if mean := results.mean(model, name, figure):
+                    yield ["mean", model, name, "", figure, mean.value, mean.low, mean.high, "", "", mean.num_rows]
+    for c in changes:
+        e = c.estimate
+        numbers = [e.value, e.low, e.high, c.p_value, c.adjusted_p, e.num_rows]
+        yield ["change", c.model, c.set, c.group, c.figure, *numbers]

@@ -50,7 +50,7 @@ def change_of(figure: str, value: float) -> str:
 
 def value_with_error(figure: str, estimate: Estimate) -> str:
     """A mean with its 95 % interval: of shares Wilson's, which stays between none and all."""
-    if _is_share(figure) and math.isfinite(estimate.value):
+    if _is_share(figure) and 0 <= estimate.value <= 1:  # a task of lm-eval may call anything `exact_match`
         right, total = round(estimate.value * estimate.num_rows), estimate.num_rows
         interval = binomtest(right, total).proportion_ci(method="wilson")
         return f"{estimate.value:.1%} ({100 * interval.low:.1f} to {100 * interval.high:.1f})"

@@ -35,7 +35,8 @@ def score_texts(subject: Subject, settings: TextSet, skipped: Skipped) -> Iterat
     """
     window = subject.length(settings.window)
     stride = settings.stride or window // 2
-    before = subject.tokenizer.bos_token_id or subject.tokenizer.eos_token_id
+    tokenizer = subject.tokenizer
+    before = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id  # it may be 0
     if before is None:
         raise ValueError("this tokenizer has neither a bos nor an eos token, behind which a text could begin.")
     for document in read_items(settings.data, settings.rows, skipped, format="text"):

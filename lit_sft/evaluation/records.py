@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from data_modules.conversation import Conversation
@@ -34,20 +35,44 @@ class Scored:
         """As JSON."""
         return asdict(self)
 
+    def with_means(self, skipped: Skipped) -> Scored:
+        """The same without figures that no mean can be taken of, which are noted."""
+        figures = {name: pair for name, pair in self.figures.items() if has_mean(*pair)}
+        for name, (value, weight) in self.figures.items():
+            if name not in figures:
+                skipped.add(f"{self.item}: {name} is {value:g} with a weight of {weight:g}; left out of this figure.")
+        return self if len(figures) == len(self.figures) else replace(self, figures=figures)
+
+
+def has_mean(value: float, weight: float) -> bool:
+    """Whether a mean can be taken of what an item adds: it is finite and weighs something."""
+    return math.isfinite(value) and math.isfinite(weight) and weight > 0
+
+
+_LISTED = 100
+
 
 @dataclass
 class Skipped:
-    """Items that could not be scored, each of which costs itself alone.
+    """Items that were not scored, or not in every figure.
 
     Attributes:
-        reasons: By item or place.
+        reasons: The first hundred, each with its item or place.
+        count: All of them.
     """
 
     reasons: list[str] = field(default_factory=list)
+    count: int = 0
 
-    def add(self, reason: str) -> None:
-        """Note one."""
-        self.reasons.append(reason)
+    def add(self, *reasons: str, count: int | None = None) -> None:
+        """Note some.
+
+        Args:
+            reasons: Why, of each that is known.
+            count: How many they are, where not all are known.
+        """
+        self.count += len(reasons) if count is None else count
+        self.reasons += reasons[: _LISTED - len(self.reasons)]
 
 
 def read_items(
@@ -58,7 +83,7 @@ def read_items(
     Args:
         data: Files, as `fit` reads them.
         rows: How many at most.
-        skipped: Told of those left out.
+        skipped: Those left out are added to it.
         format: How records are read. None: recognised.
         answered: Whether a bare prompt is invalid.
 
@@ -73,8 +98,8 @@ def read_items(
         if len(found) == rows:
             break
         found.append(conversation)
-    for reason in ledger.invalid:
-        skipped.add(re.sub(r",? or set `--data.on_invalid drop`", "", reason))
+    reasons = (re.sub(r",? or set `--data.on_invalid drop`", "", reason) for reason in ledger.invalid)
+    skipped.add(*reasons, count=ledger.num_invalid)
     if not found:
         raise ValueError(f"{', '.join(files)}: no record that can be scored ({'; '.join(ledger.invalid[:3])}).")
     return found

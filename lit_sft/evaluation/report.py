@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from lit_sft.evaluation.charts import draw_changes
-from lit_sft.evaluation.exports import write_csv, write_results
+from lit_sft.evaluation.exports import write_results, write_table
 from lit_sft.evaluation.figures import change_of, p_of, title_of, value_of, value_with_error
 from lit_sft.evaluation.results import Change, Results, compare, compared
 from lit_sft.evaluation.suite import Suite
@@ -22,6 +22,7 @@ Contaminated = dict[str, set[str]]
 """Sets to those of their items that stand in training records."""
 
 _SHOWN_ANSWERS = 5
+_SHOWN_SKIPPED = 20
 
 
 def write_pages(
@@ -47,7 +48,7 @@ def write_pages(
         The page.
     """
     changes, refused = compare(results)
-    write_csv(folder / "report.csv", results, changes)
+    write_table(folder / "report.csv", results, changes)
     write_results(folder / "results.json", suite, results, changes, judgings or {})
     accuracies = [change for change in changes if results.kind(change.set) in ("choices", "harness")]
     charts = [("Change by set, with 95 % intervals", draw_changes(accuracies, folder / "changes.png"))]
@@ -236,7 +237,8 @@ def _side_by_side(results: Results, name: str) -> Table:
         reference = [] if results.kind(name) == "prompts" else [shown.get("reference", "")]
         rows.append([shown["question"], *(d.get("answer", "") for d in details), *reference])
     header = ["prompt", *models, *([] if results.kind(name) == "prompts" else ["reference"])]
-    return Table(f"{name}: side by side", header, rows)
+    notes = [f"The first {len(rows)} of {len(items):,}; all are in items/."] if len(rows) < len(items) else []
+    return Table(f"{name}: side by side", header, rows, notes)
 
 
 def _published(suite: Suite) -> Table:
@@ -265,7 +267,7 @@ def _costs(results: Results) -> list[list[str]]:
             f"{model}, {name}",
             f"{len(r.rows):,}",
             f"{sum(bool(row.details.get('truncated')) for row in r.rows.values()):,}",
-            f"{len(r.skipped):,}",
+            f"{r.num_skipped:,}",
             f"{r.seconds:.1f}",
         ]
         for (model, name), r in results.results.items()
@@ -273,9 +275,12 @@ def _costs(results: Results) -> list[list[str]]:
 
 
 def _failures(results: Results, refused: dict[str, str]) -> list[list[str]]:
-    skipped = [
-        [f"{model}, {name}", reason] for (model, name), r in results.results.items() for reason in r.skipped[:20]
-    ]
+    skipped = []
+    for (model, name), result in results.results.items():
+        shown = result.skipped[:_SHOWN_SKIPPED]
+        if more := result.num_skipped - len(shown):
+            shown = [*shown, f"and {more:,} more"]
+        skipped += [[f"{model}, {name}", reason] for reason in shown]
     return [*([what, why] for what, why in {**results.failures, **refused}.items()), *skipped]
 
 

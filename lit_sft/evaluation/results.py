@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from scipy.stats import binomtest
 
 from lit_sft.evaluation.figures import SHARES, direction, title_of
-from lit_sft.evaluation.records import Scored
-from lit_sft.files import write_json, write_lines
+from lit_sft.evaluation.records import Scored, has_mean
+from lit_sft.files import read_json, read_rows, write_json, write_lines
 from lit_sft.reporting.statistics import Estimate, estimate, holm
+
+_Kind = TypeVar("_Kind")
 
 _COMPARED = {
     "text": ("bits_per_byte",),
@@ -32,14 +33,20 @@ class SetResult:
     Attributes:
         kind: Of the set, a name in KINDS.
         rows: By item.
-        skipped: Items left out, and why.
+        skipped: Items left out, and why; the first of them where there are many.
         seconds: It took.
+        more_skipped: Items left out that `skipped` does not list.
     """
 
     kind: str
     rows: dict[str, Scored]
     skipped: list[str]
     seconds: float
+    more_skipped: int = 0
+
+    @property
+    def num_skipped(self) -> int:
+        return len(self.skipped) + self.more_skipped
 
 
 @dataclass(frozen=True)
@@ -115,10 +122,11 @@ class Results:
         return groups if len(groups) > 1 else []
 
     def values(self, model: str, name: str, figure: str, group: str = "") -> dict[str, tuple[float, float]]:
-        """What each item adds and weighs."""
+        """What each item adds and weighs, of items with a value and a weight."""
         result = self.results.get((model, name))
         rows = result.rows.values() if result else ()
-        return {r.item: r.figures[figure] for r in rows if figure in r.figures and group in ("", r.group)}
+        found = {r.item: r.figures[figure] for r in rows if figure in r.figures and group in ("", r.group)}
+        return {item: pair for item, pair in found.items() if has_mean(*pair)}
 
     def mean(self, model: str, name: str, figure: str, items: set[str] | None = None) -> Estimate | None:
         """A figure over a set's items, or some of them; None where there are none."""
@@ -213,6 +221,7 @@ def write_set(folder: Path, name: str, key: str, result: SetResult) -> None:
         "items": len(result.rows),
         "seconds": result.seconds,
         "skipped": result.skipped,
+        "more_skipped": result.more_skipped,
     }
     (folder / f"{name}.json").unlink(missing_ok=True)
     write_lines(folder / f"{name}.jsonl", (row.row() for row in result.rows.values()))
@@ -220,20 +229,37 @@ def write_set(folder: Path, name: str, key: str, result: SetResult) -> None:
 
 
 def read_set(folder: Path, name: str, key: str) -> SetResult | None:
-    """What was written before; None if it is not there, or of another model, set or data."""
+    """What was written before; None if it is not there, damaged, or of another model, set or data: score it again."""
     try:
-        about: dict[str, Any] = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
-        if about["key"] != key:
+        about = read_json(folder / f"{name}.json")
+        if about is None or about["key"] != key:
             return None
-        lines = (folder / f"{name}.jsonl").read_text(encoding="utf-8").split("\n")
-        rows = [_read_row(json.loads(line)) for line in lines if line]
-        if len(rows) != about["items"]:
+        found = read_rows(folder / f"{name}.jsonl")
+        rows = {row.item: row for row in map(_read_row, found.rows)}
+        if found.damaged or len(rows) != about["items"]:
             return None
-    except (OSError, ValueError, KeyError, TypeError):
-        return None  # it is scored again
-    return SetResult(about["kind"], {row.item: row for row in rows}, about["skipped"], about["seconds"])
+        return SetResult(
+            kind=_as(str, about["kind"]),
+            rows=rows,
+            skipped=[_as(str, reason) for reason in _as(list, about["skipped"])],
+            seconds=float(about["seconds"]),
+            more_skipped=_as(int, about.get("more_skipped", 0)),
+        )
+    except (OSError, ValueError, KeyError, TypeError, OverflowError):
+        return None
 
 
 def _read_row(row: dict[str, Any]) -> Scored:
-    figures = {name: (float(value), float(weight)) for name, (value, weight) in row["figures"].items()}
-    return Scored(row["item"], figures, row["group"], row["details"])
+    figures = {name: (float(value), float(weight)) for name, (value, weight) in _as(dict, row["figures"]).items()}
+    return Scored(_as(str, row["item"]), figures, _as(str, row["group"]), _as(dict, row["details"]))
+
+
+def _as(kind: type[_Kind], value: Any) -> _Kind:
+    """A value of a type.
+
+    Raises:
+        TypeError: If it is of another.
+    """
+    if not isinstance(value, kind):
+        raise TypeError(f"found {type(value).__name__}; expected {kind.__name__}")
+    return value

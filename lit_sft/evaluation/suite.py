@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 from data_modules.sft_data_module import FormatName
 from data_modules.templates import TemplateName
 from lit_sft.credentials import read_address
+from lit_sft.files import is_plain_name
 from lit_sft.generation import GenerationSettings
 
 Form = Literal["cloze", "letter"]
@@ -131,6 +131,8 @@ class HarnessSet:
 
     def __post_init__(self) -> None:
         _check_positive("harness set", self, "rows")
+        if self.shots is not None and self.shots < 0:
+            raise ValueError(f"harness set shots {self.shots}: expected at least 0.")
 
 
 @dataclass(frozen=True)
@@ -236,14 +238,14 @@ class Suite:
     overlap: int = 8
 
     def __post_init__(self) -> None:
-        if not _is_plain(self.name):
+        if not is_plain_name(self.name):
             raise ValueError(f"name {self.name!r}: expected a plain name; it becomes a folder.")
         names = [name for _, name, _ in self.sets()]
         if not names:
             kinds = ", ".join(KINDS)
             raise ValueError(f"no sets: give at least one of {kinds}, such as `choices: {{general: {{}}}}`.")
         for name in names:
-            if names.count(name) > 1 or not _is_plain(name):
+            if names.count(name) > 1 or not is_plain_name(name):
                 raise ValueError(f"set {name!r}: expected a plain name that no other set has.")
         for name in self.judge.sets if self.judge else ():
             if name not in {**self.answers, **self.prompts}:
@@ -272,11 +274,6 @@ KINDS: dict[str, Any] = {
 
 REPORTS = ("S1", "S3c", "S4", "S5")
 """Whose published figures can be shown."""
-
-
-def _is_plain(name: str) -> bool:
-    """Whether a name can be that of a file."""
-    return Path(name).name == name and name not in ("", "..")
 
 
 def _check_positive(name: str, settings: object, *attributes: str) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lit_sft.files import json_line, write_json, write_lines
+from lit_sft.files import append_line, json_line, read_json, read_rows, slug, write_json, write_lines
 
 ODD = {"nan": math.nan, "list": [math.inf, -math.inf, 1.5], "text": "\x85\u2028\x7f\ud83d 中"}
 
@@ -45,3 +45,35 @@ def test_a_damaged_file_is_written_over(tmp_path: Path) -> None:
     path.write_bytes(b"\xff\xfe")
     write_json(path, {"a": 1})
     assert json.loads(path.read_text()) == {"a": 1}
+
+
+@pytest.mark.parametrize("damage", [b'{"step": 1, "mas', b"\xff\xfe", b"[1]", b"[" * 100_000, b"null", b"9" * 5000])
+def test_a_line_that_is_damaged_is_named_and_does_not_affect_the_others(tmp_path: Path, damage: bytes) -> None:
+    path = tmp_path / "rows.jsonl"
+    append_line(path, {"step": 0})
+    with path.open("ab") as stream:
+        stream.write(damage)  # as a killed process leaves it
+    append_line(path, {"step": 2}, sync=True)
+    found = read_rows(path)
+    assert found.rows == [{"step": 0}, {"step": 2}]
+    (said,) = found.damaged
+    assert said.startswith(f"{path}:2: ")
+    assert len(said) < len(str(path)) + 300
+
+
+@pytest.mark.parametrize("content", [b"{", b"[]", b"3", b"\xff", b"[" * 100_000, b"9" * 5000, b""])
+def test_what_is_no_json_object_is_refused_in_a_line(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "one.json"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"one\.json: (not valid JSON|found \w+; expected an object)") as raised:
+        read_json(path)
+    assert "\n" not in str(raised.value)
+
+
+def test_names_become_folders_that_differ(tmp_path: Path) -> None:
+    assert [slug(name, "arm") for name in ("a b", "../..", "mask=output_only", "喂", "\x1b")] == [
+        "a_b", "arm", "mask=output_only", "喂", "arm",
+    ]  # fmt: skip
+    one, other = (slug("x" * 300 + end, "arm") for end in "ab")
+    assert one != other
+    (tmp_path / one).mkdir()

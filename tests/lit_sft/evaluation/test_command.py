@@ -205,9 +205,19 @@ def test_a_local_judge_and_its_win_rate(
         ("tuned", "asked", 4), ("tuned", "fixed", 1),
     ]  # fmt: skip
     assert "Win rate against the first model" in (tmp_path / "out" / "report.md").read_text()
-    suite["judge"] = {"sets": ["asked"], "model": "m", "endpoint": "http://127.0.0.1:9", "key_variable": "NO_SUCH_KEY"}
+    address = "http://carol:pass-77@127.0.0.1:9/v1?key=pass-77"
+    suite["judge"] = {"sets": ["asked"], "model": "m", "endpoint": address, "key_variable": "NO_SUCH_KEY"}
     assert evaluate(tmp_path, write, suite, f"base={model(0)}", f"tuned={model(1)}") == 1
-    assert "NO_SUCH_KEY holds no key" in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert "NO_SUCH_KEY holds no key" in said.out
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "Judge: m at http://***@127.0.0.1:9/v1?key=***." in page
+    texts = [
+        said.out,
+        said.err,
+        *(file.read_text("latin-1") for file in (tmp_path / "out").rglob("*") if file.is_file()),
+    ]
+    assert not [text for text in texts if "pass-77" in text or "carol" in text]
 
 
 def test_items_that_stand_in_training_records_are_told_apart(
@@ -240,6 +250,8 @@ def test_items_that_stand_in_training_records_are_told_apart(
         (["--models", "base"], "expected NAME=MODEL"),
         (["--models", "a=x", "a=y"], "there is a model a already"),
         (["--models", "a b=x", "a_b=y"], "its folder would be that of another model"),
+        (["--models", "Base=x", "base=y"], "its folder would be that of another model"),
+        (["--models", f"{'a' * 200}b=x", f"{'a' * 200}b_=y", "c\x1b[2J"], "--models c␛[2J: expected NAME=MODEL"),
         (["--models", "a=x", "--suite", "nowhere.yaml"], "nowhere.yaml: cannot be read"),
     ],
 )

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest, ttest_rel
 
-from lit_sft.evaluation.records import Scored
+from lit_sft.evaluation.records import Scored, Skipped
+from lit_sft.evaluation.report import write_pages
 from lit_sft.evaluation.results import Results, SetResult, compare, read_set, write_set
+from lit_sft.evaluation.suite import ChoiceSet, Suite
 
 
 def result(kind: str, rows: dict[str, dict[str, tuple[float, float]]], group: str = "") -> SetResult:
@@ -97,6 +99,60 @@ def test_one_item_tells_nothing() -> None:
     changes, _ = compare(results_of(result("choices", right([0])), result("choices", right([1]))))
     assert all(math.isnan(change.estimate.standard_error) for change in changes)
     assert not any(change.is_found for change in changes)
+
+
+@pytest.mark.parametrize(
+    "pair", [(1.0, 0.0), (1.0, -1.0), (1.0, math.nan), (math.nan, 1.0), (math.inf, 1.0), (1.0, math.inf)]
+)
+def test_a_figure_without_a_weight_or_value_costs_its_item_and_no_page(
+    tmp_path: Path, pair: tuple[float, float]
+) -> None:
+    figures = {"accuracy/cloze/sum": pair, "accuracy/letter/sum": pair}
+    odd = {"x": figures, "y": figures | {"accuracy/cloze/sum": (1.0, 1.0)}}
+    before, after = (result("choices", {**odd, "z": {"accuracy/cloze/sum": (right, 1.0)}}) for right in (0.0, 1.0))
+    results = results_of(before, after)
+    (change,) = (change for change in compare(results)[0] if not change.group)
+    assert change.estimate.num_rows == 2
+    page = write_pages(Suite(choices={"s": ChoiceSet()}), results, tmp_path, about=[])
+    assert "accuracy, letter, sum" in page.read_text()
+    skipped = Skipped()
+    assert Scored("x", figures).with_means(skipped).figures == {}
+    assert skipped.count == 2
+    assert "x: accuracy/cloze/sum is" in skipped.reasons[0]
+
+
+def test_a_share_that_is_none_is_shown_as_it_is(tmp_path: Path) -> None:
+    rows = {f"i{n}": {"exact_match": (50.0 + n, 1.0), "acc": (-1.0, 1.0)} for n in range(3)}
+    page = write_pages(
+        Suite(choices={"s": ChoiceSet()}),
+        results_of(result("harness", rows), result("harness", rows)),
+        tmp_path,
+        about=[],
+    )
+    assert "exact match" in page.read_text()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        b'{"item": "b", "figures"', b"[]", b"\xff", b"[" * 100_000,
+        b'{"item": "b", "figures": [], "group": "", "details": {}}',
+        b'{"item": "b", "figures": {"x": null}, "group": "", "details": {}}',
+        b'{"item": "b", "figures": {"x": [1, 1e999]}, "group": "", "details": []}',
+        b'{"item": ["b"], "figures": {}, "group": "", "details": {}}',
+    ],
+    ids=range(8),
+)  # fmt: skip
+@pytest.mark.parametrize("file", ["s.json", "s.jsonl"])
+def test_scores_that_are_damaged_are_not_read(tmp_path: Path, damage: bytes, file: str) -> None:
+    rows = {name: Scored(name, {"x": (1.0, 2.0)}) for name in ("a", "b")}
+    write_set(tmp_path, "s", "key", SetResult("choices", rows, ["why"], 2.5, 7))
+    known = read_set(tmp_path, "s", "key")
+    assert known is not None
+    assert known.num_skipped == 8
+    lines = (tmp_path / file).read_bytes().splitlines()
+    (tmp_path / file).write_bytes(b"\n".join([*lines[:-1], damage]))
+    assert read_set(tmp_path, "s", "key") is None
 
 
 def test_what_is_written_is_read_for_the_same_key_only(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from lit_sft.evaluation.choices import (
     read_choices,
     score_choices,
 )
+from lit_sft.evaluation.evaluate import score_set
 from lit_sft.evaluation.judge import LikelihoodJudge
 from lit_sft.evaluation.perplexity import score_conversations, score_texts, windows
 from lit_sft.evaluation.records import Skipped
@@ -190,9 +192,56 @@ def test_items_that_are_wrong_cost_themselves_alone(make_subject: MakeSubject, w
     found = list(score_choices(make_subject(), ChoiceSet(write("c.jsonl", rows)), skipped))
     assert [row.item for row in found] == ["a"]
     assert len(skipped.reasons) == 5
-    assert "c.jsonl:2: no item (id 'a' stands twice)" in skipped.reasons[0]
+    assert "c.jsonl:2: no item (duplicate id 'a')" in skipped.reasons[0]
     assert "c.jsonl:3: no item (answer 'them': not among the options)" in skipped.reasons[1]
     assert "reads at most 512" in skipped.reasons[4]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"\xff\xfe", b'{"id": "x", "question": "Who?\xff", "options": ["a", "b"], "answer": "a"}', b"[" * 100_000,
+        b"[]", b'"id"', b"null", b"9" * 5000, b'{"id": "x", "question": "Who?", "options": "ab", "answer": "a"}',
+        b'{"id": "x", "question": "Who\\ud800?", "options": ["a", "b"], "answer": "a"}',
+        b'{"id": "x", "question": ["Who?"], "options": ["a", "b"], "answer": "a"}',
+        b'{"id": "x", "question": "Who?", "options": [{}, "b"], "answer": "b"}',
+        b'{"id": "x", "question": "Who?", "options": ["a", "b"], "answer": "a", "language": ["en"]}',
+        b'{"id": null, "question": "Who?", "options": ["a", "b"], "answer": "a"}',
+    ],
+    ids=range(13),
+)  # fmt: skip
+def test_a_bad_line_of_items_does_not_affect_the_others(write: Write, line: bytes) -> None:
+    good = b'{"id": "a", "question": "Who?", "options": ["me", "you"], "answer": "me"}'
+    path = write("c.jsonl", b"\xef\xbb\xbf" + b"\n".join([good, line, good.replace(b'"a"', b'"b"')]))
+    items, wrong = read_choices(path)
+    assert [item.id for item in items] == ["a", "b"]
+    (reason,) = wrong
+    assert reason.startswith(f"{path}:2: no item (")
+    assert len(reason) < len(path) + 300
+
+
+@pytest.mark.parametrize("kind", ["choices", "conversations"])
+def test_all_items_that_are_left_out_are_counted_however_many(
+    make_subject: MakeSubject, write: Write, kind: str
+) -> None:
+    good = {"id": "a", "question": "Who?", "options": ["me", "you"], "answer": "me"}
+    rows = [good, *[{"id": f"bad {n}"} for n in range(250)]] if kind == "choices" else alpaca_rows(1)
+    rows += [{"instruction": n, "output": "x"} for n in range(250)] if kind == "conversations" else []
+    path = write("rows.jsonl", rows)
+    settings = ChoiceSet(path) if kind == "choices" else ConversationSet(path)
+    result = score_set(make_subject(), kind, "s", settings)
+    assert (len(result.rows), result.num_skipped, len(result.skipped)) == (1, 250, 100)
+
+
+def test_a_text_begins_behind_a_bos_token_whose_id_is_0(make_subject: MakeSubject, write: Write) -> None:
+    subject = make_subject()
+    subject.tokenizer = copy.deepcopy(subject.tokenizer)
+    subject.tokenizer.bos_token = subject.tokenizer.convert_ids_to_tokens(0)
+    assert subject.tokenizer.bos_token_id == 0
+    text = "The mill stands by the river."
+    (row,) = score_texts(subject, TextSet(write("t.jsonl", [{"text": text}]), 64), Skipped())
+    (nats,) = subject.nats([[0, *text.encode()]])
+    assert row.figures["nll"] == (pytest.approx(float(nats.sum())), len(text))
 
 
 def test_likelihoods_that_are_not_finite_choose_nothing(make_subject: MakeSubject, write: Write) -> None:

@@ -38,6 +38,10 @@ ROOT = Path(__file__).parents[3]
         ("prompts: {a: {prompts: ['']}}", "expected at least one prompt, and none empty"),
         ("choices: {a: {}}\nanswers: {a: {data: x}}", "set 'a': expected a plain name that no other set has"),
         ("choices: {a/b: {}}", "set 'a/b': expected a plain name"),
+        ('choices: {"a\\e[2J": {}}', "expected a plain name"),
+        ('name: "a\\u202e"\nchoices: {a: {}}', "expected a plain name"),
+        ("choices: {a: {}}\nharness: {b: {task: x, shots: -1}}", "shots -1: expected at least 0"),
+        ("choices: {a: {}}\njudge: {sets: [], model: m, endpoint: 'ftp://u:pw@h'}", "judge.endpoint: not an HTTP"),
         ("choices: {a: {}}\ntemplate: chat", "template"),
         ("choices: {a: {}}\njudge: {sets: [b], model: m}", "judge: no set 'b'"),
         ("choices: {a: {}}\noverlap: 0", "overlap 0"),
@@ -48,6 +52,25 @@ ROOT = Path(__file__).parents[3]
 def test_what_is_wrong_is_named_with_the_file(write: Write, content: str, message: str) -> None:
     with pytest.raises(ValueError, match=rf"mine\.yaml: .*{message}"):
         read_suite(write("mine.yaml", content))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "judge: [{endpoint: 'https://me:pass-77@host/v1?key=pass-77'}]",
+        "choices: {a: {}}\njudge: {sets: [], model: m, endpoint: 'https://me:pass-77@host:port/v1'}",
+        "choices: {a: {}}\njudge: {sets: [], model: m, endpoint: {https://me:pass-77@host: x}}",
+        'choices: {a: {}}\njudge: {endpoint: "https://me:pass-77@host/v1?key=pass-77}',
+    ],
+)
+def test_no_message_repeats_the_credentials_of_an_address(write: Write, content: str) -> None:
+    path = write("mine.yaml", content)
+    with pytest.raises(ValueError, match=r"mine\.yaml") as raised:
+        read_suite(path)
+    assert "pass-77" not in str(raised.value)
+    with pytest.raises(ValueError, match="--set judge") as raised:
+        read_suite(write("mine.yaml", "choices: {a: {}}"), ["judge.endpoint: https://me:pass-77@host"])
+    assert "pass-77" not in str(raised.value)
 
 
 def test_a_missing_file_is_named() -> None:
