@@ -71,7 +71,7 @@ class Conversation:
 
     @property
     def system_turns(self) -> tuple[Turn, ...]:
-        return tuple(turn for turn in self.turns if turn.role is Role.SYSTEM)
+        return self.turns[:1] if self.turns[0].role is Role.SYSTEM else ()  # a later one would be out of order
 
     def exchanges(self) -> list[tuple[Turn, ...]]:
         """The (user, assistant) pairs in order; the last may lack its answer."""

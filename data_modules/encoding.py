@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal
@@ -13,15 +13,15 @@ import numpy as np
 import numpy.typing as npt
 from transformers import PreTrainedTokenizerBase
 
-from data_modules.conversation import Conversation, Turn
+from data_modules.conversation import Conversation
 from data_modules.ledger import Ledger
 from data_modules.masking import Kinds, Turns
-from data_modules.templates import ANSWER_KINDS, AnyTemplate, Segment, SegmentKind, Template
+from data_modules.templates import ANSWER_KINDS, AnyTemplate, SegmentKind, Template
+from data_modules.truncation import Piece, length, newest_that_fits, runs_that_fit, shorten
 
 OverLong = Literal["drop", "truncate", "split", "error"]
 
-_QUESTION_SHARE = 4
-"""Truncation leaves a question 1/4 of the limit before it takes from the answer, which would answer nothing."""
+_LAST_TURN = np.iinfo(np.int16).max
 
 
 class OverLongError(ValueError):
@@ -55,14 +55,6 @@ class Example:
     def answer_ids(self) -> list[int]:
         """The final answer with its end token; empty without one."""
         return list(map(int, self.input_ids[self.kinds == SegmentKind.FINAL_ANSWER]))
-
-
-@dataclass(frozen=True, slots=True)
-class _Piece:
-    """A segment and its ids."""
-
-    segment: Segment
-    ids: list[int]
 
 
 @dataclass(frozen=True)
@@ -106,83 +98,59 @@ class Encoder:
 
         Raises:
             OverLongError: If it is too long and the policy is `error`.
-            ValueError: If the template refuses it.
+            ValueError: If the template refuses it, or it has too many turns to number.
         """
-        pieces = self._pieces(conversation)
-        if _length(pieces) <= self.max_length:
+        known: dict[str, list[int]] = {}
+        pieces = self._pieces(conversation, known)
+        if length(pieces) <= self.max_length:
             kept = [pieces]
         elif self.over_long == "error":
             raise OverLongError(
-                f"{conversation.origin}: {_length(pieces)} tokens; at most {self.max_length} fit. Raise "
+                f"{conversation.origin}: {length(pieces)} tokens; at most {self.max_length} fit. Raise "
                 "`--data.max_length`, or set `--data.over_long` to truncate, split or drop."
             )
         else:
-            kept = list(self._shorten(conversation, pieces))
+            kept = list(self._shorten(conversation, pieces, known))
+        examples = [_example(part, conversation.origin) for part in kept]
         if ledger is not None:
             _book(ledger, pieces, kept, self.end_token_id)
-        return [_example(part, conversation.origin) for part in kept]
+        return examples
 
-    def _shorten(self, conversation: Conversation, pieces: list[_Piece]) -> Iterator[list[_Piece]]:
+    def _shorten(
+        self, conversation: Conversation, pieces: list[Piece], known: dict[str, list[int]]
+    ) -> Iterator[list[Piece]]:
         if self.over_long == "drop":
             return
         if conversation.is_text:
             yield from self._cut_text(pieces)
             return
-        parts = self._split(conversation) if self.over_long == "split" else [self._newest_that_fits(conversation)]
-        for part in parts:
-            short = self._truncate(self._pieces(part))
+        choose = runs_that_fit if self.over_long == "split" else newest_that_fits
+        for part in choose(conversation, self.max_length, lambda part: length(self._pieces(part, known))):
+            short = shorten(pieces if part is conversation else self._pieces(part, known), self.max_length)
             if short is not None:
                 yield short
 
-    def _cut_text(self, pieces: list[_Piece]) -> Iterator[list[_Piece]]:
+    def _cut_text(self, pieces: list[Piece]) -> Iterator[list[Piece]]:
         """Blocks of a document; only the first when truncating. A block of one token teaches nothing: none is made."""
         segment, ids = pieces[-1].segment, [token for piece in pieces for token in piece.ids]
         starts = range(0, len(ids), self.max_length) if self.over_long == "split" else range(1)
         for start in starts:
             block = ids[start : start + self.max_length]
             if len(block) > 1:
-                yield [_Piece(segment, block)]
+                yield [Piece(segment, block)]
 
-    def _split(self, conversation: Conversation) -> Iterator[Conversation]:
-        """Runs of exchanges, each as long as fits; the system turn is repeated in each."""
-        run: list[tuple[Turn, ...]] = []
-        for exchange in conversation.exchanges():
-            longer = conversation.with_exchanges([*run, exchange])
-            if run and _length(self._pieces(longer)) > self.max_length:
-                yield conversation.with_exchanges(run)
-                run = []
-            run.append(exchange)
-        yield conversation.with_exchanges(run)
-
-    def _newest_that_fits(self, conversation: Conversation) -> Conversation:
-        """Without the oldest exchanges, as many as must go; at least the last stays."""
-        exchanges = conversation.exchanges()
-        for oldest in range(len(exchanges)):
-            shorter = conversation.with_exchanges(exchanges[oldest:])
-            if _length(self._pieces(shorter)) <= self.max_length:
-                break
-        return shorter
-
-    def _truncate(self, pieces: list[_Piece]) -> list[_Piece] | None:
-        """Shorten to the limit, context first and the answer last; None if not even one token of it would be left."""
-        for step in (_take_closing, _take_context, _take_question, _take_system, _take_answer, _take_all_question):
-            if _length(pieces) <= self.max_length:
-                return pieces
-            pieces = step(pieces, self.max_length)
-        return pieces if _length(pieces) <= self.max_length else None
-
-    def _pieces(self, conversation: Conversation) -> list[_Piece]:
+    def _pieces(self, conversation: Conversation, known: dict[str, list[int]]) -> list[Piece]:
+        """Render and encode. `known` holds the ids of contents and grows, so that no content is encoded twice."""
         segments = self.template.render(conversation)
-        texts = [segment.text for segment in segments if not segment.control]
-        encoded = iter(self._encode_contents(texts))
+        new = list(dict.fromkeys(part.text for part in segments if not part.control and part.text not in known))
+        known.update(zip(new, self._encode_contents(new), strict=True))
         pieces = [
-            _Piece(segment, self._encode_control(segment.text) if segment.control else next(encoded))
-            for segment in segments
+            Piece(part, self._encode_control(part.text) if part.control else known[part.text]) for part in segments
         ]
         start = self._document_start
         if start and pieces and pieces[0].ids[:1] != start:
             first = replace(segments[0], kind=SegmentKind.TEXT if conversation.is_text else SegmentKind.TEMPLATE)
-            pieces.insert(0, _Piece(replace(first, text="", control=True), start))
+            pieces.insert(0, Piece(replace(first, text="", control=True), start))
         return pieces
 
     @property
@@ -220,12 +188,13 @@ class Encoder:
 
     def _encode_broken_up(self, text: str) -> list[int]:
         """Some tokenizers match markers that are not flagged as special all the same: encode those in two halves."""
-        vocabulary = self.tokenizer.get_vocab()
-        markers = [marker for marker, index in vocabulary.items() if index in self._reserved_ids]
-        ids: list[int] = []
-        for part in re.split("|".join(f"(?<={re.escape(m[0])})(?={re.escape(m[1:])})" for m in markers if m[1:]), text):
-            ids += self._encode_plain([part])[0]
-        return ids
+        return [index for ids in self._encode_plain(self._inside_markers.split(text)) for index in ids]
+
+    @cached_property
+    def _inside_markers(self) -> re.Pattern[str]:
+        """Matches the place after the first character of every reserved marker."""
+        markers = [marker for marker, index in self.tokenizer.get_vocab().items() if index in self._reserved_ids]
+        return re.compile("|".join(f"(?<={re.escape(m[0])})(?={re.escape(m[1:])})" for m in markers if m[1:]))
 
     @cached_property
     def _reserved_ids(self) -> frozenset[int]:
@@ -291,58 +260,12 @@ def _byte_alphabet() -> dict[str, int]:
 _BYTES = _byte_alphabet()
 
 
-def _length(pieces: Iterable[_Piece]) -> int:
-    return sum(len(piece.ids) for piece in pieces)
-
-
-def _cut(pieces: list[_Piece], limit: int, *, keep: int, chosen: list[bool]) -> list[_Piece]:
-    """Take what is over the limit from the ends of the chosen pieces, the first one first, leaving `keep` in each."""
-    excess, shorter = _length(pieces) - limit, []
-    for piece, is_chosen in zip(pieces, chosen, strict=True):
-        take = max(0, min(excess, len(piece.ids) - keep)) if is_chosen else 0
-        excess -= take
-        shorter.append(replace(piece, ids=piece.ids[: len(piece.ids) - take]))
-    return shorter
-
-
-def _take_closing(pieces: list[_Piece], limit: int) -> list[_Piece]:
-    """The newline after the last end token is the cheapest thing to lose."""
-    is_closing = pieces[-1].segment.kind is SegmentKind.TEMPLATE and SegmentKind.FINAL_ANSWER in {
-        piece.segment.kind for piece in pieces
-    }
-    return pieces[:-1] if is_closing else pieces
-
-
-def _take_context(pieces: list[_Piece], limit: int) -> list[_Piece]:
-    return _cut(pieces, limit, keep=0, chosen=[piece.segment.context for piece in pieces])
-
-
-def _take_question(pieces: list[_Piece], limit: int) -> list[_Piece]:
-    return _cut(pieces, limit, keep=max(1, limit // _QUESTION_SHARE), chosen=_of_kind(pieces, SegmentKind.USER))
-
-
-def _take_system(pieces: list[_Piece], limit: int) -> list[_Piece]:
-    return _cut(pieces, limit, keep=0, chosen=_of_kind(pieces, SegmentKind.SYSTEM))
-
-
-def _take_answer(pieces: list[_Piece], limit: int) -> list[_Piece]:
-    """A cut answer loses its end token and what follows: the text does not end there."""
-    answers = _of_kind(pieces, SegmentKind.FINAL_ANSWER)
-    if not any(answers):
-        return pieces
-    pieces = pieces[: answers.index(True) + 1]
-    return _cut(pieces, limit, keep=1, chosen=answers[: len(pieces)])
-
-
-def _take_all_question(pieces: list[_Piece], limit: int) -> list[_Piece]:
-    return _cut(pieces, limit, keep=0, chosen=_of_kind(pieces, SegmentKind.USER))
-
-
-def _of_kind(pieces: list[_Piece], kind: SegmentKind) -> list[bool]:
-    return [piece.segment.kind is kind for piece in pieces]
-
-
-def _example(pieces: list[_Piece], origin: str) -> Example:
+def _example(pieces: list[Piece], origin: str) -> Example:
+    if pieces[-1].segment.turn > _LAST_TURN:
+        raise ValueError(
+            f"{origin}: {pieces[-1].segment.turn + 1:,} turns in one example; at most {_LAST_TURN + 1:,} can be "
+            "numbered. Split the conversation, lower `--data.max_length`, or set `--data.on_invalid drop`."
+        )
     lengths = [len(piece.ids) for piece in pieces]
     return Example(
         input_ids=np.concatenate([np.asarray(piece.ids, dtype=np.int32) for piece in pieces]),
@@ -352,7 +275,7 @@ def _example(pieces: list[_Piece], origin: str) -> Example:
     )
 
 
-def _book(ledger: Ledger, pieces: list[_Piece], kept: list[list[_Piece]], end_token_id: int) -> None:
+def _book(ledger: Ledger, pieces: list[Piece], kept: list[list[Piece]], end_token_id: int) -> None:
     flat = [piece for part in kept for piece in part]
     read, left = _tokens_by_kind(pieces), _tokens_by_kind(flat)
     ledger.count_tokens(read, left, dropped=not kept)
@@ -361,10 +284,10 @@ def _book(ledger: Ledger, pieces: list[_Piece], kept: list[list[_Piece]], end_to
     ledger.split += len(kept) > 1
     ledger.truncated += bool(kept) and bool(_spoken(read) - _spoken(left))
     ledger.examples += len(kept)
-    ledger.lengths.update(_length(part) for part in kept)
+    ledger.lengths.update(length(part) for part in kept)
 
 
-def _tokens_by_kind(pieces: list[_Piece]) -> Counter[SegmentKind]:
+def _tokens_by_kind(pieces: list[Piece]) -> Counter[SegmentKind]:
     counts: Counter[SegmentKind] = Counter()
     for piece in pieces:
         counts[piece.segment.kind] += len(piece.ids)
@@ -378,7 +301,7 @@ def _spoken(counts: Counter[SegmentKind]) -> Counter[SegmentKind]:
     return merged
 
 
-def _ends(pieces: list[_Piece], end_token_id: int) -> Counter[SegmentKind]:
+def _ends(pieces: list[Piece], end_token_id: int) -> Counter[SegmentKind]:
     supervised = (*ANSWER_KINDS, SegmentKind.TEXT)
     kinds = (piece.segment.kind for piece in pieces if piece.ids[-1:] == [end_token_id])
     return Counter(kind for kind in kinds if kind in supervised)

@@ -20,6 +20,10 @@ from data_modules.conversation import Conversation, Role, Turn
 TemplateName = Literal["auto", "alpaca", "chatml", "plain", "tokenizer"]
 
 
+_CHECKED_FIRST, _CHECKED_LAST = 24, 8
+"""Answers whose prompts are checked in a conversation of many: templates treat the first and last turns specially."""
+
+
 class SegmentKind(IntEnum):
     """What a token is. Loss masks are weights on these, metrics are sums over these."""
 
@@ -203,12 +207,16 @@ class ChatTemplate:
         return literals
 
     def _check_prompts(self, marked: Conversation, rendered: str) -> None:
-        """Each answer's training prefix must be the prompt that inference would send."""
-        for index, turn in enumerate(marked.turns):
-            if turn.role is not Role.ASSISTANT:
-                continue
+        """Each answer's training prefix must be the prompt that inference would send.
+
+        Of a long conversation only the first and last answers are checked: one check takes as long as the conversation.
+        """
+        answers = [index for index, turn in enumerate(marked.turns) if turn.role is Role.ASSISTANT]
+        if len(answers) > _CHECKED_FIRST + _CHECKED_LAST:
+            answers = answers[:_CHECKED_FIRST] + answers[-_CHECKED_LAST:]
+        for index in answers:
             prompt = self._apply(replace(marked, turns=marked.turns[:index]))
-            if rendered[: rendered.index(turn.content)] != prompt:
+            if rendered[: rendered.index(marked.turns[index].content)] != prompt:
                 raise self._refusal(marked, f"its prompt for turn {index + 1} differs from the text trained before it")
 
     def _apply(self, conversation: Conversation) -> str:

@@ -105,7 +105,8 @@ def show_example(example: Example, tokenizer: PreTrainedTokenizerBase, masks: li
         tokenizer: The one that encoded it.
         masks: To be shown side by side.
     """
-    pieces = [piece for group, data in _characters(example, tokenizer) for piece in _pieces(example, group, data)]
+    ids = example.input_ids.tolist()
+    pieces = [piece for group, data in _characters(example, tokenizer) for piece in _pieces(ids, group, data)]
     rows = []
     for (kind, turn), row in groupby(pieces, key=lambda p: (example.kinds[p.index], example.turns[p.index])):
         rows.append(Row(SegmentKind(int(kind)), int(turn), _with_visible_edges(tuple(row))))
@@ -144,8 +145,7 @@ def _ends_segment(example: Example, index: int) -> bool:
     return index + 1 == len(example) or len({*zip(example.kinds[here], example.turns[here], strict=True)}) > 1
 
 
-def _pieces(example: Example, group: range, data: list[bytes]) -> Iterator[Piece]:
-    ids = example.input_ids.tolist()
+def _pieces(ids: list[int], group: range, data: list[bytes]) -> Iterator[Piece]:
     # the first token of all is never supervised, the next may be: they cannot share a piece
     parts = [group] if group.start else [range(index, index + 1) for index in group]
     for part in parts:
