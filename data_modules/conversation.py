@@ -6,6 +6,9 @@ import hashlib
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
+MAX_TEXT_BYTES = 12_000_000
+"""Bytes of text in a conversation: tokenizers need about 120 times as much memory while they encode it."""
+
 
 class Role(StrEnum):
     """Who speaks. TEXT marks a plain document, which has one turn and no speaker."""
@@ -40,10 +43,11 @@ class Conversation:
     Attributes:
         turns: The turns in order.
         origin: Where the record stands, `file:line`, for every message about it.
-        group: Records of one group never stand in two splits. None: grouped by content.
+        group: Records of one group are never in two splits. None: in no group; the content decides.
 
     Raises:
-        ValueError: If the turns are not in that order, or a turn is empty or not valid Unicode.
+        ValueError: If the turns are not in that order, a turn is empty or not valid Unicode, or all of them together
+            are too long.
     """
 
     turns: tuple[Turn, ...]
@@ -53,12 +57,21 @@ class Conversation:
     def __post_init__(self) -> None:
         if not self.turns:
             raise ValueError(f"{self.origin}: the conversation has no turns; expected at least one user turn.")
-        for number, turn in enumerate(self.turns, start=1):
-            _check_content(turn, number, self.origin)
+        size = sum(_check_content(turn, number, self.origin) for number, turn in enumerate(self.turns, start=1))
+        if size > MAX_TEXT_BYTES:
+            raise ValueError(
+                f"{self.origin}: {size:,} bytes of text; a record holds at most {MAX_TEXT_BYTES:,}. Split it into "
+                "several, or set `--data.on_invalid drop`."
+            )
         if self.turns[0].role is not Role.TEXT:
             _check_order(self.turns, self.origin)
         elif len(self.turns) > 1:
             raise ValueError(f"{self.origin}: a text document has exactly one turn, got {len(self.turns)}.")
+
+    @property
+    def group_key(self) -> str | None:
+        """What all records of its group have in common; no `content_key` looks like it. None: in no group."""
+        return None if self.group is None else f"group {self.group}"
 
     @property
     def is_text(self) -> bool:
@@ -108,10 +121,12 @@ def expand_answers(conversation: Conversation) -> list[Conversation]:
     return [conversation.with_exchanges(exchanges[:count]) for count in range(1, len(exchanges) + 1)]
 
 
-def _check_content(turn: Turn, number: int, origin: str) -> None:
+def _check_content(turn: Turn, number: int, origin: str) -> int:
+    """The bytes of a turn that is neither empty nor broken."""
+    size = 0
     for part in (turn.content, turn.context):
         try:
-            part.encode()
+            size += len(part) if part.isascii() else len(part.encode())
         except UnicodeEncodeError as error:
             raise ValueError(
                 f"{origin}: turn {number} ({turn.role}) holds the lone surrogate {part[error.start]!a}, which is not "
@@ -122,6 +137,7 @@ def _check_content(turn: Turn, number: int, origin: str) -> None:
             f"{origin}: turn {number} ({turn.role}) is empty; expected text. "
             "Fill it in, or set `--data.on_invalid drop`."
         )
+    return size
 
 
 def _check_order(turns: tuple[Turn, ...], origin: str) -> None:

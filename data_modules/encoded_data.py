@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import os
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,12 +13,15 @@ import pyarrow as pa
 from tqdm import tqdm
 
 from data_modules.conversation import Conversation
+from data_modules.encoded_cache import is_whole, new_folder
 from data_modules.encoding import Encoder
 from data_modules.encoding_pool import ChunkEncoder, EncodingPool, Samples
 from data_modules.example_store import ExampleStore, write_batches
 from data_modules.formats import recognise_format, to_conversation
 from data_modules.ledger import Ledger, OnInvalid
-from data_modules.readers import Record, read_records, source_fingerprint
+from data_modules.readers import read_records, source_fingerprint
+from data_modules.record import Record
+from data_modules.rejections import count_reasons
 
 _VERSION = 4
 """Raised whenever the same records would be encoded otherwise, so that no stale cache is read."""
@@ -75,7 +75,7 @@ def split_of(conversation: Conversation, fractions: dict[str, float], train_frac
     Returns:
         `train`, a key of `fractions`, or None: left out.
     """
-    key = conversation.content_key() if conversation.group is None else f"group {conversation.group}"
+    key = conversation.group_key or conversation.content_key()
     point = int.from_bytes(hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big") / 2**64
     for split, fraction in fractions.items():
         if point < fraction:
@@ -85,7 +85,7 @@ def split_of(conversation: Conversation, fractions: dict[str, float], train_frac
 
 
 def encode_sources(sources: Sources, encoder: Encoder, cache_dir: Path, *, processes: int = 1) -> Path:
-    """Encode every split, or find it encoded already.
+    """Encode every split, or find it encoded already and undamaged.
 
     Args:
         sources: What is read.
@@ -101,23 +101,12 @@ def encode_sources(sources: Sources, encoder: Encoder, cache_dir: Path, *, proce
         ChildProcessError: If a process died.
     """
     folder = cache_dir / cache_key(sources, encoder)
-    if (folder / "ledgers.json").exists():
+    names = [*(f"{split}.arrow" for split in sources.splits), "ledgers.json"]
+    if is_whole(folder, names):
         return folder
-    # made aside and renamed, so that a folder of this name is always complete
-    partial = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
-    try:
-        partial.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ValueError(
-            f"--data.cache_dir {cache_dir}: cannot write there ({error.strerror}); choose another folder."
-        ) from None
-    try:
+    with new_folder(folder, names) as partial:
         ledgers = _encode_splits(sources, encoder, partial, processes)
         (partial / "ledgers.json").write_text(json.dumps(ledgers, indent=1, ensure_ascii=False), encoding="utf-8")
-        with contextlib.suppress(OSError):
-            partial.rename(folder)  # unless another process was first
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return folder
 
 
@@ -171,12 +160,19 @@ def _digest(value: Any) -> str:
 
 
 def read_conversations(split: str, sources: Sources, ledger: Ledger) -> Iterator[Conversation]:
-    """The valid conversations of a split. Invalid records are counted in the split whose file they stand in."""
+    """The valid conversations of a split. Invalid records are counted in the split whose file they stand in.
+
+    Raises:
+        ValueError: If all records are invalid, or one is and the policy is `error`.
+    """
     own_files = split in sources.files
+    files = sources.files[split if own_files else "train"]
     # a held-out split is read from train's files, where its invalid records are counted already
     counter = ledger if own_files else Ledger(sources.on_invalid)
-    for source in sources.files[split if own_files else "train"]:
+    num_valid = 0
+    for source in files:
         for conversation in _read_source(source, sources, counter):
+            num_valid += 1
             if split == "train" or not own_files:
                 place = split_of(conversation, sources.shares, sources.train_fraction)
                 if place != split:
@@ -184,9 +180,18 @@ def read_conversations(split: str, sources: Sources, ledger: Ledger) -> Iterator
                     ledger.left_out += split == "train" and place is None
                     continue
             yield conversation
+    if counter.num_invalid and not num_valid:
+        raise ValueError(_all_invalid(files, counter))
     if not own_files:
         ledger.records_read = counter.records_read - counter.num_invalid
         ledger.formats = counter.formats
+
+
+def _all_invalid(files: list[str], ledger: Ledger) -> str:
+    return (
+        f"{', '.join(files)}: all of the {ledger.num_invalid:,} records are invalid: "
+        f"{count_reasons(ledger.reasons, ledger.invalid)}. Correct them, or name their format with `--data.format`."
+    )
 
 
 def _read_source(source: str, sources: Sources, ledger: Ledger) -> Iterator[Conversation]:
@@ -234,6 +239,8 @@ def _encode_splits(sources: Sources, encoder: Encoder, folder: Path, processes: 
             write_batches(folder / f"{split}.arrow", _encode_split(split, conversations, pool, encoded))
             # only now: reading runs ahead of encoding, and what each has rejected is listed in order
             read.add(encoded)
+            if split in sources.files and encoded.num_invalid and not (read.examples or read.duplicates):
+                raise ValueError(_all_invalid(sources.files[split], read))
             ledgers[split] = read.to_dict()
     return ledgers
 
@@ -252,7 +259,7 @@ def _without_duplicates(split: str, sources: Sources, ledger: Ledger, taken: set
     """Conversations of a split but those that an earlier split holds (or one of their group)."""
     own: set[str] = set()
     for conversation in read_conversations(split, sources, ledger):
-        keys = {conversation.content_key(), *([f"group {conversation.group}"] if conversation.group else [])}
+        keys = set(filter(None, (conversation.content_key(), conversation.group_key)))
         if not keys.isdisjoint(taken):
             ledger.duplicates += 1
             continue

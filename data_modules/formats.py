@@ -7,10 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from data_modules.conversation import Conversation, Role, Turn
-from data_modules.readers import Record
+from data_modules.record import Record
 
 GROUP_FIELD = "article_id"
-"""Records that share this field's value (several pairs made from one article) stay in one split."""
+"""Records that share this field's value (several pairs made from one article) stay in one split. 0 and "0" are the same
+value; a blank, null or NaN one is none."""
+
+_NO_GROUP = ("", "nan", "nat", "null", "none", "<na>")
+"""How programs write a missing value, whatever the case."""
 
 _ROLES = {
     "system": Role.SYSTEM,
@@ -53,10 +57,10 @@ def to_conversation(record: Record, name: str) -> Conversation:
         )
     try:
         turns = layout.turns(record.fields)
+        group = _group(record.fields.get(GROUP_FIELD))
     except ValueError as error:
         raise ValueError(f"{record.origin}: {error}") from None
-    group = record.fields.get(GROUP_FIELD)
-    return Conversation(tuple(turns), record.origin, None if group is None else str(group))
+    return Conversation(tuple(turns), record.origin, group)
 
 
 def recognise_format(record: Record) -> str:
@@ -73,6 +77,15 @@ def recognise_format(record: Record) -> str:
         f"{record.origin}: no known format has the fields {record.field_names or '(none)'}; expected those of "
         f"one of {{{known}}}. Rename the fields."
     )
+
+
+def _group(value: Any) -> str | None:
+    if isinstance(value, (list, tuple, dict, bytes, bool)):
+        raise ValueError(
+            f"field '{GROUP_FIELD}' is {type(value).__name__} {str(value)[:40]!r}; expected a string or a number."
+        )
+    group = str(value)
+    return None if group.strip().casefold() in _NO_GROUP else group
 
 
 def _alpaca(fields: dict[str, Any]) -> list[Turn]:

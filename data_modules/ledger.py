@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from data_modules.masking import MASKS, LossMask
-from data_modules.rejections import reason_of
+from data_modules.rejections import count_reasons, reason_of
 from data_modules.templates import SegmentKind
 
 OnInvalid = Literal["error", "drop"]
@@ -162,6 +162,24 @@ class Ledger:
             "length": self.length_percentiles(),
             "tokens": {reason: {k.name.lower(): counts[k] for k in KINDS} for reason, counts in self.tokens.items()},
         }
+
+
+def why_empty(entry: dict[str, Any], max_length: int) -> str:
+    """Where the records of a split without examples went.
+
+    Args:
+        entry: Its `Ledger.to_dict()`.
+        max_length: Most tokens of an example.
+    """
+    invalid = entry["invalid"]
+    parts = {
+        f"too long for {max_length} tokens": entry["dropped"],
+        "also in a held-out split": entry["duplicates"],
+        "left out by `--data.train_fraction`": entry["left_out"],
+        "invalid": invalid["count"],
+    }
+    why = ", ".join(f"{count:,} {what}" for what, count in parts.items() if count) or "none was read"
+    return f"{why}: {count_reasons(invalid['reasons'], invalid['first'])}" if invalid["count"] else why
 
 
 def _add_lost(lost: Counter[str], read: Counter[SegmentKind], kept: Counter[SegmentKind]) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 _PLACE = re.compile(r"^.*?:(?:row )?\d+(?: \(record \d+\))?: ", re.DOTALL)
 _VALUES = re.compile(r"(?<!field )(?<!format )(['\"]).*?\1|\d+", re.DOTALL)
+_ADVICE = re.compile(r",? or set `--data.on_invalid drop`")
 _MOST_CHARACTERS = 200
 
 _SHOWN = 3
@@ -19,8 +20,8 @@ def reason_of(message: str) -> str:
     return _VALUES.sub("_", _PLACE.sub("", message))[:_MOST_CHARACTERS]
 
 
-def count_reasons(reasons: Counter[str], examples: Iterable[str]) -> str:
-    """The most frequent reasons with their counts, each by the first message that gives it.
+def count_reasons(reasons: Mapping[str, int], examples: Iterable[str]) -> str:
+    """The most frequent reasons with their counts, each with the first message that gives it.
 
     Args:
         reasons: Counts by `reason_of`.
@@ -29,6 +30,9 @@ def count_reasons(reasons: Counter[str], examples: Iterable[str]) -> str:
     first: dict[str, str] = {}
     for message in examples:
         first.setdefault(reason_of(message), message)
-    parts = [f"{count:,} x {first.get(reason, reason)}" for reason, count in reasons.most_common(_SHOWN)]
+    parts = [
+        f"{count:,} like {_ADVICE.sub('', first.get(reason, reason)).rstrip('.')}"
+        for reason, count in Counter(reasons).most_common(_SHOWN)
+    ]
     more = len(reasons) - len(parts)
-    return " | ".join(parts) + (f" | {more} more kinds of fault" if more else "")
+    return " | ".join([*parts, *([f"{more:,} other kinds of fault"] if more else [])])

@@ -30,7 +30,7 @@ from data_modules.encoding import Encoder, Example, OverLong
 from data_modules.encoding_pool import Samples, num_processes
 from data_modules.example_store import ExampleStore
 from data_modules.formats import FORMATS
-from data_modules.ledger import OnInvalid
+from data_modules.ledger import OnInvalid, why_empty
 from data_modules.masking import LossMask, MaskName, Reduction, resolve_mask
 from data_modules.sampling import BatchPlan, LengthSampler, WindowSampler, limited
 from data_modules.templates import SegmentKind, TemplateName, resolve_template
@@ -271,13 +271,12 @@ class SFTDataModule(LightningDataModule):
         return sources
 
     def _check_given_splits(self) -> None:
-        for split in ("val", "test"):
-            if split in self.sources.files and not len(self.stores[split]):
+        for split, files in {**self.sources.files, **self.predict_sources.files}.items():
+            if split != "train" and files and not len(self.stores[split]):
                 ledger = self.ledgers[split]
                 raise ValueError(
-                    f"{', '.join(self.sources.files[split])}: no {split} example is left of {ledger['records_read']} "
-                    f"records ({ledger['duplicates']} stand in another split too, {ledger['dropped']} too long). Give "
-                    f"`--data.{split}` records of its own."
+                    f"{', '.join(files)}: no {split} example is left of {ledger['records_read']} "
+                    f"records ({why_empty(ledger, self.max_length)}). Give `--data.{split}` records of its own."
                 )
 
     def _check_training_set(self) -> None:
@@ -286,12 +285,9 @@ class SFTDataModule(LightningDataModule):
             raise ValueError("no training data: give `--data.train FILE`.")
         origin, ledger = ", ".join(self.sources.files["train"]), self.ledgers["train"]
         if not len(store):
-            share = f", {ledger['left_out']} left out by --data.train_fraction {self.sources.train_fraction}"
             raise ValueError(
                 f"{origin}: no training example is left of {ledger['records_read'] + ledger['left_out']} records "
-                f"({ledger['dropped']} too long for {self.max_length} tokens, {ledger['duplicates']} in a held-out "
-                f"split, {ledger['invalid']['count']} invalid{share if ledger['left_out'] else ''}). Give more or "
-                "other records, or raise `--data.max_length`."
+                f"({why_empty(ledger, self.max_length)}). Give more or other records, or raise `--data.max_length`."
             )
         for split in ("train", "val"):
             examples = self.stores.get(split)

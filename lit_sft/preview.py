@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from data_modules.encoding import Example
+from data_modules.ledger import why_empty
 from data_modules.masking import MASKS, LossMask
 from data_modules.sft_data_module import SFTDataModule
 from data_modules.templates import SegmentKind
@@ -129,8 +130,9 @@ def _first_examples(data: SFTDataModule, split: str, num: int) -> list[Example]:
     store, ledger = data.stores[split], data.ledgers[split]
     if not len(store):
         raise ValueError(
-            f"--split {split}: it is empty ({ledger['records_read']} records read, {ledger['dropped']} too long for "
-            f"{data.max_length} tokens); expected an example. Choose another split, or give `--data.{split} FILE`."
+            f"--split {split}: it is empty ({ledger['records_read']:,} records read; "
+            f"{why_empty(ledger, data.max_length)}); expected an example. Choose another split, or give "
+            f"`--data.{split} FILE`."
         )
     return [store[index] for index in range(min(num, len(store)))]
 

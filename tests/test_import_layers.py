@@ -15,8 +15,9 @@ ALLOWED = {
 }
 # the way the data goes: a stage imports only earlier ones
 STAGES = [
-    "digests", "conversation", "readers", "formats", "templates", "masking", "rejections", "ledger", "truncation",
-    "encoding", "example_store", "encoding_pool", "packing", "batch", "sampling", "encoded_data", "sft_data_module",
+    "digests", "conversation", "record", "data_files", "text_lines", "json_files", "csv_files", "parquet_files",
+    "readers", "formats", "templates", "masking", "rejections", "ledger", "truncation", "encoding", "example_store",
+    "encoding_pool", "packing", "batch", "sampling", "encoded_cache", "encoded_data", "sft_data_module",
 ]  # fmt: skip
 
 

@@ -75,7 +75,7 @@ def test_two_processes_write_the_bytes_of_one(tmp_path: Path, write: Write, enco
         samples="answer",
     )
     one, two = both_ways(sources, replace(encoder, over_long="split"), tmp_path)
-    assert sorted(one) == ["ledgers.json", "test.arrow", "train.arrow", "val.arrow"]
+    assert sorted(one) == ["digests.json", "ledgers.json", "test.arrow", "train.arrow", "val.arrow"]
     assert one == two
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from data_modules.formats import FORMATS, recognise_format, to_conversation
-from data_modules.readers import Record
+from data_modules.record import Record
 
 EXPECTED = [("user", "Hi", ""), ("assistant", "Hello", ""), ("user", "Bye", ""), ("assistant", "See you", "")]
 CHATS: dict[str, dict[str, Any]] = {

@@ -261,7 +261,7 @@ WRONG: dict[str, tuple[dict[str, Any], list[str], str]] = {
     "run outside its root": ({}, ["--run.name", "../evil"], "--run.name ../evil: expected a plain name"),
     "warm-up beyond the run": ({}, ["--model.optimizer.warmup_ratio", "2"], "warmup_ratio 2.0: expected a share"),
     "validation without a target": ({"t.txt": "words"}, ["--data.val", "{t.txt}"], "supervises no token of the 1 val examples"),
-    "validation is the training set": ({}, ["--data.val", "ROWS"], "no training example is left of .* in a held-out split"),
+    "validation is the training set": ({}, ["--data.val", "ROWS"], "no training example is left of .* also in a held-out split"),
     "no length": ({}, ["--trainer.max_steps", "-1", "--trainer.max_epochs", "-1"], "no end: set `--trainer.max_epochs`"),
 }  # fmt: skip
 

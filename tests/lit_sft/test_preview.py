@@ -298,7 +298,7 @@ def test_html_in_an_unwritable_place_says_so(preview: Preview, tmp_path: Path) -
 def test_split_that_is_missing_or_empty_says_so(preview: Preview) -> None:
     assert "--split val: the data has no such split; it has train" in preview([TWO_TURNS], "--split", "val", status=2)
     empty = preview([TWO_TURNS], "--data.max_length", "9", "--data.over_long", "drop", status=2)
-    assert "--split train: it is empty (1 records read, 1 too long for 9 tokens); expected" in empty
+    assert "--split train: it is empty (1 records read; 1 too long for 9 tokens); expected" in empty
 
 
 def test_preview_builds_no_model_and_leaves_no_run_folder(
