@@ -20,6 +20,9 @@ from data_modules.conversation import Conversation, Role, Turn
 TemplateName = Literal["auto", "alpaca", "chatml", "plain", "tokenizer"]
 
 
+INPUT_KEY = "input"
+"""The field of a user message that holds its context, in the chat templates that this project exports."""
+
 _CHECKED_FIRST, _CHECKED_LAST = 24, 8
 """Answers whose prompts are checked in a conversation of many: templates treat the first and last turns specially."""
 
@@ -150,10 +153,13 @@ class ChatTemplate:
     Attributes:
         tokenizer: Holds the Jinja template.
         end: What ends an answer: the special token that follows it in the rendering.
+        has_input: Whether a user message may hold its context in a field of its own, `input`. Otherwise the context
+            follows the message on a new line.
     """
 
     tokenizer: PreTrainedTokenizerBase
     end: str
+    has_input: bool = False
     name: str = "tokenizer"
     _shapes: dict[tuple[tuple[Role, bool], ...], list[str]] = field(default_factory=dict, repr=False, compare=False)
 
@@ -224,7 +230,9 @@ class ChatTemplate:
 
         try:
             text = self.tokenizer.apply_chat_template(
-                _messages(conversation), tokenize=False, add_generation_prompt=not conversation.is_answered
+                _messages(conversation, has_input=self.has_input),
+                tokenize=False,
+                add_generation_prompt=not conversation.is_answered,
             )
         except TemplateError as error:
             raise ValueError(
@@ -279,21 +287,25 @@ def _tokenizer_template(tokenizer: PreTrainedTokenizerBase) -> ChatTemplate:
         raise ValueError(
             "the tokenizer has no chat template of its own; use `--data.template plain` (or alpaca, chatml)."
         )
-    probe = Conversation((Turn(Role.USER, "\ue0000\ue001"), Turn(Role.ASSISTANT, "\ue0001\ue001")), "the template")
-    draft = ChatTemplate(tokenizer, end="")
-    after = draft._apply(probe).partition(probe.turns[1].content)[2]
+    user, answer = Turn(Role.USER, "\ue0000\ue001", context="\ue0002\ue001"), Turn(Role.ASSISTANT, "\ue0001\ue001")
+    probe = Conversation((user, answer), "the template")
+    draft = ChatTemplate(tokenizer, end="", has_input=True)
+    rendered = draft._apply(probe)
+    after = rendered.partition(answer.content)[2]
     specials = sorted(map(str, tokenizer.get_added_vocab()), key=len, reverse=True)
     end = next((token for token in specials if after.startswith(token)), None)
     if end is None:
         raise draft._refusal(probe, f"an answer is followed by {after[:20]!r}, which is no special token")
-    return ChatTemplate(tokenizer, end=end)
+    return ChatTemplate(tokenizer, end=end, has_input=user.context in rendered)
 
 
-def _messages(conversation: Conversation) -> list[dict[str, str]]:
-    return [
-        {"role": turn.role.value, "content": f"{turn.content}\n{turn.context}" if turn.context else turn.content}
-        for turn in conversation.turns
-    ]
+def _messages(conversation: Conversation, *, has_input: bool) -> list[dict[str, str]]:
+    messages = []
+    for turn in conversation.turns:
+        content = f"{turn.content}\n{turn.context}" if turn.context and not has_input else turn.content
+        given = {INPUT_KEY: turn.context} if turn.context and has_input else {}
+        messages.append({"role": turn.role.value, "content": content, **given})
+    return messages
 
 
 def _contents(conversation: Conversation) -> list[Segment]:

@@ -137,11 +137,13 @@ def test_exported_chat_template_renders_the_prompts_that_were_trained(
     backbone = build_backbone(BackboneSettings(config=MODELS["gpt2"]), data.tokenizer)
     export_model(backbone, tmp_path / "m", data)
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "m")
-    turns = (Turn(Role.USER, "Hé {{ 1 }}."), Turn(Role.ASSISTANT, " b"), Turn(Role.USER, "c'\"\\"))
+    turns = (Turn(Role.USER, "Hé {{ 1 }}.", context="x y"), Turn(Role.ASSISTANT, " b"), Turn(Role.USER, "c'\"\\"))
     for start in ((), (Turn(Role.SYSTEM, "s"),)):
         conversation = Conversation((*start, *turns), "f:1")
         (example,) = data.encoder.encode(conversation)
-        messages = [{"role": turn.role.value, "content": turn.content} for turn in conversation.turns]
+        messages = [
+            {"role": turn.role.value, "content": turn.content, "input": turn.context} for turn in conversation.turns
+        ]
         ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
         assert ids == example.input_ids.tolist()
         full = Conversation((*conversation.turns, Turn(Role.ASSISTANT, "d")), "f:1")
