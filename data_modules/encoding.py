@@ -18,10 +18,15 @@ from data_modules.ledger import Ledger
 from data_modules.masking import Kinds, Turns
 from data_modules.templates import ANSWER_KINDS, AnyTemplate, SegmentKind, Template
 from data_modules.truncation import Piece, length, newest_that_fits, runs_that_fit, shorten
+from data_modules.unknown_text import TextCheck
 
 OverLong = Literal["drop", "truncate", "split", "error"]
 
 _LAST_TURN = np.iinfo(np.int16).max
+
+
+class UnencodableError(ValueError):
+    """The tokenizer fails on a text."""
 
 
 class OverLongError(ValueError):
@@ -98,10 +103,13 @@ class Encoder:
 
         Raises:
             OverLongError: If it is too long and the policy is `error`.
-            ValueError: If the template refuses it, or it has too many turns to number.
+            ValueError: If the template or the tokenizer refuses it, or it has too many turns to number.
         """
         known: dict[str, list[int]] = {}
-        pieces = self._pieces(conversation, known)
+        try:
+            pieces = self._pieces(conversation, known)
+        except UnencodableError as error:
+            raise ValueError(f"{conversation.origin}: {error}") from None
         if length(pieces) <= self.max_length:
             kept = [pieces]
         elif self.over_long == "error":
@@ -114,6 +122,9 @@ class Encoder:
         examples = [_example(part, conversation.origin) for part in kept]
         if ledger is not None:
             _book(ledger, pieces, kept, self.end_token_id)
+            lost = next(filter(None, (self._text_check.lost(text, ids) for text, ids in known.items())), None)
+            if lost is not None:
+                ledger.count_unknown_text(f"{conversation.origin}: {lost}")
         return examples
 
     def _shorten(
@@ -164,6 +175,10 @@ class Encoder:
         bos = self.tokenizer.bos_token_id
         return [bos] if bos is not None and self.tokenizer("").input_ids[:1] == [bos] else []
 
+    @cached_property
+    def _text_check(self) -> TextCheck:
+        return TextCheck(self.tokenizer)
+
     def _encode_control(self, text: str) -> list[int]:
         if text not in self._control_ids:
             self._control_ids[text] = self.tokenizer(text, add_special_tokens=False).input_ids
@@ -184,7 +199,13 @@ class Encoder:
         backend.no_truncation()
         backend.no_padding()
         backend.encode_special_tokens = True  # as characters; the wrapper sets it anew at every call of its own
-        return [encoding.ids for encoding in backend.encode_batch_fast(texts, add_special_tokens=False)]
+        try:
+            return [encoding.ids for encoding in backend.encode_batch_fast(texts, add_special_tokens=False)]
+        except Exception as error:  # the only type that the backend has
+            raise UnencodableError(
+                f"the tokenizer has no ids for this text ({error}); use a tokenizer that has an unknown token, or set "
+                "`--data.on_invalid drop`."
+            ) from None
 
     def _encode_broken_up(self, text: str) -> list[int]:
         """Some tokenizers match markers that are not flagged as special all the same: encode those in two halves."""
