@@ -10,11 +10,12 @@ from rich.table import Table
 
 from callbacks.records import append_row, is_fitting, say
 from lit_sft.console import cell
-from lit_sft.evaluation.evaluate import said, score_set
+from lit_sft.evaluation.evaluate import score_set
 from lit_sft.evaluation.figures import title_of
 from lit_sft.evaluation.results import Results, compared
 from lit_sft.evaluation.subject import Subject
 from lit_sft.evaluation.suite_file import read_suite
+from lit_sft.files import said
 from lit_sft.module import LitCausalLM
 from lit_sft.printable import printable
 

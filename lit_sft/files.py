@@ -110,6 +110,14 @@ def append_line(path: Path, value: Any, *, sync: bool = False) -> None:
             os.fsync(stream.fileno())
 
 
+def said(error: BaseException) -> str:
+    """An error in a line: a user's mistake by its message, others with their kind."""
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        return f"{os.fsdecode(error.filename)}: {error.strerror}"
+    line = next(iter(str(error).splitlines()), "")
+    return line if isinstance(error, (ValueError, OSError)) else f"{type(error).__name__}: {line}"
+
+
 def short_reason(error: BaseException) -> str:
     """Why something could not be read, in a few words on one line."""
     if isinstance(error, RecursionError):
@@ -157,7 +165,7 @@ def read_yaml(path: str | Path, *, advice: str) -> Any:
         return yaml.load(Path(path).read_text(encoding="utf-8"), _UniqueKeys)
     except OSError as error:
         raise ValueError(f"{path}: cannot be read ({error.strerror}); check the path. {advice}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ValueError(f"{path}: no YAML ({_yaml_reason(error)}).") from None
 
 

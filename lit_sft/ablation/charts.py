@@ -45,7 +45,7 @@ def draw_curves(comparison: Comparison, mask: str, path: Path) -> Path | None:
         arm: [dict(comparison.results[arm, seed].curve) for seed in comparison.seeds(arm)] for arm in comparison.arms
     }
     first = next((list(found[0].items()) for found in curves.values() if found), [])
-    if len(first) < 2:
+    if len(first) < 2 or not first[0][1]:
         return None
     name = mask if mask in first[0][1] else "output_only" if "output_only" in first[0][1] else next(iter(first[0][1]))
     figure = Figure(figsize=(7, 4))

@@ -1,53 +1,18 @@
-"""Reads what trials left behind: figures by arm, seed and held-out record."""
+"""Reads what trials left behind: figures by arm, seed and test record."""
 
 from __future__ import annotations
 
 import json
-import math
-import os
 import re
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from lit_sft.ablation.results import Sums, TrialResult, file_of, read_trial, short_names
 from lit_sft.ablation.trials import result_of
-from lit_sft.files import read_json
-
-ANSWER_FIGURES = ("exact_match", "rougeL_mixed", "ended", "repetition", "num_tokens")
-"""Columns of test_answers.jsonl, as means over the records."""
-
-Sums = dict[str, dict[str, tuple[float, float]]]
-
-
-@dataclass(frozen=True)
-class TrialResult:
-    """What one trial found.
-
-    Attributes:
-        arm: Its name.
-        seed: Of the run.
-        folder: Of the run.
-        result: Its result.json.
-        record: Its trial.json; empty for a run without `TrialRecord`.
-        sums: By figure and record origin: what the record adds, and its weight. Of a loss: nats and tokens; of an
-            answer's figure: its value and 1.
-        curve: Validations: step, and nll by mask.
-        samples: Answers to fixed prompts at the last step: prompt to answer.
-        config: Its config.yaml.
-    """
-
-    arm: str
-    seed: int
-    folder: Path
-    result: dict[str, Any]
-    record: dict[str, Any]
-    sums: Sums
-    curve: list[tuple[int, dict[str, float]]]
-    samples: dict[str, str]
-    config: dict[str, Any]
+from lit_sft.fields import Fields
+from lit_sft.files import read_json, said
 
 
 @dataclass(frozen=True)
@@ -74,43 +39,76 @@ class Collected:
 
 
 def read_study_folder(folder: Path) -> Collected:
-    """The trials of a study.
+    """The trials of a study. One that is damaged is among the failures.
 
     Raises:
-        ValueError: If it is none.
+        ValueError: If it is no study, or study.json is damaged.
+        OSError: If study.json cannot be read.
     """
-    found = read_json(folder / "study.json")
-    if found is None:
+    path = folder / "study.json"
+    values = read_json(path)
+    if values is None:
         raise ValueError(f"{folder}: no study.json; a study's folder is what `ablate` writes.")
+    found = Fields(values, str(path))
+    arms, checkpoint = found.texts("arms"), found.text("checkpoint")
+    if not arms:
+        raise ValueError(f"{path}: no arms; run the study's command again.")
     failures: dict[str, str] = {}
     results: dict[tuple[str, int], TrialResult] = {}
-    for trial in found["trials"]:
-        place = folder / "trials" / trial["folder"]
-        failure = read_json(place / "failure.json")
-        name = f"{trial['arm']}, seed {trial['seed']}"
+    for name, trial in _trials(found, failures):
         try:
-            result = read_trial(result_of(place / "version_0", found["checkpoint"]), trial["arm"])
+            arm, seed = trial.text("arm"), trial.whole("seed")
+            if arm not in arms or (arm, seed) in results:
+                raise ValueError(f"{path}: {name} stands there twice, or its arm is none of the study's.")
+            place = folder / "trials" / trial.file_name("folder")
+            result = read_trial(result_of(place / "version_0", checkpoint), arm)
+            if result is None:
+                failures[name] = _failure(place)
+            else:
+                results[arm, seed] = result
         except (ValueError, OSError) as error:
-            failures[name] = str(error)
-            continue
-        if result is not None:
-            results[trial["arm"], trial["seed"]] = result
-        else:
-            failures[name] = failure["reason"] if failure else "not run yet"
+            failures[name] = said(error)
     # the baseline stays the first, also where nothing of it is left to compare with
-    present = [arm for arm in found["arms"] if arm == found["arms"][0] or any(key[0] == arm for key in results)]
-    facts = {key: str(found[key]) for key in ("question", "budget", "primary")}
-    return Collected(present, results, failures, settings=found["settings"], **facts)
+    present = [arm for arm in dict.fromkeys(arms) if arm == arms[0] or any(key[0] == arm for key in results)]
+    settings = found.fields("settings")
+    return Collected(
+        arms=present,
+        results=with_short_origins(results),
+        failures=failures,
+        settings={arm: dict(settings.fields(arm).values) for arm in settings.values},
+        question=found.text("question"),
+        budget=found.text("budget"),
+        primary=found.text("primary"),
+    )
+
+
+def _trials(study: Fields, failures: dict[str, str]) -> Iterator[tuple[str, Fields]]:
+    """The trials that a study names; what is none is among the failures."""
+    trials = study.values.get("trials")
+    if not isinstance(trials, list):
+        raise ValueError(f"{study.place}: trials is {type(trials).__name__}; expected a list.")
+    for number, values in enumerate(trials):
+        try:
+            trial = Fields(values, f"{study.place}, trial {number}")
+            yield f"{trial.text('arm')}, seed {trial.whole('seed')}", trial
+        except ValueError as error:
+            failures[f"trial {number}"] = str(error)
+
+
+def _failure(place: Path) -> str:
+    """Why a trial has no result."""
+    failure = read_json(place / "failure.json")
+    return "not run yet" if failure is None else Fields(failure, str(place / "failure.json")).text("reason")
 
 
 def read_runs(folders: list[Path]) -> Collected:
     """Runs of the user's own: an arm is what stands in one folder, `runs/<arm>/version_N` (or `runs/<arm>-seed<seed>`).
 
+    A run that is named twice, by whatever path, counts once.
+
     Raises:
         ValueError: If a folder is not there.
     """
-    results: dict[tuple[str, int], TrialResult] = {}
-    failures: dict[str, str] = {}
     for folder in folders:
         if not folder.is_dir():
             raise ValueError(
@@ -118,19 +116,61 @@ def read_runs(folders: list[Path]) -> Collected:
             )
         if (folder / "study.json").is_file():
             raise ValueError(f"{folder}: a study, which is reported by itself; of several, name their runs.")
-        arm = _arm_of(folder)
-        tested = [file for file in (folder / "result.json", folder / "result_last.json") if file.is_file()]
-        result = read_trial(tested[0], arm) if tested else None
-        if result is None:
-            failures[str(folder)] = "no result.json: run `python -m lit_sft test` on it"
-        elif (arm, result.seed) in results:
-            failures[str(folder)] = f"a second run of {arm} with seed {result.seed}"
-        elif any(name == arm and _shaping(other) != _shaping(result) for (name, _), other in results.items()):
-            failures[str(folder)] = f"has other settings than the first run of {arm}; rename its folder"
-        else:
-            results[arm, result.seed] = result
+    results: dict[tuple[str, int], TrialResult] = {}
+    failures: dict[str, str] = {}
+    for folder in _different(folders):
+        try:
+            result = _read_run(folder, results)
+            results[result.arm, result.seed] = result
+        except (ValueError, OSError) as error:
+            failures[str(folder)] = said(error)
     arms = list(dict.fromkeys(arm for arm, _ in results))
-    return Collected(arms, results, failures, settings=_set_apart(results))
+    return Collected(arms, with_short_origins(results), failures, settings=_set_apart(results))
+
+
+def _different(folders: list[Path]) -> list[Path]:
+    """Every folder once, as it was first named."""
+    named: dict[Path, Path] = {}
+    for folder in folders:
+        named.setdefault(folder.resolve(), folder)
+    return list(named.values())
+
+
+def _read_run(folder: Path, others: dict[tuple[str, int], TrialResult]) -> TrialResult:
+    """What a run found.
+
+    Raises:
+        ValueError: If it has not been tested, or is no further seed of the arm that it is named after.
+    """
+    arm = _arm_of(folder)
+    tested = [file for file in (folder / "result.json", folder / "result_last.json") if file.is_file()]
+    result = read_trial(tested[0], arm) if tested else None
+    if result is None:
+        raise ValueError("no result.json: run `python -m lit_sft test` on it")
+    if (arm, result.seed) in others:
+        raise ValueError(f"a second run of {arm} with seed {result.seed}")
+    if any(name == arm and _shaping(other) != _shaping(result) for (name, _), other in others.items()):
+        raise ValueError(f"has other settings than the first run of {arm}; rename its folder")
+    return result
+
+
+def with_short_origins(results: dict[tuple[str, int], TrialResult]) -> dict[tuple[str, int], TrialResult]:
+    """Where all were tested on the same records, these by names that do not depend on how their files were given.
+
+    One run may have been tested with a relative path to them, another with an absolute one.
+    """
+    tests = {json.dumps(result.result.get("test_fingerprint")) for result in results.values()}
+    if len(tests) != 1 or tests == {"null"}:
+        return results
+    return {key: replace(result, sums=_short_sums(result.sums)) for key, result in results.items()}
+
+
+def _short_sums(sums: Sums) -> Sums:
+    names = short_names({file_of(origin) for rows in sums.values() for origin in rows})
+    return {
+        figure: {f"{names[file_of(origin)]}:{origin.rpartition(':')[2]}": row for origin, row in rows.items()}
+        for figure, rows in sums.items()
+    }
 
 
 def _arm_of(folder: Path) -> str:
@@ -154,82 +194,9 @@ def _dotted(settings: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, A
             yield f"{prefix}{name}", value
 
 
-def read_trial(file: Path, arm: str) -> TrialResult | None:
-    """What a run found, from its result file; None if it has not been tested."""
-    run, result = file.parent, read_json(file)
-    if result is None:
-        return None
-    config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
-    return TrialResult(
-        arm=arm,
-        seed=int(config["seed_everything"]),
-        folder=run,
-        result=result,
-        record=read_json(run / "trial.json") or {},
-        sums=_sums(run, result),
-        curve=[
-            # null stands for what is not finite
-            (
-                row["step"],
-                {name: math.nan if mask["nll"] is None else mask["nll"] for name, mask in row["masks"].items()},
-            )
-            for row in _rows(run / "loss_modes.jsonl")
-        ],
-        samples=_last_samples(run),
-        config=config,
-    )
-
-
-def _sums(run: Path, result: dict[str, Any]) -> Sums:
-    sums: Sums = {}
-    for file in result.get("files", []):
-        for row in _rows(run / file):
-            for figure, value, weight in _values(row):
-                record = sums.setdefault(figure, {})
-                before = record.get(row["origin"], (0.0, 0.0))
-                record[row["origin"]] = before[0] + value, before[1] + weight
-    return sums | _by_file(sums)
-
-
-def _by_file(sums: Sums) -> Sums:
-    """Where the test records come from several files: the losses by file, a column for each data set."""
-    files = sorted({origin.rpartition(":")[0] for origin in sums.get("whole_sequence", {})})
-    shared = len(os.path.commonpath(files)) + 1 if len(files) > 1 else 0
-    return {
-        f"{figure} in {file[shared:]}": part
-        for figure in ("whole_sequence", "output_only")
-        for file in files
-        if shared and (part := {o: row for o, row in sums.get(figure, {}).items() if o.rpartition(":")[0] == file})
-    }
-
-
-def _values(row: dict[str, Any]) -> Iterable[tuple[str, float, float]]:
-    """Figures of a line of test_records.jsonl or test_answers.jsonl."""
-    if "nats" in row:
-        return [(name, nats, row["tokens"][name]) for name, nats in row["nats"].items()]
-    return [(name, float(row[name]), 1.0) for name in ANSWER_FIGURES if name in row]
-
-
-def _last_samples(run: Path) -> dict[str, str]:
-    rows = _rows(run / "samples.jsonl")
-    last = max((row["step"] for row in rows), default=0)
-    return {row["prompt"]: row["answer"] for row in rows if row["step"] == last and row["temperature"] == 0}
-
-
-def _rows(path: Path) -> list[dict[str, Any]]:
-    if not path.is_file():
-        return []
-    rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
-        try:
-            rows += [json.loads(line)] if line.strip() else []
-        except ValueError as error:
-            raise ValueError(f"{path}:{number}: no JSON ({error}); test this run again.") from None
-    return rows
-
-
 def _shaping(result: TrialResult) -> dict[str, Any]:
     """The settings of a run that its seeds have in common."""
-    config = result.config
-    data = {key: value for key, value in config["data"].items() if key != "seed"}
-    return {"model": config["model"], "data": data, "trainer": config["trainer"]}
+    parts = {name: result.config.get(name) for name in ("model", "data", "trainer")}
+    if isinstance(parts["data"], dict):
+        parts["data"] = {key: value for key, value in parts["data"].items() if key != "seed"}
+    return parts

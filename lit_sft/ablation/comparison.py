@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from lit_sft.ablation.collect import TrialResult
+from lit_sft.ablation.results import TrialResult
 from lit_sft.reporting.statistics import Estimate, Floats, estimate, holm
 
 MORE_IS_BETTER = ("exact_match", "rougeL_mixed")
@@ -182,19 +182,34 @@ def _agree_as_far_as_both_go(ours: list[str], theirs: list[str]) -> bool:
 def _scored(figure: str, trials: list[TrialResult]) -> tuple[list[str], Floats]:
     """The records that a figure is over, and what each weighs.
 
+    Where lines of a trial's records could not be read, they are those that the others have in common with it.
+
     Raises:
         ValueError: If they are not the same for all trials: the figure does not mean the same.
     """
     if not trials:
         raise ValueError("no result")
-    found = [{origin: weight for origin, (_, weight) in trial.sums.get(figure, {}).items()} for trial in trials]
-    if any(other != found[0] for other in found):
-        counts = sorted({f"{len(other):,} records, {sum(other.values()):,.0f} tokens" for other in found})
+    whole = [_weights(figure, trial) for trial in trials if not trial.damaged]
+    cut = [(_weights(figure, trial), len(trial.damaged)) for trial in trials if trial.damaged]
+    known = whole[0] if whole else dict(pair for weights, _ in cut for pair in weights.items())
+    if any(other != known for other in whole) or not all(_is_part(weights, known, lost) for weights, lost in cut):
+        counts = sorted({f"{len(w):,} records, {sum(w.values()):,.0f} tokens" for w in (*whole, *(w for w, _ in cut))})
         raise ValueError(f"not comparable: scored on different tokens ({'; '.join(counts)})")
-    if not found[0]:
+    shared = {origin: weight for origin, weight in known.items() if all(origin in weights for weights, _ in cut)}
+    if not shared:
         raise ValueError("not scored")
-    origins = sorted(found[0])
-    return origins, np.array([found[0][origin] for origin in origins], dtype=np.float64)
+    origins = sorted(shared)
+    return origins, np.array([shared[origin] for origin in origins], dtype=np.float64)
+
+
+def _is_part(weights: dict[str, float], known: dict[str, float], lost: int) -> bool:
+    """Whether what is left of a trial's records is that of the others, but for so many lines."""
+    return weights.items() <= known.items() and len(known) - len(weights) <= lost
+
+
+def _weights(figure: str, trial: TrialResult) -> dict[str, float]:
+    """What each record of a figure weighs."""
+    return {origin: weight for origin, (_, weight) in trial.sums.get(figure, {}).items()}
 
 
 def _added(figure: str, trials: list[TrialResult], origins: list[str]) -> Floats:

@@ -12,8 +12,9 @@ from typing import Any
 from rich.console import Console
 
 from lit_sft.ablation.charts import draw_curves, draw_differences
-from lit_sft.ablation.collect import ANSWER_FIGURES, Collected, read_runs, read_study_folder
+from lit_sft.ablation.collect import Collected, read_runs, read_study_folder
 from lit_sft.ablation.comparison import MORE_IS_BETTER, Comparison, Difference, Findings
+from lit_sft.ablation.results import ANSWER_FIGURES
 from lit_sft.console import say_on
 from lit_sft.metrics import SEGMENTS
 from lit_sft.reporting.page import Report, Table, render_html, render_markdown
@@ -48,7 +49,7 @@ def write_report(folders: list[Path], output: Path | None = None) -> Path:
     Raises:
         ValueError: If there is nothing to compare.
     """
-    is_study = len(folders) == 1 and (folders[0] / "trials").is_dir()
+    is_study = len(folders) == 1 and any((folders[0] / name).exists() for name in ("study.json", "trials"))
     collected = read_study_folder(folders[0]) if is_study else read_runs(folders)
     comparison = Comparison(collected.arms, collected.results, collected.settings)
     if not collected.results:
@@ -87,7 +88,7 @@ def make_report(comparison: Comparison, collected: Collected, output: Path) -> R
         _costs(comparison),
         _ledger(comparison),
         _samples(comparison),
-        Table("Not compared", ["what", "why"], [*refused, *map(list, failures.items())]),
+        Table("Not compared", ["what", "why"], [*refused, *map(list, failures.items()), *_damaged(comparison)]),
     ]
     return Report(
         question=collected.question or f"{' against '.join(comparison.arms)}",
@@ -118,6 +119,8 @@ def _in_words(found: Findings, primary: str, failures: dict[str, str]) -> list[s
         said.append(
             f"{len(failures)} {'trials have' if len(failures) > 1 else 'trial has'} no result; see the last table."
         )
+    if any(result.damaged for result in comparison.results.values()):
+        said.append("Not every line of the results could be read; see the last table.")
     return said
 
 
@@ -247,13 +250,22 @@ def _ledger(comparison: Comparison) -> Table:
         if not comparison.seeds(arm):
             continue
         result = comparison.results[arm, comparison.seeds(arm)[0]].result
-        ledger = result.get("ledger", {}).get("train", {})
+        ledger = (result.get("ledger") or {}).get("train") or {}
         values = [ledger.get(name, "") for name in names]
         # some are counted by mask, some stand beside examples of them
         rows.append(
-            [arm, *(str(v.get(result["mask"], v.get("count", "")) if isinstance(v, dict) else v) for v in values)]
+            [arm, *(str(v.get(result.get("mask"), v.get("count", "")) if isinstance(v, dict) else v) for v in values)]
         )
     return Table("Training records", ["", *(name.replace("_", " ") for name in names)], rows)
+
+
+def _damaged(comparison: Comparison) -> list[list[str]]:
+    """Trials with lines that could not be read."""
+    return [
+        [f"{arm}, seed {seed}", f"{len(result.damaged):,} lines could not be read, the first: {result.damaged[0]}"]
+        for (arm, seed), result in comparison.results.items()
+        if result.damaged
+    ]
 
 
 def _samples(comparison: Comparison) -> Table:
@@ -281,7 +293,7 @@ def _lines(found: Findings) -> Iterator[list[object]]:
 
 def _shown(settings: dict[str, Any]) -> str:
     return (
-        ", ".join(f"{name} {json.dumps(value, ensure_ascii=False)}" for name, value in settings.items())
+        ", ".join(f"{name} {json.dumps(value, ensure_ascii=False, default=str)}" for name, value in settings.items())
         or "as the base"
     )
 

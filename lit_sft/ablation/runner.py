@@ -141,7 +141,8 @@ class Runner:
         job.state = state
 
     def _environment(self, slot: int) -> dict[str, str]:
-        available = int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1))
+        given = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()  # it may list nested levels
+        available = int(given) if given.isdecimal() else os.cpu_count() or 1
         threads = max(1, available // self.width)
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
         count = torch.cuda.device_count()
@@ -195,9 +196,11 @@ def _state_of(files: TrialFiles) -> State:
 
 
 def _left(progress: dict[str, Any]) -> str:
-    if not progress.get("step"):
+    """Time left; nothing where that is not known."""
+    try:
+        seconds = progress["seconds"] / progress["step"] * (progress["of"] - progress["step"])
+    except (KeyError, TypeError, ArithmeticError):
         return ""
-    seconds = progress["seconds"] / progress["step"] * (progress["of"] - progress["step"])
     return f"{seconds / 60:.0f} min" if seconds > 90 else f"{seconds:.0f} s"
 
 

@@ -54,8 +54,8 @@ class TrialFiles:
 
     def failure(self) -> str | None:
         """Why it failed, if it did."""
-        found = read_json(self.trial.folder / "failure.json")
-        return found["reason"] if found else None
+        found = _known(self.trial.folder / "failure.json")
+        return str(found.get("reason", "for a reason that is lost")) if found is not None else None
 
     def fail(self, reason: str, *, by: Literal["plan", "run"] = "run") -> None:
         """Write down why: its settings cannot be run (`plan`), or it was run and failed."""
@@ -64,13 +64,13 @@ class TrialFiles:
 
     def forgive(self, *, also_runs: bool) -> None:
         """Let it be tried again: always if its settings were at fault, which are right now."""
-        found = read_json(self.trial.folder / "failure.json")
-        if found and (also_runs or found["by"] == "plan"):
+        found = _known(self.trial.folder / "failure.json")
+        if found is not None and (also_runs or found.get("by") == "plan"):
             (self.trial.folder / "failure.json").unlink(missing_ok=True)
 
     def progress(self) -> dict[str, Any]:
         """`step`, `of` and `train_loss` of its training; empty before its first step."""
-        return read_json(self.run / "trial.json") or {}
+        return _known(self.run / "trial.json") or {}
 
     @property
     def is_trained(self) -> bool:
@@ -139,6 +139,14 @@ class TrialFiles:
             shutil.rmtree(self.run, ignore_errors=True)
         self.trial.folder.mkdir(parents=True, exist_ok=True)
         write_json(path, definition)
+
+
+def _known(path: Path) -> dict[str, Any] | None:
+    """What a file says of a trial; nothing where it is damaged, which must not end a study."""
+    try:
+        return read_json(path)
+    except (ValueError, OSError):
+        return {}
 
 
 def _changes(known: dict[str, Any], now: dict[str, Any]) -> list[str]:

@@ -18,14 +18,14 @@ from lit_sft.console import say_on
 from lit_sft.credentials import without_credentials
 from lit_sft.evaluation.choices import content_hash, read_choices
 from lit_sft.evaluation.contamination import find_seen
-from lit_sft.evaluation.evaluate import evaluate, said
+from lit_sft.evaluation.evaluate import evaluate
 from lit_sft.evaluation.report import Contaminated, write_pages
 from lit_sft.evaluation.results import Results
 from lit_sft.evaluation.subject import Subject, load_subject
 from lit_sft.evaluation.suite import ChoiceSet, JudgeSettings, Suite
 from lit_sft.evaluation.suite_file import read_suite
 from lit_sft.evaluation.win_rate import Judgings, judge_models
-from lit_sft.files import slug
+from lit_sft.files import said, slug
 
 _DTYPES = ("auto", "float32", "bfloat16", "float16")
 

@@ -22,7 +22,7 @@ from lit_sft.evaluation.records import Scored, Skipped
 from lit_sft.evaluation.results import Results, SetResult, read_set, write_set
 from lit_sft.evaluation.subject import Subject
 from lit_sft.evaluation.suite import AnySet, ChoiceSet, HarnessSet, PromptSet, Suite
-from lit_sft.files import digest, slug
+from lit_sft.files import digest, said, slug
 from lit_sft.printable import printable
 
 _VERSION = 2
@@ -129,9 +129,3 @@ def _content(settings: AnySet) -> Any:
 def _file_digest(file: Path) -> str:
     """Of a file's bytes."""
     return hashlib.sha256(file.read_bytes()).hexdigest()
-
-
-def said(error: BaseException) -> str:
-    """An error in a line: a user's mistake by its message, others with their kind."""
-    line = next(iter(str(error).splitlines()), "")
-    return line if isinstance(error, (ValueError, OSError)) else f"{type(error).__name__}: {line}"

@@ -1,0 +1,96 @@
+"""Fields of JSON objects that may be damaged: of the type that they should be, or an error says where one is not."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+_LARGEST = 2**63
+
+
+class Fields:
+    """A JSON object, read field by field.
+
+    Args:
+        values: What was read.
+        place: Where it stands, for messages.
+
+    Raises:
+        ValueError: If it is no object; likewise of every field that is absent or of another type.
+    """
+
+    def __init__(self, values: Any, place: str) -> None:
+        if not isinstance(values, Mapping):
+            raise ValueError(f"{place}: found {type(values).__name__}; expected an object with named fields.")
+        self.values, self.place = values, place
+
+    def __contains__(self, name: str) -> bool:
+        return self.values.get(name) is not None
+
+    def text(self, name: str) -> str:
+        """A field that is text."""
+        value = self._get(name)
+        if not isinstance(value, str):
+            self._refuse(name, value, "text")
+        return value
+
+    def texts(self, name: str) -> list[str]:
+        """A list of texts."""
+        values = self._get(name)
+        if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+            self._refuse(name, values, "a list of texts")
+        return list(values)
+
+    def file_name(self, name: str) -> str:
+        """A field that names a file or folder beside this one."""
+        value = self.text(name)
+        self._check_plain(name, value)
+        return value
+
+    def file_names(self, name: str) -> list[str]:
+        """A list of such."""
+        values = self.texts(name)
+        for value in values:
+            self._check_plain(name, value)
+        return values
+
+    def whole(self, name: str) -> int:
+        """A whole number, at least 0."""
+        value = self._get(name)
+        if not isinstance(value, int) or not 0 <= value < _LARGEST:
+            self._refuse(name, value, "a whole number")
+        return value
+
+    def number(self, name: str, *, least: float = -math.inf) -> float:
+        """A number; NaN for null, which stands for what was not finite."""
+        value = self._get(name)
+        if value is None:
+            return math.nan
+        is_number = isinstance(value, float) or (isinstance(value, int) and abs(value) < _LARGEST)
+        if not is_number or value < least:
+            self._refuse(name, value, "a number" if least == -math.inf else f"a number, at least {least:g}")
+        return float(value)
+
+    def numbers(self, name: str) -> dict[str, float]:
+        """An object of numbers."""
+        part = self.fields(name)
+        return {key: part.number(key) for key in part.values}
+
+    def fields(self, name: str) -> Fields:
+        """A field that is an object itself."""
+        return Fields(self._get(name), f"{self.place}: {name}")
+
+    def _get(self, name: str) -> Any:
+        if name not in self.values:
+            raise ValueError(f"{self.place}: no field {name!r}.")
+        return self.values[name]
+
+    def _check_plain(self, name: str, value: str) -> None:
+        if value in ("", "..") or Path(value).name != value or "\0" in value:
+            self._refuse(name, value, "the name of a file in the same folder")
+
+    def _refuse(self, name: str, value: Any, expected: str) -> NoReturn:
+        shown = ascii(value)[:60] if isinstance(value, (str, float, type(None))) else type(value).__name__
+        raise ValueError(f"{self.place}: {name} is {shown}; expected {expected}.")

@@ -1,0 +1,151 @@
+"""Damaged run folders and studies: a report of what is left that names what is not, or one line."""
+
+from __future__ import annotations
+
+import csv
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from lit_sft.__main__ import main
+from lit_sft.ablation.collect import read_study_folder
+from lit_sft.ablation.report import write_report
+from lit_sft.ablation.results import short_names
+from lit_sft.ablation.study import Arm, Study, Trial
+from lit_sft.ablation.trials import TrialFiles
+from lit_sft.reporting.page import _cell
+from tests.lit_sft.ablation.damaged import CASES, damage, write_run, write_study, write_text
+
+
+@pytest.fixture(autouse=True)
+def _small_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are drawn all the same, coarsely."""
+    monkeypatch.setattr("lit_sft.reporting.pictures._DPI", 20)
+    monkeypatch.setattr("matplotlib.figure.Figure.tight_layout", lambda figure: None)
+
+
+TRIALS = [f"{arm}, seed {seed}" for arm in ("base", "other", "fails") for seed in (0, 1)]
+
+
+def check(folder: Path, case: tuple[str, str, int], capsys: pytest.CaptureFixture[str]) -> None:
+    study = write_study(folder)
+    damage(study / case[0], *case[1:])
+    status = main(["report", str(study)])
+    said = capsys.readouterr()
+    assert status in (0, 2)
+    if status:
+        assert len(said.err.strip().splitlines()) == 1
+        assert len(said.err) < 1500
+        return
+    assert not said.err
+    page = (study / "report.md").read_text(encoding="utf-8")
+    found = read_study_folder(study)
+    if case[0] != "study.json":
+        accounted = {f"{arm}, seed {seed}" for arm, seed in found.results} | found.failures.keys()
+        assert accounted == set(TRIALS)
+    for name, reason in found.failures.items():
+        assert _cell(name) in page
+        assert reason.strip()
+
+
+SOME = [case for case in CASES if re.search("study|failure|config|result|trial\\.json|records|loss", case[0])][::6]
+
+
+@pytest.mark.parametrize("case", SOME, ids=lambda case: f"{case[0].rpartition('/')[2]} {case[1]} {case[2]}")
+def test_a_damaged_file_costs_its_trial_or_ends_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], case: tuple[str, str, int]
+) -> None:
+    check(tmp_path, case, capsys)
+
+
+@pytest.mark.parametrize("file", ["test_records", "test_answers", "loss_modes", "samples"])
+def test_a_line_that_a_killed_process_left_half_written_does_not_lose_its_trial(tmp_path: Path, file: str) -> None:
+    study = write_study(tmp_path)
+    whole = figures(study)
+    path = study / "trials" / "other-seed1" / "version_0" / f"{file}.jsonl"
+    path.write_bytes(path.read_bytes()[:-9])
+    found = read_study_folder(study)
+    assert ("other", 1) in found.results
+    cut = figures(study)
+    assert cut.keys() == whole.keys()
+    lost = {key for key in whole if cut[key] != whole[key]}
+    expected = {"test_records": {"whole_sequence", "output_only"}, "test_answers": {"exact_match", "rougeL_mixed"}}
+    assert {figure for _, figure, arm in lost if arm == "other"} == expected.get(file, set())
+    assert all(int(cut[key][-2]) == 3 for key in lost)  # of four records, those that all have
+    page = (study / "report.md").read_text(encoding="utf-8")
+    assert "Not every line of the results could be read" in page
+    assert _cell(f"1 lines could not be read, the first: {path}:") in page
+
+
+def test_records_that_are_not_those_of_the_others_are_refused_also_in_a_damaged_trial(tmp_path: Path) -> None:
+    study = write_study(tmp_path)
+    path = study / "trials" / "other-seed1" / "version_0" / "test_records.jsonl"
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([lines[0].replace(": 3", ": 4"), *lines[1:3], lines[3][:-9]]))
+    assert ("difference", "output_only", "other") not in figures(study)
+    path.write_text("\n".join([*lines[:2], lines[2][:-9]]))  # two lines are gone, and one is known to be
+    assert ("difference", "output_only", "other") not in figures(study)
+
+
+def test_a_run_named_twice_counts_once_and_paths_may_be_mixed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    data = [str(tmp_path / "data" / "test.json"), "data/test.json"]
+    runs = [
+        write_run(tmp_path / "runs" / arm / "version_0", arm, 0, tests)
+        for arm, tests in zip(("base", "other"), data, strict=True)
+    ]
+    relative = [run.relative_to(tmp_path) for run in runs]
+    page = write_report([relative[0], *runs, relative[1]], tmp_path / "out").with_suffix(".md").read_text()
+    assert "not comparable" not in page
+    assert "no result" not in page
+    assert "difference,output_only,other" in (tmp_path / "out" / "report.csv").read_text()
+
+
+@pytest.mark.parametrize(
+    ("files", "names"),
+    [
+        (["a.json", "b.json"], ["a.json", "b.json"]),
+        (["/a.json", "/b.json"], ["a.json", "b.json"]),
+        (["x/a.json", "x/y/b.json"], ["a.json", "y/b.json"]),
+        (["/data/x/a.json", "x/b.json"], ["/data/x/a.json", "x/b.json"]),
+        (["hub/name", "x/b.json"], ["hub/name", "x/b.json"]),
+        (["only/one.json"], ["one.json"]),
+        ([], []),
+    ],
+)
+def test_files_are_named_without_the_folders_that_they_share(files: list[str], names: list[str]) -> None:
+    assert list(short_names(files).values()) == names
+
+
+def test_a_study_goes_on_beside_damaged_files(tmp_path: Path) -> None:
+    trial = Trial(Arm("a", {}), 0, tmp_path)
+    files = TrialFiles(Study("s", [], axes={"data.mask": ["whole_sequence", "output_only"]}), trial)
+    assert (files.progress(), files.failure()) == ({}, None)
+    write_text(files.run / "trial.json", '{"step": 3, "of')
+    write_text(tmp_path / "failure.json", "[")
+    assert (files.progress(), files.failure()) == ({}, "for a reason that is lost")
+    files.forgive(also_runs=True)
+    assert files.failure() is None
+
+
+def figures(study: Path) -> dict[tuple[str, ...], list[str]]:
+    """The lines of a study's table: what, figure and arm to the numbers."""
+    write_report([study])
+    with (study / "report.csv").open(encoding="utf-8", newline="") as stream:
+        return {tuple(row[:3]): row[3:] for row in csv.reader(stream)}
+
+
+@pytest.mark.slow
+def test_every_damaged_file_costs_its_trial_or_ends_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert len(CASES) > 300
+    for number, case in enumerate(CASES):
+        folder = tmp_path / str(number)
+        try:
+            check(folder, case, capsys)
+        except BaseException as error:
+            raise AssertionError(f"{case}: {error!r}") from error
+        shutil.rmtree(folder)
