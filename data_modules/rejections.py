@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 
 _PLACE = re.compile(r"^.*?:(?:row )?\d+(?: \(record \d+\))?: ", re.DOTALL)
-_VALUES = re.compile(r"(?<!field )(?<!format )(['\"]).*?\1|\d+", re.DOTALL)
+_VALUES = re.compile(r"((?:field|format) )?(['\"]).*?\2|\d+", re.DOTALL)
 _ADVICE = re.compile(r",? or set `--data.on_invalid drop`")
 _MOST_CHARACTERS = 200
 
@@ -17,7 +17,8 @@ _SHOWN = 3
 
 def reason_of(message: str) -> str:
     """A message without what differs from record to record, to count by."""
-    return _VALUES.sub("_", _PLACE.sub("", message))[:_MOST_CHARACTERS]
+    said = _PLACE.sub("", message)
+    return _VALUES.sub(lambda value: value[0] if value[1] else "_", said)[:_MOST_CHARACTERS]
 
 
 def count_reasons(reasons: Mapping[str, int], examples: Iterable[str]) -> str:

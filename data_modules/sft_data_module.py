@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from data_modules.batch import Batch, collate
+from data_modules.data_files import skipped_files
 from data_modules.encoded_data import (
     Sources,
     cache_key,
@@ -191,7 +192,7 @@ class SFTDataModule(LightningDataModule):
             folder = self.cache_dir / cache_key(sources, encoder)
             stores = {split: load_split(folder, split) for split in sources.splits}
             self.stores |= {split: store for split, store in stores.items() if store is not None}
-            self.ledgers |= load_ledgers(folder)
+            self.ledgers |= _with_skipped_files(load_ledgers(folder), sources)
         self.fingerprint = data_fingerprint(self.sources, self.encoder)
         self._identity = data_identity(self.sources, self.encoder)  # now: the files may change or go under way
         self._check_given_splits()
@@ -371,6 +372,14 @@ class SFTDataModule(LightningDataModule):
             worker_init_fn=_leave_ctrl_c_to_the_parent,
             pin_memory=torch.cuda.is_available(),
         )
+
+
+def _with_skipped_files(ledgers: dict[str, dict[str, Any]], sources: Sources) -> dict[str, dict[str, Any]]:
+    """Ledgers that name what is skipped in the folders of each split: now, as such files leave the cache valid."""
+    skipped = {
+        split: [line for file in files for line in skipped_files(file)] for split, files in sources.files.items()
+    }
+    return {split: {**ledger, "skipped_files": skipped.get(split, [])} for split, ledger in ledgers.items()}
 
 
 class _PlannedDataset(Dataset[Any]):

@@ -417,6 +417,10 @@ def print_ledger(data: SFTDataModule) -> None:
     for split, ledger in data.ledgers.items():
         for line in ledger["formats"]:
             console.print(f"  {split}: {printable(line)}", style="dim", markup=False)
+        for line in ledger["skipped_files"]:
+            console.print(f"  {split}: {printable(line)}", style="yellow", markup=False)
+        for message in ledger["unknown_text"]["first"][:3]:
+            console.print(f"  {split}: unknown to the tokenizer: {printable(message)}", style="yellow", markup=False)
         for message in ledger["invalid"]["first"][:5]:
             console.print(f"  dropped: {printable(message)}", style="yellow", markup=False)
 

@@ -146,6 +146,8 @@ def _masks(names: list[str] | None, own: LossMask) -> list[LossMask]:
 def _summary(data: SFTDataModule, split: str, num: int) -> str:
     ledger = data.ledgers[split]
     lost = [f"{ledger[key]:,} {key}" for key in ("dropped", "truncated", "split", "duplicates") if ledger[key]]
+    if unknown := ledger["unknown_text"]["count"]:
+        lost.append(f"{unknown:,} with text unknown to the tokenizer")
     parts = [
         f"{split}: {num:,} of {len(data.stores[split]):,} examples",
         f"template {data.encoder.template.name}",

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from data_modules import conversation
 from data_modules.conversation import Conversation, Role, Turn, expand_answers
 
 U, A, S = Role.USER, Role.ASSISTANT, Role.SYSTEM
@@ -32,6 +33,13 @@ def test_conversation_names_the_turn_that_is_out_of_order(roles: tuple[Role, ...
 def test_conversation_refuses_empty_and_broken_content(content: str) -> None:
     with pytest.raises(ValueError, match=r"x.jsonl:3: turn 2 \(assistant\)"):
         Conversation((Turn(U, "q"), Turn(A, content)), "x.jsonl:3")
+
+
+def test_conversation_has_a_limited_amount_of_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(conversation, "MAX_TEXT_BYTES", 10)
+    Conversation((Turn(U, "日本", context="x"), Turn(A, "abc")), "x.jsonl:3")
+    with pytest.raises(ValueError, match=r"x\.jsonl:3: 11 bytes of text; a record holds at most 10\. Split it"):
+        Conversation((Turn(U, "日本", context="x"), Turn(A, "abcd")), "x.jsonl:3")
 
 
 def test_prompt_is_everything_before_the_last_answer() -> None:

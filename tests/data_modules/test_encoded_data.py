@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerFast
 from data_modules.encoded_data import Sources, cache_key, encode_sources, load_ledgers, load_split
 from data_modules.encoding import Encoder
 from data_modules.example_store import ExampleStore
+from data_modules.sft_data_module import SFTDataModule
 from data_modules.templates import resolve_template
 from tests.conftest import alpaca_rows, chat_rows
 
@@ -92,6 +93,83 @@ def test_given_files_share_neither_conversation_nor_article(tmp_path: Path, writ
     folder = encode_sources(sources, encoder, tmp_path)
     assert [len(texts(folder, split)) for split in ("test", "val", "train")] == [2, 2, 2]
     assert [load_ledgers(folder)[split]["duplicates"] for split in ("test", "val", "train")] == [0, 1, 2]
+
+
+def test_records_without_an_article_are_split_and_compared_one_by_one(
+    tmp_path: Path, write: Write, encoder: Encoder
+) -> None:
+    def rows(first: int) -> list[dict[str, Any]]:
+        blank = ["", "  ", None, float("nan")]
+        return [{"article_id": blank[n % 4], "prompt": f"q{n}", "completion": "a"} for n in range(first, first + 60)]
+
+    split = encode_sources(held_out(write("a.jsonl", rows(0))), encoder, tmp_path)
+    assert all(len(texts(split, name)) > 1 for name in ("train", "val", "test"))
+    given = Sources({"train": [write("a.jsonl", rows(0))], "val": [write("b.jsonl", rows(59))]})
+    assert load_ledgers(encode_sources(given, encoder, tmp_path))["train"]["duplicates"] == 1
+
+
+@pytest.mark.parametrize("stage", ["fit", "validate", "test", "predict", "preview"])
+@pytest.mark.parametrize("split", ["train", "val", "test", "predict"])
+def test_records_that_are_all_invalid_end_every_command_with_the_causes(
+    write: Write, tokenizer: PreTrainedTokenizerFast, stage: str, split: str
+) -> None:
+    bad = write("bad.jsonl", "no json\n" + '{"q": 1}\n{"q": 2}\n' + '{"instruction": "x", "output": 3}\n')
+    files = {"train": write("good.jsonl", alpaca_rows(3)), split: bad}
+    data = SFTDataModule(**files, tokenizer=tokenizer, template="plain", on_invalid="drop", encoding_processes=1)  # type: ignore[arg-type]
+    with pytest.raises(
+        ValueError, match=r"bad\.jsonl: all of the 4 records are invalid: 2 like .*\.jsonl:2: "
+    ) as error:
+        data.setup(stage)
+    assert "no known format has the fields q" in str(error.value)
+    assert "1 like" in str(error.value)
+
+
+def test_conversations_that_are_all_refused_by_the_template_are_listed(
+    tmp_path: Path, write: Write, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    import copy
+
+    strict = copy.deepcopy(tokenizer)
+    strict.chat_template = (
+        "{% for m in messages %}{% if m['content'] == 'no' %}{{ raise_exception('said no') }}{% endif %}"
+        "<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+    encoder = Encoder(strict, resolve_template("tokenizer", strict), 200)
+    rows = [{"instruction": "no", "output": str(n)} for n in range(3)]
+    sources = Sources({"train": [write("a.jsonl", rows)]}, on_invalid="drop")
+    with pytest.raises(ValueError, match=r"all of the 3 records are invalid: 3 like .*a\.jsonl:1: .*said no"):
+        encode_sources(sources, encoder, tmp_path)
+    assert list(tmp_path.glob("*.partial*")) == []
+
+
+def test_causes_are_named_where_only_some_records_are_invalid(write: Write, tokenizer: PreTrainedTokenizerFast) -> None:
+    path = write("a.jsonl", [{"q": 1}, *alpaca_rows(2)])
+    data = SFTDataModule(
+        path, val=write("b.jsonl", alpaca_rows(2)), tokenizer=tokenizer, template="plain", on_invalid="drop"
+    )
+    message = r"left of 3 records \(2 also in a held-out split, 1 invalid: 1 like .*a\.jsonl:1: no known format"
+    with pytest.raises(ValueError, match=message):
+        data.setup("fit")
+
+
+def test_skipped_files_of_a_folder_are_in_the_ledger_also_when_the_cache_is_older(
+    tmp_path: Path, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    folder = tmp_path / "rows"
+    folder.mkdir()
+    (folder / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in alpaca_rows(9)))
+
+    def skipped() -> dict[str, list[str]]:
+        data = SFTDataModule(str(folder), tokenizer=tokenizer, template="plain", encoding_processes=1)
+        data.setup("fit")
+        return {split: ledger["skipped_files"] for split, ledger in data.ledgers.items()}
+
+    assert skipped() == {"train": [], "val": [], "test": []}
+    (folder / "more.xlsx").write_text("")
+    found = skipped()
+    assert found["val"] == found["test"] == []
+    assert found["train"][0].startswith(f"{folder}: skipped more.xlsx (")
 
 
 def test_renamed_file_in_a_folder_is_encoded_again(tmp_path: Path, write: Write, encoder: Encoder) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -83,6 +84,25 @@ def test_unknown_fields_list_the_known_formats() -> None:
 def test_article_id_groups_records() -> None:
     fields = {"article_id": 17, "prompt": "q", "completion": "a"}
     assert to_conversation(Record(fields, "f.json:7"), "prompt_completion").group == "17"
+
+
+@pytest.mark.parametrize("value", ["", " \n", None, float("nan"), Decimal("NaN"), "NaN", "null", "None", "<NA>"])
+def test_blank_article_id_is_no_group(value: object) -> None:
+    fields = {"article_id": value, "prompt": "q", "completion": "a"}
+    assert to_conversation(Record(fields, "f.json:7"), "prompt_completion").group is None
+
+
+@pytest.mark.parametrize(("value", "group"), [(0, "0"), ("0", "0"), (" a ", " a "), (1.5, "1.5"), ("nano", "nano")])
+def test_article_id_of_any_other_value_is_a_group(value: object, group: str) -> None:
+    fields = {"article_id": value, "prompt": "q", "completion": "a"}
+    assert to_conversation(Record(fields, "f.json:7"), "prompt_completion").group == group
+
+
+@pytest.mark.parametrize("value", [[], ["a"], {}, {"a": 1}, True, b"a"])
+def test_article_id_of_an_odd_type_is_refused(value: object) -> None:
+    fields = {"article_id": value, "prompt": "q", "completion": "a"}
+    with pytest.raises(ValueError, match=r"f\.json:7: field 'article_id' is \w+ .*; expected a string or a number"):
+        to_conversation(Record(fields, "f.json:7"), "prompt_completion")
 
 
 def test_blank_answer_is_a_bare_prompt() -> None:

@@ -238,6 +238,8 @@ WRONG: dict[str, tuple[dict[str, Any], list[str], str]] = {
     "no answer": ({"b.jsonl": [{"instruction": "a"}]}, ["--data.train", "{b.jsonl}"], "b.jsonl:1: there is no answer to learn"),
     "text under output_only": ({"b.jsonl": [{"text": f"t{n}"} for n in range(9)]}, ["--data.train", "{b.jsonl}"], "supervises no token of the .* Plain text needs `--data.mask whole_sequence`"),
     "all too long": ({}, ["--data.max_length", "3"], "no training example is left of .* too long for 3 tokens"),
+    "all invalid": ({"b.jsonl": [{"q": 1}, {"q": 2}]}, ["--data.train", "{b.jsonl}", "--data.on_invalid", "drop"], "b.jsonl: all of the 2 records are invalid: 2 like .*b.jsonl:1: no known format"),
+    "two lists": ({"b.json": "[]\n[]"}, ["--data.train", "{b.json}"], "b.json:2: found .* after the end of the list"),
     "longer than the model": ({}, ["--data.max_length", "513"], "--data.max_length 513: the model reads at most 512 tokens; set it to 512"),
     "over-long is an error": ({}, ["--data.max_length", "40", "--data.over_long", "error"], r"rows.jsonl:\d+: \d+ tokens; at most 40 fit. Raise"),
     "fractions": ({}, ["--data.val_fraction", "0.7", "--data.test_fraction", "0.4"], "--data.val_fraction 0.7 .*less than 1 together"),
