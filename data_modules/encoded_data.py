@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from tqdm import tqdm
 
 from data_modules.conversation import Conversation
 from data_modules.encoded_cache import is_whole, new_folder
@@ -19,6 +18,7 @@ from data_modules.encoding_pool import ChunkEncoder, EncodingPool, Samples
 from data_modules.example_store import ExampleStore, write_batches
 from data_modules.formats import recognise_format, to_conversation
 from data_modules.ledger import Ledger, OnInvalid
+from data_modules.progress import Progress
 from data_modules.readers import read_records, source_fingerprint
 from data_modules.record import Record
 from data_modules.rejections import count_reasons
@@ -248,7 +248,7 @@ def _encode_splits(sources: Sources, encoder: Encoder, folder: Path, processes: 
 def _encode_split(
     split: str, conversations: Iterator[Conversation], pool: EncodingPool, ledger: Ledger
 ) -> Iterator[pa.RecordBatch]:
-    with tqdm(desc=f"encoding {split}", unit=" conversations", disable=None, leave=False) as progress:
+    with Progress(f"encoding {split}", "conversations") as progress:
         for chunk in pool.run(conversations):
             ledger.add(chunk.ledger)
             progress.update(chunk.num_conversations)

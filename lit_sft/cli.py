@@ -43,6 +43,7 @@ from lit_sft.module import LitCausalLM
 from lit_sft.optimization import OptimizerSettings
 from lit_sft.precision import check_precision
 from lit_sft.printable import printable
+from lit_sft.progress_lines import lines_without_terminal
 from lit_sft.results import PredictionWriter, print_figures, score_answers, write_records, write_result
 from lit_sft.run_keeper import RunKeeper
 from lit_sft.run_length import USUAL_EPOCHS, RunLength, run_length
@@ -236,12 +237,13 @@ class LitCLI(LightningCLI):
         elif config.logger in (None, True):
             parent = self.run.folder.parent
             kwargs["logger"] = TensorBoardLogger(parent.parent, name=parent.name, version=self.run.folder.name)
+        callbacks = _as_list(config.callbacks)
         if self.subcommand == "fit":
             minutes = self._get(self.config_init, "run").checkpoint_minutes
-            keeper, plan = RunKeeper(self.run.checkpoints, minutes), PlanReport(say, self.length.unused)
-            kwargs["callbacks"] = [*_as_list(config.callbacks), keeper, plan]
+            callbacks += [RunKeeper(self.run.checkpoints, minutes), PlanReport(say, self.length.unused)]
         if self.subcommand == "predict":
-            kwargs["callbacks"] = [*_as_list(config.callbacks), PredictionWriter(self.run.folder / "predictions.jsonl")]
+            callbacks += [PredictionWriter(self.run.folder / "predictions.jsonl")]
+        kwargs["callbacks"] = lines_without_terminal(callbacks, config.enable_progress_bar, say)
         return super().instantiate_trainer(**kwargs)
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:

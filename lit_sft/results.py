@@ -11,10 +11,10 @@ from typing import Any
 from lightning.pytorch.callbacks import BasePredictionWriter
 from rich.console import Console
 from rich.table import Table
-from tqdm import tqdm
 
 from data_modules.encoding import Example
 from data_modules.example_store import ExampleStore
+from data_modules.progress import shown
 from lit_sft.files import json_line, write_json, write_lines
 from lit_sft.generation import Generated
 from lit_sft.module import LitCausalLM
@@ -40,8 +40,8 @@ def score_answers(module: LitCausalLM, store: ExampleStore, num_rows: int, detai
     rows: list[dict[str, Any]] = []
     step = module.generation_settings.batch_size
     with details.open("w", encoding="utf-8") as stream:
-        for start in tqdm(range(0, len(examples), step), desc="answering", unit=" batches", disable=None, leave=False):
-            chunk = examples[start : start + step]
+        chunks = [examples[start : start + step] for start in range(0, len(examples), step)]
+        for chunk in shown(chunks, "answering", f"batches of {step} rows", len(chunks)):
             for example, answer in zip(chunk, module.answer(chunk), strict=True):
                 rows.append(_scored(module, example, answer))
                 stream.write(json_line(rows[-1]))

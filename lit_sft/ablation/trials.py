@@ -99,7 +99,6 @@ class TrialFiles:
             "trainer.max_epochs": -1,
             "trainer.check_val_every_n_epoch": None,
             "trainer.val_check_interval": plan.intervals[key],
-            "trainer.enable_progress_bar": False,
             "run.root": str(self.trial.folder.parent),
             "run.name": self.trial.folder.name,
         }

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
+from data_modules.progress import shown
 from data_modules.readers import source_fingerprint
 from lit_sft.evaluation.answers import answer_prompts, score_answers
 from lit_sft.evaluation.choices import score_choices, text_of
@@ -88,8 +88,7 @@ def score_set(subject: Subject, kind: str, name: str, settings: AnySet) -> SetRe
     skipped, began = Skipped(), time.perf_counter()
     rows: dict[str, Scored] = {}
     scored = _SCORERS[kind](subject, settings, skipped)
-    what = printable(f"{subject.name}, {name}")
-    for row in tqdm(scored, desc=what, unit=" items", disable=None, leave=False):
+    for row in shown(scored, printable(f"{subject.name}, {name}"), "items"):
         if row.item in rows:
             skipped.add(f"{row.item}: a second item of this name; only the first is scored.")
             continue

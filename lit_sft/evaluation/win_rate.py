@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from scipy.optimize import minimize
 from scipy.special import expit
-from tqdm import tqdm
 
+from data_modules.progress import Progress
 from lit_sft.evaluation.judge import EndpointJudge, Judge, LikelihoodJudge, Verdict
 from lit_sft.evaluation.results import Results
 from lit_sft.evaluation.subject import Subject, load_subject
@@ -218,8 +218,8 @@ def _judge_sets(
             if not pairs:
                 continue
             what = printable(f"judging {model}, {name}")
-            with tqdm(total=2 * len(pairs), desc=what, unit=" verdicts", disable=None, leave=False) as bar:
-                judged = judge_pairs(judge, pairs, settings.concurrency, bar.update, give_up)
+            with Progress(what, "verdicts", 2 * len(pairs)) as progress:
+                judged = judge_pairs(judge, pairs, settings.concurrency, progress.update, give_up)
             found[model, name] = Judging(judged, (settings.price_read / _MILLION, settings.price_written / _MILLION))
             if not found[model, name].scores:
                 results.failures[what] = f"no pair has both verdicts ({judged[0].row()['reason']})"

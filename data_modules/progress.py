@@ -1,0 +1,106 @@
+"""Progress of long work: a bar on a terminal, a line now and then in a log file."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from types import TracebackType
+from typing import TypeVar
+
+from tqdm import tqdm
+
+Item = TypeVar("Item")
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 10.0, 300.0
+_LINES = 50
+"""About so many lines before the pauses reach their longest."""
+
+
+class Pace:
+    """When the next line is due: after ten seconds at first, then at growing intervals, at most five minutes.
+
+    Args:
+        clock: Seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._began = self._last = clock()
+
+    @property
+    def seconds(self) -> float:
+        """Since the beginning."""
+        return self._clock() - self._began
+
+    def is_due(self) -> bool:
+        """Whether to write a line now; if so, the next pause begins."""
+        pause = min(_LONGEST_PAUSE, max(_FIRST_PAUSE, self.seconds / _LINES))
+        if self._clock() - self._last < pause:
+            return False
+        self._last = self._clock()
+        return True
+
+
+class Progress:
+    """How far a piece of work has come, on stderr; work of a few seconds shows nothing in a log file.
+
+    Args:
+        what: Is being done, such as "encoding train".
+        unit: Of what is counted, in the plural.
+        total: How many there are, where that is known.
+        clock: Seconds.
+    """
+
+    def __init__(
+        self, what: str, unit: str, total: int | None = None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.what, self.unit, self.total = what, unit, total
+        self._count = 0
+        self._pace, self._has_written = Pace(clock), False
+        is_terminal = sys.stderr.isatty()
+        self._bar = tqdm(desc=what, unit=f" {unit}", total=total, leave=False) if is_terminal else None
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.close()
+        elif self._has_written and kind is None:
+            self._write(f"{self.what}: {self._count:,} {self.unit} in {duration(self._pace.seconds)}")
+
+    def update(self, count: int = 1) -> None:
+        """Count what has been done since."""
+        self._count += count
+        if self._bar is not None:
+            self._bar.update(count)
+        elif self._pace.is_due():
+            self._write(self._line())
+
+    def _line(self) -> str:
+        rate = self._count / self._pace.seconds
+        of = "" if self.total is None else f" of {self.total:,}"
+        left = "" if self.total is None else f", {duration((self.total - self._count) / rate)} left"
+        return f"{self.what}: {self._count:,}{of} {self.unit}, {rate:,.3g} a second{left}"
+
+    def _write(self, line: str) -> None:
+        self._has_written = True
+        print(line, file=sys.stderr, flush=True)
+
+
+def shown(items: Iterable[Item], what: str, unit: str, total: int | None = None) -> Iterator[Item]:
+    """The items, with progress shown; see Progress."""
+    with Progress(what, unit, total) as progress:
+        for item in items:
+            yield item
+            progress.update()
+
+
+def duration(seconds: float) -> str:
+    """A length of time to read: seconds, minutes or hours."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
