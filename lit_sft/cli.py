@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import inspect
 import json
 import logging
@@ -14,7 +13,7 @@ import threading
 import warnings
 from dataclasses import is_dataclass
 from pathlib import Path
-from typing import Any, ClassVar, NoReturn
+from typing import Any, ClassVar
 
 import torch
 import yaml
@@ -49,6 +48,9 @@ from lit_sft.run_keeper import RunKeeper
 from lit_sft.run_length import USUAL_EPOCHS, RunLength, run_length
 from lit_sft.run_plan import PlanReport
 from lit_sft.runs import Run, RunSettings, find_resumable, find_run, new_run
+from lit_sft.settings.errors import in_one_line
+from lit_sft.settings.parser import SettingsParser, Source
+from lit_sft.settings.trust import allowed_code, unread_slots
 
 console = Console()
 
@@ -85,13 +87,14 @@ def main(argv: list[str]) -> None:
     _quieten()
     command, arguments = argv[0], argv[1:]
     LitCLI.command, LitCLI.resumed = command, None
+    opened: Run | None = None
     if command == "fit" and any(map(_asks_to_resume, arguments)):
         arguments = _resuming(arguments)
     if command != "fit" and not names_config(arguments):
-        run, checkpoint, rest = take_run(command, arguments)
-        arguments = ["--config", str(run.config), "--ckpt_path", str(checkpoint), *rest]
+        opened, checkpoint, rest = take_run(command, arguments)
+        arguments = ["--config", str(opened.config), "--ckpt_path", str(checkpoint), *rest]
     try:
-        LitCLI([command, *arguments])
+        LitCLI([command, *arguments], opened=opened or LitCLI.resumed)
     except MisconfigurationException as error:
         raise ValueError(str(error)) from error
     except torch.OutOfMemoryError as error:
@@ -108,32 +111,6 @@ def main(argv: list[str]) -> None:
         ) from error
 
 
-class OneLineErrors(LightningArgumentParser):
-    """A parser that ends in one message rather than in thirty lines of usage."""
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Raise the message as a user's mistake, with the nearest option where one was misspelt."""
-        text = " ".join(message.split()).replace("Expected a typing.Literal", "expected one of ")
-        text = re.sub(r'Parser key "([\w.]+)":', r"--\1:", text)
-        text = re.sub(r"File does not exist: '(.+?)'$", r"\1: no such file; check the path.", text)
-        raise ValueError(text + (self._nearest(text) or _nearest_choice(text))) from None
-
-    def _nearest(self, message: str) -> str:
-        unknown = re.search(r"unrecognized arguments: --([\w.]+)|option '([\w.]+)'|Key '([\w.]+)'", message)
-        if unknown is None:
-            return ""
-        name = next(group for group in unknown.groups() if group)
-        close = difflib.get_close_matches(name, _options(self), n=3, cutoff=0.6)
-        return f"; did you mean {' or '.join(close)}?" if close else "; see --help for the options."
-
-
-def _nearest_choice(message: str) -> str:
-    """Advice where a value was none of a few words."""
-    found = re.search(r"expected one of \[(.+?)\]\. Got value: (.+)", message)
-    close = difflib.get_close_matches(found[2], re.findall(r"'([^']+)'", found[1]), n=1) if found else []
-    return f"; did you mean {close[0]}?" if close else ""
-
-
 class LitCLI(LightningCLI):
     """LightningCLI with run folders, links between model and data, and a report at the end."""
 
@@ -147,7 +124,9 @@ class LitCLI(LightningCLI):
     steps_before: int | None
     """Steps of the checkpoint that `fit` goes on from."""
 
-    def __init__(self, arguments: list[str], *, run: bool = True) -> None:
+    def __init__(self, arguments: list[str], *, run: bool = True, opened: Run | None = None) -> None:
+        unread = unread_slots(arguments, trains=run)
+        source = Source(opened.config if opened else None, allowed_code(arguments), unread)
         # Lightning starts the other processes of a node with what stands here
         sys.argv[1:] = self.arguments = arguments
         super().__init__(
@@ -157,8 +136,8 @@ class LitCLI(LightningCLI):
             save_config_kwargs={"save_to_log_dir": False},
             trainer_defaults=_TRAINER_DEFAULTS,
             seed_everything_default=42,
-            parser_class=OneLineErrors,
-            parser_kwargs={"prog": "python -m lit_sft"},
+            parser_class=SettingsParser,
+            parser_kwargs={"prog": "python -m lit_sft", "source": source, LitCLI.command: {"source": source}},
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,
             run=run,
@@ -220,9 +199,8 @@ class LitCLI(LightningCLI):
         except BaseException as error:
             if hasattr(self, "run"):
                 self.run.remove_if_empty()  # refused before anything began
-            reason = re.search(r"^Errors:\n  - (.+)$", str(error), flags=re.MULTILINE)
-            if isinstance(error, ValueError) and reason:  # jsonargparse lists every type that a setting is not
-                raise ValueError(reason[1]) from None
+            if isinstance(error, ValueError):  # jsonargparse lists every type that a setting is not
+                raise ValueError(in_one_line(str(error))) from error
             raise
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
@@ -355,8 +333,8 @@ class LitCLI(LightningCLI):
 class SettingsCLI(LitCLI):
     """Reads what `fit` reads and makes the data module and the (unbuilt) model, but no trainer and no run folder."""
 
-    def __init__(self, arguments: list[str]) -> None:
-        super().__init__(arguments, run=False)
+    def __init__(self, arguments: list[str], *, opened: Run | None = None) -> None:
+        super().__init__(arguments, run=False, opened=opened)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         super().add_arguments_to_parser(parser)
@@ -395,7 +373,8 @@ class RunRecord(SaveConfigCallback):
         data: SFTDataModule = trainer.datamodule  # type: ignore[attr-defined]
         config = self.config.clone()
         # what was said for this time only
-        config.ckpt_path, config.run.allow_changes = None, False
+        config.ckpt_path, config.run.allow_changes, config.run.allow_code = None, False, None
+        config.model.backbone.trust_remote_code = False
         self.parser.save(config, folder / "config.yaml", skip_none=False, overwrite=True, multifile=False)
         write_json(folder / "ledger.json", data.ledgers)
         print_ledger(data)
@@ -487,13 +466,6 @@ def _context_length(backbone: Namespace) -> int | None:
 
 def _settings(backbone: Namespace) -> BackboneSettings:
     return BackboneSettings(**vars(backbone))
-
-
-def _options(parser: LightningArgumentParser) -> set[str]:
-    """Every option of a parser and of the command's own."""
-    parsers = [parser, *(getattr(parser, "_subcommands_action", None) or parser).__dict__.get("choices", {}).values()]
-    options = {option.lstrip("-") for p in parsers for action in p._actions for option in action.option_strings}
-    return {option for option in options if not option.endswith("+")}
 
 
 def _name_of(config: Path) -> str:

@@ -29,7 +29,8 @@ def main(argv: list[str]) -> None:
     folder = Path(options.output or (run.folder / f"{name}{suffix}"))
     if options.output and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"--output {folder}: exists and is not an empty folder; name another.")
-    settings = SettingsCLI(["--config", str(run.config)])
+    trust = ["--model.backbone.trust_remote_code", options.trust_remote_code]
+    settings = SettingsCLI(["--config", str(run.config), *trust], opened=run)
     backbone = build_backbone(settings.model.backbone_settings, settings.datamodule.tokenizer)
     load_weights(backbone, checkpoint)
     if options.merge and not is_adapted(backbone):
@@ -44,4 +45,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--root", default="runs", help="folder of all runs")
     parser.add_argument("--output", help="where to write; default: model/ (merged: merged/) in the run folder")
     parser.add_argument("--merge", action="store_true", help="merge adapters into the weights")
+    parser.add_argument(
+        "--model.backbone.trust_remote_code",
+        dest="trust_remote_code",
+        choices=("true", "false"),
+        default="false",
+        help="run model code that the hub repository brings along; off unless you trust it",
+    )
     return parser

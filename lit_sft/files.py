@@ -12,10 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from lit_sft.credentials import without_credentials
 from lit_sft.printable import printable
+from lit_sft.settings.yaml_loader import load_yaml
 
 _LONGEST_SLUG = 120
 
@@ -159,32 +157,15 @@ def read_yaml(path: str | Path, *, advice: str) -> Any:
     """What a YAML file holds.
 
     Raises:
-        ValueError: If it cannot be read, or a name stands in it twice.
+        ValueError: If it cannot be read, is not YAML, or has a key twice.
     """
     try:
-        return yaml.load(Path(path).read_text(encoding="utf-8"), _UniqueKeys)
+        text = Path(path).read_text(encoding="utf-8")
     except OSError as error:
         raise ValueError(f"{path}: cannot be read ({error.strerror}); check the path. {advice}") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: no YAML ({_yaml_reason(error)}).") from None
-
-
-def _yaml_reason(error: Exception) -> str:
-    """What is wrong and where, without the line itself: it may hold a key or a password."""
-    if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
-        return without_credentials(short_reason(error))
-    place = f"line {error.problem_mark.line + 1}, column {error.problem_mark.column + 1}"
-    return without_credentials(" ".join(filter(None, [error.context, error.problem, f"in {place}"])))
-
-
-class _UniqueKeys(yaml.SafeLoader):
-    """Refuses a name that stands twice, of which YAML would keep the second: an arm would be lost without a word."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        if twice := [key for key in names if names.count(key) > 1]:
-            raise yaml.MarkedYAMLError(problem=f"{twice[0]!r} stands twice", problem_mark=node.start_mark)
-        return super().construct_mapping(node, deep)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not UTF-8 text ({error}). {advice}") from None
+    return load_yaml(text, str(path))[0]
 
 
 def slug(name: str, empty: str) -> str:

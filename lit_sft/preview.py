@@ -24,6 +24,7 @@ from data_modules.templates import SegmentKind
 from lit_sft.cli import SettingsCLI, console, names_config, take_run
 from lit_sft.console import say_on
 from lit_sft.preview_page import write_page
+from lit_sft.runs import Run
 from lit_sft.token_view import MARKS_LEGEND, MaskView, Row, ShownExample, show_example, to_json
 
 _SHADES = {
@@ -49,7 +50,8 @@ def main(argv: list[str]) -> None:
     Raises:
         ValueError: If the split is empty, or the page cannot be written.
     """
-    cli = PreviewCLI(_with_config(argv[0], argv[1:]))
+    arguments, run = _with_config(argv[0], argv[1:])
+    cli = PreviewCLI(arguments, opened=run)
     options, data = cli.config, cli.datamodule
     with redirect_stdout(sys.stderr):  # what is asked for is all there is on stdout
         examples = _first_examples(data, options.split, options.num)
@@ -110,13 +112,13 @@ def print_examples(console: Console, summary: str, shown: list[ShownExample]) ->
             console.print(_table(example.rows, views, gutter, plain=_is_plain(console)))
 
 
-def _with_config(command: str, arguments: list[str]) -> list[str]:
-    """The arguments, with the config of the named run, or the newest, put in where none is given."""
+def _with_config(command: str, arguments: list[str]) -> tuple[list[str], Run | None]:
+    """The arguments, with the config of the named run, or the newest, put in where none is given; and that run."""
     if names_config(arguments):
-        return arguments
+        return arguments, None
     with redirect_stdout(sys.stderr):
         run, _, rest = take_run(command, arguments)
-    return ["--config", str(run.config), *rest]
+    return ["--config", str(run.config), *rest], run
 
 
 def _first_examples(data: SFTDataModule, split: str, num: int) -> list[Example]:

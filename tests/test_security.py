@@ -153,8 +153,8 @@ def test_a_model_brings_its_own_code_only_when_asked_for(
     monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
     config = settings(write("rows.jsonl", chat_rows(8)), tokenizer_folder, tmp_path)
     config["model"] = {"backbone": {"pretrained": str(model), "tokenizer": tokenizer_folder}}
-    config["model"]["backbone"]["trust_remote_code"] = is_asked_for
-    assert main(["fit", "--config", write("c.yaml", yaml.safe_dump(config))]) == 2
+    asked = ["--model.backbone.trust_remote_code", "true"] if is_asked_for else []
+    assert main(["fit", "--config", write("c.yaml", yaml.safe_dump(config)), *asked]) == 2
     said = capsys.readouterr().err
     assert sprung.exists() == is_asked_for, said
     assert ("its code has been run" if is_asked_for else "trust_remote_code") in said

@@ -11,6 +11,7 @@ from lit_sft.ablation.study import Arm, Budget, Settings, Study, options
 from lit_sft.backbone import load_config
 from lit_sft.cli import SettingsCLI
 from lit_sft.flops import work_of
+from lit_sft.settings.trust import own_code
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,7 @@ class Plan:
         intervals: Batches between its validations, likewise.
         failures: Arms whose settings are wrong, and why; they have no amounts.
         callbacks: Those that each arm has already, by class path.
+        code: Import paths outside the known packages that each arm's settings name.
         data: A digest of what each arm's records hold and how they are encoded.
     """
 
@@ -50,6 +52,7 @@ class Plan:
     intervals: dict[tuple[str, int], int] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
     callbacks: dict[str, set[str]] = field(default_factory=dict)
+    code: dict[str, set[str]] = field(default_factory=dict)
     data: dict[str, str] = field(default_factory=dict)
 
 
@@ -150,5 +153,6 @@ def make_plan(study: Study) -> Plan:
         plan.amounts[arm.name, seed] = amounts
         plan.intervals[arm.name, seed] = max(1, amounts.batches // study.validations)
         plan.callbacks[arm.name] = {callback.class_path for callback in cost.trainer.callbacks or []}
+        plan.code[arm.name] = own_code(cost.trainer)
         plan.data[arm.name] = cost.data.fingerprint
     return plan

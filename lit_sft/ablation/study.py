@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args
 from data_modules.masking import MASKS
 from lit_sft.files import is_plain_name, read_yaml, slug
 from lit_sft.metrics import SEGMENTS
+from lit_sft.settings.trust import nested, refuse_trust
 
 Settings = dict[str, Any]
 """Dotted names as `fit` takes them, and their values."""
@@ -29,6 +30,7 @@ _GIVEN = {
     "run.root": "the study gives every trial its own folder",
     "run.name": "the study gives every trial its own folder",
     "run.allow_changes": "a trial keeps its settings",
+    "run.allow_code": "a trial may run what its study names",
 }
 """What a trial gets from its study, and how the user says it."""
 
@@ -211,6 +213,8 @@ def _study(values: Any, name: str) -> Study:
     if not isinstance(values.get("seeds", []), list):
         raise ValueError(f"seeds {values['seeds']!r}: expected a list, such as [0, 1, 2].")
     given = {key: value for key, value in values.items() if value is not None}
+    for settings in (given.get("settings"), given.get("axes"), *(given.get("arms") or {}).values()):
+        refuse_trust(nested(settings or {}), name)
     arms = {str(key): value or {} for key, value in (given.get("arms") or {}).items()}
     if "baseline" in given:
         given["baseline"] = str(given["baseline"])

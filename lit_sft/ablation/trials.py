@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lit_sft.ablation.budget import Plan, arguments_of, settings_of
-from lit_sft.ablation.study import Study, Trial
+from lit_sft.ablation.study import Settings, Study, Trial, options
 from lit_sft.files import digest, read_json, write_json
 
 CALLBACKS = ("callbacks.LossModeAblation", "callbacks.TrialRecord")
@@ -85,16 +85,25 @@ class TrialFiles:
         """What is left of it to do: `fit` from the beginning or from its last checkpoint, or `test`."""
         python = [sys.executable, "-m", "lit_sft"]
         if self.is_trained:
-            return [*python, "test", str(self.tested), "--answers", str(self.study.answers)]
+            return [*python, "test", str(self.tested), "--answers", str(self.study.answers), *self._trusted(plan)]
         if any((self.run / "checkpoints").glob("*.ckpt")):
-            return [*python, "fit", "--resume", str(self.run)]
+            return [*python, "fit", "--resume", str(self.run), *self._trusted(plan)]
         return [*python, "fit", *self.arguments(plan)]
+
+    def _trusted(self, plan: Plan) -> list[str]:
+        """Options that let a run name what its study names: a run's own config is not trusted with it."""
+        code, trust = plan.code.get(self.trial.arm.name), "model.backbone.trust_remote_code"
+        given = {name: value for name, value in self._settings().items() if name == trust}
+        return [*(("--run.allow_code", ",".join(sorted(code))) if code else ()), *options(given)]
+
+    def _settings(self) -> Settings:
+        return settings_of(self.study, self.trial.arm, self.trial.seed)
 
     def arguments(self, plan: Plan) -> list[str]:
         """Options of `fit`."""
         key = self.trial.arm.name, self.trial.seed
         settings = {
-            **settings_of(self.study, self.trial.arm, self.trial.seed),
+            **self._settings(),
             "trainer.max_steps": plan.amounts[key].steps,
             "trainer.max_epochs": -1,
             "trainer.check_val_every_n_epoch": None,
@@ -119,7 +128,7 @@ class TrialFiles:
         definition = {
             "arm": self.trial.arm.name,
             "seed": self.trial.seed,
-            "settings": settings_of(self.study, self.trial.arm, self.trial.seed),
+            "settings": self._settings(),
             "base": [digest(Path(file).read_text(encoding="utf-8")) for file in self.study.base],
             "data": plan.data[key[0]],
             "steps": plan.amounts[key].steps,

@@ -188,7 +188,7 @@ def _of_run(source: str) -> tuple[nn.Module, PreTrainedTokenizerBase, TemplateNa
     from lit_sft.cli import SettingsCLI
 
     run, checkpoint = find_run(source)
-    settings = SettingsCLI(["--config", str(run.config)])
+    settings = SettingsCLI(["--config", str(run.config)], opened=run)
     torch.manual_seed(int(settings.config.seed_everything))  # frozen random weights follow from it
     backbone = build_backbone(settings.model.backbone_settings, settings.datamodule.tokenizer)
     load_weights(backbone, checkpoint)

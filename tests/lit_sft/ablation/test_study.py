@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from lit_sft.ablation.budget import Plan
 from lit_sft.ablation.study import Budget, options, read_study
+from lit_sft.ablation.trials import TrialFiles
 
 Write = Callable[..., str]
 
@@ -66,6 +69,18 @@ def test_settings_are_options_of_fit() -> None:
         ({"axes": {"trainer.max_epochs": [1, 2]}}, "trainer.max_epochs: cannot be set in a study; give `budget`"),
         ({"arms": {"a": {"run.name": "x"}, "b": {}}}, "run.name: cannot be set in a study"),
         ({"arms": ["a", "b"]}, "arms: expected names and values"),
+        (
+            {"arms": {"a": {"run.allow_code": "x"}, "b": {}}},
+            "run.allow_code: cannot be set in a study|counts on the command",
+        ),
+        (
+            {"axes": {"x": [1, 2]}, "settings": {"model.backbone.trust_remote_code": True}},
+            "trust_remote_code counts on the",
+        ),
+        (
+            {"axes": {"x": [1, 2]}, "settings": {"model.backbone": {"trust_remote_code": True}}},
+            "trust_remote_code counts on",
+        ),
         ({"axes": {"x": [1, 2]}, "name": "../x"}, "name '../x': expected a plain name"),
         ({"axes": {"x": [1, 2]}, "answers": "many"}, "answers 'many': expected a whole number"),
         ({"axes": {"x": [1, 2]}, "checkpoint": "first"}, "checkpoint 'first': expected last or best"),
@@ -79,14 +94,14 @@ def test_what_is_wrong_is_named_with_the_file(write: Write, values: dict[str, An
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("a: [", "no YAML"),
+        ("a: [", "not valid YAML"),
         ("- 1", "expected names and values"),
         ("axes: {}", "no `base`"),
-        ("base: a.yaml\narms:\n  one: {x: 1}\n  one: {x: 2}", "'one' stands twice"),
+        ("base: a.yaml\narms:\n  one: {x: 1}\n  one: {x: 2}", "duplicate key 'one'"),
     ],
 )
 def test_a_file_that_is_no_study_is_refused(write: Write, content: str, message: str) -> None:
-    with pytest.raises(ValueError, match=rf"broken\.yaml: .*{message}"):
+    with pytest.raises(ValueError, match=rf"broken\.yaml:.* {message}"):
         read_study(write("broken.yaml", content))
 
 
@@ -97,3 +112,16 @@ def test_a_missing_file_is_named() -> None:
 
 def test_a_budget_is_of_steps_unless_said_otherwise() -> None:
     assert Budget() == Budget("steps", None)
+
+
+def test_a_trial_may_run_again_what_its_study_names(write: Write, tmp_path: Path) -> None:
+    made = study(write, axes={"x": [1, 2]}, seeds=[0])
+    trusting = replace(made, settings={"model.backbone.trust_remote_code": True})
+    files = TrialFiles(trusting, trusting.trials(tmp_path)[0])
+    plan = Plan(code={files.trial.arm.name: {"my.Own", "my.Other"}})
+    trust = ["--run.allow_code", "my.Other,my.Own", "--model.backbone.trust_remote_code", "true"]
+    (files.run / "checkpoints").mkdir(parents=True)
+    (files.run / "checkpoints" / "last.ckpt").touch()
+    assert files.command(plan)[-6:] == ["--resume", str(files.run), *trust]
+    (files.run / "fit.json").touch()
+    assert files.command(plan)[-4:] == trust

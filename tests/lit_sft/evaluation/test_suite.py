@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[3]
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("choices: [", "no YAML"),
+        ("choices: [", "not valid YAML"),
         ("- 1", "expected names and values"),
         ("question: Why?", "no sets: give at least one of text, conversations"),
         ("choicse: {general: {}}", "no setting choicse; a suite has .*choices"),
@@ -32,7 +32,7 @@ ROOT = Path(__file__).parents[3]
         ("choices: {general: {rows: 0}}", "rows 0: expected at least 1"),
         ("text: {a: {window: 4}}", "text.a.data: not given"),
         ("text: {a: {data: x.txt, window: 4, stride: 4}}", "window 4, stride 4.* a stride below it"),
-        ("choices: {a: {}, a: {rows: 1}}", "'a' stands twice"),
+        ("choices: {a: {}, a: {rows: 1}}", "duplicate key 'a'"),
         ("choices: {'..': {}}", "expected a plain name"),
         ("answers: {a: {data: x, temperature: -1}}", "temperature"),
         ("prompts: {a: {prompts: ['']}}", "expected at least one prompt, and none empty"),
@@ -50,7 +50,7 @@ ROOT = Path(__file__).parents[3]
     ],
 )
 def test_what_is_wrong_is_named_with_the_file(write: Write, content: str, message: str) -> None:
-    with pytest.raises(ValueError, match=rf"mine\.yaml: .*{message}"):
+    with pytest.raises(ValueError, match=rf"mine\.yaml:.*{message}"):
         read_suite(write("mine.yaml", content))
 
 

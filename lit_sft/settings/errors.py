@@ -1,0 +1,159 @@
+"""What jsonargparse says of a wrong setting, in one line."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Set
+
+from lit_sft.settings.class_names import missing_package, nearest_class
+from lit_sft.settings.sections import kind_of, nearest
+from lit_sft.settings.yaml_loader import load_yaml
+
+_LONGEST_VALUE = 120
+
+_UNION = "Does not validate against any of the Union subtypes"
+_NOISE = (
+    _UNION, "expected ", "Not a valid subclass of", "Expected a path but", "Not of type",
+    "a class path (str)", "a dict with", "argument of type",
+)  # fmt: skip
+"""How reasons begin that only repeat which types were tried."""
+
+_FEW = 20
+"""So few options are listed rather than left to --help."""
+
+_WORDS = {
+    "str": "text",
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "NoneType": "null",
+    "list": "a list",
+    "dict": "a mapping",
+    "tuple": "a list",
+}
+
+
+def in_one_line(message: str, options: Set[str] = frozenset()) -> str:
+    """A parser's message in one line, with the nearest option, choice or class where one was misspelt.
+
+    Args:
+        message: Of jsonargparse, many lines where a setting may be of several types.
+        options: All there are.
+    """
+    key = re.match(r'\s*Parser key "([^"]+)":', message)
+    body = message[key.end() :] if key else message
+    text = _reason(body) if _UNION in body else _plain(body)
+    text = f"--{key[1]}: {text}" if key else text
+    text = re.sub(r"File does not exist: '(.+?)'$", r"\1: no such file; check the path.", text)
+    return text + (_nearest_option(text, options) or _nearest_choice(text))
+
+
+def _plain(text: str) -> str:
+    """A message about one type."""
+    text = " ".join(text.split()).removeprefix("- ")
+    text = re.sub(r'Parser key "([\w.]+)":', r"--\1:", text)
+    if problem := re.match(r"Problem with given class_path '([^']+)': (.+)", text):
+        return _class_problem(problem[1], problem[2])
+    if section := re.match(r"Unable to load config (['\"])(.*?)\1(?: - |$)", text):
+        return f"expected a mapping of settings, found {_found(section[2])}."
+    if unnamed := re.match(r"Expected a dot import path string: (\S+)", text):
+        return _unknown_class(unnamed[1])
+    if other := re.match(r"Import path (\S+) does not correspond to a subclass of (\w+)", text):
+        return f"{other[1]} is not a {other[2]}"
+    if kind := re.match(r"Expected a (<class '[\w.]+'>|typing\.Literal\[.+?\])(\. Got value: (.*))?$", text):
+        return f"expected {_kind(kind[1])}" + (f"; got {_short(kind[3])}" if kind[2] else "")
+    return text
+
+
+def _reason(body: str) -> str:
+    """The one reason of many types' that tells what is wrong; else the types, and what was found instead."""
+    reasons = [reason for reason in map(_plain, _items(body)) if not reason.startswith(_NOISE)]
+    telling = [reason for reason in reasons if not re.match(r"\S+ is not a \w+$", reason)]
+    if chosen := (telling or reasons)[:1]:
+        return chosen[0]
+    found = re.findall(r"^ *Given value: (.*)$", body, flags=re.MULTILINE)
+    types = re.search(r"Subtypes: \[(.+)\]$", body, flags=re.MULTILINE)
+    kinds = " or ".join(dict.fromkeys(_kind(kind) for kind in _split(types[1]))) if types else "another type"
+    return f"expected {kinds}; got {_short(found[-1] if found else '')}"
+
+
+def _items(body: str) -> list[str]:
+    """The reasons listed in a message, those of nested types too."""
+    items, current = [], ""
+    for line in body.splitlines():
+        if re.match(r"\s*(- |Given value|Subtypes:|Errors:)", line):
+            items.append(current)
+            current = line.strip().removeprefix("- ") if line.strip().startswith("- ") else ""
+        elif current:
+            current += f" {line.strip()}"
+    return [item for item in [*items, current] if item]
+
+
+def _found(text: str) -> str:
+    """What a value on the command line is."""
+    try:
+        return kind_of(load_yaml(text, "")[0])
+    except ValueError:
+        return kind_of(text)
+
+
+def _class_problem(path: str, reason: str) -> str:
+    if package := missing_package(path, reason):
+        return f"{path} needs the package {package[0]}, which is not installed; `pip install {package[1]}`."
+    if re.search(r"has no attribute '\w+'$|^No module named", reason):
+        return _unknown_class(path)
+    return reason if reason.startswith(path.rpartition(".")[2]) else f"{path}: {reason}"
+
+
+def _unknown_class(path: str) -> str:
+    close = nearest_class(path)
+    advice = f"did you mean {close}?" if close else "check the name, and that its module can be imported from here."
+    return f"no class {path}; {advice}"
+
+
+def _kind(name: str) -> str:
+    """A type in words."""
+    name = re.sub(r"^<class '(.+)'>$", r"\1", name.strip())
+    if found := re.match(r"typing\.Literal\[(.+)\]$", name):
+        return f"one of [{found[1]}]"
+    if found := re.match(r"(?:list|List|collections\.abc\.Iterable|typing\.\w+)\[(.+)\]$", name):
+        return "a list of " + " or ".join(_kind(part).removeprefix("a ") for part in _split(found[1]))
+    last = name.rpartition(".")[2]
+    return _WORDS.get(last, f"a {last}")
+
+
+def _split(names: str) -> list[str]:
+    """Types between commas, brackets kept whole."""
+    parts, depth = [""], 0
+    for character in names:
+        depth += (character == "[") - (character == "]")
+        if character == "," and not depth:
+            parts.append("")
+        else:
+            parts[-1] += character
+    return parts
+
+
+def _short(value: str) -> str:
+    return value if len(value) <= _LONGEST_VALUE else f"{value[:_LONGEST_VALUE]}..."
+
+
+def _nearest_option(message: str, options: Set[str]) -> str:
+    unknown = re.search(r"unrecognized arguments: --([\w.]+)|[oO]ption '([\w.]+)'|Key '([\w.]+)'", message)
+    if unknown is None or re.search("did you mean|see --help|the options are", message):
+        return ""
+    name = next(group for group in unknown.groups() if group)
+    return f"; {nearest(name, options) or _all(options)}"
+
+
+def _all(options: Set[str]) -> str:
+    own = sorted(options - {"h", "help", "c", "config", "print_config"})
+    return f"the options are {', '.join(own)}." if own and len(own) <= _FEW else "see --help for the options."
+
+
+def _nearest_choice(message: str) -> str:
+    """Advice where a value was none of a few words."""
+    found = re.search(r"expected .*one of \[.+\].*; got ([^;]+)$", message)
+    close = difflib.get_close_matches(found[1], re.findall(r"'([^']+)'", message), n=1) if found else []
+    return f"; did you mean {close[0]}?" if close else ""

@@ -1,0 +1,133 @@
+"""The shape of a config: sections are mappings, keys are known names."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Set
+from typing import Any
+
+from lit_sft.settings.yaml_loader import Path
+
+_FREE = {"$schema"}
+"""For editors."""
+
+
+def check_sections(
+    values: Any, place: str, lines: Mapping[Path, int], *, groups: Set[str], options: Set[str]
+) -> dict[str, Any]:
+    """The settings of a config, empty sections left out.
+
+    Args:
+        values: What the config holds.
+        place: Its path, for messages.
+        lines: The line of every key.
+        groups: Dotted names of sections, such as `model.backbone`.
+        options: Dotted names of settings.
+
+    Raises:
+        ValueError: If a section is not a mapping or a setting is unknown; names the line.
+    """
+    if values is None or values == "":
+        raise ValueError(f"{place}: empty; expected settings, such as `data: {{train: rows.jsonl}}`.")
+    if not isinstance(values, dict):
+        raise ValueError(f"{place}: expected a mapping of settings, found {kind_of(values)}.")
+    return _Checker(place, lines, groups, options).section(values, "", ())
+
+
+class _Checker:
+    def __init__(self, place: str, lines: Mapping[Path, int], groups: Set[str], options: Set[str]) -> None:
+        self.place, self.lines, self.groups, self.options = place, lines, groups, options
+
+    def section(self, values: dict[Any, Any], prefix: str, path: Path) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for key, value in values.items():
+            here, name = (*path, str(key)), f"{prefix}{key}".removesuffix("+")
+            if not isinstance(key, str):
+                raise ValueError(f"{self._at(here)}: the key {key!r} is {kind_of(key)}; settings have names.")
+            if name in self.groups:
+                if value is None:
+                    continue  # a section whose every line is commented out
+                if not isinstance(value, dict):
+                    raise ValueError(
+                        f"{self._at(here)}: --{name}: expected a mapping of settings, found {kind_of(value)}."
+                    )
+                value = self.section(value, f"{name}.", here)
+            else:
+                self._check_known(name, here)
+                check_value(value, f"{self._at(here)}: --{name}")
+            self._put(found, key.split("."), value, here)
+        return found
+
+    def _put(self, found: dict[str, Any], keys: list[str], value: Any, path: Path) -> None:
+        """Set a value; `trainer.max_steps: 1` is the same as `trainer: {max_steps: 1}`."""
+        *sections, last = keys
+        for section in sections:
+            found = found.setdefault(section, {})
+        if isinstance(value, dict) and isinstance(found.get(last), dict):
+            for key, part in value.items():
+                self._put(found[last], [key], part, (*path, key))
+        elif last in found:
+            raise ValueError(f"{self._at(path)}: {'.'.join(path)} is given twice; remove one of the two.")
+        else:
+            found[last] = value
+
+    def _check_known(self, name: str, path: Path) -> None:
+        if name not in self.options and name not in _FREE:
+            advice = nearest(name, self.options) or "see --help for the options"
+            raise ValueError(f"{self._at(path)}: unknown setting '{name}'; {advice}")
+
+    def _at(self, path: Path) -> str:
+        line = self.lines.get(path)
+        return f"{self.place}:{line}" if line else self.place
+
+
+def check_value(value: Any, place: str) -> None:
+    """Refuse, at any depth of a setting, keys that are not text and classes that are not given as such.
+
+    Args:
+        value: Of one setting.
+        place: Where it is, for messages.
+
+    Raises:
+        ValueError: If there is such a thing.
+    """
+    if isinstance(value, list):
+        for part in value:
+            check_value(part, place)
+    if not isinstance(value, dict):
+        return
+    for key, part in value.items():
+        if not isinstance(key, str):
+            raise ValueError(f"{place}: the key {key!r} is {kind_of(key)}; put it in quotes.")
+        if key == "class_path" and not isinstance(part, str):
+            raise ValueError(
+                f"{place}: class_path: expected a name such as callbacks.RunHealth, found {kind_of(part)}."
+            )
+        if key in ("init_args", "dict_kwargs") and not isinstance(part, (dict, type(None))):
+            raise ValueError(f"{place}: {key}: expected a mapping of settings, found {kind_of(part)}.")
+        check_value(part, place)
+
+
+def nearest(name: str, options: Set[str]) -> str:
+    """`did you mean ...?` for a misspelt option; empty if none is close."""
+    parent, _, last = name.rpartition(".")
+    siblings = {option.rpartition(".")[2]: option for option in options if option.rpartition(".")[0] == parent}
+    close = [siblings[found] for found in difflib.get_close_matches(last, siblings, n=3, cutoff=0.6)]
+    close = close or difflib.get_close_matches(name, sorted(options), n=3, cutoff=0.6)
+    close = close or [option for option in sorted(options) if option.endswith(f".{last}")][:3]
+    return f"did you mean {' or '.join(close)}?" if close else ""
+
+
+def kind_of(value: Any) -> str:
+    """What a value is, for a message: `a list`, `the number 3`, `the text 'x'`."""
+    if value is None:
+        return "nothing"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, (int, float)):
+        return f"the number {str(value)[:40]}"
+    if isinstance(value, str):
+        return f"the text {value[:40]!r}"
+    return (
+        "a list" if isinstance(value, list) else "a mapping" if isinstance(value, dict) else f"{type(value).__name__}"
+    )

@@ -1,0 +1,288 @@
+"""What a config may run. A run's own config names known classes only; trust is given on the command line alone.
+
+A run folder travels: it may come from somebody else. So before anything that its config.yaml names is imported, every
+name is checked; while it is parsed, jsonargparse itself refuses other imports; and what it names must be a class that
+a trainer takes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib
+import importlib.util
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence, Set
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from jsonargparse import Namespace, set_parsing_settings
+from jsonargparse import _common as jsonargparse_state
+
+from lit_sft.settings.yaml_loader import Path as Keys
+from lit_sft.settings.yaml_loader import load_yaml
+
+OURS = ("lit_sft", "callbacks", "data_modules")
+KNOWN = (*OURS, "lightning", "torch", "torchmetrics", "transformers", "peft")
+"""Packages that a run's config may name classes of."""
+
+_SLOTS = ("accelerator", "callbacks", "logger", "plugins", "profiler", "strategy")
+"""Settings of the trainer that take classes."""
+
+_PLAIN = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
+
+
+def allowed_code(arguments: Sequence[str]) -> tuple[str, ...]:
+    """What a command line allows by `--run.allow_code`: import paths between commas.
+
+    Raises:
+        ValueError: If one is not an import path.
+    """
+    options = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    options.add_argument("--run.allow_code", dest="code", action="append", default=[])
+    try:
+        given = ",".join(options.parse_known_args(list(arguments))[0].code)
+    except argparse.ArgumentError as error:
+        raise ValueError(str(error)) from None
+    paths = tuple(path.strip() for path in given.split(",") if path.strip() not in ("", "null"))
+    for path in paths:
+        if not _PLAIN.fullmatch(path) or path.partition(".")[0] == "jsonargparse":
+            raise ValueError(f"--run.allow_code {path}: expected modules or classes, such as my_callbacks.Sampler.")
+    return paths
+
+
+def unread_slots(arguments: Sequence[str], *, trains: bool) -> frozenset[str]:
+    """Settings of the trainer that take classes and that nobody reads from a run's config.
+
+    Args:
+        arguments: The command line, which may give them itself.
+        trains: Whether a trainer is made at all.
+    """
+    given = {argument.partition("=")[0].removeprefix("--trainer.") for argument in arguments}
+    return frozenset(name for name in _SLOTS if name in given or not trains)
+
+
+def own_code(value: Any) -> set[str]:
+    """Classes and functions of no known package that parsed settings name.
+
+    Args:
+        value: Parsed settings.
+    """
+    if isinstance(value, (Namespace, dict)):
+        parts = vars(value) if isinstance(value, Namespace) else value
+        name = parts.get("class_path")
+        own = {name} if isinstance(name, str) else set()
+        return {name for name in own if not _is_under(name, KNOWN)}.union(*map(own_code, parts.values()))
+    if isinstance(value, (list, tuple, set)):
+        return set().union(*map(own_code, value))
+    is_function = callable(value) and not isinstance(value, type)
+    return {_path_of(value)} if is_function and not _is_under(_path_of(value), KNOWN) else set()
+
+
+def nested(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Dotted settings in sections: `{"a.b": 1}` as `{"a": {"b": 1}}`."""
+    values: dict[str, Any] = {}
+    for name, value in settings.items():
+        *sections, last = str(name).split(".")
+        inner: Any = values
+        for section in sections:
+            inner = inner.setdefault(section, {}) if isinstance(inner, dict) else {}
+        if isinstance(inner, dict):
+            inner[last] = value
+    return values
+
+
+def refuse_trust(values: Mapping[str, Any], place: str, lines: Mapping[Keys, int] = MappingProxyType({})) -> None:
+    """Refuse settings that count on the command line only.
+
+    Args:
+        values: Settings in sections.
+        place: The config's path.
+        lines: The line of every key.
+
+    Raises:
+        ValueError: If a config gives one; says how to give it.
+    """
+    for name, instead in (
+        ("model.backbone.trust_remote_code", "Read the model's code, and if you trust it add"),
+        ("run.allow_code", "Add"),
+        ("resume", "Give"),
+    ):
+        value: Any = values
+        for part in name.split("."):
+            value = value.get(part) if isinstance(value, Mapping) else None
+        if value:
+            given = value if isinstance(value, str) else str(value).lower()
+            at = f"{place}:{lines[keys]}" if (keys := tuple(name.split("."))) in lines else place
+            raise ValueError(
+                f"{at}: --{name} counts on the command line only, not in a config. {instead} `--{name} {given}`."
+            )
+
+
+def vetted(
+    values: Mapping[str, Any], place: str, lines: Mapping[Keys, int], allowed: Sequence[str], unread: Set[str]
+) -> dict[str, Any]:
+    """The settings of a run's own config, once none of them runs unknown code.
+
+    Args:
+        values: Settings in sections.
+        place: The config's path.
+        lines: The line of every key.
+        allowed: Import paths given by `--run.allow_code`, each with everything below it.
+        unread: Settings of the trainer to leave out.
+
+    Raises:
+        ValueError: If a setting names code that is neither known nor allowed.
+    """
+    values = _without_trust(values)
+    trainer = values.get("trainer", {})
+    values["trainer"] = {name: value for name, value in trainer.items() if name.rstrip("+") not in unread}
+    for path, name in _names(values, ()):
+        at = f"{place}:{lines[path]}" if path in lines else place
+        is_file = "." not in name and Path(name).is_file()  # which jsonargparse would read
+        if not _PLAIN.fullmatch(name) or is_file:
+            raise ValueError(
+                f"{at}: {name!r} is not the name of a class; a run's config names classes as `package.Class`."
+            )
+        if "." in name and not _is_under(name, (*KNOWN, *allowed)):
+            raise ValueError(f"{at}: {_refusal(name)}")
+        _check_ours(name, at)
+    return values
+
+
+def is_runs_config(path: Path) -> bool:
+    """Whether a config is that of a run folder, however it was given."""
+    return path.name == "config.yaml" and (path.parent / "checkpoints").is_dir()
+
+
+@contextlib.contextmanager
+def known_imports_only(place: str, allowed: Sequence[str]) -> Iterator[None]:
+    """While it lasts, jsonargparse imports only known and allowed packages, and reads no config over the network."""
+    before, paths = dict(jsonargparse_state.parsing_settings), list(sys.path)
+    sys.path[:] = [path for path in paths if path]  # an empty one is the folder of the config that is read
+    set_parsing_settings(import_path_denylist=["*"], import_path_allowlist=[*KNOWN, *allowed])
+    set_parsing_settings(config_read_mode_fsspec_enabled=False)
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        if denied := re.search(r"Importing '([\w.]+)' is not allowed", str(error)):
+            raise ValueError(f"{place}: {_refusal(denied[1])}") from None
+        raise
+    finally:
+        sys.path[:] = paths
+        set_parsing_settings(config_read_mode_fsspec_enabled=True)  # as Lightning sets it
+        jsonargparse_state.parsing_settings.clear()
+        jsonargparse_state.parsing_settings.update(before)
+
+
+def check_parts(value: Any, place: str, allowed: Sequence[str]) -> None:
+    """Refuse, in what a run's config was parsed to, functions and classes that are no part of a trainer.
+
+    A class of a known package may still run anything it is given, a callback made of functions for one.
+
+    Raises:
+        ValueError: If there is one.
+    """
+    if isinstance(value, (Namespace, dict)):
+        parts = vars(value) if isinstance(value, Namespace) else value
+        name = parts.get("class_path")
+        if isinstance(name, str) and not _is_under(name, allowed) and not _is_part(name):
+            raise ValueError(f"{place}: {name} is no part of a trainer. {_advice(name)}")
+        for part in parts.values():
+            check_parts(part, place, allowed)
+    elif isinstance(value, (list, tuple, set)):
+        for part in value:
+            check_parts(part, place, allowed)
+    elif callable(value) and not isinstance(value, type) and not _is_under(_path_of(value), allowed):
+        raise ValueError(f"{place}: the function {_path_of(value)} is named. {_advice(_path_of(value))}")
+
+
+def _path_of(value: Any) -> str:
+    """Import path of a function, or of an object's class."""
+    kind = value if hasattr(value, "__qualname__") else type(value)
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _is_part(name: str) -> bool:
+    """Whether a class is of a kind that a trainer is made of."""
+    from lightning.fabric.plugins import ClusterEnvironment
+    from lightning.fabric.plugins.io import CheckpointIO
+    from lightning.pytorch import Callback
+    from lightning.pytorch.accelerators import Accelerator
+    from lightning.pytorch.loggers import Logger
+    from lightning.pytorch.plugins import LayerSync
+    from lightning.pytorch.plugins.precision import Precision
+    from lightning.pytorch.profilers import Profiler
+    from lightning.pytorch.strategies import Strategy
+
+    kinds = (Callback, Logger, Strategy, Accelerator, Profiler, Precision, ClusterEnvironment, CheckpointIO, LayerSync)
+    module, _, last = name.rpartition(".")
+    found = getattr(importlib.import_module(module), last, None) if _is_under(module, KNOWN) else None
+    return isinstance(found, type) and issubclass(found, kinds)
+
+
+def _names(value: Any, path: Keys) -> Iterator[tuple[Keys, str]]:
+    """Where settings name classes: every `class_path`, and the text given where a trainer takes a class."""
+    if isinstance(value, Mapping):
+        for key, part in value.items():
+            here = (*path, key)
+            is_slot = len(path) == 1 and path[0] == "trainer" and key.rstrip("+") in _SLOTS
+            if isinstance(part, str) and (key == "class_path" or is_slot):
+                yield here, part
+            elif is_slot and isinstance(part, list):
+                yield from ((here, item) for item in part if isinstance(item, str))
+            yield from _names(part, here)
+    elif isinstance(value, list):
+        for part in value:
+            yield from _names(part, (*path, "[]"))
+    elif isinstance(value, str) and (inner := _loaded(value)) != value:
+        yield from _names(inner, path)  # jsonargparse reads text as YAML where a setting may be of any type
+
+
+def _loaded(text: str) -> Any:
+    try:
+        return load_yaml(text, "")[0]
+    except ValueError:
+        return None
+
+
+def _is_under(name: str, packages: Sequence[str]) -> bool:
+    return any(name == package or name.startswith(f"{package}.") for package in packages)
+
+
+def _refusal(name: str) -> str:
+    return f"names {name}, which is not part of this project, Lightning, torch or transformers. {_advice(name)}"
+
+
+def _advice(name: str) -> str:
+    return (
+        f"A run's config runs no other code. If you have read it and trust it, add `--run.allow_code {name}`; or go "
+        "without it (`--trainer.callbacks null`)."
+    )
+
+
+def _check_ours(name: str, at: str) -> None:
+    """A folder from which the command is started may hold packages of our names."""
+    package = name.partition(".")[0]
+    if package not in OURS:
+        return
+    spec = importlib.util.find_spec(package)
+    home = Path(__file__).resolve().parents[2]
+    if spec is None or spec.origin is None or Path(spec.origin).resolve().parents[1] != home:
+        found = spec.origin if spec else "nowhere"
+        raise ValueError(
+            f"{at}: {name}: the package {package} is found at {found}, not beside this project's; move it."
+        )
+
+
+def _without_trust(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Trust that was given to the run is not given again by its config."""
+    values = {**values, "resume": None}
+    backbone = (values.get("model") or {}).get("backbone") or {}
+    if "trust_remote_code" in backbone:
+        values["model"] = {**values["model"], "backbone": {**backbone, "trust_remote_code": False}}
+    if "allow_code" in (values.get("run") or {}):
+        values["run"] = {**values["run"], "allow_code": None}
+    return values

@@ -1,0 +1,178 @@
+"""YAML that means one thing: unique keys, no tags, no recursion, and no aliases that expand without end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+
+from lit_sft.credentials import without_credentials
+
+Path = tuple[str, ...]
+"""Keys from the top of a document; items of a list are `[]`."""
+
+_MAX_CHARACTERS = 10_000_000
+_MAX_DEPTH = 60
+_MAX_EXPANDED = 10_000
+"""Values that aliases may add to a document."""
+
+_TAGS = {None, "!", *(f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null", "seq", "map"))}
+
+_Parser: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+@dataclass(slots=True)
+class _Collection:
+    """A list or mapping that is still open."""
+
+    is_mapping: bool
+    anchor: str | None
+    line: int
+    path: Path
+    size: int = 1
+    key: str | None = None
+    keys: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def awaits_key(self) -> bool:
+        return self.is_mapping and self.key is None
+
+    def child_path(self) -> Path:
+        return (*self.path, self.key if self.is_mapping and self.key is not None else "[]")
+
+
+def check_yaml(text: str) -> dict[Path, int]:
+    """Refuse what a reader of settings should never meet, before anything is built from it.
+
+    Args:
+        text: A YAML document.
+
+    Returns:
+        The line of every key, counted from 1.
+
+    Raises:
+        yaml.YAMLError: If it is not YAML, has a key twice, a tag, a key that is a list or a mapping, an alias that
+            refers to what it is in, or aliases or nesting beyond any sensible file.
+    """
+    if len(text) > _MAX_CHARACTERS:
+        raise Refused(problem=f"{len(text):,} characters; settings have at most {_MAX_CHARACTERS:,}")
+    reader = _Reader()
+    for event in yaml.parse(text, Loader=_Parser):
+        reader.take(event)
+    return reader.lines
+
+
+class _Reader:
+    """Follows the events of a document without building it, so that its size costs nothing."""
+
+    def __init__(self) -> None:
+        self.lines: dict[Path, int] = {}
+        self._open: list[_Collection] = []
+        self._sizes: dict[str, int] = {}
+        self._expanded = 0
+
+    def take(self, event: yaml.Event) -> None:
+        if isinstance(event, yaml.ScalarEvent):
+            self._scalar(event)
+        elif isinstance(event, yaml.AliasEvent):
+            self._alias(event)
+        elif isinstance(event, (yaml.SequenceStartEvent, yaml.MappingStartEvent)):
+            self._begin(event)
+        elif isinstance(event, (yaml.SequenceEndEvent, yaml.MappingEndEvent)):
+            closed = self._open.pop()
+            self._keep(closed.anchor, closed.size)
+
+    def _scalar(self, event: Any) -> None:
+        _check_tag(event)
+        parent = self._open[-1] if self._open else None
+        if parent is None or not parent.awaits_key:
+            self._keep(event.anchor, 1)
+            return
+        line = event.start_mark.line + 1
+        if (first := parent.keys.get(event.value)) is not None:
+            raise _error(event, f"duplicate key {event.value!r} (first on line {first}); remove one of the two")
+        parent.keys[event.value], parent.key = line, event.value
+        self.lines[parent.child_path()] = line
+
+    def _alias(self, event: Any) -> None:
+        if any(collection.anchor == event.anchor for collection in self._open):
+            raise _error(event, f"*{event.anchor} refers to the value that it is part of")
+        if self._open and self._open[-1].awaits_key:
+            raise _error(event, f"*{event.anchor} is used as a key; write the key itself")
+        size = self._sizes.get(event.anchor, 1)
+        self._expanded += size
+        if self._expanded > _MAX_EXPANDED:
+            raise _error(event, f"aliases expand to more than {_MAX_EXPANDED:,} values")
+        self._keep(None, size)
+
+    def _begin(self, event: Any) -> None:
+        _check_tag(event)
+        parent = self._open[-1] if self._open else None
+        if parent is not None and parent.awaits_key:
+            raise _error(event, "a list or mapping is used as a key; keys are words")
+        if len(self._open) == _MAX_DEPTH:
+            raise _error(event, f"nested more than {_MAX_DEPTH} deep")
+        path = parent.child_path() if parent else ()
+        is_mapping = isinstance(event, yaml.MappingStartEvent)
+        self._open.append(_Collection(is_mapping, event.anchor, event.start_mark.line + 1, path))
+
+    def _keep(self, anchor: str | None, size: int) -> None:
+        """Count a complete value towards the collection it is in."""
+        if anchor is not None:
+            self._sizes[anchor] = size
+        if self._open:
+            self._open[-1].size += size
+            self._open[-1].key = None
+
+
+def _check_tag(event: Any) -> None:
+    if event.tag not in _TAGS:
+        raise _error(event, f"tag {event.tag.replace('tag:yaml.org,2002:', '!!')}; settings are plain values")
+
+
+def _error(event: Any, problem: str) -> Refused:
+    return Refused(problem=problem, problem_mark=event.start_mark)
+
+
+class Refused(yaml.MarkedYAMLError):
+    """Valid YAML that no settings should contain."""
+
+
+class PlainLoader(_Parser):  # type: ignore[misc]
+    """Reads what `check_yaml` has let pass; dates stay text."""
+
+
+PlainLoader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+    for first, resolvers in _Parser.yaml_implicit_resolvers.items()
+}
+
+
+def load_yaml(text: str, place: str, *, loader: Any = PlainLoader) -> tuple[Any, dict[Path, int]]:
+    """Read a YAML document.
+
+    Args:
+        text: The document.
+        place: Where it comes from, for messages.
+        loader: Builds the values.
+
+    Returns:
+        Its value, and the line of every key.
+
+    Raises:
+        ValueError: If it is refused by `check_yaml` or cannot be built; names the place and the line.
+    """
+    try:
+        lines = check_yaml(text)
+        return yaml.load(text, loader), lines
+    except (yaml.YAMLError, ValueError) as error:
+        raise ValueError(said_of(error, place)) from None
+
+
+def said_of(error: Exception, place: str) -> str:
+    """A YAML error in one line: the place, the line, what is wrong."""
+    mark = getattr(error, "problem_mark", None)
+    at = f"{place}:{mark.line + 1}" if mark else place
+    problem = without_credentials(" ".join(str(getattr(error, "problem", None) or error).split()))
+    return f"{at}: {problem}." if isinstance(error, Refused) else f"{at}: not valid YAML ({problem})."
