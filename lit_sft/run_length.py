@@ -8,6 +8,8 @@ from typing import Any
 
 import yaml
 
+from lit_sft.settings.trust import nested
+
 USUAL_EPOCHS = 3
 """Of a run whose length is not given."""
 
@@ -70,7 +72,7 @@ def _given(arguments: list[str]) -> list[tuple[str, dict[str, Any]]]:
         option, is_joined, value = argument.partition("=")
         value = value if is_joined else arguments[index + 1] if index + 1 < len(arguments) else ""
         if option in ("--config", "-c"):
-            found.append((value, _limits(_mapping(value).get("trainer"))))
+            found.append((value, _limits(nested(_mapping(value)).get("trainer"))))
         elif option in _OPTIONS or option == "--trainer":
             typed |= {_OPTIONS[option]: _parsed(value)} if option in _OPTIONS else _limits(_mapping(value))
             found = [*(source for source in found if source[1] is not typed), ("the command line", typed)]

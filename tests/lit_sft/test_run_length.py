@@ -9,6 +9,7 @@ from lit_sft.run_length import RunLength, run_length
 FILES = {
     "epochs": "trainer: {max_epochs: 18}",
     "steps": "trainer: {max_steps: 60}",
+    "dotted": "trainer.max_steps: 60",
     "neither": "trainer: {devices: 1}",
     "both": "trainer: {max_epochs: 2, max_steps: 60}",
     "saved": "trainer: {max_epochs: 18, max_steps: -1}",
@@ -20,6 +21,7 @@ CASES = [
     ("neither", 3, -1, (3, -1), ""),
     ("epochs", 18, -1, (18, -1), ""),
     ("steps", 3, 60, (-1, 60), ""),
+    ("dotted", 3, 60, (-1, 60), ""),
     ("both", 2, 60, (2, 60), ""),
     ("--trainer.max_steps 60", 3, 60, (-1, 60), ""),
     ("--trainer.max_steps=60", 3, 60, (-1, 60), ""),
