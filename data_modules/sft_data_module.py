@@ -18,6 +18,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from data_modules.batch import Batch, collate
 from data_modules.data_files import skipped_files
+from data_modules.digests import check_digests
 from data_modules.encoded_data import (
     Sources,
     cache_key,
@@ -408,7 +409,7 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     """A fast tokenizer by name or folder.
 
     Raises:
-        ValueError: If there is none.
+        ValueError: If there is none, or its files have changed since they were exported.
     """
     if not name:
         raise ValueError("no tokenizer: give `--model.backbone.pretrained` or `--model.backbone.tokenizer`.")
@@ -416,6 +417,8 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
         name.startswith((".", "/")) or (Path(name).parent.name and Path(name).parent.exists())
     ):
         raise ValueError(f"{name}: no tokenizer here: no such folder (relative to {Path.cwd()}).")
+    if Path(name).is_dir():
+        check_digests(Path(name), weights=False)
     try:
         tokenizer = AutoTokenizer.from_pretrained(name)
     except (OSError, ValueError, KeyError) as error:

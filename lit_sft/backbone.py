@@ -18,6 +18,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, Pre
 
 from data_modules.digests import check_digests
 from lit_sft.attention import use_document_attention
+from lit_sft.base_weights import base_identity, check_base
+from lit_sft.files import read_json
 from lit_sft.pretrained import check_config, check_finite, check_vocabulary, first_line, listed, load_pretrained
 
 
@@ -102,6 +104,7 @@ def build_backbone(settings: BackboneSettings, tokenizer: PreTrainedTokenizerBas
         _forget_padding(model)
         use_document_attention(model)
         check_vocabulary(model, tokenizer, settings.tokenizer_name)
+        identity = base_identity(model, with_weights=settings.tuning == "lora")
         if settings.gradient_checkpointing:
             model.activation_checkpointing_enable({"use_reentrant": False})
             # recomputing needs an input that requires gradients, which frozen embeddings do not give
@@ -109,6 +112,7 @@ def build_backbone(settings: BackboneSettings, tokenizer: PreTrainedTokenizerBas
         backbone: nn.Module = _with_adapters(model, settings.lora) if settings.tuning == "lora" else model
         if settings.compile:
             compile_layers(backbone)
+    backbone.base_identity = identity  # type: ignore[assignment]
     return backbone.train()
 
 
@@ -116,7 +120,8 @@ def load_config(settings: BackboneSettings) -> PretrainedConfig:
     """The model's config, without its weights.
 
     Raises:
-        ValueError: If neither or both of `pretrained` and `config` are given, or it cannot be read.
+        ValueError: If neither or both of `pretrained` and `config` are given, it cannot be read, it has changed since
+            it was exported, or is not of a causal language model.
     """
     if (settings.pretrained is None) == (settings.config is None):
         raise ValueError(
@@ -124,6 +129,8 @@ def load_config(settings: BackboneSettings) -> PretrainedConfig:
             "the settings of a model with random weights."
         )
     if settings.pretrained is not None:
+        if Path(settings.pretrained).is_dir():
+            check_digests(Path(settings.pretrained), weights=False)
         config = _pretrained_config(settings.pretrained, settings.trust_remote_code)
     else:
         config = _config_from(dict(settings.config or {}))
@@ -298,6 +305,9 @@ def load_adapter(model: nn.Module, folder: Path) -> nn.Module:
     if not (folder / "adapter_model.safetensors").is_file():
         raise ValueError(f"{folder}: no adapter_model.safetensors; only safetensors are read.")
     check_digests(folder)
+    written = read_json(folder / "lit_sft.json", advice="export the adapter again") or {}
+    if isinstance(written.get("base"), dict):
+        check_base(written["base"], base_identity(causal_lm(model), with_weights=True), str(folder))
     try:
         with _quiet_peft():
             warnings.filterwarnings("ignore", "Found missing adapter keys", UserWarning)  # refused below, by name

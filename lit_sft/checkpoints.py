@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import copy
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from transformers import GenerationConfig
 
+from data_modules.digests import DIGESTS, write_digests
 from data_modules.sft_data_module import SFTDataModule
 from data_modules.templates import Template
 from lit_sft.backbone import causal_lm, is_adapted
+from lit_sft.base_weights import BaseIdentity, check_base, identity_of
 from lit_sft.chat_template import jinja_of
 from lit_sft.checkpoint_digests import check_intact
+from lit_sft.files import replaced_folder, write_json
+from lit_sft.pretrained import check_finite, first_line, listed
+
+_WRITTEN = {
+    "config.json", "generation_config.json", "adapter_config.json", "tokenizer.json", "tokenizer_config.json",
+    "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt", "vocab.txt", "chat_template.jinja",
+    "README.md", "lit_sft.json", DIGESTS,
+}  # fmt: skip
+"""What exporting writes beside the weights, depending on the model."""
 
 
 def export_model(backbone: nn.Module, folder: Path, data: SFTDataModule, *, merge: bool = False) -> None:
@@ -28,8 +39,22 @@ def export_model(backbone: nn.Module, folder: Path, data: SFTDataModule, *, merg
             differ from the trained ones only where the tokenizer merges across the borders of a message.
         merge: Merge adapters into the weights; else only the adapter is written. Adapters of a model that began with
             random weights are always merged: without it they are of no use.
+
+    Raises:
+        OSError: If it cannot be written; a folder that was there before is then still there.
     """
     model = _merged(backbone) if is_adapted(backbone) and (merge or not _has_base(backbone)) else backbone
+    try:
+        with replaced_folder(folder, is_written=_is_written) as aside:
+            _write_model(model, aside, data)
+            write_digests(aside)
+    except SafetensorError as error:
+        raise OSError(
+            f"{folder}: the model could not be written ({first_line(error)}). Make room, then run `export`."
+        ) from error
+
+
+def _write_model(model: nn.Module, folder: Path, data: SFTDataModule) -> None:
     generation = GenerationConfig(eos_token_id=data.end_token_id, pad_token_id=data.pad_token_id, do_sample=False)
     inner = causal_lm(model)
     defaults, inner.generation_config = inner.generation_config, generation
@@ -40,6 +65,7 @@ def export_model(backbone: nn.Module, folder: Path, data: SFTDataModule, *, merg
         inner.generation_config, inner.config.pad_token_id = defaults, None
     generation.save_pretrained(folder)
     _save_tokenizer(folder, data)
+    _save_settings(folder, data, identity_of(model) if is_adapted(model) else None)
     for weights in folder.glob("*.safetensors"):  # written readable by their owner only
         weights.chmod((folder / "lit_sft.json").stat().st_mode)
 
@@ -65,8 +91,16 @@ def read_checkpoint(path: Path, **options: Any) -> dict[str, Any]:
     return saved
 
 
-def load_weights(backbone: nn.Module, checkpoint: Path, *, prefix: str = "backbone.") -> dict[str, float]:
+def load_weights(
+    backbone: nn.Module, checkpoint: Path, *, prefix: str = "backbone.", allow_changes: bool = False
+) -> dict[str, float]:
     """Put the weights of a Lightning checkpoint into a backbone.
+
+    Args:
+        backbone: Made by `build_backbone`.
+        checkpoint: Of a run with the same backbone.
+        prefix: Of the names of the backbone's weights.
+        allow_changes: Warn, rather than refuse, if it was trained on another base model.
 
     Returns:
         The validation figures of these weights, with the `step`; empty if they were saved between validations.
@@ -76,23 +110,54 @@ def load_weights(backbone: nn.Module, checkpoint: Path, *, prefix: str = "backbo
     """
     saved = read_checkpoint(checkpoint, map_location="cpu")
     state = {n.removeprefix(prefix): value for n, value in saved["state_dict"].items() if n.startswith(prefix)}
-    missing, unexpected = backbone.load_state_dict(state, strict=False)
-    # tied weights have several names, of which one is enough; frozen ones are not saved with adapters
-    every = dict(backbone.named_parameters(remove_duplicate=False))
-    loaded = {id(every[name]) for name in state if name in every}
-    lacking = [
-        name
-        for name in missing
-        if name not in every
-        or ((every[name].requires_grad or not is_adapted(backbone)) and id(every[name]) not in loaded)
-    ]
-    if lacking or unexpected:
-        raise ValueError(
-            f"{checkpoint}: not a checkpoint of this model ({len(lacking)} weights missing, {len(unexpected)} "
-            "unknown). Use the config it was trained with."
-        )
+    check_fit(state, backbone, str(checkpoint), adapted=is_adapted(backbone))
+    check_base(saved.get("base"), identity_of(backbone), str(checkpoint), allow_changes=allow_changes)
+    backbone.load_state_dict(state, strict=False)  # what may be missing is frozen, or tied to what is there
+    check_finite(backbone, str(checkpoint))
     figures: dict[str, float] = saved.get("figures", {})
     return figures
+
+
+def check_fit(state: dict[str, Any], model: nn.Module, where: str, *, adapted: bool) -> None:
+    """Compare saved weights with those of a model.
+
+    Args:
+        state: Names to tensors, of which only shapes and dtypes are looked at.
+        model: That they are for.
+        where: The checkpoint, for messages.
+        adapted: Whether only what requires gradients has been saved.
+
+    Raises:
+        ValueError: If any are missing, unknown or of another shape; names the first.
+    """
+    own: dict[str, Any] = model.state_dict(keep_vars=True)
+    own = {name: value for name, value in own.items() if value.requires_grad or not adapted}
+    # tied weights have several names, of which one is enough
+    loaded = {id(own[name]) for name in state.keys() & own.keys()}
+    missing = [name for name, value in own.items() if name not in state and id(value) not in loaded]
+    unknown = [name for name in state if name not in own]
+    other = [
+        f"{name}: {_kind(state[name])} there, {_kind(own[name])} here"
+        for name in sorted(state.keys() & own.keys())
+        if _kind(state[name]) != _kind(own[name])
+    ]
+    faults = [
+        f"{len(names)} {what} ({listed(names, limit=2)})"
+        for what, names in (("missing", missing), ("unknown", unknown), ("of another shape", other))
+        if names
+    ]
+    if faults:
+        raise ValueError(
+            f"{where}: these are weights of another model: {'; '.join(faults)}. Use the `--model.backbone` settings it "
+            "was trained with."
+        )
+
+
+def _kind(value: Any) -> str:
+    """The shape of a tensor; precisions may differ, but not floats from integers."""
+    if not isinstance(value, torch.Tensor):
+        return type(value).__name__
+    return f"{tuple(value.shape)}{'' if value.is_floating_point() else f' {value.dtype}'}"
 
 
 def _merged(backbone: nn.Module) -> nn.Module:
@@ -112,5 +177,14 @@ def _save_tokenizer(folder: Path, data: SFTDataModule) -> None:
     if isinstance(template, Template):
         tokenizer.chat_template = jinja_of(template, bos=data.encoder.starts_documents)
     tokenizer.save_pretrained(folder)
+
+
+def _save_settings(folder: Path, data: SFTDataModule, base: BaseIdentity | None) -> None:
+    template = data.encoder.template
     settings = {"template": template.name, "end_token": template.end, "max_length": data.max_length}
-    (folder / "lit_sft.json").write_text(json.dumps(settings, indent=1), encoding="utf-8")
+    write_json(folder / "lit_sft.json", settings | ({} if base is None else {"base": base}))
+
+
+def _is_written(name: str) -> bool:
+    """Whether a file of this name is part of a model, adapter or tokenizer."""
+    return name in _WRITTEN or ".safetensors" in name

@@ -246,7 +246,7 @@ class LitCLI(LightningCLI):
             return
         last = self.model.figures.get("val", {})
         backbone = self._whole_backbone()
-        best = load_weights(backbone, self.run.best_checkpoint())
+        best = load_weights(backbone, self.run.best_checkpoint(), allow_changes=self.model.allow_changes)
         export_model(backbone, self.run.model, self.datamodule)
         figures = {"before": self.model.figures_before, "best": best, "last": last if last.get("step") else {}}
         write_json(self.run.folder / "fit.json", {**figures, "steps": self.trainer.global_step})

@@ -7,7 +7,9 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterable
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,8 +24,12 @@ _LONGEST_SLUG = 120
 _ESCAPED = re.compile(r"[\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
-def read_json(path: Path) -> dict[str, Any] | None:
+def read_json(path: Path, *, advice: str = "remove the file, and it will be made again") -> dict[str, Any] | None:
     """The JSON object that a file holds; None if there is no file.
+
+    Args:
+        path: The file.
+        advice: What to do about a damaged one.
 
     Raises:
         ValueError: If it holds something else.
@@ -34,9 +40,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except (ValueError, RecursionError) as error:
-        raise ValueError(
-            f"{path}: not valid JSON ({short_reason(error)}); remove the file, and it will be made again."
-        ) from None
+        raise ValueError(f"{path}: not valid JSON ({short_reason(error)}); {advice}.") from None
     if not isinstance(found, dict):
         raise ValueError(f"{path}: found {type(found).__name__}; expected an object with named fields.")
     return found
@@ -142,6 +146,45 @@ def _write_whole(path: Path, parts: Iterable[bytes]) -> None:
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def replaced_folder(folder: Path, *, is_written: Callable[[str], bool]) -> Iterator[Path]:
+    """An empty folder to write to, which takes the place of another one when it is complete.
+
+    Args:
+        folder: To replace; made if it is not there.
+        is_written: Whether a file of this name in the folder before is of the same kind as what is written. Such files
+            go with the folder; anything else is somebody's own and stays.
+
+    Raises:
+        ValueError: If the folder is a file.
+    """
+    folder = folder.absolute()
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder}: a file; expected a folder, or a name that is not taken.")
+    aside, before = (folder.with_name(f".{folder.name}.{what}") for what in ("partial", "before"))
+    if before.exists() and not folder.exists():
+        before.rename(folder)  # a process was killed between the two renames below
+    for leftover in (aside, before):
+        shutil.rmtree(leftover, ignore_errors=True)
+    aside.mkdir(parents=True)
+    try:
+        yield aside
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
+    if folder.exists():
+        _keep_others(folder, aside, is_written)
+        folder.rename(before)
+    aside.rename(folder)
+    shutil.rmtree(before, ignore_errors=True)
+
+
+def _keep_others(before: Path, after: Path, is_written: Callable[[str], bool]) -> None:
+    for path in before.iterdir():
+        if not is_written(path.name) and not (after / path.name).exists():
+            path.rename(after / path.name)
 
 
 def with_nulls(value: Any) -> Any:

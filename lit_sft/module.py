@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,6 +21,8 @@ from data_modules.batch import Batch
 from data_modules.encoding import Example, token_sizes
 from data_modules.sft_data_module import SFTDataModule
 from lit_sft.backbone import BackboneSettings, build_backbone, causal_lm, is_adapted, narrow_frozen_layers
+from lit_sft.base_weights import check_base, identity_of
+from lit_sft.checkpoints import check_fit, read_checkpoint
 from lit_sft.finite_guard import FiniteGuard
 from lit_sft.generation import Generated, GenerationSettings, generate
 from lit_sft.loss import supervised_loss, token_nll
@@ -267,6 +270,7 @@ class LitCausalLM(LightningModule):
         if self.figures.get("val", {}).get("step") == self.trainer.global_step:
             checkpoint["figures"] = self.figures["val"]
         checkpoint["figures_before"] = self.figures_before
+        checkpoint["base"] = identity_of(self.backbone)
         trainer = self.trainer
         if trainer.state.fn == TrainerFn.FITTING:
             checkpoint["identity"] = run_identity(self)
@@ -276,24 +280,24 @@ class LitCausalLM(LightningModule):
             checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in trained}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        if self.trainer.state.fn == TrainerFn.FITTING and "identity" in checkpoint:
+        is_resumed = self.trainer.state.fn == TrainerFn.FITTING and "identity" in checkpoint
+        if is_resumed:
             check_identity(checkpoint["identity"], run_identity(self), allow_changes=self.allow_changes)
+        self._check_weights(checkpoint, ", or allow the change by `--run.allow_changes true`" if is_resumed else "")
+        if is_resumed:
             self.figures["val"] = checkpoint.get("figures", {})
             self.figures_before = checkpoint.get("figures_before", {})
-        own = self.state_dict()
-        for name, value in checkpoint["state_dict"].items():
-            if name in own and own[name].shape != value.shape:
-                raise ValueError(
-                    f"this checkpoint is of another model: {name} is {tuple(value.shape)} there and "
-                    f"{tuple(own[name].shape)} here. Use the `--model.backbone` settings it was trained with."
-                )
-        if is_adapted(self.backbone):
-            found, trained = set(checkpoint["state_dict"]), self._trained_names()
-            if found != trained:
-                raise ValueError(
-                    f"this checkpoint's adapters are not this model's: {len(trained - found)} weights are missing, "
-                    f"{len(found - trained)} unknown. Use the `--model.backbone` settings it was trained with."
-                )
+
+    def _check_weights(self, checkpoint: dict[str, Any], advice: str) -> None:
+        """Whether they are this model's, and were trained on this base."""
+        path = Path(str(self.trainer.ckpt_path))
+        base, present = checkpoint.get("base"), identity_of(self.backbone)
+        check_base(base, present, str(path), allow_changes=self.allow_changes, advice=advice)
+        state = checkpoint.get("state_dict")
+        if state is None and path.is_file():  # a sharded model has loaded what fits already, and not said what did not
+            state = read_checkpoint(path, map_location="meta", mmap=True)["state_dict"]
+        if state is not None:
+            check_fit(state, self, str(path), adapted=is_adapted(self.backbone))
 
     def _guards(self) -> list[FiniteGuard]:
         callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]

@@ -16,11 +16,13 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from data_modules.batch import Batch, collate
+from data_modules.digests import check_digests
 from data_modules.encoding import Encoder, Example, token_sizes
 from data_modules.masking import MASKS
 from data_modules.sft_data_module import load_tokenizer
 from data_modules.templates import SegmentKind, TemplateName, resolve_template
 from lit_sft.backbone import BackboneSettings, build_backbone, causal_lm, load_adapter
+from lit_sft.files import read_json
 from lit_sft.generation import Generated, GenerationSettings, generate, undisturbed
 from lit_sft.loss import token_nll
 from lit_sft.runs import find_run
@@ -200,8 +202,10 @@ def _is_adapter(source: str) -> bool:
 
 
 def _of_adapter(folder: Path) -> tuple[nn.Module, PreTrainedTokenizerBase, TemplateName]:
-    base = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8")).get("base_model_name_or_path")
-    if not base:
+    check_digests(folder, weights=False)
+    settings = read_json(folder / "adapter_config.json", advice="copy the adapter again") or {}
+    base = settings.get("base_model_name_or_path")
+    if not base or not isinstance(base, str):
         raise ValueError(f"{folder}: its adapter_config.json does not name the model it belongs to.")
     tokenizer = load_tokenizer(str(folder) if (folder / "tokenizer.json").is_file() else base)
     model = build_backbone(BackboneSettings(pretrained=base), tokenizer)
@@ -211,7 +215,7 @@ def _of_adapter(folder: Path) -> tuple[nn.Module, PreTrainedTokenizerBase, Templ
 def _template_of(source: str) -> TemplateName:
     """What a folder that this project wrote says of its own training."""
     path = Path(source) / "lit_sft.json"
-    written: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    written = read_json(path, advice="export the model again") or {}
     name: TemplateName = written.get("template", "auto")
     if name not in get_args(TemplateName):
         raise ValueError(f"{path}: template {name!r}; expected one of {', '.join(get_args(TemplateName))}.")
