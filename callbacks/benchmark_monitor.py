@@ -12,6 +12,7 @@ from callbacks.records import append_row, is_fitting, say
 from lit_sft.console import cell
 from lit_sft.evaluation.evaluate import score_set
 from lit_sft.evaluation.figures import title_of
+from lit_sft.evaluation.harness_code import check_tasks
 from lit_sft.evaluation.results import Results, compared
 from lit_sft.evaluation.subject import Subject
 from lit_sft.evaluation.suite_file import read_suite
@@ -28,7 +29,8 @@ class BenchmarkMonitor(Callback):
     is not disturbed: modes, caches and random state are left as found. A set that fails costs itself alone.
 
     Args:
-        suite: A file such as configs/evaluate/quickstart.yaml; its judge is not asked.
+        suite: A file such as configs/evaluate/quickstart.yaml; its judge is not asked. Its tasks of lm-eval run no
+            code of their own.
         every: Validations from one scoring to the next.
         file: JSON lines in the run folder: step, set, figure, value, items, and low and high of a 95 % interval over
             the items.
@@ -41,6 +43,9 @@ class BenchmarkMonitor(Callback):
         if every < 1:
             raise ValueError(f"BenchmarkMonitor every {every}: expected at least 1.")
         self.suite, self.every, self.file = read_suite(suite), every, file
+        for settings in self.suite.harness.values():
+            if settings.include is not None:
+                check_tasks(settings.include, advice="Score it after training, by `evaluate --allow_code`.")
         self._num_validations = 0
         self._subject: Subject | None = None
 

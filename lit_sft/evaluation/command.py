@@ -19,6 +19,7 @@ from lit_sft.credentials import without_credentials
 from lit_sft.evaluation.choices import content_hash, read_choices
 from lit_sft.evaluation.contamination import find_seen
 from lit_sft.evaluation.evaluate import evaluate
+from lit_sft.evaluation.harness_code import check_tasks
 from lit_sft.evaluation.report import Contaminated, write_pages
 from lit_sft.evaluation.results import Results
 from lit_sft.evaluation.subject import Subject, load_subject
@@ -42,6 +43,9 @@ def main(argv: list[str]) -> None:
     """
     options = _parser().parse_args(argv[1:])
     suite, models = read_suite(options.suite, options.set), _models(options.models)
+    for settings in suite.harness.values():
+        if settings.include is not None:
+            check_tasks(settings.include, options.allow_code)
     disable_progress_bar()
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
@@ -51,7 +55,7 @@ def main(argv: list[str]) -> None:
     folder = Path(options.output or f"runs/evaluations/{suite.name}")
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        results, page = _run(suite, models, load, folder, say)
+        results, page = _run(suite, models, load, folder, say, options.allow_code)
     except KeyboardInterrupt:
         say("stopped; sets and replies that are complete are kept. The same command goes on.")
         raise SystemExit(130) from None
@@ -61,11 +65,16 @@ def main(argv: list[str]) -> None:
 
 
 def _run(
-    suite: Suite, models: dict[str, str], load: Callable[..., Subject], folder: Path, say: Callable[[str], None]
+    suite: Suite,
+    models: dict[str, str],
+    load: Callable[..., Subject],
+    folder: Path,
+    say: Callable[[str], None],
+    allow_code: list[str],
 ) -> tuple[Results, Path]:
     """Score, judge, look for the items in the training records, and write the page."""
     loaders = {name: partial(load, name, source) for name, source in models.items()}
-    results = evaluate(suite, loaders, folder / "items", say)
+    results = evaluate(suite, loaders, folder / "items", say, allow_code=allow_code)
     if not results.results:
         raise ValueError(f"nothing could be scored: {'; '.join(f'{k}: {v}' for k, v in results.failures.items())}")
     judgings: Judgings = {}
@@ -144,6 +153,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--suite", required=True, help="what to score, such as configs/evaluate/quickstart.yaml")
     parser.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="a setting of the suite; repeatable"
+    )
+    parser.add_argument(
+        "--allow_code",
+        action="append",
+        default=[],
+        metavar="FOLDER",
+        help="let lm-eval tasks of this folder run their Python functions; repeatable",
     )
     parser.add_argument("--output", help="where to write; default: runs/evaluations/<suite>")
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1; default: a GPU where there is one")

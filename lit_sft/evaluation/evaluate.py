@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -32,14 +32,18 @@ _SCORERS: dict[str, Callable[[Subject, Any, Skipped], Iterator[Scored]]] = {
     "text": score_texts,
     "conversations": score_conversations,
     "choices": score_choices,
-    "harness": score_task,
     "answers": score_answers,
     "prompts": answer_prompts,
 }
 
 
 def evaluate(
-    suite: Suite, models: Mapping[str, Callable[[], Subject]], folder: Path, say: Callable[[str], None]
+    suite: Suite,
+    models: Mapping[str, Callable[[], Subject]],
+    folder: Path,
+    say: Callable[[str], None],
+    *,
+    allow_code: Sequence[str] = (),
 ) -> Results:
     """Score every model on every set. What fails costs itself alone.
 
@@ -48,6 +52,7 @@ def evaluate(
         models: By name, the baseline first: what loads each.
         folder: `<folder>/<model>/<set>.jsonl` is written for each; what stands there of the same model is kept.
         say: Told of what is done and what fails.
+        allow_code: Folders of lm-eval tasks whose code may run.
     """
     results = Results(list(models))
     for name, load in models.items():
@@ -61,9 +66,8 @@ def evaluate(
             continue
         for kind, set_name, settings in suite.sets():
             try:
-                result, is_known = _known_or_scored(
-                    subject, identity, kind, set_name, settings, folder / slug(name, "model")
-                )
+                place = folder / slug(name, "model")
+                result, is_known = _known_or_scored(subject, identity, kind, set_name, settings, place, allow_code)
             except Exception as error:  # whatever it is, the other sets are scored
                 results.failures[f"{name}, {set_name}"] = said(error)
                 say(f"{name}, {set_name}: {said(error)}")
@@ -79,15 +83,18 @@ def evaluate(
     return results
 
 
-def score_set(subject: Subject, kind: str, name: str, settings: AnySet) -> SetResult:
-    """Score a model on a set.
+def score_set(subject: Subject, kind: str, name: str, settings: AnySet, allow_code: Sequence[str] = ()) -> SetResult:
+    """Score a model on a set. Of lm-eval's tasks, those in `allow_code` may bring code of their own.
 
     Raises:
         ValueError: If no item can be scored.
     """
     skipped, began = Skipped(), time.perf_counter()
     rows: dict[str, Scored] = {}
-    scored = _SCORERS[kind](subject, settings, skipped)
+    if isinstance(settings, HarnessSet):
+        scored = score_task(subject, settings, skipped, allow_code=allow_code)
+    else:
+        scored = _SCORERS[kind](subject, settings, skipped)
     for row in shown(scored, printable(f"{subject.name}, {name}"), "items"):
         if row.item in rows:
             skipped.add(f"{row.item}: a second item of this name; only the first is scored.")
@@ -100,14 +107,20 @@ def score_set(subject: Subject, kind: str, name: str, settings: AnySet) -> SetRe
 
 
 def _known_or_scored(
-    subject: Subject, identity: str, kind: str, name: str, settings: AnySet, place: Path
+    subject: Subject,
+    identity: str,
+    kind: str,
+    name: str,
+    settings: AnySet,
+    place: Path,
+    allow_code: Sequence[str],
 ) -> tuple[SetResult, bool]:
     dtype = str(next(subject.backbone.parameters()).dtype)
     key = digest([_VERSION, identity, dtype, kind, asdict(settings), _content(settings)])
     known = read_set(place, name, key)
     if known is not None:
         return known, True
-    scored = score_set(subject, kind, name, settings)
+    scored = score_set(subject, kind, name, settings, allow_code)
     write_set(place, name, key, scored)
     return scored, False
 

@@ -5,24 +5,36 @@ from __future__ import annotations
 import contextlib
 import copy
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from lit_sft.attention import ordinary_attention
 from lit_sft.backbone import causal_lm
+from lit_sft.evaluation.harness_code import check_tasks, is_allowed, plain_templates
 from lit_sft.evaluation.records import Figures, Scored, Skipped
 from lit_sft.evaluation.subject import Subject
 from lit_sft.evaluation.suite import HarnessSet
 from lit_sft.generation import undisturbed
 
 
-def score_task(subject: Subject, settings: HarnessSet, skipped: Skipped) -> Iterator[Scored]:
+def score_task(
+    subject: Subject, settings: HarnessSet, skipped: Skipped, *, allow_code: Sequence[str] = ()
+) -> Iterator[Scored]:
     """A task's items with lm-eval's own figures of each, such as `acc` and `acc_norm`.
 
+    Args:
+        subject: The model.
+        settings: The task.
+        skipped: Nothing is added to it.
+        allow_code: Folders of tasks whose code may run.
+
     Raises:
-        ValueError: If lm-eval is not installed, or has no such task.
+        ValueError: If lm-eval is not installed, or has no such task, or the task would run code that is not allowed.
     """
+    is_plain = settings.include is not None and not is_allowed(settings.include, allow_code)
+    if settings.include is not None:
+        check_tasks(settings.include, allow_code)
     try:
         from lm_eval import evaluate
         from lm_eval.models.huggingface import HFLM
@@ -35,7 +47,8 @@ def score_task(subject: Subject, settings: HarnessSet, skipped: Skipped) -> Iter
         place = settings.include or "lm-eval"
         raise ValueError(f"task {settings.task!r}: {place} has none of this name.")
     model = causal_lm(subject.backbone)
-    with undisturbed(subject.backbone), ordinary_attention(model), contextlib.redirect_stdout(None):
+    templates = plain_templates() if is_plain else contextlib.nullcontext()
+    with templates, undisturbed(subject.backbone), ordinary_attention(model), contextlib.redirect_stdout(None):
         tasks = manager.load(settings.task)
         for task in tasks["tasks"].values():
             if settings.shots is not None:

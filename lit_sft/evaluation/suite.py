@@ -119,7 +119,8 @@ class HarnessSet:
 
     Attributes:
         task: Its name.
-        include: Folder of YAML tasks of your own. None: those of lm-eval, which need the hub.
+        include: Folder of YAML tasks of your own. They run no Python functions unless `evaluate --allow_code FOLDER`
+            allows it. None: those of lm-eval, which need the hub.
         shots: Examples before each question. None: the task's own number.
         rows: Items at most. None: all.
     """
