@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import inspect
 import json
 import logging
@@ -34,8 +35,10 @@ from data_modules.ledger import ledger_rows
 from data_modules.sft_data_module import SFTDataModule
 from lit_sft.backbone import BackboneSettings, build_backbone, context_length, load_config
 from lit_sft.checkpoint_io import AtomicCheckpointIO
+from lit_sft.checkpoint_settings import check_checkpoint_settings
 from lit_sft.checkpoints import export_model, load_weights, read_checkpoint
 from lit_sft.console import say_on
+from lit_sft.ending import what_ended
 from lit_sft.files import write_json
 from lit_sft.generation import GenerationSettings
 from lit_sft.module import LitCausalLM
@@ -44,10 +47,12 @@ from lit_sft.precision import check_precision
 from lit_sft.printable import printable
 from lit_sft.progress_lines import lines_without_terminal
 from lit_sft.results import PredictionWriter, print_figures, score_answers, write_records, write_result
+from lit_sft.run_checkpoint import RunCheckpoint, is_measured_in_training
 from lit_sft.run_keeper import RunKeeper
 from lit_sft.run_length import USUAL_EPOCHS, RunLength, run_length
+from lit_sft.run_lock import lock_run
 from lit_sft.run_plan import PlanReport
-from lit_sft.runs import Run, RunSettings, find_resumable, find_run, new_run
+from lit_sft.runs import Run, RunSettings, find_resumable, find_run, new_run, paths_of
 from lit_sft.settings.errors import in_one_line
 from lit_sft.settings.parser import SettingsParser, Source
 from lit_sft.settings.trust import allowed_code, unread_slots
@@ -85,13 +90,18 @@ def main(argv: list[str]) -> None:
         argv: The command and its arguments.
     """
     _quieten()
-    command, arguments = argv[0], argv[1:]
+    with contextlib.ExitStack() as LitCLI.at_end:
+        _run(argv[0], argv[1:])
+
+
+def _run(command: str, arguments: list[str]) -> None:
     LitCLI.command, LitCLI.resumed = command, None
     opened: Run | None = None
     if command == "fit" and any(map(_asks_to_resume, arguments)):
         arguments = _resuming(arguments)
     if command != "fit" and not names_config(arguments):
         opened, checkpoint, rest = take_run(command, arguments)
+        LitCLI.at_end.enter_context(paths_of(opened))
         arguments = ["--config", str(opened.config), "--ckpt_path", str(checkpoint), *rest]
     try:
         LitCLI([command, *arguments], opened=opened or LitCLI.resumed)
@@ -103,6 +113,8 @@ def main(argv: list[str]) -> None:
             "`--model.backbone.gradient_checkpointing true`; neither changes a figure."
         ) from error
     except RuntimeError as error:
+        if re.match("Early stopping conditioned on metric|Found more than one stateful callback", str(error)):
+            raise ValueError(str(error)) from error
         if not re.search("DataLoader worker.*(exited unexpectedly|is killed by signal)", str(error)):
             raise
         raise ValueError(
@@ -116,6 +128,8 @@ class LitCLI(LightningCLI):
 
     command: ClassVar[str] = "fit"
     resumed: ClassVar[Run | None] = None
+    at_end: ClassVar[contextlib.ExitStack] = contextlib.ExitStack()
+    """What is left to do when the command ends, however it ends."""
     run: Run
     trainer: Trainer
     model: LitCausalLM
@@ -150,7 +164,7 @@ class LitCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_class_arguments(RunSettings, "run")
-        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.add_lightning_class_args(RunCheckpoint, "checkpoint")
         parser.set_defaults(_CHECKPOINT_DEFAULTS)
         parser.add_argument(
             "--resume", metavar="[RUN]", help="Go on with a run (the newest one) from its newest whole checkpoint."
@@ -182,7 +196,9 @@ class LitCLI(LightningCLI):
             raise ValueError(
                 f"--trainer.accumulate_grad_batches {trainer.accumulate_grad_batches}: expected 1 or more."
             )
-        _check_checkpoint(self._get(self.config, "ckpt_path"))
+        _check_checkpoint(self._get(self.config, "ckpt_path"), to_train=self.subcommand == "fit")
+        if self.subcommand == "fit":
+            check_checkpoint_settings(vars(self._get(self.config, "checkpoint")))
         self.run = self._run_folder()
 
     def _check_nulls(self) -> None:
@@ -197,8 +213,6 @@ class LitCLI(LightningCLI):
         try:
             super().instantiate_classes()
         except BaseException as error:
-            if hasattr(self, "run"):
-                self.run.remove_if_empty()  # refused before anything began
             if isinstance(error, ValueError):  # jsonargparse lists every type that a setting is not
                 raise ValueError(in_one_line(str(error))) from error
             raise
@@ -230,12 +244,6 @@ class LitCLI(LightningCLI):
         quiet = {"verbose": False} if "verbose" in kwargs else {}
         return {**kwargs, **quiet, "weights_only": True}
 
-    def _run_subcommand(self, subcommand: str) -> None:
-        try:
-            super()._run_subcommand(subcommand)
-        finally:
-            self.run.remove_if_empty()  # a run that never began leaves nothing behind
-
     def before_fit(self) -> None:
         self.model.allow_changes = self._get(self.config, "run").allow_changes
         checkpoint = self._get(self.config, "ckpt_path")  # now: the run may write it anew
@@ -246,7 +254,9 @@ class LitCLI(LightningCLI):
             return
         last = self.model.figures.get("val", {})
         backbone = self._whole_backbone()
-        best = load_weights(backbone, self.run.best_checkpoint(), allow_changes=self.model.allow_changes)
+        choice = self.run.choice()
+        found = load_weights(backbone, choice.path, allow_changes=self.model.allow_changes)
+        best = found if choice.is_best else {}
         export_model(backbone, self.run.model, self.datamodule)
         figures = {"before": self.model.figures_before, "best": best, "last": last if last.get("step") else {}}
         write_json(self.run.folder / "fit.json", {**figures, "steps": self.trainer.global_step})
@@ -254,22 +264,24 @@ class LitCLI(LightningCLI):
         columns = {f"{name} (step {row['step']:.0f})": row for name, row in distinct.items() if row}
         if columns:
             print_figures(console, "validation", columns)
+        ending = what_ended(self.trainer)
         if self.steps_before == self.trainer.global_step:
-            say(f"nothing was left to do after step {self.trainer.global_step}: a larger --trainer.max_epochs goes on")
-        which = "of the best step" if last else "of the last step: there are no validation rows to choose the best by"
-        say(f"model   {self.run.model}  (Hugging Face format, {which})")
+            say(f"nothing was left to do after step {self.trainer.global_step}{f': {ending}' if ending else ''}")
+        elif ending and ending.is_early:
+            say(f"stopped early at step {self.trainer.global_step}: {ending}")
+        say(f"model   {self.run.model}  (Hugging Face format, of {choice})")
         self._say_what_next("test" if self.datamodule.stores.get("test") else "predict --data.predict FILE")
 
     def after_test(self) -> None:
         if not self.trainer.is_global_zero:
             return
         self.model.to(self.trainer.strategy.root_device)  # the trainer has put it back on the CPU
-        count, name = self._get(self.config, "answers"), self._name_of_checkpoint()
+        checkpoint = self._get(self.config, "ckpt_path")
+        count, name = self._get(self.config, "answers"), self.run.suffix_of(checkpoint and Path(checkpoint))
         details, records = (self.run.folder / f"test_{what}{name}.jsonl" for what in ("answers", "records"))
         path = self.run.folder / f"result{name}.json"
         write_records(records, self.model)
         answers = score_answers(self.model, self.datamodule.stores["test"], count, details)
-        checkpoint = self._get(self.config, "ckpt_path")
         write_result(
             path,
             self.model,
@@ -302,12 +314,6 @@ class LitCLI(LightningCLI):
         say(f"curves  tensorboard --logdir {folder.parent.parent}")
         say(f"next    python -m lit_sft {verb} {folder} {options}".rstrip())
 
-    def _name_of_checkpoint(self) -> str:
-        """What tells results of another than the best checkpoint apart from its."""
-        checkpoint = self._get(self.config, "ckpt_path")
-        is_best = not checkpoint or Path(checkpoint) == self.run.best_checkpoint()
-        return "" if is_best else f"_{Path(checkpoint).stem}"
-
     def _shaping(self) -> str:
         """The settings that shape a result, as text to hash: not where it lies, nor how many answers are scored."""
         settings = yaml.safe_load(self.parser.dump(self.config, skip_none=False, skip_validation=True))
@@ -325,8 +331,14 @@ class LitCLI(LightningCLI):
         if rank_zero_only.rank:  # type: ignore[attr-defined]
             # only the first process writes; where torchrun or SLURM started this one, it need not know where to
             return Run(Path(os.environ.get(_RUN_FOLDER, f"{settings.root}/{name}/version_0")))
-        run = self.resumed or new_run(settings.root, name)
+        run = self.resumed or self._new_run(settings.root, name)
         os.environ[_RUN_FOLDER] = str(run.folder)
+        return run
+
+    def _new_run(self, root: str, name: str) -> Run:
+        run = new_run(root, name)
+        self.at_end.callback(run.remove_if_empty)  # a run that never starts leaves nothing behind
+        self.at_end.enter_context(lock_run(run.folder))
         return run
 
 
@@ -356,7 +368,7 @@ class RunRecord(SaveConfigCallback):
         data: SFTDataModule = trainer.datamodule  # type: ignore[attr-defined]
         if stage == "fit" and not data.val_dataloader():
             for callback in trainer.checkpoint_callbacks:
-                if isinstance(callback, ModelCheckpoint):
+                if isinstance(callback, ModelCheckpoint) and not is_measured_in_training(callback.monitor):
                     callback.monitor = None  # nothing to choose the best by: the newest is kept
 
     def save_config(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
@@ -377,6 +389,7 @@ class RunRecord(SaveConfigCallback):
         config.model.backbone.trust_remote_code = False
         self.parser.save(config, folder / "config.yaml", skip_none=False, overwrite=True, multifile=False)
         write_json(folder / "ledger.json", data.ledgers)
+        Run(folder).note_start()
         print_ledger(data)
         say(f"run folder: {folder}")
 
@@ -417,7 +430,7 @@ def take_run(command: str, arguments: list[str]) -> tuple[Run, Path, list[str]]:
     options = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     options.add_argument("--run.root", dest="root", default="runs")
     run, checkpoint = find_run(named, options.parse_known_args(arguments)[0].root)
-    say(f"{command}: run {run.folder}, its config.yaml and {checkpoint.name}")
+    say(f"{command}: run {run.folder}, its config.yaml and {run.described(checkpoint)}")
     return run, checkpoint, arguments[1:] if named else arguments
 
 
@@ -440,6 +453,9 @@ def _resuming(arguments: list[str]) -> list[str]:
         say(f"fit: {path} cannot be read and is passed over")
     say(f"fit: going on with {run.folder}, its config.yaml and {checkpoint.name}")
     LitCLI.resumed = run
+    LitCLI.at_end.enter_context(paths_of(run))
+    if not rank_zero_only.rank:  # type: ignore[attr-defined]
+        LitCLI.at_end.enter_context(lock_run(run.folder))
     return ["--config", str(run.config), "--ckpt_path", str(checkpoint), *others]
 
 
@@ -492,13 +508,20 @@ def _check_length(trainer: Namespace) -> None:
         raise ValueError("no end: set `--trainer.max_epochs` or `--trainer.max_steps`; the schedule depends on it.")
 
 
-def _check_checkpoint(path: str | None) -> None:
+def _check_checkpoint(path: str | None, *, to_train: bool) -> None:
     if path is None or path in ("best", "last", "hpc"):
         return
     try:
-        read_checkpoint(Path(path), map_location="meta", mmap=True)
+        saved = read_checkpoint(Path(path), map_location="meta", mmap=True)
     except ValueError as error:
         raise ValueError(f"--ckpt_path {error}") from None
+    if "pytorch-lightning_version" not in saved or "global_step" not in saved:
+        raise ValueError(f"--ckpt_path {path}: not a checkpoint of a run, but of something else.")
+    if to_train and not {"optimizer_states", "lr_schedulers", "loops"} <= saved.keys():
+        raise ValueError(
+            f"--ckpt_path {path}: holds weights only, which cannot be resumed. To start a new run from them, `export` "
+            "them and set `--model.backbone.pretrained` to that folder."
+        )
 
 
 def _steps_of(checkpoint: Path) -> int:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 from pathlib import Path
 
-from lit_sft.runs import find_run
+from lit_sft.run_lock import lock_run
+from lit_sft.runs import find_run, paths_of
 
 
 def main(argv: list[str]) -> None:
@@ -25,18 +27,21 @@ def main(argv: list[str]) -> None:
 
     run, checkpoint = find_run(options.run, options.root)
     name = "merged" if options.merge else "model"
-    suffix = "" if checkpoint == run.best_checkpoint() else f"_{checkpoint.stem}"
-    folder = Path(options.output or (run.folder / f"{name}{suffix}"))
+    folder = Path(options.output or (run.folder / f"{name}{run.suffix_of(checkpoint)}"))
     if options.output and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"--output {folder}: exists and is not an empty folder; name another.")
     trust = ["--model.backbone.trust_remote_code", options.trust_remote_code]
-    settings = SettingsCLI(["--config", str(run.config), *trust], opened=run)
-    backbone = build_backbone(settings.model.backbone_settings, settings.datamodule.tokenizer)
-    load_weights(backbone, checkpoint)
-    if options.merge and not is_adapted(backbone):
-        say("all weights were trained, so there is no adapter to merge")
-    export_model(backbone, folder, settings.datamodule, merge=options.merge)
-    say(f"{checkpoint} -> {folder}")
+    with contextlib.ExitStack() as held:
+        if not options.output:
+            held.enter_context(lock_run(run.folder))  # `fit` writes the same files at its end
+        held.enter_context(paths_of(run))
+        settings = SettingsCLI(["--config", str(run.config), *trust], opened=run)
+        backbone = build_backbone(settings.model.backbone_settings, settings.datamodule.tokenizer)
+        load_weights(backbone, checkpoint)
+        if options.merge and not is_adapted(backbone):
+            say("all weights were trained, so there is no adapter to merge")
+        export_model(backbone, folder, settings.datamodule, merge=options.merge)
+    say(f"{checkpoint.parent / run.described(checkpoint)} -> {folder}")
 
 
 def _parser() -> argparse.ArgumentParser:

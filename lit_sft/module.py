@@ -23,6 +23,7 @@ from data_modules.sft_data_module import SFTDataModule
 from lit_sft.backbone import BackboneSettings, build_backbone, causal_lm, is_adapted, narrow_frozen_layers
 from lit_sft.base_weights import check_base, identity_of
 from lit_sft.checkpoints import check_fit, read_checkpoint
+from lit_sft.ending import keep_stopped
 from lit_sft.finite_guard import FiniteGuard
 from lit_sft.generation import Generated, GenerationSettings, generate
 from lit_sft.loss import supervised_loss, token_nll
@@ -280,6 +281,8 @@ class LitCausalLM(LightningModule):
             checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in trained}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self.trainer.state.fn == TrainerFn.FITTING:
+            keep_stopped(self.trainer, checkpoint)
         is_resumed = self.trainer.state.fn == TrainerFn.FITTING and "identity" in checkpoint
         if is_resumed:
             check_identity(checkpoint["identity"], run_identity(self), allow_changes=self.allow_changes)

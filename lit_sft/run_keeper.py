@@ -18,6 +18,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 class RunKeeper(Callback):
     """Saves `last.ckpt` after validations, every few minutes and at the end; on Ctrl-C or SIGTERM saves and leaves.
 
+    Without validations, it is saved after epochs.
     Lightning's own `save_last` writes it only where a best checkpoint is written too. A signal is heeded after the
     optimiser step (or the validation) it comes in; a second Ctrl-C ends the process at once.
 
@@ -33,14 +34,17 @@ class RunKeeper(Callback):
         self.received: signal.Signals | None = None
         self._handlers: dict[signal.Signals, Any] = {}
         self._last_save = time.monotonic()
-        self._has_validated = False
+        self._is_behind = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # before this there is nothing to lose, and Lightning would take these handlers for those it has to put back
         self._handlers = {number: signal.signal(number, self._receive) for number in _SIGNALS}
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._has_validated = not trainer.sanity_checking
+        self._is_behind = not trainer.sanity_checking
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._is_behind |= not any(trainer.num_val_batches)  # no validation will come to save after
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._save(trainer)
@@ -61,7 +65,7 @@ class RunKeeper(Callback):
         if batch_idx % trainer.accumulate_grad_batches:
             return
         # every process must come to the same decision, and asking costs a little: once, as long as it is no
-        is_due = self._has_validated or (trainer.is_global_zero and self._is_due())
+        is_due = self._is_behind or (trainer.is_global_zero and self._is_due())
         if trainer.strategy.reduce_boolean_decision(is_due or self.received is not None, all=False):
             self._save(trainer)
             if trainer.strategy.reduce_boolean_decision(self.received is not None, all=False):
@@ -76,7 +80,7 @@ class RunKeeper(Callback):
 
     def _save(self, trainer: Trainer) -> None:
         trainer.save_checkpoint(self.checkpoint)
-        self._last_save, self._has_validated = time.monotonic(), False
+        self._last_save, self._is_behind = time.monotonic(), False
 
     def _leave(self, trainer: Trainer) -> None:
         if trainer.is_global_zero:

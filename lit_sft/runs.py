@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from lit_sft.best_checkpoint import Choice, choose
 from lit_sft.checkpoint_digests import is_intact
+from lit_sft.files import read_json, read_yaml, write_json
+
+_LONGEST_NAME = 100
+_TRIES = 100
+_START = "run.json"
 
 
 @dataclass(frozen=True)
@@ -54,35 +64,79 @@ class Run:
             self.folder.rmdir()
             self.folder.parent.rmdir()
 
-    def best_checkpoint(self) -> Path:
-        """The best checkpoint by validation loss, else the last.
+    def choice(self) -> Choice:
+        """The checkpoint to use unless another is named: the best one, else the last, and why.
 
         Raises:
             ValueError: If there is none yet.
         """
-        for name in ("best.ckpt", "last.ckpt"):
-            if (self.checkpoints / name).exists():
-                return self.checkpoints / name
-        raise ValueError(f"{self.checkpoints}: no checkpoint; did the run end before its first one? Run `fit` again.")
+        return choose(self.checkpoints)
+
+    def best_checkpoint(self) -> Path:
+        """The best checkpoint by the monitored metric, else the last.
+
+        Raises:
+            ValueError: If there is none yet.
+        """
+        return self.choice().path
+
+    def suffix_of(self, checkpoint: Path | None) -> str:
+        """What is added to names of files about a checkpoint: nothing for the one that is used by default."""
+        with contextlib.suppress(ValueError):
+            if checkpoint is None or checkpoint == self.best_checkpoint():
+                return ""
+        return f"_{checkpoint.stem}" if checkpoint else ""
+
+    def described(self, checkpoint: Path) -> str:
+        """Its name, and why it is the one that is used by default, if it is."""
+        with contextlib.suppress(ValueError):
+            choice = self.choice()
+            return f"{checkpoint.name} ({choice.why})" if choice.path == checkpoint else checkpoint.name
+        return checkpoint.name
+
+    def note_start(self) -> None:
+        """Write down that the run starts or goes on now, and in which folder its relative paths start."""
+        write_json(self.folder / _START, {"started": time.time(), "cwd": _working_folder()})
 
 
 def new_run(root: str, name: str) -> Run:
-    """Make the next free folder `<root>/<name>/version_N`.
+    """Make the next free folder `<root>/<name>/version_N`; processes that ask at the same time get one each.
 
     Raises:
         ValueError: If it cannot be made.
     """
-    if Path(name).name != name:
-        raise ValueError(f"--run.name {name}: expected a plain name; set the folder of all runs by `--run.root`.")
+    _check_name(name)
     parent = Path(root) / name
-    try:
-        parent.mkdir(parents=True, exist_ok=True)
-        taken = [int(p.name[8:]) for p in parent.glob("version_*") if p.name[8:].isdigit()]
-        folder = parent / f"version_{max(taken, default=-1) + 1}"
-        folder.mkdir()
-    except OSError as error:
-        raise ValueError(f"--run.root {root}: cannot make a folder there ({error.strerror}); choose another.") from None
-    return Run(folder)
+    for _ in range(_TRIES):
+        try:
+            parent.mkdir(parents=True, exist_ok=True)
+            folder = parent / f"version_{_next_number(parent)}"
+            folder.mkdir()
+        except (FileExistsError, FileNotFoundError):
+            # another process took the number first, or removed the folder above because its own run never started
+            continue
+        except OSError as error:
+            raise ValueError(
+                f"--run.root {root}: cannot make a folder there ({error.strerror}); choose another."
+            ) from None
+        return Run(folder)
+    raise ValueError(f"--run.root {root}: cannot make {parent}/version_N; is something in the way? Choose another.")
+
+
+def _next_number(parent: Path) -> int:
+    numbers = [path.name.removeprefix("version_") for path in parent.glob("version_*")]
+    return max((int(number) for number in numbers if number.isdecimal()), default=-1) + 1
+
+
+def _check_name(name: str) -> None:
+    is_plain = Path(name).name == name and name not in ("", "..") and "\\" not in name and name.isprintable()
+    if not is_plain:
+        raise ValueError(
+            f"--run.name {name}: expected a plain name of printable characters; set the folder of all runs by "
+            "`--run.root`."
+        )
+    if len(name.encode()) > _LONGEST_NAME:
+        raise ValueError(f"--run.name {name[:20]}...: expected at most {_LONGEST_NAME} bytes.")
 
 
 def find_run(path: str | None, root: str = "runs") -> tuple[Run, Path]:
@@ -130,14 +184,31 @@ def find_resumable(path: str | None, root: str = "runs") -> tuple[Run, Path, lis
     if not candidates:
         raise ValueError(f"{run.checkpoints}: no checkpoint file to resume from. Run `fit` again.")
     progress = {checkpoint: _progress(checkpoint) for checkpoint in candidates}
-    whole = [checkpoint for checkpoint in candidates if progress[checkpoint] is not None]
     broken = [checkpoint for checkpoint in candidates if progress[checkpoint] is None]
-    if not whole:
-        raise ValueError(
-            f"{run.checkpoints}: no whole checkpoint here ({', '.join(c.name for c in broken)}: damaged or cut short). "
-            "Run `fit` again."
-        )
-    return run, max(whole, key=lambda checkpoint: progress[checkpoint] or ()), broken
+    readable = [checkpoint for checkpoint in candidates if progress[checkpoint]]
+    for checkpoint in sorted(readable, key=lambda c: progress[c] or (), reverse=True):
+        if _is_whole(checkpoint):  # reads all of it, which takes its time with a large one
+            return run, checkpoint, broken
+        broken.append(checkpoint)
+    raise ValueError(_no_whole_checkpoint(run, broken, [c for c in candidates if progress[c] == ()]))
+
+
+def _no_whole_checkpoint(run: Run, broken: list[Path], weights_only: list[Path]) -> str:
+    reasons = {"damaged, cut short or not of a run": broken, "with weights only": weights_only}
+    listed = "; ".join(f"{', '.join(c.name for c in found)}: {why}" for why, found in reasons.items() if found)
+    return f"{run.checkpoints}: no whole checkpoint here ({listed}). Run `fit` again."
+
+
+@contextlib.contextmanager
+def paths_of(run: Run) -> Iterator[None]:
+    """Where a run's relative paths lead nowhere, say in which folder they started."""
+    try:
+        yield
+    except ValueError as error:
+        started_in = _read_start(run).get("cwd")
+        if "no such" not in str(error) or started_in in (None, _working_folder()):
+            raise
+        raise ValueError(f"{error} This run was started in {started_in}; its relative paths start there.") from error
 
 
 def _check_run(run: Run, named: str | None) -> None:
@@ -145,31 +216,71 @@ def _check_run(run: Run, named: str | None) -> None:
         raise ValueError(
             f"{named}: no run folder (it has no config.yaml); expected one such as runs/quickstart/version_0."
         )
+    if not isinstance(read_yaml(run.config, advice="Name another run."), dict):
+        raise ValueError(f"{run.config}: holds no settings; expected those of a run. Name another run.")
 
 
-def _progress(checkpoint: Path) -> tuple[int, int, float] | None:
-    """How far a checkpoint is: steps, batches, and when it was written. None: it is not whole, or only weights."""
+def _progress(checkpoint: Path) -> tuple[int, int, float] | tuple[()] | None:
+    """How far a checkpoint is: steps, batches, and when it was written. Empty: only weights. None: not readable."""
     import torch
 
     try:
-        if not is_intact(checkpoint):
+        state = torch.load(checkpoint, map_location="meta", mmap=True, weights_only=True)
+        if not isinstance(state, dict):
             return None
-        state = torch.load(checkpoint, map_location="cpu", weights_only=True)
         batches = state["loops"]["fit_loop"]["epoch_loop.batch_progress"]["total"]["ready"]
-        return int(state["global_step"]), int(batches), checkpoint.stat().st_mtime
+        found = int(state["global_step"]), int(batches), checkpoint.stat().st_mtime
+        return found if "optimizer_states" in state else ()
     except Exception:
         # a broken file ends in any of a dozen exception types
         return None
 
 
+def _is_whole(checkpoint: Path) -> bool:
+    import torch
+
+    try:
+        if not is_intact(checkpoint):
+            return False
+        torch.load(checkpoint, map_location="cpu", weights_only=True)
+    except Exception:
+        return False
+    return True
+
+
 def _newest_run(root: str) -> Run:
-    """The run that was started last and has a checkpoint."""
-    configs = [
-        path for path in Path(root).glob("*/version_*/config.yaml") if any(path.parent.glob("checkpoints/*.ckpt"))
+    """The run that was started or resumed last, by its own record, and has a checkpoint.
+
+    A copy keeps the time at which its original was started; between the two, the later name wins. Runs without a
+    record count from the time their config.yaml was written.
+    """
+    found = [
+        Run(path.parent)
+        for path in Path(root).glob("*/version_*/config.yaml")
+        if path.is_file() and any(path.parent.glob("checkpoints/*.ckpt"))
     ]
-    if not configs:
+    if not found:
         raise ValueError(
             f"{root}: no run with a checkpoint here. Train one first "
             "(`python -m lit_sft fit --config configs/quickstart.yaml`), or name a run folder."
         )
-    return Run(max(configs, key=lambda path: path.stat().st_mtime).parent)
+    return max(found, key=lambda run: (_started(run), str(run.folder)))
+
+
+def _started(run: Run) -> float:
+    started = _read_start(run).get("started")
+    return float(started) if isinstance(started, int | float) else run.config.stat().st_mtime
+
+
+def _read_start(run: Run) -> dict[str, Any]:
+    """What `note_start` wrote; empty where it did not, or something else did."""
+    with contextlib.suppress(ValueError, OSError):
+        found: Any = read_json(run.folder / _START)
+        return found if isinstance(found, dict) else {}
+    return {}
+
+
+def _working_folder() -> str | None:
+    with contextlib.suppress(OSError):  # it may have been removed
+        return os.getcwd()
+    return None

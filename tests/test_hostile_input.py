@@ -198,7 +198,8 @@ def test_damaged_checkpoints_are_never_taken_for_whole(tmp_path_factory: Any, da
     run.config.write_text("{}")
     progress = {"fit_loop": {"epoch_loop.batch_progress": {"total": {"ready": 2}}}}
     torch.save(
-        {"global_step": 1, "loops": progress, "state_dict": {"w": torch.ones(64)}}, run.checkpoints / "best.ckpt"
+        {"global_step": 1, "loops": progress, "state_dict": {"w": torch.ones(64)}, "optimizer_states": []},
+        run.checkpoints / "best.ckpt",
     )
     raw = bytearray((run.checkpoints / "best.ckpt").read_bytes())
     if data.draw(st.booleans()):

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from lit_sft.ablation.budget import Plan, arguments_of, settings_of
 from lit_sft.ablation.study import Settings, Study, Trial, options
+from lit_sft.best_checkpoint import best_of
 from lit_sft.files import digest, read_json, write_json
 
 CALLBACKS = ("callbacks.LossModeAblation", "callbacks.TrialRecord")
@@ -41,8 +42,9 @@ class TrialFiles:
     @property
     def tested(self) -> Path:
         """The checkpoint that is tested; the last one too where no validation could choose a best."""
-        best = self.run / "checkpoints" / "best.ckpt"
-        return best if self.study.checkpoint == "best" and best.exists() else best.with_name("last.ckpt")
+        checkpoints = self.run / "checkpoints"
+        best = best_of(checkpoints) if self.study.checkpoint == "best" else None
+        return best or checkpoints / "last.ckpt"
 
     @property
     def result(self) -> Path:
@@ -171,5 +173,5 @@ def _changes(known: dict[str, Any], now: dict[str, Any]) -> list[str]:
 
 def result_of(run: Path, checkpoint: str) -> Path:
     """Where `test` writes what it found of a checkpoint, `last` or `best`."""
-    has_best = (run / "checkpoints" / "best.ckpt").exists()
+    has_best = best_of(run / "checkpoints") is not None
     return run / ("result_last.json" if checkpoint == "last" and has_best else "result.json")

@@ -383,7 +383,7 @@ def test_resume_passes_over_a_broken_checkpoint_and_says_so(
     (checkpoints / "last.ckpt").write_bytes(b"")
     assert main(["fit", "--resume", str(checkpoints.parent)]) == 2
     assert (
-        "no whole checkpoint here (best.ckpt, last.ckpt: damaged or cut short). Run `fit` again."
+        "no whole checkpoint here (best.ckpt, last.ckpt: damaged, cut short or not of a run). Run `fit` again."
         in capsys.readouterr().err
     )
 
@@ -428,7 +428,8 @@ def test_a_run_is_resumed_under_any_name_and_says_when_nothing_was_left(
     shutil.copytree(root / "tiny" / "version_0", moved)
     capsys.readouterr()
     run("fit", "--resume", str(moved))
-    assert "nothing was left to do after step 2: a larger --trainer.max_epochs goes on" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "nothing was left to do after step 2: max_steps reached; to continue, raise --trainer.max_steps\n" in said
     modes = {file.stat().st_mode & 0o777 for file in (moved / "model").iterdir()}
     assert len(modes) == 1
 

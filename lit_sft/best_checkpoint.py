@@ -1,0 +1,125 @@
+"""Which checkpoint of a run is the best: the run writes it down, everything else reads it here."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from lit_sft.files import read_json, write_json
+
+_RECORD = "best.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """A checkpoint and what the run measured of its weights.
+
+    Attributes:
+        file: Its name in the folder of checkpoints.
+        score: The monitored metric.
+        step: Optimiser steps taken.
+    """
+
+    file: str
+    score: float
+    step: int
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The checkpoint of a run to use.
+
+    Attributes:
+        path: The file.
+        is_best: Whether it is the best by the monitored metric, or else only the last.
+        why: The same in words, such as "best val/loss 1.2345, step 40".
+    """
+
+    path: Path
+    is_best: bool
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.path.name}: {self.why}"
+
+
+def write_best(folder: Path, monitor: str | None, mode: str, checkpoints: Iterable[Scored]) -> None:
+    """Write down which checkpoints are the best.
+
+    Args:
+        folder: Of the checkpoints.
+        monitor: The metric that chooses. None: nothing does.
+        mode: Whether its best value is the `min` or the `max`.
+        checkpoints: Those there are, and any that is about to be written. Whatever a kill leaves on disk, the first
+            that exists is then the best.
+    """
+    sign = -1 if mode == "max" else 1
+    ranked = sorted((c for c in checkpoints if math.isfinite(c.score)), key=lambda c: sign * c.score)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(
+        folder / _RECORD, {"monitor": monitor, "mode": mode, "checkpoints": [asdict(scored) for scored in ranked]}
+    )
+
+
+def choose(folder: Path) -> Choice:
+    """The best checkpoint of a run, or its last one where none was chosen as best.
+
+    Args:
+        folder: Of the checkpoints.
+
+    Raises:
+        ValueError: If there is no checkpoint, or the record of the best is damaged.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder}: expected a folder of checkpoints.")
+    best, last, record = folder / "best.ckpt", folder / "last.ckpt", _read_record(folder)
+    if record is not None:
+        monitor, ranked = record
+        there = [scored for scored in ranked if (folder / scored.file).exists()]
+        if there:
+            return Choice(folder / there[0].file, True, _why(monitor, there))
+    elif best.exists():
+        return Choice(best, True, "the best by its name; this run kept no record of scores")
+    if last.exists():
+        reason = f"; {record[1][0].file}, the best, is missing" if record and record[1] else "; none is marked best"
+        return Choice(last, False, f"the last step{reason}")
+    others = sorted(folder.glob("*.ckpt"))
+    if missing := [path.name for path in others if not path.exists()]:
+        raise ValueError(f"{folder}: {', '.join(missing)}: links to files that are missing. Bring those back.")
+    if others:
+        names = ", ".join(path.name for path in others)
+        raise ValueError(f"{folder}: neither best.ckpt nor last.ckpt; name one of the checkpoints here: {names}.")
+    raise ValueError(f"{folder}: no checkpoint; did the run end before its first one? Run `fit` again.")
+
+
+def best_of(folder: Path) -> Path | None:
+    """The checkpoint that is marked best; None if none is."""
+    with contextlib.suppress(ValueError):
+        choice = choose(folder)
+        return choice.path if choice.is_best else None
+    return None
+
+
+def _why(monitor: str, there: list[Scored]) -> str:
+    first = there[0]
+    if any(other.file == first.file for other in there[1:]):
+        return f"best {monitor}"  # a kill came in between: the file is of one of two steps, and only it knows which
+    return f"best {monitor} {first.score:.6g}, step {first.step}"
+
+
+def _read_record(folder: Path) -> tuple[str, list[Scored]] | None:
+    path = folder / _RECORD
+    try:
+        found = read_json(path)
+        if found is None:
+            return None
+        ranked = [Scored(str(c["file"]), float(c["score"]), int(c["step"])) for c in found["checkpoints"]]
+        monitor = str(found["monitor"])
+    except (OSError, KeyError, TypeError, ValueError):
+        raise ValueError(f"{path}: damaged. Name the checkpoint to use, or remove this file.") from None
+    if outside := [scored.file for scored in ranked if Path(scored.file).name != scored.file]:
+        raise ValueError(f"{path}: names {outside[0]}, which is not a file of this folder; remove it from the list.")
+    return monitor, ranked

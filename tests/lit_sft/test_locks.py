@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import errno
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lit_sft import locks
+from lit_sft.locks import FileLock
+from lit_sft.run_lock import lock_run
+
+HOLDER = """
+import os, sys
+from pathlib import Path
+from lit_sft.run_lock import lock_run
+lock = lock_run(Path(sys.argv[1]))
+if sys.argv[2] == "forks" and os.fork() == 0:
+    sys.stdin.read()
+    os._exit(0)
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+def refusal(owner: str) -> str:
+    return f"held by {owner}"
+
+
+@pytest.fixture(params=["flock", "no flock", "no fcntl"])
+def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Every kind of lock: the kernel's, and the file itself where a file system or a system has no other."""
+
+    def unsupported(*_: Any) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    if request.param == "no flock":
+        monkeypatch.setattr(locks.fcntl, "flock", unsupported)
+    if request.param == "no fcntl":
+        monkeypatch.setattr(locks, "fcntl", None)
+    return str(request.param)
+
+
+@pytest.mark.filterwarnings("ignore:.*this file system has no locks")
+def test_one_holds_it_and_is_named_to_the_other(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "a.lock"
+    with FileLock(path, refusal):
+        with pytest.raises(
+            ValueError, match=rf"held by process {os.getpid()} on {socket.gethostname()} \(.*, since \d"
+        ):
+            FileLock(path, refusal)
+        assert json.loads(path.read_text())["pid"] == os.getpid()  # the refused one has left it as it was
+    assert not path.exists()
+    FileLock(path, refusal).release()
+
+
+@pytest.mark.parametrize("forks", ["forks", "alone"])
+def test_a_killed_process_gives_it_up_though_its_children_live(tmp_path: Path, forks: str) -> None:
+    command = [sys.executable, "-c", HOLDER, str(tmp_path), forks]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(
+            ValueError, match=rf"{tmp_path}: being written by process {other.pid} on .* start a new run"
+        ):
+            lock_run(tmp_path)
+        other.kill()
+        other.wait()
+        assert (tmp_path / "run.lock").exists()
+        with lock_run(tmp_path):
+            pass
+
+
+def owned_by(path: Path, *, host: str, pid: int) -> None:
+    path.write_text(json.dumps({"host": host, "pid": pid, "user": "ann", "since": "2026-01-02 03:04:05"}))
+
+
+@pytest.mark.filterwarnings("ignore:.*this file system has no locks")
+@pytest.mark.parametrize("kind", ["no flock", "no fcntl"], indirect=True)
+def test_without_kernel_locks_only_a_dead_process_of_this_machine_is_passed_over(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "a.lock"
+    with subprocess.Popen([sys.executable, "-c", ""]) as ended:
+        ended.wait()
+    owned_by(path, host=socket.gethostname(), pid=ended.pid)
+    FileLock(path, refusal).release()
+    for content in ("elsewhere", "alive", "junk"):
+        if content == "junk":
+            path.write_text("{")
+        else:
+            owned_by(path, host="elsewhere" if content == "elsewhere" else socket.gethostname(), pid=os.getppid())
+        with pytest.raises(ValueError, match=rf"held by .* If that process is gone, remove {path}\."):
+            FileLock(path, refusal)
+
+
+def test_a_lock_that_its_owner_removes_meanwhile_is_taken_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, lock, calls = tmp_path / "a.lock", locks.fcntl.flock, []
+
+    def removed_first(descriptor: int, how: int) -> None:
+        if not calls:
+            path.unlink()  # between our opening and our locking
+        calls.append(how)
+        lock(descriptor, how)
+
+    monkeypatch.setattr(locks.fcntl, "flock", removed_first)
+    with FileLock(path, refusal):
+        assert len(calls) == 2
+        with pytest.raises(ValueError, match="held by"):
+            FileLock(path, refusal)
+
+
+def test_a_folder_that_cannot_be_written_to_is_one_message(tmp_path: Path) -> None:
+    (tmp_path / "run.lock").mkdir()
+    with pytest.raises(ValueError, match=rf"{tmp_path}: cannot write there \(Is a directory\)"):
+        lock_run(tmp_path)
