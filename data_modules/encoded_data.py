@@ -241,6 +241,7 @@ def _encode_splits(sources: Sources, encoder: Encoder, folder: Path, processes: 
             read.add(encoded)
             if split in sources.files and encoded.num_invalid and not (read.examples or read.duplicates):
                 raise ValueError(_all_invalid(sources.files[split], read))
+            assert read.is_balanced(), f"{split}: records are unaccounted for: {read}"
             ledgers[split] = read.to_dict()
     return ledgers
 

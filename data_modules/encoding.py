@@ -121,6 +121,7 @@ class Encoder:
             kept = list(self._shorten(conversation, pieces, known))
         examples = [_example(part, conversation.origin) for part in kept]
         if ledger is not None:
+            ledger.count_length(length(pieces), self.max_length, is_text=conversation.is_text)
             _book(ledger, pieces, kept, self.end_token_id)
             lost = next(filter(None, (self._text_check.lost(text, ids) for text, ids in known.items())), None)
             if lost is not None:
@@ -300,7 +301,12 @@ def _book(ledger: Ledger, pieces: list[Piece], kept: list[list[Piece]], end_toke
     flat = [piece for part in kept for piece in part]
     read, left = _tokens_by_kind(pieces), _tokens_by_kind(flat)
     ledger.count_tokens(read, left, dropped=not kept)
-    ledger.count_end_tokens(_ends(pieces, end_token_id), _ends(flat, end_token_id))
+    ends, ends_left = _ends(pieces, end_token_id), _ends(flat, end_token_id)
+    ledger.count_end_tokens(ends, ends_left)
+    ledger.count_answers(ends, _answers_begun(flat), ends_left)
+    if _has_several_answers(pieces):
+        ledger.dialogues_read += 1
+        ledger.dialogues_kept += any(map(_has_several_answers, kept))
     ledger.dropped += not kept
     ledger.split += len(kept) > 1
     ledger.truncated += bool(kept) and bool(_spoken(read) - _spoken(left))
@@ -320,6 +326,16 @@ def _spoken(counts: Counter[SegmentKind]) -> Counter[SegmentKind]:
     merged = Counter(counts)
     merged[SegmentKind.ANSWER] += merged.pop(SegmentKind.FINAL_ANSWER, 0)
     return merged
+
+
+def _answers_begun(pieces: list[Piece]) -> Counter[SegmentKind]:
+    """Answers of which at least a token is left."""
+    kinds = (piece.segment.kind for piece in pieces if piece.ids and not piece.segment.control)
+    return Counter(kind for kind in kinds if kind in ANSWER_KINDS)
+
+
+def _has_several_answers(pieces: list[Piece]) -> bool:
+    return _answers_begun(pieces).total() > 1
 
 
 def _ends(pieces: list[Piece], end_token_id: int) -> Counter[SegmentKind]:

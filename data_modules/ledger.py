@@ -10,11 +10,13 @@ import numpy as np
 
 from data_modules.masking import MASKS, LossMask
 from data_modules.rejections import count_reasons, reason_of
-from data_modules.templates import SegmentKind
+from data_modules.templates import ANSWER_KINDS, SegmentKind
 
 OnInvalid = Literal["error", "drop"]
 
 KINDS = tuple(kind for kind in SegmentKind if kind is not SegmentKind.PADDING)
+
+RECORDS = ("conversations", "documents")
 
 _LISTED = 100
 
@@ -32,6 +34,19 @@ _COUNTS = (
     "split",
     "examples",
     "unknown_text",
+    "dialogues_read",
+    "dialogues_kept",
+)
+
+_COUNTERS = (
+    "reasons",
+    "supervised_tokens_lost",
+    "end_tokens_lost",
+    "answers_read",
+    "answers_cut",
+    "answers_lost",
+    "lengths",
+    "over_long",
 )
 
 
@@ -57,8 +72,15 @@ class Ledger:
             its place, or nothing.
         unknown_first: The first few of them, with place and what is lost.
         lengths: Tokens of an example to how many have as many.
+        whole_lengths: Of `conversations` and of `documents`, tokens before the length policy to how many have as many.
+        over_long: How many `conversations` and `documents` are longer than the limit.
         supervised_tokens_lost: Mask to tokens supervised under it that no example supervises any more.
         end_tokens_lost: The same of end tokens.
+        answers_read: Mask to answers supervised under it before the length policy.
+        answers_cut: Those of them that lost their end.
+        answers_lost: Those of them of which nothing is left.
+        dialogues_read: Conversations with several answers.
+        dialogues_kept: Those of which an example has several answers.
         tokens: Reason (read, kept, dropped, truncated, repeated) to tokens by kind.
     """
 
@@ -76,10 +98,17 @@ class Ledger:
     examples: int = 0
     unknown_text: int = 0
     unknown_first: list[str] = field(default_factory=list)
+    dialogues_read: int = 0
+    dialogues_kept: int = 0
     supervised_tokens_lost: Counter[str] = field(default_factory=Counter)
     end_tokens_lost: Counter[str] = field(default_factory=Counter)
+    answers_read: Counter[str] = field(default_factory=Counter)
+    answers_cut: Counter[str] = field(default_factory=Counter)
+    answers_lost: Counter[str] = field(default_factory=Counter)
     formats: list[str] = field(default_factory=list)
     lengths: Counter[int] = field(default_factory=Counter)
+    whole_lengths: dict[str, Counter[int]] = field(default_factory=lambda: {name: Counter() for name in RECORDS})
+    over_long: Counter[str] = field(default_factory=Counter)
     tokens: dict[str, Counter[SegmentKind]] = field(
         default_factory=lambda: {r: Counter() for r in ("read", "kept", "dropped", "truncated", "repeated")}
     )
@@ -108,6 +137,31 @@ class Ledger:
         if len(self.unknown_first) < _LISTED:
             self.unknown_first.append(message)
 
+    def count_length(self, length: int, limit: int, *, is_text: bool) -> None:
+        """Book the tokens of a conversation or document before the length policy."""
+        name = RECORDS[is_text]
+        self.whole_lengths[name][length] += 1
+        self.over_long[name] += length > limit
+
+    def count_answers(
+        self, read: Counter[SegmentKind], begun: Counter[SegmentKind], whole: Counter[SegmentKind]
+    ) -> None:
+        """Book the answers of one conversation.
+
+        Args:
+            read: Answers before the length policy, by kind.
+            begun: Those of which something is left.
+            whole: Those of which everything is left.
+        """
+        for mask in MASKS.values():
+            kinds = [kind for kind in ANSWER_KINDS if mask.supervises(kind)]
+            before, left, intact = (sum(counts[kind] for kind in kinds) for counts in (read, begun, whole))
+            # a split makes final answers of others, so that more may be left than were read
+            left, intact = min(before, left), min(before, intact)
+            self.answers_read[mask.name] += before
+            self.answers_cut[mask.name] += left - intact
+            self.answers_lost[mask.name] += before - left
+
     def count_end_tokens(self, read: Counter[SegmentKind], kept: Counter[SegmentKind]) -> None:
         """Book the end tokens of one conversation before and after the length policy."""
         _add_lost(self.end_tokens_lost, read, kept)
@@ -126,22 +180,40 @@ class Ledger:
         for name in _COUNTS:
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.invalid = [*self.invalid, *other.invalid][:_LISTED]
-        self.reasons += other.reasons
         self.unknown_first = [*self.unknown_first, *other.unknown_first][:_LISTED]
         self.formats = [*self.formats, *other.formats]
-        self.supervised_tokens_lost += other.supervised_tokens_lost
-        self.end_tokens_lost += other.end_tokens_lost
-        self.lengths += other.lengths
+        for name in _COUNTERS:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        for name, lengths in other.whole_lengths.items():
+            self.whole_lengths[name] += lengths
         for reason, counts in other.tokens.items():
             self.tokens[reason] += counts
 
+    @property
+    def num_encoded(self) -> int:
+        """Conversations and documents that were encoded, whether or not the length policy kept them."""
+        return sum(lengths.total() for lengths in self.whole_lengths.values())
+
+    def is_balanced(self) -> bool:
+        """Whether every record and sample is accounted for."""
+        return self.records_read + self.samples_added == self.num_invalid + self.duplicates + self.num_encoded
+
     def length_percentiles(self) -> dict[str, int]:
         """Tokens of an example at the 0, 50, 90, 99 and 100 per cent points."""
-        if not self.lengths:
-            return {}
-        lengths = np.repeat(list(self.lengths), list(self.lengths.values()))
-        points = np.percentile(lengths, (0, 50, 90, 99, 100), method="nearest")
-        return dict(zip(("min", "p50", "p90", "p99", "max"), map(int, points), strict=True))
+        points = {"min": 0, "p50": 50, "p90": 90, "p99": 99, "max": 100}
+        return _percentiles(self.lengths, points, method="nearest")
+
+    def whole_length_percentiles(self) -> dict[str, dict[str, int]]:
+        """Tokens before the length policy: a length that 50, 95, 99 and 100 per cent do not exceed, and counts."""
+        points = {"p50": 50, "p95": 95, "p99": 99, "max": 100}
+        return {
+            name: {
+                "count": lengths.total(),
+                "over_long": self.over_long[name],
+                **_percentiles(lengths, points, method="inverted_cdf"),
+            }
+            for name, lengths in self.whole_lengths.items()
+        }
 
     def to_dict(self) -> dict[str, Any]:
         """The ledger as plain JSON values."""
@@ -159,9 +231,28 @@ class Ledger:
             "unknown_text": {"count": self.unknown_text, "first": self.unknown_first},
             "supervised_tokens_lost": {name: self.supervised_tokens_lost[name] for name in MASKS},
             "end_tokens_lost": {name: self.end_tokens_lost[name] for name in MASKS},
+            "answers": {
+                name: {
+                    "read": self.answers_read[name],
+                    "cut": self.answers_cut[name],
+                    "lost": self.answers_lost[name],
+                }
+                for name in MASKS
+            },
+            "dialogues": {"read": self.dialogues_read, "kept": self.dialogues_kept},
             "length": self.length_percentiles(),
+            "length_before": self.whole_length_percentiles(),
             "tokens": {reason: {k.name.lower(): counts[k] for k in KINDS} for reason, counts in self.tokens.items()},
         }
+
+
+def _percentiles(
+    lengths: Counter[int], points: dict[str, int], *, method: Literal["nearest", "inverted_cdf"]
+) -> dict[str, int]:
+    if not lengths:
+        return {}
+    repeated = np.repeat(list(lengths), list(lengths.values()))
+    return dict(zip(points, map(int, np.percentile(repeated, list(points.values()), method=method)), strict=True))
 
 
 def why_empty(entry: dict[str, Any], max_length: int) -> str:

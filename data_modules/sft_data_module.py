@@ -261,13 +261,19 @@ class SFTDataModule(LightningDataModule):
             raise ValueError("predict runs on one device: set `--trainer.devices 1`.")
         return DataLoader(range(len(self.predict_store)), batch_size=self.eval_batch_size, collate_fn=list)  # type: ignore[arg-type]
 
+    def length_limit(self, split: str) -> int:
+        """Most tokens of an example of a split: a prompt leaves room for its answer."""
+        if split != "predict":
+            return self.max_length
+        room = (self.context_length or 2 * self.max_length) - self.answer_length
+        return max(1, min(self.max_length, room))
+
     def _all_sources(self) -> list[tuple[Sources, Encoder]]:
         sources = [(self.sources, self.encoder)] if self.sources.files else []
         if self.predict_sources.files["predict"]:
-            # a prompt leaves room for its answer, and is shortened rather than lost
-            room = (self.context_length or 2 * self.max_length) - self.answer_length
-            limit = max(1, min(self.max_length, room))
-            sources.append((self.predict_sources, replace(self.encoder, max_length=limit, over_long="truncate")))
+            # prompts are shortened rather than lost
+            encoder = replace(self.encoder, max_length=self.length_limit("predict"), over_long="truncate")
+            sources.append((self.predict_sources, encoder))
         if not sources:
             raise ValueError("no data: give `--data.train FILE` (json, jsonl, csv, parquet, txt, or a folder of them).")
         return sources

@@ -27,24 +27,22 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.strategies import ModelParallelStrategy
 from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
-from rich.table import Table
 from torch import nn
 from transformers.utils.logging import disable_progress_bar
 
-from data_modules.ledger import ledger_rows
 from data_modules.sft_data_module import SFTDataModule
 from lit_sft.backbone import BackboneSettings, build_backbone, context_length, load_config
 from lit_sft.checkpoint_io import AtomicCheckpointIO
 from lit_sft.checkpoint_settings import check_checkpoint_settings
 from lit_sft.checkpoints import export_model, load_weights, read_checkpoint
 from lit_sft.console import say_on
+from lit_sft.data_report import print_ledger
 from lit_sft.ending import what_ended
 from lit_sft.files import write_json
 from lit_sft.generation import GenerationSettings
 from lit_sft.module import LitCausalLM
 from lit_sft.optimization import OptimizerSettings
 from lit_sft.precision import check_precision
-from lit_sft.printable import printable
 from lit_sft.progress_lines import lines_without_terminal
 from lit_sft.results import PredictionWriter, print_figures, score_answers, write_records, write_result
 from lit_sft.run_checkpoint import RunCheckpoint, is_measured_in_training
@@ -390,33 +388,13 @@ class RunRecord(SaveConfigCallback):
         self.parser.save(config, folder / "config.yaml", skip_none=False, overwrite=True, multifile=False)
         write_json(folder / "ledger.json", data.ledgers)
         Run(folder).note_start()
-        print_ledger(data)
+        print_ledger(console, data)
         say(f"run folder: {folder}")
 
 
 def say(line: str) -> None:
     """Print a line as it is: paths are neither markup nor wrapped."""
     say_on(console, line, keep_lines=True)
-
-
-def print_ledger(data: SFTDataModule) -> None:
-    """The ledgers of all splits as one table."""
-    header, *rows = ledger_rows(data.ledgers, data.mask_name)
-    table = Table(title=f"data: template {data.encoder.template.name}, mask {data.mask.name}", title_justify="left")
-    for index, name in enumerate(header):
-        table.add_column(name, justify="right" if index else "left")
-    for row in rows:
-        table.add_row(*row)
-    console.print(table)
-    for split, ledger in data.ledgers.items():
-        for line in ledger["formats"]:
-            console.print(f"  {split}: {printable(line)}", style="dim", markup=False)
-        for line in ledger["skipped_files"]:
-            console.print(f"  {split}: {printable(line)}", style="yellow", markup=False)
-        for message in ledger["unknown_text"]["first"][:3]:
-            console.print(f"  {split}: unknown to the tokenizer: {printable(message)}", style="yellow", markup=False)
-        for message in ledger["invalid"]["first"][:5]:
-            console.print(f"  dropped: {printable(message)}", style="yellow", markup=False)
 
 
 def names_config(arguments: list[str]) -> bool:

@@ -23,7 +23,9 @@ from data_modules.sft_data_module import SFTDataModule
 from data_modules.templates import SegmentKind
 from lit_sft.cli import SettingsCLI, console, names_config, take_run
 from lit_sft.console import say_on
+from lit_sft.data_report import data_remarks
 from lit_sft.preview_page import write_page
+from lit_sft.printable import printable
 from lit_sft.runs import Run
 from lit_sft.token_view import MARKS_LEGEND, MaskView, Row, ShownExample, show_example, to_json
 
@@ -156,7 +158,7 @@ def _summary(data: SFTDataModule, split: str, num: int) -> str:
         f"at most {data.max_length:,} tokens",
         *lost,
     ]
-    return ", ".join(parts)
+    return "\n".join([", ".join(parts), *map(printable, data_remarks(data, [split]))])
 
 
 def _is_plain(console: Console) -> bool:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import json
 import pickle
 from collections.abc import Callable
@@ -14,11 +15,18 @@ from transformers import PreTrainedTokenizerFast
 from data_modules.encoded_data import Sources, cache_key, encode_sources, load_ledgers, load_split
 from data_modules.encoding import Encoder
 from data_modules.example_store import ExampleStore
+from data_modules.ledger import Ledger
 from data_modules.sft_data_module import SFTDataModule
 from data_modules.templates import resolve_template
 from tests.conftest import alpaca_rows, chat_rows
 
 Write = Callable[..., str]
+
+REFUSES_SYSTEM = (
+    "{% for m in messages %}{% if m['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}"
+    "<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
 
 
 @pytest.fixture
@@ -184,14 +192,8 @@ def test_renamed_file_in_a_folder_is_encoded_again(tmp_path: Path, write: Write,
 def test_conversations_that_the_template_refuses_are_rejected(
     tmp_path: Path, write: Write, tokenizer: PreTrainedTokenizerFast
 ) -> None:
-    import copy
-
     strict = copy.deepcopy(tokenizer)
-    strict.chat_template = (
-        "{% for m in messages %}{% if m['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}"
-        "<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
-        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-    )
+    strict.chat_template = REFUSES_SYSTEM
     encoder = Encoder(strict, resolve_template("tokenizer", strict), 200)
     sources = Sources({"train": [write("a.jsonl", [{"system": "s", **alpaca_rows(1)[0]}, *alpaca_rows(2)])]})
     with pytest.raises(ValueError, match=r"a.jsonl:1: the tokenizer's own chat template refuses .*no system"):
@@ -217,6 +219,48 @@ def test_ledger_accounts_for_every_record(tmp_path: Path, write: Write, encoder:
         lost = ledger["invalid"]["count"] + ledger["duplicates"] + ledger["dropped"]
         assert ledger["records_read"] + ledger["samples_added"] == lost + ledger["examples"]
         assert sum(ledger["tokens"]["kept"].values()) > 0
+
+
+@pytest.mark.parametrize("samples", ["conversation", "answer"])
+@pytest.mark.parametrize("over_long", ["truncate", "split", "drop"])
+def test_every_ledger_balances_whatever_happens_to_the_records(
+    tmp_path: Path, write: Write, tokenizer: PreTrainedTokenizerFast, over_long: Any, samples: Any
+) -> None:
+    rows: list[dict[str, Any]] = [
+        *chat_rows(60),
+        {"conversation": []},
+        {"conversation": 3},
+        {"system": "s", **chat_rows(5)[4]},  # refused by the template
+        {"conversation": [{"human": "h" * 90, "assistant": "a" * 90}]},  # too long
+    ]
+    refuses = copy.deepcopy(tokenizer)
+    refuses.chat_template = REFUSES_SYSTEM
+    strict = Encoder(refuses, resolve_template("tokenizer", refuses), 80, over_long)
+    taken = write("val.jsonl", [*chat_rows(9), {"conversation": ["?"]}])
+    files = {"train": [write("a.jsonl", rows), write("b.jsonl", [{"text": "t" * 100}, {"text": "u"}])], "val": [taken]}
+    sources = Sources(files, {"test": 0.2}, train_fraction=0.7, on_invalid="drop", samples=samples)
+    ledgers = load_ledgers(encode_sources(sources, strict, tmp_path))
+    for ledger in ledgers.values():
+        encoded = sum(ledger["length_before"][name]["count"] for name in ("conversations", "documents"))
+        lost = ledger["invalid"]["count"] + ledger["duplicates"]
+        assert ledger["records_read"] + ledger["samples_added"] == lost + encoded
+        if over_long != "split":
+            assert encoded == ledger["dropped"] + ledger["examples"]
+    train = ledgers["train"]
+    assert train["duplicates"] > 0
+    assert train["invalid"]["count"] > 2
+    assert train["left_out"] > 0
+    assert ledgers["test"]["records_read"] > 0
+    assert ledgers["val"]["invalid"]["count"] == 1
+    assert (train["samples_added"] > 0) == (samples == "answer")
+
+
+def test_a_record_that_is_not_accounted_for_is_noticed() -> None:
+    ledger = Ledger(records_read=2, samples_added=1, num_invalid=1)
+    ledger.count_length(9, 5, is_text=False)
+    assert not ledger.is_balanced()
+    ledger.duplicates += 1
+    assert ledger.is_balanced()
 
 
 def test_one_sample_per_answer_multiplies_samples_not_answers(tmp_path: Path, write: Write, encoder: Encoder) -> None:

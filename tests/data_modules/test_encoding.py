@@ -164,6 +164,22 @@ def test_every_length_limit_is_kept_and_everything_lost_is_counted(
         for mask, kinds in (("firefly_multi_turn", ANSWERS), ("output_only", LAST), ("whole_sequence", tuple(K))):
             assert lost[mask] == max(0, _tokens(whole, kinds) - sum(_tokens(e, kinds) for e in examples))
             assert ends[mask] == max(0, _ends(whole, kinds) - sum(_ends(e, kinds) for e in examples))
+            spoken = tuple(kind for kind in kinds if kind in ANSWERS)
+            read, begun, intact = (
+                _num_answers(whole, spoken), sum(_num_answers(e, spoken) for e in examples),
+                sum(_ends(e, spoken) for e in examples),
+            )  # fmt: skip
+            answers = ledger.to_dict()["answers"][mask]
+            assert answers["read"] == read
+            assert answers["lost"] == max(0, read - begun)
+            assert answers["cut"] == min(read, begun) - min(read, intact)
+        several = [_num_answers(e, ANSWERS) > 1 for e in (whole, *examples)]
+        assert ledger.to_dict()["dialogues"] == {"read": several[0], "kept": any(several[1:])}
+        measured = ledger.to_dict()["length_before"]["documents" if name == "document" else "conversations"]
+        assert measured == dict.fromkeys(("p50", "p95", "p99", "max"), len(whole)) | {
+            "count": 1,
+            "over_long": len(whole) > limit,
+        }
         assert (ledger.dropped == 1) == (not examples)
         if limit >= len(whole):
             assert (ledger.truncated, ledger.split, ledger.dropped, len(examples)) == (0, 0, 0, 1)
@@ -174,6 +190,11 @@ ANSWERS, LAST = (K.ANSWER, K.FINAL_ANSWER), (K.FINAL_ANSWER,)
 
 def _tokens(example: Example, kinds: tuple[K, ...]) -> int:
     return int(np.isin(example.kinds, kinds).sum())
+
+
+def _num_answers(example: Example, kinds: tuple[K, ...]) -> int:
+    """Answers of which at least a token is there."""
+    return len(np.unique(example.turns[np.isin(example.kinds, kinds)]))
 
 
 def _ends(example: Example, kinds: tuple[K, ...]) -> int:

@@ -309,9 +309,15 @@ def test_commands_on_runs_name_what_is_missing(
     assert re.search(message, capsys.readouterr().err)
 
 
-def test_invalid_records_are_dropped_and_listed_on_request(path: str, root: Path, write: Write) -> None:
+def test_invalid_and_over_long_records_are_listed(
+    path: str, root: Path, write: Write, capsys: pytest.CaptureFixture[str]
+) -> None:
     rows = write("mixed.jsonl", [*alpaca_rows(12), ODD, {"instruction": 1}, *chat_rows(2)])
-    run("fit", "--config", path, "--data.train", rows, "--data.format", "alpaca", "--data.on_invalid", "drop")
+    options = ["--data.format", "alpaca", "--data.on_invalid", "drop", "--data.max_length", "40"]
+    run("fit", "--config", path, "--data.train", rows, *options)
+    assert "answers were cut or lost, because conversations are longer than --data.max_length 40." in (
+        capsys.readouterr().out
+    )
     ledger = json.loads((root / "tiny" / "version_0" / "ledger.json").read_text())
     assert ledger["train"]["invalid"]["count"] == 4
     assert "mixed.jsonl:13: format 'alpaca' needs the field instruction" in ledger["train"]["invalid"]["first"][0]

@@ -295,6 +295,17 @@ def test_html_in_an_unwritable_place_says_so(preview: Preview, tmp_path: Path) -
     assert re.search(r"--html .*page\.html: cannot be written \(No such file or directory\); expected", message)
 
 
+def test_what_truncation_took_stands_below_the_summary(preview: Preview, tmp_path: Path) -> None:
+    limit = ("--data.max_length", "30", "--data.mask", "firefly_multi_turn")
+    lost = "train: 1 of 2 answers was cut or lost, because conversations are longer than --data.max_length 30."
+    lines = preview([TWO_TURNS], *limit).splitlines()
+    assert lines[0].startswith("train: 1 of 1 examples")
+    assert lines[1] == lost[: len(lines[1])]
+    assert "the mask firefly_multi_turn trains them as output_only would" in " ".join(lines)
+    preview([TWO_TURNS], *limit, "--html", str(tmp_path / "page.html"))
+    assert lost in (tmp_path / "page.html").read_text(encoding="utf-8")
+
+
 def test_split_that_is_missing_or_empty_says_so(preview: Preview) -> None:
     assert "--split val: the data has no such split; it has train" in preview([TWO_TURNS], "--split", "val", status=2)
     empty = preview([TWO_TURNS], "--data.max_length", "9", "--data.over_long", "drop", status=2)
