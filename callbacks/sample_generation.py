@@ -7,7 +7,6 @@ import warnings
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
 from rich.table import Table
 from rich.text import Text
@@ -16,10 +15,9 @@ from callbacks.records import append_row, is_fitting, say, writers
 from data_modules.conversation import Conversation, Role, Turn
 from data_modules.encoding import Example
 from data_modules.sft_data_module import SFTDataModule
-from data_modules.templates import SegmentKind
 from lit_sft.generation import Generated, GenerationSettings, generate
 from lit_sft.module import LitCausalLM
-from lit_sft.printable import printable
+from lit_sft.printable import excerpt
 
 _TERMINAL_CHARACTERS = 200
 _TENSORBOARD_CHARACTERS = 2000
@@ -170,22 +168,9 @@ class SampleGeneration(Callback):
         return examples
 
 
-def visible(text: str, limit: int) -> str:
-    """One line of printable text: controls become signs, and of a long text the beginning is kept.
-
-    A model may produce anything, terminal escape sequences and direction overrides among it.
-
-    Args:
-        text: What was written.
-        limit: Most characters kept.
-    """
-    shown = printable(text[:limit])
-    return shown if len(text) <= limit else f"{shown}… (+{len(text) - limit:,} characters)"
-
-
 def markdown_text(text: str) -> str:
     """Text for a Markdown table cell that neither Markdown nor HTML reads as anything but text."""
-    return _MARKS.sub(lambda found: f"&#{ord(found[0])};", visible(text, _TENSORBOARD_CHARACTERS))
+    return _MARKS.sub(lambda found: f"&#{ord(found[0])};", excerpt(text, _TENSORBOARD_CHARACTERS))
 
 
 def _held_out(data: SFTDataModule, count: int) -> list[Example]:
@@ -199,12 +184,9 @@ def _held_out(data: SFTDataModule, count: int) -> list[Example]:
 
 
 def _sample(module: LitCausalLM, example: Example, answer: Generated, temperature: float) -> Sample:
-    decode = module.data.tokenizer.decode
-    users = example.kinds == SegmentKind.USER
-    last = users & (example.turns == example.turns[users].max()) if users.any() else np.zeros_like(users)
     return Sample(
-        question=str(decode(example.input_ids[last].tolist())),
-        prompt=str(decode(example.prompt_ids())),
+        question=module.question(example),
+        prompt=str(module.data.tokenizer.decode(example.prompt_ids())),
         origin=example.origin,
         temperature=temperature,
         answer=answer.text,
@@ -243,7 +225,7 @@ def _table(samples: list[Sample], step: int) -> Table:
     for sample in samples:
         is_same = sample.origin == before
         question, reference = ("", "") if is_same else (sample.question, sample.reference or "")
-        cells = [visible(text, _TERMINAL_CHARACTERS) for text in (question, sample.answer, reference)]
+        cells = [excerpt(text, _TERMINAL_CHARACTERS) for text in (question, sample.answer, reference)]
         # Text is never read as markup
         answer = Text(cells[1] + (" ▪" if sample.ended else ""))
         if before is not None and not is_same:

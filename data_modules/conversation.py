@@ -95,6 +95,10 @@ class Conversation:
         """The same system turn and origin around other exchanges."""
         return replace(self, turns=(*self.system_turns, *(turn for pair in exchanges for turn in pair)))
 
+    def as_question(self) -> Conversation:
+        """A document as what a user says."""
+        return replace(self, turns=(Turn(Role.USER, self.turns[0].content),))
+
     def prompt(self) -> Conversation:
         """Everything before the final answer."""
         return replace(self, turns=self.turns[:-1]) if self.turns[-1].role is Role.ASSISTANT else self

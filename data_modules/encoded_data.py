@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 
@@ -22,6 +22,8 @@ from data_modules.progress import Progress
 from data_modules.readers import read_records, source_fingerprint
 from data_modules.record import Record
 from data_modules.rejections import count_reasons
+
+TextUse = Literal["document", "question", "beginning"]
 
 _VERSION = 4
 """Raised whenever the same records would be encoded otherwise, so that no stale cache is read."""
@@ -39,6 +41,8 @@ class Sources:
         on_invalid: What an invalid record does.
         samples: `answer` makes one sample of every answer of a training conversation.
         require_answer: Whether a bare prompt is invalid.
+        text: What a record of plain text (a line of a .txt file, or nothing but the field `text`) is: a finished
+            document, a question, or the beginning of a text to continue.
     """
 
     files: dict[str, list[str]]
@@ -48,6 +52,7 @@ class Sources:
     on_invalid: OnInvalid = "error"
     samples: Samples = "conversation"
     require_answer: bool = True
+    text: TextUse = "document"
 
     @property
     def splits(self) -> list[str]:
@@ -145,6 +150,8 @@ def data_identity(sources: Sources, encoder: Encoder) -> dict[str, Any]:
         "--data.on_invalid": sources.on_invalid,
         "--data.samples": sources.samples,
         "answers wanted": sources.require_answer,
+        # only where it is not the usual one, so that what older runs and caches are named by stays the same
+        **({"plain text is": sources.text} if sources.text != "document" else {}),
         "tokenizer": _digest([tokenizer.backend_tokenizer.to_str(), tokenizer.bos_token, tokenizer.eos_token]),
         "--data.template": encoder.template.name,
         "layout of the template": _digest(
@@ -199,7 +206,7 @@ def _read_source(source: str, sources: Sources, ledger: Ledger) -> Iterator[Conv
     rejected = ledger.num_invalid
     for record in read_records(source, reject=ledger.reject):
         try:
-            conversation = to_conversation(record, sources.format or _format_of(record, layouts, ledger))
+            conversation = _conversation(record, sources, layouts, ledger)
             if sources.require_answer and not conversation.is_answered:
                 raise ValueError(_unanswered(record))
         except ValueError as error:
@@ -208,6 +215,13 @@ def _read_source(source: str, sources: Sources, ledger: Ledger) -> Iterator[Conv
         ledger.records_read += 1
         yield conversation
     ledger.records_read += ledger.num_invalid - rejected
+
+
+def _conversation(record: Record, sources: Sources, layouts: dict[str, str], ledger: Ledger) -> Conversation:
+    is_prompt = sources.text != "document" and record.fields.keys() == {"text"}  # whatever format training data has
+    name = "text" if is_prompt else sources.format or _format_of(record, layouts, ledger)
+    conversation = to_conversation(record, name)
+    return conversation.as_question() if sources.text == "question" and conversation.is_text else conversation
 
 
 def _format_of(record: Record, layouts: dict[str, str], ledger: Ledger) -> str:

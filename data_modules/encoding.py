@@ -74,12 +74,15 @@ class Encoder:
             exchanges, context, most of the question, the system text, the end of the answer. `split`: cut between
             turns (a document: anywhere) into pieces that fit; a single exchange that does not fit is truncated.
             `error`: ends the run.
+        continues: Whether documents are the beginnings of texts to continue: they get no end token, and of one that is
+            too long the end is kept.
     """
 
     tokenizer: PreTrainedTokenizerBase
     template: AnyTemplate
     max_length: int
     over_long: OverLong = "truncate"
+    continues: bool = False
     _control_ids: dict[str, list[int]] = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -145,6 +148,10 @@ class Encoder:
     def _cut_text(self, pieces: list[Piece]) -> Iterator[list[Piece]]:
         """Blocks of a document; only the first when truncating. A block of one token teaches nothing: none is made."""
         segment, ids = pieces[-1].segment, [token for piece in pieces for token in piece.ids]
+        if self.continues:
+            opening = ids[: len(self._document_start)]
+            yield [Piece(segment, opening + ids[len(ids) - self.max_length + len(opening) :])]
+            return
         starts = range(0, len(ids), self.max_length) if self.over_long == "split" else range(1)
         for start in starts:
             block = ids[start : start + self.max_length]
@@ -154,6 +161,8 @@ class Encoder:
     def _pieces(self, conversation: Conversation, known: dict[str, list[int]]) -> list[Piece]:
         """Render and encode. `known` holds the ids of contents and grows, so that no content is encoded twice."""
         segments = self.template.render(conversation)
+        if self.continues and conversation.is_text:
+            segments = [part for part in segments if not part.control]
         new = list(dict.fromkeys(part.text for part in segments if not part.control and part.text not in known))
         known.update(zip(new, self._encode_contents(new), strict=True))
         pieces = [

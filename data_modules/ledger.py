@@ -273,6 +273,16 @@ def why_empty(entry: dict[str, Any], max_length: int) -> str:
     return f"{why}: {count_reasons(invalid['reasons'], invalid['first'])}" if invalid["count"] else why
 
 
+def is_plain_text(ledger: dict[str, Any]) -> bool:
+    """Whether the records of a split were plain text, without a single conversation.
+
+    Args:
+        ledger: A `Ledger.to_dict()`.
+    """
+    read = ledger["tokens"]["read"]
+    return read["text"] > 0 and not read["user"]
+
+
 def _add_lost(lost: Counter[str], read: Counter[SegmentKind], kept: Counter[SegmentKind]) -> None:
     """By mask, not by kind: an answer that becomes the last of a piece changes kind without being lost."""
     if read == kept:

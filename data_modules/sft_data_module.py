@@ -21,6 +21,7 @@ from data_modules.data_files import skipped_files
 from data_modules.digests import check_digests
 from data_modules.encoded_data import (
     Sources,
+    TextUse,
     cache_key,
     data_fingerprint,
     data_identity,
@@ -32,7 +33,7 @@ from data_modules.encoding import Encoder, Example, OverLong
 from data_modules.encoding_pool import Samples, num_processes
 from data_modules.example_store import ExampleStore
 from data_modules.formats import FORMATS
-from data_modules.ledger import OnInvalid, why_empty
+from data_modules.ledger import OnInvalid, is_plain_text, why_empty
 from data_modules.masking import LossMask, MaskName, Reduction, resolve_mask
 from data_modules.sampling import BatchPlan, LengthSampler, WindowSampler, limited
 from data_modules.templates import SegmentKind, TemplateName, resolve_template
@@ -84,6 +85,8 @@ class SFTDataModule(LightningDataModule):
         encoding_processes: Processes that encode data, where there is enough of it. None: one for each core that may be
             used, at most 16. The encoded data does not depend on it.
         cache_dir: Where encoded data is kept. None: $LIT_SFT_CACHE, else ~/.cache/lit_sft.
+        text_prompts: What a line of a .txt file, or a record with nothing but the field `text`, is to `predict`: a
+            question, or the beginning of a text to continue. None: a beginning where plain text is trained on.
     """
 
     def __init__(
@@ -116,6 +119,7 @@ class SFTDataModule(LightningDataModule):
         num_workers: int | None = None,
         encoding_processes: int | None = None,
         cache_dir: str | None = None,
+        text_prompts: Literal["question", "beginning"] | None = None,
     ) -> None:
         super().__init__()
         for name, size in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
@@ -150,6 +154,7 @@ class SFTDataModule(LightningDataModule):
         self.predict_sources = Sources(
             files={"predict": _as_list(predict)}, format=format, on_invalid=on_invalid, require_answer=False
         )
+        self._text_prompts: TextUse | None = text_prompts
         self.stores: dict[str, ExampleStore] = {}
         self.ledgers: dict[str, dict[str, Any]] = {}
         self.fingerprint = ""
@@ -271,12 +276,21 @@ class SFTDataModule(LightningDataModule):
     def _all_sources(self) -> list[tuple[Sources, Encoder]]:
         sources = [(self.sources, self.encoder)] if self.sources.files else []
         if self.predict_sources.files["predict"]:
+            text: TextUse = self._text_prompts or ("beginning" if self._trains_on_text() else "question")
             # prompts are shortened rather than lost
-            encoder = replace(self.encoder, max_length=self.length_limit("predict"), over_long="truncate")
-            sources.append((self.predict_sources, encoder))
+            limit, continues = self.length_limit("predict"), text == "beginning"
+            encoder = replace(self.encoder, max_length=limit, over_long="truncate", continues=continues)
+            sources.append((replace(self.predict_sources, text=text), encoder))
         if not sources:
             raise ValueError("no data: give `--data.train FILE` (json, jsonl, csv, parquet, txt, or a folder of them).")
         return sources
+
+    def _trains_on_text(self) -> bool:
+        """Whether the training data is plain text, so that there is no question that the model knows as one."""
+        if "train" not in self.sources.files:
+            return False
+        folder = encode_sources(self.sources, self.encoder, self.cache_dir, processes=self.encoding_processes)
+        return is_plain_text(load_ledgers(folder)["train"])
 
     def _check_given_splits(self) -> None:
         for split, files in {**self.sources.files, **self.predict_sources.files}.items():

@@ -43,8 +43,9 @@ from lit_sft.generation import GenerationSettings
 from lit_sft.module import LitCausalLM
 from lit_sft.optimization import OptimizerSettings
 from lit_sft.precision import check_precision
+from lit_sft.predictions import PredictionWriter, leave_training_data
 from lit_sft.progress_lines import lines_without_terminal
-from lit_sft.results import PredictionWriter, print_figures, score_answers, write_records, write_result
+from lit_sft.results import TestFiles, print_figures, write_test
 from lit_sft.run_checkpoint import RunCheckpoint, is_measured_in_training
 from lit_sft.run_keeper import RunKeeper
 from lit_sft.run_length import USUAL_EPOCHS, RunLength, run_length
@@ -87,7 +88,7 @@ def main(argv: list[str]) -> None:
     Args:
         argv: The command and its arguments.
     """
-    _quieten()
+    _quieten(argv[0])
     with contextlib.ExitStack() as LitCLI.at_end:
         _run(argv[0], argv[1:])
 
@@ -133,6 +134,7 @@ class LitCLI(LightningCLI):
     model: LitCausalLM
     datamodule: SFTDataModule
     length: RunLength
+    predictions: PredictionWriter
     steps_before: int | None
     """Steps of the checkpoint that `fit` goes on from."""
 
@@ -167,6 +169,10 @@ class LitCLI(LightningCLI):
         parser.add_argument(
             "--resume", metavar="[RUN]", help="Go on with a run (the newest one) from its newest whole checkpoint."
         )
+        if LitCLI.command == "predict":
+            parser.add_argument(
+                "--output", metavar="FILE", help="Where answers go. Default: a new file in the run folder."
+            )
         parser.add_argument("--answers", type=int, default=200, help="Rows that `test` answers and scores, at most.")
         parser.link_arguments("model.backbone", "data.tokenizer", compute_fn=_tokenizer_name)
         parser.link_arguments("model.backbone", "data.context_length", compute_fn=_context_length)
@@ -198,6 +204,8 @@ class LitCLI(LightningCLI):
         if self.subcommand == "fit":
             check_checkpoint_settings(vars(self._get(self.config, "checkpoint")))
         self.run = self._run_folder()
+        if self.subcommand == "predict":
+            leave_training_data(self._get(self.config, "data"), self.run.folder)
 
     def _check_nulls(self) -> None:
         """jsonargparse takes null for a setting of any type."""
@@ -232,7 +240,9 @@ class LitCLI(LightningCLI):
             minutes = self._get(self.config_init, "run").checkpoint_minutes
             callbacks += [RunKeeper(self.run.checkpoints, minutes), PlanReport(say, self.length.unused)]
         if self.subcommand == "predict":
-            callbacks += [PredictionWriter(self.run.folder / "predictions.jsonl")]
+            output = self._get(self.config_init, "output")
+            self.predictions = PredictionWriter(self.run.folder, output and Path(output))
+            callbacks += [self.predictions]
         kwargs["callbacks"] = lines_without_terminal(callbacks, config.enable_progress_bar, say)
         return super().instantiate_trainer(**kwargs)
 
@@ -275,26 +285,23 @@ class LitCLI(LightningCLI):
             return
         self.model.to(self.trainer.strategy.root_device)  # the trainer has put it back on the CPU
         checkpoint = self._get(self.config, "ckpt_path")
-        count, name = self._get(self.config, "answers"), self.run.suffix_of(checkpoint and Path(checkpoint))
-        details, records = (self.run.folder / f"test_{what}{name}.jsonl" for what in ("answers", "records"))
-        path = self.run.folder / f"result{name}.json"
-        write_records(records, self.model)
-        answers = score_answers(self.model, self.datamodule.stores["test"], count, details)
-        write_result(
-            path,
+        files = TestFiles(self.run.folder, self.run.suffix_of(checkpoint and Path(checkpoint)))
+        answers, earlier = write_test(
+            files,
             self.model,
+            self._get(self.config, "answers"),
             checkpoint=checkpoint and Path(checkpoint),
             config=self._shaping(),
-            answers=answers,
-            files=[records.name, details.name],
         )
         print_figures(console, "test", {"test": self.model.figures["test"]})
         _print_answers(answers)
-        say(f"written {path}; {records.name} and {details.name} beside it")
+        say(f"written {files.result}; {files.records.name} and {files.answers.name} beside it")
+        if earlier is not None:
+            say(f"kept    {earlier}: the result that was there, of other rows, settings or weights")
         self._say_what_next("preview")
 
     def after_predict(self) -> None:
-        say(f"written {self.run.folder / 'predictions.jsonl'}")
+        self.predictions.report(say, self.model)
 
     def after_validate(self) -> None:
         print_figures(console, "validation", {"validation": self.model.figures["val"]})
@@ -522,11 +529,13 @@ def _say_of_thread(stopped: threading.ExceptHookArgs) -> None:
         threading.__excepthook__(stopped)
 
 
-def _quieten() -> None:
+def _quieten(command: str) -> None:
     """Hide what is said on every run and tells the user nothing about this one."""
     disable_progress_bar()
     threading.excepthook = _say_of_thread
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    if command != "fit":  # what a callback of the training kept is of no use to the other commands
+        warnings.filterwarnings("ignore", "Be aware that when using `ckpt_path`, callbacks used to create the check")
     for message in (
         ".*does not have many workers.*",
         "Total length of `list` across ranks is zero.*",

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from data_modules.batch import Batch
 from data_modules.encoding import Example, token_sizes
 from data_modules.sft_data_module import SFTDataModule
+from data_modules.templates import SegmentKind
 from lit_sft.backbone import BackboneSettings, build_backbone, causal_lm, is_adapted, narrow_frozen_layers
 from lit_sft.base_weights import check_base, identity_of
 from lit_sft.checkpoints import check_fit, read_checkpoint
@@ -177,19 +178,23 @@ class LitCausalLM(LightningModule):
                 trainer.check_val_every_n_epoch = 1
 
     def predict_step(self, indices: list[int], batch_idx: int) -> list[dict[str, Any]]:
-        """Answers to the final turns of examples, as rows with origin, prompt, answer and reference."""
+        """Answers to the final turns of examples, one row each."""
         examples = [self.data.predict_store[index] for index in indices]
         return [
-            {
-                "origin": example.origin,
-                "prompt": self.data.tokenizer.decode(example.prompt_ids()),
-                "answer": answer.text,
-                "ended": answer.ended,
-                "num_tokens": answer.num_tokens,
-                "reference": self.reference(example),
-            }
-            for example, answer in zip(examples, self.answer(examples), strict=True)
+            self.answer_row(example, answer) for example, answer in zip(examples, self.answer(examples), strict=True)
         ]
+
+    def answer_row(self, example: Example, answer: Generated) -> dict[str, Any]:
+        """An answer with what was asked: the last user message, and all that the model read, as rendered."""
+        return {
+            "origin": example.origin,
+            "question": self.question(example),
+            "prompt": str(self.data.tokenizer.decode(example.prompt_ids())),
+            "answer": answer.text,
+            "ended": answer.ended,
+            "num_tokens": answer.num_tokens,
+            "reference": self.reference(example),
+        }
 
     def answer(self, examples: list[Example], settings: GenerationSettings | None = None) -> list[Generated]:
         """Answer the final turn of each example."""
@@ -201,6 +206,15 @@ class LitCausalLM(LightningModule):
                 end_token_id=self.data.end_token_id,
                 settings=settings or self.generation_settings,
             )
+
+    def question(self, example: Example) -> str:
+        """The last message of the user, or the beginning of a text, decoded."""
+        asked = example.kinds == SegmentKind.USER
+        if asked.any():
+            asked &= example.turns == example.turns[asked].max()
+        elif not example.answer_ids():
+            asked = example.kinds == SegmentKind.TEXT
+        return str(self.data.tokenizer.decode(example.input_ids[asked].tolist()))
 
     def reference(self, example: Example) -> str | None:
         """The example's own final answer, decoded; None for a bare prompt."""

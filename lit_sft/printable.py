@@ -19,6 +19,19 @@ def printable(text: str, *, keep_lines: bool = False) -> str:
     return "".join(character if keep_lines and character == "\n" else _sign(character) for character in text)
 
 
+def excerpt(text: str, limit: int) -> str:
+    """One line of printable text: controls become signs, and of a long text the beginning is kept.
+
+    A model may produce anything, including terminal escape sequences and direction overrides.
+
+    Args:
+        text: What was written.
+        limit: Most characters kept.
+    """
+    shown = printable(text[:limit])
+    return shown if len(text) <= limit else f"{shown}… (+{len(text) - limit:,} characters)"
+
+
 def _sign(character: str) -> str:
     if character == "\n":
         return "↵"

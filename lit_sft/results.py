@@ -3,24 +3,98 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import platform
+from dataclasses import dataclass
 from importlib.metadata import version
+from itertools import count
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch.callbacks import BasePredictionWriter
 from rich.console import Console
 from rich.table import Table
 
 from data_modules.encoding import Example
 from data_modules.example_store import ExampleStore
 from data_modules.progress import shown
-from lit_sft.files import json_line, write_json, write_lines
+from lit_sft.files import json_line, read_json, write_json, write_lines
 from lit_sft.generation import Generated
 from lit_sft.module import LitCausalLM
 from lit_sft.text_metrics import exact_match, mean, repetition, rouge_l
 
+_SAME = 1e-3
+"""Losses this close are of the same test: on a GPU, two tests of the same weights differ a little."""
+
 _PACKAGES = ("torch", "lightning", "transformers", "peft", "torchmetrics", "tokenizers", "rouge-score")
+
+
+@dataclass(frozen=True)
+class TestFiles:
+    """The files of one test of a run.
+
+    Attributes:
+        folder: Of the run.
+        name: Tells results of different checkpoints apart, such as `_last`.
+    """
+
+    __test__ = False  # for pytest
+
+    folder: Path
+    name: str = ""
+
+    @property
+    def result(self) -> Path:
+        return self.folder / f"result{self.name}.json"
+
+    @property
+    def answers(self) -> Path:
+        return self.folder / f"test_answers{self.name}.jsonl"
+
+    @property
+    def records(self) -> Path:
+        return self.folder / f"test_records{self.name}.jsonl"
+
+    def next_earlier(self) -> TestFiles:
+        """The first free names for files that make room."""
+        names = (f"{self.name}_earlier_{number}" for number in count(1))
+        return next(files for files in (TestFiles(self.folder, name) for name in names) if not files.result.exists())
+
+
+def write_test(
+    files: TestFiles, module: LitCausalLM, num_rows: int, *, checkpoint: Path | None, config: str
+) -> tuple[dict[str, float], Path | None]:
+    """Answer the first rows of the test split, and write answers, records and result.
+
+    Args:
+        files: Written. A result that is there already makes room if it differs: nothing is lost.
+        module: Tested.
+        num_rows: Rows to answer, at most.
+        checkpoint: Whose weights they are.
+        config: The settings that shape the result, as text to hash.
+
+    Returns:
+        Figures of the answers (see `score_answers`), and where the earlier result is now, if there is one that differs.
+    """
+    answers = files.answers.with_name(f"{files.answers.name}.partial")
+    figures = score_answers(module, module.data.stores["test"], num_rows, answers)
+    result = {
+        "metrics": {f"test/{name}": value for name, value in module.figures.get("test", {}).items()},
+        "answers": figures,
+        "mask": module.data.mask.name,
+        "reduction": module.data.reduction,
+        "checkpoint": None if checkpoint is None else str(checkpoint),
+        "config_hash": hashlib.sha256(config.encode()).hexdigest()[:16],
+        "data_fingerprint": module.data.fingerprint,
+        "test_fingerprint": _digest(module.data.stores["test"]),
+        "files": [files.records.name, files.answers.name],
+        "ledger": module.data.ledgers,
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
+    }
+    earlier = _make_room(files, result, answers)
+    answers.replace(files.answers)
+    write_records(files.records, module)
+    write_json(files.result, result)
+    return figures, earlier
 
 
 def score_answers(module: LitCausalLM, store: ExampleStore, num_rows: int, details: Path) -> dict[str, float]:
@@ -61,32 +135,6 @@ def write_records(path: Path, module: LitCausalLM) -> None:
     write_lines(path, rows)
 
 
-def write_result(
-    path: Path,
-    module: LitCausalLM,
-    *,
-    checkpoint: Path | None,
-    config: str,
-    answers: dict[str, float],
-    files: list[str],
-) -> None:
-    """Write result.json, whole or not at all."""
-    result = {
-        "metrics": {f"test/{name}": value for name, value in module.figures.get("test", {}).items()},
-        "answers": answers,
-        "mask": module.data.mask.name,
-        "reduction": module.data.reduction,
-        "checkpoint": None if checkpoint is None else str(checkpoint),
-        "config_hash": hashlib.sha256(config.encode()).hexdigest()[:16],
-        "data_fingerprint": module.data.fingerprint,
-        "test_fingerprint": _digest(module.data.stores["test"]),
-        "files": files,
-        "ledger": module.data.ledgers,
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
-    }
-    write_json(path, result)
-
-
 def print_figures(console: Console, title: str, columns: dict[str, dict[str, float]]) -> None:
     """A table of perplexities by segment and mask, one column for each set of figures."""
     table = Table(title=title, title_justify="left")
@@ -102,28 +150,6 @@ def print_figures(console: Console, title: str, columns: dict[str, dict[str, flo
     console.print(table)
 
 
-class PredictionWriter(BasePredictionWriter):
-    """Writes predictions as JSON lines while they are made, into a file aside that takes its place when complete.
-
-    Args:
-        path: The file.
-    """
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(write_interval="batch")
-        self.path, self.partial = path, path.with_suffix(".partial")
-
-    def on_predict_start(self, trainer: Any, pl_module: Any) -> None:
-        self.partial.write_text("", encoding="utf-8")
-
-    def write_on_batch_end(self, trainer: Any, pl_module: Any, prediction: Any, *_: Any) -> None:
-        with self.partial.open("a", encoding="utf-8") as stream:
-            stream.writelines(map(json_line, prediction))
-
-    def on_predict_end(self, trainer: Any, pl_module: Any) -> None:
-        self.partial.replace(self.path)
-
-
 def _digest(store: ExampleStore) -> str:
     """Of everything that a figure of these examples depends on."""
     digest = hashlib.sha256()
@@ -133,15 +159,38 @@ def _digest(store: ExampleStore) -> str:
 
 
 def _scored(module: LitCausalLM, example: Example, answer: Generated) -> dict[str, Any]:
-    reference = module.reference(example)
-    assert reference is not None  # filtered before
+    row = module.answer_row(example, answer)
+    assert row["reference"] is not None  # filtered before
     return {
-        "origin": example.origin,
-        "answer": answer.text,
-        "reference": reference,
-        "exact_match": exact_match(answer.text, reference),
-        "rougeL_mixed": rouge_l(answer.text, reference),
-        "ended": answer.ended,
-        "num_tokens": answer.num_tokens,
+        **row,
+        "exact_match": exact_match(answer.text, row["reference"]),
+        "rougeL_mixed": rouge_l(answer.text, row["reference"]),
         "repetition": repetition(answer.text),
     }
+
+
+def _make_room(files: TestFiles, result: dict[str, Any], answers: Path) -> Path | None:
+    """Give an earlier result and its files other names, unless the new ones say the same; where it is now."""
+    if not files.result.is_file():
+        return None
+    try:
+        before = read_json(files.result) or {}
+    except ValueError:  # damaged: kept as it is
+        before = {}
+    old, new = (found.get("metrics", {}).get("test/loss") for found in (before, result))
+    is_same = (
+        before.get("test_fingerprint") == result["test_fingerprint"]
+        and isinstance(old, float)
+        and (math.isclose(old, new, rel_tol=_SAME) or math.isnan(new))
+        and files.answers.is_file()
+        and files.answers.read_bytes() == answers.read_bytes()
+    )
+    if is_same:
+        return None
+    place = files.next_earlier()
+    for path, moved in ((files.answers, place.answers), (files.records, place.records), (files.result, place.result)):
+        if path.is_file():
+            path.rename(moved)
+    if before:
+        write_json(place.result, {**before, "files": [place.records.name, place.answers.name]})
+    return place.result

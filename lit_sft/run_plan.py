@@ -143,7 +143,8 @@ class PlanReport(Callback):
         done = f"; {trainer.global_step:,} of them are done" if trainer.global_step else ""
         unused = f"; {self.unused} is not used" if self.unused else ""
         self.say(f"plan    {training}{done}{unused}")
-        self.say(f"        {'; '.join([validations, *_said_of_callbacks(trainer)])}")
+        kept = _said_of_callbacks(trainer, has_validations=plan.validations != [])
+        self.say(f"        {'; '.join([validations, *kept])}")
         if warning := plan.warning():
             self.say(f"warning {warning}")
 
@@ -230,18 +231,21 @@ def _counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'s' * (number != 1)}"
 
 
-def _said_of_callbacks(trainer: Trainer) -> list[str]:
+def _said_of_callbacks(trainer: Trainer, *, has_validations: bool) -> list[str]:
     """What is kept, and what may end the run sooner."""
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
     said = [
-        f"the best checkpoint by {callback.monitor} ({callback.mode})"
+        f"the best checkpoint by {callback.monitor} ({callback.mode}) is kept"
         for callback in callbacks
         if isinstance(callback, ModelCheckpoint) and callback.monitor
     ]
     for callback in callbacks:
         if isinstance(callback, RunKeeper):
-            minutes = f", every {callback.minutes:g} minutes" if callback.minutes else ""
-            said.append(f"the newest after each validation{minutes} and at the end")
+            times = [
+                *(["after each validation"] if has_validations else []),
+                *([f"every {callback.minutes:g} minutes"] if callback.minutes else []),
+            ]
+            said.append(f"the newest checkpoint {', '.join(times)}{' and ' * bool(times)}at the end")
         elif isinstance(callback, EarlyStopping):
             said.append(f"EarlyStopping may end it sooner, by {callback.monitor}")
     return said

@@ -10,9 +10,10 @@ import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from callbacks import sample_generation
-from callbacks.sample_generation import SampleGeneration, markdown_text, visible
+from callbacks.sample_generation import SampleGeneration, markdown_text
 from data_modules.conversation import Conversation, Role, Turn
 from lit_sft.generation import Generated, GenerationSettings, generate
+from lit_sft.printable import excerpt
 
 HOSTILE = "<img src=x onerror=alert(1)> | [bold]x[/bold] ![a](http://b) `c` \x1b[2J\x9b31m \u202e\r\nend"
 
@@ -104,9 +105,9 @@ def test_nothing_is_printed_when_it_is_not_wanted(fit: Callable[..., Any], capsy
 
 
 def test_visible_shortens_and_keeps_emoji_together() -> None:
-    assert visible("abcdef", 4) == "abcd… (+2 characters)"
-    assert visible("a\tb\nc\x1b\x7f", 99) == "a␉b↵c␛\\u007f"
-    assert visible("👩\u200d🔬 你好", 99) == "👩\u200d🔬 你好"
+    assert excerpt("abcdef", 4) == "abcd… (+2 characters)"
+    assert excerpt("a\tb\nc\x1b\x7f", 99) == "a␉b↵c␛\\u007f"
+    assert excerpt("👩\u200d🔬 你好", 99) == "👩\u200d🔬 你好"
 
 
 def test_markdown_text_renders_back_to_the_text() -> None:
