@@ -52,14 +52,15 @@ class Sample:
 
 
 class SampleGeneration(Callback):
-    """Answers fixed prompts and the first held-out rows, before training and at every validation.
+    """Answers fixed prompts and the first validation rows, before training and at every validation.
 
     The prompts, their order and the seed stay the same, so that only the weights differ from one step to the next.
     Training is not disturbed: modes, caches and random state are left as found.
 
     Args:
         prompts: What a user might ask, as plain text; the template of the data lays it out.
-        num_held_out: So many rows of the validation split are asked too, the first that have an answer.
+        num_held_out: So many rows of the validation split are asked too, the first that have an answer. They are held
+            out of training, but the validation loss over them chooses the best checkpoint.
         max_new_tokens: Most tokens of an answer.
         temperatures: One answer for each; 0 is greedy.
         top_p: For temperatures above 0: draw from the likeliest tokens that hold this share of the probability.
@@ -103,7 +104,7 @@ class SampleGeneration(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, LitCausalLM)
         data = pl_module.data
-        self.examples = [*self._bare_prompts(data), *_held_out(data, self.num_held_out)]
+        self.examples = [*self._bare_prompts(data), *_validation_rows(data, self.num_held_out)]
         if not self.examples:
             warnings.warn(
                 "SampleGeneration has nothing to answer: no prompts, and no validation row that has an answer. Give it "
@@ -173,7 +174,7 @@ def markdown_text(text: str) -> str:
     return _MARKS.sub(lambda found: f"&#{ord(found[0])};", excerpt(text, _TENSORBOARD_CHARACTERS))
 
 
-def _held_out(data: SFTDataModule, count: int) -> list[Example]:
+def _validation_rows(data: SFTDataModule, count: int) -> list[Example]:
     found: list[Example] = []
     for example in data.stores.get("val", ()) if count else ():
         if example.answer_ids():

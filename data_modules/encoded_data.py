@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -140,10 +140,9 @@ def data_fingerprint(sources: Sources, encoder: Encoder) -> str:
 def data_identity(sources: Sources, encoder: Encoder) -> dict[str, Any]:
     """What is in the files and how it is encoded, by the names of the settings."""
     tokenizer = encoder.tokenizer
-    contents = {split: [source_fingerprint(file) for file in files] for split, files in sources.files.items()}
     return {
         "version of the encoding": _VERSION,
-        **{f"records of --data.{split}": _digest(prints) for split, prints in contents.items()},
+        **{f"records of --data.{split}": records_digest(files) for split, files in sources.files.items()},
         **{f"--data.{split}_fraction": share for split, share in sources.fractions.items()},
         "--data.train_fraction": sources.train_fraction,
         "--data.format": sources.format,
@@ -160,6 +159,11 @@ def data_identity(sources: Sources, encoder: Encoder) -> dict[str, Any]:
         "--data.max_length": encoder.max_length,
         "--data.over_long": encoder.over_long,
     }
+
+
+def records_digest(files: Sequence[str]) -> str:
+    """A digest of what is in files, wherever they lie."""
+    return _digest([source_fingerprint(file) for file in files])
 
 
 def _digest(value: Any) -> str:
@@ -192,6 +196,14 @@ def read_conversations(split: str, sources: Sources, ledger: Ledger) -> Iterator
     if not own_files:
         ledger.records_read = counter.records_read - counter.num_invalid
         ledger.formats = counter.formats
+
+
+def read_splits(sources: Sources) -> Iterator[tuple[str, Conversation]]:
+    """Every conversation with its split, held-out splits first: what training really reads, each once."""
+    taken: set[str] = set()
+    for split in sources.splits:
+        for conversation in _without_duplicates(split, sources, Ledger(sources.on_invalid), taken):
+            yield split, conversation
 
 
 def _all_invalid(files: list[str], ledger: Ledger) -> str:

@@ -17,14 +17,15 @@ from transformers.utils.logging import disable_progress_bar
 from lit_sft.console import say_on
 from lit_sft.credentials import without_credentials
 from lit_sft.evaluation.choices import content_hash, read_choices
-from lit_sft.evaluation.contamination import find_seen
+from lit_sft.evaluation.contamination import Exposure, Items, find_exposure, find_seen, in_words
 from lit_sft.evaluation.evaluate import evaluate
 from lit_sft.evaluation.harness_code import check_tasks
-from lit_sft.evaluation.report import Contaminated, write_pages
+from lit_sft.evaluation.report import write_pages
 from lit_sft.evaluation.results import Results
 from lit_sft.evaluation.subject import Subject, load_subject
 from lit_sft.evaluation.suite import ChoiceSet, JudgeSettings, Suite
 from lit_sft.evaluation.suite_file import read_suite
+from lit_sft.evaluation.training_data import training_data_of
 from lit_sft.evaluation.win_rate import Judgings, judge_models
 from lit_sft.files import said, slug
 
@@ -78,26 +79,51 @@ def _run(
     if not results.results:
         raise ValueError(f"nothing could be scored: {'; '.join(f'{k}: {v}' for k, v in results.failures.items())}")
     judgings: Judgings = {}
-    seen: Contaminated = {}
     try:
         if suite.judge is not None:
             judgings = judge_models(suite.judge, results, folder, say, load)
     except Exception as error:  # whatever it is, what has been scored is shown
         results.failures["judge"] = said(error)
         say(f"judge: {said(error)}")
+    exposures = _exposures(suite, models, results, say)
+    seen: Items = {}
     try:
         if suite.trained_on:
-            seen = find_seen(results, suite.trained_on, suite.overlap)
+            seen = find_seen(suite, results, suite.trained_on)
     except (ValueError, OSError) as error:
-        results.failures["trained_on"] = str(error)
-        say(f"trained_on: {error}")
+        results.failures["trained_on"] = said(error)
+        say(f"trained_on: {said(error)}")
     about = [
         *(f"“{name}”: {source}; {results.about.get(name, 'not loaded')}" for name, source in models.items()),
         *([_about_judge(suite.judge)] if suite.judge else []),
         f"Versions: {', '.join(f'{package} {version(package)}' for package in ('torch', 'transformers', 'peft'))}.",
         *_about_sets(suite),
     ]
-    return results, write_pages(suite, results, folder, about=about, seen=seen, judgings=judgings)
+    page = write_pages(suite, results, folder, about=about, seen=seen, judgings=judgings, exposures=exposures)
+    return results, page
+
+
+def _exposures(
+    suite: Suite, models: dict[str, str], results: Results, say: Callable[[str], None]
+) -> dict[str, Exposure]:
+    """Where the models that are runs have seen the items, by model."""
+    found: dict[str, Exposure] = {}
+    for name, source in models.items():
+        if name not in results.about:
+            continue
+        try:
+            data = training_data_of(source)
+            if data is None:
+                continue
+            same = next((known for known in found.values() if known.data == data), None)
+            found[name] = same or find_exposure(suite, results, name, data)
+        except (ValueError, OSError) as error:
+            say(f"{name}, its training data: {said(error)}")
+            continue
+        say(f"{name}: trained on {found[name].data.said}")
+        for line in in_words(results, name, found[name]):
+            say(line)
+    return found
 
 
 def _models(given: list[str]) -> dict[str, str]:

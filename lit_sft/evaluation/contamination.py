@@ -2,27 +2,73 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
-from data_modules.encoded_data import Sources, read_conversations
+from data_modules.conversation import Conversation
+from data_modules.encoded_data import Sources, read_conversations, read_splits
 from data_modules.ledger import Ledger
+from data_modules.progress import shown
+from lit_sft.evaluation.records import Skipped, read_items
 from lit_sft.evaluation.results import Results
+from lit_sft.evaluation.suite import ConversationSet, Suite, TextSet
+from lit_sft.evaluation.training_data import TrainingData
+from lit_sft.printable import printable
 from lit_sft.text_metrics import words_of
 
+Items = dict[str, set[str]]
+"""Sets to some of their items."""
 
-def find_seen(results: Results, files: list[str], size: int) -> dict[str, set[str]]:
-    """By set of questions or requests, the items that stand in training records.
+_Name = TypeVar("_Name", bound=Hashable)
+
+_OF_DOCUMENTS = 4
+"""So many times as many words of a document must stand in a record: any two long ones have a few in common."""
+
+
+@dataclass(frozen=True)
+class Exposure:
+    """Where a model has seen items.
+
+    Attributes:
+        data: What it was trained on.
+        trained: Items that stand in records that it was trained on.
+        chosen: Items that stand in its validation records, by which its best checkpoint was chosen.
+    """
+
+    data: TrainingData
+    trained: Items
+    chosen: Items
+
+
+def find_exposure(suite: Suite, results: Results, model: str, data: TrainingData) -> Exposure:
+    """The items that stand in the records that a run was trained or validated on, its own test records left out.
 
     Raises:
         ValueError: If the records cannot be read.
+        OSError: Likewise.
     """
-    texts: dict[str, dict[str, str]] = {}
-    for (_, name), result in results.results.items():
-        if result.kind in ("choices", "harness", "answers"):
-            for row in result.rows.values():
-                parts = (row.details.get(part, "") for part in ("question", "right", "reference"))
-                texts.setdefault(name, {})[row.item] = "\n".join(filter(None, parts))
-    return {name: contaminated(items, files, size) for name, items in texts.items()}
+    found: dict[str, Items] = {"train": {}, "val": {}}
+    if data.sources is None:
+        return Exposure(data, {}, {})
+    index = _Index(texts_of(suite, results))
+    for split, conversation in shown(read_splits(data.sources), printable(f"what {model} was trained on"), "records"):
+        for name, item in index.find(_text_of(conversation)) if split in found else ():
+            found[split].setdefault(name, set()).add(item)
+    return Exposure(data, found["train"], found["val"])
+
+
+def find_seen(suite: Suite, results: Results, files: list[str]) -> Items:
+    """The items that stand in training files.
+
+    Raises:
+        ValueError: If the records cannot be read.
+        OSError: Likewise.
+    """
+    seen: Items = {}
+    for name, item in _seen(_Index(texts_of(suite, results)), files):
+        seen.setdefault(name, set()).add(item)
+    return seen
 
 
 def contaminated(items: Mapping[str, str], files: list[str], size: int) -> set[str]:
@@ -36,22 +82,85 @@ def contaminated(items: Mapping[str, str], files: list[str], size: int) -> set[s
         files: Training records, as `fit` reads them.
         size: Words in a row.
     """
-    owners: dict[tuple[str, ...], set[str]] = {}
-    lengths: set[int] = set()
-    for name, text in items.items():
-        words = words_of(text)
-        length = min(size, len(words))
-        lengths.add(length)
-        for run in _runs(words, length):
-            owners.setdefault(run, set()).add(name)
-    found: set[str] = set()
+    return _seen(_Index({name: (text, size) for name, text in items.items()}), files)
+
+
+def in_words(results: Results, model: str, exposure: Exposure) -> list[str]:
+    """What was found of a model, a sentence for each set of which something was."""
+    lines = []
+    for name in results.sets:
+        total = len({item for (_, other), r in results.results.items() if other == name for item in r.rows})
+        if trained := len(exposure.trained.get(name, ())):
+            lines.append(f"{trained:,} of {total:,} items of “{name}” stand in records that “{model}” was trained on.")
+        if chosen := len(exposure.chosen.get(name, ())):
+            lines.append(
+                f"{chosen:,} of {total:,} items of “{name}” stand in validation records of “{model}”, which chose its "
+                "best checkpoint."
+            )
+    return lines
+
+
+def texts_of(suite: Suite, results: Results) -> dict[tuple[str, str], tuple[str, int]]:
+    """By set and item, what is looked for: the text, and how many words of it in a row."""
+    texts: dict[tuple[str, str], tuple[str, int]] = {}
+    for kind, name, settings in suite.sets():
+        rows = {item: row for (_, other), r in results.results.items() if other == name for item, row in r.rows.items()}
+        if isinstance(settings, (TextSet, ConversationSet)):
+            size = suite.overlap * (_OF_DOCUMENTS if kind == "text" else 1)
+            read = _read_again(settings)
+            texts |= {(name, item): (read[item], size) for item in rows if item in read}
+            continue
+        for item, row in rows.items():
+            parts = (str(row.details.get(part) or "") for part in ("question", "right", "reference"))
+            texts[name, item] = "\n".join(filter(None, parts)), suite.overlap
+    return texts
+
+
+def _read_again(settings: TextSet | ConversationSet) -> dict[str, str]:
+    """The texts of a set's items, which its scores do not hold."""
+    form = "text" if isinstance(settings, TextSet) else settings.format
+    found = read_items(settings.data, settings.rows, Skipped(), format=form)
+    return {conversation.origin: _text_of(conversation) for conversation in found}
+
+
+def _seen(index: _Index[_Name], files: list[str]) -> set[_Name]:
     sources = Sources({"train": files}, on_invalid="drop", require_answer=False)
-    for conversation in read_conversations("train", sources, Ledger("drop")):
-        words = words_of("\n".join(f"{turn.content} {turn.context}" for turn in conversation.turns))
-        for length in lengths:
+    records = read_conversations("train", sources, Ledger("drop"))
+    return {name for conversation in records for name in index.find(_text_of(conversation))}
+
+
+def _text_of(conversation: Conversation) -> str:
+    return "\n".join(f"{turn.content} {turn.context}" for turn in conversation.turns)
+
+
+class _Index(Generic[_Name]):
+    """Runs of words of many texts, to be found in others.
+
+    Args:
+        texts: Names to texts, and how many words of each in a row are looked for; all where it has fewer.
+    """
+
+    def __init__(self, texts: Mapping[_Name, tuple[str, int]]) -> None:
+        self._owners: dict[tuple[str, ...], set[_Name]] = {}
+        for name, (text, size) in texts.items():
+            words = words_of(text)
+            length = min(size, len(words))
             for run in _runs(words, length):
-                found |= owners.get(run, set())
-    return found
+                self._owners.setdefault(run, set()).add(name)
+        # most runs of a record begin like none of these
+        self._lengths: dict[tuple[str, ...], set[int]] = {}
+        for run in self._owners:
+            self._lengths.setdefault(run[:2], set()).add(len(run))
+
+    def find(self, text: str) -> set[_Name]:
+        """Names of the texts of which a run stands in this one."""
+        words = words_of(text)
+        found: set[_Name] = set()
+        for start in range(len(words)):
+            for begin in (tuple(words[start : start + 2]), tuple(words[start : start + 1])):
+                for length in self._lengths.get(begin, ()):
+                    found |= self._owners.get(tuple(words[start : start + length]), set())
+        return found
 
 
 def _runs(words: list[str], length: int) -> Iterable[tuple[str, ...]]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from lit_sft.evaluation.contamination import Exposure
 from lit_sft.evaluation.results import Change, Results
 from lit_sft.evaluation.suite import Suite
 from lit_sft.evaluation.win_rate import Judging, Judgings, length_controlled_rate, rate
@@ -13,8 +14,15 @@ from lit_sft.files import write_json
 from lit_sft.reporting.sheets import write_csv
 
 
-def write_results(path: Path, suite: Suite, results: Results, changes: list[Change], judgings: Judgings) -> None:
-    """Write every mean, change and win rate as JSON; null where one cannot be told."""
+def write_results(
+    path: Path,
+    suite: Suite,
+    results: Results,
+    changes: list[Change],
+    judgings: Judgings,
+    exposures: Mapping[str, Exposure],
+) -> None:
+    """Write every mean, change and win rate, and what was in training data, as JSON; null where one cannot be told."""
     found = {
         "suite": suite.name,
         "models": results.models,
@@ -43,6 +51,15 @@ def write_results(path: Path, suite: Suite, results: Results, changes: list[Chan
             for c in changes
         ],
         "win_rates": [_win_rate(model, name, judging) for (model, name), judging in judgings.items()],
+        "training_data": {
+            model: {
+                "files": exposure.data.named,
+                "state": exposure.data.state,
+                "items_in_training": {name: sorted(items) for name, items in exposure.trained.items()},
+                "items_in_validation": {name: sorted(items) for name, items in exposure.chosen.items()},
+            }
+            for model, exposure in exposures.items()
+        },
         "failures": results.failures,
     }
     write_json(path, found)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import yaml
 
 from lit_sft.evaluation.charts import draw_changes
+from lit_sft.evaluation.contamination import Exposure, Items, in_words
 from lit_sft.evaluation.exports import write_results, write_table
 from lit_sft.evaluation.figures import change_of, p_of, title_of, value_of, value_with_error
 from lit_sft.evaluation.results import Change, Results, compare, compared
@@ -17,9 +19,6 @@ from lit_sft.evaluation.suite import Suite
 from lit_sft.evaluation.win_rate import Judgings, length_controlled_rate, rate
 from lit_sft.metrics import perplexity
 from lit_sft.reporting.page import Report, Table, render_html, render_markdown
-
-Contaminated = dict[str, set[str]]
-"""Sets to those of their items that stand in training records."""
 
 _SHOWN_ANSWERS = 5
 _SHOWN_SKIPPED = 20
@@ -31,8 +30,9 @@ def write_pages(
     folder: Path,
     *,
     about: list[str],
-    seen: Contaminated | None = None,
+    seen: Items | None = None,
     judgings: Judgings | None = None,
+    exposures: Mapping[str, Exposure] | None = None,
 ) -> Path:
     """Write report.html, report.md and the picture, and the same figures as report.csv and results.json.
 
@@ -41,15 +41,17 @@ def write_pages(
         results: What was scored.
         folder: Where to.
         about: What there is to know of the models, a fact a line.
-        seen: Items that stand in training records, by set.
+        seen: Items that stand in the suite's training files, by set.
         judgings: What a judge made of them, by model and set.
+        exposures: What was found in the models' own training data, by model.
 
     Returns:
         The page.
     """
     changes, refused = compare(results)
+    seen, exposures = seen or {}, exposures or {}
     write_table(folder / "report.csv", results, changes)
-    write_results(folder / "results.json", suite, results, changes, judgings or {})
+    write_results(folder / "results.json", suite, results, changes, judgings or {}, exposures)
     accuracies = [change for change in changes if results.kind(change.set) in ("choices", "harness")]
     charts = [("Change by set, with 95 % intervals", draw_changes(accuracies, folder / "changes.png"))]
     tables = [
@@ -58,7 +60,8 @@ def write_pages(
         *(_figures(results, name) for name in results.sets),
         _changes(results, [change for change in changes if change.group], "Parts of sets: change to"),
         _win_rates(judgings or {}),
-        _seen(results, seen or {}),
+        _exposure(suite, results, exposures, seen),
+        _seen(results, _all_seen(seen, exposures)),
         *(_side_by_side(results, name) for name in results.sets if results.kind(name) in ("prompts", "answers")),
         _published(suite),
         Table("Items and cost", ["", "items", "of them truncated", "left out", "seconds"], _costs(results)),
@@ -66,7 +69,10 @@ def write_pages(
     ]
     report = Report(
         question=suite.question,
-        answers=_in_words(results, changes),
+        answers=[
+            *_in_words(results, changes),
+            *(line for model, exposure in exposures.items() for line in in_words(results, model, exposure)),
+        ],
         design=about,
         tables=[table for table in tables if table.rows],
         charts=[(title, path) for title, path in charts if path is not None],
@@ -213,7 +219,39 @@ def _win_rates(judgings: Judgings) -> Table:
     return Table("Win rate against the first model", header, rows, notes)
 
 
-def _seen(results: Results, seen: Contaminated) -> Table:
+def _exposure(suite: Suite, results: Results, exposures: Mapping[str, Exposure], seen: Items) -> Table:
+    """Where it was looked for the items, and what was found."""
+    rows = []
+    for model in results.models:
+        if model not in exposures:
+            rows.append([model, "", "", "", "not known: it lies in no run folder"])
+            continue
+        data, trained, chosen = exposures[model].data, exposures[model].trained, exposures[model].chosen
+        if data.sources is None:
+            rows.append([model, "", "", "", data.said])
+            continue
+        for name in results.sets:
+            counts = (str(len(found.get(name, ()))) for found in (trained, chosen))
+            rows.append([model, name, *counts, data.said])
+    for name in results.sets if suite.trained_on else []:
+        rows.append(
+            ["all, as the suite says", name, str(len(seen.get(name, ()))), "", ", ".join(suite.trained_on or [])]
+        )
+    notes = [
+        f"An item is counted where {suite.overlap} words of it in a row (of plain text, {4 * suite.overlap}), or all "
+        "of fewer, stand in a record. Validation records are not trained on, but they choose the best checkpoint."
+    ]
+    header = ["model", "set", "items in training records", "items in validation records", "looked in"]
+    return Table("Were the items in the training data?", header, rows, notes)
+
+
+def _all_seen(seen: Items, exposures: Mapping[str, Exposure]) -> Items:
+    """Items that any model was trained on: all are compared on the others."""
+    parts = [seen, *(exposure.trained for exposure in exposures.values())]
+    return {name: set().union(*(part.get(name, set()) for part in parts)) for part in parts for name in part}
+
+
+def _seen(results: Results, seen: Items) -> Table:
     rows = []
     for name, items in seen.items():
         for figure in compared(results, name):

@@ -1,4 +1,4 @@
-"""How sure a figure is, and a difference between two arms, when both the seeds and the held-out rows are samples.
+"""How sure a figure is, and a difference between two arms, when both the seeds and the test records are samples.
 
 Every trial of an arm has a seed of its own and is scored on the same rows, so a figure varies in two crossed ways. The
 few seeds decide how sure it is, and resampling them (a bootstrap over three seeds has ten different results) gives
@@ -31,7 +31,7 @@ class Estimate:
         standard_error: nan where nothing tells it (one row).
         degrees: Degrees of freedom of `standard_error`.
         num_seeds: Of the trials.
-        num_rows: Held out, scored by each.
+        num_rows: Records that each of them was scored on.
         confidence: Of the interval.
     """
 

@@ -191,6 +191,16 @@ def test_a_run_and_an_adapter_are_scored_as_their_merged_model(
     assert not torch.allclose(nats, torch.tensor(load_subject("base", base).nats([ids])[0]))
     capsys.readouterr()
 
+    # a run's own training files are looked into without being told
+    asked = {"asked": {"data": str(tmp_path / "train.jsonl"), "rows": 10, "max_new_tokens": 2}}
+    assert evaluate(tmp_path, write, {"answers": asked}, f"base={base}", f"tuned={run}") == 0
+    said = capsys.readouterr().out
+    assert f"tuned: trained on {tmp_path / 'train.jsonl'}\n" in said
+    assert "of 10 items of “asked” stand in records that “tuned” was trained on." in said
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert "| base |  |  |  | not known: it lies in no run folder |" in text
+    assert "| tuned | asked | " in text
+
 
 def test_a_local_judge_and_its_win_rate(
     tmp_path: Path, write: Write, suite: dict[str, Any], model: Callable[[int], str], capsys: pytest.CaptureFixture[str]
