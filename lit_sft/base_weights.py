@@ -21,6 +21,8 @@ from lit_sft.pretrained import weight_files
 _NOISE = {"_name_or_path", "architectures", "auto_map", "dtype", "torch_dtype", "transformers_version", "use_cache"}
 """Settings in config.json that change no figure; hub repositories edit them now and then."""
 
+_RANDOM = "random weights"
+
 BaseIdentity = dict[str, str]
 """`name`, and SHA-256 digests of what figures depend on: `config`, and for adapters `weights`."""
 
@@ -37,7 +39,7 @@ def base_identity(model: PreTrainedModel, *, with_weights: bool) -> BaseIdentity
         The identity; for random weights the digest is of the weights in memory.
     """
     if not model.name_or_path:
-        return {"name": "random weights"} | ({"weights": _digest_of_tensors(model)} if with_weights else {})
+        return {"name": _RANDOM} | ({"weights": _digest_of_tensors(model)} if with_weights else {})
     identity, folder = {"name": model.name_or_path}, _folder_of(model.name_or_path)
     if folder is None:
         return identity
@@ -80,7 +82,8 @@ def check_base(
             f"expected {before[:12]}"
         )
         if not allow_changes:
-            raise ValueError(f"{change}. Restore the base it was trained on ({saved.get('name')}){advice}.")
+            name = "same seed and config" if saved.get("name") == _RANDOM else saved.get("name")
+            raise ValueError(f"{change}. Restore the base it was trained on ({name}){advice}.")
         warnings.warn(f"{change}.", stacklevel=2)
 
 

@@ -37,8 +37,8 @@ def export_model(backbone: nn.Module, folder: Path, data: SFTDataModule, *, merg
         folder: Written to; made if needed.
         data: Its tokenizer and template go along: `apply_chat_template` renders the text that was trained. Its ids
             differ from the trained ones only where the tokenizer merges across the borders of a message.
-        merge: Merge adapters into the weights; else only the adapter is written. Adapters of a model that began with
-            random weights are always merged: without it they are of no use.
+        merge: Merge adapters into the weights; else only the adapter is written. Adapters on random
+            weights are always merged: nobody else has those.
 
     Raises:
         OSError: If it cannot be written; a folder that was there before is then still there.

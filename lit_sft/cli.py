@@ -250,6 +250,8 @@ class LitCLI(LightningCLI):
         kwargs: dict[str, Any] = super()._prepare_subcommand_kwargs(subcommand)
         # a shorter table is printed at the end; and checkpoints are never unpickled, wherever they come from
         quiet = {"verbose": False} if "verbose" in kwargs else {}
+        checkpoint = Path(kwargs.get("ckpt_path") or "")
+        self.model.checkpoint = checkpoint if checkpoint.is_file() else None
         return {**kwargs, **quiet, "weights_only": True}
 
     def before_fit(self) -> None:

@@ -59,6 +59,8 @@ class LitCausalLM(LightningModule):
         self.backbone_settings, self.optimizer_settings, self.generation_settings = backbone, optimizer, generation
         self.allow_changes = False
         """Whether a checkpoint of other settings or data may be resumed."""
+        self.checkpoint: Path | None = None
+        """What is going to be loaded; a sharded model is compared with it first, since its strategy loads what fits."""
         self.figures: dict[str, dict[str, float]] = {}
         """The newest figures of each split, such as `figures["val"]["nll/answer"]`."""
         self.figures_before: dict[str, float] = {}
@@ -92,6 +94,8 @@ class LitCausalLM(LightningModule):
             {split: SegmentMetrics(sizes, end_token_id, by_record=split == "test") for split in ("val", "test")}
         )
         self.losses = nn.ModuleDict({split: WeightedMean() for split in ("val", "test")})
+        if isinstance(self.trainer.strategy, ModelParallelStrategy) and self.checkpoint is not None:
+            self._check_weights(read_checkpoint(self.checkpoint, map_location="meta", mmap=True), self.checkpoint)
         self._warn_of_unlearnt_end(end_token_id)
 
     def configure_callbacks(self) -> list[Callback]:
@@ -300,21 +304,19 @@ class LitCausalLM(LightningModule):
         is_resumed = self.trainer.state.fn == TrainerFn.FITTING and "identity" in checkpoint
         if is_resumed:
             check_identity(checkpoint["identity"], run_identity(self), allow_changes=self.allow_changes)
-        self._check_weights(checkpoint, ", or allow the change by `--run.allow_changes true`" if is_resumed else "")
+        self._check_weights(checkpoint, Path(str(self.trainer.ckpt_path)))
         if is_resumed:
             self.figures["val"] = checkpoint.get("figures", {})
             self.figures_before = checkpoint.get("figures_before", {})
 
-    def _check_weights(self, checkpoint: dict[str, Any], advice: str) -> None:
+    def _check_weights(self, checkpoint: dict[str, Any], path: Path) -> None:
         """Whether they are this model's, and were trained on this base."""
-        path = Path(str(self.trainer.ckpt_path))
+        if "state_dict" in checkpoint:  # or a sharded model has been filled from it already
+            check_fit(checkpoint["state_dict"], self, str(path), adapted=is_adapted(self.backbone))
+        is_fitting = self.trainer.state.fn == TrainerFn.FITTING
+        advice = ", or allow the change by `--run.allow_changes true`" if is_fitting else ""
         base, present = checkpoint.get("base"), identity_of(self.backbone)
         check_base(base, present, str(path), allow_changes=self.allow_changes, advice=advice)
-        state = checkpoint.get("state_dict")
-        if state is None and path.is_file():  # a sharded model has loaded what fits already, and not said what did not
-            state = read_checkpoint(path, map_location="meta", mmap=True)["state_dict"]
-        if state is not None:
-            check_fit(state, self, str(path), adapted=is_adapted(self.backbone))
 
     def _guards(self) -> list[FiniteGuard]:
         callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]

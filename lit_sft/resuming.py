@@ -115,14 +115,14 @@ def check_identity(saved: dict[str, str], present: dict[str, str], *, allow_chan
         warnings.warn(f"resumed with changes: {'; '.join(changes)}.", stacklevel=2)
         return
     raise ValueError(
-        f"this checkpoint is of a run with other settings or data: {'; '.join(changes)}. Bring back what it "
-        "began with (settings stand in the run's config.yaml), or allow the change by `--run.allow_changes true`."
+        f"this checkpoint is of a run with other settings or data: {'; '.join(changes)}. Restore the "
+        "original settings (see the run's config.yaml), or allow the change by `--run.allow_changes true`."
     )
 
 
 def _change(name: str, before: str | None, now: str | None) -> str:
     if name.startswith("-") and max(len(before or ""), len(now or "")) <= _LONGEST_VALUE:
-        return f"{name} was {before or 'not there'} and is {now or 'not there'}"
+        return f"{name} was {before or 'unset'} and is {now or 'unset'}"
     return f"{name} differ" if name.startswith("records") else f"{name} differs"
 
 

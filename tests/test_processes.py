@@ -99,3 +99,36 @@ def test_two_processes_equal_one_with_the_same_batch(
             torch.testing.assert_close(a[name], b[name], rtol=0, atol=1e-6)
     for moment in ("before", "best"):
         assert figures[moment] == pytest.approx(figures_of_two[moment], rel=1e-6)
+
+
+@pytest.mark.slow
+def test_a_sharded_model_is_not_filled_from_a_checkpoint_of_another(
+    write: Callable[..., str], tokenizer_folder: str, tmp_path: Path
+) -> None:
+    """FSDP2's strategy loads by itself whatever fits; `fit --resume` of the same model goes on."""
+    config: dict[str, Any] = {
+        "seed_everything": 1,
+        "model": {"backbone": {"config": MODELS["llama"], "tokenizer": tokenizer_folder}},
+        "data": {"train": write("rows.jsonl", alpaca_rows(20)), "template": "plain"},
+        "trainer": {"max_steps": 1, "accelerator": "cpu", "enable_progress_bar": False, **TWO["fsdp2"], "devices": 1},
+        "run": {"root": str(tmp_path / "runs"), "name": "one"},
+    }
+    path = write("one.yaml", yaml.safe_dump(config))
+    config["model"]["backbone"]["config"] = MODELS["llama"] | {"num_hidden_layers": 1}
+    other = write("other.yaml", yaml.safe_dump(config))
+    checkpoint = tmp_path / "runs" / "one" / "version_0" / "checkpoints" / "last.ckpt"
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "lit_sft", *arguments]
+        return subprocess.run(
+            command, cwd=ROOT, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
+        )
+
+    assert run("fit", "--config", path).returncode == 0
+    resumed = run("fit", "--resume", str(checkpoint.parent.parent), "--trainer.max_steps", "2")
+    assert resumed.returncode == 0, resumed.stderr[-3000:]
+    for command in ("fit", "validate"):
+        refused = run(command, "--config", other, "--ckpt_path", str(checkpoint))
+        assert refused.returncode == 2
+        assert "Traceback" not in refused.stderr
+        assert "last.ckpt: these are weights of another model: 9 unknown" in refused.stderr

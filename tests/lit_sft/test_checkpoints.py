@@ -18,7 +18,7 @@ from lit_sft.checkpoints import export_model, load_weights
 from lit_sft.loss import token_nll
 from lit_sft.module import LitCausalLM
 from tests.conftest import MODELS, chat_rows
-from tests.training import make_module, train
+from tests.training import make_module, make_trainer, train
 
 MakeData = Callable[..., SFTDataModule]
 ROOT = Path(__file__).parent.parent.parent
@@ -120,12 +120,31 @@ def test_embeddings_trained_beside_adapters_stay_tied_and_reload(
     torch.testing.assert_close(nll(merged, data), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_checkpoint_of_another_model_is_refused(data: SFTDataModule, tmp_path: Path) -> None:
-    checkpoint = ModelCheckpoint(tmp_path / "c", filename="best")
-    train(data, tmp_path, make_module(), callbacks=[checkpoint], enable_checkpointing=True)
-    other = build_backbone(BackboneSettings(config=MODELS["qwen2"]), data.tokenizer)
-    with pytest.raises(ValueError, match=r"best\.ckpt: these are weights of another model: \d+ missing \(.*; \d+ unkn"):
-        load_weights(other, tmp_path / "c" / "best.ckpt")
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        (make_module("qwen2"), r"25 missing \(.*layers\.0.*, .* and 23 more\); 28 unknown \(.*\.h\.0"),
+        (make_module("gpt2", tuning="lora"), r"16 missing \(.*lora_A.* and 14 more\); \d+ unknown"),
+        (
+            LitCausalLM(BackboneSettings(config={**MODELS["gpt2"], "n_positions": 64})),
+            r"1 of another shape \(.*wpe\.weight: \(512, 32\) there, \(64, 32\) here\)\.",
+        ),
+        (LitCausalLM(BackboneSettings(config={**MODELS["gpt2"], "n_layer": 1})), r"12 unknown \(.*\.h\.1\."),
+        (LitCausalLM(BackboneSettings(config={**MODELS["gpt2"], "n_layer": 3})), r"12 missing \(.*\.h\.2\."),
+    ],
+)
+def test_checkpoint_of_another_model_is_refused_in_one_line(
+    other: LitCausalLM, message: str, data: SFTDataModule, tmp_path: Path
+) -> None:
+    module = train(data, tmp_path, make_module(), max_steps=1)
+    path = tmp_path / "best.ckpt"
+    module.trainer.save_checkpoint(path)
+    expected = r"best\.ckpt: these are weights of another model: " + message
+    with pytest.raises(ValueError, match=expected) as loading:
+        load_weights(build_backbone(other.backbone_settings, data.tokenizer), path)
+    with pytest.raises(ValueError, match=expected) as validating:
+        make_trainer(tmp_path).validate(other, datamodule=data, ckpt_path=path, weights_only=True)
+    assert "\n" not in f"{loading.value}{validating.value}"
 
 
 @pytest.mark.parametrize("template", ["alpaca", "chatml", "plain"])
