@@ -6,8 +6,8 @@ import hashlib
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-MAX_TEXT_BYTES = 12_000_000
-"""Bytes of text in a conversation: tokenizers need about 120 times as much memory while they encode it."""
+MAX_TEXT_BYTES = 10 * 2**20
+"""Bytes of text in a conversation: while it is encoded, a tokenizer needs more than a hundred times as much memory."""
 
 
 class Role(StrEnum):

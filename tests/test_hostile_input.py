@@ -8,9 +8,13 @@ import io
 import json
 import random
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
@@ -28,8 +32,8 @@ MANY = settings(FEW, max_examples=2000)
 
 ODD_TEXTS = [
     "", " ", "\x00", "\ud800", "\udfff tail", "\ufeff", "a\r\nb", "\u2028", "<|im_end|>", "<|im_start|>user\n",
-    "😀" * 50, "e\u0301" * 20, "\u202eright to left", "x" * 20_000, "<script>alert(1)</script>", "%s{0}{{", "nan",
-    "\x1b[31mred",
+    "😀" * 50, "e\u0301" * 20, "\u202eright to left", "x" * 20_000, "x, " * 50_000, "<script>alert(1)</script>",
+    "%s{0}{{", "nan", "\x1b[31mred",
 ]  # fmt: skip
 ODD_VALUES: list[Any] = [
     *ODD_TEXTS, None, True, 0, -1.5, 10**30, [], {}, [[]], [None], {"role": None}, [{"role": "user"}], ["a", "b"],
@@ -77,31 +81,67 @@ def row(draw: st.DrawFn) -> Any:
 def file(draw: st.DrawFn) -> tuple[str, bytes]:
     """A data file: a few rows, written in some way, and perhaps damaged."""
     rows = draw(st.lists(st.one_of(row(), st.sampled_from(ROWS)), min_size=1, max_size=5))
-    suffix = draw(st.sampled_from([".jsonl", ".json", ".csv", ".txt"]))
-    ending = draw(st.sampled_from(["\n", "\r\n", "\n\n"]))
+    suffix = draw(st.sampled_from([".jsonl", ".json", ".csv", ".txt", ".parquet"]))
+    ending = draw(st.sampled_from(["\n", "\r\n", "\n\n", "\r"]))
+    if suffix == ".parquet":
+        return f"rows{suffix}", draw(damaged(parquet(rows, draw(headers))))
     if suffix == ".csv":
-        stream = io.StringIO()
-        writer = csv.writer(stream, lineterminator=ending)
-        writer.writerow(["instruction", "input", "output"])
-        for fields in rows:
-            writer.writerow([*map(str, fields.values())] if isinstance(fields, dict) else [fields])
-        content = stream.getvalue()
+        content = csv_text(rows, draw(headers), ending)
     elif suffix == ".json":
-        content = json.dumps(rows, indent=draw(st.sampled_from([None, 1])))
+        content = json.dumps(rows, indent=draw(st.sampled_from([None, 1]))) + draw(st.sampled_from(ENDS_OF_LISTS))
     else:
         content = ending.join(json.dumps(fields) for fields in rows)
-    raw = content.encode("utf-8", "surrogatepass")
+    if draw(st.integers(0, 19)) == 0:
+        return f"rows{suffix}", content.encode("utf-16", "surrogatepass")
+    return f"rows{suffix}", draw(damaged(content.encode("utf-8", "surrogatepass")))
+
+
+ENDS_OF_LISTS = ["", "", "\n", "[]", " junk", "\n[]", ",", "\x00", "]"]
+headers = st.sampled_from(
+    [
+        *[["instruction", "input", "output"]] * 4,
+        ["instruction", "output", "output"],
+        ["", "instruction", "output"],
+        ["text"],
+        ["prompt", "completion", "article_id"],
+    ]
+)
+
+
+def csv_text(rows: list[Any], header: list[str], ending: str) -> str:
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator=ending)
+    writer.writerow(header)
+    for fields in rows:
+        writer.writerow([*map(str, fields.values())] if isinstance(fields, dict) else [fields])
+    return stream.getvalue()
+
+
+def parquet(rows: list[Any], header: list[str]) -> bytes:
+    """Columns of text, and one of dates of which some do not exist in Python."""
+    texts = [[*map(str, fields.values())] if isinstance(fields, dict) else [str(fields)] for fields in rows]
+    cells = [
+        [line[i].encode("utf-8", "replace").decode() if i < len(line) else None for line in texts] for i in range(3)
+    ]
+    columns = [pa.array(column, pa.string()) for column in cells[: len(header)]]
+    days = pa.array([10**9 if "\x00" in str(line) else 1 for line in texts], pa.int32()).view(pa.date32())
+    sink = io.BytesIO()
+    pq.write_table(pa.Table.from_arrays([*columns, days], names=[*header, "day"]), sink)
+    return sink.getvalue()
+
+
+@st.composite
+def damaged(draw: st.DrawFn, raw: bytes) -> bytes:
+    """Bytes as they are, or with a byte order mark, cut short, or a few bytes of them changed."""
     way = draw(st.integers(0, 9))
     if way == 0:
-        raw = codecs.BOM_UTF8 + raw
-    elif way == 1:
-        raw = content.encode("utf-16", "surrogatepass")
-    elif way == 2:
-        raw = raw[: draw(st.integers(0, len(raw)))]
-    elif way < 5 and raw:
+        return codecs.BOM_UTF8 * draw(st.integers(1, 2)) + raw
+    if way == 2:
+        return raw[: draw(st.integers(0, len(raw)))]
+    if 2 < way < 5 and raw:
         place = draw(st.integers(0, len(raw) - 1))
-        raw = raw[:place] + draw(st.binary(min_size=1, max_size=4)) + raw[place + 1 :]
-    return f"rows{suffix}", raw
+        return raw[:place] + draw(st.binary(min_size=1, max_size=4)) + raw[place + 1 :]
+    return raw
 
 
 def read(folder: Path, name: str, raw: bytes, **options: Any) -> SFTDataModule | str:
@@ -167,6 +207,40 @@ def test_a_line_of_ten_megabytes_is_read_and_shortened(tmp_path: Path) -> None:
     data = read(tmp_path, "rows.jsonl", raw)
     assert isinstance(data, SFTDataModule)
     assert data.ledgers["train"]["truncated"] == 1
+
+
+HUGE = b"word " * 20_000_000
+READ_ALONE = """
+import resource, sys
+from data_modules.encoded_data import Sources, read_conversations
+from data_modules.ledger import Ledger
+ledger = Ledger("drop")
+read = list(read_conversations("train", Sources({"train": [sys.argv[1]]}, on_invalid="drop"), ledger))
+print(len(read), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, *ledger.invalid)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="counts memory in the unit of Linux")
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.json", "rows.csv", "rows.txt", "rows.parquet"])
+def test_a_record_of_a_hundred_megabytes_is_dropped_alone_in_bounded_memory(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    if name == "rows.parquet":
+        pq.write_table(pa.table({"text": ["one", HUGE.decode(), "two"]}), path)
+    else:
+        before, middle, after = {
+            "rows.jsonl": (b'{"text": "one"}\n{"text": "', b'"}\n', b'{"text": "two"}'),
+            "rows.json": (b'[{"text": "one"}, {"text": "', b'"}, ', b'{"text": "two"}]'),
+            "rows.csv": (b'text\none\n"', b'"\n', b"two"),
+            "rows.txt": (b"one\n", b"\n", b"two"),
+        }[name]
+        path.write_bytes(before + HUGE + middle + after)
+    # in a process of its own, since the most memory that one has ever had is what the system tells
+    found = subprocess.run([sys.executable, "-c", READ_ALONE, str(path)], capture_output=True, text=True, check=True)
+    count, kilobytes, message = found.stdout.strip().split(" ", 2)
+    assert count == "2"
+    assert int(kilobytes) < 2_000_000
+    assert re.search(r":2: a line of more|:1 \(record 2\): .* of text|:3: a line of more|row 2: .* of text", message)
 
 
 @pytest.mark.parametrize(
