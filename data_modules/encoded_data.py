@@ -105,6 +105,7 @@ def encode_sources(sources: Sources, encoder: Encoder, cache_dir: Path, *, proce
         ValueError: If a record is invalid and the policy is `error`, or a file cannot be read.
         ChildProcessError: If a process died.
     """
+    _check_outside(cache_dir, sources)
     folder = cache_dir / cache_key(sources, encoder)
     names = [*(f"{split}.arrow" for split in sources.splits), "ledgers.json"]
     if is_whole(folder, names):
@@ -113,6 +114,17 @@ def encode_sources(sources: Sources, encoder: Encoder, cache_dir: Path, *, proce
         ledgers = _encode_splits(sources, encoder, partial, processes)
         (partial / "ledgers.json").write_text(json.dumps(ledgers, indent=1, ensure_ascii=False), encoding="utf-8")
     return folder
+
+
+def _check_outside(cache_dir: Path, sources: Sources) -> None:
+    """The cache holds .json files, which would be taken for records."""
+    for split, files in sources.files.items():
+        for file in files:
+            if Path(file).is_dir() and cache_dir.resolve().is_relative_to(Path(file).resolve()):
+                raise ValueError(
+                    f"--data.cache_dir {cache_dir}: is inside the folder {file} of --data.{split}, so its files would "
+                    "be read as records; choose another folder."
+                )
 
 
 def load_split(folder: Path, split: str) -> ExampleStore | None:

@@ -58,8 +58,7 @@ def source_fingerprint(source: str) -> str:
 
 def _read(source: str, reject: Reject) -> Iterator[Record]:
     if _is_hub_name(source):
-        for number, fields in enumerate(_load_hub(source), start=1):
-            yield Record(dict(fields), f"{source}:{number}")
+        yield from _read_hub(source)
         return
     for file in data_files(source):
         if file.stat().st_size == 0:
@@ -101,6 +100,22 @@ def _load_hub(source: str) -> Any:
             f"({type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no reason given'}). "
             "Check the path or name and the connection."
         ) from error
+
+
+def _read_hub(source: str) -> Iterator[Record]:
+    rows, number = iter(_load_hub(source)), 0
+    while True:
+        number += 1
+        try:
+            fields = next(rows, None)
+        except Exception as error:  # of Arrow, Python's dates or a decoder of images
+            raise ValueError(
+                f"{source}:{number}: cannot be read ({type(error).__name__}: {' '.join(str(error).split())[:100]}); "
+                "leave the column out."
+            ) from error
+        if fields is None:
+            return
+        yield Record(dict(fields), f"{source}:{number}")
 
 
 def _is_hub_name(source: str) -> bool:

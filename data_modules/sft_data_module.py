@@ -22,7 +22,6 @@ from data_modules.digests import check_digests
 from data_modules.encoded_data import (
     Sources,
     TextUse,
-    cache_key,
     data_fingerprint,
     data_identity,
     encode_sources,
@@ -193,9 +192,9 @@ class SFTDataModule(LightningDataModule):
         """
         if self.stores:
             return
-        self.prepare_data()  # found encoded, unless the user calls setup alone
         for sources, encoder in self._all_sources():
-            folder = self.cache_dir / cache_key(sources, encoder)
+            # found encoded, unless the user calls setup alone
+            folder = encode_sources(sources, encoder, self.cache_dir, processes=self.encoding_processes)
             stores = {split: load_split(folder, split) for split in sources.splits}
             self.stores |= {split: store for split, store in stores.items() if store is not None}
             self.ledgers |= _with_skipped_files(load_ledgers(folder), sources)

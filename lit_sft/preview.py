@@ -57,6 +57,8 @@ def main(argv: list[str]) -> None:
     options, data = cli.config, cli.datamodule
     with redirect_stdout(sys.stderr):  # what is asked for is all there is on stdout
         examples = _first_examples(data, options.split, options.num)
+        for line in data.ledgers[options.split]["skipped_files"]:
+            print(printable(line))
     if options.json:
         for example in examples:
             print(json.dumps(to_json(example, data.tokenizer)))

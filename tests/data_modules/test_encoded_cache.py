@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -120,6 +121,15 @@ def test_folder_that_is_being_read_can_be_replaced(tmp_path: Path, sources: Sour
     with pytest.warns(UserWarning, match="damaged"):
         encode_sources(sources, encoder, tmp_path)
     assert [example.input_ids.tolist() for example in store] == before
+
+
+def test_cache_inside_a_folder_of_records_is_refused(
+    tmp_path: Path, sources: Sources, encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    inside = replace(sources, files={"train": sources.files["train"], "test": ["."]})
+    with pytest.raises(ValueError, match=r"cache: is inside the folder \. of --data\.test"):
+        encode_sources(inside, encoder, tmp_path / "cache")
 
 
 def test_folder_is_not_kept_when_filling_it_fails(tmp_path: Path) -> None:

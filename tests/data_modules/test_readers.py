@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -67,6 +67,18 @@ def test_hub_dataset_is_read_by_the_datasets_library(tmp_path: Path, monkeypatch
     with pytest.raises(ValueError, match=r"someone/rows: neither a file or folder here nor a dataset"):
         origins("someone/rows[test]")
     assert source_fingerprint("someone/rows") == source_fingerprint("someone/rows")
+
+
+def test_row_of_a_hub_dataset_that_cannot_be_read_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    def rows(*_: object, **__: object) -> Iterator[dict[str, str]]:
+        yield {"text": "hello"}
+        raise OverflowError("date value out of range")
+
+    monkeypatch.setattr(datasets, "load_dataset", rows)
+    with pytest.raises(ValueError, match=r"someone/rows:2: cannot be read \(OverflowError: date value out of range\)"):
+        origins("someone/rows")
 
 
 @pytest.mark.parametrize(

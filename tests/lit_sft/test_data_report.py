@@ -173,6 +173,19 @@ def test_remarks_follow_the_table_and_cannot_steer_the_terminal(make_data: MakeD
     assert "␛[31m: [bold]y" in said
 
 
+def test_printed_ledger_names_the_skipped_files_of_a_folder(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> None:
+    folder = tmp_path / "rows"
+    folder.mkdir()
+    (folder / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in alpaca_rows(9)))
+    (folder / "a\x1b.xlsx").write_text("")
+    data = SFTDataModule(str(folder), tokenizer=tokenizer, template="plain", encoding_processes=1)
+    data.setup("fit")
+    file = io.StringIO()
+    print_ledger(Console(file=file, width=500), data)
+    assert file.getvalue().count("skipped") == 1
+    assert f"train: {folder}: skipped a␛.xlsx (hidden, or not .json, " in file.getvalue()
+
+
 def chat_model(tokenizer: PreTrainedTokenizerFast, eos: str = "<|im_end|>") -> PreTrainedTokenizerFast:
     tokenizer = copy.deepcopy(tokenizer)
     tokenizer.chat_template = JINJA_CHATML.replace(
