@@ -67,7 +67,7 @@ def _said(error: ValueError | OSError) -> str:
         return str(error)
     place = f"{os.fsdecode(error.filename)}: " if error.filename is not None else ""
     is_full = error.errno in (errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EIO)
-    advice = "; see to the disk, then go on from the last checkpoint with `fit --resume`." if is_full else ""
+    advice = "; check the disk, then continue from the last checkpoint with `fit --resume`." if is_full else ""
     return f"{place}{error.strerror}{advice}"
 
 

@@ -40,10 +40,10 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 partial.unlink(missing_ok=True)
             if isinstance(error, torch.OutOfMemoryError):
                 raise
-            reason = getattr(error, "strerror", None) or "its writer stopped half-way, as when a disk is full"
+            reason = getattr(error, "strerror", None) or "writing stopped half-way, as on a full disk"
             kept, then = "there was none before", "run `fit` again"
             if target.exists():
-                kept, then = f"{target.name} is still the one before", "go on with `python -m lit_sft fit --resume`"
+                kept, then = f"{target.name} is unchanged", "continue with `python -m lit_sft fit --resume`"
             raise OSError(
                 f"{target}: this checkpoint could not be written ({reason}); {kept}. Make room or choose another "
                 f"`--run.root`, then {then}."

@@ -38,6 +38,7 @@ from lit_sft.checkpoints import export_model, load_weights, read_checkpoint
 from lit_sft.console import say_on
 from lit_sft.data_report import print_ledger
 from lit_sft.ending import what_ended
+from lit_sft.failures import message_of
 from lit_sft.files import write_json
 from lit_sft.generation import GenerationSettings
 from lit_sft.module import LitCausalLM
@@ -104,22 +105,10 @@ def _run(command: str, arguments: list[str]) -> None:
         arguments = ["--config", str(opened.config), "--ckpt_path", str(checkpoint), *rest]
     try:
         LitCLI([command, *arguments], opened=opened or LitCLI.resumed)
-    except MisconfigurationException as error:
-        raise ValueError(str(error)) from error
-    except torch.OutOfMemoryError as error:
-        raise ValueError(
-            f"out of GPU memory ({str(error).partition('. ')[0]}). Set `--data.token_budget` to half of what it is, or "
-            "`--model.backbone.gradient_checkpointing true`; neither changes a figure."
-        ) from error
-    except RuntimeError as error:
-        if re.match("Early stopping conditioned on metric|Found more than one stateful callback", str(error)):
-            raise ValueError(str(error)) from error
-        if not re.search("DataLoader worker.*(exited unexpectedly|is killed by signal)", str(error)):
+    except (MisconfigurationException, RuntimeError) as error:
+        if (message := message_of(error)) is None:
             raise
-        raise ValueError(
-            f"{str(error).splitlines()[0]}. A process that collates batches died, most often for want of memory. The "
-            "last checkpoint is kept: go on with `python -m lit_sft fit --resume` and fewer `--data.num_workers`."
-        ) from error
+        raise ValueError(message) from error
 
 
 class LitCLI(LightningCLI):
@@ -136,12 +125,12 @@ class LitCLI(LightningCLI):
     length: RunLength
     predictions: PredictionWriter
     steps_before: int | None
-    """Steps of the checkpoint that `fit` goes on from."""
+    """Steps of the checkpoint that `fit` continues from."""
 
     def __init__(self, arguments: list[str], *, run: bool = True, opened: Run | None = None) -> None:
         unread = unread_slots(arguments, trains=run)
         source = Source(opened.config if opened else None, allowed_code(arguments), unread)
-        # Lightning starts the other processes of a node with what stands here
+        # Lightning starts the other processes of a node with these arguments
         sys.argv[1:] = self.arguments = arguments
         super().__init__(
             LitCausalLM,
@@ -167,7 +156,7 @@ class LitCLI(LightningCLI):
         parser.add_lightning_class_args(RunCheckpoint, "checkpoint")
         parser.set_defaults(_CHECKPOINT_DEFAULTS)
         parser.add_argument(
-            "--resume", metavar="[RUN]", help="Go on with a run (the newest one) from its newest whole checkpoint."
+            "--resume", metavar="[RUN]", help="Continue a run (the newest one) from its newest whole checkpoint."
         )
         if LitCLI.command == "predict":
             parser.add_argument(
@@ -256,7 +245,7 @@ class LitCLI(LightningCLI):
 
     def before_fit(self) -> None:
         self.model.allow_changes = self._get(self.config, "run").allow_changes
-        checkpoint = self._get(self.config, "ckpt_path")  # now: the run may write it anew
+        checkpoint = self._get(self.config, "ckpt_path")  # now: the run may overwrite it
         self.steps_before = _steps_of(Path(checkpoint)) if LitCLI.resumed else None
 
     def after_fit(self) -> None:
@@ -357,7 +346,7 @@ class SettingsCLI(LitCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         super().add_arguments_to_parser(parser)
-        # what `fit` itself takes (ckpt_path, weights_only) stands in a run's config.yaml
+        # arguments of `fit` itself (ckpt_path, weights_only) are in a run's config.yaml
         parser.add_method_arguments(Trainer, "fit", skip={*LightningCLI.subcommands()["fit"]})
 
     def before_instantiate_classes(self) -> None:
@@ -437,8 +426,8 @@ def _resuming(arguments: list[str]) -> list[str]:
     options.add_argument("--run.root", dest="root", default="runs")
     run, checkpoint, broken = find_resumable(named or None, options.parse_known_args(others)[0].root)
     for path in broken:
-        say(f"fit: {path} cannot be read and is passed over")
-    say(f"fit: going on with {run.folder}, its config.yaml and {checkpoint.name}")
+        say(f"fit: skipping {path}, which cannot be read")
+    say(f"fit: continuing {run.folder} from its config.yaml and {checkpoint.name}")
     LitCLI.resumed = run
     LitCLI.at_end.enter_context(paths_of(run))
     if not rank_zero_only.rank:  # type: ignore[attr-defined]

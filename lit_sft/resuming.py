@@ -69,7 +69,7 @@ def _begin_next_epoch(batches: dict[str, Any], epochs: dict[str, Any]) -> None:
 
 
 def run_identity(module: LitCausalLM) -> dict[str, str]:
-    """What a run's figures depend on, but for how long it goes on: names of settings, and their values as JSON."""
+    """What a run's figures depend on, except its length: names of settings, and their values as JSON."""
     trainer, data = module.trainer, module.data
     settings = {
         **data.identity(),

@@ -56,6 +56,16 @@ class RunCheckpoint(ModelCheckpoint):
         if self.monitor is None and self.filename == BEST_NAME:
             self.save_top_k = 0
 
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        for other in trainer.checkpoint_callbacks:
+            if other is self or not isinstance(other, ModelCheckpoint) or other.dirpath != self.dirpath:
+                continue
+            if shared := (_names(self) | {"last.ckpt"}) & _names(other):
+                raise ValueError(
+                    f"`trainer.callbacks`: a ModelCheckpoint would overwrite {min(shared)} of the run's own; set "
+                    "`--checkpoint` instead, or give it another `filename` or `dirpath`."
+                )
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
         figures = getattr(pl_module, "figures", {}).get("val", {})
@@ -173,6 +183,12 @@ def is_measured_in_training(monitor: str | None) -> bool:
 
 def _validates(trainer: Trainer) -> bool:
     return trainer.limit_val_batches != 0 and bool(trainer.datamodule.val_dataloader())  # type: ignore[attr-defined]
+
+
+def _names(callback: ModelCheckpoint) -> set[str]:
+    """Names of the files that a callback would write at two steps."""
+    steps = ({"step": torch.tensor(step)} for step in (1, 2))
+    return {os.path.basename(callback.format_checkpoint_name(dict(metrics))) for metrics in steps}
 
 
 def _check_monitor(where: str, monitor: str | None, figures: dict[str, float]) -> None:

@@ -85,8 +85,8 @@ class RunKeeper(Callback):
     def _leave(self, trainer: Trainer) -> None:
         if trainer.is_global_zero:
             print(
-                f"\nstopped after step {trainer.global_step}; nothing is lost: {self.checkpoint}\n"
-                f"go on  python -m lit_sft fit --resume {self.folder.parent}",
+                f"\nstopped after step {trainer.global_step}; saved in {self.checkpoint}\n"
+                f"to continue: python -m lit_sft fit --resume {self.folder.parent}",
                 file=sys.stderr,
             )
         # the shell's convention for a process that a signal has ended
@@ -94,7 +94,7 @@ class RunKeeper(Callback):
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if self.received is not None and number == signal.SIGTERM:
-            return  # a whole group of processes is often told, and then each again by its parent
+            return  # a whole group of processes often gets it, and then each one again from its parent
         if self.received is not None:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)

@@ -27,7 +27,7 @@ class RunSettings:
         root: Folder of all runs.
         name: Folder of runs like this one. None: the name of the last config file.
         checkpoint_minutes: Minutes between checkpoints, beside those at validations. None: no others.
-        allow_changes: Whether a run may be resumed with other settings or data than it was begun with.
+        allow_changes: Whether a run may be resumed with settings or data other than those it started with.
         allow_code: On the command line only: modules or classes, between commas, that the config of a run may name
             beside those of this project, Lightning, torch and transformers. Opening the run then runs their code.
     """
@@ -95,7 +95,7 @@ class Run:
         return checkpoint.name
 
     def note_start(self) -> None:
-        """Write down that the run starts or goes on now, and in which folder its relative paths start."""
+        """Write down that the run starts or continues now, and in which folder its relative paths start."""
         write_json(self.folder / _START, {"started": time.time(), "cwd": _working_folder()})
 
 
@@ -172,7 +172,7 @@ def find_resumable(path: str | None, root: str = "runs") -> tuple[Run, Path, lis
         root: Folder of all runs.
 
     Returns:
-        The run, the checkpoint, and what cannot be read and was passed over.
+        The run, the checkpoint, and checkpoints that cannot be read.
 
     Raises:
         ValueError: If there is no such run, or no checkpoint to resume from.

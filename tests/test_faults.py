@@ -165,8 +165,8 @@ def loss_jumps(victim: Victim) -> None:
 
 
 FINISHED = r"model   .*next    python -m lit_sft test"
-STOPPED = r"stopped after step \d+; nothing is lost.*go on  python -m lit_sft fit --resume"
-KEPT = r"last\.ckpt is still the one before.*fit --resume"
+STOPPED = r"stopped after step \d+; saved in .*to continue: python -m lit_sft fit --resume"
+KEPT = r"last\.ckpt is unchanged.*fit --resume"
 
 
 @pytest.mark.slow

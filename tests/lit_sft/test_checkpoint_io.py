@@ -29,7 +29,7 @@ def test_a_full_disk_keeps_the_checkpoint_before_and_leaves_nothing_behind(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(*((torch, "save") if moment == "write" else (os, "fsync")), full)
-    with pytest.raises(OSError, match=r"last\.ckpt: .*No space left on device.*last\.ckpt is still the one before"):
+    with pytest.raises(OSError, match=r"last\.ckpt: .*No space left on device.*last\.ckpt is unchanged"):
         io.save_checkpoint({"step": 2}, path)
     monkeypatch.undo()
     assert torch.load(path, weights_only=True) == {"step": 1}

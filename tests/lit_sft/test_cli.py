@@ -367,8 +367,8 @@ def test_a_signal_saves_and_leaves_and_resume_ends_as_if_nothing_had_been(
     assert signal.getsignal(number) is before
     interrupted = root / "tiny" / "version_1"
     said = capsys.readouterr().err
-    assert f"stopped after step 2; nothing is lost: {interrupted}/checkpoints/last.ckpt" in said
-    assert f"go on  python -m lit_sft fit --resume {interrupted}" in said
+    assert f"stopped after step 2; saved in {interrupted}/checkpoints/last.ckpt" in said
+    assert f"to continue: python -m lit_sft fit --resume {interrupted}" in said
     run("fit", "--resume", "--run.root", str(root), "--trainer.callbacks", "null")
     straight, resumed = (final_weights(root / "tiny" / f"version_{n}") for n in range(2))
     assert all(torch.equal(straight[name], resumed[name]) for name in straight)
@@ -386,7 +386,7 @@ def test_resume_passes_over_a_broken_checkpoint_and_says_so(
     (checkpoints / "last.ckpt").write_bytes(whole[: len(whole) // 2])
     run("fit", "--resume", str(checkpoints.parent), "--trainer.max_steps", "4")
     said = capsys.readouterr().out
-    assert f"{checkpoints / 'last.ckpt'} cannot be read and is passed over" in said
+    assert f"skipping {checkpoints / 'last.ckpt'}, which cannot be read" in said
     assert "its config.yaml and best.ckpt" in said
     (checkpoints / "best.ckpt").write_bytes(b"")
     (checkpoints / "last.ckpt").write_bytes(b"")

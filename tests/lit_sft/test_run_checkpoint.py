@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import EarlyStopping
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
 from data_modules.sft_data_module import SFTDataModule
 from lit_sft.best_checkpoint import choose
@@ -214,3 +214,15 @@ def test_metrics_of_validations_are_checked_by_name_before_the_first_step(fit: F
     with pytest.raises(ValueError, match=r"EarlyStopping's monitor val/nll: no such metric; did you mean val/nll/"):
         fit([1], tmp_path / "c", checks=-1, callbacks=[EarlyStopping("val/nll")])
     assert not list((tmp_path / "c").glob("*.ckpt"))
+
+
+def test_another_callback_may_save_beside_but_not_over_the_runs_own_files(fit: Fit, tmp_path: Path) -> None:
+    def other(**settings: Any) -> list[ModelCheckpoint]:
+        return [ModelCheckpoint(tmp_path / "c", monitor="score", every_n_epochs=2, **settings)]
+
+    fit([2, 1], tmp_path / "c", callbacks=other(filename="every-second-{epoch}"))
+    assert (tmp_path / "c" / "every-second-epoch=1.ckpt").exists()
+    assert choose(tmp_path / "c").why == "best score 1, step 2"
+    for name in ("best", "last"):
+        with pytest.raises(ValueError, match=rf"a ModelCheckpoint would overwrite {name}\.ckpt of the run's own"):
+            fit([2, 1], tmp_path / "c", callbacks=other(filename=name))
