@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import try_to_load_from_cache
 from torch import nn
 from transformers import PreTrainedModel
 
 from data_modules.digests import file_digest, is_settled, stamp
 from lit_sft.files import digest, read_json, write_json
-from lit_sft.pretrained import weight_files
+from lit_sft.pretrained import local_folder, weight_files
 
 _NOISE = {"_name_or_path", "architectures", "auto_map", "dtype", "torch_dtype", "transformers_version", "use_cache"}
 """Settings in config.json that change no figure; hub repositories edit them now and then."""
@@ -40,7 +39,7 @@ def base_identity(model: PreTrainedModel, *, with_weights: bool) -> BaseIdentity
     """
     if not model.name_or_path:
         return {"name": _RANDOM} | ({"weights": _digest_of_tensors(model)} if with_weights else {})
-    identity, folder = {"name": model.name_or_path}, _folder_of(model.name_or_path)
+    identity, folder = {"name": model.name_or_path}, local_folder(model.name_or_path)
     if folder is None:
         return identity
     if config := read_json(folder / "config.json"):
@@ -85,14 +84,6 @@ def check_base(
             name = "same seed and config" if saved.get("name") == _RANDOM else saved.get("name")
             raise ValueError(f"{change}. Restore the base it was trained on ({name}){advice}.")
         warnings.warn(f"{change}.", stacklevel=2)
-
-
-def _folder_of(name: str) -> Path | None:
-    """The folder of a model, or the hub's snapshot of it on this machine."""
-    if Path(name).is_dir():
-        return Path(name)
-    found = try_to_load_from_cache(name, "config.json")
-    return Path(found).parent if isinstance(found, str) else None
 
 
 def _remembered_digest(path: Path) -> str:

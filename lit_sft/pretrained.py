@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import try_to_load_from_cache
 from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -98,11 +99,21 @@ def load_pretrained(name: str, config: PretrainedConfig, *, trust_remote_code: b
             f"{where}: its weights could not be loaded ({first_line(error)}). Only safetensors are read; check that "
             "the folder or name holds them, and its config.json."
         ) from None
+    if not Path(name).is_dir() and (snapshot := local_folder(name)):
+        _check_files(snapshot, config, where)  # which was not there before
     _check_complete(model, found, where)
     check_finite(model, where)
     _check_tie(model, where)
     loaded: PreTrainedModel = model
     return loaded
+
+
+def local_folder(name: str) -> Path | None:
+    """The folder of a model, or the hub's snapshot of it on this machine."""
+    if Path(name).is_dir():
+        return Path(name)
+    found = try_to_load_from_cache(name, "config.json")
+    return Path(found).parent if isinstance(found, str) else None
 
 
 def weight_files(folder: Path, config: PretrainedConfig | None = None) -> list[Path]:

@@ -219,3 +219,27 @@ def test_a_cache_that_cannot_be_written_costs_time_only(
     monkeypatch.setenv("LIT_SFT_CACHE", "~nobody-of-this-name/cache")
     assert identify(base) == first
     assert len(digested) == 3
+
+
+def test_a_model_of_the_hub_is_identified_by_the_files_that_were_downloaded(
+    base: Path, data: SFTDataModule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository = tmp_path / "hub" / "models--someone--llama"
+    shutil.copytree(base, repository / "snapshots" / "abc")
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("abc")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    settings = BackboneSettings(pretrained="someone/llama", tokenizer="t", tuning="lora", lora=LoraSettings(rank=2))
+    found, expected = (
+        identity_of(build_backbone(settings, data.tokenizer)),
+        identity_of(build_backbone(lora(base), data.tokenizer)),
+    )
+    assert found == expected | {"name": "someone/llama"}
+    change_weights(repository / "snapshots" / "abc")
+    with pytest.raises(ValueError, match="trained on another base model than someone/llama: digest of its weights"):
+        check_base(found, identity_of(build_backbone(settings, data.tokenizer)), "m.ckpt")
+    weights = load_file(repository / "snapshots" / "abc" / "model.safetensors")
+    weights["model.norm.weight"] = weights["model.norm.weight"].to(torch.int8)
+    save_file(weights, repository / "snapshots" / "abc" / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ValueError, match=r"someone/llama: model\.norm\.weight holds I8 numbers"):
+        build_backbone(settings, data.tokenizer)
