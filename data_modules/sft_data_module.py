@@ -349,7 +349,8 @@ class SFTDataModule(LightningDataModule):
             accumulate=trainer.accumulate_grad_batches if trainer else accumulate,
             weight_of=lambda index: self._weight(self.stores["train"][index]),
             seed=self.seed,
-            shuffle=self.shuffle,
+            # to over-fit, every epoch has the same batches
+            shuffle=self.shuffle and not (trainer and trainer.overfit_batches),  # type: ignore[attr-defined]
             packed=self.packing,
             token_budget=self.token_budget,
             limit=trainer.limit_train_batches if trainer else limit,

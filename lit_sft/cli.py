@@ -10,6 +10,7 @@ import logging
 import os
 import re
 import sys
+import tempfile
 import threading
 import warnings
 from dataclasses import is_dataclass
@@ -46,7 +47,7 @@ from lit_sft.optimization import OptimizerSettings
 from lit_sft.precision import check_precision
 from lit_sft.predictions import PredictionWriter, leave_training_data
 from lit_sft.progress_lines import lines_without_terminal
-from lit_sft.results import TestFiles, print_figures, write_test
+from lit_sft.results import TestFiles, print_figures, rows_tested, write_test
 from lit_sft.run_checkpoint import RunCheckpoint, is_measured_in_training
 from lit_sft.run_keeper import RunKeeper
 from lit_sft.run_length import USUAL_EPOCHS, RunLength, run_length
@@ -227,7 +228,8 @@ class LitCLI(LightningCLI):
         callbacks = _as_list(config.callbacks)
         if self.subcommand == "fit":
             minutes = self._get(self.config_init, "run").checkpoint_minutes
-            callbacks += [RunKeeper(self.run.checkpoints, minutes), PlanReport(say, self.length.unused)]
+            callbacks += [] if self._is_trial() else [RunKeeper(self.run.checkpoints, minutes)]
+            callbacks += [PlanReport(say, self.length.unused)]
         if self.subcommand == "predict":
             output = self._get(self.config_init, "output")
             self.predictions = PredictionWriter(self.run.folder, output and Path(output))
@@ -250,6 +252,9 @@ class LitCLI(LightningCLI):
 
     def after_fit(self) -> None:
         if not self.trainer.is_global_zero:
+            return
+        if self._is_trial():
+            say(f"fast_dev_run: training and validation work (step {self.trainer.global_step}); nothing is kept")
             return
         last = self.model.figures.get("val", {})
         backbone = self._whole_backbone()
@@ -286,6 +291,9 @@ class LitCLI(LightningCLI):
         )
         print_figures(console, "test", {"test": self.model.figures["test"]})
         _print_answers(answers)
+        read, of = rows_tested(self.model)
+        if read < of:
+            say(f"warning only {read:,} of {of:,} test rows were read (`--trainer.limit_test_batches`)")
         say(f"written {files.result}; {files.records.name} and {files.answers.name} beside it")
         if earlier is not None:
             say(f"kept    {earlier}: the result that was there, of other rows, settings or weights")
@@ -327,9 +335,18 @@ class LitCLI(LightningCLI):
         if rank_zero_only.rank:  # type: ignore[attr-defined]
             # only the first process writes; where torchrun or SLURM started this one, it need not know where to
             return Run(Path(os.environ.get(_RUN_FOLDER, f"{settings.root}/{name}/version_0")))
-        run = self.resumed or self._new_run(settings.root, name)
+        run = self._trial_run() if self._is_trial() else self.resumed or self._new_run(settings.root, name)
         os.environ[_RUN_FOLDER] = str(run.folder)
         return run
+
+    def _is_trial(self) -> bool:
+        return self.subcommand == "fit" and bool(self._get(self.config, "trainer").fast_dev_run)
+
+    def _trial_run(self) -> Run:
+        """A folder that is gone when the command ends."""
+        if self.resumed:
+            raise ValueError("--trainer.fast_dev_run: tries out a new run; leave out --resume.")
+        return Run(Path(self.at_end.enter_context(tempfile.TemporaryDirectory())))
 
     def _new_run(self, root: str, name: str) -> Run:
         run = new_run(root, name)

@@ -2,35 +2,38 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from lightning.pytorch import Callback, LightningModule
-from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from lightning.pytorch.plugins.precision import MixedPrecision, Precision
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, SingleDeviceStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import GradClipAlgorithmType
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
 
 from data_modules.batch import Batch
 from data_modules.encoding import Example, token_sizes
-from data_modules.sft_data_module import SFTDataModule
+from data_modules.sft_data_module import SFTDataModule, load_tokenizer
 from data_modules.templates import SegmentKind
 from lit_sft.backbone import BackboneSettings, build_backbone, causal_lm, is_adapted, narrow_frozen_layers
 from lit_sft.base_weights import check_base, identity_of
-from lit_sft.checkpoints import check_fit, read_checkpoint
+from lit_sft.checkpoints import check_fit, load_weights, read_checkpoint
 from lit_sft.ending import keep_stopped
 from lit_sft.finite_guard import FiniteGuard
 from lit_sft.generation import Generated, GenerationSettings, generate
+from lit_sft.hyper_parameters import plain_settings, settings_from
 from lit_sft.loss import supervised_loss, token_nll
 from lit_sft.metrics import RecordSums, SegmentMetrics, WeightedMean
 from lit_sft.optimization import OptimizerSettings, build_optimizer, build_schedule
 from lit_sft.precision import AUTOCAST_DTYPES, warn_of_lost_updates
+from lit_sft.refused_callbacks import check_callbacks
 from lit_sft.resuming import check_identity, rewind_to_step, run_identity, seed_batch
 from lit_sft.sharding import check_strategy, score, shard
 
@@ -57,6 +60,9 @@ class LitCausalLM(LightningModule):
     ) -> None:
         super().__init__()
         self.backbone_settings, self.optimizer_settings, self.generation_settings = backbone, optimizer, generation
+        self.save_hyperparameters(plain_settings(backbone, optimizer, generation), logger=False)
+        self._seed = torch.initial_seed()
+        """What random weights of the backbone follow from."""
         self.allow_changes = False
         """Whether a checkpoint of other settings or data may be resumed."""
         self.checkpoint: Path | None = None
@@ -78,12 +84,12 @@ class LitCausalLM(LightningModule):
 
     def configure_model(self) -> None:
         """Build the backbone and the metrics, once."""
-        if hasattr(self, "backbone"):
+        if hasattr(self, "metrics"):
             return
         check_strategy(self.trainer.strategy)
         tokenizer, end_token_id = self.data.tokenizer, self.data.end_token_id
-        with torch.device("cpu"):  # so that random weights are the same on every machine
-            self.backbone = build_backbone(self.backbone_settings, tokenizer)
+        if not hasattr(self, "backbone"):
+            self._build(tokenizer)
         self._narrow_frozen_layers()
         if isinstance(self.trainer.strategy, ModelParallelStrategy):
             shard(self.backbone, self.trainer.strategy, [supervised_loss, token_nll])
@@ -98,8 +104,47 @@ class LitCausalLM(LightningModule):
             self._check_weights(read_checkpoint(self.checkpoint, map_location="meta", mmap=True), self.checkpoint)
         self._warn_of_unlearnt_end(end_token_id)
 
+    def _build(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self._seed = torch.initial_seed()
+        with torch.device("cpu"):  # so that random weights are the same on every machine
+            self.backbone = build_backbone(self.backbone_settings, tokenizer)
+
+    @classmethod
+    def load_from_checkpoint(  # type: ignore[override]
+        cls,
+        checkpoint_path: str | Path,
+        map_location: torch.device | str | None = None,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        **settings: Any,
+    ) -> Self:
+        """A model with the settings and weights of a checkpoint, to generate from, to test or to train on.
+
+        Nothing is unpickled, and weights are always complete: there is no `strict`, `hparams_file` or `weights_only`.
+
+        Args:
+            checkpoint_path: Of a run, from the command line or from Python.
+            map_location: Device of the weights. None: the CPU.
+            tokenizer: Whose vocabulary the model has. None: the one that its settings name.
+            **settings: Arguments of this class in the place of the checkpoint's, such as `backbone`.
+
+        Raises:
+            ValueError: If the checkpoint is damaged or holds no settings, or its base model or tokenizer is missing.
+        """
+        path = Path(checkpoint_path)
+        if unknown := sorted(settings.keys() - inspect.signature(cls).parameters.keys()):
+            raise ValueError(f"load_from_checkpoint: unknown argument {', '.join(unknown)}; see its documentation.")
+        saved = read_checkpoint(path, map_location="meta", mmap=True)
+        module = cls(**({} if "backbone" in settings else settings_from(saved, path)) | settings)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(int(saved.get("seed", torch.initial_seed())))
+            module._build(tokenizer or load_tokenizer(module.backbone_settings.tokenizer_name))
+        load_weights(module.backbone, path)
+        return module if map_location is None else module.to(map_location)
+
     def configure_callbacks(self) -> list[Callback]:
         """A guard against losses that are not finite, unless the trainer has one (RunHealth is one)."""
+        if self.trainer.state.fn == TrainerFn.FITTING:
+            check_callbacks(self.trainer.callbacks)  # type: ignore[attr-defined]
         return [] if self._guards() else [FiniteGuard()]
 
     def training_step(self, pieces: list[Batch], batch_idx: int) -> dict[str, Tensor]:
@@ -148,14 +193,6 @@ class LitCausalLM(LightningModule):
 
     def test_step(self, pieces: list[Batch], batch_idx: int) -> None:
         self._evaluate("test", pieces)
-
-    def on_fit_start(self) -> None:
-        callbacks = self.trainer.callbacks  # type: ignore[attr-defined]
-        if any(isinstance(callback, GradientAccumulationScheduler) for callback in callbacks):
-            raise ValueError(
-                "GradientAccumulationScheduler changes the batches of a step behind the data's back, and the loss "
-                "would be divided wrongly; set `--trainer.accumulate_grad_batches` for the whole run."
-            )
 
     def on_train_start(self) -> None:
         self.on_train_epoch_start()  # which Lightning leaves out for an epoch that was interrupted
@@ -289,7 +326,7 @@ class LitCausalLM(LightningModule):
         if self.figures.get("val", {}).get("step") == self.trainer.global_step:
             checkpoint["figures"] = self.figures["val"]
         checkpoint["figures_before"] = self.figures_before
-        checkpoint["base"] = identity_of(self.backbone)
+        checkpoint["base"], checkpoint["seed"] = identity_of(self.backbone), self._seed
         trainer = self.trainer
         if trainer.state.fn == TrainerFn.FITTING:
             checkpoint["identity"] = run_identity(self)
@@ -365,6 +402,11 @@ class LitCausalLM(LightningModule):
         """Optimiser steps of the whole run. Lightning's own estimate would rebuild the data loader on resuming."""
         trainer = self.trainer
         per_epoch = -(-self.data.num_train_batches() // trainer.accumulate_grad_batches)
+        if not per_epoch:
+            raise ValueError(
+                f"--trainer.limit_train_batches {trainer.limit_train_batches}: leaves no batch to train on; expected "
+                "at least one."
+            )
         limits = [trainer.max_steps] if trainer.max_steps > 0 else []
         if trainer.max_epochs is not None and trainer.max_epochs > 0:
             limits.append(trainer.max_epochs * per_epoch)

@@ -75,8 +75,10 @@ def write_test(
     Returns:
         Figures of the answers (see `score_answers`), and where the earlier result is now, if there is one that differs.
     """
+    store = module.data.stores["test"]
+    read, of = rows_tested(module)
     answers = files.answers.with_name(f"{files.answers.name}.partial")
-    figures = score_answers(module, module.data.stores["test"], num_rows, answers)
+    figures = score_answers(module, store, num_rows, answers)
     result = {
         "metrics": {f"test/{name}": value for name, value in module.figures.get("test", {}).items()},
         "answers": figures,
@@ -85,7 +87,9 @@ def write_test(
         "checkpoint": None if checkpoint is None else str(checkpoint),
         "config_hash": hashlib.sha256(config.encode()).hexdigest()[:16],
         "data_fingerprint": module.data.fingerprint,
-        "test_fingerprint": _digest(module.data.stores["test"]),
+        # a test of a part is another test
+        "test_fingerprint": _digest(store) + (f" ({read} of {of})" if read < of else ""),
+        "test_rows": {"read": read, "of": of},
         "files": [files.records.name, files.answers.name],
         "ledger": module.data.ledgers,
         "versions": {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
@@ -95,6 +99,12 @@ def write_test(
     write_records(files.records, module)
     write_json(files.result, result)
     return figures, earlier
+
+
+def rows_tested(module: LitCausalLM) -> tuple[int, int]:
+    """How many rows of the test split its figures are of, as far as the trainer's limit let it go, and of how many."""
+    limit: int | float = module.trainer.limit_test_batches
+    return module.data.evaluated("test", limit)[0], len(module.data.stores["test"])
 
 
 def score_answers(module: LitCausalLM, store: ExampleStore, num_rows: int, details: Path) -> dict[str, float]:

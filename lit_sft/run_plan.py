@@ -76,7 +76,8 @@ class RunPlan:
             return None
         generated = f" and generate up to {count * self.generated:,.0f}" if self.generated else ""
         return (
-            f"{count} validations read {count * self.tokens:,} tokens{generated}; training reads {self.trained:,.0f}. "
+            f"{_counted(count, 'validation')} with {count * self.tokens:,} tokens read{generated}; training reads "
+            f"{self.trained:,.0f}. "
             f"{self._advice(cost)}"
         )
 

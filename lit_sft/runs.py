@@ -212,6 +212,12 @@ def paths_of(run: Run) -> Iterator[None]:
 
 
 def _check_run(run: Run, named: str | None) -> None:
+    if not run.config.is_file() and any(run.checkpoints.glob("*.ckpt")):
+        raise ValueError(
+            f"{named}: made from Python (it has checkpoints, but no config.yaml), so only its script knows its data. "
+            "Test it there by `trainer.test(LitCausalLM.load_from_checkpoint(CHECKPOINT), datamodule=data)`; resume it "
+            "by `trainer.fit(module, datamodule=data, ckpt_path=CHECKPOINT, weights_only=True)`."
+        )
     if not run.config.is_file():
         raise ValueError(
             f"{named}: no run folder (it has no config.yaml); expected one such as runs/quickstart/version_0."
