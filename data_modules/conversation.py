@@ -26,7 +26,7 @@ class Turn:
     Attributes:
         role: Who speaks.
         content: What is said.
-        context: Material that a user turn brings along (Alpaca's `input`). Truncation takes it first.
+        context: Material for a user turn to work on (Alpaca's `input`). Truncation takes it first.
     """
 
     role: Role
@@ -42,7 +42,7 @@ class Conversation:
 
     Attributes:
         turns: The turns in order.
-        origin: Where the record stands, `file:line`, for every message about it.
+        origin: Place of the record, `file:line`, for every message about it.
         group: Records of one group are never in two splits. None: in no group; the content decides.
 
     Raises:
@@ -104,7 +104,7 @@ class Conversation:
         return replace(self, turns=self.turns[:-1]) if self.turns[-1].role is Role.ASSISTANT else self
 
     def content_key(self) -> str:
-        """A digest of what is said, whatever the record's form: equal conversations have equal keys."""
+        """A digest of what is said, independent of the record's format: equal conversations have equal keys."""
         digest = hashlib.blake2b(digest_size=16)
         for turn in self.turns:
             for part in (turn.role.value, turn.content, turn.context):

@@ -26,7 +26,7 @@ from data_modules.rejections import count_reasons
 TextUse = Literal["document", "question", "beginning"]
 
 _VERSION = 4
-"""Raised whenever the same records would be encoded otherwise, so that no stale cache is read."""
+"""Bump when the same records would be encoded differently, so that no stale cache is read."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Sources:
         fractions: Share of `train` that is held out for each split without files.
         train_fraction: Share of what is not held out that is trained on.
         format: A name in FORMATS; None: recognised from the fields, file by file.
-        on_invalid: What an invalid record does.
+        on_invalid: Whether an invalid record ends the run or is dropped.
         samples: `answer` makes one sample of every answer of a training conversation.
         require_answer: Whether a bare prompt is invalid.
         text: What a record of plain text (a line of a .txt file, or nothing but the field `text`) is: a finished
@@ -69,13 +69,13 @@ class Sources:
 
 
 def split_of(conversation: Conversation, fractions: dict[str, float], train_fraction: float = 1.0) -> str | None:
-    """The split of a conversation, from a hash of its group or content: the same in any order and any company.
+    """The split of a conversation, from a hash of its group or content: it depends on no other record and no order.
 
     Args:
         conversation: Any.
         fractions: Share of each held-out split.
-        train_fraction: Share of the others that is trained on. What a smaller one takes, a larger one takes too, and
-            it changes nothing of what is held out.
+        train_fraction: Share of the others that is trained on. A larger share includes all of a smaller one; what is
+            held out does not depend on it.
 
     Returns:
         `train`, a key of `fractions`, or None: left out.
@@ -140,17 +140,17 @@ def load_ledgers(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def cache_key(sources: Sources, encoder: Encoder) -> str:
-    """A digest of everything that shapes the encoded data, the paths in its origins among it."""
+    """A digest of everything that shapes the encoded data, including the paths in its origins."""
     return _digest([sources.files, data_fingerprint(sources, encoder)])
 
 
 def data_fingerprint(sources: Sources, encoder: Encoder) -> str:
-    """A digest of what is in the files and how it is encoded, wherever they lie."""
+    """A digest of the contents of the files and how they are encoded, wherever the files are."""
     return _digest(data_identity(sources, encoder))
 
 
 def data_identity(sources: Sources, encoder: Encoder) -> dict[str, Any]:
-    """What is in the files and how it is encoded, by the names of the settings."""
+    """The contents of the files and how they are encoded, by the names of the settings."""
     tokenizer = encoder.tokenizer
     return {
         "version of the encoding": _VERSION,
@@ -174,7 +174,7 @@ def data_identity(sources: Sources, encoder: Encoder) -> dict[str, Any]:
 
 
 def records_digest(files: Sequence[str]) -> str:
-    """A digest of what is in files, wherever they lie."""
+    """A digest of the contents of files, wherever they are."""
     return _digest([source_fingerprint(file) for file in files])
 
 
@@ -183,7 +183,7 @@ def _digest(value: Any) -> str:
 
 
 def read_conversations(split: str, sources: Sources, ledger: Ledger) -> Iterator[Conversation]:
-    """The valid conversations of a split. Invalid records are counted in the split whose file they stand in.
+    """The valid conversations of a split. Invalid records count in the split whose files hold them.
 
     Raises:
         ValueError: If all records are invalid, or one is and the policy is `error`.
@@ -265,19 +265,23 @@ def _unanswered(record: Record) -> str:
 
 
 def _encode_splits(sources: Sources, encoder: Encoder, folder: Path, processes: int) -> dict[str, Any]:
-    """Write the examples of every split into a folder; gives their ledgers."""
+    """Write the examples of every split into a folder; returns their ledgers."""
     ledgers: dict[str, Any] = {}
     taken: set[str] = set()
     for split in sources.splits:
-        # held-out records are scored whole, so that the figures of both kinds of samples are over the same tokens
+        # held-out records are scored whole, so that figures are over the same tokens whatever `samples` is
         samples = sources.samples if split == "train" else "conversation"
         with EncodingPool(ChunkEncoder(encoder, sources.on_invalid, samples), processes) as pool:
             read, encoded = Ledger(sources.on_invalid), Ledger(sources.on_invalid)
             conversations = _without_duplicates(split, sources, read, taken)
             write_batches(folder / f"{split}.arrow", _encode_split(split, conversations, pool, encoded))
-            # only now: reading runs ahead of encoding, and what each has rejected is listed in order
+            # only now: reading runs ahead of encoding, and each lists what it rejected in order
             read.add(encoded)
-            if split in sources.files and encoded.num_invalid and not (read.examples or read.duplicates):
+            if (
+                split in sources.files
+                and encoded.num_invalid
+                and not (read.examples or read.duplicates or read.dropped)
+            ):
                 raise ValueError(_all_invalid(sources.files[split], read))
             assert read.is_balanced(), f"{split}: records are unaccounted for: {read}"
             ledgers[split] = read.to_dict()
@@ -295,7 +299,7 @@ def _encode_split(
 
 
 def _without_duplicates(split: str, sources: Sources, ledger: Ledger, taken: set[str]) -> Iterator[Conversation]:
-    """Conversations of a split but those that an earlier split holds (or one of their group)."""
+    """Conversations of a split without those that an earlier split has, or that share a group with one of its."""
     own: set[str] = set()
     for conversation in read_conversations(split, sources, ledger):
         keys = set(filter(None, (conversation.content_key(), conversation.group_key)))

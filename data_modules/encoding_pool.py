@@ -32,21 +32,21 @@ _CHUNK_CHARACTERS = 1_000_000
 """A chunk is a quarter of a second of work, against milliseconds of sending it; long documents make it a short one."""
 
 _CHUNKS_ALONE = 4
-"""So much is encoded in the time a process takes to start: with less data than that, none is started."""
+"""Starting a process takes as long as encoding this much: with less data, none is started."""
 
 _CHUNKS_AHEAD = 2
-"""Chunks waiting or at work for each process: none is idle, and memory does not grow with the data."""
+"""Chunks queued or in progress per process: enough to keep it busy, few enough to bound the memory."""
 
 _MOST_PROCESSES = 16
-"""One process reads for all of them; more would wait for it."""
+"""A single process reads the records; more than this would wait for it."""
 
 
 @dataclass(frozen=True, slots=True)
 class EncodedChunk:
-    """What became of a chunk.
+    """The result of encoding a chunk.
 
     Attributes:
-        num_conversations: How many it held.
+        num_conversations: Size of the chunk.
         examples: Their examples in order.
         ledger: What happened to them.
     """
@@ -58,11 +58,11 @@ class EncodedChunk:
 
 @dataclass(frozen=True, slots=True)
 class ChunkEncoder:
-    """Encodes chunks; is sent to every process once.
+    """Encodes chunks; sent to every process once.
 
     Attributes:
         encoder: Encodes a conversation.
-        on_invalid: What a conversation does that the template refuses.
+        on_invalid: Whether a conversation that the template refuses ends the run or is dropped.
         samples: `answer` makes one sample of every answer of a conversation.
     """
 
@@ -96,7 +96,7 @@ class ChunkEncoder:
 
 
 class EncodingPool:
-    """Encodes conversations in order, in processes of its own as soon as there is enough to do.
+    """Encodes conversations in order, in processes of its own once there is enough to do.
 
     Args:
         encode: Encodes a chunk.
@@ -115,7 +115,7 @@ class EncodingPool:
             self._executor.shutdown(cancel_futures=True)
 
     def run(self, conversations: Iterable[Conversation]) -> Iterator[EncodedChunk]:
-        """Encode conversations. Of all that is wrong, what stands first is raised, however far reading has gone.
+        """Encode conversations. The fault that comes first in the files is raised, however far ahead reading is.
 
         Raises:
             ValueError: If one cannot be read or encoded and the policy is `error`.
@@ -148,8 +148,8 @@ class EncodingPool:
             return future.result()
         except BrokenProcessPool:
             raise ChildProcessError(
-                f"one of {self.processes} processes that encode data died: killed for want of memory, or never begun. "
-                "Set `--data.encoding_processes 1`, or to fewer; a script of your own must start its work under "
+                f"one of {self.processes} processes that encode data died: out of memory, or failed to start. "
+                "Set `--data.encoding_processes 1`, or fewer than now; a script of your own must start its work under "
                 "`if __name__ == '__main__':`."
             ) from None
 
@@ -182,14 +182,14 @@ def _chunks(conversations: Iterable[Conversation]) -> Iterator[Chunk]:
                 yield chunk
                 chunk, size = [], 0
     except Exception:
-        yield chunk  # stands before what cannot be read, and may hold a fault of its own
+        yield chunk  # comes before what cannot be read, and may hold a fault of its own
         raise
     if chunk:
         yield chunk
 
 
 def _submitted(executor: ProcessPoolExecutor, chunks: Iterable[Chunk]) -> Iterator[Future[EncodedChunk]]:
-    """A future for each chunk; where reading fails, one that has failed: it is raised in its turn."""
+    """A future for each chunk; if reading fails, a failed one, so that the error is raised in its turn."""
     try:
         for chunk in chunks:
             yield executor.submit(_encode_in_child, chunk)
@@ -200,14 +200,14 @@ def _submitted(executor: ProcessPoolExecutor, chunks: Iterable[Chunk]) -> Iterat
 
 
 def _start(encode: ChunkEncoder, processes: int) -> ProcessPoolExecutor:
-    # not forked: torch, the tokenizer and Lightning have threads by now, whose locks a copy would keep for ever
+    # not forked: torch, the tokenizer and Lightning have threads by now, whose locks a copy would hold forever
     return ProcessPoolExecutor(
         processes, get_context("spawn"), initializer=_begin_child, initargs=(pickle.dumps(encode),)
     )
 
 
 _encode_of_child: ChunkEncoder
-"""Set once in a process of the pool, when it begins."""
+"""Set once in each process of the pool, when it starts."""
 
 
 def _begin_child(pickled: bytes) -> None:
@@ -219,7 +219,7 @@ def _begin_child(pickled: bytes) -> None:
 
 
 def _end_with_parent() -> None:
-    """A process whose parent was killed would wait for work for ever."""
+    """Otherwise a process whose parent was killed would wait for work forever."""
     parent = parent_process()
     assert parent is not None  # this process was started by the pool
     wait([parent.sentinel])

@@ -1,4 +1,4 @@
-"""Encoded examples on disk: one Arrow file a split, memory-mapped, so that a million of them do not sit in RAM."""
+"""Encoded examples on disk: one memory-mapped Arrow file per split, so that a million of them take no RAM."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def record_batch(examples: list[Example]) -> pa.RecordBatch:
 
 
 def _column(field: pa.Field, examples: list[Example]) -> pa.Array:
-    """The field of all examples end to end, as it lies in memory: Arrow would read it number by number."""
+    """A field of all examples, concatenated in memory: Arrow would convert it number by number."""
     parts = [getattr(example, field.name) for example in examples]
     numbers = np.concatenate(parts) if parts else np.zeros(0, dtype=np.uint8)
     values = pa.Array.from_buffers(field.type.value_type, len(numbers), [None, pa.py_buffer(numbers)])
@@ -41,7 +41,7 @@ def _column(field: pa.Field, examples: list[Example]) -> pa.Array:
 
 
 def _ends(parts: Iterable[Sized]) -> pa.Buffer:
-    """Where each part begins, and where the last one ends."""
+    """Offsets: the start of each part, and the end of the last."""
     return pa.py_buffer(np.cumsum([0, *map(len, parts)], dtype=np.int32))
 
 
@@ -86,5 +86,5 @@ class ExampleStore:
 
 
 def _numbers(values: pa.Array) -> Any:
-    """An array of numpy's on the same memory. Arrow's own `to_numpy` imports pandas first, for a third of a second."""
+    """A numpy view of an Arrow array. Arrow's own `to_numpy` imports pandas first, which takes a third of a second."""
     return np.from_dlpack(values)

@@ -10,8 +10,8 @@ from data_modules.conversation import Conversation, Role, Turn
 from data_modules.record import Record
 
 GROUP_FIELD = "article_id"
-"""Records that share this field's value (several pairs made from one article) stay in one split. 0 and "0" are the same
-value; a blank, null or NaN one is none."""
+"""Records with the same value in this field (several pairs made from one article) stay in one split. 0 and "0" are the
+same value; a blank, null or NaN value means that the record belongs to no group."""
 
 _NO_GROUP = ("", "nan", "nat", "null", "none", "<na>")
 """How programs write a missing value, whatever the case."""
