@@ -30,7 +30,7 @@ ablation: $(VENV)/.installed ## the study of docs/loss_masks.md: four ways to ca
 	$(BIN)/python -m lit_sft ablate --config configs/ablation/loss_masks.yaml --jobs 2
 
 test-faults: $(VENV)/.installed ## kill a run twenty times, and let one run long: ten minutes; prints tables
-	$(BIN)/python -m pytest -m slow -rs tests/test_processes.py tests/test_faults.py tests/test_long_run.py tests/test_hostile_input.py tests/lit_sft/ablation
+	$(BIN)/python -m pytest -m slow -rs tests/test_processes.py tests/test_faults.py tests/test_long_run.py tests/test_hostile_input.py tests/lit_sft/settings tests/lit_sft/ablation
 
 lint: $(VENV)/.installed ## style
 	$(BIN)/ruff check .

@@ -135,7 +135,7 @@ class SFTDataModule(LightningDataModule):
         self.shuffle, self.seed = shuffle, seed
         self.num_workers = 2 * torch.cuda.is_available() if num_workers is None else num_workers
         self.encoding_processes = num_processes(encoding_processes)
-        self.cache_dir = Path(cache_dir or os.environ.get("LIT_SFT_CACHE", "~/.cache/lit_sft")).expanduser()
+        self.cache_dir = _cache_folder(cache_dir)
         self.template_name: TemplateName = template
         self.over_long: OverLong = over_long
         self.context_length, self.answer_length = context_length, answer_length
@@ -456,6 +456,15 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     # conversations may be longer than the model before they are shortened: no warning is due
     tokenizer.model_max_length = 10**9
     return tokenizer
+
+
+def _cache_folder(given: str | None) -> Path:
+    try:
+        return Path(given or os.environ.get("LIT_SFT_CACHE", "~/.cache/lit_sft")).expanduser()
+    except RuntimeError:
+        raise ValueError(
+            "no home folder to keep encoded data in; give `--data.cache_dir FOLDER` or set LIT_SFT_CACHE."
+        ) from None
 
 
 def _resolve_max_length(max_length: int | None, context_length: int | None) -> int:

@@ -7,6 +7,8 @@ import importlib
 import os
 import sys
 
+from lit_sft.environment import settle, use_utf8
+
 COMMANDS = {
     "fit": ("lit_sft.cli:main", "fine-tune a model"),
     "validate": ("lit_sft.cli:main", "figures of a run on its validation split"),
@@ -46,6 +48,7 @@ def main(argv: list[str] | None = None) -> int:
     if argv[0] not in COMMANDS:
         print(f"lit_sft: no command {argv[0]!a}; expected one of {', '.join(COMMANDS)}.", file=sys.stderr)
         return 2
+    settle()
     module, function = COMMANDS[argv[0]][0].split(":")
     try:
         getattr(importlib.import_module(module), function)(argv)
@@ -77,4 +80,5 @@ def _usage() -> str:
 
 
 if __name__ == "__main__":
+    use_utf8()
     sys.exit(main())

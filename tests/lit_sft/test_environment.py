@@ -1,0 +1,120 @@
+"""Commands run for users without a name or a home, and on terminals that cannot show every sign."""
+
+from __future__ import annotations
+
+import getpass
+import io
+import os
+import pwd
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from data_modules.sft_data_module import SFTDataModule
+from lit_sft.__main__ import main
+from lit_sft.environment import settle
+from tests.conftest import MODELS
+
+
+@pytest.fixture
+def nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A user whom the system does not know; gives the folder for temporary files."""
+
+    def unknown(number: int) -> Any:
+        raise KeyError(f"getpwuid(): uid not found: {number}")
+
+    for name in ("HOME", "LOGNAME", "USER", "LNAME", "USERNAME", "LIT_SFT_CACHE"):
+        monkeypatch.setenv(name, "")  # so that it is put back afterwards, whatever is set meanwhile
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    return tmp_path
+
+
+def test_an_unknown_user_gets_a_private_home_and_a_name(nobody: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settle()
+    home = Path.home()
+    assert home.parent == nobody
+    assert home.stat().st_mode & 0o777 == 0o700
+    assert getpass.getuser() == f"user{os.getuid()}"
+    assert f"has no home folder; caches go to {home}" in capsys.readouterr().err
+    settle()
+    assert Path.home() == home
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("trap", ["link", "open to others"])
+def test_a_folder_that_others_could_have_made_is_not_taken_for_a_home(nobody: Path, trap: str) -> None:
+    bait = nobody / f"lit_sft-{os.getuid()}"
+    (nobody / "elsewhere").mkdir()
+    if trap == "link":
+        bait.symlink_to(nobody / "elsewhere")
+    else:
+        bait.mkdir()
+        bait.chmod(0o777)
+    settle()
+    assert Path.home().resolve() not in (bait.resolve(), nobody / "elsewhere")
+    assert Path.home().stat().st_mode & 0o777 == 0o700
+
+
+def test_data_without_a_home_to_cache_in_says_how_to_give_a_folder(nobody: Path) -> None:
+    with pytest.raises(ValueError, match=r"no home folder .* `--data.cache_dir FOLDER` or set LIT_SFT_CACHE"):
+        SFTDataModule("rows.jsonl")
+
+
+CHINESE = [{"instruction": f"第{n}个问题：你好吗？", "output": "很好 😀"} for n in range(12)]
+
+
+def test_a_terminal_that_lacks_signs_gets_their_codes(
+    write: Callable[..., str],
+    tokenizer_folder: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    config = {
+        "model": {"backbone": {"config": MODELS["gpt2"], "tokenizer": tokenizer_folder}},
+        "data": {
+            "train": write("记录.jsonl", CHINESE),
+            "template": "chatml",
+            "val_fraction": 0.2,
+            "test_fraction": 0.3,
+        },
+        "trainer": {"max_steps": 1, "accelerator": "cpu", "enable_progress_bar": False},
+        "run": {"root": str(tmp_path / "runs"), "name": "运行"},
+    }
+    path, run = (
+        write("设置.yaml", yaml.safe_dump(config, allow_unicode=True)),
+        str(tmp_path / "runs" / "运行" / "version_0"),
+    )
+    out, err = (io.TextIOWrapper(io.BytesIO(), encoding="ascii", write_through=True) for _ in range(2))
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", out)
+        patch.setattr(sys, "stderr", err)
+        assert main(["fit", "--config", path]) == 0
+        assert main(["preview", "--config", path, "--num", "2"]) == 0
+        assert main(["validate", run]) == 0
+        assert main(["fit", "--config", path, "--data.train", "没有.jsonl"]) == 2
+    shown, errors = (stream.buffer.getvalue().decode("ascii") for stream in (out, err))  # type: ignore[attr-defined]
+    assert "\\u27e6\\u5f88\\u597d" in shown.replace(" ", "")
+    assert "\\u6ca1\\u6709.jsonl: no such file" in errors
+
+
+def test_files_are_read_as_utf8_whatever_the_locale(tmp_path: Path) -> None:
+    (tmp_path / "字.txt").write_text("很好", encoding="utf-8")
+    code = (
+        "import sys; from pathlib import Path; from lit_sft.environment import use_utf8; use_utf8(); "
+        "print(ascii(Path(sys.argv[1]).read_text()), sys.stdout.encoding != 'utf-8'); print('\\u27e6')"
+    )
+    root = Path(__file__).parents[2]
+    locale = {"LC_ALL": "POSIX", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0", "PYTHONPATH": str(root)}
+    unset = {name: value for name, value in os.environ.items() if name != "PYTHONIOENCODING"}
+    done = subprocess.run(
+        [sys.executable, "-c", code, "字.txt"], cwd=tmp_path, env=unset | locale, capture_output=True, check=True
+    )
+    assert done.stdout.decode("ascii").splitlines() == ["'\\u5f88\\u597d' True", "\\u27e6"]
