@@ -117,6 +117,19 @@ def test_shares_held_out_of_the_training_file_are_not_called_trained_on(
 
 
 @pytest.mark.parametrize("given", ["run", "checkpoint", "model"])
+def test_a_set_that_could_not_be_scored_does_not_stop_the_search_for_the_others(
+    write: Write, make_run: Callable[..., Path]
+) -> None:
+    rows = words(4)
+    data = training_data_of(str(make_run({"train": write("train.jsonl", rows)}, knows=["train"])))
+    assert data is not None
+    bad = write("bad.jsonl", [{"q": 1}, {"q": 2}])
+    suite = Suite(answers={"asked": AnswerSet(bad)}, conversations={"bad": ConversationSet(bad)})
+    item = Scored("1", {}, details={"question": rows[2]["instruction"], "reference": rows[2]["output"]})
+    found = find_exposure(suite, results_of({"asked": [item]}, {"asked": "answers"}), "tuned", data)
+    assert found.trained == {"asked": {"1"}}
+
+
 def test_files_are_found_from_the_folder_in_which_the_training_was_started(
     tmp_path: Path, make_run: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, given: str
 ) -> None:
