@@ -17,6 +17,7 @@ from lit_sft.evaluation.results import Results, compared
 from lit_sft.evaluation.subject import Subject
 from lit_sft.evaluation.suite_file import read_suite
 from lit_sft.files import said
+from lit_sft.generation import GenerationSettings
 from lit_sft.module import LitCausalLM
 from lit_sft.printable import printable
 
@@ -73,11 +74,12 @@ class BenchmarkMonitor(Callback):
         pl_module.log_validation(values)
         say(trainer, _table(shown, trainer.global_step))
 
-    def most_generated(self) -> float:
-        """Most tokens generated at a validation, on average."""
-        answers = [(each.rows or 0) * each.max_new_tokens for each in self.suite.answers.values()]
-        prompts = [len(each.prompts) * each.max_new_tokens for each in self.suite.prompts.values()]
-        return sum(answers + prompts) / self.every
+    def generation_steps(self) -> float:
+        """Most steps of generation, of one token for each row of a batch, at a validation; on average."""
+        sizes = [(each.rows or 0, each.max_new_tokens) for each in self.suite.answers.values()]
+        sizes += [(len(each.prompts), each.max_new_tokens) for each in self.suite.prompts.values()]
+        at_once = GenerationSettings().batch_size
+        return sum(-(-rows // at_once) * tokens for rows, tokens in sizes) / self.every
 
     def state_dict(self) -> dict[str, Any]:
         return {"num_validations": self._num_validations}

@@ -120,9 +120,10 @@ class SampleGeneration(Callback):
         if is_fitting(trainer):
             self._show(trainer, pl_module)
 
-    def most_generated(self) -> float:
-        """Most tokens generated at a validation."""
-        return len(self.examples) * len(self.temperatures) * self.settings.max_new_tokens
+    def generation_steps(self) -> float:
+        """Most steps of generation, of one token for each row of a batch, at a validation."""
+        batches = -(-len(self.examples) // self.settings.batch_size)
+        return batches * len(self.temperatures) * self.settings.max_new_tokens
 
     def _show(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, LitCausalLM)

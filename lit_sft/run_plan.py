@@ -16,13 +16,19 @@ from lit_sft.run_keeper import RunKeeper
 _SHOWN = 4
 """Validations that are listed by their step."""
 
+_TRAINING = 3
+"""A token costs three times as much in training as in a validation: the backward pass takes twice the forward pass."""
+
+_GENERATION = 32
+"""Generating a token for a batch of rows takes about as long as reading so many tokens, as a rule of thumb."""
+
 
 @runtime_checkable
 class Generates(Protocol):
     """A callback that generates text at validations."""
 
-    def most_generated(self) -> float:
-        """Most tokens generated at a validation."""
+    def generation_steps(self) -> float:
+        """Most steps of generation, of one token for each row of a batch, at a validation."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +45,7 @@ class RunPlan:
         validations: The optimiser steps after which validations happen; 0 is before training. None: they go by time.
         rows: Rows of a validation.
         tokens: Tokens of a validation.
-        generated: Most tokens that callbacks generate at a validation.
+        generated: Most steps of generation that callbacks take at a validation.
         trained: Tokens that training reads.
     """
 
@@ -71,14 +77,14 @@ class RunPlan:
     def warning(self) -> str | None:
         """What to change where validations cost more than training; None where they do not."""
         count = len(self.validations or [])
-        cost = self.tokens + self.generated
-        if not self.trained or count * cost <= self.trained:
+        cost = self.tokens + _GENERATION * self.generated
+        if not self.trained or count * cost <= _TRAINING * self.trained:
             return None
-        generated = f" and generate up to {count * self.generated:,.0f}" if self.generated else ""
+        generated = f", up to {count * self.generated:,.0f} steps of generation" if self.generated else ""
         return (
-            f"{_counted(count, 'validation')} with {count * self.tokens:,} tokens read{generated}; training reads "
-            f"{self.trained:,.0f}. "
-            f"{self._advice(cost)}"
+            f"validating will take longer than training: {_counted(count, 'validation')} "
+            f"({count * self.tokens:,} tokens read{generated}) for {_counted(self.steps, 'step')} "
+            f"({self.trained:,.0f} tokens read). {self._advice(cost)}"
         )
 
     def _said_of_validations(self) -> str:
@@ -99,13 +105,13 @@ class RunPlan:
 
     def _advice(self, cost: float) -> str:
         """The setting that brings validations below half of the training, or as near as there is one."""
-        affordable = int(self.trained / 2 / cost)
+        affordable = int(_TRAINING * self.trained / 2 / cost)
         epochs = math.ceil(self.steps / self.steps_per_epoch)
-        if self.generated > self.tokens and affordable < 2:
-            return "Generate less: fewer `num_held_out` rows or `max_new_tokens` of SampleGeneration."
+        if affordable < 2 and _GENERATION * self.generated > self.tokens:
+            return "Generate less: lower `num_held_out` or `max_new_tokens` of SampleGeneration, or remove it."
         if affordable < 2:
             return (
-                f"Validate on fewer rows: `--trainer.limit_val_batches`, or a smaller `--data.val` than {self.rows:,}."
+                f"Validate on fewer than {self.rows:,} rows: a smaller `--data.val`, or `--trainer.limit_val_batches`."
             )
         if affordable > epochs:
             return "Validate once an epoch: `--trainer.val_check_interval 1.0 --trainer.check_val_every_n_epoch 1`."
@@ -186,7 +192,7 @@ def plan_of(trainer: Trainer, module: LitCausalLM) -> RunPlan:
         validations=None if rows and is_timed else validations,
         rows=rows,
         tokens=tokens,
-        generated=sum(callback.most_generated() for callback in callbacks if isinstance(callback, Generates)),
+        generated=sum(callback.generation_steps() for callback in callbacks if isinstance(callback, Generates)),
         trained=float(lengths.mean())
         * min(len(lengths), batches * data.batch_size * trainer.world_size)
         * steps

@@ -78,7 +78,7 @@ def test_the_plan_counts_the_tokens_that_training_and_validation_read(data: SFTD
     (batch,) = [pieces for _, pieces in zip(range(1), data.val_dataloader(), strict=False)]
     assert watch.plan.rows == sum(len(piece.origins) for piece in batch)
     assert watch.plan.tokens == sum(piece.num_tokens for piece in batch)
-    assert watch.plan.generated == 3 * 2 * 5
+    assert watch.plan.generated == 2 * 5  # one batch, at two temperatures
 
 
 def test_a_plan_is_said_once_before_the_first_step(data: SFTDataModule, tmp_path: Path) -> None:
@@ -117,12 +117,14 @@ def plan(**changes: Any) -> RunPlan:
     [
         ({}, None),
         (
-            {"validations": list(range(41))},
-            "41 validations read 41,000 tokens; training reads 40,000. Validate once an",
+            {"validations": list(range(41)), "tokens": 4_000},
+            "longer than training: 41 validations (164,000 tokens read) for 40 steps (40,000 tokens read). Validate "
+            "once an epoch: `--trainer.val_check_interval 1.0 --trainer.check_val_every_n_epoch 1`.",
         ),
-        ({"tokens": 9_000}, r"Validate every 4 epochs: `--trainer.val_check_interval 1.0 --trainer.check_val_every_n_"),
-        ({"tokens": 30_000}, "Validate on fewer rows: `--trainer.limit_val_batches`"),
-        ({"generated": 16_000}, "5,000 tokens and generate up to 80,000; training reads 40,000. Generate less: fewer"),
+        ({"tokens": 29_000}, "Validate every 4 epochs: `--trainer.val_check_interval 1.0 --trainer.check_val_every_n_"),
+        ({"tokens": 90_000}, "Validate on fewer than 20 rows: other `--data.val`, or"),
+        ({"generated": 2_000}, "(5,000 tokens read, up to 10,000 steps of generation) for 40 steps"),
+        ({"generated": 2_000}, "Generate less: lower `num_held_out` or `max_new_tokens` of SampleGeneration"),
         ({"validations": None, "tokens": 10**9}, None),
     ],
 )
