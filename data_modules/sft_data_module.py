@@ -441,9 +441,11 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
         check_digests(Path(name), weights=False)
     try:
         tokenizer = AutoTokenizer.from_pretrained(name)
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:
+        # damaged files end in any of a dozen exception types
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise ValueError(
-            f"{name}: no tokenizer could be loaded from this folder or hub name ({str(error).splitlines()[0]}). "
+            f"{name}: no tokenizer could be loaded from this folder or hub name ({reason}). "
             "Check the path, the connection, or give `--model.backbone.tokenizer FOLDER`."
         ) from None
     if not tokenizer.get_vocab():

@@ -54,12 +54,12 @@ def check_config(config: PretrainedConfig, where: str) -> None:
             "here. Use the original float16, bfloat16 or float32 weights."
         )
     name = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(config.model_type)
-    if name is None and "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {}):
+    if name is None and "AutoModelForCausalLM" in str(getattr(config, "auto_map", "")):
         return  # code of its own says what it is
     # those of both lists attend in both directions, unless they are told that they are decoders
     is_encoder = config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not getattr(config, "is_decoder", False)
-    architectures = [str(task) for task in config.architectures or []]
-    made_for = [task for task in architectures if task.endswith(_OTHER_TASKS) and task != name]
+    architectures = config.architectures if isinstance(config.architectures, list) else []
+    made_for = [task for task in map(str, architectures) if task.endswith(_OTHER_TASKS) and task != name]
     if name is None or is_encoder or config.is_encoder_decoder or made_for:
         raise ValueError(
             f"{where}: {', '.join(made_for) or config.model_type} is not a causal language model. Use one that is, "
@@ -93,8 +93,10 @@ def load_pretrained(name: str, config: PretrainedConfig, *, trust_remote_code: b
                 ignore_mismatched_sizes=True,  # listed, rather than raised with a table
                 output_loading_info=True,
             )
-    except (OSError, ValueError, TypeError, AttributeError, KeyError, RuntimeError, SafetensorError) as error:
-        # a config of nonsense ends in any of these
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:
+        # a config of nonsense ends in any of a dozen exception types
         raise ValueError(
             f"{where}: its weights could not be loaded ({first_line(error)}). Only safetensors are read; check that "
             "the folder or name holds them, and its config.json."

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import random
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -92,3 +94,21 @@ def test_configs_that_do_not_fit_are_refused(
     with pytest.raises(ValueError, match="this adapter does not fit the model") as caught:
         load_adapter(base_of(folders, tokenizer), folder)
     assert "\n" not in str(caught.value)
+
+
+def test_configs_with_odd_values_are_read_or_refused_in_one_line(
+    folders: Path, tmp_path: Path, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    folder, draw, refused = tmp_path / "adapter", random.Random(0), 0
+    shutil.copytree(folders / "adapter", folder)
+    settings, base = json.loads((folder / "adapter_config.json").read_text()), base_of(folders, tokenizer)
+    for _ in range(60):
+        odd = draw.choice([None, -1, 0, 3, 1e300, "x", [], {}, [1], {"a": 1}, True, "../..", 2**70])
+        (folder / "adapter_config.json").write_text(json.dumps(settings | {draw.choice(list(settings)): odd}))
+        try:
+            load_adapter(copy.deepcopy(base), folder)
+        except ValueError as error:
+            refused += 1
+            assert str(error).startswith(str(folder))  # noqa: PT017
+            assert "\n" not in str(error)  # noqa: PT017
+    assert refused > 0

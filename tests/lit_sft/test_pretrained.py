@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
+from data_modules.sft_data_module import load_tokenizer
 from lit_sft.backbone import BackboneSettings, build_backbone, causal_lm, load_config
 from tests.conftest import MODELS, byte_tokenizer
 
@@ -253,3 +255,27 @@ def test_a_tokenizer_without_the_models_end_token_is_reported(
     }, vocab_size=400, eos_token_id=[256, 399])  # fmt: skip
     with pytest.warns(UserWarning, match="ends its text with id 399: this looks like another model's tokenizer"):
         load(folder, tokenizer)
+
+
+ODD: list[Any] = [None, -1, 0, 3, 1e300, "x", [], {}, [1], {"a": 1}, True, "../..", "\x00", 2**70]
+
+
+@pytest.mark.filterwarnings("ignore")  # of settings that are odd and allowed
+@pytest.mark.parametrize("name", ["config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json"])
+def test_files_with_odd_values_are_read_or_refused_in_one_line(
+    folders: Path, tmp_path: Path, tokenizer: PreTrainedTokenizerFast, name: str
+) -> None:
+    folder, draw, refused = changed(folders, tmp_path / "m", "llama"), random.Random(name), 0
+    tokenizer.save_pretrained(folder)
+    content = json.loads((folder / name).read_text())
+    for _ in range(40):
+        odd = ODD if draw.random() < 0.1 else content | {draw.choice(list(content)): draw.choice(ODD)}
+        (folder / name).write_text(json.dumps(odd))
+        try:
+            load_tokenizer(str(folder))
+            load(folder, tokenizer)
+        except ValueError as error:
+            refused += 1
+            assert str(folder) in str(error)  # noqa: PT017
+            assert "\n" not in str(error)  # noqa: PT017
+    assert refused > 0
