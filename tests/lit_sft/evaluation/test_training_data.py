@@ -116,7 +116,6 @@ def test_shares_held_out_of_the_training_file_are_not_called_trained_on(
     assert 4 <= len(chosen) <= 22
 
 
-@pytest.mark.parametrize("given", ["run", "checkpoint", "model"])
 def test_a_set_that_could_not_be_scored_does_not_stop_the_search_for_the_others(
     write: Write, make_run: Callable[..., Path]
 ) -> None:
@@ -130,6 +129,7 @@ def test_a_set_that_could_not_be_scored_does_not_stop_the_search_for_the_others(
     assert found.trained == {"asked": {"1"}}
 
 
+@pytest.mark.parametrize("given", ["run", "checkpoint", "model"])
 def test_files_are_found_from_the_folder_in_which_the_training_was_started(
     tmp_path: Path, make_run: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, given: str
 ) -> None:
