@@ -122,7 +122,7 @@ def plan(**changes: Any) -> RunPlan:
             "once an epoch: `--trainer.val_check_interval 1.0 --trainer.check_val_every_n_epoch 1`.",
         ),
         ({"tokens": 29_000}, "Validate every 4 epochs: `--trainer.val_check_interval 1.0 --trainer.check_val_every_n_"),
-        ({"tokens": 90_000}, "Validate on fewer than 20 rows: other `--data.val`, or"),
+        ({"tokens": 90_000}, "Validate on fewer than 20 rows: a smaller `--data.val`, or"),
         ({"generated": 2_000}, "(5,000 tokens read, up to 10,000 steps of generation) for 40 steps"),
         ({"generated": 2_000}, "Generate less: lower `num_held_out` or `max_new_tokens` of SampleGeneration"),
         ({"validations": None, "tokens": 10**9}, None),
