@@ -12,8 +12,8 @@ from pathlib import Path
 DIGESTS = "lit_sft.sha256"
 """The list of a folder: a line `<digest>  <file name>` for each file."""
 
-Stamp = tuple[int, int, int]
-"""Size, time of the last change and inode of a file."""
+Stamp = tuple[int, int, int, int]
+"""Size, times of the last change of content and of status, and inode of a file. The time of status cannot be set."""
 
 _computed: dict[tuple[str, Stamp], str] = {}
 
@@ -41,12 +41,12 @@ def file_digest(path: Path) -> str:
 def stamp(path: Path) -> Stamp:
     """What changes when a file is written."""
     found = path.stat()
-    return found.st_size, found.st_mtime_ns, found.st_ino
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino
 
 
 def is_settled(seen: Stamp) -> bool:
     """Whether the file has been left alone long enough for its stamp to be trusted."""
-    return time.time() - seen[1] / 1e9 > _SETTLED_SECONDS
+    return time.time() - max(seen[1:3]) / 1e9 > _SETTLED_SECONDS
 
 
 def file_digests(paths: list[Path]) -> list[str]:

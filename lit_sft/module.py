@@ -24,6 +24,7 @@ from data_modules.sft_data_module import SFTDataModule, load_tokenizer
 from data_modules.templates import SegmentKind
 from lit_sft.backbone import BackboneSettings, build_backbone, causal_lm, is_adapted, narrow_frozen_layers
 from lit_sft.base_weights import check_base, identity_of
+from lit_sft.checkpoint_digests import check_intact
 from lit_sft.checkpoints import check_fit, load_weights, read_checkpoint
 from lit_sft.ending import keep_stopped
 from lit_sft.finite_guard import FiniteGuard
@@ -347,7 +348,9 @@ class LitCausalLM(LightningModule):
             self.figures_before = checkpoint.get("figures_before", {})
 
     def _check_weights(self, checkpoint: dict[str, Any], path: Path) -> None:
-        """Whether they are this model's, and were trained on this base."""
+        """Whether they are undamaged, this model's, and were trained on this base."""
+        if path.is_file():
+            check_intact(path)  # a trainer without AtomicCheckpointIO has not looked
         if "state_dict" in checkpoint:  # or a sharded model has been filled from it already
             check_fit(checkpoint["state_dict"], self, str(path), adapted=is_adapted(self.backbone))
         is_fitting = self.trainer.state.fn == TrainerFn.FITTING

@@ -6,12 +6,16 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.fabric.plugins import TorchCheckpointIO
 
+from data_modules.sft_data_module import SFTDataModule
 from lit_sft.checkpoint_digests import is_intact
 from lit_sft.checkpoint_io import AtomicCheckpointIO
 from lit_sft.checkpoints import read_checkpoint
 from lit_sft.runs import Run, find_resumable
+from tests.conftest import chat_rows
 from tests.flips import flipped
+from tests.training import make_module, make_trainer, train
 
 
 def checkpoint(value: float = 1.0) -> dict[str, Any]:
@@ -93,3 +97,19 @@ def test_a_file_without_weights_is_no_checkpoint(tmp_path: Path) -> None:
         torch.save(other, path)
         with pytest.raises(ValueError, match=r"last\.ckpt: no checkpoint of a run: it has no state_dict"):
             read_checkpoint(path)
+
+
+@pytest.mark.parametrize("writer", [AtomicCheckpointIO(), TorchCheckpointIO()])
+def test_a_trainer_of_the_users_own_notices_a_flipped_bit_too(
+    make_data: Callable[..., SFTDataModule], tmp_path: Path, writer: TorchCheckpointIO
+) -> None:
+    data, path = make_data(chat_rows(4), template="plain"), tmp_path / "last.ckpt"
+    train(data, tmp_path, make_module(), max_steps=1, plugins=[writer]).trainer.save_checkpoint(path)
+    content = bytearray(path.read_bytes())
+    place = content.index(
+        torch.load(path, weights_only=True)["state_dict"]["backbone.transformer.wpe.weight"].numpy().tobytes()
+    )
+    content[place + 2] ^= 1
+    path.write_bytes(bytes(content))
+    with pytest.raises(ValueError, match=r"last\.ckpt: damaged"):
+        make_trainer(tmp_path).validate(make_module(), datamodule=data, ckpt_path=path, weights_only=True)
