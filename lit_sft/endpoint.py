@@ -9,6 +9,7 @@ import re
 import threading
 import weakref
 from collections.abc import Awaitable, Callable, Coroutine
+from concurrent.futures import Future
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,7 @@ class _Requests:
     def __init__(self, client: Any) -> None:
         self.client = client
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._under_way: set[Future[Reply]] = set()
         self._lock = threading.Lock()
 
     def run(self, request: Coroutine[Any, Any, Reply]) -> Reply:
@@ -82,7 +84,12 @@ class _Requests:
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()
                 threading.Thread(target=self._run, args=(self._loop,), name="endpoint", daemon=True).start()
-        return asyncio.run_coroutine_threadsafe(request, self._loop).result()
+        future = asyncio.run_coroutine_threadsafe(request, self._loop)
+        self._under_way.add(future)
+        try:
+            return future.result()
+        finally:
+            self._under_way.discard(future)
 
     @staticmethod
     def _run(loop: asyncio.AbstractEventLoop) -> None:
@@ -97,11 +104,13 @@ class _Requests:
             loop.call_soon_threadsafe(lambda: asyncio.ensure_future(self._ended(loop)))
 
     async def _ended(self, loop: asyncio.AbstractEventLoop) -> None:
-        others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
-        for task in others:
-            task.cancel()
-        await asyncio.gather(*others, return_exceptions=True)
+        for request in list(self._under_way):  # which end what they have begun; that cannot be cancelled safely
+            request.cancel()
+        await asyncio.sleep(0)
+        while others := asyncio.all_tasks() - {asyncio.current_task()}:
+            await asyncio.wait(others)
         await self.client.close()
+        await loop.shutdown_asyncgens()
         loop.stop()
 
 
@@ -307,7 +316,7 @@ class Replies:
         self.path = path
         self._lock = threading.Lock()
         self._known: dict[str, Reply] = {}
-        for row in read_rows(path).rows if path.exists() else []:
+        for row in read_rows(path).rows if path.is_file() else []:
             if isinstance(row.get("key"), str) and isinstance(row.get("text"), str):
                 counts = (_count_of(row.get(name)) for name in ("tokens_read", "tokens_written"))
                 self._known[row["key"]] = Reply(row["text"], *counts)

@@ -21,6 +21,8 @@ from lit_sft.reporting.page import Report, Table, render_html, render_markdown
 from lit_sft.reporting.sheets import write_csv
 from lit_sft.reporting.statistics import Estimate
 
+_SHOWN_FAILURES = 3
+
 
 def main(argv: list[str]) -> None:
     """Write a report.
@@ -53,10 +55,12 @@ def write_report(folders: list[Path], output: Path | None = None) -> Path:
     collected = read_study_folder(folders[0]) if is_study else read_runs(folders)
     comparison = Comparison(collected.arms, collected.results, collected.settings)
     if not collected.results:
-        lacking = "; ".join(f"{name}: {reason}" for name, reason in collected.failures.items())
+        lacking = [f"{name}: {reason}" for name, reason in collected.failures.items()]
+        if more := len(lacking[_SHOWN_FAILURES:]):
+            lacking = [*lacking[:_SHOWN_FAILURES], f"and {more:,} more"]
         raise ValueError(
-            f"{', '.join(map(str, folders))}: nothing here has been tested ({lacking[:400]}). Run the study's command "
-            "again, with --retry for what failed; runs of your own need `python -m lit_sft test`."
+            f"{', '.join(map(str, folders))}: nothing here has been tested ({'; '.join(lacking)}). Run the study's "
+            "command again, with --retry for what failed; runs of your own need `python -m lit_sft test`."
         )
     output = output or folders[0]
     output.mkdir(parents=True, exist_ok=True)

@@ -33,6 +33,7 @@ def draw_changes(changes: list[Change], path: Path) -> Path | None:
     for axis in axes[len(panels) :]:
         axis.set_visible(False)
     for axis, ((model, name), rows) in zip(axes, panels.items(), strict=False):
+        num_rows = len(rows)
         largest = sorted(rows, key=lambda c: -abs(c.estimate.value))[:_MOST_ROWS]
         rows = sorted(largest, key=lambda c: c.estimate.value)
         for place, change in enumerate(rows):
@@ -43,7 +44,8 @@ def draw_changes(changes: list[Change], path: Path) -> Path | None:
         axis.set_ylim(-0.6, len(rows) - 0.4)
         axis.axvline(0, color="black", linewidth=0.8)
         axis.set_title(plain_text(f"{model}: {name.replace('/', ', ').replace('_', ' ')}"), fontsize=10)
-        axis.set_xlabel("change in percentage points; grey: within noise", fontsize=8)
+        cut = f"; the {len(largest)} largest of {num_rows:,}" if len(largest) < num_rows else ""
+        axis.set_xlabel(f"change in percentage points; grey: within noise{cut}", fontsize=8)
     return save_picture(figure, path)
 
 

@@ -101,5 +101,5 @@ def read_items(
     reasons = (re.sub(r",? or set `--data.on_invalid drop`", "", reason) for reason in ledger.invalid)
     skipped.add(*reasons, count=ledger.num_invalid)
     if not found:
-        raise ValueError(f"{', '.join(files)}: no record that can be scored ({'; '.join(ledger.invalid[:3])}).")
+        raise ValueError(f"{', '.join(files)}: no record that can be scored; {ledger.num_invalid:,} are invalid.")
     return found

@@ -152,7 +152,8 @@ def _other_values(path: Path, draw: random.Random) -> None:
     is_yaml, is_lines = path.suffix == ".yaml", path.suffix == ".jsonl"
     if path.suffix not in (".json", ".yaml", ".jsonl"):
         return _overwritten(path, draw)
-    parts = [yaml.safe_load(text)] if is_yaml else [json.loads(line) for line in text.splitlines()]
+    read = yaml.safe_load if is_yaml else json.loads
+    parts = [read(part) for part in (text.splitlines() if is_lines else [text])]
     for _ in range(draw.randint(1, 2)):
         at = draw.randrange(len(parts))
         parts[at] = _changed(parts[at], draw)
@@ -180,7 +181,7 @@ WHOLE: dict[str, Callable[[Path, random.Random], None]] = {
     "empty": _write(b""),
     "cut": _cut,
     "binary": _write(bytes(range(256))),
-    "utf-16": lambda path, _: void(path.write_bytes(path.read_bytes().decode().encode("utf-16"))),
+    "utf-16": lambda path, _: void(path.write_bytes(path.read_bytes().decode("utf-8", "replace").encode("utf-16"))),
     "overwritten": _overwritten,
     "folder": _folder,
     "dangling link": _link("nowhere"),
@@ -204,3 +205,29 @@ def damage(path: Path, way: str, number: int) -> None:
     """Damage a file; the same case always gives the same bytes."""
     draw = random.Random(f"{path.name} {way} {number}")
     (_other_values if way == "other values" else WHOLE[way])(path, draw)
+
+
+SUITE: dict[str, Any] = {
+    "question": "Why?", "template": "chatml", "overlap": 3, "published": ["S1"], "trained_on": ["a.json"],
+    "text": {"prose": {"data": "x.txt", "window": 16, "stride": 4, "rows": 3}},
+    "conversations": {"rows": {"data": ["a", "b"], "format": "alpaca", "max_length": 3}},
+    "choices": {"items": {"data": "general", "forms": ["cloze"], "rules": ["sum"]}},
+    "harness": {"task": {"task": "t", "include": "f", "shots": 0, "rows": 3}},
+    "answers": {"asked": {"data": "x", "max_new_tokens": 3, "temperature": 0.5, "top_p": 0.5, "seed": 0}},
+    "prompts": {"fixed": {"prompts": ["Hi"], "max_new_tokens": 3}},
+    "judge": {"sets": ["asked"], "model": "m", "endpoint": "http://me:pass-77@h/v1", "timeout": 3, "retries": 1},
+}  # fmt: skip
+
+STUDY: dict[str, Any] = {
+    "base": "b.yaml", "question": "Why?", "axes": {"data.mask": ["a", "b"]}, "arms": {"x": {"model.lr": 1}, "y": {}},
+    "baseline": "x, mask=a", "seeds": [0, 1], "budget": {"equal": "steps", "amount": 3}, "settings": {"a.b": 1},
+    "primary": "answer", "answers": 3, "validations": 2, "checkpoint": "last",
+}  # fmt: skip
+
+
+def odd_settings(base: dict[str, Any], number: int) -> str:
+    """A suite or study, as YAML, with something odd in one or two places."""
+    draw = random.Random(f"settings {number}")
+    for _ in range(draw.randint(1, 2)):
+        base = _changed(base, draw)
+    return str(yaml.safe_dump(base))

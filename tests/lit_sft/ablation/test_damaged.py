@@ -13,10 +13,11 @@ from lit_sft.__main__ import main
 from lit_sft.ablation.collect import read_study_folder
 from lit_sft.ablation.report import write_report
 from lit_sft.ablation.results import short_names
-from lit_sft.ablation.study import Arm, Study, Trial
+from lit_sft.ablation.study import Arm, Study, Trial, read_study
 from lit_sft.ablation.trials import TrialFiles
+from lit_sft.evaluation.suite_file import read_suite
 from lit_sft.reporting.page import _cell
-from tests.lit_sft.ablation.damaged import CASES, damage, write_run, write_study, write_text
+from tests.lit_sft.ablation.damaged import CASES, STUDY, SUITE, damage, odd_settings, write_run, write_study, write_text
 
 
 @pytest.fixture(autouse=True)
@@ -135,6 +136,32 @@ def figures(study: Path) -> dict[tuple[str, ...], list[str]]:
     write_report([study])
     with (study / "report.csv").open(encoding="utf-8", newline="") as stream:
         return {tuple(row[:3]): row[3:] for row in csv.reader(stream)}
+
+
+def check_settings(path: Path, number: int) -> None:
+    for base, read in ((SUITE, read_suite), (STUDY, read_study)):
+        path.write_text(odd_settings(base, number), encoding="utf-8", errors="backslashreplace")
+        try:
+            found = read(str(path))
+        except (ValueError, OSError) as error:
+            shown = str(error)
+            refused = str(path) in shown
+        else:
+            shown, refused = repr(found), False
+        assert refused or shown.startswith(("Suite(", "Study("))
+        assert "\n" not in shown
+        assert "pass-77" not in shown
+
+
+def test_odd_suites_and_studies_are_read_or_refused_in_one_line(tmp_path: Path) -> None:
+    for number in range(25):
+        check_settings(tmp_path / "odd.yaml", number)
+
+
+@pytest.mark.slow
+def test_many_odd_suites_and_studies_are_read_or_refused_in_one_line(tmp_path: Path) -> None:
+    for number in range(25, 500):
+        check_settings(tmp_path / "odd.yaml", number)
 
 
 @pytest.mark.slow

@@ -82,6 +82,7 @@ def test_settings_are_options_of_fit() -> None:
             "trust_remote_code counts on",
         ),
         ({"axes": {"x": [1, 2]}, "name": "../x"}, "name '../x': expected a plain name"),
+        ({"axes": {"x": [1, 2]}, "name": "x\u202ey"}, "expected a plain name"),
         ({"axes": {"x": [1, 2]}, "answers": "many"}, "answers 'many': expected a whole number"),
         ({"axes": {"x": [1, 2]}, "checkpoint": "first"}, "checkpoint 'first': expected last or best"),
     ],

@@ -16,11 +16,13 @@ from urllib.parse import quote
 import pytest
 
 from lit_sft.credentials import Secrets, read_address, without_credentials
+from lit_sft.endpoint import Endpoint as Client
+from lit_sft.endpoint import EndpointError
 from lit_sft.evaluation.judge import EndpointJudge
 from lit_sft.evaluation.records import Scored
 from lit_sft.evaluation.results import Results, SetResult
 from lit_sft.evaluation.suite import JudgeSettings
-from lit_sft.evaluation.win_rate import Judgings, Pair, judge_models
+from lit_sft.evaluation.win_rate import Judgings, Pair, judge_models, judge_pairs
 from lit_sft.locks import only_one
 from tests.lit_sft.evaluation.fake_endpoint import Endpoint, judged, pairs, prefer_longer, settings_of
 
@@ -78,6 +80,38 @@ def test_a_dead_endpoint_is_given_up_after_a_few_requests_and_asked_the_rest_lat
         assert len(endpoint.requests) - asked == 74
         assert len(judgings["tuned", "asked"].scores) == 40
         assert not results.failures
+
+
+@pytest.mark.parametrize(
+    ("fault", "pauses"), [("500", [0.5, 1.0, 2.0, 4.0, 8.0, 8.0]), ("429", [0.1] * 6), ("400", []), ("401", [])]
+)
+def test_what_may_go_away_is_tried_again_after_growing_pauses(
+    endpoint: Endpoint, fault: str, pauses: list[float]
+) -> None:
+    endpoint.faults, waited = {"": f"always {fault}"}, list[float]()
+
+    async def wait(seconds: float) -> None:
+        waited.append(seconds)
+
+    client = Client(endpoint.address, "m", key="k", timeout=10.0, retries=6, max_tokens=8, pause=wait)
+    with pytest.raises(EndpointError, match=f"Error code: {fault}"):
+        client.ask("<answer_A>\na\n</answer_A><answer_B>\nb\n</answer_B>")
+    client.close()
+    assert waited == pauses
+    assert len(endpoint.requests) == len(pauses) + 1
+
+
+def test_requests_under_way_are_given_up_when_the_judging_is_stopped(endpoint: Endpoint, tmp_path: Path) -> None:
+    endpoint.faults = {f"number{n}.": "always hang" for n in range(1, 9)}
+    judge = EndpointJudge(settings_of(endpoint, timeout=60.0), tmp_path / "replies.jsonl")
+
+    def stop() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        judge_pairs(judge, pairs(9), 4, stop, judge.close)
+    assert judge.endpoint.stopped
+    assert "not asked" in judge("question", "a", "b").reason
 
 
 def test_faults_of_single_items_do_not_end_the_judging(endpoint: Endpoint, tmp_path: Path) -> None:
