@@ -16,6 +16,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import GradClipAlgorithmType
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
 from transformers import PreTrainedTokenizerBase
 
 from data_modules.batch import Batch
@@ -32,7 +33,7 @@ from lit_sft.generation import Generated, GenerationSettings, generate
 from lit_sft.hyper_parameters import plain_settings, settings_from
 from lit_sft.loss import supervised_loss, token_nll
 from lit_sft.metrics import RecordSums, SegmentMetrics, WeightedMean
-from lit_sft.optimization import OptimizerSettings, build_optimizer, build_schedule
+from lit_sft.optimization import OptimizerSettings, build_optimizer, build_schedule, options_of, restore_options
 from lit_sft.precision import AUTOCAST_DTYPES, warn_of_lost_updates
 from lit_sft.refused_callbacks import check_callbacks
 from lit_sft.resuming import check_identity, rewind_to_step, run_identity, seed_batch
@@ -196,6 +197,9 @@ class LitCausalLM(LightningModule):
         self._evaluate("test", pieces)
 
     def on_train_start(self) -> None:
+        for config in self.trainer.lr_scheduler_configs:
+            if isinstance(config.scheduler, LambdaLR):  # a callback may have put another in its place
+                restore_options(self.trainer.optimizers[0], config.scheduler, self._optimizer_options)
         self.on_train_epoch_start()  # which Lightning leaves out for an epoch that was interrupted
 
     def on_train_epoch_start(self) -> None:
@@ -303,6 +307,7 @@ class LitCausalLM(LightningModule):
         # a gradient scaler unscales inside a fused step, after clipping would have had to happen
         optimizer = build_optimizer(self, self.optimizer_settings, fused=precision != "16-mixed")
         schedule = build_schedule(optimizer, self.optimizer_settings, self.total_steps())
+        self._optimizer_options = options_of(optimizer)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def configure_gradient_clipping(

@@ -88,6 +88,28 @@ def build_schedule(optimizer: torch.optim.Optimizer, settings: OptimizerSettings
     return LambdaLR(optimizer, factor)
 
 
+def options_of(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
+    """Everything but the parameters of each group: learning rate, decay, betas ..."""
+    return [{name: value for name, value in group.items() if name != "params"} for group in optimizer.param_groups]
+
+
+def restore_options(optimizer: torch.optim.Optimizer, schedule: LambdaLR, options: list[dict[str, Any]]) -> None:
+    """Let the present settings hold in a resumed run.
+
+    A checkpoint brings back the options of its own run, among them a learning rate that belongs to another schedule if
+    the run is longer now.
+
+    Args:
+        optimizer: With its state restored; changed in place.
+        schedule: Likewise; its step counts.
+        options: Those of the optimiser before its state was restored, after `build_schedule`.
+    """
+    schedule.base_lrs = [group["initial_lr"] for group in options]
+    for group, own, factor in zip(optimizer.param_groups, options, schedule.lr_lambdas, strict=True):
+        group.update(own, lr=own["initial_lr"] * factor(schedule.last_epoch))
+    schedule._last_lr = [group["lr"] for group in optimizer.param_groups]
+
+
 def learning_rate_factor(
     step: int, *, schedule: Schedule, warmup_steps: int, total_steps: int, floor: float = 0.0
 ) -> float:

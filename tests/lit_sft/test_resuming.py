@@ -196,3 +196,28 @@ def test_resuming_with_other_records_is_refused_unless_allowed(
         resume(allow=False)
     with pytest.warns(UserWarning, match=r"resumed with changes: records of --data\.train differ\.$"):
         resume(allow=True)
+
+
+def test_a_run_that_is_made_longer_follows_the_longer_schedule_from_its_first_step(
+    make_data: MakeData, tmp_path: Path
+) -> None:
+    first, resumed = Diary(tmp_path), Diary()
+    run(make_data, tmp_path, first, max_epochs=1)
+    run(make_data, tmp_path, resumed, fit={"ckpt_path": first.saved["end of training"]})
+    rates = {step: rate for _, _, step, rate, *_ in resumed.entries}
+    assert rates == {step: 1e-3 * (1 - step / 18) for step in range(6, 18)}
+
+
+def test_optimizer_settings_that_are_changed_on_resuming_hold(make_data: MakeData, tmp_path: Path) -> None:
+    diary = Diary(tmp_path)
+    run(make_data, tmp_path, diary, max_epochs=1)
+    module = make_module(dropout=0.1, schedule="constant", lr=5e-4, weight_decay=0.1, betas=(0.8, 0.9))
+    module.allow_changes = True
+    data = make_data(chat_rows(26), batch_size=2, val_fraction=0.2, seed=3, template="plain", mask="firefly_multi_turn")
+    resumed = Diary()
+    trainer = make_trainer(tmp_path, max_epochs=2, accumulate_grad_batches=2, callbacks=[resumed])
+    with pytest.warns(UserWarning, match="resumed with changes"):
+        trainer.fit(module, datamodule=data, ckpt_path=diary.saved["batch 0.3"], weights_only=True)
+    assert {rate for _, _, _, rate, *_ in resumed.entries} == {5e-4}
+    groups = [(group["weight_decay"], group["betas"]) for group in trainer.optimizers[0].param_groups]
+    assert groups == [(0.1, (0.8, 0.9)), (0.0, (0.8, 0.9))]
