@@ -40,6 +40,8 @@ class BenchmarkMonitor(Callback):
         ValueError: If the suite is wrong, or `every` is less than 1.
     """
 
+    logs = ("benchmark/",)
+
     def __init__(self, suite: str, every: int = 1, file: str = "benchmarks.jsonl") -> None:
         if every < 1:
             raise ValueError(f"BenchmarkMonitor every {every}: expected at least 1.")

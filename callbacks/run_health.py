@@ -38,6 +38,14 @@ class RunHealth(FiniteGuard):
         ValueError: If a setting is out of range, or a loss or gradient is not finite.
     """
 
+    logs = (
+        "train/gradient_norm",
+        "train/tokens_per_second",
+        "train/supervised_tokens_per_second",
+        "train/loss_scale",
+        "train/skipped_steps",
+    )
+
     def __init__(
         self,
         loss_spike: float | None = None,

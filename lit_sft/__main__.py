@@ -24,6 +24,8 @@ COMMANDS = {
     "export": ("lit_sft.export:main", "a run's model as a Hugging Face folder, adapter merged or not"),
 }
 
+_LONGEST_MESSAGE = 1600
+
 _USAGE = """usage: python -m lit_sft COMMAND [...]
 
 {commands}
@@ -59,7 +61,7 @@ def main(argv: list[str] | None = None) -> int:
             raise
         from lit_sft.printable import printable
 
-        print(printable(f"lit_sft {argv[0]}: {_said(error)}", keep_lines=True), file=sys.stderr)
+        print(printable(f"lit_sft {argv[0]}: {_shortened(_said(error))}", keep_lines=True), file=sys.stderr)
         return 2
     return 0
 
@@ -72,6 +74,13 @@ def _said(error: ValueError | OSError) -> str:
     is_full = error.errno in (errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EIO)
     advice = "; check the disk, then continue from the last checkpoint with `fit --resume`." if is_full else ""
     return f"{place}{error.strerror}{advice}"
+
+
+def _shortened(message: str) -> str:
+    """A message that repeats a very long value, without its middle: what is wrong, and what to do, stay."""
+    if len(message) <= _LONGEST_MESSAGE:
+        return message
+    return f"{message[: _LONGEST_MESSAGE // 2]} [...] {message[-_LONGEST_MESSAGE // 2 :]}"
 
 
 def _usage() -> str:

@@ -43,10 +43,12 @@ from lit_sft.failures import message_of
 from lit_sft.files import write_json
 from lit_sft.generation import GenerationSettings
 from lit_sft.module import LitCausalLM
+from lit_sft.monitors import check_monitors
 from lit_sft.optimization import OptimizerSettings
 from lit_sft.precision import check_precision
 from lit_sft.predictions import PredictionWriter, leave_training_data
 from lit_sft.progress_lines import lines_without_terminal
+from lit_sft.refused_start import NewFolders, RefusedStart
 from lit_sft.results import TestFiles, print_figures, rows_tested, write_test
 from lit_sft.run_checkpoint import RunCheckpoint, is_measured_in_training
 from lit_sft.run_keeper import RunKeeper
@@ -124,6 +126,8 @@ class LitCLI(LightningCLI):
     model: LitCausalLM
     datamodule: SFTDataModule
     length: RunLength
+    start: RefusedStart | None = None
+    """Of a new run, to leave nothing behind if it is refused."""
     predictions: PredictionWriter
     steps_before: int | None
     """Steps of the checkpoint that `fit` continues from."""
@@ -235,7 +239,10 @@ class LitCLI(LightningCLI):
             self.predictions = PredictionWriter(self.run.folder, output and Path(output))
             callbacks += [self.predictions]
         kwargs["callbacks"] = lines_without_terminal(callbacks, config.enable_progress_bar, say)
-        return super().instantiate_trainer(**kwargs)
+        trainer = super().instantiate_trainer(**kwargs)
+        if self.start:
+            self.start.watch(trainer)
+        return trainer
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         kwargs: dict[str, Any] = super()._prepare_subcommand_kwargs(subcommand)
@@ -246,6 +253,7 @@ class LitCLI(LightningCLI):
         return {**kwargs, **quiet, "weights_only": True}
 
     def before_fit(self) -> None:
+        check_monitors(self.trainer.callbacks)  # type: ignore[attr-defined]
         self.model.allow_changes = self._get(self.config, "run").allow_changes
         checkpoint = self._get(self.config, "ckpt_path")  # now: the run may overwrite it
         self.steps_before = _steps_of(Path(checkpoint)) if LitCLI.resumed else None
@@ -349,8 +357,9 @@ class LitCLI(LightningCLI):
         return Run(Path(self.at_end.enter_context(tempfile.TemporaryDirectory())))
 
     def _new_run(self, root: str, name: str) -> Run:
+        above = NewFolders(Path(root) / name)
         run = new_run(root, name)
-        self.at_end.callback(run.remove_if_empty)  # a run that never starts leaves nothing behind
+        self.start = self.at_end.enter_context(RefusedStart(run, above, trains=self.subcommand == "fit"))
         self.at_end.enter_context(lock_run(run.folder))
         return run
 

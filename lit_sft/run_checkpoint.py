@@ -72,6 +72,7 @@ class RunCheckpoint(ModelCheckpoint):
         _check_monitor("--checkpoint.monitor", self.monitor, figures)
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, EarlyStopping):
+                _check_validated(trainer, callback.monitor)
                 _check_monitor("EarlyStopping's monitor", callback.monitor, figures)
         if self._is_restored:
             # asked of one process, because others may not see the disk and all must rank the same files
@@ -189,6 +190,14 @@ def _names(callback: ModelCheckpoint) -> set[str]:
     """Names of the files that a callback would write at two steps."""
     steps = ({"step": torch.tensor(step)} for step in (1, 2))
     return {os.path.basename(callback.format_checkpoint_name(dict(metrics))) for metrics in steps}
+
+
+def _check_validated(trainer: Trainer, monitor: str | None) -> None:
+    if monitor is not None and monitor.startswith("val/") and not _validates(trainer):
+        raise ValueError(
+            f"EarlyStopping's monitor {monitor}: this run validates nothing, so it is never measured; give validation "
+            "rows (`--data.val` or `--data.val_fraction`), or monitor train/loss."
+        )
 
 
 def _check_monitor(where: str, monitor: str | None, figures: dict[str, float]) -> None:

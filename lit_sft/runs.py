@@ -58,12 +58,6 @@ class Run:
         """The Hugging Face folder."""
         return self.folder / "model"
 
-    def remove_if_empty(self) -> None:
-        """Remove the folder if nothing was written to it."""
-        with contextlib.suppress(OSError):
-            self.folder.rmdir()
-            self.folder.parent.rmdir()
-
     def choice(self) -> Choice:
         """The checkpoint to use unless another is named: the best one, else the last, and why.
 
