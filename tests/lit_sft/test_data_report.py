@@ -181,7 +181,7 @@ def test_printed_ledger_names_the_skipped_files_of_a_folder(tmp_path: Path, toke
     data = SFTDataModule(str(folder), tokenizer=tokenizer, template="plain", encoding_processes=1)
     data.setup("fit")
     file = io.StringIO()
-    print_ledger(Console(file=file, width=500), data)
+    print_ledger(Console(file=file, width=10_000), data)
     assert file.getvalue().count("skipped") == 1
     assert f"train: {folder}: skipped a␛.xlsx (hidden, or not .json, " in file.getvalue()
 
