@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from transformers import PreTrainedTokenizerBase
 
-from data_modules.conversation import Conversation
+from data_modules.conversation import Conversation, Turn
 from data_modules.ledger import Ledger
 from data_modules.masking import Kinds, Turns
 from data_modules.templates import ANSWER_KINDS, AnyTemplate, SegmentKind, Template
@@ -140,7 +140,7 @@ class Encoder:
             yield from self._cut_text(pieces)
             return
         choose = runs_that_fit if self.over_long == "split" else newest_that_fits
-        for part in choose(conversation, self.max_length, lambda part: length(self._pieces(part, known))):
+        for part in choose(conversation, self.max_length, _Measure(self, known)):
             short = shorten(pieces if part is conversation else self._pieces(part, known), self.max_length)
             if short is not None:
                 yield short
@@ -233,6 +233,24 @@ class Encoder:
         fixed = repr(self.template) if isinstance(self.template, Template) else ""
         markers = (index for token, index in self.tokenizer.get_added_vocab().items() if token in fixed)
         return frozenset({*special_ids(self.tokenizer), self.end_token_id, *markers})
+
+
+@dataclass(frozen=True, slots=True)
+class _Measure:
+    """Measures parts of a conversation whose contents are known."""
+
+    encoder: Encoder
+    known: dict[str, list[int]]
+
+    def length(self, part: Conversation) -> int:
+        return length(self.encoder._pieces(part, self.known))
+
+    def least(self, turn: Turn) -> int:
+        return sum(self._least(text) for text in (turn.content, turn.context))
+
+    def _least(self, text: str) -> int:
+        # templates may strip what they are given
+        return min((len(self.known[form]) for form in (text, text.strip()) if form in self.known), default=0)
 
 
 def token_sizes(tokenizer: PreTrainedTokenizerBase, num_rows: int, end_token_id: int) -> npt.NDArray[np.int64]:

@@ -24,7 +24,7 @@ INPUT_KEY = "input"
 """The field of a user message that holds its context, in the chat templates that this project exports."""
 
 _CHECKED_FIRST, _CHECKED_LAST = 24, 8
-"""Answers whose prompts are checked in a conversation of many: templates treat the first and last turns specially."""
+"""Answers whose prompts are always checked; of the others, those with fixed text before them that is new."""
 
 
 class SegmentKind(IntEnum):
@@ -209,18 +209,15 @@ class ChatTemplate:
         for part, literal in zip(_contents(marked), literals[1:], strict=True):
             if part.kind in ANSWER_KINDS and not literal.startswith(self.end):
                 raise self._refusal(conversation, f"an answer is not followed by its end token {self.end!r}")
-        self._check_prompts(marked, rendered)
+        self._check_prompts(marked, rendered, literals)
         return literals
 
-    def _check_prompts(self, marked: Conversation, rendered: str) -> None:
+    def _check_prompts(self, marked: Conversation, rendered: str, literals: list[str]) -> None:
         """Each answer's training prefix must be the prompt that inference would send.
 
-        Of a long conversation only the first and last answers are checked: one check takes as long as the conversation.
+        One check takes as long as the conversation, so of many answers only some are checked.
         """
-        answers = [index for index, turn in enumerate(marked.turns) if turn.role is Role.ASSISTANT]
-        if len(answers) > _CHECKED_FIRST + _CHECKED_LAST:
-            answers = answers[:_CHECKED_FIRST] + answers[-_CHECKED_LAST:]
-        for index in answers:
+        for index in _answers_to_check(marked, literals):
             prompt = self._apply(replace(marked, turns=marked.turns[:index]))
             if rendered[: rendered.index(marked.turns[index].content)] != prompt:
                 raise self._refusal(marked, f"its prompt for turn {index + 1} differs from the text trained before it")
@@ -317,6 +314,19 @@ def _contents(conversation: Conversation) -> list[Segment]:
         if turn.context:
             parts.append(replace(_segment(turn.context, SegmentKind.USER, index), context=True))
     return parts
+
+
+def _answers_to_check(conversation: Conversation, literals: list[str]) -> list[int]:
+    """Turns of the first answers, of the last, and of all whose exchange has other fixed text than those before."""
+    chosen, seen, start = [], set(), 0
+    answers = [(place, part.turn) for place, part in enumerate(_contents(conversation)) if part.kind in ANSWER_KINDS]
+    for number, (place, turn) in enumerate(answers):
+        exchange = tuple(literals[start : place + 1])  # what stands before each of its contents
+        start = place + 1
+        if number < _CHECKED_FIRST or number >= len(answers) - _CHECKED_LAST or exchange not in seen:
+            chosen.append(turn)
+            seen.add(exchange)
+    return chosen
 
 
 def _kind(role: Role, *, final: bool) -> SegmentKind:

@@ -6,14 +6,23 @@ of neighbouring pairs, so that a conversation of any length is rendered a fixed 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import Protocol
 
-from data_modules.conversation import Conversation
+from data_modules.conversation import Conversation, Turn
 from data_modules.templates import Segment, SegmentKind
 
-LengthOf = Callable[[Conversation], int]
-"""Tokens of a conversation when rendered and encoded. Raises ValueError if the template refuses it."""
+
+class Measure(Protocol):
+    """Measures one conversation and parts of it."""
+
+    def length(self, part: Conversation) -> int:
+        """Tokens of a part when rendered and encoded. Raises ValueError if the template refuses it."""
+
+    def least(self, turn: Turn) -> int:
+        """Tokens of what a turn says, without what the template adds."""
+
 
 _QUESTION_SHARE = 4
 """Truncation leaves a question 1/4 of the limit before it takes from the answer."""
@@ -32,13 +41,13 @@ def length(pieces: Iterable[Piece]) -> int:
     return sum(len(piece.ids) for piece in pieces)
 
 
-def newest_that_fits(conversation: Conversation, limit: int, length_of: LengthOf) -> list[Conversation]:
+def newest_that_fits(conversation: Conversation, limit: int, measure: Measure) -> list[Conversation]:
     """Drop the oldest exchanges, as few as possible; the last one always stays, even if it does not fit.
 
     Args:
         conversation: Not a document; longer than the limit.
         limit: Most tokens.
-        length_of: Measures a conversation.
+        measure: Measures it.
 
     Returns:
         One conversation.
@@ -47,31 +56,31 @@ def newest_that_fits(conversation: Conversation, limit: int, length_of: LengthOf
     if len(exchanges) == 1:
         return [conversation]
     try:
-        first = _first_that_fits(_RunLengths(conversation, length_of), len(exchanges), limit)
+        first = _first_that_fits(_RunLengths(conversation, measure), len(exchanges), limit)
     except ValueError:
         first = None  # the template refuses a part of it: only a scan tells whether that part matters
     if first is None:
-        return [_scan_for_newest(conversation, limit, length_of)]
+        return [_scan_for_newest(conversation, limit, measure)]
     return [conversation.with_exchanges(exchanges[first:])]
 
 
-def runs_that_fit(conversation: Conversation, limit: int, length_of: LengthOf) -> list[Conversation]:
+def runs_that_fit(conversation: Conversation, limit: int, measure: Measure) -> list[Conversation]:
     """Cut a conversation between exchanges; each part takes as many as fit, at least one. All repeat the system turn.
 
     Args:
         conversation: Not a document; longer than the limit.
         limit: Most tokens.
-        length_of: Measures a conversation.
+        measure: Measures it.
     """
     exchanges = conversation.exchanges()
     if len(exchanges) == 1:
         return [conversation]
     try:
-        starts = _starts_of_runs(_RunLengths(conversation, length_of), len(exchanges), limit)
+        starts = _starts_of_runs(_RunLengths(conversation, measure), len(exchanges), limit)
     except ValueError:
         starts = None
     if starts is None:
-        return _scan_for_runs(conversation, limit, length_of)
+        return _scan_for_runs(conversation, limit, measure)
     stops = [*starts[1:], len(exchanges)]
     return [conversation.with_exchanges(exchanges[a:b]) for a, b in zip(starts, stops, strict=True)]
 
@@ -84,19 +93,19 @@ class _RunLengths:
 
     Args:
         conversation: Whose exchanges.
-        length_of: Measures a conversation.
+        measure: Measures it.
     """
 
-    def __init__(self, conversation: Conversation, length_of: LengthOf) -> None:
+    def __init__(self, conversation: Conversation, measure: Measure) -> None:
         self._exchanges = conversation.exchanges()
-        self._conversation, self._length_of = conversation, length_of
+        self._conversation, self._measure = conversation, measure
         self._real: dict[tuple[int, int], int] = {}
 
     def real(self, start: int, stop: int) -> int:
         """The length of exchanges `start` to `stop`, as rendered."""
         if (start, stop) not in self._real:
             run = self._conversation.with_exchanges(self._exchanges[start:stop])
-            self._real[start, stop] = self._length_of(run)
+            self._real[start, stop] = self._measure.length(run)
         return self._real[start, stop]
 
     def single(self, index: int) -> int:
@@ -115,7 +124,7 @@ class _RunLengths:
 def _first_that_fits(lengths: _RunLengths, count: int, limit: int) -> int | None:
     """The first exchange of the longest end of a conversation that fits, else the last; None if sums are not exact."""
     first, tail, expected = count - 1, 0, {count - 1: lengths.single(count - 1)}
-    # from the end, as far as something could still fit: later exchanges alone are too long then
+    # backwards from the end; once the later exchanges alone are too long, nothing older can fit
     for index in range(count - 2, -1, -1):
         tail += lengths.added(index)
         expected[index] = lengths.single(index) + tail
@@ -143,19 +152,28 @@ def _starts_of_runs(lengths: _RunLengths, count: int, limit: int) -> list[int] |
     return starts if lengths.is_exact(starts[-1], count, expected) else None
 
 
-def _scan_for_newest(conversation: Conversation, limit: int, length_of: LengthOf) -> Conversation:
+def _scan_for_newest(conversation: Conversation, limit: int, measure: Measure) -> Conversation:
     exchanges = conversation.exchanges()
-    for oldest in range(len(exchanges)):
+    for oldest in range(_first_that_may_fit(exchanges, limit, measure), len(exchanges)):
         shorter = conversation.with_exchanges(exchanges[oldest:])
-        if length_of(shorter) <= limit:
+        if measure.length(shorter) <= limit:
             break
     return shorter
 
 
-def _scan_for_runs(conversation: Conversation, limit: int, length_of: LengthOf) -> list[Conversation]:
+def _first_that_may_fit(exchanges: list[tuple[Turn, ...]], limit: int, measure: Measure) -> int:
+    """The first exchange from which on what is said fits, whatever the template adds to it; else the last."""
+    first, least = len(exchanges), 0
+    while first and least <= limit:
+        first -= 1
+        least += sum(map(measure.least, exchanges[first]))
+    return min(first + (least > limit), len(exchanges) - 1)
+
+
+def _scan_for_runs(conversation: Conversation, limit: int, measure: Measure) -> list[Conversation]:
     runs, start, exchanges = [], 0, conversation.exchanges()
     for stop in range(1, len(exchanges)):
-        if length_of(conversation.with_exchanges(exchanges[start : stop + 1])) > limit:
+        if measure.length(conversation.with_exchanges(exchanges[start : stop + 1])) > limit:
             runs.append(conversation.with_exchanges(exchanges[start:stop]))
             start = stop
     return [*runs, conversation.with_exchanges(exchanges[start:])]

@@ -218,7 +218,7 @@ def template_warning(name: str, chosen: AnyTemplate, tokenizer: PreTrainedTokeni
         own = resolve_template("tokenizer", tokenizer)
     except ValueError:
         return None  # its own cannot be trained in
-    if own.end not in _end_tokens(tokenizer) or _lays_out_alike(own, chosen):
+    if not _stops_on(str(own.end), tokenizer) or _lays_out_alike(own, chosen):
         return None
     ends = f" and ends answers with {chosen.end!r} instead of {own.end!r}" if chosen.end != own.end else ""
     return (
@@ -227,14 +227,14 @@ def template_warning(name: str, chosen: AnyTemplate, tokenizer: PreTrainedTokeni
     )
 
 
-def _end_tokens(tokenizer: PreTrainedTokenizerBase) -> set[str]:
-    """The tokens on which the model stops, as far as its folder says."""
+def _stops_on(end: str, tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether a model stops on a token, as far as its folder says."""
     try:
         found = GenerationConfig.from_pretrained(tokenizer.name_or_path, local_files_only=True).eos_token_id
     except (OSError, ValueError):
-        found = None
-    ids = found if isinstance(found, list) else [] if found is None else [found]
-    return {str(tokenizer.eos_token), *map(str, tokenizer.convert_ids_to_tokens(ids))}
+        found = None  # it has no generation config
+    ids = found if isinstance(found, list) else [found]
+    return end == tokenizer.eos_token or tokenizer.convert_tokens_to_ids(end) in ids
 
 
 def _lays_out_alike(own: AnyTemplate, chosen: AnyTemplate) -> bool:

@@ -123,6 +123,19 @@ def test_own_chat_template_is_refused_when_no_exact_cut_exists(
         rendered("tokenizer", with_template(tokenizer, jinja), chat("a", "b", system="s"))
 
 
+@pytest.mark.parametrize("odd", [3, 81, 195])
+def test_a_prompt_that_differs_anywhere_in_a_long_conversation_is_refused(
+    tokenizer: PreTrainedTokenizerFast, odd: int
+) -> None:
+    thinks = JINJA_CHATML.replace(
+        "{{ m['content'] }}", "{% if loop.index0 == ODD %}Think: {% endif %}{{ m['content'] }}"
+    )
+    contents = [f"turn {n}" for n in range(200)]
+    assert len(rendered("tokenizer", with_template(tokenizer, JINJA_CHATML), chat(*contents))) == 501
+    with pytest.raises(ValueError, match=f"its prompt for turn {odd + 1} differs from the text trained before it"):
+        rendered("tokenizer", with_template(tokenizer, thinks.replace("ODD", str(odd))), chat(*contents))
+
+
 def test_own_chat_template_without_end_token_is_refused(tokenizer: PreTrainedTokenizerFast) -> None:
     with pytest.raises(ValueError, match=r"an answer is followed by .*which is no special token"):
         resolve_template("tokenizer", with_template(tokenizer, JINJA_NO_END))

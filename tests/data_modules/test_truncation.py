@@ -157,6 +157,27 @@ def test_template_that_numbers_its_turns_is_scanned(monkeypatch: pytest.MonkeyPa
         assert len(scans) == expected
 
 
+def test_scan_measures_only_what_may_fit() -> None:
+    class Uneven:
+        """Each exchange is longer the more precede it."""
+
+        measured = 0
+
+        def length(self, part: Conversation) -> int:
+            self.measured += 1
+            return sum(10 + index for index in range(len(part.exchanges())))
+
+        def least(self, turn: Turn) -> int:
+            return 5
+
+    measure, conversation = Uneven(), dialogue(2000)
+    (kept,) = truncation.newest_that_fits(conversation, 100, measure)
+    assert kept == conversation.with_exchanges(conversation.exchanges()[-7:])
+    assert measure.measured < 60
+    (last,) = truncation.newest_that_fits(conversation, 3, measure)
+    assert last.turns == conversation.turns[-2:]
+
+
 class Work:
     """Counts what an encoder does: characters encoded and turns rendered."""
 
