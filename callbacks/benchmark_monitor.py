@@ -27,7 +27,7 @@ class BenchmarkMonitor(Callback):
 
     What the suite's sets are compared by is logged as `benchmark/<set>/<figure>`, so that the best checkpoint can be
     chosen by it: `--checkpoint.monitor benchmark/general/accuracy/cloze/per_character --checkpoint.mode max`. Training
-    is not disturbed: modes, caches and random state are left as found. A set that fails costs itself alone.
+    is not disturbed: modes, caches and random state are left as found. A set that fails does not affect the others.
 
     Args:
         suite: A file such as configs/evaluate/quickstart.yaml; its judge is not asked. Its tasks of lm-eval run no

@@ -59,7 +59,7 @@ def read_study_folder(folder: Path) -> Collected:
         try:
             arm, seed = trial.text("arm"), trial.whole("seed")
             if arm not in arms or (arm, seed) in results:
-                raise ValueError(f"{path}: {name} stands there twice, or its arm is none of the study's.")
+                raise ValueError(f"{path}: duplicate trial {name}, or one of an arm that the study does not have.")
             place = folder / "trials" / trial.file_name("folder")
             result = read_trial(result_of(place / "version_0", checkpoint), arm)
             if result is None:

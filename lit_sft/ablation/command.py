@@ -88,7 +88,7 @@ def _setting(text: str) -> tuple[str, Any]:
     try:
         return name.removeprefix("--"), yaml.safe_load(value)
     except yaml.YAMLError:
-        raise ValueError(f"--set {text}: the value is no YAML.") from None
+        raise ValueError(f"--set {text}: the value is not valid YAML.") from None
 
 
 def _write_study(folder: Path, study: Study, plan: Plan) -> None:

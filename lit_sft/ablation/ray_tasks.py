@@ -20,7 +20,7 @@ def run_on_ray(commands: Mapping[str, Sequence[str]], address: str, jobs: int, s
         commands: By the name of the trial.
         address: Of the cluster; `local` starts one on this machine.
         jobs: How many share this machine's processors, where the cluster is local.
-        say: Told of every trial that has ended.
+        say: Prints a line.
 
     Raises:
         ValueError: If Ray is not installed, or there is no such cluster.
@@ -46,7 +46,7 @@ def run_on_ray(commands: Mapping[str, Sequence[str]], address: str, jobs: int, s
             try:
                 outcome = "done" if ray.get(ended) == 0 else "failed"
             except ray.exceptions.RayError as error:  # its worker or machine died; the others go on
-                outcome = f"lost ({str(error).splitlines()[0]}); the same command goes on with it"
+                outcome = f"lost ({str(error).splitlines()[0]}); run the same command again to continue it"
             say(f"{waiting.pop(ended)}: {outcome}")
     finally:
         ray.shutdown()

@@ -1,4 +1,4 @@
-"""Runs trials, so many at once, each as subprocesses of its own: whatever befalls one costs that one alone."""
+"""Runs trials, so many at once, each in subprocesses of its own: one failure does not affect the others."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class Runner:
             for number, handler in handlers.items():
                 signal.signal(number, handler)
         if self.stopped is not None:
-            self.console.print("stopped; the same command goes on from the last checkpoints.")
+            self.console.print("stopped; run the same command again to continue from the last checkpoints.")
             raise SystemExit(128 + self.stopped)
 
     def _advance(self) -> bool:
@@ -208,7 +208,7 @@ def _reason(status: int, log: Path) -> str:
     """Why a process ended, from its status and the end of its log."""
     if status < 0:
         name = signal.Signals(-status).name
-        hint = ", most often for want of memory" if -status == signal.SIGKILL else ""
+        hint = ", usually out of memory" if -status == signal.SIGKILL else ""
         return f"killed by {name}{hint}; see {log}"
     lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
     starts = [index for index, line in enumerate(lines) if line.startswith("$ ")]

@@ -58,7 +58,7 @@ def main(argv: list[str]) -> None:
     try:
         results, page = _run(suite, models, load, folder, say, options.allow_code)
     except KeyboardInterrupt:
-        say("stopped; sets and replies that are complete are kept. The same command goes on.")
+        say("stopped; finished sets and replies are kept. Run the same command again to continue.")
         raise SystemExit(130) from None
     say(f"report  {page}")
     if results.failures:

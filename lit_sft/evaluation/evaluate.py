@@ -45,13 +45,13 @@ def evaluate(
     *,
     allow_code: Sequence[str] = (),
 ) -> Results:
-    """Score every model on every set. What fails costs itself alone.
+    """Score every model on every set. One failure does not affect the others.
 
     Args:
         suite: The sets.
         models: By name, the baseline first: what loads each.
-        folder: `<folder>/<model>/<set>.jsonl` is written for each; what stands there of the same model is kept.
-        say: Told of what is done and what fails.
+        folder: `<folder>/<model>/<set>.jsonl` is written for each; scores of the same model and items are reused.
+        say: Prints a line.
         allow_code: Folders of lm-eval tasks whose code may run.
     """
     results = Results(list(models))

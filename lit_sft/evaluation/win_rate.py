@@ -174,7 +174,7 @@ def judge_models(
         settings: Who judges.
         results: With the answers.
         folder: Replies are kept in its judge_replies.jsonl, verdicts written to judge_verdicts.jsonl.
-        say: Told of what is done.
+        say: Prints a line.
         load: Loads a local judge, from its name and folder.
 
     Returns:

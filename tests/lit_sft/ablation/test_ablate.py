@@ -171,7 +171,7 @@ def test_arms_that_fail_cost_themselves_alone_and_the_report_says_why(
     )
     assert done.returncode == 1, done.stderr
     text = (tmp_path / "fails" / "report.md").read_text()
-    for reason in ("data.maks", "expected a finite number", "killed by SIGKILL, most often for want of memory"):
+    for reason in ("data.maks", "expected a finite number", "killed by SIGKILL, usually out of memory"):
         assert reason.replace("_", "&#95;") in text
     same = [row for row in figures(tmp_path / "fails") if row[0] == "difference" and row[2] == "same"]
     assert same
