@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from data_modules.progress import shown
 from lit_sft.ablation.study import Arm, Budget, Settings, Study, options
 from lit_sft.backbone import load_config
 from lit_sft.cli import SettingsCLI
@@ -136,7 +137,8 @@ def make_plan(study: Study) -> Plan:
         ValueError: If the settings of the baseline are wrong: nothing could be compared.
     """
     plan, amount = Plan(), study.budget.amount
-    for arm, seed in itertools.product(study.all_arms(), study.seeds):
+    trials = list(itertools.product(study.all_arms(), study.seeds))
+    for arm, seed in shown(trials, "counting tokens", "trials", len(trials)):
         if arm.name in plan.failures:
             continue
         try:

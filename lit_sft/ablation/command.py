@@ -50,8 +50,7 @@ def main(argv: list[str]) -> None:
     study = replace(study, settings={**study.settings, **changes})
     if idle := [name for name in changes if all(name in arm.settings for arm in study.all_arms())]:
         raise ValueError(f"--set {idle[0]}: every arm of the study sets it; change the study's file.")
-    with console.status("counting tokens"):
-        plan = make_plan(study)
+    plan = make_plan(study)
     trials = [TrialFiles(study, trial) for trial in study.trials(Path(options.root))]
     if options.dry_run:
         _show_plan(console, study, plan, trials)
