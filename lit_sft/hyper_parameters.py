@@ -48,7 +48,7 @@ def settings_from(saved: dict[str, Any], path: Path) -> dict[str, Any]:
             "optimizer": OptimizerSettings(**values["optimizer"]),
             "generation": GenerationSettings(**values["generation"]),
         }
-    except (TypeError, KeyError) as error:
+    except (TypeError, KeyError, ValueError) as error:
         raise ValueError(
             f"{path}: its settings are not those of this version ({error}). Give them: "
             "`LitCausalLM.load_from_checkpoint(path, backbone=BackboneSettings(...))`."

@@ -197,6 +197,7 @@ class LitCausalLM(LightningModule):
         self._evaluate("test", pieces)
 
     def on_train_start(self) -> None:
+        self._check_val_every_n_epoch = self.trainer.check_val_every_n_epoch
         for config in self.trainer.lr_scheduler_configs:
             if isinstance(config.scheduler, LambdaLR):  # a callback may have put another in its place
                 restore_options(self.trainer.optimizers[0], config.scheduler, self._optimizer_options)
@@ -205,6 +206,9 @@ class LitCausalLM(LightningModule):
     def on_train_epoch_start(self) -> None:
         if self.trainer.max_epochs == self.current_epoch + 1 and self.trainer.check_val_every_n_epoch is not None:
             self.trainer.check_val_every_n_epoch = 1  # what a run ends with is always validated
+
+    def on_train_end(self) -> None:
+        self.trainer.check_val_every_n_epoch = self._check_val_every_n_epoch  # as the user set it, for another fit
 
     def on_train_epoch_end(self) -> None:
         figures = self.figures.get("val", {})

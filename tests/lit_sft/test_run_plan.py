@@ -66,6 +66,7 @@ def test_what_is_planned_is_what_happens(data: SFTDataModule, tmp_path: Path, wh
     assert watch.plan.steps == trainer.global_step
     assert watch.plan.validations == watch.validated
     assert watch.validated[-1] == trainer.global_step  # what a run ends with is always validated
+    assert trainer.check_val_every_n_epoch == LENGTHS[what].get("check_val_every_n_epoch", 1)
     assert watch.plan.steps_per_epoch == math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
 
 
