@@ -227,6 +227,8 @@ class Endpoint:
             raise self._refused(error) from None
         except self._openai.OpenAIError as error:
             raise EndpointError(self._said(error), is_answer=False, is_transient=True) from None
+        except (ValueError, OSError) as error:  # a key that no header can hold
+            raise EndpointError(self._said(error), is_answer=False) from None
         try:
             return _reply_of(json.loads(body))
         except (ValueError, RecursionError) as error:

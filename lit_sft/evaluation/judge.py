@@ -148,8 +148,8 @@ def _key(variable: str) -> str:
     Raises:
         ValueError: If it holds none. The name is repeated only if it looks like one: it may be the key itself.
     """
-    key = os.environ.get(variable, "")
-    if not key.strip():
+    key = os.environ.get(variable, "").strip()  # a file that it was read from may end its line
+    if not key:
         name = f"the environment variable {variable}" if re.fullmatch("[A-Z][A-Z0-9_]*", variable) else "key_variable"
         raise ValueError(f"judge: {name} holds no key for the endpoint; export it before you run the command.")
     return key

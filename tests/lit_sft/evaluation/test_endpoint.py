@@ -264,6 +264,17 @@ def test_a_verdict_is_not_lost_to_a_key_that_is_part_of_it(
     assert "*** is no key, example" in judged(endpoint, tmp_path, pairs(3)).judged[2].row()["reason"]
 
 
+@pytest.mark.parametrize(("key", "is_judged"), [(f" {KEY}\n", True), (f"{KEY[:9]}\u00e9{KEY[9:]}", False)])
+def test_a_key_that_no_header_can_hold_is_a_reason_and_not_repeated(
+    endpoint: Endpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str, is_judged: bool
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    row = judged(endpoint, tmp_path, pairs(1), retries=0).judged[0].row()
+    assert (row["score"] is not None) == is_judged
+    assert bool(row["reason"]) != is_judged
+    assert KEY[:6] not in row["reason"]
+
+
 def test_a_new_password_finds_what_is_kept(endpoint: Endpoint, tmp_path: Path) -> None:
     judged(endpoint, tmp_path, pairs(2))
     judged(endpoint, tmp_path, pairs(2), endpoint=with_user(endpoint, "?key=another"))
