@@ -113,7 +113,8 @@ class FiniteGuard(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: list[Batch], batch_idx: int
     ) -> None:
         self._pieces = []
-        self._unread_means.append(outputs["nats"] / outputs["weight"])
+        # the step of a subclass may give a loss alone
+        self._unread_means.append(outputs["nats"] / outputs["weight"] if "nats" in outputs else outputs["loss"])
         if self._is_reading_due(trainer):
             self._last_reading = trainer.global_step
             self.check(trainer, pl_module)
