@@ -36,6 +36,7 @@ from data_modules.ledger import OnInvalid, is_plain_text, why_empty
 from data_modules.masking import LossMask, MaskName, Reduction, resolve_mask
 from data_modules.sampling import BatchPlan, LengthSampler, WindowSampler, limited
 from data_modules.templates import SegmentKind, TemplateName, resolve_template
+from data_modules.worker_sockets import shorten_socket_paths
 
 FormatName = Literal["messages", "sharegpt", "firefly", "ultrachat", "alpaca", "prompt_completion", "text"]
 assert set(FORMATS) == set(FormatName.__args__)  # type: ignore[attr-defined]
@@ -384,6 +385,8 @@ class SFTDataModule(LightningDataModule):
             score_all=score_all,
             pack=self.packing,
         )
+        if self.num_workers:
+            shorten_socket_paths()
         return DataLoader(
             _PlannedDataset(self.stores[split], collate_piece),
             batch_sampler=sampler,

@@ -18,7 +18,7 @@ STAGES = [
     "digests", "progress", "conversation", "record", "data_files", "text_lines", "json_files", "csv_files",
     "parquet_files", "readers", "formats", "templates", "masking", "rejections", "ledger", "truncation", "unknown_text",
     "encoding", "example_store", "encoding_pool", "packing", "batch", "sampling", "encoded_cache", "encoded_data",
-    "sft_data_module",
+    "worker_sockets", "sft_data_module",
 ]  # fmt: skip
 
 
