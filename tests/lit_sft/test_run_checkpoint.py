@@ -90,7 +90,6 @@ def contents(folder: Path) -> dict[str, str]:
         ([2, -INF, INF, 1], {}, 4),
         ([NAN, 3, 2, 4], {"save_top_k": 3}, 3),
         ([NAN, 3, INF, -INF], {"save_top_k": -1, "mode": "max"}, 2),
-        ([3, None, None, 4], {}, 1),  # not measured again: the score of step 1 is not one of steps 2 and 3
         ([3, None, 1, None], {"save_top_k": 2}, 3),
     ],
 )
@@ -106,6 +105,11 @@ def test_the_best_is_the_best_by_the_metric(
     several = settings.get("save_top_k", 1)
     assert len(files) == (len(scores) if several == -1 else several)
     assert (files == {"best"}) == (several == 1 and "filename" not in settings)
+
+
+def test_a_score_of_earlier_weights_saves_nothing(fit: Fit, tmp_path: Path) -> None:
+    fit([3, None, 2, None], tmp_path / "c", save_top_k=-1)
+    assert {path.name for path in (tmp_path / "c").glob("step_*")} == {"step_1.ckpt", "step_3.ckpt"}
 
 
 @pytest.mark.parametrize(
