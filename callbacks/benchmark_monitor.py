@@ -8,7 +8,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from rich.table import Table
 
-from callbacks.records import append_row, is_fitting, say
+from callbacks.records import append_row, file_in_run, is_fitting, say
 from lit_sft.console import cell
 from lit_sft.evaluation.evaluate import score_set
 from lit_sft.evaluation.figures import title_of
@@ -45,7 +45,7 @@ class BenchmarkMonitor(Callback):
     def __init__(self, suite: str, every: int = 1, file: str = "benchmarks.jsonl") -> None:
         if every < 1:
             raise ValueError(f"BenchmarkMonitor every {every}: expected at least 1.")
-        self.suite, self.every, self.file = read_suite(suite), every, file
+        self.suite, self.every, self.file = read_suite(suite), every, file_in_run(self, file)
         for settings in self.suite.harness.values():
             if settings.include is not None:
                 check_tasks(settings.include, advice="Score it after training, by `evaluate --allow_code`.")

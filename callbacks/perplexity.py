@@ -11,7 +11,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from rich.table import Table
 from torch import Tensor
 
-from callbacks.records import append_row, is_fitting, is_whole_validation, say
+from callbacks.records import append_row, file_in_run, is_fitting, is_whole_validation, say
 from data_modules.masking import MASKS
 from lit_sft.metrics import SEGMENTS, perplexity
 from lit_sft.module import LitCausalLM
@@ -67,7 +67,7 @@ class PerplexityMonitor(Callback):
                 f"PerplexityMonitor segments: {', '.join(unknown)} unknown; expected some of "
                 f"{', '.join((*SEGMENTS, *MASKS))}."
             )
-        self.file, self.segments = file, tuple(segments)
+        self.file, self.segments = file_in_run(self, file), tuple(segments)
         self.history: list[Validation] = []
         self._sums: Tensor | None = None
         """(2,) float64 on the device: weighted nats and weights of the interval, summed without waiting for it."""

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
 from rich import get_console
 from rich.console import RenderableType
 
@@ -26,6 +26,18 @@ def is_whole_validation(trainer: Trainer) -> bool:
     if not trainer.sanity_checking:
         return True
     return trainer.global_step == 0 and trainer.num_sanity_val_batches == trainer.num_val_batches
+
+
+def file_in_run(callback: Callback, file: str) -> str:
+    """The name of a callback's file, if it stays in the run folder.
+
+    Raises:
+        ValueError: If it does not.
+    """
+    path = PurePath(file)
+    if path.is_absolute() or ".." in path.parts or not path.name or not file.isprintable():
+        raise ValueError(f"{type(callback).__name__} file {file!r}: expected a name inside the run folder.")
+    return file
 
 
 def append_row(trainer: Trainer, file: str, row: dict[str, Any]) -> None:

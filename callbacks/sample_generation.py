@@ -11,7 +11,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from rich.table import Table
 from rich.text import Text
 
-from callbacks.records import append_row, is_fitting, say, writers
+from callbacks.records import append_row, file_in_run, is_fitting, say, writers
 from data_modules.conversation import Conversation, Role, Turn
 from data_modules.encoding import Example
 from data_modules.sft_data_module import SFTDataModule
@@ -96,7 +96,8 @@ class SampleGeneration(Callback):
                 "temperature, each 0 or above, and top_p above 0, at most 1."
             )
         self.prompts, self.num_held_out = list(prompts or []), num_held_out
-        self.temperatures, self.seed, self.file, self.print_table = tuple(temperatures), seed, file, print_table
+        self.temperatures, self.seed, self.print_table = tuple(temperatures), seed, print_table
+        self.file = file_in_run(self, file)
         self.settings = GenerationSettings(max_new_tokens=max_new_tokens, top_p=top_p, batch_size=batch_size)
         self.examples: list[Example] = []
         self._has_begun = False

@@ -14,6 +14,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
+from callbacks.records import file_in_run
 from data_modules.batch import Batch
 from lit_sft.files import write_json
 from lit_sft.module import LitCausalLM
@@ -33,7 +34,7 @@ class TrialRecord(Callback):
     """
 
     def __init__(self, file: str = "trial.json", seconds: float = 1.0) -> None:
-        self.file, self.seconds = file, seconds
+        self.file, self.seconds = file_in_run(self, file), seconds
         self.initial_weights = self.initial_adapters = ""
         self.order: list[str] = []
         self.counts: dict[str, float] = {"examples": 0, "tokens": 0, "supervised_tokens": 0, "seconds": 0.0}

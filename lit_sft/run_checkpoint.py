@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import warnings
 from pathlib import Path
@@ -68,12 +67,9 @@ class RunCheckpoint(ModelCheckpoint):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
-        figures = getattr(pl_module, "figures", {}).get("val", {})
-        _check_monitor("--checkpoint.monitor", self.monitor, figures)
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, EarlyStopping):
                 _check_validated(trainer, callback.monitor)
-                _check_monitor("EarlyStopping's monitor", callback.monitor, figures)
         if self._is_restored:
             # asked of one process, because others may not see the disk and all must rank the same files
             found = trainer.strategy.broadcast(self._steps_found() if trainer.is_global_zero else {})
@@ -198,15 +194,6 @@ def _check_validated(trainer: Trainer, monitor: str | None) -> None:
             f"EarlyStopping's monitor {monitor}: this run validates nothing, so it is never measured; give validation "
             "rows (`--data.val` or `--data.val_fraction`), or monitor train/loss."
         )
-
-
-def _check_monitor(where: str, monitor: str | None, figures: dict[str, float]) -> None:
-    """Refuse a metric that no validation measures, before the first step rather than after the first epoch."""
-    known = [f"val/{name}" for name in figures if name.partition("/")[0] not in ("tokens", "step")]
-    if monitor is None or not monitor.startswith("val/") or not known or monitor in known:
-        return
-    close = difflib.get_close_matches(monitor, known, n=3, cutoff=0.6) or ["val/loss"]
-    raise ValueError(f"{where} {monitor}: no such metric; did you mean {' or '.join(close)}?")
 
 
 def _moved(state: dict[str, Any], folder: Path) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint
 
 from data_modules.sft_data_module import SFTDataModule
 from lit_sft.best_checkpoint import choose
@@ -50,7 +50,6 @@ def fit(make_data: MakeData, tmp_path: Path) -> Callable[..., None]:
         folder: Path,
         *,
         resume: Path | None = None,
-        checks: int = 0,
         callbacks: Any = (),
         **settings: Any,
     ) -> None:
@@ -59,7 +58,7 @@ def fit(make_data: MakeData, tmp_path: Path) -> Callable[..., None]:
         data = make_data(alpaca_rows(6), batch_size=8, val_fraction=0.4)
         trainer = make_trainer(
             tmp_path, max_epochs=len(scores), enable_checkpointing=True, plugins=[AtomicCheckpointIO()],
-            callbacks=[Scores(scores), RunKeeper(folder), callback, *callbacks], num_sanity_val_steps=checks,
+            callbacks=[Scores(scores), RunKeeper(folder), callback, *callbacks], num_sanity_val_steps=0,
         )  # fmt: skip
         trainer.fit(make_module(), datamodule=data, ckpt_path=resume, weights_only=True)
 
@@ -210,14 +209,6 @@ def test_fewer_files_are_kept_after_resuming_with_a_smaller_number(fit: Fit, tmp
     fit([3, 1, 2], folder, save_top_k=3)
     fit([3, 1, 2, 0.5], folder, resume=folder / "last.ckpt", save_top_k=1)
     assert (choose(folder).why, step_of(choose(folder).path)) == ("best score 0.5, step 4", 4)
-
-
-def test_metrics_of_validations_are_checked_by_name_before_the_first_step(fit: Fit, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"--checkpoint\.monitor val/los: no such metric; did you mean val/loss"):
-        fit([1], tmp_path / "c", checks=-1, monitor="val/los")
-    with pytest.raises(ValueError, match=r"EarlyStopping's monitor val/nll: no such metric; did you mean val/nll/"):
-        fit([1], tmp_path / "c", checks=-1, callbacks=[EarlyStopping("val/nll")])
-    assert not list((tmp_path / "c").glob("*.ckpt"))
 
 
 def test_another_callback_may_save_beside_but_not_over_the_runs_own_files(fit: Fit, tmp_path: Path) -> None:
