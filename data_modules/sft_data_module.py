@@ -443,7 +443,7 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     if Path(name).is_dir():
         check_digests(Path(name), weights=False)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name)
+        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     except Exception as error:
         # damaged files end in any of a dozen exception types
         reason = " ".join(str(error).split())[:200] or type(error).__name__

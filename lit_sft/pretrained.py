@@ -44,8 +44,14 @@ def check_config(config: PretrainedConfig, where: str) -> None:
         where: How the user named it, for messages.
 
     Raises:
-        ValueError: If it is quantised, an encoder, or made for another task.
+        ValueError: If it is quantised, an encoder, made for another task, or names code on the hub.
     """
+    attention = str(getattr(config, "_attn_implementation", None))
+    if "/" in attention:
+        raise ValueError(
+            f"{where}: its config.json names attention code on the hub ({attention}), which is not run here. Remove "
+            "`attn_implementation` from that file; the model's own attention gives the same figures."
+        )
     quantization = getattr(config, "quantization_config", None)
     if quantization:
         settings = quantization if isinstance(quantization, dict) else quantization.to_dict()

@@ -59,6 +59,7 @@ def open_page(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
             text=True,
             check=True,
             timeout=120,
+            env={**os.environ, "TMPDIR": "/tmp"},  # it makes sockets there, whose paths must be short
         )
         return done.stdout
 

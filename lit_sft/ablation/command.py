@@ -14,7 +14,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import yaml
 from rich.console import Console
 from rich.table import Table
 
@@ -26,6 +25,7 @@ from lit_sft.ablation.study import Study, read_study
 from lit_sft.ablation.trials import TrialFiles
 from lit_sft.console import cell, say_on
 from lit_sft.files import read_json, write_json
+from lit_sft.settings.yaml_loader import load_yaml
 
 _TIMED_STEPS = 4
 
@@ -84,10 +84,7 @@ def _setting(text: str) -> tuple[str, Any]:
     name, is_given, value = text.partition("=")
     if not is_given or not name:
         raise ValueError(f"--set {text}: expected NAME=VALUE, such as data.train=rows.json.")
-    try:
-        return name.removeprefix("--"), yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise ValueError(f"--set {text}: the value is not valid YAML.") from None
+    return name.removeprefix("--"), load_yaml(value, f"--set {text}")[0]
 
 
 def _write_study(folder: Path, study: Study, plan: Plan) -> None:

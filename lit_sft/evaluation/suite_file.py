@@ -9,12 +9,12 @@ from pathlib import Path
 from types import MappingProxyType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-import yaml
 from jsonargparse import ArgumentParser
 
 from lit_sft.credentials import without_credentials
 from lit_sft.evaluation.suite import KINDS, JudgeSettings, Suite
 from lit_sft.files import read_yaml
+from lit_sft.settings.yaml_loader import load_yaml
 
 _Made = TypeVar("_Made")
 
@@ -111,7 +111,4 @@ def _set(values: dict[str, Any], change: str) -> None:
         values = values.setdefault(parent, {})
         if not isinstance(values, dict):
             raise ValueError(f"--set {shown}: {parent} has no settings below it.")
-    try:
-        values[last] = yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise ValueError(f"--set {shown}: the value is not valid YAML.") from None
+    values[last] = load_yaml(value, f"--set {shown}")[0]

@@ -20,6 +20,10 @@ from lit_sft.settings.yaml_loader import check_yaml, load_yaml
 
 _NOT_IN_CONFIGS = {"c", "config", "h", "print_config"}
 
+if not hasattr(LightningArgumentParser, "_load_config_parser_mode"):
+    # what is overridden below would never be called, and the config of a run would be read unchecked
+    raise ImportError("this version of jsonargparse reads configs another way; install jsonargparse>=4.53,<4.54.")
+
 _load_any = get_loader("yaml")
 _LOADER: Any = loaders.get_yaml_default_loader()  # type: ignore[no-untyped-call]
 

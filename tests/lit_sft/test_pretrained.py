@@ -155,6 +155,8 @@ def test_a_head_unlike_the_embedding_it_is_tied_to_is_kept_and_reported(
         ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, r"a quantised model \(gptq\).*Use the original"),
         ({"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}}, r"model \(bitsandbytes\)"),
         ({"quantization_config": {"bits": 4}}, "a quantised model"),
+        ({"attn_implementation": "some/kernel"}, r"names attention code on the hub \(some/kernel\), which is not run"),
+        ({"_attn_implementation": "some/kernel"}, "names attention code on the hub"),
         ({"quantization_config": "nonsense"}, "no readable model config"),
         ({"model_type": "bert", "architectures": ["BertForMaskedLM"]}, "BertForMaskedLM is not a causal"),
         ({"model_type": "bert", "architectures": ["BertLMHeadModel"]}, "bert is not a causal language model"),

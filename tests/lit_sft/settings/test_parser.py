@@ -105,6 +105,25 @@ def test_a_key_that_is_there_twice_in_a_suite_is_refused(tmp_path: Path, capsys:
     assert "suite.yaml:3: duplicate key 'a' (first on line 2)" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("value", "problem"),
+    [
+        ("{a: 1, a: 2}", "duplicate key 'a'"),
+        ("&x [*x]", "refers to the value that it is part of"),
+        ("[", "not valid YAML"),
+    ],
+)
+@pytest.mark.parametrize("command", ["ablate", "evaluate"])
+def test_a_value_of_set_is_read_like_a_config(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str, value: str, problem: str
+) -> None:
+    (tmp_path / "s.yaml").write_text("base: c.yaml\naxes: {x: [1, 2]}\n" if command == "ablate" else "choices: {}\n")
+    of = ["--config", str(tmp_path / "s.yaml")]
+    of = of if command == "ablate" else ["--suite", of[1], "--models", "m=nowhere"]
+    assert main([command, *of, "--set", f"question={value}"]) == 2
+    assert re.search(rf"--set question=.*:\d: .*{problem}", capsys.readouterr().err)
+
+
 def test_a_setting_given_dotted_and_in_its_section_is_given_twice(said: Callable[..., str]) -> None:
     message = said("trainer:\n  max_steps: 1\ntrainer.max_steps: 2\n")
     assert message == "lit_sft fit: c.yaml:3: trainer.max_steps is given twice; remove one of the two."
