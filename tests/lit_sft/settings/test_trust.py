@@ -17,8 +17,11 @@ import yaml
 from lit_sft.__main__ import main
 from lit_sft.cli import LitCLI, SettingsCLI
 from lit_sft.runs import Run
+from lit_sft.settings.parser import Source
 from lit_sft.settings.trust import own_code
 from tests.conftest import MODELS, alpaca_rows, byte_tokenizer
+
+ROOT = Path(__file__).parents[3]
 
 EVIL = """
 from pathlib import Path
@@ -225,6 +228,18 @@ def test_parts_of_lightning_and_of_this_project_need_no_permission(foreign: Fore
         }
     )
     assert main(["validate", str(foreign.run)]) == 0
+
+
+@pytest.mark.parametrize("overlay", sorted(path.stem for path in (ROOT / "configs" / "overlays").glob("*.yaml")))
+def test_runs_of_every_overlay_need_no_permission(trained: Path, tmp_path: Path, overlay: str) -> None:
+    LitCLI.command = "fit"
+    configs = [trained / "tiny.yaml", ROOT / "configs" / "overlays" / f"{overlay}.yaml"]
+    cli = SettingsCLI([argument for config in configs for argument in ("--config", str(config))])
+    (tmp_path / "checkpoints").mkdir()
+    cli.parser.save(cli.config, tmp_path / "config.yaml", skip_none=False)
+    cli.parser.source = Source()  # type: ignore[attr-defined]
+    opened = cli.parser.parse_path(str(tmp_path / "config.yaml"))
+    assert opened.trainer.strategy == cli.config.trainer.strategy
 
 
 def test_a_package_of_our_name_elsewhere_is_not_taken_for_ours(
