@@ -133,7 +133,7 @@ class LitCLI(LightningCLI):
     """Steps of the checkpoint that `fit` continues from."""
 
     def __init__(self, arguments: list[str], *, run: bool = True, opened: Run | None = None) -> None:
-        unread = unread_slots(arguments, trains=run)
+        unread = unread_slots(LitCLI.command if run else None, arguments)
         source = Source(opened.config if opened else None, allowed_code(arguments), unread)
         # Lightning starts the other processes of a node with these arguments
         sys.argv[1:] = self.arguments = arguments

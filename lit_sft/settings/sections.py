@@ -43,7 +43,7 @@ class _Checker:
         for key, value in values.items():
             here, name = (*path, str(key)), f"{prefix}{key}".removesuffix("+")
             if not isinstance(key, str):
-                raise ValueError(f"{self._at(here)}: the key {key!r} is {kind_of(key)}; settings have names.")
+                raise ValueError(f"{self._at(here)}: expected the name of a setting, found {kind_of(key)}.")
             if name in self.groups:
                 if value is None:
                     continue  # a section whose every line is commented out
@@ -98,7 +98,7 @@ def check_value(value: Any, place: str) -> None:
         return
     for key, part in value.items():
         if not isinstance(key, str):
-            raise ValueError(f"{place}: the key {key!r} is {kind_of(key)}; put it in quotes.")
+            raise ValueError(f"{place}: a key is {kind_of(key)}; put it in quotes.")
         if key == "class_path" and not isinstance(part, str):
             raise ValueError(
                 f"{place}: class_path: expected a name such as callbacks.RunHealth, found {kind_of(part)}."

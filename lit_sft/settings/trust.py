@@ -53,15 +53,18 @@ def allowed_code(arguments: Sequence[str]) -> tuple[str, ...]:
     return paths
 
 
-def unread_slots(arguments: Sequence[str], *, trains: bool) -> frozenset[str]:
-    """Settings of the trainer that take classes and that nobody reads from a run's config.
+def unread_slots(command: str | None, arguments: Sequence[str]) -> frozenset[str]:
+    """Settings of the trainer that take classes and that a command does not need from a run's config.
 
     Args:
-        arguments: The command line, which may give them itself.
-        trains: Whether a trainer is made at all.
+        command: Of those that make a trainer; None if none is made.
+        arguments: The command line, which may give these settings itself.
     """
+    if command is None:
+        return frozenset(_SLOTS)
     given = {argument.partition("=")[0].removeprefix("--trainer.") for argument in arguments}
-    return frozenset(name for name in _SLOTS if name in given or not trains)
+    unlogged = {"logger"} if command != "fit" else set()
+    return frozenset(name for name in _SLOTS if name in given | unlogged)
 
 
 def own_code(value: Any) -> set[str]:
@@ -137,8 +140,8 @@ def vetted(
         ValueError: If a setting names code that is neither known nor allowed.
     """
     values = _without_trust(values)
-    trainer = values.get("trainer", {})
-    values["trainer"] = {name: value for name, value in trainer.items() if name.rstrip("+") not in unread}
+    if trainer := values.get("trainer"):
+        values["trainer"] = {name: value for name, value in trainer.items() if name.rstrip("+") not in unread}
     for path, name in _names(values, ()):
         at = f"{place}:{lines[path]}" if path in lines else place
         is_file = "." not in name and Path(name).is_file()  # which jsonargparse would read

@@ -176,7 +176,7 @@ CLASSES: list[tuple[str, Any, str]] = [
     ("trainer.precision", "bf17", "did you mean bf16?"),
     ("data.mask", "output-only", "did you mean output_only?"),
     ("resume", "runs/x", "--resume counts on the command line only, not in a config. Give `--resume runs/x`"),
-    ("model.backbone.config", {3: "x"}, "--model.backbone.config: the key 3 is the number 3; put it in quotes"),
+    ("model.backbone.config", {3: "x"}, "--model.backbone.config: a key is the number 3; put it in quotes"),
 ]  # fmt: skip
 
 

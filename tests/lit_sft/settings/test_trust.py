@@ -125,7 +125,7 @@ def test_what_a_run_names_is_refused_before_it_is_imported(
 ) -> None:
     foreign.change(trainer=ATTACKS[attack])
     write_other(foreign.run)
-    assert main(["validate", str(foreign.run)]) == 2
+    assert main(["fit", "--resume", str(foreign.run), "--trainer.max_steps", "2"]) == 2
     said = capsys.readouterr().err.strip().splitlines()[-1]
     assert re.search(r"config\.yaml|--trainer\.", said), said
     assert not foreign.mark.exists()
@@ -196,6 +196,12 @@ def test_code_is_run_once_the_command_line_allows_it_and_never_because_a_config_
     assert not foreign.mark.exists()
     assert main(["validate", str(foreign.run), "--run.allow_code", "other_code,evil_code"]) == 0
     assert foreign.mark.exists()
+
+
+def test_a_command_that_does_not_train_does_not_look_at_the_logger(foreign: Foreign) -> None:
+    foreign.change(trainer={"logger": [spec("evil_code.EvilLogger"), spec("lightning.pytorch.loggers.WandbLogger")]})
+    assert main(["validate", str(foreign.run)]) == 0
+    assert not foreign.mark.exists()
 
 
 def test_what_the_command_line_gives_itself_is_not_read_from_the_run(foreign: Foreign) -> None:
