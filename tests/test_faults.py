@@ -23,6 +23,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lit_sft.runs import find_resumable
 from tests.conftest import MODELS, alpaca_rows
+from tests.waiting import wait_until
 
 NUM_KILLS = 20
 
@@ -111,7 +112,7 @@ def ctrl_c(victim: Victim) -> None:
 
 def ctrl_c_twice(victim: Victim) -> None:
     """The second one comes before the checkpoint that the first one waits for is written."""
-    wait_for((victim.folder / "writing").exists, victim.process)
+    wait_until((victim.folder / "writing").exists, victim.process)
     ctrl_c(victim)
     time.sleep(0.05)
     ctrl_c(victim)
@@ -126,7 +127,7 @@ def full_disk(victim: Victim) -> None:
 def read_only_disk(victim: Victim) -> None:
     # refused for as long as a file is being written
     remount = ["mount", "-o", "remount,ro", str(victim.disk)]
-    wait_for(lambda: subprocess.run(remount, capture_output=True).returncode == 0, victim.process)
+    wait_until(lambda: subprocess.run(remount, capture_output=True).returncode == 0, victim.process)
 
 
 def records_vanish(victim: Victim) -> None:
@@ -215,7 +216,7 @@ def test_a_fault_ends_in_a_message_and_keeps_the_last_checkpoint(
     folder, log = small_disk / "runs" / "befallen" / "version_0", tmp_path / "said.log"
     with start(arguments, log) as process:
         checkpoint = folder / "checkpoints" / "last.ckpt"
-        wait_for(lambda: checkpoint.exists() or process.poll() is not None, process)
+        wait_until(lambda: checkpoint.exists() or process.poll() is not None, process)
         fault(Victim(folder, Path(told["data"]["train"]), small_disk, process))
         assert process.wait(120) == status, log.read_text()
     said = log.read_text()
@@ -257,14 +258,6 @@ def last_line(said: str) -> str:
     return (lines[-1] if lines else "").replace("|", " ")[:120]
 
 
-def wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 120
-    while not condition():
-        assert time.monotonic() < deadline
-        assert process.poll() is None or condition()
-        time.sleep(0.002)
-
-
 def start(arguments: list[str], log: Path) -> subprocess.Popen[bytes]:
     with log.open("wb") as said:
         return subprocess.Popen(
@@ -301,12 +294,8 @@ def kill(arguments: list[str], folder: Path, *, while_writing: bool, delay: floa
     log = folder.parents[1] / "killed.log"
     log.parent.mkdir(exist_ok=True)
     with start(arguments, log) as process:
-        deadline = time.monotonic() + 120
         # a checkpoint of its own first, so that the chain of runs gets on
-        while not last.exists() or last.stat().st_mtime_ns == before:
-            assert process.poll() is None, log.read_text()
-            assert time.monotonic() < deadline
-            time.sleep(0.005)
+        wait_until(lambda: last.exists() and last.stat().st_mtime_ns != before, process)
         time.sleep(delay)
         while while_writing and not writing.exists() and process.poll() is None:
             time.sleep(0.002)

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +20,7 @@ from data_modules.encoding import Encoder
 from data_modules.encoding_pool import ChunkEncoder, EncodingPool, num_processes
 from data_modules.templates import resolve_template
 from tests.conftest import alpaca_rows, chat_rows
+from tests.waiting import wait_until
 
 Write = Callable[..., str]
 
@@ -195,13 +195,10 @@ def test_processes_end_with_the_one_that_started_them(
             os.killpg(process.pid, signal_number)  # as a terminal sends Ctrl-C
         else:
             process.kill()
-        _, said = process.communicate(timeout=60)
+        _, said = process.communicate()
     assert children
     assert ("Traceback" in said) == (signal_number is signal.SIGINT)
-    deadline = time.monotonic() + 30
-    while any(is_running(child) for child in children):
-        assert time.monotonic() < deadline, "a process was left behind"
-        time.sleep(0.05)
+    wait_until(lambda: not any(is_running(child) for child in children))
 
 
 def is_running(process: int) -> bool:

@@ -10,7 +10,6 @@ import random
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from lit_sft.ablation.collect import read_trial
 from lit_sft.ablation.report import write_report
 from lit_sft.ablation.study import read_study
 from tests.conftest import MODELS, alpaca_rows
+from tests.waiting import wait_until
 
 Write = Callable[..., str]
 
@@ -81,6 +81,10 @@ def test_trials_have_equally_much_of_what_the_budget_names(settings: dict[str, A
     assert (plan.amounts["mask=output_only", 0].steps > 6) == (equal != "steps")
 
 
+def finished(root: Path) -> list[Path]:
+    return list((root / "masks" / "trials").glob("*/version_0/result_last.json"))
+
+
 def test_a_killed_study_goes_on_and_gives_the_same_report(
     settings: dict[str, Any], write: Write, tmp_path: Path
 ) -> None:
@@ -88,15 +92,12 @@ def test_a_killed_study_goes_on_and_gives_the_same_report(
     environment = {**os.environ, "COLUMNS": "200"}
     subprocess.run(command(config, straight), check=True, env=environment, capture_output=True)
     process = subprocess.Popen(command(config, killed), env=environment, stdout=subprocess.DEVNULL)
-    results = list((killed / "masks" / "trials").glob("*/version_0/result_last.json"))
-    deadline = time.monotonic() + 120
-    while not results:
-        assert time.monotonic() < deadline
-        assert process.poll() is None
-        time.sleep(0.05)
-        results = list((killed / "masks" / "trials").glob("*/version_0/result_last.json"))
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    try:
+        wait_until(lambda: any(finished(killed)), process)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    results = finished(killed)
     stamps = {path: path.stat().st_mtime_ns for path in results}
     again = subprocess.run(command(config, killed), check=True, env=environment, capture_output=True, text=True)
     assert {path: path.stat().st_mtime_ns for path in results} == stamps

@@ -23,6 +23,7 @@ from lit_sft.evaluation.suite import JudgeSettings
 from lit_sft.evaluation.win_rate import Judged, Judging, Pair, judge_pairs, length_controlled_rate, rate
 from tests.lit_sft.evaluation.conftest import MakeSubject
 from tests.lit_sft.evaluation.fake_endpoint import Endpoint, judged, pairs, prefer_longer
+from tests.waiting import wait_until
 
 pytest.importorskip("openai")
 
@@ -30,7 +31,7 @@ pytest.importorskip("openai")
 def test_every_fault_is_tried_again_and_every_item_is_accounted_for(endpoint: Endpoint, tmp_path: Path) -> None:
     endpoint.faults = {f"number{n}.": fault for n, fault in enumerate(("429", "500", "hang", "truncated"))}
     endpoint.faults |= {"number4.": "always malformed", "number5.": "always 500", "number6.": "always empty"}
-    found = judged(endpoint, tmp_path, pairs(12), timeout=2.0)
+    found = judged(endpoint, tmp_path, pairs(12), timeout=5.0)
     missing = {each.pair.item for each in found.judged if each.score is None}
     assert missing == {"i4", "i5", "i6"}
     assert len(found.scores) + len(missing) == len(found.judged) == 12
@@ -101,12 +102,11 @@ pairs = [Pair(f"i{{n}}", f"question number{{n}}.", "short", "long answer" if n %
 judge_pairs(EndpointJudge(settings, Path({str(tmp_path / "replies.jsonl")!r})), pairs, 4, lambda: None)
 """
     process = subprocess.Popen([sys.executable, "-c", code])
-    deadline = time.monotonic() + 60
-    while len(endpoint.requests) < 100:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    process.kill()
-    process.wait()
+    try:
+        wait_until(lambda: len(endpoint.requests) >= 100, process)
+    finally:
+        process.kill()
+        process.wait()
     time.sleep(0.2)
     lines = (tmp_path / "replies.jsonl").read_text().splitlines()
     (tmp_path / "replies.jsonl").write_text("\n".join(lines[:-1]) + "\n" + lines[-1][:30])  # as a kill may leave it
