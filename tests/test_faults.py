@@ -227,7 +227,7 @@ def test_a_fault_ends_in_a_message_and_keeps_the_last_checkpoint(
     step = torch.load(checkpoint, weights_only=True)["global_step"]
     again = ""
     if resumed is not None:
-        with start(["fit", "--resume", str(folder)], log) as process:
+        with start(["fit", "--resume", str(folder), "--run.allow_code", "tests.test_faults.Poison"], log) as process:
             process.wait(120)
         again = log.read_text()
         assert re.search(resumed, again, re.DOTALL), again
