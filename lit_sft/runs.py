@@ -195,14 +195,32 @@ def _no_whole_checkpoint(run: Run, broken: list[Path], weights_only: list[Path])
 
 @contextlib.contextmanager
 def paths_of(run: Run) -> Iterator[None]:
-    """Where a run's relative paths lead nowhere, say in which folder they started."""
+    """If a command on a run fails where relative paths of its settings lead nowhere, say in which folder they start."""
     try:
         yield
-    except ValueError as error:
+    except (ValueError, FileNotFoundError) as error:
         started_in = _read_start(run).get("cwd")
-        if "no such" not in str(error) or started_in in (None, _working_folder()):
+        elsewhere = _paths_only_in(run, Path(started_in)) if isinstance(started_in, str) else []
+        if not elsewhere:
             raise
-        raise ValueError(f"{error} This run was started in {started_in}; its relative paths start there.") from error
+        raise ValueError(
+            f"{error} This run was started in {started_in}, where its relative paths start ({', '.join(elsewhere)}): "
+            "run the command there."
+        ) from error
+
+
+def _paths_only_in(run: Run, folder: Path) -> list[str]:
+    """Relative paths in a run's settings that exist in a folder, but not here."""
+    settings = read_yaml(run.config, advice="Name another run.")
+    found = [text for part in ("model", "data") for text in _texts(settings.get(part))]
+    return [text for text in found if os.path.exists(folder / text) and not os.path.exists(text)]
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    for part in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from _texts(part)
 
 
 def _check_run(run: Run, named: str | None) -> None:

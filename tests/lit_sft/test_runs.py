@@ -110,14 +110,22 @@ def test_where_relative_paths_start_is_said_when_they_lead_nowhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = make_run(tmp_path / "runs" / "a" / "version_0")
+    run.config.write_text("{data: {train: [rows.jsonl, nowhere.jsonl]}, model: {backbone: {tokenizer: ./tokens}}}")
+    (tmp_path / "rows.jsonl").touch()
+    (tmp_path / "tokens").mkdir()
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path)
     run.note_start()
-    with pytest.raises(ValueError, match=r"^rows\.json: no such file$"), paths_of(run):
-        raise ValueError("rows.json: no such file")
+    with pytest.raises(ValueError, match=r"^no tokenizer$"), paths_of(run):
+        raise ValueError("no tokenizer")
     monkeypatch.chdir(tmp_path / "elsewhere")
-    with pytest.raises(ValueError, match=rf"no such file This run was started in {tmp_path}; its"), paths_of(run):
-        raise ValueError("rows.json: no such file")
+    with pytest.raises(ValueError, match="no file This run was started in") as failed, paths_of(run):
+        raise FileNotFoundError("no file")
+    assert str(failed.value).endswith(
+        f"{tmp_path}, where its relative paths start (./tokens, rows.jsonl): run the command there."
+    )
+    (tmp_path / "elsewhere" / "rows.jsonl").touch()
+    (tmp_path / "elsewhere" / "tokens").touch()
     with pytest.raises(ValueError, match=r"^something else$"), paths_of(run):
         raise ValueError("something else")
 
