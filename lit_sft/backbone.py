@@ -205,7 +205,7 @@ def _pretrained_config(name: str, trust_remote_code: bool) -> PretrainedConfig:
         if "trust_remote_code" in str(error):
             raise ValueError(
                 f"--model.backbone.pretrained {name}: this model brings code of its own, which is not run. Read it, "
-                "and if you trust it set `--model.backbone.trust_remote_code true`."
+                "and if you trust it add `--model.backbone.trust_remote_code true` (`evaluate` never runs such code)."
             ) from None
         kind = "folder holds no readable model config" if Path(name).is_dir() else "no such folder or hub model"
         raise ValueError(

@@ -56,7 +56,7 @@ from lit_sft.run_length import USUAL_EPOCHS, RunLength, run_length
 from lit_sft.run_lock import lock_run
 from lit_sft.run_plan import PlanReport
 from lit_sft.runs import Run, RunSettings, find_resumable, find_run, new_run, paths_of
-from lit_sft.settings.errors import in_one_line
+from lit_sft.settings.errors import in_one_line, is_from_parser
 from lit_sft.settings.parser import SettingsParser, Source
 from lit_sft.settings.trust import allowed_code, unread_slots
 
@@ -213,7 +213,7 @@ class LitCLI(LightningCLI):
         try:
             super().instantiate_classes()
         except BaseException as error:
-            if isinstance(error, ValueError):  # jsonargparse lists every type that a setting is not
+            if isinstance(error, ValueError) and is_from_parser(str(error)):
                 raise ValueError(in_one_line(str(error))) from error
             raise
 

@@ -49,6 +49,11 @@ def in_one_line(message: str, options: Set[str] = frozenset()) -> str:
     return text + (_nearest_option(text, options) or _nearest_choice(text))
 
 
+def is_from_parser(message: str) -> bool:
+    """Whether a message is of jsonargparse rather than of the class that could not be made."""
+    return any(words in message for words in (_UNION, "Problem with given class_path", "Parser key"))
+
+
 def _plain(text: str) -> str:
     """A message about one type."""
     text = " ".join(text.split()).removeprefix("- ")

@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from lit_sft.__main__ import main
+from lit_sft.settings.errors import is_from_parser
 from tests.conftest import chat_rows
 
 CONFIG: dict[str, Any] = {
@@ -185,6 +186,20 @@ def test_a_wrong_value_is_told_in_one_short_line(said: Callable[..., str], name:
     told = said(changed(name, value))
     assert message in told
     assert len(told) < 500
+
+
+def test_a_very_long_value_is_told_without_its_middle(said: Callable[..., str]) -> None:
+    told = said(changed("data.train", {"x" * 3000: "y" * 3000}))
+    assert len(told) < 2000
+    assert told.startswith("lit_sft fit: --data.train: expected text")
+    told = said(CONFIG, "--model.backbone.tokenizer", "z" * 4000 + "/tokenizer")
+    assert len(told) < 2000
+    assert told.endswith("/tokenizer: File name too long")
+
+
+def test_a_message_of_a_class_itself_is_left_as_it_is() -> None:
+    assert not is_from_parser("my  file.json: no such file")
+    assert is_from_parser("Problem with given class_path 'a.B':\n  no")
 
 
 @pytest.mark.filterwarnings("ignore")  # of packages that only half support what is not there

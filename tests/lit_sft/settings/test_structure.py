@@ -17,7 +17,7 @@ from lit_sft.__main__ import main
 from lit_sft.cli import LitCLI
 from tests.conftest import byte_tokenizer, chat_rows
 
-QUICK, MANY = 90, 2000
+QUICK, MANY = 70, 2000
 
 
 class Raw(str):
