@@ -53,8 +53,9 @@ class ProgressLines(ProgressBar):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: list[Batch], batch_idx: int
     ) -> None:
-        sums = torch.stack([outputs["nats"], outputs["weight"]])
-        self._sums = sums if self._sums is None else self._sums + sums
+        if "nats" in outputs:  # unless a subclass's own training step gives the loss alone
+            sums = torch.stack([outputs["nats"], outputs["weight"]])
+            self._sums = sums if self._sums is None else self._sums + sums
         self._tokens += sum(length for piece in batch for length in piece.lengths)
         if trainer.global_step == self._steps:
             return  # inside an accumulation window
@@ -102,8 +103,7 @@ class ProgressLines(ProgressBar):
             self._print(f"{what}: {batch_idx + 1:,} of {sum(batches):,} batches")
 
     def _line(self, trainer: Trainer) -> str:
-        assert self._sums is not None
-        nats, weight = self._sums.tolist()
+        nats, weight = (0.0, 0.0) if self._sums is None else self._sums.tolist()
         seconds = max(self._clock() - self._began - self._paused, 1e-9)
         done, left = self._steps - self._steps_before, self._total - self._steps
         parts = [

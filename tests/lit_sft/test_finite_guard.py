@@ -15,6 +15,7 @@ from data_modules.batch import Batch
 from data_modules.sft_data_module import SFTDataModule
 from lit_sft.finite_guard import FiniteGuard
 from lit_sft.module import LitCausalLM
+from lit_sft.progress_lines import ProgressLines
 from tests.conftest import alpaca_rows
 from tests.training import make_module, make_trainer, train
 
@@ -135,3 +136,16 @@ def test_a_validation_without_a_supervised_token_is_said_to_be_undefined(
     assert [text.split(" is ")[0] for text in found] == [
         "the validation loss before training", "the validation loss at step 1",
     ]  # fmt: skip
+
+
+def test_a_subclass_whose_step_gives_a_loss_alone_is_guarded_and_watched(make_data: MakeData, tmp_path: Path) -> None:
+    class LossAlone(LitCausalLM):
+        def training_step(self, pieces: Any, batch_idx: int) -> torch.Tensor:  # type: ignore[override]
+            loss: torch.Tensor = super().training_step(pieces, batch_idx)["loss"]
+            return loss * math.nan if batch_idx == 2 else loss
+
+    said: list[str] = []
+    settings = {"callbacks": [ProgressLines(said.append)], "enable_progress_bar": True}
+    with pytest.raises(ValueError, match="the loss of step 3 "):
+        train(make_data(alpaca_rows(12), batch_size=4), tmp_path, broken(make_module(), LossAlone), **settings)
+    assert [line.split(",")[0] for line in said] == ["step 1 of 3"]
