@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -51,7 +52,7 @@ class Budget:
     def __post_init__(self) -> None:
         if self.equal not in get_args(Equal):
             raise ValueError(f"budget.equal {self.equal!r}: expected one of {', '.join(get_args(Equal))}.")
-        if self.amount is not None and self.amount <= 0:
+        if self.amount is not None and not 0 < self.amount < math.inf:
             raise ValueError(f"budget.amount {self.amount:g}: expected more than 0, or none for the baseline's own.")
 
 
@@ -208,7 +209,7 @@ def _study(values: Any, name: str) -> Study:
     amount = budget.get("amount")
     try:
         budget = {**budget, "amount": None if amount is None else float(amount)}  # YAML reads 1e15 as a word
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ValueError(f"budget.amount {amount!r}: expected a number.") from None
     if not isinstance(values.get("seeds", []), list):
         raise ValueError(f"seeds {values['seeds']!r}: expected a list, such as [0, 1, 2].")

@@ -82,7 +82,7 @@ def _made(kind: type[_Made], place: str, values: Any, made: Mapping[str, Any] = 
         parser.add_argument("--value", type=types[name])
         try:
             checked[name] = parser.parse_object({"value": value}).value
-        except ArgumentError:
+        except (ArgumentError, OverflowError):  # a whole number may be too large for a float
             raise ValueError(f"{prefix}{name} {value!r}: expected {_type_in_words(types[name])}.") from None
     try:
         return kind(**checked, **made)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +17,9 @@ _MAX_CHARACTERS = 10_000_000
 _MAX_DEPTH = 60
 _MAX_EXPANDED = 10_000
 """Values that aliases may add to a document."""
+_MAX_DIGITS = 300
+"""Of a number: a whole one that is larger than any float ends in an OverflowError wherever it is taken for one."""
+_LONG_NUMBER = re.compile(rf"[-+]?(?:0[bBoO])?[0-9_:]{{{_MAX_DIGITS},}}|[-+]?0[xX][0-9a-fA-F_]{{{_MAX_DIGITS},}}")
 
 _TAGS = {None, "!", *(f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null", "seq", "map"))}
 
@@ -85,6 +89,8 @@ class _Reader:
 
     def _scalar(self, event: Any) -> None:
         _check_tag(event)
+        if event.implicit[0] and _LONG_NUMBER.fullmatch(event.value):
+            raise _error(event, f"a number of more than {_MAX_DIGITS} digits")
         parent = self._open[-1] if self._open else None
         if parent is None or not parent.awaits_key:
             self._keep(event.anchor, 1)

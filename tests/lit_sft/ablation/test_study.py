@@ -83,6 +83,8 @@ def test_settings_are_options_of_fit() -> None:
         ),
         ({"axes": {"x": [1, 2]}, "name": "../x"}, "name '../x': expected a plain name"),
         ({"axes": {"x": [1, 2]}, "name": "x\u202ey"}, "expected a plain name"),
+        ({"axes": {"x": [1, 2]}, "budget": {"amount": float("nan")}}, "budget.amount nan: expected more than 0"),
+        ({"axes": {"x": [1, 2]}, "budget": {"amount": float("inf")}}, "budget.amount inf: expected more than 0"),
         ({"axes": {"x": [1, 2]}, "answers": "many"}, "answers 'many': expected a whole number"),
         ({"axes": {"x": [1, 2]}, "checkpoint": "first"}, "checkpoint 'first': expected last or best"),
     ],

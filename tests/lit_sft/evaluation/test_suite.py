@@ -38,6 +38,7 @@ ROOT = Path(__file__).parents[3]
         ("prompts: {a: {prompts: ['']}}", "expected at least one prompt, and none empty"),
         ("choices: {a: {}}\nanswers: {a: {data: x}}", "set 'a': expected a plain name that no other set has"),
         ("choices: {a/b: {}}", "set 'a/b': expected a plain name"),
+        (f"answers: {{a: {{data: x, top_p: 1{'0' * 400}}}}}", "a number of more than 300 digits"),
         ('choices: {"a\\e[2J": {}}', "expected a plain name"),
         ('name: "a\\u202e"\nchoices: {a: {}}', "expected a plain name"),
         ("choices: {a: {}}\nharness: {b: {task: x, shots: -1}}", "shots -1: expected at least 0"),

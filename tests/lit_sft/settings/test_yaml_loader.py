@@ -21,6 +21,8 @@ REFUSED = {
     "recursion in a mapping": ("a: &x\n  b:\n    c: *x\n", r"f\.yaml:3: \*x refers to the value that it is part of"),
     "bomb": (BOMB, r"f\.yaml:\d+: aliases expand to more than 10,000 values"),
     "deep": ("[" * 100_000, r"f\.yaml:1: nested more than 60 deep"),
+    "huge number": (f"a: 1{'0' * 400}\n", r"f\.yaml:1: a number of more than 300 digits"),
+    "huge number in hexadecimal": (f"a: -0x{'f' * 400}\n", r"f\.yaml:1: a number of more than 300 digits"),
     "bytes": ("a: !!binary aGVsbG8=\n", r"f\.yaml:1: tag !!binary; settings are plain values"),
     "set": ("a: !!set {x, y}\n", r"f\.yaml:1: tag !!set"),
     "object": ("a: !!python/object/apply:os.system [ls]\n", r"f\.yaml:1: tag !!python/object/apply:os\.system"),
@@ -29,7 +31,7 @@ REFUSED = {
     "unknown alias": ("a: *x\n", r"f\.yaml:1: not valid YAML \(found undefined alias"),
     "not closed": ("a: [\n", r"f\.yaml:2: not valid YAML"),
     "two documents": ("a: 1\n---\na: 2\n", r"f\.yaml:\d: not valid YAML \(but found another document"),
-    "long number": (f"a: {'9' * 5000}\n", r"f\.yaml: not valid YAML \(Exceeds the limit"),
+    "long number": (f"a: {'9' * 5000}\n", r"f\.yaml:1: a number of more than 300 digits"),
     "control character": ("a: \x07\n", r"f\.yaml: not valid YAML"),
 }  # fmt: skip
 
