@@ -41,7 +41,7 @@ def main(argv: list[str] | None = None) -> int:
     Set LIT_SFT_DEBUG=1 to see the traceback all the same.
 
     Returns:
-        The exit status: 2 for a mistake in what the user gave.
+        The exit status: 2 for a mistake in what the user gave, 130 after Ctrl-C.
     """
     argv = sys.argv[1:] if argv is None else argv
     if not argv or argv[0] in ("-h", "--help"):
@@ -56,6 +56,9 @@ def main(argv: list[str] | None = None) -> int:
         getattr(importlib.import_module(module), function)(argv)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has seen enough
+    except KeyboardInterrupt:
+        print(f"\nlit_sft {argv[0]}: interrupted", file=sys.stderr)
+        return 130  # the shell's convention
     except (ValueError, OSError) as error:
         if os.environ.get("LIT_SFT_DEBUG"):
             raise

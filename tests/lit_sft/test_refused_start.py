@@ -90,6 +90,14 @@ def test_a_run_that_never_trains_leaves_nothing(config: dict[str, Any], tokenize
     ]
 
 
+def test_ctrl_c_outside_of_training_ends_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("lit_sft.export.find_run", Interrupts("setup")._raise)
+    assert main(["export", "runs/x"]) == 130
+    assert capsys.readouterr().err.strip() == "lit_sft export: interrupted"
+
+
 def test_folders_that_were_there_stay(config: dict[str, Any]) -> None:
     for name in ("runs/tiny", "logs/mine/version_7"):
         Path(name).mkdir(parents=True)
