@@ -93,33 +93,36 @@ class FileLock:
 
     def _lock(self) -> bool:
         """Lock the file. False if the file system has no locks."""
+        flags, is_made = os.O_RDONLY, False  # a file open for writing would keep its disk from being made read-only
         while True:
-            descriptor, is_new = self._open()
+            descriptor, is_new = self._open(flags)
+            is_made |= is_new
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
                 os.close(descriptor)
+                if error.errno == errno.EBADF and flags == os.O_RDONLY:
+                    flags = os.O_RDWR  # NFS locks only files that are open for writing
+                    continue
                 if error.errno in _HELD:
                     raise ValueError(self._refusal()) from None
-                if error.errno in _NO_LOCKS:
-                    if is_new:
-                        self.path.unlink(missing_ok=True)
-                    return False
-                raise
+                if error.errno not in _NO_LOCKS:
+                    raise
+                if is_made:
+                    self.path.unlink(missing_ok=True)
+                return False
             if _is_same_file(descriptor, self.path):
-                self._descriptor = descriptor
-                os.ftruncate(descriptor, 0)
-                os.pwrite(descriptor, _sign(), 0)
+                self._sign(descriptor)
                 return True
             os.close(descriptor)  # its last owner removed it between our opening and our locking it
 
-    def _open(self) -> tuple[int, bool]:
+    def _open(self, flags: int) -> tuple[int, bool]:
         """The file, and whether it was made now."""
         while True:
             with contextlib.suppress(FileExistsError):
-                return os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644), True
+                return os.open(self.path, flags | os.O_CREAT | os.O_EXCL, 0o644), True
             with contextlib.suppress(FileNotFoundError):
-                return os.open(self.path, os.O_RDWR), False
+                return os.open(self.path, flags), False
 
     def _create(self) -> None:
         """Make the file, which is the lock where there is no other."""
@@ -127,10 +130,10 @@ class FileLock:
             if _is_stale(self.path):
                 self.path.unlink(missing_ok=True)
             try:
-                self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
+                descriptor = os.open(self.path, os.O_RDONLY | os.O_CREAT | os.O_EXCL, 0o644)
             except FileExistsError:
                 continue
-            os.write(self._descriptor, _sign())
+            self._sign(descriptor)
             warnings.warn(
                 f"{self.path}: this file system has no locks, so this file is the lock; it stays behind if this "
                 "process is killed.",
@@ -138,6 +141,14 @@ class FileLock:
             )
             return
         raise ValueError(f"{self._refusal()} If that process is gone, remove {self.path}.")
+
+    def _sign(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        try:
+            self.path.write_bytes(_signature())
+        except OSError:
+            self._close()
+            raise
 
     def _refusal(self) -> str:
         return self.refusal(str(_owner(self.path) or "a process whose name cannot be read"))
@@ -163,7 +174,7 @@ def _is_same_file(descriptor: int, path: Path) -> bool:
         return False
 
 
-def _sign() -> bytes:
+def _signature() -> bytes:
     """The present process as the content of a lock."""
     since = datetime.now().isoformat(sep=" ", timespec="seconds")
     return json.dumps(asdict(Owner(socket.gethostname(), os.getpid(), _user(), since))).encode()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 import socket
@@ -32,13 +33,21 @@ def refusal(owner: str) -> str:
     return f"held by {owner}"
 
 
-@pytest.fixture(params=["flock", "no flock", "no fcntl"])
+@pytest.fixture(params=["flock", "flock of NFS", "no flock", "no fcntl"])
 def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Every kind of lock: the kernel's, and the file itself where a file system or a system has no other."""
 
     def unsupported(*_: Any) -> None:
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
+    def flock_of_nfs(descriptor: int, how: int) -> None:
+        if not fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_RDWR:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        flock(descriptor, how)
+
+    flock = fcntl.flock
+    if request.param == "flock of NFS":
+        monkeypatch.setattr(locks.fcntl, "flock", flock_of_nfs)
     if request.param == "no flock":
         monkeypatch.setattr(locks.fcntl, "flock", unsupported)
     if request.param == "no fcntl":
