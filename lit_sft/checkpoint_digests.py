@@ -46,6 +46,15 @@ def add_digest(path: Path) -> None:
         file.write(_MARK + _digest(path, size))
 
 
+def written_digest(path: Path) -> str | None:
+    """The digest that a checkpoint was written with, unverified; None for one without."""
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END) - _COMMENT_BYTES
+        file.seek(max(0, size))
+        mark, digest = file.read(len(_MARK)), file.read()
+    return digest.decode("ascii", "replace") if mark == _MARK else None
+
+
 def is_intact(path: Path) -> bool:
     """Whether a checkpoint holds what was written, by its digest, or by the checksums of zip where it has none.
 

@@ -13,9 +13,11 @@ def write_page(path: str, summary: str, shown: list[ShownExample]) -> None:
     """Write the page.
 
     Raises:
-        ValueError: If it cannot be written there.
+        ValueError: If it cannot be written there, or would replace a file that is not a page.
     """
     try:
+        if Path(path).is_file() and not Path(path).read_bytes().lstrip()[:2].startswith(b"<"):
+            raise ValueError(f"--html {path}: exists and is not a page; expected a new file, or an earlier preview.")
         Path(path).write_text(page(summary, shown), encoding="utf-8")
     except OSError as error:
         raise ValueError(

@@ -17,6 +17,7 @@ from rich.table import Table
 from data_modules.encoding import Example
 from data_modules.example_store import ExampleStore
 from data_modules.progress import shown
+from lit_sft.checkpoint_digests import written_digest
 from lit_sft.files import json_line, read_json, write_json, write_lines
 from lit_sft.generation import Generated
 from lit_sft.module import LitCausalLM
@@ -85,6 +86,7 @@ def write_test(
         "mask": module.data.mask.name,
         "reduction": module.data.reduction,
         "checkpoint": None if checkpoint is None else str(checkpoint),
+        "checkpoint_digest": written_digest(checkpoint) if checkpoint is not None and checkpoint.is_file() else None,
         "config_hash": hashlib.sha256(config.encode()).hexdigest()[:16],
         "data_fingerprint": module.data.fingerprint,
         # a test of a part is another test

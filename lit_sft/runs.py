@@ -224,6 +224,8 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 def _check_run(run: Run, named: str | None) -> None:
+    if not run.config.is_file() and (run.folder / "ledger.json").is_file():
+        raise ValueError(f"{run.config}: missing, so the settings of this run are unknown. Copy the file back.")
     if not run.config.is_file() and any(run.checkpoints.glob("*.ckpt")):
         raise ValueError(
             f"{named}: made from Python (it has checkpoints, but no config.yaml), so only its script knows its data. "

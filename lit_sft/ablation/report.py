@@ -64,6 +64,8 @@ def write_report(folders: list[Path], output: Path | None = None) -> Path:
         )
     output = output or folders[0]
     output.mkdir(parents=True, exist_ok=True)
+    for name, reason in collected.failures.items():
+        say_on(Console(stderr=True), f"left out  {name}: {reason}")
     report = make_report(comparison, collected, output)
     (output / "report.md").write_text(render_markdown(report), encoding="utf-8")
     page = output / "report.html"

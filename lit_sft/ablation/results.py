@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
+from lit_sft.checkpoint_digests import written_digest
 from lit_sft.fields import Fields
 from lit_sft.files import read_json, read_rows, read_yaml
 
@@ -67,6 +68,7 @@ def read_trial(file: Path, arm: str) -> TrialResult | None:
     config = Fields(
         read_yaml(run / "config.yaml", advice="A run's settings are written when it starts."), str(run / "config.yaml")
     )
+    _check_current(file, Fields(result, str(file)))
     damaged: list[str] = []
     return TrialResult(
         arm=arm,
@@ -80,6 +82,21 @@ def read_trial(file: Path, arm: str) -> TrialResult | None:
         config=dict(config.values),
         damaged=damaged,
     )
+
+
+def _check_current(file: Path, result: Fields) -> None:
+    """Refuse a result of weights that training has replaced since.
+
+    Only where the result says which weights it is of, and their checkpoint is still there to compare with.
+    """
+    if result.values.get("checkpoint") is None or result.values.get("checkpoint_digest") is None:
+        return
+    tested = file.parent / "checkpoints" / Path(result.text("checkpoint")).name
+    if tested.is_file() and written_digest(tested) != result.text("checkpoint_digest"):
+        raise ValueError(
+            f"{file}: out of date: {tested.name} has other weights now than when it was tested. "
+            f"Run `python -m lit_sft test {file.parent}` again."
+        )
 
 
 def short_names(files: Iterable[str]) -> dict[str, str]:

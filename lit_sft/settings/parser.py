@@ -82,7 +82,13 @@ class SettingsParser(LightningArgumentParser):
 
     def parse_path(self, path: str | os.PathLike[str], *args: Any, **options: Any) -> Namespace:
         self._given = str(path)  # what follows runs in the config's folder and sees its name alone
-        parsed: Namespace = super().parse_path(path, *args, **options)
+        try:
+            parsed: Namespace = super().parse_path(path, *args, **options)
+        except UnicodeDecodeError as error:
+            raise ValueError(
+                f"{path}: not UTF-8 text ({error.reason} at byte {error.start}); expected a YAML file. Check which "
+                "file is meant, or save it as UTF-8."
+            ) from None
         return parsed
 
     def _load_config_parser_mode(

@@ -319,3 +319,14 @@ def test_preview_builds_no_model_and_leaves_no_run_folder(
     monkeypatch.setattr("lit_sft.cli.LightningCLI.instantiate_trainer", None)
     assert "46 tokens" in preview([TWO_TURNS])
     assert not (tmp_path / "runs").exists()
+
+
+def test_html_replaces_an_earlier_page_and_no_other_file(preview: Preview, tmp_path: Path) -> None:
+    notes, page = tmp_path / "notes.yaml", tmp_path / "page.html"
+    notes.write_text("mine: 1\n")
+    message = preview([TWO_TURNS], "--html", str(notes), status=2)
+    assert re.search(r"--html .*notes\.yaml: exists and is not a page; expected", message)
+    assert notes.read_text() == "mine: 1\n"
+    for _ in range(2):
+        preview([TWO_TURNS], "--html", str(page))
+    assert page.read_text(encoding="utf-8").startswith("<")

@@ -139,11 +139,11 @@ def damage_links(folder: Path) -> None:
 
 
 DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
-    "no config": (lambda f: (f / "config.yaml").unlink(), "no config.yaml"),
+    "no config": (lambda f: (f / "config.yaml").unlink(), r"config\.yaml: missing"),
     "empty config": (lambda f: replaced(f / "config.yaml", b""), "config.yaml: holds no settings"),
     "binary config": (lambda f: replaced(f / "config.yaml", bytes(range(256))), "config.yaml: no"),
     "list as config": (lambda f: replaced(f / "config.yaml", b"- 1\n"), "config.yaml: holds no settings"),
-    "dangling config": (lambda f: replaced(f / "config.yaml", None), "no config.yaml"),
+    "dangling config": (lambda f: replaced(f / "config.yaml", None), r"config\.yaml: missing"),
     "file for checkpoints": (lambda f: replaced(f / "checkpoints", b"x"), "checkpoints: (expected a folder|no checkp)"),
     "no checkpoints": (lambda f: shutil.rmtree(f / "checkpoints"), "checkpoints: no checkpoint"),
     "dangling checkpoints": (damage_links, "best.ckpt, last.ckpt: (links to files that are missing|damaged)"),

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import csv
+import json
 import re
 import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 from lit_sft.__main__ import main
 from lit_sft.ablation.collect import read_study_folder
 from lit_sft.ablation.report import write_report
-from lit_sft.ablation.results import short_names
+from lit_sft.ablation.results import read_trial, short_names
 from lit_sft.ablation.study import Arm, Study, Trial, read_study
 from lit_sft.ablation.trials import TrialFiles
+from lit_sft.checkpoint_digests import add_digest, written_digest
 from lit_sft.evaluation.suite_file import read_suite
 from lit_sft.reporting.page import _cell
 from tests.lit_sft.ablation.damaged import CASES, STUDY, SUITE, damage, odd_settings, write_run, write_study, write_text
@@ -40,7 +43,7 @@ def check(folder: Path, case: tuple[str, str, int], capsys: pytest.CaptureFixtur
         assert len(said.err.strip().splitlines()) == 1
         assert len(said.err) < 1500
         return
-    assert not said.err
+    assert all(line.startswith("left out") for line in said.err.splitlines())
     page = (study / "report.md").read_text(encoding="utf-8")
     found = read_study_folder(study)
     if case[0] != "study.json":
@@ -176,3 +179,21 @@ def test_every_damaged_file_costs_its_trial_or_ends_in_one_line(
         except BaseException as error:
             raise AssertionError(f"{case}: {error!r}") from error
         shutil.rmtree(folder)
+
+
+def test_a_result_of_weights_that_training_has_replaced_is_not_reported(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "arm" / "version_0", "base", 0)
+    checkpoint = run / "checkpoints" / "best.ckpt"
+    checkpoint.parent.mkdir(exist_ok=True)
+    for weights in (1.0, 2.0):
+        torch.save({"state_dict": {"w": torch.full((4,), weights)}}, checkpoint)
+        add_digest(checkpoint)
+        if weights == 1.0:
+            result = json.loads((run / "result.json").read_text())
+            result |= {"checkpoint": str(checkpoint), "checkpoint_digest": written_digest(checkpoint)}
+            (run / "result.json").write_text(json.dumps(result))
+            assert read_trial(run / "result.json", "base") is not None
+    with pytest.raises(ValueError, match=r"result\.json: out of date: best\.ckpt has other weights"):
+        read_trial(run / "result.json", "base")
+    checkpoint.unlink()
+    assert read_trial(run / "result.json", "base") is not None  # there is nothing left to compare with

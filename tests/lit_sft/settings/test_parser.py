@@ -221,3 +221,10 @@ def test_a_missing_package_behind_a_class_is_named_with_its_pip_command(
     config["model"]["backbone"]["tokenizer"] = tokenizer_folder
     message = said(config)
     assert re.search(rf" needs the package {package}, which is not installed; `pip install '?{package}\S*`\.$", message)
+
+
+@pytest.mark.parametrize("command", ["fit", "preview"])
+def test_a_config_that_is_not_text_is_named(command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "c.yaml").write_bytes(bytes(range(128, 256)))
+    assert main([command, "--config", str(tmp_path / "c.yaml")]) == 2
+    assert re.search(r"c\.yaml: not UTF-8 text .*; expected a YAML file", capsys.readouterr().err)
