@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import os
 import subprocess
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
 
 Say = Callable[[str], None]
+
+_MOST_BYTES = 107
+"""That Linux takes for the path of a socket."""
+
+_SOCKET_BYTES = len("/ray/session_2026-01-01_00-00-00_000000_0000000/sockets/plasma_store")
 
 
 def run_on_ray(commands: Mapping[str, Sequence[str]], address: str, jobs: int, say: Say) -> None:
@@ -35,6 +41,7 @@ def run_on_ray(commands: Mapping[str, Sequence[str]], address: str, jobs: int, s
             num_cpus=jobs if address == "local" else None,
             include_dashboard=False,
             log_to_driver=False,
+            _temp_dir=short_folder(tempfile.gettempdir()) if address == "local" else None,
         )
     except ConnectionError as error:
         raise ValueError(f"--ray {address}: no cluster there ({error}).") from None
@@ -50,6 +57,15 @@ def run_on_ray(commands: Mapping[str, Sequence[str]], address: str, jobs: int, s
             say(f"{waiting.pop(ended)}: {outcome}")
     finally:
         ray.shutdown()
+
+
+def short_folder(temporary: str) -> str | None:
+    """Where a local cluster keeps its sockets if their paths under the folder for temporary files are too long.
+
+    Returns:
+        A folder; None: Ray's own choice will do.
+    """
+    return "/tmp/ray" if len(os.fsencode(temporary)) + _SOCKET_BYTES > _MOST_BYTES else None
 
 
 def _run(command: list[str], folder: str) -> int:

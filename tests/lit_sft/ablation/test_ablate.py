@@ -21,6 +21,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lit_sft.__main__ import main
 from lit_sft.ablation.budget import make_plan
 from lit_sft.ablation.collect import read_trial
+from lit_sft.ablation.ray_tasks import short_folder
 from lit_sft.ablation.report import write_report
 from lit_sft.ablation.study import read_study
 from tests.conftest import MODELS, alpaca_rows
@@ -298,3 +299,8 @@ def test_what_all_arms_set_cannot_be_set_for_all(
 def test_nothing_to_compare_is_said(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"no such folder"):
         write_report([tmp_path / "a" / "version_0", tmp_path / "b" / "version_0"])
+
+
+@pytest.mark.parametrize(("temporary", "folder"), [("/tmp", None), ("/var/tmp/me", None), ("/t" * 60, "/tmp/ray")])
+def test_a_local_ray_cluster_keeps_its_sockets_where_their_paths_are_short(temporary: str, folder: str | None) -> None:
+    assert short_folder(temporary) == folder
