@@ -29,7 +29,7 @@ benchmark: $(VENV)/.installed ## speed and memory beside transformers' Trainer a
 ablation: $(VENV)/.installed ## the study of docs/loss_masks.md: four ways to carry the loss, five seeds; ten minutes on two cores
 	$(BIN)/python -m lit_sft ablate --config configs/ablation/loss_masks.yaml --jobs 2
 
-test-faults: $(VENV)/.installed ## kill a run twenty times, and let one run long: ten minutes; prints tables
+test-faults: $(VENV)/.installed ## kill a run twenty times, and let one run long: half an hour; prints tables
 	$(BIN)/python -m pytest -m slow -rs tests/test_processes.py tests/test_faults.py tests/test_long_run.py tests/test_hostile_input.py tests/lit_sft/settings tests/lit_sft/ablation
 
 lint: $(VENV)/.installed ## style
