@@ -5,9 +5,19 @@ from __future__ import annotations
 import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read once, when huggingface_hub is imported: tests have no network
+os.environ["HF_HUB_CACHE"] = os.path.join(os.path.dirname(__file__), "no_cache")  # nor what was fetched before
 
 import json
 import signal
+import sys
+
+_SHELL = ("COLUMNS", "LINES", "FORCE_COLOR", "NO_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE", "PYTHONIOENCODING")
+_JOB = ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+if "lightning" not in sys.modules:  # which reads some of them at once; processes of a test import this file after it
+    for _name in [*os.environ]:  # what a terminal, a cluster or a user has set would change what is tested
+        if _name in (*_SHELL, *_JOB) or _name.startswith(("SLURM_", "LIT_SFT_DEBUG", "LIT_SFT_RUN")):
+            del os.environ[_name]
+
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
