@@ -165,7 +165,8 @@ _LENIENT = json.JSONDecoder(parse_int=str)
 
 def _fault(error: ValueError | RecursionError) -> str:
     if isinstance(error, json.JSONDecodeError):
-        return f"not valid JSON ({error.msg} at column {error.colno}); correct this line."
+        fault = error.msg.removesuffix(" at")  # as in "Unterminated string starting at"
+        return f"not valid JSON ({fault} at column {error.colno}); correct this line."
     if isinstance(error, RecursionError):
         return _TOO_DEEP
     if isinstance(error, _DuplicateFieldError):

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 
 _PLACE = re.compile(r"^.*?:(?:row )?\d+(?: \(record \d+\))?: ", re.DOTALL)
-_VALUES = re.compile(r"((?:field|format) )?(['\"]).*?\2|\d+", re.DOTALL)
+_VALUES = re.compile(r"((?:field|format) )?(['\"]).*?\2|(?<!UTF-)\d+", re.DOTALL)
 _ADVICE = re.compile(r",? or set `--data.on_invalid drop`")
 _MOST_CHARACTERS = 200
 

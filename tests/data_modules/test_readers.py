@@ -85,6 +85,7 @@ def test_row_of_a_hub_dataset_that_cannot_be_read_is_named(monkeypatch: pytest.M
     ("name", "content", "message"),
     [
         ("a.jsonl", '{"x": 1}\n{"x": 2}\n{"x": \n', r"a.jsonl:3: not valid JSON"),
+        ("a.jsonl", '{"x": "1\n', r"a.jsonl:1: not valid JSON \(Unterminated string starting at column 7\)"),
         ("a.json", '[\n{"x": 1},\n{"x" 2}\n]', r"a.json:3: not valid JSON"),
         ("a.json", '[{"x": 1}', r"a.json: the list does not end"),
         ("a.json", '[{"x": 1} {"x": 2}]', r"a.json:1: found '\{\"x\": 2\}\]'; expected ','"),

@@ -17,6 +17,12 @@ def test_reason_leaves_out_the_place_and_the_values() -> None:
     assert reason_of(other) != reason_of(same[0])
 
 
+def test_reason_keeps_the_name_of_an_encoding() -> None:
+    assert reason_of("a.jsonl:1: not UTF-8 (byte 17); save the file as UTF-8.").endswith(
+        "(byte _); save the file as UTF-8."
+    )
+
+
 def test_reasons_are_listed_with_counts_and_the_first_message_of_each() -> None:
     ledger = Ledger("drop")
     for line in range(1, 6):
