@@ -504,8 +504,8 @@ def _refuse_nulls(prefix: str, owner: Any, values: Namespace) -> None:
 
 def _check_length(trainer: Namespace) -> None:
     for name in ("max_epochs", "max_steps"):
-        if trainer[name] == 0:
-            raise ValueError(f"--trainer.{name} 0: expected 1 or more, or -1 for no limit.")
+        if trainer[name] is not None and trainer[name] < 1 and trainer[name] != -1:
+            raise ValueError(f"--trainer.{name} {trainer[name]}: expected 1 or more, or -1 for no limit.")
     if trainer.max_epochs in (None, -1) and trainer.max_steps == -1:
         raise ValueError("no end: set `--trainer.max_epochs` or `--trainer.max_steps`; the schedule depends on it.")
 

@@ -224,6 +224,9 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 def _check_run(run: Run, named: str | None) -> None:
+    if not run.folder.is_dir():
+        found = "a file, not a run folder" if run.folder.exists() else "no such run folder"
+        raise ValueError(f"{named}: {found}; expected one such as runs/quickstart/version_0.")
     if not run.config.is_file() and (run.folder / "ledger.json").is_file():
         raise ValueError(f"{run.config}: missing, so the settings of this run are unknown. Copy the file back.")
     if not run.config.is_file() and any(run.checkpoints.glob("*.ckpt")):

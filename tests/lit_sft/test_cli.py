@@ -226,6 +226,7 @@ WRONG: dict[str, tuple[dict[str, Any], list[str], str]] = {
     "word for a number": ({}, ["--trainer.max_steps", "many"], '--trainer.max_steps: expected a whole number; got many'),
     "missing data file": ({}, ["--data.train", "no/rows.json"], "no/rows.json: no such file or folder; check the path"),
     "epochs of none": ({}, ["--trainer.max_epochs", "0"], "--trainer.max_epochs 0: expected 1 or more"),
+    "negative steps": ({}, ["--trainer.max_steps", "-5"], "--trainer.max_steps -5: expected 1 or more, or -1 for no limit"),
     "mask with a hyphen": ({}, ["--data.mask", "output-only"], "--data.mask: expected one of .*; did you mean output_only"),
     "no room for a token": ({}, ["--data.token_budget", "0"], "--data.token_budget 0: expected at least 1"),
     "null": ({"b.yaml": "trainer: {max_steps: null}\n"}, ["--config", "{b.yaml}"], "--trainer.max_steps: null is no value for it .int.; leave it out for its default, -1"),
@@ -299,10 +300,10 @@ def test_the_table_of_wrong_inputs_has_at_least_twenty_rows() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["test", "no/such/run"], "no/such/run: no run folder .it has no config.yaml.; expected one such as"),
+        (["test", "no/such/run"], "no/such/run: no such run folder; expected one such as"),
         (["test", "--run.root", "no/runs"], "no/runs: no run with a checkpoint here. Train one first"),
         (["export", "no/such.ckpt"], "no/such.ckpt: no such checkpoint"),
-        (["preview", "no/such/run"], "no/such/run: no run folder"),
+        (["preview", "no/such/run"], "no/such/run: no such run folder"),
     ],
 )
 def test_commands_on_runs_name_what_is_missing(
