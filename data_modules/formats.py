@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from data_modules.conversation import Conversation, Role, Turn
-from data_modules.record import Record
+from data_modules.record import Record, kind_of
 
 GROUP_FIELD = "article_id"
 """Records with the same value in this field (several pairs made from one article) stay in one split. 0 and "0" are the
@@ -81,9 +81,7 @@ def recognise_format(record: Record) -> str:
 
 def _group(value: Any) -> str | None:
     if isinstance(value, (list, tuple, dict, bytes, bool)):
-        raise ValueError(
-            f"field '{GROUP_FIELD}' is {type(value).__name__} {str(value)[:40]!r}; expected a string or a number."
-        )
+        raise ValueError(f"field '{GROUP_FIELD}' is {kind_of(value)}; expected text or a number.")
     group = str(value)
     return None if group.strip().casefold() in _NO_GROUP else group
 
@@ -110,7 +108,7 @@ def _ultrachat(fields: dict[str, Any]) -> list[Turn]:
     texts = _list(fields, "data")
     for index, text in enumerate(texts):
         if not isinstance(text, str):
-            raise ValueError(f"data[{index}] is {type(text).__name__}; expected a string.")
+            raise ValueError(f"data[{index}] is {kind_of(text)}; expected text.")
     return [Turn(Role.ASSISTANT if index % 2 else Role.USER, text) for index, text in enumerate(texts)]
 
 
@@ -119,7 +117,8 @@ def _firefly(fields: dict[str, Any]) -> list[Turn]:
     for index, pair in enumerate(_list(fields, "conversation")):
         if not isinstance(pair, dict) or not {"human", "assistant"} <= pair.keys():
             raise ValueError(
-                f"conversation[{index}] is {str(pair)[:60]!r}; expected {{'human': ..., 'assistant': ...}}."
+                f"conversation[{index}]{_lacking(pair, 'human', 'assistant')}; expected an object with 'human' and "
+                "'assistant'."
             )
         turns.append(Turn(Role.USER, _text(pair, "human")))
         turns.append(Turn(Role.ASSISTANT, _text(pair, "assistant")))
@@ -149,12 +148,24 @@ def _named_turns(items: Iterable[Any], field: str, role_key: str, content_key: s
     turns = []
     for index, item in enumerate(items):
         if not isinstance(item, dict) or not {role_key, content_key} <= item.keys():
-            raise ValueError(f"{field}[{index}] is {str(item)[:60]!r}; expected {{'{role_key}', '{content_key}'}}.")
-        role = _ROLES.get(str(item[role_key]))
+            raise ValueError(
+                f"{field}[{index}]{_lacking(item, role_key, content_key)}; expected an object with '{role_key}' and "
+                f"'{content_key}'."
+            )
+        given = item[role_key]
+        role = _ROLES.get(str(given))
         if role is None:
-            raise ValueError(f"{field}[{index}].{role_key} is {item[role_key]!r}; expected one of {', '.join(_ROLES)}.")
+            shown = repr(given[:40]) if isinstance(given, str) else kind_of(given)
+            raise ValueError(f"{field}[{index}].{role_key} is {shown}; expected one of {', '.join(_ROLES)}.")
         turns.append(Turn(role, _text(item, content_key)))
     return turns
+
+
+def _lacking(item: Any, *names: str) -> str:
+    """What is wrong with a turn that should be an object with these fields."""
+    if not isinstance(item, dict):
+        return f" is {kind_of(item)}"
+    return f" has no field '{next(name for name in names if name not in item)}'"
 
 
 def _system(fields: dict[str, Any]) -> list[Turn]:
@@ -172,12 +183,12 @@ def _text(fields: dict[str, Any], name: str, *, optional: bool = False) -> str:
     if value is None and optional:
         return ""
     if not isinstance(value, str):
-        raise ValueError(f"field '{name}' is {type(value).__name__} {str(value)[:40]!r}; expected a string.")
+        raise ValueError(f"field '{name}' is {kind_of(value)}; expected text.")
     return value
 
 
 def _list(fields: dict[str, Any], name: str) -> list[Any]:
     value = fields[name]
     if not isinstance(value, list):
-        raise ValueError(f"field '{name}' is {type(value).__name__} {str(value)[:40]!r}; expected a list of turns.")
+        raise ValueError(f"field '{name}' is {kind_of(value)}; expected a list of turns.")
     return value

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from data_modules.record import Record, Reject
+from data_modules.record import Record, Reject, kind_of
 from data_modules.text_lines import escaped_byte, not_utf8, read_lines
 
 _SPACE = re.compile(r"[ \t\r\n]*")
@@ -178,4 +178,4 @@ def _as_record(fields: object, origin: str, reject: Reject) -> Iterator[Record]:
     if isinstance(fields, dict):
         yield Record(fields, origin)
     else:
-        reject(f"{origin}: found {type(fields).__name__} {str(fields)[:40]!r}; expected an object with named fields.")
+        reject(f"{origin}: found {kind_of(fields)}; expected an object with named fields.")

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from data_modules.masking import MASKS, LossMask
-from data_modules.rejections import count_reasons, reason_of
+from data_modules.rejections import count_reasons, reason_of, without_advice
 from data_modules.templates import ANSWER_KINDS, SegmentKind
 
 OnInvalid = Literal["error", "drop"]
@@ -121,6 +121,7 @@ class Ledger:
         """
         if self.on_invalid == "error":
             raise ValueError(message)
+        message = without_advice(message)
         self.num_invalid += 1
         reason = reason_of(message)
         self.reasons[reason if reason in self.reasons or len(self.reasons) < _KINDS_OF_FAULT else "other faults"] += 1

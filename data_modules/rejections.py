@@ -7,7 +7,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 
 _PLACE = re.compile(r"^.*?:(?:row )?\d+(?: \(record \d+\))?: ", re.DOTALL)
-_VALUES = re.compile(r"((?:field|format) )?(['\"]).*?\2|(?<!UTF-)\d+", re.DOTALL)
+_NUMBER = r"(?<!UTF)(?<!UTF-)-?\d+(?:\.\d+)?(?:e[-+]?\d+)?"
+_VALUES = re.compile(rf"((?:field|format) )?(['\"]).*?\2|(?<=the number )(?:nan|-?inf)\b|{_NUMBER}", re.DOTALL)
 _ADVICE = re.compile(r",? or set `--data.on_invalid drop`")
 _MOST_CHARACTERS = 200
 
@@ -21,6 +22,11 @@ def reason_of(message: str) -> str:
     return _VALUES.sub(lambda value: value[0] if value[1] else "_", said)[:_MOST_CHARACTERS]
 
 
+def without_advice(message: str) -> str:
+    """A message without the advice to drop the record: for where it is dropped, or all of them are invalid."""
+    return _ADVICE.sub("", message)
+
+
 def count_reasons(reasons: Mapping[str, int], examples: Iterable[str]) -> str:
     """The most frequent reasons with their counts, each with the first message that gives it.
 
@@ -32,7 +38,7 @@ def count_reasons(reasons: Mapping[str, int], examples: Iterable[str]) -> str:
     for message in examples:
         first.setdefault(reason_of(message), message)
     parts = [
-        f"{count:,} like {_ADVICE.sub('', first.get(reason, reason)).rstrip('.')}"
+        f"{count:,} like {without_advice(first.get(reason, reason)).rstrip('.')}"
         for reason, count in Counter(reasons).most_common(_SHOWN)
     ]
     more = len(reasons) - len(parts)

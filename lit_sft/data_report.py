@@ -12,6 +12,7 @@ from transformers import GenerationConfig, PreTrainedTokenizerBase
 from data_modules.conversation import Conversation, Role, Turn
 from data_modules.encoding import OverLong
 from data_modules.ledger import ledger_rows
+from data_modules.rejections import without_advice
 from data_modules.sft_data_module import SFTDataModule
 from data_modules.templates import AnyTemplate, resolve_template
 from lit_sft.console import cell
@@ -36,7 +37,7 @@ def print_ledger(console: Console, data: SFTDataModule) -> None:
         for line in ledger["skipped_files"]:
             console.print(f"  {split}: {printable(line)}", style="yellow", markup=False)
         for message in ledger["invalid"]["first"][:5]:
-            console.print(f"  dropped: {printable(message)}", style="yellow", markup=False)
+            console.print(f"  dropped: {printable(without_advice(message))}", style="yellow", markup=False)
     for remark in data_remarks(data):
         console.print(printable(remark), style="yellow", markup=False, highlight=False, soft_wrap=True)
 

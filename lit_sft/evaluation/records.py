@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -98,8 +97,7 @@ def read_items(
         if len(found) == rows:
             break
         found.append(conversation)
-    reasons = (re.sub(r",? or set `--data.on_invalid drop`", "", reason) for reason in ledger.invalid)
-    skipped.add(*reasons, count=ledger.num_invalid)
+    skipped.add(*ledger.invalid, count=ledger.num_invalid)
     if not found:
         raise ValueError(f"{', '.join(files)}: no record that can be scored; {ledger.num_invalid:,} are invalid.")
     return found

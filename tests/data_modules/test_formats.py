@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from datetime import date
 from decimal import Decimal
 from typing import Any
 
@@ -61,14 +62,28 @@ def test_system_messages_are_kept() -> None:
 @pytest.mark.parametrize(
     ("fields", "name", "message"),
     [
-        ({"instruction": 3, "output": "x"}, "alpaca", r"f.json:7: field 'instruction' is int '3'; expected a string"),
-        ({"instruction": "x", "output": ["y"]}, "alpaca", r"f.json:7: field 'output' is list"),
+        ({"instruction": 3, "output": "x"}, "alpaca", r"f.json:7: field 'instruction' is the number 3; expected text"),
+        ({"instruction": "x", "output": ["y"]}, "alpaca", r"f.json:7: field 'output' is a list; expected text"),
         ({"text": "x"}, "alpaca", r"f.json:7: format 'alpaca' needs the field instruction; found text"),
-        ({"messages": "x"}, "messages", r"f.json:7: field 'messages' is str 'x'; expected a list"),
+        ({"messages": "x"}, "messages", r"f.json:7: field 'messages' is the text 'x'; expected a list of turns"),
         ({"messages": [{"role": "tool", "content": "x"}]}, "messages", r"messages\[0\].role is 'tool'; expected one"),
-        ({"messages": [{"role": "user"}]}, "messages", r"f.json:7: messages\[0\] is .*expected \{'role', 'content'\}"),
-        ({"id": 1, "data": ["a", 2]}, "ultrachat", r"f.json:7: data\[1\] is int; expected a string"),
-        ({"conversation": [{"human": "a"}]}, "firefly", r"f.json:7: conversation\[0\] is"),
+        (
+            {"messages": [{"role": "user"}]},
+            "messages",
+            r"messages\[0\] has no field 'content'; expected an object",
+        ),
+        ({"id": 1, "data": ["a", 2]}, "ultrachat", r"f.json:7: data\[1\] is the number 2; expected text"),
+        ({"conversation": [{"human": "a"}]}, "firefly", r"conversation\[0\] has no field 'assistant'; expected"),
+        ({"conversation": [None]}, "firefly", r"conversation\[0\] is null; expected an object with 'human' and"),
+        ({"conversations": [["a"]]}, "sharegpt", r"conversations\[0\] is a list; expected an object with 'from'"),
+        ({"messages": [{"role": None, "content": "x"}]}, "messages", r"messages\[0\].role is null; expected one of"),
+        ({"prompt": None}, "prompt_completion", r"f.json:7: field 'prompt' is null; expected text"),
+        ({"prompt": {"a": 1}}, "prompt_completion", r"field 'prompt' is an object; expected text"),
+        ({"prompt": True}, "prompt_completion", r"field 'prompt' is true; expected text"),
+        ({"prompt": b"x"}, "prompt_completion", r"field 'prompt' is binary data; expected text"),
+        ({"prompt": date(2020, 1, 1)}, "prompt_completion", r"field 'prompt' is a date or time; expected text"),
+        ({"prompt": Decimal("1.5")}, "prompt_completion", r"field 'prompt' is the number 1.5; expected text"),
+        ({"prompt": "q", "article_id": [1]}, "prompt_completion", r"'article_id' is a list; expected text or a number"),
     ],
 )
 def test_wrong_fields_are_named_with_place(fields: dict[str, Any], name: str, message: str) -> None:

@@ -61,8 +61,9 @@ FAULTY = {
     "integer": (b'{"x": -' + b"9" * 5000 + b"}", "an integer of thousands of digits"),
     "deep": (b'{"x": "[\\"", "y": ' + b"[" * 50_000 + b'"]"' + b"]" * 50_000 + b"}", "nested too deeply"),
     "bytes": (b'{"x": "caf\xe9"}', "not UTF-8"),
-    "list": (b"[1, [2]]", "found list '[1, [2]]'; expected an object"),
-    "number": (b"7", "found int '7'; expected an object"),
+    "list": (b"[1, [2]]", "found a list; expected an object"),
+    "number": (b"7", "found the number 7; expected an object"),
+    "null": (b"null", "found null; expected an object"),
     "long number": (b"9" * 5000, "an integer of thousands of digits"),
 }
 

@@ -90,7 +90,7 @@ def test_row_of_a_hub_dataset_that_cannot_be_read_is_named(monkeypatch: pytest.M
         ("a.json", '[{"x": 1}', r"a.json: the list does not end"),
         ("a.json", '[{"x": 1} {"x": 2}]', r"a.json:1: found '\{\"x\": 2\}\]'; expected ','"),
         ("a.json", '{"x": 1}', r"a.json:1: a .json file must hold a list"),
-        ("a.jsonl", "[1]\n", r"a.jsonl:1: found list '\[1\]'; expected an object"),
+        ("a.jsonl", "[1]\n", r"a.jsonl:1: found a list; expected an object"),
         ("a.jsonl", "", r"a.jsonl: the file is empty"),
         ("a.csv", "a,b\n1\n", r"a.csv:2: the row does not have the 2 columns"),
         ("a.txt", b"\xff\xfeh\x00", r"a.txt:1: not UTF-8"),

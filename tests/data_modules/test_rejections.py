@@ -2,17 +2,20 @@ from __future__ import annotations
 
 from collections import Counter
 
+import pytest
+
 from data_modules.ledger import Ledger
 from data_modules.rejections import count_reasons, reason_of
 
 
 def test_reason_leaves_out_the_place_and_the_values() -> None:
     same = [
-        "a/b 1.jsonl:12: field 'output' is int '3'; expected a string.",
-        "c.parquet:row 7: field 'output' is int '44'; expected a string.",
-        "d.json:1 (record 3): field 'output' is int 'x'; expected a string.",
+        "a/b 1.jsonl:12: field 'output' is the number 3; expected text.",
+        "c.parquet:row 7: field 'output' is the number -44.5; expected text.",
+        "d.json:1 (record 3): field 'output' is the number 1e-07; expected text.",
+        "d.json:1 (record 3): field 'output' is the number nan; expected text.",
     ]
-    other = "a.jsonl:1: field 'prompt' is int '3'; expected a string."
+    other = "a.jsonl:1: field 'prompt' is the number 3; expected text."
     assert len({reason_of(message) for message in same}) == 1
     assert reason_of(other) != reason_of(same[0])
 
@@ -21,6 +24,15 @@ def test_reason_keeps_the_name_of_an_encoding() -> None:
     assert reason_of("a.jsonl:1: not UTF-8 (byte 17); save the file as UTF-8.").endswith(
         "(byte _); save the file as UTF-8."
     )
+
+
+def test_what_is_dropped_is_not_advised_to_be_dropped() -> None:
+    ledger = Ledger("drop")
+    ledger.reject("a.jsonl:2: turn 1 (user) is empty; expected text. Fill it in, or set `--data.on_invalid drop`.")
+    assert ledger.invalid == ["a.jsonl:2: turn 1 (user) is empty; expected text. Fill it in."]
+    assert "on_invalid" not in next(iter(ledger.reasons))
+    with pytest.raises(ValueError, match=r"Fill it in, or set `--data.on_invalid drop`\.$"):
+        Ledger("error").reject("a.jsonl:2: empty. Fill it in, or set `--data.on_invalid drop`.")
 
 
 def test_reasons_are_listed_with_counts_and_the_first_message_of_each() -> None:
