@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import inspect
 import json
@@ -32,6 +31,7 @@ from torch import nn
 from transformers.utils.logging import disable_progress_bar
 
 from data_modules.sft_data_module import SFTDataModule
+from lit_sft.arguments import root_of
 from lit_sft.backbone import BackboneSettings, build_backbone, context_length, load_config
 from lit_sft.checkpoint_io import AtomicCheckpointIO
 from lit_sft.checkpoint_settings import check_checkpoint_settings
@@ -429,9 +429,7 @@ def names_config(arguments: list[str]) -> bool:
 def take_run(command: str, arguments: list[str]) -> tuple[Run, Path, list[str]]:
     """The run named by the first argument, or the newest; its checkpoint; and the other arguments."""
     named = arguments[0] if arguments and not arguments[0].startswith("-") else None
-    options = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    options.add_argument("--run.root", dest="root", default="runs")
-    run, checkpoint = find_run(named, options.parse_known_args(arguments)[0].root)
+    run, checkpoint = find_run(named, root_of(command, arguments))
     say(f"{command}: run {run.folder}, its config.yaml and {run.described(checkpoint)}")
     return run, checkpoint, arguments[1:] if named else arguments
 
@@ -448,9 +446,7 @@ def _resuming(arguments: list[str]) -> list[str]:
     if not is_joined:
         named = rest.pop(0) if rest and not rest[0].startswith("-") else ""
     others = arguments[:place] + rest
-    options = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    options.add_argument("--run.root", dest="root", default="runs")
-    run, checkpoint, broken = find_resumable(named or None, options.parse_known_args(others)[0].root)
+    run, checkpoint, broken = find_resumable(named or None, root_of("fit", others))
     for path in broken:
         say(f"fit: skipping {path}, which cannot be read")
     say(f"fit: continuing {run.folder} from its config.yaml and {checkpoint.name}")

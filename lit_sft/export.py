@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 from pathlib import Path
 
+from lit_sft.arguments import Arguments
 from lit_sft.run_lock import lock_run
 from lit_sft.runs import find_run, paths_of
 
@@ -44,8 +44,8 @@ def main(argv: list[str]) -> None:
     say(f"{checkpoint.parent / run.described(checkpoint)} -> {folder}")
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="lit_sft export", description=__doc__)
+def _parser() -> Arguments:
+    parser = Arguments("export", __doc__, example="runs/quickstart/version_0 --merge")
     parser.add_argument("run", nargs="?", help="run folder or checkpoint; the newest run if not given")
     parser.add_argument("--root", default="runs", help="folder of all runs")
     parser.add_argument("--output", help="where to write; default: model/ (merged: merged/) in the run folder")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from lit_sft.ablation.results import Sums, TrialResult, file_of, read_trial, short_names
+from lit_sft.ablation.run_arms import by_arm, shaping
 from lit_sft.ablation.trials import result_of
 from lit_sft.fields import Fields
 from lit_sft.files import read_json, said
@@ -102,9 +102,9 @@ def _failure(place: Path) -> str:
 
 
 def read_runs(folders: list[Path]) -> Collected:
-    """Runs of the user's own: an arm is what stands in one folder, `runs/<arm>/version_N` (or `runs/<arm>-seed<seed>`).
+    """Runs of the user's own: every run is an arm, but for those of one name that differ in their seed alone.
 
-    A run that is named twice, by whatever path, counts once.
+    A run that is named twice, by whatever path, counts once. One without a result is among the failures.
 
     Raises:
         ValueError: If a folder is not there.
@@ -116,19 +116,19 @@ def read_runs(folders: list[Path]) -> Collected:
             )
         if (folder / "study.json").is_file():
             raise ValueError(f"{folder}: a study, which is reported by itself; of several, name their runs.")
-    results: dict[tuple[str, int], TrialResult] = {}
+    runs: list[TrialResult] = []
     failures: dict[str, str] = {}
-    for folder in _different(folders):
+    for folder in different(folders):
         try:
-            result = _read_run(folder, results)
-            results[result.arm, result.seed] = result
+            runs.append(_read_run(folder))
         except (ValueError, OSError) as error:
             failures[str(folder)] = said(error)
+    results = by_arm(runs)
     arms = list(dict.fromkeys(arm for arm, _ in results))
     return Collected(arms, with_short_origins(results), failures, settings=_set_apart(results))
 
 
-def _different(folders: list[Path]) -> list[Path]:
+def different(folders: list[Path]) -> list[Path]:
     """Every folder once, as it was first named."""
     named: dict[Path, Path] = {}
     for folder in folders:
@@ -136,21 +136,16 @@ def _different(folders: list[Path]) -> list[Path]:
     return list(named.values())
 
 
-def _read_run(folder: Path, others: dict[tuple[str, int], TrialResult]) -> TrialResult:
+def _read_run(folder: Path) -> TrialResult:
     """What a run found.
 
     Raises:
-        ValueError: If it has not been tested, or is no further seed of the arm that it is named after.
+        ValueError: If it has not been tested.
     """
-    arm = _arm_of(folder)
     tested = [file for file in (folder / "result.json", folder / "result_last.json") if file.is_file()]
-    result = read_trial(tested[0], arm) if tested else None
+    result = read_trial(tested[0], folder.name) if tested else None
     if result is None:
-        raise ValueError("no result.json: run `python -m lit_sft test` on it")
-    if (arm, result.seed) in others:
-        raise ValueError(f"a second run of {arm} with seed {result.seed}")
-    if any(name == arm and _shaping(other) != _shaping(result) for (name, _), other in others.items()):
-        raise ValueError(f"has other settings than the first run of {arm}; rename its folder")
+        raise ValueError(f"not tested yet (no result.json); run `python -m lit_sft test {folder}`")
     return result
 
 
@@ -173,14 +168,9 @@ def _short_sums(sums: Sums) -> Sums:
     }
 
 
-def _arm_of(folder: Path) -> str:
-    """The run's name, without the seed that a study's trials have in theirs."""
-    return re.sub(r"-seed\d+$", "", folder.resolve().parent.name)
-
-
 def _set_apart(results: dict[tuple[str, int], TrialResult]) -> dict[str, dict[str, Any]]:
     """By arm, the settings in which the arms differ."""
-    settings = {arm: dict(_dotted(_shaping(result))) for (arm, _), result in results.items()}
+    settings = {arm: dict(_dotted(shaping(result))) for (arm, _), result in results.items()}
     names = {name for found in settings.values() for name in found}
     apart = sorted(name for name in names if len({json.dumps(s.get(name), default=str) for s in settings.values()}) > 1)
     return {arm: {name: found[name] for name in apart if name in found} for arm, found in settings.items()}
@@ -192,11 +182,3 @@ def _dotted(settings: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, A
             yield from _dotted(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value
-
-
-def _shaping(result: TrialResult) -> dict[str, Any]:
-    """The settings of a run that its seeds have in common."""
-    parts = {name: result.config.get(name) for name in ("model", "data", "trainer")}
-    if isinstance(parts["data"], dict):
-        parts["data"] = {key: value for key, value in parts["data"].items() if key != "seed"}
-    return parts

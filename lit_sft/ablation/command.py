@@ -23,6 +23,7 @@ from lit_sft.ablation.report import write_report
 from lit_sft.ablation.runner import Runner
 from lit_sft.ablation.study import Study, read_study
 from lit_sft.ablation.trials import TrialFiles
+from lit_sft.arguments import Arguments
 from lit_sft.console import cell, say_on
 from lit_sft.files import read_json, write_json
 from lit_sft.settings.yaml_loader import load_yaml
@@ -192,8 +193,8 @@ def _command(options: argparse.Namespace, python: str) -> list[str]:
     return [python, "-m", "lit_sft", "ablate", "--config", options.config, "--root", options.root, *sets]
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="lit_sft ablate", description=__doc__)
+def _parser() -> Arguments:
+    parser = Arguments("ablate", __doc__, example="--config configs/ablation/loss_masks.yaml")
     parser.add_argument("--config", required=True, help="the study, such as configs/ablation/loss_masks.yaml")
     parser.add_argument("--root", default="runs", help="folder of all studies")
     parser.add_argument(

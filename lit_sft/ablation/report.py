@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 from collections.abc import Iterator
@@ -12,16 +11,19 @@ from typing import Any
 from rich.console import Console
 
 from lit_sft.ablation.charts import draw_curves, draw_differences
-from lit_sft.ablation.collect import Collected, read_runs, read_study_folder
+from lit_sft.ablation.collect import Collected, different, read_runs, read_study_folder
 from lit_sft.ablation.comparison import MORE_IS_BETTER, Comparison, Difference, Findings
 from lit_sft.ablation.results import ANSWER_FIGURES
+from lit_sft.arguments import Arguments
 from lit_sft.console import say_on
+from lit_sft.files import digest, slug
 from lit_sft.metrics import SEGMENTS
 from lit_sft.reporting.page import Report, Table, render_html, render_markdown
 from lit_sft.reporting.sheets import write_csv
 from lit_sft.reporting.statistics import Estimate
 
 _SHOWN_FAILURES = 3
+_REPORTS = Path("runs/reports")
 
 
 def main(argv: list[str]) -> None:
@@ -32,18 +34,24 @@ def main(argv: list[str]) -> None:
 
     Raises:
         ValueError: If there is nothing to compare.
+        SystemExit: With 1 if one of the runs named could not be compared.
     """
-    parser = argparse.ArgumentParser(prog="lit_sft report", description=__doc__)
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="a study's folder, or run folders, the baseline first")
-    parser.add_argument("--output", help="folder of the report; default: the first one's")
-    options = parser.parse_args(argv[1:])
+    options = _parser().parse_args(argv[1:])
     folders = [Path(run) for run in options.runs]
-    written = write_report(folders, Path(options.output) if options.output else None)
+    collected = _collect(folders)
+    written = _write(collected, folders, Path(options.output) if options.output else None)
     say_on(Console(), f"report  {written}")
+    if collected.failures and not _is_study(folders):
+        raise SystemExit(1)
 
 
 def write_report(folders: list[Path], output: Path | None = None) -> Path:
     """Write report.html, report.md, report.csv and the pictures.
+
+    Args:
+        folders: A study's, or those of runs, the baseline first.
+        output: Where to write. None: into the study or the run if there is only one, or a folder of its own under
+            `runs/reports`, so that no run's own report is overwritten.
 
     Returns:
         The page.
@@ -51,8 +59,18 @@ def write_report(folders: list[Path], output: Path | None = None) -> Path:
     Raises:
         ValueError: If there is nothing to compare.
     """
-    is_study = len(folders) == 1 and any((folders[0] / name).exists() for name in ("study.json", "trials"))
-    collected = read_study_folder(folders[0]) if is_study else read_runs(folders)
+    return _write(_collect(folders), folders, output)
+
+
+def _is_study(folders: list[Path]) -> bool:
+    return len(folders) == 1 and any((folders[0] / name).exists() for name in ("study.json", "trials"))
+
+
+def _collect(folders: list[Path]) -> Collected:
+    return read_study_folder(folders[0]) if _is_study(folders) else read_runs(folders)
+
+
+def _write(collected: Collected, folders: list[Path], output: Path | None) -> Path:
     comparison = Comparison(collected.arms, collected.results, collected.settings)
     if not collected.results:
         lacking = [f"{name}: {reason}" for name, reason in collected.failures.items()]
@@ -62,7 +80,7 @@ def write_report(folders: list[Path], output: Path | None = None) -> Path:
             f"{', '.join(map(str, folders))}: nothing here has been tested ({'; '.join(lacking)}). Run the study's "
             "command again, with --retry for what failed; runs of your own need `python -m lit_sft test`."
         )
-    output = output or folders[0]
+    output = output or _own_folder(collected, different(folders))
     output.mkdir(parents=True, exist_ok=True)
     for name, reason in collected.failures.items():
         say_on(Console(stderr=True), f"left out  {name}: {reason}")
@@ -71,6 +89,14 @@ def write_report(folders: list[Path], output: Path | None = None) -> Path:
     page = output / "report.html"
     page.write_text(render_html(report), encoding="utf-8")
     return page
+
+
+def _own_folder(collected: Collected, folders: list[Path]) -> Path:
+    """Where a report goes that was given no place; that of other runs of the same names is another."""
+    if len(folders) == 1:
+        return folders[0]
+    name = slug("_against_".join(collected.arms), "runs")
+    return _REPORTS / f"{name}-{digest([str(folder.resolve()) for folder in folders])[:6]}"
 
 
 def make_report(comparison: Comparison, collected: Collected, output: Path) -> Report:
@@ -329,3 +355,12 @@ def _signed(value: float) -> str:
 
 def _p(value: float) -> str:
     return "" if math.isnan(value) else "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _parser() -> Arguments:
+    parser = Arguments("report", __doc__, example="runs/loss_masks")
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="a study's folder, or run folders, the baseline first")
+    parser.add_argument(
+        "--output", help="folder of the report; default: that of the study or run, or a new one under runs/reports"
+    )
+    return parser

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import logging
 import unicodedata
 from collections.abc import Callable
@@ -14,6 +13,7 @@ import torch
 from rich.console import Console
 from transformers.utils.logging import disable_progress_bar
 
+from lit_sft.arguments import Arguments
 from lit_sft.console import say_on
 from lit_sft.credentials import without_credentials
 from lit_sft.evaluation.choices import content_hash, read_choices
@@ -167,8 +167,9 @@ def _about_sets(suite: Suite) -> list[str]:
     return facts
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="lit_sft evaluate", description=__doc__)
+def _parser() -> Arguments:
+    example = "--models base=gpt2 tuned=runs/quickstart/version_0 --suite configs/evaluate/quickstart.yaml"
+    parser = Arguments("evaluate", __doc__, example=example)
     parser.add_argument(
         "--models",
         nargs="+",

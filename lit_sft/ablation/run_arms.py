@@ -1,0 +1,67 @@
+"""Arms from runs that a user names one by one: which runs are one arm, and what it is called."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path, PurePath
+from typing import Any
+
+from lit_sft.ablation.results import TrialResult
+
+
+def by_arm(runs: list[TrialResult]) -> dict[tuple[str, int], TrialResult]:
+    """Sort runs into arms, by arm and seed.
+
+    Runs `runs/<arm>/version_N` and `<arm>-seed<seed>` in one folder are one arm if they differ in their seed alone. Any
+    other run is an arm of its own.
+
+    Args:
+        runs: The baseline first, each folder once; what they give as their arm is ignored.
+    """
+    arms = sorted(_arms(runs), key=lambda arm: runs.index(arm[0]))
+    named = zip(_names([arm[0].folder.resolve() for arm in arms]), arms, strict=True)
+    return {(name, run.seed): replace(run, arm=name) for name, arm in named for run in arm}
+
+
+def shaping(run: TrialResult) -> dict[str, Any]:
+    """The settings that two seeds of one arm have in common."""
+    parts = {name: run.config.get(name) for name in ("model", "data", "trainer")}
+    if isinstance(parts["data"], dict):
+        parts["data"] = {key: value for key, value in parts["data"].items() if key != "seed"}
+    return parts
+
+
+def _arms(runs: list[TrialResult]) -> list[list[TrialResult]]:
+    alike: dict[tuple[Path, str, str], list[TrialResult]] = {}
+    for run in runs:
+        place = _place(run.folder.resolve())
+        settings = json.dumps(shaping(run), sort_keys=True, default=str)
+        alike.setdefault((place.parent, _arm(place), settings), []).append(run)
+    # which of two runs with the same seed belongs to the others, nobody can tell
+    return [
+        arm
+        for group in alike.values()
+        for arm in ([group] if len({run.seed for run in group}) == len(group) else [[run] for run in group])
+    ]
+
+
+def _place(folder: Path) -> Path:
+    """The folder that a run is named after: its own, or the one above `version_N`."""
+    return folder.parent if re.fullmatch(r"version_\d+", folder.name) else folder
+
+
+def _arm(place: Path) -> str:
+    """Its name, without the seed that a study's trials have in theirs."""
+    return re.sub(r"-seed\d+$", "", place.name)
+
+
+def _names(folders: list[Path]) -> list[str]:
+    """A short name for each of several folders, with as much of its path as tells it from the others."""
+    names, length = [_arm(_place(folder)) for folder in folders], 1
+    while len(set(names)) < len(names):
+        length += 1
+        longer = [str(PurePath(*folder.parts[-length:])) for folder in folders]
+        names = [more if names.count(name) > 1 else name for name, more in zip(names, longer, strict=True)]
+    return names

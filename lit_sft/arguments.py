@@ -1,0 +1,62 @@
+"""Command-line arguments of the commands without settings; mistakes end in one line rather than in the usage."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from typing import NoReturn
+
+from lit_sft.settings.sections import nearest
+
+_MISSING = "the following arguments are required: "
+
+
+class Arguments(argparse.ArgumentParser):
+    """A parser that raises a user's mistake as one message.
+
+    Args:
+        command: Its name.
+        about: What it does, for --help.
+        example: Arguments that it could be given.
+    """
+
+    def __init__(self, command: str, about: str | None, *, example: str) -> None:
+        # a name that is cut short would be taken for the one it begins, and for another once there are two
+        super().__init__(prog=f"python -m lit_sft {command}", description=about, allow_abbrev=False)
+        self.example = f"{self.prog} {example}"
+
+    def error(self, message: str) -> NoReturn:
+        """Raise the message of argparse.
+
+        Raises:
+            ValueError: Always.
+        """
+        raise ValueError(self._advised(" ".join(message.split()))) from None
+
+    def _advised(self, message: str) -> str:
+        if message.startswith(_MISSING):
+            names = message.removeprefix(_MISSING).replace(", ", " and ")
+            return f"{names}: not given. Example: `{self.example}`; `--help` lists all options."
+        if unknown := re.match(r"unrecognized arguments: (\S+)", message):
+            return self._unknown(unknown[1])
+        if wrong := re.match(r"argument (\S+): (.+)", message):
+            return f"{wrong[1]}: {wrong[2]}. Example: `{self.example}`."
+        return f"{message}; `--help` lists all options."
+
+    def _unknown(self, given: str) -> str:
+        if not given.startswith("-"):
+            return f"{given}: not expected here; `--help` lists all options."
+        options = {option for action in self._actions for option in action.option_strings if option.startswith("--")}
+        advice = nearest(given.partition("=")[0], options) or "`--help` lists all options."
+        return f"{given}: no such option; {advice}"
+
+
+def root_of(command: str, arguments: list[str]) -> str:
+    """The folder of all runs that the arguments of a command name, or its default.
+
+    Raises:
+        ValueError: If the option has no value.
+    """
+    parser = Arguments(command, None, example="--run.root runs")
+    parser.add_argument("--run.root", dest="root", default="runs")
+    return str(parser.parse_known_args(arguments)[0].root)
