@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
 from safetensors.torch import load_file
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -19,6 +18,7 @@ from data_modules.digests import check_digests
 from lit_sft.attention import use_document_attention
 from lit_sft.base_weights import base_identity, check_base
 from lit_sft.files import read_json
+from lit_sft.model_config import check_buildable, config_from
 from lit_sft.pretrained import check_config, check_finite, check_vocabulary, first_line, listed, load_pretrained
 
 
@@ -132,12 +132,23 @@ def load_config(settings: BackboneSettings) -> PretrainedConfig:
             check_digests(Path(settings.pretrained), weights=False)
         config = _pretrained_config(settings.pretrained, settings.trust_remote_code)
     else:
-        config = _config_from(dict(settings.config or {}))
+        config = config_from(settings.config or {})
     check_config(
         config,
         f"--model.backbone.pretrained {settings.pretrained}" if settings.pretrained else "--model.backbone.config",
     )
     return _with_dropout(config, settings.dropout)
+
+
+def check_backbone(settings: BackboneSettings) -> None:
+    """Check the settings of a model without building it.
+
+    Raises:
+        ValueError: If its config cannot be read, or is not one that a model can be built from.
+    """
+    config = load_config(settings)
+    if settings.pretrained is None:
+        check_buildable(config)
 
 
 def context_length(settings: BackboneSettings) -> int | None:
@@ -215,31 +226,6 @@ def _pretrained_config(name: str, trust_remote_code: bool) -> PretrainedConfig:
     return config
 
 
-def _config_from(values: dict[str, Any]) -> PretrainedConfig:
-    model_type = values.pop("model_type", None)
-    if model_type is None:
-        raise ValueError("--model.backbone.config: no model_type; expected one such as gpt2, qwen2 or llama.")
-    try:
-        known = AutoConfig.for_model(model_type)
-    except ValueError:
-        raise ValueError(
-            f"--model.backbone.config: model_type {model_type!r} is unknown to transformers; expected one such as "
-            "gpt2, qwen2 or llama."
-        ) from None
-    names = {*known.to_dict(), *known.attribute_map}
-    unknown = sorted(set(values) - names)
-    if unknown:
-        raise ValueError(
-            f"--model.backbone.config: {model_type} has no setting {', '.join(unknown)}; it has "
-            f"{', '.join(sorted(name for name in names if not name.startswith('_')))}."
-        )
-    try:
-        config: PretrainedConfig = AutoConfig.for_model(model_type, **values)
-    except (TypeError, ValueError, StrictDataclassError) as error:
-        raise ValueError(f"--model.backbone.config: {' '.join(str(error).split())}") from None
-    return config
-
-
 def _with_dropout(config: PretrainedConfig, dropout: float | None) -> PretrainedConfig:
     """Set every dropout of the config. Source of the names: the configs of GPT-2, Qwen2, Llama and their kin."""
     for name in ("resid_pdrop", "embd_pdrop", "attn_pdrop", "attention_dropout", "hidden_dropout", "dropout"):
@@ -252,6 +238,7 @@ def _random(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> Pre
     config.vocab_size = max(len(tokenizer), 1 + max(tokenizer.get_vocab().values()))
     config.bos_token_id, config.eos_token_id = tokenizer.bos_token_id, tokenizer.eos_token_id
     config.pad_token_id = None
+    check_buildable(config)
     model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     return model
 

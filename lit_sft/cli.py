@@ -31,8 +31,9 @@ from torch import nn
 from transformers.utils.logging import disable_progress_bar
 
 from data_modules.sft_data_module import SFTDataModule
+from lit_sft.accelerators import check_accelerator
 from lit_sft.arguments import root_of
-from lit_sft.backbone import BackboneSettings, build_backbone, context_length, load_config
+from lit_sft.backbone import BackboneSettings, build_backbone, check_backbone, context_length
 from lit_sft.checkpoint_io import AtomicCheckpointIO
 from lit_sft.checkpoint_settings import check_checkpoint_settings
 from lit_sft.checkpoints import export_model, load_weights, read_checkpoint
@@ -186,8 +187,9 @@ class LitCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         self._check_nulls()
         _check_length(self._get(self.config, "trainer"))
-        load_config(_settings(self._get(self.config, "model").backbone))  # a wrong model is said before anything runs
+        check_backbone(_settings(self._get(self.config, "model").backbone))  # before the data is encoded
         trainer = self._get(self.config, "trainer")
+        check_accelerator(trainer.accelerator, trainer.devices, trainer.strategy)
         on_cpu = trainer.accelerator == "cpu" or not torch.cuda.is_available()
         check_precision(str(trainer.precision), on_cpu=on_cpu and not torch.backends.mps.is_available())
         if trainer.accumulate_grad_batches < 1:

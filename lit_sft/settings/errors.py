@@ -22,6 +22,8 @@ _NOISE = (
 _FEW = 20
 """So few options are listed rather than left to --help."""
 
+_KEY = re.compile(r'\s*Parser key "([^"]+)":')
+
 _WORDS = {
     "str": "text",
     "int": "a whole number",
@@ -41,12 +43,18 @@ def in_one_line(message: str, options: Set[str] = frozenset()) -> str:
         message: Of jsonargparse, many lines where a setting may be of several types.
         options: All there are.
     """
-    key = re.match(r'\s*Parser key "([^"]+)":', message)
+    key = _KEY.match(message)
     body = message[key.end() :] if key else message
     text = _reason(body) if _UNION in body else _plain(body)
-    text = f"--{key[1]}: {text}" if key else text
+    text = f"--{key[1]}: {text}" if key and not text.startswith(f"--{key[1]}: ") else text
     text = re.sub(r"File does not exist: '(.+?)'$", r"\1: no such file; check the path.", text)
     return text + (_nearest_option(text, options) or _nearest_choice(text))
+
+
+def setting_of(message: str) -> str | None:
+    """The setting that a parser's message is about, such as `data.mask`; None if it names none."""
+    key = _KEY.match(message)
+    return key[1] if key else None
 
 
 def is_from_parser(message: str) -> bool:
@@ -66,9 +74,24 @@ def _plain(text: str) -> str:
         return _unknown_class(unnamed[1])
     if other := re.match(r"Import path (\S+) does not correspond to a subclass of (\w+)", text):
         return f"{other[1]} is not a {other[2]}"
-    if kind := re.match(r"Expected a (<class '[\w.]+'>|typing\.Literal\[.+?\])(\. Got value: (.*))?$", text):
-        return f"expected {_kind(kind[1])}" + (f"; got {_short(kind[3])}" if kind[2] else "")
+    if least := re.match(r"Not of type PositiveInt: (?:(.+) does not conform|.*: '(.*)'$)", text):
+        return f"expected a whole number, at least 1, got {_short(least[1] or least[2])}"
+    if option := re.match(r"argument (\S+?): (.+)$", text):
+        return _of_option(option[1], option[2])
+    if kind := re.match(r"Expected a (<class '[\w.]+'>|typing\.Literal\[.+?\])(\. Got value:(.*))?$", text):
+        return f"expected {_kind(kind[1])}" + (f", got {_short(kind[3].strip())}" if kind[2] else "")
     return text
+
+
+def _of_option(names: str, problem: str) -> str:
+    """What argparse says of an option that it names in every way it can be written."""
+    option = max((name for name in names.split("/") if not name.endswith("+")), key=len)
+    if re.match(r"expected (one|at least one) argument", problem):
+        example = "; write a file after it, such as `--config configs/quickstart.yaml`." if option == "--config" else ""
+        return f"{option}: no value is given{example or '; write one after it.'}"
+    if choice := re.match(r"invalid choice: (.+) \(choose from (.+)\)$", problem):
+        return f"{option}: expected one of [{choice[2]}], got {_short(choice[1].strip(chr(39)))}"
+    return f"{option}: {problem}"
 
 
 def _reason(body: str) -> str:
@@ -80,7 +103,7 @@ def _reason(body: str) -> str:
     found = re.findall(r"^ *Given value: (.*)$", body, flags=re.MULTILINE)
     types = re.search(r"Subtypes: \[(.+)\]$", body, flags=re.MULTILINE)
     kinds = " or ".join(dict.fromkeys(_kind(kind) for kind in _split(types[1]))) if types else "another type"
-    return f"expected {kinds}; got {_short(found[-1] if found else '')}"
+    return f"expected {kinds}, got {_short(found[-1] if found else '')}"
 
 
 def _items(body: str) -> list[str]:
@@ -141,6 +164,8 @@ def _split(names: str) -> list[str]:
 
 
 def _short(value: str) -> str:
+    """A value as YAML has it."""
+    value = {"True": "true", "False": "false", "": "an empty text"}.get(value, value)
     return value if len(value) <= _LONGEST_VALUE else f"{value[:_LONGEST_VALUE]}..."
 
 
@@ -159,6 +184,6 @@ def _all(options: Set[str]) -> str:
 
 def _nearest_choice(message: str) -> str:
     """Advice where a value was none of a few words."""
-    found = re.search(r"expected .*one of \[.+\].*; got ([^;]+)$", message)
+    found = re.search(r"expected .*one of \[.+\].*, got ([^;,]+)$", message)
     close = difflib.get_close_matches(found[1], re.findall(r"'([^']+)'", message), n=1) if found else []
     return f"; did you mean {close[0]}?" if close else ""

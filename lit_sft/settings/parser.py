@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -13,10 +14,10 @@ from jsonargparse import _loaders_dumpers as loaders
 from jsonargparse._actions import _ActionConfigLoad
 from lightning.pytorch.cli import LightningArgumentParser
 
-from lit_sft.settings.errors import in_one_line
+from lit_sft.settings.errors import in_one_line, setting_of
 from lit_sft.settings.sections import check_sections
 from lit_sft.settings.trust import check_parts, is_runs_config, known_imports_only, refuse_trust, vetted
-from lit_sft.settings.yaml_loader import check_yaml, load_yaml
+from lit_sft.settings.yaml_loader import check_yaml, line_of, load_yaml
 
 _NOT_IN_CONFIGS = {"c", "config", "h", "print_config"}
 
@@ -105,11 +106,26 @@ class SettingsParser(LightningArgumentParser):
         sections = check_sections(values, place, lines, groups=groups_of(self), options=options)
         if not path or not self.source.is_run(Path(os.path.abspath(path))):
             refuse_trust(sections, place, lines)
-            return self._apply_actions(sections, prev_cfg=prev_cfg)
+            return self._located(sections, prev_cfg, place, lines)
         sections = vetted(sections, place, lines, self.source.allowed, self.source.unread)
         with known_imports_only(place, self.source.allowed):
-            parsed = self._apply_actions(sections, prev_cfg=prev_cfg)
+            parsed = self._located(sections, prev_cfg, place, lines)
         check_parts(parsed, place, self.source.allowed)
+        return parsed
+
+    def _located(
+        self, sections: dict[str, Any], before: Namespace | None, place: str, lines: Mapping[tuple[str, ...], int]
+    ) -> Namespace:
+        """Check the settings of a config; a value of the wrong type is named with its line."""
+        try:
+            parsed: Namespace = self._apply_actions(sections, prev_cfg=before)
+        except TypeError as error:
+            setting = setting_of(str(error))
+            if setting is None:
+                raise
+            line = line_of(setting, lines)
+            at = f"{place}:{line}" if line else place
+            raise ValueError(f"{at}: {in_one_line(str(error), options_of(self))}") from None
         return parsed
 
 

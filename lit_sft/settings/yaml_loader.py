@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -174,6 +175,12 @@ def load_yaml(text: str, place: str, *, loader: Any = PlainLoader) -> tuple[Any,
         return yaml.load(text, loader), lines
     except (yaml.YAMLError, ValueError) as error:
         raise ValueError(said_of(error, place)) from None
+
+
+def line_of(setting: str, lines: Mapping[Path, int]) -> int | None:
+    """The line of a setting such as `data.mask`, however its sections are written; None if it is not known."""
+    found = [line for path, line in lines.items() if ".".join(path).replace("+", "") == setting]
+    return found[-1] if found else None
 
 
 def said_of(error: Exception, place: str) -> str:

@@ -223,7 +223,7 @@ WRONG: dict[str, tuple[dict[str, Any], list[str], str]] = {
     "misspelt yaml key": ({"b.yaml": "data: {traain: x}\n"}, ["--config", "{b.yaml}"], "'data.traain'; did you mean data.train"),
     "misspelt option": ({}, ["--data.masks", "x"], "--data.masks x; did you mean data.mask"),
     "unknown mask": ({}, ["--data.mask", "outputs"], "expected one of .'whole_sequence', 'output_only', .* outputs"),
-    "word for a number": ({}, ["--trainer.max_steps", "many"], '--trainer.max_steps: expected a whole number; got many'),
+    "word for a number": ({}, ["--trainer.max_steps", "many"], '--trainer.max_steps: expected a whole number, got many'),
     "missing data file": ({}, ["--data.train", "no/rows.json"], "no/rows.json: no such file or folder; check the path"),
     "epochs of none": ({}, ["--trainer.max_epochs", "0"], "--trainer.max_epochs 0: expected 1 or more"),
     "negative steps": ({}, ["--trainer.max_steps", "-5"], "--trainer.max_steps -5: expected 1 or more, or -1 for no limit"),
@@ -254,7 +254,7 @@ WRONG: dict[str, tuple[dict[str, Any], list[str], str]] = {
     "missing tokenizer": ({}, ["--model.backbone.tokenizer", "./nowhere"], "./nowhere: no tokenizer here: no such folder"),
     "missing model": ({}, ["--model.backbone.config", "null", "--model.backbone.pretrained", "./nowhere"], "--model.backbone.pretrained ./nowhere: no such folder or hub model"),
     "which model": ({}, ["--model.backbone.pretrained", "gpt2"], "which model. Give either"),
-    "unknown model setting": ({}, ["--model.backbone.config.n_layers", "2"], "gpt2 has no setting n_layers; it has .*n_layer"),
+    "unknown model setting": ({}, ["--model.backbone.config.n_layers", "2"], "gpt2 has no setting n_layers; did you mean n_layer"),
     "unknown module": ({}, ["--model.backbone.tuning", "lora", "--data.template", "plain", "--model.backbone.lora.target_modules", "[q_proj]"], "no linear layer 'q_proj'; it has c_attn"),
     "two warm-ups": ({}, ["--model.optimizer.warmup_steps", "1", "--model.optimizer.warmup_ratio", "0.1"], "are both given; expected one"),
     "fp16 on a cpu": ({}, ["--trainer.precision", "16-mixed"], "--trainer.precision 16-mixed: fp16 on a CPU is .* Use"),
@@ -262,7 +262,14 @@ WRONG: dict[str, tuple[dict[str, Any], list[str], str]] = {
     "unwritable cache": ({"file": "x"}, ["--data.cache_dir", "{file}"], "--data.cache_dir .*file: cannot write there .* choose another"),
     "no template marker": ({}, ["--data.template", "tokenizer"], "the tokenizer has no chat template of its own; use"),
     "checkpoint of junk": ({"b.ckpt": "junk"}, ["--ckpt_path", "{b.ckpt}"], "--ckpt_path .*b.ckpt: damaged, cut short or not a checkpoint"),
-    "no gpu": ({}, ["--trainer.accelerator", "cuda"], "No supported gpu backend found|CUDAAccelerator"),
+    "heads that do not divide": ({}, ["--model.backbone.config.n_head", "3"], "--model.backbone.config: n_head 3 does not divide n_embd 32; change"),
+    "heads in words": ({}, ["--model.backbone.config.n_head", "two"], "--model.backbone.config.n_head: expected a whole number, got 'two'"),
+    "no number of examples": ({}, ["COMMAND", "preview", "--config", "CONFIG", "--num", "-1"], "^lit_sft preview: --num: expected a whole number, at least 1, got -1$"),
+    "no name of a config": ({}, ["--config"], "^lit_sft fit: --config: no value is given; write a file after it, such as `--config"),
+    "no value": ({}, ["--data.train"], "^lit_sft fit: --data.train: no value is given; write one after it.$"),
+    "unknown split": ({}, ["COMMAND", "preview", "--config", "CONFIG", "--split", "tran"], "--split: expected one of .*, got tran; did you mean train"),
+    "unknown strategy": ({}, ["--trainer.strategy", "dpp"], "--trainer.strategy dpp: unknown; did you mean ddp"),
+    "no gpu": ({}, ["--trainer.accelerator", "cuda"], "--trainer.accelerator cuda: PyTorch finds no such device .*; expected"),
     "no accumulation": ({}, ["--trainer.accumulate_grad_batches", "0"], "--trainer.accumulate_grad_batches 0: expected 1 or more"),
     "run outside its root": ({}, ["--run.name", "../evil"], "--run.name ../evil: expected a plain name"),
     "warm-up beyond the run": ({}, ["--model.optimizer.warmup_ratio", "2"], "warmup_ratio 2.0: expected a share"),
@@ -282,8 +289,8 @@ def test_wrong_input_ends_in_one_located_message(
 ) -> None:
     files, options, message = WRONG[what]
     places = {f"{{{name}}}": write(name, content) for name, content in files.items()}
-    rows = str(Path(path).parent / "rows.jsonl")
-    options = [rows if option == "ROWS" else places.get(option, option) for option in options]
+    places |= {"ROWS": str(Path(path).parent / "rows.jsonl"), "CONFIG": path}
+    options = [places.get(option, option) for option in options]
     arguments = options[1:] if options[0] == "COMMAND" else ["fit", "--config", path, *options]
     assert main(arguments) == 2
     said = capsys.readouterr().err.strip().splitlines()

@@ -166,13 +166,13 @@ CLASSES: list[tuple[str, Any, str]] = [
     ("trainer.callbacks", ["callbacks.RunHealth", "EarlyStoping"], "did you mean lightning.pytorch.callbacks.EarlyStopping?"),
     ("trainer.callbacks", ["nopkg.Foo"], "no class nopkg.Foo; check the name"),
     ("trainer.callbacks", ["torch.nn.Linear"], "torch.nn.Linear is not a Callback"),
-    ("trainer.callbacks", 3, "expected a list of Callback or a Callback or null; got 3"),
+    ("trainer.callbacks", 3, "expected a list of Callback or a Callback or null, got 3"),
     ("trainer.callbacks", [{"class_path": 3}], "class_path: expected a name such as callbacks.RunHealth, found the number 3"),
     ("trainer.callbacks", [{"class_path": "callbacks.RunHealth", "init_args": [1]}], "init_args: expected a mapping of settings, found a list"),
     ("trainer.callbacks", [{"class_path": "callbacks.RunHealth", "init_args": {"loss_spiek": 3}}], "Option 'loss_spiek' is not accepted; did you mean loss_spike?"),
     ("trainer.logger", "TensorBoardLoger", "did you mean lightning.pytorch.loggers.TensorBoardLogger?"),
-    ("data.max_length", "x", "--data.max_length: expected a whole number or null; got x"),
-    ("data.train", {"a": 1}, "--data.train: expected text or a list of text or null; got {'a': 1}"),
+    ("data.max_length", "x", "--data.max_length: expected a whole number or null, got x"),
+    ("data.train", {"a": 1}, "--data.train: expected text or a list of text or null, got {'a': 1}"),
     ("model.optimizer.betas", [1], "--model.optimizer.betas: Expected a tuple with 2 elements. Got value: [1]"),
     ("trainer.precision", "bf17", "did you mean bf16?"),
     ("data.mask", "output-only", "did you mean output_only?"),
@@ -188,10 +188,51 @@ def test_a_wrong_value_is_told_in_one_short_line(said: Callable[..., str], name:
     assert len(told) < 500
 
 
+TYPED = """\
+seed_everything: 1
+model:
+  backbone:
+    config: {model_type: gpt2}
+    tokenizer: nowhere
+    lora: {rank: 4}
+data:
+  train: rows.jsonl
+trainer.max_steps: 5
+trainer:
+  accelerator: cpu
+  callbacks:
+    - class_path: callbacks.SampleGeneration
+      init_args: {num_held_out: 1}
+"""
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "message"),
+    [
+        ("seed_everything: 1", "seed_everything: x", "c.yaml:1: --seed_everything: expected true or false or a whole"),
+        ("rank: 4", "rank: four", "c.yaml:6: --model.backbone.lora.rank: expected a whole number, got four"),
+        ("train: rows.jsonl", "train: 3", "c.yaml:8: --data.train: expected text or a list of text or null, got 3"),
+        ("max_steps: 5", "max_steps: true", "c.yaml:9: --trainer.max_steps: expected a whole number, got true"),
+        ("max_steps: 5", "max_steps: ''", "c.yaml:9: --trainer.max_steps: expected a whole number, got an empty text"),
+        ("accelerator: cpu", "precision: 17", "c.yaml:11: --trainer.precision: expected one of"),
+        ("num_held_out: 1", "num_held_out: x", "c.yaml:12: --trainer.callbacks: --num_held_out: expected a whole"),
+    ],
+)
+def test_a_value_of_the_wrong_type_is_named_with_its_file_and_line(
+    said: Callable[..., str], right: str, wrong: str, message: str
+) -> None:
+    assert said(TYPED.replace(right, wrong)).startswith(f"lit_sft fit: {message}")
+
+
+def test_a_wrong_value_on_the_command_line_has_no_line(said: Callable[..., str]) -> None:
+    told = said(CONFIG, "--trainer.max_steps", "ten")
+    assert told == "lit_sft fit: --trainer.max_steps: expected a whole number, got ten"
+
+
 def test_a_very_long_value_is_told_without_its_middle(said: Callable[..., str]) -> None:
     told = said(changed("data.train", {"x" * 3000: "y" * 3000}))
     assert len(told) < 2000
-    assert told.startswith("lit_sft fit: --data.train: expected text")
+    assert re.match(r"lit_sft fit: c\.yaml:\d+: --data\.train: expected text", told)
     told = said(CONFIG, "--model.backbone.tokenizer", "z" * 4000 + "/tokenizer")
     assert len(told) < 2000
     assert told.endswith("/tokenizer: File name too long")

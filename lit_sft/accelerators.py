@@ -1,0 +1,62 @@
+"""Which device a run asks for, checked before anything is read: Lightning names its own classes instead."""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+
+import torch
+from lightning.pytorch.accelerators import AcceleratorRegistry
+from lightning.pytorch.strategies import StrategyRegistry
+
+_NAMES = ("auto", "cpu", "gpu", "cuda", "mps")
+
+
+def check_accelerator(accelerator: object, devices: object, strategy: object) -> None:
+    """Check settings of the trainer; objects made in Python are left to Lightning.
+
+    Args:
+        accelerator: `--trainer.accelerator`.
+        devices: `--trainer.devices`.
+        strategy: `--trainer.strategy`.
+
+    Raises:
+        ValueError: If there is no such device here, or no such name.
+    """
+    if isinstance(accelerator, str):
+        _check_name(accelerator)
+        _check_present(accelerator)
+    _check_devices(devices)
+    if isinstance(strategy, str) and strategy != "auto":
+        known = StrategyRegistry.available_strategies()
+        if strategy not in known:
+            close = difflib.get_close_matches(strategy, known, n=1)
+            advice = f"did you mean {close[0]}?" if close else "expected one such as auto, ddp or deepspeed_stage_2."
+            raise ValueError(f"--trainer.strategy {strategy}: unknown; {advice}")
+
+
+def _check_name(name: str) -> None:
+    if name not in _NAMES and name not in AcceleratorRegistry.available_accelerators():
+        raise ValueError(f"--trainer.accelerator {name}: unknown; expected one of {', '.join(_NAMES)}.")
+
+
+def _check_present(name: str) -> None:
+    has_cuda, has_mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    present = {"gpu": has_cuda or has_mps, "cuda": has_cuda, "mps": has_mps}
+    if not present.get(name, True):
+        found = "cpu or auto" if not (has_cuda or has_mps) else "auto, cpu or gpu"
+        raise ValueError(
+            f"--trainer.accelerator {name}: PyTorch finds no such device on this machine; expected {found}. If there "
+            "is one, check its driver and that this PyTorch was built for it."
+        )
+    if name == "tpu" and importlib.util.find_spec("torch_xla") is None:
+        raise ValueError("--trainer.accelerator tpu: needs the package torch_xla; expected auto, cpu or gpu.")
+
+
+def _check_devices(devices: object) -> None:
+    try:
+        count = int(devices) if isinstance(devices, (int, str)) else None
+    except ValueError:
+        return  # a list such as "0,1", or auto
+    if count is not None and (count == 0 or count < -1):
+        raise ValueError(f"--trainer.devices {devices}: expected the number of devices, at least 1, or auto.")

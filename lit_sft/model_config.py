@@ -1,0 +1,131 @@
+"""The config of a model with random weights: its settings are checked before any data is read."""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import re
+from collections.abc import Set
+from typing import Any
+
+import torch
+from huggingface_hub.errors import StrictDataclassError
+from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
+from transformers.activations import ACT2FN
+
+_WHERE = "--model.backbone.config"
+
+_SIZES = (
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "max_position_embeddings",
+)
+"""Settings that count something; the names are transformers' own, which most models map theirs to."""
+
+_TYPES = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text"}
+
+_LONGEST = 200
+
+
+def config_from(values: dict[str, Any]) -> PretrainedConfig:
+    """A model's config from the settings that a user gave.
+
+    Args:
+        values: `model_type`, and what differs from its defaults.
+
+    Raises:
+        ValueError: If the type or a setting is unknown, or a value is of the wrong type or cannot be meant.
+    """
+    settings = dict(values)
+    model_type = settings.pop("model_type", None)
+    known = _defaults(model_type)
+    names = {name for name in (*known.to_dict(), *known.attribute_map) if not name.startswith("_")}
+    for name in settings:
+        if name not in names:
+            raise ValueError(f"{_WHERE}: {model_type} has no setting {name}; {_nearest(str(name), names)}")
+    try:
+        config: PretrainedConfig = AutoConfig.for_model(model_type, **settings)
+    except (TypeError, ValueError, StrictDataclassError) as error:
+        raise ValueError(_fault(error)) from None
+    _check_sizes(config)
+    return config
+
+
+def check_buildable(config: PretrainedConfig) -> None:
+    """Build the model without its weights, to see that its settings fit together.
+
+    Raises:
+        ValueError: If they do not.
+    """
+    try:
+        with torch.random.fork_rng(devices=[]), torch.device("meta"):
+            AutoModelForCausalLM.from_config(copy.deepcopy(config), dtype=torch.float32)
+    except Exception as error:
+        # settings that do not fit end in any of a dozen exception types
+        raise ValueError(_misfit(config) or f"{_WHERE}: no model can be built from it ({_said(error)}).") from None
+
+
+def _defaults(model_type: object) -> PretrainedConfig:
+    if model_type is None:
+        raise ValueError(f"{_WHERE}: no model_type; expected one such as gpt2, qwen2 or llama.")
+    try:
+        return AutoConfig.for_model(model_type)
+    except ValueError:
+        raise ValueError(
+            f"{_WHERE}: model_type {model_type!r} is unknown to transformers; expected one such as gpt2, qwen2 or "
+            "llama."
+        ) from None
+
+
+def _nearest(name: str, names: Set[str]) -> str:
+    close = difflib.get_close_matches(name, sorted(names), n=2, cutoff=0.7)
+    return f"did you mean {' or '.join(close)}?" if close else f"expected one of {', '.join(sorted(names))}."
+
+
+def _fault(error: Exception) -> str:
+    """What transformers says of a setting, without the names of its own checks."""
+    said = " ".join(str(error).split())
+    if wrong := re.search(r"Field '(\w+)' expected (\w+), got \w+ \(value: (.*)\)$", said):
+        return f"{_WHERE}.{wrong[1]}: expected {_TYPES.get(wrong[2], wrong[2])}, got {wrong[3][:_LONGEST]}."
+    said = re.sub(r"^(Class validation|Validation) error for (validator|field) '\w+': (\w+Error: )?", "", said)
+    return f"{_WHERE}: {said[:_LONGEST]}"
+
+
+def _check_sizes(config: PretrainedConfig) -> None:
+    for name in _SIZES:
+        size = getattr(config, name, None)
+        if isinstance(size, int) and size < 1:
+            raise ValueError(f"{_WHERE}.{_own_name(config, name)} {size}: expected at least 1.")
+    heads, shared = getattr(config, "num_attention_heads", None), getattr(config, "num_key_value_heads", None)
+    if isinstance(heads, int) and isinstance(shared, int) and heads % shared:
+        raise ValueError(
+            f"{_WHERE}: {_own_name(config, 'num_key_value_heads')} {shared} does not divide "
+            f"{_own_name(config, 'num_attention_heads')} {heads}; change one of the two."
+        )
+
+
+def _misfit(config: PretrainedConfig) -> str | None:
+    """The most frequent reason why a model cannot be built, in the words of its own config."""
+    for name in ("activation_function", "hidden_act"):
+        chosen = getattr(config, name, None)
+        if isinstance(chosen, str) and chosen not in ACT2FN:
+            return f"{_WHERE}.{name}: transformers has no activation {chosen}; {_nearest(chosen, set(ACT2FN))}"
+    width, heads = getattr(config, "hidden_size", None), getattr(config, "num_attention_heads", None)
+    if not (isinstance(width, int) and isinstance(heads, int) and width % heads):
+        return None
+    return (
+        f"{_WHERE}: {_own_name(config, 'num_attention_heads')} {heads} does not divide "
+        f"{_own_name(config, 'hidden_size')} {width}; change one of the two."
+    )
+
+
+def _own_name(config: PretrainedConfig, name: str) -> str:
+    """What the model's config calls a setting: GPT-2 has `n_head`."""
+    return str(config.attribute_map.get(name, name))
+
+
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:_LONGEST]}"
