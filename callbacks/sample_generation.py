@@ -20,6 +20,8 @@ from lit_sft.module import LitCausalLM
 from lit_sft.printable import excerpt
 
 _TERMINAL_CHARACTERS = 200
+_UNTRAINED_CHARACTERS = 60
+"""Of an answer of random weights, which is the same few characters over and over."""
 _TENSORBOARD_CHARACTERS = 2000
 
 """Invisible too, but part of ordinary emoji and Indic text."""
@@ -139,7 +141,9 @@ class SampleGeneration(Callback):
             append_row(trainer, self.file, {"step": trainer.global_step, **_row(sample)})
         _write_to_loggers(trainer, samples)
         if self.print_table:
-            say(trainer, _table(samples, trainer.global_step))
+            is_untrained = trainer.global_step == 0 and pl_module.backbone_settings.pretrained is None
+            most = _UNTRAINED_CHARACTERS if is_untrained else _TERMINAL_CHARACTERS
+            say(trainer, _table(samples, trainer.global_step, most))
 
     def _samples(self, module: LitCausalLM, temperature: float) -> list[Sample]:
         answers = generate(
@@ -217,7 +221,8 @@ def _markdown(samples: list[Sample]) -> str:
     return "\n".join(lines)
 
 
-def _table(samples: list[Sample], step: int) -> Table:
+def _table(samples: list[Sample], step: int, most: int) -> Table:
+    """The answers, each shortened to so many characters."""
     title = f"answers at step {step}" if step else "answers before training"
     table = Table(title=title, title_justify="left", caption="▪ ended by the model itself", caption_justify="left")
     table.add_column("question", ratio=2, overflow="fold")
@@ -228,11 +233,11 @@ def _table(samples: list[Sample], step: int) -> Table:
     for sample in samples:
         is_same = sample.origin == before
         question, reference = ("", "") if is_same else (sample.question, sample.reference or "")
-        cells = [excerpt(text, _TERMINAL_CHARACTERS) for text in (question, sample.answer, reference)]
+        cells = [excerpt(text, _TERMINAL_CHARACTERS) for text in (question, reference)]
         # Text is never read as markup
-        answer = Text(cells[1] + (" ▪" if sample.ended else ""))
+        answer = Text(excerpt(sample.answer, most) + (" ▪" if sample.ended else ""))
         if before is not None and not is_same:
             table.add_section()
-        table.add_row(Text(cells[0]), f"{sample.temperature:g}", answer, Text(cells[2]))
+        table.add_row(Text(cells[0]), f"{sample.temperature:g}", answer, Text(cells[1]))
         before = sample.origin
     return table

@@ -265,13 +265,39 @@ def why_empty(entry: dict[str, Any], max_length: int) -> str:
     """
     invalid = entry["invalid"]
     parts = {
-        f"too long for {max_length} tokens": entry["dropped"],
+        f"longer than {max_length} token{'s' * (max_length != 1)}": entry["dropped"],
         "also in a held-out split": entry["duplicates"],
         "left out by `--data.train_fraction`": entry["left_out"],
         "invalid": invalid["count"],
     }
     why = ", ".join(f"{count:,} {what}" for what, count in parts.items() if count) or "none was read"
     return f"{why}: {count_reasons(invalid['reasons'], invalid['first'])}" if invalid["count"] else why
+
+
+def is_limit_too_small(entry: dict[str, Any]) -> bool:
+    """Whether a split has no examples because its records are too long: more were lost to that than to anything else.
+
+    Args:
+        entry: Its `Ledger.to_dict()`.
+    """
+    others = max(entry["duplicates"], entry["left_out"], entry["invalid"]["count"])
+    return bool(entry["dropped"]) and entry["dropped"] >= others
+
+
+def too_small_limit(entry: dict[str, Any], split: str, max_length: int) -> str:
+    """What to say where `is_limit_too_small`: how long the records are, and what to raise.
+
+    Args:
+        entry: Its `Ledger.to_dict()`.
+        split: Its name.
+        max_length: Most tokens of an example.
+    """
+    before = max(entry["length_before"].values(), key=lambda lengths: lengths["count"])
+    return (
+        f"--data.max_length {max_length} is too small: none of the {split} records fits "
+        f"({why_empty(entry, max_length)}). Raise it: their median length is {before['p50']:,} tokens, the longest has "
+        f"{before['max']:,}."
+    )
 
 
 def is_plain_text(ledger: dict[str, Any]) -> bool:

@@ -32,7 +32,7 @@ from data_modules.encoding import Encoder, Example, OverLong
 from data_modules.encoding_pool import Samples, num_processes
 from data_modules.example_store import ExampleStore
 from data_modules.formats import FORMATS
-from data_modules.ledger import OnInvalid, is_plain_text, why_empty
+from data_modules.ledger import OnInvalid, is_limit_too_small, is_plain_text, too_small_limit, why_empty
 from data_modules.masking import LossMask, MaskName, Reduction, resolve_mask
 from data_modules.sampling import BatchPlan, LengthSampler, WindowSampler, limited
 from data_modules.templates import SegmentKind, TemplateName, resolve_template
@@ -296,10 +296,24 @@ class SFTDataModule(LightningDataModule):
         for split, files in {**self.sources.files, **self.predict_sources.files}.items():
             if split != "train" and files and not len(self.stores[split]):
                 ledger = self.ledgers[split]
+                self._check_limit(split)
                 raise ValueError(
                     f"{', '.join(files)}: no {split} example is left of {ledger['records_read']} "
-                    f"records ({why_empty(ledger, self.max_length)}). Give `--data.{split}` records of its own."
+                    f"records ({why_empty(ledger, self.length_limit(split))}). Give `--data.{split}` records of its "
+                    "own."
                 )
+
+    def _check_limit(self, split: str) -> None:
+        """Refuse a limit that no record of an empty split fits."""
+        ledger, limit = self.ledgers[split], self.length_limit(split)
+        if not is_limit_too_small(ledger):
+            return
+        if limit < self.max_length:  # what the answer needs leaves less
+            raise ValueError(
+                f"--model.generation.max_new_tokens {self.answer_length} leaves {limit} of the model's "
+                f"{self.context_length} tokens for a prompt, and no {split} record fits; lower it."
+            )
+        raise ValueError(too_small_limit(ledger, split, limit))
 
     def _check_training_set(self) -> None:
         store = self.stores.get("train")
@@ -307,9 +321,10 @@ class SFTDataModule(LightningDataModule):
             raise ValueError("no training data: give `--data.train FILE`.")
         origin, ledger = ", ".join(self.sources.files["train"]), self.ledgers["train"]
         if not len(store):
+            self._check_limit("train")
             raise ValueError(
                 f"{origin}: no training example is left of {ledger['records_read'] + ledger['left_out']} records "
-                f"({why_empty(ledger, self.max_length)}). Give more or other records, or raise `--data.max_length`."
+                f"({why_empty(ledger, self.max_length)}). Give more or other records."
             )
         for split in ("train", "val"):
             examples = self.stores.get(split)

@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import argparse
 import re
+import shlex
 from typing import NoReturn
 
 from lit_sft.settings.sections import nearest
+
+_FLAGS = ("--json",)
+"""Options without a value."""
+
+_SEVERAL = ("--masks",)
+"""Options with several values."""
 
 _MISSING = "the following arguments are required: "
 
@@ -49,6 +56,35 @@ class Arguments(argparse.ArgumentParser):
         options = {option for action in self._actions for option in action.option_strings if option.startswith("--")}
         advice = nearest(given.partition("=")[0], options) or "`--help` lists all options."
         return f"{given}: no such option; {advice}"
+
+
+def check_run_first(command: str, arguments: list[str]) -> None:
+    """Refuse a run (or anything else) that is named behind the options, before another run is taken in its place.
+
+    Args:
+        command: Its name.
+        arguments: Of a command that takes a run as its first argument. Every option but a few takes one value.
+
+    Raises:
+        ValueError: If there is one.
+    """
+    option = ""
+    for place, argument in enumerate(arguments):
+        if argument.startswith("-"):
+            option = argument
+            continue
+        before = arguments[place - 1] if place else argument
+        is_value = before.startswith("-") and "=" not in before and before not in _FLAGS
+        if place and not is_value and option not in _SEVERAL:
+            raise ValueError(_misplaced(command, arguments, place))
+
+
+def _misplaced(command: str, arguments: list[str], place: int) -> str:
+    argument, rest = arguments[place], [*arguments[:place], *arguments[place + 1 :]]
+    if not rest[0].startswith("-"):
+        return f"{argument}: not expected here; the run is already given as {rest[0]}."
+    command_line = shlex.join(["python", "-m", "lit_sft", command, argument, *rest])
+    return f"{argument}: not expected here; a run goes before the options: `{command_line}`."
 
 
 def root_of(command: str, arguments: list[str]) -> str:

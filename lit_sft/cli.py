@@ -32,7 +32,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from data_modules.sft_data_module import SFTDataModule
 from lit_sft.accelerators import check_accelerator
-from lit_sft.arguments import root_of
+from lit_sft.arguments import check_run_first, root_of
 from lit_sft.backbone import BackboneSettings, build_backbone, check_backbone, context_length
 from lit_sft.checkpoint_io import AtomicCheckpointIO
 from lit_sft.checkpoint_settings import check_checkpoint_settings
@@ -284,7 +284,7 @@ class LitCLI(LightningCLI):
         elif ending and ending.is_early:
             say(f"stopped early at step {self.trainer.global_step}: {ending}")
         say(f"model   {self.run.model}  (Hugging Face format, of {choice})")
-        self._say_what_next("test" if self.datamodule.stores.get("test") else "predict --data.predict FILE")
+        self._say_what_next("test" if self.datamodule.stores.get("test") else "predict --data.predict FILE", "preview")
 
     def after_test(self) -> None:
         if not self.trainer.is_global_zero:
@@ -307,7 +307,7 @@ class LitCLI(LightningCLI):
         say(f"written {files.result}; {files.records.name} and {files.answers.name} beside it")
         if earlier is not None:
             say(f"kept    {earlier}: the result that was there, of other rows, settings or weights")
-        self._say_what_next("preview")
+        self._say_what_next("predict --data.predict FILE")
 
     def after_predict(self) -> None:
         self.predictions.report(say, self.model)
@@ -322,11 +322,12 @@ class LitCLI(LightningCLI):
         torch.manual_seed(self.datamodule.seed)  # random weights depend on it
         return build_backbone(self.model.backbone_settings, self.datamodule.tokenizer)
 
-    def _say_what_next(self, command: str) -> None:
+    def _say_what_next(self, *commands: str) -> None:
         folder = self.run.folder
-        verb, _, options = command.partition(" ")
         say(f"curves  tensorboard --logdir {folder.parent.parent}")
-        say(f"next    python -m lit_sft {verb} {folder} {options}".rstrip())
+        for label, command in zip(("next", "or"), commands, strict=False):
+            verb, _, options = command.partition(" ")
+            say(f"{label:8}python -m lit_sft {verb} {folder} {options}".rstrip())
 
     def _shaping(self) -> str:
         """The settings that shape a result, as text to hash: not where it lies, nor how many answers are scored."""
@@ -430,6 +431,7 @@ def names_config(arguments: list[str]) -> bool:
 
 def take_run(command: str, arguments: list[str]) -> tuple[Run, Path, list[str]]:
     """The run named by the first argument, or the newest; its checkpoint; and the other arguments."""
+    check_run_first(command, arguments)
     named = arguments[0] if arguments and not arguments[0].startswith("-") else None
     run, checkpoint = find_run(named, root_of(command, arguments))
     say(f"{command}: run {run.folder}, its config.yaml and {run.described(checkpoint)}")
@@ -548,7 +550,8 @@ def _quieten(command: str) -> None:
     """Hide what is said on every run and tells the user nothing about this one."""
     disable_progress_bar()
     threading.excepthook = _say_of_thread
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for name in ("lightning.pytorch", "lightning.fabric"):  # the seed is in config.yaml
+        logging.getLogger(name).setLevel(logging.WARNING)
     if command != "fit":  # what a callback of the training kept is of no use to the other commands
         warnings.filterwarnings("ignore", "Be aware that when using `ckpt_path`, callbacks used to create the check")
     for message in (

@@ -12,7 +12,7 @@ from transformers import GenerationConfig, PreTrainedTokenizerBase
 from data_modules.conversation import Conversation, Role, Turn
 from data_modules.encoding import OverLong
 from data_modules.ledger import ledger_rows
-from data_modules.rejections import without_advice
+from data_modules.rejections import count_reasons, without_advice
 from data_modules.sft_data_module import SFTDataModule
 from data_modules.templates import AnyTemplate, resolve_template
 from lit_sft.console import cell
@@ -40,6 +40,25 @@ def print_ledger(console: Console, data: SFTDataModule) -> None:
             console.print(f"  dropped: {printable(without_advice(message))}", style="yellow", markup=False)
     for remark in data_remarks(data):
         console.print(printable(remark), style="yellow", markup=False, highlight=False, soft_wrap=True)
+
+
+def dropped_lines(data: SFTDataModule, split: str) -> list[str]:
+    """How many records of a split were dropped as invalid, why, and the first of them; none if all are valid.
+
+    Args:
+        data: Set up.
+        split: Its name. What is held out of the training records is counted with them.
+    """
+    counted_in = split if split in data.ledgers and (data.sources.files.get(split) or split == "predict") else "train"
+    invalid = data.ledgers[counted_in]["invalid"]
+    if not invalid["count"]:
+        return []
+    read = data.ledgers[counted_in]["records_read"]
+    of = "" if counted_in == split else f" of --data.{counted_in}"
+    return [
+        f"{split}: {invalid['count']:,} of {read:,} records{of} {_were(invalid['count'])} dropped as invalid: "
+        f"{count_reasons(invalid['reasons'], invalid['first'])}"
+    ]
 
 
 def data_remarks(data: SFTDataModule, splits: list[str] | None = None) -> list[str]:

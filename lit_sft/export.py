@@ -21,10 +21,13 @@ def main(argv: list[str]) -> None:
     """
     options = _parser().parse_args(argv[1:])
     # after the arguments are read, so that --help and mistakes are answered at once
+    from transformers.utils.logging import disable_progress_bar
+
     from lit_sft.backbone import build_backbone, is_adapted
     from lit_sft.checkpoints import export_model, load_weights
     from lit_sft.cli import SettingsCLI, say
 
+    disable_progress_bar()
     run, checkpoint = find_run(options.run, options.root)
     name = "merged" if options.merge else "model"
     folder = Path(options.output or (run.folder / f"{name}{run.suffix_of(checkpoint)}"))

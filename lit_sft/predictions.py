@@ -11,6 +11,7 @@ from jsonargparse import Namespace
 from lightning.pytorch.callbacks import BasePredictionWriter
 
 from data_modules.ledger import is_plain_text
+from lit_sft.data_report import dropped_lines
 from lit_sft.files import json_line, read_json
 from lit_sft.module import LitCausalLM
 from lit_sft.printable import excerpt, printable
@@ -92,8 +93,10 @@ class PredictionWriter(BasePredictionWriter):
                 f"{cut:,} prompt{'s were' if cut > 1 else ' was'} longer than {room:,} tokens and cut: raise "
                 "`--data.max_length` as far as the model allows, or lower `--model.generation.max_new_tokens`"
             )
-        if lost := ledger.get("dropped", 0) + ledger.get("invalid", {}).get("count", 0):
-            notes.append(f"{lost:,} record{'s were' if lost > 1 else ' was'} not answered: invalid, or too long to cut")
+        if lost := ledger.get("dropped", 0):
+            notes.append(f"{lost:,} prompt{'s were' if lost > 1 else ' was'} not answered: too long, even cut")
+        if ledger:
+            notes += map(printable, dropped_lines(module.data, "predict"))
         return notes
 
     def _opened(self) -> tuple[Path, TextIO]:

@@ -17,13 +17,13 @@ from rich.table import Table
 from rich.text import Text
 
 from data_modules.encoding import Example
-from data_modules.ledger import why_empty
+from data_modules.ledger import is_limit_too_small, too_small_limit, why_empty
 from data_modules.masking import MASKS, LossMask
 from data_modules.sft_data_module import SFTDataModule
 from data_modules.templates import SegmentKind
 from lit_sft.cli import SettingsCLI, console, names_config, take_run
 from lit_sft.console import say_on
-from lit_sft.data_report import data_remarks
+from lit_sft.data_report import data_remarks, dropped_lines
 from lit_sft.preview_page import write_page
 from lit_sft.printable import printable
 from lit_sft.runs import Run
@@ -59,6 +59,9 @@ def main(argv: list[str]) -> None:
         examples = _first_examples(data, options.split, options.num)
         for line in data.ledgers[options.split]["skipped_files"]:
             print(printable(line))
+        if options.json:
+            for line in dropped_lines(data, options.split):
+                print(printable(line))
     if options.json:
         for example in examples:
             print(json.dumps(to_json(example, data.tokenizer)))
@@ -135,6 +138,8 @@ def _first_examples(data: SFTDataModule, split: str, num: int) -> list[Example]:
         )
     store, ledger = data.stores[split], data.ledgers[split]
     if not len(store):
+        if is_limit_too_small(ledger):
+            raise ValueError(f"--split {split}: {too_small_limit(ledger, split, data.max_length)}")
         raise ValueError(
             f"--split {split}: it is empty ({ledger['records_read']:,} records read; "
             f"{why_empty(ledger, data.max_length)}); expected an example. Choose another split, or give "
@@ -160,7 +165,8 @@ def _summary(data: SFTDataModule, split: str, num: int) -> str:
         f"at most {data.max_length:,} tokens",
         *lost,
     ]
-    return "\n".join([", ".join(parts), *map(printable, data_remarks(data, [split]))])
+    remarks = [*dropped_lines(data, split), *data_remarks(data, [split])]
+    return "\n".join([", ".join(parts), *map(printable, remarks)])
 
 
 def _is_plain(console: Console) -> bool:

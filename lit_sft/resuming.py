@@ -21,6 +21,14 @@ _FREE = {f"--model.backbone.{name}" for name in ("gradient_checkpointing", "comp
 """Settings that change no figure."""
 
 
+_CHANGED = {
+    "tokenizer": "the tokenizer has changed",
+    "layout of the template": "the text of the template has changed",
+    "version of the encoding": "this version of the code encodes records in another way",
+}
+"""What is compared by digest and is not a setting."""
+
+
 def seed_batch(seed: int, epoch: int, batch_idx: int, rank: int) -> None:
     """Let what is drawn in a batch (dropout) depend on its place alone.
 
@@ -114,16 +122,30 @@ def check_identity(saved: dict[str, str], present: dict[str, str], *, allow_chan
     if allow_changes:
         warnings.warn(f"resumed with changes: {'; '.join(changes)}.", stacklevel=2)
         return
+    are_records = [change.startswith("the records") for change in changes]
+    restore = [
+        *(["the original files"] if any(are_records) else []),
+        *(["the original settings (see the run's config.yaml)"] if not all(are_records) else []),
+    ]
     raise ValueError(
-        f"this checkpoint is of a run with other settings or data: {'; '.join(changes)}. Restore the "
-        "original settings (see the run's config.yaml), or allow the change by `--run.allow_changes true`."
+        f"this checkpoint is of a run with other settings or data: {'; '.join(changes)}. Restore "
+        f"{' and '.join(restore)}, or train on with the change by `--run.allow_changes true`."
     )
 
 
 def _change(name: str, before: str | None, now: str | None) -> str:
     if name.startswith("-") and max(len(before or ""), len(now or "")) <= _LONGEST_VALUE:
         return f"{name} was {before or 'unset'} and is {now or 'unset'}"
-    return f"{name} differ" if name.startswith("records") else f"{name} differs"
+    if name.startswith("records of "):
+        split = name.removeprefix("records of ")
+        if before is None or now is None:
+            return f"the records of {split} were {_given(before)} and are {_given(now)}"
+        return f"the records of {split} have been changed, added, removed or reordered since"
+    return _CHANGED.get(name, f"{name} has changed")
+
+
+def _given(digest: str | None) -> str:
+    return "not given" if digest is None else "given"
 
 
 def _flat(prefix: str, values: dict[str, Any]) -> dict[str, Any]:

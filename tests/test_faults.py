@@ -181,7 +181,7 @@ KEPT = r"last\.ckpt is unchanged.*fit --resume"
         (full_disk, [], 2, f"No space left on device.*{KEPT}", "No space left on device"),
         (read_only_disk, [], 2, "Read-only file system.*fit --resume", "Read-only file system"),
         (records_vanish, [], 0, FINISHED, "no such file"),
-        (records_change, [], 0, FINISHED, r"records of --data\.train differ"),
+        (records_change, [], 0, FINISHED, r"records of --data\.train have been changed"),
         (encoded_data_vanishes, [], 0, FINISHED, FINISHED),
         (worker_dies, ["--data.num_workers", "1"], 2, "DataLoader worker.*killed by signal", FINISHED),
         (

@@ -76,6 +76,8 @@ def _plain(text: str) -> str:
         return f"{other[1]} is not a {other[2]}"
     if least := re.match(r"Not of type PositiveInt: (?:(.+) does not conform|.*: '(.*)'$)", text):
         return f"expected a whole number, at least 1, got {_short(least[1] or least[2])}"
+    if stray := re.match(r"unrecognized arguments: ([^-]\S*)", text):
+        return f"{stray[1]}: not expected here; with --config, no run is named. See --help for the options."
     if option := re.match(r"argument (\S+?): (.+)$", text):
         return _of_option(option[1], option[2])
     if kind := re.match(r"Expected a (<class '[\w.]+'>|typing\.Literal\[.+?\])(\. Got value:(.*))?$", text):

@@ -93,6 +93,19 @@ def test_the_terminal_shows_markup_and_control_characters_as_text(
     assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", printed)
 
 
+def test_answers_of_random_weights_are_shown_short_and_kept_whole(
+    fit: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "900")
+    answer = Generated("ab" * 80, 160, ended=False)
+    monkeypatch.setattr(sample_generation, "generate", lambda _, prompts, **__: [answer for _ in prompts])
+    run = fit([SampleGeneration(["Hi"], num_held_out=0)])
+    before, *after = capsys.readouterr().out.split("answers at step")
+    assert f"{'ab' * 30}… (+100 characters)" in before
+    assert all("ab" * 80 in part for part in after)
+    assert {row["answer"] for row in run.rows("samples.jsonl")} == {"ab" * 80}
+
+
 def test_the_file_holds_the_answer_as_it_is_on_one_safe_line(fit: Callable[..., Any], hostile: None) -> None:
     run = fit([SampleGeneration(["Hi"], num_held_out=0)])
     assert run.rows("samples.jsonl")[0]["answer"] == HOSTILE

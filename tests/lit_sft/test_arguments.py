@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lit_sft.__main__ import main
+from lit_sft.arguments import check_run_first
 
 REPORT = "`python -m lit_sft report runs/loss_masks`"
 ABLATE = "`python -m lit_sft ablate --config configs/ablation/loss_masks.yaml`"
@@ -31,6 +32,45 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
         "--run.root: expected one argument. Example: `python -m lit_sft test --run.root runs`.",
     ),
 }
+
+
+MISPLACED: dict[str, tuple[list[str], str]] = {
+    "run behind a value": (
+        ["predict", "--data.predict", "my questions.txt", "RUN"],
+        "RUN: not expected here; a run goes before the options: "
+        "`python -m lit_sft predict RUN --data.predict 'my questions.txt'`.",
+    ),
+    "run behind a joined value": (["test", "--run.root=x", "RUN"], "`python -m lit_sft test RUN --run.root=x`."),
+    "run behind a flag": (["preview", "--json", "RUN"], "`python -m lit_sft preview RUN --json`."),
+    "two runs": (["validate", "A", "B"], "B: not expected here; the run is already given as A."),
+}
+
+
+@pytest.mark.parametrize("name", MISPLACED)
+def test_a_run_that_is_named_last_is_refused_before_another_is_taken(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments, message = MISPLACED[name]
+    assert main(arguments) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith(f"lit_sft {arguments[0]}: ")
+    assert said.err.endswith(f"{message}\n")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["RUN"],
+        ["RUN", "--data.predict", "f"],
+        ["--run.root", "x", "--data.predict=f"],
+        ["RUN", "--masks", "output_only", "whole_sequence", "--num", "2"],
+        ["--json", "--num", "2"],
+    ],
+)
+def test_a_run_in_its_place_is_taken(arguments: list[str]) -> None:
+    check_run_first("predict", arguments)
 
 
 @pytest.mark.parametrize("name", MISTAKES)

@@ -67,7 +67,7 @@ def test_fit_then_test_predict_validate_and_export_of_the_newest_run(
     run("fit", "--config", path)
     folder = root / "tiny" / "version_0"
     said = capsys.readouterr().out
-    assert f"next    python -m lit_sft test {folder}" in said
+    assert f"next    python -m lit_sft test {folder}\nor      python -m lit_sft preview {folder}\n" in said
     written = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file() and "tfevents" not in p.name}
     assert written >= {
         "config.yaml", "ledger.json", "fit.json", "checkpoints/best.ckpt", "checkpoints/last.ckpt",
@@ -241,7 +241,8 @@ WRONG: dict[str, tuple[dict[str, Any], list[str], str]] = {
     "odd turns": ({"b.jsonl": [ODD]}, ["--data.train", "{b.jsonl}"], "b.jsonl:1: turn 2 is 'user' after 'user'; expected 'assistant'.*on_invalid drop"),
     "no answer": ({"b.jsonl": [{"instruction": "a"}]}, ["--data.train", "{b.jsonl}"], "b.jsonl:1: there is no answer to learn"),
     "text under output_only": ({"b.jsonl": [{"text": f"t{n}"} for n in range(9)]}, ["--data.train", "{b.jsonl}"], "supervises no token of the .* Plain text needs `--data.mask whole_sequence`"),
-    "all too long": ({}, ["--data.max_length", "3"], "no training example is left of .* too long for 3 tokens"),
+    "all too long": ({}, ["--data.max_length", "3"], "--data.max_length 3 is too small: none of the train records fits .*. Raise it: their median length is .* tokens, the longest has"),
+    "validation too long": ({}, ["--data.max_length", "3", "--data.val", "ROWS"], "--data.max_length 3 is too small: none of the val records fits .* longer than 3 tokens"),
     "all invalid": ({"b.jsonl": [{"q": 1}, {"q": 2}]}, ["--data.train", "{b.jsonl}", "--data.on_invalid", "drop"], "b.jsonl: all of the 2 records are invalid: 2 like .*b.jsonl:1: no known format"),
     "two lists": ({"b.json": "[]\n[]"}, ["--data.train", "{b.json}"], "b.json:2: found .* after the end of the list"),
     "longer than the model": ({}, ["--data.max_length", "513"], "--data.max_length 513: the model reads at most 512 tokens; set it to 512"),

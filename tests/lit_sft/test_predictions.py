@@ -103,6 +103,21 @@ def test_prompts_that_are_cut_are_said(
     assert "1 prompt was longer than 64 tokens and cut: raise `--data.max_length`" in capsys.readouterr().out
 
 
+def test_prompts_that_were_dropped_are_counted_with_the_reason(
+    fit: Callable[..., Path], write: Write, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = fit(write("rows.jsonl", alpaca_rows(24)))
+    prompts = write("prompts.jsonl", [{"instruction": "Hi"}, {"instruction": None}, {"instruction": " "}])
+    capsys.readouterr()
+    run("predict", str(folder), "--data.predict", prompts, "--data.on_invalid", "drop")
+    said = capsys.readouterr().out
+    assert "predict: 2 of 3 records were dropped as invalid: 1 like " in said
+    assert "prompts.jsonl:2: field 'instruction' is null; expected text | 1 like " in said
+    assert "on_invalid" not in said
+    assert len(rows_of(folder / "predictions.jsonl")) == 1
+    assert main(["predict", str(folder), "--data.predict", prompts, "--model.generation.max_new_tokens", "511"]) == 2
+
+
 def test_a_failed_prediction_leaves_no_file(
     fit: Callable[..., Path], write: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -306,10 +306,30 @@ def test_what_truncation_took_stands_below_the_summary(preview: Preview, tmp_pat
     assert lost in (tmp_path / "page.html").read_text(encoding="utf-8")
 
 
+def test_records_that_were_dropped_are_counted_with_the_reason(
+    preview: Preview, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    rows = [TWO_TURNS, {"conversation": None}, {"conversation": 3}]
+    drop = ("--data.on_invalid", "drop")
+    said = " ".join(preview(rows, *drop).split())
+    assert "train: 2 of 3 records were dropped as invalid: 1 like " in said
+    assert "field 'conversation' is null; expected a list of turns | 1 like " in said
+    assert "NoneType" not in said
+    assert "on_invalid" not in said
+    (line,) = preview(rows, *drop, "--json").splitlines()
+    assert json.loads(line)
+    preview(rows, *drop, "--html", str(tmp_path / "page.html"))
+    assert "2 of 3 records were dropped as invalid" in (tmp_path / "page.html").read_text(encoding="utf-8")
+
+
+def test_preview_of_rows_without_a_fault_says_nothing_of_dropped_ones(preview: Preview) -> None:
+    assert "dropped" not in preview([TWO_TURNS], "--data.on_invalid", "drop")
+
+
 def test_split_that_is_missing_or_empty_says_so(preview: Preview) -> None:
     assert "--split val: the data has no such split; it has train" in preview([TWO_TURNS], "--split", "val", status=2)
     empty = preview([TWO_TURNS], "--data.max_length", "9", "--data.over_long", "drop", status=2)
-    assert "--split train: it is empty (1 records read; 1 too long for 9 tokens); expected" in empty
+    assert "--split train: --data.max_length 9 is too small: none of the train records fits (1 longer than 9 t" in empty
 
 
 def test_preview_builds_no_model_and_leaves_no_run_folder(
