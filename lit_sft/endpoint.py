@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from data_modules.record import kind_of
 from lit_sft.credentials import Secrets, read_address, without_credentials
 from lit_sft.files import append_line, read_rows
 
@@ -287,7 +288,7 @@ def _reply_of(value: Any) -> Reply:
     except (KeyError, IndexError, TypeError):
         raise ValueError("no chat completion: expected `choices` with a `message`.") from None
     if content is not None and not isinstance(content, str):
-        raise ValueError(f"no chat completion: `content` is {type(content).__name__}; expected text.")
+        raise ValueError(f"no chat completion: `content` is {kind_of(content)}; expected text.")
     usage = value.get("usage")
     counts = usage if isinstance(usage, dict) else {}
     return Reply(

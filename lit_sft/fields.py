@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
+from data_modules.record import kind_of
+
 _LARGEST = 2**63
 
 
@@ -23,7 +25,7 @@ class Fields:
 
     def __init__(self, values: Any, place: str) -> None:
         if not isinstance(values, Mapping):
-            raise ValueError(f"{place}: found {type(values).__name__}; expected an object with named fields.")
+            raise ValueError(f"{place}: found {kind_of(values)}; expected an object with named fields.")
         self.values, self.place = values, place
 
     def __contains__(self, name: str) -> bool:
@@ -92,5 +94,5 @@ class Fields:
             self._refuse(name, value, "the name of a file in the same folder")
 
     def _refuse(self, name: str, value: Any, expected: str) -> NoReturn:
-        shown = ascii(value)[:60] if isinstance(value, (str, float, type(None))) else type(value).__name__
+        shown = ascii(value)[:60] if isinstance(value, str) else kind_of(value)
         raise ValueError(f"{self.place}: {name} is {shown}; expected {expected}.")

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from data_modules.record import kind_of
 from lit_sft.printable import printable
 from lit_sft.settings.yaml_loader import load_yaml
 
@@ -42,7 +43,7 @@ def read_json(path: Path, *, advice: str = "remove the file, and it will be made
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not valid JSON ({short_reason(error)}); {advice}.") from None
     if not isinstance(found, dict):
-        raise ValueError(f"{path}: found {type(found).__name__}; expected an object with named fields.")
+        raise ValueError(f"{path}: found {kind_of(found)}; expected an object with named fields.")
     return found
 
 
@@ -89,7 +90,7 @@ def read_rows(path: Path) -> Rows:
         if isinstance(row, dict):
             found.rows.append(row)
         else:
-            found.damaged.append(f"{path}:{number}: found {type(row).__name__}; expected an object with named fields.")
+            found.damaged.append(f"{path}:{number}: found {kind_of(row)}; expected an object with named fields.")
     return found
 
 

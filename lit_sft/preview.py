@@ -24,6 +24,7 @@ from data_modules.templates import SegmentKind
 from lit_sft.cli import SettingsCLI, console, names_config, take_run
 from lit_sft.console import say_on
 from lit_sft.data_report import data_remarks, dropped_lines
+from lit_sft.model_config import config_from
 from lit_sft.preview_page import write_page
 from lit_sft.printable import printable
 from lit_sft.runs import Run
@@ -91,6 +92,11 @@ class PreviewCLI(SettingsCLI):
         )
         group.add_argument("--html", type=str, metavar="FILE", help="Write a page instead.")
         group.add_argument("--json", action="store_true", help="JSON lines instead, with the flags of every mask.")
+
+    def before_instantiate_classes(self) -> None:
+        super().before_instantiate_classes()
+        if self.config.model.backbone.config is not None:
+            config_from(self.config.model.backbone.config)  # its context length limits the examples
 
     def instantiate_classes(self) -> None:
         self.datamodule = SFTDataModule(**self.config.data)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from data_modules.record import kind_of
 from lit_sft.ablation.results import Sums, TrialResult, file_of, read_trial, short_names
 from lit_sft.ablation.run_arms import by_arm, shaping
 from lit_sft.ablation.trials import result_of
@@ -86,7 +87,7 @@ def _trials(study: Fields, failures: dict[str, str]) -> Iterator[tuple[str, Fiel
     """The trials that a study names; what is none is among the failures."""
     trials = study.values.get("trials")
     if not isinstance(trials, list):
-        raise ValueError(f"{study.place}: trials is {type(trials).__name__}; expected a list.")
+        raise ValueError(f"{study.place}: trials is {kind_of(trials)}; expected a list.")
     for number, values in enumerate(trials):
         try:
             trial = Fields(values, f"{study.place}, trial {number}")

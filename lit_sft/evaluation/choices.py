@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from data_modules.record import kind_of
 from lit_sft.evaluation.records import Figures, Scored, Skipped
 from lit_sft.evaluation.subject import Nats, Subject
 from lit_sft.evaluation.suite import ChoiceSet, Form
@@ -239,9 +240,9 @@ def text_of(data: str) -> str:
 
 def _item(row: Any) -> Item:
     if not isinstance(row, dict):
-        raise ValueError(f"found {type(row).__name__}; expected an object with named fields")
+        raise ValueError(f"found {kind_of(row)}; expected an object with named fields")
     if not isinstance(row["options"], list):
-        raise ValueError(f"options: found {type(row['options']).__name__}; expected a list")
+        raise ValueError(f"options: found {kind_of(row['options'])}; expected a list")
     options = tuple(_text(option, "an option") for option in row["options"])
     if not 2 <= len(set(options)) == len(options) <= len(_LETTERS):
         raise ValueError(f"options {list(options)}: expected 2 to {len(_LETTERS)} different ones")
@@ -265,7 +266,7 @@ def _text(value: Any, what: str) -> str:
         ValueError: If it is none, or holds what UTF-8 cannot.
     """
     if not isinstance(value, (str, int, float)):
-        raise ValueError(f"{what}: found {type(value).__name__}; expected text")
+        raise ValueError(f"{what}: found {kind_of(value)}; expected text")
     text = str(value)
     if any("\ud800" <= character <= "\udfff" for character in text):
         raise ValueError(f"{what}: not UTF-8")

@@ -65,7 +65,7 @@ def test_a_line_that_is_damaged_is_named_and_does_not_affect_the_others(tmp_path
 def test_what_is_no_json_object_is_refused_in_a_line(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "one.json"
     path.write_bytes(content)
-    with pytest.raises(ValueError, match=r"one\.json: (not valid JSON|found \w+; expected an object)") as raised:
+    with pytest.raises(ValueError, match=r"one\.json: (not valid JSON|found [a-z0-9 ]+; expected an object)") as raised:
         read_json(path)
     assert "\n" not in str(raised.value)
 

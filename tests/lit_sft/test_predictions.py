@@ -115,7 +115,10 @@ def test_prompts_that_were_dropped_are_counted_with_the_reason(
     assert "prompts.jsonl:2: field 'instruction' is null; expected text | 1 like " in said
     assert "on_invalid" not in said
     assert len(rows_of(folder / "predictions.jsonl")) == 1
-    assert main(["predict", str(folder), "--data.predict", prompts, "--model.generation.max_new_tokens", "511"]) == 2
+    asked = write("asked.txt", "Hi")
+    assert main(["predict", str(folder), "--data.predict", asked, "--model.generation.max_new_tokens", "511"]) == 2
+    error = capsys.readouterr().err
+    assert "--model.generation.max_new_tokens 511 leaves 1 of the model's 512 tokens for a prompt" in error
 
 
 def test_a_failed_prediction_leaves_no_file(

@@ -326,6 +326,11 @@ def test_preview_of_rows_without_a_fault_says_nothing_of_dropped_ones(preview: P
     assert "dropped" not in preview([TWO_TURNS], "--data.on_invalid", "drop")
 
 
+def test_a_misspelt_setting_of_the_model_is_refused_as_fit_does(preview: Preview) -> None:
+    said = preview([TWO_TURNS], "--model.backbone.config.n_positons", "64", status=2)
+    assert "--model.backbone.config: gpt2 has no setting n_positons; did you mean n_positions?" in said
+
+
 def test_split_that_is_missing_or_empty_says_so(preview: Preview) -> None:
     assert "--split val: the data has no such split; it has train" in preview([TWO_TURNS], "--split", "val", status=2)
     empty = preview([TWO_TURNS], "--data.max_length", "9", "--data.over_long", "drop", status=2)

@@ -182,5 +182,5 @@ def test_a_model_that_lies_in_no_run_has_no_training_data(tmp_path: Path, make_r
         assert training_data_of(source) is None
     assert training_data_of(str(make_run({"test": "x.json"}))) is None
     (tmp_path / "runs/mine/version_0/config.yaml").write_text("data: [1]\n")
-    with pytest.raises(ValueError, match=r"config\.yaml: data: found list"):
+    with pytest.raises(ValueError, match=r"config\.yaml: data: found a list"):
         training_data_of(str(tmp_path / "runs/mine/version_0"))
