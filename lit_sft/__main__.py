@@ -10,10 +10,10 @@ import sys
 from lit_sft.environment import settle, use_utf8
 
 COMMANDS = {
-    "fit": ("lit_sft.cli:main", "fine-tune a model"),
-    "validate": ("lit_sft.cli:main", "figures of a run on its validation split"),
-    "test": ("lit_sft.cli:main", "figures and scored answers on the test split, as result.json"),
-    "predict": ("lit_sft.cli:main", "answers to prompts, as JSON lines"),
+    "fit": ("lit_sft.cli.fit:main", "fine-tune a model"),
+    "validate": ("lit_sft.cli.test:main", "figures of a run on its validation split"),
+    "test": ("lit_sft.cli.test:main", "figures and scored answers on the test split, as result.json"),
+    "predict": ("lit_sft.cli.predict:main", "answers to prompts, as JSON lines"),
     "preview": ("lit_sft.preview:main", "the first examples token by token, under any masks"),
     "ablate": ("lit_sft.ablation.command:main", "a study: all of its trials, then the report"),
     "report": ("lit_sft.ablation.report:main", "compare the trials of a study, or any runs, on one page"),

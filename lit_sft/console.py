@@ -2,10 +2,27 @@
 
 from __future__ import annotations
 
+import logging
+import sys
+import threading
+import warnings
+
 from rich.console import Console
 from rich.text import Text
 
 from lit_sft.printable import printable
+
+_USELESS = (
+    ".*does not have many workers.*",
+    "Total length of `list` across ranks is zero.*",
+    "The dirpath has changed from.*",
+    "You're resuming from a.*",
+    "Checkpoint directory .* exists and is not empty.*",
+    "The number of training batches .* is smaller than the logging interval.*",
+    ".*LeafSpec.*",
+    ".*`isinstance\\(treespec.*",
+)
+"""Warnings of libraries that hold for every run."""
 
 
 def say_on(console: Console, line: str, *, keep_lines: bool = False) -> None:
@@ -16,3 +33,34 @@ def say_on(console: Console, line: str, *, keep_lines: bool = False) -> None:
 def cell(text: str) -> Text:
     """A cell or title of a table, likewise."""
     return Text(printable(text))
+
+
+console = Console()
+"""Where commands print."""
+
+
+def say(line: str) -> None:
+    """Print a line as it is: paths are neither markup nor wrapped."""
+    say_on(console, line, keep_lines=True)
+
+
+def quieten(command: str) -> None:
+    """Hide what libraries print on every run and that tells the user nothing about this one."""
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()
+    threading.excepthook = _say_of_thread
+    for name in ("lightning.pytorch", "lightning.fabric"):  # the seed is in config.yaml
+        logging.getLogger(name).setLevel(logging.WARNING)
+    if command != "fit":  # what a callback of the training kept is of no use to the other commands
+        warnings.filterwarnings("ignore", "Be aware that when using `ckpt_path`, callbacks used to create the check")
+    for message in _USELESS:
+        warnings.filterwarnings("ignore", message)
+
+
+def _say_of_thread(stopped: threading.ExceptHookArgs) -> None:
+    """In one line: TensorBoard writes in a thread of its own, which a full disk ends; the run says so itself."""
+    if isinstance(stopped.exc_value, OSError):
+        print(f"a thread that writes has ended: {stopped.exc_value}", file=sys.stderr)
+    else:
+        threading.__excepthook__(stopped)

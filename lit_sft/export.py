@@ -23,9 +23,11 @@ def main(argv: list[str]) -> None:
     # after the arguments are read, so that --help and mistakes are answered at once
     from transformers.utils.logging import disable_progress_bar
 
-    from lit_sft.backbone import build_backbone, is_adapted
-    from lit_sft.checkpoints import export_model, load_weights
-    from lit_sft.cli import SettingsCLI, say
+    from lit_sft.backbone import is_adapted
+    from lit_sft.checkpoints import export_model
+    from lit_sft.console import say
+    from lit_sft.opening import backbone_of_run
+    from lit_sft.settings.reading import read_settings
 
     disable_progress_bar()
     run, checkpoint = find_run(options.run, options.root)
@@ -33,17 +35,17 @@ def main(argv: list[str]) -> None:
     folder = Path(options.output or (run.folder / f"{name}{run.suffix_of(checkpoint)}"))
     if options.output and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"--output {folder}: exists and is not an empty folder; name another.")
-    trust = ["--model.backbone.trust_remote_code", options.trust_remote_code]
+    trust = {"model.backbone.trust_remote_code": options.trust_remote_code == "true"}
     with contextlib.ExitStack() as held:
         if not options.output:
             held.enter_context(lock_run(run.folder))  # `fit` writes the same files at its end
         held.enter_context(paths_of(run))
-        settings = SettingsCLI(["--config", str(run.config), *trust], opened=run)
-        backbone = build_backbone(settings.model.backbone_settings, settings.datamodule.tokenizer)
-        load_weights(backbone, checkpoint)
+        settings = read_settings(run.config, trust, run_config=run.config)
+        data = settings.data_module()
+        backbone = backbone_of_run(settings, data.tokenizer, checkpoint)
         if options.merge and not is_adapted(backbone):
             say("all weights were trained, so there is no adapter to merge")
-        export_model(backbone, folder, settings.datamodule, merge=options.merge)
+        export_model(backbone, folder, data, merge=options.merge)
     say(f"{checkpoint.parent / run.described(checkpoint)} -> {folder}")
 
 

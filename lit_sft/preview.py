@@ -11,7 +11,6 @@ from contextlib import redirect_stdout
 from itertools import cycle, groupby
 
 from jsonargparse.typing import PositiveInt
-from lightning.pytorch.cli import LightningArgumentParser
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -21,13 +20,16 @@ from data_modules.ledger import is_limit_too_small, too_small_limit, why_empty
 from data_modules.masking import MASKS, LossMask
 from data_modules.sft_data_module import SFTDataModule
 from data_modules.templates import SegmentKind
-from lit_sft.cli import SettingsCLI, console, names_config, take_run
-from lit_sft.console import say_on
+from lit_sft.console import console, say_on
 from lit_sft.data_report import data_remarks, dropped_lines
 from lit_sft.model_config import config_from
 from lit_sft.preview_page import write_page
 from lit_sft.printable import printable
+from lit_sft.run_requests import names_config, take_run
 from lit_sft.runs import Run
+from lit_sft.settings.options import training_parser
+from lit_sft.settings.parser import SettingsParser
+from lit_sft.settings.reading import parse_settings
 from lit_sft.token_view import MARKS_LEGEND, MaskView, Row, ShownExample, show_example, to_json
 
 _SHADES = {
@@ -54,8 +56,10 @@ def main(argv: list[str]) -> None:
         ValueError: If the split is empty, or the page cannot be written.
     """
     arguments, run = _with_config(argv[0], argv[1:])
-    cli = PreviewCLI(arguments, opened=run)
-    options, data = cli.config, cli.datamodule
+    settings = parse_settings(arguments, run_config=run.config if run else None, parser=preview_parser())
+    options, data = settings.config, settings.data_module()
+    if options.model.backbone.config is not None:
+        config_from(options.model.backbone.config)  # its context length limits the examples
     with redirect_stdout(sys.stderr):  # what is asked for is all there is on stdout
         examples = _first_examples(data, options.split, options.num)
         for line in data.ledgers[options.split]["skipped_files"]:
@@ -76,33 +80,21 @@ def main(argv: list[str]) -> None:
         print_examples(console, summary, shown)
 
 
-class PreviewCLI(SettingsCLI):
-    """What `fit` takes, and what to show. Only the data module is made."""
-
-    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        super().add_arguments_to_parser(parser)
-        group = parser.add_argument_group("What preview shows")
-        group.add_argument("--split", choices=("train", "val", "test"), default="train", help="Whose examples.")
-        group.add_argument("--num", type=PositiveInt, default=3, help="How many, from the first.")
-        group.add_argument(
-            "--masks",
-            nargs="+",
-            choices=tuple(MASKS),
-            help="Loss masks side by side. Default: the config's own and whole_sequence.",
-        )
-        group.add_argument("--html", type=str, metavar="FILE", help="Write a page instead.")
-        group.add_argument("--json", action="store_true", help="JSON lines instead, with the flags of every mask.")
-
-    def before_instantiate_classes(self) -> None:
-        super().before_instantiate_classes()
-        if self.config.model.backbone.config is not None:
-            config_from(self.config.model.backbone.config)  # its context length limits the examples
-
-    def instantiate_classes(self) -> None:
-        self.datamodule = SFTDataModule(**self.config.data)
-
-    def _set_seed(self) -> None:
-        """Nothing is drawn."""
+def preview_parser() -> SettingsParser:
+    """What `fit` takes, and what to show."""
+    parser = training_parser(prog="python -m lit_sft preview")
+    group = parser.add_argument_group("What preview shows")
+    group.add_argument("--split", choices=("train", "val", "test"), default="train", help="Whose examples.")
+    group.add_argument("--num", type=PositiveInt, default=3, help="How many, from the first.")
+    group.add_argument(
+        "--masks",
+        nargs="+",
+        choices=tuple(MASKS),
+        help="Loss masks side by side. Default: the config's own and whole_sequence.",
+    )
+    group.add_argument("--html", type=str, metavar="FILE", help="Write a page instead.")
+    group.add_argument("--json", action="store_true", help="JSON lines instead, with the flags of every mask.")
+    return parser
 
 
 def print_examples(console: Console, summary: str, shown: list[ShownExample]) -> None:

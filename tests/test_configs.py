@@ -17,8 +17,8 @@ from data_modules.masking import MASKS
 from lit_sft.ablation.budget import arguments_of, settings_of
 from lit_sft.ablation.study import read_study
 from lit_sft.backbone import BackboneSettings, build_backbone, causal_lm
-from lit_sft.cli import SettingsCLI
 from lit_sft.metrics import SEGMENTS
+from lit_sft.settings.reading import parse_settings
 from tests.conftest import MODELS, alpaca_rows
 
 ROOT = Path(__file__).parent.parent
@@ -40,11 +40,9 @@ def test_number_of_configs() -> None:
 @pytest.mark.parametrize("file", STUDIES, ids=name_of)
 def test_every_arm_of_a_study_is_parsed(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    # instantiating would fetch the model from the hub
-    monkeypatch.setattr(SettingsCLI, "instantiate_classes", lambda self: None)
     study = read_study(file)
     for arm in study.all_arms():
-        settings = SettingsCLI(arguments_of(study, settings_of(study, arm, 0)))
+        settings = parse_settings(arguments_of(study, settings_of(study, arm, 0)))
         assert settings.config.seed_everything == 0
     scored = {*SEGMENTS, *MASKS, "exact_match", "rougeL_mixed"}
     assert study.primary in scored
@@ -92,8 +90,9 @@ def test_config_is_instantiated(
 ) -> None:
     monkeypatch.chdir(ROOT)
     overlays = ["--config", str(overlay)] if overlay else []
-    settings = SettingsCLI(["--config", str(file), *overlays, *offline(file)])
-    trainer: dict[str, Any] = {**settings.config_init.trainer, "logger": False, "default_root_dir": str(tmp_path)}
+    settings = parse_settings(["--config", str(file), *overlays, *offline(file)], makes_trainer=True)
+    made = settings.instantiated()
+    trainer: dict[str, Any] = {**made.trainer, "logger": False, "default_root_dir": str(tmp_path)}
     if trainer["precision"] == "16-mixed":
         trainer["precision"] = "32-true"  # refused on a CPU, see test_precision
     if trainer["strategy"] == "deepspeed_stage_2" and not find_spec("deepspeed"):
@@ -101,7 +100,7 @@ def test_config_is_instantiated(
             Trainer(**trainer)
         trainer["strategy"] = "auto"
     Trainer(**{**trainer, "accelerator": "cpu"})
-    settings.datamodule.prepare_data()
-    settings.datamodule.setup("fit")
-    assert len(settings.datamodule.stores["train"]) > 0
-    build_backbone(settings.model.backbone_settings, settings.datamodule.tokenizer)
+    made.data.prepare_data()
+    made.data.setup("fit")
+    assert len(made.data.stores["train"]) > 0
+    build_backbone(made.model.backbone_settings, made.data.tokenizer)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -39,11 +40,13 @@ def test_readme_shows_every_command() -> None:
 def test_command_of_the_readme_is_parsed(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from lit_sft.ablation import command as ablate
     from lit_sft.ablation.study import read_study
-    from lit_sft.cli import SettingsCLI, names_config
     from lit_sft.evaluation import command as evaluation
     from lit_sft.evaluation.suite_file import read_suite
     from lit_sft.export import _parser
-    from lit_sft.preview import PreviewCLI
+    from lit_sft.preview import preview_parser
+    from lit_sft.run_requests import names_config
+    from lit_sft.settings.options import Command, training_parser
+    from lit_sft.settings.reading import parse_settings
 
     monkeypatch.chdir(ROOT)
     _, _, _, command, *arguments = shlex.split(line)
@@ -67,11 +70,8 @@ def test_command_of_the_readme_is_parsed(line: str, monkeypatch: pytest.MonkeyPa
             "configs/quickstart.yaml",
             *(a for a in arguments if not a.startswith(("runs/", "--resume"))),
         ]
-    # instantiating would fetch the model from the hub; parsing is what is tested
-    monkeypatch.setattr(SettingsCLI, "instantiate_classes", lambda self: None)
-    monkeypatch.setattr(PreviewCLI, "instantiate_classes", lambda self: None)
-    cli = PreviewCLI(arguments) if command == "preview" else SettingsCLI(arguments)
-    assert cli.config.data.train
+    parser = preview_parser() if command == "preview" else training_parser(cast(Command, command))
+    assert parse_settings(arguments, parser=parser).config.data.train
 
 
 def test_tables_name_every_format_and_mask() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from lit_sft.ablation.command import _parser, _setting
 from lit_sft.ablation.study import read_study
-from lit_sft.cli import SettingsCLI
+from lit_sft.settings.reading import parse_settings
 from tests.conftest import alpaca_rows
 
 ROOT = Path(__file__).parent.parent
@@ -67,11 +67,10 @@ def test_a_script_runs_its_study_on_the_users_files(
 
 
 def test_the_script_on_overfitting_is_a_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(SettingsCLI, "instantiate_classes", lambda self: None)
     script = ROOT / "scripts" / "overfitting.sh"
     _, *command = told(script, tmp_path, "Some/Model", "rows.jsonl", "--trainer.max_epochs", "7")
     assert command[:3] == ["-m", "lit_sft", "fit"]
-    settings = SettingsCLI(command[3:]).config
+    settings = parse_settings(command[3:]).config
     assert settings.trainer.max_epochs == 7
     assert settings.model.backbone.pretrained == "Some/Model"
     assert "callbacks.PerplexityMonitor" in [callback.class_path for callback in settings.trainer.callbacks]

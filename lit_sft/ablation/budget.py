@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from data_modules.progress import shown
-from lit_sft.ablation.study import Arm, Budget, Settings, Study, options
+from lit_sft.ablation.study import Arm, Budget, Settings, Study
 from lit_sft.backbone import load_config
-from lit_sft.cli import SettingsCLI
 from lit_sft.flops import work_of
+from lit_sft.settings.reading import as_options, parse_settings
 from lit_sft.settings.trust import own_code
 
 
@@ -65,7 +65,7 @@ def settings_of(study: Study, arm: Arm, seed: int) -> Settings:
 def arguments_of(study: Study, settings: Settings) -> list[str]:
     """Options of `fit`."""
     configs = [argument for file in study.base for argument in ("--config", file)]
-    return [*configs, *options(settings)]
+    return [*configs, *as_options(settings)]
 
 
 class TrialCost:
@@ -81,14 +81,14 @@ class TrialCost:
     """
 
     def __init__(self, study: Study, arm: Arm, seed: int) -> None:
-        parsed = SettingsCLI(arguments_of(study, settings_of(study, arm, seed)))
-        self.trainer, self.data = parsed.config.trainer, parsed.datamodule
+        settings = parse_settings(arguments_of(study, settings_of(study, arm, seed)))
+        self.trainer, self.data = settings.config.trainer, settings.data_module()
         if self.trainer.devices not in (1, "1", "auto"):
             raise ValueError(
                 f"--trainer.devices {self.trainer.devices}: a trial of a study runs on one device; `--jobs` runs "
                 "several trials at once."
             )
-        backbone = parsed.model.backbone_settings
+        backbone = settings.backbone()
         config = load_config(backbone)
         if backbone.pretrained is None:
             config.vocab_size = len(self.data.tokenizer)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import json
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -230,10 +228,3 @@ def _shown(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return "+".join(map(str, value)) or "none"
     return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def options(settings: Settings) -> Iterator[str]:
-    """Settings as command-line options."""
-    for name, value in settings.items():
-        yield f"--{name}"
-        yield value if isinstance(value, str) else json.dumps(value)

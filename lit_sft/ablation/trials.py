@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lit_sft.ablation.budget import Plan, arguments_of, settings_of
-from lit_sft.ablation.study import Settings, Study, Trial, options
+from lit_sft.ablation.study import Settings, Study, Trial
 from lit_sft.best_checkpoint import best_of
 from lit_sft.files import digest, read_json, write_json
+from lit_sft.settings.reading import as_options
 
 CALLBACKS = ("callbacks.LossModeAblation", "callbacks.TrialRecord")
 """What a report reads; names, because this layer knows no callbacks."""
@@ -96,7 +97,7 @@ class TrialFiles:
         """Options that let a run name what its study names: a run's own config is not trusted with it."""
         code, trust = plan.code.get(self.trial.arm.name), "model.backbone.trust_remote_code"
         given = {name: value for name, value in self._settings().items() if name == trust}
-        return [*(("--run.allow_code", ",".join(sorted(code))) if code else ()), *options(given)]
+        return [*(("--run.allow_code", ",".join(sorted(code))) if code else ()), *as_options(given)]
 
     def _settings(self) -> Settings:
         return settings_of(self.study, self.trial.arm, self.trial.seed)

@@ -22,12 +22,13 @@ from lit_sft.evaluation.evaluate import evaluate
 from lit_sft.evaluation.harness_code import check_tasks
 from lit_sft.evaluation.report import write_pages
 from lit_sft.evaluation.results import Results
-from lit_sft.evaluation.subject import Subject, load_subject
+from lit_sft.evaluation.subject import Subject
 from lit_sft.evaluation.suite import ChoiceSet, JudgeSettings, Suite
 from lit_sft.evaluation.suite_file import read_suite
 from lit_sft.evaluation.training_data import training_data_of
 from lit_sft.evaluation.win_rate import Judgings, judge_models
 from lit_sft.files import said, slug
+from lit_sft.opening import load_subject
 
 _DTYPES = ("auto", "float32", "bfloat16", "float16")
 

@@ -6,8 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,16 +15,12 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from data_modules.batch import Batch, collate
-from data_modules.digests import check_digests
 from data_modules.encoding import Encoder, Example, token_sizes
 from data_modules.masking import MASKS
-from data_modules.sft_data_module import load_tokenizer
 from data_modules.templates import SegmentKind, TemplateName, resolve_template
-from lit_sft.backbone import BackboneSettings, build_backbone, causal_lm, load_adapter
-from lit_sft.files import read_json
+from lit_sft.backbone import causal_lm
 from lit_sft.generation import Generated, GenerationSettings, generate, undisturbed
 from lit_sft.loss import token_nll
-from lit_sft.runs import find_run
 
 _USUAL_LENGTH = 1024
 """A model without a limit of its own is given windows of so many tokens."""
@@ -143,83 +138,6 @@ class Subject:
         batch = collate(examples, mask=MASKS["whole_sequence"], pack=True, score_all=True).to(self.device)
         with undisturbed(self.backbone):
             return batch, token_nll(self.backbone, batch)
-
-
-def load_subject(
-    name: str,
-    source: str,
-    *,
-    template: TemplateName | None = None,
-    device: str = "auto",
-    dtype: torch.dtype | None = None,
-) -> Subject:
-    """Load a model.
-
-    Args:
-        name: In tables.
-        source: A folder with a model or an adapter, a hub name, a run folder, or a checkpoint in one.
-        template: Lays conversations out. None: as the model was trained, where that is written down; else `auto`.
-        device: `auto` takes a GPU where there is one.
-        dtype: Of the weights. None: bfloat16 on a GPU that has it, else float32.
-
-    Raises:
-        ValueError: If there is no such model, or it cannot be read.
-    """
-    if source.endswith(".ckpt") or (Path(source) / "config.yaml").is_file():
-        backbone, tokenizer, own = _of_run(source)
-    elif _is_adapter(source):
-        backbone, tokenizer, own = _of_adapter(Path(source))
-    else:
-        settings = BackboneSettings(pretrained=source)
-        tokenizer = load_tokenizer(source)
-        backbone, own = build_backbone(settings, tokenizer), _template_of(source)
-    place = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-    if dtype is None:
-        dtype = (
-            torch.bfloat16
-            if place.startswith("cuda") and torch.cuda.is_bf16_supported(including_emulation=False)
-            else torch.float32
-        )
-    backbone = backbone.to(place, dtype).eval().requires_grad_(False)
-    budget = 16384 if place.startswith("cuda") else 4096
-    return Subject(name, backbone, tokenizer, template or own, budget)
-
-
-def _of_run(source: str) -> tuple[nn.Module, PreTrainedTokenizerBase, TemplateName]:
-    from lit_sft.checkpoints import load_weights
-    from lit_sft.cli import SettingsCLI
-
-    run, checkpoint = find_run(source)
-    settings = SettingsCLI(["--config", str(run.config)], opened=run)
-    torch.manual_seed(int(settings.config.seed_everything))  # frozen random weights follow from it
-    backbone = build_backbone(settings.model.backbone_settings, settings.datamodule.tokenizer)
-    load_weights(backbone, checkpoint)
-    return backbone, settings.datamodule.tokenizer, settings.datamodule.template_name
-
-
-def _is_adapter(source: str) -> bool:
-    return (Path(source) / "adapter_config.json").is_file() and not (Path(source) / "config.json").is_file()
-
-
-def _of_adapter(folder: Path) -> tuple[nn.Module, PreTrainedTokenizerBase, TemplateName]:
-    check_digests(folder, weights=False)
-    settings = read_json(folder / "adapter_config.json", advice="copy the adapter again") or {}
-    base = settings.get("base_model_name_or_path")
-    if not base or not isinstance(base, str):
-        raise ValueError(f"{folder}: its adapter_config.json does not name the model it belongs to.")
-    tokenizer = load_tokenizer(str(folder) if (folder / "tokenizer.json").is_file() else base)
-    model = build_backbone(BackboneSettings(pretrained=base), tokenizer)
-    return load_adapter(model, folder), tokenizer, _template_of(str(folder))
-
-
-def _template_of(source: str) -> TemplateName:
-    """What a folder that this project wrote says of its own training."""
-    path = Path(source) / "lit_sft.json"
-    written = read_json(path, advice="export the model again") or {}
-    name: TemplateName = written.get("template", "auto")
-    if name not in get_args(TemplateName):
-        raise ValueError(f"{path}: template {name!r}; expected one of {', '.join(get_args(TemplateName))}.")
-    return name
 
 
 def _in_order(value: Any) -> Any:

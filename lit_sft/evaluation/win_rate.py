@@ -16,10 +16,11 @@ from scipy.special import expit
 from data_modules.progress import Progress
 from lit_sft.evaluation.judge import EndpointJudge, Judge, LikelihoodJudge, Verdict
 from lit_sft.evaluation.results import Results
-from lit_sft.evaluation.subject import Subject, load_subject
+from lit_sft.evaluation.subject import Subject
 from lit_sft.evaluation.suite import JudgeSettings
 from lit_sft.files import write_lines
 from lit_sft.locks import only_one
+from lit_sft.opening import load_subject
 from lit_sft.printable import printable
 from lit_sft.reporting.statistics import Estimate, estimate
 

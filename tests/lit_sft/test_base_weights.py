@@ -19,8 +19,8 @@ from data_modules.sft_data_module import SFTDataModule
 from lit_sft.backbone import BackboneSettings, LoraSettings, build_backbone, causal_lm
 from lit_sft.base_weights import base_identity, check_base, identity_of
 from lit_sft.checkpoints import export_model, load_weights
-from lit_sft.evaluation.subject import load_subject
 from lit_sft.module import LitCausalLM
+from lit_sft.opening import load_subject
 from lit_sft.resuming import weights_identity
 from tests.conftest import MODELS, byte_tokenizer, chat_rows
 from tests.training import make_module, make_trainer, train

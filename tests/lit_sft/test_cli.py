@@ -20,7 +20,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from lit_sft.__main__ import COMMANDS, main
 from lit_sft.backbone import build_backbone
 from lit_sft.checkpoints import load_weights
-from lit_sft.cli import SettingsCLI
+from lit_sft.settings.reading import read_settings
 from tests.conftest import MODELS, alpaca_rows, chat_rows
 
 Write = Callable[..., str]
@@ -156,8 +156,8 @@ def test_exported_weights_are_those_of_the_best_figures(path: str, root: Path) -
     folder = root / "tiny" / "version_0"
     figures = json.loads((folder / "fit.json").read_text())
     assert figures["best"]["loss"] <= figures["last"]["loss"]
-    settings = SettingsCLI(["--config", str(folder / "config.yaml")])
-    backbone = build_backbone(settings.model.backbone_settings, settings.datamodule.tokenizer)
+    settings = read_settings(folder / "config.yaml")
+    backbone = build_backbone(settings.backbone(), settings.data_module().tokenizer)
     assert load_weights(backbone, folder / "checkpoints" / "best.ckpt") == figures["best"]
     exported = AutoModelForCausalLM.from_pretrained(folder / "model").state_dict()
     assert all(torch.equal(value, exported[name]) for name, value in backbone.state_dict().items())
@@ -229,9 +229,9 @@ WRONG: dict[str, tuple[dict[str, Any], list[str], str]] = {
     "negative steps": ({}, ["--trainer.max_steps", "-5"], "--trainer.max_steps -5: expected 1 or more, or -1 for no limit"),
     "mask with a hyphen": ({}, ["--data.mask", "output-only"], "--data.mask: expected one of .*; did you mean output_only"),
     "no room for a token": ({}, ["--data.token_budget", "0"], "--data.token_budget 0: expected at least 1"),
-    "null": ({"b.yaml": "trainer: {max_steps: null}\n"}, ["--config", "{b.yaml}"], "--trainer.max_steps: null is no value for it .int.; leave it out for its default, -1"),
-    "null of the data": ({"b.yaml": "data: {batch_size: null}\n"}, ["--config", "{b.yaml}"], "--data.batch_size: null is no value for it .int."),
-    "null of the model": ({"b.yaml": "model: {optimizer: {lr: null}}\n"}, ["--config", "{b.yaml}"], "--model.optimizer.lr: null is no value for it .float."),
+    "null": ({"b.yaml": "trainer: {max_steps: null}\n"}, ["--config", "{b.yaml}"], "--trainer.max_steps: cannot be null .int.; leave it out for its default, -1"),
+    "null of the data": ({"b.yaml": "data: {batch_size: null}\n"}, ["--config", "{b.yaml}"], "--data.batch_size: cannot be null .int."),
+    "null of the model": ({"b.yaml": "model: {optimizer: {lr: null}}\n"}, ["--config", "{b.yaml}"], "--model.optimizer.lr: cannot be null .float."),
     "no data": ({}, ["--data.train", "null"], "no data: give `--data.train FILE`"),
     "empty file": ({"b.jsonl": ""}, ["--data.train", "{b.jsonl}"], "b.jsonl: the file is empty; expected at least one"),
     "bad json on line 3": ({"b.jsonl": BAD_JSON}, ["--data.train", "{b.jsonl}"], "b.jsonl:3: not valid JSON .*correct this"),

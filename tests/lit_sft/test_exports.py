@@ -18,7 +18,7 @@ from data_modules.digests import DIGESTS, check_digests
 from data_modules.sft_data_module import SFTDataModule, load_tokenizer
 from lit_sft.backbone import BackboneSettings, LoraSettings, build_backbone, load_adapter
 from lit_sft.checkpoints import export_model
-from lit_sft.evaluation.subject import load_subject
+from lit_sft.opening import load_subject
 from tests.conftest import MODELS, byte_tokenizer, chat_rows
 from tests.flips import flipped
 

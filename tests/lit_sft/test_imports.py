@@ -22,7 +22,7 @@ ALLOWED = {
     "import lit_sft.export": set(),
     "from lit_sft.__main__ import main; main(['--help'])": set(),
     "import data_modules.encoding_pool": {"transformers"},
-    "import lit_sft.cli": {"accelerate", "lightning", "sympy", "tensorboard", "torch", "transformers"},
+    "import lit_sft.cli.fit": {"accelerate", "lightning", "sympy", "tensorboard", "torch", "transformers"},
     "import lit_sft.preview, callbacks": {"accelerate", "lightning", "sympy", "tensorboard", "torch", "transformers"},
 }
 

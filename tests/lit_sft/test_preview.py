@@ -341,7 +341,7 @@ def test_preview_builds_no_model_and_leaves_no_run_folder(
     preview: Preview, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr("lit_sft.module.build_backbone", None)
-    monkeypatch.setattr("lit_sft.cli.LightningCLI.instantiate_trainer", None)
+    monkeypatch.setattr("lit_sft.settings.reading.Settings.instantiated", None)
     assert "46 tokens" in preview([TWO_TURNS])
     assert not (tmp_path / "runs").exists()
 

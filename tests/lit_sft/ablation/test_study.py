@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from lit_sft.ablation.budget import Plan
-from lit_sft.ablation.study import Budget, options, read_study
+from lit_sft.ablation.study import Budget, read_study
 from lit_sft.ablation.trials import TrialFiles
 
 Write = Callable[..., str]
@@ -38,14 +38,6 @@ def test_named_arms_change_several_settings_together(write: Write) -> None:
     found = study(write, arms=arms, axes={"data.mask": ["output_only"]}).all_arms()
     assert found[1].settings == {"r": 8, "alpha": 16, "data.mask": "output_only"}
     assert found[1].slug == "rank_8_mask=output_only"
-
-
-def test_settings_are_options_of_fit() -> None:
-    settings = {"data.mask": "output_only", "data.prompt_weight": None, "data.train": ["a", "b"], "x": 0.1, "y": "1"}
-    assert list(options(settings)) == [
-        "--data.mask", "output_only", "--data.prompt_weight", "null", "--data.train", '["a", "b"]', "--x", "0.1",
-        "--y", "1",
-    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(

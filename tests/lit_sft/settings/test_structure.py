@@ -14,7 +14,6 @@ import pytest
 import yaml
 
 from lit_sft.__main__ import main
-from lit_sft.cli import LitCLI
 from tests.conftest import byte_tokenizer, chat_rows
 
 QUICK, MANY = 70, 2000
@@ -176,14 +175,13 @@ def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple
         Path(run, "checkpoints", "best.ckpt").touch()
         Path(run, "result.json").write_text('{"metrics": {"test/nll/answer": 1.0}, "files": []}')
         Path(run, "config.yaml").write_text(yaml.safe_dump(FIT))
-    monkeypatch.setattr(LitCLI, "_run_subcommand", lambda self, name: None)
 
     def stop(*_: Any, **__: Any) -> Any:
         raise ValueError("settings were read")
 
+    monkeypatch.setattr("lit_sft.cli.session.Session.go", stop)
     monkeypatch.setattr("lit_sft.ablation.command.make_plan", stop)
-    monkeypatch.setattr("lit_sft.backbone.build_backbone", stop)
-    monkeypatch.setattr("lit_sft.evaluation.command.open_subject", stop, raising=False)
+    monkeypatch.setattr("lit_sft.opening.build_backbone", stop)
 
     def write(path: str, *arguments: str) -> Write:
         def _write(text: str) -> list[str]:

@@ -15,9 +15,8 @@ import pytest
 import yaml
 
 from lit_sft.__main__ import main
-from lit_sft.cli import LitCLI, SettingsCLI
-from lit_sft.runs import Run
 from lit_sft.settings.parser import Source
+from lit_sft.settings.reading import parse_settings, read_settings
 from lit_sft.settings.trust import own_code
 from tests.conftest import MODELS, alpaca_rows, byte_tokenizer
 
@@ -146,7 +145,7 @@ def test_where_a_setting_takes_any_value_no_class_is_hidden(foreign: Foreign, va
     values["model"]["backbone"]["config"]["summary_type"] = value
     foreign.config.write_text(yaml.safe_dump(values))
     with contextlib.suppress(ValueError):
-        SettingsCLI(["--config", str(foreign.config)], opened=Run(foreign.run))
+        read_settings(foreign.config, run_config=foreign.config).model()
     assert not foreign.mark.exists()
 
 
@@ -238,12 +237,10 @@ def test_parts_of_lightning_and_of_this_project_need_no_permission(foreign: Fore
 
 @pytest.mark.parametrize("overlay", sorted(path.stem for path in (ROOT / "configs" / "overlays").glob("*.yaml")))
 def test_runs_of_every_overlay_need_no_permission(trained: Path, tmp_path: Path, overlay: str) -> None:
-    LitCLI.command = "fit"
-    configs = [trained / "tiny.yaml", ROOT / "configs" / "overlays" / f"{overlay}.yaml"]
-    cli = SettingsCLI([argument for config in configs for argument in ("--config", str(config))])
+    cli = read_settings([trained / "tiny.yaml", ROOT / "configs" / "overlays" / f"{overlay}.yaml"])
     (tmp_path / "checkpoints").mkdir()
     cli.parser.save(cli.config, tmp_path / "config.yaml", skip_none=False)
-    cli.parser.source = Source()  # type: ignore[attr-defined]
+    cli.parser.source = Source()
     opened = cli.parser.parse_path(str(tmp_path / "config.yaml"))
     assert opened.trainer.strategy == cli.config.trainer.strategy
 
@@ -269,8 +266,8 @@ def test_trust_in_model_code_counts_on_the_command_line_only(
     foreign.config.write_text(yaml.safe_dump(values))
     for option, trusts in (("null", False), ("true", True)):
         given = ["--model.backbone.trust_remote_code", option] if option != "null" else []
-        settings = SettingsCLI(["--config", str(foreign.config), *given])
-        assert settings.model.backbone_settings.trust_remote_code is trusts
+        settings = parse_settings(["--config", str(foreign.config), *given])
+        assert settings.backbone().trust_remote_code is trusts
     own = foreign.run.parent / "own.yaml"
     own.write_text("model:\n  backbone:\n    trust_remote_code: true\n")
     assert main(["fit", "--config", str(foreign.trained / "tiny.yaml"), "--config", str(own)]) == 2
@@ -311,6 +308,5 @@ def test_other_configs_are_as_free_after_a_run_was_opened(foreign: Foreign) -> N
     before = list(sys.path)
     assert main(["validate", str(foreign.run)]) == 0
     assert sys.path == before
-    LitCLI.command = "fit"
-    parsed = SettingsCLI(["--config", str(foreign.trained / "tiny.yaml"), "--trainer.callbacks+=evil_code.Evil"])
+    parsed = parse_settings(["--config", str(foreign.trained / "tiny.yaml"), "--trainer.callbacks+=evil_code.Evil"])
     assert parsed.config.trainer.callbacks[0].class_path == "evil_code.Evil"

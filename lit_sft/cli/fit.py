@@ -1,0 +1,140 @@
+"""`python -m lit_sft fit --config FILE`, and `fit --resume`: train, and export the best model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.strategies import ModelParallelStrategy
+from torch import nn
+
+from data_modules.sft_data_module import SFTDataModule
+from lit_sft.backbone import build_backbone
+from lit_sft.checkpoints import export_model, load_weights, read_checkpoint
+from lit_sft.cli.session import Session, run_command
+from lit_sft.console import console, say
+from lit_sft.data_report import print_ledger
+from lit_sft.ending import what_ended
+from lit_sft.files import write_json
+from lit_sft.monitors import check_monitors
+from lit_sft.results import print_figures
+from lit_sft.run_checkpoint import is_measured_in_training
+from lit_sft.run_keeper import RunKeeper
+from lit_sft.run_plan import PlanReport
+from lit_sft.runs import Run
+from lit_sft.settings.reading import Settings
+
+
+def main(argv: list[str]) -> None:
+    """Train.
+
+    Args:
+        argv: The command's name and its arguments.
+
+    Raises:
+        ValueError: If a setting or the data is wrong.
+    """
+    run_command(argv, fit)
+
+
+def fit(session: Session) -> None:
+    """Train in a run folder, then export the best model and report."""
+    config = session.config
+    added: list[Callback] = [PlanReport(say, session.settings.length.unused)]
+    record: list[Callback] = []
+    if not session.is_trial:
+        added.insert(0, RunKeeper(session.run.checkpoints, config.run.checkpoint_minutes))
+        record = [RunRecord(session.run, session.settings, is_resumed=session.request.is_resumed)]
+    session.build(added, record)
+    check_monitors(session.trainer.callbacks)  # type: ignore[attr-defined]
+    session.model.allow_changes = config.run.allow_changes
+    # now: the run may overwrite it
+    before = _steps_of(session.checkpoint) if session.request.is_resumed and session.checkpoint else None
+    session.go()
+    if session.trainer.is_global_zero:
+        _report(session, before)
+
+
+class RunRecord(Callback):
+    """Writes config.yaml and the ledger into the run folder, and prints the ledger.
+
+    Args:
+        run: Of the folder.
+        settings: Written to config.yaml.
+        is_resumed: Whether the run goes on: then its files are replaced only once the checkpoint has been accepted.
+    """
+
+    def __init__(self, run: Run, settings: Settings, *, is_resumed: bool) -> None:
+        self.run, self.settings, self.is_resumed = run, settings, is_resumed
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Write the record of a new run."""
+        data: SFTDataModule = trainer.datamodule  # type: ignore[attr-defined]
+        if not self.is_resumed and trainer.is_global_zero:
+            self._write(data)
+        trainer.strategy.barrier("run record")
+        if not data.val_dataloader():
+            for callback in trainer.checkpoint_callbacks:
+                if isinstance(callback, ModelCheckpoint) and not is_measured_in_training(callback.monitor):
+                    callback.monitor = None  # nothing to choose the best by: the newest is kept
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the record of a resumed run."""
+        if self.is_resumed and trainer.is_global_zero:
+            self._write(trainer.datamodule)  # type: ignore[attr-defined]
+
+    def _write(self, data: SFTDataModule) -> None:
+        config = self.settings.config.clone()
+        # what was said for this time only
+        config.ckpt_path, config.run.allow_changes, config.run.allow_code = None, False, None
+        config.model.backbone.trust_remote_code = False
+        self.settings.parser.save(config, self.run.config, skip_none=False, overwrite=True, multifile=False)
+        write_json(self.run.folder / "ledger.json", data.ledgers)
+        self.run.note_start()
+        print_ledger(console, data)
+        say(f"run folder: {self.run.folder}")
+
+
+def _report(session: Session, steps_before: int | None) -> None:
+    """Export the best model, write fit.json, and say what came out and what to do next."""
+    step = session.trainer.global_step
+    if session.is_trial:
+        say(f"fast_dev_run: training and validation work (step {step}); nothing is kept")
+        return
+    model, run = session.model, session.run
+    backbone, choice = _whole_backbone(session), run.choice()
+    found = load_weights(backbone, choice.path, allow_changes=model.allow_changes)
+    export_model(backbone, run.model, session.data)
+    last, best = model.figures.get("val", {}), found if choice.is_best else {}
+    figures = {"before": model.figures_before, "best": best, "last": last if last.get("step") else {}}
+    write_json(run.folder / "fit.json", {**figures, "steps": step})
+    _print_validations(figures)
+    ending = what_ended(session.trainer)
+    if steps_before == step:
+        say(f"nothing was left to do after step {step}{f': {ending}' if ending else ''}")
+    elif ending and ending.is_early:
+        say(f"stopped early at step {step}: {ending}")
+    say(f"model   {run.model}  (Hugging Face format, of {choice})")
+    session.say_what_next("test" if session.data.stores.get("test") else "predict --data.predict FILE", "preview")
+
+
+def _print_validations(figures: dict[str, dict[str, Any]]) -> None:
+    distinct = figures if figures["last"] != figures["best"] else {n: figures[n] for n in ("before", "best")}
+    columns = {f"{name} (step {row['step']:.0f})": row for name, row in distinct.items() if row}
+    if columns:
+        print_figures(console, "validation", columns)
+
+
+def _whole_backbone(session: Session) -> nn.Module:
+    """What the best weights are put into: where the trained model is sharded, one that is not."""
+    if not isinstance(session.trainer.strategy, ModelParallelStrategy):
+        return session.model.backbone
+    torch.manual_seed(session.data.seed)  # random weights depend on it
+    return build_backbone(session.model.backbone_settings, session.data.tokenizer)
+
+
+def _steps_of(checkpoint: Path) -> int:
+    return int(read_checkpoint(checkpoint, map_location="meta", mmap=True)["global_step"])

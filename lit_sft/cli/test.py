@@ -1,0 +1,70 @@
+"""`python -m lit_sft validate [RUN]` and `test [RUN]`: metrics of a run on a split, and scored answers."""
+
+from __future__ import annotations
+
+import json
+
+import yaml
+
+from lit_sft.cli.session import Session, run_command
+from lit_sft.console import console, say
+from lit_sft.results import TestFiles, print_figures, rows_tested, write_test
+
+
+def main(argv: list[str]) -> None:
+    """Score a run on its validation or test split.
+
+    Args:
+        argv: The command's name, `validate` or `test`, and its arguments.
+
+    Raises:
+        ValueError: If a setting or the data is wrong, or the run has no such split.
+    """
+    run_command(argv, {"validate": validate, "test": test}[argv[0]])
+
+
+def validate(session: Session) -> None:
+    """Print the metrics of the validation split."""
+    session.build([], [])
+    session.go()
+    if session.trainer.is_global_zero:
+        print_figures(console, "validation", {"validation": session.model.figures["val"]})
+
+
+def test(session: Session) -> None:
+    """Write the metrics and scored answers of the test split as result.json, and print them."""
+    session.build([], [])
+    session.go()
+    if session.trainer.is_global_zero:
+        _report(session)
+
+
+def _report(session: Session) -> None:
+    model, checkpoint = session.model, session.checkpoint
+    model.to(session.trainer.strategy.root_device)  # the trainer has put it back on the CPU
+    files = TestFiles(session.run.folder, session.run.suffix_of(checkpoint))
+    answers, earlier = write_test(files, model, session.config.answers, checkpoint=checkpoint, config=_shaping(session))
+    print_figures(console, "test", {"test": model.figures["test"]})
+    _print_answers(answers)
+    read, of = rows_tested(model)
+    if read < of:
+        say(f"warning only {read:,} of {of:,} test rows were read (`--trainer.limit_test_batches`)")
+    say(f"written {files.result}; {files.records.name} and {files.answers.name} beside it")
+    if earlier is not None:
+        say(f"kept    {earlier}: the result that was there, of other rows, settings or weights")
+    session.say_what_next("predict --data.predict FILE")
+
+
+def _shaping(session: Session) -> str:
+    """The settings that shape a result, as text to hash: not where it lies, nor how many answers are scored."""
+    settings = session.settings
+    dumped = yaml.safe_load(settings.parser.dump(settings.config, skip_none=False, skip_validation=True))
+    return json.dumps({key: dumped[key] for key in ("seed_everything", "trainer", "model", "data")}, sort_keys=True)
+
+
+def _print_answers(answers: dict[str, float]) -> None:
+    if answers:
+        say(
+            f"answers: {answers['rows']} rows, exact match {answers['exact_match']:.1%}, "
+            f"ROUGE-L {answers['rougeL_mixed']:.3f}, ended by the model itself {answers['ended']:.1%}"
+        )

@@ -1,0 +1,50 @@
+"""null only where a setting allows it: jsonargparse takes it for a setting of any type."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from dataclasses import is_dataclass
+from typing import Any
+
+from jsonargparse import Namespace
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from data_modules.sft_data_module import SFTDataModule
+from lit_sft.backbone import BackboneSettings
+from lit_sft.generation import GenerationSettings
+from lit_sft.optimization import OptimizerSettings
+from lit_sft.runs import RunSettings
+
+_OWNERS: dict[str, Any] = {
+    "trainer": Trainer,
+    "data": SFTDataModule,
+    "checkpoint": ModelCheckpoint,
+    "run": RunSettings,
+    "model.backbone": BackboneSettings,
+    "model.optimizer": OptimizerSettings,
+    "model.generation": GenerationSettings,
+}
+"""Whose arguments the sections of a config are."""
+
+
+def refuse_nulls(config: Namespace) -> None:
+    """Refuse null for settings that cannot be null.
+
+    Raises:
+        ValueError: If one is; names it and its default.
+    """
+    for name, owner in _OWNERS.items():
+        _refuse_nulls(name, owner, config.get(name))
+
+
+def _refuse_nulls(prefix: str, owner: Any, values: Namespace) -> None:
+    for name, parameter in inspect.signature(owner).parameters.items():
+        value, default, annotation = values.get(name), parameter.default, parameter.annotation
+        kind = getattr(annotation, "__name__", str(annotation))
+        if isinstance(value, Namespace) and is_dataclass(default):
+            _refuse_nulls(f"{prefix}.{name}", type(default), value)
+        elif name in values and value is None and default is not None and not re.search("None|Optional|Any", kind):
+            advice = "give one" if default is parameter.empty else f"leave it out for its default, {default!r}"
+            raise ValueError(f"--{prefix}.{name}: cannot be null ({kind}); {advice}.")

@@ -1,0 +1,107 @@
+"""The options of training: their defaults, and what the data takes from the model's settings."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import lightning
+from jsonargparse import ActionConfigFile, Namespace  # type: ignore[attr-defined]
+from lightning.pytorch import Trainer
+from lightning.pytorch.cli import LightningCLI
+
+from data_modules.sft_data_module import SFTDataModule
+from lit_sft.backbone import BackboneSettings, context_length
+from lit_sft.module import LitCausalLM
+from lit_sft.run_checkpoint import RunCheckpoint
+from lit_sft.run_length import USUAL_EPOCHS
+from lit_sft.runs import RunSettings
+from lit_sft.settings.parser import SettingsParser, Source
+
+Command = Literal["fit", "validate", "test", "predict"]
+
+_TRAINER_DEFAULTS: dict[str, Any] = {
+    "max_epochs": USUAL_EPOCHS,
+    "accelerator": "auto",
+    "devices": 1,
+    "gradient_clip_val": 1.0,
+    "log_every_n_steps": 10,
+    # every validation batch before the first step: the "before" of every comparison
+    "num_sanity_val_steps": -1,
+    # the data module shares the data out itself, and without repeating any
+    "use_distributed_sampler": False,
+    "enable_model_summary": False,
+}
+
+_CHECKPOINT_DEFAULTS: dict[str, Any] = {
+    "monitor": "val/loss",
+    "filename": "best",
+    "enable_version_counter": False,
+    "auto_insert_metric_name": False,
+}
+
+
+def training_parser(command: Command = "fit", source: Source | None = None, *, prog: str = "") -> SettingsParser:
+    """A parser of the options that a training command takes.
+
+    Args:
+        command: Whose; `fit` for anything that only reads settings.
+        source: Where the settings come from.
+        prog: The command as `--help` names it. Empty: `python -m lit_sft COMMAND`.
+    """
+    parser = SettingsParser(
+        source=source,
+        prog=prog or f"python -m lit_sft {command}",
+        description=None,
+        dump_header=[f"lightning.pytorch=={lightning.__version__}"],
+    )
+    parser.add_argument("-c", "--config", action=ActionConfigFile, help="YAML file of settings; later ones win.")
+    parser.add_argument(
+        "--seed_everything", type=bool | int, default=42, help="Seed of all that is random; true: a random one."
+    )
+    parser.add_lightning_class_args(Trainer, "trainer")
+    parser.add_lightning_class_args(LitCausalLM, "model")
+    parser.add_lightning_class_args(SFTDataModule, "data")
+    parser.add_class_arguments(RunSettings, "run")
+    parser.add_lightning_class_args(RunCheckpoint, "checkpoint")
+    parser.set_defaults({f"trainer.{name}": value for name, value in _TRAINER_DEFAULTS.items()})
+    parser.set_defaults({f"checkpoint.{name}": value for name, value in _CHECKPOINT_DEFAULTS.items()})
+    _add_own_options(parser, command)
+    _link(parser)
+    return parser
+
+
+def _add_own_options(parser: SettingsParser, command: Command) -> None:
+    parser.add_argument(
+        "--resume", metavar="[RUN]", help="Continue a run (the newest one) from its newest whole checkpoint."
+    )
+    if command == "predict":
+        parser.add_argument("--output", metavar="FILE", help="Where answers go. Default: a new file in the run folder.")
+    parser.add_argument("--answers", type=int, default=200, help="Rows that `test` answers and scores, at most.")
+    parser.add_method_arguments(Trainer, command, skip=_skipped(command))
+
+
+def _skipped(command: Command) -> set[str | int]:
+    return {*LightningCLI.subcommands()[command]}
+
+
+def _link(parser: SettingsParser) -> None:
+    parser.link_arguments("model.backbone", "data.tokenizer", compute_fn=_tokenizer_name)
+    parser.link_arguments("model.backbone", "data.context_length", compute_fn=_context_length)
+    parser.link_arguments("model.generation.max_new_tokens", "data.answer_length")
+    parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
+
+
+def backbone_settings(backbone: Namespace) -> BackboneSettings:
+    """Parsed settings of a backbone as their class, the nested ones left as they were parsed."""
+    return BackboneSettings(**vars(backbone))
+
+
+def _tokenizer_name(backbone: Namespace) -> str:
+    return backbone_settings(backbone).tokenizer_name
+
+
+def _context_length(backbone: Namespace) -> int | None:
+    try:
+        return context_length(backbone_settings(backbone))
+    except ValueError:
+        return None  # whoever builds the model says what is wrong, without the parser's wrapping

@@ -1,0 +1,72 @@
+"""Settings are read without a command line: nothing is printed, seeded, or taken from the process."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from lit_sft.settings.reading import as_options, parse_settings, read_settings
+
+ROOT = Path(__file__).parents[3]
+QUICKSTART = ROOT / "configs" / "quickstart.yaml"
+
+
+@pytest.fixture(autouse=True)
+def _in_the_repository(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+
+
+def test_settings_are_options_of_fit() -> None:
+    settings = {"data.mask": "output_only", "data.prompt_weight": None, "data.train": ["a", "b"], "x": 0.1, "y": "1"}
+    assert list(as_options(settings)) == [
+        "--data.mask", "output_only", "--data.prompt_weight", "null", "--data.train", '["a", "b"]', "--x", "0.1",
+        "--y", "1",
+    ]  # fmt: skip
+
+
+def test_changes_win_over_files_and_later_files_over_earlier_ones(tmp_path: Path) -> None:
+    overlay = tmp_path / "overlay.yaml"
+    overlay.write_text("data: {mask: output_only, batch_size: 3}\n")
+    read = read_settings([QUICKSTART, overlay], {"data.batch_size": 5, "trainer.max_steps": 7})
+    assert (read.config.data.mask, read.config.data.batch_size) == ("output_only", 5)
+    assert (read.config.trainer.max_steps, read.config.trainer.max_epochs) == (7, -1)
+
+
+def test_what_is_built_has_the_settings_that_were_read() -> None:
+    read = read_settings(QUICKSTART, {"model.backbone.tuning": "lora", "model.optimizer.lr": 0.5})
+    assert read.backbone().tuning == "lora"
+    assert read.model().optimizer_settings.lr == 0.5
+    assert read.data_module().max_length == read.config.model.backbone.config["n_positions"]
+
+
+def test_the_trainer_takes_changes_and_keeps_the_checkpoints_of_the_settings(tmp_path: Path) -> None:
+    trainer = read_settings(QUICKSTART, {"trainer.callbacks": None}).trainer(
+        default_root_dir=tmp_path, logger=False, max_steps=2
+    )
+    assert trainer.max_steps == 2
+    assert trainer.checkpoint_callback is not None
+    assert trainer.checkpoint_callback.monitor == "val/loss"
+
+
+def test_reading_leaves_the_process_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["program", "--own", "option"])
+    state = torch.get_rng_state()
+    read_settings(QUICKSTART).model()
+    assert sys.argv == ["program", "--own", "option"]
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_two_readings_do_not_share_anything() -> None:
+    first = read_settings(QUICKSTART, {"data.mask": "output_only"})
+    second = parse_settings(["--config", str(QUICKSTART)], command="predict")
+    assert first.config.data.mask == "output_only"
+    assert second.config.data.mask != "output_only"
+
+
+def test_a_wrong_setting_is_one_line_from_python_too() -> None:
+    with pytest.raises(ValueError, match=r"did you mean .*data\.mask") as raised:
+        read_settings(QUICKSTART, {"data.mas": "output_only"})
+    assert "\n" not in str(raised.value)
