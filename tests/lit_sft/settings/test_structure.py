@@ -213,7 +213,11 @@ def check(commands: dict[str, tuple[dict[str, Any], Write]], index: int) -> None
         arguments = ["run"]
     said = io.StringIO()
     with redirect_stdout(io.StringIO()), redirect_stderr(said):
-        status = main([command, *arguments])
+        try:
+            status = main([command, *arguments])
+        except SystemExit as end:  # `report` has left a run out, and said why
+            assert (command, end.code) == ("report", 1)
+            status = 0
     lines = said.getvalue().strip().splitlines() or [""]
     assert status in (0, 2)
     assert status == 0 or lines[-1].startswith(f"lit_sft {command}: "), lines[-1]
