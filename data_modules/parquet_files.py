@@ -9,6 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from data_modules.reasons import reason_of
 from data_modules.record import Record, Reject, readable
 
 _ROWS_AT_ONCE = 1024
@@ -32,8 +33,7 @@ def read_parquet(path: Path, reject: Reject) -> Iterator[Record]:
     except (pa.ArrowException, OSError) as error:
         if isinstance(error, PermissionError):
             raise
-        reason = " ".join(str(error).split())[:200]
-        raise ValueError(f"{path}: {_where(number)} ({reason}); write it again, unencrypted.") from None
+        raise ValueError(f"{path}: {_where(number)} ({reason_of(error)}); write it again, unencrypted.") from None
 
 
 def _where(number: int) -> str:
@@ -95,7 +95,7 @@ def _row(batch: Any, place: str, reject: Reject) -> dict[str, Any] | None:
         except Exception as error:  # as above
             reject(
                 f"{place}: column {readable(name)!r} holds {column.type} that cannot be read "
-                f"({' '.join(str(error).split())[:100]}); correct the value or leave the column out."
+                f"({reason_of(error, 100)}); correct the value or leave the column out."
             )
             return None
     return fields

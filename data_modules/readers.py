@@ -13,6 +13,7 @@ from data_modules.data_files import SUFFIXES, data_files
 from data_modules.digests import file_digest
 from data_modules.json_files import read_json, read_jsonl
 from data_modules.parquet_files import read_parquet
+from data_modules.reasons import reason_of
 from data_modules.record import Record, Reject
 from data_modules.text_lines import read_lines
 
@@ -110,7 +111,7 @@ def _read_hub(source: str) -> Iterator[Record]:
             fields = next(rows, None)
         except Exception as error:  # of Arrow, Python's dates or a decoder of images
             raise ValueError(
-                f"{source}:{number}: cannot be read ({type(error).__name__}: {' '.join(str(error).split())[:100]}); "
+                f"{source}:{number}: cannot be read ({type(error).__name__}: {reason_of(error, 100)}); "
                 "leave the column out."
             ) from error
         if fields is None:

@@ -34,6 +34,8 @@ from data_modules.example_store import ExampleStore
 from data_modules.formats import FORMATS
 from data_modules.ledger import OnInvalid, is_limit_too_small, is_plain_text, too_small_limit, why_empty
 from data_modules.masking import LossMask, MaskName, Reduction, resolve_mask
+from data_modules.model_names import check_model_name
+from data_modules.reasons import reason_of
 from data_modules.sampling import BatchPlan, LengthSampler, WindowSampler, limited
 from data_modules.templates import SegmentKind, TemplateName, resolve_template
 from data_modules.worker_sockets import shorten_socket_paths
@@ -451,19 +453,15 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     """
     if not name:
         raise ValueError("no tokenizer: give `--model.backbone.pretrained` or `--model.backbone.tokenizer`.")
-    if not Path(name).exists() and (
-        name.startswith((".", "/")) or (Path(name).parent.name and Path(name).parent.exists())
-    ):
-        raise ValueError(f"{name}: no tokenizer here: no such folder (relative to {Path.cwd()}).")
+    check_model_name(name)
     if Path(name).is_dir():
         check_digests(Path(name), weights=False)
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     except Exception as error:
         # damaged files end in any of a dozen exception types
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise ValueError(
-            f"{name}: no tokenizer could be loaded from this folder or hub name ({reason}). "
+            f"{name}: no tokenizer could be loaded from this folder or hub name ({reason_of(error)}). "
             "Check the path, the connection, or give `--model.backbone.tokenizer FOLDER`."
         ) from None
     if not tokenizer.get_vocab():

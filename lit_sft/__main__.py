@@ -25,6 +25,7 @@ COMMANDS = {
 }
 
 _LONGEST_MESSAGE = 1600
+_LONGEST_WORD = 300
 
 _USAGE = """usage: python -m lit_sft COMMAND [...]
 
@@ -83,7 +84,12 @@ def _shortened(message: str) -> str:
     """A message that repeats a very long value, without its middle: what is wrong, and what to do, stay."""
     if len(message) <= _LONGEST_MESSAGE:
         return message
-    return f"{message[: _LONGEST_MESSAGE // 2]} [...] {message[-_LONGEST_MESSAGE // 2 :]}"
+    half = _LONGEST_MESSAGE // 2
+    head, tail = message[:half], message[-half:]
+    # between words, where there are any: half of an address or a path is of no use
+    head = head[: head.rfind(" ", half - _LONGEST_WORD)] if " " in head[-_LONGEST_WORD:] else head
+    tail = tail[tail.find(" ") + 1 :] if " " in tail[:_LONGEST_WORD] else tail
+    return f"{head} [...] {tail}"
 
 
 def _usage() -> str:

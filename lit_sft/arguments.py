@@ -53,8 +53,8 @@ class Arguments(argparse.ArgumentParser):
     def _unknown(self, given: str) -> str:
         if not given.startswith("-"):
             return f"{given}: not expected here; `--help` lists all options."
-        options = {option for action in self._actions for option in action.option_strings if option.startswith("--")}
-        advice = nearest(given.partition("=")[0], options) or "`--help` lists all options."
+        options = {option.lstrip("-") for action in self._actions for option in action.option_strings}
+        advice = nearest(given.partition("=")[0].lstrip("-"), options, sign="--") or "`--help` lists all options."
         return f"{given}: no such option; {advice}"
 
 
@@ -85,6 +85,11 @@ def _misplaced(command: str, arguments: list[str], place: int) -> str:
         return f"{argument}: not expected here; the run is already given as {rest[0]}."
     command_line = shlex.join(["python", "-m", "lit_sft", command, argument, *rest])
     return f"{argument}: not expected here; a run goes before the options: `{command_line}`."
+
+
+def is_given(option: str, arguments: list[str]) -> bool:
+    """Whether an option is among the arguments, with its value behind it or joined to it."""
+    return any(argument.partition("=")[0] == option for argument in arguments)
 
 
 def root_of(command: str, arguments: list[str]) -> str:

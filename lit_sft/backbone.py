@@ -15,6 +15,8 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from data_modules.digests import check_digests
+from data_modules.model_names import check_model_name
+from data_modules.reasons import reason_of
 from lit_sft.attention import use_document_attention
 from lit_sft.base_weights import base_identity, check_base
 from lit_sft.files import read_json
@@ -210,6 +212,10 @@ def _pretrained_config(name: str, trust_remote_code: bool) -> PretrainedConfig:
             "project by `python -m lit_sft export RUN --merge`."
         )
     try:
+        check_model_name(name)
+    except ValueError as error:
+        raise ValueError(f"--model.backbone.pretrained {error}") from None
+    try:
         config: PretrainedConfig = AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
     except Exception as error:
         # damaged files end in any of a dozen exception types
@@ -220,7 +226,7 @@ def _pretrained_config(name: str, trust_remote_code: bool) -> PretrainedConfig:
             ) from None
         kind = "folder holds no readable model config" if Path(name).is_dir() else "no such folder or hub model"
         raise ValueError(
-            f"--model.backbone.pretrained {name}: {kind} ({' '.join(str(error).split())[:200]}). Check the path or the "
+            f"--model.backbone.pretrained {name}: {kind} ({reason_of(error)}). Check the path or the "
             "name and the connection."
         ) from None
     return config

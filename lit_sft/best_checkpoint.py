@@ -110,6 +110,16 @@ def _why(monitor: str, there: list[Scored]) -> str:
     return f"best {monitor} {first.score:.6g}, step {first.step}"
 
 
+def _way_on(folder: Path) -> str:
+    """What to do where the best is not known."""
+    names = sorted(path.name for path in folder.glob("*.ckpt"))
+    usual = [name for name in ("best.ckpt", "last.ckpt") if name in names]
+    if not names:
+        return "there is no checkpoint beside it either. Copy the run again."
+    remedy = f" (or remove that file, and {usual[0]} is used)" if usual else ""
+    return f"give a checkpoint in place of the run folder, such as {folder / (usual or names)[0]}{remedy}."
+
+
 def _read_record(folder: Path) -> tuple[str, list[Scored]] | None:
     path = folder / _RECORD
     try:
@@ -119,7 +129,7 @@ def _read_record(folder: Path) -> tuple[str, list[Scored]] | None:
         ranked = [Scored(str(c["file"]), float(c["score"]), int(c["step"])) for c in found["checkpoints"]]
         monitor = str(found["monitor"])
     except (OSError, KeyError, TypeError, ValueError):
-        raise ValueError(f"{path}: damaged. Name the checkpoint to use, or remove this file.") from None
+        raise ValueError(f"{path}: damaged, so the best checkpoint is not known; {_way_on(folder)}") from None
     if outside := [scored.file for scored in ranked if Path(scored.file).name != scored.file]:
         raise ValueError(f"{path}: names {outside[0]}, which is not a file of this folder; remove it from the list.")
     return monitor, ranked

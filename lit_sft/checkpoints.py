@@ -91,6 +91,33 @@ def read_checkpoint(path: Path, **options: Any) -> dict[str, Any]:
     return saved
 
 
+def check_checkpoint(path: str | None, *, is_named: bool, to_train: bool) -> None:
+    """Refuse what Lightning could not continue from or test.
+
+    Args:
+        path: Of the checkpoint; None, or a word of Lightning's, is not looked at.
+        is_named: Whether the user gave it as `--ckpt_path`, rather than a run that it is part of.
+        to_train: Whether training continues from it.
+
+    Raises:
+        ValueError: If it is damaged, not of a run, or holds too little to train.
+    """
+    if path is None or path in ("best", "last", "hpc"):
+        return
+    where = "--ckpt_path " if is_named else ""
+    try:
+        saved = read_checkpoint(Path(path), map_location="meta", mmap=True)
+    except ValueError as error:
+        raise ValueError(f"{where}{error}") from None
+    if "pytorch-lightning_version" not in saved or "global_step" not in saved:
+        raise ValueError(f"{where}{path}: not a checkpoint of a run, but of something else.")
+    if to_train and not {"optimizer_states", "lr_schedulers", "loops"} <= saved.keys():
+        raise ValueError(
+            f"{where}{path}: holds weights only, which cannot be resumed. To start a new run from them, `export` "
+            "them and set `--model.backbone.pretrained` to that folder."
+        )
+
+
 def load_weights(
     backbone: nn.Module, checkpoint: Path, *, prefix: str = "backbone.", allow_changes: bool = False
 ) -> dict[str, float]:

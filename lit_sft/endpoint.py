@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from data_modules.reasons import shortened
 from data_modules.record import kind_of
 from lit_sft.credentials import Secrets, read_address, without_credentials
 from lit_sft.files import append_line, read_rows
@@ -267,7 +268,7 @@ class Endpoint:
     def _said(self, error: BaseException) -> str:
         """An error in a line, masked before it is cut."""
         line = self.secrets.mask(without_credentials(" ".join(str(error).split())))
-        return f"{type(error).__name__}: {line[:_LONGEST_REASON]}"
+        return f"{type(error).__name__}: {shortened(line, _LONGEST_REASON)}"
 
 
 def _retry_after(header: str | None) -> float | None:

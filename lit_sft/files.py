@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from data_modules.model_names import nearest_path
+from data_modules.reasons import reason_of
 from data_modules.record import kind_of
 from lit_sft.printable import printable
 from lit_sft.settings.yaml_loader import load_yaml
@@ -125,7 +127,7 @@ def short_reason(error: BaseException) -> str:
     """Why something could not be read, in a few words on one line."""
     if isinstance(error, RecursionError):
         return "nested too deeply"
-    return " ".join(str(error).split())[:200]
+    return reason_of(error, 200)
 
 
 def json_line(value: Any) -> str:
@@ -197,14 +199,22 @@ def with_nulls(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def read_yaml(path: str | Path, *, advice: str) -> Any:
+def read_yaml(path: str | Path, *, advice: str, usual: Path | None = None) -> Any:
     """What a YAML file holds.
+
+    Args:
+        path: The file.
+        advice: What to do if it cannot be read.
+        usual: The folder where such files usually are, to look for one of a similar name.
 
     Raises:
         ValueError: If it cannot be read, is not YAML, or has a key twice.
     """
     try:
         text = Path(path).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        close = nearest_path(Path(path), *([usual] if usual else []))
+        raise ValueError(f"{path}: no such file; {close or f'check the path. {advice}'}") from None
     except OSError as error:
         raise ValueError(f"{path}: cannot be read ({error.strerror}); check the path. {advice}") from None
     except UnicodeDecodeError as error:

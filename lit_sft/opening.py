@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import get_args
 
@@ -60,12 +63,9 @@ def load_subject(
     """
     if source.endswith(".ckpt") or (Path(source) / "config.yaml").is_file():
         backbone, tokenizer, own = _of_run(source)
-    elif _is_adapter(source):
-        backbone, tokenizer, own = _of_adapter(Path(source))
     else:
-        settings = BackboneSettings(pretrained=source)
-        tokenizer = load_tokenizer(source)
-        backbone, own = build_backbone(settings, tokenizer), _template_of(source)
+        with settings_unnamed():
+            backbone, tokenizer, own = (_of_adapter if _is_adapter(source) else _of_model)(source)
     place = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     if dtype is None:
         dtype = (
@@ -89,7 +89,14 @@ def _is_adapter(source: str) -> bool:
     return (Path(source) / "adapter_config.json").is_file() and not (Path(source) / "config.json").is_file()
 
 
-def _of_adapter(folder: Path) -> tuple[nn.Module, PreTrainedTokenizerBase, TemplateName]:
+def _of_model(source: str) -> tuple[nn.Module, PreTrainedTokenizerBase, TemplateName]:
+    _check_folder(source)
+    tokenizer = load_tokenizer(source)
+    return build_backbone(BackboneSettings(pretrained=source), tokenizer), tokenizer, _template_of(source)
+
+
+def _of_adapter(source: str) -> tuple[nn.Module, PreTrainedTokenizerBase, TemplateName]:
+    folder = Path(source)
     check_digests(folder, weights=False)
     settings = read_json(folder / "adapter_config.json", advice="copy the adapter again") or {}
     base = settings.get("base_model_name_or_path")
@@ -108,3 +115,39 @@ def _template_of(source: str) -> TemplateName:
     if name not in get_args(TemplateName):
         raise ValueError(f"{path}: template {name!r}; expected one of {', '.join(get_args(TemplateName))}.")
     return name
+
+
+def _check_folder(source: str) -> None:
+    """Refuse a folder that holds no model.
+
+    Args:
+        source: A folder, or a name on the hub.
+
+    Raises:
+        ValueError: If it is a folder without a model; names a run in it.
+    """
+    folder = Path(source)
+    if not folder.is_dir() or (folder / "config.json").is_file():
+        return
+    runs = [found.parent for found in folder.glob("version_*/config.yaml") if found.parent.name[8:].isdecimal()]
+    newest = max(runs, key=lambda run: int(run.name[8:]), default=None)
+    raise ValueError(
+        f"{source}: this folder holds no model (config.json), adapter (adapter_config.json) or run (config.yaml); "
+        + (f"did you mean the run {newest}?" if newest else "name a folder that has one of them.")
+    )
+
+
+@contextlib.contextmanager
+def settings_unnamed() -> Iterator[None]:
+    """Name a model in errors as the user did, not by the setting of `fit` that takes it.
+
+    Raises:
+        ValueError: In place of one with names of settings.
+    """
+    try:
+        yield
+    except ValueError as error:
+        text = str(error).replace("--model.backbone.pretrained ", "")
+        advice = "copy the tokenizer it was trained with into that folder"
+        text = re.sub(r"give `--model\.backbone\.tokenizer[^`]*`( the tokenizer[^.;]*| the one[^.;]*)?", advice, text)
+        raise ValueError(text) from error

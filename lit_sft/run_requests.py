@@ -9,7 +9,7 @@ from pathlib import Path
 
 from lightning.pytorch.utilities import rank_zero_only
 
-from lit_sft.arguments import check_run_first, root_of
+from lit_sft.arguments import check_run_first, is_given, root_of
 from lit_sft.console import say
 from lit_sft.run_lock import lock_run
 from lit_sft.runs import Run, find_resumable, find_run, paths_of
@@ -28,6 +28,11 @@ class Request:
     arguments: list[str]
     opened: Run | None = None
     is_resumed: bool = False
+
+    @property
+    def names_checkpoint(self) -> bool:
+        """Whether the user gave `--ckpt_path`; the one of a run that was opened comes behind the run's config."""
+        return is_given("--ckpt_path", self.arguments[4 if self.opened else 0 :])
 
 
 def request_of(command: str, arguments: list[str], held: contextlib.ExitStack) -> Request:

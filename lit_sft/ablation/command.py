@@ -21,7 +21,7 @@ from lit_sft.ablation.budget import Plan, make_plan
 from lit_sft.ablation.ray_tasks import run_on_ray
 from lit_sft.ablation.report import write_report
 from lit_sft.ablation.runner import Runner
-from lit_sft.ablation.study import Study, read_study
+from lit_sft.ablation.study import Study, check_base, read_study
 from lit_sft.ablation.trials import TrialFiles
 from lit_sft.arguments import Arguments
 from lit_sft.console import cell, say_on
@@ -51,6 +51,7 @@ def main(argv: list[str]) -> None:
     study = replace(study, settings={**study.settings, **changes})
     if idle := [name for name in changes if all(name in arm.settings for arm in study.all_arms())]:
         raise ValueError(f"--set {idle[0]}: every arm of the study sets it; change the study's file.")
+    check_base(study, options.config)
     plan = make_plan(study)
     trials = [TrialFiles(study, trial) for trial in study.trials(Path(options.root))]
     if options.dry_run:

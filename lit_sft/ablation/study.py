@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from data_modules.masking import MASKS
+from data_modules.model_names import nearest_path
 from lit_sft.files import is_plain_name, read_yaml, slug
 from lit_sft.metrics import SEGMENTS
+from lit_sft.settings.sections import nearest
 from lit_sft.settings.trust import nested, refuse_trust
 
 Settings = dict[str, Any]
@@ -170,19 +172,36 @@ def read_study(path: str | Path) -> Study:
     Raises:
         ValueError: If the file, a name in it or a value is wrong; names the file.
     """
-    values = read_yaml(path, advice="Studies stand in configs/ablation/.")
+    values = read_yaml(path, advice="Studies are in configs/ablation/.", usual=Path("configs/ablation"))
     try:
         return _study(values, Path(path).stem)
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path}: {error}") from None
 
 
+def check_base(study: Study, path: str) -> None:
+    """Refuse a study whose base is not there.
+
+    Args:
+        study: It.
+        path: Its file, for messages.
+
+    Raises:
+        ValueError: If a config file of the base is missing.
+    """
+    for file in study.base:
+        if not Path(file).exists():
+            advice = nearest_path(Path(file)) or f"relative paths start in {Path.cwd()}."
+            raise ValueError(f"{path}: base {file}: no such file; {advice}")
+
+
 def _study(values: Any, name: str) -> Study:
     if not isinstance(values, dict):
         raise ValueError("expected names and values, such as `base: configs/quickstart.yaml`.")
     known = {f.name for f in fields(Study)}
-    if unknown := sorted(set(values) - known):
-        raise ValueError(f"no setting {', '.join(map(str, unknown))}; a study has {', '.join(sorted(known))}.")
+    if unknown := sorted(set(values) - known, key=str):
+        advice = nearest(str(unknown[0]), known) or f"a study has {', '.join(sorted(known))}."
+        raise ValueError(f"no setting {unknown[0]}; {advice}")
     if "base" not in values:
         raise ValueError("no `base`: the config file of `fit` that all trials begin with.")
     base = values["base"] if isinstance(values["base"], list) else [values["base"]]

@@ -174,5 +174,7 @@ def _changes(known: dict[str, Any], now: dict[str, Any]) -> list[str]:
 
 def result_of(run: Path, checkpoint: str) -> Path:
     """Where `test` writes what it found of a checkpoint, `last` or `best`."""
-    has_best = best_of(run / "checkpoints") is not None
-    return run / ("result_last.json" if checkpoint == "last" and has_best else "result.json")
+    last = run / "result_last.json"
+    # which of the checkpoints was the best may have been lost since the last one was tested
+    is_apart = checkpoint == "last" and (last.is_file() or best_of(run / "checkpoints") is not None)
+    return last if is_apart else run / "result.json"

@@ -24,7 +24,7 @@ from lit_sft.accelerators import check_accelerator
 from lit_sft.backbone import check_backbone
 from lit_sft.checkpoint_io import AtomicCheckpointIO
 from lit_sft.checkpoint_settings import check_checkpoint_settings
-from lit_sft.checkpoints import read_checkpoint
+from lit_sft.checkpoints import check_checkpoint
 from lit_sft.console import quieten, say
 from lit_sft.failures import message_of
 from lit_sft.module import LitCausalLM
@@ -68,7 +68,7 @@ class Session:
         if self.config.seed_everything is not False:
             chosen = None if self.config.seed_everything is True else self.config.seed_everything
             self.config.seed_everything = seed_everything(chosen, workers=True)
-        _check(self.config, self.command)
+        _check(self.config, self.command, self.request)
         self.run = self._run_folder()
 
     @property
@@ -187,7 +187,7 @@ def run_command(argv: list[str], command: Callable[[Session], None]) -> None:
             raise ValueError(message) from error
 
 
-def _check(config: Namespace, command: Command) -> None:
+def _check(config: Namespace, command: Command, request: Request) -> None:
     """Refuse, before any file is written, settings that cannot work."""
     trainer = config.trainer
     for name in ("max_epochs", "max_steps"):
@@ -201,25 +201,9 @@ def _check(config: Namespace, command: Command) -> None:
     check_precision(str(trainer.precision), on_cpu=on_cpu and not torch.backends.mps.is_available())
     if trainer.accumulate_grad_batches < 1:
         raise ValueError(f"--trainer.accumulate_grad_batches {trainer.accumulate_grad_batches}: expected 1 or more.")
-    _check_checkpoint(config.ckpt_path, to_train=command == "fit")
+    check_checkpoint(config.ckpt_path, is_named=request.names_checkpoint, to_train=command == "fit")
     if command == "fit":
         check_checkpoint_settings(vars(config.checkpoint))
-
-
-def _check_checkpoint(path: str | None, *, to_train: bool) -> None:
-    if path is None or path in ("best", "last", "hpc"):
-        return
-    try:
-        saved = read_checkpoint(Path(path), map_location="meta", mmap=True)
-    except ValueError as error:
-        raise ValueError(f"--ckpt_path {error}") from None
-    if "pytorch-lightning_version" not in saved or "global_step" not in saved:
-        raise ValueError(f"--ckpt_path {path}: not a checkpoint of a run, but of something else.")
-    if to_train and not {"optimizer_states", "lr_schedulers", "loops"} <= saved.keys():
-        raise ValueError(
-            f"--ckpt_path {path}: holds weights only, which cannot be resumed. To start a new run from them, `export` "
-            "them and set `--model.backbone.pretrained` to that folder."
-        )
 
 
 def _name_of(config: Path) -> str:

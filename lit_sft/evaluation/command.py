@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import unicodedata
 from collections.abc import Callable
 from functools import partial
@@ -51,13 +52,13 @@ def main(argv: list[str]) -> None:
     disable_progress_bar()
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    say = partial(say_on, Console())
+    say, warn = partial(say_on, Console()), partial(say_on, Console(stderr=True))
     dtype = None if options.dtype == "auto" else getattr(torch, options.dtype)
     load = partial(load_subject, template=suite.template, device=options.device, dtype=dtype)
     folder = Path(options.output or f"runs/evaluations/{suite.name}")
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        results, page = _run(suite, models, load, folder, say, options.allow_code)
+        results, page = _run(suite, models, load, folder, say, warn, options.allow_code)
     except KeyboardInterrupt:
         say("stopped; finished sets and replies are kept. Run the same command again to continue.")
         raise SystemExit(130) from None
@@ -72,28 +73,31 @@ def _run(
     load: Callable[..., Subject],
     folder: Path,
     say: Callable[[str], None],
+    warn: Callable[[str], None],
     allow_code: list[str],
 ) -> tuple[Results, Path]:
     """Score, judge, look for the items in the training records, and write the page."""
     loaders = {name: partial(load, name, source) for name, source in models.items()}
-    results = evaluate(suite, loaders, folder / "items", say, allow_code=allow_code)
+    results = evaluate(suite, loaders, folder / "items", say, warn, allow_code=allow_code)
     if not results.results:
-        raise ValueError(f"nothing could be scored: {'; '.join(f'{k}: {v}' for k, v in results.failures.items())}")
+        raise ValueError(
+            f"nothing could be scored; see the {'reasons' if len(results.failures) > 1 else 'reason'} above."
+        )
     judgings: Judgings = {}
     try:
         if suite.judge is not None:
             judgings = judge_models(suite.judge, results, folder, say, load)
     except Exception as error:  # whatever it is, what has been scored is shown
         results.failures["judge"] = said(error)
-        say(f"judge: {said(error)}")
-    exposures = _exposures(suite, models, results, say)
+        warn(f"judge: {said(error)}")
+    exposures = _exposures(suite, models, results, say, warn)
     seen: Items = {}
     try:
         if suite.trained_on:
             seen = find_seen(suite, results, suite.trained_on)
     except (ValueError, OSError) as error:
         results.failures["trained_on"] = said(error)
-        say(f"trained_on: {said(error)}")
+        warn(f"trained_on: {said(error)}")
     about = [
         *(f"“{name}”: {source}; {results.about.get(name, 'not loaded')}" for name, source in models.items()),
         *([_about_judge(suite.judge)] if suite.judge else []),
@@ -105,7 +109,11 @@ def _run(
 
 
 def _exposures(
-    suite: Suite, models: dict[str, str], results: Results, say: Callable[[str], None]
+    suite: Suite,
+    models: dict[str, str],
+    results: Results,
+    say: Callable[[str], None],
+    warn: Callable[[str], None],
 ) -> dict[str, Exposure]:
     """Where the models that are runs have seen the items, by model."""
     found: dict[str, Exposure] = {}
@@ -119,7 +127,7 @@ def _exposures(
             same = next((known for known in found.values() if known.data == data), None)
             found[name] = same or find_exposure(suite, results, name, data)
         except (ValueError, OSError) as error:
-            say(f"{name}, its training data: {said(error)}")
+            warn(f"{name}, its training data: {said(error)}")
             continue
         say(f"{name}: trained on {found[name].data.said}")
         for line in in_words(results, name, found[name]):
@@ -140,7 +148,7 @@ def _models(given: list[str]) -> dict[str, str]:
             raise ValueError(f"--models {text}: there is a model {name} already; give each a name of its own.")
         if _folder_key(name) in map(_folder_key, models):
             raise ValueError(f"--models {text}: its folder would be that of another model; give it another name.")
-        models[name] = source
+        models[name] = os.path.expanduser(source)  # the shell does not, behind `NAME=`
     return models
 
 

@@ -42,6 +42,7 @@ def evaluate(
     models: Mapping[str, Callable[[], Subject]],
     folder: Path,
     say: Callable[[str], None],
+    warn: Callable[[str], None],
     *,
     allow_code: Sequence[str] = (),
 ) -> Results:
@@ -52,6 +53,7 @@ def evaluate(
         models: By name, the baseline first: what loads each.
         folder: `<folder>/<model>/<set>.jsonl` is written for each; scores of the same model and items are reused.
         say: Prints a line.
+        warn: Prints a line about what could not be scored.
         allow_code: Folders of lm-eval tasks whose code may run.
     """
     results = Results(list(models))
@@ -62,7 +64,7 @@ def evaluate(
             results.about[name] = subject.about()
         except Exception as error:  # whatever it is, the other models are scored
             results.failures[name] = said(error)
-            say(f"{name}: {said(error)}")
+            warn(f"{name}: {said(error)}")
             continue
         for kind, set_name, settings in suite.sets():
             try:
@@ -70,7 +72,7 @@ def evaluate(
                 result, is_known = _known_or_scored(subject, identity, kind, set_name, settings, place, allow_code)
             except Exception as error:  # whatever it is, the other sets are scored
                 results.failures[f"{name}, {set_name}"] = said(error)
-                say(f"{name}, {set_name}: {said(error)}")
+                warn(f"{name}, {set_name}: {said(error)}")
                 continue
             results.results[name, set_name] = result
             more = f", {result.num_skipped:,} left out" if result.num_skipped else ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from argparse import ArgumentError
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, fields
 from pathlib import Path
 from types import MappingProxyType, UnionType
@@ -14,6 +14,7 @@ from jsonargparse import ArgumentParser
 from lit_sft.credentials import without_credentials
 from lit_sft.evaluation.suite import KINDS, JudgeSettings, Suite
 from lit_sft.files import read_yaml
+from lit_sft.settings.sections import nearest
 from lit_sft.settings.yaml_loader import load_yaml
 
 _Made = TypeVar("_Made")
@@ -31,11 +32,14 @@ def read_suite(path: str, changes: Sequence[str] = ()) -> Suite:
     Raises:
         ValueError: If the file, a name in it or a value is wrong; names the file.
     """
-    values = read_yaml(path, advice="Suites stand in configs/evaluate/.")
+    values = read_yaml(path, advice="Suites are in configs/evaluate/.", usual=Path("configs/evaluate"))
     if not isinstance(values, dict):
         raise ValueError(f"{path}: expected names and values, such as `choices: {{general: {{}}}}`.")
+    written = {kind: list(map(str, sets)) for kind in KINDS if isinstance(sets := values.get(kind), dict)}
     for change in changes:
         _set(values, change)
+    for change in changes:
+        _check_new_set(values, change, written)
     values = {name: value for name, value in values.items() if value is not None}
     try:
         made: dict[str, Any] = {
@@ -73,7 +77,7 @@ def _made(kind: type[_Made], place: str, values: Any, made: Mapping[str, Any] = 
     known = {f.name: f.default is MISSING and f.default_factory is MISSING for f in fields(kind)}  # type: ignore[arg-type]
     prefix = f"{place}." if place else ""
     if unknown := [str(name) for name in values if name not in known]:
-        raise ValueError(f"no setting {prefix}{unknown[0]}; {place or 'a suite'} has {', '.join(known)}.")
+        raise ValueError(_no_setting(f"{prefix}{unknown[0]}", prefix, known))
     if lacking := [name for name, is_required in known.items() if is_required and name not in values]:
         raise ValueError(f"{prefix}{lacking[0]}: not given.")
     checked: dict[str, Any] = {}
@@ -88,6 +92,44 @@ def _made(kind: type[_Made], place: str, values: Any, made: Mapping[str, Any] = 
         return kind(**checked, **made)
     except ValueError as error:
         raise ValueError(f"{place}: {error}" if place else str(error)) from None
+
+
+def _no_setting(name: str, prefix: str, known: Iterable[str]) -> str:
+    """What to say of an unknown setting."""
+    names = list(known)
+    listed = f"{prefix.removesuffix('.') or 'a suite'} has {', '.join(names)}."
+    return f"no setting {name}; {nearest(name, {f'{prefix}{each}' for each in names}) or listed}"
+
+
+def _check_target(name: str, shown: str) -> None:
+    """Refuse a misspelt `--set`, which the file must not be blamed for."""
+    kind, *rest = name.split(".")
+    _check_key(kind, "", Suite, shown)
+    if kind in KINDS and len(rest) > 1:
+        _check_key(rest[1], f"{kind}.{rest[0]}.", KINDS[kind], shown)
+    if kind == "judge" and rest:
+        _check_key(rest[0], "judge.", JudgeSettings, shown)
+
+
+def _check_key(key: str, prefix: str, owner: Any, shown: str) -> None:
+    known = [each.name for each in fields(owner)]
+    if key not in known:
+        raise ValueError(f"--set {shown}: {_no_setting(f'{prefix}{key}', prefix, known)}")
+
+
+def _check_new_set(values: dict[str, Any], change: str, written: Mapping[str, Sequence[str]]) -> None:
+    """Refuse a set that `--set` made by a misspelt name: one without the data that a new set has."""
+    kind, *rest = change.partition("=")[0].removeprefix("--").split(".")
+    if kind not in KINDS or len(rest) < 2 or rest[0] in written.get(kind, ()):
+        return
+    needed, sets = fields(KINDS[kind])[0].name, values.get(kind)
+    made = sets.get(rest[0]) if isinstance(sets, dict) else None  # another change may have replaced either
+    if isinstance(made, dict) and needed not in made:
+        advice = nearest(f"{kind}.{rest[0]}", {f"{kind}.{name}" for name in written.get(kind, ())})
+        raise ValueError(
+            f"--set {without_credentials(change)}: the suite has no set {kind}.{rest[0]}; "
+            f"{advice or f'a new one needs {kind}.{rest[0]}.{needed}.'}"
+        )
 
 
 def _type_in_words(kind: Any) -> str:
@@ -107,6 +149,7 @@ def _set(values: dict[str, Any], change: str) -> None:
     *parents, last = name.removeprefix("--").split(".")
     if not is_given or not last:
         raise ValueError(f"--set {shown}: expected NAME=VALUE, such as answers.mine.data=rows.json.")
+    _check_target(name.removeprefix("--"), shown)
     for parent in parents:
         values = values.setdefault(parent, {})
         if not isinstance(values, dict):

@@ -5,7 +5,9 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Set
+from pathlib import Path
 
+from data_modules.model_names import nearest_path
 from lit_sft.settings.class_names import missing_package, nearest_class
 from lit_sft.settings.sections import kind_of, nearest
 from lit_sft.settings.yaml_loader import load_yaml
@@ -23,6 +25,8 @@ _FEW = 20
 """So few options are listed rather than left to --help."""
 
 _KEY = re.compile(r'\s*Parser key "([^"]+)":')
+
+_NOT_OWN = {"h", "help", "c", "config", "print_config"}
 
 _WORDS = {
     "str": "text",
@@ -47,7 +51,7 @@ def in_one_line(message: str, options: Set[str] = frozenset()) -> str:
     body = message[key.end() :] if key else message
     text = _reason(body) if _UNION in body else _plain(body)
     text = f"--{key[1]}: {text}" if key and not text.startswith(f"--{key[1]}: ") else text
-    text = re.sub(r"File does not exist: '(.+?)'$", r"\1: no such file; check the path.", text)
+    text = re.sub(r"File does not exist: '(.+?)'$", _no_such_file, text)
     return text + (_nearest_option(text, options) or _nearest_choice(text))
 
 
@@ -55,6 +59,10 @@ def setting_of(message: str) -> str | None:
     """The setting that a parser's message is about, such as `data.mask`; None if it names none."""
     key = _KEY.match(message)
     return key[1] if key else None
+
+
+def _no_such_file(found: re.Match[str]) -> str:
+    return f"{found[1]}: no such file; {nearest_path(Path(found[1])) or 'check the path.'}"
 
 
 def is_from_parser(message: str) -> bool:
@@ -175,12 +183,13 @@ def _nearest_option(message: str, options: Set[str]) -> str:
     unknown = re.search(r"unrecognized arguments: --([\w.]+)|[oO]ption '([\w.]+)'|Key '([\w.]+)'", message)
     if unknown is None or re.search("did you mean|see --help|the options are", message):
         return ""
-    name = next(group for group in unknown.groups() if group)
-    return f"; {nearest(name, options) or _all(options)}"
+    if unknown[1]:  # given on the command line; the others are settings of a class, or in a file
+        return f"; {nearest(unknown[1], options, sign='--') or _all(options, sign='--')}"
+    return f"; {nearest(unknown[2] or unknown[3], options) or _all(options)}"
 
 
-def _all(options: Set[str]) -> str:
-    own = sorted(options - {"h", "help", "c", "config", "print_config"})
+def _all(options: Set[str], sign: str = "") -> str:
+    own = [f"{sign}{option}" for option in sorted(options - _NOT_OWN)]
     return f"the options are {', '.join(own)}." if own and len(own) <= _FEW else "see --help for the options."
 
 

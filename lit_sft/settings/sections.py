@@ -108,14 +108,20 @@ def check_value(value: Any, place: str) -> None:
         check_value(part, place)
 
 
-def nearest(name: str, options: Set[str]) -> str:
-    """`did you mean ...?` for a misspelt option; empty if none is close."""
+def nearest(name: str, options: Set[str], sign: str = "") -> str:
+    """`did you mean ...?` for a misspelt option; empty if none is close.
+
+    Args:
+        name: As it was given, without a sign.
+        options: All there are.
+        sign: What is shown in front of each, such as `--`.
+    """
     parent, _, last = name.rpartition(".")
     siblings = {option.rpartition(".")[2]: option for option in options if option.rpartition(".")[0] == parent}
     close = [siblings[found] for found in difflib.get_close_matches(last, siblings, n=3, cutoff=0.6)]
     close = close or difflib.get_close_matches(name, sorted(options), n=3, cutoff=0.6)
     close = close or [option for option in sorted(options) if option.endswith(f".{last}")][:3]
-    return f"did you mean {' or '.join(close)}?" if close else ""
+    return f"did you mean {' or '.join(f'{sign}{each}' for each in close)}?" if close else ""
 
 
 def kind_of(value: Any) -> str:

@@ -6,9 +6,16 @@ from pathlib import Path
 
 import pytest
 
+from lit_sft.ablation.trials import result_of
 from lit_sft.best_checkpoint import Choice, Scored, best_of, choose, write_best
 
 SCORES = [Scored("a.ckpt", 2.0, 10), Scored("b.ckpt", 1.5, 20), Scored("c.ckpt", math.nan, 30)]
+
+
+UNKNOWN = (
+    r"best\.json: damaged, so the best checkpoint is not known; give a checkpoint in place of the run folder, such as "
+    r"\S+/best\.ckpt \(or remove that file, and best\.ckpt is used\)\.$"
+)
 
 
 def touch(folder: Path, *names: str) -> None:
@@ -57,9 +64,9 @@ def test_a_file_that_may_be_of_either_of_two_steps_is_given_no_figure(tmp_path: 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", "damaged. Name the checkpoint"),
-        ("[]", "damaged. Name the checkpoint"),
-        ('{"monitor": "m", "checkpoints": [{"file": "a.ckpt"}]}', "damaged. Name the checkpoint"),
+        ("{", UNKNOWN),
+        ("[]", UNKNOWN),
+        ('{"monitor": "m", "checkpoints": [{"file": "a.ckpt"}]}', UNKNOWN),
         (
             json.dumps({"monitor": "m", "checkpoints": [{"file": "../../x.ckpt", "score": 1, "step": 1}]}),
             r"names \.\./\.\./x\.ckpt, which is not a file of this folder",
@@ -71,3 +78,29 @@ def test_a_damaged_record_is_one_message(tmp_path: Path, content: str, message: 
     touch(tmp_path, "best.ckpt", "last.ckpt", "a.ckpt")
     with pytest.raises(ValueError, match=message):
         choose(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("there", "advice"),
+    [
+        (["last.ckpt"], r"such as \S+/last\.ckpt \(or remove that file, and last\.ckpt is used\)\."),
+        (["epoch=1.ckpt"], r"such as \S+/epoch=1\.ckpt\."),
+        ([], "there is no checkpoint beside it either"),
+    ],
+)
+def test_the_way_on_from_a_damaged_record_fits_what_is_there(tmp_path: Path, there: list[str], advice: str) -> None:
+    (tmp_path / "best.json").write_text("{")
+    touch(tmp_path, *there)
+    with pytest.raises(ValueError, match=advice):
+        choose(tmp_path)
+
+
+def test_a_trial_of_its_last_step_is_read_also_where_the_record_of_the_best_is_damaged(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    write_best(tmp_path / "checkpoints", "val/loss", "min", SCORES)
+    touch(tmp_path / "checkpoints", "b.ckpt", "last.ckpt")
+    touch(tmp_path, "result.json", "result_last.json")
+    assert result_of(tmp_path, "last") == tmp_path / "result_last.json"
+    (tmp_path / "checkpoints" / "best.json").write_text("{")
+    assert result_of(tmp_path, "last") == tmp_path / "result_last.json"
+    assert result_of(tmp_path, "best") == tmp_path / "result.json"

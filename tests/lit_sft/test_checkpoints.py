@@ -14,7 +14,7 @@ from data_modules.conversation import Conversation, Role, Turn
 from data_modules.masking import MASKS
 from data_modules.sft_data_module import SFTDataModule
 from lit_sft.backbone import BackboneSettings, LoraSettings, build_backbone, causal_lm
-from lit_sft.checkpoints import export_model, load_weights
+from lit_sft.checkpoints import check_checkpoint, export_model, load_weights
 from lit_sft.loss import token_nll
 from lit_sft.module import LitCausalLM
 from tests.conftest import MODELS, chat_rows
@@ -169,3 +169,18 @@ def test_exported_chat_template_renders_the_prompts_that_were_trained(
         messages.append({"role": "assistant", "content": "d"})
         ids = tokenizer.apply_chat_template(messages, return_dict=False)
         assert ids == data.encoder.encode(full)[0].input_ids.tolist()
+
+
+@pytest.mark.parametrize(("is_named", "begin"), [(True, "--ckpt_path "), (False, "")])
+def test_a_checkpoint_is_called_by_an_option_only_if_that_was_given(tmp_path: Path, is_named: bool, begin: str) -> None:
+    path = tmp_path / "last.ckpt"
+    path.write_bytes(b"junk")
+    with pytest.raises(ValueError, match=rf"^{begin}{path}: damaged, cut short"):
+        check_checkpoint(str(path), is_named=is_named, to_train=True)
+    torch.save({"state_dict": {}, "global_step": 1, "pytorch-lightning_version": "2"}, path)
+    with pytest.raises(ValueError, match=rf"^{begin}{path}: holds weights only"):
+        check_checkpoint(str(path), is_named=is_named, to_train=True)
+    check_checkpoint(str(path), is_named=is_named, to_train=False)
+    torch.save({"state_dict": {}}, path)
+    with pytest.raises(ValueError, match=rf"^{begin}{path}: not a checkpoint of a run"):
+        check_checkpoint(str(path), is_named=is_named, to_train=False)

@@ -221,7 +221,7 @@ WRONG: dict[str, tuple[dict[str, Any], list[str], str]] = {
     "missing config": ({}, ["--config", "no.yaml"], "--config: .*no.yaml: no such file; check the path"),
     "broken yaml": ({"b.yaml": "data: [\n"}, ["--config", "{b.yaml}"], "b.yaml:2: not valid YAML"),
     "misspelt yaml key": ({"b.yaml": "data: {traain: x}\n"}, ["--config", "{b.yaml}"], "'data.traain'; did you mean data.train"),
-    "misspelt option": ({}, ["--data.masks", "x"], "--data.masks x; did you mean data.mask"),
+    "misspelt option": ({}, ["--data.masks", "x"], "--data.masks x; did you mean --data.mask"),
     "unknown mask": ({}, ["--data.mask", "outputs"], "expected one of .'whole_sequence', 'output_only', .* outputs"),
     "word for a number": ({}, ["--trainer.max_steps", "many"], '--trainer.max_steps: expected a whole number, got many'),
     "missing data file": ({}, ["--data.train", "no/rows.json"], "no/rows.json: no such file or folder; check the path"),
@@ -252,8 +252,8 @@ WRONG: dict[str, tuple[dict[str, Any], list[str], str]] = {
     "share of none": ({}, ["--data.train_fraction", "0"], "--data.train_fraction 0.*: expected a share, above 0"),
     "batch of none": ({}, ["--data.batch_size", "0"], "--data.batch_size 0: expected at least 1 row"),
     "prompt weight": ({}, ["--data.prompt_weight", "2"], "--data.prompt_weight 2.*between 0 and 1"),
-    "missing tokenizer": ({}, ["--model.backbone.tokenizer", "./nowhere"], "./nowhere: no tokenizer here: no such folder"),
-    "missing model": ({}, ["--model.backbone.config", "null", "--model.backbone.pretrained", "./nowhere"], "--model.backbone.pretrained ./nowhere: no such folder or hub model"),
+    "missing tokenizer": ({}, ["--model.backbone.tokenizer", "./nowhere"], "./nowhere: no such folder .* nor the name of a model on the hub"),
+    "missing model": ({}, ["--model.backbone.config", "null", "--model.backbone.pretrained", "./nowhere"], "--model.backbone.pretrained ./nowhere: no such folder"),
     "which model": ({}, ["--model.backbone.pretrained", "gpt2"], "which model. Give either"),
     "unknown model setting": ({}, ["--model.backbone.config.n_layers", "2"], "gpt2 has no setting n_layers; did you mean n_layer"),
     "unknown module": ({}, ["--model.backbone.tuning", "lora", "--data.template", "plain", "--model.backbone.lora.target_modules", "[q_proj]"], "no linear layer 'q_proj'; it has c_attn"),
@@ -404,6 +404,11 @@ def test_resume_passes_over_a_broken_checkpoint_and_says_so(
         "no whole checkpoint here (best.ckpt, last.ckpt: damaged, cut short or not of a run). Run `fit` again."
         in capsys.readouterr().err
     )
+    best = checkpoints / "best.ckpt"
+    assert main(["test", str(checkpoints.parent)]) == 2
+    assert f"lit_sft test: {best}: damaged" in capsys.readouterr().err  # it was the run that was given
+    assert main(["test", str(checkpoints.parent), f"--ckpt_path={best}"]) == 2
+    assert f"lit_sft test: --ckpt_path {best}: damaged" in capsys.readouterr().err
 
 
 def test_resume_longer_goes_on_and_with_another_mask_is_refused(

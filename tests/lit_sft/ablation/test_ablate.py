@@ -296,6 +296,15 @@ def test_what_all_arms_set_cannot_be_set_for_all(
     assert "--set data.mask: every arm of the study sets it" in capsys.readouterr().err
 
 
+def test_a_missing_base_is_named_as_the_study_names_it(
+    settings: dict[str, Any], write: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = write("base.yaml", "data: {}")
+    config = write("masks.yaml", yaml.safe_dump({**settings, "base": base.replace("base.y", "bas.y")}))
+    assert main(["ablate", "--config", config, "--root", str(tmp_path)]) == 2
+    assert f"{config}: base {tmp_path / 'bas.yaml'}: no such file; did you mean {base}?" in capsys.readouterr().err
+
+
 def test_nothing_to_compare_is_said(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"no such folder"):
         write_report([tmp_path / "a" / "version_0", tmp_path / "b" / "version_0"])

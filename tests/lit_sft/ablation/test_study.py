@@ -47,7 +47,8 @@ def test_named_arms_change_several_settings_together(write: Write) -> None:
         ({"axes": {"data.mask": ["output_only"]}}, "at least two arms"),
         ({"axes": {"data.mask": "output_only"}}, "axes.data.mask: expected a list of values"),
         ({"arms": {"a": [1]}}, "arms.a: expected a set of settings"),
-        ({"axis": {}}, "no setting axis; a study has .*axes"),
+        ({"axis": {}}, r"no setting axis; did you mean axes\?$"),
+        ({"x": {}}, "no setting x; a study has .*axes"),
         ({"axes": {"x": [1, 2]}, "baseline": "x=3"}, "baseline 'x=3': no such arm; the arms are x=1, x=2"),
         ({"axes": {"x": [1, 2]}, "seeds": [1, 1]}, "seeds .*: expected different numbers"),
         ({"axes": {"x": [1, 1]}}, "two have the same name"),
@@ -101,7 +102,7 @@ def test_a_file_that_is_no_study_is_refused(write: Write, content: str, message:
 
 
 def test_a_missing_file_is_named() -> None:
-    with pytest.raises(ValueError, match=r"no/study\.yaml: cannot be read"):
+    with pytest.raises(ValueError, match=r"no/study\.yaml: no such file"):
         read_study("no/study.yaml")
 
 

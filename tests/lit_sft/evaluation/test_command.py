@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 
 from lit_sft.__main__ import main
 from lit_sft.backbone import BackboneSettings, LoraSettings, build_backbone
+from lit_sft.evaluation.command import _models
 from lit_sft.evaluation.contamination import contaminated
 from lit_sft.opening import load_subject
 from tests.conftest import MODELS, alpaca_rows, byte_tokenizer
@@ -122,9 +123,9 @@ def test_a_model_and_a_set_that_fail_cost_themselves_alone(
     )
     models = models[1], models[0], *models[2:]
     assert evaluate(tmp_path, write, suite, *models) == 1
-    said = capsys.readouterr().out
-    assert "nowhere" in said
-    assert "cut: --model.backbone.pretrained" in said
+    said = capsys.readouterr().err
+    assert f"lost: {tmp_path / 'nowhere'}: no such folder, nor the name of a model on the hub" in said
+    assert f"cut: {cut.parent}: model.safetensors cannot be read" in said
     assert "bare: " in said
     assert "base, absent: " in said
     text = (tmp_path / "out" / "report.md").read_text()
@@ -219,7 +220,7 @@ def test_a_local_judge_and_its_win_rate(
     suite["judge"] = {"sets": ["asked"], "model": "m", "endpoint": address, "key_variable": "NO_SUCH_KEY"}
     assert evaluate(tmp_path, write, suite, f"base={model(0)}", f"tuned={model(1)}") == 1
     said = capsys.readouterr()
-    assert "NO_SUCH_KEY holds no key" in said.out
+    assert "NO_SUCH_KEY holds no key" in said.err
     page = (tmp_path / "out" / "report.html").read_text()
     assert "Judge: m at http://***@127.0.0.1:9/v1?key=***." in page
     texts = [
@@ -245,7 +246,7 @@ def test_items_that_stand_in_training_records_are_told_apart(
     assert contaminated(items, [train], 2) == {"near", "zh", "short"}
     suite["trained_on"], suite["overlap"] = [str(tmp_path / "absent.json")], 2
     assert evaluate(tmp_path, write, suite, f"base={model(0)}") == 1
-    assert "trained_on: " in capsys.readouterr().out
+    assert "trained_on: " in capsys.readouterr().err
     suite["trained_on"] = [train]
     assert evaluate(tmp_path, write, suite, f"base={model(0)}", f"tuned={model(1)}") == 0
     text = (tmp_path / "out" / "report.md").read_text()
@@ -262,7 +263,7 @@ def test_items_that_stand_in_training_records_are_told_apart(
         (["--models", "a b=x", "a_b=y"], "its folder would be that of another model"),
         (["--models", "Base=x", "base=y"], "its folder would be that of another model"),
         (["--models", f"{'a' * 200}b=x", f"{'a' * 200}b_=y", "c\x1b[2J"], "--models c␛[2J: expected NAME=MODEL"),
-        (["--models", "a=x", "--suite", "nowhere.yaml"], "nowhere.yaml: cannot be read"),
+        (["--models", "a=x", "--suite", "nowhere.yaml"], "nowhere.yaml: no such file"),
     ],
 )
 def test_mistakes_are_answered_at_once(
@@ -271,3 +272,42 @@ def test_mistakes_are_answered_at_once(
     suite = write("suite.yaml", "choices: {general: {}}")
     assert main(["evaluate", "--suite", suite, *arguments]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_the_reason_that_nothing_was_scored_is_said_once(
+    tmp_path: Path, write: Write, capsys: pytest.CaptureFixture[str]
+) -> None:
+    suite = {"choices": {"general": {"rows": 1}}}
+    assert evaluate(tmp_path, write, suite, "base=no/such/model", f"runs={tmp_path}") == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    first, second, last = said.err.splitlines()
+    assert first.startswith(
+        f"base: no/such/model: no such folder (in {Path.cwd()}), nor the name of a model on the hub"
+    )
+    assert second.startswith(f"runs: {tmp_path}: this folder holds no model")
+    assert last == "lit_sft evaluate: nothing could be scored; see the reasons above."
+
+
+def test_a_home_folder_behind_a_name_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    assert _models(["a=~/model", "b=gpt2"]) == {"a": "/home/me/model", "b": "gpt2"}
+
+
+def test_a_folder_of_runs_names_its_newest(tmp_path: Path) -> None:
+    for number in (2, 10):
+        (tmp_path / f"version_{number}").mkdir()
+        (tmp_path / f"version_{number}" / "config.yaml").touch()
+    with pytest.raises(ValueError, match=r"did you mean the run \S+/version_10\?"):
+        load_subject("a", str(tmp_path))
+
+
+def test_no_error_names_a_setting_that_evaluate_does_not_have(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({**MODELS["gpt2"], "vocab_size": 259}))
+    (tmp_path / "tokenizer.json").write_text("{")
+    with pytest.raises(ValueError, match="or copy the tokenizer it was trained with into that folder") as raised:
+        load_subject("a", str(tmp_path))
+    assert "--model" not in str(raised.value)
+    byte_tokenizer().save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=f"^{tmp_path}: its weights could not be loaded"):
+        load_subject("a", str(tmp_path))

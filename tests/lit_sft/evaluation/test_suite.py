@@ -20,8 +20,10 @@ ROOT = Path(__file__).parents[3]
         ("choices: [", "not valid YAML"),
         ("- 1", "expected names and values"),
         ("question: Why?", "no sets: give at least one of text, conversations"),
-        ("choicse: {general: {}}", "no setting choicse; a suite has .*choices"),
-        ("choices: {general: {rulez: []}}", "no setting choices.general.rulez; choices.general has data, forms, rules"),
+        ("choicse: {general: {}}", r"no setting choicse; did you mean choices\?$"),
+        ("sets: {general: {}}", "no setting sets; a suite has .*choices"),
+        ("choices: {general: {rulez: []}}", r"no setting choices.general.rulez; did you mean choices.general.rules\?$"),
+        ("choices: {general: {x: []}}", "no setting choices.general.x; choices.general has data, forms, rules"),
         ("choices: {general: {rules: [best]}}", "rules.*'sum'"),
         ("choices: {general: {rows: none}}", "choices.general.rows 'none': expected a whole number or null"),
         (
@@ -75,7 +77,7 @@ def test_no_message_repeats_the_credentials_of_an_address(write: Write, content:
 
 
 def test_a_missing_file_is_named() -> None:
-    with pytest.raises(ValueError, match=r"no/suite\.yaml: cannot be read"):
+    with pytest.raises(ValueError, match=r"no/suite\.yaml: no such file; check the path"):
         read_suite("no/suite.yaml")
 
 
@@ -92,6 +94,39 @@ def test_settings_are_changed_on_the_command_line(write: Write) -> None:
     for change, message in (("text", "expected NAME=VALUE"), ("text.a.data.b=1", "data has no settings below it")):
         with pytest.raises(ValueError, match=message):
             read_suite(path, [change])
+
+
+@pytest.mark.parametrize(
+    ("change", "advice"),
+    [
+        ("txet.a.stride=3", "no setting txet; did you mean text?"),
+        ("text.a.stried=3", "no setting text.a.stried; did you mean text.a.stride?"),
+        ("text.essay.stride=3", "the suite has no set text.essay; did you mean text.essays?"),
+        ("text.other.stride=3", "the suite has no set text.other; a new one needs text.other.data."),
+        ("judge.modle=x", "no setting judge.modle; did you mean judge.model?"),
+        ("--text.a.x=3", "no setting text.a.x; text.a has data, window, stride, rows."),
+    ],
+)
+def test_a_misspelt_change_is_named_as_it_was_typed(write: Write, change: str, advice: str) -> None:
+    path = write("mine.yaml", "text: {a: {data: x.txt}, essays: {data: y.txt}}")
+    with pytest.raises(ValueError, match=r"^--set") as raised:
+        read_suite(path, [change])
+    assert str(raised.value) == f"--set {change}: {advice}"
+
+
+def test_changes_may_replace_what_others_made(write: Write) -> None:
+    path = write("mine.yaml", "text: {a: {data: x.txt}}")
+    suite = read_suite(path, ["choices.new.data=general", "choices.new.rows=3", "choices=null"])
+    assert [name for _, name, _ in suite.sets()] == ["a"]
+
+
+def test_a_misspelt_file_is_looked_for_where_suites_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    for given in ("configs/evaluate/quikstart.yaml", "quickstart", "quickstart.yml"):
+        with pytest.raises(
+            ValueError, match=rf"{given}: no such file; did you mean configs/evaluate/quickstart.yaml\?"
+        ):
+            read_suite(given)
 
 
 @pytest.mark.parametrize("file", sorted((ROOT / "configs" / "evaluate").glob("*.yaml")), ids=lambda file: file.stem)

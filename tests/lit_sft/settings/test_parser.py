@@ -154,7 +154,7 @@ def test_a_misspelt_key_at_any_depth_gets_its_suggestion(said: Callable[..., str
 @pytest.mark.parametrize("name", [name for name in MISSPELT if "." in name])
 def test_a_misspelt_option_gets_its_suggestion(said: Callable[..., str], name: str) -> None:
     message = said(CONFIG, f"--{name}", "1")
-    assert f"did you mean {MISSPELT[name]}" in message, message
+    assert f"did you mean --{MISSPELT[name]}" in message, message
 
 
 BITSANDBYTES = "lightning.pytorch.plugins.BitsandbytesPrecision"

@@ -1,0 +1,61 @@
+"""How users name models: a folder on this machine, or a name on the Hugging Face hub."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
+
+_FILES = (
+    ".ckpt", ".safetensors", ".pt", ".pth", ".bin", ".gguf", ".json", ".jsonl", ".yaml", ".yml", ".txt", ".zip", ".gz",
+)  # fmt: skip
+"""How names of files end, and those of models do not."""
+
+
+def check_model_name(name: str) -> None:
+    """Refuse at once what is no folder and cannot be a name on the hub, rather than ask the hub again and again.
+
+    Raises:
+        ValueError: If it is neither.
+    """
+    path = Path(name)
+    if path.is_dir():
+        return
+    if path.exists():
+        raise ValueError(f"{name}: a file; expected the folder of a model, or its name on the hub.")
+    if _can_be_on_hub(name) and not (path.parent.name and path.parent.is_dir()):
+        return
+    started_in = "" if path.is_absolute() else f" (in {Path.cwd()})"
+    raise ValueError(
+        f"{name}: no such folder{started_in}, nor the name of a model on the hub, such as gpt2 or Qwen/Qwen3-0.6B; "
+        f"{nearest_path(path) or 'check the path.'}"
+    )
+
+
+def nearest_path(path: Path, *folders: Path) -> str:
+    """`did you mean ...?` for a path that is not there; empty if nothing beside it has a similar name.
+
+    Args:
+        path: As the user gave it.
+        folders: Other folders to look in.
+    """
+    for folder in (path.parent, *folders):
+        try:
+            names = sorted(each.name for each in folder.iterdir())
+        except (OSError, ValueError):  # no such folder, or a name that none can have
+            continue
+        endings = sorted({Path(name).suffix for name in names})  # which may have been left out
+        for wanted in (path.name, *(path.name + ending for ending in endings)):
+            if close := difflib.get_close_matches(wanted, names, n=1, cutoff=0.75):
+                return f"did you mean {folder / close[0]}?"
+    return ""
+
+
+def _can_be_on_hub(name: str) -> bool:
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return not name.lower().endswith(_FILES)
