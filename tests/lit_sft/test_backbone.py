@@ -146,7 +146,7 @@ def test_pickled_weights_are_refused(tmp_path: Path, tokenizer: PreTrainedTokeni
         ({"pretrained": "no/such-model-here"}, "--model.backbone.pretrained no/such-model-here: no such folder or hub"),
         ({"config": {"n_layer": 2}}, "--model.backbone.config: no model_type"),
         ({"config": {"model_type": "gtp2"}}, "model_type 'gtp2' is unknown"),
-        ({"config": {"model_type": "gpt2", "n_layers": 2}}, "gpt2 has no setting n_layers; it has"),
+        ({"config": {"model_type": "gpt2", "n_layers": 2}}, "gpt2 has no setting n_layers; did you mean n_layer"),
     ],
 )
 def test_wrong_settings_are_named(settings: dict[str, Any], message: str, tokenizer: PreTrainedTokenizerFast) -> None:
