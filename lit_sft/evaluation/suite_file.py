@@ -77,7 +77,7 @@ def _made(kind: type[_Made], place: str, values: Any, made: Mapping[str, Any] = 
     known = {f.name: f.default is MISSING and f.default_factory is MISSING for f in fields(kind)}  # type: ignore[arg-type]
     prefix = f"{place}." if place else ""
     if unknown := [str(name) for name in values if name not in known]:
-        raise ValueError(_no_setting(f"{prefix}{unknown[0]}", prefix, known))
+        raise ValueError(_no_setting(unknown[0], prefix, known))
     if lacking := [name for name, is_required in known.items() if is_required and name not in values]:
         raise ValueError(f"{prefix}{lacking[0]}: not given.")
     checked: dict[str, Any] = {}
@@ -98,7 +98,7 @@ def _no_setting(name: str, prefix: str, known: Iterable[str]) -> str:
     """What to say of an unknown setting."""
     names = list(known)
     listed = f"{prefix.removesuffix('.') or 'a suite'} has {', '.join(names)}."
-    return f"no setting {name}; {nearest(name, {f'{prefix}{each}' for each in names}) or listed}"
+    return f"no setting {prefix}{name}; {nearest(name, set(names), sign=prefix) or listed}"
 
 
 def _check_target(name: str, shown: str) -> None:
@@ -114,7 +114,7 @@ def _check_target(name: str, shown: str) -> None:
 def _check_key(key: str, prefix: str, owner: Any, shown: str) -> None:
     known = [each.name for each in fields(owner)]
     if key not in known:
-        raise ValueError(f"--set {shown}: {_no_setting(f'{prefix}{key}', prefix, known)}")
+        raise ValueError(f"--set {shown}: {_no_setting(key, prefix, known)}")
 
 
 def _check_new_set(values: dict[str, Any], change: str, written: Mapping[str, Sequence[str]]) -> None:
@@ -125,7 +125,7 @@ def _check_new_set(values: dict[str, Any], change: str, written: Mapping[str, Se
     needed, sets = fields(KINDS[kind])[0].name, values.get(kind)
     made = sets.get(rest[0]) if isinstance(sets, dict) else None  # another change may have replaced either
     if isinstance(made, dict) and needed not in made:
-        advice = nearest(f"{kind}.{rest[0]}", {f"{kind}.{name}" for name in written.get(kind, ())})
+        advice = nearest(rest[0], set(written.get(kind, ())), sign=f"{kind}.")
         raise ValueError(
             f"--set {without_credentials(change)}: the suite has no set {kind}.{rest[0]}; "
             f"{advice or f'a new one needs {kind}.{rest[0]}.{needed}.'}"
