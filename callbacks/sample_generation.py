@@ -14,10 +14,11 @@ from rich.text import Text
 from callbacks.records import append_row, file_in_run, is_fitting, say, writers
 from data_modules.conversation import Conversation, Role, Turn
 from data_modules.encoding import Example
-from data_modules.sft_data_module import SFTDataModule
+from lit_sft.answer_rows import question, reference
 from lit_sft.generation import Generated, GenerationSettings, generate
 from lit_sft.module import LitCausalLM
 from lit_sft.printable import excerpt
+from lit_sft.training_data import TrainingData
 
 _TERMINAL_CHARACTERS = 200
 _UNTRAINED_CHARACTERS = 60
@@ -157,7 +158,7 @@ class SampleGeneration(Callback):
         pairs = zip(self.examples, answers, strict=True)
         return [_sample(module, example, answer, temperature) for example, answer in pairs]
 
-    def _bare_prompts(self, data: SFTDataModule) -> list[Example]:
+    def _bare_prompts(self, data: TrainingData) -> list[Example]:
         """Encode the prompts whole: what is asked must not be shortened without a word."""
         encoder = replace(data.encoder, max_length=10**9)
         examples = []
@@ -180,7 +181,7 @@ def markdown_text(text: str) -> str:
     return _MARKS.sub(lambda found: f"&#{ord(found[0])};", excerpt(text, _TENSORBOARD_CHARACTERS))
 
 
-def _validation_rows(data: SFTDataModule, count: int) -> list[Example]:
+def _validation_rows(data: TrainingData, count: int) -> list[Example]:
     found: list[Example] = []
     for example in data.stores.get("val", ()) if count else ():
         if example.answer_ids():
@@ -192,13 +193,13 @@ def _validation_rows(data: SFTDataModule, count: int) -> list[Example]:
 
 def _sample(module: LitCausalLM, example: Example, answer: Generated, temperature: float) -> Sample:
     return Sample(
-        question=module.question(example),
+        question=question(example, module.data.tokenizer),
         prompt=str(module.data.tokenizer.decode(example.prompt_ids())),
         origin=example.origin,
         temperature=temperature,
         answer=answer.text,
         ended=answer.ended,
-        reference=module.reference(example),
+        reference=reference(example, module.data.tokenizer, module.data.end_token_id),
     )
 
 

@@ -17,6 +17,7 @@ from data_modules.sft_data_module import SFTDataModule
 from data_modules.templates import AnyTemplate, resolve_template
 from lit_sft.console import cell
 from lit_sft.printable import printable
+from lit_sft.training_data import TrainingData
 
 _FEW = 0.1
 """Where no more than this share of the conversations keeps several answers, a mask for several has lost its meaning."""
@@ -42,7 +43,7 @@ def print_ledger(console: Console, data: SFTDataModule) -> None:
         console.print(printable(remark), style="yellow", markup=False, highlight=False, soft_wrap=True)
 
 
-def dropped_lines(data: SFTDataModule, split: str) -> list[str]:
+def dropped_lines(data: TrainingData, split: str) -> list[str]:
     """How many records of a split were dropped as invalid, why, and the first of them; none if all are valid.
 
     Args:

@@ -194,3 +194,20 @@ def _figures(
     if size and name not in ("first_answer_token", "end_token"):
         figures[f"bits_per_byte/{name}"] = total / math.log(2) / size
     return figures
+
+
+def gather_records(records: dict[str, RecordSums], world_size: int) -> dict[str, RecordSums]:
+    """The sums of all processes: a record's parts may have been scored on several.
+
+    Args:
+        records: Of this process, by origin.
+        world_size: How many processes there are.
+    """
+    parts: list[Any] = [records]
+    if world_size > 1:
+        parts = [None] * world_size
+        torch.distributed.all_gather_object(parts, records)
+    gathered: dict[str, RecordSums] = {}
+    for part in parts:
+        gathered |= {origin: gathered.get(origin, RecordSums()) + sums for origin, sums in part.items()}
+    return gathered

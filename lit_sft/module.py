@@ -21,23 +21,23 @@ from transformers import PreTrainedTokenizerBase
 
 from data_modules.batch import Batch
 from data_modules.encoding import Example, token_sizes
-from data_modules.sft_data_module import SFTDataModule, load_tokenizer
-from data_modules.templates import SegmentKind
+from data_modules.sft_data_module import load_tokenizer
+from lit_sft.answer_rows import answer_row
 from lit_sft.backbone import BackboneSettings, build_backbone, causal_lm, is_adapted, narrow_frozen_layers
-from lit_sft.base_weights import check_base, identity_of
-from lit_sft.checkpoint_digests import check_intact
-from lit_sft.checkpoints import check_fit, load_weights, read_checkpoint
+from lit_sft.checkpoint_hooks import add_metrics, add_origin, add_progress, check_weights
+from lit_sft.checkpoints import load_weights, read_checkpoint
 from lit_sft.ending import keep_stopped
 from lit_sft.finite_guard import FiniteGuard
 from lit_sft.generation import Generated, GenerationSettings, generate
 from lit_sft.hyper_parameters import plain_settings, settings_from
 from lit_sft.loss import supervised_loss, token_nll
-from lit_sft.metrics import RecordSums, SegmentMetrics, WeightedMean
+from lit_sft.metrics import RecordSums, SegmentMetrics, WeightedMean, gather_records
 from lit_sft.optimization import OptimizerSettings, build_optimizer, build_schedule, options_of, restore_options
 from lit_sft.precision import AUTOCAST_DTYPES, warn_of_lost_updates
 from lit_sft.refused_callbacks import check_callbacks
-from lit_sft.resuming import check_identity, rewind_to_step, run_identity, seed_batch
+from lit_sft.resuming import check_identity, run_identity, seed_batch
 from lit_sft.sharding import check_strategy, score, shard
+from lit_sft.training_data import TrainingData
 
 
 class LitCausalLM(LightningModule):
@@ -77,11 +77,13 @@ class LitCausalLM(LightningModule):
         """What each record of the test split added to the figures, by its origin."""
 
     @property
-    def data(self) -> SFTDataModule:
+    def data(self) -> TrainingData:
         """The data module of the run."""
-        data: SFTDataModule | None = getattr(self.trainer, "datamodule", None)
+        data: TrainingData | None = getattr(self.trainer, "datamodule", None)
         if data is None:
-            raise ValueError("LitCausalLM needs an SFTDataModule: call `trainer.fit(model, datamodule=data)`.")
+            raise ValueError(
+                "LitCausalLM needs a data module, such as SFTDataModule: call `trainer.fit(model, datamodule=data)`."
+            )
         return data
 
     def configure_model(self) -> None:
@@ -230,21 +232,8 @@ class LitCausalLM(LightningModule):
     def predict_step(self, indices: list[int], batch_idx: int) -> list[dict[str, Any]]:
         """Answers to the final turns of examples, one row each."""
         examples = [self.data.predict_store[index] for index in indices]
-        return [
-            self.answer_row(example, answer) for example, answer in zip(examples, self.answer(examples), strict=True)
-        ]
-
-    def answer_row(self, example: Example, answer: Generated) -> dict[str, Any]:
-        """An answer with what was asked: the last user message, and all that the model read, as rendered."""
-        return {
-            "origin": example.origin,
-            "question": self.question(example),
-            "prompt": str(self.data.tokenizer.decode(example.prompt_ids())),
-            "answer": answer.text,
-            "ended": answer.ended,
-            "num_tokens": answer.num_tokens,
-            "reference": self.reference(example),
-        }
+        answers = zip(examples, self.answer(examples), strict=True)
+        return [answer_row(example, answer, self.data.tokenizer, self.data.end_token_id) for example, answer in answers]
 
     def answer(self, examples: list[Example], settings: GenerationSettings | None = None) -> list[Generated]:
         """Answer the final turn of each example."""
@@ -256,22 +245,6 @@ class LitCausalLM(LightningModule):
                 end_token_id=self.data.end_token_id,
                 settings=settings or self.generation_settings,
             )
-
-    def question(self, example: Example) -> str:
-        """The last message of the user, or the beginning of a text, decoded."""
-        asked = example.kinds == SegmentKind.USER
-        if asked.any():
-            asked &= example.turns == example.turns[asked].max()
-        elif not example.answer_ids():
-            asked = example.kinds == SegmentKind.TEXT
-        return str(self.data.tokenizer.decode(example.input_ids[asked].tolist()))
-
-    def reference(self, example: Example) -> str | None:
-        """The example's own final answer, decoded; None for a bare prompt."""
-        ids = example.answer_ids()
-        if not ids:
-            return None
-        return str(self.data.tokenizer.decode([i for i in ids if i != self.data.end_token_id]))
 
     def on_validation_epoch_end(self) -> None:
         figures = self._finish("val")
@@ -301,7 +274,7 @@ class LitCausalLM(LightningModule):
             logger.save()
 
     def on_test_epoch_end(self) -> None:
-        self.records = self._gathered(self.metrics["test"].take_records())  # type: ignore[operator]
+        self.records = gather_records(self.metrics["test"].take_records(), self.trainer.world_size)  # type: ignore[operator]
         self.figures["test"] = self._finish("test")
         self.log_dict(_scalars(self.figures["test"], "test"), sync_dist=self.trainer.world_size > 1)
 
@@ -329,43 +302,35 @@ class LitCausalLM(LightningModule):
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Figures of the same weights go along; adapters are saved without the frozen weights around them."""
-        if self.trainer.state.fn == TrainerFn.FITTING:
-            for guard in self._guards():  # here, where checkpoints of weights alone pass too: none holds bad weights
-                guard.check(self.trainer, self)
-        if self.figures.get("val", {}).get("step") == self.trainer.global_step:
-            checkpoint["figures"] = self.figures["val"]
-        checkpoint["figures_before"] = self.figures_before
-        checkpoint["base"], checkpoint["seed"] = identity_of(self.backbone), self._seed
-        trainer = self.trainer
-        if trainer.state.fn == TrainerFn.FITTING:
-            checkpoint["identity"] = run_identity(self)
-            rewind_to_step(checkpoint["loops"], trainer.accumulate_grad_batches, trainer.num_training_batches)
-        if is_adapted(self.backbone):
-            trained = self._trained_names()
-            checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in trained}
+        """Add metrics of the same weights; adapters are saved without the frozen weights around them."""
+        is_fitting = self.trainer.state.fn == TrainerFn.FITTING
+        for guard in self._guards() if is_fitting else ():
+            guard.check(self.trainer, self)  # here, where checkpoints of weights alone pass too: none holds bad weights
+        last, step = self.figures.get("val", {}), self.trainer.global_step
+        add_metrics(checkpoint, last, self.figures_before, global_step=step)
+        add_origin(checkpoint, self.backbone, self, seed=self._seed)
+        if is_fitting:
+            add_progress(checkpoint, self.trainer, self._identity())
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        if self.trainer.state.fn == TrainerFn.FITTING:
+        """Check that it is of this run and this model."""
+        is_fitting = self.trainer.state.fn == TrainerFn.FITTING
+        if is_fitting:
             keep_stopped(self.trainer, checkpoint)
-        is_resumed = self.trainer.state.fn == TrainerFn.FITTING and "identity" in checkpoint
-        if is_resumed:
-            check_identity(checkpoint["identity"], run_identity(self), allow_changes=self.allow_changes)
+        if is_fitting and "identity" in checkpoint:
+            check_identity(checkpoint["identity"], self._identity(), allow_changes=self.allow_changes)
         self._check_weights(checkpoint, Path(str(self.trainer.ckpt_path)))
-        if is_resumed:
+        if is_fitting and "identity" in checkpoint:
             self.figures["val"] = checkpoint.get("figures", {})
             self.figures_before = checkpoint.get("figures_before", {})
 
     def _check_weights(self, checkpoint: dict[str, Any], path: Path) -> None:
-        """Whether they are undamaged, this model's, and were trained on this base."""
-        if path.is_file():
-            check_intact(path)  # a trainer without AtomicCheckpointIO has not looked
-        if "state_dict" in checkpoint:  # or a sharded model has been filled from it already
-            check_fit(checkpoint["state_dict"], self, str(path), adapted=is_adapted(self.backbone))
         is_fitting = self.trainer.state.fn == TrainerFn.FITTING
         advice = ", or allow the change by `--run.allow_changes true`" if is_fitting else ""
-        base, present = checkpoint.get("base"), identity_of(self.backbone)
-        check_base(base, present, str(path), allow_changes=self.allow_changes, advice=advice)
+        check_weights(checkpoint, path, self, self.backbone, allow_changes=self.allow_changes, advice=advice)
+
+    def _identity(self) -> dict[str, str]:
+        return run_identity(self.trainer, self.data, self.backbone_settings, self.optimizer_settings)
 
     def _guards(self) -> list[FiniteGuard]:
         callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
@@ -381,17 +346,6 @@ class LitCausalLM(LightningModule):
             self.metrics[split].update(nll, batch)  # type: ignore[operator]
             self.losses[split].update(nll, weights)  # type: ignore[operator]
 
-    def _gathered(self, records: dict[str, RecordSums]) -> dict[str, RecordSums]:
-        """Those of all processes."""
-        parts: list[Any] = [records]
-        if self.trainer.world_size > 1:
-            parts = [None] * self.trainer.world_size
-            torch.distributed.all_gather_object(parts, records)
-        gathered: dict[str, RecordSums] = {}
-        for part in parts:
-            gathered |= {origin: gathered.get(origin, RecordSums()) + sums for origin, sums in part.items()}
-        return gathered
-
     def _finish(self, split: str) -> dict[str, float]:
         metrics, loss = self.metrics[split], self.losses[split]
         figures: dict[str, float] = {"loss": loss.compute(), **metrics.compute()}  # type: ignore[operator]
@@ -406,9 +360,6 @@ class LitCausalLM(LightningModule):
         keeps_base = settings.tuning == "lora" and settings.pretrained is not None and not settings.lora.dora
         if dtype is not None and keeps_base and isinstance(strategy, (SingleDeviceStrategy, DDPStrategy)):
             narrow_frozen_layers(self.backbone, dtype)
-
-    def _trained_names(self) -> set[str]:
-        return {name for name, parameter in self.named_parameters() if parameter.requires_grad}
 
     def total_steps(self) -> int:
         """Optimiser steps of the whole run. Lightning's own estimate would rebuild the data loader on resuming."""

@@ -17,6 +17,7 @@ from rich.table import Table
 from data_modules.encoding import Example
 from data_modules.example_store import ExampleStore
 from data_modules.progress import shown
+from lit_sft.answer_rows import answer_row
 from lit_sft.checkpoint_digests import written_digest
 from lit_sft.files import json_line, read_json, write_json, write_lines
 from lit_sft.generation import Generated
@@ -122,7 +123,7 @@ def score_answers(module: LitCausalLM, store: ExampleStore, num_rows: int, detai
         Figures between 0 and 1, their number of rows beside them; empty if no example has an answer.
     """
     examples = [store[index] for index in range(min(num_rows, len(store)))]
-    examples = [example for example in examples if module.reference(example) is not None]
+    examples = [example for example in examples if example.answer_ids()]
     rows: list[dict[str, Any]] = []
     step = module.generation_settings.batch_size
     with details.open("w", encoding="utf-8") as stream:
@@ -171,7 +172,7 @@ def _digest(store: ExampleStore) -> str:
 
 
 def _scored(module: LitCausalLM, example: Example, answer: Generated) -> dict[str, Any]:
-    row = module.answer_row(example, answer)
+    row = answer_row(example, answer, module.data.tokenizer, module.data.end_token_id)
     assert row["reference"] is not None  # filtered before
     return {
         **row,

@@ -7,13 +7,15 @@ import json
 import warnings
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
+from lightning.pytorch import Trainer
 
-if TYPE_CHECKING:
-    from lit_sft.module import LitCausalLM
+from lit_sft.backbone import BackboneSettings
+from lit_sft.optimization import OptimizerSettings
+from lit_sft.training_data import TrainingData
 
 _LONGEST_VALUE = 60
 
@@ -76,16 +78,17 @@ def _begin_next_epoch(batches: dict[str, Any], epochs: dict[str, Any]) -> None:
     batches["current"].update(dict.fromkeys(("ready", "started", "processed", "completed"), 0))
 
 
-def run_identity(module: LitCausalLM) -> dict[str, str]:
-    """What a run's figures depend on, except its length: names of settings, and their values as JSON."""
-    trainer, data = module.trainer, module.data
+def run_identity(
+    trainer: Trainer, data: TrainingData, backbone: BackboneSettings, optimizer: OptimizerSettings
+) -> dict[str, str]:
+    """What a run's metrics depend on, except its length: names of settings, and their values as JSON."""
     settings = {
         **data.identity(),
         "--data.batch_size x --trainer.devices": data.batch_size * trainer.world_size,
         "--trainer.accumulate_grad_batches": trainer.accumulate_grad_batches,
-        **_flat("--model.backbone", asdict(module.backbone_settings)),
-        "--model.backbone.pretrained": weights_identity(module.backbone_settings.pretrained),
-        **_flat("--model.optimizer", asdict(module.optimizer_settings)),
+        **_flat("--model.backbone", asdict(backbone)),
+        "--model.backbone.pretrained": weights_identity(backbone.pretrained),
+        **_flat("--model.optimizer", asdict(optimizer)),
         "--trainer.precision": str(trainer.precision),
         "--trainer.gradient_clip_val": trainer.gradient_clip_val,
     }

@@ -12,6 +12,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from callbacks import sample_generation
 from callbacks.sample_generation import SampleGeneration, markdown_text
 from data_modules.conversation import Conversation, Role, Turn
+from lit_sft.answer_rows import reference
 from lit_sft.generation import Generated, GenerationSettings, generate
 from lit_sft.printable import excerpt
 
@@ -52,7 +53,7 @@ def test_prompts_are_rendered_by_the_template_and_references_shown(fit: Callable
     assert asked["reference"] is None
     example = run.data.stores["val"][0]
     assert held_out["origin"] == example.origin
-    assert held_out["reference"] == run.module.reference(example)
+    assert held_out["reference"] == reference(example, run.module.data.tokenizer, run.module.data.end_token_id)
 
 
 def test_samples_are_taken_before_training_and_at_every_validation(fit: Callable[..., Any]) -> None:

@@ -75,5 +75,5 @@ def test_lora_on_a_foreign_end_token_warns_and_names_the_embedding(make_data: Ma
 @pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no")
 def test_module_without_its_data_module_says_what_to_do(make_data: MakeData, tmp_path: Path) -> None:
     loader = make_data(alpaca_rows(8)).train_dataloader()
-    with pytest.raises(ValueError, match=r"LitCausalLM needs an SFTDataModule: call `trainer.fit"):
+    with pytest.raises(ValueError, match=r"LitCausalLM needs a data module, such as SFTDataModule: call `trainer.fit"):
         make_trainer(tmp_path).fit(make_module(), train_dataloaders=loader)
