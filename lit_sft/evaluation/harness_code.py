@@ -48,7 +48,7 @@ def check_tasks(include: str, allowed: Sequence[str] = (), *, advice: str | None
         return
     advice = advice or f"Read it, and if you trust it add `--allow_code {include}`."
     read: set[Path] = set()
-    waiting = [path for path in sorted(Path(include).rglob("*")) if path.suffix in (".yaml", ".yml") and path.is_file()]
+    waiting = task_files(Path(include))
     while waiting:
         path = waiting.pop()
         if path.resolve() in read:
@@ -56,6 +56,11 @@ def check_tasks(include: str, allowed: Sequence[str] = (), *, advice: str | None
         read.add(path.resolve())
         for node, what in _findings(path, waiting):
             raise ValueError(f"{path}:{node.start_mark.line + 1}: {what}, and tasks run no code of their own. {advice}")
+
+
+def task_files(folder: Path) -> list[Path]:
+    """Every file below a folder that lm-eval may take for a task; one named just `.yaml` is among them."""
+    return [path for path in sorted(folder.rglob("*")) if path.name.endswith((".yaml", ".yml")) and path.is_file()]
 
 
 def is_allowed(include: str, allowed: Sequence[str]) -> bool:

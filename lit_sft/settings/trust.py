@@ -26,7 +26,10 @@ from lit_sft.settings.yaml_loader import load_yaml
 
 OURS = ("lit_sft", "callbacks", "data_modules")
 KNOWN = (*OURS, "lightning", "torch", "torchmetrics", "transformers", "peft")
-"""Packages that a run's config may name classes of."""
+"""Packages that may be imported while a run's config is read."""
+
+NAMED = tuple(package for package in KNOWN if package != "lit_sft")
+"""Packages whose classes a run's config may name: what is under lit_sft is internal, and some of it writes files."""
 
 _SLOTS = ("accelerator", "callbacks", "logger", "plugins", "profiler", "strategy")
 """Settings of the trainer that take classes."""
@@ -68,7 +71,7 @@ def unread_slots(command: str | None, arguments: Sequence[str]) -> frozenset[str
 
 
 def own_code(value: Any) -> set[str]:
-    """Classes and functions of no known package that parsed settings name.
+    """Classes and functions that parsed settings name and that the config of a run may not.
 
     Args:
         value: Parsed settings.
@@ -77,11 +80,11 @@ def own_code(value: Any) -> set[str]:
         parts = vars(value) if isinstance(value, Namespace) else value
         name = parts.get("class_path")
         own = {name} if isinstance(name, str) else set()
-        return {name for name in own if not _is_under(name, KNOWN)}.union(*map(own_code, parts.values()))
+        return {name for name in own if not _is_under(name, NAMED)}.union(*map(own_code, parts.values()))
     if isinstance(value, (list, tuple, set)):
         return set().union(*map(own_code, value))
     is_function = callable(value) and not isinstance(value, type)
-    return {_path_of(value)} if is_function and not _is_under(_path_of(value), KNOWN) else set()
+    return {_path_of(value)} if is_function and not _is_under(_path_of(value), NAMED) else set()
 
 
 def nested(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -112,6 +115,7 @@ def refuse_trust(values: Mapping[str, Any], place: str, lines: Mapping[Keys, int
         ("model.backbone.trust_remote_code", "Read the model's code, and if you trust it add"),
         ("run.allow_code", "Add"),
         ("resume", "Give"),
+        ("output", "Give"),
     ):
         value: Any = values
         for part in name.split("."):
@@ -149,7 +153,7 @@ def vetted(
             raise ValueError(
                 f"{at}: {name!r} is not the name of a class; a run's config names classes as `package.Class`."
             )
-        if "." in name and not _is_under(name, (*KNOWN, *allowed)):
+        if "." in name and not _is_under(name, (*NAMED, *allowed)):
             raise ValueError(f"{at}: {_refusal(name)}")
         _check_ours(name, at)
     return values
@@ -223,7 +227,8 @@ def _is_part(name: str) -> bool:
     kinds = (Callback, Logger, Strategy, Accelerator, Profiler, Precision, ClusterEnvironment, CheckpointIO, LayerSync)
     module, _, last = name.rpartition(".")
     found = getattr(importlib.import_module(module), last, None) if _is_under(module, KNOWN) else None
-    return isinstance(found, type) and issubclass(found, kinds)
+    # by where it is defined: any module may import an internal class
+    return isinstance(found, type) and _is_under(found.__module__, NAMED) and issubclass(found, kinds)
 
 
 def _names(value: Any, path: Keys) -> Iterator[tuple[Keys, str]]:
@@ -256,7 +261,10 @@ def _is_under(name: str, packages: Sequence[str]) -> bool:
 
 
 def _refusal(name: str) -> str:
-    return f"names {name}, which is not part of this project, Lightning, torch or transformers. {_advice(name)}"
+    return (
+        f"names {name}, which is neither one of this project's callbacks nor part of Lightning, torch or transformers. "
+        f"{_advice(name)}"
+    )
 
 
 def _advice(name: str) -> str:
@@ -281,8 +289,8 @@ def _check_ours(name: str, at: str) -> None:
 
 
 def _without_trust(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Trust that was given to the run is not given again by its config."""
-    values = {**values, "resume": None}
+    """Trust that was given to the run is not given again by its config, which does not choose where answers go."""
+    values = {name: value for name, value in values.items() if name not in ("resume", "output")}
     backbone = (values.get("model") or {}).get("backbone") or {}
     if "trust_remote_code" in backbone:
         values["model"] = {**values["model"], "backbone": {**backbone, "trust_remote_code": False}}

@@ -11,7 +11,7 @@ import pytest
 from callbacks import BenchmarkMonitor
 from lit_sft.__main__ import main
 from lit_sft.evaluation.harness import score_task
-from lit_sft.evaluation.harness_code import check_tasks
+from lit_sft.evaluation.harness_code import check_tasks, task_files
 from lit_sft.evaluation.records import Skipped
 from lit_sft.evaluation.suite import HarnessSet
 from tests.lit_sft.evaluation.conftest import MakeSubject
@@ -97,6 +97,20 @@ def test_tasks_that_bring_code_are_refused_before_anything_runs(
     assert "add `--allow_code tasks`" in said
     with pytest.raises(ValueError, match="Score it after training"):
         BenchmarkMonitor(suite)
+    assert not (tmp_path / "sprung").exists()
+
+
+@pytest.mark.parametrize("name", [".yaml", "..yaml", "sub/.yaml", "a.b.yaml", " .yaml"])
+def test_every_file_that_lm_eval_reads_is_checked_whatever_its_name(tmp_path: Path, tasks: Path, name: str) -> None:
+    from lm_eval.tasks._index import TaskIndex
+
+    path = tasks / name
+    path.parent.mkdir(exist_ok=True)
+    (tasks / "mine.yaml").rename(path)
+    assert {path} == set(TaskIndex._iter_yaml_files(tasks)) <= set(task_files(tasks))
+    path.write_text(path.read_text().replace('"Question: {{q}}\\nAnswer:"', "!function trap.shown"))
+    with pytest.raises(ValueError, match=r"`!function trap\.shown` is code"):
+        check_tasks(str(tasks))
     assert not (tmp_path / "sprung").exists()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import re
 import shutil
@@ -157,6 +158,39 @@ COMMANDS: dict[str, Callable[[Foreign], list[str]]] = {
     "its config": lambda foreign: ["fit", "--config", str(foreign.config)],
     "other folder": lambda foreign: ["validate", str(moved(foreign) / "last.ckpt")],
 }
+WRITERS = [
+    spec("lit_sft.predictions.PredictionWriter", folder=".", output="owned"),
+    spec("PredictionWriter", folder=".", output="owned"),
+    spec("lit_sft.run_keeper.RunKeeper", folder="owned"),
+    spec("lit_sft.cli.predict.PredictionWriter", folder=".", output="owned"),
+]
+
+
+@pytest.mark.parametrize("writer", WRITERS, ids=lambda writer: writer["class_path"])
+def test_a_run_names_no_internal_callback_which_would_write_where_it_says(
+    foreign: Foreign, writer: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    importlib.import_module("lit_sft.predictions")  # a short name counts once its module is loaded
+    foreign.change(trainer={"callbacks": [writer]})
+    assert main(COMMANDS["predict"](foreign)) == 2
+    assert re.search(r"names lit_sft|is no part of a trainer", capsys.readouterr().err)
+    assert not Path("owned").exists()
+
+
+def test_a_run_does_not_choose_where_answers_are_written(foreign: Foreign, capsys: pytest.CaptureFixture[str]) -> None:
+    values = yaml.safe_load(foreign.config.read_text())
+    foreign.config.write_text(yaml.safe_dump({**values, "output": "owned"}))
+    assert main(COMMANDS["predict"](foreign)) == 0
+    assert not Path("owned").exists()
+    assert (foreign.run / "predictions.jsonl").is_file()
+    foreign.config.write_text(yaml.safe_dump(values))
+    own = foreign.run.parent / "own.yaml"
+    own.write_text("output: owned\n")
+    assert main([*COMMANDS["predict"](foreign), "--config", str(own)]) == 2
+    assert "own.yaml:1: --output counts on the command line only" in capsys.readouterr().err
+    assert not Path("owned").exists()
+
+
 READERS: dict[str, Callable[[Foreign], list[str]]] = {
     "preview": lambda foreign: ["preview", str(foreign.run), "--num", "1"],
     "export": lambda foreign: ["export", str(foreign.run), "--output", str(foreign.run.parent / "out")],
@@ -296,11 +330,12 @@ def test_what_is_allowed_must_be_an_import_path(
 def test_code_of_ones_own_is_found_at_any_depth() -> None:
     callbacks = [
         spec("my.Own"),
+        spec("lit_sft.run_keeper.RunKeeper"),
         spec("callbacks.RunHealth", inner=spec("my.Inner")),
         test_code_of_ones_own_is_found_at_any_depth,
     ]
     assert own_code({"trainer": {"callbacks": callbacks}}) == {
-        "my.Own", "my.Inner", f"{__name__}.test_code_of_ones_own_is_found_at_any_depth"
+        "my.Own", "my.Inner", "lit_sft.run_keeper.RunKeeper", f"{__name__}.test_code_of_ones_own_is_found_at_any_depth"
     }  # fmt: skip
 
 
