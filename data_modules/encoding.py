@@ -124,9 +124,10 @@ class Encoder:
             kept = list(self._shorten(conversation, pieces, known))
         examples = [_example(part, conversation.origin) for part in kept]
         if ledger is not None:
+            # first, as it may fail: a record is counted in whole or not at all
+            lost = next(filter(None, (self._text_check.lost(text, ids) for text, ids in known.items())), None)
             ledger.count_length(length(pieces), self.max_length, is_text=conversation.is_text)
             _book(ledger, pieces, kept, self.end_token_id)
-            lost = next(filter(None, (self._text_check.lost(text, ids) for text, ids in known.items())), None)
             if lost is not None:
                 ledger.count_unknown_text(f"{conversation.origin}: {lost}")
         return examples

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from functools import cached_property
 from typing import Any
 
+from tokenizers import Encoding
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import PreTrainedTokenizerBase
 
@@ -74,9 +75,17 @@ class TextCheck:
         return None if unknown is None else self._backend.token_to_id(unknown)
 
     def _first_unknown(self, text: str) -> str:
-        encoding = self._backend.encode(text, add_special_tokens=False)
+        encoding = self._encode(text)
+        if self._unknown_id not in encoding.ids:  # it is in the halves of a marker that had to be broken up
+            return _shown(text)
         start, end = encoding.offsets[encoding.ids.index(self._unknown_id)]
-        return _shown(text[start:end])
+        return _shown(text[start:end] or text)  # a sign that a normaliser adds has no place in the text
+
+    def _encode(self, text: str) -> Encoding:
+        """As contents are encoded: markers are plain text. The tokenizer's wrapper resets this at every call."""
+        self._backend.encode_special_tokens = True
+        self._backend.no_truncation()
+        return self._backend.encode(text, add_special_tokens=False)
 
     def _keeps(self, character: str) -> bool:
         """Whether a character gets as far as the model; of a model that drops what it does not know, into the ids."""
@@ -86,7 +95,7 @@ class TextCheck:
             normalizer, splitter = self._backend.normalizer, self._backend.pre_tokenizer
             rest = normalizer.normalize_str(character) if normalizer else character
             return bool(splitter.pre_tokenize_str(rest) if splitter else rest)
-        ids = self._backend.encode(character, add_special_tokens=False).ids
+        ids = self._encode(character).ids
         return _bare(self._backend.decode(ids, skip_special_tokens=False)) == _bare(character)
 
 

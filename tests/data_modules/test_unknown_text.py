@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from data_modules.conversation import Conversation, Role, Turn
@@ -133,3 +134,26 @@ def test_text_that_makes_a_tokenizer_fail_is_an_invalid_record(tmp_path: Path, w
     folder = encode_sources(Sources({"train": [path]}, on_invalid="drop"), encoder, tmp_path)
     ledger = load_ledgers(folder)["train"]
     assert (ledger["invalid"]["count"], ledger["examples"]) == (1, 1)
+
+
+@pytest.mark.parametrize("on_invalid", ["error", "drop"])
+@pytest.mark.parametrize("is_special", [True, False])
+def test_markers_in_contents_that_become_unknown_are_named(
+    tmp_path: Path, write: Callable[..., str], on_invalid: Any, is_special: bool
+) -> None:
+    words = {"hello": 0, "world": 1, "<unk>": 2, "</s>": 3}
+    backend = build(models.WordLevel(words, unk_token="<unk>"), None, pre_tokenizers.WhitespaceSplit())
+    backend.add_tokens([AddedToken("</s>", special=is_special, normalized=False)])
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="</s>" if is_special else None)
+    template = replace(resolve_template("plain", byte_tokenizer()), end="</s>")
+    rows = [{"prompt": "hello </s> world", "completion": "world"}, {"prompt": "hello", "completion": "world"}]
+    sources = Sources({"train": [write("a.jsonl", rows)]}, on_invalid=on_invalid)
+    ledger = load_ledgers(encode_sources(sources, Encoder(tokenizer, template, 200), tmp_path))["train"]
+    assert (ledger["examples"], ledger["unknown_text"]["count"]) == (2, 1)
+    (message,) = ledger["unknown_text"]["first"]
+    assert "</s>" in message.partition("a.jsonl:1: ")[2]
+
+
+def test_a_sign_that_a_normaliser_adds_and_the_model_does_not_know_is_reported() -> None:
+    tokenizer = build(models.BPE({**LETTERS, "<unk>": 95}, [], unk_token="<unk>"), normalizers.Prepend("▁"))
+    assert check(tokenizer, "ab") is not None
