@@ -85,7 +85,8 @@ class TextCheck:
         """As contents are encoded: markers are plain text. The tokenizer's wrapper resets this at every call."""
         self._backend.encode_special_tokens = True
         self._backend.no_truncation()
-        return self._backend.encode(text, add_special_tokens=False)
+        encoding: Encoding = self._backend.encode(text, add_special_tokens=False)
+        return encoding
 
     def _keeps(self, character: str) -> bool:
         """Whether a character gets as far as the model; of a model that drops what it does not know, into the ids."""
