@@ -6,13 +6,41 @@ import base64
 import re
 import sys
 import unicodedata
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 from urllib.parse import parse_qsl, unquote, unquote_plus, urlsplit, urlunsplit
 
 _MASK = "***"
-_LEAST_PIECE = 4
-"""Pieces of a secret of so many letters and digits are masked too: servers cut and space out what they repeat."""
+_LEAST_PIECE = 8
+"""Pieces of a secret of so many letters and digits are masked too: servers cut and space out what they repeat. Shorter
+pieces are ordinary words and numbers as well."""
+
+_PUBLIC = re.compile(
+    r"sk-(?:(?:proj|svcacct|admin|or-v\d|ant-(?:api|admin)\d\d)-)?|github_pat_|gh[opsu]_|hf_|gsk_|xai-"
+)
+"""How the keys of known services begin."""
+
+_PLACEHOLDERS = frozenset(
+    (
+        "empty",
+        "none",
+        "null",
+        "dummy",
+        "test",
+        "token",
+        "key",
+        "no-key",
+        "not-needed",
+        "placeholder",
+        "sk-no-key-required",
+    )
+)
+"""What servers that want no key are given."""
+
+# such as sk-pro...Lm9z, as servers shorten keys
+_HEAD = re.compile(r"(?<![\w-])[\w-]{4,256}(?=\.\.|\*\*|…|•)")
+_TAIL = re.compile(r"(?:(?<=\.\.)|(?<=\*\*)|(?<=…)|(?<=•))[\w-]{4,256}(?![\w-])")
 
 # with escapes such as %2d, \\u002d, \\x2d, &#x2d; and &#45; as one character each
 _CHARACTER = re.compile(
@@ -37,27 +65,33 @@ def _masked_query(found: re.Match[str]) -> str:
 class Secrets:
     """Masks secrets in text, also where they are cut, spaced out, escaped or in base64.
 
-    Letters and digits alone are compared, and pieces of four count: of a secret that is cut, at most three characters
-    remain. A secret of fewer letters and digits (such as the key `x` of a local server) is masked only where it is a
-    word of its own.
+    Only letters and digits are compared, and pieces of eight count; of a shortened secret such as `sk-pr...x9Zq`, four
+    characters at either end. A secret of fewer letters and digits (such as the key `x` of a local server) is masked
+    only where it is a word of its own. Placeholders such as `EMPTY` are no secrets.
 
     Args:
         values: The secrets; empty ones are ignored.
     """
 
     def __init__(self, *values: str) -> None:
+        secrets = [value for value in values if value.strip().lower() not in _PLACEHOLDERS]
+        self._whole = [secret.strip().lower() for secret in secrets]
         self._words: set[str] = set()
         self._pieces: set[str] = set()
-        for variant in {variant for value in values for variant in _variants(value)}:
-            plain = "".join(letter.text for letter in _letters(variant))
+        for variant in {variant for secret in secrets for variant in _variants(secret)}:
+            plain = _plain_letters(variant)
             if len(plain) < _LEAST_PIECE:
                 self._words.add(variant)
-            self._pieces |= {plain[at : at + _LEAST_PIECE] for at in range(len(plain) - _LEAST_PIECE + 1)}
+            known = _PUBLIC.match(variant)
+            first = max(0, len(_plain_letters(known[0])) - _LEAST_PIECE + 1) if known else 0
+            self._pieces |= {plain[at : at + _LEAST_PIECE] for at in range(first, len(plain) - _LEAST_PIECE + 1)}
 
     def mask(self, text: str) -> str:
         """Text with `***` for every secret. Mask before you cut: what is cut first is harder to recognise."""
         for word in sorted(self._words, key=len, reverse=True):
             text = re.sub(rf"(?<!\w){re.escape(word)}(?!\w)", _MASK, text)
+        text = _HEAD.sub(lambda found: self._shortened(found[0], str.startswith), text)
+        text = _TAIL.sub(lambda found: self._shortened(found[0], str.endswith), text)
         letters = _letters(text)
         plain = "".join(letter.text for letter in letters)
         starts = [at for at in range(len(plain)) if plain[at : at + _LEAST_PIECE] in self._pieces]
@@ -66,6 +100,10 @@ class Secrets:
             parts += [text[done : letters[first].begin], _MASK]
             done = letters[last].end
         return "".join([*parts, text[done:]])
+
+    def _shortened(self, part: str, is_end: Callable[[str, str], bool]) -> str:
+        """What to show of a word next to an ellipsis."""
+        return _MASK if any(is_end(secret, part.lower()) for secret in self._whole) else part
 
 
 def _runs(starts: list[int]) -> list[tuple[int, int]]:
@@ -96,6 +134,10 @@ def _letters(text: str) -> list[_Letter]:
         for letter in _plain(found).lower()
         if letter.isalnum()
     ]
+
+
+def _plain_letters(text: str) -> str:
+    return "".join(letter.text for letter in _letters(text))
 
 
 def _plain(found: re.Match[str]) -> str:

@@ -8,13 +8,14 @@ import logging
 import re
 import threading
 import weakref
-from collections.abc import Awaitable, Callable, Coroutine
-from concurrent.futures import Future
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from concurrent.futures import CancelledError, Future
 from dataclasses import asdict, dataclass
+from functools import partial
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
-from data_modules.reasons import shortened
 from data_modules.record import kind_of
 from lit_sft.credentials import Secrets, read_address, without_credentials
 from lit_sft.files import append_line, read_rows
@@ -25,6 +26,8 @@ _MANY = 20
 """So many at the beginning, none of which had a usable answer: nothing will come of the others either."""
 
 _LONGEST_REPLY = 2**22
+_LONGEST_ERROR = 2**12
+"""Bytes of an error that are read and masked; of these, a line of `_LONGEST_REASON` characters is shown."""
 _LONGEST_REASON = 200
 _LONGEST_PAUSE = 60.0
 
@@ -68,30 +71,45 @@ class EndpointError(Exception):
 
 
 class _Requests:
-    """Runs requests of any thread in a thread of its own, where they can be given up at any moment.
+    """Runs the requests of all threads in a thread of its own, where they can be given up at any moment.
 
     Args:
-        client: Of the API; closed with it.
+        client: Of the API; closed at the end.
     """
 
     def __init__(self, client: Any) -> None:
         self.client = client
         self._loop: asyncio.AbstractEventLoop | None = None
         self._under_way: set[Future[Reply]] = set()
+        self._has_ended = False
         self._lock = threading.Lock()
 
     def run(self, request: Coroutine[Any, Any, Reply]) -> Reply:
-        """Wait for a request, begun now."""
+        """Start a request and wait for its reply.
+
+        Raises:
+            EndpointError: If it failed or was given up, or everything has ended already.
+        """
+        future = self._start(request)
+        try:
+            return future.result()
+        except CancelledError:
+            raise EndpointError("given up: the judging was stopped", is_answer=False) from None
+        finally:
+            self._under_way.discard(future)
+
+    def _start(self, request: Coroutine[Any, Any, Reply]) -> Future[Reply]:
+        """Hand a request to the thread; under the lock, so that `end` finds every request that was started."""
         with self._lock:
+            if self._has_ended:
+                request.close()
+                raise EndpointError("not asked: the judging was stopped", is_answer=False)
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()
                 threading.Thread(target=self._run, args=(self._loop,), name="endpoint", daemon=True).start()
-        future = asyncio.run_coroutine_threadsafe(request, self._loop)
-        self._under_way.add(future)
-        try:
-            return future.result()
-        finally:
-            self._under_way.discard(future)
+            future = asyncio.run_coroutine_threadsafe(request, self._loop)
+            self._under_way.add(future)
+            return future
 
     @staticmethod
     def _run(loop: asyncio.AbstractEventLoop) -> None:
@@ -99,9 +117,9 @@ class _Requests:
         loop.close()
 
     def end(self) -> None:
-        """Give up every request, and let the thread end; does not wait for it."""
+        """Give up every request, start no other, and let the thread end; does not wait for it."""
         with self._lock:
-            loop, self._loop = self._loop, None
+            loop, self._loop, self._has_ended = self._loop, None, True
         if loop is not None:
             loop.call_soon_threadsafe(lambda: asyncio.ensure_future(self._ended(loop)))
 
@@ -163,6 +181,10 @@ class Endpoint:
             default_headers={"Authorization": place.authorization} if place.authorization else None,
             timeout=None,  # of a single read: a slow server would prolong it without end
             max_retries=0,
+            # the hook must not hold this endpoint, which would then never be finalized
+            http_client=openai.DefaultAsyncHttpxClient(
+                timeout=None, event_hooks={"response": [partial(_refuse, self.secrets)]}
+            ),
         )
         self._requests = _Requests(client)
         weakref.finalize(self, self._requests.end)
@@ -225,16 +247,16 @@ class Endpoint:
             raise EndpointError(
                 f"Timeout: no whole reply in {self.timeout:g} s", is_answer=False, is_transient=True
             ) from None
-        except self._openai.APIStatusError as error:
-            raise self._refused(error) from None
         except self._openai.OpenAIError as error:
-            raise EndpointError(self._said(error), is_answer=False, is_transient=True) from None
+            if isinstance(error.__cause__, EndpointError):  # some versions of the client wrap what a hook raises
+                raise error.__cause__ from None
+            raise EndpointError(_said(error, self.secrets), is_answer=False, is_transient=True) from None
         except (ValueError, OSError) as error:  # a key that no header can hold
-            raise EndpointError(self._said(error), is_answer=False) from None
+            raise EndpointError(_said(error, self.secrets), is_answer=False) from None
         try:
             return _reply_of(json.loads(body))
         except (ValueError, RecursionError) as error:
-            raise EndpointError(self._said(error), is_answer=True) from None
+            raise EndpointError(_said(error, self.secrets), is_answer=True) from None
 
     async def _body(self, prompt: str) -> bytes:
         request = self._requests.client.chat.completions.with_streaming_response.create(
@@ -244,31 +266,77 @@ class Endpoint:
             max_tokens=self.max_tokens,
         )
         async with request as response:
-            body = bytearray()
             try:
-                async for part in response.iter_bytes():
-                    body += part
-                    if len(body) > _LONGEST_REPLY:
-                        break
+                body = await _beginning(response.iter_bytes(), _LONGEST_REPLY + 1)
             except Exception as error:  # the transport's own kinds, which change with the client's version
-                raise EndpointError(self._said(error), is_answer=False, is_transient=True) from None
+                raise EndpointError(_said(error, self.secrets), is_answer=False, is_transient=True) from None
         if len(body) > _LONGEST_REPLY:
             raise EndpointError(f"the reply is longer than {_LONGEST_REPLY >> 20} MB", is_answer=True)
-        return bytes(body)
+        return body
 
-    def _refused(self, error: Any) -> EndpointError:
-        status = int(error.status_code)
-        return EndpointError(
-            self._said(error),
-            is_answer=status < 500 and status not in _REFUSED,
-            is_transient=status >= 500 or status in _RETRIED,
-            pause=_retry_after(error.response.headers.get("retry-after")),
-        )
 
-    def _said(self, error: BaseException) -> str:
-        """An error in a line, masked before it is cut."""
-        line = self.secrets.mask(without_credentials(" ".join(str(error).split())))
-        return f"{type(error).__name__}: {shortened(line, _LONGEST_REASON)}"
+async def _beginning(parts: AsyncIterator[bytes], limit: int) -> bytes:
+    """The first bytes of a body. What follows is not read."""
+    body = bytearray()
+    async for part in parts:
+        body += part
+        if len(body) >= limit:
+            break
+    return bytes(body[:limit])
+
+
+async def _refuse(secrets: Secrets, response: Any) -> None:
+    """Called for every reply before its body is read; the client itself would read any length of an error.
+
+    Raises:
+        EndpointError: If it is an error, with the beginning of what it says.
+    """
+    if response.is_success or (response.has_redirect_location and _is_short(response.headers.get("content-length"))):
+        return
+    try:
+        body = await _beginning(response.aiter_bytes(), _LONGEST_ERROR)
+    except Exception:  # the transport's own kinds; the status is known, whatever became of the body
+        body = b""
+    status = int(response.status_code)
+    reason = _line(_message_of(body), secrets)
+    raise EndpointError(
+        f"Error code: {status}{_phrase(status)}{f': {reason}' if reason else ''}",
+        is_answer=status < 500 and status not in _REFUSED,
+        is_transient=status >= 500 or status in _RETRIED,
+        pause=_retry_after(response.headers.get("retry-after")),
+    )
+
+
+def _is_short(length: str | None) -> bool:
+    """Whether a redirection, whose body the client reads, says that it has a short one."""
+    return length is not None and length.isdecimal() and len(length) < 10 and int(length) <= _LONGEST_ERROR
+
+
+def _phrase(status: int) -> str:
+    try:
+        return f" ({HTTPStatus(status).phrase})"
+    except ValueError:  # a number of the server's own
+        return ""
+
+
+def _message_of(body: bytes) -> str:
+    """What an error says: the message of OpenAI's format, else all of it."""
+    try:
+        message = json.loads(body)["error"]["message"]
+    except (ValueError, RecursionError, LookupError, TypeError):
+        message = None
+    return message if isinstance(message, str) else body.decode("utf-8", "replace")
+
+
+def _said(error: BaseException, secrets: Secrets) -> str:
+    """The kind of an error and what it says, in a line."""
+    return f"{type(error).__name__}: {_line(str(error), secrets)}"
+
+
+def _line(text: str, secrets: Secrets) -> str:
+    """The beginning of a text, masked before it is cut to what is shown."""
+    line = " ".join(text[:_LONGEST_ERROR].split())
+    return secrets.mask(without_credentials(line))[:_LONGEST_REASON]
 
 
 def _retry_after(header: str | None) -> float | None:

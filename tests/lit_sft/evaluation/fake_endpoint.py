@@ -14,6 +14,8 @@ from lit_sft.evaluation.judge import EndpointJudge
 from lit_sft.evaluation.suite import JudgeSettings
 from lit_sft.evaluation.win_rate import Judging, Pair, judge_pairs
 
+FLOOD = 500
+
 
 class Endpoint:
     """A server of chat completions that prefers the longer answer, or says what `reply` gives."""
@@ -28,6 +30,8 @@ class Endpoint:
         self.faults: dict[str, str] = {}
         """By a word of the request: what goes wrong the first time; `always X`: every time."""
         self.reply: Callable[[str], str] = prefer_longer
+        self.flooded = 0
+        """Parts of floods sent, of 64 KB each."""
         self.most_at_once = self._at_once = 0
         self._lock = threading.Lock()
         endpoint = self
@@ -82,6 +86,9 @@ class Endpoint:
         if fault == "hang":
             handler.connection.recv(1)  # until the client hangs up
             return
+        if fault.startswith("flood"):
+            self._flood(handler, int(fault.removeprefix("flood ")))
+            return
         handler.send_response(int(fault) if fault.isdigit() else 200)
         handler.send_header("Content-Type", "text/html" if fault == "html" else "application/json")
         if fault == "429":
@@ -92,6 +99,15 @@ class Endpoint:
             self._drip(handler, data)
             return
         handler.wfile.write(data.encode()[: 40 if fault == "truncated" else None])
+
+    def _flood(self, handler: BaseHTTPRequestHandler, status: int) -> None:
+        """Far more than anybody should read, until the client hangs up."""
+        handler.send_response(status)
+        handler.send_header("Location", self.address)
+        handler.end_headers()
+        for _ in range(FLOOD):
+            handler.wfile.write(b"x " * 2**15)
+            self.flooded += 1
 
     def _drip(self, handler: BaseHTTPRequestHandler, data: str) -> None:
         """A byte every now and then: each is in time, all of them are not."""

@@ -6,6 +6,7 @@ import base64
 import json
 import logging
 import math
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -24,7 +25,7 @@ from lit_sft.evaluation.results import Results, SetResult
 from lit_sft.evaluation.suite import JudgeSettings
 from lit_sft.evaluation.win_rate import Judgings, Pair, judge_models, judge_pairs
 from lit_sft.locks import only_one
-from tests.lit_sft.evaluation.fake_endpoint import Endpoint, judged, pairs, prefer_longer, settings_of
+from tests.lit_sft.evaluation.fake_endpoint import FLOOD, Endpoint, judged, pairs, prefer_longer, settings_of
 
 pytest.importorskip("openai")
 
@@ -99,6 +100,28 @@ def test_what_may_go_away_is_tried_again_after_growing_pauses(
     client.close()
     assert waited == pauses
     assert len(endpoint.requests) == len(pauses) + 1
+
+
+@pytest.mark.parametrize("status", ["400", "503", "302", "307", "404"])
+def test_only_the_beginning_of_an_error_is_read(endpoint: Endpoint, status: str) -> None:
+    endpoint.faults, endpoint.reply = {"": f"always flood {status}"}, lambda prompt: "yes"
+    client = Client(endpoint.address, "m", key=KEY, timeout=60.0, retries=0, max_tokens=8)
+    with pytest.raises(EndpointError, match=rf"^Error code: {status} \([A-Z][a-zA-Z ]+\): (x )+") as raised:
+        client.ask("question")
+    client.close()
+    assert len(str(raised.value)) < 300
+    assert endpoint.flooded < FLOOD
+
+
+def test_nothing_is_asked_once_everything_has_ended(endpoint: Endpoint) -> None:
+    client = Client(endpoint.address, "m", key=KEY, timeout=60.0, retries=0, max_tokens=8)
+    endpoint.reply = lambda prompt: "yes"
+    assert client.ask("question").text == "yes"
+    client.close()
+    client.stopped = ""  # as a thread sees it that looked just before
+    with pytest.raises(EndpointError, match="not asked: the judging was stopped"):
+        client.ask("question")
+    assert len(endpoint.requests) == 1
 
 
 def test_requests_under_way_are_given_up_when_the_judging_is_stopped(endpoint: Endpoint, tmp_path: Path) -> None:
@@ -221,7 +244,7 @@ def test_credentials_of_the_endpoint_are_sent_and_written_nowhere(
     assert set(endpoint.seen) == {("/v1/chat/completions?tenant=q-77-secret", basic)}
     endpoint.faults, endpoint.error = {"question": "always 401"}, f"no: {basic}, {KEY}, q-77-secret, p@ss-W0rd77"
     _, judgings, more = judge_all(settings, tmp_path, pairs(9))
-    assert "AuthenticationError" in judgings["tuned", "asked"].verdicts[-1].reason + " ".join(more)
+    assert "Error code: 401 (Unauthorized): no: " in judgings["tuned", "asked"].verdicts[-1].reason + " ".join(more)
     captured = capsys.readouterr()
     texts = [path.read_text() for path in tmp_path.rglob("*") if path.is_file()]
     texts += [*said, *more, caplog.text, captured.out, captured.err, repr(settings), str(judgings)]
@@ -232,7 +255,7 @@ def test_credentials_of_the_endpoint_are_sent_and_written_nowhere(
 @pytest.mark.parametrize(
     "echo",
     [
-        lambda key: key, lambda key: key[:9], lambda key: key[5:], lambda key: f"{key[:6]}...{key[-6:]}", " ".join,
+        lambda key: key, lambda key: key[:11], lambda key: key[5:], lambda key: f"{key[:6]}...{key[-6:]}", " ".join,
         "-".join, "\n".join, quote, lambda key: key.replace("-", "%2D"), lambda key: repr(json.dumps(key)),
         lambda key: base64.b64encode(key.encode()).decode(), lambda key: base64.b64encode(f"u:{key}".encode()).decode(),
         lambda key: base64.b64encode(f":{key}".encode()).decode(), str.upper, lambda key: key.encode().hex(),
@@ -315,3 +338,26 @@ def test_addresses_in_a_text_lose_what_is_secret() -> None:
     assert (place.base, place.query) == ("https://h:1/v1", {"key": "k1", "x": ""})
     assert "p@ss" not in repr(place)
     assert Secrets("").mask("nothing is secret") == "nothing is secret"
+
+
+@pytest.mark.parametrize(
+    ("key", "text"),
+    [
+        ("sk-proj-Q7vXb2LmZ91234", "The project proposal has 1234 words; see sk-proj- and 91.234"),
+        ("sk-svcacct-Q7vXb2LmZ9", "a key of a service account begins with sk-svcacct-, and a project's with sk-proj-"),
+        ("EMPTY", "the EMPTY list is empty"),
+        ("none", "none of them"),
+        ("sk-no-key-required", "no key is required"),
+        ("hunter22", "the hunter has 22 dogs, a hunt, 2 cats"),
+    ],
+)
+def test_ordinary_text_that_resembles_a_key_is_left_as_it_is(key: str, text: str) -> None:
+    assert Secrets(key).mask(text) == text
+
+
+@pytest.mark.parametrize("shown", ["sk-pro...1234", "sk-proj-Q7**34", "…Z91234", "SK-PROJ-Q7VXB2LM", "7vXb-2LmZ-9"])
+def test_shortened_keys_are_masked(shown: str) -> None:
+    masked = Secrets("sk-proj-Q7vXb2LmZ91234").mask(f"the key '{shown}' is wrong")
+    assert masked.startswith("the key '")
+    assert masked.endswith("' is wrong")
+    assert not re.search("[0-9Q]", masked.replace("34", "") if shown.endswith("**34") else masked)
