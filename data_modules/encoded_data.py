@@ -12,12 +12,13 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from data_modules.conversation import Conversation
+from data_modules.counts import OnInvalid, RecordCounts
 from data_modules.encoded_cache import is_whole, new_folder
 from data_modules.encoding import Encoder
 from data_modules.encoding_pool import ChunkEncoder, EncodingPool, Samples
 from data_modules.example_store import ExampleStore, write_batches
 from data_modules.formats import recognise_format, to_conversation
-from data_modules.ledger import Ledger, OnInvalid
+from data_modules.ledger import Ledger
 from data_modules.progress import Progress
 from data_modules.readers import read_records, source_fingerprint
 from data_modules.record import Record
@@ -182,7 +183,7 @@ def _digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def read_conversations(split: str, sources: Sources, ledger: Ledger) -> Iterator[Conversation]:
+def read_conversations(split: str, sources: Sources, counts: RecordCounts) -> Iterator[Conversation]:
     """The valid conversations of a split. Invalid records count in the split whose files hold them.
 
     Raises:
@@ -191,7 +192,7 @@ def read_conversations(split: str, sources: Sources, ledger: Ledger) -> Iterator
     own_files = split in sources.files
     files = sources.files[split if own_files else "train"]
     # a held-out split is read from train's files, where its invalid records are counted already
-    counter = ledger if own_files else Ledger(sources.on_invalid)
+    counter = counts if own_files else RecordCounts(sources.on_invalid)
     num_valid = 0
     for source in files:
         for conversation in _read_source(source, sources, counter):
@@ -200,60 +201,61 @@ def read_conversations(split: str, sources: Sources, ledger: Ledger) -> Iterator
                 place = split_of(conversation, sources.shares, sources.train_fraction)
                 if place != split:
                     counter.records_read -= 1
-                    ledger.left_out += split == "train" and place is None
+                    counts.left_out += split == "train" and place is None
                     continue
             yield conversation
     if counter.num_invalid and not num_valid:
-        raise ValueError(_all_invalid(files, counter))
+        raise ValueError(all_invalid(files, counter))
     if not own_files:
-        ledger.records_read = counter.records_read - counter.num_invalid
-        ledger.formats = counter.formats
+        counts.records_read = counter.records_read - counter.num_invalid
+        counts.formats = counter.formats
 
 
 def read_splits(sources: Sources) -> Iterator[tuple[str, Conversation]]:
     """Every conversation with its split, held-out splits first: what training really reads, each once."""
     taken: set[str] = set()
     for split in sources.splits:
-        for conversation in _without_duplicates(split, sources, Ledger(sources.on_invalid), taken):
+        for conversation in without_duplicates(split, sources, RecordCounts(sources.on_invalid), taken):
             yield split, conversation
 
 
-def _all_invalid(files: list[str], ledger: Ledger) -> str:
+def all_invalid(files: list[str], counts: RecordCounts) -> str:
+    """What to tell the user where no record of some files is valid."""
     return (
-        f"{', '.join(files)}: all of the {ledger.num_invalid:,} records are invalid: "
-        f"{count_reasons(ledger.reasons, ledger.invalid)}. Correct them, or name their format with `--data.format`."
+        f"{', '.join(files)}: all of the {counts.num_invalid:,} records are invalid: "
+        f"{count_reasons(counts.reasons, counts.invalid)}. Correct them, or name their format with `--data.format`."
     )
 
 
-def _read_source(source: str, sources: Sources, ledger: Ledger) -> Iterator[Conversation]:
+def _read_source(source: str, sources: Sources, counts: RecordCounts) -> Iterator[Conversation]:
     layouts: dict[str, str] = {}
-    rejected = ledger.num_invalid
-    for record in read_records(source, reject=ledger.reject):
+    rejected = counts.num_invalid
+    for record in read_records(source, reject=counts.reject):
         try:
-            conversation = _conversation(record, sources, layouts, ledger)
+            conversation = _conversation(record, sources, layouts, counts)
             if sources.require_answer and not conversation.is_answered:
                 raise ValueError(_unanswered(record))
         except ValueError as error:
-            ledger.reject(str(error))
+            counts.reject(str(error))
             continue
-        ledger.records_read += 1
+        counts.records_read += 1
         yield conversation
-    ledger.records_read += ledger.num_invalid - rejected
+    counts.records_read += counts.num_invalid - rejected
 
 
-def _conversation(record: Record, sources: Sources, layouts: dict[str, str], ledger: Ledger) -> Conversation:
+def _conversation(record: Record, sources: Sources, layouts: dict[str, str], counts: RecordCounts) -> Conversation:
     is_prompt = sources.text != "document" and record.fields.keys() == {"text"}  # whatever format training data has
-    name = "text" if is_prompt else sources.format or _format_of(record, layouts, ledger)
+    name = "text" if is_prompt else sources.format or _format_of(record, layouts, counts)
     conversation = to_conversation(record, name)
     return conversation.as_question() if sources.text == "question" and conversation.is_text else conversation
 
 
-def _format_of(record: Record, layouts: dict[str, str], ledger: Ledger) -> str:
+def _format_of(record: Record, layouts: dict[str, str], counts: RecordCounts) -> str:
     """The format of a file, recognised from its first record that has one."""
     file = record.origin.rpartition(":")[0]
     if file not in layouts:
         layouts[file] = recognise_format(record)
-        ledger.formats.append(f"{file}: {layouts[file]} (recognised)")
+        counts.formats.append(f"{file}: {layouts[file]} (recognised)")
     return layouts[file]
 
 
@@ -273,7 +275,7 @@ def _encode_splits(sources: Sources, encoder: Encoder, folder: Path, processes: 
         samples = sources.samples if split == "train" else "conversation"
         with EncodingPool(ChunkEncoder(encoder, sources.on_invalid, samples), processes) as pool:
             read, encoded = Ledger(sources.on_invalid), Ledger(sources.on_invalid)
-            conversations = _without_duplicates(split, sources, read, taken)
+            conversations = without_duplicates(split, sources, read, taken)
             write_batches(folder / f"{split}.arrow", _encode_split(split, conversations, pool, encoded))
             # only now: reading runs ahead of encoding, and each lists what it rejected in order
             read.add(encoded)
@@ -282,7 +284,7 @@ def _encode_splits(sources: Sources, encoder: Encoder, folder: Path, processes: 
                 and encoded.num_invalid
                 and not (read.examples or read.duplicates or read.dropped)
             ):
-                raise ValueError(_all_invalid(sources.files[split], read))
+                raise ValueError(all_invalid(sources.files[split], read))
             assert read.is_balanced(), f"{split}: records are unaccounted for: {read}"
             ledgers[split] = read.to_dict()
     return ledgers
@@ -298,13 +300,13 @@ def _encode_split(
             yield chunk.examples
 
 
-def _without_duplicates(split: str, sources: Sources, ledger: Ledger, taken: set[str]) -> Iterator[Conversation]:
+def without_duplicates(split: str, sources: Sources, counts: RecordCounts, taken: set[str]) -> Iterator[Conversation]:
     """Conversations of a split without those that an earlier split has, or that share a group with one of its."""
     own: set[str] = set()
-    for conversation in read_conversations(split, sources, ledger):
+    for conversation in read_conversations(split, sources, counts):
         keys = set(filter(None, (conversation.content_key(), conversation.group_key)))
         if not keys.isdisjoint(taken):
-            ledger.duplicates += 1
+            counts.duplicates += 1
             continue
         own |= keys if split != "train" else set()
         yield conversation

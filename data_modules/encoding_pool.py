@@ -19,9 +19,10 @@ from typing import Literal
 import pyarrow as pa
 
 from data_modules.conversation import Conversation, expand_answers
+from data_modules.counts import OnInvalid
 from data_modules.encoding import Encoder, Example, OverLongError
 from data_modules.example_store import record_batch
-from data_modules.ledger import Ledger, OnInvalid
+from data_modules.ledger import Ledger
 
 Samples = Literal["conversation", "answer"]
 

@@ -8,20 +8,14 @@ from typing import Any, Literal
 
 import numpy as np
 
+from data_modules.counts import LISTED, RecordCounts
 from data_modules.masking import MASKS, LossMask
-from data_modules.rejections import count_reasons, reason_of, without_advice
+from data_modules.rejections import count_reasons
 from data_modules.templates import ANSWER_KINDS, SegmentKind
-
-OnInvalid = Literal["error", "drop"]
 
 KINDS = tuple(kind for kind in SegmentKind if kind is not SegmentKind.PADDING)
 
 RECORDS = ("conversations", "documents")
-
-_LISTED = 100
-
-_KINDS_OF_FAULT = 1000
-"""Reasons that are counted by themselves; damaged data must not fill the memory with more."""
 
 _COUNTS = (
     "records_read",
@@ -50,20 +44,13 @@ _COUNTERS = (
 )
 
 
-@dataclass(slots=True)
-class Ledger:
+@dataclass
+class Ledger(RecordCounts):
     """Counts for one split. For records: read + samples_added = invalid + duplicates + dropped + kept; for tokens of
     every kind: read + repeated = dropped + truncated + kept. An answer that becomes the last of a piece changes kind.
 
     Attributes:
-        on_invalid: Whether an invalid record ends the run or is counted here.
-        records_read: Records found in the files for this split, or not attributable to one (invalid ones).
-        left_out: Records of a training file that are not trained on because only a share is; not among those read.
         samples_added: Further conversations made by expanding each answer into a sample of its own.
-        invalid: Messages of the invalid records, the first hundred; those that cannot be read stand before those that
-            the template refuses. `num_invalid` counts all.
-        reasons: Why records are invalid, to how many are; see `reason_of`.
-        duplicates: Conversations left out because another split holds the same one, or one of the same group.
         dropped: Conversations too long to keep under the length policy.
         truncated: Conversations that lost tokens and were kept; some of `split` may be among them.
         split: Conversations cut into several examples.
@@ -84,14 +71,7 @@ class Ledger:
         tokens: Reason (read, kept, dropped, truncated, repeated) to tokens by kind.
     """
 
-    on_invalid: OnInvalid = "error"
-    records_read: int = 0
-    left_out: int = 0
     samples_added: int = 0
-    num_invalid: int = 0
-    invalid: list[str] = field(default_factory=list)
-    reasons: Counter[str] = field(default_factory=Counter)
-    duplicates: int = 0
     dropped: int = 0
     truncated: int = 0
     split: int = 0
@@ -105,28 +85,12 @@ class Ledger:
     answers_read: Counter[str] = field(default_factory=Counter)
     answers_cut: Counter[str] = field(default_factory=Counter)
     answers_lost: Counter[str] = field(default_factory=Counter)
-    formats: list[str] = field(default_factory=list)
     lengths: Counter[int] = field(default_factory=Counter)
     whole_lengths: dict[str, Counter[int]] = field(default_factory=lambda: {name: Counter() for name in RECORDS})
     over_long: Counter[str] = field(default_factory=Counter)
     tokens: dict[str, Counter[SegmentKind]] = field(
         default_factory=lambda: {r: Counter() for r in ("read", "kept", "dropped", "truncated", "repeated")}
     )
-
-    def reject(self, message: str) -> None:
-        """Count an invalid record, or end with its message.
-
-        Raises:
-            ValueError: If the policy is `error`.
-        """
-        if self.on_invalid == "error":
-            raise ValueError(message)
-        message = without_advice(message)
-        self.num_invalid += 1
-        reason = reason_of(message)
-        self.reasons[reason if reason in self.reasons or len(self.reasons) < _KINDS_OF_FAULT else "other faults"] += 1
-        if len(self.invalid) < _LISTED:
-            self.invalid.append(message)
 
     def count_unknown_text(self, message: str) -> None:
         """Count a conversation with text that the tokenizer cannot represent.
@@ -135,7 +99,7 @@ class Ledger:
             message: Its place and what is lost.
         """
         self.unknown_text += 1
-        if len(self.unknown_first) < _LISTED:
+        if len(self.unknown_first) < LISTED:
             self.unknown_first.append(message)
 
     def count_length(self, length: int, limit: int, *, is_text: bool) -> None:
@@ -180,8 +144,8 @@ class Ledger:
         """Count what another ledger of the same split counted, behind what stands here."""
         for name in _COUNTS:
             setattr(self, name, getattr(self, name) + getattr(other, name))
-        self.invalid = [*self.invalid, *other.invalid][:_LISTED]
-        self.unknown_first = [*self.unknown_first, *other.unknown_first][:_LISTED]
+        self.invalid = [*self.invalid, *other.invalid][:LISTED]
+        self.unknown_first = [*self.unknown_first, *other.unknown_first][:LISTED]
         self.formats = [*self.formats, *other.formats]
         for name in _COUNTERS:
             setattr(self, name, getattr(self, name) + getattr(other, name))

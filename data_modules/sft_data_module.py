@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from data_modules.batch import Batch, collate
+from data_modules.counts import OnInvalid
 from data_modules.data_files import skipped_files
 from data_modules.digests import check_digests
 from data_modules.encoded_data import (
@@ -32,7 +33,7 @@ from data_modules.encoding import Encoder, Example, OverLong
 from data_modules.encoding_pool import Samples, num_processes
 from data_modules.example_store import ExampleStore
 from data_modules.formats import FORMATS
-from data_modules.ledger import OnInvalid, is_limit_too_small, is_plain_text, too_small_limit, why_empty
+from data_modules.ledger import is_limit_too_small, is_plain_text, too_small_limit, why_empty
 from data_modules.masking import LossMask, MaskName, Reduction, resolve_mask
 from data_modules.model_names import check_model_name
 from data_modules.reasons import reason_of

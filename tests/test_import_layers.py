@@ -17,7 +17,7 @@ ALLOWED = {
 STAGES = [
     "digests", "progress", "reasons", "model_names", "conversation", "record", "data_files", "text_lines",
     "json_files", "csv_files", "parquet_files", "readers", "formats", "templates", "masking", "rejections",
-    "ledger", "truncation", "unknown_text", "encoding", "example_store", "encoding_pool", "packing", "batch",
+    "counts", "ledger", "truncation", "unknown_text", "encoding", "example_store", "encoding_pool", "packing", "batch",
     "sampling", "encoded_cache", "encoded_data", "worker_sockets", "sft_data_module",
 ]  # fmt: skip
 
