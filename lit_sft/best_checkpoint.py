@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from lit_sft.fields import is_file_name
 from lit_sft.files import read_json, write_json
 
 _RECORD = "best.json"
@@ -130,6 +131,6 @@ def _read_record(folder: Path) -> tuple[str, list[Scored]] | None:
         monitor = str(found["monitor"])
     except (OSError, KeyError, TypeError, ValueError):
         raise ValueError(f"{path}: damaged, so the best checkpoint is not known; {_way_on(folder)}") from None
-    if outside := [scored.file for scored in ranked if Path(scored.file).name != scored.file]:
+    if outside := [scored.file for scored in ranked if not is_file_name(scored.file)]:
         raise ValueError(f"{path}: names {outside[0]}, which is not a file of this folder; remove it from the list.")
     return monitor, ranked

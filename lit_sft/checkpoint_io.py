@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,9 @@ import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 
 from lit_sft.checkpoint_digests import add_digest, check_intact
+
+_WRITERS_WORDS = re.compile("PytorchStreamWriter|unexpected pos|iostream error")
+"""What torch's writer says, as a RuntimeError, of a disk that takes no more."""
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -34,11 +38,10 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 os.fsync(file.fileno())
             partial.replace(target)
             _flush_folder(target.parent)
-        except (OSError, RuntimeError) as error:
-            # torch's writer turns a full disk into a RuntimeError
+        except BaseException as error:
             with contextlib.suppress(OSError):
                 partial.unlink(missing_ok=True)
-            if isinstance(error, torch.OutOfMemoryError):
+            if not _is_from_disk(error):
                 raise
             reason = getattr(error, "strerror", None) or "writing stopped half-way, as on a full disk"
             kept, then = "there was none before", "run `fit` again"
@@ -60,6 +63,11 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         if Path(path).is_file():
             check_intact(Path(path))
         return super().load_checkpoint(path, map_location, weights_only)
+
+
+def _is_from_disk(error: BaseException) -> bool:
+    is_from_writer = isinstance(error, RuntimeError) and _WRITERS_WORDS.search(str(error))
+    return isinstance(error, OSError) or bool(is_from_writer)
 
 
 def _flush_folder(folder: Path) -> None:

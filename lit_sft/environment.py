@@ -11,19 +11,25 @@ import sys
 import tempfile
 from pathlib import Path
 
+_UTF8 = ["-X", "utf8=1"]
+
 
 def use_utf8() -> None:
     """Begin this process again in UTF-8 mode where the locale has another encoding.
 
     Configs and records are UTF-8 everywhere, while libraries read files in the locale's encoding: Latin-1 would garble
-    every prompt without a word. The terminal keeps its own encoding.
+    every prompt without a word. The terminal keeps its own encoding, except under
+    `python -E` and `-I`, which leave no way to set it.
     """
     if sys.flags.utf8_mode or locale.getencoding().lower().replace("-", "") == "utf8":
         return
+    if sys.orig_argv[1:3] == _UTF8:
+        return  # never twice
     terminal = os.environ.get("PYTHONIOENCODING", "").partition(":")[0] or locale.getencoding()
     settings = {"PYTHONUTF8": "1", "PYTHONIOENCODING": f"{terminal}:backslashreplace"}
     sys.stdout.flush()
-    os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | settings)
+    # the option too: -E and -I ignore the variable, and of several such options the first one counts
+    os.execve(sys.executable, [sys.executable, *_UTF8, *sys.orig_argv[1:]], os.environ | settings)
 
 
 def settle() -> None:

@@ -90,9 +90,14 @@ class Fields:
         return self.values[name]
 
     def _check_plain(self, name: str, value: str) -> None:
-        if value in ("", "..") or Path(value).name != value or "\0" in value:
+        if not is_file_name(value):
             self._refuse(name, value, "the name of a file in the same folder")
 
     def _refuse(self, name: str, value: Any, expected: str) -> NoReturn:
         shown = ascii(value)[:60] if isinstance(value, str) else kind_of(value)
         raise ValueError(f"{self.place}: {name} is {shown}; expected {expected}.")
+
+
+def is_file_name(text: str) -> bool:
+    """Whether a text can only name a file or folder beside the one that it stands in."""
+    return text not in ("", "..") and Path(text).name == text and "\0" not in text

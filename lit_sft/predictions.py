@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import uuid
 from collections.abc import Callable
 from itertools import count
 from pathlib import Path
@@ -23,7 +25,8 @@ _CHARACTERS = 300
 class PredictionWriter(BasePredictionWriter):
     """Writes predictions as JSON lines, beside those of earlier predictions: no file is ever overwritten.
 
-    Rows go to a file aside while they are made, which gets its name when it is complete.
+    Rows go to a file aside while they are made, which gets its name when it is complete. If the process is killed, that
+    file stays, with the answers so far, and is in nobody's way.
 
     Args:
         folder: Gets predictions.jsonl, or predictions_1.jsonl and so on.
@@ -35,7 +38,7 @@ class PredictionWriter(BasePredictionWriter):
 
     def __init__(self, folder: Path, output: Path | None = None) -> None:
         super().__init__(write_interval="batch")
-        if output is not None and output.exists():
+        if output is not None and os.path.lexists(output):
             raise ValueError(f"--output {output}: exists already; name another file, or remove it.")
         self._folder, self._output = folder, output
         self._stream: TextIO | None = None
@@ -44,7 +47,10 @@ class PredictionWriter(BasePredictionWriter):
         self.counts = {"answers": 0, "empty": 0, "not ended": 0}
 
     def on_predict_start(self, trainer: Any, pl_module: Any) -> None:
-        self.path, self._stream = self._opened()
+        target = self._output or self._folder / "predictions.jsonl"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        self._partial = target.with_name(f"{target.name}.{uuid.uuid4().hex[:8]}.partial")
+        self._stream = self._partial.open("x", encoding="utf-8")
 
     def write_on_batch_end(self, trainer: Any, pl_module: Any, prediction: Any, *_: Any) -> None:
         assert self._stream is not None
@@ -58,12 +64,14 @@ class PredictionWriter(BasePredictionWriter):
     def on_predict_end(self, trainer: Any, pl_module: Any) -> None:
         assert self._stream is not None
         self._stream.close()
-        _partial(self.path).rename(self.path)
+        self._stream = None  # what is complete is not removed, whatever happens next
+        self.path = self._claimed()
+        self._partial.replace(self.path)
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
         if self._stream is not None:
             self._stream.close()
-            _partial(self.path).unlink(missing_ok=True)
+            self._partial.unlink(missing_ok=True)
 
     def report(self, say: Callable[[str], None], module: LitCausalLM) -> None:
         """Say the first answers, what is odd about all of them, and where they are."""
@@ -99,18 +107,21 @@ class PredictionWriter(BasePredictionWriter):
             notes += map(printable, dropped_lines(module.data, "predict"))
         return notes
 
-    def _opened(self) -> tuple[Path, TextIO]:
-        """A file that nobody else has or is writing, open."""
-        if self._output is not None:
-            return self._output, _open_partial(self._output)
-        for number in count():
-            path = self._folder / f"predictions{f'_{number}' if number else ''}.jsonl"
-            if not path.exists():
-                try:
-                    return path, _open_partial(path)
-                except FileExistsError:  # another process is at it
-                    continue
-        raise AssertionError("unreachable")
+    def _claimed(self) -> Path:
+        """An empty file of the wanted name, made by this process.
+
+        Raises:
+            ValueError: If another process has made the file that was asked for meanwhile.
+        """
+        if self._output is None:
+            names = (f"predictions{f'_{number}' if number else ''}.jsonl" for number in count())
+            return next(path for path in (self._folder / name for name in names) if _is_made(path))
+        if not _is_made(self._output):
+            raise ValueError(
+                f"--output {self._output}: made by another process meanwhile; the answers of this one are in "
+                f"{self._partial}."
+            )
+        return self._output
 
 
 def leave_training_data(data: Namespace, run: Path) -> None:
@@ -127,10 +138,10 @@ def leave_training_data(data: Namespace, run: Path) -> None:
     data.text_prompts = data.text_prompts or ("beginning" if is_plain_text(ledger["train"]) else "question")
 
 
-def _open_partial(path: Path) -> TextIO:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return _partial(path).open("x", encoding="utf-8")
-
-
-def _partial(path: Path) -> Path:
-    return path.with_name(f"{path.name}.partial")
+def _is_made(path: Path) -> bool:
+    """Make an empty file; False if the name is taken."""
+    try:
+        path.open("x").close()
+    except FileExistsError:
+        return False
+    return True

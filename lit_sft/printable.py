@@ -1,10 +1,17 @@
-"""Text that others wrote, made safe to print: nothing in it steers a terminal, and nothing in it is invisible."""
+"""Text that others wrote, made safe to print: nothing in it steers a terminal or hides."""
 
 from __future__ import annotations
 
+import re
 import unicodedata
 
 _INVISIBLE = ("Cc", "Cf", "Cs", "Zl", "Zp")
+_BLANK = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180d\u180f\u2065\u2800\u3164\ufe00-\ufe0d\uffa0\ufff0-\ufff8"
+    "\U00016fe4\U0001d159\U000e0000-\U000e0fff]"
+)
+"""Letters, marks and signs of other categories that show nothing: fillers, the braille blank, variation selectors."""
+
 _JOINERS = "\u200c\u200d\ufe0e\ufe0f"
 """Scripts and emoji are spelt with these."""
 
@@ -37,6 +44,7 @@ def _sign(character: str) -> str:
         return "↵"
     if character < " ":
         return chr(0x2400 + ord(character))  # the block "control pictures"
-    if unicodedata.category(character) in _INVISIBLE and character not in _JOINERS:
+    is_hidden = unicodedata.category(character) in _INVISIBLE or _BLANK.match(character)
+    if is_hidden and character not in _JOINERS:
         return f"\\u{ord(character):04x}"
     return character

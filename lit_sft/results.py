@@ -190,11 +190,9 @@ def _make_room(files: TestFiles, result: dict[str, Any], answers: Path) -> Path 
         before = read_json(files.result) or {}
     except ValueError:  # damaged: kept as it is
         before = {}
-    old, new = (found.get("metrics", {}).get("test/loss") for found in (before, result))
     is_same = (
         before.get("test_fingerprint") == result["test_fingerprint"]
-        and isinstance(old, float)
-        and (math.isclose(old, new, rel_tol=_SAME) or math.isnan(new))
+        and _is_same_loss(before.get("metrics"), result["metrics"])
         and files.answers.is_file()
         and files.answers.read_bytes() == answers.read_bytes()
     )
@@ -207,3 +205,11 @@ def _make_room(files: TestFiles, result: dict[str, Any], answers: Path) -> Path 
     if before:
         write_json(place.result, {**before, "files": [place.records.name, place.answers.name]})
     return place.result
+
+
+def _is_same_loss(before: Any, now: dict[str, float]) -> bool:
+    """Whether two sets of figures have the same loss; those before are as found in a file, which may be damaged."""
+    old, new = (found.get("test/loss") if isinstance(found, dict) else None for found in (before, now))
+    if not isinstance(old, float) or not isinstance(new, float):
+        return False
+    return math.isclose(old, new, rel_tol=_SAME)

@@ -1,4 +1,4 @@
-"""One writer a run folder."""
+"""One process at a time trains in a run folder, and one tests each of its checkpoints."""
 
 from __future__ import annotations
 
@@ -14,10 +14,23 @@ def lock_run(folder: Path) -> FileLock:
         ValueError: If another process trains there, with its name, or if this one cannot write there.
     """
 
-    def refusal(owner: str) -> str:
-        return f"{folder}: being written by {owner}. Wait for it to end or stop it, or start a new run."
+    return _lock(folder / "run.lock", folder, "Wait for it to end or stop it, or start a new run.")
 
+
+def lock_test(result: Path) -> FileLock:
+    """Keep other processes from writing the same result of a test, until the lock is released or this process ends.
+
+    Args:
+        result: The file that the test writes. A run can be tested while it trains: that is another lock.
+
+    Raises:
+        ValueError: As `lock_run`.
+    """
+    return _lock(result.with_suffix(".lock"), result, "Wait for it to end or stop it.")
+
+
+def _lock(path: Path, written: Path, advice: str) -> FileLock:
     try:
-        return FileLock(folder / "run.lock", refusal)
+        return FileLock(path, lambda owner: f"{written}: being written by {owner}. {advice}")
     except OSError as error:
-        raise ValueError(f"{folder}: cannot write there ({error.strerror}).") from None
+        raise ValueError(f"{path.parent}: cannot write there ({error.strerror}).") from None

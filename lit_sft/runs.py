@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -195,12 +196,13 @@ def _no_whole_checkpoint(run: Run, broken: list[Path], weights_only: list[Path])
 
 @contextlib.contextmanager
 def paths_of(run: Run) -> Iterator[None]:
-    """If a command on a run fails where relative paths of its settings lead nowhere, say in which folder they start."""
+    """If a command on a run fails over a relative path of its settings that leads nowhere, say where those start."""
     try:
         yield
     except (ValueError, FileNotFoundError) as error:
         started_in = _read_start(run).get("cwd")
         elsewhere = _paths_only_in(run, Path(started_in)) if isinstance(started_in, str) else []
+        elsewhere = [text for text in elsewhere if _is_named(text, str(error))]
         if not elsewhere:
             raise
         raise ValueError(
@@ -214,6 +216,12 @@ def _paths_only_in(run: Run, folder: Path) -> list[str]:
     settings = read_yaml(run.config, advice="Name another run.")
     found = [text for part in ("model", "data") for text in _texts(settings.get(part))]
     return [text for text in found if os.path.exists(folder / text) and not os.path.exists(text)]
+
+
+def _is_named(path: str, message: str) -> bool:
+    """Whether a message is about a path, however it spells it."""
+    spellings = "|".join(re.escape(text) for text in {path, str(Path(path)), os.path.abspath(path)})
+    return re.search(rf"(?<![\w./-])(?:{spellings})(?![\w-])", message) is not None
 
 
 def _texts(value: Any) -> Iterator[str]:

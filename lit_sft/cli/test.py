@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 
 import yaml
+from lightning.pytorch.utilities import rank_zero_only
 
 from lit_sft.cli.session import Session, run_command
 from lit_sft.console import console, say
 from lit_sft.results import TestFiles, print_figures, rows_tested, write_test
+from lit_sft.run_lock import lock_test
 
 
 def main(argv: list[str]) -> None:
@@ -33,16 +35,18 @@ def validate(session: Session) -> None:
 
 def test(session: Session) -> None:
     """Write the metrics and scored answers of the test split as result.json, and print them."""
+    files = TestFiles(session.run.folder, session.run.suffix_of(session.checkpoint))
+    if not rank_zero_only.rank:  # type: ignore[attr-defined]
+        session.held.enter_context(lock_test(files.result))
     session.build([], [])
     session.go()
     if session.trainer.is_global_zero:
-        _report(session)
+        _report(session, files)
 
 
-def _report(session: Session) -> None:
+def _report(session: Session, files: TestFiles) -> None:
     model, checkpoint = session.model, session.checkpoint
     model.to(session.trainer.strategy.root_device)  # the trainer has put it back on the CPU
-    files = TestFiles(session.run.folder, session.run.suffix_of(checkpoint))
     answers, earlier = write_test(files, model, session.config.answers, checkpoint=checkpoint, config=_shaping(session))
     print_figures(console, "test", {"test": model.figures["test"]})
     _print_answers(answers)

@@ -71,6 +71,10 @@ def test_a_file_that_may_be_of_either_of_two_steps_is_given_no_figure(tmp_path: 
             json.dumps({"monitor": "m", "checkpoints": [{"file": "../../x.ckpt", "score": 1, "step": 1}]}),
             r"names \.\./\.\./x\.ckpt, which is not a file of this folder",
         ),
+        (
+            json.dumps({"monitor": "m", "checkpoints": [{"file": "..", "score": 1, "step": 1}]}),
+            r"names \.\., which is not a file of this folder",
+        ),
     ],
 )
 def test_a_damaged_record_is_one_message(tmp_path: Path, content: str, message: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import io
+import locale
 import os
 import pwd
 import subprocess
@@ -11,6 +12,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,7 +20,7 @@ import yaml
 
 from data_modules.sft_data_module import SFTDataModule
 from lit_sft.__main__ import main
-from lit_sft.environment import settle
+from lit_sft.environment import settle, use_utf8
 from tests.conftest import MODELS
 
 
@@ -105,6 +107,26 @@ def test_a_terminal_that_lacks_signs_gets_their_codes(
     assert "\\u6ca1\\u6709.jsonl: no such file" in errors
 
 
+@pytest.mark.parametrize("options", [["-X", "utf8=0"], ["-E"], ["-I", "-X", "utf8=0"], ["-X", "utf8=1"]], ids=" ".join)
+def test_utf8_is_chosen_once_whatever_options_python_was_started_with(
+    options: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[list[str]] = []
+    rest = ["-m", "lit_sft", "--help"]
+    monkeypatch.setattr(locale, "getencoding", lambda: "ANSI_X3.4-1968")
+    monkeypatch.setattr(os, "execve", lambda _, command, __: started.append(command))
+    monkeypatch.setattr(sys, "flags", SimpleNamespace(utf8_mode=0))
+    monkeypatch.setattr(sys, "orig_argv", ["python", *options, *rest])
+    use_utf8()
+    monkeypatch.setattr(sys, "orig_argv", ["python", *started[0][1:]] if started else sys.orig_argv)
+    use_utf8()
+    assert len(started) == (options != ["-X", "utf8=1"])
+    code = ["-c", "import sys; print(sys.flags.utf8_mode)"]
+    command = started[0][: -len(rest)] if started else [sys.executable, *options]
+    unset = {**os.environ, "LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    assert subprocess.run([*command, *code], env=unset, capture_output=True, check=True).stdout == b"1\n"
+
+
 def test_files_are_read_as_utf8_whatever_the_locale(tmp_path: Path) -> None:
     (tmp_path / "字.txt").write_text("很好", encoding="utf-8")
     code = (
@@ -112,9 +134,9 @@ def test_files_are_read_as_utf8_whatever_the_locale(tmp_path: Path) -> None:
         "print(ascii(Path(sys.argv[1]).read_text()), sys.stdout.encoding != 'utf-8'); print('\\u27e6')"
     )
     root = Path(__file__).parents[2]
-    locale = {"LC_ALL": "POSIX", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0", "PYTHONPATH": str(root)}
+    settings = {"LC_ALL": "POSIX", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0", "PYTHONPATH": str(root)}
     unset = {name: value for name, value in os.environ.items() if name != "PYTHONIOENCODING"}
     done = subprocess.run(
-        [sys.executable, "-c", code, "字.txt"], cwd=tmp_path, env=unset | locale, capture_output=True, check=True
+        [sys.executable, "-c", code, "字.txt"], cwd=tmp_path, env=unset | settings, capture_output=True, check=True
     )
     assert done.stdout.decode("ascii").splitlines() == ["'\\u5f88\\u597d' True", "\\u27e6"]

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import math
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +16,9 @@ from data_modules.conversation import Conversation, Role, Turn
 from data_modules.encoding import Encoder
 from data_modules.templates import resolve_template
 from lit_sft.__main__ import main
+from lit_sft.predictions import PredictionWriter
+from lit_sft.results import TestFiles, _make_room
+from lit_sft.run_lock import lock_run, lock_test
 from tests.conftest import MODELS, alpaca_rows
 
 Write = Callable[..., str]
@@ -134,6 +139,39 @@ def test_a_failed_prediction_leaves_no_file(
     assert not list(folder.glob("predictions*"))
 
 
+ROW = {"answer": "yes", "ended": True}
+
+
+def start(writer: PredictionWriter) -> PredictionWriter:
+    writer.on_predict_start(None, None)
+    writer.write_on_batch_end(None, None, [ROW])
+    return writer
+
+
+def test_what_a_killed_prediction_leaves_is_in_nobodys_way(tmp_path: Path) -> None:
+    output = tmp_path / "answers.jsonl"
+    killed, writer = (start(PredictionWriter(tmp_path, output)) for _ in range(2))
+    writer.on_predict_end(None, None)
+    assert rows_of(output) == [ROW]
+    killed.on_exception(None, None, KeyboardInterrupt())  # closes its file, which only this test needs
+
+
+def test_a_file_made_while_answers_are_written_is_not_overwritten(tmp_path: Path) -> None:
+    output = tmp_path / "answers.jsonl"
+    first, second = (start(PredictionWriter(tmp_path, output)) for _ in range(2))
+    first.on_predict_end(None, None)
+    output.write_text("mine")
+    with pytest.raises(ValueError, match=r"made by another process meanwhile; the answers of this one are in ") as told:
+        second.on_predict_end(None, None)
+    second.on_exception(None, None, told.value)
+    assert output.read_text() == "mine"
+    assert rows_of(Path(str(told.value).rpartition(" ")[2].removesuffix("."))) == [ROW]
+    numbered = [start(PredictionWriter(tmp_path)) for _ in range(3)]
+    for writer in numbered:
+        writer.on_predict_end(None, None)
+    assert [writer.path.name for writer in numbered] == [f"predictions{n}.jsonl" for n in ("", "_1", "_2")]
+
+
 @pytest.mark.parametrize("bos", [[], [257]])
 def test_the_end_of_a_long_beginning_is_kept_behind_the_bos_token(
     tokenizer: PreTrainedTokenizerFast, bos: list[int]
@@ -169,3 +207,35 @@ def test_test_answers_hold_the_question_and_an_earlier_result_that_differs_is_ke
     run("test", str(folder))  # and back
     assert rows_of(folder / "test_answers.jsonl") == answers
     assert (folder / "result_earlier_2.json").is_file()
+    held = lock_test(folder / "result.json")
+    before = {path: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    capsys.readouterr()
+    assert main(["test", str(folder)]) == 2
+    said = capsys.readouterr().err
+    assert f"{folder / 'result.json'}: being written by process {os.getpid()} on " in said
+    assert before == {path: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    held.release()
+    with lock_run(folder):  # it may be tested while it trains
+        run("test", str(folder))
+    assert not list(folder.glob("*.lock"))
+
+
+@pytest.mark.parametrize("metrics", [None, [], "none", {}, {"test/loss": None}, {"test/loss": "1"}], ids=str)
+@pytest.mark.parametrize("loss", [1.5, math.nan])
+def test_a_damaged_result_makes_room(tmp_path: Path, metrics: Any, loss: float) -> None:
+    files, answers = TestFiles(tmp_path), tmp_path / "new"
+    files.answers.write_text("")
+    answers.write_text("")
+    files.result.write_text(json.dumps({"metrics": metrics, "test_fingerprint": "f"}))
+    result = {"metrics": {"test/loss": loss}, "test_fingerprint": "f"}
+    assert _make_room(files, result, answers) == tmp_path / "result_earlier_1.json"
+    assert not files.result.exists()
+
+
+def test_a_finite_loss_is_not_replaced_by_one_that_is_not(tmp_path: Path) -> None:
+    files, answers = TestFiles(tmp_path), tmp_path / "new"
+    files.answers.write_text("")
+    answers.write_text("")
+    files.result.write_text(json.dumps({"metrics": {"test/loss": 1.5}, "test_fingerprint": "f"}))
+    result = {"metrics": {"test/loss": math.nan}, "test_fingerprint": "f"}
+    assert _make_room(files, result, answers) == tmp_path / "result_earlier_1.json"

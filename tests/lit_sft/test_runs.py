@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -120,14 +121,21 @@ def test_where_relative_paths_start_is_said_when_they_lead_nowhere(
         raise ValueError("no tokenizer")
     monkeypatch.chdir(tmp_path / "elsewhere")
     with pytest.raises(ValueError, match="no file This run was started in") as failed, paths_of(run):
-        raise FileNotFoundError("no file")
+        raise FileNotFoundError("./tokens, rows.jsonl: no file")
     assert str(failed.value).endswith(
         f"{tmp_path}, where its relative paths start (./tokens, rows.jsonl): run the command there."
     )
+    with pytest.raises(ValueError, match=r"relative paths start \(\./tokens\)"), paths_of(run):
+        raise ValueError(f"{Path('tokens').absolute()}: no tokenizer")
+    for other in ("no memory", "other_rows.jsonl: bad", "--data.rows.jsonl: bad", "x/tokens: bad", "tokens-of-yours"):
+        with pytest.raises(ValueError, match=f"^{re.escape(other)}$"), paths_of(run):  # fails over something else
+            raise ValueError(other)
     (tmp_path / "elsewhere" / "rows.jsonl").touch()
     (tmp_path / "elsewhere" / "tokens").touch()
     with pytest.raises(ValueError, match=r"^something else$"), paths_of(run):
         raise ValueError("something else")
+    with pytest.raises(ValueError, match=r"^rows\.jsonl: line 3$"), paths_of(run):
+        raise ValueError("rows.jsonl: line 3")
 
 
 def test_the_newest_whole_checkpoint_is_resumed_whatever_its_name(tmp_path: Path) -> None:
