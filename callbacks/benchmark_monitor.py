@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -16,7 +17,7 @@ from lit_sft.evaluation.harness_code import check_tasks
 from lit_sft.evaluation.results import Results, compared
 from lit_sft.evaluation.subject import Subject
 from lit_sft.evaluation.suite_file import read_suite
-from lit_sft.files import said
+from lit_sft.failures import reason_of_part
 from lit_sft.generation import GenerationSettings
 from lit_sft.module import LitCausalLM
 from lit_sft.printable import printable
@@ -61,7 +62,7 @@ class BenchmarkMonitor(Callback):
         assert isinstance(pl_module, LitCausalLM)
         # on every process: a sharded model cannot be scored by one alone
         with trainer.precision_plugin.forward_context():  # the arithmetic that validation uses
-            results = self._score(pl_module)
+            results = self._score(pl_module, Path(trainer.default_root_dir))
         means = {
             (name, figure): results.mean("now", name, figure)
             for name in results.sets
@@ -89,15 +90,15 @@ class BenchmarkMonitor(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._num_validations = state_dict["num_validations"]
 
-    def _score(self, module: LitCausalLM) -> Results:
+    def _score(self, module: LitCausalLM, folder: Path) -> Results:
         subject = self._subject_of(module)
         results = Results(["now"])
         for kind, name, settings in self.suite.sets():
             try:
                 results.results["now", name] = score_set(subject, kind, name, settings)
             except Exception as error:  # whatever it is, the run goes on
-                text = printable(f"BenchmarkMonitor: {name} could not be scored: {said(error)}")
-                warnings.warn(text, stacklevel=2)
+                reason = reason_of_part(error, folder)
+                warnings.warn(printable(f"BenchmarkMonitor: {name} could not be scored: {reason}"), stacklevel=2)
         return results
 
     def _subject_of(self, module: LitCausalLM) -> Subject:

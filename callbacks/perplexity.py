@@ -13,6 +13,7 @@ from torch import Tensor
 
 from callbacks.records import append_row, file_in_run, is_fitting, is_whole_validation, say
 from data_modules.masking import MASKS
+from lit_sft.loss import sums_of_step
 from lit_sft.metrics import SEGMENTS, perplexity
 from lit_sft.module import LitCausalLM
 
@@ -75,8 +76,9 @@ class PerplexityMonitor(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        sums = torch.stack([outputs["nats"], outputs["weight"]]).double()
-        self._sums = sums if self._sums is None else self._sums.to(sums.device) + sums
+        sums = sums_of_step(outputs)
+        if sums is not None:
+            self._sums = sums.double() if self._sums is None else self._sums.to(sums.device) + sums.double()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, LitCausalLM)

@@ -17,6 +17,7 @@ from torch.distributed.tensor import DTensor
 from callbacks.records import file_in_run
 from data_modules.batch import Batch
 from lit_sft.files import write_json
+from lit_sft.loss import mean_of_step
 from lit_sft.module import LitCausalLM
 
 
@@ -61,7 +62,7 @@ class TrialRecord(Callback):
             self._window["tokens"] += sum(piece.lengths)
             self._window["supervised_tokens"] += piece.targets.numel()
             self._origins += piece.origins
-        self._loss = outputs["nats"] / outputs["weight"]  # not read yet: that would wait for the device
+        self._loss = mean_of_step(outputs)  # not read yet: that would wait for the device
         self._window["seconds"] += time.perf_counter() - self._batch_began
         if trainer.global_step > len(self.order):
             # by whole steps: a run that is resumed begins the one it was in again

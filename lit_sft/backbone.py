@@ -228,7 +228,7 @@ def _pretrained_config(name: str, trust_remote_code: bool) -> PretrainedConfig:
         raise ValueError(
             f"--model.backbone.pretrained {name}: {kind} ({reason_of(error)}). Check the path or the "
             "name and the connection."
-        ) from None
+        ) from error
     return config
 
 
@@ -312,7 +312,7 @@ def load_adapter(model: nn.Module, folder: Path) -> nn.Module:
         reason = next((line.strip() for line in str(error).splitlines() if "size mismatch" in line), first_line(error))
         raise ValueError(
             f"{folder}: this adapter does not fit the model ({reason}). Use the base model it was trained on."
-        ) from None
+        ) from error
     check_finite(adapted, str(folder))
     return adapted
 

@@ -1,11 +1,17 @@
-"""Failures of Lightning and torch that the user can do something about, in one line each."""
+"""Failures in a line each: known ones with what to do about them, others with the place of their traceback."""
 
 from __future__ import annotations
 
+import os
 import re
+import traceback
+from pathlib import Path
 
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+from lit_sft.credentials import without_credentials
+from lit_sft.files import said
 
 
 def message_of(error: Exception) -> str | None:
@@ -29,3 +35,24 @@ def message_of(error: Exception) -> str | None:
             "already, set by `--checkpoint`; use that one, or give yours another `monitor`, `mode` or interval."
         )
     return None
+
+
+def reason_of_part(error: Exception, folder: Path) -> str:
+    """In a line, why one part of a job failed while the others go on.
+
+    What is neither a ValueError nor an OSError may be a programming error: its traceback is appended to `errors.log`,
+    which the line names. With LIT_SFT_DEBUG=1 such an error ends the job.
+
+    Args:
+        error: Just caught.
+        folder: Where `errors.log` is written.
+    """
+    if isinstance(error, (ValueError, OSError)):
+        return said(error)
+    if os.environ.get("LIT_SFT_DEBUG"):
+        raise error
+    file = folder / "errors.log"
+    folder.mkdir(parents=True, exist_ok=True)
+    with file.open("a", encoding="utf-8", errors="backslashreplace") as stream:
+        stream.write(without_credentials("".join(traceback.format_exception(error))) + "\n")
+    return f"{said(error)} (the traceback is in {file})"

@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 
 from data_modules.batch import Batch
 from lit_sft.generation import undisturbed
-from lit_sft.loss import token_nll
+from lit_sft.loss import mean_of_step, token_nll
 
 if TYPE_CHECKING:
     from lit_sft.module import LitCausalLM
@@ -113,8 +113,7 @@ class FiniteGuard(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: list[Batch], batch_idx: int
     ) -> None:
         self._pieces = []
-        # the step of a subclass may give a loss alone
-        self._unread_means.append(outputs["nats"] / outputs["weight"] if "nats" in outputs else outputs["loss"])
+        self._unread_means.append(mean_of_step(outputs))
         if self._is_reading_due(trainer):
             self._last_reading = trainer.global_step
             self.check(trainer, pl_module)

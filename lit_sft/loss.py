@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -92,3 +95,18 @@ def _scale(logits: Tensor, config: object) -> Tensor:
     if (cap := getattr(config, "final_logit_softcapping", None)) is not None:
         logits = torch.tanh(logits / cap) * cap
     return logits
+
+
+def sums_of_step(outputs: Mapping[str, Any]) -> Tensor | None:
+    """(2,): the weighted nats of a training step and their weight; None where it gave the loss alone.
+
+    Args:
+        outputs: Of `LitCausalLM.training_step`, or of a subclass's own, which may give a loss alone.
+    """
+    return torch.stack([outputs["nats"], outputs["weight"]]) if "nats" in outputs else None
+
+
+def mean_of_step(outputs: Mapping[str, Any]) -> Tensor:
+    """Mean nats of a training step, or its loss where it gave that alone; stays on its device."""
+    mean: Tensor = outputs["nats"] / outputs["weight"] if "nats" in outputs else outputs["loss"]
+    return mean

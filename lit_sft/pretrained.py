@@ -106,7 +106,7 @@ def load_pretrained(name: str, config: PretrainedConfig, *, trust_remote_code: b
         raise ValueError(
             f"{where}: its weights could not be loaded ({first_line(error)}). Only safetensors are read; check that "
             "the folder or name holds them, and its config.json."
-        ) from None
+        ) from error
     if not Path(name).is_dir() and (snapshot := local_folder(name)):
         _check_files(snapshot, config, where)  # which was not there before
     _check_complete(model, found, where)

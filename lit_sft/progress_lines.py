@@ -8,13 +8,13 @@ import time
 from collections.abc import Callable
 from typing import Any, cast
 
-import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from torch import Tensor
 
 from data_modules.batch import Batch
 from data_modules.progress import Pace, duration
+from lit_sft.loss import sums_of_step
 from lit_sft.module import LitCausalLM
 
 
@@ -53,8 +53,8 @@ class ProgressLines(ProgressBar):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: list[Batch], batch_idx: int
     ) -> None:
-        if "nats" in outputs:  # unless a subclass's own training step gives the loss alone
-            sums = torch.stack([outputs["nats"], outputs["weight"]])
+        sums = sums_of_step(outputs)
+        if sums is not None:
             self._sums = sums if self._sums is None else self._sums + sums
         self._tokens += sum(length for piece in batch for length in piece.lengths)
         if trainer.global_step == self._steps:

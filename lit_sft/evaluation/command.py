@@ -28,6 +28,7 @@ from lit_sft.evaluation.suite import ChoiceSet, JudgeSettings, Suite
 from lit_sft.evaluation.suite_file import read_suite
 from lit_sft.evaluation.training_data import training_data_of
 from lit_sft.evaluation.win_rate import Judgings, judge_models
+from lit_sft.failures import reason_of_part
 from lit_sft.files import said, slug
 from lit_sft.opening import load_subject
 
@@ -88,8 +89,8 @@ def _run(
         if suite.judge is not None:
             judgings = judge_models(suite.judge, results, folder, say, load)
     except Exception as error:  # whatever it is, what has been scored is shown
-        results.failures["judge"] = said(error)
-        warn(f"judge: {said(error)}")
+        results.failures["judge"] = reason_of_part(error, folder)
+        warn(f"judge: {results.failures['judge']}")
     exposures = _exposures(suite, models, results, say, warn)
     seen: Items = {}
     try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -12,6 +11,7 @@ from typing import Any
 
 import torch
 
+from data_modules.digests import file_digest
 from data_modules.progress import shown
 from data_modules.readers import source_fingerprint
 from lit_sft.evaluation.answers import answer_prompts, score_answers
@@ -22,7 +22,8 @@ from lit_sft.evaluation.records import Scored, Skipped
 from lit_sft.evaluation.results import Results, SetResult, read_set, write_set
 from lit_sft.evaluation.subject import Subject
 from lit_sft.evaluation.suite import AnySet, ChoiceSet, HarnessSet, PromptSet, Suite
-from lit_sft.files import digest, said, slug
+from lit_sft.failures import reason_of_part
+from lit_sft.files import digest, slug
 from lit_sft.printable import printable
 
 _VERSION = 2
@@ -46,7 +47,7 @@ def evaluate(
     *,
     allow_code: Sequence[str] = (),
 ) -> Results:
-    """Score every model on every set. One failure does not affect the others.
+    """Score every model on every set. One failure does not affect the others; see `reason_of_part`.
 
     Args:
         suite: The sets.
@@ -63,16 +64,16 @@ def evaluate(
             identity = subject.digest()
             results.about[name] = subject.about()
         except Exception as error:  # whatever it is, the other models are scored
-            results.failures[name] = said(error)
-            warn(f"{name}: {said(error)}")
+            results.failures[name] = reason_of_part(error, folder)
+            warn(f"{name}: {results.failures[name]}")
             continue
         for kind, set_name, settings in suite.sets():
             try:
                 place = folder / slug(name, "model")
                 result, is_known = _known_or_scored(subject, identity, kind, set_name, settings, place, allow_code)
             except Exception as error:  # whatever it is, the other sets are scored
-                results.failures[f"{name}, {set_name}"] = said(error)
-                warn(f"{name}, {set_name}: {said(error)}")
+                reason = results.failures[f"{name}, {set_name}"] = reason_of_part(error, folder)
+                warn(f"{name}, {set_name}: {reason}")
                 continue
             results.results[name, set_name] = result
             more = f", {result.num_skipped:,} left out" if result.num_skipped else ""
@@ -133,13 +134,8 @@ def _content(settings: AnySet) -> Any:
         return text_of(settings.data)
     if isinstance(settings, HarnessSet):
         folder = sorted(Path(settings.include).rglob("*")) if settings.include else []
-        return [harness_version(), [[str(file), _file_digest(file)] for file in folder if file.is_file()]]
+        return [harness_version(), [[str(file), file_digest(file)] for file in folder if file.is_file()]]
     if isinstance(settings, PromptSet):
         return None
     files = [settings.data] if isinstance(settings.data, str) else settings.data
     return [source_fingerprint(file) for file in files]
-
-
-def _file_digest(file: Path) -> str:
-    """Of a file's bytes."""
-    return hashlib.sha256(file.read_bytes()).hexdigest()

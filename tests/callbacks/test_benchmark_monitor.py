@@ -11,9 +11,10 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from callbacks import BenchmarkMonitor
-from lit_sft.evaluation.evaluate import score_set
+from lit_sft.evaluation.evaluate import _SCORERS, evaluate, score_set
 from lit_sft.evaluation.results import Results
 from lit_sft.evaluation.subject import Subject
+from lit_sft.evaluation.suite_file import read_suite
 from tests.conftest import alpaca_rows
 
 Write = Callable[..., str]
@@ -80,3 +81,34 @@ def test_a_wrong_suite_is_said_before_anything_runs(write: Write, suite: str) ->
         BenchmarkMonitor(write("wrong.yaml", "choicse: {general: {}}"))
     with pytest.raises(ValueError, match="every 0: expected at least 1"):
         BenchmarkMonitor(suite, every=0)
+
+
+def test_the_traceback_of_a_set_that_fails_is_kept_in_the_run_folder(
+    fit: Callable[..., Any], write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> Any:
+        raise KeyError("a fault of the scorer")
+
+    monkeypatch.delenv("LIT_SFT_DEBUG", raising=False)
+    monkeypatch.setitem(_SCORERS, "text", fail)
+    suite = write("suite.yaml", "text: {prose: {data: nowhere.txt}}\n")
+    with pytest.warns(UserWarning, match=r"prose could not be scored: KeyError: .*errors\.log"):
+        run = fit([BenchmarkMonitor(suite)], max_steps=1, val_check_interval=1, num_sanity_val_steps=0)
+    assert "a fault of the scorer" in (run.folder / "errors.log").read_text(encoding="utf-8")
+
+
+def test_a_model_that_fails_for_a_fault_of_ours_leaves_its_traceback(
+    tmp_path: Path, suite: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load() -> Subject:
+        raise KeyError("a fault of the loader")
+
+    said: list[str] = []
+    monkeypatch.delenv("LIT_SFT_DEBUG", raising=False)
+    results = evaluate(read_suite(suite), {"base": load}, tmp_path, said.append, said.append)
+    assert said == [f"base: {results.failures['base']}"]
+    assert str(tmp_path / "errors.log") in said[0]
+    assert "in load" in (tmp_path / "errors.log").read_text(encoding="utf-8")
+    monkeypatch.setenv("LIT_SFT_DEBUG", "1")
+    with pytest.raises(KeyError, match="a fault of the loader"):
+        evaluate(read_suite(suite), {"base": load}, tmp_path, said.append, said.append)

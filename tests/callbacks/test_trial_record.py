@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 import torch
 
-from callbacks import TrialRecord
+from callbacks import PerplexityMonitor, TrialRecord
 from callbacks.trial_record import weights_digest
 from data_modules.masking import MASKS
 from lit_sft.backbone import BackboneSettings, build_backbone
+from lit_sft.module import LitCausalLM
 from tests.conftest import MODELS
 
 
@@ -75,3 +76,16 @@ def test_a_resumed_run_has_the_record_of_one_that_was_not_stopped(make_run: Call
     straight = run("straight", 4)
     run("stopped", 2)
     assert run("stopped", 4, ckpt_path=tmp_path / "at.ckpt") == straight
+
+
+def test_a_training_step_that_gives_a_loss_alone_is_recorded(fit: Callable[..., Any]) -> None:
+    class LossAlone(LitCausalLM):
+        def training_step(self, pieces: Any, batch_idx: int) -> torch.Tensor:  # type: ignore[override]
+            loss: torch.Tensor = super().training_step(pieces, batch_idx)["loss"]
+            return loss
+
+    run = fit([TrialRecord(), monitor := PerplexityMonitor()], module=LossAlone)
+    recorded = json.loads((run.folder / "trial.json").read_text())
+    assert recorded["step"] == 4
+    assert recorded["train_loss"] > 0
+    assert [row.train_nll for row in monitor.history] == [None] * len(monitor.history)

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
-from lit_sft.failures import message_of
+from lit_sft.failures import message_of, reason_of_part
 
 
 @pytest.mark.parametrize(
@@ -35,3 +37,26 @@ def test_failures_that_a_user_can_mend_are_one_line(error: Exception, message: s
 
 def test_other_failures_are_not_hidden() -> None:
     assert message_of(RuntimeError("mat1 and mat2 shapes cannot be multiplied")) is None
+
+
+def test_the_traceback_of_a_programming_error_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LIT_SFT_DEBUG", raising=False)
+    log = tmp_path / "out" / "errors.log"
+    assert reason_of_part(ValueError("rows.jsonl:1: no answer"), log.parent) == "rows.jsonl:1: no answer"
+    assert not log.exists()
+    for count in (1, 2):
+        with pytest.raises(KeyError) as raised:
+            _ = {}["http://me:secret@host/"]
+        assert str(log) in reason_of_part(raised.value, log.parent)
+        text = log.read_text(encoding="utf-8")
+        assert text.count("Traceback") == text.count(Path(__file__).name) == count
+    assert "secret" not in text.replace('{}["http://me:secret@host/"]', "")
+
+
+def test_a_programming_error_ends_the_job_where_that_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LIT_SFT_DEBUG", "1")
+    with pytest.raises(TypeError, match="broken"):
+        reason_of_part(TypeError("broken"), tmp_path)
+    assert reason_of_part(FileNotFoundError("nowhere"), tmp_path) == "nowhere"
