@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -175,12 +176,12 @@ def test_exported_chat_template_renders_the_prompts_that_were_trained(
 def test_a_checkpoint_is_called_by_an_option_only_if_that_was_given(tmp_path: Path, is_named: bool, begin: str) -> None:
     path = tmp_path / "last.ckpt"
     path.write_bytes(b"junk")
-    with pytest.raises(ValueError, match=rf"^{begin}{path}: damaged, cut short"):
+    with pytest.raises(ValueError, match=rf"^{begin}{re.escape(str(path))}: damaged, cut short"):
         check_checkpoint(str(path), is_named=is_named, to_train=True)
     torch.save({"state_dict": {}, "global_step": 1, "pytorch-lightning_version": "2"}, path)
-    with pytest.raises(ValueError, match=rf"^{begin}{path}: holds weights only"):
+    with pytest.raises(ValueError, match=rf"^{begin}{re.escape(str(path))}: holds weights only"):
         check_checkpoint(str(path), is_named=is_named, to_train=True)
     check_checkpoint(str(path), is_named=is_named, to_train=False)
     torch.save({"state_dict": {}}, path)
-    with pytest.raises(ValueError, match=rf"^{begin}{path}: not a checkpoint of a run"):
+    with pytest.raises(ValueError, match=rf"^{begin}{re.escape(str(path))}: not a checkpoint of a run"):
         check_checkpoint(str(path), is_named=is_named, to_train=False)

@@ -109,7 +109,8 @@ def test_a_run_that_is_being_written_is_neither_resumed_nor_exported_into(
         for command in (["fit", "--resume", str(copy)], ["export", str(copy)]):
             assert main(command) == 2
             said = capsys.readouterr().err.splitlines()
-            assert re.search(rf"^lit_sft {command[0]}: {copy}: being written by process \d+ on .*, since ", said[-1])
+            begin = f"lit_sft {command[0]}: {copy}: being written by process "
+            assert re.match(re.escape(begin) + r"\d+ on .*, since ", said[-1])
         assert main(["export", str(copy), "--output", str(tmp_path / "out")]) == 0  # readers are welcome
     assert before == {path: path.stat().st_mtime_ns for path in copy.rglob("*")}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -124,7 +125,7 @@ def test_a_misspelt_file_is_looked_for_where_suites_are(tmp_path: Path, monkeypa
     monkeypatch.chdir(ROOT)
     for given in ("configs/evaluate/quikstart.yaml", "quickstart", "quickstart.yml"):
         with pytest.raises(
-            ValueError, match=rf"{given}: no such file; did you mean configs/evaluate/quickstart.yaml\?"
+            ValueError, match=rf"{re.escape(given)}: no such file; did you mean configs/evaluate/quickstart.yaml\?"
         ):
             read_suite(given)
 
