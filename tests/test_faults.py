@@ -23,7 +23,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lit_sft.runs import find_resumable
 from tests.conftest import MODELS, alpaca_rows
-from tests.waiting import wait_until
+from tests.waiting import LONGEST, wait_until
 
 NUM_KILLS = 20
 
@@ -218,7 +218,7 @@ def test_a_fault_ends_in_a_message_and_keeps_the_last_checkpoint(
         checkpoint = folder / "checkpoints" / "last.ckpt"
         wait_until(lambda: checkpoint.exists() or process.poll() is not None, process)
         fault(Victim(folder, Path(told["data"]["train"]), small_disk, process))
-        assert process.wait(120) == status, log.read_text()
+        assert process.wait(LONGEST) == status, log.read_text()
     said = log.read_text()
     assert re.search(message, said, re.DOTALL), said
     assert "Traceback" not in said
@@ -228,7 +228,7 @@ def test_a_fault_ends_in_a_message_and_keeps_the_last_checkpoint(
     again = ""
     if resumed is not None:
         with start(["fit", "--resume", str(folder), "--run.allow_code", "tests.test_faults.Poison"], log) as process:
-            process.wait(120)
+            process.wait(LONGEST)
         again = log.read_text()
         assert re.search(resumed, again, re.DOTALL), again
         assert "Traceback" not in again

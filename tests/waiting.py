@@ -6,7 +6,7 @@ import subprocess
 import time
 from collections.abc import Callable
 
-_LONGEST = 1800.0
+LONGEST = 1800.0
 """Seconds. Only a process that hangs takes this long; no slow machine does."""
 
 
@@ -14,7 +14,7 @@ def wait_until(
     condition: Callable[[], object], process: subprocess.Popen[bytes] | None = None, *, interval: float = 0.01
 ) -> None:
     """Wait until a condition holds; fail if the process that should bring it about ends first."""
-    gives_up_at = time.monotonic() + _LONGEST
+    gives_up_at = time.monotonic() + LONGEST
     while not condition():
         if process is not None and process.poll() is not None:
             assert condition(), f"the process ended with status {process.returncode}"

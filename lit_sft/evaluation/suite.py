@@ -169,8 +169,9 @@ class JudgeSettings:
             are sent, and shown nowhere.
         key_variable: The environment variable that holds the key.
         concurrency: Requests at once.
-        retries: Of a request that fails, with growing pauses. After five requests in a row without an answer, the
-            endpoint is given up.
+        retries: Of a request that fails, with growing pauses. The endpoint is given up after five requests in a row
+            without an answer (which 401, 402, 403, 404, 407, 408, 429 and server errors are not), or if none of the
+            first twenty has a usable reply.
         timeout: Seconds of a request, from its beginning to the end of the reply.
         max_tokens: Most tokens of a reply.
         price_read: Of a million tokens that the judge reads.

@@ -110,12 +110,13 @@ class Endpoint:
             self.flooded += 1
 
     def _drip(self, handler: BaseHTTPRequestHandler, data: str) -> None:
-        """A byte every now and then: each is in time, all of them are not."""
+        """A byte every now and then, and never the last: each is in time, all of them are not."""
         pause = threading.Event()
-        for byte in data.encode():
+        for byte in data.encode()[:-1]:
             handler.wfile.write(bytes([byte]))
             handler.wfile.flush()
             pause.wait(0.02)
+        handler.connection.recv(1)  # until the client hangs up
 
 
 def prefer_longer(prompt: str) -> str:
@@ -126,7 +127,7 @@ def prefer_longer(prompt: str) -> str:
 
 def settings_of(server: Endpoint, **changed: Any) -> JudgeSettings:
     return JudgeSettings(
-        **{"sets": [], "model": "m", "endpoint": server.address, "timeout": 10.0, "retries": 2} | changed
+        **{"sets": [], "model": "m", "endpoint": server.address, "timeout": 600.0, "retries": 2} | changed
     )
 
 

@@ -35,7 +35,7 @@ def said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
         (tmp_path / "c.yaml").write_text(text, encoding="utf-8")
         assert main([command, "--config", "c.yaml", *options]) == 2
         lines = capsys.readouterr().err.strip().splitlines()
-        assert not [line for line in lines if "Traceback" in line]
+        assert [line for line in lines if line.startswith("lit_sft ")] == lines[-1:]
         assert not list(tmp_path.glob("runs/*"))
         return lines[-1]
 
