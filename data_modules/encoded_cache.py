@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
+import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +17,10 @@ from data_modules.digests import file_digests
 
 _DIGESTS = "digests.json"
 """In every folder: the SHA-256 of each of its other files."""
+
+_LEFTOVER = re.compile(r".+\.(partial|damaged)-[0-9a-f]{32}")
+_ABANDONED_AFTER = 24 * 3600.0
+"""Seconds without a file being written, after which a folder must be a killed process's."""
 
 
 def is_whole(folder: Path, names: list[str]) -> bool:
@@ -45,6 +51,7 @@ def new_folder(folder: Path, names: list[str]) -> Iterator[Path]:
     Raises:
         ValueError: If nothing can be written there.
     """
+    _remove_leftovers(folder.parent)
     partial = folder.with_name(f"{folder.name}.partial-{uuid4().hex}")
     try:
         partial.mkdir(parents=True)
@@ -60,6 +67,17 @@ def new_folder(folder: Path, names: list[str]) -> Iterator[Path]:
             _replace(partial, folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _remove_leftovers(cache: Path) -> None:
+    """Delete what killed processes left unfinished; what others are writing now stays."""
+    for path in cache.glob("*-*"):
+        if not _LEFTOVER.fullmatch(path.name):
+            continue
+        with contextlib.suppress(OSError):  # another process may be deleting it too
+            written = max(part.stat().st_mtime for part in (path, *path.iterdir()))
+            if time.time() - written > _ABANDONED_AFTER:
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def _is_intact(folder: Path, names: list[str]) -> bool:

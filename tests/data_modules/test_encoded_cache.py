@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import time
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
@@ -140,3 +142,22 @@ def test_folder_is_not_kept_when_filling_it_fails(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         fill("b")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_killed_processes_left_is_deleted_and_what_others_write_is_not(tmp_path: Path) -> None:
+    old, new = time.time() - 25 * 3600, time.time()
+    written = {
+        "a.partial-" + "0" * 32: (old, old),
+        "a.damaged-" + "1" * 32: (old, old),
+        "a.partial-" + "2" * 32: (old, new),  # a file in it is being written
+        "b.partial-" + "3" * 32: (new, new),
+        "my-notes": (old, old),
+    }
+    for name, (of_folder, of_file) in written.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "train.arrow").write_bytes(b"x")
+        os.utime(tmp_path / name / "train.arrow", (of_file, of_file))
+        os.utime(tmp_path / name, (of_folder, of_folder))
+    with new_folder(tmp_path / "c", ["train.arrow"]) as partial:
+        (partial / "train.arrow").write_bytes(b"y")
+    assert {path.name for path in tmp_path.iterdir()} == {*list(written)[2:], "c"}
