@@ -30,10 +30,11 @@ from benchmarks.peers.turns import LORA_RANK
 from benchmarks.rows import MASK, draw_rows
 from benchmarks.shapes import SHAPES, bf16_is_slow, write_shape
 from data_modules.batch import collate
-from data_modules.encoding import Example
+from data_modules.example import Example
 from data_modules.masking import MASKS
-from data_modules.sft_data_module import load_tokenizer
-from lit_sft.backbone import BackboneSettings, LoraSettings, build_backbone, causal_lm
+from data_modules.tokenizers import load_tokenizer
+from lit_sft.adapters import LoraSettings, causal_lm
+from lit_sft.backbone import BackboneSettings, build_backbone
 from lit_sft.loss import supervised_loss
 from lit_sft.optimization import OptimizerSettings, build_optimizer
 

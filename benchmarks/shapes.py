@@ -10,7 +10,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from benchmarks.peers.turns import LORA_RANK
-from lit_sft.backbone import LoraSettings
+from lit_sft.adapters import LoraSettings
 from lit_sft.flops import Work, work_of
 
 SHAPES: dict[str, dict[str, Any]] = {

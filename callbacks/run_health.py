@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from data_modules.batch import Batch
-from data_modules.templates import SegmentKind
+from data_modules.segments import SegmentKind
 from lit_sft.finite_guard import FiniteGuard, MicroBatch, listed, scaler_of
 
 _FEWEST_LOSSES = 10

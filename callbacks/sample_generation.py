@@ -13,7 +13,7 @@ from rich.text import Text
 
 from callbacks.records import append_row, file_in_run, is_fitting, say, writers
 from data_modules.conversation import Conversation, Role, Turn
-from data_modules.encoding import Example
+from data_modules.example import Example
 from lit_sft.answer_rows import question, reference
 from lit_sft.generation import Generated, GenerationSettings, generate
 from lit_sft.module import LitCausalLM

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data_modules.encoding import Example
+from data_modules.example import Example
 from data_modules.masking import LossMask, Reduction
-from data_modules.templates import SegmentKind
+from data_modules.segments import SegmentKind
 
 
 class Batch:

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 from transformers import PreTrainedTokenizerBase
 
 from data_modules.conversation import Conversation, Turn
+from data_modules.example import Example
 from data_modules.ledger import Ledger
-from data_modules.masking import Kinds, Turns
-from data_modules.templates import ANSWER_KINDS, AnyTemplate, SegmentKind, Template
+from data_modules.segments import ANSWER_KINDS, SegmentKind
+from data_modules.templates import AnyTemplate, Template
+from data_modules.tokenizers import special_ids
 from data_modules.truncation import Piece, length, newest_that_fits, runs_that_fit, shorten
 from data_modules.unknown_text import TextCheck
 
@@ -31,35 +32,6 @@ class UnencodableError(ValueError):
 
 class OverLongError(ValueError):
     """A conversation is longer than the limit, and the policy is to end the run."""
-
-
-@dataclass(frozen=True, slots=True)
-class Example:
-    """One document, encoded. Ids and kinds are built together, so they cannot drift.
-
-    Attributes:
-        input_ids: Tokens, (T,) int32.
-        kinds: SegmentKind of each token, (T,) uint8.
-        turns: Turn of each token, (T,) int16.
-        origin: Where the record stands.
-    """
-
-    input_ids: npt.NDArray[np.int32]
-    kinds: Kinds
-    turns: Turns
-    origin: str
-
-    def __len__(self) -> int:
-        return len(self.input_ids)
-
-    def prompt_ids(self) -> list[int]:
-        """What inference sends: everything before the final answer; all of a bare prompt or document."""
-        final = np.flatnonzero(self.kinds == SegmentKind.FINAL_ANSWER)
-        return list(map(int, self.input_ids[: final[0]] if len(final) else self.input_ids))
-
-    def answer_ids(self) -> list[int]:
-        """The final answer with its end token; empty without one."""
-        return list(map(int, self.input_ids[self.kinds == SegmentKind.FINAL_ANSWER]))
 
 
 @dataclass(frozen=True)
@@ -252,62 +224,6 @@ class _Measure:
     def _least(self, text: str) -> int:
         # templates may strip what they are given
         return min((len(self.known[form]) for form in (text, text.strip()) if form in self.known), default=0)
-
-
-def token_sizes(tokenizer: PreTrainedTokenizerBase, num_rows: int, end_token_id: int) -> npt.NDArray[np.int64]:
-    """How many bytes of UTF-8 text, and how many characters, each token writes. Special and end tokens write none.
-
-    SentencePiece's tokenizers put a space before every segment, which counts.
-
-    Args:
-        tokenizer: Byte-level or SentencePiece-like.
-        num_rows: Size of the result: the rows of the model's embedding, which may be more than the vocabulary.
-        end_token_id: Ends answers.
-
-    Returns:
-        (num_rows, 2) int64: bytes and characters. Of a character that several tokens write, the first has it.
-    """
-    counts = np.zeros((num_rows, 2), dtype=np.int64)
-    written = bytes_of_tokens(tokenizer)
-    for index in tokenizer.get_vocab().values():
-        data = written(index)
-        counts[index] = len(data), sum(byte & 0xC0 != 0x80 for byte in data)  # the others continue a character
-    counts[[*special_ids(tokenizer), end_token_id]] = 0
-    return counts
-
-
-def special_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
-    """Ids of all tokens flagged as special, whether or not they have a role such as eos."""
-    flagged = {index for index, token in tokenizer.added_tokens_decoder.items() if token.special}
-    return flagged | set(tokenizer.all_special_ids)
-
-
-def bytes_of_tokens(tokenizer: PreTrainedTokenizerBase) -> Callable[[int], bytes]:
-    """A function that gives the UTF-8 bytes a token writes; of a special token, its name."""
-    added = set(tokenizer.get_added_vocab().values())
-    is_byte_level = "ByteLevel" in str(tokenizer.backend_tokenizer.decoder)
-
-    def _bytes(index: int) -> bytes:
-        token = str(tokenizer.convert_ids_to_tokens(index))
-        if index in added:
-            return token.encode()
-        if is_byte_level and _BYTES.keys() >= set(token):
-            return bytes(_BYTES[character] for character in token)
-        if re.fullmatch("<0x[0-9A-F]{2}>", token):
-            return bytes.fromhex(token[3:5])
-        return token.replace("\u2581", " ").encode()
-
-    return _bytes
-
-
-def _byte_alphabet() -> dict[str, int]:
-    """The characters that byte-level vocabularies are written in. Source: GPT-2's encoder.py."""
-    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = [byte for byte in range(256) if byte not in printable]
-    return {chr(byte): byte for byte in printable} | {chr(256 + n): byte for n, byte in enumerate(others)}
-
-
-_BYTES = _byte_alphabet()
 
 
 def _example(pieces: list[Piece], origin: str) -> Example:

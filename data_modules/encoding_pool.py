@@ -14,17 +14,16 @@ from dataclasses import dataclass
 from itertools import chain, islice
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import wait
-from typing import Literal
 
 import pyarrow as pa
 
 from data_modules.conversation import Conversation, expand_answers
 from data_modules.counts import OnInvalid
-from data_modules.encoding import Encoder, Example, OverLongError
+from data_modules.encoding import Encoder, OverLongError
+from data_modules.example import Example
 from data_modules.example_store import record_batch
 from data_modules.ledger import Ledger
-
-Samples = Literal["conversation", "answer"]
+from data_modules.splits import Samples
 
 Chunk = list[Conversation]
 

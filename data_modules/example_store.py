@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from data_modules.encoding import Example
+from data_modules.example import Example
 
 _SCHEMA = pa.schema(
     [

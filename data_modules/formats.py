@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from data_modules.conversation import Conversation, Role, Turn
 from data_modules.record import Record, kind_of
@@ -142,6 +142,9 @@ FORMATS: dict[str, Format] = {
         Format("text", ("text",), _plain_text),
     )
 }
+
+FormatName = Literal["messages", "sharegpt", "firefly", "ultrachat", "alpaca", "prompt_completion", "text"]
+assert set(FORMATS) == set(FormatName.__args__)  # type: ignore[attr-defined]
 
 
 def _named_turns(items: Iterable[Any], field: str, role_key: str, content_key: str) -> list[Turn]:

@@ -11,7 +11,7 @@ import numpy as np
 from data_modules.counts import LISTED, RecordCounts
 from data_modules.masking import MASKS, LossMask
 from data_modules.rejections import count_reasons
-from data_modules.templates import ANSWER_KINDS, SegmentKind
+from data_modules.segments import ANSWER_KINDS, SegmentKind
 
 KINDS = tuple(kind for kind in SegmentKind if kind is not SegmentKind.PADDING)
 

@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from data_modules.templates import ANSWER_KINDS, SegmentKind
+from data_modules.segments import ANSWER_KINDS, SegmentKind
 
 MaskName = Literal["whole_sequence", "output_only", "firefly_multi_turn"]
 Reduction = Literal["token", "sample", "turn"]

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import cached_property, partial
 from itertools import islice
@@ -13,36 +12,26 @@ from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningDataModule, Trainer
-from torch.utils.data import DataLoader, Dataset
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from torch.utils.data import DataLoader
+from transformers import PreTrainedTokenizerBase
 
 from data_modules.batch import Batch, collate
 from data_modules.counts import OnInvalid
 from data_modules.data_files import skipped_files
-from data_modules.digests import check_digests
-from data_modules.encoded_data import (
-    Sources,
-    TextUse,
-    data_fingerprint,
-    data_identity,
-    encode_sources,
-    load_ledgers,
-    load_split,
-)
-from data_modules.encoding import Encoder, Example, OverLong
-from data_modules.encoding_pool import Samples, num_processes
+from data_modules.encoded_data import data_fingerprint, data_identity, encode_sources, load_ledgers, load_split
+from data_modules.encoding import Encoder, OverLong
+from data_modules.encoding_pool import num_processes
+from data_modules.example import Example
 from data_modules.example_store import ExampleStore
-from data_modules.formats import FORMATS
+from data_modules.formats import FormatName
 from data_modules.ledger import is_limit_too_small, is_plain_text, too_small_limit, why_empty
+from data_modules.loaders import batch_loader
 from data_modules.masking import LossMask, MaskName, Reduction, resolve_mask
-from data_modules.model_names import check_model_name
-from data_modules.reasons import reason_of
-from data_modules.sampling import BatchPlan, LengthSampler, WindowSampler, limited
-from data_modules.templates import SegmentKind, TemplateName, resolve_template
-from data_modules.worker_sockets import shorten_socket_paths
-
-FormatName = Literal["messages", "sharegpt", "firefly", "ultrachat", "alpaca", "prompt_completion", "text"]
-assert set(FORMATS) == set(FormatName.__args__)  # type: ignore[attr-defined]
+from data_modules.sampling import LengthSampler, WindowSampler, limited
+from data_modules.segments import SegmentKind
+from data_modules.splits import Samples, Sources, TextUse
+from data_modules.templates import TemplateName, resolve_template
+from data_modules.tokenizers import load_tokenizer
 
 Paths = str | list[str] | None
 
@@ -403,17 +392,7 @@ class SFTDataModule(LightningDataModule):
             score_all=score_all,
             pack=self.packing,
         )
-        if self.num_workers:
-            shorten_socket_paths()
-        return DataLoader(
-            _PlannedDataset(self.stores[split], collate_piece),
-            batch_sampler=sampler,
-            collate_fn=_first,
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
-            worker_init_fn=_leave_ctrl_c_to_the_parent,
-            pin_memory=torch.cuda.is_available(),
-        )
+        return batch_loader(self.stores[split], collate_piece, sampler, num_workers=self.num_workers)
 
 
 def _with_skipped_files(ledgers: dict[str, dict[str, Any]], sources: Sources) -> dict[str, dict[str, Any]]:
@@ -422,59 +401,6 @@ def _with_skipped_files(ledgers: dict[str, dict[str, Any]], sources: Sources) ->
         split: [line for file in files for line in skipped_files(file)] for split, files in sources.files.items()
     }
     return {split: {**ledger, "skipped_files": skipped.get(split, [])} for split, ledger in ledgers.items()}
-
-
-class _PlannedDataset(Dataset[Any]):
-    """Gives the data loader whole batches: an item is the pieces of a BatchPlan."""
-
-    def __init__(self, store: ExampleStore, collate_piece: Callable[..., Batch]) -> None:
-        self.store, self.collate_piece = store, collate_piece
-
-    def __len__(self) -> int:
-        return len(self.store)
-
-    def __getitems__(self, plan: BatchPlan) -> list[list[Batch]]:
-        return [
-            [
-                self.collate_piece(
-                    [self.store[index] for index in piece],
-                    normaliser=plan.normaliser,
-                    counts=number < plan.num_counting,
-                )
-                for number, piece in enumerate(plan.pieces)
-            ]
-        ]
-
-
-def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
-    """A fast tokenizer by name or folder.
-
-    Raises:
-        ValueError: If there is none, or its files have changed since they were exported.
-    """
-    if not name:
-        raise ValueError("no tokenizer: give `--model.backbone.pretrained` or `--model.backbone.tokenizer`.")
-    check_model_name(name)
-    if Path(name).is_dir():
-        check_digests(Path(name), weights=False)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
-    except Exception as error:
-        # damaged files end in any of a dozen exception types
-        raise ValueError(
-            f"{name}: no tokenizer could be loaded from this folder or hub name ({reason_of(error)}). "
-            "Check the path, the connection, or give `--model.backbone.tokenizer FOLDER`."
-        ) from None
-    if not tokenizer.get_vocab():
-        raise ValueError(f"{name}: this folder holds no tokenizer; give `--model.backbone.tokenizer FOLDER`.")
-    if not tokenizer.is_fast:
-        raise ValueError(f"{name}: this tokenizer has no fast version (tokenizer.json); convert it first.")
-    # neither is wanted here, and both would stand in the tokenizer's digest until something turns them off
-    tokenizer.backend_tokenizer.no_truncation()
-    tokenizer.backend_tokenizer.no_padding()
-    # conversations may be longer than the model before they are shortened: no warning is due
-    tokenizer.model_max_length = 10**9
-    return tokenizer
 
 
 def _cache_folder(given: str | None) -> Path:
@@ -514,12 +440,3 @@ def _batches_done(trainer: Trainer) -> int:
     """Batches that a run resumed inside an epoch has done of it; Lightning counts on from there."""
     loop = trainer.fit_loop.epoch_loop
     return int(loop.batch_progress.current.ready) if loop.restarting else 0
-
-
-def _leave_ctrl_c_to_the_parent(_: int) -> None:
-    """Ctrl-C reaches all processes of a terminal; the parent still needs batches until the step is done."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-def _first(batches: list[Any]) -> Any:
-    return batches[0]

@@ -9,13 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from enum import IntEnum
 from itertools import groupby
 from typing import Literal
 
 from transformers import PreTrainedTokenizerBase
 
 from data_modules.conversation import Conversation, Role, Turn
+from data_modules.segments import ANSWER_KINDS, Segment, SegmentKind
 
 TemplateName = Literal["auto", "alpaca", "chatml", "plain", "tokenizer"]
 
@@ -25,41 +25,6 @@ INPUT_KEY = "input"
 
 _CHECKED_FIRST, _CHECKED_LAST = 24, 8
 """Answers whose prompts are always checked; of the others, those with fixed text before them that is new."""
-
-
-class SegmentKind(IntEnum):
-    """What a token is. Loss masks are weights on these, metrics are sums over these."""
-
-    PADDING = 0
-    SYSTEM = 1
-    USER = 2
-    TEMPLATE = 3
-    ANSWER = 4
-    """An answer that is not the last of its conversation, with its end token."""
-    FINAL_ANSWER = 5
-    TEXT = 6
-
-
-ANSWER_KINDS = (SegmentKind.ANSWER, SegmentKind.FINAL_ANSWER)
-
-
-@dataclass(frozen=True, slots=True)
-class Segment:
-    """A stretch of text that is encoded by itself.
-
-    Attributes:
-        text: The text.
-        kind: What its tokens are.
-        turn: Index of the turn it belongs to; fixed text belongs to the turn it frames.
-        control: Whether markers in the text are tokens. Never so for what users and models wrote.
-        context: Whether truncation takes it first.
-    """
-
-    text: str
-    kind: SegmentKind
-    turn: int
-    control: bool = False
-    context: bool = False
 
 
 @dataclass(frozen=True, slots=True)

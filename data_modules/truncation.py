@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from data_modules.conversation import Conversation, Turn
-from data_modules.templates import Segment, SegmentKind
+from data_modules.segments import Segment, SegmentKind
 
 
 class Measure(Protocol):

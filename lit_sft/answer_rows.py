@@ -6,8 +6,8 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from data_modules.encoding import Example
-from data_modules.templates import SegmentKind
+from data_modules.example import Example
+from data_modules.segments import SegmentKind
 from lit_sft.generation import Generated
 
 

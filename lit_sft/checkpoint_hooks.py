@@ -8,7 +8,7 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from torch import nn
 
-from lit_sft.backbone import is_adapted
+from lit_sft.adapters import is_adapted
 from lit_sft.base_weights import check_base, identity_of
 from lit_sft.checkpoint_digests import check_intact
 from lit_sft.checkpoints import check_fit

@@ -14,7 +14,7 @@ from transformers import GenerationConfig
 from data_modules.digests import DIGESTS, write_digests
 from data_modules.sft_data_module import SFTDataModule
 from data_modules.templates import Template
-from lit_sft.backbone import causal_lm, is_adapted
+from lit_sft.adapters import causal_lm, is_adapted
 from lit_sft.base_weights import BaseIdentity, check_base, identity_of
 from lit_sft.chat_template import jinja_of
 from lit_sft.checkpoint_digests import check_intact

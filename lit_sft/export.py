@@ -23,7 +23,7 @@ def main(argv: list[str]) -> None:
     # after the arguments are read, so that --help and mistakes are answered at once
     from transformers.utils.logging import disable_progress_bar
 
-    from lit_sft.backbone import is_adapted
+    from lit_sft.adapters import is_adapted
     from lit_sft.checkpoints import export_model
     from lit_sft.console import say
     from lit_sft.opening import backbone_of_run

@@ -10,7 +10,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, PretrainedConfig
 from transformers.pytorch_utils import Conv1D
 
-from lit_sft.backbone import LoraSettings
+from lit_sft.adapters import LoraSettings
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,8 @@ from transformers import (
     TopPLogitsWarper,
 )
 
+from lit_sft.adapters import causal_lm
 from lit_sft.attention import ordinary_attention
-from lit_sft.backbone import causal_lm
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from lit_sft.backbone import BackboneSettings, LoraSettings
+from lit_sft.adapters import LoraSettings
+from lit_sft.backbone import BackboneSettings
 from lit_sft.generation import GenerationSettings
 from lit_sft.optimization import OptimizerSettings
 

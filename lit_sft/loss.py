@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from data_modules.batch import Batch
+from lit_sft.adapters import causal_lm
 from lit_sft.attention import documents_of
-from lit_sft.backbone import causal_lm
 from lit_sft.linear_cross_entropy import linear_cross_entropy
 
 _ROWS_AT_ONCE = 1024

@@ -13,7 +13,7 @@ from torchmetrics import Metric
 
 from data_modules.batch import Batch
 from data_modules.masking import MASKS
-from data_modules.templates import ANSWER_KINDS, SegmentKind
+from data_modules.segments import ANSWER_KINDS, SegmentKind
 
 _FIRST = len(SegmentKind)
 _END = _FIRST + 1

@@ -20,10 +20,11 @@ from torch.optim.lr_scheduler import LambdaLR
 from transformers import PreTrainedTokenizerBase
 
 from data_modules.batch import Batch
-from data_modules.encoding import Example, token_sizes
-from data_modules.sft_data_module import load_tokenizer
+from data_modules.example import Example
+from data_modules.tokenizers import load_tokenizer, token_sizes
+from lit_sft.adapters import causal_lm, is_adapted
 from lit_sft.answer_rows import answer_row
-from lit_sft.backbone import BackboneSettings, build_backbone, causal_lm, is_adapted, narrow_frozen_layers
+from lit_sft.backbone import BackboneSettings, build_backbone, narrow_frozen_layers
 from lit_sft.checkpoint_hooks import add_metrics, add_origin, add_progress, check_weights
 from lit_sft.checkpoints import load_weights, read_checkpoint
 from lit_sft.ending import keep_stopped

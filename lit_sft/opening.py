@@ -13,9 +13,10 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from data_modules.digests import check_digests
-from data_modules.sft_data_module import load_tokenizer
 from data_modules.templates import TemplateName
-from lit_sft.backbone import BackboneSettings, build_backbone, load_adapter
+from data_modules.tokenizers import load_tokenizer
+from lit_sft.adapters import load_adapter
+from lit_sft.backbone import BackboneSettings, build_backbone
 from lit_sft.checkpoints import load_weights
 from lit_sft.evaluation.subject import Subject
 from lit_sft.files import read_json

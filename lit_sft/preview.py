@@ -15,11 +15,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from data_modules.encoding import Example
+from data_modules.example import Example
 from data_modules.ledger import is_limit_too_small, too_small_limit, why_empty
 from data_modules.masking import MASKS, LossMask
+from data_modules.segments import SegmentKind
 from data_modules.sft_data_module import SFTDataModule
-from data_modules.templates import SegmentKind
 from lit_sft.console import console, say_on
 from lit_sft.data_report import data_remarks, dropped_lines
 from lit_sft.model_config import config_from

@@ -5,7 +5,7 @@ from __future__ import annotations
 from html import escape
 from pathlib import Path
 
-from data_modules.templates import SegmentKind
+from data_modules.segments import SegmentKind
 from lit_sft.token_view import MARKS_LEGEND, MaskView, Piece, Row, ShownExample
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from data_modules.encoding import Example
+from data_modules.example import Example
 from data_modules.example_store import ExampleStore
 from data_modules.progress import shown
 from lit_sft.answer_rows import answer_row

@@ -12,9 +12,10 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from data_modules.encoding import Example, bytes_of_tokens
+from data_modules.example import Example
 from data_modules.masking import MASKS, LossMask, Weights
-from data_modules.templates import SegmentKind
+from data_modules.segments import SegmentKind
+from data_modules.tokenizers import bytes_of_tokens
 
 MARKS_LEGEND = "↵ line break, · space, ⇥ tab, ␛ control, ⟨E4⟩ part of a character"
 

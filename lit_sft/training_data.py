@@ -7,10 +7,10 @@ from typing import Any, Protocol
 
 from transformers import PreTrainedTokenizerBase
 
-from data_modules.encoded_data import Sources
 from data_modules.encoding import Encoder
 from data_modules.example_store import ExampleStore
 from data_modules.masking import LossMask, Reduction
+from data_modules.splits import Sources
 from data_modules.templates import TemplateName
 
 

@@ -15,10 +15,11 @@ ALLOWED = {
 }
 # the way the data goes: a stage imports only earlier ones
 STAGES = [
-    "digests", "progress", "reasons", "model_names", "conversation", "record", "data_files", "text_lines",
-    "json_files", "csv_files", "parquet_files", "readers", "formats", "templates", "masking", "rejections",
-    "counts", "ledger", "truncation", "unknown_text", "encoding", "example_store", "encoding_pool", "packing", "batch",
-    "sampling", "encoded_cache", "encoded_data", "worker_sockets", "sft_data_module",
+    "conversation", "data_files", "digests", "model_names", "packing", "progress", "reasons", "record", "rejections",
+    "segments", "unknown_text", "worker_sockets", "counts", "encoded_cache", "formats", "masking", "parquet_files",
+    "sampling", "templates", "text_lines", "tokenizers", "truncation", "csv_files", "example", "json_files", "ledger",
+    "batch", "encoding", "example_store", "readers", "loaders", "splits", "encoding_pool", "encoded_data",
+    "sft_data_module",
 ]  # fmt: skip
 
 

@@ -9,7 +9,8 @@ import torch
 from lightning.pytorch import Trainer
 
 from data_modules.sft_data_module import SFTDataModule
-from lit_sft.backbone import BackboneSettings, LoraSettings
+from lit_sft.adapters import LoraSettings
+from lit_sft.backbone import BackboneSettings
 from lit_sft.module import LitCausalLM
 from lit_sft.optimization import OptimizerSettings
 from tests.conftest import MODELS

@@ -16,7 +16,8 @@ from benchmarks.peers.turns import LORA_RANK, Settings, Turns
 from benchmarks.rows import template_of
 from data_modules.example_store import ExampleStore, record_batch, write_batches
 from data_modules.sft_data_module import SFTDataModule
-from lit_sft.backbone import BackboneSettings, LoraSettings
+from lit_sft.adapters import LoraSettings
+from lit_sft.backbone import BackboneSettings
 from lit_sft.module import LitCausalLM
 from lit_sft.optimization import OptimizerSettings
 

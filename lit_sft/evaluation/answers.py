@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from data_modules.conversation import Conversation, Role, Turn
-from data_modules.encoding import Example
+from data_modules.example import Example
 from lit_sft.evaluation.records import Figures, Scored, Skipped, read_items
 from lit_sft.evaluation.subject import Subject
 from lit_sft.evaluation.suite import AnswerSet, PromptSet

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from data_modules.conversation import Conversation
-from data_modules.encoded_data import Sources, read_conversations, read_splits
 from data_modules.ledger import Ledger
 from data_modules.progress import shown
+from data_modules.splits import Sources, read_conversations, read_splits
 from lit_sft.evaluation.records import Skipped, read_items
 from lit_sft.evaluation.results import Results
 from lit_sft.evaluation.suite import ConversationSet, Suite, TextSet

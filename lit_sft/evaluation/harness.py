@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from lit_sft.adapters import causal_lm
 from lit_sft.attention import ordinary_attention
-from lit_sft.backbone import causal_lm
 from lit_sft.evaluation.harness_code import check_tasks, is_allowed, plain_templates
 from lit_sft.evaluation.records import Figures, Scored, Skipped
 from lit_sft.evaluation.subject import Subject

@@ -9,7 +9,7 @@ from typing import Literal
 
 import torch
 
-from data_modules.encoding import Example
+from data_modules.example import Example
 from data_modules.ledger import Ledger
 from lit_sft.evaluation.records import Figures, Scored, Skipped, read_items
 from lit_sft.evaluation.subject import Subject

@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from data_modules.conversation import Conversation
-from data_modules.encoded_data import Sources, read_conversations
 from data_modules.ledger import Ledger
+from data_modules.splits import Sources, read_conversations
 
 Figures = dict[str, tuple[float, float]]
 """A figure's name to what the item adds, and what it weighs: nats and tokens, or 1 and 1 for a right answer."""

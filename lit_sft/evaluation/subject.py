@@ -15,10 +15,13 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from data_modules.batch import Batch, collate
-from data_modules.encoding import Encoder, Example, token_sizes
+from data_modules.encoding import Encoder
+from data_modules.example import Example
 from data_modules.masking import MASKS
-from data_modules.templates import SegmentKind, TemplateName, resolve_template
-from lit_sft.backbone import causal_lm
+from data_modules.segments import SegmentKind
+from data_modules.templates import TemplateName, resolve_template
+from data_modules.tokenizers import token_sizes
+from lit_sft.adapters import causal_lm
 from lit_sft.generation import Generated, GenerationSettings, generate, undisturbed
 from lit_sft.loss import token_nll
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from data_modules.sft_data_module import FormatName
+from data_modules.formats import FormatName
 from data_modules.templates import TemplateName
 from lit_sft.credentials import read_address
 from lit_sft.files import is_plain_name

@@ -15,7 +15,7 @@ from data_modules.sft_data_module import SFTDataModule
 from lit_sft.backbone import BackboneSettings
 from lit_sft.generation import GenerationSettings
 from lit_sft.optimization import OptimizerSettings
-from lit_sft.runs import RunSettings
+from lit_sft.run_settings import RunSettings
 
 _OWNERS: dict[str, Any] = {
     "trainer": Trainer,

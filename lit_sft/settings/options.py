@@ -14,7 +14,7 @@ from lit_sft.backbone import BackboneSettings, context_length
 from lit_sft.module import LitCausalLM
 from lit_sft.run_checkpoint import RunCheckpoint
 from lit_sft.run_length import USUAL_EPOCHS
-from lit_sft.runs import RunSettings
+from lit_sft.run_settings import RunSettings
 from lit_sft.settings.parser import SettingsParser, Source
 
 Command = Literal["fit", "validate", "test", "predict"]

@@ -4,9 +4,9 @@ import numpy as np
 import torch
 
 from data_modules.batch import collate
-from data_modules.encoding import Example
+from data_modules.example import Example
 from data_modules.masking import MASKS
-from data_modules.templates import SegmentKind
+from data_modules.segments import SegmentKind
 
 K = SegmentKind
 

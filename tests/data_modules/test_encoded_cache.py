@@ -12,9 +12,11 @@ from transformers import PreTrainedTokenizerFast
 
 from data_modules.conversation import Conversation
 from data_modules.encoded_cache import new_folder
-from data_modules.encoded_data import Sources, encode_sources, load_split
-from data_modules.encoding import Encoder, Example
+from data_modules.encoded_data import encode_sources, load_split
+from data_modules.encoding import Encoder
+from data_modules.example import Example
 from data_modules.ledger import Ledger
+from data_modules.splits import Sources
 from data_modules.templates import resolve_template
 from tests.conftest import alpaca_rows
 

@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from data_modules.encoded_data import Sources, cache_key, encode_sources, load_ledgers, load_split
+from data_modules.encoded_data import cache_key, encode_sources, load_ledgers, load_split
 from data_modules.encoding import Encoder
 from data_modules.example_store import ExampleStore
 from data_modules.ledger import Ledger
 from data_modules.sft_data_module import SFTDataModule
+from data_modules.splits import Sources
 from data_modules.templates import resolve_template
 from tests.conftest import alpaca_rows, chat_rows
 

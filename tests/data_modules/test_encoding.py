@@ -9,10 +9,13 @@ from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
 from data_modules.conversation import Conversation, Role, Turn
-from data_modules.encoding import Encoder, Example, OverLong, token_sizes
+from data_modules.encoding import Encoder, OverLong
+from data_modules.example import Example
 from data_modules.ledger import Ledger
 from data_modules.masking import MASKS
-from data_modules.templates import SegmentKind, resolve_template
+from data_modules.segments import SegmentKind
+from data_modules.templates import resolve_template
+from data_modules.tokenizers import token_sizes
 from tests.conftest import END, IM_END, IM_START, byte_tokenizer
 
 K = SegmentKind

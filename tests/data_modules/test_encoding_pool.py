@@ -15,9 +15,10 @@ from transformers import PreTrainedTokenizerFast
 
 from data_modules import encoding_pool
 from data_modules.conversation import Conversation, Role, Turn
-from data_modules.encoded_data import Sources, encode_sources
+from data_modules.encoded_data import encode_sources
 from data_modules.encoding import Encoder
 from data_modules.encoding_pool import ChunkEncoder, EncodingPool, num_processes
+from data_modules.splits import Sources
 from data_modules.templates import resolve_template
 from tests.conftest import alpaca_rows, chat_rows
 from tests.waiting import wait_until

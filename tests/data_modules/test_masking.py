@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from data_modules.masking import MASKS, resolve_mask
-from data_modules.templates import SegmentKind
+from data_modules.segments import SegmentKind
 
 K = SegmentKind
 KINDS = np.array([K.TEMPLATE, K.SYSTEM, K.USER, K.ANSWER, K.ANSWER, K.USER, K.FINAL_ANSWER, K.PADDING], dtype=np.uint8)

@@ -6,7 +6,8 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 from data_modules.conversation import Conversation, Role, Turn
-from data_modules.templates import SegmentKind, resolve_template
+from data_modules.segments import SegmentKind
+from data_modules.templates import resolve_template
 
 K = SegmentKind
 

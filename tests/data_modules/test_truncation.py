@@ -11,7 +11,8 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedToken
 
 from data_modules import encoding, truncation
 from data_modules.conversation import Conversation, Role, Turn
-from data_modules.encoding import Encoder, Example, OverLong
+from data_modules.encoding import Encoder, OverLong
+from data_modules.example import Example
 from data_modules.ledger import Ledger
 from data_modules.templates import resolve_template
 from lit_sft.token_view import show_example

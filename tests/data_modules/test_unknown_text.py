@@ -11,9 +11,10 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre
 from transformers import PreTrainedTokenizerFast
 
 from data_modules.conversation import Conversation, Role, Turn
-from data_modules.encoded_data import Sources, encode_sources, load_ledgers
+from data_modules.encoded_data import encode_sources, load_ledgers
 from data_modules.encoding import Encoder
 from data_modules.ledger import Ledger
+from data_modules.splits import Sources
 from data_modules.templates import resolve_template
 from data_modules.unknown_text import TextCheck
 from tests.conftest import byte_tokenizer

@@ -16,7 +16,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
-from lit_sft.backbone import BackboneSettings, LoraSettings, build_backbone, load_adapter
+from lit_sft.adapters import LoraSettings, load_adapter
+from lit_sft.backbone import BackboneSettings, build_backbone
 from tests.conftest import MODELS, byte_tokenizer
 
 State = dict[str, Tensor]

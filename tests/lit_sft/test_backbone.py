@@ -12,14 +12,8 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 from data_modules.batch import collate
 from data_modules.masking import MASKS
 from data_modules.sft_data_module import SFTDataModule
-from lit_sft.backbone import (
-    BackboneSettings,
-    LoraSettings,
-    build_backbone,
-    causal_lm,
-    compile_layers,
-    context_length,
-)
+from lit_sft.adapters import LoraSettings, causal_lm
+from lit_sft.backbone import BackboneSettings, build_backbone, compile_layers, context_length
 from lit_sft.generation import generate
 from lit_sft.loss import supervised_loss
 from tests.conftest import MODELS, chat_rows

@@ -16,7 +16,8 @@ from torch import nn
 
 from data_modules import digests
 from data_modules.sft_data_module import SFTDataModule
-from lit_sft.backbone import BackboneSettings, LoraSettings, build_backbone, causal_lm
+from lit_sft.adapters import LoraSettings, causal_lm
+from lit_sft.backbone import BackboneSettings, build_backbone
 from lit_sft.base_weights import base_identity, check_base, identity_of
 from lit_sft.checkpoints import export_model, load_weights
 from lit_sft.module import LitCausalLM

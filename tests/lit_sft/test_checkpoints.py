@@ -14,7 +14,8 @@ from data_modules.batch import collate
 from data_modules.conversation import Conversation, Role, Turn
 from data_modules.masking import MASKS
 from data_modules.sft_data_module import SFTDataModule
-from lit_sft.backbone import BackboneSettings, LoraSettings, build_backbone, causal_lm
+from lit_sft.adapters import LoraSettings, causal_lm
+from lit_sft.backbone import BackboneSettings, build_backbone
 from lit_sft.checkpoints import check_checkpoint, export_model, load_weights
 from lit_sft.loss import token_nll
 from lit_sft.module import LitCausalLM

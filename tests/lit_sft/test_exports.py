@@ -15,8 +15,10 @@ from safetensors.torch import load_file
 from torch import nn
 
 from data_modules.digests import DIGESTS, check_digests
-from data_modules.sft_data_module import SFTDataModule, load_tokenizer
-from lit_sft.backbone import BackboneSettings, LoraSettings, build_backbone, load_adapter
+from data_modules.sft_data_module import SFTDataModule
+from data_modules.tokenizers import load_tokenizer
+from lit_sft.adapters import LoraSettings, load_adapter
+from lit_sft.backbone import BackboneSettings, build_backbone
 from lit_sft.checkpoints import export_model
 from lit_sft.opening import load_subject
 from tests.conftest import MODELS, byte_tokenizer, chat_rows

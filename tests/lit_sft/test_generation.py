@@ -6,7 +6,8 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from lit_sft.backbone import BackboneSettings, LoraSettings, build_backbone, causal_lm
+from lit_sft.adapters import LoraSettings, causal_lm
+from lit_sft.backbone import BackboneSettings, build_backbone
 from lit_sft.generation import Generated, GenerationSettings, generate
 from tests.conftest import END, MODELS
 

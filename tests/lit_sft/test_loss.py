@@ -5,10 +5,11 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from data_modules.batch import Batch, collate
-from data_modules.encoding import Example
+from data_modules.example import Example
 from data_modules.masking import MASKS
+from lit_sft.adapters import LoraSettings, causal_lm
 from lit_sft.attention import use_document_attention
-from lit_sft.backbone import BackboneSettings, LoraSettings, build_backbone, causal_lm
+from lit_sft.backbone import BackboneSettings, build_backbone
 from lit_sft.loss import supervised_loss, token_nll
 from tests.conftest import MODELS, chat_rows
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from data_modules.batch import Batch, collate
-from data_modules.encoding import Example
+from data_modules.example import Example
 from data_modules.masking import MASKS
-from data_modules.templates import SegmentKind
+from data_modules.segments import SegmentKind
 from lit_sft.metrics import SegmentMetrics, WeightedMean, perplexity
 
 K = SegmentKind

@@ -11,7 +11,8 @@ import torch
 from callbacks import RunHealth
 from data_modules.sft_data_module import SFTDataModule
 from lit_sft import precision as precision_module
-from lit_sft.backbone import BackboneSettings, LoraSettings, build_backbone
+from lit_sft.adapters import LoraSettings
+from lit_sft.backbone import BackboneSettings, build_backbone
 from lit_sft.module import LitCausalLM
 from lit_sft.optimization import OptimizerSettings
 from lit_sft.precision import check_precision, warn_of_lost_updates

@@ -15,8 +15,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from data_modules.sft_data_module import load_tokenizer
-from lit_sft.backbone import BackboneSettings, build_backbone, causal_lm, load_config
+from data_modules.tokenizers import load_tokenizer
+from lit_sft.adapters import causal_lm
+from lit_sft.backbone import BackboneSettings, build_backbone, load_config
 from tests.conftest import MODELS, byte_tokenizer
 
 State = dict[str, Tensor]

@@ -17,9 +17,9 @@ from rich.console import Console
 from tokenizers import Tokenizer, decoders, models
 from transformers import PreTrainedTokenizerFast
 
-from data_modules.encoding import Example
+from data_modules.example import Example
 from data_modules.masking import MASKS, resolve_mask
-from data_modules.templates import SegmentKind
+from data_modules.segments import SegmentKind
 from lit_sft.__main__ import main
 from lit_sft.preview import print_examples
 from lit_sft.preview_page import page

@@ -18,7 +18,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from lit_sft.__main__ import main
-from lit_sft.backbone import BackboneSettings, LoraSettings, build_backbone
+from lit_sft.adapters import LoraSettings
+from lit_sft.backbone import BackboneSettings, build_backbone
 from lit_sft.evaluation.command import _models
 from lit_sft.evaluation.contamination import contaminated
 from lit_sft.opening import load_subject

@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 
 from data_modules.conversation import Conversation
-from data_modules.encoding import Encoder, Example
+from data_modules.encoding import Encoder
+from data_modules.example import Example
 from lit_sft.evaluation.judge import EndpointJudge, LikelihoodJudge, Verdict, parse_winner
 from lit_sft.evaluation.suite import JudgeSettings
 from lit_sft.evaluation.win_rate import Judged, Judging, Pair, judge_pairs, length_controlled_rate, rate
