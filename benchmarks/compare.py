@@ -42,12 +42,12 @@ if not __package__:  # run as a script
 
 import torch
 
-from benchmarks.contest import CONTESTANTS, Contestant, Entry, Process, compete, python_of
-from benchmarks.peers.turns import Settings
+from benchmarks.peers.protocol import Settings
 from benchmarks.report import write_report
 from benchmarks.rows import POOL, draw_rows, write_plain
+from benchmarks.runner import CONTESTANTS, Contestant, Entry, Process, compete, python_of
 from benchmarks.shapes import SHAPES, bf16_is_slow, matrix_product_flops, work_of_folder, write_shape
-from lit_sft.flops import Work
+from lit_sft.models.flops import Work
 
 CACHE = Path(os.environ.get("LIT_SFT_CACHE", "~/.cache/lit_sft")).expanduser() / "benchmark"
 

@@ -75,7 +75,7 @@ def measure_alone(options: argparse.Namespace, path: Path, size: int, processes:
 def measure(options: argparse.Namespace, path: Path) -> dict[str, Any]:
     """Encode a file into an empty cache."""
     # here, because every process that encodes imports this file too: each would load torch for nothing
-    from data_modules.encoded_data import encode_sources
+    from data_modules.encoding.cache import encode_sources
     from data_modules.sft_data_module import SFTDataModule
 
     data = SFTDataModule(

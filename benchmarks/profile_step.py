@@ -26,17 +26,17 @@ import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from benchmarks.compare import CACHE
-from benchmarks.peers.turns import LORA_RANK
+from benchmarks.peers.protocol import LORA_RANK
 from benchmarks.rows import MASK, draw_rows
 from benchmarks.shapes import SHAPES, bf16_is_slow, write_shape
-from data_modules.batch import collate
-from data_modules.example import Example
-from data_modules.masking import MASKS
-from data_modules.tokenizers import load_tokenizer
-from lit_sft.adapters import LoraSettings, causal_lm
-from lit_sft.backbone import BackboneSettings, build_backbone
-from lit_sft.loss import supervised_loss
-from lit_sft.optimization import OptimizerSettings, build_optimizer
+from data_modules.batching.batch import collate
+from data_modules.encoding.example import Example
+from data_modules.encoding.tokenizers import load_tokenizer
+from data_modules.rendering.masking import MASKS
+from lit_sft.models.adapters import LoraSettings, causal_lm
+from lit_sft.models.backbone import BackboneSettings, build_backbone
+from lit_sft.models.loss import supervised_loss
+from lit_sft.training.optimization import OptimizerSettings, build_optimizer
 
 GROUPS = ("products of the layers", "vocabulary head", "attention", "element-wise, norms, rotary, casts", "optimiser",
           "data", "other")  # fmt: skip

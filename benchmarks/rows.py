@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from transformers import AutoTokenizer
 
-from data_modules.example import Example
-from data_modules.example_store import ExampleStore, record_batch, write_batches
-from data_modules.masking import MASKS
-from data_modules.segments import SegmentKind
+from data_modules.encoding.example import Example
+from data_modules.encoding.example_store import ExampleStore, record_batch, write_batches
+from data_modules.rendering.masking import MASKS
+from data_modules.rendering.segments import SegmentKind
+from data_modules.rendering.templates import TemplateName
 from data_modules.sft_data_module import SFTDataModule
-from data_modules.templates import TemplateName
 
 MASK = "output_only"
 

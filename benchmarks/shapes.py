@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from benchmarks.peers.turns import LORA_RANK
-from lit_sft.adapters import LoraSettings
-from lit_sft.flops import Work, work_of
+from benchmarks.peers.protocol import LORA_RANK
+from lit_sft.models.adapters import LoraSettings
+from lit_sft.models.flops import Work, work_of
 
 SHAPES: dict[str, dict[str, Any]] = {
     "qwen2.5-0.5b": {

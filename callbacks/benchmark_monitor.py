@@ -9,18 +9,18 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from rich.table import Table
 
-from callbacks.records import append_row, file_in_run, is_fitting, say
+from callbacks.output import append_row, file_in_run, is_fitting, say
 from lit_sft.console import cell
 from lit_sft.evaluation.evaluate import score_set
-from lit_sft.evaluation.figures import title_of
 from lit_sft.evaluation.harness_code import check_tasks
-from lit_sft.evaluation.results import Results, compared
-from lit_sft.evaluation.subject import Subject
+from lit_sft.evaluation.item_results import Results, compared
+from lit_sft.evaluation.metric_names import title_of
 from lit_sft.evaluation.suite_file import read_suite
 from lit_sft.failures import reason_of_part
-from lit_sft.generation import GenerationSettings
-from lit_sft.module import LitCausalLM
+from lit_sft.models.generation import GenerationSettings
+from lit_sft.models.loaded import Subject
 from lit_sft.printable import printable
+from lit_sft.training.module import LitCausalLM
 
 
 class BenchmarkMonitor(Callback):

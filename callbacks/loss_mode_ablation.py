@@ -7,9 +7,9 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from rich.table import Table
 
-from callbacks.records import append_row, file_in_run, is_fitting, is_whole_validation, say, writers
-from data_modules.masking import MASKS
-from lit_sft.module import LitCausalLM
+from callbacks.output import append_row, file_in_run, is_fitting, is_whole_validation, say, writers
+from data_modules.rendering.masking import MASKS
+from lit_sft.training.module import LitCausalLM
 
 _WARNING = "Each row averages over tokens of its own: compare within a row, never between rows."
 

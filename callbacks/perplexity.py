@@ -11,11 +11,11 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from rich.table import Table
 from torch import Tensor
 
-from callbacks.records import append_row, file_in_run, is_fitting, is_whole_validation, say
-from data_modules.masking import MASKS
-from lit_sft.loss import sums_of_step
-from lit_sft.metrics import SEGMENTS, perplexity
-from lit_sft.module import LitCausalLM
+from callbacks.output import append_row, file_in_run, is_fitting, is_whole_validation, say
+from data_modules.rendering.masking import MASKS
+from lit_sft.metrics.segments import SEGMENTS, perplexity
+from lit_sft.models.loss import sums_of_step
+from lit_sft.training.module import LitCausalLM
 
 
 @dataclass(frozen=True, slots=True)

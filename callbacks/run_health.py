@@ -12,9 +12,9 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 from torch.optim import Optimizer
 
-from data_modules.batch import Batch
-from data_modules.segments import SegmentKind
-from lit_sft.finite_guard import FiniteGuard, MicroBatch, listed, scaler_of
+from data_modules.batching.batch import Batch
+from data_modules.rendering.segments import SegmentKind
+from lit_sft.training.finite_guard import FiniteGuard, MicroBatch, listed, scaler_of
 
 _FEWEST_LOSSES = 10
 """A spike is judged against the median of at least so many losses."""

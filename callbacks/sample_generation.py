@@ -11,14 +11,14 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from rich.table import Table
 from rich.text import Text
 
-from callbacks.records import append_row, file_in_run, is_fitting, say, writers
-from data_modules.conversation import Conversation, Role, Turn
-from data_modules.example import Example
-from lit_sft.answer_rows import question, reference
-from lit_sft.generation import Generated, GenerationSettings, generate
-from lit_sft.module import LitCausalLM
+from callbacks.output import append_row, file_in_run, is_fitting, say, writers
+from data_modules.encoding.example import Example
+from data_modules.records.conversation import Conversation, Role, Turn
+from lit_sft.models.answer_rows import question, reference
+from lit_sft.models.generation import Generated, GenerationSettings, generate
 from lit_sft.printable import excerpt
-from lit_sft.training_data import TrainingData
+from lit_sft.training.data import TrainingData
+from lit_sft.training.module import LitCausalLM
 
 _TERMINAL_CHARACTERS = 200
 _UNTRAINED_CHARACTERS = 60

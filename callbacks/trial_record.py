@@ -14,11 +14,11 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from callbacks.records import file_in_run
-from data_modules.batch import Batch
+from callbacks.output import file_in_run
+from data_modules.batching.batch import Batch
 from lit_sft.files import write_json
-from lit_sft.loss import mean_of_step
-from lit_sft.module import LitCausalLM
+from lit_sft.models.loss import mean_of_step
+from lit_sft.training.module import LitCausalLM
 
 
 class TrialRecord(Callback):

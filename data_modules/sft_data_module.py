@@ -15,23 +15,23 @@ from lightning.pytorch import LightningDataModule, Trainer
 from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
 
-from data_modules.batch import Batch, collate
-from data_modules.counts import OnInvalid
-from data_modules.data_files import skipped_files
-from data_modules.encoded_data import data_fingerprint, data_identity, encode_sources, load_ledgers, load_split
-from data_modules.encoding import Encoder, OverLong
-from data_modules.encoding_pool import num_processes
-from data_modules.example import Example
-from data_modules.example_store import ExampleStore
-from data_modules.formats import FormatName
-from data_modules.ledger import is_limit_too_small, is_plain_text, too_small_limit, why_empty
-from data_modules.loaders import batch_loader
-from data_modules.masking import LossMask, MaskName, Reduction, resolve_mask
-from data_modules.sampling import LengthSampler, WindowSampler, limited
-from data_modules.segments import SegmentKind
-from data_modules.splits import Samples, Sources, TextUse
-from data_modules.templates import TemplateName, resolve_template
-from data_modules.tokenizers import load_tokenizer
+from data_modules.batching.batch import Batch, collate
+from data_modules.batching.loaders import batch_loader
+from data_modules.batching.sampling import LengthSampler, WindowSampler, limited
+from data_modules.encoding.cache import data_fingerprint, data_identity, encode_sources, load_ledgers, load_split
+from data_modules.encoding.encoder import Encoder, OverLong
+from data_modules.encoding.example import Example
+from data_modules.encoding.example_store import ExampleStore
+from data_modules.encoding.ledger import is_limit_too_small, is_plain_text, too_small_limit, why_empty
+from data_modules.encoding.pool import num_processes
+from data_modules.encoding.tokenizers import load_tokenizer
+from data_modules.records.counts import OnInvalid
+from data_modules.records.data_files import skipped_files
+from data_modules.records.formats import FormatName
+from data_modules.records.splits import Samples, Sources, TextUse
+from data_modules.rendering.masking import LossMask, MaskName, Reduction, resolve_mask
+from data_modules.rendering.segments import SegmentKind
+from data_modules.rendering.templates import TemplateName, resolve_template
 
 Paths = str | list[str] | None
 

@@ -14,14 +14,14 @@ COMMANDS = {
     "validate": ("lit_sft.cli.test:main", "figures of a run on its validation split"),
     "test": ("lit_sft.cli.test:main", "figures and scored answers on the test split, as result.json"),
     "predict": ("lit_sft.cli.predict:main", "answers to prompts, as JSON lines"),
-    "preview": ("lit_sft.preview:main", "the first examples token by token, under any masks"),
+    "preview": ("lit_sft.preview.command:main", "the first examples token by token, under any masks"),
     "ablate": ("lit_sft.ablation.command:main", "a study: all of its trials, then the report"),
-    "report": ("lit_sft.ablation.report:main", "compare the trials of a study, or any runs, on one page"),
+    "report": ("lit_sft.ablation.study_report:main", "compare the trials of a study, or any runs, on one page"),
     "evaluate": (
         "lit_sft.evaluation.command:main",
         "what fine-tuning did: any models on a suite, compared item by item",
     ),
-    "export": ("lit_sft.export:main", "a run's model as a Hugging Face folder, adapter merged or not"),
+    "export": ("lit_sft.cli.export:main", "a run's model as a Hugging Face folder, adapter merged or not"),
 }
 
 _LONGEST_MESSAGE = 1600

@@ -16,7 +16,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
-from data_modules.record import kind_of
+from data_modules.records.record import kind_of
 from lit_sft.credentials import Secrets, read_address, without_credentials
 from lit_sft.files import append_line, read_rows
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-from data_modules.record import kind_of
+from data_modules.records.record import kind_of
 
 _LARGEST = 2**63
 

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data_modules.model_names import nearest_path
+from data_modules.encoding.model_names import nearest_path
 from data_modules.reasons import reason_of
-from data_modules.record import kind_of
+from data_modules.records.record import kind_of
 from lit_sft.printable import printable
-from lit_sft.settings.yaml_loader import load_yaml
+from lit_sft.yaml_loader import load_yaml
 
 _LONGEST_SLUG = 120
 

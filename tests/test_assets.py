@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 from transformers import AutoTokenizer
 
-from data_modules.encoding import Encoder
-from data_modules.ledger import Ledger
-from data_modules.masking import MASKS
-from data_modules.segments import SegmentKind
+from data_modules.encoding.encoder import Encoder
+from data_modules.encoding.ledger import Ledger
+from data_modules.records.splits import Sources, read_conversations
+from data_modules.rendering.masking import MASKS
+from data_modules.rendering.segments import SegmentKind
+from data_modules.rendering.templates import resolve_template
 from data_modules.sft_data_module import SFTDataModule
-from data_modules.splits import Sources, read_conversations
-from data_modules.templates import resolve_template
 from lit_sft.__main__ import main
 
 K = SegmentKind

@@ -13,12 +13,12 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from transformers import PreTrainedTokenizerFast
 
-from data_modules.masking import MASKS
+from data_modules.rendering.masking import MASKS
 from lit_sft.ablation.budget import arguments_of, settings_of
 from lit_sft.ablation.study import read_study
-from lit_sft.adapters import causal_lm
-from lit_sft.backbone import BackboneSettings, build_backbone
-from lit_sft.metrics import SEGMENTS
+from lit_sft.metrics.segments import SEGMENTS
+from lit_sft.models.adapters import causal_lm
+from lit_sft.models.backbone import BackboneSettings, build_backbone
 from lit_sft.settings.reading import parse_settings
 from tests.conftest import MODELS, alpaca_rows
 

@@ -11,15 +11,15 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 from callbacks import RunHealth
-from data_modules.batch import collate
-from data_modules.masking import MASKS
+from data_modules.batching.batch import collate
+from data_modules.rendering.masking import MASKS
 from data_modules.sft_data_module import SFTDataModule
-from lit_sft.attention import Documents, _dense, _has_flash, _variable_length
-from lit_sft.backbone import BackboneSettings, build_backbone
-from lit_sft.evaluation.subject import Subject
-from lit_sft.generation import GenerationSettings, generate
-from lit_sft.linear_cross_entropy import linear_cross_entropy
-from lit_sft.loss import supervised_loss, token_nll
+from lit_sft.models.attention import Documents, _dense, _has_flash, _variable_length
+from lit_sft.models.backbone import BackboneSettings, build_backbone
+from lit_sft.models.generation import GenerationSettings, generate
+from lit_sft.models.linear_cross_entropy import linear_cross_entropy
+from lit_sft.models.loaded import Subject
+from lit_sft.models.loss import supervised_loss, token_nll
 from tests.conftest import MODELS, alpaca_rows, chat_rows
 from tests.training import make_module, train
 

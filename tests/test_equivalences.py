@@ -11,9 +11,9 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from data_modules.masking import MASKS
+from data_modules.rendering.masking import MASKS
 from data_modules.sft_data_module import SFTDataModule
-from lit_sft.module import LitCausalLM
+from lit_sft.training.module import LitCausalLM
 from tests.conftest import MODELS, alpaca_rows, chat_rows
 from tests.training import make_module, make_trainer, train
 

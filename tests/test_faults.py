@@ -21,7 +21,7 @@ import torch
 import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from lit_sft.runs import find_resumable
+from lit_sft.runs.folders import find_resumable
 from tests.conftest import MODELS, alpaca_rows
 from tests.waiting import LONGEST, wait_until
 

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 
 from data_modules.sft_data_module import SFTDataModule
 from lit_sft.__main__ import main
-from lit_sft.runs import Run, find_resumable
+from lit_sft.runs.folders import Run, find_resumable
 from tests.conftest import byte_tokenizer, chat_rows
 
 TOKENIZER = byte_tokenizer()

@@ -9,8 +9,8 @@ from typing import cast
 
 import pytest
 
-from data_modules.formats import FORMATS
-from data_modules.masking import MASKS
+from data_modules.records.formats import FORMATS
+from data_modules.rendering.masking import MASKS
 from lit_sft.__main__ import COMMANDS
 
 ROOT = Path(__file__).parent.parent
@@ -40,11 +40,11 @@ def test_readme_shows_every_command() -> None:
 def test_command_of_the_readme_is_parsed(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from lit_sft.ablation import command as ablate
     from lit_sft.ablation.study import read_study
+    from lit_sft.cli.export import _parser
     from lit_sft.evaluation import command as evaluation
     from lit_sft.evaluation.suite_file import read_suite
-    from lit_sft.export import _parser
-    from lit_sft.preview import preview_parser
-    from lit_sft.run_requests import names_config
+    from lit_sft.preview.command import preview_parser
+    from lit_sft.runs.requests import names_config
     from lit_sft.settings.options import Command, training_parser
     from lit_sft.settings.reading import parse_settings
 
@@ -83,5 +83,12 @@ def test_tables_name_every_format_and_mask() -> None:
 def test_file_tree_is_the_real_one(package: str) -> None:
     tree = re.search(rf"^    {package}/ .*\n((?:      .*\n)+)", FILES, flags=re.MULTILINE)
     assert tree is not None
-    named = {line.split()[0] for line in tree[1].splitlines() if not line.split()[0].endswith("/")}
-    assert named == {file.name for file in (ROOT / package).glob("*.py")} - {"__init__.py"}
+    named, room = set(), ""
+    for line in tree[1].splitlines():
+        name = line.split()[0]
+        if name.endswith("/"):
+            room = name
+        else:
+            named.add(f"{room}{name}" if line.startswith(" " * 8) else name)
+    files = [file.relative_to(ROOT / package) for file in (ROOT / package).rglob("*.py")]
+    assert named == {file.as_posix() for file in files if file.name != "__init__.py"}

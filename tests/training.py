@@ -9,10 +9,10 @@ import torch
 from lightning.pytorch import Trainer
 
 from data_modules.sft_data_module import SFTDataModule
-from lit_sft.adapters import LoraSettings
-from lit_sft.backbone import BackboneSettings
-from lit_sft.module import LitCausalLM
-from lit_sft.optimization import OptimizerSettings
+from lit_sft.models.adapters import LoraSettings
+from lit_sft.models.backbone import BackboneSettings
+from lit_sft.training.module import LitCausalLM
+from lit_sft.training.optimization import OptimizerSettings
 from tests.conftest import MODELS
 
 

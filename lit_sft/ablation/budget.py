@@ -9,8 +9,8 @@ import numpy as np
 
 from data_modules.progress import shown
 from lit_sft.ablation.study import Arm, Budget, Settings, Study
-from lit_sft.backbone import load_config
-from lit_sft.flops import work_of
+from lit_sft.models.backbone import load_config
+from lit_sft.models.flops import work_of
 from lit_sft.settings.reading import as_options, parse_settings
 from lit_sft.settings.trust import own_code
 
@@ -25,7 +25,7 @@ class Amounts:
         examples: Seen, counted as often as they are.
         tokens: Of them.
         supervised_tokens: That carry the loss under the trial's own mask.
-        flops: Floating-point operations that are needed, see `lit_sft.flops`.
+        flops: Floating-point operations that are needed, see `lit_sft.models.flops`.
     """
 
     steps: int = 0

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from data_modules.record import kind_of
-from lit_sft.ablation.results import Sums, TrialResult, file_of, read_trial, short_names
+from data_modules.records.record import kind_of
 from lit_sft.ablation.run_arms import by_arm, shaping
+from lit_sft.ablation.run_files import Sums, TrialResult, file_of, read_trial, short_names
 from lit_sft.ablation.trials import result_of
 from lit_sft.fields import Fields
 from lit_sft.files import read_json, said

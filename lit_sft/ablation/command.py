@@ -19,14 +19,14 @@ from rich.table import Table
 
 from lit_sft.ablation.budget import Plan, make_plan
 from lit_sft.ablation.ray_tasks import run_on_ray
-from lit_sft.ablation.report import write_report
 from lit_sft.ablation.runner import Runner
 from lit_sft.ablation.study import Study, check_base, read_study
+from lit_sft.ablation.study_report import write_report
 from lit_sft.ablation.trials import TrialFiles
-from lit_sft.arguments import Arguments
 from lit_sft.console import cell, say_on
 from lit_sft.files import read_json, write_json
-from lit_sft.settings.yaml_loader import load_yaml
+from lit_sft.settings.arguments import Arguments
+from lit_sft.yaml_loader import load_yaml
 
 _TIMED_STEPS = 4
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from lit_sft.ablation.results import TrialResult
+from lit_sft.ablation.run_files import TrialResult
 from lit_sft.reporting.statistics import Estimate, Floats, estimate, holm
 
 MORE_IS_BETTER = ("exact_match", "rougeL_mixed")

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path, PurePath
 from typing import Any
 
-from lit_sft.ablation.results import TrialResult
+from lit_sft.ablation.run_files import TrialResult
 
 
 def by_arm(runs: list[TrialResult]) -> dict[tuple[str, int], TrialResult]:

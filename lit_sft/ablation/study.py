@@ -8,10 +8,10 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from data_modules.masking import MASKS
-from data_modules.model_names import nearest_path
+from data_modules.encoding.model_names import nearest_path
+from data_modules.rendering.masking import MASKS
 from lit_sft.files import is_plain_name, read_yaml, slug
-from lit_sft.metrics import SEGMENTS
+from lit_sft.metrics.segments import SEGMENTS
 from lit_sft.settings.sections import nearest
 from lit_sft.settings.trust import nested, refuse_trust
 
@@ -42,7 +42,7 @@ class Budget:
 
     Attributes:
         equal: `steps`: optimiser steps. `supervised_tokens`: tokens that carry the loss. `flops`: floating-point
-            operations, by the count in `lit_sft.flops`.
+            operations, by the count in `lit_sft.models.flops`.
         amount: How many. None: as many as the baseline has by its own settings.
     """
 

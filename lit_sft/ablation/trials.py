@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from lit_sft.ablation.budget import Plan, arguments_of, settings_of
 from lit_sft.ablation.study import Settings, Study, Trial
-from lit_sft.best_checkpoint import best_of
+from lit_sft.checkpoints.best import best_of
 from lit_sft.files import digest, read_json, write_json
 from lit_sft.settings.reading import as_options
 

@@ -12,20 +12,20 @@ from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import nn
 
 from data_modules.sft_data_module import SFTDataModule
-from lit_sft.backbone import build_backbone
-from lit_sft.checkpoints import export_model, load_weights, read_checkpoint
+from lit_sft.checkpoints.callback import is_measured_in_training
 from lit_sft.cli.session import Session, run_command
 from lit_sft.console import console, say
-from lit_sft.data_report import print_ledger
-from lit_sft.ending import what_ended
 from lit_sft.files import write_json
-from lit_sft.monitors import check_monitors
-from lit_sft.results import print_figures
-from lit_sft.run_checkpoint import is_measured_in_training
-from lit_sft.run_keeper import RunKeeper
-from lit_sft.run_plan import PlanReport
-from lit_sft.runs import Run
+from lit_sft.models.backbone import build_backbone
+from lit_sft.models.saving import export_model, load_weights, read_checkpoint
+from lit_sft.runs.data_report import print_ledger
+from lit_sft.runs.folders import Run
+from lit_sft.runs.test_result import print_figures
 from lit_sft.settings.reading import Settings
+from lit_sft.training.ending import what_ended
+from lit_sft.training.monitors import check_monitors
+from lit_sft.training.plan import PlanReport
+from lit_sft.training.preemption import RunKeeper
 
 
 def main(argv: list[str]) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from lit_sft.cli.session import Session, run_command
 from lit_sft.console import say
-from lit_sft.predictions import PredictionWriter, leave_training_data
+from lit_sft.runs.predictions import PredictionWriter, leave_training_data
 
 
 def main(argv: list[str]) -> None:

@@ -20,22 +20,22 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from data_modules.sft_data_module import SFTDataModule
-from lit_sft.accelerators import check_accelerator
-from lit_sft.backbone import check_backbone
-from lit_sft.checkpoint_io import AtomicCheckpointIO
-from lit_sft.checkpoint_settings import check_checkpoint_settings
-from lit_sft.checkpoints import check_checkpoint
+from lit_sft.checkpoints.atomic_io import AtomicCheckpointIO
+from lit_sft.checkpoints.rules import check_checkpoint_settings
 from lit_sft.console import quieten, say
 from lit_sft.failures import message_of
-from lit_sft.module import LitCausalLM
-from lit_sft.precision import check_precision
-from lit_sft.progress_lines import lines_without_terminal
-from lit_sft.refused_start import NewFolders, RefusedStart
-from lit_sft.run_lock import lock_run
-from lit_sft.run_requests import Request, request_of
-from lit_sft.runs import Run, new_run
+from lit_sft.models.backbone import check_backbone
+from lit_sft.models.saving import check_checkpoint
+from lit_sft.runs.folders import Run, new_run
+from lit_sft.runs.lock import lock_run
+from lit_sft.runs.refused_start import NewFolders, RefusedStart
+from lit_sft.runs.requests import Request, request_of
 from lit_sft.settings.options import Command, backbone_settings
 from lit_sft.settings.reading import Settings, parse_settings
+from lit_sft.training.accelerators import check_accelerator
+from lit_sft.training.module import LitCausalLM
+from lit_sft.training.precision import check_precision
+from lit_sft.training.progress_lines import lines_without_terminal
 
 _RUN_FOLDER = "LIT_SFT_RUN_FOLDER"
 """Environment variable by which the first process of a node tells the others which run folder it made."""

@@ -9,8 +9,8 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from lit_sft.cli.session import Session, run_command
 from lit_sft.console import console, say
-from lit_sft.results import TestFiles, print_figures, rows_tested, write_test
-from lit_sft.run_lock import lock_test
+from lit_sft.runs.lock import lock_test
+from lit_sft.runs.test_result import TestFiles, print_figures, rows_tested, write_test
 
 
 def main(argv: list[str]) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from data_modules.conversation import Conversation, Role, Turn
-from data_modules.example import Example
-from lit_sft.evaluation.records import Figures, Scored, Skipped, read_items
-from lit_sft.evaluation.subject import Subject
+from data_modules.encoding.example import Example
+from data_modules.records.conversation import Conversation, Role, Turn
+from lit_sft.evaluation.scores import Figures, Scored, Skipped, read_items
 from lit_sft.evaluation.suite import AnswerSet, PromptSet
-from lit_sft.generation import Generated, GenerationSettings
-from lit_sft.text_metrics import chrf, distinct, exact_match, repetition, rouge
+from lit_sft.metrics.text import chrf, distinct, exact_match, repetition, rouge
+from lit_sft.models.generation import Generated, GenerationSettings
+from lit_sft.models.loaded import Subject
 
 _ANSWERS_AT_ONCE = 16
 

@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from data_modules.record import kind_of
-from lit_sft.evaluation.records import Figures, Scored, Skipped
-from lit_sft.evaluation.subject import Nats, Subject
+from data_modules.records.record import kind_of
+from lit_sft.evaluation.scores import Figures, Scored, Skipped
 from lit_sft.evaluation.suite import ChoiceSet, Form
 from lit_sft.files import short_reason
+from lit_sft.models.loaded import Nats, Subject
 
 EMBEDDED = ("general",)
 """Suites of our own that come with the package."""

@@ -14,23 +14,23 @@ import torch
 from rich.console import Console
 from transformers.utils.logging import disable_progress_bar
 
-from lit_sft.arguments import Arguments
 from lit_sft.console import say_on
 from lit_sft.credentials import without_credentials
 from lit_sft.evaluation.choices import content_hash, read_choices
 from lit_sft.evaluation.contamination import Exposure, Items, find_exposure, find_seen, in_words
 from lit_sft.evaluation.evaluate import evaluate
+from lit_sft.evaluation.evaluation_report import write_pages
 from lit_sft.evaluation.harness_code import check_tasks
-from lit_sft.evaluation.report import write_pages
-from lit_sft.evaluation.results import Results
-from lit_sft.evaluation.subject import Subject
+from lit_sft.evaluation.item_results import Results
 from lit_sft.evaluation.suite import ChoiceSet, JudgeSettings, Suite
 from lit_sft.evaluation.suite_file import read_suite
 from lit_sft.evaluation.training_data import training_data_of
 from lit_sft.evaluation.win_rate import Judgings, judge_models
 from lit_sft.failures import reason_of_part
 from lit_sft.files import said, slug
-from lit_sft.opening import load_subject
+from lit_sft.models.loaded import Subject
+from lit_sft.runs.opening import load_subject
+from lit_sft.settings.arguments import Arguments
 
 _DTYPES = ("auto", "float32", "bfloat16", "float16")
 

@@ -6,16 +6,16 @@ from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from data_modules.conversation import Conversation
-from data_modules.ledger import Ledger
+from data_modules.encoding.ledger import Ledger
 from data_modules.progress import shown
-from data_modules.splits import Sources, read_conversations, read_splits
-from lit_sft.evaluation.records import Skipped, read_items
-from lit_sft.evaluation.results import Results
+from data_modules.records.conversation import Conversation
+from data_modules.records.splits import Sources, read_conversations, read_splits
+from lit_sft.evaluation.item_results import Results
+from lit_sft.evaluation.scores import Skipped, read_items
 from lit_sft.evaluation.suite import ConversationSet, Suite, TextSet
 from lit_sft.evaluation.training_data import TrainingData
+from lit_sft.metrics.text import words_of
 from lit_sft.printable import printable
-from lit_sft.text_metrics import words_of
 
 Items = dict[str, set[str]]
 """Sets to some of their items."""

@@ -13,17 +13,17 @@ import torch
 
 from data_modules.digests import file_digest
 from data_modules.progress import shown
-from data_modules.readers import source_fingerprint
+from data_modules.records.readers import source_fingerprint
 from lit_sft.evaluation.answers import answer_prompts, score_answers
 from lit_sft.evaluation.choices import score_choices, text_of
 from lit_sft.evaluation.harness import harness_version, score_task
-from lit_sft.evaluation.perplexity import score_conversations, score_texts
-from lit_sft.evaluation.records import Scored, Skipped
-from lit_sft.evaluation.results import Results, SetResult, read_set, write_set
-from lit_sft.evaluation.subject import Subject
+from lit_sft.evaluation.item_results import Results, SetResult, read_set, write_set
+from lit_sft.evaluation.scores import Scored, Skipped
 from lit_sft.evaluation.suite import AnySet, ChoiceSet, HarnessSet, PromptSet, Suite
+from lit_sft.evaluation.text_perplexity import score_conversations, score_texts
 from lit_sft.failures import reason_of_part
 from lit_sft.files import digest, slug
+from lit_sft.models.loaded import Subject
 from lit_sft.printable import printable
 
 _VERSION = 2

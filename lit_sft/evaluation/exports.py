@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lit_sft.evaluation.contamination import Exposure
-from lit_sft.evaluation.results import Change, Results
+from lit_sft.evaluation.item_results import Change, Results
 from lit_sft.evaluation.suite import Suite
 from lit_sft.evaluation.win_rate import Judging, Judgings, length_controlled_rate, rate
 from lit_sft.files import write_json

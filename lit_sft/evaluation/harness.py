@@ -9,13 +9,13 @@ from collections.abc import Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from lit_sft.adapters import causal_lm
-from lit_sft.attention import ordinary_attention
 from lit_sft.evaluation.harness_code import check_tasks, is_allowed, plain_templates
-from lit_sft.evaluation.records import Figures, Scored, Skipped
-from lit_sft.evaluation.subject import Subject
+from lit_sft.evaluation.scores import Figures, Scored, Skipped
 from lit_sft.evaluation.suite import HarnessSet
-from lit_sft.generation import undisturbed
+from lit_sft.models.adapters import causal_lm
+from lit_sft.models.attention import ordinary_attention
+from lit_sft.models.generation import undisturbed
+from lit_sft.models.loaded import Subject
 
 
 def score_task(

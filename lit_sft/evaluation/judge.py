@@ -11,12 +11,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, Protocol
 
-from data_modules.conversation import Conversation, Role, Turn
+from data_modules.records.conversation import Conversation, Role, Turn
 from lit_sft.credentials import read_address
 from lit_sft.endpoint import Endpoint, EndpointError, Replies, Reply
-from lit_sft.evaluation.subject import Subject
 from lit_sft.evaluation.suite import JudgeSettings
 from lit_sft.files import digest
+from lit_sft.models.loaded import Subject
 
 Winner = Literal["first", "second", "tie"]
 

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from data_modules.formats import FormatName
-from data_modules.templates import TemplateName
+from data_modules.records.formats import FormatName
+from data_modules.rendering.templates import TemplateName
 from lit_sft.credentials import read_address
 from lit_sft.files import is_plain_name
-from lit_sft.generation import GenerationSettings
+from lit_sft.models.generation import GenerationSettings
 
 Form = Literal["cloze", "letter"]
 Rule = Literal["sum", "per_character", "per_byte", "per_token", "opencompass_ppl", "opencompass_ll"]

@@ -15,7 +15,7 @@ from lit_sft.credentials import without_credentials
 from lit_sft.evaluation.suite import KINDS, JudgeSettings, Suite
 from lit_sft.files import read_yaml
 from lit_sft.settings.sections import nearest
-from lit_sft.settings.yaml_loader import load_yaml
+from lit_sft.yaml_loader import load_yaml
 
 _Made = TypeVar("_Made")
 

@@ -9,9 +9,9 @@ from typing import Any, Literal
 
 import torch
 
-from data_modules.encoded_data import records_digest
+from data_modules.encoding.cache import records_digest
+from data_modules.records.splits import Sources
 from data_modules.sft_data_module import SFTDataModule
-from data_modules.splits import Sources
 from lit_sft.fields import Fields
 from lit_sft.files import read_yaml
 

@@ -14,15 +14,15 @@ from scipy.optimize import minimize
 from scipy.special import expit
 
 from data_modules.progress import Progress
+from lit_sft.evaluation.item_results import Results
 from lit_sft.evaluation.judge import EndpointJudge, Judge, LikelihoodJudge, Verdict
-from lit_sft.evaluation.results import Results
-from lit_sft.evaluation.subject import Subject
 from lit_sft.evaluation.suite import JudgeSettings
 from lit_sft.files import write_lines
 from lit_sft.locks import only_one
-from lit_sft.opening import load_subject
+from lit_sft.models.loaded import Subject
 from lit_sft.printable import printable
 from lit_sft.reporting.statistics import Estimate, estimate
+from lit_sft.runs.opening import load_subject
 
 _MILLION = 1_000_000
 

@@ -7,10 +7,10 @@ import re
 from collections.abc import Set
 from pathlib import Path
 
-from data_modules.model_names import nearest_path
+from data_modules.encoding.model_names import nearest_path
 from lit_sft.settings.class_names import missing_package, nearest_class
 from lit_sft.settings.sections import kind_of, nearest
-from lit_sft.settings.yaml_loader import load_yaml
+from lit_sft.yaml_loader import load_yaml
 
 _LONGEST_VALUE = 120
 

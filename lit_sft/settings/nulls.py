@@ -12,10 +12,10 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from data_modules.sft_data_module import SFTDataModule
-from lit_sft.backbone import BackboneSettings
-from lit_sft.generation import GenerationSettings
-from lit_sft.optimization import OptimizerSettings
-from lit_sft.run_settings import RunSettings
+from lit_sft.models.backbone import BackboneSettings
+from lit_sft.models.generation import GenerationSettings
+from lit_sft.settings.run_settings import RunSettings
+from lit_sft.training.optimization import OptimizerSettings
 
 _OWNERS: dict[str, Any] = {
     "trainer": Trainer,

@@ -10,12 +10,12 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningCLI
 
 from data_modules.sft_data_module import SFTDataModule
-from lit_sft.backbone import BackboneSettings, context_length
-from lit_sft.module import LitCausalLM
-from lit_sft.run_checkpoint import RunCheckpoint
-from lit_sft.run_length import USUAL_EPOCHS
-from lit_sft.run_settings import RunSettings
+from lit_sft.checkpoints.callback import RunCheckpoint
+from lit_sft.models.backbone import BackboneSettings, context_length
 from lit_sft.settings.parser import SettingsParser, Source
+from lit_sft.settings.run_length import USUAL_EPOCHS
+from lit_sft.settings.run_settings import RunSettings
+from lit_sft.training.module import LitCausalLM
 
 Command = Literal["fit", "validate", "test", "predict"]
 

@@ -17,7 +17,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 from lit_sft.settings.errors import in_one_line, setting_of
 from lit_sft.settings.sections import check_sections
 from lit_sft.settings.trust import check_parts, is_runs_config, known_imports_only, refuse_trust, vetted
-from lit_sft.settings.yaml_loader import check_yaml, line_of, load_yaml
+from lit_sft.yaml_loader import check_yaml, line_of, load_yaml
 
 _NOT_IN_CONFIGS = {"c", "config", "h", "print_config"}
 

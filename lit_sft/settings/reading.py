@@ -12,14 +12,14 @@ from jsonargparse import Namespace
 from lightning.pytorch import Trainer
 
 from data_modules.sft_data_module import SFTDataModule
-from lit_sft.backbone import BackboneSettings
-from lit_sft.module import LitCausalLM
-from lit_sft.run_length import RunLength, run_length
+from lit_sft.models.backbone import BackboneSettings
 from lit_sft.settings.errors import in_one_line, is_from_parser
 from lit_sft.settings.nulls import refuse_nulls
 from lit_sft.settings.options import Command, training_parser
 from lit_sft.settings.parser import SettingsParser, Source
+from lit_sft.settings.run_length import RunLength, run_length
 from lit_sft.settings.trust import allowed_code, unread_slots
+from lit_sft.training.module import LitCausalLM
 
 
 @dataclass(frozen=True)

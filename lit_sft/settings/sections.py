@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Mapping, Set
 from typing import Any
 
-from lit_sft.settings.yaml_loader import Path
+from lit_sft.yaml_loader import Path
 
 _FREE = {"$schema"}
 """For editors."""

@@ -21,8 +21,8 @@ from typing import Any
 from jsonargparse import Namespace, set_parsing_settings
 from jsonargparse import _common as jsonargparse_state
 
-from lit_sft.settings.yaml_loader import Path as Keys
-from lit_sft.settings.yaml_loader import load_yaml
+from lit_sft.yaml_loader import Path as Keys
+from lit_sft.yaml_loader import load_yaml
 
 OURS = ("lit_sft", "callbacks", "data_modules")
 KNOWN = (*OURS, "lightning", "torch", "torchmetrics", "transformers", "peft")

@@ -12,10 +12,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForCausalLM
 
 from benchmarks.compare import measure, settings
-from benchmarks.contest import CONTESTANTS, Contestant, ContestantError, Entry, check_agreement, compete
 from benchmarks.profile_step import GROUPS, profile_step
 from benchmarks.report import ratios, table
 from benchmarks.rows import make_rows, write_plain
+from benchmarks.runner import CONTESTANTS, Contestant, ContestantError, Entry, check_agreement, compete
 from benchmarks.shapes import work_of_folder, write_shape
 
 ROOT = Path(__file__).parents[2]

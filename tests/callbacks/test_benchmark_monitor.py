@@ -12,9 +12,9 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from callbacks import BenchmarkMonitor
 from lit_sft.evaluation.evaluate import _SCORERS, evaluate, score_set
-from lit_sft.evaluation.results import Results
-from lit_sft.evaluation.subject import Subject
+from lit_sft.evaluation.item_results import Results
 from lit_sft.evaluation.suite_file import read_suite
+from lit_sft.models.loaded import Subject
 from tests.conftest import alpaca_rows
 
 Write = Callable[..., str]

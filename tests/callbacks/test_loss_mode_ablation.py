@@ -11,7 +11,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from callbacks.loss_mode_ablation import LossModeAblation
-from data_modules.masking import MASKS
+from data_modules.rendering.masking import MASKS
 
 
 class Reference(Callback):

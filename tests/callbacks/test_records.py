@@ -7,7 +7,7 @@ import pytest
 from lightning.pytorch import Callback
 
 from callbacks import LossModeAblation, PerplexityMonitor, SampleGeneration, TrialRecord
-from callbacks.records import file_in_run
+from callbacks.output import file_in_run
 
 OUTSIDE = ["../x.jsonl", "a/../../x", "/tmp/x.jsonl", "", ".", "..", "a\0b", "a\nb"]
 

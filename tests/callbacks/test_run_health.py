@@ -14,8 +14,8 @@ from torch import Tensor
 
 from callbacks import run_health
 from callbacks.run_health import RunHealth
-from data_modules.batch import Batch
-from lit_sft.module import LitCausalLM
+from data_modules.batching.batch import Batch
+from lit_sft.training.module import LitCausalLM
 
 
 class BreaksAtStep(LitCausalLM):

@@ -11,9 +11,9 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from callbacks import sample_generation
 from callbacks.sample_generation import SampleGeneration, markdown_text
-from data_modules.conversation import Conversation, Role, Turn
-from lit_sft.answer_rows import reference
-from lit_sft.generation import Generated, GenerationSettings, generate
+from data_modules.records.conversation import Conversation, Role, Turn
+from lit_sft.models.answer_rows import reference
+from lit_sft.models.generation import Generated, GenerationSettings, generate
 from lit_sft.printable import excerpt
 
 HOSTILE = "<img src=x onerror=alert(1)> | [bold]x[/bold] ![a](http://b) `c` \x1b[2J\x9b31m \u202e\r\nend"

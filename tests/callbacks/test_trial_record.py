@@ -10,9 +10,9 @@ import torch
 
 from callbacks import PerplexityMonitor, TrialRecord
 from callbacks.trial_record import weights_digest
-from data_modules.masking import MASKS
-from lit_sft.backbone import BackboneSettings, build_backbone
-from lit_sft.module import LitCausalLM
+from data_modules.rendering.masking import MASKS
+from lit_sft.models.backbone import BackboneSettings, build_backbone
+from lit_sft.training.module import LitCausalLM
 from tests.conftest import MODELS
 
 

@@ -19,10 +19,10 @@ from lightning.pytorch.callbacks import (
 
 from data_modules.sft_data_module import SFTDataModule
 from lit_sft.__main__ import main
-from lit_sft.backbone import BackboneSettings
-from lit_sft.hyper_parameters import plain_settings, settings_from
-from lit_sft.module import LitCausalLM
-from lit_sft.optimization import OptimizerSettings
+from lit_sft.models.backbone import BackboneSettings
+from lit_sft.training.hyper_parameters import plain_settings, settings_from
+from lit_sft.training.module import LitCausalLM
+from lit_sft.training.optimization import OptimizerSettings
 from tests.conftest import MODELS, alpaca_rows
 from tests.training import make_module, make_trainer, train
 

@@ -15,7 +15,7 @@ import pytest
 
 from lit_sft import locks
 from lit_sft.locks import FileLock
-from lit_sft.run_lock import lock_run
+from lit_sft.runs.lock import lock_run
 
 HOLDER = """
 import os, sys

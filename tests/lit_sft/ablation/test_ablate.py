@@ -22,8 +22,8 @@ from lit_sft.__main__ import main
 from lit_sft.ablation.budget import make_plan
 from lit_sft.ablation.collect import read_trial
 from lit_sft.ablation.ray_tasks import short_folder
-from lit_sft.ablation.report import write_report
 from lit_sft.ablation.study import read_study
+from lit_sft.ablation.study_report import write_report
 from tests.conftest import MODELS, alpaca_rows
 from tests.waiting import wait_until
 

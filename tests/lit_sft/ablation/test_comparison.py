@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from lit_sft.ablation.charts import draw_curves, draw_differences
 from lit_sft.ablation.collect import Collected, TrialResult
 from lit_sft.ablation.comparison import Comparison, Findings
-from lit_sft.ablation.report import make_report
+from lit_sft.ablation.study_charts import draw_curves, draw_differences
+from lit_sft.ablation.study_report import make_report
 
 
 def trial(arm: str, seed: int, nats: list[float], tokens: int = 2, **record: Any) -> TrialResult:

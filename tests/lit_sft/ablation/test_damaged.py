@@ -13,11 +13,11 @@ import torch
 
 from lit_sft.__main__ import main
 from lit_sft.ablation.collect import read_study_folder
-from lit_sft.ablation.report import write_report
-from lit_sft.ablation.results import read_trial, short_names
+from lit_sft.ablation.run_files import read_trial, short_names
 from lit_sft.ablation.study import Arm, Study, Trial, read_study
+from lit_sft.ablation.study_report import write_report
 from lit_sft.ablation.trials import TrialFiles
-from lit_sft.checkpoint_digests import add_digest, written_digest
+from lit_sft.checkpoints.digests import add_digest, written_digest
 from lit_sft.evaluation.suite_file import read_suite
 from lit_sft.reporting.page import _cell
 from tests.lit_sft.ablation.damaged import CASES, STUDY, SUITE, damage, odd_settings, write_run, write_study, write_text

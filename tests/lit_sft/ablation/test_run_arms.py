@@ -10,7 +10,7 @@ import yaml
 
 from lit_sft.__main__ import main
 from lit_sft.ablation.collect import read_runs
-from lit_sft.ablation.report import write_report
+from lit_sft.ablation.study_report import write_report
 from tests.lit_sft.ablation.damaged import write_run
 
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from lit_sft.backbone import BackboneSettings, build_backbone
-from lit_sft.evaluation.subject import Subject
+from lit_sft.models.backbone import BackboneSettings, build_backbone
+from lit_sft.models.loaded import Subject
 from tests.conftest import MODELS
 from tests.lit_sft.evaluation.fake_endpoint import Endpoint
 

@@ -18,11 +18,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from lit_sft.__main__ import main
-from lit_sft.adapters import LoraSettings
-from lit_sft.backbone import BackboneSettings, build_backbone
 from lit_sft.evaluation.command import _models
 from lit_sft.evaluation.contamination import contaminated
-from lit_sft.opening import load_subject
+from lit_sft.models.adapters import LoraSettings
+from lit_sft.models.backbone import BackboneSettings, build_backbone
+from lit_sft.runs.opening import load_subject
 from tests.conftest import MODELS, alpaca_rows, byte_tokenizer
 
 Write = Callable[..., str]
@@ -163,7 +163,7 @@ def test_a_run_and_an_adapter_are_scored_as_their_merged_model(
         ValueError, match=r"this adapter does not fit the model \(14 of its weights are missing: base_model"
     ):
         load_subject("partial", str(partial), template="chatml")
-    load = "from lit_sft.opening import load_subject"
+    load = "from lit_sft.runs.opening import load_subject"
     code = f"{load}; print(load_subject('', {str(tmp_path / 'adapter')!r}).digest())"
     said = [
         subprocess.run(

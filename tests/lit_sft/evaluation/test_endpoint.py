@@ -19,9 +19,9 @@ import pytest
 from lit_sft.credentials import Secrets, read_address, without_credentials
 from lit_sft.endpoint import Endpoint as Client
 from lit_sft.endpoint import EndpointError
+from lit_sft.evaluation.item_results import Results, SetResult
 from lit_sft.evaluation.judge import EndpointJudge
-from lit_sft.evaluation.records import Scored
-from lit_sft.evaluation.results import Results, SetResult
+from lit_sft.evaluation.scores import Scored
 from lit_sft.evaluation.suite import JudgeSettings
 from lit_sft.evaluation.win_rate import Judgings, Pair, judge_models, judge_pairs
 from lit_sft.locks import only_one

@@ -12,7 +12,7 @@ from callbacks import BenchmarkMonitor
 from lit_sft.__main__ import main
 from lit_sft.evaluation.harness import score_task
 from lit_sft.evaluation.harness_code import check_tasks, task_files
-from lit_sft.evaluation.records import Skipped
+from lit_sft.evaluation.scores import Skipped
 from lit_sft.evaluation.suite import HarnessSet
 from tests.lit_sft.evaluation.conftest import MakeSubject
 

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from data_modules.conversation import Conversation
-from data_modules.encoding import Encoder
-from data_modules.example import Example
+from data_modules.encoding.encoder import Encoder
+from data_modules.encoding.example import Example
+from data_modules.records.conversation import Conversation
 from lit_sft.evaluation.judge import EndpointJudge, LikelihoodJudge, Verdict, parse_winner
 from lit_sft.evaluation.suite import JudgeSettings
 from lit_sft.evaluation.win_rate import Judged, Judging, Pair, judge_pairs, length_controlled_rate, rate

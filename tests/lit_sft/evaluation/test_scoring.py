@@ -24,10 +24,10 @@ from lit_sft.evaluation.choices import (
 )
 from lit_sft.evaluation.evaluate import score_set
 from lit_sft.evaluation.judge import LikelihoodJudge
-from lit_sft.evaluation.perplexity import score_conversations, score_texts, windows
-from lit_sft.evaluation.records import Skipped
-from lit_sft.evaluation.subject import Subject
+from lit_sft.evaluation.scores import Skipped
 from lit_sft.evaluation.suite import ChoiceSet, ConversationSet, TextSet
+from lit_sft.evaluation.text_perplexity import score_conversations, score_texts, windows
+from lit_sft.models.loaded import Subject
 from tests.conftest import END, MODELS, alpaca_rows, chat_rows
 from tests.lit_sft.evaluation.conftest import MakeSubject
 

@@ -13,11 +13,11 @@ import pytest
 import torch
 import yaml
 
-from data_modules.encoded_data import records_digest
+from data_modules.encoding.cache import records_digest
 from lit_sft.evaluation.contamination import find_exposure, in_words
-from lit_sft.evaluation.records import Scored
-from lit_sft.evaluation.report import write_pages
-from lit_sft.evaluation.results import Results, SetResult
+from lit_sft.evaluation.evaluation_report import write_pages
+from lit_sft.evaluation.item_results import Results, SetResult
+from lit_sft.evaluation.scores import Scored
 from lit_sft.evaluation.suite import AnswerSet, ConversationSet, Suite, TextSet
 from lit_sft.evaluation.training_data import training_data_of
 

@@ -181,7 +181,7 @@ def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple
 
     monkeypatch.setattr("lit_sft.cli.session.Session.go", stop)
     monkeypatch.setattr("lit_sft.ablation.command.make_plan", stop)
-    monkeypatch.setattr("lit_sft.opening.build_backbone", stop)
+    monkeypatch.setattr("lit_sft.runs.opening.build_backbone", stop)
 
     def write(path: str, *arguments: str) -> Write:
         def _write(text: str) -> list[str]:

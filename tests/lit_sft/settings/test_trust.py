@@ -159,9 +159,9 @@ COMMANDS: dict[str, Callable[[Foreign], list[str]]] = {
     "other folder": lambda foreign: ["validate", str(moved(foreign) / "last.ckpt")],
 }
 WRITERS = [
-    spec("lit_sft.predictions.PredictionWriter", folder=".", output="owned"),
+    spec("lit_sft.runs.predictions.PredictionWriter", folder=".", output="owned"),
     spec("PredictionWriter", folder=".", output="owned"),
-    spec("lit_sft.run_keeper.RunKeeper", folder="owned"),
+    spec("lit_sft.training.preemption.RunKeeper", folder="owned"),
     spec("lit_sft.cli.predict.PredictionWriter", folder=".", output="owned"),
 ]
 
@@ -170,7 +170,7 @@ WRITERS = [
 def test_a_run_names_no_internal_callback_which_would_write_where_it_says(
     foreign: Foreign, writer: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    importlib.import_module("lit_sft.predictions")  # a short name counts once its module is loaded
+    importlib.import_module("lit_sft.runs.predictions")  # a short name counts once its module is loaded
     foreign.change(trainer={"callbacks": [writer]})
     assert main(COMMANDS["predict"](foreign)) == 2
     assert re.search(r"names lit_sft|is no part of a trainer", capsys.readouterr().err)
@@ -330,12 +330,12 @@ def test_what_is_allowed_must_be_an_import_path(
 def test_code_of_ones_own_is_found_at_any_depth() -> None:
     callbacks = [
         spec("my.Own"),
-        spec("lit_sft.run_keeper.RunKeeper"),
+        spec("lit_sft.training.preemption.RunKeeper"),
         spec("callbacks.RunHealth", inner=spec("my.Inner")),
         test_code_of_ones_own_is_found_at_any_depth,
     ]
     assert own_code({"trainer": {"callbacks": callbacks}}) == {
-        "my.Own", "my.Inner", "lit_sft.run_keeper.RunKeeper", f"{__name__}.test_code_of_ones_own_is_found_at_any_depth"
+        "my.Own", "my.Inner", "lit_sft.training.preemption.RunKeeper", f"{__name__}.test_code_of_ones_own_is_found_at_any_depth"
     }  # fmt: skip
 
 

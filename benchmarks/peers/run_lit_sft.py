@@ -1,0 +1,103 @@
+"""lit_sft as a contestant: Lightning's Trainer, LitCausalLM and SFTDataModule, as `python -m lit_sft fit` puts them."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+if not __package__:  # run as a script
+    sys.path[0] = str(Path(__file__).parents[2])
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from benchmarks.peers.protocol import LORA_RANK, Settings, Turns
+from benchmarks.rows import template_of
+from data_modules.encoding.example_store import ExampleStore, record_batch, write_batches
+from data_modules.sft_data_module import SFTDataModule
+from lit_sft.models.adapters import LoraSettings
+from lit_sft.models.backbone import BackboneSettings
+from lit_sft.training.module import LitCausalLM
+from lit_sft.training.optimization import OptimizerSettings
+
+
+def main() -> None:
+    """Train by turns."""
+    turns = Turns()
+    settings = turns.settings
+    warnings.filterwarnings("ignore", "answers end with")  # about learning to stop, which nothing here does
+    precision = "bf16-mixed" if settings.precision == "bf16" else "32-true"
+    trainer = Trainer(
+        accelerator="gpu" if settings.device == "cuda" else "cpu",
+        devices=1,
+        precision=precision,  # type: ignore[arg-type]
+        max_steps=settings.steps,
+        limit_val_batches=0,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=settings.output,
+        callbacks=[TurnByTurn(turns)],
+    )
+    turns.ready(precision=settings.precision, settings={"precision": precision, "packing": _packs(settings)})
+    trainer.fit(_module(settings), datamodule=_data(settings))
+
+
+class TurnByTurn(Callback):
+    """A step is all between two ends of steps: the batch, forward, backward, the optimiser, the trainer's own work."""
+
+    def __init__(self, turns: Turns) -> None:
+        self.turns = turns
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.turns.wait()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        pieces = batch if isinstance(batch, list | tuple) else [batch]
+        self.turns.finish(
+            loss=outputs["nats"] / outputs["weight"],
+            real=sum(sum(piece.lengths) for piece in pieces),
+            processed=sum(piece.input_ids.numel() for piece in pieces),
+            supervised=sum(len(piece.targets) for piece in pieces),
+        )
+        if trainer.global_step < trainer.max_steps:
+            self.turns.wait()
+
+
+def _module(settings: Settings) -> LitCausalLM:
+    backbone = BackboneSettings(
+        pretrained=settings.model,
+        tuning=settings.tuning,  # type: ignore[arg-type]
+        lora=LoraSettings(rank=LORA_RANK, alpha=2 * LORA_RANK),
+    )
+    return LitCausalLM(backbone, OptimizerSettings(lr=settings.lr, schedule="constant"))
+
+
+def _packs(settings: Settings) -> bool:
+    return settings.variant != "padded"
+
+
+def _data(settings: Settings) -> SFTDataModule:
+    """The rows in the order given, instead of encoding and shuffling records."""
+    data = SFTDataModule(
+        tokenizer=settings.tokenizer,
+        template=template_of(settings.tokenizer),
+        batch_size=settings.batch_size,
+        shuffle=False,
+        packing=_packs(settings),
+    )
+    store, path = ExampleStore(Path(settings.store)), Path(settings.output) / "order.arrow"
+    write_batches(path, [record_batch([store[index] for index in settings.order])])
+    data.prepare_data = lambda: None  # type: ignore[method-assign]
+    data.stores = {"train": ExampleStore(path)}
+    return data
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,279 @@
+"""Contestants in processes of their own, which take turns step by step."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.peers.protocol import Settings
+
+PEERS = Path(__file__).parent / "peers"
+TOLERANCE = {"float32": 1e-5, "bf16": 2e-2}
+"""Relative difference of the first losses; of two precisions, that of the coarser."""
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """A way to train.
+
+    Attributes:
+        name: As the command line has it.
+        label: As tables have it.
+        script: File in `peers/` that trains.
+        variant: `default`; tuned, with `grouped` rows or `flat` ones, laid end to end; of lit_sft, `padded`.
+        environment: Requirements file in `peers/`, without its ending. None: this environment.
+        groups_lengths: Whether its batches are rows of similar lengths. The batch that warms up is everyone's, so that
+            its loss can be compared.
+    """
+
+    name: str
+    label: str
+    script: str
+    variant: str = "flat"
+    environment: str | None = None
+    groups_lengths: bool = False
+
+    def ordered(self, lengths: list[int], batch_size: int, rounds: int) -> list[int]:
+        """The rows this contestant trains on: the first ones, or batches of like lengths out of all rows.
+
+        Those are sorted, as trainers sort large windows of their data, and cut into batches; of these it gets as many
+        as there are rounds, evenly spaced from the shortest to the longest, in random order.
+        """
+        if not self.groups_lengths:
+            return list(range((1 + rounds) * batch_size))
+        pool = sorted(range(batch_size, len(lengths)), key=lambda index: lengths[index])
+        count = len(pool) // batch_size
+        places = [(2 * index + 1) * count // (2 * rounds) * batch_size for index in range(rounds)]
+        random.Random(0).shuffle(places)
+        return [*range(batch_size), *(row for place in places for row in pool[place : place + batch_size])]
+
+
+CONTESTANTS = [
+    Contestant("lit_sft", "lit_sft", "lit_sft_turns.py"),
+    Contestant("lit_sft_padded", "lit_sft, padded", "lit_sft_turns.py", "padded"),
+    Contestant("hf_default", "HF Trainer, default", "hf_turns.py", "default", "hf"),
+    Contestant("hf_grouped", "HF Trainer, tuned, like lengths", "hf_turns.py", "grouped", "hf", groups_lengths=True),
+    Contestant("hf_flat", "HF Trainer, tuned, no padding", "hf_turns.py", "flat", "hf"),
+    Contestant("trl_default", "TRL, default", "trl_turns.py", "default", "trl"),
+    Contestant("trl_grouped", "TRL, tuned, like lengths", "trl_turns.py", "grouped", "trl", groups_lengths=True),
+    Contestant("trl_flat", "TRL, tuned, no padding", "trl_turns.py", "flat", "trl"),
+]
+
+
+class ContestantError(Exception):
+    """A contestant could not start or broke off; the others go on."""
+
+
+class Process:
+    """A contestant, ready to make a step.
+
+    Args:
+        contestant: Who.
+        settings: Its part.
+        python: The interpreter of its environment.
+        folder: Gets its settings and what it prints.
+
+    Raises:
+        ContestantError: If it does not get ready.
+    """
+
+    def __init__(self, contestant: Contestant, settings: Settings, python: str, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        path, self._log = folder / "settings.json", folder / "log.txt"
+        path.write_text(json.dumps(dataclasses.asdict(settings)), encoding="utf-8")
+        threads = {name: str(settings.threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
+        quiet = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "TRL_EXPERIMENTAL_SILENCE": "1"}
+        with self._log.open("a") as log:
+            self._process = subprocess.Popen(
+                [python, str(PEERS / contestant.script), str(path)],
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, env=os.environ | threads | quiet,
+            )  # fmt: skip
+        self.facts = self._read()
+
+    def step(self) -> dict[str, Any]:
+        """Let it make one step.
+
+        Raises:
+            ContestantError: If it breaks off.
+        """
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # it has broken off; reading says how
+            self._process.stdin.write("go\n")
+            self._process.stdin.flush()
+        return self._read()
+
+    def end(self) -> None:
+        """End it, whatever it is doing."""
+        self._process.kill()
+        self._process.communicate()
+
+    def _read(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            code = self._process.wait()
+            lines = self._log.read_text(encoding="utf-8", errors="replace").strip().splitlines() or ["no message"]
+            why = "killed, most likely for want of memory" if code == -9 else lines[-1][:200]
+            raise ContestantError(f"{why} (exit status {code}; see {self._log})")
+        found: dict[str, Any] = json.loads(line)
+        return found
+
+
+Start = Callable[[Contestant, list[int]], Process]
+"""Starts a contestant on rows."""
+
+
+class Entry:
+    """A contestant in a contest.
+
+    Args:
+        contestant: Who.
+        start: Starts it.
+        order: Its rows; the first batch warms up, every other is a round.
+        batch_size: Rows of a step.
+        stays: Whether its process lives through all rounds; else every turn has one of its own, which warms up again.
+    """
+
+    def __init__(self, contestant: Contestant, start: Start, order: list[int], batch_size: int, *, stays: bool) -> None:
+        self.contestant, self.start, self.stays = contestant, start, stays
+        self.batches = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+        self.process: Process | None = None
+        self.facts: dict[str, Any] = {}
+        self.rounds: list[dict[str, Any]] = []
+        self.failure: str | None = None
+
+    def warm_up(self, index: int = 0) -> dict[str, Any]:
+        """Start, and make the step that is not timed."""
+        batches = self.batches if self.stays else [self.batches[0], self.batches[1 + index]]
+        self.process = self.start(self.contestant, [row for batch in batches for row in batch])
+        self.facts = self.process.facts
+        return self.process.step()
+
+    def take_turn(self, index: int) -> dict[str, Any]:
+        """Make the step of a round."""
+        if not self.stays:
+            self.warm_up(index)
+        assert self.process is not None
+        result = self.process.step()
+        if not self.stays:
+            self.end()
+        return result
+
+    def end(self) -> None:
+        """End its process, if there is one."""
+        if self.process is not None:
+            self.process.end()
+            self.process = None
+
+    def attempt(self, action: Callable[[int], dict[str, Any]], index: int) -> dict[str, Any] | None:
+        """What the action gives; None if the contestant fails, now or before, which costs itself alone."""
+        if self.failure:
+            return None
+        try:
+            result = action(index)
+        except ContestantError as error:
+            self.failure = str(error)
+            self.end()
+            _tell(f"{self.contestant.label}: {error}")
+            return None
+        speed = result["real"] / result["seconds"]
+        _tell(f"{self.contestant.label}: {result['seconds']:.2f} s, {speed:,.0f} tokens/s, loss {result['loss']:.4f}")
+        return result
+
+    def result(self) -> dict[str, Any]:
+        """What goes into the report."""
+        rows = [row for batch in self.batches[1 : 1 + len(self.rounds)] for row in batch]
+        found = {"label": self.contestant.label, "facts": self.facts, "rounds": self.rounds, "rows": rows}
+        return found | ({"failure": self.failure} if self.failure else {})
+
+
+def compete(entries: list[Entry]) -> dict[str, dict[str, Any]]:
+    """Let all contestants train, a step each by turns, lit_sft first.
+
+    Returns:
+        For each name `label`, `facts`, `warm_up`, `rounds` and the `rows` of these, and `failure` where it failed.
+
+    Raises:
+        SystemExit: If their first losses disagree, or lit_sft fails.
+    """
+    num_rounds = len(entries[0].batches) - 1
+    try:
+        _tell("warming up")
+        first = {}
+        for entry in entries:
+            first[entry.contestant.name] = entry.attempt(entry.warm_up, 0)
+            if not entry.stays:
+                entry.end()
+        check_agreement(entries, {name: step for name, step in first.items() if step})
+        for index in range(num_rounds):
+            _tell(f"round {index + 1} of {num_rounds}")
+            for entry in entries:
+                if step := entry.attempt(entry.take_turn, index):
+                    entry.rounds.append(step)
+    finally:
+        for entry in entries:
+            entry.end()
+    if entries[0].failure:
+        sys.exit(f"{entries[0].contestant.label}: {entries[0].failure}")
+    return {e.contestant.name: e.result() | {"warm_up": first[e.contestant.name]} for e in entries}
+
+
+def check_agreement(entries: list[Entry], first: dict[str, dict[str, Any]]) -> None:
+    """Every contestant must find the loss of the first batch that lit_sft, the first one, finds.
+
+    Raises:
+        SystemExit: If not: whatever was timed then would not be the same work.
+    """
+    own = entries[0]
+    if own.failure:
+        sys.exit(f"{own.contestant.label}: {own.failure}")
+    expected = first[own.contestant.name]["loss"]
+    for entry in entries[1:]:
+        if entry.contestant.name not in first:
+            continue
+        found = first[entry.contestant.name]["loss"]
+        tolerance = max(TOLERANCE[e.facts["precision"]] for e in (own, entry))
+        if not abs(found - expected) <= tolerance * expected:
+            sys.exit(
+                f"{entry.contestant.label}: the loss of the first batch is {found:.7f}, that of lit_sft "
+                f"{expected:.7f}; expected a relative difference of at most {tolerance:g}. Nothing was timed."
+            )
+
+
+def python_of(environment: str | None, cache: Path) -> str:
+    """The interpreter of an environment, which is made where its requirements have none yet.
+
+    Raises:
+        ContestantError: If its packages cannot be installed.
+    """
+    if environment is None:
+        return sys.executable
+    requirements = PEERS / f"{environment}.txt"
+    pins = f"{sys.version_info[:2]}{requirements.read_text(encoding='utf-8')}"
+    folder = cache / f"{environment}-{hashlib.sha256(pins.encode()).hexdigest()[:12]}"
+    python = str(folder / "bin" / "python")
+    if not (folder / "installed").exists():
+        _tell(f"making an environment from {requirements} in {folder}")
+        try:
+            subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
+            install = [python, "-m", "pip", "install", "--progress-bar", "on", "-r", str(requirements)]
+            subprocess.run(install, check=True)
+        except subprocess.CalledProcessError as error:
+            why = f"{requirements.name} could not be installed (exit status {error.returncode})"
+            raise ContestantError(why) from None
+        (folder / "installed").touch()
+    return python
+
+
+def _tell(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

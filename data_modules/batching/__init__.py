@@ -1,0 +1,1 @@
+"""From examples to the micro-batches of an optimiser step."""

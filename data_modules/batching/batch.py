@@ -1,0 +1,142 @@
+"""Batches: examples padded or packed, with everything the loss and the metrics need to know of each token."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from data_modules.encoding.example import Example
+from data_modules.rendering.masking import LossMask, Reduction
+from data_modules.rendering.segments import SegmentKind
+
+
+class Batch:
+    """B rows of T tokens: documents padded on the right, or one row of documents end to end. Never changed once made.
+
+    Not a dataclass: Lightning's half precisions look into those and would cast the weights.
+
+    Attributes:
+        input_ids: Tokens, (B, T) int64.
+        kinds: SegmentKind of each token, (B, T) uint8; PADDING marks padding, whatever its id.
+        turns: Turn of each token, (B, T) int16.
+        weights: Weight of each token in the training loss, (B, T) float32.
+        targets: Flat positions in (B*T) of the tokens to predict, (N,) int64; never a document's first.
+        normaliser: Sum of the weights of everything that shares this optimiser step, over micro-batches and ranks.
+        origins: Where the record of each document stands.
+        positions: Of each token in its document, (B, T) int64.
+        lengths: Tokens of each document.
+        boundaries: In a packed row: starts of the documents and the end of the last, (documents + 1,) int32. None
+            where every row is one document.
+    """
+
+    __slots__ = (
+        "boundaries",
+        "input_ids",
+        "kinds",
+        "lengths",
+        "normaliser",
+        "origins",
+        "positions",
+        "targets",
+        "turns",
+        "weights",
+    )
+
+    def __init__(
+        self,
+        *,
+        input_ids: Tensor,
+        kinds: Tensor,
+        turns: Tensor,
+        weights: Tensor,
+        targets: Tensor,
+        normaliser: float,
+        origins: tuple[str, ...],
+        positions: Tensor,
+        lengths: tuple[int, ...],
+        boundaries: Tensor | None = None,
+    ) -> None:
+        self.input_ids, self.kinds, self.turns = input_ids, kinds, turns
+        self.weights, self.targets = weights, targets
+        self.normaliser, self.origins = normaliser, origins
+        self.positions, self.lengths, self.boundaries = positions, lengths, boundaries
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens that are not padding; waits for the device."""
+        return int((self.kinds != SegmentKind.PADDING).sum())
+
+    def documents_at(self, places: Tensor) -> Tensor:
+        """Which document stands at flat positions in (B*T): indices into `origins`."""
+        if self.boundaries is None:
+            return places // self.input_ids.shape[1]
+        return torch.searchsorted(self.boundaries, places, right=True) - 1
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
+        return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> Batch:
+        return self._map(lambda tensor: tensor.pin_memory())
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        values = {name: getattr(self, name) for name in self.__slots__}
+        changed: dict[str, Any] = {n: change(v) if isinstance(v, Tensor) else v for n, v in values.items()}
+        return Batch(**changed)
+
+
+def collate(
+    examples: Sequence[Example],
+    *,
+    mask: LossMask,
+    reduction: Reduction = "token",
+    normaliser: float | None = None,
+    pad_token_id: int = 0,
+    score_all: bool = False,
+    pack: bool = False,
+    counts: bool = True,
+) -> Batch:
+    """Make a batch of examples.
+
+    Args:
+        examples: The documents.
+        mask: Which tokens the loss is on.
+        reduction: How their weights are shared out.
+        normaliser: Weight of the whole optimiser step. None: of this batch alone.
+        pad_token_id: Any id; padding is known by its kind.
+        score_all: Predict every token that something predicts, for metrics; else only those with a weight.
+        pack: Lay the documents end to end in one row, without padding; else one to a row.
+        counts: Whether anything of it counts; if not, it has no weights and no targets.
+    """
+    lengths = tuple(len(example) for example in examples)
+    shape = (1, sum(lengths)) if pack else (len(examples), max(lengths))
+    input_ids = np.full(shape, pad_token_id, dtype=np.int64)
+    kinds = np.full(shape, SegmentKind.PADDING, dtype=np.uint8)
+    turns, weights = np.zeros(shape, dtype=np.int16), np.zeros(shape, dtype=np.float32)
+    positions = np.broadcast_to(np.arange(shape[1]), shape).copy()
+    starts = np.cumsum((0, *lengths))
+    for index, example in enumerate(examples):
+        row, start = (0, starts[index]) if pack else (index, 0)
+        place = (row, slice(start, start + len(example)))
+        input_ids[place], kinds[place], turns[place] = example.input_ids, example.kinds, example.turns
+        weights[place] = mask.token_weights(example.kinds, example.turns, reduction)
+        positions[place] = np.arange(len(example))
+    if not counts:
+        weights[:], kinds[:] = 0.0, SegmentKind.PADDING
+    # nothing predicts a document's first token
+    wanted = (kinds != SegmentKind.PADDING if score_all else weights > 0) & (positions > 0)
+    return Batch(
+        input_ids=torch.from_numpy(input_ids),
+        kinds=torch.from_numpy(kinds),
+        turns=torch.from_numpy(turns),
+        weights=torch.from_numpy(weights),
+        targets=torch.from_numpy(np.flatnonzero(wanted)),
+        normaliser=float(weights.sum(dtype=np.float64)) if normaliser is None else normaliser,
+        origins=tuple(example.origin for example in examples),
+        positions=torch.from_numpy(positions),
+        lengths=lengths,
+        boundaries=torch.from_numpy(starts.astype(np.int32)) if pack else None,
+    )

@@ -1,0 +1,70 @@
+"""Data loaders whose items are whole batches, already cut into micro-batches."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from data_modules.batching.batch import Batch
+from data_modules.batching.sampling import BatchPlan
+from data_modules.batching.worker_sockets import shorten_socket_paths
+from data_modules.encoding.example_store import ExampleStore
+
+
+def batch_loader(
+    store: ExampleStore, collate_piece: Callable[..., Batch], sampler: Sampler[BatchPlan], *, num_workers: int
+) -> DataLoader[list[Batch]]:
+    """A loader of whole batches, each a list of its micro-batches.
+
+    Args:
+        store: Where the examples are.
+        collate_piece: Makes a micro-batch of examples.
+        sampler: Gives the plan of every batch.
+        num_workers: Processes that collate. 0: the calling one does.
+    """
+    if num_workers:
+        shorten_socket_paths()
+    return DataLoader(
+        _PlannedDataset(store, collate_piece),
+        batch_sampler=sampler,  # type: ignore[arg-type]  # a plan is what torch calls a batch of indices
+        collate_fn=_first,
+        num_workers=num_workers,
+        persistent_workers=num_workers > 0,
+        worker_init_fn=_leave_ctrl_c_to_the_parent,
+        pin_memory=torch.cuda.is_available(),
+    )
+
+
+class _PlannedDataset(Dataset[Any]):
+    """Gives the data loader whole batches: an item is the pieces of a BatchPlan."""
+
+    def __init__(self, store: ExampleStore, collate_piece: Callable[..., Batch]) -> None:
+        self.store, self.collate_piece = store, collate_piece
+
+    def __len__(self) -> int:
+        return len(self.store)
+
+    def __getitems__(self, plan: BatchPlan) -> list[list[Batch]]:
+        return [
+            [
+                self.collate_piece(
+                    [self.store[index] for index in piece],
+                    normaliser=plan.normaliser,
+                    counts=number < plan.num_counting,
+                )
+                for number, piece in enumerate(plan.pieces)
+            ]
+        ]
+
+
+def _leave_ctrl_c_to_the_parent(_: int) -> None:
+    """Ctrl-C reaches all processes of a terminal; the parent still needs batches until the step is done."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _first(batches: list[Any]) -> Any:
+    return batches[0]

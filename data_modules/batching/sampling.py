@@ -1,0 +1,161 @@
+"""Which examples form an optimiser step, and how micro-batches and ranks share them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+import torch
+from torch.utils.data import Sampler
+
+from data_modules.batching.packing import best_fit, equal_shares, length_groups, similar_lengths
+
+_SEEDS_APART = 1_000_003
+
+
+@dataclass(frozen=True, slots=True)
+class BatchPlan:
+    """The examples of one batch of one rank.
+
+    Attributes:
+        pieces: Their indices, piece by piece: what goes through the model at once.
+        normaliser: Weight of all examples in the same optimiser step, on every rank.
+        num_counting: So many pieces count. Those behind them are stand-ins, given to a rank for which there is no
+            example, so that all ranks go through the model equally often.
+    """
+
+    pieces: tuple[tuple[int, ...], ...]
+    normaliser: float
+    num_counting: int
+
+    @property
+    def indices(self) -> tuple[int, ...]:
+        """Of the examples that count."""
+        return tuple(index for piece in self.pieces[: self.num_counting] for index in piece)
+
+
+class WindowSampler(Sampler[BatchPlan]):
+    """Batches for training, planned one optimiser step (one *window* of micro-batches) at a time.
+
+    Because the plan covers the window on all ranks, each batch can carry the weight of the whole step, and the loss
+    is divided by it once: a mean over supervised tokens, not a mean of means over micro-batches. The examples of a
+    window are shared out by length, so that no micro-batch is much larger than another, or much of it padding.
+
+    Args:
+        lengths: Tokens of every example of the training set.
+        batch_size: Examples of a batch on one rank; an average, where batches are packed.
+        accumulate: Batches of an optimiser step.
+        weight_of: Weight of an example in the loss, from its index.
+        seed: Determines the order, with the epoch.
+        shuffle: Whether to shuffle every epoch.
+        packed: Whether batches are packed (each gets as many tokens) or padded (each gets similar lengths).
+        token_budget: Most tokens of a piece, with its padding, unless it is a single example.
+        limit: Lightning's `limit_train_batches`: the trainer ends an epoch after so many batches (or such a share), and
+            the last window must know that it is the last.
+        epoch: The first epoch. Lightning names it too late where processes fetch ahead.
+        done: Batches of the first epoch that an interrupted run has done; they are not given again.
+        rank: This process.
+        world_size: Number of processes.
+    """
+
+    def __init__(
+        self,
+        lengths: Sequence[int],
+        *,
+        batch_size: int,
+        accumulate: int,
+        weight_of: Callable[[int], float],
+        seed: int,
+        shuffle: bool = True,
+        packed: bool = True,
+        token_budget: int = 2**31,
+        limit: int | float | None = None,
+        epoch: int = 0,
+        done: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self.lengths, self.batch_size, self.accumulate = lengths, batch_size, accumulate
+        self.weight_of, self.seed, self.shuffle, self.done = weight_of, seed, shuffle, done
+        self.share_out, self.cut = (equal_shares, best_fit) if packed else (similar_lengths, length_groups)
+        self.token_budget, self.rank, self.world_size = token_budget, rank, world_size
+        self.sampler = self  # where Lightning looks for `set_epoch`
+        self.num_batches = -(-len(lengths) // (batch_size * world_size))
+        self.num_used = limited(self.num_batches, limit)
+        # a run that was interrupted behind an epoch's last batch begins with the next one
+        self.epoch = epoch + done // max(1, self.num_used)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by Lightning before each epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.num_batches
+
+    def __iter__(self) -> Iterator[BatchPlan]:
+        # a generator, so that the epoch is looked at when the first batch is asked for, not before it is set
+        done, self.done = self.done % max(1, self.num_used), 0
+        order = self._order()[: self.num_used * self.batch_size * self.world_size]
+        rows = self.accumulate * self.batch_size * self.world_size
+        windows = (order[start : start + rows] for start in range(0, len(order), rows))
+        plans = (plan for window in windows for plan in self._window(window))
+        yield from islice(plans, done, None)
+
+    def _window(self, window: list[int]) -> Iterator[BatchPlan]:
+        normaliser = sum(self.weight_of(index) for index in window)
+        num_batches = -(-len(window) // (self.batch_size * self.world_size))
+        shares = self.share_out([self.lengths[index] for index in window], num_batches * self.world_size)
+        for start in range(0, len(shares), self.world_size):
+            ranks = [self._pieces(window, share) for share in shares[start : start + self.world_size]]
+            mine = ranks[self.rank]
+            stand_ins = [(window[0],)] * (max(map(len, ranks)) - len(mine))
+            yield BatchPlan((*mine, *stand_ins), normaliser, num_counting=len(mine))
+
+    def _pieces(self, window: list[int], share: list[int]) -> list[tuple[int, ...]]:
+        indices = [window[position] for position in share]
+        groups = self.cut([self.lengths[index] for index in indices], self.token_budget)
+        return [tuple(indices[position] for position in group) for group in groups]
+
+    def _order(self) -> list[int]:
+        if not self.shuffle:
+            return list(range(len(self.lengths)))
+        # far apart, so that no epoch of one seed has the order of an epoch of another
+        generator = torch.Generator().manual_seed(self.seed + _SEEDS_APART * self.epoch)
+        return torch.randperm(len(self.lengths), generator=generator).tolist()
+
+
+class LengthSampler(Sampler[BatchPlan]):
+    """Batches for evaluation: every example once, similar lengths together, the longest first.
+
+    No example counts twice to make ranks even, so sums over ranks are exact.
+
+    Args:
+        lengths: Tokens of every example, at least one.
+        batch_size: Most rows of a batch.
+        token_budget: Most tokens of a batch, with its padding.
+        rank: This process.
+        world_size: Number of processes.
+    """
+
+    def __init__(
+        self, lengths: list[int], *, batch_size: int, token_budget: int, rank: int = 0, world_size: int = 1
+    ) -> None:
+        groups = length_groups(lengths, token_budget, most=batch_size)
+        mine = [tuple(group) for group in groups[rank::world_size]]
+        stand_ins = [(groups[0][0],)] * (-(-len(groups) // world_size) - len(mine))
+        self.plans = [BatchPlan((group,), 1.0, num_counting=1) for group in mine]
+        self.plans += [BatchPlan((group,), 1.0, num_counting=0) for group in stand_ins]
+
+    def __len__(self) -> int:
+        return len(self.plans)
+
+    def __iter__(self) -> Iterator[BatchPlan]:
+        return iter(self.plans)
+
+
+def limited(num_batches: int, limit: int | float | None) -> int:
+    """How many batches a limit of Lightning's leaves: it is a number of batches, or a share of them."""
+    if limit is None:
+        return num_batches
+    return int(num_batches * limit) if isinstance(limit, float) else min(num_batches, limit)

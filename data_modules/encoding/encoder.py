@@ -1,0 +1,288 @@
+"""Segments to ids, segment by segment, and what to do with conversations that are too long."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+from transformers import PreTrainedTokenizerBase
+
+from data_modules.encoding.example import Example
+from data_modules.encoding.ledger import Ledger
+from data_modules.encoding.tokenizers import special_ids
+from data_modules.encoding.truncation import Piece, length, newest_that_fits, runs_that_fit, shorten
+from data_modules.encoding.unknown_text import TextCheck
+from data_modules.records.conversation import Conversation, Turn
+from data_modules.rendering.segments import ANSWER_KINDS, SegmentKind
+from data_modules.rendering.templates import AnyTemplate, Template
+
+OverLong = Literal["drop", "truncate", "split", "error"]
+
+_LAST_TURN = np.iinfo(np.int16).max
+
+
+class UnencodableError(ValueError):
+    """The tokenizer fails on a text."""
+
+
+class OverLongError(ValueError):
+    """A conversation is longer than the limit, and the policy is to end the run."""
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """Encodes conversations by one template with one tokenizer.
+
+    Args:
+        tokenizer: A fast Hugging Face tokenizer.
+        template: Lays the text out.
+        max_length: Most tokens of an example.
+        over_long: What happens to longer conversations. `drop`: left out. `truncate`: loses, in this order, the oldest
+            exchanges, context, most of the question, the system text, the end of the answer. `split`: cut between
+            turns (a document: anywhere) into pieces that fit; a single exchange that does not fit is truncated.
+            `error`: ends the run.
+        continues: Whether documents are the beginnings of texts to continue: they get no end token, and of one that is
+            too long the end is kept.
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    template: AnyTemplate
+    max_length: int
+    over_long: OverLong = "truncate"
+    continues: bool = False
+    _control_ids: dict[str, list[int]] = field(default_factory=dict, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.max_length < 1:
+            raise ValueError(f"--data.max_length {self.max_length}: expected at least 1 token.")
+
+    @cached_property
+    def end_token_id(self) -> int:
+        """The one token that ends every answer; generation stops on it."""
+        ids = self._encode_control(str(self.template.end))
+        if len(ids) != 1:
+            raise ValueError(f"the end of an answer, {self.template.end!r}, is {len(ids)} tokens; expected one token.")
+        return ids[0]
+
+    def encode(self, conversation: Conversation, ledger: Ledger | None = None) -> list[Example]:
+        """Encode a conversation into no, one or (when it is split) several examples.
+
+        Args:
+            conversation: An answered conversation, a document or a bare prompt.
+            ledger: Told what happened.
+
+        Raises:
+            OverLongError: If it is too long and the policy is `error`.
+            ValueError: If the template or the tokenizer refuses it, or it has too many turns to number.
+        """
+        known: dict[str, list[int]] = {}
+        try:
+            pieces = self._pieces(conversation, known)
+        except UnencodableError as error:
+            raise ValueError(f"{conversation.origin}: {error}") from None
+        if length(pieces) <= self.max_length:
+            kept = [pieces]
+        elif self.over_long == "error":
+            raise OverLongError(
+                f"{conversation.origin}: {length(pieces)} tokens; at most {self.max_length} fit. Raise "
+                "`--data.max_length`, or set `--data.over_long` to truncate, split or drop."
+            )
+        else:
+            kept = list(self._shorten(conversation, pieces, known))
+        examples = [_example(part, conversation.origin) for part in kept]
+        if ledger is not None:
+            # first, as it may fail: a record is counted in whole or not at all
+            lost = next(filter(None, (self._text_check.lost(text, ids) for text, ids in known.items())), None)
+            ledger.count_length(length(pieces), self.max_length, is_text=conversation.is_text)
+            _book(ledger, pieces, kept, self.end_token_id)
+            if lost is not None:
+                ledger.count_unknown_text(f"{conversation.origin}: {lost}")
+        return examples
+
+    def _shorten(
+        self, conversation: Conversation, pieces: list[Piece], known: dict[str, list[int]]
+    ) -> Iterator[list[Piece]]:
+        if self.over_long == "drop":
+            return
+        if conversation.is_text:
+            yield from self._cut_text(pieces)
+            return
+        choose = runs_that_fit if self.over_long == "split" else newest_that_fits
+        for part in choose(conversation, self.max_length, _Measure(self, known)):
+            short = shorten(pieces if part is conversation else self._pieces(part, known), self.max_length)
+            if short is not None:
+                yield short
+
+    def _cut_text(self, pieces: list[Piece]) -> Iterator[list[Piece]]:
+        """Blocks of a document; only the first when truncating. A block of one token teaches nothing: none is made."""
+        segment, ids = pieces[-1].segment, [token for piece in pieces for token in piece.ids]
+        if self.continues:
+            opening = ids[: len(self._document_start)]
+            yield [Piece(segment, opening + ids[len(ids) - self.max_length + len(opening) :])]
+            return
+        starts = range(0, len(ids), self.max_length) if self.over_long == "split" else range(1)
+        for start in starts:
+            block = ids[start : start + self.max_length]
+            if len(block) > 1:
+                yield [Piece(segment, block)]
+
+    def _pieces(self, conversation: Conversation, known: dict[str, list[int]]) -> list[Piece]:
+        """Render and encode. `known` holds the ids of contents and grows, so that no content is encoded twice."""
+        segments = self.template.render(conversation)
+        if self.continues and conversation.is_text:
+            segments = [part for part in segments if not part.control]
+        new = list(dict.fromkeys(part.text for part in segments if not part.control and part.text not in known))
+        known.update(zip(new, self._encode_contents(new), strict=True))
+        pieces = [
+            Piece(part, self._encode_control(part.text) if part.control else known[part.text]) for part in segments
+        ]
+        start = self._document_start
+        if start and pieces and pieces[0].ids[:1] != start:
+            first = replace(segments[0], kind=SegmentKind.TEXT if conversation.is_text else SegmentKind.TEMPLATE)
+            pieces.insert(0, Piece(replace(first, text="", control=True), start))
+        return pieces
+
+    @property
+    def starts_documents(self) -> bool:
+        """Whether every document begins with the tokenizer's bos."""
+        return bool(self._document_start)
+
+    @cached_property
+    def _document_start(self) -> list[int]:
+        """The token that this tokenizer puts before every text (Llama's bos), if it does."""
+        bos = self.tokenizer.bos_token_id
+        return [bos] if bos is not None and self.tokenizer("").input_ids[:1] == [bos] else []
+
+    @cached_property
+    def _text_check(self) -> TextCheck:
+        return TextCheck(self.tokenizer)
+
+    def _encode_control(self, text: str) -> list[int]:
+        if text not in self._control_ids:
+            self._control_ids[text] = self.tokenizer(text, add_special_tokens=False).input_ids
+        return self._control_ids[text]
+
+    def _encode_contents(self, texts: list[str]) -> list[list[int]]:
+        """Ids of what people and models wrote: markers in it are plain text, never tokens."""
+        if not texts:
+            return []
+        return [
+            self._encode_broken_up(text) if not self._reserved_ids.isdisjoint(ids) else ids
+            for text, ids in zip(texts, self._encode_plain(texts), strict=True)
+        ]
+
+    def _encode_plain(self, texts: list[str]) -> list[list[int]]:
+        """Ids without special tokens, straight from the backend: its wrapper takes a third longer, for offsets."""
+        backend = self.tokenizer.backend_tokenizer
+        backend.no_truncation()
+        backend.no_padding()
+        backend.encode_special_tokens = True  # as characters; the wrapper sets it anew at every call of its own
+        try:
+            return [encoding.ids for encoding in backend.encode_batch_fast(texts, add_special_tokens=False)]
+        except Exception as error:  # the only type that the backend has
+            raise UnencodableError(
+                f"the tokenizer has no ids for this text ({error}); use a tokenizer that has an unknown token, or set "
+                "`--data.on_invalid drop`."
+            ) from None
+
+    def _encode_broken_up(self, text: str) -> list[int]:
+        """Some tokenizers match markers that are not flagged as special all the same: encode those in two halves."""
+        return [index for ids in self._encode_plain(self._inside_markers.split(text)) for index in ids]
+
+    @cached_property
+    def _inside_markers(self) -> re.Pattern[str]:
+        """Matches the place after the first character of every reserved marker."""
+        markers = [marker for marker, index in self.tokenizer.get_vocab().items() if index in self._reserved_ids]
+        return re.compile("|".join(f"(?<={re.escape(m[0])})(?={re.escape(m[1:])})" for m in markers if m[1:]))
+
+    @cached_property
+    def _reserved_ids(self) -> frozenset[int]:
+        """Ids that contents must never produce: special tokens, and the template's own markers however flagged."""
+        fixed = repr(self.template) if isinstance(self.template, Template) else ""
+        markers = (index for token, index in self.tokenizer.get_added_vocab().items() if token in fixed)
+        return frozenset({*special_ids(self.tokenizer), self.end_token_id, *markers})
+
+
+@dataclass(frozen=True, slots=True)
+class _Measure:
+    """Measures parts of a conversation whose contents are known."""
+
+    encoder: Encoder
+    known: dict[str, list[int]]
+
+    def length(self, part: Conversation) -> int:
+        return length(self.encoder._pieces(part, self.known))
+
+    def least(self, turn: Turn) -> int:
+        return sum(self._least(text) for text in (turn.content, turn.context))
+
+    def _least(self, text: str) -> int:
+        # templates may strip what they are given
+        return min((len(self.known[form]) for form in (text, text.strip()) if form in self.known), default=0)
+
+
+def _example(pieces: list[Piece], origin: str) -> Example:
+    if pieces[-1].segment.turn > _LAST_TURN:
+        raise ValueError(
+            f"{origin}: {pieces[-1].segment.turn + 1:,} turns in one example; at most {_LAST_TURN + 1:,} can be "
+            "numbered. Split the conversation, lower `--data.max_length`, or set `--data.on_invalid drop`."
+        )
+    lengths = [len(piece.ids) for piece in pieces]
+    return Example(
+        input_ids=np.concatenate([np.asarray(piece.ids, dtype=np.int32) for piece in pieces]),
+        kinds=np.repeat(np.asarray([piece.segment.kind for piece in pieces], dtype=np.uint8), lengths),
+        turns=np.repeat(np.asarray([piece.segment.turn for piece in pieces], dtype=np.int16), lengths),
+        origin=origin,
+    )
+
+
+def _book(ledger: Ledger, pieces: list[Piece], kept: list[list[Piece]], end_token_id: int) -> None:
+    flat = [piece for part in kept for piece in part]
+    read, left = _tokens_by_kind(pieces), _tokens_by_kind(flat)
+    ledger.count_tokens(read, left, dropped=not kept)
+    ends, ends_left = _ends(pieces, end_token_id), _ends(flat, end_token_id)
+    ledger.count_end_tokens(ends, ends_left)
+    ledger.count_answers(ends, _answers_begun(flat), ends_left)
+    if _has_several_answers(pieces):
+        ledger.dialogues_read += 1
+        ledger.dialogues_kept += any(map(_has_several_answers, kept))
+    ledger.dropped += not kept
+    ledger.split += len(kept) > 1
+    ledger.truncated += bool(kept) and bool(_spoken(read) - _spoken(left))
+    ledger.examples += len(kept)
+    ledger.lengths.update(length(part) for part in kept)
+
+
+def _tokens_by_kind(pieces: list[Piece]) -> Counter[SegmentKind]:
+    counts: Counter[SegmentKind] = Counter()
+    for piece in pieces:
+        counts[piece.segment.kind] += len(piece.ids)
+    return counts
+
+
+def _spoken(counts: Counter[SegmentKind]) -> Counter[SegmentKind]:
+    """Final answers counted as answers: splitting makes one of the other without losing a token."""
+    merged = Counter(counts)
+    merged[SegmentKind.ANSWER] += merged.pop(SegmentKind.FINAL_ANSWER, 0)
+    return merged
+
+
+def _answers_begun(pieces: list[Piece]) -> Counter[SegmentKind]:
+    """Answers of which at least a token is left."""
+    kinds = (piece.segment.kind for piece in pieces if piece.ids and not piece.segment.control)
+    return Counter(kind for kind in kinds if kind in ANSWER_KINDS)
+
+
+def _has_several_answers(pieces: list[Piece]) -> bool:
+    return _answers_begun(pieces).total() > 1
+
+
+def _ends(pieces: list[Piece], end_token_id: int) -> Counter[SegmentKind]:
+    supervised = (*ANSWER_KINDS, SegmentKind.TEXT)
+    kinds = (piece.segment.kind for piece in pieces if piece.ids[-1:] == [end_token_id])
+    return Counter(kind for kind in kinds if kind in supervised)

@@ -1,0 +1,90 @@
+"""Encoded examples on disk: one memory-mapped Arrow file per split, so that a million of them take no RAM."""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Iterable, Iterator, Sized
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from data_modules.encoding.example import Example
+
+_SCHEMA = pa.schema(
+    [
+        ("input_ids", pa.list_(pa.int32())),
+        ("kinds", pa.list_(pa.uint8())),
+        ("turns", pa.list_(pa.int16())),
+        ("origin", pa.string()),
+    ]
+)
+
+
+def record_batch(examples: list[Example]) -> pa.RecordBatch:
+    """Examples as one piece of an Arrow file."""
+    origins = [example.origin.encode() for example in examples]
+    ends, text = _ends(origins), pa.py_buffer(b"".join(origins))
+    columns = [_column(field, examples) for field in list(_SCHEMA)[:3]]
+    return pa.record_batch([*columns, pa.StringArray.from_buffers(len(examples), ends, text)], schema=_SCHEMA)
+
+
+def _column(field: pa.Field, examples: list[Example]) -> pa.Array:
+    """A field of all examples, concatenated in memory: Arrow would convert it number by number."""
+    parts = [getattr(example, field.name) for example in examples]
+    numbers = np.concatenate(parts) if parts else np.zeros(0, dtype=np.uint8)
+    values = pa.Array.from_buffers(field.type.value_type, len(numbers), [None, pa.py_buffer(numbers)])
+    return pa.Array.from_buffers(field.type, len(parts), [None, _ends(parts)], children=[values])
+
+
+def _ends(parts: Iterable[Sized]) -> pa.Buffer:
+    """Offsets: the start of each part, and the end of the last."""
+    return pa.py_buffer(np.cumsum([0, *map(len, parts)], dtype=np.int32))
+
+
+def write_batches(path: Path, batches: Iterable[pa.RecordBatch]) -> None:
+    """Write an Arrow file piece by piece."""
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, _SCHEMA) as writer:
+        for batch in batches:
+            writer.write_batch(batch)
+
+
+class ExampleStore:
+    """Examples of a file written by `write_batches`, by index. Pickles as its path, for data loader workers."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        reader = pa.ipc.open_file(pa.memory_map(str(path)))
+        self._batches = [reader.get_batch(i) for i in range(reader.num_record_batches)]
+        self._starts = np.cumsum([0, *(batch.num_rows for batch in self._batches)]).tolist()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return ExampleStore, (self.path,)
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def __getitem__(self, index: int) -> Example:
+        if not 0 <= index < len(self):
+            raise IndexError(f"{self.path}: example {index} of {len(self)}")
+        which = bisect.bisect_right(self._starts, index) - 1
+        batch, row = self._batches[which], index - self._starts[which]
+        ids, kinds, turns = (_numbers(batch.column(i)[row].values) for i in range(3))
+        return Example(ids, kinds, turns, batch.column(3)[row].as_py())
+
+    def __iter__(self) -> Iterator[Example]:
+        return (self[index] for index in range(len(self)))
+
+    @cached_property
+    def lengths(self) -> npt.NDArray[np.int64]:
+        """Tokens of every example, (number of examples,)."""
+        parts = [np.diff(_numbers(batch.column(0).offsets)) for batch in self._batches]
+        return np.concatenate(parts).astype(np.int64) if parts else np.zeros(0, dtype=np.int64)
+
+
+def _numbers(values: pa.Array) -> Any:
+    """A numpy view of an Arrow array. Arrow's own `to_numpy` imports pandas first, which takes a third of a second."""
+    return np.from_dlpack(values)

@@ -1,0 +1,315 @@
+"""The ledger: what happened to the data on its way to examples. Nothing is lost that is not counted here."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+
+from data_modules.records.counts import LISTED, RecordCounts
+from data_modules.records.rejections import count_reasons
+from data_modules.rendering.masking import MASKS, LossMask
+from data_modules.rendering.segments import ANSWER_KINDS, SegmentKind
+
+KINDS = tuple(kind for kind in SegmentKind if kind is not SegmentKind.PADDING)
+
+RECORDS = ("conversations", "documents")
+
+_COUNTS = (
+    "records_read",
+    "left_out",
+    "samples_added",
+    "num_invalid",
+    "duplicates",
+    "dropped",
+    "truncated",
+    "split",
+    "examples",
+    "unknown_text",
+    "dialogues_read",
+    "dialogues_kept",
+)
+
+_COUNTERS = (
+    "reasons",
+    "supervised_tokens_lost",
+    "end_tokens_lost",
+    "answers_read",
+    "answers_cut",
+    "answers_lost",
+    "lengths",
+    "over_long",
+)
+
+
+@dataclass
+class Ledger(RecordCounts):
+    """Counts for one split. For records: read + samples_added = invalid + duplicates + dropped + kept; for tokens of
+    every kind: read + repeated = dropped + truncated + kept. An answer that becomes the last of a piece changes kind.
+
+    Attributes:
+        samples_added: Further conversations made by expanding each answer into a sample of its own.
+        dropped: Conversations too long to keep under the length policy.
+        truncated: Conversations that lost tokens and were kept; some of `split` may be among them.
+        split: Conversations cut into several examples.
+        examples: Examples made.
+        unknown_text: Conversations with text that the tokenizer cannot represent: its ids hold the unknown token in
+            its place, or nothing.
+        unknown_first: The first few of them, with place and what is lost.
+        lengths: Tokens of an example to how many have as many.
+        whole_lengths: Of `conversations` and of `documents`, tokens before the length policy to how many have as many.
+        over_long: How many `conversations` and `documents` are longer than the limit.
+        supervised_tokens_lost: Mask to tokens supervised under it that no example supervises any more.
+        end_tokens_lost: The same of end tokens.
+        answers_read: Mask to answers supervised under it before the length policy.
+        answers_cut: Those of them that lost their end.
+        answers_lost: Those of them of which nothing is left.
+        dialogues_read: Conversations with several answers.
+        dialogues_kept: Those of which an example has several answers.
+        tokens: Reason (read, kept, dropped, truncated, repeated) to tokens by kind.
+    """
+
+    samples_added: int = 0
+    dropped: int = 0
+    truncated: int = 0
+    split: int = 0
+    examples: int = 0
+    unknown_text: int = 0
+    unknown_first: list[str] = field(default_factory=list)
+    dialogues_read: int = 0
+    dialogues_kept: int = 0
+    supervised_tokens_lost: Counter[str] = field(default_factory=Counter)
+    end_tokens_lost: Counter[str] = field(default_factory=Counter)
+    answers_read: Counter[str] = field(default_factory=Counter)
+    answers_cut: Counter[str] = field(default_factory=Counter)
+    answers_lost: Counter[str] = field(default_factory=Counter)
+    lengths: Counter[int] = field(default_factory=Counter)
+    whole_lengths: dict[str, Counter[int]] = field(default_factory=lambda: {name: Counter() for name in RECORDS})
+    over_long: Counter[str] = field(default_factory=Counter)
+    tokens: dict[str, Counter[SegmentKind]] = field(
+        default_factory=lambda: {r: Counter() for r in ("read", "kept", "dropped", "truncated", "repeated")}
+    )
+
+    def count_unknown_text(self, message: str) -> None:
+        """Count a conversation with text that the tokenizer cannot represent.
+
+        Args:
+            message: Its place and what is lost.
+        """
+        self.unknown_text += 1
+        if len(self.unknown_first) < LISTED:
+            self.unknown_first.append(message)
+
+    def count_length(self, length: int, limit: int, *, is_text: bool) -> None:
+        """Book the tokens of a conversation or document before the length policy."""
+        name = RECORDS[is_text]
+        self.whole_lengths[name][length] += 1
+        self.over_long[name] += length > limit
+
+    def count_answers(
+        self, read: Counter[SegmentKind], begun: Counter[SegmentKind], whole: Counter[SegmentKind]
+    ) -> None:
+        """Book the answers of one conversation.
+
+        Args:
+            read: Answers before the length policy, by kind.
+            begun: Those of which something is left.
+            whole: Those of which everything is left.
+        """
+        for mask in MASKS.values():
+            kinds = [kind for kind in ANSWER_KINDS if mask.supervises(kind)]
+            before, left, intact = (sum(counts[kind] for kind in kinds) for counts in (read, begun, whole))
+            # a split makes final answers of others, so that more may be left than were read
+            left, intact = min(before, left), min(before, intact)
+            self.answers_read[mask.name] += before
+            self.answers_cut[mask.name] += left - intact
+            self.answers_lost[mask.name] += before - left
+
+    def count_end_tokens(self, read: Counter[SegmentKind], kept: Counter[SegmentKind]) -> None:
+        """Book the end tokens of one conversation before and after the length policy."""
+        _add_lost(self.end_tokens_lost, read, kept)
+
+    def count_tokens(self, read: Counter[SegmentKind], kept: Counter[SegmentKind], *, dropped: bool) -> None:
+        """Book the tokens of one conversation before and after the length policy."""
+        self.tokens["read"] += read
+        self.tokens["kept"] += kept
+        if read != kept:
+            self.tokens["dropped" if dropped else "truncated"] += read - kept
+            self.tokens["repeated"] += kept - read
+        _add_lost(self.supervised_tokens_lost, read, kept)
+
+    def add(self, other: Ledger) -> None:
+        """Count what another ledger of the same split counted, behind what stands here."""
+        for name in _COUNTS:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.invalid = [*self.invalid, *other.invalid][:LISTED]
+        self.unknown_first = [*self.unknown_first, *other.unknown_first][:LISTED]
+        self.formats = [*self.formats, *other.formats]
+        for name in _COUNTERS:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        for name, lengths in other.whole_lengths.items():
+            self.whole_lengths[name] += lengths
+        for reason, counts in other.tokens.items():
+            self.tokens[reason] += counts
+
+    @property
+    def num_encoded(self) -> int:
+        """Conversations and documents that were encoded, whether or not the length policy kept them."""
+        return sum(lengths.total() for lengths in self.whole_lengths.values())
+
+    def is_balanced(self) -> bool:
+        """Whether every record and sample is accounted for."""
+        return self.records_read + self.samples_added == self.num_invalid + self.duplicates + self.num_encoded
+
+    def length_percentiles(self) -> dict[str, int]:
+        """Tokens of an example at the 0, 50, 90, 99 and 100 per cent points."""
+        points = {"min": 0, "p50": 50, "p90": 90, "p99": 99, "max": 100}
+        return _percentiles(self.lengths, points, method="nearest")
+
+    def whole_length_percentiles(self) -> dict[str, dict[str, int]]:
+        """Tokens before the length policy: a length that 50, 95, 99 and 100 per cent do not exceed, and counts."""
+        points = {"p50": 50, "p95": 95, "p99": 99, "max": 100}
+        return {
+            name: {
+                "count": lengths.total(),
+                "over_long": self.over_long[name],
+                **_percentiles(lengths, points, method="inverted_cdf"),
+            }
+            for name, lengths in self.whole_lengths.items()
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """The ledger as plain JSON values."""
+        return {
+            "formats": self.formats,
+            "records_read": self.records_read,
+            "left_out": self.left_out,
+            "samples_added": self.samples_added,
+            "invalid": {"count": self.num_invalid, "first": self.invalid, "reasons": dict(self.reasons)},
+            "duplicates": self.duplicates,
+            "dropped": self.dropped,
+            "truncated": self.truncated,
+            "split": self.split,
+            "examples": self.examples,
+            "unknown_text": {"count": self.unknown_text, "first": self.unknown_first},
+            "supervised_tokens_lost": {name: self.supervised_tokens_lost[name] for name in MASKS},
+            "end_tokens_lost": {name: self.end_tokens_lost[name] for name in MASKS},
+            "answers": {
+                name: {
+                    "read": self.answers_read[name],
+                    "cut": self.answers_cut[name],
+                    "lost": self.answers_lost[name],
+                }
+                for name in MASKS
+            },
+            "dialogues": {"read": self.dialogues_read, "kept": self.dialogues_kept},
+            "length": self.length_percentiles(),
+            "length_before": self.whole_length_percentiles(),
+            "tokens": {reason: {k.name.lower(): counts[k] for k in KINDS} for reason, counts in self.tokens.items()},
+        }
+
+
+def _percentiles(
+    lengths: Counter[int], points: dict[str, int], *, method: Literal["nearest", "inverted_cdf"]
+) -> dict[str, int]:
+    if not lengths:
+        return {}
+    repeated = np.repeat(list(lengths), list(lengths.values()))
+    return dict(zip(points, map(int, np.percentile(repeated, list(points.values()), method=method)), strict=True))
+
+
+def why_empty(entry: dict[str, Any], max_length: int) -> str:
+    """Where the records of a split without examples went.
+
+    Args:
+        entry: Its `Ledger.to_dict()`.
+        max_length: Most tokens of an example.
+    """
+    invalid = entry["invalid"]
+    parts = {
+        f"longer than {max_length} token{'s' * (max_length != 1)}": entry["dropped"],
+        "also in a held-out split": entry["duplicates"],
+        "left out by `--data.train_fraction`": entry["left_out"],
+        "invalid": invalid["count"],
+    }
+    why = ", ".join(f"{count:,} {what}" for what, count in parts.items() if count) or "none was read"
+    return f"{why}: {count_reasons(invalid['reasons'], invalid['first'])}" if invalid["count"] else why
+
+
+def is_limit_too_small(entry: dict[str, Any]) -> bool:
+    """Whether a split has no examples because its records are too long: more were lost to that than to anything else.
+
+    Args:
+        entry: Its `Ledger.to_dict()`.
+    """
+    others = max(entry["duplicates"], entry["left_out"], entry["invalid"]["count"])
+    return bool(entry["dropped"]) and entry["dropped"] >= others
+
+
+def too_small_limit(entry: dict[str, Any], split: str, max_length: int) -> str:
+    """What to say where `is_limit_too_small`: how long the records are, and what to raise.
+
+    Args:
+        entry: Its `Ledger.to_dict()`.
+        split: Its name.
+        max_length: Most tokens of an example.
+    """
+    before = max(entry["length_before"].values(), key=lambda lengths: lengths["count"])
+    return (
+        f"--data.max_length {max_length} is too small: none of the {split} records fits "
+        f"({why_empty(entry, max_length)}). Raise it: their median length is {before['p50']:,} tokens, the longest has "
+        f"{before['max']:,}."
+    )
+
+
+def is_plain_text(ledger: dict[str, Any]) -> bool:
+    """Whether the records of a split were plain text, without a single conversation.
+
+    Args:
+        ledger: A `Ledger.to_dict()`.
+    """
+    read = ledger["tokens"]["read"]
+    return read["text"] > 0 and not read["user"]
+
+
+def _add_lost(lost: Counter[str], read: Counter[SegmentKind], kept: Counter[SegmentKind]) -> None:
+    """By mask, not by kind: an answer that becomes the last of a piece changes kind without being lost."""
+    if read == kept:
+        return
+    for mask in MASKS.values():
+        lost[mask.name] += max(0, _supervised(read, mask) - _supervised(kept, mask))
+
+
+def _supervised(counts: Counter[SegmentKind], mask: LossMask) -> int:
+    """How many of the counted tokens the mask gives a weight."""
+    return sum(count for kind, count in counts.items() if mask.supervises(kind))
+
+
+def ledger_rows(ledgers: dict[str, dict[str, Any]], mask: str) -> list[tuple[str, ...]]:
+    """The ledgers of several splits as rows of a table, the first being the header.
+
+    Args:
+        ledgers: Split name to `Ledger.to_dict()`.
+        mask: The named mask for which lost tokens are given.
+    """
+    columns = ledgers.values()
+    rows = [("", *ledgers)]
+    for key in ("records_read", "samples_added", "duplicates", "dropped", "truncated", "split", "examples"):
+        rows.append((key.replace("_", " "), *(f"{entry[key]:,}" for entry in columns)))
+    rows.insert(3, ("invalid", *(f"{entry['invalid']['count']:,}" for entry in columns)))
+    if any(entry["left_out"] for entry in columns):
+        rows.insert(2, ("left out", *(f"{entry['left_out']:,}" for entry in columns)))
+    unknown = [entry["unknown_text"]["count"] for entry in columns]
+    if any(unknown):
+        rows.append(("with unknown text", *(f"{count:,}" for count in unknown)))
+    for kind in KINDS:
+        counts = [entry["tokens"]["kept"][kind.name.lower()] for entry in columns]
+        if any(counts):
+            rows.append((f"{kind.name.lower().replace('_', ' ')} tokens", *(f"{count:,}" for count in counts)))
+    for key in ("supervised_tokens_lost", "end_tokens_lost"):
+        rows.append((key.replace("_", " "), *(f"{entry[key][mask]:,}" for entry in columns)))
+    for point in ("p50", "p90", "max"):
+        rows.append((f"length {point}", *(f"{entry['length'].get(point, 0):,}" for entry in columns)))
+    return rows

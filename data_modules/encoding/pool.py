@@ -1,0 +1,230 @@
+"""Conversations encoded a chunk at a time: in this process, or in several side by side, with the same result."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import threading
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from itertools import chain, islice
+from multiprocessing import get_context, parent_process
+from multiprocessing.connection import wait
+
+import pyarrow as pa
+
+from data_modules.encoding.encoder import Encoder, OverLongError
+from data_modules.encoding.example import Example
+from data_modules.encoding.example_store import record_batch
+from data_modules.encoding.ledger import Ledger
+from data_modules.records.conversation import Conversation, expand_answers
+from data_modules.records.counts import OnInvalid
+from data_modules.records.splits import Samples
+
+Chunk = list[Conversation]
+
+_CHUNK_CONVERSATIONS = 500
+_CHUNK_CHARACTERS = 1_000_000
+"""A chunk is a quarter of a second of work, against milliseconds of sending it; long documents make it a short one."""
+
+_CHUNKS_ALONE = 4
+"""Starting a process takes as long as encoding this much: with less data, none is started."""
+
+_CHUNKS_AHEAD = 2
+"""Chunks queued or in progress per process: enough to keep it busy, few enough to bound the memory."""
+
+_MOST_PROCESSES = 16
+"""A single process reads the records; more than this would wait for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedChunk:
+    """The result of encoding a chunk.
+
+    Attributes:
+        num_conversations: Size of the chunk.
+        examples: Their examples in order.
+        ledger: What happened to them.
+    """
+
+    num_conversations: int
+    examples: pa.RecordBatch
+    ledger: Ledger
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkEncoder:
+    """Encodes chunks; sent to every process once.
+
+    Attributes:
+        encoder: Encodes a conversation.
+        on_invalid: Whether a conversation that the template refuses ends the run or is dropped.
+        samples: `answer` makes one sample of every answer of a conversation.
+    """
+
+    encoder: Encoder
+    on_invalid: OnInvalid = "error"
+    samples: Samples = "conversation"
+
+    def __call__(self, chunk: Chunk) -> EncodedChunk:
+        """Encode a chunk.
+
+        Raises:
+            ValueError: If a conversation cannot be encoded and the policy is `error`.
+        """
+        ledger = Ledger(self.on_invalid)
+        examples: list[Example] = []
+        for conversation in chunk:
+            samples = expand_answers(conversation) if self.samples == "answer" else [conversation]
+            ledger.samples_added += len(samples) - 1
+            for sample in samples:
+                examples += self._encode(sample, ledger)
+        return EncodedChunk(len(chunk), record_batch(examples), ledger)
+
+    def _encode(self, sample: Conversation, ledger: Ledger) -> list[Example]:
+        try:
+            return self.encoder.encode(sample, ledger)
+        except OverLongError:
+            raise
+        except ValueError as error:
+            ledger.reject(str(error))
+            return []
+
+
+class EncodingPool:
+    """Encodes conversations in order, in processes of its own once there is enough to do.
+
+    Args:
+        encode: Encodes a chunk.
+        processes: How many processes, at most. 1: none but this one.
+    """
+
+    def __init__(self, encode: ChunkEncoder, processes: int) -> None:
+        self.encode, self.processes = encode, processes
+        self._executor: ProcessPoolExecutor | None = None
+
+    def __enter__(self) -> EncodingPool:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._executor is not None:
+            self._executor.shutdown(cancel_futures=True)
+
+    def run(self, conversations: Iterable[Conversation]) -> Iterator[EncodedChunk]:
+        """Encode conversations. The fault that comes first in the files is raised, however far ahead reading is.
+
+        Raises:
+            ValueError: If one cannot be read or encoded and the policy is `error`.
+            ChildProcessError: If a process died.
+        """
+        chunks = _chunks(conversations)
+        yield from map(self.encode, islice(chunks, self._num_chunks_alone))
+        first = next(chunks, None)
+        if first is not None:
+            self._executor = self._executor or _start(self.encode, self.processes)
+            yield from self._side_by_side(self._executor, chain([first], chunks))
+
+    @property
+    def _num_chunks_alone(self) -> int | None:
+        if self.processes == 1:
+            return None
+        return 0 if self._executor else _CHUNKS_ALONE
+
+    def _side_by_side(self, executor: ProcessPoolExecutor, chunks: Iterable[Chunk]) -> Iterator[EncodedChunk]:
+        pending: deque[Future[EncodedChunk]] = deque()
+        for future in _submitted(executor, chunks):
+            pending.append(future)
+            if len(pending) == _CHUNKS_AHEAD * self.processes:
+                yield self._result(pending.popleft())
+        while pending:
+            yield self._result(pending.popleft())
+
+    def _result(self, future: Future[EncodedChunk]) -> EncodedChunk:
+        try:
+            return future.result()
+        except BrokenProcessPool:
+            raise ChildProcessError(
+                f"one of {self.processes} processes that encode data died: out of memory, or failed to start. "
+                "Set `--data.encoding_processes 1`, or fewer than now; a script of your own must start its work under "
+                "`if __name__ == '__main__':`."
+            ) from None
+
+
+def num_processes(wanted: int | None) -> int:
+    """How many processes encode.
+
+    Args:
+        wanted: None: one for each core that this process may use, at most 16.
+
+    Raises:
+        ValueError: If less than one is wanted.
+    """
+    if wanted is None:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return min(cores, _MOST_PROCESSES)
+    if wanted < 1:
+        raise ValueError(f"--data.encoding_processes {wanted}: expected at least 1.")
+    return wanted
+
+
+def _chunks(conversations: Iterable[Conversation]) -> Iterator[Chunk]:
+    chunk: Chunk = []
+    size = 0
+    try:
+        for conversation in conversations:
+            chunk.append(conversation)
+            size += sum(len(turn.content) + len(turn.context) for turn in conversation.turns)
+            if len(chunk) == _CHUNK_CONVERSATIONS or size >= _CHUNK_CHARACTERS:
+                yield chunk
+                chunk, size = [], 0
+    except Exception:
+        yield chunk  # comes before what cannot be read, and may hold a fault of its own
+        raise
+    if chunk:
+        yield chunk
+
+
+def _submitted(executor: ProcessPoolExecutor, chunks: Iterable[Chunk]) -> Iterator[Future[EncodedChunk]]:
+    """A future for each chunk; if reading fails, a failed one, so that the error is raised in its turn."""
+    try:
+        for chunk in chunks:
+            yield executor.submit(_encode_in_child, chunk)
+    except Exception as error:
+        failed: Future[EncodedChunk] = Future()
+        failed.set_exception(error)
+        yield failed
+
+
+def _start(encode: ChunkEncoder, processes: int) -> ProcessPoolExecutor:
+    # not forked: torch, the tokenizer and Lightning have threads by now, whose locks a copy would hold forever
+    return ProcessPoolExecutor(
+        processes, get_context("spawn"), initializer=_begin_child, initargs=(pickle.dumps(encode),)
+    )
+
+
+_encode_of_child: ChunkEncoder
+"""Set once in each process of the pool, when it starts."""
+
+
+def _begin_child(pickled: bytes) -> None:
+    global _encode_of_child
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent ends the others
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # every core has a process already
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    _encode_of_child = pickle.loads(pickled)
+
+
+def _end_with_parent() -> None:
+    """Otherwise a process whose parent was killed would wait for work forever."""
+    parent = parent_process()
+    assert parent is not None  # this process was started by the pool
+    wait([parent.sentinel])
+    os._exit(1)
+
+
+def _encode_in_child(chunk: Chunk) -> EncodedChunk:
+    return _encode_of_child(chunk)

@@ -1,0 +1,97 @@
+"""Tokenizers: loading them, and how many bytes of text each token stands for."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from transformers import PreTrainedTokenizerBase
+
+from data_modules.digests import check_digests
+from data_modules.encoding.model_names import check_model_name
+from data_modules.reasons import reason_of
+
+
+def token_sizes(tokenizer: PreTrainedTokenizerBase, num_rows: int, end_token_id: int) -> npt.NDArray[np.int64]:
+    """How many bytes of UTF-8 text, and how many characters, each token writes. Special and end tokens write none.
+
+    SentencePiece's tokenizers put a space before every segment, which counts.
+
+    Args:
+        tokenizer: Byte-level or SentencePiece-like.
+        num_rows: Size of the result: the rows of the model's embedding, which may be more than the vocabulary.
+        end_token_id: Ends answers.
+
+    Returns:
+        (num_rows, 2) int64: bytes and characters. Of a character that several tokens write, the first has it.
+    """
+    counts = np.zeros((num_rows, 2), dtype=np.int64)
+    written = bytes_of_tokens(tokenizer)
+    for index in tokenizer.get_vocab().values():
+        data = written(index)
+        counts[index] = len(data), sum(byte & 0xC0 != 0x80 for byte in data)  # the others continue a character
+    counts[[*special_ids(tokenizer), end_token_id]] = 0
+    return counts
+
+
+def special_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
+    """Ids of all tokens flagged as special, whether or not they have a role such as eos."""
+    flagged = {index for index, token in tokenizer.added_tokens_decoder.items() if token.special}
+    return flagged | set(tokenizer.all_special_ids)
+
+
+def bytes_of_tokens(tokenizer: PreTrainedTokenizerBase) -> Callable[[int], bytes]:
+    """A function that gives the UTF-8 bytes a token writes; of a special token, its name."""
+    from transformers.convert_slow_tokenizer import bytes_to_unicode  # imports torch too
+
+    bytes_of = {character: byte for byte, character in bytes_to_unicode().items()}
+    added = set(tokenizer.get_added_vocab().values())
+    is_byte_level = "ByteLevel" in str(tokenizer.backend_tokenizer.decoder)
+
+    def _bytes(index: int) -> bytes:
+        token = str(tokenizer.convert_ids_to_tokens(index))
+        if index in added:
+            return token.encode()
+        if is_byte_level and bytes_of.keys() >= set(token):
+            return bytes(bytes_of[character] for character in token)
+        if re.fullmatch("<0x[0-9A-F]{2}>", token):
+            return bytes.fromhex(token[3:5])
+        return token.replace("\u2581", " ").encode()
+
+    return _bytes
+
+
+def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
+    """A fast tokenizer by name or folder.
+
+    Raises:
+        ValueError: If there is none, or its files have changed since they were exported.
+    """
+    from transformers import AutoTokenizer  # imports torch, which encoding does without
+
+    if not name:
+        raise ValueError("no tokenizer: give `--model.backbone.pretrained` or `--model.backbone.tokenizer`.")
+    check_model_name(name)
+    if Path(name).is_dir():
+        check_digests(Path(name), weights=False)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+    except Exception as error:
+        # damaged files end in any of a dozen exception types
+        raise ValueError(
+            f"{name}: no tokenizer could be loaded from this folder or hub name ({reason_of(error)}). "
+            "Check the path, the connection, or give `--model.backbone.tokenizer FOLDER`."
+        ) from None
+    if not tokenizer.get_vocab():
+        raise ValueError(f"{name}: this folder holds no tokenizer; give `--model.backbone.tokenizer FOLDER`.")
+    if not tokenizer.is_fast:
+        raise ValueError(f"{name}: this tokenizer has no fast version (tokenizer.json); convert it first.")
+    # neither is wanted here, and both would stand in the tokenizer's digest until something turns them off
+    tokenizer.backend_tokenizer.no_truncation()
+    tokenizer.backend_tokenizer.no_padding()
+    # conversations may be longer than the model before they are shortened: no warning is due
+    tokenizer.model_max_length = 10**9
+    return tokenizer

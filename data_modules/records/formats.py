@@ -1,0 +1,197 @@
+"""Formats: from the fields of a record to a Conversation. A new format is one function and one entry in FORMATS."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from data_modules.records.conversation import Conversation, Role, Turn
+from data_modules.records.record import Record, kind_of
+
+GROUP_FIELD = "article_id"
+"""Records with the same value in this field (several pairs made from one article) stay in one split. 0 and "0" are the
+same value; a blank, null or NaN value means that the record belongs to no group."""
+
+_NO_GROUP = ("", "nan", "nat", "null", "none", "<na>")
+"""How programs write a missing value, whatever the case."""
+
+_ROLES = {
+    "system": Role.SYSTEM,
+    "user": Role.USER,
+    "human": Role.USER,
+    "assistant": Role.ASSISTANT,
+    "gpt": Role.ASSISTANT,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """How one kind of record is read.
+
+    Attributes:
+        name: What the user types.
+        fields: The fields by which a record of this format is recognised; all must be present. Answer fields are not
+            among them, so that `predict` reads bare prompts.
+        turns: Fields to turns. Raises ValueError without the origin, which `to_conversation` adds.
+    """
+
+    name: str
+    fields: tuple[str, ...]
+    turns: Callable[[dict[str, Any]], list[Turn]]
+
+
+def to_conversation(record: Record, name: str) -> Conversation:
+    """Read a record in the named format.
+
+    Raises:
+        ValueError: If a field is missing or of the wrong type, or the turns are out of order; with place and fix.
+    """
+    layout = FORMATS[name]
+    missing = [field for field in layout.fields if field not in record.fields]
+    if missing:
+        raise ValueError(
+            f"{record.origin}: format '{name}' needs the field{'s' * (len(missing) > 1)} {', '.join(missing)}; found "
+            f"{record.field_names or 'no fields'}. Correct the record, or name its format with `--data.format`; "
+            "a file holds records of one format."
+        )
+    try:
+        turns = layout.turns(record.fields)
+        group = _group(record.fields.get(GROUP_FIELD))
+    except ValueError as error:
+        raise ValueError(f"{record.origin}: {error}") from None
+    return Conversation(tuple(turns), record.origin, group)
+
+
+def recognise_format(record: Record) -> str:
+    """Name the format whose fields the record has; the first match in the order of FORMATS.
+
+    Raises:
+        ValueError: If none matches.
+    """
+    for layout in FORMATS.values():
+        if all(field in record.fields for field in layout.fields):
+            return layout.name
+    known = "; ".join(f"{layout.name}: {', '.join(layout.fields)}" for layout in FORMATS.values())
+    raise ValueError(
+        f"{record.origin}: no known format has the fields {record.field_names or '(none)'}; expected those of "
+        f"one of {{{known}}}. Rename the fields."
+    )
+
+
+def _group(value: Any) -> str | None:
+    if isinstance(value, (list, tuple, dict, bytes, bool)):
+        raise ValueError(f"field '{GROUP_FIELD}' is {kind_of(value)}; expected text or a number.")
+    group = str(value)
+    return None if group.strip().casefold() in _NO_GROUP else group
+
+
+def _alpaca(fields: dict[str, Any]) -> list[Turn]:
+    turns = _system(fields)
+    turns.append(Turn(Role.USER, _text(fields, "instruction"), context=_text(fields, "input", optional=True)))
+    return turns + _answer(_text(fields, "output", optional=True))
+
+
+def _prompt_completion(fields: dict[str, Any]) -> list[Turn]:
+    return [Turn(Role.USER, _text(fields, "prompt")), *_answer(_text(fields, "completion", optional=True))]
+
+
+def _messages(fields: dict[str, Any]) -> list[Turn]:
+    return _named_turns(_list(fields, "messages"), "messages", "role", "content")
+
+
+def _sharegpt(fields: dict[str, Any]) -> list[Turn]:
+    return _system(fields) + _named_turns(_list(fields, "conversations"), "conversations", "from", "value")
+
+
+def _ultrachat(fields: dict[str, Any]) -> list[Turn]:
+    texts = _list(fields, "data")
+    for index, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise ValueError(f"data[{index}] is {kind_of(text)}; expected text.")
+    return [Turn(Role.ASSISTANT if index % 2 else Role.USER, text) for index, text in enumerate(texts)]
+
+
+def _firefly(fields: dict[str, Any]) -> list[Turn]:
+    turns = _system(fields)
+    for index, pair in enumerate(_list(fields, "conversation")):
+        if not isinstance(pair, dict) or not {"human", "assistant"} <= pair.keys():
+            raise ValueError(
+                f"conversation[{index}]{_lacking(pair, 'human', 'assistant')}; expected an object with 'human' and "
+                "'assistant'."
+            )
+        turns.append(Turn(Role.USER, _text(pair, "human")))
+        turns.append(Turn(Role.ASSISTANT, _text(pair, "assistant")))
+    return turns
+
+
+def _plain_text(fields: dict[str, Any]) -> list[Turn]:
+    return [Turn(Role.TEXT, _text(fields, "text"))]
+
+
+# Order matters where one record has the fields of two formats: the more specific comes first.
+FORMATS: dict[str, Format] = {
+    layout.name: layout
+    for layout in (
+        Format("messages", ("messages",), _messages),
+        Format("sharegpt", ("conversations",), _sharegpt),
+        Format("firefly", ("conversation",), _firefly),
+        Format("ultrachat", ("id", "data"), _ultrachat),
+        Format("alpaca", ("instruction",), _alpaca),
+        Format("prompt_completion", ("prompt",), _prompt_completion),
+        Format("text", ("text",), _plain_text),
+    )
+}
+
+FormatName = Literal["messages", "sharegpt", "firefly", "ultrachat", "alpaca", "prompt_completion", "text"]
+assert set(FORMATS) == set(FormatName.__args__)  # type: ignore[attr-defined]
+
+
+def _named_turns(items: Iterable[Any], field: str, role_key: str, content_key: str) -> list[Turn]:
+    turns = []
+    for index, item in enumerate(items):
+        if not isinstance(item, dict) or not {role_key, content_key} <= item.keys():
+            raise ValueError(
+                f"{field}[{index}]{_lacking(item, role_key, content_key)}; expected an object with '{role_key}' and "
+                f"'{content_key}'."
+            )
+        given = item[role_key]
+        role = _ROLES.get(str(given))
+        if role is None:
+            shown = repr(given[:40]) if isinstance(given, str) else kind_of(given)
+            raise ValueError(f"{field}[{index}].{role_key} is {shown}; expected one of {', '.join(_ROLES)}.")
+        turns.append(Turn(role, _text(item, content_key)))
+    return turns
+
+
+def _lacking(item: Any, *names: str) -> str:
+    """What is wrong with a turn that should be an object with these fields."""
+    if not isinstance(item, dict):
+        return f" is {kind_of(item)}"
+    return f" has no field '{next(name for name in names if name not in item)}'"
+
+
+def _system(fields: dict[str, Any]) -> list[Turn]:
+    text = _text(fields, "system", optional=True)
+    return [Turn(Role.SYSTEM, text)] if text.strip() else []
+
+
+def _answer(text: str) -> list[Turn]:
+    """A blank answer means a bare prompt, which `predict` accepts and training rejects."""
+    return [Turn(Role.ASSISTANT, text)] if text.strip() else []
+
+
+def _text(fields: dict[str, Any], name: str, *, optional: bool = False) -> str:
+    value = fields.get(name)
+    if value is None and optional:
+        return ""
+    if not isinstance(value, str):
+        raise ValueError(f"field '{name}' is {kind_of(value)}; expected text.")
+    return value
+
+
+def _list(fields: dict[str, Any], name: str) -> list[Any]:
+    value = fields[name]
+    if not isinstance(value, list):
+        raise ValueError(f"field '{name}' is {kind_of(value)}; expected a list of turns.")
+    return value

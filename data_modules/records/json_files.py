@@ -1,0 +1,181 @@
+"""Records of .json lists and of .jsonl files, one object a line."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from data_modules.records.record import Record, Reject, kind_of
+from data_modules.records.text_lines import escaped_byte, not_utf8, read_lines
+
+_SPACE = re.compile(r"[ \t\r\n]*")
+_BRACKET = re.compile(r'"(?:[^"\\]++|\\.)*+"|[\[{]|[\]}]', re.DOTALL)
+_TOO_DEEP = "nested too deeply to be a record; expected a flat object."
+
+
+class _DuplicateFieldError(ValueError):
+    """An object holds a name twice."""
+
+
+def read_jsonl(path: Path, reject: Reject) -> Iterator[Record]:
+    """One object a line."""
+    for number, line in read_lines(path, reject):
+        try:
+            fields = json.loads(line, object_pairs_hook=_object)
+        except (ValueError, RecursionError) as error:
+            reject(f"{path}:{number}: {_fault(error)}")
+        else:
+            yield from _as_record(fields, f"{path}:{number}", reject)
+
+
+def read_json(path: Path, reject: Reject) -> Iterator[Record]:
+    """A JSON list of objects, decoded one element at a time so that each keeps its line number.
+
+    Raises:
+        ValueError: If the file is not one list from its beginning to its end: where one record stops and the next
+            begins is not known then.
+    """
+    text, is_whole = _decode(path)
+    at, line, seen, number, before = _begin_list(text, path), 1, 0, 0, 0
+    while at < len(text) and text[at] != "]":
+        before, number = (line, number + 1) if number else (0, 1)
+        line, seen = line + text.count("\n", seen, at), at
+        # several on one line are told apart by their number
+        origin = f"{path}:{line}" + (f" (record {number})" if line == before else "")
+        fields, end = _decode_element(text, at, path, origin, reject)
+        byte = None if is_whole else escaped_byte(text[at:end])
+        if byte is not None:
+            reject(f"{origin}: not UTF-8 (byte {byte}); save the file as UTF-8.")
+        elif fields is not _REFUSED:
+            yield from _as_record(fields, origin, reject)
+        at = _next_element(text, end, path)
+    _end_list(text, at, path)
+
+
+def _decode(path: Path) -> tuple[str, bool]:
+    """The text of a file, and whether all of it is UTF-8; bytes that are not stand in it as lone surrogates."""
+    raw = path.read_bytes()
+    try:
+        return raw.decode("utf-8-sig"), True
+    except UnicodeDecodeError as error:
+        text = raw.decode("utf-8-sig", "surrogateescape")
+        if text.lstrip(" \t\r\n")[:1] != "[":  # as UTF-16 begins
+            raise ValueError(not_utf8(str(path), error)) from None
+        return text, False
+
+
+def _begin_list(text: str, path: Path) -> int:
+    """The place of the first element."""
+    at = _skip_space(text, 0)
+    if at < len(text) and text[at] != "[":
+        raise ValueError(
+            f"{_place(text, at, path)}: a .json file must hold a list of records, found {text[at : at + 20]!r}; wrap "
+            "the records in [ ], or rename a file of one record a line to .jsonl."
+        )
+    return _skip_space(text, at + 1)
+
+
+def _end_list(text: str, at: int, path: Path) -> None:
+    if at >= len(text):
+        if text.strip():
+            raise ValueError(f"{path}: the list does not end with ']'; the file seems cut off, write it again.")
+        return
+    rest = _skip_space(text, at + 1)
+    if rest < len(text):
+        raise ValueError(
+            f"{_place(text, rest, path)}: found {text[rest : rest + 20]!r} after the end of the list; a .json file "
+            "holds one list. Join several into one, or write one record a line to a .jsonl file."
+        )
+
+
+_REFUSED = object()
+
+
+def _decode_element(text: str, at: int, path: Path, origin: str, reject: Reject) -> tuple[object, int]:
+    """An element and where it ends; `_REFUSED` for one that is JSON but cannot be a record."""
+    try:
+        return _STRICT.raw_decode(text, at)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}:{error.lineno}: {_fault(error)}") from None
+    except (ValueError, RecursionError) as error:
+        reject(f"{origin}: {_fault(error)}")
+    try:
+        _, end = _LENIENT.raw_decode(text, at)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}:{error.lineno}: {_fault(error)}") from None
+    except RecursionError:
+        end = _end_of_brackets(text, at)
+    return _REFUSED, end
+
+
+def _end_of_brackets(text: str, at: int) -> int:
+    """Where a value ends that is nested too deeply for the decoder; the end of the text if it does not."""
+    depth = 0
+    for found in _BRACKET.finditer(text, at):
+        if found[0][0] != '"':
+            depth += 1 if found[0] in "[{" else -1
+        if depth == 0:
+            return found.end()
+    return len(text)
+
+
+def _next_element(text: str, end: int, path: Path) -> int:
+    at = _skip_space(text, end)
+    if at < len(text) and text[at] == ",":
+        following = _skip_space(text, at + 1)
+        if text[following : following + 1] == "]":
+            raise ValueError(f"{_place(text, at, path)}: found ',' before the end of the list; remove it.")
+        return following
+    if at < len(text) and text[at] != "]":
+        raise ValueError(
+            f"{_place(text, at, path)}: found {text[at : at + 20]!r}; expected ',' or ']' between records."
+        )
+    return at
+
+
+def _skip_space(text: str, at: int) -> int:
+    match = _SPACE.match(text, at)
+    assert match is not None  # the pattern matches the empty string
+    return match.end()
+
+
+def _place(text: str, at: int, path: Path) -> str:
+    return f"{path}:{1 + text.count(chr(10), 0, at)}"
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON, which allows a name twice and does not say which value is meant."""
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        names: set[str] = set()
+        for name, _ in pairs:
+            if name in names:
+                raise _DuplicateFieldError(f"duplicate field {name!r}; keep one of the two.")
+            names.add(name)
+    return fields
+
+
+_STRICT = json.JSONDecoder(object_pairs_hook=_object)
+_LENIENT = json.JSONDecoder(parse_int=str)
+"""Finds the end of a record that is refused."""
+
+
+def _fault(error: ValueError | RecursionError) -> str:
+    if isinstance(error, json.JSONDecodeError):
+        fault = error.msg.removesuffix(" at")  # as in "Unterminated string starting at"
+        return f"not valid JSON ({fault} at column {error.colno}); correct this line."
+    if isinstance(error, RecursionError):
+        return _TOO_DEEP
+    if isinstance(error, _DuplicateFieldError):
+        return str(error)
+    return "an integer of thousands of digits; write it as text, or leave the field out."
+
+
+def _as_record(fields: object, origin: str, reject: Reject) -> Iterator[Record]:
+    if isinstance(fields, dict):
+        yield Record(fields, origin)
+    else:
+        reject(f"{origin}: found {kind_of(fields)}; expected an object with named fields.")

@@ -1,0 +1,101 @@
+"""Records of .parquet files, a batch of rows at a time."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from data_modules.reasons import reason_of
+from data_modules.records.record import Record, Reject, readable
+
+_ROWS_AT_ONCE = 1024
+
+
+def read_parquet(path: Path, reject: Reject) -> Iterator[Record]:
+    """Rows by the names of their columns.
+
+    Raises:
+        ValueError: If the file is damaged or encrypted, or two of its columns share a name.
+    """
+    import pyarrow.parquet as pq  # takes a while, and few data sets need it
+
+    number = 0
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            _check_columns(file.schema_arrow, path)
+            for batch in file.iter_batches(batch_size=_ROWS_AT_ONCE):
+                yield from _rows(_with_plain_times(batch), path, number, reject)
+                number += batch.num_rows
+    except (pa.ArrowException, OSError) as error:
+        if isinstance(error, PermissionError):
+            raise
+        raise ValueError(f"{path}: {_where(number)} ({reason_of(error)}); write it again, unencrypted.") from None
+
+
+def _where(number: int) -> str:
+    return f"damaged after row {number}" if number else "not a parquet file that can be read"
+
+
+def _check_columns(fields: Any, path: Path, parent: str = "") -> None:
+    """Names must be unique at every depth: a row is read as a dict."""
+    names = [field.name for field in fields]
+    for name, times in Counter(names).items():
+        if times > 1:
+            raise ValueError(f"{path}: duplicate column {parent + readable(name)!r}; rename or remove one.")
+        if not name.strip():
+            raise ValueError(f"{path}: column {names.index(name) + 1} has no name; name it or leave it out.")
+    for field in fields:
+        kind = field.type
+        while pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+            kind = kind.value_type
+        if pa.types.is_struct(kind):
+            _check_columns([kind.field(i) for i in range(kind.num_fields)], path, f"{parent}{readable(field.name)}.")
+
+
+def _with_plain_times(batch: Any) -> Any:
+    """Times in microseconds of UTC: nanoseconds would need pandas, and zones the machine's own list of them."""
+    fields = [field.with_type(_plain_time(field.type)) for field in batch.schema]
+    if pa.schema(fields) == batch.schema:
+        return batch
+    columns = [column.cast(field.type, safe=False) for column, field in zip(batch.columns, fields, strict=True)]
+    return pa.record_batch(columns, schema=pa.schema(fields))
+
+
+def _plain_time(kind: Any) -> Any:
+    if pa.types.is_timestamp(kind):
+        return pa.timestamp("us" if kind.unit == "ns" else kind.unit)
+    if getattr(kind, "unit", None) != "ns":
+        return kind
+    return pa.duration("us") if pa.types.is_duration(kind) else pa.time64("us")
+
+
+def _rows(batch: Any, path: Path, before: int, reject: Reject) -> Iterator[Record]:
+    try:
+        rows: list[dict[str, Any] | None] = batch.to_pylist()
+    except Exception:  # of Arrow, Python's dates or a zone; _row finds out which value it was
+        rows = [None] * batch.num_rows
+    for index, fields in enumerate(rows):
+        place = f"{path}:row {before + index + 1}"
+        if fields is None:
+            fields = _row(batch.slice(index, 1), place, reject)
+        if fields is not None:
+            yield Record(fields, place)
+
+
+def _row(batch: Any, place: str, reject: Reject) -> dict[str, Any] | None:
+    """One row, cell by cell; None if a value does not exist in Python, such as a date in the year 10,000."""
+    fields = {}
+    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        try:
+            fields[name] = column[0].as_py()
+        except Exception as error:  # as above
+            reject(
+                f"{place}: column {readable(name)!r} holds {column.type} that cannot be read "
+                f"({reason_of(error, 100)}); correct the value or leave the column out."
+            )
+            return None
+    return fields

@@ -1,0 +1,176 @@
+"""Which records each split holds: read, recognised, checked, and kept out of every other split."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Literal
+
+from data_modules.records.conversation import Conversation
+from data_modules.records.counts import OnInvalid, RecordCounts
+from data_modules.records.formats import recognise_format, to_conversation
+from data_modules.records.readers import read_records
+from data_modules.records.record import Record
+from data_modules.records.rejections import count_reasons
+
+Samples = Literal["conversation", "answer"]
+
+
+TextUse = Literal["document", "question", "beginning"]
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Where the records of every split come from and how they are read.
+
+    Attributes:
+        files: Split name to files, folders or hub names. A split without files is held out of `train`.
+        fractions: Share of `train` that is held out for each split without files.
+        train_fraction: Share of what is not held out that is trained on.
+        format: A name in FORMATS; None: recognised from the fields, file by file.
+        on_invalid: Whether an invalid record ends the run or is dropped.
+        samples: `answer` makes one sample of every answer of a training conversation.
+        require_answer: Whether a bare prompt is invalid.
+        text: What a record of plain text (a line of a .txt file, or nothing but the field `text`) is: a finished
+            document, a question, or the beginning of a text to continue.
+    """
+
+    files: dict[str, list[str]]
+    fractions: dict[str, float] = field(default_factory=dict)
+    train_fraction: float = 1.0
+    format: str | None = None
+    on_invalid: OnInvalid = "error"
+    samples: Samples = "conversation"
+    require_answer: bool = True
+    text: TextUse = "document"
+
+    @property
+    def splits(self) -> list[str]:
+        """Held-out splits first: what they hold is kept out of training."""
+        held_out = [split for split in ("test", "val", "predict") if split in self.files or self.shares.get(split)]
+        return [*held_out, *(["train"] if "train" in self.files else [])]
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """The fractions of `train` that are really held out."""
+        if "train" not in self.files:
+            return {}
+        return {split: share for split, share in self.fractions.items() if share and split not in self.files}
+
+
+def split_of(conversation: Conversation, fractions: dict[str, float], train_fraction: float = 1.0) -> str | None:
+    """The split of a conversation, from a hash of its group or content: it depends on no other record and no order.
+
+    Args:
+        conversation: Any.
+        fractions: Share of each held-out split.
+        train_fraction: Share of the others that is trained on. A larger share includes all of a smaller one; what is
+            held out does not depend on it.
+
+    Returns:
+        `train`, a key of `fractions`, or None: left out.
+    """
+    key = conversation.group_key or conversation.content_key()
+    point = int.from_bytes(hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big") / 2**64
+    for split, fraction in fractions.items():
+        if point < fraction:
+            return split
+        point -= fraction
+    return "train" if train_fraction == 1 or point < train_fraction * (1 - sum(fractions.values())) else None
+
+
+def read_conversations(split: str, sources: Sources, counts: RecordCounts) -> Iterator[Conversation]:
+    """The valid conversations of a split. Invalid records count in the split whose files hold them.
+
+    Raises:
+        ValueError: If all records are invalid, or one is and the policy is `error`.
+    """
+    own_files = split in sources.files
+    files = sources.files[split if own_files else "train"]
+    # a held-out split is read from train's files, where its invalid records are counted already
+    counter = counts if own_files else RecordCounts(sources.on_invalid)
+    num_valid = 0
+    for source in files:
+        for conversation in _read_source(source, sources, counter):
+            num_valid += 1
+            if split == "train" or not own_files:
+                place = split_of(conversation, sources.shares, sources.train_fraction)
+                if place != split:
+                    counter.records_read -= 1
+                    counts.left_out += split == "train" and place is None
+                    continue
+            yield conversation
+    if counter.num_invalid and not num_valid:
+        raise ValueError(all_invalid(files, counter))
+    if not own_files:
+        counts.records_read = counter.records_read - counter.num_invalid
+        counts.formats = counter.formats
+
+
+def read_splits(sources: Sources) -> Iterator[tuple[str, Conversation]]:
+    """Every conversation with its split, held-out splits first: what training really reads, each once."""
+    taken: set[str] = set()
+    for split in sources.splits:
+        for conversation in without_duplicates(split, sources, RecordCounts(sources.on_invalid), taken):
+            yield split, conversation
+
+
+def all_invalid(files: list[str], counts: RecordCounts) -> str:
+    """What to tell the user where no record of some files is valid."""
+    return (
+        f"{', '.join(files)}: all of the {counts.num_invalid:,} records are invalid: "
+        f"{count_reasons(counts.reasons, counts.invalid)}. Correct them, or name their format with `--data.format`."
+    )
+
+
+def _read_source(source: str, sources: Sources, counts: RecordCounts) -> Iterator[Conversation]:
+    layouts: dict[str, str] = {}
+    rejected = counts.num_invalid
+    for record in read_records(source, reject=counts.reject):
+        try:
+            conversation = _conversation(record, sources, layouts, counts)
+            if sources.require_answer and not conversation.is_answered:
+                raise ValueError(_unanswered(record))
+        except ValueError as error:
+            counts.reject(str(error))
+            continue
+        counts.records_read += 1
+        yield conversation
+    counts.records_read += counts.num_invalid - rejected
+
+
+def _conversation(record: Record, sources: Sources, layouts: dict[str, str], counts: RecordCounts) -> Conversation:
+    is_prompt = sources.text != "document" and record.fields.keys() == {"text"}  # whatever format training data has
+    name = "text" if is_prompt else sources.format or _format_of(record, layouts, counts)
+    conversation = to_conversation(record, name)
+    return conversation.as_question() if sources.text == "question" and conversation.is_text else conversation
+
+
+def _format_of(record: Record, layouts: dict[str, str], counts: RecordCounts) -> str:
+    """The format of a file, recognised from its first record that has one."""
+    file = record.origin.rpartition(":")[0]
+    if file not in layouts:
+        layouts[file] = recognise_format(record)
+        counts.formats.append(f"{file}: {layouts[file]} (recognised)")
+    return layouts[file]
+
+
+def _unanswered(record: Record) -> str:
+    return (
+        f"{record.origin}: there is no answer to learn (fields: {record.field_names}); expected the last turn to "
+        "be the assistant's, and not blank. Complete the record, or set `--data.on_invalid drop`."
+    )
+
+
+def without_duplicates(split: str, sources: Sources, counts: RecordCounts, taken: set[str]) -> Iterator[Conversation]:
+    """Conversations of a split without those that an earlier split has, or that share a group with one of its."""
+    own: set[str] = set()
+    for conversation in read_conversations(split, sources, counts):
+        keys = set(filter(None, (conversation.content_key(), conversation.group_key)))
+        if not keys.isdisjoint(taken):
+            counts.duplicates += 1
+            continue
+        own |= keys if split != "train" else set()
+        yield conversation
+    taken |= own

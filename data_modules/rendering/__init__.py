@@ -1,0 +1,1 @@
+"""From conversations to segments, each of one kind; which kinds a loss mask supervises."""

@@ -1,0 +1,92 @@
+"""Loss masks: how much each kind of token weighs in the loss. A new mask is one line in MASKS.
+
+Ids never depend on the mask, so one forward pass scores a model under every mask.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from data_modules.rendering.segments import ANSWER_KINDS, SegmentKind
+
+MaskName = Literal["whole_sequence", "output_only", "firefly_multi_turn"]
+Reduction = Literal["token", "sample", "turn"]
+
+Kinds = npt.NDArray[np.uint8]
+Turns = npt.NDArray[np.int16]
+Weights = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class LossMask:
+    """A weight for every segment kind.
+
+    Attributes:
+        name: What the user types.
+        weights: Indexed by SegmentKind.
+    """
+
+    name: str
+    weights: tuple[float, ...]
+
+    def token_weights(self, kinds: Kinds, turns: Turns, reduction: Reduction = "token") -> Weights:
+        """Each token's share of the loss of one document.
+
+        Args:
+            kinds: SegmentKind of each token, (T,).
+            turns: Turn of each token, (T,).
+            reduction: `token`: every supervised token counts alike. `sample`: every document, and `turn`: every
+                turn, has the weight 1 shared among its supervised tokens.
+
+        Returns:
+            (T,) float32. The first is zero: nothing predicts a document's first token.
+        """
+        weights = np.asarray(self.weights, dtype=np.float32)[kinds]
+        weights[:1] = 0.0
+        if reduction == "token":
+            return weights
+        groups = np.zeros_like(turns) if reduction == "sample" else turns
+        totals = np.bincount(groups, weights=weights)[groups]
+        return np.divide(weights, totals, out=np.zeros_like(weights), where=totals > 0, casting="same_kind")
+
+    def supervises(self, kind: SegmentKind) -> bool:
+        return self.weights[kind] > 0
+
+
+def _mask(name: MaskName, *kinds: SegmentKind) -> LossMask:
+    return LossMask(name, tuple(float(kind in kinds) for kind in SegmentKind))
+
+
+MASKS: dict[str, LossMask] = {
+    mask.name: mask
+    for mask in (
+        _mask("whole_sequence", *(kind for kind in SegmentKind if kind is not SegmentKind.PADDING)),
+        _mask("output_only", SegmentKind.FINAL_ANSWER),
+        _mask("firefly_multi_turn", *ANSWER_KINDS),
+    )
+}
+
+
+def resolve_mask(name: MaskName, prompt_weight: float | None = None) -> LossMask:
+    """The named mask, with the weight of prompt tokens changed where one is given.
+
+    Args:
+        name: One of MASKS.
+        prompt_weight: Weight, 0 to 1, of system, user and template tokens. None keeps the mask's own: 1 for
+            `whole_sequence`, 0 for the others.
+
+    Raises:
+        ValueError: If the weight is outside 0 to 1.
+    """
+    mask = MASKS[name]
+    if prompt_weight is None:
+        return mask
+    if not 0 <= prompt_weight <= 1:
+        raise ValueError(f"--data.prompt_weight {prompt_weight}: expected a weight between 0 and 1.")
+    prompt = (SegmentKind.SYSTEM, SegmentKind.USER, SegmentKind.TEMPLATE)
+    weights = tuple(prompt_weight if kind in prompt else mask.weights[kind] for kind in SegmentKind)
+    return replace(mask, name=f"{name}_prompt{prompt_weight:g}", weights=weights)

@@ -1,0 +1,206 @@
+"""Reads what a run left behind. Files may be damaged: a line costs that line, a whole file its run."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any, TypeVar
+
+from lit_sft.checkpoints.digests import written_digest
+from lit_sft.fields import Fields
+from lit_sft.files import read_json, read_rows, read_yaml
+
+ANSWER_FIGURES = ("exact_match", "rougeL_mixed", "ended", "repetition", "num_tokens")
+"""Columns of test_answers.jsonl, as means over the records."""
+
+Sums = dict[str, dict[str, tuple[float, float]]]
+
+_Row = TypeVar("_Row")
+
+_LARGEST = 1e100
+
+Curve = list[tuple[int, dict[str, float]]]
+
+
+@dataclass(frozen=True)
+class TrialResult:
+    """What one trial found.
+
+    Attributes:
+        arm: Its name.
+        seed: Of the run.
+        folder: Of the run.
+        result: Its result.json.
+        record: Its trial.json; empty for a run without `TrialRecord`.
+        sums: By figure and record origin: what the record adds, and its weight. Of a loss: nats and tokens; of an
+            answer's figure: its value and 1.
+        curve: Validations: step, and nll by mask.
+        samples: Answers to fixed prompts at the last step: prompt to answer.
+        config: Its config.yaml.
+        damaged: Lines of its files that could not be read, each with its place.
+    """
+
+    arm: str
+    seed: int
+    folder: Path
+    result: dict[str, Any]
+    record: dict[str, Any]
+    sums: Sums
+    curve: Curve
+    samples: dict[str, str]
+    config: dict[str, Any]
+    damaged: list[str] = field(default_factory=list)
+
+
+def read_trial(file: Path, arm: str) -> TrialResult | None:
+    """What a run found, from its result file; None if it has not been tested.
+
+    Raises:
+        ValueError: If a file of it is damaged as a whole.
+        OSError: If one cannot be read.
+    """
+    run, result = file.parent, read_json(file)
+    if result is None:
+        return None
+    config = Fields(
+        read_yaml(run / "config.yaml", advice="A run's settings are written when it starts."), str(run / "config.yaml")
+    )
+    _check_current(file, Fields(result, str(file)))
+    damaged: list[str] = []
+    return TrialResult(
+        arm=arm,
+        seed=int(config.whole("seed_everything")),
+        folder=run,
+        result=_checked_result(result, str(file)),
+        record=_checked_record(read_json(run / "trial.json") or {}, str(run / "trial.json")),
+        sums=_sums(run, Fields(result, str(file)), damaged),
+        curve=list(_read(run / "loss_modes.jsonl", _point, damaged)),
+        samples=_last_samples(run, damaged),
+        config=dict(config.values),
+        damaged=damaged,
+    )
+
+
+def _check_current(file: Path, result: Fields) -> None:
+    """Refuse a result of weights that training has replaced since.
+
+    Only where the result says which weights it is of, and their checkpoint is still there to compare with.
+    """
+    if result.values.get("checkpoint") is None or result.values.get("checkpoint_digest") is None:
+        return
+    tested = file.parent / "checkpoints" / Path(result.text("checkpoint")).name
+    if tested.is_file() and written_digest(tested) != result.text("checkpoint_digest"):
+        raise ValueError(
+            f"{file}: out of date: {tested.name} has other weights now than when it was tested. "
+            f"Run `python -m lit_sft test {file.parent}` again."
+        )
+
+
+def short_names(files: Iterable[str]) -> dict[str, str]:
+    """Files to their names without the folders that all of them have in common."""
+    parts = {file: PurePosixPath(file).parts for file in files}
+    folders = zip(*(names[:-1] for names in parts.values()), strict=False)
+    shared = sum(1 for _ in itertools.takewhile(lambda names: len(set(names)) == 1, folders))
+    return {file: str(PurePosixPath(*names[shared:])) for file, names in parts.items()}
+
+
+def file_of(origin: str) -> str:
+    """The file that a record's origin names."""
+    return origin.rpartition(":")[0]
+
+
+def _checked_result(result: dict[str, Any], place: str) -> dict[str, Any]:
+    """result.json, once what the report shows of it is known to be of its type."""
+    found = Fields(result, place)
+    if "mask" in found:
+        found.text("mask")
+    if "ledger" in found and "train" in found.fields("ledger"):
+        found.fields("ledger").fields("train")
+    return result
+
+
+def _checked_record(record: dict[str, Any], place: str) -> dict[str, Any]:
+    """trial.json likewise."""
+    if not record:
+        return record
+    found = Fields(record, place)
+    for name in ("step", "of"):
+        found.whole(name)
+    for name in ("examples", "tokens", "supervised_tokens", "seconds", "peak_bytes"):
+        found.number(name, least=0)
+    found.texts("order")
+    return record
+
+
+def _sums(run: Path, result: Fields, damaged: list[str]) -> Sums:
+    sums: Sums = {}
+    for file in result.file_names("files") if "files" in result else []:
+        if not (run / file).is_file():
+            raise ValueError(f"{run / file}: no such file, and {result.place} names it; test this run again.")
+        for origin, values in _read(run / file, _values, damaged):
+            for figure, value, weight in values:
+                record = sums.setdefault(figure, {})
+                before = record.get(origin, (0.0, 0.0))
+                record[origin] = before[0] + value, before[1] + weight
+    return sums | _by_file(sums)
+
+
+def _by_file(sums: Sums) -> Sums:
+    """Where the test records come from several files: the losses by file, a column for each data set."""
+    names = short_names(sorted({file_of(origin) for origin in sums.get("whole_sequence", {})}))
+    if len(names) < 2:
+        return {}
+    return {
+        f"{figure} in {name}": part
+        for figure in ("whole_sequence", "output_only")
+        for file, name in names.items()
+        if (part := {origin: row for origin, row in sums.get(figure, {}).items() if file_of(origin) == file})
+    }
+
+
+def _values(row: Fields) -> tuple[str, list[tuple[str, float, float]]]:
+    """The record and the figures of a line of test_records.jsonl or test_answers.jsonl."""
+    origin = row.text("origin")
+    if "nats" not in row:
+        return origin, [(name, _finite(row.number(name)), 1.0) for name in ANSWER_FIGURES if name in row]
+    nats, tokens = row.numbers("nats"), row.fields("tokens")
+    if nats.keys() != tokens.values.keys():
+        raise ValueError(f"{row.place}: nats and tokens are not of the same figures.")
+    return origin, [(name, _finite(value), tokens.whole(name)) for name, value in nats.items()]
+
+
+def _finite(value: float) -> float:
+    """A figure that can be squared and summed; NaN where it cannot, which is then said of its mean."""
+    return value if abs(value) < _LARGEST else math.nan
+
+
+def _point(row: Fields) -> tuple[int, dict[str, float]]:
+    """A validation: its step, and nll by mask."""
+    masks = row.fields("masks")
+    return row.whole("step"), {name: _finite(masks.fields(name).number("nll")) for name in masks.values}
+
+
+def _sample(row: Fields) -> tuple[int, float, str, str]:
+    return row.whole("step"), row.number("temperature"), row.text("prompt"), row.text("answer")
+
+
+def _last_samples(run: Path, damaged: list[str]) -> dict[str, str]:
+    samples = list(_read(run / "samples.jsonl", _sample, damaged))
+    last = max((step for step, *_ in samples), default=0)
+    return {prompt: answer for step, temperature, prompt, answer in samples if step == last and temperature == 0}
+
+
+def _read(path: Path, take: Callable[[Fields], _Row], damaged: list[str]) -> Iterator[_Row]:
+    """The lines of a file that can be read; the others are noted."""
+    if not path.is_file():
+        return
+    found = read_rows(path)
+    damaged += found.damaged
+    for number, row in enumerate(found.rows, start=1):
+        try:
+            yield take(Fields(row, f"{path}, row {number}"))
+        except ValueError as error:
+            damaged.append(str(error))

@@ -1,0 +1,65 @@
+"""`python -m lit_sft export [RUN]`: a run's model as a folder that transformers and peft load as it is."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+from lit_sft.runs.folders import find_run, paths_of
+from lit_sft.runs.lock import lock_run
+from lit_sft.settings.arguments import Arguments
+
+
+def main(argv: list[str]) -> None:
+    """Export the best checkpoint of a run.
+
+    Args:
+        argv: The command's name and its arguments.
+
+    Raises:
+        ValueError: If there is no such run, or the folder to write to is not empty.
+    """
+    options = _parser().parse_args(argv[1:])
+    # after the arguments are read, so that --help and mistakes are answered at once
+    from transformers.utils.logging import disable_progress_bar
+
+    from lit_sft.console import say
+    from lit_sft.models.adapters import is_adapted
+    from lit_sft.models.saving import export_model
+    from lit_sft.runs.opening import backbone_of_run
+    from lit_sft.settings.reading import read_settings
+
+    disable_progress_bar()
+    run, checkpoint = find_run(options.run, options.root)
+    name = "merged" if options.merge else "model"
+    folder = Path(options.output or (run.folder / f"{name}{run.suffix_of(checkpoint)}"))
+    if options.output and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"--output {folder}: exists and is not an empty folder; name another.")
+    trust = {"model.backbone.trust_remote_code": options.trust_remote_code == "true"}
+    with contextlib.ExitStack() as held:
+        if not options.output:
+            held.enter_context(lock_run(run.folder))  # `fit` writes the same files at its end
+        held.enter_context(paths_of(run))
+        settings = read_settings(run.config, trust, run_config=run.config)
+        data = settings.data_module()
+        backbone = backbone_of_run(settings, data.tokenizer, checkpoint)
+        if options.merge and not is_adapted(backbone):
+            say("all weights were trained, so there is no adapter to merge")
+        export_model(backbone, folder, data, merge=options.merge)
+    say(f"{checkpoint.parent / run.described(checkpoint)} -> {folder}")
+
+
+def _parser() -> Arguments:
+    parser = Arguments("export", __doc__, example="runs/quickstart/version_0 --merge")
+    parser.add_argument("run", nargs="?", help="run folder or checkpoint; the newest run if not given")
+    parser.add_argument("--root", default="runs", help="folder of all runs")
+    parser.add_argument("--output", help="where to write; default: model/ (merged: merged/) in the run folder")
+    parser.add_argument("--merge", action="store_true", help="merge adapters into the weights")
+    parser.add_argument(
+        "--model.backbone.trust_remote_code",
+        dest="trust_remote_code",
+        choices=("true", "false"),
+        default="false",
+        help="run model code that the hub repository brings along; off unless you trust it",
+    )
+    return parser

@@ -1,0 +1,265 @@
+"""What was scored, on disk and in memory, and what follows: means, and differences between two models in pairs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from scipy.stats import binomtest
+
+from lit_sft.evaluation.metric_names import SHARES, direction, title_of
+from lit_sft.evaluation.scores import Scored, has_mean
+from lit_sft.files import read_json, read_rows, write_json, write_lines
+from lit_sft.reporting.statistics import Estimate, estimate, holm
+
+_Kind = TypeVar("_Kind")
+
+_COMPARED = {
+    "text": ("bits_per_byte",),
+    "conversations": ("bits_per_byte/answer", "bits_per_byte/user"),
+    "answers": ("rougeL_mixed", "exact_match", "chrf"),
+}
+"""The figures by which models are compared: of losses, those that any two tokenizers have in common."""
+
+
+@dataclass(frozen=True)
+class SetResult:
+    """What one model scored on one set.
+
+    Attributes:
+        kind: Of the set, a name in KINDS.
+        rows: By item.
+        skipped: Items left out, and why; the first of them where there are many.
+        seconds: It took.
+        more_skipped: Items left out that `skipped` does not list.
+    """
+
+    kind: str
+    rows: dict[str, Scored]
+    skipped: list[str]
+    seconds: float
+    more_skipped: int = 0
+
+    @property
+    def num_skipped(self) -> int:
+        return len(self.skipped) + self.more_skipped
+
+
+@dataclass(frozen=True)
+class Change:
+    """A model against the baseline in one figure of one set, item by item.
+
+    Attributes:
+        model: Its name.
+        set: The set's name.
+        group: A part of it; empty for all.
+        figure: Name.
+        before: The baseline's mean over the items that both have.
+        after: The model's.
+        estimate: Of the difference.
+        p_value: Two-sided: McNemar's exact test where items are right or wrong, else Student's t.
+        adjusted_p: By Holm's method among the comparisons that stand beside it.
+    """
+
+    model: str
+    set: str
+    group: str
+    figure: str
+    before: float
+    after: float
+    estimate: Estimate
+    p_value: float
+    adjusted_p: float = math.nan
+
+    @property
+    def is_found(self) -> bool:
+        """Whether it is beyond noise."""
+        return self.adjusted_p < 1 - self.estimate.confidence
+
+    @property
+    def sense(self) -> int:
+        """1 where it is for the better, -1 for the worse, 0 where it is none or neither."""
+        return direction(self.figure) * int(np.sign(self.estimate.value))
+
+
+class Results:
+    """All models on all sets.
+
+    Attributes:
+        models: Names, the baseline first.
+        results: By model and set.
+        about: What there is to know of each model.
+        failures: What could not be scored at all, by model or model and set, and why.
+    """
+
+    def __init__(self, models: list[str]) -> None:
+        self.models = models
+        self.results: dict[tuple[str, str], SetResult] = {}
+        self.about: dict[str, str] = {}
+        self.failures: dict[str, str] = {}
+
+    @property
+    def sets(self) -> list[str]:
+        return list(dict.fromkeys(name for _, name in self.results))
+
+    def kind(self, name: str) -> str:
+        """Of a set."""
+        return next(result.kind for (_, other), result in self.results.items() if other == name)
+
+    def figures(self, name: str) -> list[str]:
+        """Of a set, in the order in which they were written."""
+        found = [r for (_, other), r in self.results.items() if other == name]
+        return list(dict.fromkeys(figure for r in found for row in r.rows.values() for figure in row.figures))
+
+    def groups(self, name: str) -> list[str]:
+        """The parts of a set, where it has several."""
+        found = [r for (_, other), r in self.results.items() if other == name]
+        groups = sorted({row.group for r in found for row in r.rows.values() if row.group})
+        return groups if len(groups) > 1 else []
+
+    def values(self, model: str, name: str, figure: str, group: str = "") -> dict[str, tuple[float, float]]:
+        """What each item adds and weighs, of items with a value and a weight."""
+        result = self.results.get((model, name))
+        rows = result.rows.values() if result else ()
+        found = {r.item: r.figures[figure] for r in rows if figure in r.figures and group in ("", r.group)}
+        return {item: pair for item, pair in found.items() if has_mean(*pair)}
+
+    def mean(self, model: str, name: str, figure: str, items: set[str] | None = None) -> Estimate | None:
+        """A figure over a set's items, or some of them; None where there are none."""
+        values = {i: v for i, v in self.values(model, name, figure).items() if items is None or i in items}
+        return _estimate(values.values()) if values else None
+
+    def change(self, model: str, name: str, figure: str, group: str = "") -> Change | None:
+        """Against the baseline, over the items that both have.
+
+        Returns:
+            None where they have none in common.
+
+        Raises:
+            ValueError: If an item weighs something else for one than for the other: it was scored on other tokens.
+        """
+        after, before = (self.values(m, name, figure, group) for m in (model, self.models[0]))
+        shared = sorted(after.keys() & before.keys())
+        if not shared:
+            return None
+        if any(after[item][1] != before[item][1] for item in shared):
+            raise ValueError("not comparable: scored on different tokens (another tokenizer or template)")
+        pairs = [(after[i][0] - before[i][0], after[i][1]) for i in shared]
+        found = _estimate(pairs)
+        p = _mcnemar(pairs) if _is_binary(figure, [*after.values(), *before.values()]) else found.p_value
+        ours, theirs = (_estimate(part[i] for i in shared).value for part in (after, before))
+        return Change(model, name, group, figure, theirs, ours, found, p)
+
+
+def compare(results: Results) -> tuple[list[Change], dict[str, str]]:
+    """Every model against the baseline; p-values adjusted for those that stand together.
+
+    Returns:
+        The changes, and why others cannot be told.
+    """
+    refused: dict[str, str] = {}
+    families: dict[tuple[str, str], list[Change]] = {}
+    for model in results.models[1:]:
+        for name in results.sets:
+            for figure in compared(results, name):
+                for group in ["", *results.groups(name)]:
+                    try:
+                        change = results.change(model, name, figure, group)
+                    except ValueError as error:
+                        refused[f"{model}, {name}, {title_of(figure)}"] = str(error)
+                        break
+                    if change is not None:
+                        families.setdefault((model, f"{name} {figure}" if group else ""), []).append(change)
+    return [change for family in families.values() for change in _adjusted(family)], refused
+
+
+def compared(results: Results, name: str) -> list[str]:
+    """The figures of a set by which models are compared: of multiple choice, by the first rule of each form."""
+    figures, kind = results.figures(name), results.kind(name)
+    if kind == "prompts":
+        return []
+    if kind == "harness":
+        by_name = {figure.partition("/")[0]: figure for figure in reversed(figures)}
+        return [by_name[share] for share in SHARES if share in by_name][:1]
+    if kind == "choices":
+        forms = dict.fromkeys(figure.rpartition("/")[0] for figure in figures)
+        return [next(figure for figure in figures if figure.startswith(form)) for form in forms]
+    return [figure for figure in _COMPARED[kind] if figure in figures]
+
+
+def _adjusted(changes: list[Change]) -> list[Change]:
+    """With p-values that hold for all of them together."""
+    p_values = holm([change.p_value for change in changes])
+    return [replace(change, adjusted_p=p) for change, p in zip(changes, p_values, strict=True)]
+
+
+def _estimate(pairs: Iterable[tuple[float, float]]) -> Estimate:
+    values = np.array(list(pairs), dtype=np.float64)
+    return estimate(values[None, :, 0], values[:, 1])
+
+
+def _is_binary(figure: str, values: list[tuple[float, float]]) -> bool:
+    return direction(figure) == 1 and all(weight == 1 and value in (0, 1) for value, weight in values)
+
+
+def _mcnemar(pairs: list[tuple[float, float]]) -> float:
+    """Exact: of the items that one has right and the other wrong, each is as likely to have been either's."""
+    better, worse = (sum(difference == sign for difference, _ in pairs) for sign in (1, -1))
+    return float(binomtest(better, better + worse).pvalue) if better + worse else 1.0
+
+
+def write_set(folder: Path, name: str, key: str, result: SetResult) -> None:
+    """Write what a model scored: `<set>.jsonl`, an item a line, and `<set>.json`, which stands for its being whole."""
+    folder.mkdir(parents=True, exist_ok=True)
+    about = {
+        "key": key,
+        "kind": result.kind,
+        "items": len(result.rows),
+        "seconds": result.seconds,
+        "skipped": result.skipped,
+        "more_skipped": result.more_skipped,
+    }
+    (folder / f"{name}.json").unlink(missing_ok=True)
+    write_lines(folder / f"{name}.jsonl", (row.row() for row in result.rows.values()))
+    write_json(folder / f"{name}.json", about)
+
+
+def read_set(folder: Path, name: str, key: str) -> SetResult | None:
+    """What was written before; None if it is not there, damaged, or of another model, set or data: score it again."""
+    try:
+        about = read_json(folder / f"{name}.json")
+        if about is None or about["key"] != key:
+            return None
+        found = read_rows(folder / f"{name}.jsonl")
+        rows = {row.item: row for row in map(_read_row, found.rows)}
+        if found.damaged or len(rows) != about["items"]:
+            return None
+        return SetResult(
+            kind=_as(str, about["kind"]),
+            rows=rows,
+            skipped=[_as(str, reason) for reason in _as(list, about["skipped"])],
+            seconds=float(about["seconds"]),
+            more_skipped=_as(int, about.get("more_skipped", 0)),
+        )
+    except (OSError, ValueError, KeyError, TypeError, OverflowError):
+        return None
+
+
+def _read_row(row: dict[str, Any]) -> Scored:
+    figures = {name: (float(value), float(weight)) for name, (value, weight) in _as(dict, row["figures"]).items()}
+    return Scored(_as(str, row["item"]), figures, _as(str, row["group"]), _as(dict, row["details"]))
+
+
+def _as(kind: type[_Kind], value: Any) -> _Kind:
+    """A value of a type.
+
+    Raises:
+        TypeError: If it is of another.
+    """
+    if not isinstance(value, kind):
+        raise TypeError(f"found {type(value).__name__}; expected {kind.__name__}")
+    return value

@@ -1,0 +1,116 @@
+"""Perplexity of plain text in sliding windows, and of conversations by segment and mask."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Literal
+
+import torch
+
+from data_modules.encoding.example import Example
+from data_modules.encoding.ledger import Ledger
+from lit_sft.evaluation.scores import Figures, Scored, Skipped, read_items
+from lit_sft.evaluation.suite import ConversationSet, TextSet
+from lit_sft.metrics.segments import RecordSums, SegmentMetrics
+from lit_sft.models.loaded import Subject
+
+_OVER: dict[str, Literal["tokens", "bytes", "characters"]] = {
+    "nll": "tokens",
+    "bits_per_byte": "bytes",
+    "bits_per_character": "characters",
+}
+"""Figures and what they are per."""
+
+
+def score_texts(subject: Subject, settings: TextSet, skipped: Skipped) -> Iterator[Scored]:
+    """Nats and bits of every document; each token is scored once, the first behind the tokenizer's bos or eos token.
+
+    Figures: `nll` (nats per token), `bits_per_byte`, `bits_per_character`. Its end token is not scored. Source of the
+    token before the first: lm-eval's rolling likelihood.
+
+    Raises:
+        ValueError: If nothing can be read, the model cannot read a window, or its tokenizer has no bos or eos token.
+    """
+    window = subject.length(settings.window)
+    stride = settings.stride or window // 2
+    tokenizer = subject.tokenizer
+    before = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id  # it may be 0
+    if before is None:
+        raise ValueError("this tokenizer has neither a bos nor an eos token, behind which a text could begin.")
+    for document in read_items(settings.data, settings.rows, skipped, format="text"):
+        text = document.turns[0].content
+        ids = [before, *subject.tokenizer(text, add_special_tokens=False).input_ids]
+        places = list(windows(len(ids), window, stride))
+        nats = subject.nats(ids[begin:end] for begin, end, _ in places)
+        total = sum(float(part[first - begin :].sum()) for part, (begin, _, first) in zip(nats, places, strict=True))
+        if not math.isfinite(total):
+            skipped.add(f"{document.origin}: its likelihood is not finite.")
+            continue
+        figures: Figures = {
+            "nll": (total, len(ids) - 1),
+            "bits_per_byte": (total / math.log(2), len(text.encode())),
+            "bits_per_character": (total / math.log(2), len(text)),
+        }
+        yield Scored(document.origin, figures, details={"window": window, "stride": stride})
+
+
+def windows(length: int, window: int, stride: int) -> Iterator[tuple[int, int, int]]:
+    """Where windows begin and end, and the first token that each scores: those before it have been scored.
+
+    Args:
+        length: Tokens of the document, with the one before it, which is not scored.
+        window: Tokens of a window.
+        stride: From the beginning of one to that of the next, less than a window: its first token has no context.
+    """
+    done = 1
+    for begin in range(0, length, stride):
+        end = min(begin + window, length)
+        if end > done:
+            yield begin, end, done
+            done = end
+        if end == length:
+            return
+
+
+def score_conversations(subject: Subject, settings: ConversationSet, skipped: Skipped) -> Iterator[Scored]:
+    """Nats and bits of every conversation.
+
+    Figures: `nll/answer`, `bits_per_byte/answer`, `bits_per_character/answer`, and of every other segment and mask.
+
+    Raises:
+        ValueError: If nothing can be read, or the model cannot read so many tokens.
+    """
+    encoder = replace(subject.encoder, max_length=subject.length(settings.max_length), over_long="truncate")
+    examples: list[Example] = []
+    ledger, truncated = Ledger(), set()
+    for conversation in read_items(settings.data, settings.rows, skipped, format=settings.format):
+        before = ledger.truncated
+        try:
+            examples += encoder.encode(conversation, ledger)
+        except ValueError as error:
+            skipped.add(str(error))
+        if ledger.truncated > before:
+            truncated.add(conversation.origin)
+    for origin, sums in sorted(_sums(subject, examples).items()):
+        if all(map(math.isfinite, sums.nats)):
+            yield Scored(origin, _figures(sums), details={"truncated": origin in truncated})
+        else:
+            skipped.add(f"{origin}: its likelihood is not finite.")
+
+
+def _sums(subject: Subject, examples: list[Example]) -> dict[str, RecordSums]:
+    sizes = torch.from_numpy(subject.token_sizes).to(subject.device)
+    metrics = SegmentMetrics(sizes, subject.encoder.end_token_id, by_record=True).to(subject.device)
+    for batch, nll in subject.scored(examples):
+        metrics.update(nll, batch)
+    return metrics.take_records()
+
+
+def _figures(sums: RecordSums) -> Figures:
+    return {
+        f"{figure}/{name}": (nats if over == "tokens" else nats / math.log(2), float(size))
+        for figure, over in _OVER.items()
+        for name, (nats, size) in sums.scores(over).items()
+    }

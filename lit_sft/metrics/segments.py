@@ -1,0 +1,213 @@
+"""Sums of nats, tokens and bytes by segment; from them nll, perplexity and bits per byte, under every mask."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from data_modules.batching.batch import Batch
+from data_modules.rendering.masking import MASKS
+from data_modules.rendering.segments import ANSWER_KINDS, SegmentKind
+
+_FIRST = len(SegmentKind)
+_END = _FIRST + 1
+_NUM_SUMS = _END + 1
+
+SEGMENTS: dict[str, tuple[int, ...]] = {
+    "system": (SegmentKind.SYSTEM,),
+    "user": (SegmentKind.USER,),
+    "template": (SegmentKind.TEMPLATE,),
+    "answer": ANSWER_KINDS,
+    "first_answer_token": (_FIRST,),
+    "end_token": (_END,),
+    "text": (SegmentKind.TEXT,),
+}
+"""What figures are given for: sums over these rows. An end token counts in its answer and by itself."""
+
+
+class ExactSumMetric(Metric):
+    """A metric whose states keep their dtype: no precision setting can cast a count or a sum.
+
+    Half-precision training calls `.to(bfloat16)` on the whole module, children included, and a bfloat16 count sticks
+    at 256.
+    """
+
+    full_state_update = False
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], *args: Any, **kwargs: Any) -> ExactSumMetric:
+        def move_only(tensor: Tensor) -> Tensor:
+            return tensor.to(fn(tensor).device)
+
+        return super()._apply(move_only, *args, **kwargs)  # type: ignore[return-value]
+
+
+@dataclass(frozen=True, slots=True)
+class RecordSums:
+    """Of one record, for each segment kind, first answer tokens and end tokens: nats, and how much they are over."""
+
+    nats: tuple[float, ...] = (0.0,) * _NUM_SUMS
+    tokens: tuple[float, ...] = (0.0,) * _NUM_SUMS
+    bytes: tuple[float, ...] = (0.0,) * _NUM_SUMS
+    characters: tuple[float, ...] = (0.0,) * _NUM_SUMS
+
+    def __add__(self, other: RecordSums) -> RecordSums:
+        pairs = ((getattr(self, f.name), getattr(other, f.name)) for f in fields(self))
+        return RecordSums(*(tuple(map(sum, zip(*pair, strict=True))) for pair in pairs))
+
+    def scores(self, over: Literal["tokens", "bytes", "characters"] = "tokens") -> dict[str, tuple[float, int]]:
+        """Nats under every mask and of every segment, and over how much, where there is anything."""
+        scores = {}
+        for name, weights in _score_weights().items():
+            size = sum(w * n for w, n in zip(weights, getattr(self, over), strict=True))
+            if size:
+                scores[name] = sum(w * n for w, n in zip(weights, self.nats, strict=True) if w), int(size)
+        return scores
+
+
+class SegmentMetrics(ExactSumMetric):
+    """Negative log-likelihood by segment, whatever mask trains.
+
+    Args:
+        token_sizes: Bytes and characters of text each token stands for, (V, 2) int64.
+        end_token_id: The token that ends answers.
+        by_record: Whether to keep the sums of every record too, for `take_records`.
+    """
+
+    nats: Tensor
+    tokens: Tensor
+    bytes: Tensor
+
+    def __init__(self, token_sizes: Tensor, end_token_id: int, *, by_record: bool = False) -> None:
+        super().__init__()
+        self.by_record = by_record
+        self._records: list[tuple[tuple[str, ...], Tensor]] = []
+        self.register_buffer("token_sizes", token_sizes, persistent=False)
+        self.end_token_id = end_token_id
+        self.add_state("nats", torch.zeros(_NUM_SUMS, dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("tokens", torch.zeros(_NUM_SUMS, dtype=torch.int64), dist_reduce_fx="sum")
+        self.add_state("bytes", torch.zeros(_NUM_SUMS, dtype=torch.int64), dist_reduce_fx="sum")
+
+    def update(self, nll: Tensor, batch: Batch) -> None:
+        """Add a batch.
+
+        Args:
+            nll: (N,) nats of `batch.targets`.
+            batch: Its tokens.
+        """
+        ids = batch.input_ids.flatten()[batch.targets]
+        kinds, turns = batch.kinds.flatten(), batch.turns.flatten()
+        kind, before = kinds[batch.targets].long(), batch.targets - 1
+        is_answer = _is_answer(kind)
+        follows = _is_answer(kinds[before]) & (turns[before] == turns[batch.targets])
+        is_first, is_end = is_answer & ~follows, is_answer & (ids == self.end_token_id)
+        sizes = self.token_sizes[ids].double().T  # type: ignore[index]
+        values = torch.stack([nll.double(), torch.ones_like(nll, dtype=torch.float64), *sizes])
+        sums = values.new_zeros(len(values), len(batch.origins) * _NUM_SUMS)
+        document = batch.documents_at(batch.targets) * _NUM_SUMS
+        sums.index_add_(1, document + kind, values)
+        # filled, not multiplied: zero times an infinite nll is nan
+        sums.index_add_(1, document + _FIRST, values.masked_fill(~is_first, 0))
+        sums.index_add_(1, document + _END, values.masked_fill(~is_end, 0))
+        sums = sums.view(len(values), len(batch.origins), _NUM_SUMS)
+        self.nats += sums[0].sum(0)
+        self.tokens += sums[1].sum(0).long()
+        self.bytes += sums[2].sum(0).long()
+        if self.by_record:
+            self._records.append((batch.origins, sums))
+
+    def take_records(self) -> dict[str, RecordSums]:
+        """What every record added on this process, by its origin; pieces of one record together. Forgets it."""
+        found: dict[str, RecordSums] = {}
+        for origins, sums in self._records:
+            for origin, *values in zip(origins, *sums.tolist(), strict=True):
+                record = RecordSums(*map(tuple, values))
+                if any(record.tokens):  # not a stand-in, nor a record of one token
+                    found[origin] = found.get(origin, RecordSums()) + record
+        self._records = []
+        return found
+
+    def compute(self) -> dict[str, float]:
+        """Figures named `nll/answer`, `perplexity/output_only`, `bits_per_byte/text`, `tokens/answer`, ...
+
+        A mean over nothing is not given.
+        """
+        nats, tokens, num_bytes = self.nats.tolist(), self.tokens.tolist(), self.bytes.tolist()
+        figures: dict[str, float] = {}
+        for name, weights in _score_weights().items():
+            figures |= _figures(name, weights, nats, tokens, num_bytes)
+        return figures
+
+
+class WeightedMean(ExactSumMetric):
+    """A mean of values by weight: the training loss over any number of batches and ranks."""
+
+    total: Tensor
+    weight: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("total", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("weight", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+
+    def update(self, values: Tensor, weights: Tensor) -> None:
+        """Add (N,) values with (N,) weights."""
+        self.total += (values.double() * weights.double()).sum()
+        self.weight += weights.double().sum()
+
+    def compute(self) -> float:
+        """nan if nothing has any weight."""
+        weight = float(self.weight)
+        return float(self.total) / weight if weight else math.nan
+
+
+def perplexity(nll: float) -> float:
+    """exp(nll), infinite rather than an error beyond what a float can hold."""
+    return math.exp(nll) if nll < 700 else math.inf
+
+
+def _is_answer(kinds: Tensor) -> Tensor:
+    return (kinds == SegmentKind.ANSWER) | (kinds == SegmentKind.FINAL_ANSWER)
+
+
+def _score_weights() -> dict[str, list[float]]:
+    """Which sums count in the figure of every segment and mask."""
+    segments = {name: [float(row in rows) for row in range(_NUM_SUMS)] for name, rows in SEGMENTS.items()}
+    masks = {mask.name: [*mask.weights, *[0.0] * (_NUM_SUMS - len(mask.weights))] for mask in MASKS.values()}
+    return segments | masks
+
+
+def _figures(
+    name: str, weights: list[float], nats: list[float], tokens: list[int], num_bytes: list[int]
+) -> dict[str, float]:
+    count = sum(w * n for w, n in zip(weights, tokens, strict=True))
+    if not count:
+        return {}
+    total = sum(w * n for w, n in zip(weights, nats, strict=True) if w)  # zero times infinity is nan
+    size = sum(w * n for w, n in zip(weights, num_bytes, strict=True))
+    figures = {f"tokens/{name}": count, f"nll/{name}": total / count, f"perplexity/{name}": perplexity(total / count)}
+    if size and name not in ("first_answer_token", "end_token"):
+        figures[f"bits_per_byte/{name}"] = total / math.log(2) / size
+    return figures
+
+
+def gather_records(records: dict[str, RecordSums], world_size: int) -> dict[str, RecordSums]:
+    """The sums of all processes: a record's parts may have been scored on several.
+
+    Args:
+        records: Of this process, by origin.
+        world_size: How many processes there are.
+    """
+    parts: list[Any] = [records]
+    if world_size > 1:
+        parts = [None] * world_size
+        torch.distributed.all_gather_object(parts, records)
+    gathered: dict[str, RecordSums] = {}
+    for part in parts:
+        gathered |= {origin: gathered.get(origin, RecordSums()) + sums for origin, sums in part.items()}
+    return gathered

@@ -1,0 +1,1 @@
+"""Language models: weights, adapters, attention, loss, generation, saving."""

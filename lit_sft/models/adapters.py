@@ -1,0 +1,167 @@
+"""LoRA adapters: put around a model's layers, loaded, and checked against the model they are for."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import nn
+from transformers import PreTrainedModel
+
+from data_modules.digests import check_digests
+from lit_sft.files import read_json
+from lit_sft.models.base_weights import base_identity, check_base
+from lit_sft.models.pretrained import check_finite, first_line, listed
+
+
+@dataclass(frozen=True)
+class LoraSettings:
+    """Low-rank adaptation, as peft has it.
+
+    Attributes:
+        rank: Rank r of the update.
+        alpha: The update is scaled by alpha/r (alpha/sqrt(r) with rslora).
+        dropout: Dropout before the update.
+        target_modules: `all-linear` (every linear layer but the head), or names of layers.
+        modules_to_save: Layers trained in full beside the adapters, such as `embed_tokens`.
+        rslora: Rank-stabilised scaling.
+        dora: Weight-decomposed adaptation.
+    """
+
+    rank: int = 8
+    alpha: float = 16.0
+    dropout: float = 0.0
+    target_modules: str | list[str] = "all-linear"
+    modules_to_save: list[str] | None = None
+    rslora: bool = False
+    dora: bool = False
+
+
+def causal_lm(backbone: nn.Module) -> PreTrainedModel:
+    """The Hugging Face model inside, with any adapters in place."""
+    return backbone.get_base_model() if hasattr(backbone, "peft_config") else backbone  # type: ignore[operator]
+
+
+def is_adapted(backbone: nn.Module) -> bool:
+    """Whether adapters are trained rather than all weights."""
+    return hasattr(backbone, "peft_config")
+
+
+def with_adapters(model: PreTrainedModel, lora: LoraSettings) -> nn.Module:
+    """A model with new adapters around its layers; the rest is frozen.
+
+    Raises:
+        ValueError: If the settings name layers that it has not.
+    """
+    from peft import LoraConfig, get_peft_model
+    from transformers.pytorch_utils import Conv1D
+
+    _check_targets(model, lora.target_modules)
+    saved = _with_tied_head(model, lora.modules_to_save)
+    config = LoraConfig(
+        task_type="CAUSAL_LM",
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=lora.target_modules,
+        modules_to_save=saved,
+        ensure_weight_tying=bool(saved and model.config.tie_word_embeddings),
+        use_rslora=lora.rslora,
+        use_dora=lora.dora,
+        # GPT-2's layers store their weights transposed
+        fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),
+    )
+    try:
+        with _quiet_peft():
+            adapted: nn.Module = get_peft_model(model, config)
+    except ValueError as error:
+        raise ValueError(f"--model.backbone.lora: {str(error).splitlines()[0]}") from None
+    return adapted
+
+
+def load_adapter(model: nn.Module, folder: Path) -> nn.Module:
+    """Put an adapter from a folder into its base model.
+
+    Raises:
+        ValueError: If it is not in safetensors, does not fit, or has changed since it was exported.
+    """
+    from peft import PeftModel
+
+    if not (folder / "adapter_model.safetensors").is_file():
+        raise ValueError(f"{folder}: no adapter_model.safetensors; only safetensors are read.")
+    check_digests(folder)
+    written = read_json(folder / "lit_sft.json", advice="export the adapter again") or {}
+    if isinstance(written.get("base"), dict):
+        check_base(written["base"], base_identity(causal_lm(model), with_weights=True), str(folder))
+    try:
+        with _quiet_peft():
+            warnings.filterwarnings("ignore", "Found missing adapter keys", UserWarning)  # refused below, by name
+            adapted: nn.Module = PeftModel.from_pretrained(model, str(folder))
+        _check_adapter(adapted, load_file(folder / "adapter_model.safetensors"))
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:
+        # damaged files end in any of a dozen exception types
+        reason = next((line.strip() for line in str(error).splitlines() if "size mismatch" in line), first_line(error))
+        raise ValueError(
+            f"{folder}: this adapter does not fit the model ({reason}). Use the base model it was trained on."
+        ) from error
+    check_finite(adapted, str(folder))
+    return adapted
+
+
+def _check_adapter(adapted: nn.Module, saved: dict[str, torch.Tensor]) -> None:
+    """Compare what has been loaded with the file: peft passes over weights that the model has no place for."""
+    from peft import get_peft_model_state_dict
+
+    trained = get_peft_model_state_dict(adapted, save_embedding_layers=False)
+    inside = adapted.state_dict() | trained  # embeddings may be saved along
+    if missing := trained.keys() - saved.keys():
+        raise ValueError(f"{len(missing)} of its weights are missing: {listed(missing)}")
+    if unknown := saved.keys() - inside.keys():
+        raise ValueError(f"the model has no place for {len(unknown)} of its weights: {listed(unknown)}")
+    if other := [n for n, v in saved.items() if not torch.allclose(inside[n], v.to(inside[n]), 0, 0, equal_nan=True)]:
+        raise ValueError(f"{len(other)} of its weights were not loaded as they are: {listed(other)}")
+
+
+@contextmanager
+def _quiet_peft() -> Iterator[None]:
+    with warnings.catch_warnings():
+        # it asks for a property that transformers has renamed
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+        # and warns of a tie that _with_tied_head has seen to
+        warnings.filterwarnings("ignore", "You have requested `ensure_weight_tying`", UserWarning)
+        yield
+
+
+def _with_tied_head(model: PreTrainedModel, names: list[str] | None) -> list[str] | None:
+    """The layers to save: a tied head is trained with its embedding.
+
+    peft sees to that for embeddings of names that it knows; for others (GPT-2's wte) the head has to be named.
+    """
+    from peft.utils.constants import EMBEDDING_LAYER_NAMES
+
+    inner = {module: name.rpartition(".")[2] for name, module in model.named_modules()}
+    embedding, head = inner[model.get_input_embeddings()], inner[model.get_output_embeddings()]
+    is_known = embedding in EMBEDDING_LAYER_NAMES or not model.config.tie_word_embeddings
+    return names if not names or is_known or embedding not in names else [*{*names, head}]
+
+
+def _check_targets(model: PreTrainedModel, targets: str | list[str]) -> None:
+    if targets == "all-linear":
+        return
+    from transformers.pytorch_utils import Conv1D
+
+    layers = [name for name, module in model.named_modules() if isinstance(module, (nn.Linear, Conv1D))]
+    known = sorted({name.rpartition(".")[2] for name in layers})
+    for target in [targets] if isinstance(targets, str) else targets:
+        if not any(name == target or name.endswith(f".{target}") for name in layers):
+            raise ValueError(
+                f"--model.backbone.lora.target_modules: this model has no linear layer '{target}'; it has "
+                f"{', '.join(known)} (or use all-linear)."
+            )

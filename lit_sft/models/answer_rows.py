@@ -1,0 +1,42 @@
+"""An answer with what was asked and what was expected, as the rows of samples, tests and predictions show it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from data_modules.encoding.example import Example
+from data_modules.rendering.segments import SegmentKind
+from lit_sft.models.generation import Generated
+
+
+def answer_row(
+    example: Example, answer: Generated, tokenizer: PreTrainedTokenizerBase, end_token_id: int
+) -> dict[str, Any]:
+    """An answer with what was asked: the last user message, and all that the model read, as rendered."""
+    return {
+        "origin": example.origin,
+        "question": question(example, tokenizer),
+        "prompt": str(tokenizer.decode(example.prompt_ids())),
+        "answer": answer.text,
+        "ended": answer.ended,
+        "num_tokens": answer.num_tokens,
+        "reference": reference(example, tokenizer, end_token_id),
+    }
+
+
+def question(example: Example, tokenizer: PreTrainedTokenizerBase) -> str:
+    """The last message of the user, or the beginning of a text, decoded."""
+    asked = example.kinds == SegmentKind.USER
+    if asked.any():
+        asked &= example.turns == example.turns[asked].max()
+    elif not example.answer_ids():
+        asked = example.kinds == SegmentKind.TEXT
+    return str(tokenizer.decode(example.input_ids[asked].tolist()))
+
+
+def reference(example: Example, tokenizer: PreTrainedTokenizerBase, end_token_id: int) -> str | None:
+    """The example's own final answer, decoded; None for a bare prompt."""
+    ids = example.answer_ids()
+    return str(tokenizer.decode([i for i in ids if i != end_token_id])) if ids else None

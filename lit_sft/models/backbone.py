@@ -1,0 +1,222 @@
+"""Backbones: a Hugging Face causal language model, pretrained or random, trained in full or by LoRA."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from data_modules.digests import check_digests
+from data_modules.encoding.model_names import check_model_name
+from data_modules.reasons import reason_of
+from lit_sft.models.adapters import LoraSettings, causal_lm, with_adapters
+from lit_sft.models.attention import use_document_attention
+from lit_sft.models.base_weights import base_identity
+from lit_sft.models.model_config import check_buildable, config_from
+from lit_sft.models.pretrained import check_config, check_vocabulary, load_pretrained
+
+
+@dataclass(frozen=True)
+class BackboneSettings:
+    """Which model is trained, and how much of it.
+
+    Attributes:
+        pretrained: Name or folder of pretrained weights (safetensors).
+        config: Instead of pretrained weights: the settings of a model with random ones, such as `{model_type: gpt2,
+            n_layer: 4}`. Its vocabulary and end token come from the tokenizer.
+        tokenizer: Name or folder. None: that of `pretrained`.
+        tuning: Whether all weights are trained, or adapters only.
+        lora: Settings of the adapters when tuning is `lora`.
+        dropout: Dropout of the model itself, whatever its config says. None: its config's.
+        gradient_checkpointing: Recompute activations in the backward pass: less memory, a third more work.
+        compile: Compile every layer by torch.compile, once for all lengths. The first step takes a minute longer; needs
+            a C++ compiler on a CPU.
+        trust_remote_code: Run model code that the hub repository brings along. Off unless you trust it.
+    """
+
+    pretrained: str | None = None
+    config: dict[str, Any] | None = None
+    tokenizer: str | None = None
+    tuning: Literal["full", "lora"] = "full"
+    lora: LoraSettings = field(default_factory=LoraSettings)
+    dropout: float | None = 0.0
+    gradient_checkpointing: bool = False
+    compile: bool = False
+    trust_remote_code: bool = False
+
+    @property
+    def tokenizer_name(self) -> str:
+        return self.tokenizer or self.pretrained or ""
+
+
+def build_backbone(settings: BackboneSettings, tokenizer: PreTrainedTokenizerBase) -> nn.Module:
+    """The model to train, in float32, in training mode.
+
+    Random weights (of the model or the adapters) depend on torch's initial seed alone, not on what was drawn before.
+
+    Args:
+        settings: What to build.
+        tokenizer: Its vocabulary must fit the embedding.
+
+    Returns:
+        A PreTrainedModel, or a PeftModel around one; only what is to be trained requires gradients.
+
+    Raises:
+        ValueError: If it cannot be built from these settings.
+    """
+    config = load_config(settings)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(torch.initial_seed())
+        if settings.pretrained is None:
+            model = _random(config, tokenizer)
+        else:
+            model = load_pretrained(settings.pretrained, config, trust_remote_code=settings.trust_remote_code)
+        _forget_padding(model)
+        use_document_attention(model)
+        check_vocabulary(model, tokenizer, settings.tokenizer_name)
+        identity = base_identity(model, with_weights=settings.tuning == "lora")
+        if settings.gradient_checkpointing:
+            model.activation_checkpointing_enable({"use_reentrant": False})
+            # recomputing needs an input that requires gradients, which frozen embeddings do not give
+            model.enable_input_require_grads()
+        backbone: nn.Module = with_adapters(model, settings.lora) if settings.tuning == "lora" else model
+        if settings.compile:
+            compile_layers(backbone)
+    backbone.base_identity = identity  # type: ignore[assignment]
+    return backbone.train()
+
+
+def load_config(settings: BackboneSettings) -> PretrainedConfig:
+    """The model's config, without its weights.
+
+    Raises:
+        ValueError: If neither or both of `pretrained` and `config` are given, it cannot be read, it has changed since
+            it was exported, or is not of a causal language model.
+    """
+    if (settings.pretrained is None) == (settings.config is None):
+        raise ValueError(
+            "which model? Give either `--model.backbone.pretrained NAME_OR_FOLDER`, or `--model.backbone.config` with "
+            "the settings of a model with random weights."
+        )
+    if settings.pretrained is not None:
+        if Path(settings.pretrained).is_dir():
+            check_digests(Path(settings.pretrained), weights=False)
+        config = _pretrained_config(settings.pretrained, settings.trust_remote_code)
+    else:
+        config = config_from(settings.config or {})
+    check_config(
+        config,
+        f"--model.backbone.pretrained {settings.pretrained}" if settings.pretrained else "--model.backbone.config",
+    )
+    return _with_dropout(config, settings.dropout)
+
+
+def check_backbone(settings: BackboneSettings) -> None:
+    """Check the settings of a model without building it.
+
+    Raises:
+        ValueError: If its config cannot be read, or is not one that a model can be built from.
+    """
+    config = load_config(settings)
+    if settings.pretrained is None:
+        check_buildable(config)
+
+
+def context_length(settings: BackboneSettings) -> int | None:
+    """Most tokens the model can read; None if it does not say."""
+    length = getattr(load_config(settings), "max_position_embeddings", None)
+    return None if length is None else int(length)
+
+
+def narrow_frozen_layers(backbone: nn.Module, dtype: torch.dtype) -> None:
+    """Keep the frozen weights of linear layers in the precision in which autocast multiplies them.
+
+    Half the memory and no cast in every pass, for the same numbers to the last bit: embeddings, norms and the head,
+    which autocast does not always narrow, stay as they are.
+
+    Args:
+        backbone: With adapters.
+        dtype: Of autocast.
+    """
+    from transformers.pytorch_utils import Conv1D
+
+    head = causal_lm(backbone).get_output_embeddings()
+    for module in backbone.modules():
+        is_frozen = not any(parameter.requires_grad for parameter in module.parameters())
+        if isinstance(module, (nn.Linear, Conv1D)) and is_frozen and module is not head:
+            module.to(dtype)
+
+
+def decoder_layers(backbone: nn.Module) -> list[nn.Module]:
+    """The layers that a model is a stack of, with any adapters in place."""
+    names = causal_lm(backbone)._no_split_modules or ()
+    return [module for module in backbone.modules() if type(module).__name__ in names]
+
+
+def compile_layers(backbone: nn.Module, **options: Any) -> None:
+    """Compile each layer in place: they are alike, so it is done once, and the weights keep their names.
+
+    Args:
+        backbone: Whose layers; with any adapters in place.
+        **options: For torch.compile.
+    """
+    for layer in decoder_layers(backbone):
+        layer.compile(dynamic=True, **options)
+
+
+def _pretrained_config(name: str, trust_remote_code: bool) -> PretrainedConfig:
+    if (Path(name) / "adapter_config.json").exists() and not (Path(name) / "config.json").exists():
+        raise ValueError(
+            f"--model.backbone.pretrained {name}: holds an adapter, not a model; merge it first, for a run of this "
+            "project by `python -m lit_sft export RUN --merge`."
+        )
+    try:
+        check_model_name(name)
+    except ValueError as error:
+        raise ValueError(f"--model.backbone.pretrained {error}") from None
+    try:
+        config: PretrainedConfig = AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
+    except Exception as error:
+        # damaged files end in any of a dozen exception types
+        if "trust_remote_code" in str(error):
+            raise ValueError(
+                f"--model.backbone.pretrained {name}: this model brings code of its own, which is not run. Read it, "
+                "and if you trust it add `--model.backbone.trust_remote_code true` (`evaluate` never runs such code)."
+            ) from None
+        kind = "folder holds no readable model config" if Path(name).is_dir() else "no such folder or hub model"
+        raise ValueError(
+            f"--model.backbone.pretrained {name}: {kind} ({reason_of(error)}). Check the path or the "
+            "name and the connection."
+        ) from error
+    return config
+
+
+def _with_dropout(config: PretrainedConfig, dropout: float | None) -> PretrainedConfig:
+    """Set every dropout of the config. Source of the names: the configs of GPT-2, Qwen2, Llama and their kin."""
+    for name in ("resid_pdrop", "embd_pdrop", "attn_pdrop", "attention_dropout", "hidden_dropout", "dropout"):
+        if dropout is not None and hasattr(config, name):
+            setattr(config, name, dropout)
+    return config
+
+
+def _random(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
+    config.vocab_size = max(len(tokenizer), 1 + max(tokenizer.get_vocab().values()))
+    config.bos_token_id, config.eos_token_id = tokenizer.bos_token_id, tokenizer.eos_token_id
+    config.pad_token_id = None
+    check_buildable(config)
+    model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    return model
+
+
+def _forget_padding(model: PreTrainedModel) -> None:
+    """Padding is known by its kind, not its id.
+
+    Where pad and end token share an id, the embedding of a model that knows its pad token would give the end token
+    no gradient.
+    """
+    model.config.pad_token_id = None
+    model.get_input_embeddings().padding_idx = None

@@ -1,0 +1,80 @@
+"""The floating-point operations that training needs, whoever does it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from transformers import AutoModelForCausalLM, PretrainedConfig
+from transformers.pytorch_utils import Conv1D
+
+from lit_sft.models.adapters import LoraSettings
+
+
+@dataclass(frozen=True)
+class Work:
+    """Multiply-adds per token of a model, by part; two floating-point operations each.
+
+    Attributes:
+        layers: Weights of all matrices inside the layers.
+        adapters: Weights of LoRA adapters.
+        head: Weights of the vocabulary head.
+        scores: Width of all attention heads of all layers together.
+    """
+
+    layers: int
+    adapters: int
+    head: int
+    scores: int
+
+    def flops(self, lengths: Sequence[int], supervised: int, tuning: str) -> float:
+        """Floating-point operations that training on some documents needs, by any implementation.
+
+            full:  2 * (3 * layers * T + 3 * head * N) + attention
+            LoRA:  2 * (2 * layers * T + 3 * adapters * T + 2 * head * N) + attention
+            attention = 3 * 2 * 2 * scores * (sum of t * (t + 1) / 2 over the documents)
+
+        3 is one product forward and two backward (for the input and for the weight); a frozen weight saves the last.
+        T counts real tokens, N supervised ones: padding, logits of what is not supervised, recomputing and products
+        with the masked half of the scores are not needed. Nor are element-wise operations, norms and the optimiser
+        counted; they are why nothing reaches the ceiling of matrix products.
+
+        Args:
+            lengths: Tokens t of each document.
+            supervised: N.
+            tuning: `full` or `lora`.
+        """
+        tokens, pairs = sum(lengths), sum(length * (length + 1) // 2 for length in lengths)
+        frozen = tuning == "lora"
+        linear = (2 if frozen else 3) * (self.layers * tokens + self.head * supervised)
+        adapters = 3 * self.adapters * tokens if frozen else 0
+        return 2.0 * (linear + adapters) + 3 * 2 * 2 * self.scores * pairs
+
+
+def work_of(config: PretrainedConfig, lora: LoraSettings | None = None) -> Work:
+    """The work of a model, from its config alone.
+
+    Args:
+        config: Of the model.
+        lora: Of its adapters.
+    """
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    head = model.get_output_embeddings()
+    matrices = {n: m for n, m in model.named_modules() if isinstance(m, nn.Linear | Conv1D) and m is not head}
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    adapted = [m for name, m in matrices.items() if lora is not None and _is_target(name, lora.target_modules)]
+    return Work(
+        layers=sum(m.weight.numel() for m in matrices.values()),
+        adapters=sum(lora.rank * sum(m.weight.shape) for m in adapted) if lora else 0,
+        head=head.weight.numel(),
+        scores=config.num_hidden_layers * config.num_attention_heads * width,
+    )
+
+
+def _is_target(name: str, targets: str | list[str]) -> bool:
+    if isinstance(targets, str):
+        return targets in ("all-linear", name.rpartition(".")[2])
+    return any(name == target or name.endswith(f".{target}") for target in targets)

@@ -1,0 +1,221 @@
+"""Generation: the only sampling code. Prompts go in as ids, rendered by the data's own template."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import groupby
+
+import torch
+from torch import Tensor, nn
+from transformers import (
+    GenerationConfig,
+    LogitsProcessor,
+    LogitsProcessorList,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    TemperatureLogitsWarper,
+    TopPLogitsWarper,
+)
+
+from lit_sft.models.adapters import causal_lm
+from lit_sft.models.attention import ordinary_attention
+
+
+@dataclass(frozen=True)
+class GenerationSettings:
+    """How answers are generated.
+
+    Attributes:
+        max_new_tokens: Most tokens of an answer.
+        temperature: 0 takes the likeliest token; above, tokens are drawn.
+        top_p: Draw from the likeliest tokens that hold this share of the probability.
+        batch_size: Prompts at once.
+    """
+
+    max_new_tokens: int = 256
+    temperature: float = 0.0
+    top_p: float = 1.0
+    batch_size: int = 16
+
+    def __post_init__(self) -> None:
+        if self.max_new_tokens < 1 or self.batch_size < 1 or self.temperature < 0 or not 0 < self.top_p <= 1:
+            raise ValueError(
+                f"generation settings {self}: expected max_new_tokens and batch_size of at least 1, a temperature of 0 "
+                "or more, and a top_p above 0 and at most 1."
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Generated:
+    """One generated answer.
+
+    Attributes:
+        text: Decoded, without the end token.
+        num_tokens: Tokens generated, the end token among them.
+        ended: Whether the model ended the answer itself.
+    """
+
+    text: str
+    num_tokens: int
+    ended: bool
+
+
+def generate(
+    backbone: nn.Module,
+    prompts: Sequence[Sequence[int]],
+    *,
+    tokenizer: PreTrainedTokenizerBase,
+    end_token_id: int,
+    settings: GenerationSettings | None = None,
+    seed: int = 0,
+) -> list[Generated]:
+    """Answer every prompt.
+
+    Leaves the model's mode, its caches and the random state as found. Answers do not depend on the batching: what is
+    drawn for a prompt follows from the seed and the prompt alone.
+
+    Args:
+        backbone: A causal language model, with or without adapters.
+        prompts: Ids, each at least one token.
+        tokenizer: Decodes.
+        end_token_id: Generation stops on it.
+        settings: How; the defaults if None.
+        seed: Determines what is drawn when the temperature is above 0.
+
+    Raises:
+        ValueError: If a prompt leaves no room for an answer.
+    """
+    settings = settings or GenerationSettings()
+    results: dict[int, Generated] = {}
+    rooms = [_room(backbone, len(prompt), settings.max_new_tokens) for prompt in prompts]
+    with undisturbed(backbone), _bare(causal_lm(backbone)), torch.no_grad():
+        for rows in _batches([len(prompt) for prompt in prompts], rooms, settings.batch_size):
+            chosen = [prompts[row] for row in rows]
+            draws = _draws(settings, [_seed_of(prompt, seed) for prompt in chosen])
+            answers = _generate_batch(backbone, chosen, end_token_id, draws, max_new_tokens=rooms[rows[0]])
+            results |= zip(rows, (_decode(ids, tokenizer, end_token_id) for ids in answers), strict=True)
+    return [results[index] for index in range(len(prompts))]
+
+
+def _batches(lengths: list[int], rooms: list[int], batch_size: int) -> Iterator[list[int]]:
+    """Prompts of similar lengths together, but only such as have room for equally many new tokens."""
+    order = sorted(range(len(lengths)), key=lambda index: lengths[index])
+    for _, group in groupby(order, key=lambda index: rooms[index]):
+        rows = list(group)
+        yield from (rows[start : start + batch_size] for start in range(0, len(rows), batch_size))
+
+
+@contextmanager
+def undisturbed(backbone: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside; every module's mode and the random state as found afterwards."""
+    modes = {module: module.training for module in backbone.modules()}
+    with torch.random.fork_rng():
+        backbone.eval()
+        try:
+            yield
+        finally:
+            for module, mode in modes.items():
+                module.training = mode
+
+
+@contextmanager
+def _bare(model: PreTrainedModel) -> Iterator[None]:
+    """Attention with a cache and left padding, layers as they are, and none of the model's own generation defaults.
+
+    Those (Qwen's repetition penalty, say) would change what is measured; and compiled layers would be compiled anew as
+    the cache grows.
+    """
+    defaults, model.generation_config = model.generation_config, GenerationConfig()
+    with ordinary_attention(model), torch.compiler.set_stance("force_eager"):
+        try:
+            yield
+        finally:
+            model.generation_config = defaults
+
+
+def _generate_batch(
+    backbone: nn.Module,
+    prompts: list[Sequence[int]],
+    end_token_id: int,
+    draws: LogitsProcessorList,
+    *,
+    max_new_tokens: int,
+) -> list[list[int]]:
+    ids, attention_mask = _pad_left(prompts, end_token_id)
+    device = next(backbone.parameters()).device
+    config = GenerationConfig(
+        max_new_tokens=max_new_tokens,
+        eos_token_id=end_token_id,
+        pad_token_id=end_token_id,
+        use_cache=True,
+        do_sample=False,
+    )
+    output = causal_lm(backbone).generate(
+        input_ids=ids.to(device),
+        attention_mask=attention_mask.to(device),
+        generation_config=config,
+        logits_processor=draws,
+    )
+    return output[:, ids.shape[1] :].tolist()  # type: ignore[no-any-return]
+
+
+class _Draw(LogitsProcessor):  # type: ignore[misc]
+    """Makes the likeliest token one that is drawn: Gumbel noise on the logits, each row's from a source of its own.
+
+    Args:
+        seeds: Of the rows.
+    """
+
+    def __init__(self, seeds: list[int]) -> None:
+        self.generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        size = scores.shape[1]
+        noise = torch.stack([torch.rand(size, generator=g, dtype=torch.float64) for g in self.generators])
+        gumbel = -torch.log(-torch.log(noise.clamp_(1e-300, 1 - 1e-16)))
+        return scores + gumbel.to(scores)
+
+
+def _draws(settings: GenerationSettings, seeds: list[int]) -> LogitsProcessorList:
+    if settings.temperature == 0:
+        return LogitsProcessorList()
+    steps = [TemperatureLogitsWarper(settings.temperature), TopPLogitsWarper(settings.top_p), _Draw(seeds)]
+    return LogitsProcessorList(steps)
+
+
+def _seed_of(prompt: Sequence[int], seed: int) -> int:
+    digest = hashlib.blake2b(repr((seed, list(map(int, prompt)))).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1
+
+
+def _pad_left(prompts: list[Sequence[int]], pad_token_id: int) -> tuple[Tensor, Tensor]:
+    """(B, T) ids and their attention mask; padding on the left, so that every row ends where its answer begins."""
+    length = max(map(len, prompts))
+    ids = torch.full((len(prompts), length), pad_token_id, dtype=torch.int64)
+    mask = torch.zeros_like(ids)
+    for row, prompt in enumerate(prompts):
+        ids[row, length - len(prompt) :] = torch.tensor(list(prompt))
+        mask[row, length - len(prompt) :] = 1
+    return ids, mask
+
+
+def _room(backbone: nn.Module, prompt_length: int, max_new_tokens: int) -> int:
+    """How many new tokens a prompt leaves room for."""
+    context = getattr(causal_lm(backbone).config, "max_position_embeddings", None)
+    if context is None:
+        return max_new_tokens
+    if prompt_length >= context:
+        raise ValueError(
+            f"a prompt of {prompt_length} tokens leaves no room for an answer in the model's {context}; shorten it."
+        )
+    return int(min(max_new_tokens, context - prompt_length))
+
+
+def _decode(ids: list[int], tokenizer: PreTrainedTokenizerBase, end_token_id: int) -> Generated:
+    ended = end_token_id in ids
+    answer = ids[: ids.index(end_token_id)] if ended else ids
+    text = tokenizer.decode(answer, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+    return Generated(str(text), len(answer) + ended, ended)

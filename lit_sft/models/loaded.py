@@ -1,0 +1,153 @@
+"""A model that is evaluated: a Hugging Face folder or hub name, an adapter and its base, or a run of this project."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+from transformers import PreTrainedTokenizerBase
+
+from data_modules.batching.batch import Batch, collate
+from data_modules.encoding.encoder import Encoder
+from data_modules.encoding.example import Example
+from data_modules.encoding.tokenizers import token_sizes
+from data_modules.rendering.masking import MASKS
+from data_modules.rendering.segments import SegmentKind
+from data_modules.rendering.templates import TemplateName, resolve_template
+from lit_sft.models.adapters import causal_lm
+from lit_sft.models.generation import Generated, GenerationSettings, generate, undisturbed
+from lit_sft.models.loss import token_nll
+
+_USUAL_LENGTH = 1024
+"""A model without a limit of its own is given windows of so many tokens."""
+
+Nats = npt.NDArray[np.float64]
+
+
+@dataclass
+class Subject:
+    """A model, and all that is needed to score it.
+
+    Attributes:
+        name: In tables.
+        backbone: A causal language model, with or without adapters.
+        tokenizer: Its own.
+        template: Lays conversations out.
+        token_budget: Tokens of a batch, unless it is a single sequence.
+    """
+
+    name: str
+    backbone: nn.Module
+    tokenizer: PreTrainedTokenizerBase
+    template: TemplateName = "auto"
+    token_budget: int = 4096
+
+    def __post_init__(self) -> None:
+        self.encoder = Encoder(self.tokenizer, resolve_template(self.template, self.tokenizer), self.context_length)
+        rows = causal_lm(self.backbone).get_input_embeddings().weight.shape[0]
+        self.token_sizes = token_sizes(self.tokenizer, rows, self.encoder.end_token_id)
+
+    @property
+    def context_length(self) -> int:
+        """Most tokens that it reads; what is usual where it does not say."""
+        length = getattr(causal_lm(self.backbone).config, "max_position_embeddings", None)
+        return int(length or _USUAL_LENGTH)
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.backbone.parameters()).device
+
+    def length(self, wanted: int | None) -> int:
+        """Tokens of a sequence: what is wanted, or the context length, at most 1024.
+
+        Raises:
+            ValueError: If it cannot read so many.
+        """
+        if wanted is not None and wanted > self.context_length:
+            raise ValueError(f"{wanted} tokens: this model reads at most {self.context_length}.")
+        return wanted or min(self.context_length, _USUAL_LENGTH)
+
+    def scored(self, examples: Sequence[Example]) -> Iterator[tuple[Batch, torch.Tensor]]:
+        """Every example once, in batches of similar lengths: the batch and the (N,) nats of its targets."""
+        order = sorted(range(len(examples)), key=lambda index: -len(examples[index]))
+        chunk: list[Example] = []
+        for index in order:
+            if chunk and sum(map(len, chunk)) + len(examples[index]) > self.token_budget:
+                yield self._score(chunk)
+                chunk = []
+            chunk.append(examples[index])
+        if chunk:
+            yield self._score(chunk)
+
+    def nats(self, sequences: Iterable[Sequence[int]]) -> list[Nats]:
+        """What each token costs given those before it.
+
+        Args:
+            sequences: Ids, each of T tokens.
+
+        Returns:
+            For each, (T,) nats; nothing predicts the first, which has 0.
+        """
+        examples = [_document(index, ids) for index, ids in enumerate(sequences)]
+        nats = [np.zeros(len(example)) for example in examples]
+        for batch, nll in self.scored(examples):
+            documents, positions = batch.documents_at(batch.targets), batch.positions.flatten()[batch.targets]
+            places = zip(documents.tolist(), positions.tolist(), nll.double().tolist(), strict=True)
+            for document, position, value in places:
+                nats[int(batch.origins[document])][position] = value
+        return nats
+
+    def answer(self, prompts: Sequence[Sequence[int]], settings: GenerationSettings, seed: int = 0) -> list[Generated]:
+        """Answer every prompt."""
+        return generate(
+            self.backbone,
+            prompts,
+            tokenizer=self.tokenizer,
+            end_token_id=self.encoder.end_token_id,
+            settings=settings,
+            seed=seed,
+        )
+
+    def about(self) -> str:
+        """What it is, for the page."""
+        parameters = list(self.backbone.parameters())
+        return (
+            f"{sum(p.numel() for p in parameters):,} weights in {str(parameters[0].dtype).removeprefix('torch.')} on "
+            f"{self.device.type}, template {self.encoder.template.name}, {self.context_length:,} tokens of context"
+        )
+
+    def digest(self) -> str:
+        """Of the weights, the configs, the tokenizer and the template: of all that a score depends on."""
+        digest = hashlib.blake2b(digest_size=8)
+        adapters = getattr(self.backbone, "peft_config", {})
+        configs = [causal_lm(self.backbone).config.to_dict(), {name: a.to_dict() for name, a in adapters.items()}]
+        digest.update(json.dumps(configs, sort_keys=True, default=_in_order).encode())
+        for name, tensor in sorted(self.backbone.state_dict().items()):
+            digest.update(name.encode() + str(tensor.dtype).encode())
+            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        template = self.encoder.template
+        digest.update(f"{self.tokenizer.backend_tokenizer.to_str()}{template.name}{template.end}".encode())
+        digest.update(str(self.tokenizer.chat_template if template.name == "tokenizer" else repr(template)).encode())
+        return digest.hexdigest()
+
+    def _score(self, examples: list[Example]) -> tuple[Batch, torch.Tensor]:
+        batch = collate(examples, mask=MASKS["whole_sequence"], pack=True, score_all=True).to(self.device)
+        with undisturbed(self.backbone):
+            return batch, token_nll(self.backbone, batch)
+
+
+def _in_order(value: Any) -> Any:
+    """What JSON does not know; peft keeps names of layers in sets, whose order is another in every process."""
+    return sorted(map(str, value)) if isinstance(value, (set, frozenset)) else str(value)
+
+
+def _document(index: int, ids: Sequence[int]) -> Example:
+    kinds = np.full(len(ids), SegmentKind.TEXT, dtype=np.uint8)
+    return Example(np.asarray(ids, dtype=np.int32), kinds, np.zeros(len(ids), dtype=np.int16), str(index))

@@ -1,0 +1,112 @@
+"""Negative log-likelihood of the target tokens. The only place that shifts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from data_modules.batching.batch import Batch
+from lit_sft.models.adapters import causal_lm
+from lit_sft.models.attention import documents_of
+from lit_sft.models.linear_cross_entropy import linear_cross_entropy
+
+_ROWS_AT_ONCE = 1024
+"""Rows of logits alive at a time in scoring: (1024, 151936) float32 are 0.6 GB."""
+
+
+def supervised_loss(backbone: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+    """The weighted sum of the negative log-likelihoods of the batch's targets, each given what precedes it.
+
+    The vocabulary head is applied to the hidden states of these tokens only; a batch in which half of the tokens are
+    supervised pays for half of the head.
+
+    Args:
+        backbone: A causal language model, with or without adapters.
+        batch: Rows with N targets.
+
+    Returns:
+        The sum, a scalar to go backward from, which is part of the graph even with N = 0; and (N,) nats without
+        gradients, in the order of `batch.targets`.
+    """
+    model = causal_lm(backbone)
+    rows, ids = _target_rows(model, batch)
+    shares = batch.weights.flatten()[batch.targets]
+    head = model.get_output_embeddings()
+    if _is_plain(head, model.config):
+        return linear_cross_entropy(rows, head.weight, head.bias, ids, shares)
+    nll = _cross_entropy(model, rows, ids)
+    return (nll * shares).sum(), nll.detach()
+
+
+@torch.no_grad()
+def token_nll(backbone: nn.Module, batch: Batch) -> Tensor:
+    """Negative log-likelihood of the batch's targets, each given what precedes it in its document, for scoring.
+
+    Args:
+        backbone: A causal language model, with or without adapters.
+        batch: Rows with N targets.
+
+    Returns:
+        (N,) float32, nats, in the order of `batch.targets`.
+    """
+    model = causal_lm(backbone)
+    rows, ids = _target_rows(model, batch)
+    chunks = zip(torch.split(rows, _ROWS_AT_ONCE), torch.split(ids, _ROWS_AT_ONCE), strict=True)
+    return torch.cat([_cross_entropy(model, *chunk) for chunk in chunks])
+
+
+def _target_rows(model: PreTrainedModel, batch: Batch) -> tuple[Tensor, Tensor]:
+    """(N, D) hidden states that predict the targets, and the (N,) ids of these."""
+    # Padding stands on the right, where a causal model's real tokens cannot see it: no attention mask is needed.
+    hidden = model.base_model(
+        input_ids=batch.input_ids,
+        position_ids=batch.positions,
+        use_cache=False,
+        documents=documents_of(batch),
+    ).last_hidden_state
+    # the token at t is predicted from the hidden state at t - 1
+    return hidden.flatten(0, 1).index_select(0, batch.targets - 1), batch.input_ids.flatten()[batch.targets]
+
+
+def _is_plain(head: nn.Module, config: object) -> bool:
+    """Whether the logits are just the product with the head's weight: no adapter, quantisation, hook or scaling."""
+    scalings = ("logit_scale", "logits_scaling", "final_logit_softcapping")
+    is_scaled = any(getattr(config, name, None) is not None for name in scalings)
+    return type(head) is nn.Linear and not head._forward_hooks and not head._forward_pre_hooks and not is_scaled
+
+
+def _cross_entropy(model: nn.Module, rows: Tensor, ids: Tensor) -> Tensor:
+    """(N, D) hidden states and (N,) ids to (N,) nats, reduced in float32."""
+    logits = _scale(model.get_output_embeddings()(rows).float(), model.config)  # type: ignore[operator]
+    return F.cross_entropy(logits, ids, reduction="none")
+
+
+def _scale(logits: Tensor, config: object) -> Tensor:
+    """What some architectures do to their logits after the head. Source: Cohere, Granite, Gemma 2 in transformers."""
+    if (scale := getattr(config, "logit_scale", None)) is not None:
+        logits = logits * scale
+    if (divisor := getattr(config, "logits_scaling", None)) is not None:
+        logits = logits / divisor
+    if (cap := getattr(config, "final_logit_softcapping", None)) is not None:
+        logits = torch.tanh(logits / cap) * cap
+    return logits
+
+
+def sums_of_step(outputs: Mapping[str, Any]) -> Tensor | None:
+    """(2,): the weighted nats of a training step and their weight; None where it gave the loss alone.
+
+    Args:
+        outputs: Of `LitCausalLM.training_step`, or of a subclass's own, which may give a loss alone.
+    """
+    return torch.stack([outputs["nats"], outputs["weight"]]) if "nats" in outputs else None
+
+
+def mean_of_step(outputs: Mapping[str, Any]) -> Tensor:
+    """Mean nats of a training step, or its loss where it gave that alone; stays on its device."""
+    mean: Tensor = outputs["nats"] / outputs["weight"] if "nats" in outputs else outputs["loss"]
+    return mean

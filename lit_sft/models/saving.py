@@ -1,0 +1,217 @@
+"""Models on disk: a Hugging Face folder that transformers and peft load as it is."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch import nn
+from transformers import GenerationConfig
+
+from data_modules.digests import DIGESTS, write_digests
+from data_modules.rendering.templates import Template
+from data_modules.sft_data_module import SFTDataModule
+from lit_sft.checkpoints.digests import check_intact
+from lit_sft.files import replaced_folder, write_json
+from lit_sft.models.adapters import causal_lm, is_adapted
+from lit_sft.models.base_weights import BaseIdentity, check_base, identity_of
+from lit_sft.models.chat_template import jinja_of
+from lit_sft.models.pretrained import check_finite, first_line, listed
+
+_WRITTEN = {
+    "config.json", "generation_config.json", "adapter_config.json", "tokenizer.json", "tokenizer_config.json",
+    "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt", "vocab.txt", "chat_template.jinja",
+    "README.md", "lit_sft.json", DIGESTS,
+}  # fmt: skip
+"""What exporting writes beside the weights, depending on the model."""
+
+
+def export_model(backbone: nn.Module, folder: Path, data: SFTDataModule, *, merge: bool = False) -> None:
+    """Write model (or adapter), tokenizer, chat template and generation settings.
+
+    Args:
+        backbone: What was trained.
+        folder: Written to; made if needed.
+        data: Its tokenizer and template go along: `apply_chat_template` renders the text that was trained. Its ids
+            differ from the trained ones only where the tokenizer merges across the borders of a message.
+        merge: Merge adapters into the weights; else only the adapter is written. Adapters on random
+            weights are always merged: nobody else has those.
+
+    Raises:
+        OSError: If it cannot be written; a folder that was there before is then still there.
+    """
+    model = _merged(backbone) if is_adapted(backbone) and (merge or not _has_base(backbone)) else backbone
+    try:
+        with replaced_folder(folder, is_written=_is_written) as aside:
+            _write_model(model, aside, data)
+            write_digests(aside)
+    except SafetensorError as error:
+        raise OSError(
+            f"{folder}: the model could not be written ({first_line(error)}). Make room, then run `export`."
+        ) from error
+
+
+def _write_model(model: nn.Module, folder: Path, data: SFTDataModule) -> None:
+    generation = GenerationConfig(eos_token_id=data.end_token_id, pad_token_id=data.pad_token_id, do_sample=False)
+    inner = causal_lm(model)
+    defaults, inner.generation_config = inner.generation_config, generation
+    inner.config.pad_token_id = data.pad_token_id
+    try:
+        model.save_pretrained(folder)  # type: ignore[operator]
+    finally:
+        inner.generation_config, inner.config.pad_token_id = defaults, None
+    generation.save_pretrained(folder)
+    _save_tokenizer(folder, data)
+    _save_settings(folder, data, identity_of(model) if is_adapted(model) else None)
+    for weights in folder.glob("*.safetensors"):  # written readable by their owner only
+        weights.chmod((folder / "lit_sft.json").stat().st_mode)
+
+
+def read_checkpoint(path: Path, **options: Any) -> dict[str, Any]:
+    """A Lightning checkpoint.
+
+    Raises:
+        ValueError: If it is not there, or damaged; names the others beside it.
+    """
+    others = ", ".join(str(other) for other in sorted(path.parent.glob("*.ckpt")) if other != path)
+    advice = f"; beside it there is {others}" if others else ""
+    if not path.is_file():
+        raise ValueError(f"{path}: no such checkpoint{advice}.")
+    check_intact(path, advice)
+    try:
+        saved: dict[str, Any] = torch.load(path, weights_only=True, **options)
+    except Exception as error:
+        # a broken file ends in any of a dozen exception types
+        raise ValueError(f"{path}: damaged, cut short or not a checkpoint ({type(error).__name__}){advice}.") from None
+    if not isinstance(saved, dict) or not isinstance(saved.get("state_dict"), dict):
+        raise ValueError(f"{path}: no checkpoint of a run: it has no state_dict{advice}.")
+    return saved
+
+
+def check_checkpoint(path: str | None, *, is_named: bool, to_train: bool) -> None:
+    """Refuse what Lightning could not continue from or test.
+
+    Args:
+        path: Of the checkpoint; None, or a word of Lightning's, is not looked at.
+        is_named: Whether the user gave it as `--ckpt_path`, rather than a run that it is part of.
+        to_train: Whether training continues from it.
+
+    Raises:
+        ValueError: If it is damaged, not of a run, or holds too little to train.
+    """
+    if path is None or path in ("best", "last", "hpc"):
+        return
+    where = "--ckpt_path " if is_named else ""
+    try:
+        saved = read_checkpoint(Path(path), map_location="meta", mmap=True)
+    except ValueError as error:
+        raise ValueError(f"{where}{error}") from None
+    if "pytorch-lightning_version" not in saved or "global_step" not in saved:
+        raise ValueError(f"{where}{path}: not a checkpoint of a run, but of something else.")
+    if to_train and not {"optimizer_states", "lr_schedulers", "loops"} <= saved.keys():
+        raise ValueError(
+            f"{where}{path}: holds weights only, which cannot be resumed. To start a new run from them, `export` "
+            "them and set `--model.backbone.pretrained` to that folder."
+        )
+
+
+def load_weights(
+    backbone: nn.Module, checkpoint: Path, *, prefix: str = "backbone.", allow_changes: bool = False
+) -> dict[str, float]:
+    """Put the weights of a Lightning checkpoint into a backbone.
+
+    Args:
+        backbone: Made by `build_backbone`.
+        checkpoint: Of a run with the same backbone.
+        prefix: Of the names of the backbone's weights.
+        allow_changes: Warn, rather than refuse, if it was trained on another base model.
+
+    Returns:
+        The validation figures of these weights, with the `step`; empty if they were saved between validations.
+
+    Raises:
+        ValueError: If they are not this model's.
+    """
+    saved = read_checkpoint(checkpoint, map_location="cpu")
+    state = {n.removeprefix(prefix): value for n, value in saved["state_dict"].items() if n.startswith(prefix)}
+    check_fit(state, backbone, str(checkpoint), adapted=is_adapted(backbone))
+    check_base(saved.get("base"), identity_of(backbone), str(checkpoint), allow_changes=allow_changes)
+    backbone.load_state_dict(state, strict=False)  # what may be missing is frozen, or tied to what is there
+    check_finite(backbone, str(checkpoint))
+    figures: dict[str, float] = saved.get("figures", {})
+    return figures
+
+
+def check_fit(state: dict[str, Any], model: nn.Module, where: str, *, adapted: bool) -> None:
+    """Compare saved weights with those of a model.
+
+    Args:
+        state: Names to tensors, of which only shapes and dtypes are looked at.
+        model: That they are for.
+        where: The checkpoint, for messages.
+        adapted: Whether only what requires gradients has been saved.
+
+    Raises:
+        ValueError: If any are missing, unknown or of another shape; names the first.
+    """
+    own: dict[str, Any] = model.state_dict(keep_vars=True)
+    own = {name: value for name, value in own.items() if value.requires_grad or not adapted}
+    # tied weights have several names, of which one is enough
+    loaded = {id(own[name]) for name in state.keys() & own.keys()}
+    missing = [name for name, value in own.items() if name not in state and id(value) not in loaded]
+    unknown = [name for name in state if name not in own]
+    other = [
+        f"{name}: {_kind(state[name])} there, {_kind(own[name])} here"
+        for name in sorted(state.keys() & own.keys())
+        if _kind(state[name]) != _kind(own[name])
+    ]
+    faults = [
+        f"{len(names)} {what} ({listed(names, limit=2)})"
+        for what, names in (("missing", missing), ("unknown", unknown), ("of another shape", other))
+        if names
+    ]
+    if faults:
+        raise ValueError(
+            f"{where}: these are weights of another model: {'; '.join(faults)}. Use the `--model.backbone` settings it "
+            "was trained with."
+        )
+
+
+def _kind(value: Any) -> str:
+    """The shape of a tensor; precisions may differ, but not floats from integers."""
+    if not isinstance(value, torch.Tensor):
+        return type(value).__name__
+    return f"{tuple(value.shape)}{'' if value.is_floating_point() else f' {value.dtype}'}"
+
+
+def _merged(backbone: nn.Module) -> nn.Module:
+    merged: nn.Module = copy.deepcopy(backbone).merge_and_unload()  # type: ignore[operator]
+    return merged
+
+
+def _has_base(backbone: nn.Module) -> bool:
+    """Whether the weights that the adapters adapt lie somewhere to be found."""
+    return all(config.base_model_name_or_path for config in backbone.peft_config.values())  # type: ignore[operator]
+
+
+def _save_tokenizer(folder: Path, data: SFTDataModule) -> None:
+    tokenizer = copy.deepcopy(data.tokenizer)
+    tokenizer.model_max_length = data.context_length or data.max_length
+    template = data.encoder.template
+    if isinstance(template, Template):
+        tokenizer.chat_template = jinja_of(template, bos=data.encoder.starts_documents)
+    tokenizer.save_pretrained(folder)
+
+
+def _save_settings(folder: Path, data: SFTDataModule, base: BaseIdentity | None) -> None:
+    template = data.encoder.template
+    settings = {"template": template.name, "end_token": template.end, "max_length": data.max_length}
+    write_json(folder / "lit_sft.json", settings | ({} if base is None else {"base": base}))
+
+
+def _is_written(name: str) -> bool:
+    """Whether a file of this name is part of a model, adapter or tokenizer."""
+    return name in _WRITTEN or ".safetensors" in name

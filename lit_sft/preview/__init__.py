@@ -1,0 +1,1 @@
+"""The preview command: examples token by token, under any loss masks."""

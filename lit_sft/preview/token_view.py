@@ -1,0 +1,187 @@
+"""What a preview shows of an example: its tokens as pieces of readable text, and what each loss mask makes of them."""
+
+from __future__ import annotations
+
+import codecs
+import re
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import groupby
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from data_modules.encoding.example import Example
+from data_modules.encoding.tokenizers import bytes_of_tokens
+from data_modules.rendering.masking import MASKS, LossMask, Weights
+from data_modules.rendering.segments import SegmentKind
+
+MARKS_LEGEND = "↵ line break, · space, ⇥ tab, ␛ control, ⟨E4⟩ part of a character"
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Tokens that are shown as one: mostly one token; several where they write a character together.
+
+    Attributes:
+        ids: The tokens.
+        index: Where the first of them stands in the example.
+        text: What they write, with everything invisible made visible.
+    """
+
+    ids: tuple[int, ...]
+    index: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """Consecutive pieces of one kind and turn."""
+
+    kind: SegmentKind
+    turn: int
+    pieces: tuple[Piece, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class MaskView:
+    """What a mask makes of an example.
+
+    Attributes:
+        name: The mask's.
+        weights: Of each token in the loss, (T,).
+    """
+
+    name: str
+    weights: Weights
+
+    def supervises(self, piece: Piece) -> bool:
+        """Whether a piece weighs anything; its tokens all weigh the same."""
+        return bool(self.weights[piece.index] > 0)
+
+    @property
+    def caption(self) -> str:
+        """How much is supervised."""
+        count, total = int((self.weights > 0).sum()), len(self.weights)
+        partial = "" if set(self.weights.tolist()) <= {0.0, 1.0} else f", their weights sum to {self.weights.sum():.1f}"
+        return f"{count:,} of {total:,} tokens supervised ({count / total:.1%}){partial}"
+
+
+@dataclass(frozen=True, slots=True)
+class ShownExample:
+    """An example, ready to be laid out."""
+
+    origin: str
+    num_tokens: int
+    rows: list[Row]
+    views: list[MaskView]
+
+
+def to_json(example: Example, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    """An example as plain JSON values, with the flags of every named mask.
+
+    `tokens` joined is the text: a character of several tokens stands at the last of them.
+    """
+    tokens = [""] * len(example)
+    for group, data in _characters(example, tokenizer):
+        tokens[group[-1]] = b"".join(data).decode("utf-8", "replace")
+    return {
+        "origin": example.origin,
+        "input_ids": example.input_ids.tolist(),
+        "tokens": tokens,
+        "kinds": [SegmentKind(int(kind)).name for kind in example.kinds],
+        "turns": example.turns.tolist(),
+        "supervised": {
+            name: (mask.token_weights(example.kinds, example.turns) > 0).tolist() for name, mask in MASKS.items()
+        },
+    }
+
+
+def show_example(example: Example, tokenizer: PreTrainedTokenizerBase, masks: list[LossMask]) -> ShownExample:
+    """Cut an example into rows of visible pieces.
+
+    Args:
+        example: Any example.
+        tokenizer: The one that encoded it.
+        masks: To be shown side by side.
+    """
+    ids = example.input_ids.tolist()
+    pieces = [piece for group, data in _characters(example, tokenizer) for piece in _pieces(ids, group, data)]
+    rows = []
+    for (kind, turn), row in groupby(pieces, key=lambda p: (example.kinds[p.index], example.turns[p.index])):
+        rows.append(Row(SegmentKind(int(kind)), int(turn), _with_visible_edges(tuple(row))))
+    views = [MaskView(mask.name, mask.token_weights(example.kinds, example.turns)) for mask in masks]
+    return ShownExample(visible(example.origin), len(example), rows, views)
+
+
+def visible(text: str) -> str:
+    """Text with everything invisible made visible, and nothing left in it that steers a terminal.
+
+    A line break is marked and kept. Single spaces inside a text stay as they are; all others become dots. Lone
+    surrogates stand for bytes (PEP 383).
+    """
+    if not text.strip(_JOINERS):
+        return "".join(map(_code, text))
+    dotted = re.sub(r" {2,}| $| (?=\n)", lambda spaces: "·" * len(spaces[0]), text)
+    return "".join(map(_visible_character, dotted))
+
+
+def _characters(example: Example, tokenizer: PreTrainedTokenizerBase) -> Iterator[tuple[range, list[bytes]]]:
+    """Tokens in the smallest groups that end between characters, or where their segment ends; the bytes of each."""
+    bytes_of = bytes_of_tokens(tokenizer)
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    data: list[bytes] = []
+    for index, token in enumerate(example.input_ids.tolist()):
+        data.append(bytes_of(token))
+        decoder.decode(data[-1])
+        if not decoder.getstate()[0] or _ends_segment(example, index):
+            yield range(index + 1 - len(data), index + 1), data
+            data = []
+            decoder.reset()
+
+
+def _ends_segment(example: Example, index: int) -> bool:
+    here = slice(index, index + 2)
+    return index + 1 == len(example) or len({*zip(example.kinds[here], example.turns[here], strict=True)}) > 1
+
+
+def _pieces(ids: list[int], group: range, data: list[bytes]) -> Iterator[Piece]:
+    # the first token of all is never supervised, the next may be: they cannot share a piece
+    parts = [group] if group.start else [range(index, index + 1) for index in group]
+    for part in parts:
+        written = b"".join(data[part.start - group.start : part.stop - group.start])
+        text = visible(written.decode("utf-8", "surrogateescape"))
+        yield Piece(tuple(ids[part.start : part.stop]), part.start, text or "∅")
+
+
+def _with_visible_edges(pieces: tuple[Piece, ...]) -> tuple[Piece, ...]:
+    """A space at the start of a row would not be seen, and a line break at its end would leave an empty line."""
+    first = pieces[0]
+    pieces = (replace(first, text=re.sub("^ ", "·", first.text)), *pieces[1:])
+    last = pieces[-1]
+    return (*pieces[:-1], replace(last, text=last.text.removesuffix("\n")))
+
+
+_MARKS = {chr(code): chr(0x2400 + code) for code in range(32)} | {
+    "\n": "↵\n",
+    "\t": "⇥",
+    "\x7f": "␡",
+    "\xa0": "⍽",
+}
+_JOINERS = "\u200c\u200d\ufe0e\ufe0f"
+"""Scripts and emoji are spelt with these. They stay as they are, unless they are all there is of a token."""
+
+
+def _visible_character(character: str) -> str:
+    if character in _MARKS:
+        return _MARKS[character]
+    if "\udc80" <= character <= "\udcff":
+        return f"⟨{ord(character) - 0xDC00:02X}⟩"
+    # control and format characters (C1 escapes, text direction), separators
+    hidden = unicodedata.category(character) in ("Cc", "Cf", "Zl", "Zp", "Zs")
+    return _code(character) if hidden and character not in f" \u3000{_JOINERS}" else character
+
+
+def _code(character: str) -> str:
+    return f"⟨U+{ord(character):04X}⟩"

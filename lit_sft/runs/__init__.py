@@ -1,0 +1,1 @@
+"""Run folders: made, named, locked, opened as models, and what commands write into them."""

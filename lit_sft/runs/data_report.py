@@ -1,0 +1,283 @@
+"""What is printed about the data before training: the ledger as a table, and in sentences what was lost and why."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from transformers import GenerationConfig, PreTrainedTokenizerBase
+
+from data_modules.encoding.encoder import OverLong
+from data_modules.encoding.ledger import ledger_rows
+from data_modules.records.conversation import Conversation, Role, Turn
+from data_modules.records.rejections import count_reasons, without_advice
+from data_modules.rendering.templates import AnyTemplate, resolve_template
+from data_modules.sft_data_module import SFTDataModule
+from lit_sft.console import cell
+from lit_sft.printable import printable
+from lit_sft.training.data import TrainingData
+
+_FEW = 0.1
+"""Where no more than this share of the conversations keeps several answers, a mask for several has lost its meaning."""
+
+
+def print_ledger(console: Console, data: SFTDataModule) -> None:
+    """Print the ledgers of all splits as one table, and below it what a user should know about them."""
+    header, *rows = ledger_rows(data.ledgers, data.mask_name)
+    table = Table(title=f"data: template {data.encoder.template.name}, mask {data.mask.name}", title_justify="left")
+    for index, name in enumerate(header):
+        table.add_column(name, justify="right" if index else "left")
+    for row in rows:
+        table.add_row(*map(cell, row))
+    console.print(table)
+    for split, ledger in data.ledgers.items():
+        for line in ledger["formats"]:
+            console.print(f"  {split}: {printable(line)}", style="dim", markup=False)
+        for line in ledger["skipped_files"]:
+            console.print(f"  {split}: {printable(line)}", style="yellow", markup=False)
+        for message in ledger["invalid"]["first"][:5]:
+            console.print(f"  dropped: {printable(without_advice(message))}", style="yellow", markup=False)
+    for remark in data_remarks(data):
+        console.print(printable(remark), style="yellow", markup=False, highlight=False, soft_wrap=True)
+
+
+def dropped_lines(data: TrainingData, split: str) -> list[str]:
+    """How many records of a split were dropped as invalid, why, and the first of them; none if all are valid.
+
+    Args:
+        data: Set up.
+        split: Its name. What is held out of the training records is counted with them.
+    """
+    counted_in = split if split in data.ledgers and (data.sources.files.get(split) or split == "predict") else "train"
+    invalid = data.ledgers[counted_in]["invalid"]
+    if not invalid["count"]:
+        return []
+    read = data.ledgers[counted_in]["records_read"]
+    of = "" if counted_in == split else f" of --data.{counted_in}"
+    return [
+        f"{split}: {invalid['count']:,} of {read:,} records{of} {_were(invalid['count'])} dropped as invalid: "
+        f"{count_reasons(invalid['reasons'], invalid['first'])}"
+    ]
+
+
+def data_remarks(data: SFTDataModule, splits: list[str] | None = None) -> list[str]:
+    """What the length policy took from the data, and warnings about the template and the mask.
+
+    Args:
+        data: Set up.
+        splits: None: all.
+    """
+    remarks: list[str] = []
+    for split in splits or data.ledgers:
+        report = SplitReport(
+            split=split,
+            ledger=data.ledgers[split],
+            mask=data.mask_name,
+            limit=data.length_limit(split),
+            over_long=data.over_long,
+            context_length=data.context_length,
+        )
+        remarks += report.remarks(advise=not remarks)
+    warning = template_warning(data.template_name, data.encoder.template, data.tokenizer)
+    return [*remarks, *([f"warning: {warning}"] if warning else [])]
+
+
+@dataclass(frozen=True)
+class SplitReport:
+    """What became of one split.
+
+    Attributes:
+        split: Its name.
+        ledger: `Ledger.to_dict()`, perhaps of a version that counted less.
+        mask: Name of the mask that trains.
+        limit: Most tokens of an example.
+        over_long: What happens to longer ones.
+        context_length: Most tokens that the model reads, if known.
+    """
+
+    split: str
+    ledger: dict[str, Any]
+    mask: str
+    limit: int
+    over_long: OverLong
+    context_length: int | None = None
+
+    def remarks(self, *, advise: bool = True) -> list[str]:
+        """Sentences, each a line; none if nothing was lost.
+
+        Args:
+            advise: Whether to say what would lose less.
+        """
+        return [*self._of_chats(advise), *self._of_texts(), *self._of_mask(), *self._of_unknown_text()]
+
+    def _of_chats(self, advise: bool) -> list[str]:
+        before = self._before("conversations")
+        if not before.get("over_long"):
+            return []
+        if self.split == "predict":
+            return [
+                f"predict: {before['over_long']:,} of {before['count']:,} prompts were shortened to {self.limit:,} "
+                "tokens, to leave room for the answer."
+            ]
+        lost = self._lost(before)
+        return [f"{self.split}: {lost}", *(self._advice(before) if advise else [])] if lost else []
+
+    def _lost(self, before: dict[str, int]) -> str:
+        """What became of conversations that are too long; nothing if a split lost no answer."""
+        answers, count = self.ledger["answers"][self.mask], before["over_long"]
+        missing, read = answers["cut"] + answers["lost"], answers["read"]
+        shortened = f"{count:,} of {before['count']:,} {self._noun}"
+        if self.over_long == "drop":
+            return f"{shortened} {_were(count)} dropped with {missing:,} of {read:,} answers, {self._because('they')}."
+        if missing:
+            return f"{missing:,} of {read:,} answers {_were(missing)} cut or lost, {self._because(self._noun)}."
+        if self.over_long == "split":
+            return ""
+        return (
+            f"{shortened} lost earlier turns or part of their prompt, {self._because('they')}; no answer that the mask "
+            f"{self.mask} trains on was cut."
+        )
+
+    def _because(self, noun: str) -> str:
+        return f"because {noun} are longer than --data.max_length {self.limit}"
+
+    def _advice(self, before: dict[str, int]) -> list[str]:
+        which = "before truncation" if self.over_long == "truncate" else f"of all {self._noun}"
+        lengths = (
+            f"  Lengths {which}: median {before['p50']:,}, 95th percentile {before['p95']:,}, 99th {before['p99']:,}, "
+            f"maximum {before['max']:,} tokens."
+        )
+        advice = " ".join(filter(None, (self._longer(before), self._split())))
+        return [lengths, f"  {advice}"]
+
+    def _longer(self, before: dict[str, int]) -> str:
+        """Which limits would keep most conversations whole, as far as the model can read so many tokens."""
+        shares = {before["p95"]: "95%", before["p99"]: "99%"}
+        if self.limit >= before["p99"] or before["max"] in shares:
+            shares[before["max"]] = "all"
+        wanted = {length: share for length, share in shares.items() if length > self.limit}
+        most = self.context_length or max(wanted)
+        possible = [f"{length} keeps {share}" for length, share in wanted.items() if length <= most]
+        advice = [f"--data.max_length {', '.join(possible)} of the {self._noun} whole."] if possible else []
+        too_long = next(((length, share) for length, share in wanted.items() if length > most), None)
+        if too_long:
+            length, share = too_long
+            advice.append(
+                f"Keeping {share} whole takes {length:,} tokens, more than the {most:,} that the model reads."
+            )
+        return " ".join(advice)
+
+    def _split(self) -> str:
+        if self.over_long == "split" or not self.ledger["dialogues"]["read"]:
+            return ""
+        return (
+            "`--data.over_long split` cuts between turns instead and loses only answers too long to fit by themselves."
+        )
+
+    def _of_texts(self) -> list[str]:
+        before = self._before("documents")
+        read, kept = (self.ledger["tokens"][reason]["text"] for reason in ("read", "kept"))
+        if not before.get("over_long") or self.over_long == "split" or read == kept:
+            return []
+        dropped = "are dropped" if self.over_long == "drop" else "keep only their beginning"
+        return [
+            f"{self.split}: {_percent(read - kept, read)} of the text was thrown away ({read - kept:,} of {read:,} "
+            f"tokens), because {before['over_long']:,} of {before['count']:,} documents are longer than "
+            f"--data.max_length {self.limit} and {dropped}. `--data.over_long split` cuts them into blocks instead and "
+            "keeps all of it."
+        ]
+
+    def _of_mask(self) -> list[str]:
+        """A mask for several answers needs conversations that have several."""
+        dialogues = self.ledger.get("dialogues", {"read": 0, "kept": 0})
+        alone = dialogues["read"] - dialogues["kept"]
+        if self.split != "train" or self.mask != "firefly_multi_turn" or self.over_long not in ("truncate", "split"):
+            return []
+        if not alone or dialogues["kept"] > _FEW * dialogues["read"]:
+            return []
+        return [
+            f"warning: {alone:,} of {dialogues['read']:,} conversations with several answers are left with one answer "
+            f"an example, so the mask {self.mask} trains them as output_only would, without the turns before."
+        ]
+
+    def _of_unknown_text(self) -> list[str]:
+        unknown = self.ledger.get("unknown_text", {"count": 0})
+        if not unknown["count"]:
+            return []
+        total = sum(entry.get("count", 0) for entry in self.ledger.get("length_before", {}).values())
+        return [
+            f"warning: {self.split}: {unknown['count']:,} of {total:,} records hold text that the tokenizer cannot "
+            f"represent, so the model never sees it (first: {unknown['first'][0]}). Clean the records, or choose a "
+            "model whose tokenizer knows the text."
+        ]
+
+    def _before(self, records: str) -> dict[str, int]:
+        found: dict[str, int] = self.ledger.get("length_before", {}).get(records, {})
+        return found
+
+    @property
+    def _noun(self) -> str:
+        return "samples" if self.ledger["samples_added"] else "conversations"
+
+
+def template_warning(name: str, chosen: AnyTemplate, tokenizer: PreTrainedTokenizerBase) -> str | None:
+    """What is lost by training a chat model in another layout than its own; None where nothing is.
+
+    A tokenizer with a chat template does not make a chat model: base models such as Qwen2.5-0.5B ship one they were
+    never trained on. A chat model stops on its template's end of turn, as its eos token or in its generation config.
+
+    Args:
+        name: What the user chose.
+        chosen: The template of that name.
+        tokenizer: The model's.
+    """
+    if chosen.name == "tokenizer" or not tokenizer.chat_template:
+        return None
+    try:
+        own = resolve_template("tokenizer", tokenizer)
+    except ValueError:
+        return None  # its own cannot be trained in
+    if not _stops_on(str(own.end), tokenizer) or _lays_out_alike(own, chosen):
+        return None
+    ends = f" and ends answers with {chosen.end!r} instead of {own.end!r}" if chosen.end != own.end else ""
+    return (
+        f"this is a chat model with a chat template of its own, and --data.template {name} lays conversations out in "
+        f"another way{ends}, so it has to unlearn what it knows. Use --data.template auto to train it in its own."
+    )
+
+
+def _stops_on(end: str, tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether a model stops on a token, as far as its folder says."""
+    try:
+        found = GenerationConfig.from_pretrained(tokenizer.name_or_path, local_files_only=True).eos_token_id
+    except (OSError, ValueError):
+        found = None  # it has no generation config
+    ids = found if isinstance(found, list) else [found]
+    return end == tokenizer.eos_token or tokenizer.convert_tokens_to_ids(end) in ids
+
+
+def _lays_out_alike(own: AnyTemplate, chosen: AnyTemplate) -> bool:
+    """Whether two templates differ at most in what they put where there is no system turn."""
+    turns = (Turn(Role.SYSTEM, "a"), Turn(Role.USER, "b"), Turn(Role.ASSISTANT, "c"))
+    for given in (turns, turns[1:]):
+        try:
+            text = _text(own, given)
+        except ValueError:
+            continue  # it takes no system turns
+        return text == _text(chosen, given)
+    return True  # its own cannot be trained in: there is no better choice
+
+
+def _text(template: AnyTemplate, turns: tuple[Turn, ...]) -> str:
+    return "".join(segment.text for segment in template.render(Conversation(turns, "the template")))
+
+
+def _were(count: int) -> str:
+    return "was" if count == 1 else "were"
+
+
+def _percent(part: int, whole: int) -> str:
+    """Rounded down, so that 100% means all."""
+    return f"{100 * part // whole}%" if 100 * part >= whole else "less than 1%"

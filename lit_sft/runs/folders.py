@@ -1,0 +1,297 @@
+"""Run folders: `runs/<name>/version_N` with config.yaml, checkpoints/, model/, logs and results."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lit_sft.checkpoints.best import Choice, choose
+from lit_sft.checkpoints.digests import is_intact
+from lit_sft.files import read_json, read_yaml, write_json
+
+_LONGEST_NAME = 100
+_TRIES = 100
+_START = "run.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """The folder of one run."""
+
+    folder: Path
+
+    @property
+    def config(self) -> Path:
+        return self.folder / "config.yaml"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.folder / "checkpoints"
+
+    @property
+    def model(self) -> Path:
+        """The Hugging Face folder."""
+        return self.folder / "model"
+
+    def choice(self) -> Choice:
+        """The checkpoint to use unless another is named: the best one, else the last, and why.
+
+        Raises:
+            ValueError: If there is none yet.
+        """
+        return choose(self.checkpoints)
+
+    def best_checkpoint(self) -> Path:
+        """The best checkpoint by the monitored metric, else the last.
+
+        Raises:
+            ValueError: If there is none yet.
+        """
+        return self.choice().path
+
+    def suffix_of(self, checkpoint: Path | None) -> str:
+        """What is added to names of files about a checkpoint: nothing for the one that is used by default."""
+        with contextlib.suppress(ValueError):
+            if checkpoint is None or checkpoint == self.best_checkpoint():
+                return ""
+        return f"_{checkpoint.stem}" if checkpoint else ""
+
+    def described(self, checkpoint: Path) -> str:
+        """Its name, and why it is the one that is used by default, if it is."""
+        with contextlib.suppress(ValueError):
+            choice = self.choice()
+            return f"{checkpoint.name} ({choice.why})" if choice.path == checkpoint else checkpoint.name
+        return checkpoint.name
+
+    def note_start(self) -> None:
+        """Write down that the run starts or continues now, and in which folder its relative paths start."""
+        write_json(self.folder / _START, {"started": time.time(), "cwd": _working_folder()})
+
+
+def new_run(root: str, name: str) -> Run:
+    """Make the next free folder `<root>/<name>/version_N`; processes that ask at the same time get one each.
+
+    Raises:
+        ValueError: If it cannot be made.
+    """
+    _check_name(name)
+    parent = Path(root) / name
+    for _ in range(_TRIES):
+        try:
+            parent.mkdir(parents=True, exist_ok=True)
+            folder = parent / f"version_{_next_number(parent)}"
+            folder.mkdir()
+        except (FileExistsError, FileNotFoundError):
+            # another process took the number first, or removed the folder above because its own run never started
+            continue
+        except OSError as error:
+            raise ValueError(
+                f"--run.root {root}: cannot make a folder there ({error.strerror}); choose another."
+            ) from None
+        return Run(folder)
+    raise ValueError(f"--run.root {root}: cannot make {parent}/version_N; is something in the way? Choose another.")
+
+
+def _next_number(parent: Path) -> int:
+    numbers = [path.name.removeprefix("version_") for path in parent.glob("version_*")]
+    return max((int(number) for number in numbers if number.isdecimal()), default=-1) + 1
+
+
+def _check_name(name: str) -> None:
+    is_plain = Path(name).name == name and name not in ("", "..") and "\\" not in name and name.isprintable()
+    if not is_plain:
+        raise ValueError(
+            f"--run.name {name}: expected a plain name of printable characters; set the folder of all runs by "
+            "`--run.root`."
+        )
+    if len(name.encode()) > _LONGEST_NAME:
+        raise ValueError(f"--run.name {name[:20]}...: expected at most {_LONGEST_NAME} bytes.")
+
+
+def find_run(path: str | None, root: str = "runs") -> tuple[Run, Path]:
+    """A run and the checkpoint of it to use.
+
+    Args:
+        path: A run folder, a checkpoint inside one, or None for the newest run under `root`.
+        root: Folder of all runs.
+
+    Raises:
+        ValueError: If there is no such run.
+    """
+    if path is None:
+        run = _newest_run(root)
+        return run, run.best_checkpoint()
+    given = Path(path)
+    if given.suffix == ".ckpt":
+        if not given.is_file():
+            raise ValueError(f"{path}: no such checkpoint.")
+        run, checkpoint = Run(given.parent.parent), given
+    else:
+        run = Run(given)
+        checkpoint = None
+    _check_run(run, path)
+    return run, checkpoint or run.best_checkpoint()
+
+
+def find_resumable(path: str | None, root: str = "runs") -> tuple[Run, Path, list[Path]]:
+    """A run and the checkpoint to resume it from: of those that are whole, the one of the latest step.
+
+    Args:
+        path: A run folder, a checkpoint inside one, or None for the newest run under `root`.
+        root: Folder of all runs.
+
+    Returns:
+        The run, the checkpoint, and checkpoints that cannot be read.
+
+    Raises:
+        ValueError: If there is no such run, or no checkpoint to resume from.
+    """
+    named = path is not None and path.endswith(".ckpt")
+    run = _newest_run(root) if path is None else Run(Path(path).parent.parent if named else Path(path))
+    _check_run(run, path)
+    candidates = [Path(str(path))] if named else sorted(run.checkpoints.glob("*.ckpt"))
+    if not candidates:
+        raise ValueError(f"{run.checkpoints}: no checkpoint file to resume from. Run `fit` again.")
+    progress = {checkpoint: _progress(checkpoint) for checkpoint in candidates}
+    broken = [checkpoint for checkpoint in candidates if progress[checkpoint] is None]
+    readable = [checkpoint for checkpoint in candidates if progress[checkpoint]]
+    for checkpoint in sorted(readable, key=lambda c: progress[c] or (), reverse=True):
+        if _is_whole(checkpoint):  # reads all of it, which takes its time with a large one
+            return run, checkpoint, broken
+        broken.append(checkpoint)
+    raise ValueError(_no_whole_checkpoint(run, broken, [c for c in candidates if progress[c] == ()]))
+
+
+def _no_whole_checkpoint(run: Run, broken: list[Path], weights_only: list[Path]) -> str:
+    reasons = {"damaged, cut short or not of a run": broken, "with weights only": weights_only}
+    listed = "; ".join(f"{', '.join(c.name for c in found)}: {why}" for why, found in reasons.items() if found)
+    return f"{run.checkpoints}: no whole checkpoint here ({listed}). Run `fit` again."
+
+
+@contextlib.contextmanager
+def paths_of(run: Run) -> Iterator[None]:
+    """If a command on a run fails over a relative path of its settings that leads nowhere, say where those start."""
+    try:
+        yield
+    except (ValueError, FileNotFoundError) as error:
+        started_in = _read_start(run).get("cwd")
+        elsewhere = _paths_only_in(run, Path(started_in)) if isinstance(started_in, str) else []
+        elsewhere = [text for text in elsewhere if _is_named(text, str(error))]
+        if not elsewhere:
+            raise
+        raise ValueError(
+            f"{error} This run was started in {started_in}, where its relative paths start ({', '.join(elsewhere)}): "
+            "run the command there."
+        ) from error
+
+
+def _paths_only_in(run: Run, folder: Path) -> list[str]:
+    """Relative paths in a run's settings that exist in a folder, but not here."""
+    settings = read_yaml(run.config, advice="Name another run.")
+    found = [text for part in ("model", "data") for text in _texts(settings.get(part))]
+    return [text for text in found if os.path.exists(folder / text) and not os.path.exists(text)]
+
+
+def _is_named(path: str, message: str) -> bool:
+    """Whether a message is about a path, however it spells it."""
+    spellings = "|".join(re.escape(text) for text in {path, str(Path(path)), os.path.abspath(path)})
+    return re.search(rf"(?<![\w./-])(?:{spellings})(?![\w-])", message) is not None
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    for part in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from _texts(part)
+
+
+def _check_run(run: Run, named: str | None) -> None:
+    if not run.folder.is_dir():
+        found = "a file, not a run folder" if run.folder.exists() else "no such run folder"
+        raise ValueError(f"{named}: {found}; expected one such as runs/quickstart/version_0.")
+    if not run.config.is_file() and (run.folder / "ledger.json").is_file():
+        raise ValueError(f"{run.config}: missing, so the settings of this run are unknown. Copy the file back.")
+    if not run.config.is_file() and any(run.checkpoints.glob("*.ckpt")):
+        raise ValueError(
+            f"{named}: made from Python (it has checkpoints, but no config.yaml), so only its script knows its data. "
+            "Test it there by `trainer.test(LitCausalLM.load_from_checkpoint(CHECKPOINT), datamodule=data)`; resume it "
+            "by `trainer.fit(module, datamodule=data, ckpt_path=CHECKPOINT, weights_only=True)`."
+        )
+    if not run.config.is_file():
+        raise ValueError(
+            f"{named}: no run folder (it has no config.yaml); expected one such as runs/quickstart/version_0."
+        )
+    if not isinstance(read_yaml(run.config, advice="Name another run."), dict):
+        raise ValueError(f"{run.config}: holds no settings; expected those of a run. Name another run.")
+
+
+def _progress(checkpoint: Path) -> tuple[int, int, float] | tuple[()] | None:
+    """How far a checkpoint is: steps, batches, and when it was written. Empty: only weights. None: not readable."""
+    import torch
+
+    try:
+        state = torch.load(checkpoint, map_location="meta", mmap=True, weights_only=True)
+        if not isinstance(state, dict):
+            return None
+        batches = state["loops"]["fit_loop"]["epoch_loop.batch_progress"]["total"]["ready"]
+        found = int(state["global_step"]), int(batches), checkpoint.stat().st_mtime
+        return found if "optimizer_states" in state else ()
+    except Exception:
+        # a broken file ends in any of a dozen exception types
+        return None
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    import torch
+
+    try:
+        if not is_intact(checkpoint):
+            return False
+        torch.load(checkpoint, map_location="cpu", weights_only=True)
+    except Exception:
+        return False
+    return True
+
+
+def _newest_run(root: str) -> Run:
+    """The run that was started or resumed last, by its own record, and has a checkpoint.
+
+    A copy keeps the time at which its original was started; between the two, the later name wins. Runs without a
+    record count from the time their config.yaml was written.
+    """
+    found = [
+        Run(path.parent)
+        for path in Path(root).glob("*/version_*/config.yaml")
+        if path.is_file() and any(path.parent.glob("checkpoints/*.ckpt"))
+    ]
+    if not found:
+        raise ValueError(
+            f"{root}: no run with a checkpoint here. Train one first "
+            "(`python -m lit_sft fit --config configs/quickstart.yaml`), or name a run folder."
+        )
+    return max(found, key=lambda run: (_started(run), str(run.folder)))
+
+
+def _started(run: Run) -> float:
+    started = _read_start(run).get("started")
+    return float(started) if isinstance(started, int | float) else run.config.stat().st_mtime
+
+
+def _read_start(run: Run) -> dict[str, Any]:
+    """What `note_start` wrote; empty where it did not, or something else did."""
+    with contextlib.suppress(ValueError, OSError):
+        found: Any = read_json(run.folder / _START)
+        return found if isinstance(found, dict) else {}
+    return {}
+
+
+def _working_folder() -> str | None:
+    with contextlib.suppress(OSError):  # it may have been removed
+        return os.getcwd()
+    return None

@@ -1,0 +1,154 @@
+"""Open anything as a model: a hub name, a Hugging Face folder, an adapter, a run, or a checkpoint of one."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import get_args
+
+import torch
+from torch import nn
+from transformers import PreTrainedTokenizerBase
+
+from data_modules.digests import check_digests
+from data_modules.encoding.tokenizers import load_tokenizer
+from data_modules.rendering.templates import TemplateName
+from lit_sft.files import read_json
+from lit_sft.models.adapters import load_adapter
+from lit_sft.models.backbone import BackboneSettings, build_backbone
+from lit_sft.models.loaded import Subject
+from lit_sft.models.saving import load_weights
+from lit_sft.runs.folders import find_run
+from lit_sft.settings.reading import Settings, read_settings
+
+
+def backbone_of_run(settings: Settings, tokenizer: PreTrainedTokenizerBase, checkpoint: Path) -> nn.Module:
+    """The model of a run with the weights of a checkpoint.
+
+    Args:
+        settings: Of the run.
+        tokenizer: Whose vocabulary the model has.
+        checkpoint: In the run's folder.
+
+    Raises:
+        ValueError: If the checkpoint is damaged or is not of this model.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)  # frozen random weights follow from it
+        backbone = build_backbone(settings.backbone(), tokenizer)
+    load_weights(backbone, checkpoint)
+    return backbone
+
+
+def load_subject(
+    name: str,
+    source: str,
+    *,
+    template: TemplateName | None = None,
+    device: str = "auto",
+    dtype: torch.dtype | None = None,
+) -> Subject:
+    """Load a model.
+
+    Args:
+        name: In tables.
+        source: A folder with a model or an adapter, a hub name, a run folder, or a checkpoint in one.
+        template: Lays conversations out. None: as the model was trained, where that is written down; else `auto`.
+        device: `auto` takes a GPU where there is one.
+        dtype: Of the weights. None: bfloat16 on a GPU that has it, else float32.
+
+    Raises:
+        ValueError: If there is no such model, or it cannot be read.
+    """
+    if source.endswith(".ckpt") or (Path(source) / "config.yaml").is_file():
+        backbone, tokenizer, own = _of_run(source)
+    else:
+        with settings_unnamed():
+            backbone, tokenizer, own = (_of_adapter if _is_adapter(source) else _of_model)(source)
+    place = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    if dtype is None:
+        dtype = (
+            torch.bfloat16
+            if place.startswith("cuda") and torch.cuda.is_bf16_supported(including_emulation=False)
+            else torch.float32
+        )
+    backbone = backbone.to(place, dtype).eval().requires_grad_(False)
+    budget = 16384 if place.startswith("cuda") else 4096
+    return Subject(name, backbone, tokenizer, template or own, budget)
+
+
+def _of_run(source: str) -> tuple[nn.Module, PreTrainedTokenizerBase, TemplateName]:
+    run, checkpoint = find_run(source)
+    settings = read_settings(run.config, run_config=run.config)
+    data = settings.data_module()
+    return backbone_of_run(settings, data.tokenizer, checkpoint), data.tokenizer, data.template_name
+
+
+def _is_adapter(source: str) -> bool:
+    return (Path(source) / "adapter_config.json").is_file() and not (Path(source) / "config.json").is_file()
+
+
+def _of_model(source: str) -> tuple[nn.Module, PreTrainedTokenizerBase, TemplateName]:
+    _check_folder(source)
+    tokenizer = load_tokenizer(source)
+    return build_backbone(BackboneSettings(pretrained=source), tokenizer), tokenizer, _template_of(source)
+
+
+def _of_adapter(source: str) -> tuple[nn.Module, PreTrainedTokenizerBase, TemplateName]:
+    folder = Path(source)
+    check_digests(folder, weights=False)
+    settings = read_json(folder / "adapter_config.json", advice="copy the adapter again") or {}
+    base = settings.get("base_model_name_or_path")
+    if not base or not isinstance(base, str):
+        raise ValueError(f"{folder}: its adapter_config.json does not name the model it belongs to.")
+    tokenizer = load_tokenizer(str(folder) if (folder / "tokenizer.json").is_file() else base)
+    model = build_backbone(BackboneSettings(pretrained=base), tokenizer)
+    return load_adapter(model, folder), tokenizer, _template_of(str(folder))
+
+
+def _template_of(source: str) -> TemplateName:
+    """What a folder that this project wrote says of its own training."""
+    path = Path(source) / "lit_sft.json"
+    written = read_json(path, advice="export the model again") or {}
+    name: TemplateName = written.get("template", "auto")
+    if name not in get_args(TemplateName):
+        raise ValueError(f"{path}: template {name!r}; expected one of {', '.join(get_args(TemplateName))}.")
+    return name
+
+
+def _check_folder(source: str) -> None:
+    """Refuse a folder that holds no model.
+
+    Args:
+        source: A folder, or a name on the hub.
+
+    Raises:
+        ValueError: If it is a folder without a model; names a run in it.
+    """
+    folder = Path(source)
+    if not folder.is_dir() or (folder / "config.json").is_file():
+        return
+    runs = [found.parent for found in folder.glob("version_*/config.yaml") if found.parent.name[8:].isdecimal()]
+    newest = max(runs, key=lambda run: int(run.name[8:]), default=None)
+    raise ValueError(
+        f"{source}: this folder holds no model (config.json), adapter (adapter_config.json) or run (config.yaml); "
+        + (f"did you mean the run {newest}?" if newest else "name a folder that has one of them.")
+    )
+
+
+@contextlib.contextmanager
+def settings_unnamed() -> Iterator[None]:
+    """Name a model in errors as the user did, not by the setting of `fit` that takes it.
+
+    Raises:
+        ValueError: In place of one with names of settings.
+    """
+    try:
+        yield
+    except ValueError as error:
+        text = str(error).replace("--model.backbone.pretrained ", "")
+        advice = "copy the tokenizer it was trained with into that folder"
+        text = re.sub(r"give `--model\.backbone\.tokenizer[^`]*`( the tokenizer[^.;]*| the one[^.;]*)?", advice, text)
+        raise ValueError(text) from error

@@ -1,0 +1,91 @@
+"""Which run a command is about: the one that is named, the newest, or a new one of a config."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from lightning.pytorch.utilities import rank_zero_only
+
+from lit_sft.console import say
+from lit_sft.runs.folders import Run, find_resumable, find_run, paths_of
+from lit_sft.runs.lock import lock_run
+from lit_sft.settings.arguments import check_run_first, is_given, root_of
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a command was asked for.
+
+    Attributes:
+        arguments: Options that make its settings, those of a run's own config among them.
+        opened: The run whose config is among them, if one was named or found.
+        is_resumed: Whether training goes on in that run.
+    """
+
+    arguments: list[str]
+    opened: Run | None = None
+    is_resumed: bool = False
+
+    @property
+    def names_checkpoint(self) -> bool:
+        """Whether the user gave `--ckpt_path`; the one of a run that was opened comes behind the run's config."""
+        return is_given("--ckpt_path", self.arguments[4 if self.opened else 0 :])
+
+
+def request_of(command: str, arguments: list[str], held: contextlib.ExitStack) -> Request:
+    """What was asked for.
+
+    Args:
+        command: The command's name.
+        arguments: Its arguments.
+        held: Keeps a resumed run locked until the command ends.
+
+    Raises:
+        ValueError: If a run is named that is not there.
+    """
+    if command == "fit" and any(map(_asks_to_resume, arguments)):
+        return _resumed(arguments, held)
+    if command == "fit" or names_config(arguments):
+        return Request(arguments)
+    run, checkpoint, rest = take_run(command, arguments)
+    held.enter_context(paths_of(run))
+    return Request(["--config", str(run.config), "--ckpt_path", str(checkpoint), *rest], run)
+
+
+def names_config(arguments: list[str]) -> bool:
+    """Whether a config file (or help) is asked for, so that no run's own is taken."""
+    return any(argument.partition("=")[0] in ("-h", "--help", "-c", "--config") for argument in arguments)
+
+
+def take_run(command: str, arguments: list[str], log: Callable[[str], None] = say) -> tuple[Run, Path, list[str]]:
+    """The run named by the first argument, or the newest; its checkpoint; and the other arguments."""
+    check_run_first(command, arguments)
+    named = arguments[0] if arguments and not arguments[0].startswith("-") else None
+    run, checkpoint = find_run(named, root_of(command, arguments))
+    log(f"{command}: run {run.folder}, its config.yaml and {run.described(checkpoint)}")
+    return run, checkpoint, arguments[1:] if named else arguments
+
+
+def _asks_to_resume(argument: str) -> bool:
+    return argument.partition("=")[0] == "--resume"
+
+
+def _resumed(arguments: list[str], held: contextlib.ExitStack) -> Request:
+    """`fit --resume [RUN]`, with the run's own config and newest checkpoint in its place."""
+    place = next(index for index, argument in enumerate(arguments) if _asks_to_resume(argument))
+    rest = arguments[place + 1 :]
+    _, is_joined, named = arguments[place].partition("=")
+    if not is_joined:
+        named = rest.pop(0) if rest and not rest[0].startswith("-") else ""
+    others = arguments[:place] + rest
+    run, checkpoint, broken = find_resumable(named or None, root_of("fit", others))
+    for path in broken:
+        say(f"fit: skipping {path}, which cannot be read")
+    say(f"fit: continuing {run.folder} from its config.yaml and {checkpoint.name}")
+    held.enter_context(paths_of(run))
+    if not rank_zero_only.rank:  # type: ignore[attr-defined]
+        held.enter_context(lock_run(run.folder))
+    return Request(["--config", str(run.config), "--ckpt_path", str(checkpoint), *others], run, is_resumed=True)

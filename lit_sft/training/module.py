@@ -1,0 +1,407 @@
+"""The LightningModule: one for full weights and LoRA, for conversations and plain text."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import warnings
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from lightning.pytorch import Callback, LightningModule
+from lightning.pytorch.plugins.precision import MixedPrecision, Precision
+from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, SingleDeviceStrategy
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import GradClipAlgorithmType
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
+from transformers import PreTrainedTokenizerBase
+
+from data_modules.batching.batch import Batch
+from data_modules.encoding.example import Example
+from data_modules.encoding.tokenizers import load_tokenizer, token_sizes
+from lit_sft.metrics.segments import RecordSums, SegmentMetrics, WeightedMean, gather_records
+from lit_sft.models.adapters import causal_lm, is_adapted
+from lit_sft.models.answer_rows import answer_row
+from lit_sft.models.backbone import BackboneSettings, build_backbone, narrow_frozen_layers
+from lit_sft.models.generation import Generated, GenerationSettings, generate
+from lit_sft.models.loss import supervised_loss, token_nll
+from lit_sft.models.saving import load_weights, read_checkpoint
+from lit_sft.training.checkpoint_hooks import add_metrics, add_origin, add_progress, check_weights
+from lit_sft.training.data import TrainingData
+from lit_sft.training.ending import keep_stopped
+from lit_sft.training.finite_guard import FiniteGuard
+from lit_sft.training.hyper_parameters import plain_settings, settings_from
+from lit_sft.training.optimization import (
+    OptimizerSettings,
+    build_optimizer,
+    build_schedule,
+    options_of,
+    restore_options,
+)
+from lit_sft.training.precision import AUTOCAST_DTYPES, warn_of_lost_updates
+from lit_sft.training.refused_callbacks import check_callbacks
+from lit_sft.training.resuming import check_identity, run_identity, seed_batch
+from lit_sft.training.sharding import check_strategy, score, shard
+
+
+class LitCausalLM(LightningModule):
+    """Trains a causal language model on the tokens that the data's mask chooses.
+
+    The loss is the sum over supervised tokens divided by the number of them in the whole optimiser step, over
+    micro-batches and ranks. Validation gives figures for every segment and mask, whatever mask trains.
+
+    Args:
+        backbone: Which model, and how much of it is trained.
+        optimizer: AdamW and its schedule.
+        generation: How `test` and `predict` answer.
+    """
+
+    backbone: nn.Module
+
+    def __init__(
+        self,
+        backbone: BackboneSettings,
+        optimizer: OptimizerSettings = OptimizerSettings(),
+        generation: GenerationSettings = GenerationSettings(),
+    ) -> None:
+        super().__init__()
+        self.backbone_settings, self.optimizer_settings, self.generation_settings = backbone, optimizer, generation
+        self.save_hyperparameters(plain_settings(backbone, optimizer, generation), logger=False)
+        self._seed = torch.initial_seed()
+        """What random weights of the backbone follow from."""
+        self.allow_changes = False
+        """Whether a checkpoint of other settings or data may be resumed."""
+        self.checkpoint: Path | None = None
+        """What is going to be loaded; a sharded model is compared with it first, since its strategy loads what fits."""
+        self.figures: dict[str, dict[str, float]] = {}
+        """The newest figures of each split, such as `figures["val"]["nll/answer"]`."""
+        self.figures_before: dict[str, float] = {}
+        """The validation figures before the first step."""
+        self.records: dict[str, RecordSums] = {}
+        """What each record of the test split added to the figures, by its origin."""
+
+    @property
+    def data(self) -> TrainingData:
+        """The data module of the run."""
+        data: TrainingData | None = getattr(self.trainer, "datamodule", None)
+        if data is None:
+            raise ValueError(
+                "LitCausalLM needs a data module, such as SFTDataModule: call `trainer.fit(model, datamodule=data)`."
+            )
+        return data
+
+    def configure_model(self) -> None:
+        """Build the backbone and the metrics, once."""
+        if hasattr(self, "metrics"):
+            return
+        check_strategy(self.trainer.strategy)
+        tokenizer, end_token_id = self.data.tokenizer, self.data.end_token_id
+        if not hasattr(self, "backbone"):
+            self._build(tokenizer)
+        self._narrow_frozen_layers()
+        if isinstance(self.trainer.strategy, ModelParallelStrategy):
+            shard(self.backbone, self.trainer.strategy, [supervised_loss, token_nll])
+        self.strict_loading = not is_adapted(self.backbone)  # adapters are saved without the frozen weights
+        rows = causal_lm(self.backbone).get_input_embeddings().weight.shape[0]
+        sizes = torch.from_numpy(token_sizes(tokenizer, rows, end_token_id))
+        self.metrics = nn.ModuleDict(
+            {split: SegmentMetrics(sizes, end_token_id, by_record=split == "test") for split in ("val", "test")}
+        )
+        self.losses = nn.ModuleDict({split: WeightedMean() for split in ("val", "test")})
+        if isinstance(self.trainer.strategy, ModelParallelStrategy) and self.checkpoint is not None:
+            self._check_weights(read_checkpoint(self.checkpoint, map_location="meta", mmap=True), self.checkpoint)
+        self._warn_of_unlearnt_end(end_token_id)
+
+    def _build(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self._seed = torch.initial_seed()
+        with torch.device("cpu"):  # so that random weights are the same on every machine
+            self.backbone = build_backbone(self.backbone_settings, tokenizer)
+
+    @classmethod
+    def load_from_checkpoint(  # type: ignore[override]
+        cls,
+        checkpoint_path: str | Path,
+        map_location: torch.device | str | None = None,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        **settings: Any,
+    ) -> Self:
+        """A model with the settings and weights of a checkpoint, to generate from, to test or to train on.
+
+        Nothing is unpickled, and weights are always complete: there is no `strict`, `hparams_file` or `weights_only`.
+
+        Args:
+            checkpoint_path: Of a run, from the command line or from Python.
+            map_location: Device of the weights. None: the CPU.
+            tokenizer: Whose vocabulary the model has. None: the one that its settings name.
+            **settings: Arguments of this class in the place of the checkpoint's, such as `backbone`.
+
+        Raises:
+            ValueError: If the checkpoint is damaged or holds no settings, or its base model or tokenizer is missing.
+        """
+        path = Path(checkpoint_path)
+        if unknown := sorted(settings.keys() - inspect.signature(cls).parameters.keys()):
+            raise ValueError(f"load_from_checkpoint: unknown argument {', '.join(unknown)}; see its documentation.")
+        saved = read_checkpoint(path, map_location="meta", mmap=True)
+        module = cls(**({} if "backbone" in settings else settings_from(saved, path)) | settings)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(int(saved.get("seed", torch.initial_seed())))
+            module._build(tokenizer or load_tokenizer(module.backbone_settings.tokenizer_name))
+        load_weights(module.backbone, path)
+        return module if map_location is None else module.to(map_location)
+
+    def configure_callbacks(self) -> list[Callback]:
+        """A guard against losses that are not finite, unless the trainer has one (RunHealth is one)."""
+        if self.trainer.state.fn == TrainerFn.FITTING:
+            check_callbacks(self.trainer.callbacks)  # type: ignore[attr-defined]
+        return [] if self._guards() else [FiniteGuard()]
+
+    def training_step(self, pieces: list[Batch], batch_idx: int) -> dict[str, Tensor]:
+        """The batch's part of the loss of the optimiser step.
+
+        All pieces but the last go backward here, so that the activations of one piece only are ever alive.
+
+        Returns:
+            `loss`, of the last piece, to go backward from. For callbacks: `nats`, the weighted sum of nll over the
+            pieces, and `weight`, that of weights.
+        """
+        trainer, last = self.trainer, len(pieces) - 1
+        if last and not isinstance(trainer.strategy, (SingleDeviceStrategy, DDPStrategy, ModelParallelStrategy)):
+            raise ValueError(
+                f"a batch of {len(pieces)} pieces: this strategy allows one backward pass a batch. Set "
+                "`--data.token_budget` above the largest batch, or `--data.batch_size` lower."
+            )
+        nats = torch.zeros((), dtype=torch.float32, device=self.device)
+        for index, piece in enumerate(pieces):
+            total, _ = self._loss(piece)
+            nats += total.detach()
+            # strategies average over ranks; the sum must stay a sum
+            loss = total / max(piece.normaliser, 1e-9) * trainer.world_size
+            if index < last:
+                with torch.autocast(self.device.type, enabled=False):
+                    trainer.strategy.backward(loss, optimizer=None)
+        weight = torch.stack([piece.weights.sum() for piece in pieces]).sum()
+        if any(len(piece.targets) for piece in pieces):
+            num_examples = sum(len(piece.origins) for piece in pieces)
+            self.log("train/loss", nats / weight, prog_bar=True, batch_size=num_examples)
+        self.log("train/lr", trainer.optimizers[0].param_groups[0]["lr"])
+        # Lightning divides what is returned by the number of micro-batches
+        return {"loss": loss * trainer.accumulate_grad_batches, "nats": nats, "weight": weight}
+
+    def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
+        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        # DeepSpeed comes here with every batch of a step
+        if (batch_idx + 1) % self.trainer.accumulate_grad_batches == 0 or self.trainer.is_last_batch:
+            optimizer.zero_grad()
+
+    def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: Any) -> None:
+        """Nothing: Lightning calls it after the forward pass, when the first pieces have gone backward already."""
+
+    def validation_step(self, pieces: list[Batch], batch_idx: int) -> None:
+        self._evaluate("val", pieces)
+
+    def test_step(self, pieces: list[Batch], batch_idx: int) -> None:
+        self._evaluate("test", pieces)
+
+    def on_train_start(self) -> None:
+        self._check_val_every_n_epoch = self.trainer.check_val_every_n_epoch
+        for config in self.trainer.lr_scheduler_configs:
+            if isinstance(config.scheduler, LambdaLR):  # a callback may have put another in its place
+                restore_options(self.trainer.optimizers[0], config.scheduler, self._optimizer_options)
+        self.on_train_epoch_start()  # which Lightning leaves out for an epoch that was interrupted
+
+    def on_train_epoch_start(self) -> None:
+        if self.trainer.max_epochs == self.current_epoch + 1 and self.trainer.check_val_every_n_epoch is not None:
+            self.trainer.check_val_every_n_epoch = 1  # what a run ends with is always validated
+
+    def on_train_end(self) -> None:
+        self.trainer.check_val_every_n_epoch = self._check_val_every_n_epoch  # as the user set it, for another fit
+
+    def on_train_epoch_end(self) -> None:
+        figures = self.figures.get("val", {})
+        if "val/loss" not in self.trainer.callback_metrics and figures.get("step") == self.trainer.global_step:
+            self.log("val/loss", figures["loss"], logger=False)  # resumed after the validation of this epoch
+
+    def on_train_batch_start(self, batch: list[Batch], batch_idx: int) -> None:
+        seed_batch(self.data.seed, self.current_epoch, batch_idx, self.global_rank)
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        """Let the last batch of a run be followed by a validation, whatever the intervals."""
+        trainer = self.trainer
+        ends_last_epoch = trainer.is_last_batch and trainer.max_epochs == self.current_epoch + 1
+        if ends_last_epoch or 0 < trainer.max_steps <= trainer.global_step:
+            trainer.should_stop = True
+            if trainer.check_val_every_n_epoch is not None:
+                trainer.check_val_every_n_epoch = 1
+
+    def predict_step(self, indices: list[int], batch_idx: int) -> list[dict[str, Any]]:
+        """Answers to the final turns of examples, one row each."""
+        examples = [self.data.predict_store[index] for index in indices]
+        answers = zip(examples, self.answer(examples), strict=True)
+        return [answer_row(example, answer, self.data.tokenizer, self.data.end_token_id) for example, answer in answers]
+
+    def answer(self, examples: list[Example], settings: GenerationSettings | None = None) -> list[Generated]:
+        """Answer the final turn of each example."""
+        with self.trainer.precision_plugin.forward_context():
+            return generate(
+                self.backbone,
+                [example.prompt_ids() for example in examples],
+                tokenizer=self.data.tokenizer,
+                end_token_id=self.data.end_token_id,
+                settings=settings or self.generation_settings,
+            )
+
+    def on_validation_epoch_end(self) -> None:
+        figures = self._finish("val")
+        figures["step"] = self.trainer.global_step
+        self.figures["val"] = figures
+        if not self.trainer.sanity_checking:
+            self.log_validation(_scalars(figures, "val"))
+        elif self.trainer.global_step == 0 and self.trainer.num_sanity_val_steps == math.inf:
+            # Lightning keeps nothing of the check before training; with all batches it is the "before"
+            self.figures_before = figures
+            self.log_validation(_scalars(figures, "val"))
+
+    def log_validation(self, figures: dict[str, float]) -> None:
+        """Log figures of a validation, to choose checkpoints by and as curves.
+
+        Curves get the number of optimiser steps taken; Lightning's own logging would put them one step earlier, so that
+        one validation would show at two steps.
+
+        Args:
+            figures: By log key, such as `val/loss`; the same on every process.
+        """
+        trainer = self.trainer
+        for name, value in figures.items() if not trainer.sanity_checking else ():
+            self.log(name, value, prog_bar=name == "val/loss", logger=False, sync_dist=trainer.world_size > 1)
+        for logger in trainer.loggers:
+            logger.log_metrics(figures, step=trainer.global_step)
+            logger.save()
+
+    def on_test_epoch_end(self) -> None:
+        self.records = gather_records(self.metrics["test"].take_records(), self.trainer.world_size)  # type: ignore[operator]
+        self.figures["test"] = self._finish("test")
+        self.log_dict(_scalars(self.figures["test"], "test"), sync_dist=self.trainer.world_size > 1)
+
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        precision = str(self.trainer.precision)
+        warn_of_lost_updates(precision, self.optimizer_settings.lr)
+        # a gradient scaler unscales inside a fused step, after clipping would have had to happen
+        optimizer = build_optimizer(self, self.optimizer_settings, fused=precision != "16-mixed")
+        schedule = build_schedule(optimizer, self.optimizer_settings, self.total_steps())
+        self._optimizer_options = options_of(optimizer)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        plugin = self.trainer.precision_plugin
+        if isinstance(plugin, MixedPrecision) and plugin.scaler is None:
+            # Lightning refuses to clip for a fused optimizer under any mixed precision; bf16 has nothing to unscale
+            algorithm = GradClipAlgorithmType(gradient_clip_algorithm or "norm")
+            Precision.clip_gradients(plugin, optimizer, gradient_clip_val or 0.0, algorithm)
+        else:
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add metrics of the same weights; adapters are saved without the frozen weights around them."""
+        is_fitting = self.trainer.state.fn == TrainerFn.FITTING
+        for guard in self._guards() if is_fitting else ():
+            guard.check(self.trainer, self)  # here, where checkpoints of weights alone pass too: none holds bad weights
+        last, step = self.figures.get("val", {}), self.trainer.global_step
+        add_metrics(checkpoint, last, self.figures_before, global_step=step)
+        add_origin(checkpoint, self.backbone, self, seed=self._seed)
+        if is_fitting:
+            add_progress(checkpoint, self.trainer, self._identity())
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Check that it is of this run and this model."""
+        is_fitting = self.trainer.state.fn == TrainerFn.FITTING
+        if is_fitting:
+            keep_stopped(self.trainer, checkpoint)
+        if is_fitting and "identity" in checkpoint:
+            check_identity(checkpoint["identity"], self._identity(), allow_changes=self.allow_changes)
+        self._check_weights(checkpoint, Path(str(self.trainer.ckpt_path)))
+        if is_fitting and "identity" in checkpoint:
+            self.figures["val"] = checkpoint.get("figures", {})
+            self.figures_before = checkpoint.get("figures_before", {})
+
+    def _check_weights(self, checkpoint: dict[str, Any], path: Path) -> None:
+        is_fitting = self.trainer.state.fn == TrainerFn.FITTING
+        advice = ", or allow the change by `--run.allow_changes true`" if is_fitting else ""
+        check_weights(checkpoint, path, self, self.backbone, allow_changes=self.allow_changes, advice=advice)
+
+    def _identity(self) -> dict[str, str]:
+        return run_identity(self.trainer, self.data, self.backbone_settings, self.optimizer_settings)
+
+    def _guards(self) -> list[FiniteGuard]:
+        callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
+        return [callback for callback in callbacks if isinstance(callback, FiniteGuard)]
+
+    def _loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        loss: tuple[Tensor, Tensor] = score(supervised_loss, self.backbone, batch)
+        return loss
+
+    def _evaluate(self, split: str, pieces: list[Batch]) -> None:
+        for batch in pieces:
+            nll, weights = score(token_nll, self.backbone, batch), batch.weights.flatten()[batch.targets]
+            self.metrics[split].update(nll, batch)  # type: ignore[operator]
+            self.losses[split].update(nll, weights)  # type: ignore[operator]
+
+    def _finish(self, split: str) -> dict[str, float]:
+        metrics, loss = self.metrics[split], self.losses[split]
+        figures: dict[str, float] = {"loss": loss.compute(), **metrics.compute()}  # type: ignore[operator]
+        metrics.reset()  # type: ignore[operator]
+        loss.reset()  # type: ignore[operator]
+        return figures
+
+    def _narrow_frozen_layers(self) -> None:
+        """Where it loses nothing: the base is on disk, and no sharding wants weights of one kind."""
+        settings, strategy = self.backbone_settings, self.trainer.strategy
+        dtype = AUTOCAST_DTYPES.get(str(self.trainer.precision))
+        keeps_base = settings.tuning == "lora" and settings.pretrained is not None and not settings.lora.dora
+        if dtype is not None and keeps_base and isinstance(strategy, (SingleDeviceStrategy, DDPStrategy)):
+            narrow_frozen_layers(self.backbone, dtype)
+
+    def total_steps(self) -> int:
+        """Optimiser steps of the whole run. Lightning's own estimate would rebuild the data loader on resuming."""
+        trainer = self.trainer
+        per_epoch = -(-self.data.num_train_batches() // trainer.accumulate_grad_batches)
+        if not per_epoch:
+            raise ValueError(
+                f"--trainer.limit_train_batches {trainer.limit_train_batches}: leaves no batch to train on; expected "
+                "at least one."
+            )
+        limits = [trainer.max_steps] if trainer.max_steps > 0 else []
+        if trainer.max_epochs is not None and trainer.max_epochs > 0:
+            limits.append(trainer.max_epochs * per_epoch)
+        if not limits:
+            raise ValueError("no end: set `--trainer.max_epochs` or `--trainer.max_steps`; the schedule depends on it.")
+        return min(limits)
+
+    def _warn_of_unlearnt_end(self, end_token_id: int) -> None:
+        settings = self.backbone_settings
+        model = causal_lm(self.backbone)
+        ends = (model.config.eos_token_id, model.generation_config.eos_token_id)
+        known = [index for end in ends for index in (end if isinstance(end, list) else [end])]
+        if settings.tuning == "lora" and end_token_id not in known and not settings.lora.modules_to_save:
+            end = self.data.encoder.template.end
+            embedding = next(name for name, m in model.named_modules() if m is model.get_input_embeddings())
+            warnings.warn(
+                f"answers end with {end!r}, which is not this model's own end token, and LoRA keeps its embedding "
+                "frozen: the model may never learn to stop. Use a template that ends with the model's own token, or "
+                f"`--model.backbone.lora.modules_to_save '[{embedding.rpartition('.')[2]}]'`.",
+                stacklevel=2,
+            )
+
+
+def _scalars(figures: dict[str, float], split: str) -> dict[str, float]:
+    """What is drawn as curves: everything but the counts."""
+    return {
+        f"{split}/{name}": value for name, value in figures.items() if name.partition("/")[0] not in ("tokens", "step")
+    }

@@ -1,0 +1,55 @@
+"""Metrics that callbacks may watch: an unknown one is refused before a run starts, not after its first epoch."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+from lightning.pytorch import Callback
+from lightning.pytorch.callbacks import LearningRateMonitor
+
+from data_modules.rendering.masking import MASKS
+from lit_sft.checkpoints.callback import RunCheckpoint
+from lit_sft.metrics.segments import SEGMENTS
+
+_PARTS = (*SEGMENTS, *MASKS)
+_FIGURES = ("nll", "perplexity", "bits_per_byte")
+_NAMED = ("val/loss", "train/loss", "train/lr", "step", "epoch")
+_OF_PARTS = tuple(f"val/{figure}/{part}" for figure in _FIGURES for part in _PARTS)
+
+_HOUSE = ("lit_sft", "callbacks", "lightning")
+
+
+def check_monitors(callbacks: Iterable[Callback]) -> None:
+    """Refuse callbacks that watch a metric that is never logged.
+
+    A callback of ours that logs metrics lists them in its attribute `logs`; one that ends in `/` stands for all below
+    it. With callbacks of other origin nothing is refused, because they may log anything.
+
+    Raises:
+        ValueError: If a metric is unknown; names the nearest and all there are.
+    """
+    callbacks = list(callbacks)
+    if any(type(callback).__module__.partition(".")[0] not in _HOUSE for callback in callbacks):
+        return
+    logged = [name for callback in callbacks for name in getattr(callback, "logs", ())]
+    if any(isinstance(callback, LearningRateMonitor) for callback in callbacks):
+        logged.append("lr-")
+    known = {*_NAMED, *_OF_PARTS, *logged}
+    families = tuple(name for name in logged if name[-1] in "/-")
+    for callback in callbacks:
+        monitor = getattr(callback, "monitor", None)
+        if isinstance(monitor, str) and monitor not in known and not monitor.startswith(families):
+            is_run = isinstance(callback, RunCheckpoint)
+            where = "--checkpoint.monitor" if is_run else f"{type(callback).__name__}'s monitor"
+            raise ValueError(f"{where} {monitor}: {_advice(monitor, known, logged)}")
+
+
+def _advice(monitor: str, known: set[str], logged: list[str]) -> str:
+    close = difflib.get_close_matches(monitor, sorted(known), n=3, cutoff=0.6)
+    nearest = f" Did you mean {' or '.join(close)}?" if close else ""
+    figures = ", ".join(f"val/{figure}/PART" for figure in _FIGURES)
+    return (
+        f"no such metric.{nearest} There are {', '.join([*_NAMED, *logged])}, and {figures} with PART one of "
+        f"{', '.join(_PARTS)}."
+    )

@@ -1,0 +1,258 @@
+"""What a run is about to do, said before the first step: steps, batches, validations, checkpoints, and their cost."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+
+from lit_sft.training.module import LitCausalLM
+from lit_sft.training.preemption import RunKeeper
+
+_SHOWN = 4
+"""Validations that are listed by their step."""
+
+_TRAINING = 3
+"""A token costs three times as much in training as in a validation: the backward pass takes twice the forward pass."""
+
+_GENERATION = 32
+"""Generating a token for a batch of rows takes about as long as reading so many tokens, as a rule of thumb."""
+
+
+@runtime_checkable
+class Generates(Protocol):
+    """A callback that generates text at validations."""
+
+    def generation_steps(self) -> float:
+        """Most steps of generation, of one token for each row of a batch, at a validation."""
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """What a run will do.
+
+    Attributes:
+        steps: Optimiser steps in all, those of an interrupted run among them.
+        steps_by: What the limits alone would give: `--trainer.max_epochs` and `--trainer.max_steps` to steps.
+        steps_per_epoch: Optimiser steps of an epoch.
+        batch_size: Examples of a micro-batch.
+        accumulate: Micro-batches of a step on each device.
+        devices: How many train.
+        validations: The optimiser steps after which validations happen; 0 is before training. None: they go by time.
+        rows: Rows of a validation.
+        tokens: Tokens of a validation.
+        generated: Most steps of generation that callbacks take at a validation.
+        trained: Tokens that training reads.
+    """
+
+    steps: int
+    steps_by: dict[str, int]
+    steps_per_epoch: int
+    batch_size: int
+    accumulate: int
+    devices: int
+    validations: list[int] | None
+    rows: int
+    tokens: int
+    generated: float
+    trained: float
+
+    def lines(self) -> list[str]:
+        """The plan in two lines."""
+        examples = self.batch_size * self.accumulate * self.devices
+        epochs = self.steps / self.steps_per_epoch
+        many = f"{self.batch_size} x {self.accumulate} accumulated x {_counted(self.devices, 'device')}"
+        others = [f"{name} would allow {of:,}" for name, of in self.steps_by.items() if of > self.steps]
+        training = [
+            f"{_counted(self.steps, 'step')} of {_counted(examples, 'example')} ({many})",
+            f"{epochs:.3g} epoch{'s' * (epochs != 1)} of {_counted(self.steps_per_epoch, 'step')}",
+            *others,
+        ]
+        return [", ".join(training), self._said_of_validations()]
+
+    def warning(self) -> str | None:
+        """What to change where validations cost more than training; None where they do not."""
+        count = len(self.validations or [])
+        cost = self.tokens + _GENERATION * self.generated
+        if not self.trained or count * cost <= _TRAINING * self.trained:
+            return None
+        generated = f", up to {count * self.generated:,.0f} steps of generation" if self.generated else ""
+        return (
+            f"validating will take longer than training: {_counted(count, 'validation')} "
+            f"({count * self.tokens:,} tokens read{generated}) for {_counted(self.steps, 'step')} "
+            f"({self.trained:,.0f} tokens read). {self._advice(cost)}"
+        )
+
+    def _said_of_validations(self) -> str:
+        if self.validations is None:
+            return f"validations of {self.rows:,} rows at intervals of time"
+        if not self.validations:
+            return "no validation"
+        after = [step for step in self.validations if step]
+        listed = [f"{step:,}" for step in after]
+        if len(listed) > _SHOWN + 1:
+            listed = [*listed[:_SHOWN], "...", listed[-1]]
+        places = [
+            *(["before training"] if 0 in self.validations else []),
+            *([f"after step{'s' * (len(after) > 1)} {', '.join(listed)}"] if after else []),
+        ]
+        count = _counted(len(self.validations), "validation")
+        return f"{count} of {_counted(self.rows, 'row')}, {' and '.join(places)}"
+
+    def _advice(self, cost: float) -> str:
+        """The setting that brings validations below half of the training, or as near as there is one."""
+        affordable = int(_TRAINING * self.trained / 2 / cost)
+        epochs = math.ceil(self.steps / self.steps_per_epoch)
+        if affordable < 2 and _GENERATION * self.generated > self.tokens:
+            return "Generate less: lower `num_held_out` or `max_new_tokens` of SampleGeneration, or remove it."
+        if affordable < 2:
+            return (
+                f"Validate on fewer than {self.rows:,} rows: a smaller `--data.val`, or `--trainer.limit_val_batches`."
+            )
+        if affordable > epochs:
+            return "Validate once an epoch: `--trainer.val_check_interval 1.0 --trainer.check_val_every_n_epoch 1`."
+        every = math.ceil(epochs / (affordable - 1))
+        return (
+            f"Validate every {every} epochs: `--trainer.val_check_interval 1.0 "
+            f"--trainer.check_val_every_n_epoch {every}`."
+        )
+
+
+class PlanReport(Callback):
+    """Prints the plan of a run before its first step.
+
+    Args:
+        say: Prints a line.
+        unused: Limits of a config file that do not hold, for the user to read.
+    """
+
+    def __init__(self, say: Callable[[str], None], unused: str = "") -> None:
+        self.say, self.unused = say, unused
+        self._is_said = False
+
+    def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._say_once(trainer, pl_module)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._say_once(trainer, pl_module)
+
+    def _say_once(self, trainer: Trainer, module: LightningModule) -> None:
+        assert isinstance(module, LitCausalLM)
+        if self._is_said or not trainer.is_global_zero:
+            return
+        self._is_said = True
+        plan = plan_of(trainer, module)
+        training, validations = plan.lines()
+        done = f"; {trainer.global_step:,} of them are done" if trainer.global_step else ""
+        unused = f"; {self.unused} is not used" if self.unused else ""
+        self.say(f"plan    {training}{done}{unused}")
+        kept = _said_of_callbacks(trainer, has_validations=plan.validations != [])
+        self.say(f"        {'; '.join([validations, *kept])}")
+        if warning := plan.warning():
+            self.say(f"warning {warning}")
+
+
+def plan_of(trainer: Trainer, module: LitCausalLM) -> RunPlan:
+    """The plan of a run, from its settings and the sizes of its data.
+
+    Args:
+        trainer: Set up to fit.
+        module: With its data.
+    """
+    data = module.data
+    batches, accumulate = data.num_train_batches(), trainer.accumulate_grad_batches
+    per_epoch = max(1, -(-batches // accumulate))
+    limits = {"--trainer.max_epochs": (trainer.max_epochs or -1) * per_epoch, "--trainer.max_steps": trainer.max_steps}
+    steps = module.total_steps()
+    rows, tokens = data.evaluated("val", trainer.limit_val_batches)
+    is_timed = getattr(trainer, "_val_check_time_interval", None) is not None
+    validations = [0] if rows and trainer.num_sanity_val_steps == math.inf else []
+    if rows and not is_timed:
+        validations += validation_steps(
+            steps,
+            batches,
+            accumulate,
+            every_n_epochs=trainer.check_val_every_n_epoch,
+            interval=trainer.val_check_interval,
+            max_epochs=trainer.max_epochs,
+        )
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    lengths = data.stores["train"].lengths
+    return RunPlan(
+        steps=steps,
+        steps_by={name: of for name, of in limits.items() if of > 0},
+        steps_per_epoch=per_epoch,
+        batch_size=data.batch_size,
+        accumulate=accumulate,
+        devices=trainer.world_size,
+        validations=None if rows and is_timed else validations,
+        rows=rows,
+        tokens=tokens,
+        generated=sum(callback.generation_steps() for callback in callbacks if isinstance(callback, Generates)),
+        trained=float(lengths.mean())
+        * min(len(lengths), batches * data.batch_size * trainer.world_size)
+        * steps
+        / per_epoch,
+    )
+
+
+def validation_steps(
+    steps: int,
+    batches: int,
+    accumulate: int,
+    *,
+    every_n_epochs: int | None = 1,
+    interval: int | float = 1.0,
+    max_epochs: int | None = None,
+) -> list[int]:
+    """The optimiser steps after which a run validates, as Lightning and LitCausalLM together decide.
+
+    Args:
+        steps: Of the whole run.
+        batches: Micro-batches of an epoch on one device.
+        accumulate: Micro-batches of a step.
+        every_n_epochs: `check_val_every_n_epoch`. None: the interval counts on over epochs.
+        interval: `val_check_interval`: micro-batches, or a share of an epoch.
+        max_epochs: The epoch that ends the run is validated in any case, at its intervals and at its end.
+    """
+    per_epoch = -(-batches // accumulate)
+    gap = interval if isinstance(interval, int) else max(1, int(batches * interval))
+    found: list[int] = []
+    for epoch in range(-(-steps // per_epoch)):
+        before = epoch * per_epoch
+        run = min(batches, (steps - before) * accumulate)
+        offset = epoch * batches if every_n_epochs is None else 0
+        is_checked = every_n_epochs is None or (epoch + 1) % every_n_epochs == 0 or epoch + 1 == max_epochs
+        places = range(gap - offset % gap, run + 1, gap) if is_checked else range(0)
+        found += [before + (-(-place // accumulate) if place == batches else place // accumulate) for place in places]
+        if before + per_epoch >= steps and run not in places:
+            found.append(steps)
+    return found
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
+def _said_of_callbacks(trainer: Trainer, *, has_validations: bool) -> list[str]:
+    """What is kept, and what may end the run sooner."""
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    said = [
+        f"the best checkpoint by {callback.monitor} ({callback.mode}) is kept"
+        for callback in callbacks
+        if isinstance(callback, ModelCheckpoint) and callback.monitor
+    ]
+    for callback in callbacks:
+        if isinstance(callback, RunKeeper):
+            times = [
+                *(["after each validation"] if has_validations else []),
+                *([f"every {callback.minutes:g} minutes"] if callback.minutes else []),
+            ]
+            said.append(f"the newest checkpoint {', '.join(times)}{' and ' * bool(times)}at the end")
+        elif isinstance(callback, EarlyStopping):
+            said.append(f"EarlyStopping may end it sooner, by {callback.monitor}")
+    return said

@@ -1,0 +1,136 @@
+"""Training progress in a log file: a line now and then, where a bar could not be drawn."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, cast
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ProgressBar
+from torch import Tensor
+
+from data_modules.batching.batch import Batch
+from data_modules.progress import Pace, duration
+from lit_sft.models.loss import sums_of_step
+from lit_sft.training.module import LitCausalLM
+
+
+class ProgressLines(ProgressBar):
+    """Prints step, loss, tokens per second and time left: after the first step, then every ten seconds or less often.
+
+    The loss is the mean since the line before; the device is waited for only when a line is due. Every validation gets
+    a line with its loss, and one of many batches says how far it is.
+
+    Args:
+        say: Prints a line.
+        clock: Seconds.
+    """
+
+    def __init__(self, say: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._say, self._clock = say, clock
+        self._is_enabled = True
+        self._pace = self._evaluation = Pace(clock)
+        self._steps_before = self._steps = self._total = 0
+        self._sums: Tensor | None = None
+        self._tokens = 0
+        self._began = self._paused = 0.0
+
+    def disable(self) -> None:
+        self._is_enabled = False
+
+    def enable(self) -> None:
+        self._is_enabled = True
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._pace, self._total = Pace(self._clock), cast(LitCausalLM, pl_module).total_steps()
+        self._steps_before = self._steps = trainer.global_step
+        self._start_interval()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: list[Batch], batch_idx: int
+    ) -> None:
+        sums = sums_of_step(outputs)
+        if sums is not None:
+            self._sums = sums if self._sums is None else self._sums + sums
+        self._tokens += sum(length for piece in batch for length in piece.lengths)
+        if trainer.global_step == self._steps:
+            return  # inside an accumulation window
+        self._steps = trainer.global_step
+        is_first_or_last = self._steps in (self._steps_before + 1, self._total)
+        if self._pace.is_due() or is_first_or_last:
+            self._print(self._line(trainer))
+            self._start_interval()
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._evaluation = Pace(self._clock)
+
+    def on_validation_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: Any
+    ) -> None:
+        is_check = trainer.sanity_checking
+        self._count("validation", trainer.num_sanity_val_batches if is_check else trainer.num_val_batches, batch_idx)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._paused += self._evaluation.seconds
+        if trainer.sanity_checking and (trainer.global_step or trainer.num_sanity_val_steps != math.inf):
+            return  # of a part only, or of a resumed run, which had this line before
+        loss = cast(LitCausalLM, pl_module).figures["val"]["loss"]
+        place = f"after step {trainer.global_step:,}" if trainer.global_step else "before training"
+        self._print(f"validation {place}: loss {loss:.4f}")
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._evaluation = Pace(self._clock)
+
+    def on_test_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: Any
+    ) -> None:
+        self._count("test", trainer.num_test_batches, batch_idx)
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._evaluation = Pace(self._clock)
+
+    def on_predict_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: Any
+    ) -> None:
+        self._count("predict", trainer.num_predict_batches, batch_idx)
+
+    def _count(self, what: str, batches: list[int | float], batch_idx: int) -> None:
+        if self._evaluation.is_due():
+            self._print(f"{what}: {batch_idx + 1:,} of {sum(batches):,} batches")
+
+    def _line(self, trainer: Trainer) -> str:
+        nats, weight = (0.0, 0.0) if self._sums is None else self._sums.tolist()
+        seconds = max(self._clock() - self._began - self._paused, 1e-9)
+        done, left = self._steps - self._steps_before, self._total - self._steps
+        parts = [
+            f"step {self._steps:,} of {self._total:,}",
+            *([f"loss {nats / weight:.4f}"] if weight else []),
+            f"{self._tokens * trainer.world_size / seconds:,.0f} tokens/s",
+            *([f"{duration(self._pace.seconds / done * left)} left"] if done > 1 and left > 0 else []),
+        ]
+        return ", ".join(parts)
+
+    def _start_interval(self) -> None:
+        self._began, self._paused, self._sums, self._tokens = self._clock(), 0.0, None, 0
+
+    def _print(self, line: str) -> None:
+        if self._is_enabled:
+            self._say(line)
+
+
+def lines_without_terminal(
+    callbacks: list[Callback], enable_progress_bar: bool | None, say: Callable[[str], None]
+) -> list[Callback]:
+    """The callbacks, with lines where stdout is no terminal, unless the user has chosen a bar or none.
+
+    Args:
+        callbacks: Of the trainer.
+        enable_progress_bar: The trainer's setting.
+        say: Prints a line.
+    """
+    is_chosen = enable_progress_bar is False or any(isinstance(callback, ProgressBar) for callback in callbacks)
+    return callbacks if is_chosen or sys.stdout.isatty() else [*callbacks, ProgressLines(say)]

@@ -1,0 +1,158 @@
+"""What makes a resumed run end as the uninterrupted one would have, to the last bit."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import warnings
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import Trainer
+
+from lit_sft.models.backbone import BackboneSettings
+from lit_sft.training.data import TrainingData
+from lit_sft.training.optimization import OptimizerSettings
+
+_LONGEST_VALUE = 60
+
+_FREE = {f"--model.backbone.{name}" for name in ("gradient_checkpointing", "compile", "trust_remote_code")}
+"""Settings that change no figure."""
+
+
+_CHANGED = {
+    "tokenizer": "the tokenizer has changed",
+    "layout of the template": "the text of the template has changed",
+    "version of the encoding": "this version of the code encodes records in another way",
+}
+"""What is compared by digest and is not a setting."""
+
+
+def seed_batch(seed: int, epoch: int, batch_idx: int, rank: int) -> None:
+    """Let what is drawn in a batch (dropout) depend on its place alone.
+
+    So there is no random state to save, and nothing that draws between batches changes the training.
+    """
+    # the bits of a SeedSequence are mixed well, so that neighbours have nothing in common
+    state = np.random.SeedSequence((seed, epoch, batch_idx, rank)).generate_state(1, np.uint64)
+    torch.manual_seed(int(state[0] >> np.uint64(1)))
+
+
+def rewind_to_step(loops: dict[str, Any], accumulate: int, num_batches: float) -> None:
+    """Let a checkpoint resume at the batch that follows the last optimiser step.
+
+    Inside an accumulation window: the gradients gathered so far are not in the checkpoint, and the weights are those
+    from before the window, so its batches are given once more. Where `max_steps` ends a run inside an epoch or at
+    its end: Lightning counts the epoch as done too early, and would leave out the rest of it, or the next one.
+
+    Args:
+        loops: The state of Lightning's loops in the checkpoint; changed in place, as Lightning's hook wants it.
+        accumulate: Batches of a window.
+        num_batches: Batches of an epoch.
+    """
+    batches, epochs = loops["fit_loop"]["epoch_loop.batch_progress"], loops["fit_loop"]["epoch_progress"]
+    done = batches["current"]["processed"]
+    if done >= num_batches:
+        if epochs["current"]["processed"] == epochs["current"]["ready"]:
+            _begin_next_epoch(batches, epochs)
+        return
+    for counts in (epochs["current"], epochs["total"]):
+        counts.update(dict.fromkeys(("processed", "completed"), max(0, counts["ready"] - 1)))
+    batches["is_last_batch"] = False
+    # at the start of a batch, that batch counts as ready
+    if done % accumulate or batches["current"]["ready"] > done:
+        for counts in (batches["current"], batches["total"]):
+            first = counts["processed"] - done % accumulate
+            counts.update(dict.fromkeys(("ready", "started", "processed", "completed"), first))
+
+
+def _begin_next_epoch(batches: dict[str, Any], epochs: dict[str, Any]) -> None:
+    """The state before the first batch of the epoch that follows."""
+    for counts in (epochs["current"], epochs["total"]):
+        over = counts["ready"]
+        counts.update(ready=over + 1, started=over + 1, processed=over, completed=over)
+    batches["is_last_batch"] = False
+    batches["current"].update(dict.fromkeys(("ready", "started", "processed", "completed"), 0))
+
+
+def run_identity(
+    trainer: Trainer, data: TrainingData, backbone: BackboneSettings, optimizer: OptimizerSettings
+) -> dict[str, str]:
+    """What a run's metrics depend on, except its length: names of settings, and their values as JSON."""
+    settings = {
+        **data.identity(),
+        "--data.batch_size x --trainer.devices": data.batch_size * trainer.world_size,
+        "--trainer.accumulate_grad_batches": trainer.accumulate_grad_batches,
+        **_flat("--model.backbone", asdict(backbone)),
+        "--model.backbone.pretrained": weights_identity(backbone.pretrained),
+        **_flat("--model.optimizer", asdict(optimizer)),
+        "--trainer.precision": str(trainer.precision),
+        "--trainer.gradient_clip_val": trainer.gradient_clip_val,
+    }
+    return {
+        name: json.dumps(value, sort_keys=True, default=str) for name, value in settings.items() if name not in _FREE
+    }
+
+
+def weights_identity(pretrained: str | None) -> str | None:
+    """Which weights: a digest of the folder's config and of the beginning of each weight file, or a hub name."""
+    if pretrained is None or not Path(pretrained).is_dir():
+        return pretrained
+    digest = hashlib.sha256()
+    for file in sorted([*Path(pretrained).glob("config.json"), *Path(pretrained).glob("*.safetensors")]):
+        with file.open("rb") as stream:
+            digest.update(f"{file.name} {file.stat().st_size} ".encode() + stream.read(2**20))
+    return f"weights {digest.hexdigest()[:16]}"
+
+
+def check_identity(saved: dict[str, str], present: dict[str, str], *, allow_changes: bool) -> None:
+    """Compare a checkpoint's run with the present one.
+
+    Raises:
+        ValueError: If they differ and may not; a warning names the differences if they may.
+    """
+    changes = [
+        _change(name, saved.get(name), present.get(name))
+        for name in sorted({*saved, *present})
+        # as values: 16 and 16.0 are the same setting
+        if json.loads(saved.get(name, "null")) != json.loads(present.get(name, "null"))
+    ]
+    if not changes:
+        return
+    if allow_changes:
+        warnings.warn(f"resumed with changes: {'; '.join(changes)}.", stacklevel=2)
+        return
+    are_records = [change.startswith("the records") for change in changes]
+    restore = [
+        *(["the original files"] if any(are_records) else []),
+        *(["the original settings (see the run's config.yaml)"] if not all(are_records) else []),
+    ]
+    raise ValueError(
+        f"this checkpoint is of a run with other settings or data: {'; '.join(changes)}. Restore "
+        f"{' and '.join(restore)}, or train on with the change by `--run.allow_changes true`."
+    )
+
+
+def _change(name: str, before: str | None, now: str | None) -> str:
+    if name.startswith("-") and max(len(before or ""), len(now or "")) <= _LONGEST_VALUE:
+        return f"{name} was {before or 'unset'} and is {now or 'unset'}"
+    if name.startswith("records of "):
+        split = name.removeprefix("records of ")
+        if before is None or now is None:
+            return f"the records of {split} were {_given(before)} and are {_given(now)}"
+        return f"the records of {split} have been changed, added, removed or reordered since"
+    return _CHANGED.get(name, f"{name} has changed")
+
+
+def _given(digest: str | None) -> str:
+    return "not given" if digest is None else "given"
+
+
+def _flat(prefix: str, values: dict[str, Any]) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat |= _flat(f"{prefix}.{name}", value) if isinstance(value, dict) else {f"{prefix}.{name}": value}
+    return flat

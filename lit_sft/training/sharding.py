@@ -1,0 +1,57 @@
+"""Weights spread over processes (FSDP2), and what must be computed while they are gathered."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import MethodType
+from typing import Any
+
+from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy, Strategy
+from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+
+from data_modules.batching.batch import Batch
+from lit_sft.models.backbone import decoder_layers
+
+Scoring = Callable[[nn.Module, Batch], Any]
+
+
+def check_strategy(strategy: Strategy) -> None:
+    """Refuse strategies under which the head's weight is whole only inside its own forward pass.
+
+    Raises:
+        ValueError: If it is FSDP's first version or DeepSpeed's ZeRO 3.
+    """
+    if isinstance(strategy, FSDPStrategy) or getattr(strategy, "zero_stage_3", False):
+        raise ValueError(
+            f"--trainer.strategy: {type(strategy).__name__} takes the weights apart in a way in which the loss cannot "
+            "be computed on supervised tokens only. `--config configs/overlays/fsdp2.yaml` shards them too."
+        )
+
+
+def shard(backbone: nn.Module, strategy: ModelParallelStrategy, scorings: list[Scoring]) -> None:
+    """Shard a backbone layer by layer; embedding, last norm and head form the root's group.
+
+    Args:
+        backbone: With or without adapters; changed in place.
+        strategy: Of the trainer. The weights are shared out among all of its processes.
+        scorings: Functions of the backbone and a batch that need its weights whole. The head's weight is used outside
+            its own module, so they must count as the root's forward pass.
+    """
+    from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
+
+    # not Lightning's mesh, which by default takes the devices of a machine for tensor parallelism: its dimension for
+    # data has the size 1 there, and gradients would not be summed at all
+    mesh = init_device_mesh(strategy.root_device.type, (strategy.world_size,))
+    for layer in decoder_layers(backbone):
+        fully_shard(layer, mesh=mesh)
+    fully_shard(backbone, mesh=mesh)
+    for scoring in scorings:
+        setattr(backbone, scoring.__name__, MethodType(scoring, backbone))
+        register_fsdp_forward_method(backbone, scoring.__name__)
+
+
+def score(scoring: Scoring, backbone: nn.Module, batch: Batch) -> Any:
+    """Call a scoring function on a backbone, sharded or not."""
+    method = getattr(backbone, scoring.__name__, None)
+    return scoring(backbone, batch) if method is None else method(batch)

@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from data_modules.records.readers import read_records, source_fingerprint
+
+
+def raising(message: str) -> None:
+    raise ValueError(message)
+
+
+def origins(source: str) -> list[tuple[dict[str, object], str]]:
+    return [(record.fields, record.origin.removeprefix(source)) for record in read_records(source, reject=raising)]
+
+
+def test_json_records_keep_the_line_they_start_on(write: Callable[..., str]) -> None:
+    path = write("a.json", '[\n{"x": 1},\n\n {"x":\n 2}, {"x": 3}\n]\n')
+    assert origins(path) == [({"x": 1}, ":2"), ({"x": 2}, ":4"), ({"x": 3}, ":5")]
+    path = write("b.json", '[{"x": 1}, {"x": 2}]')
+    assert origins(path) == [({"x": 1}, ":1"), ({"x": 2}, ":1 (record 2)")]
+
+
+def test_jsonl_skips_blank_lines_and_a_byte_order_mark(write: Callable[..., str]) -> None:
+    path = write("a.jsonl", b'\xef\xbb\xbf{"x": 1}\r\n\r\n{"x": "\xe2\x80\xa8"}\n')
+    assert origins(path) == [({"x": 1}, ":1"), ({"x": "\u2028"}, ":3")]
+
+
+def test_csv_counts_lines_inside_quoted_fields(write: Callable[..., str]) -> None:
+    path = write("a.csv", 'instruction,output\n"two\nlines",b\nc,d\n')
+    assert origins(path) == [
+        ({"instruction": "two\nlines", "output": "b"}, ":2"),
+        ({"instruction": "c", "output": "d"}, ":4"),
+    ]
+
+
+def test_parquet_and_txt(tmp_path: Path, write: Callable[..., str]) -> None:
+    pq.write_table(pa.table({"text": ["a", "b"]}), tmp_path / "a.parquet")
+    assert origins(str(tmp_path / "a.parquet")) == [({"text": "a"}, ":row 1"), ({"text": "b"}, ":row 2")]
+    assert origins(write("a.txt", "one\n\ntwo\n")) == [({"text": "one"}, ":1"), ({"text": "two"}, ":3")]
+
+
+def test_folder_reads_its_data_files_in_order(tmp_path: Path, write: Callable[..., str]) -> None:
+    write("b.jsonl", [{"x": 2}])
+    write("a.json", [{"x": 1}])
+    write("notes.md", "no data")
+    assert [fields["x"] for fields, _ in origins(str(tmp_path))] == [1, 2]
+
+
+def test_hub_dataset_is_read_by_the_datasets_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # the library also takes a folder by name, so the real code runs without a hub
+    (tmp_path / "someone" / "rows").mkdir(parents=True)
+    (tmp_path / "someone" / "rows" / "train.jsonl").write_text(json.dumps({"text": "hello"}) + "\n")
+    import datasets
+
+    real = datasets.load_dataset
+    monkeypatch.setattr(
+        datasets, "load_dataset", lambda name, split: real(str(tmp_path / name), split=split, cache_dir=str(tmp_path))
+    )
+    assert origins("someone/rows") == [({"text": "hello"}, ":1")]
+    assert origins("someone/rows[train]") == [({"text": "hello"}, ":1")]
+    with pytest.raises(ValueError, match=r"someone/rows: neither a file or folder here nor a dataset"):
+        origins("someone/rows[test]")
+    assert source_fingerprint("someone/rows") == source_fingerprint("someone/rows")
+
+
+def test_row_of_a_hub_dataset_that_cannot_be_read_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    def rows(*_: object, **__: object) -> Iterator[dict[str, str]]:
+        yield {"text": "hello"}
+        raise OverflowError("date value out of range")
+
+    monkeypatch.setattr(datasets, "load_dataset", rows)
+    with pytest.raises(ValueError, match=r"someone/rows:2: cannot be read \(OverflowError: date value out of range\)"):
+        origins("someone/rows")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.jsonl", '{"x": 1}\n{"x": 2}\n{"x": \n', r"a.jsonl:3: not valid JSON"),
+        ("a.jsonl", '{"x": "1\n', r"a.jsonl:1: not valid JSON \(Unterminated string starting at column 7\)"),
+        ("a.json", '[\n{"x": 1},\n{"x" 2}\n]', r"a.json:3: not valid JSON"),
+        ("a.json", '[{"x": 1}', r"a.json: the list does not end"),
+        ("a.json", '[{"x": 1} {"x": 2}]', r"a.json:1: found '\{\"x\": 2\}\]'; expected ','"),
+        ("a.json", '{"x": 1}', r"a.json:1: a .json file must hold a list"),
+        ("a.jsonl", "[1]\n", r"a.jsonl:1: found a list; expected an object"),
+        ("a.jsonl", "", r"a.jsonl: the file is empty"),
+        ("a.csv", "a,b\n1\n", r"a.csv:2: the row does not have the 2 columns"),
+        ("a.txt", b"\xff\xfeh\x00", r"a.txt:1: not UTF-8"),
+        ("a.xml", "<x/>", r"a.xml: unknown file type '.xml'; expected .json"),
+        ("a.parquet", "no", r"a.parquet: not a parquet file that can be read \(.*smaller than"),
+        ("a.jsonl", "[" * 200_000 + "\n", r"a.jsonl:1: nested too deeply"),
+    ],
+)
+def test_broken_files_are_named_with_place_and_fix(
+    write: Callable[..., str], name: str, content: object, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        origins(write(name, content))
+
+
+def test_missing_file_is_named() -> None:
+    with pytest.raises(FileNotFoundError, match=r"no/such.json: no such file or folder"):
+        origins("no/such.json")
+
+
+def test_rejected_records_are_skipped_when_reject_returns(write: Callable[..., str]) -> None:
+    messages: list[str] = []
+    path = write("a.jsonl", '{"x": 1}\nbroken\n{"x": 3}\n')
+    records = list(read_records(path, reject=messages.append))
+    assert [record.fields["x"] for record in records] == [1, 3]
+    assert len(messages) == 1
+    assert ":2: not valid JSON" in messages[0]
+
+
+def test_fingerprint_follows_content(write: Callable[..., str]) -> None:
+    path = write("a.jsonl", [{"x": 1}])
+    before = source_fingerprint(path)
+    write("a.jsonl", [{"x": 2}])
+    assert source_fingerprint(path) != before

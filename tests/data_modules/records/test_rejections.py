@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from data_modules.encoding.ledger import Ledger
+from data_modules.records.rejections import count_reasons, reason_of
+
+
+def test_reason_leaves_out_the_place_and_the_values() -> None:
+    same = [
+        "a/b 1.jsonl:12: field 'output' is the number 3; expected text.",
+        "c.parquet:row 7: field 'output' is the number -44.5; expected text.",
+        "d.json:1 (record 3): field 'output' is the number 1e-07; expected text.",
+        "d.json:1 (record 3): field 'output' is the number nan; expected text.",
+    ]
+    other = "a.jsonl:1: field 'prompt' is the number 3; expected text."
+    assert len({reason_of(message) for message in same}) == 1
+    assert reason_of(other) != reason_of(same[0])
+
+
+def test_reason_keeps_the_name_of_an_encoding() -> None:
+    assert reason_of("a.jsonl:1: not UTF-8 (byte 17); save the file as UTF-8.").endswith(
+        "(byte _); save the file as UTF-8."
+    )
+
+
+def test_what_is_dropped_is_not_advised_to_be_dropped() -> None:
+    ledger = Ledger("drop")
+    ledger.reject("a.jsonl:2: turn 1 (user) is empty; expected text. Fill it in, or set `--data.on_invalid drop`.")
+    assert ledger.invalid == ["a.jsonl:2: turn 1 (user) is empty; expected text. Fill it in."]
+    assert "on_invalid" not in next(iter(ledger.reasons))
+    with pytest.raises(ValueError, match=r"Fill it in, or set `--data.on_invalid drop`\.$"):
+        Ledger("error").reject("a.jsonl:2: empty. Fill it in, or set `--data.on_invalid drop`.")
+
+
+def test_reasons_are_listed_with_counts_and_the_first_message_of_each() -> None:
+    ledger = Ledger("drop")
+    for line in range(1, 6):
+        ledger.reject(f"a.jsonl:{line}: not an object, or set `--data.on_invalid drop`.")
+    for number in range(150):
+        ledger.reject(f"a.jsonl:{number}: field 'x' is '{number}'.")
+    for kind in ("alpha", "beta"):
+        ledger.reject(f"a.jsonl:9: {kind}.")
+    assert count_reasons(ledger.reasons, ledger.invalid) == (
+        "150 like a.jsonl:0: field 'x' is '0' | 5 like a.jsonl:1: not an object | 1 like alpha | 1 other kinds of fault"
+    )
+    assert sum(ledger.reasons.values()) == ledger.num_invalid == 157
+
+
+def test_kinds_of_fault_that_are_counted_apart_are_limited() -> None:
+    ledger = Ledger("drop")
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    for first in letters:
+        for second in letters:
+            for third in "ab":
+                ledger.reject(f"a.jsonl:1: {first}{second}{third}")
+    assert len(ledger.reasons) == 1001
+    assert ledger.reasons["other faults"] == 26 * 26 * 2 - 1000
+    both = Ledger("drop")
+    both.add(ledger)
+    assert both.reasons == Counter(ledger.reasons)

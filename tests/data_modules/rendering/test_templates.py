@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+import copy
+
+import pytest
+from transformers import PreTrainedTokenizerFast
+
+from data_modules.records.conversation import Conversation, Role, Turn
+from data_modules.rendering.segments import SegmentKind
+from data_modules.rendering.templates import resolve_template
+
+K = SegmentKind
+
+JINJA_CHATML = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+JINJA_STRIPPING = JINJA_CHATML.replace("m['content'] }}", "m['content'] | trim }}")
+JINJA_DROPS_SYSTEM = "{% for m in messages if m['role'] != 'system' %}" + JINJA_CHATML.partition("%}")[2]
+JINJA_UPPER = JINJA_CHATML.replace("m['content'] }}", "m['content'] | upper }}")
+JINJA_OTHER_PROMPT = JINJA_CHATML.replace("assistant\n{% endif", "assistant\nThink: {% endif")
+JINJA_NO_END = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}"
+
+
+def chat(*contents: str, system: str | None = None, context: str = "") -> Conversation:
+    turns = [Turn(Role.SYSTEM, system)] if system else []
+    for index, content in enumerate(contents):
+        role = Role.ASSISTANT if index % 2 else Role.USER
+        turns.append(Turn(role, content, context if index == 0 else ""))
+    return Conversation(tuple(turns), "f.json:7")
+
+
+def with_template(tokenizer: PreTrainedTokenizerFast, jinja: str) -> PreTrainedTokenizerFast:
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.chat_template = jinja
+    return tokenizer
+
+
+def rendered(name: str, tokenizer: PreTrainedTokenizerFast, conversation: Conversation) -> list[tuple[str, K]]:
+    template = resolve_template(name, tokenizer)  # type: ignore[arg-type]
+    return [(segment.text, segment.kind) for segment in template.render(conversation)]
+
+
+def test_alpaca_is_stanfords_prompt_with_and_without_input(tokenizer: PreTrainedTokenizerFast) -> None:
+    plain = "".join(text for text, _ in rendered("alpaca", tokenizer, chat("Add.", "3")))
+    assert plain == (
+        "Below is an instruction that describes a task. Write a response that appropriately completes the request."
+        "\n\n### Instruction:\nAdd.\n\n### Response:3<|endoftext|>"
+    )
+    with_input = "".join(text for text, _ in rendered("alpaca", tokenizer, chat("Add.", "3", context="1 2")))
+    assert with_input == (
+        "Below is an instruction that describes a task, paired with an input that provides further context. Write a "
+        "response that appropriately completes the request.\n\n### Instruction:\nAdd.\n\n### Input:\n1 2\n\n"
+        "### Response:3<|endoftext|>"
+    )
+
+
+def test_chatml_kinds_give_headers_to_the_template_and_end_tokens_to_answers(
+    tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    assert rendered("chatml", tokenizer, chat("a", "b", "c", "d", system="s")) == [
+        ("<|im_start|>system\n", K.TEMPLATE),
+        ("s", K.SYSTEM),
+        ("<|im_end|>\n<|im_start|>user\n", K.TEMPLATE),
+        ("a", K.USER),
+        ("<|im_end|>\n<|im_start|>assistant\n", K.TEMPLATE),
+        ("b", K.ANSWER),
+        ("<|im_end|>", K.ANSWER),
+        ("\n<|im_start|>user\n", K.TEMPLATE),
+        ("c", K.USER),
+        ("<|im_end|>\n<|im_start|>assistant\n", K.TEMPLATE),
+        ("d", K.FINAL_ANSWER),
+        ("<|im_end|>", K.FINAL_ANSWER),
+        ("\n", K.TEMPLATE),
+    ]
+
+
+def test_plain_template_ends_answers_with_eos(tokenizer: PreTrainedTokenizerFast) -> None:
+    text = "".join(text for text, _ in rendered("plain", tokenizer, chat("a", "b", "c", "d")))
+    assert text == "User:\na\n\nAssistant:\nb<|endoftext|>\n\nUser:\nc\n\nAssistant:\nd<|endoftext|>"
+
+
+@pytest.mark.parametrize("name", ["alpaca", "chatml", "plain", "tokenizer"])
+@pytest.mark.parametrize(
+    "conversation", [chat("a", "b"), chat("a", "b", "c", "d", system="s"), chat("a", "b", context="x")]
+)
+def test_prompt_is_the_beginning_of_the_training_text(
+    tokenizer: PreTrainedTokenizerFast, name: str, conversation: Conversation
+) -> None:
+    tokenizer = with_template(tokenizer, JINJA_CHATML)
+    full, prompt = rendered(name, tokenizer, conversation), rendered(name, tokenizer, conversation.prompt())
+    assert full[: len(prompt)] == prompt
+    assert full[len(prompt)][1] is K.FINAL_ANSWER
+
+
+def test_own_chat_template_is_cut_into_the_same_text_and_kinds_as_chatml(tokenizer: PreTrainedTokenizerFast) -> None:
+    conversation = chat("a", "b<|im_end|>", "c", "d", system="s", context="x")
+    own = rendered("tokenizer", with_template(tokenizer, JINJA_CHATML), conversation)
+
+    def by_character(segments: list[tuple[str, K]]) -> list[tuple[str, K]]:
+        return [(char, kind) for text, kind in segments for char in text]
+
+    assert by_character(own) == by_character(rendered("chatml", tokenizer, conversation))
+
+
+def test_own_chat_template_that_strips_is_exact_on_the_stripped_text(tokenizer: PreTrainedTokenizerFast) -> None:
+    segments = rendered("tokenizer", with_template(tokenizer, JINJA_STRIPPING), chat(" a\n", "\nb "))
+    assert ("a", K.USER) in segments
+    assert ("b", K.FINAL_ANSWER) in segments
+
+
+@pytest.mark.parametrize(
+    ("jinja", "message"),
+    [
+        (JINJA_DROPS_SYSTEM, "it drops, repeats or re-orders turns"),
+        (JINJA_UPPER, "its rendering is not the turns' text between fixed markers"),
+        (JINJA_OTHER_PROMPT, "its prompt for turn 3 differs from the text trained before it"),
+    ],
+)
+def test_own_chat_template_is_refused_when_no_exact_cut_exists(
+    tokenizer: PreTrainedTokenizerFast, jinja: str, message: str
+) -> None:
+    with pytest.raises(ValueError, match=rf"f.json:7: the tokenizer's own chat template cannot be split.*{message}"):
+        rendered("tokenizer", with_template(tokenizer, jinja), chat("a", "b", system="s"))
+
+
+@pytest.mark.parametrize("odd", [3, 81, 195])
+def test_a_prompt_that_differs_anywhere_in_a_long_conversation_is_refused(
+    tokenizer: PreTrainedTokenizerFast, odd: int
+) -> None:
+    thinks = JINJA_CHATML.replace(
+        "{{ m['content'] }}", "{% if loop.index0 == ODD %}Think: {% endif %}{{ m['content'] }}"
+    )
+    contents = [f"turn {n}" for n in range(200)]
+    assert len(rendered("tokenizer", with_template(tokenizer, JINJA_CHATML), chat(*contents))) == 501
+    with pytest.raises(ValueError, match=f"its prompt for turn {odd + 1} differs from the text trained before it"):
+        rendered("tokenizer", with_template(tokenizer, thinks.replace("ODD", str(odd))), chat(*contents))
+
+
+def test_own_chat_template_without_end_token_is_refused(tokenizer: PreTrainedTokenizerFast) -> None:
+    with pytest.raises(ValueError, match=r"an answer is followed by .*which is no special token"):
+        resolve_template("tokenizer", with_template(tokenizer, JINJA_NO_END))
+
+
+def test_auto_takes_the_tokenizers_own_template_where_it_has_one(tokenizer: PreTrainedTokenizerFast) -> None:
+    assert resolve_template("auto", tokenizer).name == "plain"
+    assert resolve_template("auto", with_template(tokenizer, JINJA_CHATML)).name == "tokenizer"
+
+
+def test_missing_markers_are_refused(tokenizer: PreTrainedTokenizerFast) -> None:
+    from tokenizers import Tokenizer, models
+
+    bare = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.BPE(vocab={"a": 0}, merges=[])))
+    with pytest.raises(ValueError, match=r"template 'plain' ends answers with the tokenizer's eos token"):
+        resolve_template("plain", bare)
+    with pytest.raises(ValueError, match=r"template 'chatml' needs the token '<\|im_end\|>'"):
+        resolve_template("chatml", bare)
+    with pytest.raises(ValueError, match="has no chat template of its own"):
+        resolve_template("tokenizer", bare)
+
+
+def test_text_is_one_segment_and_its_end(tokenizer: PreTrainedTokenizerFast) -> None:
+    document = Conversation((Turn(Role.TEXT, "Once."),), "f.txt:1")
+    assert rendered("plain", tokenizer, document) == [("Once.", K.TEXT), ("<|endoftext|>", K.TEXT)]

@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from data_modules.batching.batch import Batch, collate
+from data_modules.encoding.example import Example
+from data_modules.rendering.masking import MASKS
+from data_modules.rendering.segments import SegmentKind
+from lit_sft.metrics.segments import SegmentMetrics, WeightedMean, perplexity
+
+K = SegmentKind
+END = 9
+# one row: a header, a question, an answer with its end, a separator, a question, the final answer with its end
+KINDS = [K.TEMPLATE, K.USER, K.ANSWER, K.ANSWER, K.TEMPLATE, K.USER, K.FINAL_ANSWER, K.FINAL_ANSWER, K.FINAL_ANSWER]
+IDS = [1, 2, 3, END, 4, 5, 6, 7, END]
+TURNS = [0, 0, 1, 1, 1, 2, 3, 3, 3]
+NATS = [0.0, 1, 2, 3, 4, 5, 6, 7, 8]  # of each token; the first is not predicted
+SIZES = torch.tensor([[0, 0], [1, 1], [1, 0], [2, 1], [1, 1], [1, 1], [3, 1], [4, 2], [1, 1], [0, 0]])
+
+
+def metric_of(nats: list[float] = NATS) -> SegmentMetrics:
+    metric = SegmentMetrics(SIZES, END)
+    metric.update(torch.tensor(nats[1:]), row())
+    return metric
+
+
+def row() -> Batch:
+    return Batch(
+        input_ids=torch.tensor([IDS]),
+        kinds=torch.tensor([KINDS], dtype=torch.uint8),
+        turns=torch.tensor([TURNS], dtype=torch.int16),
+        weights=torch.zeros(1, 9),
+        targets=torch.arange(1, 9),
+        normaliser=1.0,
+        origins=("f:1",),
+        positions=torch.arange(9).unsqueeze(0),
+        lengths=(9,),
+    )
+
+
+def test_figures_by_segment_and_mask_are_those_counted_by_hand() -> None:
+    figures = metric_of().compute()
+    means = {key: value for key, value in figures.items() if key.startswith("nll/")}
+    assert means == pytest.approx(
+        {
+            "nll/user": (1 + 5) / 2,
+            "nll/template": 4,
+            "nll/answer": (2 + 3 + 6 + 7 + 8) / 5,
+            "nll/first_answer_token": (2 + 6) / 2,
+            "nll/end_token": (3 + 8) / 2,
+            "nll/whole_sequence": 36 / 8,
+            "nll/output_only": (6 + 7 + 8) / 3,
+            "nll/firefly_multi_turn": (2 + 3 + 6 + 7 + 8) / 5,
+        }
+    )
+    assert figures["perplexity/output_only"] == pytest.approx(math.exp(7))
+    assert figures["bits_per_byte/answer"] == pytest.approx(26 / math.log(2) / (2 + 3 + 4))
+    assert figures["tokens/whole_sequence"] == 8
+    assert "nll/system" not in figures
+
+
+def test_state_keeps_its_precision_under_every_cast() -> None:
+    metric = metric_of()
+    for cast in (metric.bfloat16, metric.half, metric.float, lambda: metric.to(torch.bfloat16)):
+        cast()
+        assert (metric.nats.dtype, metric.tokens.dtype, metric.bytes.dtype) == (torch.float64, torch.int64, torch.int64)
+    module = torch.nn.ModuleDict({"m": metric_of(), "w": WeightedMean()}).to(torch.bfloat16)
+    assert module["w"].total.dtype is torch.float64  # type: ignore[union-attr]
+    for _ in range(600):
+        module["m"].update(torch.full((8,), math.log(10)).bfloat16().float(), row())  # type: ignore[operator]
+    assert module["m"].compute()["tokens/whole_sequence"] == 601 * 8  # type: ignore[operator]
+
+
+def test_one_impossible_token_does_not_turn_other_segments_into_nan() -> None:
+    figures = metric_of([0.0, math.inf, *NATS[2:]]).compute()
+    assert figures["nll/user"] == math.inf
+    assert figures["perplexity/user"] == math.inf
+    assert figures["nll/answer"] == pytest.approx(26 / 5)
+    assert figures["nll/first_answer_token"] == 4
+
+
+@pytest.mark.parametrize("pack", [False, True])
+def test_sums_of_records_are_those_of_each_alone(pack: bool) -> None:
+    ids, kinds, turns = np.array(IDS, np.int32), np.array(KINDS, np.uint8), np.array(TURNS, np.int16)
+    parts = [Example(ids[:n], kinds[:n], turns[:n], origin) for n, origin in ((9, "f:1"), (9, "f:2"), (5, "f:1"))]
+    batch = collate(parts, mask=MASKS["output_only"], pack=pack, score_all=True)
+    metric = SegmentMetrics(SIZES, END, by_record=True)
+    metric.update(torch.tensor([*NATS[1:], *[2 * n for n in NATS[1:]], *NATS[1:5]]), batch)
+    records = metric.take_records()
+    assert metric.take_records() == {}
+    assert list(records) == ["f:1", "f:2"]
+    assert records["f:2"].scores() == {
+        "user": (12, 2), "template": (8, 1), "answer": (52, 5), "first_answer_token": (16, 2), "end_token": (22, 2),
+        "whole_sequence": (72, 8), "output_only": (42, 3), "firefly_multi_turn": (52, 5),
+    }  # fmt: skip
+    assert records["f:1"].scores()["whole_sequence"] == (36 + 10, 8 + 4)  # two pieces of one record
+    assert records["f:2"].scores("bytes")["answer"] == (52, 2 + 3 + 4)
+    assert records["f:2"].scores("characters")["answer"] == (52, 1 + 1 + 2)
+
+
+def test_two_halves_add_up_to_the_whole() -> None:
+    whole = SegmentMetrics(SIZES, END)
+    for start, stop in ((1, 4), (4, 9)):
+        part = row()
+        part.targets = torch.arange(start, stop)
+        whole.update(torch.tensor(NATS[start:stop]), part)
+    assert whole.compute() == pytest.approx(metric_of().compute())
+
+
+def test_weighted_mean() -> None:
+    mean = WeightedMean()
+    mean.update(torch.tensor([5.0]), torch.tensor([0.0]))
+    assert math.isnan(mean.compute())
+    mean.update(torch.tensor([1.0, 4.0]), torch.tensor([3.0, 0.0]))
+    mean.update(torch.tensor([9.0]), torch.tensor([1.0]))
+    assert mean.compute() == pytest.approx(3.0)
+
+
+def test_perplexity_beyond_a_float_is_infinite() -> None:
+    assert perplexity(math.log(7)) == pytest.approx(7)
+    assert perplexity(1e6) == math.inf

@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from lit_sft.models.attention import Documents, _dense, document_attention
+
+LENGTHS = (3, 1, 7, 2)
+DOCUMENTS = Documents(LENGTHS, torch.tensor([0, 3, 4, 11, 13], dtype=torch.int32))
+
+
+def qkv(dtype: torch.dtype = torch.float64, key_heads: int = 4) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    shapes = [(1, heads, sum(LENGTHS), 8) for heads in (4, key_heads, key_heads)]
+    return [torch.randn(s, generator=generator, dtype=torch.float64).to(dtype).requires_grad_() for s in shapes]
+
+
+def brute_force(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, window: int = 99) -> torch.Tensor:
+    """Softmax over the earlier tokens of the same document, token by token."""
+    groups = query.shape[1] // key.shape[1]
+    key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
+    starts = [
+        start for start, length in zip(DOCUMENTS.boundaries.tolist(), LENGTHS, strict=False) for _ in range(length)
+    ]
+    outputs = []
+    for position, start in enumerate(starts):
+        seen = slice(max(start, position - window + 1), position + 1)
+        scores = torch.einsum("bhd,bhtd->bht", query[:, :, position], key[:, :, seen]) * 0.3
+        outputs.append(torch.einsum("bht,bhtd->bhd", F.softmax(scores, -1), value[:, :, seen]))
+    return torch.stack(outputs, dim=1)
+
+
+@pytest.mark.parametrize("key_heads", [4, 2, 1])
+@pytest.mark.parametrize("window", [None, 3])
+def test_documents_attend_to_their_own_earlier_tokens_only(key_heads: int, window: int | None) -> None:
+    given = qkv(key_heads=key_heads)
+    output, _ = document_attention(
+        torch.nn.Module(), *given, None, scaling=0.3, documents=DOCUMENTS, sliding_window=window
+    )
+    expected = brute_force(*given, window=window or 99)
+    torch.testing.assert_close(output, expected)
+    for ours, theirs in zip(
+        torch.autograd.grad(output.square().sum(), given),
+        torch.autograd.grad(expected.square().sum(), given),
+        strict=True,
+    ):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_dense_fallback_equals_the_pieces() -> None:
+    given = qkv(key_heads=2)
+    dense = _dense(*given, LENGTHS, 0.3, 0.0, None)
+    pieces, _ = document_attention(torch.nn.Module(), *given, None, scaling=0.3, documents=DOCUMENTS)
+    torch.testing.assert_close(dense.transpose(1, 2), pieces)
+
+
+def test_bfloat16_on_a_cpu_is_computed_in_float32_also_under_autocast() -> None:
+    given = qkv(torch.bfloat16)
+    exact, _ = document_attention(
+        torch.nn.Module(), *(t.float() for t in given), None, scaling=0.3, documents=DOCUMENTS
+    )
+    with torch.autocast("cpu", torch.bfloat16):
+        output, _ = document_attention(torch.nn.Module(), *given, None, scaling=0.3, documents=DOCUMENTS)
+    assert output.dtype is torch.bfloat16
+    torch.testing.assert_close(output, exact.to(torch.bfloat16), rtol=0, atol=0)
+
+
+def test_rows_without_documents_are_plain_causal() -> None:
+    query, key, value = qkv()
+    output, _ = document_attention(torch.nn.Module(), query, key, value, None, scaling=0.3)
+    expected = F.scaled_dot_product_attention(query, key, value, is_causal=True, scale=0.3)
+    torch.testing.assert_close(output, expected.transpose(1, 2))

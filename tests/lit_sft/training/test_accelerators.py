@@ -1,0 +1,49 @@
+"""A device that is not there is refused in words of the command line; the machine's own devices play no part."""
+
+from __future__ import annotations
+
+import pytest
+
+from lit_sft.training.accelerators import check_accelerator
+
+
+@pytest.fixture
+def present(monkeypatch: pytest.MonkeyPatch) -> dict[str, bool]:
+    """Which kinds of device PyTorch finds."""
+    found = {"cuda": False, "mps": False}
+    monkeypatch.setattr("torch.cuda.is_available", lambda: found["cuda"])
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: found["mps"])
+    return found
+
+
+@pytest.mark.parametrize("name", ["gpu", "cuda", "mps"])
+def test_a_device_that_is_not_there_is_refused(present: dict[str, bool], name: str) -> None:
+    message = rf"^--trainer\.accelerator {name}: PyTorch finds no such device on this machine; expected cpu or auto\."
+    with pytest.raises(ValueError, match=message):
+        check_accelerator(name, 1, "auto")
+
+
+def test_a_device_that_is_there_is_taken(present: dict[str, bool]) -> None:
+    present["cuda"] = True
+    for name in ("gpu", "cuda", "cpu", "auto"):
+        check_accelerator(name, 1, "auto")
+    with pytest.raises(ValueError, match=r"mps: PyTorch finds no such device .* expected auto, cpu or gpu"):
+        check_accelerator("mps", 1, "auto")
+
+
+@pytest.mark.parametrize("devices", [1, 2, -1, "auto", "1", "-1", "0,1", [0]])
+def test_devices_that_lightning_knows_are_taken(present: dict[str, bool], devices: object) -> None:
+    check_accelerator("cpu", devices, "ddp")
+
+
+@pytest.mark.parametrize("devices", [0, "0", -3, "-3"])
+def test_a_number_of_devices_that_cannot_be_is_refused(present: dict[str, bool], devices: object) -> None:
+    with pytest.raises(ValueError, match=rf"^--trainer\.devices {devices}: expected the number of devices, at least 1"):
+        check_accelerator("cpu", devices, "auto")
+
+
+def test_unknown_names_are_refused(present: dict[str, bool]) -> None:
+    with pytest.raises(ValueError, match=r"^--trainer\.accelerator xyz: unknown; expected one of auto, cpu, gpu, cuda"):
+        check_accelerator("xyz", 1, "auto")
+    with pytest.raises(ValueError, match=r"^--trainer\.strategy dpp: unknown; did you mean ddp"):
+        check_accelerator("cpu", 1, "dpp")

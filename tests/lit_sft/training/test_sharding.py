@@ -1,0 +1,29 @@
+from __future__ import annotations
+
+import pytest
+from lightning.pytorch.strategies import (
+    DDPStrategy,
+    FSDPStrategy,
+    ModelParallelStrategy,
+    SingleDeviceStrategy,
+    Strategy,
+)
+
+from lit_sft.training.sharding import check_strategy
+
+
+class ZeRO3(SingleDeviceStrategy):
+    """What Lightning's DeepSpeedStrategy says of itself in stage 3; DeepSpeed itself is not installed here."""
+
+    zero_stage_3 = True
+
+
+@pytest.mark.parametrize("strategy", [FSDPStrategy(), ZeRO3()])
+def test_strategies_that_take_the_head_apart_are_refused(strategy: Strategy) -> None:
+    with pytest.raises(ValueError, match=rf"{type(strategy).__name__} .*fsdp2\.yaml"):
+        check_strategy(strategy)
+
+
+@pytest.mark.parametrize("strategy", [SingleDeviceStrategy(), DDPStrategy(), ModelParallelStrategy()])
+def test_others_are_taken(strategy: Strategy) -> None:
+    check_strategy(strategy)
