@@ -211,8 +211,8 @@ def test_a_line_of_ten_megabytes_is_read_and_shortened(tmp_path: Path) -> None:
 
 READ_ALONE = """
 import resource, sys
-from data_modules.encoded_data import Sources, read_conversations
-from data_modules.ledger import Ledger
+from data_modules.records.splits import Sources, read_conversations
+from data_modules.encoding.ledger import Ledger
 ledger = Ledger("drop")
 read = list(read_conversations("train", Sources({"train": [sys.argv[1]]}, on_invalid="drop"), ledger))
 print(len(read), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, *ledger.invalid)

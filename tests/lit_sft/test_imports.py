@@ -45,8 +45,8 @@ def test_stored_examples_are_written_and_read_without_pandas(tmp_path: Path) -> 
     code = f"""
 import numpy as np
 from pathlib import Path
-from data_modules.encoding import Example
-from data_modules.example_store import *
+from data_modules.encoding.example import Example
+from data_modules.encoding.example_store import *
 path = Path({str(tmp_path)!r}) / "x.arrow"
 example = Example(np.arange(3, dtype=np.int32), np.ones(3, np.uint8), np.zeros(3, np.int16), "x:1")
 write_batches(path, [record_batch([example])])

@@ -20,7 +20,7 @@ from lit_sft.runs.lock import lock_run
 HOLDER = """
 import os, sys
 from pathlib import Path
-from lit_sft.run_lock import lock_run
+from lit_sft.runs.lock import lock_run
 lock = lock_run(Path(sys.argv[1]))
 if sys.argv[2] == "alone" or os.fork() == 0:
     print("held", flush=True)  # a child says so, once it has given up its copy of the lock

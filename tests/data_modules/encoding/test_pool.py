@@ -164,10 +164,10 @@ ENDLESS = """
 import sys
 from itertools import repeat
 from transformers import AutoTokenizer
-from data_modules.conversation import Conversation, Role, Turn
-from data_modules.encoding import Encoder
-from data_modules.encoding_pool import ChunkEncoder, EncodingPool
-from data_modules.templates import resolve_template
+from data_modules.records.conversation import Conversation, Role, Turn
+from data_modules.encoding.encoder import Encoder
+from data_modules.encoding.pool import ChunkEncoder, EncodingPool
+from data_modules.rendering.templates import resolve_template
 
 if __name__ == "__main__":
     tokenizer = AutoTokenizer.from_pretrained(sys.argv[1])

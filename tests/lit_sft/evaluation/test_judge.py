@@ -94,8 +94,9 @@ def test_a_killed_judging_goes_on_without_asking_again(
 import sys
 sys.path.insert(0, {str(Path.cwd())!r})
 from pathlib import Path
-from data_modules.conversation import Conversation
-from data_modules.encoding import Encoder, Example
+from data_modules.records.conversation import Conversation
+from data_modules.encoding.encoder import Encoder
+from data_modules.encoding.example import Example
 from lit_sft.evaluation.judge import EndpointJudge
 from lit_sft.evaluation.suite import JudgeSettings
 from lit_sft.evaluation.win_rate import Pair, judge_pairs
