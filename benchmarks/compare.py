@@ -13,7 +13,7 @@ Contestants, each in a process of its own, the peers in environments that this c
   --precision says (on a CPU on which bf16 is slower than float32, TRL is given float32). TRL recomputes activations
 - `hf_grouped`, `trl_grouped`: tuned, with rows of like lengths in a batch, out of a pool of 50 batches
 - `hf_flat`, `trl_flat`: tuned, with rows end to end and a mask that keeps them apart. Which is faster depends on the
-  rows. For the rest see `tuned` in `peers/hf_turns.py` and `peers/trl_turns.py`
+  rows. For the rest see `tuned` in `peers/run_hf_trainer.py` and `peers/run_trl.py`
 
 For everyone: AdamW at 1e-5 constant without weight decay or clipping; no dropout; LoRA of rank 16 and alpha 32 on all
 linear layers. The loss of the first batch must agree between all before anything is timed: to 1e-5 of it in float32, to

@@ -59,14 +59,16 @@ class Contestant:
 
 
 CONTESTANTS = [
-    Contestant("lit_sft", "lit_sft", "lit_sft_turns.py"),
-    Contestant("lit_sft_padded", "lit_sft, padded", "lit_sft_turns.py", "padded"),
-    Contestant("hf_default", "HF Trainer, default", "hf_turns.py", "default", "hf"),
-    Contestant("hf_grouped", "HF Trainer, tuned, like lengths", "hf_turns.py", "grouped", "hf", groups_lengths=True),
-    Contestant("hf_flat", "HF Trainer, tuned, no padding", "hf_turns.py", "flat", "hf"),
-    Contestant("trl_default", "TRL, default", "trl_turns.py", "default", "trl"),
-    Contestant("trl_grouped", "TRL, tuned, like lengths", "trl_turns.py", "grouped", "trl", groups_lengths=True),
-    Contestant("trl_flat", "TRL, tuned, no padding", "trl_turns.py", "flat", "trl"),
+    Contestant("lit_sft", "lit_sft", "run_lit_sft.py"),
+    Contestant("lit_sft_padded", "lit_sft, padded", "run_lit_sft.py", "padded"),
+    Contestant("hf_default", "HF Trainer, default", "run_hf_trainer.py", "default", "hf"),
+    Contestant(
+        "hf_grouped", "HF Trainer, tuned, like lengths", "run_hf_trainer.py", "grouped", "hf", groups_lengths=True
+    ),
+    Contestant("hf_flat", "HF Trainer, tuned, no padding", "run_hf_trainer.py", "flat", "hf"),
+    Contestant("trl_default", "TRL, default", "run_trl.py", "default", "trl"),
+    Contestant("trl_grouped", "TRL, tuned, like lengths", "run_trl.py", "grouped", "trl", groups_lengths=True),
+    Contestant("trl_flat", "TRL, tuned, no padding", "run_trl.py", "flat", "trl"),
 ]
 
 
