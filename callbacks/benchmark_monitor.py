@@ -10,6 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from rich.table import Table
 
 from callbacks.output import append_row, file_in_run, is_fitting, say
+from data_modules.errors import UserError
 from lit_sft.console import cell
 from lit_sft.evaluation.evaluate import score_set
 from lit_sft.evaluation.harness_code import check_tasks
@@ -38,14 +39,14 @@ class BenchmarkMonitor(Callback):
             the items.
 
     Raises:
-        ValueError: If the suite is wrong, or `every` is less than 1.
+        UserError: If the suite is wrong, or `every` is less than 1.
     """
 
     logs = ("benchmark/",)
 
     def __init__(self, suite: str, every: int = 1, file: str = "benchmarks.jsonl") -> None:
         if every < 1:
-            raise ValueError(f"BenchmarkMonitor every {every}: expected at least 1.")
+            raise UserError(f"BenchmarkMonitor every {every}: expected at least 1.")
         self.suite, self.every, self.file = read_suite(suite), every, file_in_run(self, file)
         for settings in self.suite.harness.values():
             if settings.include is not None:

@@ -8,6 +8,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from rich.table import Table
 
 from callbacks.output import append_row, file_in_run, is_fitting, is_whole_validation, say, writers
+from data_modules.errors import UserError
 from data_modules.rendering.masking import MASKS
 from lit_sft.training.module import LitCausalLM
 
@@ -28,7 +29,7 @@ class LossModeAblation(Callback):
 
     def __init__(self, file: str = "loss_modes.jsonl", max_columns: int = 4) -> None:
         if max_columns < 1:
-            raise ValueError(f"LossModeAblation max_columns {max_columns}: expected at least 1.")
+            raise UserError(f"LossModeAblation max_columns {max_columns}: expected at least 1.")
         self.file, self.max_columns = file_in_run(self, file), max_columns
         self.rows: list[dict[str, Any]] = []
 

@@ -10,6 +10,7 @@ from lightning.pytorch import Callback, Trainer
 from rich import get_console
 from rich.console import RenderableType
 
+from data_modules.errors import UserError
 from lit_sft.files import append_line
 
 
@@ -32,11 +33,11 @@ def file_in_run(callback: Callback, file: str) -> str:
     """The name of a callback's file, if it stays in the run folder.
 
     Raises:
-        ValueError: If it does not.
+        UserError: If it does not.
     """
     path = PurePath(file)
     if path.is_absolute() or ".." in path.parts or not path.name or not file.isprintable():
-        raise ValueError(f"{type(callback).__name__} file {file!r}: expected a name inside the run folder.")
+        raise UserError(f"{type(callback).__name__} file {file!r}: expected a name inside the run folder.")
     return file
 
 

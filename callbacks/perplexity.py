@@ -12,6 +12,7 @@ from rich.table import Table
 from torch import Tensor
 
 from callbacks.output import append_row, file_in_run, is_fitting, is_whole_validation, say
+from data_modules.errors import UserError
 from data_modules.rendering.masking import MASKS
 from lit_sft.metrics.segments import SEGMENTS, perplexity
 from lit_sft.models.loss import sums_of_step
@@ -57,14 +58,14 @@ class PerplexityMonitor(Callback):
         segments: Segments or masks whose validation perplexity is recorded, such as `answer` or `whole_sequence`.
 
     Raises:
-        ValueError: If there is no such segment or mask.
+        UserError: If there is no such segment or mask.
     """
 
     def __init__(
         self, file: str = "perplexity.jsonl", segments: tuple[str, ...] = ("answer", "whole_sequence")
     ) -> None:
         if unknown := [name for name in segments if name not in (*SEGMENTS, *MASKS)]:
-            raise ValueError(
+            raise UserError(
                 f"PerplexityMonitor segments: {', '.join(unknown)} unknown; expected some of "
                 f"{', '.join((*SEGMENTS, *MASKS))}."
             )

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from data_modules.batching.batch import Batch
+from data_modules.errors import UserError
 from data_modules.rendering.segments import SegmentKind
 from lit_sft.training.finite_guard import FiniteGuard, MicroBatch, listed, scaler_of
 
@@ -35,7 +36,7 @@ class RunHealth(FiniteGuard):
         check_every_step: See FiniteGuard.
 
     Raises:
-        ValueError: If a setting is out of range, or a loss or gradient is not finite.
+        UserError: If a setting is out of range, or a loss or gradient is not finite.
     """
 
     logs = (
@@ -54,7 +55,7 @@ class RunHealth(FiniteGuard):
     ) -> None:
         super().__init__(every_n_steps, check_every_step)
         if loss_spike is not None and loss_spike <= 1:
-            raise ValueError(f"RunHealth loss_spike {loss_spike}: expected a factor above 1, such as 3.")
+            raise UserError(f"RunHealth loss_spike {loss_spike}: expected a factor above 1, such as 3.")
         self.loss_spike = loss_spike
         self._throughput = _Throughput()
 

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from callbacks.output import append_row, file_in_run, is_fitting, say, writers
 from data_modules.encoding.example import Example
+from data_modules.errors import UserError
 from data_modules.records.conversation import Conversation, Role, Turn
 from lit_sft.models.answer_rows import question, reference
 from lit_sft.models.generation import Generated, GenerationSettings, generate
@@ -73,7 +74,7 @@ class SampleGeneration(Callback):
         print_table: Whether to print the answers too.
 
     Raises:
-        ValueError: If a setting is out of range, or (when `fit` starts) a prompt leaves no room for an answer.
+        UserError: If a setting is out of range, or (when `fit` starts) a prompt leaves no room for an answer.
     """
 
     def __init__(
@@ -89,12 +90,12 @@ class SampleGeneration(Callback):
         print_table: bool = True,
     ) -> None:
         if num_held_out < 0 or max_new_tokens < 1 or batch_size < 1:
-            raise ValueError(
+            raise UserError(
                 f"SampleGeneration num_held_out {num_held_out}, max_new_tokens {max_new_tokens}, batch_size "
                 f"{batch_size}: expected at least 0, 1 and 1."
             )
         if not temperatures or min(temperatures) < 0 or not 0 < top_p <= 1:
-            raise ValueError(
+            raise UserError(
                 f"SampleGeneration temperatures {list(temperatures)}, top_p {top_p}: expected at least one "
                 "temperature, each 0 or above, and top_p above 0, at most 1."
             )
@@ -165,10 +166,10 @@ class SampleGeneration(Callback):
         for index, text in enumerate(self.prompts):
             origin = f"SampleGeneration prompts[{index}]"
             if not text.strip():
-                raise ValueError(f"{origin}: is empty; expected text.")
+                raise UserError(f"{origin}: is empty; expected text.")
             (example,) = encoder.encode(Conversation((Turn(Role.USER, text),), origin))
             if data.context_length is not None and len(example) >= data.context_length:
-                raise ValueError(
+                raise UserError(
                     f"{origin}: {len(example)} tokens leave no room for an answer in the model's "
                     f"{data.context_length}; shorten it."
                 )

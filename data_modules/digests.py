@@ -9,6 +9,8 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from data_modules.errors import UserError
+
 DIGESTS = "lit_sft.sha256"
 """The list of a folder: a line `<digest>  <file name>` for each file."""
 
@@ -70,19 +72,19 @@ def check_digests(folder: Path, *, weights: bool = True) -> None:
         weights: Whether to read the safetensors files too.
 
     Raises:
-        ValueError: If a file is missing or has changed since the folder was exported.
+        UserError: If a file is missing or has changed since the folder was exported.
     """
     listed = {name: digest for name, digest in _listed(folder).items() if weights or not name.endswith(".safetensors")}
     for name in listed:
         if not (folder / name).is_file():
-            raise ValueError(
+            raise UserError(
                 f"{folder}: {name} is missing, which {DIGESTS} lists. Export the model again; if you removed the file "
                 f"on purpose, delete its line from {DIGESTS}."
             )
     found = file_digests([folder / name for name in listed])
     for (name, expected), digest in zip(listed.items(), found, strict=True):
         if digest != expected:
-            raise ValueError(
+            raise UserError(
                 f"{folder / name}: changed since it was exported (sha256 {digest[:12]}, expected {expected[:12]}): "
                 f"damaged or edited. Export the model again; if you edited it on purpose, delete its line from "
                 f"{DIGESTS}."
@@ -99,7 +101,7 @@ def _listed(folder: Path) -> dict[str, str]:
     for number, line in enumerate(path.read_bytes().decode(errors="replace").rstrip("\n").split("\n"), start=1):
         found = re.fullmatch(r"([0-9a-f]{64})  ([^/\\]+)", line)
         if found is None or found[2] in listed:
-            raise ValueError(
+            raise UserError(
                 f"{path}:{number}: expected `<sha256>  <file name>`, each file once; this list is damaged. Export the "
                 "model again, or delete the list if you are sure that the other files are intact."
             )

@@ -25,6 +25,7 @@ from data_modules.encoding.example_store import ExampleStore
 from data_modules.encoding.ledger import is_limit_too_small, is_plain_text, too_small_limit, why_empty
 from data_modules.encoding.pool import num_processes
 from data_modules.encoding.tokenizers import load_tokenizer
+from data_modules.errors import UserError
 from data_modules.records.counts import OnInvalid
 from data_modules.records.data_files import skipped_files
 from data_modules.records.formats import FormatName
@@ -116,11 +117,11 @@ class SFTDataModule(LightningDataModule):
         super().__init__()
         for name, size in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
             if size is not None and size < 1:
-                raise ValueError(f"--data.{name} {size}: expected at least 1 row.")
+                raise UserError(f"--data.{name} {size}: expected at least 1 row.")
         if token_budget < 1:
-            raise ValueError(f"--data.token_budget {token_budget}: expected at least 1 token; a usual value is 16384.")
+            raise UserError(f"--data.token_budget {token_budget}: expected at least 1 token; a usual value is 16384.")
         if not 0 < train_fraction <= 1:
-            raise ValueError(f"--data.train_fraction {train_fraction}: expected a share, above 0 and at most 1.")
+            raise UserError(f"--data.train_fraction {train_fraction}: expected a share, above 0 and at most 1.")
         self.mask: LossMask = resolve_mask(mask, prompt_weight)
         self.mask_name, self.reduction, self._prompt_weight = mask, reduction, prompt_weight
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size or 2 * batch_size
@@ -181,7 +182,7 @@ class SFTDataModule(LightningDataModule):
         """Open the encoded splits.
 
         Raises:
-            ValueError: If there is nothing to train on, or no token of it is supervised by the mask.
+            UserError: If there is nothing to train on, or no token of it is supervised by the mask.
         """
         if self.stores:
             return
@@ -200,7 +201,7 @@ class SFTDataModule(LightningDataModule):
             split = stage.removesuffix("idate")
             if not len(self.stores.get(split, ())):
                 verb = "validate" if split == "val" else "test"  # Lightning's stage is an enum that prints otherwise
-                raise ValueError(
+                raise UserError(
                     f"nothing to {verb}: give `--data.{split} FILE`. (Training rows are held out before training, by "
                     f"`--data.{split}_fraction 0.1` of a new run.)"
                 )
@@ -249,13 +250,13 @@ class SFTDataModule(LightningDataModule):
         """What `predict` answers: the given prompts, else the test split."""
         store = self.stores.get("predict", self.stores.get("test"))
         if store is None:
-            raise ValueError("nothing to predict: give `--data.predict FILE`, or a test split.")
+            raise UserError("nothing to predict: give `--data.predict FILE`, or a test split.")
         return store
 
     def predict_dataloader(self) -> DataLoader[list[int]]:
         """Indices into `predict_store`, in the order of the file, so that answers stand beside their prompts."""
         if self.trainer and self.trainer.world_size > 1:
-            raise ValueError("predict runs on one device: set `--trainer.devices 1`.")
+            raise UserError("predict runs on one device: set `--trainer.devices 1`.")
         return DataLoader(range(len(self.predict_store)), batch_size=self.eval_batch_size, collate_fn=list)  # type: ignore[arg-type]
 
     def length_limit(self, split: str) -> int:
@@ -274,7 +275,7 @@ class SFTDataModule(LightningDataModule):
             encoder = replace(self.encoder, max_length=limit, over_long="truncate", continues=continues)
             sources.append((replace(self.predict_sources, text=text), encoder))
         if not sources:
-            raise ValueError("no data: give `--data.train FILE` (json, jsonl, csv, parquet, txt, or a folder of them).")
+            raise UserError("no data: give `--data.train FILE` (json, jsonl, csv, parquet, txt, or a folder of them).")
         return sources
 
     def _trains_on_text(self) -> bool:
@@ -289,7 +290,7 @@ class SFTDataModule(LightningDataModule):
             if split != "train" and files and not len(self.stores[split]):
                 ledger = self.ledgers[split]
                 self._check_limit(split)
-                raise ValueError(
+                raise UserError(
                     f"{', '.join(files)}: no {split} example is left of {ledger['records_read']} "
                     f"records ({why_empty(ledger, self.length_limit(split))}). Give `--data.{split}` records of its "
                     "own."
@@ -301,20 +302,20 @@ class SFTDataModule(LightningDataModule):
         if not is_limit_too_small(ledger):
             return
         if limit < self.max_length:  # what the answer needs leaves less
-            raise ValueError(
+            raise UserError(
                 f"--model.generation.max_new_tokens {self.answer_length} leaves {limit} of the model's "
                 f"{self.context_length} tokens for a prompt, and no {split} record fits; lower it."
             )
-        raise ValueError(too_small_limit(ledger, split, limit))
+        raise UserError(too_small_limit(ledger, split, limit))
 
     def _check_training_set(self) -> None:
         store = self.stores.get("train")
         if store is None:
-            raise ValueError("no training data: give `--data.train FILE`.")
+            raise UserError("no training data: give `--data.train FILE`.")
         origin, ledger = ", ".join(self.sources.files["train"]), self.ledgers["train"]
         if not len(store):
             self._check_limit("train")
-            raise ValueError(
+            raise UserError(
                 f"{origin}: no training example is left of {ledger['records_read'] + ledger['left_out']} records "
                 f"({why_empty(ledger, self.max_length)}). Give more or other records."
             )
@@ -322,7 +323,7 @@ class SFTDataModule(LightningDataModule):
             examples = self.stores.get(split)
             if examples and not any(self._weight(example) for example in examples):
                 kinds = sorted({SegmentKind(kind).name for kind in examples[0].kinds})
-                raise ValueError(
+                raise UserError(
                     f"{origin}: mask '{self.mask.name}' supervises no token of the {len(examples)} {split} examples "
                     f"(the first holds {', '.join(kinds)}). Plain text needs `--data.mask whole_sequence`."
                 )
@@ -338,12 +339,12 @@ class SFTDataModule(LightningDataModule):
             limit: Its `limit_train_batches`.
 
         Raises:
-            ValueError: If there is no batch in an epoch.
+            UserError: If there is no batch in an epoch.
         """
         sampler = self._train_sampler(accumulate, limit)
         while True:
             if not sampler.num_used:
-                raise ValueError(f"--trainer.limit_train_batches {limit}: no batch is left of {sampler.num_batches}.")
+                raise UserError(f"--trainer.limit_train_batches {limit}: no batch is left of {sampler.num_batches}.")
             plans = islice(sampler, sampler.num_used)
             while window := list(islice(plans, accumulate)):
                 yield [list(plan.indices) for plan in window]
@@ -407,7 +408,7 @@ def _cache_folder(given: str | None) -> Path:
     try:
         return Path(given or os.environ.get("LIT_SFT_CACHE", "~/.cache/lit_sft")).expanduser()
     except RuntimeError:
-        raise ValueError(
+        raise UserError(
             "no home folder to keep encoded data in; give `--data.cache_dir FOLDER` or set LIT_SFT_CACHE."
         ) from None
 
@@ -416,7 +417,7 @@ def _resolve_max_length(max_length: int | None, context_length: int | None) -> i
     if max_length is None:
         return min(_DEFAULT_MAX_LENGTH, context_length or _DEFAULT_MAX_LENGTH)
     if context_length is not None and max_length > context_length:
-        raise ValueError(
+        raise UserError(
             f"--data.max_length {max_length}: the model reads at most {context_length} tokens; set it to "
             f"{context_length} or less, or choose a model with a longer context."
         )
@@ -425,7 +426,7 @@ def _resolve_max_length(max_length: int | None, context_length: int | None) -> i
 
 def _fractions(val: float, test: float) -> dict[str, float]:
     if min(val, test) < 0 or val + test >= 1:
-        raise ValueError(
+        raise UserError(
             f"--data.val_fraction {val} --data.test_fraction {test}: expected shares of the training records, from 0, "
             "less than 1 together."
         )

@@ -27,6 +27,11 @@ COMMANDS = {
 _LONGEST_MESSAGE = 1600
 _LONGEST_WORD = 300
 
+_OUR_FAULT = (
+    "This is a fault of lit_sft, not of what you gave. Please report it with the lines above and the command; "
+    "checkpoints that were written before it are whole."
+)
+
 _USAGE = """usage: python -m lit_sft COMMAND [...]
 
 {commands}
@@ -60,7 +65,12 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"\nlit_sft {argv[0]}: interrupted", file=sys.stderr)
         return 130  # the shell's convention
-    except (ValueError, OSError) as error:
+    except Exception as error:
+        from data_modules.errors import UserError
+
+        if not isinstance(error, (UserError, OSError)):
+            error.add_note(_OUR_FAULT)
+            raise
         if os.environ.get("LIT_SFT_DEBUG"):
             raise
         from lit_sft.printable import printable
@@ -70,7 +80,7 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def _said(error: ValueError | OSError) -> str:
+def _said(error: Exception) -> str:
     """The message, with what to do where it is the system's own of a disk that cannot be written to."""
     if not isinstance(error, OSError) or error.strerror is None:
         return str(error)

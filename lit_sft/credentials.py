@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 from urllib.parse import parse_qsl, unquote, unquote_plus, urlsplit, urlunsplit
 
+from data_modules.errors import UserError
+
 _MASK = "***"
 _LEAST_PIECE = 8
 """Pieces of a secret of so many letters and digits are masked too: servers cut and space out what they repeat. Shorter
@@ -184,7 +186,7 @@ def read_address(text: str, *, setting: str) -> Address:
         setting: Whose value it is, for the message.
 
     Raises:
-        ValueError: If it is no address of an HTTP server. The message does not repeat it.
+        UserError: If it is no address of an HTTP server. The message does not repeat it.
     """
     try:
         parts = urlsplit(text.strip())
@@ -192,7 +194,7 @@ def read_address(text: str, *, setting: str) -> Address:
     except ValueError:
         is_address = False
     if not is_address:
-        raise ValueError(f"{setting}: not an HTTP address; expected one such as http://127.0.0.1:8080/v1.") from None
+        raise UserError(f"{setting}: not an HTTP address; expected one such as http://127.0.0.1:8080/v1.") from None
     given, _, host = parts.netloc.rpartition("@")
     user, password = (unquote(part) for part in (parts.username or "", parts.password or ""))
     basic = base64.b64encode(f"{user}:{password}".encode()).decode() if given else ""

@@ -16,6 +16,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
+from data_modules.errors import UserError
 from data_modules.records.record import kind_of
 from lit_sft.credentials import Secrets, read_address, without_credentials
 from lit_sft.files import append_line, read_rows
@@ -150,7 +151,7 @@ class Endpoint:
         stopped: Why nothing is asked any more; empty as long as the endpoint lives.
 
     Raises:
-        ValueError: If the client is not installed, or the address is none.
+        UserError: If the client is not installed, or the address is none.
     """
 
     def __init__(
@@ -167,7 +168,7 @@ class Endpoint:
         try:
             import openai
         except ImportError:
-            raise ValueError("the openai client is not installed; `pip install 'lit_sft[judge]'`.") from None
+            raise UserError("the openai client is not installed; `pip install 'lit_sft[judge]'`.") from None
         place = read_address(address, setting="endpoint")
         self.secrets = Secrets(key, *place.values)
         self.model, self.timeout, self.retries, self.max_tokens = model, timeout, retries, max_tokens
@@ -350,14 +351,14 @@ def _reply_of(value: Any) -> Reply:
     """A chat completion's text and what it cost.
 
     Raises:
-        ValueError: If there is no text where one should be.
+        UserError: If there is no text where one should be.
     """
     try:
         content = value["choices"][0]["message"]["content"]
     except (KeyError, IndexError, TypeError):
-        raise ValueError("no chat completion: expected `choices` with a `message`.") from None
+        raise UserError("no chat completion: expected `choices` with a `message`.") from None
     if content is not None and not isinstance(content, str):
-        raise ValueError(f"no chat completion: `content` is {kind_of(content)}; expected text.")
+        raise UserError(f"no chat completion: `content` is {kind_of(content)}; expected text.")
     usage = value.get("usage")
     counts = usage if isinstance(usage, dict) else {}
     return Reply(

@@ -10,13 +10,19 @@ from pathlib import Path
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
+from data_modules.errors import UserError
 from lit_sft.credentials import without_credentials
 from lit_sft.files import said
 
 
 def message_of(error: Exception) -> str | None:
-    """What to tell the user; None for a failure that is not known, such as a programming error."""
+    """What to tell the user; None for a failure that is not known, such as a programming error.
+
+    A `ValueError` that Lightning raises is about the trainer's settings.
+    """
     said = str(error)
+    if isinstance(error, ValueError):
+        return said if isinstance(error, UserError) or _is_raised_in(error, "lightning") else None
     if isinstance(error, MisconfigurationException) or said.startswith("Early stopping conditioned on metric"):
         return said
     if isinstance(error, torch.OutOfMemoryError):
@@ -37,17 +43,23 @@ def message_of(error: Exception) -> str | None:
     return None
 
 
+def _is_raised_in(error: Exception, package: str) -> bool:
+    """Whether an error was raised by a module of a package, rather than by something that it called."""
+    frames = list(traceback.walk_tb(error.__traceback__))
+    return bool(frames) and str(frames[-1][0].f_globals.get("__name__")).partition(".")[0] == package
+
+
 def reason_of_part(error: Exception, folder: Path) -> str:
     """In a line, why one part of a job failed while the others go on.
 
-    What is neither a ValueError nor an OSError may be a programming error: its traceback is appended to `errors.log`,
+    What is neither a user's mistake nor an OSError may be a fault of the code: its traceback goes to `errors.log`,
     which the line names. With LIT_SFT_DEBUG=1 such an error ends the job.
 
     Args:
         error: Just caught.
         folder: Where `errors.log` is written.
     """
-    if isinstance(error, (ValueError, OSError)):
+    if isinstance(error, (UserError, OSError)):
         return said(error)
     if os.environ.get("LIT_SFT_DEBUG"):
         raise error

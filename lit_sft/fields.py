@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
+from data_modules.errors import UserError
 from data_modules.records.record import kind_of
 
 _LARGEST = 2**63
@@ -20,12 +21,12 @@ class Fields:
         place: Where it stands, for messages.
 
     Raises:
-        ValueError: If it is no object; likewise of every field that is absent or of another type.
+        UserError: If it is no object; likewise of every field that is absent or of another type.
     """
 
     def __init__(self, values: Any, place: str) -> None:
         if not isinstance(values, Mapping):
-            raise ValueError(f"{place}: found {kind_of(values)}; expected an object with named fields.")
+            raise UserError(f"{place}: found {kind_of(values)}; expected an object with named fields.")
         self.values, self.place = values, place
 
     def __contains__(self, name: str) -> bool:
@@ -86,7 +87,7 @@ class Fields:
 
     def _get(self, name: str) -> Any:
         if name not in self.values:
-            raise ValueError(f"{self.place}: no field {name!r}.")
+            raise UserError(f"{self.place}: no field {name!r}.")
         return self.values[name]
 
     def _check_plain(self, name: str, value: str) -> None:
@@ -95,7 +96,7 @@ class Fields:
 
     def _refuse(self, name: str, value: Any, expected: str) -> NoReturn:
         shown = ascii(value)[:60] if isinstance(value, str) else kind_of(value)
-        raise ValueError(f"{self.place}: {name} is {shown}; expected {expected}.")
+        raise UserError(f"{self.place}: {name} is {shown}; expected {expected}.")
 
 
 def is_file_name(text: str) -> bool:

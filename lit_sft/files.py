@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from data_modules.encoding.model_names import nearest_path
+from data_modules.errors import UserError
 from data_modules.reasons import reason_of
 from data_modules.records.record import kind_of
 from lit_sft.printable import printable
@@ -35,7 +36,7 @@ def read_json(path: Path, *, advice: str = "remove the file, and it will be made
         advice: What to do about a damaged one.
 
     Raises:
-        ValueError: If it holds something else.
+        UserError: If it holds something else.
         OSError: If it cannot be read.
     """
     try:
@@ -43,9 +44,9 @@ def read_json(path: Path, *, advice: str = "remove the file, and it will be made
     except FileNotFoundError:
         return None
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: not valid JSON ({short_reason(error)}); {advice}.") from None
+        raise UserError(f"{path}: not valid JSON ({short_reason(error)}); {advice}.") from None
     if not isinstance(found, dict):
-        raise ValueError(f"{path}: found {kind_of(found)}; expected an object with named fields.")
+        raise UserError(f"{path}: found {kind_of(found)}; expected an object with named fields.")
     return found
 
 
@@ -161,11 +162,11 @@ def replaced_folder(folder: Path, *, is_written: Callable[[str], bool]) -> Itera
             go with the folder; anything else is somebody's own and stays.
 
     Raises:
-        ValueError: If the folder is a file.
+        UserError: If the folder is a file.
     """
     folder = folder.absolute()
     if folder.exists() and not folder.is_dir():
-        raise ValueError(f"{folder}: a file; expected a folder, or a name that is not taken.")
+        raise UserError(f"{folder}: a file; expected a folder, or a name that is not taken.")
     aside, before = (folder.with_name(f".{folder.name}.{what}") for what in ("partial", "before"))
     if before.exists() and not folder.exists():
         before.rename(folder)  # a process was killed between the two renames below
@@ -208,17 +209,17 @@ def read_yaml(path: str | Path, *, advice: str, usual: Path | None = None) -> An
         usual: The folder where such files usually are, to look for one of a similar name.
 
     Raises:
-        ValueError: If it cannot be read, is not YAML, or has a key twice.
+        UserError: If it cannot be read, is not YAML, or has a key twice.
     """
     try:
         text = Path(path).read_text(encoding="utf-8")
     except FileNotFoundError:
         close = nearest_path(Path(path), *([usual] if usual else []))
-        raise ValueError(f"{path}: no such file; {close or f'check the path. {advice}'}") from None
+        raise UserError(f"{path}: no such file; {close or f'check the path. {advice}'}") from None
     except OSError as error:
-        raise ValueError(f"{path}: cannot be read ({error.strerror}); check the path. {advice}") from None
+        raise UserError(f"{path}: cannot be read ({error.strerror}); check the path. {advice}") from None
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not UTF-8 text ({error}). {advice}") from None
+        raise UserError(f"{path}: not UTF-8 text ({error}). {advice}") from None
     return load_yaml(text, str(path))[0]
 
 

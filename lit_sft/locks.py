@@ -16,6 +16,8 @@ from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 
+from data_modules.errors import UserError
+
 try:
     import fcntl
 except ImportError:  # Windows
@@ -62,7 +64,7 @@ class FileLock:
         refusal: What to say where another process holds it, given that process's name.
 
     Raises:
-        ValueError: If another process holds it.
+        UserError: If another process holds it.
         OSError: If there can be no such file.
     """
 
@@ -105,7 +107,7 @@ class FileLock:
                     flags = os.O_RDWR  # NFS locks only files that are open for writing
                     continue
                 if error.errno in _HELD:
-                    raise ValueError(self._refusal()) from None
+                    raise UserError(self._refusal()) from None
                 if error.errno not in _NO_LOCKS:
                     raise
                 if is_made:
@@ -140,7 +142,7 @@ class FileLock:
                 stacklevel=4,
             )
             return
-        raise ValueError(f"{self._refusal()} If that process is gone, remove {self.path}.")
+        raise UserError(f"{self._refusal()} If that process is gone, remove {self.path}.")
 
     def _sign(self, descriptor: int) -> None:
         self._descriptor = descriptor

@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from data_modules.errors import UserError
 from lit_sft.credentials import without_credentials
 
 Path = tuple[str, ...]
@@ -168,13 +169,13 @@ def load_yaml(text: str, place: str, *, loader: Any = PlainLoader) -> tuple[Any,
         Its value, and the line of every key.
 
     Raises:
-        ValueError: If it is refused by `check_yaml` or cannot be built; names the place and the line.
+        UserError: If it is refused by `check_yaml` or cannot be built; names the place and the line.
     """
     try:
         lines = check_yaml(text)
         return yaml.load(text, loader), lines
     except (yaml.YAMLError, ValueError) as error:
-        raise ValueError(said_of(error, place)) from None
+        raise UserError(said_of(error, place)) from None
 
 
 def line_of(setting: str, lines: Mapping[Path, int]) -> int | None:

@@ -15,6 +15,7 @@ from data_modules.encoding.encoder import Encoder
 from data_modules.encoding.example_store import ExampleStore, write_batches
 from data_modules.encoding.ledger import Ledger
 from data_modules.encoding.pool import ChunkEncoder, EncodingPool
+from data_modules.errors import UserError
 from data_modules.progress import Progress
 from data_modules.records.conversation import Conversation
 from data_modules.records.readers import source_fingerprint
@@ -37,7 +38,7 @@ def encode_sources(sources: Sources, encoder: Encoder, cache_dir: Path, *, proce
         A folder with one `<split>.arrow` a split and `ledgers.json`.
 
     Raises:
-        ValueError: If a record is invalid and the policy is `error`, or a file cannot be read.
+        UserError: If a record is invalid and the policy is `error`, or a file cannot be read.
         ChildProcessError: If a process died.
     """
     _check_outside(cache_dir, sources)
@@ -56,7 +57,7 @@ def _check_outside(cache_dir: Path, sources: Sources) -> None:
     for split, files in sources.files.items():
         for file in files:
             if Path(file).is_dir() and cache_dir.resolve().is_relative_to(Path(file).resolve()):
-                raise ValueError(
+                raise UserError(
                     f"--data.cache_dir {cache_dir}: is inside the folder {file} of --data.{split}, so its files would "
                     "be read as records; choose another folder."
                 )
@@ -135,7 +136,7 @@ def _encode_splits(sources: Sources, encoder: Encoder, folder: Path, processes: 
                 and encoded.num_invalid
                 and not (read.examples or read.duplicates or read.dropped)
             ):
-                raise ValueError(all_invalid(sources.files[split], read))
+                raise UserError(all_invalid(sources.files[split], read))
             assert read.is_balanced(), f"{split}: records are unaccounted for: {read}"
             ledgers[split] = read.to_dict()
     return ledgers

@@ -14,6 +14,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from data_modules.digests import file_digests
+from data_modules.errors import UserError
 
 _DIGESTS = "digests.json"
 """In every folder: the SHA-256 of each of its other files."""
@@ -49,14 +50,14 @@ def new_folder(folder: Path, names: list[str]) -> Iterator[Path]:
         names: The files that will be in it.
 
     Raises:
-        ValueError: If nothing can be written there.
+        UserError: If nothing can be written there.
     """
     _remove_leftovers(folder.parent)
     partial = folder.with_name(f"{folder.name}.partial-{uuid4().hex}")
     try:
         partial.mkdir(parents=True)
     except OSError as error:
-        raise ValueError(
+        raise UserError(
             f"--data.cache_dir {folder.parent}: cannot write there ({error.strerror}); choose another folder."
         ) from None
     try:

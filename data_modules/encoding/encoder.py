@@ -17,6 +17,7 @@ from data_modules.encoding.ledger import Ledger
 from data_modules.encoding.tokenizers import special_ids
 from data_modules.encoding.truncation import Piece, length, newest_that_fits, runs_that_fit, shorten
 from data_modules.encoding.unknown_text import TextCheck
+from data_modules.errors import UserError
 from data_modules.records.conversation import Conversation, Turn
 from data_modules.rendering.segments import ANSWER_KINDS, SegmentKind
 from data_modules.rendering.templates import AnyTemplate, Template
@@ -26,11 +27,11 @@ OverLong = Literal["drop", "truncate", "split", "error"]
 _LAST_TURN = np.iinfo(np.int16).max
 
 
-class UnencodableError(ValueError):
+class UnencodableError(UserError):
     """The tokenizer fails on a text."""
 
 
-class OverLongError(ValueError):
+class OverLongError(UserError):
     """A conversation is longer than the limit, and the policy is to end the run."""
 
 
@@ -59,14 +60,14 @@ class Encoder:
 
     def __post_init__(self) -> None:
         if self.max_length < 1:
-            raise ValueError(f"--data.max_length {self.max_length}: expected at least 1 token.")
+            raise UserError(f"--data.max_length {self.max_length}: expected at least 1 token.")
 
     @cached_property
     def end_token_id(self) -> int:
         """The one token that ends every answer; generation stops on it."""
         ids = self._encode_control(str(self.template.end))
         if len(ids) != 1:
-            raise ValueError(f"the end of an answer, {self.template.end!r}, is {len(ids)} tokens; expected one token.")
+            raise UserError(f"the end of an answer, {self.template.end!r}, is {len(ids)} tokens; expected one token.")
         return ids[0]
 
     def encode(self, conversation: Conversation, ledger: Ledger | None = None) -> list[Example]:
@@ -78,13 +79,13 @@ class Encoder:
 
         Raises:
             OverLongError: If it is too long and the policy is `error`.
-            ValueError: If the template or the tokenizer refuses it, or it has too many turns to number.
+            UserError: If the template or the tokenizer refuses it, or it has too many turns to number.
         """
         known: dict[str, list[int]] = {}
         try:
             pieces = self._pieces(conversation, known)
         except UnencodableError as error:
-            raise ValueError(f"{conversation.origin}: {error}") from None
+            raise UserError(f"{conversation.origin}: {error}") from None
         if length(pieces) <= self.max_length:
             kept = [pieces]
         elif self.over_long == "error":
@@ -228,7 +229,7 @@ class _Measure:
 
 def _example(pieces: list[Piece], origin: str) -> Example:
     if pieces[-1].segment.turn > _LAST_TURN:
-        raise ValueError(
+        raise UserError(
             f"{origin}: {pieces[-1].segment.turn + 1:,} turns in one example; at most {_LAST_TURN + 1:,} can be "
             "numbered. Split the conversation, lower `--data.max_length`, or set `--data.on_invalid drop`."
         )

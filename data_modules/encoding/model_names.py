@@ -8,6 +8,8 @@ from pathlib import Path
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
+from data_modules.errors import UserError
+
 _FILES = (
     ".ckpt", ".safetensors", ".pt", ".pth", ".bin", ".gguf", ".json", ".jsonl", ".yaml", ".yml", ".txt", ".zip", ".gz",
 )  # fmt: skip
@@ -18,17 +20,17 @@ def check_model_name(name: str) -> None:
     """Refuse at once what is no folder and cannot be a name on the hub, rather than ask the hub again and again.
 
     Raises:
-        ValueError: If it is neither.
+        UserError: If it is neither.
     """
     path = Path(name)
     if path.is_dir():
         return
     if path.exists():
-        raise ValueError(f"{name}: a file; expected the folder of a model, or its name on the hub.")
+        raise UserError(f"{name}: a file; expected the folder of a model, or its name on the hub.")
     if _can_be_on_hub(name) and not (path.parent.name and path.parent.is_dir()):
         return
     started_in = "" if path.is_absolute() else f" (in {Path.cwd()})"
-    raise ValueError(
+    raise UserError(
         f"{name}: no such folder{started_in}, nor the name of a model on the hub, such as gpt2 or Qwen/Qwen3-0.6B; "
         f"{nearest_path(path) or 'check the path.'}"
     )

@@ -21,6 +21,7 @@ from data_modules.encoding.encoder import Encoder, OverLongError
 from data_modules.encoding.example import Example
 from data_modules.encoding.example_store import record_batch
 from data_modules.encoding.ledger import Ledger
+from data_modules.errors import UserError
 from data_modules.records.conversation import Conversation, expand_answers
 from data_modules.records.counts import OnInvalid
 from data_modules.records.splits import Samples
@@ -74,7 +75,7 @@ class ChunkEncoder:
         """Encode a chunk.
 
         Raises:
-            ValueError: If a conversation cannot be encoded and the policy is `error`.
+            UserError: If a conversation cannot be encoded and the policy is `error`.
         """
         ledger = Ledger(self.on_invalid)
         examples: list[Example] = []
@@ -90,7 +91,7 @@ class ChunkEncoder:
             return self.encoder.encode(sample, ledger)
         except OverLongError:
             raise
-        except ValueError as error:
+        except UserError as error:
             ledger.reject(str(error))
             return []
 
@@ -118,7 +119,7 @@ class EncodingPool:
         """Encode conversations. The fault that comes first in the files is raised, however far ahead reading is.
 
         Raises:
-            ValueError: If one cannot be read or encoded and the policy is `error`.
+            UserError: If one cannot be read or encoded and the policy is `error`.
             ChildProcessError: If a process died.
         """
         chunks = _chunks(conversations)
@@ -161,13 +162,13 @@ def num_processes(wanted: int | None) -> int:
         wanted: None: one for each core that this process may use, at most 16.
 
     Raises:
-        ValueError: If less than one is wanted.
+        UserError: If less than one is wanted.
     """
     if wanted is None:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         return min(cores, _MOST_PROCESSES)
     if wanted < 1:
-        raise ValueError(f"--data.encoding_processes {wanted}: expected at least 1.")
+        raise UserError(f"--data.encoding_processes {wanted}: expected at least 1.")
     return wanted
 
 

@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from data_modules.digests import check_digests
 from data_modules.encoding.model_names import check_model_name
+from data_modules.errors import UserError
 from data_modules.reasons import reason_of
 
 
@@ -68,12 +69,12 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     """A fast tokenizer by name or folder.
 
     Raises:
-        ValueError: If there is none, or its files have changed since they were exported.
+        UserError: If there is none, or its files have changed since they were exported.
     """
     from transformers import AutoTokenizer  # imports torch, which encoding does without
 
     if not name:
-        raise ValueError("no tokenizer: give `--model.backbone.pretrained` or `--model.backbone.tokenizer`.")
+        raise UserError("no tokenizer: give `--model.backbone.pretrained` or `--model.backbone.tokenizer`.")
     check_model_name(name)
     if Path(name).is_dir():
         check_digests(Path(name), weights=False)
@@ -81,14 +82,14 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     except Exception as error:
         # damaged files end in any of a dozen exception types
-        raise ValueError(
+        raise UserError(
             f"{name}: no tokenizer could be loaded from this folder or hub name ({reason_of(error)}). "
             "Check the path, the connection, or give `--model.backbone.tokenizer FOLDER`."
         ) from None
     if not tokenizer.get_vocab():
-        raise ValueError(f"{name}: this folder holds no tokenizer; give `--model.backbone.tokenizer FOLDER`.")
+        raise UserError(f"{name}: this folder holds no tokenizer; give `--model.backbone.tokenizer FOLDER`.")
     if not tokenizer.is_fast:
-        raise ValueError(f"{name}: this tokenizer has no fast version (tokenizer.json); convert it first.")
+        raise UserError(f"{name}: this tokenizer has no fast version (tokenizer.json); convert it first.")
     # neither is wanted here, and both would stand in the tokenizer's digest until something turns them off
     tokenizer.backend_tokenizer.no_truncation()
     tokenizer.backend_tokenizer.no_padding()

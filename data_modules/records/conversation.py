@@ -6,6 +6,8 @@ import hashlib
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from data_modules.errors import UserError
+
 MAX_TEXT_BYTES = 10 * 2**20
 """Bytes of text in a conversation: while it is encoded, a tokenizer needs more than a hundred times as much memory."""
 
@@ -46,7 +48,7 @@ class Conversation:
         group: Records of one group are never in two splits. None: in no group; the content decides.
 
     Raises:
-        ValueError: If the turns are not in that order, a turn is empty or not valid Unicode, or all of them together
+        UserError: If the turns are not in that order, a turn is empty or not valid Unicode, or all of them together
             are too long.
     """
 
@@ -56,17 +58,17 @@ class Conversation:
 
     def __post_init__(self) -> None:
         if not self.turns:
-            raise ValueError(f"{self.origin}: the conversation has no turns; expected at least one user turn.")
+            raise UserError(f"{self.origin}: the conversation has no turns; expected at least one user turn.")
         size = sum(_check_content(turn, number, self.origin) for number, turn in enumerate(self.turns, start=1))
         if size > MAX_TEXT_BYTES:
-            raise ValueError(
+            raise UserError(
                 f"{self.origin}: {size:,} bytes of text; a record holds at most {MAX_TEXT_BYTES:,}. Split it into "
                 "several, or set `--data.on_invalid drop`."
             )
         if self.turns[0].role is not Role.TEXT:
             _check_order(self.turns, self.origin)
         elif len(self.turns) > 1:
-            raise ValueError(f"{self.origin}: a text document has exactly one turn, got {len(self.turns)}.")
+            raise UserError(f"{self.origin}: a text document has exactly one turn, got {len(self.turns)}.")
 
     @property
     def group_key(self) -> str | None:
@@ -132,12 +134,12 @@ def _check_content(turn: Turn, number: int, origin: str) -> int:
         try:
             size += len(part) if part.isascii() else len(part.encode())
         except UnicodeEncodeError as error:
-            raise ValueError(
+            raise UserError(
                 f"{origin}: turn {number} ({turn.role}) holds the lone surrogate {part[error.start]!a}, which is not "
                 "Unicode text; repair the file's encoding, or set `--data.on_invalid drop`."
             ) from None
     if not turn.content.strip():
-        raise ValueError(
+        raise UserError(
             f"{origin}: turn {number} ({turn.role}) is empty; expected text. "
             "Fill it in, or set `--data.on_invalid drop`."
         )
@@ -147,13 +149,13 @@ def _check_content(turn: Turn, number: int, origin: str) -> int:
 def _check_order(turns: tuple[Turn, ...], origin: str) -> None:
     spoken = turns[1:] if turns[0].role is Role.SYSTEM else turns
     if not spoken:
-        raise ValueError(f"{origin}: only a system turn; expected a user turn after it.")
+        raise UserError(f"{origin}: only a system turn; expected a user turn after it.")
     offset = len(turns) - len(spoken) + 1
     for index, turn in enumerate(spoken):
         expected = Role.USER if index % 2 == 0 else Role.ASSISTANT
         if turn.role is not expected:
             before = f"after '{spoken[index - 1].role}'" if index else "at the start"
-            raise ValueError(
+            raise UserError(
                 f"{origin}: turn {index + offset} is '{turn.role}' {before}; expected '{expected}': user and "
                 "assistant alternate, the user first. Merge or remove turns, or set `--data.on_invalid drop`."
             )

@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Literal
 
+from data_modules.errors import UserError
 from data_modules.records.rejections import reason_of, without_advice
 
 OnInvalid = Literal["error", "drop"]
@@ -46,10 +47,10 @@ class RecordCounts:
         """Count an invalid record, or end with its message.
 
         Raises:
-            ValueError: If the policy is `error`.
+            UserError: If the policy is `error`.
         """
         if self.on_invalid == "error":
-            raise ValueError(message)
+            raise UserError(message)
         message = without_advice(message)
         self.num_invalid += 1
         reason = reason_of(message)

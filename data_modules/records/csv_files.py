@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
+from data_modules.errors import UserError
 from data_modules.records.record import Record, Reject, readable
 from data_modules.records.text_lines import MAX_LINE, escaped_byte, null_character, skip_line, too_long
 
@@ -20,7 +21,7 @@ def read_csv(path: Path, reject: Reject) -> Iterator[Record]:
     """Rows by the names in the header.
 
     Raises:
-        ValueError: If the header is unusable, or a quote is not closed where it can be told: every row after it may
+        UserError: If the header is unusable, or a quote is not closed where it can be told: every row after it may
             be part of the quoted text.
     """
     with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
@@ -42,7 +43,7 @@ def read_csv(path: Path, reject: Reject) -> Iterator[Record]:
                 yield Record(dict(zip(header, row, strict=True)), place)
 
 
-class _LongLineError(ValueError):
+class _LongLineError(UserError):
     """A line longer than any row should be."""
 
 
@@ -89,11 +90,11 @@ def _next_row(rows: Iterator[list[str]], lines: _Lines, path: Path, reject: Reje
             fault = _fault_of_line(error, f"{path}:{lines.first}")
             # a row that is one line, with as many quotes opened as closed, is followed by another row
             if lines.first != lines.number or lines.quotes % 2:
-                raise ValueError(fault + _UNCLOSED) from None
+                raise UserError(fault + _UNCLOSED) from None
             reject(fault)
         else:
             if fault and lines.quotes % 2:  # the rest of what the faulty line began
-                raise ValueError(fault + _UNCLOSED)
+                raise UserError(fault + _UNCLOSED)
             return row
 
 
@@ -116,26 +117,26 @@ def _fault_of_line(error: csv.Error | _LongLineError, place: str) -> str:
 
 
 def _refuse(message: str) -> None:
-    raise ValueError(message)
+    raise UserError(message)
 
 
 def _check_header(header: list[str], place: str) -> None:
     byte = escaped_byte("".join(header))
     if byte is not None:
-        raise ValueError(f"{place}: not UTF-8 (byte {byte}); save the file as UTF-8.")
+        raise UserError(f"{place}: not UTF-8 (byte {byte}); save the file as UTF-8.")
     if any("\0" in name for name in header):
-        raise ValueError(null_character(place))
+        raise UserError(null_character(place))
     if header[0].startswith("\ufeff"):
-        raise ValueError(f"{place}: the file begins with two byte order marks; remove them.")
+        raise UserError(f"{place}: the file begins with two byte order marks; remove them.")
     for number, name in enumerate(header, start=1):
         if not name.strip():
-            raise ValueError(
+            raise UserError(
                 f"{place}: column {number} of the header has no name; name it or leave it out (pandas: "
                 "`to_csv(..., index=False)`)."
             )
     duplicate = next((name for name, times in Counter(header).items() if times > 1), None)
     if duplicate is not None:
-        raise ValueError(f"{place}: duplicate column {readable(duplicate)!r} in the header; rename or remove one.")
+        raise UserError(f"{place}: duplicate column {readable(duplicate)!r} in the header; rename or remove one.")
 
 
 def _fault_of(row: list[str], header: list[str], place: str) -> str | None:

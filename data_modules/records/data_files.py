@@ -8,6 +8,8 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+from data_modules.errors import UserError
+
 SUFFIXES = (".json", ".jsonl", ".csv", ".parquet", ".txt")
 """Types of files that hold records."""
 
@@ -27,7 +29,7 @@ def data_files(source: str) -> list[Path]:
 
     Raises:
         FileNotFoundError: If there is nothing of that name.
-        ValueError: If a folder holds no data file, or a file is of an unknown type or not a regular file.
+        UserError: If a folder holds no data file, or a file is of an unknown type or not a regular file.
     """
     path = Path(source)
     if not path.exists():
@@ -35,11 +37,11 @@ def data_files(source: str) -> list[Path]:
     if not path.is_dir():
         _check_regular(path)
         if path.suffix.lower() not in SUFFIXES:
-            raise ValueError(f"{path}: unknown file type '{path.suffix}'; expected {', '.join(SUFFIXES)}.")
+            raise UserError(f"{path}: unknown file type '{path.suffix}'; expected {', '.join(SUFFIXES)}.")
         return [path]
     files = sorted(file for file, is_data in _walk(path) if is_data)
     if not files:
-        raise ValueError(f"{path}: no data file in this folder; expected {', '.join(SUFFIXES)}.")
+        raise UserError(f"{path}: no data file in this folder; expected {', '.join(SUFFIXES)}.")
     for file in files:
         _check_regular(file)
     return files
@@ -83,7 +85,7 @@ def _check_first_visit(folder: Path, visited: dict[tuple[int, int], Path]) -> No
     found = folder.stat()
     known = visited.setdefault((found.st_dev, found.st_ino), folder)
     if known != folder:
-        raise ValueError(
+        raise UserError(
             f"{folder}: a symbolic link leads to a folder that is read already ({known}); remove one of the two, "
             "or its records would be read twice."
         )
@@ -93,16 +95,16 @@ def _check_regular(path: Path) -> None:
     try:
         str(path).encode()
     except UnicodeEncodeError:
-        raise ValueError(f"{str(path)!a}: the name of this file is not UTF-8; rename it.") from None
+        raise UserError(f"{str(path)!a}: the name of this file is not UTF-8; rename it.") from None
     try:
         mode = path.stat().st_mode
     except (FileNotFoundError, OSError) as error:
         if path.is_symlink() and error.errno in (errno.ENOENT, errno.ELOOP):
-            raise ValueError(f"{path}: {_broken_link(path)}.") from None
+            raise UserError(f"{path}: {_broken_link(path)}.") from None
         raise
     if not stat.S_ISREG(mode):
         what = _SPECIAL.get(stat.S_IFMT(mode), "not a regular file")
-        raise ValueError(f"{path}: {what}, which cannot be read twice or may never end; write the records to a file.")
+        raise UserError(f"{path}: {what}, which cannot be read twice or may never end; write the records to a file.")
 
 
 def _broken_link(path: Path) -> str:

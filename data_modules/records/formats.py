@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from data_modules.errors import UserError
 from data_modules.records.conversation import Conversation, Role, Turn
 from data_modules.records.record import Record, kind_of
 
@@ -45,12 +46,12 @@ def to_conversation(record: Record, name: str) -> Conversation:
     """Read a record in the named format.
 
     Raises:
-        ValueError: If a field is missing or of the wrong type, or the turns are out of order; with place and fix.
+        UserError: If a field is missing or of the wrong type, or the turns are out of order; with place and fix.
     """
     layout = FORMATS[name]
     missing = [field for field in layout.fields if field not in record.fields]
     if missing:
-        raise ValueError(
+        raise UserError(
             f"{record.origin}: format '{name}' needs the field{'s' * (len(missing) > 1)} {', '.join(missing)}; found "
             f"{record.field_names or 'no fields'}. Correct the record, or name its format with `--data.format`; "
             "a file holds records of one format."
@@ -58,8 +59,8 @@ def to_conversation(record: Record, name: str) -> Conversation:
     try:
         turns = layout.turns(record.fields)
         group = _group(record.fields.get(GROUP_FIELD))
-    except ValueError as error:
-        raise ValueError(f"{record.origin}: {error}") from None
+    except UserError as error:
+        raise UserError(f"{record.origin}: {error}") from None
     return Conversation(tuple(turns), record.origin, group)
 
 
@@ -67,13 +68,13 @@ def recognise_format(record: Record) -> str:
     """Name the format whose fields the record has; the first match in the order of FORMATS.
 
     Raises:
-        ValueError: If none matches.
+        UserError: If none matches.
     """
     for layout in FORMATS.values():
         if all(field in record.fields for field in layout.fields):
             return layout.name
     known = "; ".join(f"{layout.name}: {', '.join(layout.fields)}" for layout in FORMATS.values())
-    raise ValueError(
+    raise UserError(
         f"{record.origin}: no known format has the fields {record.field_names or '(none)'}; expected those of "
         f"one of {{{known}}}. Rename the fields."
     )
@@ -81,7 +82,7 @@ def recognise_format(record: Record) -> str:
 
 def _group(value: Any) -> str | None:
     if isinstance(value, (list, tuple, dict, bytes, bool)):
-        raise ValueError(f"field '{GROUP_FIELD}' is {kind_of(value)}; expected text or a number.")
+        raise UserError(f"field '{GROUP_FIELD}' is {kind_of(value)}; expected text or a number.")
     group = str(value)
     return None if group.strip().casefold() in _NO_GROUP else group
 
@@ -108,7 +109,7 @@ def _ultrachat(fields: dict[str, Any]) -> list[Turn]:
     texts = _list(fields, "data")
     for index, text in enumerate(texts):
         if not isinstance(text, str):
-            raise ValueError(f"data[{index}] is {kind_of(text)}; expected text.")
+            raise UserError(f"data[{index}] is {kind_of(text)}; expected text.")
     return [Turn(Role.ASSISTANT if index % 2 else Role.USER, text) for index, text in enumerate(texts)]
 
 
@@ -116,7 +117,7 @@ def _firefly(fields: dict[str, Any]) -> list[Turn]:
     turns = _system(fields)
     for index, pair in enumerate(_list(fields, "conversation")):
         if not isinstance(pair, dict) or not {"human", "assistant"} <= pair.keys():
-            raise ValueError(
+            raise UserError(
                 f"conversation[{index}]{_lacking(pair, 'human', 'assistant')}; expected an object with 'human' and "
                 "'assistant'."
             )
@@ -151,7 +152,7 @@ def _named_turns(items: Iterable[Any], field: str, role_key: str, content_key: s
     turns = []
     for index, item in enumerate(items):
         if not isinstance(item, dict) or not {role_key, content_key} <= item.keys():
-            raise ValueError(
+            raise UserError(
                 f"{field}[{index}]{_lacking(item, role_key, content_key)}; expected an object with '{role_key}' and "
                 f"'{content_key}'."
             )
@@ -159,7 +160,7 @@ def _named_turns(items: Iterable[Any], field: str, role_key: str, content_key: s
         role = _ROLES.get(str(given))
         if role is None:
             shown = repr(given[:40]) if isinstance(given, str) else kind_of(given)
-            raise ValueError(f"{field}[{index}].{role_key} is {shown}; expected one of {', '.join(_ROLES)}.")
+            raise UserError(f"{field}[{index}].{role_key} is {shown}; expected one of {', '.join(_ROLES)}.")
         turns.append(Turn(role, _text(item, content_key)))
     return turns
 
@@ -186,12 +187,12 @@ def _text(fields: dict[str, Any], name: str, *, optional: bool = False) -> str:
     if value is None and optional:
         return ""
     if not isinstance(value, str):
-        raise ValueError(f"field '{name}' is {kind_of(value)}; expected text.")
+        raise UserError(f"field '{name}' is {kind_of(value)}; expected text.")
     return value
 
 
 def _list(fields: dict[str, Any], name: str) -> list[Any]:
     value = fields[name]
     if not isinstance(value, list):
-        raise ValueError(f"field '{name}' is {kind_of(value)}; expected a list of turns.")
+        raise UserError(f"field '{name}' is {kind_of(value)}; expected a list of turns.")
     return value

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from data_modules.errors import UserError
 from data_modules.records.record import Record, Reject, kind_of
 from data_modules.records.text_lines import escaped_byte, not_utf8, read_lines
 
@@ -16,7 +17,7 @@ _BRACKET = re.compile(r'"(?:[^"\\]++|\\.)*+"|[\[{]|[\]}]', re.DOTALL)
 _TOO_DEEP = "nested too deeply to be a record; expected a flat object."
 
 
-class _DuplicateFieldError(ValueError):
+class _DuplicateFieldError(UserError):
     """An object holds a name twice."""
 
 
@@ -35,7 +36,7 @@ def read_json(path: Path, reject: Reject) -> Iterator[Record]:
     """A JSON list of objects, decoded one element at a time so that each keeps its line number.
 
     Raises:
-        ValueError: If the file is not one list from its beginning to its end: where one record stops and the next
+        UserError: If the file is not one list from its beginning to its end: where one record stops and the next
             begins is not known then.
     """
     text, is_whole = _decode(path)
@@ -63,7 +64,7 @@ def _decode(path: Path) -> tuple[str, bool]:
     except UnicodeDecodeError as error:
         text = raw.decode("utf-8-sig", "surrogateescape")
         if text.lstrip(" \t\r\n")[:1] != "[":  # as UTF-16 begins
-            raise ValueError(not_utf8(str(path), error)) from None
+            raise UserError(not_utf8(str(path), error)) from None
         return text, False
 
 
@@ -71,7 +72,7 @@ def _begin_list(text: str, path: Path) -> int:
     """The place of the first element."""
     at = _skip_space(text, 0)
     if at < len(text) and text[at] != "[":
-        raise ValueError(
+        raise UserError(
             f"{_place(text, at, path)}: a .json file must hold a list of records, found {text[at : at + 20]!r}; wrap "
             "the records in [ ], or rename a file of one record a line to .jsonl."
         )
@@ -81,11 +82,11 @@ def _begin_list(text: str, path: Path) -> int:
 def _end_list(text: str, at: int, path: Path) -> None:
     if at >= len(text):
         if text.strip():
-            raise ValueError(f"{path}: the list does not end with ']'; the file seems cut off, write it again.")
+            raise UserError(f"{path}: the list does not end with ']'; the file seems cut off, write it again.")
         return
     rest = _skip_space(text, at + 1)
     if rest < len(text):
-        raise ValueError(
+        raise UserError(
             f"{_place(text, rest, path)}: found {text[rest : rest + 20]!r} after the end of the list; a .json file "
             "holds one list. Join several into one, or write one record a line to a .jsonl file."
         )
@@ -99,13 +100,13 @@ def _decode_element(text: str, at: int, path: Path, origin: str, reject: Reject)
     try:
         return _STRICT.raw_decode(text, at)
     except json.JSONDecodeError as error:
-        raise ValueError(f"{path}:{error.lineno}: {_fault(error)}") from None
+        raise UserError(f"{path}:{error.lineno}: {_fault(error)}") from None
     except (ValueError, RecursionError) as error:
         reject(f"{origin}: {_fault(error)}")
     try:
         _, end = _LENIENT.raw_decode(text, at)
     except json.JSONDecodeError as error:
-        raise ValueError(f"{path}:{error.lineno}: {_fault(error)}") from None
+        raise UserError(f"{path}:{error.lineno}: {_fault(error)}") from None
     except RecursionError:
         end = _end_of_brackets(text, at)
     return _REFUSED, end
@@ -127,12 +128,10 @@ def _next_element(text: str, end: int, path: Path) -> int:
     if at < len(text) and text[at] == ",":
         following = _skip_space(text, at + 1)
         if text[following : following + 1] == "]":
-            raise ValueError(f"{_place(text, at, path)}: found ',' before the end of the list; remove it.")
+            raise UserError(f"{_place(text, at, path)}: found ',' before the end of the list; remove it.")
         return following
     if at < len(text) and text[at] != "]":
-        raise ValueError(
-            f"{_place(text, at, path)}: found {text[at : at + 20]!r}; expected ',' or ']' between records."
-        )
+        raise UserError(f"{_place(text, at, path)}: found {text[at : at + 20]!r}; expected ',' or ']' between records.")
     return at
 
 

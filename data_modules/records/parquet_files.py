@@ -9,6 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from data_modules.errors import UserError
 from data_modules.reasons import reason_of
 from data_modules.records.record import Record, Reject, readable
 
@@ -19,7 +20,7 @@ def read_parquet(path: Path, reject: Reject) -> Iterator[Record]:
     """Rows by the names of their columns.
 
     Raises:
-        ValueError: If the file is damaged or encrypted, or two of its columns share a name.
+        UserError: If the file is damaged or encrypted, or two of its columns share a name.
     """
     import pyarrow.parquet as pq  # takes a while, and few data sets need it
 
@@ -33,7 +34,7 @@ def read_parquet(path: Path, reject: Reject) -> Iterator[Record]:
     except (pa.ArrowException, OSError) as error:
         if isinstance(error, PermissionError):
             raise
-        raise ValueError(f"{path}: {_where(number)} ({reason_of(error)}); write it again, unencrypted.") from None
+        raise UserError(f"{path}: {_where(number)} ({reason_of(error)}); write it again, unencrypted.") from None
 
 
 def _where(number: int) -> str:
@@ -45,9 +46,9 @@ def _check_columns(fields: Any, path: Path, parent: str = "") -> None:
     names = [field.name for field in fields]
     for name, times in Counter(names).items():
         if times > 1:
-            raise ValueError(f"{path}: duplicate column {parent + readable(name)!r}; rename or remove one.")
+            raise UserError(f"{path}: duplicate column {parent + readable(name)!r}; rename or remove one.")
         if not name.strip():
-            raise ValueError(f"{path}: column {names.index(name) + 1} has no name; name it or leave it out.")
+            raise UserError(f"{path}: column {names.index(name) + 1} has no name; name it or leave it out.")
     for field in fields:
         kind = field.type
         while pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from data_modules.digests import file_digest
+from data_modules.errors import UserError
 from data_modules.reasons import reason_of
 from data_modules.records.csv_files import read_csv
 from data_modules.records.data_files import SUFFIXES, data_files
@@ -28,7 +29,7 @@ def read_records(source: str, *, reject: Reject) -> Iterator[Record]:
 
     Raises:
         FileNotFoundError: If there is nothing of that name.
-        ValueError: If the source holds no records, or a file is empty, of an unknown type, or broken beyond single
+        UserError: If the source holds no records, or a file is empty, of an unknown type, or broken beyond single
             records.
     """
     is_empty = True
@@ -42,7 +43,7 @@ def read_records(source: str, *, reject: Reject) -> Iterator[Record]:
         is_empty = False
         yield record
     if is_empty:
-        raise ValueError(f"{source}: holds no records; expected at least one.")
+        raise UserError(f"{source}: holds no records; expected at least one.")
 
 
 def source_fingerprint(source: str) -> str:
@@ -63,7 +64,7 @@ def _read(source: str, reject: Reject) -> Iterator[Record]:
         return
     for file in data_files(source):
         if file.stat().st_size == 0:
-            raise ValueError(f"{file}: the file is empty; expected at least one record.")
+            raise UserError(f"{file}: the file is empty; expected at least one record.")
         yield from READERS[file.suffix.lower()](file, reject)
 
 
@@ -88,7 +89,7 @@ def _load_hub(source: str) -> Any:
     try:
         from datasets import load_dataset
     except ImportError:
-        raise ValueError(
+        raise UserError(
             f"{name}: no such file or folder, and reading a hub dataset needs the package `datasets`: "
             "`pip install 'lit_sft[hub]'`."
         ) from None
@@ -96,7 +97,7 @@ def _load_hub(source: str) -> Any:
         return load_dataset(name, split=split or "train")
     except Exception as error:
         # `datasets` raises a dozen unrelated types here, from connection errors to its own
-        raise ValueError(
+        raise UserError(
             f"{name}: neither a file or folder here nor a dataset that could be loaded from the hub "
             f"({type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no reason given'}). "
             "Check the path or name and the connection."
@@ -110,7 +111,7 @@ def _read_hub(source: str) -> Iterator[Record]:
         try:
             fields = next(rows, None)
         except Exception as error:  # of Arrow, Python's dates or a decoder of images
-            raise ValueError(
+            raise UserError(
                 f"{source}:{number}: cannot be read ({type(error).__name__}: {reason_of(error, 100)}); "
                 "leave the column out."
             ) from error

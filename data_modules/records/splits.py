@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
+from data_modules.errors import UserError
 from data_modules.records.conversation import Conversation
 from data_modules.records.counts import OnInvalid, RecordCounts
 from data_modules.records.formats import recognise_format, to_conversation
@@ -84,7 +85,7 @@ def read_conversations(split: str, sources: Sources, counts: RecordCounts) -> It
     """The valid conversations of a split. Invalid records count in the split whose files hold them.
 
     Raises:
-        ValueError: If all records are invalid, or one is and the policy is `error`.
+        UserError: If all records are invalid, or one is and the policy is `error`.
     """
     own_files = split in sources.files
     files = sources.files[split if own_files else "train"]
@@ -102,7 +103,7 @@ def read_conversations(split: str, sources: Sources, counts: RecordCounts) -> It
                     continue
             yield conversation
     if counter.num_invalid and not num_valid:
-        raise ValueError(all_invalid(files, counter))
+        raise UserError(all_invalid(files, counter))
     if not own_files:
         counts.records_read = counter.records_read - counter.num_invalid
         counts.formats = counter.formats
@@ -131,8 +132,8 @@ def _read_source(source: str, sources: Sources, counts: RecordCounts) -> Iterato
         try:
             conversation = _conversation(record, sources, layouts, counts)
             if sources.require_answer and not conversation.is_answered:
-                raise ValueError(_unanswered(record))
-        except ValueError as error:
+                raise UserError(_unanswered(record))
+        except UserError as error:
             counts.reject(str(error))
             continue
         counts.records_read += 1

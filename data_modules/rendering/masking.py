@@ -11,6 +11,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from data_modules.errors import UserError
 from data_modules.rendering.segments import ANSWER_KINDS, SegmentKind
 
 MaskName = Literal["whole_sequence", "output_only", "firefly_multi_turn"]
@@ -80,13 +81,13 @@ def resolve_mask(name: MaskName, prompt_weight: float | None = None) -> LossMask
             `whole_sequence`, 0 for the others.
 
     Raises:
-        ValueError: If the weight is outside 0 to 1.
+        UserError: If the weight is outside 0 to 1.
     """
     mask = MASKS[name]
     if prompt_weight is None:
         return mask
     if not 0 <= prompt_weight <= 1:
-        raise ValueError(f"--data.prompt_weight {prompt_weight}: expected a weight between 0 and 1.")
+        raise UserError(f"--data.prompt_weight {prompt_weight}: expected a weight between 0 and 1.")
     prompt = (SegmentKind.SYSTEM, SegmentKind.USER, SegmentKind.TEMPLATE)
     weights = tuple(prompt_weight if kind in prompt else mask.weights[kind] for kind in SegmentKind)
     return replace(mask, name=f"{name}_prompt{prompt_weight:g}", weights=weights)

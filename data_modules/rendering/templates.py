@@ -14,6 +14,7 @@ from typing import Literal
 
 from transformers import PreTrainedTokenizerBase
 
+from data_modules.errors import UserError
 from data_modules.records.conversation import Conversation, Role, Turn
 from data_modules.rendering.segments import ANSWER_KINDS, Segment, SegmentKind
 
@@ -132,7 +133,7 @@ class ChatTemplate:
         """Lay a conversation out as segments.
 
         Raises:
-            ValueError: If the template changes what it is given, so that no exact cut exists.
+            UserError: If the template changes what it is given, so that no exact cut exists.
         """
         if conversation.is_text:
             return [_segment(conversation.turns[0].content, SegmentKind.TEXT), _end(self.end, SegmentKind.TEXT, 0)]
@@ -197,7 +198,7 @@ class ChatTemplate:
                 add_generation_prompt=not conversation.is_answered,
             )
         except TemplateError as error:
-            raise ValueError(
+            raise UserError(
                 f"{conversation.origin}: the tokenizer's own chat template refuses this conversation: {error}. Use "
                 "`--data.template chatml` (or alpaca, plain), or set `--data.on_invalid drop`."
             ) from None
@@ -222,7 +223,7 @@ def resolve_template(name: TemplateName, tokenizer: PreTrainedTokenizerBase) -> 
         tokenizer: Must know the end token as one token.
 
     Raises:
-        ValueError: If the tokenizer lacks what the template needs.
+        UserError: If the tokenizer lacks what the template needs.
     """
     if name == "auto":
         name = "tokenizer" if tokenizer.chat_template else "plain"
@@ -231,13 +232,13 @@ def resolve_template(name: TemplateName, tokenizer: PreTrainedTokenizerBase) -> 
     template = TEMPLATES[name]
     end = template.end or tokenizer.eos_token
     if end is None:
-        raise ValueError(
+        raise UserError(
             f"template '{name}' ends answers with the tokenizer's eos token, and this tokenizer has none; set "
             "`eos_token` in its tokenizer_config.json, or use `--data.template chatml`."
         )
     for marker in sorted({end, *re.findall(r"<\|\w+\|>", template.user)}):
         if marker not in tokenizer.get_vocab():
-            raise ValueError(
+            raise UserError(
                 f"template '{name}' needs the token {marker!r}, which this tokenizer does not have; use "
                 "`--data.template plain` (or alpaca), or a tokenizer that has it."
             )
@@ -246,7 +247,7 @@ def resolve_template(name: TemplateName, tokenizer: PreTrainedTokenizerBase) -> 
 
 def _tokenizer_template(tokenizer: PreTrainedTokenizerBase) -> ChatTemplate:
     if not tokenizer.chat_template:
-        raise ValueError(
+        raise UserError(
             "the tokenizer has no chat template of its own; use `--data.template plain` (or alpaca, chatml)."
         )
     user, answer = Turn(Role.USER, "\ue0000\ue001", context="\ue0002\ue001"), Turn(Role.ASSISTANT, "\ue0001\ue001")

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from data_modules.errors import UserError
 from data_modules.progress import shown
 from lit_sft.ablation.study import Arm, Budget, Settings, Study
 from lit_sft.models.backbone import load_config
@@ -77,14 +78,14 @@ class TrialCost:
         seed: Determines the order.
 
     Raises:
-        ValueError: If the settings or the data are wrong.
+        UserError: If the settings or the data are wrong.
     """
 
     def __init__(self, study: Study, arm: Arm, seed: int) -> None:
         settings = parse_settings(arguments_of(study, settings_of(study, arm, seed)))
         self.trainer, self.data = settings.config.trainer, settings.data_module()
         if self.trainer.devices not in (1, "1", "auto"):
-            raise ValueError(
+            raise UserError(
                 f"--trainer.devices {self.trainer.devices}: a trial of a study runs on one device; `--jobs` runs "
                 "several trials at once."
             )
@@ -103,7 +104,7 @@ class TrialCost:
             batches = self.data.num_train_batches(self.trainer.limit_train_batches)
             limits.append(self.trainer.max_epochs * -(-batches // self.trainer.accumulate_grad_batches))
         if not limits:
-            raise ValueError("no end: set `budget.amount`, or max_epochs or max_steps in the base config.")
+            raise UserError("no end: set `budget.amount`, or max_epochs or max_steps in the base config.")
         return int(min(limits))
 
     def until(self, budget: Budget, amount: float) -> Amounts:
@@ -127,14 +128,14 @@ class TrialCost:
             )
             if getattr(total, budget.equal) >= amount:
                 return total
-        raise ValueError(f"budget.amount {amount:g}: not reached in ten million steps.")
+        raise UserError(f"budget.amount {amount:g}: not reached in ten million steps.")
 
 
 def make_plan(study: Study) -> Plan:
     """The length of every trial.
 
     Raises:
-        ValueError: If the settings of the baseline are wrong: nothing could be compared.
+        UserError: If the settings of the baseline are wrong: nothing could be compared.
     """
     plan, amount = Plan(), study.budget.amount
     trials = list(itertools.product(study.all_arms(), study.seeds))
@@ -147,7 +148,7 @@ def make_plan(study: Study) -> Plan:
                 own = cost.until(Budget("steps"), cost.own_steps())
                 amount = float(getattr(own, study.budget.equal))
             amounts = cost.until(study.budget, amount)
-        except (ValueError, OSError) as error:
+        except (UserError, OSError) as error:
             if arm == study.all_arms()[0]:
                 raise  # without it, there is nothing to compare with
             plan.failures[arm.name] = str(error)

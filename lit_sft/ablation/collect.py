@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from data_modules.errors import UserError
 from data_modules.records.record import kind_of
 from lit_sft.ablation.run_arms import by_arm, shaping
 from lit_sft.ablation.run_files import Sums, TrialResult, file_of, read_trial, short_names
@@ -43,31 +44,31 @@ def read_study_folder(folder: Path) -> Collected:
     """The trials of a study. One that is damaged is among the failures.
 
     Raises:
-        ValueError: If it is no study, or study.json is damaged.
+        UserError: If it is no study, or study.json is damaged.
         OSError: If study.json cannot be read.
     """
     path = folder / "study.json"
     values = read_json(path)
     if values is None:
-        raise ValueError(f"{folder}: no study.json; a study's folder is what `ablate` writes.")
+        raise UserError(f"{folder}: no study.json; a study's folder is what `ablate` writes.")
     found = Fields(values, str(path))
     arms, checkpoint = found.texts("arms"), found.text("checkpoint")
     if not arms:
-        raise ValueError(f"{path}: no arms; run the study's command again.")
+        raise UserError(f"{path}: no arms; run the study's command again.")
     failures: dict[str, str] = {}
     results: dict[tuple[str, int], TrialResult] = {}
     for name, trial in _trials(found, failures):
         try:
             arm, seed = trial.text("arm"), trial.whole("seed")
             if arm not in arms or (arm, seed) in results:
-                raise ValueError(f"{path}: duplicate trial {name}, or one of an arm that the study does not have.")
+                raise UserError(f"{path}: duplicate trial {name}, or one of an arm that the study does not have.")
             place = folder / "trials" / trial.file_name("folder")
             result = read_trial(result_of(place / "version_0", checkpoint), arm)
             if result is None:
                 failures[name] = _failure(place)
             else:
                 results[arm, seed] = result
-        except (ValueError, OSError) as error:
+        except (UserError, OSError) as error:
             failures[name] = said(error)
     # the baseline stays the first, also where nothing of it is left to compare with
     present = [arm for arm in dict.fromkeys(arms) if arm == arms[0] or any(key[0] == arm for key in results)]
@@ -87,12 +88,12 @@ def _trials(study: Fields, failures: dict[str, str]) -> Iterator[tuple[str, Fiel
     """The trials that a study names; what is none is among the failures."""
     trials = study.values.get("trials")
     if not isinstance(trials, list):
-        raise ValueError(f"{study.place}: trials is {kind_of(trials)}; expected a list.")
+        raise UserError(f"{study.place}: trials is {kind_of(trials)}; expected a list.")
     for number, values in enumerate(trials):
         try:
             trial = Fields(values, f"{study.place}, trial {number}")
             yield f"{trial.text('arm')}, seed {trial.whole('seed')}", trial
-        except ValueError as error:
+        except UserError as error:
             failures[f"trial {number}"] = str(error)
 
 
@@ -108,21 +109,21 @@ def read_runs(folders: list[Path]) -> Collected:
     A run that is named twice, by whatever path, counts once. One without a result is among the failures.
 
     Raises:
-        ValueError: If a folder is not there.
+        UserError: If a folder is not there.
     """
     for folder in folders:
         if not folder.is_dir():
-            raise ValueError(
+            raise UserError(
                 f"{folder}: no such folder; expected a study's, or a run's such as runs/quickstart/version_0."
             )
         if (folder / "study.json").is_file():
-            raise ValueError(f"{folder}: a study, which is reported by itself; of several, name their runs.")
+            raise UserError(f"{folder}: a study, which is reported by itself; of several, name their runs.")
     runs: list[TrialResult] = []
     failures: dict[str, str] = {}
     for folder in different(folders):
         try:
             runs.append(_read_run(folder))
-        except (ValueError, OSError) as error:
+        except (UserError, OSError) as error:
             failures[str(folder)] = said(error)
     results = by_arm(runs)
     arms = list(dict.fromkeys(arm for arm, _ in results))
@@ -141,12 +142,12 @@ def _read_run(folder: Path) -> TrialResult:
     """What a run found.
 
     Raises:
-        ValueError: If it has not been tested.
+        UserError: If it has not been tested.
     """
     tested = [file for file in (folder / "result.json", folder / "result_last.json") if file.is_file()]
     result = read_trial(tested[0], folder.name) if tested else None
     if result is None:
-        raise ValueError(f"not tested yet (no result.json); run `python -m lit_sft test {folder}`")
+        raise UserError(f"not tested yet (no result.json); run `python -m lit_sft test {folder}`")
     return result
 
 

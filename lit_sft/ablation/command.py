@@ -17,6 +17,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from data_modules.errors import UserError
 from lit_sft.ablation.budget import Plan, make_plan
 from lit_sft.ablation.ray_tasks import run_on_ray
 from lit_sft.ablation.runner import Runner
@@ -38,19 +39,19 @@ def main(argv: list[str]) -> None:
         argv: The command's name and its arguments.
 
     Raises:
-        ValueError: If the study or its baseline is wrong.
+        UserError: If the study or its baseline is wrong.
     """
     options = _parser().parse_args(argv[1:])
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     console = Console()
     if options.jobs < 1:
-        raise ValueError(f"--jobs {options.jobs}: expected at least 1.")
+        raise UserError(f"--jobs {options.jobs}: expected at least 1.")
     study = read_study(options.config)
     changes = dict(map(_setting, options.set))
     study = replace(study, settings={**study.settings, **changes})
     if idle := [name for name in changes if all(name in arm.settings for arm in study.all_arms())]:
-        raise ValueError(f"--set {idle[0]}: every arm of the study sets it; change the study's file.")
+        raise UserError(f"--set {idle[0]}: every arm of the study sets it; change the study's file.")
     check_base(study, options.config)
     plan = make_plan(study)
     trials = [TrialFiles(study, trial) for trial in study.trials(Path(options.root))]
@@ -59,7 +60,7 @@ def main(argv: list[str]) -> None:
         return
     folder = Path(options.root) / study.name
     if options.only is not None and not 0 <= options.only < len(trials):
-        raise ValueError(f"--only {options.only}: the study has trials 0 to {len(trials) - 1}.")
+        raise UserError(f"--only {options.only}: the study has trials 0 to {len(trials) - 1}.")
     chosen = trials if options.only is None else [trials[options.only]]
     for files in chosen:
         _prepare(files, plan, retry=options.retry)
@@ -85,7 +86,7 @@ def main(argv: list[str]) -> None:
 def _setting(text: str) -> tuple[str, Any]:
     name, is_given, value = text.partition("=")
     if not is_given or not name:
-        raise ValueError(f"--set {text}: expected NAME=VALUE, such as data.train=rows.json.")
+        raise UserError(f"--set {text}: expected NAME=VALUE, such as data.train=rows.json.")
     return name.removeprefix("--"), load_yaml(value, f"--set {text}")[0]
 
 
@@ -162,7 +163,7 @@ def _timed(files: TrialFiles, plan: Plan) -> tuple[float, float]:
         record = read_json(Path(folder) / "timed" / "version_0" / "trial.json")
     if done.returncode or record is None:
         said = done.stderr.strip().splitlines() or ["it said nothing"]
-        raise ValueError(f"{files.trial.arm.name}: the baseline does not run: {said[-1]}")
+        raise UserError(f"{files.trial.arm.name}: the baseline does not run: {said[-1]}")
     per_flop = record["seconds"] / record["step"] * plan.amounts[key].steps / plan.amounts[key].flops
     return 2 * (elapsed - record["seconds"]), per_flop
 

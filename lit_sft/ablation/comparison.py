@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from data_modules.errors import UserError
 from lit_sft.ablation.run_files import TrialResult
 from lit_sft.reporting.statistics import Estimate, Floats, estimate, holm
 
@@ -106,7 +107,7 @@ class Comparison:
         """A figure of an arm over its seeds and records, and what the records weigh.
 
         Raises:
-            ValueError: If its trials were scored on different tokens.
+            UserError: If its trials were scored on different tokens.
         """
         trials = self.trials(arm, seeds=self.seeds(arm))
         origins, weights = _scored(figure, trials)
@@ -116,11 +117,11 @@ class Comparison:
         """An arm minus the baseline, paired by seed and record.
 
         Raises:
-            ValueError: If they were scored on different tokens, or have no seed in common.
+            UserError: If they were scored on different tokens, or have no seed in common.
         """
         seeds = self.paired(arm)
         if not seeds:
-            raise ValueError(f"no seed of which {arm} and {self.baseline} both have a result")
+            raise UserError(f"no seed of which {arm} and {self.baseline} both have a result")
         ours, theirs = (self.trials(name, seeds=seeds) for name in (arm, self.baseline))
         origins, weights = _scored(figure, [*ours, *theirs])
         return estimate(_added(figure, ours, origins) - _added(figure, theirs, origins), weights)
@@ -185,19 +186,19 @@ def _scored(figure: str, trials: list[TrialResult]) -> tuple[list[str], Floats]:
     Where lines of a trial's records could not be read, they are those that the others have in common with it.
 
     Raises:
-        ValueError: If they are not the same for all trials: the figure does not mean the same.
+        UserError: If they are not the same for all trials: the figure does not mean the same.
     """
     if not trials:
-        raise ValueError("no result")
+        raise UserError("no result")
     whole = [_weights(figure, trial) for trial in trials if not trial.damaged]
     cut = [(_weights(figure, trial), len(trial.damaged)) for trial in trials if trial.damaged]
     known = whole[0] if whole else dict(pair for weights, _ in cut for pair in weights.items())
     if any(other != known for other in whole) or not all(_is_part(weights, known, lost) for weights, lost in cut):
         counts = sorted({f"{len(w):,} records, {sum(w.values()):,.0f} tokens" for w in (*whole, *(w for w, _ in cut))})
-        raise ValueError(f"not comparable: scored on different tokens ({'; '.join(counts)})")
+        raise UserError(f"not comparable: scored on different tokens ({'; '.join(counts)})")
     shared = {origin: weight for origin, weight in known.items() if all(origin in weights for weights, _ in cut)}
     if not shared:
-        raise ValueError("not scored")
+        raise UserError("not scored")
     origins = sorted(shared)
     return origins, np.array([shared[origin] for origin in origins], dtype=np.float64)
 
@@ -243,7 +244,7 @@ class Findings:
                 self.means[figure][arm] = self.comparison.mean(figure, arm)
                 if arm != self.comparison.baseline:
                     estimates[arm] = self.comparison.difference(figure, arm)
-            except ValueError as error:
+            except UserError as error:
                 self.refused.append((figure, arm, str(error)))
         adjusted = holm([each.p_value for each in estimates.values()])
         self.differences += [

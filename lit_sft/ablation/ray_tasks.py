@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 import torch
 
+from data_modules.errors import UserError
+
 Say = Callable[[str], None]
 
 _MOST_BYTES = 107
@@ -29,12 +31,12 @@ def run_on_ray(commands: Mapping[str, Sequence[str]], address: str, jobs: int, s
         say: Prints a line.
 
     Raises:
-        ValueError: If Ray is not installed, or there is no such cluster.
+        UserError: If Ray is not installed, or there is no such cluster.
     """
     try:
         import ray
     except ImportError:
-        raise ValueError("--ray: Ray is not installed; `pip install 'lit_sft[ray]'`.") from None
+        raise UserError("--ray: Ray is not installed; `pip install 'lit_sft[ray]'`.") from None
     try:
         ray.init(
             address=None if address == "local" else address,
@@ -44,7 +46,7 @@ def run_on_ray(commands: Mapping[str, Sequence[str]], address: str, jobs: int, s
             _temp_dir=short_folder(tempfile.gettempdir()) if address == "local" else None,
         )
     except ConnectionError as error:
-        raise ValueError(f"--ray {address}: no cluster there ({error}).") from None
+        raise UserError(f"--ray {address}: no cluster there ({error}).") from None
     try:
         task = ray.remote(num_cpus=1, num_gpus=min(1, torch.cuda.device_count()), max_retries=0)(_run)
         waiting = {task.remote(list(command), os.getcwd()): name for name, command in commands.items()}

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
+from data_modules.errors import UserError
 from lit_sft.checkpoints.digests import written_digest
 from lit_sft.fields import Fields
 from lit_sft.files import read_json, read_rows, read_yaml
@@ -59,7 +60,7 @@ def read_trial(file: Path, arm: str) -> TrialResult | None:
     """What a run found, from its result file; None if it has not been tested.
 
     Raises:
-        ValueError: If a file of it is damaged as a whole.
+        UserError: If a file of it is damaged as a whole.
         OSError: If one cannot be read.
     """
     run, result = file.parent, read_json(file)
@@ -93,7 +94,7 @@ def _check_current(file: Path, result: Fields) -> None:
         return
     tested = file.parent / "checkpoints" / Path(result.text("checkpoint")).name
     if tested.is_file() and written_digest(tested) != result.text("checkpoint_digest"):
-        raise ValueError(
+        raise UserError(
             f"{file}: out of date: {tested.name} has other weights now than when it was tested. "
             f"Run `python -m lit_sft test {file.parent}` again."
         )
@@ -139,7 +140,7 @@ def _sums(run: Path, result: Fields, damaged: list[str]) -> Sums:
     sums: Sums = {}
     for file in result.file_names("files") if "files" in result else []:
         if not (run / file).is_file():
-            raise ValueError(f"{run / file}: no such file, and {result.place} names it; test this run again.")
+            raise UserError(f"{run / file}: no such file, and {result.place} names it; test this run again.")
         for origin, values in _read(run / file, _values, damaged):
             for figure, value, weight in values:
                 record = sums.setdefault(figure, {})
@@ -168,7 +169,7 @@ def _values(row: Fields) -> tuple[str, list[tuple[str, float, float]]]:
         return origin, [(name, _finite(row.number(name)), 1.0) for name in ANSWER_FIGURES if name in row]
     nats, tokens = row.numbers("nats"), row.fields("tokens")
     if nats.keys() != tokens.values.keys():
-        raise ValueError(f"{row.place}: nats and tokens are not of the same figures.")
+        raise UserError(f"{row.place}: nats and tokens are not of the same figures.")
     return origin, [(name, _finite(value), tokens.whole(name)) for name, value in nats.items()]
 
 
@@ -202,5 +203,5 @@ def _read(path: Path, take: Callable[[Fields], _Row], damaged: list[str]) -> Ite
     for number, row in enumerate(found.rows, start=1):
         try:
             yield take(Fields(row, f"{path}, row {number}"))
-        except ValueError as error:
+        except UserError as error:
             damaged.append(str(error))

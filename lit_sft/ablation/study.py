@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from data_modules.encoding.model_names import nearest_path
+from data_modules.errors import UserError
 from data_modules.rendering.masking import MASKS
 from lit_sft.files import is_plain_name, read_yaml, slug
 from lit_sft.metrics.segments import SEGMENTS
@@ -51,9 +52,9 @@ class Budget:
 
     def __post_init__(self) -> None:
         if self.equal not in get_args(Equal):
-            raise ValueError(f"budget.equal {self.equal!r}: expected one of {', '.join(get_args(Equal))}.")
+            raise UserError(f"budget.equal {self.equal!r}: expected one of {', '.join(get_args(Equal))}.")
         if self.amount is not None and not 0 < self.amount < math.inf:
-            raise ValueError(f"budget.amount {self.amount:g}: expected more than 0, or none for the baseline's own.")
+            raise UserError(f"budget.amount {self.amount:g}: expected more than 0, or none for the baseline's own.")
 
 
 @dataclass(frozen=True)
@@ -119,32 +120,32 @@ class Study:
 
     def __post_init__(self) -> None:
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
-            raise ValueError(f"seeds {self.seeds}: expected different numbers, such as [0, 1, 2].")
+            raise UserError(f"seeds {self.seeds}: expected different numbers, such as [0, 1, 2].")
         if self.checkpoint not in ("last", "best"):
-            raise ValueError(f"checkpoint {self.checkpoint!r}: expected last or best.")
+            raise UserError(f"checkpoint {self.checkpoint!r}: expected last or best.")
         if self.validations < 1:
-            raise ValueError(f"validations {self.validations}: expected at least 1.")
+            raise UserError(f"validations {self.validations}: expected at least 1.")
         if self.primary not in (*SEGMENTS, *MASKS, "exact_match", "rougeL_mixed"):
             known = ", ".join((*SEGMENTS, *MASKS, "exact_match", "rougeL_mixed"))
-            raise ValueError(f"primary {self.primary!r}: expected one of {known}.")
+            raise UserError(f"primary {self.primary!r}: expected one of {known}.")
         self.check_settings()
         names = [arm.name for arm in self.all_arms()]
         if len(names) < 2:
-            raise ValueError("a study compares at least two arms: give `axes` or `arms`.")
+            raise UserError("a study compares at least two arms: give `axes` or `arms`.")
         if len({arm.slug for arm in self.all_arms()}) < len(names):
-            raise ValueError(f"arms {', '.join(names)}: two have the same name, or the same but for its signs.")
+            raise UserError(f"arms {', '.join(names)}: two have the same name, or the same but for its signs.")
         if self.baseline is not None and self.baseline not in names:
-            raise ValueError(f"baseline {self.baseline!r}: no such arm; the arms are {', '.join(names)}.")
+            raise UserError(f"baseline {self.baseline!r}: no such arm; the arms are {', '.join(names)}.")
 
     def check_settings(self) -> None:
         """Refuse settings that the study itself gives.
 
         Raises:
-            ValueError: If there are such.
+            UserError: If there are such.
         """
         for name in itertools.chain(self.settings, self.axes, *self.arms.values()):
             if name in _GIVEN:
-                raise ValueError(f"{name}: cannot be set in a study; {_GIVEN[name]}.")
+                raise UserError(f"{name}: cannot be set in a study; {_GIVEN[name]}.")
 
     def all_arms(self) -> list[Arm]:
         """Every arm, the baseline first."""
@@ -170,13 +171,13 @@ def read_study(path: str | Path) -> Study:
     """Read a study from a YAML file.
 
     Raises:
-        ValueError: If the file, a name in it or a value is wrong; names the file.
+        UserError: If the file, a name in it or a value is wrong; names the file.
     """
     values = read_yaml(path, advice="Studies are in configs/ablation/.", usual=Path("configs/ablation"))
     try:
         return _study(values, Path(path).stem)
     except (ValueError, TypeError) as error:
-        raise ValueError(f"{path}: {error}") from None
+        raise UserError(f"{path}: {error}") from None
 
 
 def check_base(study: Study, path: str) -> None:
@@ -187,49 +188,49 @@ def check_base(study: Study, path: str) -> None:
         path: Its file, for messages.
 
     Raises:
-        ValueError: If a config file of the base is missing.
+        UserError: If a config file of the base is missing.
     """
     for file in study.base:
         if not Path(file).exists():
             advice = nearest_path(Path(file)) or f"relative paths start in {Path.cwd()}."
-            raise ValueError(f"{path}: base {file}: no such file; {advice}")
+            raise UserError(f"{path}: base {file}: no such file; {advice}")
 
 
 def _study(values: Any, name: str) -> Study:
     if not isinstance(values, dict):
-        raise ValueError("expected names and values, such as `base: configs/quickstart.yaml`.")
+        raise UserError("expected names and values, such as `base: configs/quickstart.yaml`.")
     known = {f.name for f in fields(Study)}
     if unknown := sorted(set(values) - known, key=str):
         advice = nearest(str(unknown[0]), known) or f"a study has {', '.join(sorted(known))}."
-        raise ValueError(f"no setting {unknown[0]}; {advice}")
+        raise UserError(f"no setting {unknown[0]}; {advice}")
     if "base" not in values:
-        raise ValueError("no `base`: the config file of `fit` that all trials begin with.")
+        raise UserError("no `base`: the config file of `fit` that all trials begin with.")
     base = values["base"] if isinstance(values["base"], list) else [values["base"]]
     if not all(isinstance(file, str) for file in base):
-        raise ValueError(f"base {base}: expected the name of a config file, or a list of them.")
+        raise UserError(f"base {base}: expected the name of a config file, or a list of them.")
     values = {**values, "name": str(values.get("name") or name)}
     if not is_plain_name(values["name"]):
-        raise ValueError(f"name {values['name']!r}: expected a plain name; it becomes a folder.")
+        raise UserError(f"name {values['name']!r}: expected a plain name; it becomes a folder.")
     for key in ("axes", "arms", "settings"):
         if not isinstance(values.get(key) or {}, dict):
-            raise ValueError(f"{key}: expected names and values, got {values[key]!r}.")
+            raise UserError(f"{key}: expected names and values, got {values[key]!r}.")
     for key in ("answers", "validations"):
         if not isinstance(values.get(key, 1), int) or values.get(key, 1) < 0:
-            raise ValueError(f"{key} {values[key]!r}: expected a whole number.")
+            raise UserError(f"{key} {values[key]!r}: expected a whole number.")
     budget = values.get("budget") or {}
     if not isinstance(budget, dict) or set(budget) - {"equal", "amount"}:
-        raise ValueError("budget: expected `equal` and `amount`, such as {equal: steps, amount: 200}.")
+        raise UserError("budget: expected `equal` and `amount`, such as {equal: steps, amount: 200}.")
     for key, kind in (("axes", list), ("arms", dict)):
         wrong = [n for n, v in (values.get(key) or {}).items() if not isinstance({} if v is None else v, kind)]
         if wrong:
-            raise ValueError(f"{key}.{wrong[0]}: expected a {'list of values' if kind is list else 'set of settings'}.")
+            raise UserError(f"{key}.{wrong[0]}: expected a {'list of values' if kind is list else 'set of settings'}.")
     amount = budget.get("amount")
     try:
         budget = {**budget, "amount": None if amount is None else float(amount)}  # YAML reads 1e15 as a word
     except (TypeError, ValueError, OverflowError):
-        raise ValueError(f"budget.amount {amount!r}: expected a number.") from None
+        raise UserError(f"budget.amount {amount!r}: expected a number.") from None
     if not isinstance(values.get("seeds", []), list):
-        raise ValueError(f"seeds {values['seeds']!r}: expected a list, such as [0, 1, 2].")
+        raise UserError(f"seeds {values['seeds']!r}: expected a list, such as [0, 1, 2].")
     given = {key: value for key, value in values.items() if value is not None}
     for settings in (given.get("settings"), given.get("axes"), *(given.get("arms") or {}).values()):
         refuse_trust(nested(settings or {}), name)

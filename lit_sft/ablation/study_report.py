@@ -10,6 +10,7 @@ from typing import Any
 
 from rich.console import Console
 
+from data_modules.errors import UserError
 from lit_sft.ablation.collect import Collected, different, read_runs, read_study_folder
 from lit_sft.ablation.comparison import MORE_IS_BETTER, Comparison, Difference, Findings
 from lit_sft.ablation.run_files import ANSWER_FIGURES
@@ -33,7 +34,7 @@ def main(argv: list[str]) -> None:
         argv: The command's name and its arguments.
 
     Raises:
-        ValueError: If there is nothing to compare.
+        UserError: If there is nothing to compare.
         SystemExit: With 1 if one of the runs named could not be compared.
     """
     options = _parser().parse_args(argv[1:])
@@ -57,7 +58,7 @@ def write_report(folders: list[Path], output: Path | None = None) -> Path:
         The page.
 
     Raises:
-        ValueError: If there is nothing to compare.
+        UserError: If there is nothing to compare.
     """
     return _write(_collect(folders), folders, output)
 
@@ -76,7 +77,7 @@ def _write(collected: Collected, folders: list[Path], output: Path | None) -> Pa
         lacking = [f"{name}: {reason}" for name, reason in collected.failures.items()]
         if more := len(lacking[_SHOWN_FAILURES:]):
             lacking = [*lacking[:_SHOWN_FAILURES], f"and {more:,} more"]
-        raise ValueError(
+        raise UserError(
             f"{', '.join(map(str, folders))}: nothing here has been tested ({'; '.join(lacking)}). Run the study's "
             "command again, with --retry for what failed; runs of your own need `python -m lit_sft test`."
         )

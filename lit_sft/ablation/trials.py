@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from data_modules.errors import UserError
 from lit_sft.ablation.budget import Plan, arguments_of, settings_of
 from lit_sft.ablation.study import Settings, Study, Trial
 from lit_sft.checkpoints.best import best_of
@@ -125,7 +126,7 @@ class TrialFiles:
             anew: Begin it again if it has changed.
 
         Raises:
-            ValueError: If it has changed.
+            UserError: If it has changed.
         """
         key = self.trial.arm.name, self.trial.seed
         definition = {
@@ -143,7 +144,7 @@ class TrialFiles:
         known = read_json(path)
         if known is not None and (changes := _changes(known, json.loads(json.dumps(definition)))):
             if not anew:
-                raise ValueError(
+                raise UserError(
                     f"{self.trial.folder}: was begun otherwise ({'; '.join(changes)}). A trial keeps its settings: "
                     "give the study another `name`, or remove this folder; one that failed begins anew by --retry."
                 )
@@ -156,7 +157,7 @@ def _known(path: Path) -> dict[str, Any] | None:
     """What a file says of a trial; nothing where it is damaged, which must not end a study."""
     try:
         return read_json(path)
-    except (ValueError, OSError):
+    except (UserError, OSError):
         return {}
 
 

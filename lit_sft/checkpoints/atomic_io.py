@@ -58,7 +58,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """Read a checkpoint.
 
         Raises:
-            ValueError: If it has changed since it was written.
+            UserError: If it has changed since it was written.
         """
         if Path(path).is_file():
             check_intact(Path(path))

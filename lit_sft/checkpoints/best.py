@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from data_modules.errors import UserError
 from lit_sft.fields import is_file_name
 from lit_sft.files import read_json, write_json
 
@@ -72,10 +73,10 @@ def choose(folder: Path) -> Choice:
         folder: Of the checkpoints.
 
     Raises:
-        ValueError: If there is no checkpoint, or the record of the best is damaged.
+        UserError: If there is no checkpoint, or the record of the best is damaged.
     """
     if folder.exists() and not folder.is_dir():
-        raise ValueError(f"{folder}: expected a folder of checkpoints.")
+        raise UserError(f"{folder}: expected a folder of checkpoints.")
     best, last, record = folder / "best.ckpt", folder / "last.ckpt", _read_record(folder)
     if record is not None:
         monitor, ranked = record
@@ -89,16 +90,16 @@ def choose(folder: Path) -> Choice:
         return Choice(last, False, f"the last step{reason}")
     others = sorted(folder.glob("*.ckpt"))
     if missing := [path.name for path in others if not path.exists()]:
-        raise ValueError(f"{folder}: {', '.join(missing)}: links to files that are missing. Bring those back.")
+        raise UserError(f"{folder}: {', '.join(missing)}: links to files that are missing. Bring those back.")
     if others:
         names = ", ".join(path.name for path in others)
-        raise ValueError(f"{folder}: neither best.ckpt nor last.ckpt; name one of the checkpoints here: {names}.")
-    raise ValueError(f"{folder}: no checkpoint; did the run end before its first one? Run `fit` again.")
+        raise UserError(f"{folder}: neither best.ckpt nor last.ckpt; name one of the checkpoints here: {names}.")
+    raise UserError(f"{folder}: no checkpoint; did the run end before its first one? Run `fit` again.")
 
 
 def best_of(folder: Path) -> Path | None:
     """The checkpoint that is marked best; None if none is."""
-    with contextlib.suppress(ValueError):
+    with contextlib.suppress(UserError):
         choice = choose(folder)
         return choice.path if choice.is_best else None
     return None
@@ -130,7 +131,7 @@ def _read_record(folder: Path) -> tuple[str, list[Scored]] | None:
         ranked = [Scored(str(c["file"]), float(c["score"]), int(c["step"])) for c in found["checkpoints"]]
         monitor = str(found["monitor"])
     except (OSError, KeyError, TypeError, ValueError):
-        raise ValueError(f"{path}: damaged, so the best checkpoint is not known; {_way_on(folder)}") from None
+        raise UserError(f"{path}: damaged, so the best checkpoint is not known; {_way_on(folder)}") from None
     if outside := [scored.file for scored in ranked if not is_file_name(scored.file)]:
-        raise ValueError(f"{path}: names {outside[0]}, which is not a file of this folder; remove it from the list.")
+        raise UserError(f"{path}: names {outside[0]}, which is not a file of this folder; remove it from the list.")
     return monitor, ranked

@@ -12,6 +12,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from torch import Tensor
 
+from data_modules.errors import UserError
 from lit_sft.checkpoints.best import Scored, write_best
 from lit_sft.checkpoints.digests import is_intact
 
@@ -60,7 +61,7 @@ class RunCheckpoint(ModelCheckpoint):
             if other is self or not isinstance(other, ModelCheckpoint) or other.dirpath != self.dirpath:
                 continue
             if shared := (_names(self) | {"last.ckpt"}) & _names(other):
-                raise ValueError(
+                raise UserError(
                     f"`trainer.callbacks`: a ModelCheckpoint would overwrite {min(shared)} of the run's own; set "
                     "`--checkpoint` instead, or give it another `filename` or `dirpath`."
                 )
@@ -190,7 +191,7 @@ def _names(callback: ModelCheckpoint) -> set[str]:
 
 def _check_validated(trainer: Trainer, monitor: str | None) -> None:
     if monitor is not None and monitor.startswith("val/") and not _validates(trainer):
-        raise ValueError(
+        raise UserError(
             f"EarlyStopping's monitor {monitor}: this run validates nothing, so it is never measured; give validation "
             "rows (`--data.val` or `--data.val_fraction`), or monitor train/loss."
         )

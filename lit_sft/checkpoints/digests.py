@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from data_modules.digests import Stamp, is_settled, stamp
+from data_modules.errors import UserError
 
 _MARK = b"lit_sft sha256/64M "
 _COMMENT_BYTES = len(_MARK) + 64
@@ -81,10 +82,10 @@ def check_intact(path: Path, advice: str = "") -> None:
         advice: Appended to the message.
 
     Raises:
-        ValueError: If it is damaged.
+        UserError: If it is damaged.
     """
     if not is_intact(path):
-        raise ValueError(f"{path}: damaged, cut short or not a checkpoint: its digest does not match{advice}.")
+        raise UserError(f"{path}: damaged, cut short or not a checkpoint: its digest does not match{advice}.")
 
 
 def _digest(path: Path, size: int) -> bytes:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from data_modules.errors import UserError
 from lit_sft.checkpoints.callback import BEST_NAME, is_measured_in_training
 
 _LONGEST_NAME = 200
@@ -20,17 +21,17 @@ def check_checkpoint_settings(settings: dict[str, Any]) -> None:
         settings: Arguments of `ModelCheckpoint` by name.
 
     Raises:
-        ValueError: If one of them would put files outside the run folder, or leave it open which file is the best.
+        UserError: If one of them would put files outside the run folder, or leave it open which file is the best.
     """
     if settings["dirpath"] is not None:
-        raise ValueError(
+        raise UserError(
             f"--checkpoint.dirpath {settings['dirpath']}: checkpoints are kept in the run folder; set `--run.root` and "
             "`--run.name` instead."
         )
     if settings["mode"] not in ("min", "max"):
-        raise ValueError(f"--checkpoint.mode {settings['mode']}: expected min or max.")
+        raise UserError(f"--checkpoint.mode {settings['mode']}: expected min or max.")
     if settings["save_on_exception"]:
-        raise ValueError(
+        raise UserError(
             "--checkpoint.save_on_exception true: the step that failed may have changed only some of the weights. "
             "Leave it out; `--run.checkpoint_minutes` says how often last.ckpt is written."
         )
@@ -41,9 +42,9 @@ def check_checkpoint_settings(settings: dict[str, Any]) -> None:
 
 def _check_number(save_top_k: int, monitor: str | None) -> None:
     if save_top_k < -1:
-        raise ValueError(f"--checkpoint.save_top_k {save_top_k}: expected a number of files, or -1 for all of them.")
+        raise UserError(f"--checkpoint.save_top_k {save_top_k}: expected a number of files, or -1 for all of them.")
     if save_top_k > 1 and monitor is None:
-        raise ValueError(
+        raise UserError(
             f"--checkpoint.save_top_k {save_top_k}: choosing the best needs a metric; set `--checkpoint.monitor`, or "
             "keep every file with -1."
         )
@@ -56,7 +57,7 @@ def _check_schedule(settings: dict[str, Any]) -> None:
         return
     for name in ("every_n_train_steps", "train_time_interval"):
         if settings[name]:
-            raise ValueError(
+            raise UserError(
                 f"--checkpoint.{name} {settings[name]}: weights between validations have no {monitor} to be ranked by. "
                 "Validate when you want to save (`--trainer.val_check_interval`), keep files without ranking them "
                 "(`--checkpoint.monitor null --checkpoint.save_top_k -1`), or write last.ckpt more often "
@@ -70,16 +71,16 @@ def _check_filename(settings: dict[str, Any]) -> None:
     for file in files:
         is_plain = Path(file).name == file and file.isprintable() and "\\" not in file and not file.startswith(".")
         if not is_plain or len(file.encode()) > _LONGEST_NAME:
-            raise ValueError(
+            raise UserError(
                 f"--checkpoint.filename {name!r}: expected a plain name inside the run folder, such as "
                 "'{epoch}-{step}', or 'step_{step}_loss_{val/loss:.3f}' with `--checkpoint.auto_insert_metric_name "
                 "false`."
             )
         if file == "last.ckpt" or file.startswith("last-"):
-            raise ValueError(f"--checkpoint.filename {name!r}: last.ckpt is for the last step; choose another name.")
+            raise UserError(f"--checkpoint.filename {name!r}: last.ckpt is for the last step; choose another name.")
     is_kept_apart = files[0] != files[1] or settings["enable_version_counter"] or name == BEST_NAME
     if settings["save_top_k"] not in (0, 1) and not is_kept_apart:
-        raise ValueError(
+        raise UserError(
             f"--checkpoint.filename {name!r} with `--checkpoint.save_top_k {settings['save_top_k']}`: several files "
             "would get the same name; add {step}, or set `--checkpoint.enable_version_counter true`."
         )
@@ -92,7 +93,7 @@ def _filled_in(settings: dict[str, Any], step: int) -> str:
         callback = ModelCheckpoint(**{name: settings[name] for name in names})
         return callback.format_checkpoint_name({"step": torch.tensor(step)})
     except (ValueError, LookupError, AttributeError, TypeError) as error:
-        raise ValueError(
+        raise UserError(
             f"--checkpoint.filename {settings['filename']!r}: cannot be filled in ({error}); expected names in single "
             "braces, such as '{epoch}-{step}'."
         ) from None

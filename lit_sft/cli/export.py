@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
+from data_modules.errors import UserError
 from lit_sft.runs.folders import find_run, paths_of
 from lit_sft.runs.lock import lock_run
 from lit_sft.settings.arguments import Arguments
@@ -17,7 +18,7 @@ def main(argv: list[str]) -> None:
         argv: The command's name and its arguments.
 
     Raises:
-        ValueError: If there is no such run, or the folder to write to is not empty.
+        UserError: If there is no such run, or the folder to write to is not empty.
     """
     options = _parser().parse_args(argv[1:])
     # after the arguments are read, so that --help and mistakes are answered at once
@@ -34,7 +35,7 @@ def main(argv: list[str]) -> None:
     name = "merged" if options.merge else "model"
     folder = Path(options.output or (run.folder / f"{name}{run.suffix_of(checkpoint)}"))
     if options.output and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ValueError(f"--output {folder}: exists and is not an empty folder; name another.")
+        raise UserError(f"--output {folder}: exists and is not an empty folder; name another.")
     trust = {"model.backbone.trust_remote_code": options.trust_remote_code == "true"}
     with contextlib.ExitStack() as held:
         if not options.output:

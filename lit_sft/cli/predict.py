@@ -16,7 +16,7 @@ def main(argv: list[str]) -> None:
         argv: The command's name and its arguments.
 
     Raises:
-        ValueError: If a setting or the data is wrong.
+        UserError: If a setting or the data is wrong.
     """
     run_command(argv, predict)
 

@@ -19,6 +19,7 @@ from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
+from data_modules.errors import UserError
 from data_modules.sft_data_module import SFTDataModule
 from lit_sft.checkpoints.atomic_io import AtomicCheckpointIO
 from lit_sft.checkpoints.rules import check_checkpoint_settings
@@ -146,7 +147,7 @@ class Session:
     def _new_run(self, root: str, name: str) -> Run:
         if self.is_trial:
             if self.request.is_resumed:
-                raise ValueError("--trainer.fast_dev_run: tries out a new run; leave out --resume.")
+                raise UserError("--trainer.fast_dev_run: tries out a new run; leave out --resume.")
             return Run(Path(self.held.enter_context(tempfile.TemporaryDirectory())))
         if self.request.is_resumed:
             assert self.request.opened is not None
@@ -166,7 +167,7 @@ def run_command(argv: list[str], command: Callable[[Session], None]) -> None:
         command: What it does.
 
     Raises:
-        ValueError: If a setting is wrong, or on a failure that the user can do something about.
+        UserError: If a setting is wrong, or on a failure that the user can do something about.
     """
     name = cast(Command, argv[0])
     quieten(name)
@@ -181,10 +182,10 @@ def run_command(argv: list[str], command: Callable[[Session], None]) -> None:
                 makes_trainer=True,
             )
             command(Session(name, request, settings, held))
-        except (MisconfigurationException, RuntimeError) as error:
+        except (MisconfigurationException, RuntimeError, ValueError) as error:
             if (message := message_of(error)) is None:
                 raise
-            raise ValueError(message) from error
+            raise UserError(message) from error
 
 
 def _check(config: Namespace, command: Command, request: Request) -> None:
@@ -192,15 +193,15 @@ def _check(config: Namespace, command: Command, request: Request) -> None:
     trainer = config.trainer
     for name in ("max_epochs", "max_steps"):
         if trainer[name] is not None and trainer[name] < 1 and trainer[name] != -1:
-            raise ValueError(f"--trainer.{name} {trainer[name]}: expected 1 or more, or -1 for no limit.")
+            raise UserError(f"--trainer.{name} {trainer[name]}: expected 1 or more, or -1 for no limit.")
     if trainer.max_epochs in (None, -1) and trainer.max_steps == -1:
-        raise ValueError("no end: set `--trainer.max_epochs` or `--trainer.max_steps`; the schedule depends on it.")
+        raise UserError("no end: set `--trainer.max_epochs` or `--trainer.max_steps`; the schedule depends on it.")
     check_backbone(backbone_settings(config.model.backbone))
     check_accelerator(trainer.accelerator, trainer.devices, trainer.strategy)
     on_cpu = trainer.accelerator == "cpu" or not torch.cuda.is_available()
     check_precision(str(trainer.precision), on_cpu=on_cpu and not torch.backends.mps.is_available())
     if trainer.accumulate_grad_batches < 1:
-        raise ValueError(f"--trainer.accumulate_grad_batches {trainer.accumulate_grad_batches}: expected 1 or more.")
+        raise UserError(f"--trainer.accumulate_grad_batches {trainer.accumulate_grad_batches}: expected 1 or more.")
     check_checkpoint(config.ckpt_path, is_named=request.names_checkpoint, to_train=command == "fit")
     if command == "fit":
         check_checkpoint_settings(vars(config.checkpoint))

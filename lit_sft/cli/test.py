@@ -20,7 +20,7 @@ def main(argv: list[str]) -> None:
         argv: The command's name, `validate` or `test`, and its arguments.
 
     Raises:
-        ValueError: If a setting or the data is wrong, or the run has no such split.
+        UserError: If a setting or the data is wrong, or the run has no such split.
     """
     run_command(argv, {"validate": validate, "test": test}[argv[0]])
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from data_modules.encoding.example import Example
+from data_modules.errors import UserError
 from data_modules.records.conversation import Conversation, Role, Turn
 from lit_sft.evaluation.scores import Figures, Scored, Skipped, read_items
 from lit_sft.evaluation.suite import AnswerSet, PromptSet
@@ -22,7 +23,7 @@ def score_answers(subject: Subject, settings: AnswerSet, skipped: Skipped) -> It
     Figures: `exact_match`, `rouge1_mixed` ... `rougeL_word`, `chrf`, `num_tokens`, `ended`, `repetition`, `distinct_2`.
 
     Raises:
-        ValueError: If nothing can be read.
+        UserError: If nothing can be read.
     """
     how = GenerationSettings(settings.max_new_tokens, settings.temperature, settings.top_p, _ANSWERS_AT_ONCE)
     asked: list[tuple[Conversation, Example]] = []
@@ -67,7 +68,7 @@ def _encoded(subject: Subject, prompt: Conversation, how: GenerationSettings, sk
     room = max(1, subject.context_length - how.max_new_tokens)
     try:
         return replace(subject.encoder, max_length=room, over_long="error").encode(prompt)
-    except ValueError as error:
+    except UserError as error:
         skipped.add(str(error).partition(" Raise `")[0])
         return []
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from data_modules.errors import UserError
 from data_modules.records.record import kind_of
 from lit_sft.evaluation.scores import Figures, Scored, Skipped
 from lit_sft.evaluation.suite import ChoiceSet, Form
@@ -104,7 +105,7 @@ def read_choices(data: str) -> tuple[list[Item], list[str]]:
         data: JSON lines, or the name of an embedded suite.
 
     Raises:
-        ValueError: If there is no such file, or no item in it.
+        UserError: If there is no such file, or no item in it.
     """
     items: dict[str, Item] = {}
     wrong: list[str] = []
@@ -114,14 +115,14 @@ def read_choices(data: str) -> tuple[list[Item], list[str]]:
                 continue
             item = _item(json.loads(line))
             if item.id in items:
-                raise ValueError(f"duplicate id {item.id!r}")
+                raise UserError(f"duplicate id {item.id!r}")
             items[item.id] = item
         except (ValueError, KeyError, RecursionError) as error:
             said = f"no field {error}" if isinstance(error, KeyError) else short_reason(error)
             wrong.append(f"{data}:{number}: no item ({said}).")
     if not items:
         more = f" | and {len(wrong) - 3:,} more" if len(wrong) > 3 else ""
-        raise ValueError(f"{data}: no item that can be asked ({' | '.join(wrong[:3]) or 'the file is empty'}{more}).")
+        raise UserError(f"{data}: no item that can be asked ({' | '.join(wrong[:3]) or 'the file is empty'}{more}).")
     return list(items.values()), wrong
 
 
@@ -137,7 +138,7 @@ def score_choices(subject: Subject, settings: ChoiceSet, skipped: Skipped) -> It
     Figures: `accuracy/cloze/sum`, ...
 
     Raises:
-        ValueError: If the items cannot be read.
+        UserError: If the items cannot be read.
     """
     items, wrong = read_choices(settings.data)
     skipped.add(*wrong)
@@ -147,7 +148,7 @@ def score_choices(subject: Subject, settings: ChoiceSet, skipped: Skipped) -> It
         for item in items[start : start + _ITEMS_AT_ONCE]:
             try:
                 asked.append((item, [Options.of(subject, *item.prompt(form)) for form in settings.forms]))
-            except ValueError as error:
+            except UserError as error:
                 skipped.add(f"{item.id}: {error}")
         nats = iter(subject.nats(ids for _, forms in asked for options in forms for ids in options.sequences))
         for item, forms in asked:
@@ -177,7 +178,7 @@ class Options:
         """Encode a prompt and the options as they follow it.
 
         Raises:
-            ValueError: If one is longer than the model can read, or empty.
+            UserError: If one is longer than the model can read, or empty.
         """
         bare = prompt.rstrip()
         # as in lm-eval, a space at the end of the prompt goes to the options: it is part of a word's first token
@@ -185,9 +186,9 @@ class Options:
         begin, sequences = len(_ids(subject, bare)), [_ids(subject, bare + text) for text in texts]
         for ids, text in zip(sequences, texts, strict=True):
             if not 0 < begin < len(ids):
-                raise ValueError(f"option {text!r} has no token of its own behind its prompt.")
+                raise UserError(f"option {text!r} has no token of its own behind its prompt.")
             if len(ids) > subject.context_length:
-                raise ValueError(f"{len(ids)} tokens; the model reads at most {subject.context_length}.")
+                raise UserError(f"{len(ids)} tokens; the model reads at most {subject.context_length}.")
         return cls(begin, [text.strip() for text in texts], sequences)
 
     def scores(self, nats: Iterator[Nats]) -> list[OptionScore]:
@@ -225,35 +226,35 @@ def text_of(data: str) -> str:
     """What a suite's file holds. Bytes that are not UTF-8 become lone surrogates, which no item may hold.
 
     Raises:
-        ValueError: If it cannot be read.
+        UserError: If it cannot be read.
     """
     if data in EMBEDDED:
         return (files("lit_sft.evaluation") / f"{data}.jsonl").read_text(encoding="utf-8")
     try:
         if not Path(data).is_file():
-            raise ValueError("no such file")
+            raise UserError("no such file")
         return Path(data).read_text(encoding="utf-8", errors="surrogateescape")
     except (OSError, ValueError) as error:
         known = ", ".join(EMBEDDED)
-        raise ValueError(f"{data}: cannot be read ({error}); give JSON lines, or one of {known}.") from None
+        raise UserError(f"{data}: cannot be read ({error}); give JSON lines, or one of {known}.") from None
 
 
 def _item(row: Any) -> Item:
     if not isinstance(row, dict):
-        raise ValueError(f"found {kind_of(row)}; expected an object with named fields")
+        raise UserError(f"found {kind_of(row)}; expected an object with named fields")
     if not isinstance(row["options"], list):
-        raise ValueError(f"options: found {kind_of(row['options'])}; expected a list")
+        raise UserError(f"options: found {kind_of(row['options'])}; expected a list")
     options = tuple(_text(option, "an option") for option in row["options"])
     if not 2 <= len(set(options)) == len(options) <= len(_LETTERS):
-        raise ValueError(f"options {list(options)}: expected 2 to {len(_LETTERS)} different ones")
+        raise UserError(f"options {list(options)}: expected 2 to {len(_LETTERS)} different ones")
     if row["answer"] not in options:
-        raise ValueError(f"answer {row['answer']!r}: not among the options")
+        raise UserError(f"answer {row['answer']!r}: not among the options")
     language = row.get("language", "en")
     if language not in list(_WORDS):
-        raise ValueError(f"language {language!r}: expected {' or '.join(_WORDS)}")
+        raise UserError(f"language {language!r}: expected {' or '.join(_WORDS)}")
     question = _text(row["question"], "the question")
     if not question.strip() or not all(option.strip() for option in options):
-        raise ValueError("a question or an option is empty")
+        raise UserError("a question or an option is empty")
     subject = "" if row.get("subject") is None else _text(row["subject"], "the subject")
     name = _text(row["id"], "the id")
     return Item(name, question, options, options.index(row["answer"]), language, subject)
@@ -263,11 +264,11 @@ def _text(value: Any, what: str) -> str:
     """A field as text; numbers are taken as they are written.
 
     Raises:
-        ValueError: If it is none, or holds what UTF-8 cannot.
+        UserError: If it is none, or holds what UTF-8 cannot.
     """
     if not isinstance(value, (str, int, float)):
-        raise ValueError(f"{what}: found {kind_of(value)}; expected text")
+        raise UserError(f"{what}: found {kind_of(value)}; expected text")
     text = str(value)
     if any("\ud800" <= character <= "\udfff" for character in text):
-        raise ValueError(f"{what}: not UTF-8")
+        raise UserError(f"{what}: not UTF-8")
     return text

@@ -14,6 +14,7 @@ import torch
 from rich.console import Console
 from transformers.utils.logging import disable_progress_bar
 
+from data_modules.errors import UserError
 from lit_sft.console import say_on
 from lit_sft.credentials import without_credentials
 from lit_sft.evaluation.choices import content_hash, read_choices
@@ -42,7 +43,7 @@ def main(argv: list[str]) -> None:
         argv: The command's name and its arguments.
 
     Raises:
-        ValueError: If the suite or an argument is wrong, or nothing could be scored.
+        UserError: If the suite or an argument is wrong, or nothing could be scored.
         SystemExit: With 1 if a model or a set could not be scored, with 130 on Ctrl-C.
     """
     options = _parser().parse_args(argv[1:])
@@ -81,7 +82,7 @@ def _run(
     loaders = {name: partial(load, name, source) for name, source in models.items()}
     results = evaluate(suite, loaders, folder / "items", say, warn, allow_code=allow_code)
     if not results.results:
-        raise ValueError(
+        raise UserError(
             f"nothing could be scored; see the {'reasons' if len(results.failures) > 1 else 'reason'} above."
         )
     judgings: Judgings = {}
@@ -96,7 +97,7 @@ def _run(
     try:
         if suite.trained_on:
             seen = find_seen(suite, results, suite.trained_on)
-    except (ValueError, OSError) as error:
+    except (UserError, OSError) as error:
         results.failures["trained_on"] = said(error)
         warn(f"trained_on: {said(error)}")
     about = [
@@ -127,7 +128,7 @@ def _exposures(
                 continue
             same = next((known for known in found.values() if known.data == data), None)
             found[name] = same or find_exposure(suite, results, name, data)
-        except (ValueError, OSError) as error:
+        except (UserError, OSError) as error:
             warn(f"{name}, its training data: {said(error)}")
             continue
         say(f"{name}: trained on {found[name].data.said}")
@@ -142,13 +143,11 @@ def _models(given: list[str]) -> dict[str, str]:
     for text in given:
         name, is_named, source = text.partition("=")
         if not is_named or not name or not source:
-            raise ValueError(
-                f"--models {text}: expected NAME=MODEL, such as base=gpt2 tuned=runs/quickstart/version_0."
-            )
+            raise UserError(f"--models {text}: expected NAME=MODEL, such as base=gpt2 tuned=runs/quickstart/version_0.")
         if name in models:
-            raise ValueError(f"--models {text}: there is a model {name} already; give each a name of its own.")
+            raise UserError(f"--models {text}: there is a model {name} already; give each a name of its own.")
         if _folder_key(name) in map(_folder_key, models):
-            raise ValueError(f"--models {text}: its folder would be that of another model; give it another name.")
+            raise UserError(f"--models {text}: its folder would be that of another model; give it another name.")
         models[name] = os.path.expanduser(source)  # the shell does not, behind `NAME=`
     return models
 
@@ -171,7 +170,7 @@ def _about_sets(suite: Suite) -> list[str]:
         if isinstance(settings, ChoiceSet):
             try:
                 what += f", content {content_hash(read_choices(settings.data)[0])}"
-            except ValueError:
+            except UserError:
                 continue  # it is among what could not be scored
         facts.append(f"{name}: {what}")
     return facts

@@ -45,7 +45,7 @@ def find_exposure(suite: Suite, results: Results, model: str, data: TrainingData
     """The items that stand in the records that a run was trained or validated on, its own test records left out.
 
     Raises:
-        ValueError: If the records cannot be read.
+        UserError: If the records cannot be read.
         OSError: Likewise.
     """
     found: dict[str, Items] = {"train": {}, "val": {}}
@@ -62,7 +62,7 @@ def find_seen(suite: Suite, results: Results, files: list[str]) -> Items:
     """The items that stand in training files.
 
     Raises:
-        ValueError: If the records cannot be read.
+        UserError: If the records cannot be read.
         OSError: Likewise.
     """
     seen: Items = {}

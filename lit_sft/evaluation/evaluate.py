@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from data_modules.digests import file_digest
+from data_modules.errors import UserError
 from data_modules.progress import shown
 from data_modules.records.readers import source_fingerprint
 from lit_sft.evaluation.answers import answer_prompts, score_answers
@@ -90,7 +91,7 @@ def score_set(subject: Subject, kind: str, name: str, settings: AnySet, allow_co
     """Score a model on a set. Of lm-eval's tasks, those in `allow_code` may bring code of their own.
 
     Raises:
-        ValueError: If no item can be scored.
+        UserError: If no item can be scored.
     """
     skipped, began = Skipped(), time.perf_counter()
     rows: dict[str, Scored] = {}
@@ -104,7 +105,7 @@ def score_set(subject: Subject, kind: str, name: str, settings: AnySet, allow_co
             continue
         rows[row.item] = row.with_means(skipped)
     if not rows:
-        raise ValueError(f"no item could be scored; {skipped.count:,} left out ({'; '.join(skipped.reasons[:3])}).")
+        raise UserError(f"no item could be scored; {skipped.count:,} left out ({'; '.join(skipped.reasons[:3])}).")
     more = skipped.count - len(skipped.reasons)
     return SetResult(kind, rows, skipped.reasons, time.perf_counter() - began, more)
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from data_modules.errors import UserError
 from lit_sft.evaluation.harness_code import check_tasks, is_allowed, plain_templates
 from lit_sft.evaluation.scores import Figures, Scored, Skipped
 from lit_sft.evaluation.suite import HarnessSet
@@ -30,7 +31,7 @@ def score_task(
         allow_code: Folders of tasks whose code may run.
 
     Raises:
-        ValueError: If lm-eval is not installed, or has no such task, or the task would run code that is not allowed.
+        UserError: If lm-eval is not installed, or has no such task, or the task would run code that is not allowed.
     """
     is_plain = settings.include is not None and not is_allowed(settings.include, allow_code)
     if settings.include is not None:
@@ -40,12 +41,12 @@ def score_task(
         from lm_eval.models.huggingface import HFLM
         from lm_eval.tasks import TaskManager
     except ImportError:
-        raise ValueError("lm-eval is not installed; `pip install 'lit_sft[eval]'`.") from None
+        raise UserError("lm-eval is not installed; `pip install 'lit_sft[eval]'`.") from None
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     manager = TaskManager(include_path=settings.include, include_defaults=settings.include is None)
     if settings.task not in manager.all_tasks:
         place = settings.include or "lm-eval"
-        raise ValueError(f"task {settings.task!r}: {place} has none of this name.")
+        raise UserError(f"task {settings.task!r}: {place} has none of this name.")
     model = causal_lm(subject.backbone)
     templates = plain_templates() if is_plain else contextlib.nullcontext()
     with templates, undisturbed(subject.backbone), ordinary_attention(model), contextlib.redirect_stdout(None):

@@ -11,6 +11,8 @@ from typing import Any
 
 import yaml
 
+from data_modules.errors import UserError
+
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # as lm-eval's
 
 _PLAIN_TAGS = {
@@ -42,7 +44,7 @@ def check_tasks(include: str, allowed: Sequence[str] = (), *, advice: str | None
         advice: What to do. None: how to allow it.
 
     Raises:
-        ValueError: If it would; names the file and line.
+        UserError: If it would; names the file and line.
     """
     if is_allowed(include, allowed):
         return
@@ -55,7 +57,7 @@ def check_tasks(include: str, allowed: Sequence[str] = (), *, advice: str | None
             continue
         read.add(path.resolve())
         for node, what in _findings(path, waiting):
-            raise ValueError(f"{path}:{node.start_mark.line + 1}: {what}, and tasks run no code of their own. {advice}")
+            raise UserError(f"{path}:{node.start_mark.line + 1}: {what}, and tasks run no code of their own. {advice}")
 
 
 def task_files(folder: Path) -> list[Path]:

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 from scipy.stats import binomtest
 
+from data_modules.errors import UserError
 from lit_sft.evaluation.metric_names import SHARES, direction, title_of
 from lit_sft.evaluation.scores import Scored, has_mean
 from lit_sft.files import read_json, read_rows, write_json, write_lines
@@ -140,14 +141,14 @@ class Results:
             None where they have none in common.
 
         Raises:
-            ValueError: If an item weighs something else for one than for the other: it was scored on other tokens.
+            UserError: If an item weighs something else for one than for the other: it was scored on other tokens.
         """
         after, before = (self.values(m, name, figure, group) for m in (model, self.models[0]))
         shared = sorted(after.keys() & before.keys())
         if not shared:
             return None
         if any(after[item][1] != before[item][1] for item in shared):
-            raise ValueError("not comparable: scored on different tokens (another tokenizer or template)")
+            raise UserError("not comparable: scored on different tokens (another tokenizer or template)")
         pairs = [(after[i][0] - before[i][0], after[i][1]) for i in shared]
         found = _estimate(pairs)
         p = _mcnemar(pairs) if _is_binary(figure, [*after.values(), *before.values()]) else found.p_value

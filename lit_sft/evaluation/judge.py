@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, Protocol
 
+from data_modules.errors import UserError
 from data_modules.records.conversation import Conversation, Role, Turn
 from lit_sft.credentials import read_address
 from lit_sft.endpoint import Endpoint, EndpointError, Replies, Reply
@@ -73,7 +74,7 @@ class EndpointJudge:
         cache: JSON lines of replies, appended to as they come.
 
     Raises:
-        ValueError: If the client is not installed, or the environment holds no key.
+        UserError: If the client is not installed, or the environment holds no key.
     """
 
     def __init__(self, settings: JudgeSettings, cache: Path) -> None:
@@ -146,12 +147,12 @@ def _key(variable: str) -> str:
     """The key that an environment variable holds.
 
     Raises:
-        ValueError: If it holds none. The name is repeated only if it looks like one: it may be the key itself.
+        UserError: If it holds none. The name is repeated only if it looks like one: it may be the key itself.
     """
     key = os.environ.get(variable, "").strip()  # a file that it was read from may end its line
     if not key:
         name = f"the environment variable {variable}" if re.fullmatch("[A-Z][A-Z0-9_]*", variable) else "key_variable"
-        raise ValueError(f"judge: {name} holds no key for the endpoint; export it before you run the command.")
+        raise UserError(f"judge: {name} holds no key for the endpoint; export it before you run the command.")
     return key
 
 
@@ -170,7 +171,7 @@ class LikelihoodJudge:
         try:
             with self._lock:  # encoding too: what a fast tokenizer does depends on its state, which threads share
                 costs = [self._cost(question, answer) for answer in (first, second)]
-        except ValueError as error:
+        except UserError as error:
             return Verdict(None, str(error))
         if any(map(math.isnan, costs)):
             return Verdict(None, "the likelihoods are not finite")

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from data_modules.encoding.ledger import Ledger
+from data_modules.errors import UserError
 from data_modules.records.conversation import Conversation
 from data_modules.records.splits import Sources, read_conversations
 
@@ -87,7 +88,7 @@ def read_items(
         answered: Whether a bare prompt is invalid.
 
     Raises:
-        ValueError: If nothing is left.
+        UserError: If nothing is left.
     """
     files = [data] if isinstance(data, str) else list(data)
     ledger = Ledger("drop")
@@ -99,5 +100,5 @@ def read_items(
         found.append(conversation)
     skipped.add(*ledger.invalid, count=ledger.num_invalid)
     if not found:
-        raise ValueError(f"{', '.join(files)}: no record that can be scored; {ledger.num_invalid:,} are invalid.")
+        raise UserError(f"{', '.join(files)}: no record that can be scored; {ledger.num_invalid:,} are invalid.")
     return found

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from data_modules.errors import UserError
 from data_modules.records.formats import FormatName
 from data_modules.rendering.templates import TemplateName
 from lit_sft.credentials import read_address
@@ -37,7 +38,7 @@ class TextSet:
     def __post_init__(self) -> None:
         _check_positive("text set", self, "window", "stride", "rows")
         if (self.stride or 1) >= self.window:
-            raise ValueError(
+            raise UserError(
                 f"text set window {self.window}, stride {self.stride}: expected 2 or more, and a stride below it."
             )
 
@@ -110,7 +111,7 @@ class ChoiceSet:
     def __post_init__(self) -> None:
         _check_positive("choice set", self, "rows")
         if not self.forms or not self.rules:
-            raise ValueError("choice set: expected at least one form and one rule.")
+            raise UserError("choice set: expected at least one form and one rule.")
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,7 @@ class HarnessSet:
     def __post_init__(self) -> None:
         _check_positive("harness set", self, "rows")
         if self.shots is not None and self.shots < 0:
-            raise ValueError(f"harness set shots {self.shots}: expected at least 0.")
+            raise UserError(f"harness set shots {self.shots}: expected at least 0.")
 
 
 @dataclass(frozen=True)
@@ -154,7 +155,7 @@ class PromptSet:
 
     def __post_init__(self) -> None:
         if not self.prompts or not all(prompt.strip() for prompt in self.prompts):
-            raise ValueError("prompt set: expected at least one prompt, and none empty.")
+            raise UserError("prompt set: expected at least one prompt, and none empty.")
         GenerationSettings(self.max_new_tokens, self.temperature)
 
 
@@ -192,12 +193,12 @@ class JudgeSettings:
     def __post_init__(self) -> None:
         _check_positive("judge", self, "concurrency", "max_tokens")
         if not self.retries >= 0:
-            raise ValueError(f"judge retries {self.retries}: expected at least 0.")
+            raise UserError(f"judge retries {self.retries}: expected at least 0.")
         if not 0 < self.timeout < math.inf:
-            raise ValueError(f"judge timeout {self.timeout:g}: expected more than 0 seconds.")
+            raise UserError(f"judge timeout {self.timeout:g}: expected more than 0 seconds.")
         for name in ("price_read", "price_written"):
             if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"judge {name} {getattr(self, name):g}: expected at least 0.")
+                raise UserError(f"judge {name} {getattr(self, name):g}: expected at least 0.")
         if self.endpoint is not None:
             read_address(self.endpoint, setting="judge.endpoint")
 
@@ -241,21 +242,21 @@ class Suite:
 
     def __post_init__(self) -> None:
         if not is_plain_name(self.name):
-            raise ValueError(f"name {self.name!r}: expected a plain name; it becomes a folder.")
+            raise UserError(f"name {self.name!r}: expected a plain name; it becomes a folder.")
         names = [name for _, name, _ in self.sets()]
         if not names:
             kinds = ", ".join(KINDS)
-            raise ValueError(f"no sets: give at least one of {kinds}, such as `choices: {{general: {{}}}}`.")
+            raise UserError(f"no sets: give at least one of {kinds}, such as `choices: {{general: {{}}}}`.")
         for name in names:
             if names.count(name) > 1 or not is_plain_name(name):
-                raise ValueError(f"set {name!r}: expected a plain name that no other set has.")
+                raise UserError(f"set {name!r}: expected a plain name that no other set has.")
         for name in self.judge.sets if self.judge else ():
             if name not in {**self.answers, **self.prompts}:
-                raise ValueError(f"judge: no set {name!r} of answers or prompts.")
+                raise UserError(f"judge: no set {name!r} of answers or prompts.")
         if unknown := set(self.published) - set(REPORTS):
-            raise ValueError(f"published {', '.join(sorted(unknown))}: expected some of {', '.join(REPORTS)}.")
+            raise UserError(f"published {', '.join(sorted(unknown))}: expected some of {', '.join(REPORTS)}.")
         if self.overlap < 1:
-            raise ValueError(f"overlap {self.overlap}: expected at least 1 word.")
+            raise UserError(f"overlap {self.overlap}: expected at least 1 word.")
 
     def sets(self) -> Iterator[tuple[str, str, AnySet]]:
         """All of them: kind, name and settings."""
@@ -282,4 +283,4 @@ def _check_positive(name: str, settings: object, *attributes: str) -> None:
     for attribute in attributes:
         value = getattr(settings, attribute)
         if value is not None and value < 1:
-            raise ValueError(f"{name} {attribute} {value}: expected at least 1.")
+            raise UserError(f"{name} {attribute} {value}: expected at least 1.")

@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 from jsonargparse import ArgumentParser
 
+from data_modules.errors import UserError
 from lit_sft.credentials import without_credentials
 from lit_sft.evaluation.suite import KINDS, JudgeSettings, Suite
 from lit_sft.files import read_yaml
@@ -30,11 +31,11 @@ def read_suite(path: str, changes: Sequence[str] = ()) -> Suite:
         changes: Settings over those of the file, such as `answers.mine.data=rows.json`.
 
     Raises:
-        ValueError: If the file, a name in it or a value is wrong; names the file.
+        UserError: If the file, a name in it or a value is wrong; names the file.
     """
     values = read_yaml(path, advice="Suites are in configs/evaluate/.", usual=Path("configs/evaluate"))
     if not isinstance(values, dict):
-        raise ValueError(f"{path}: expected names and values, such as `choices: {{general: {{}}}}`.")
+        raise UserError(f"{path}: expected names and values, such as `choices: {{general: {{}}}}`.")
     written = {kind: list(map(str, sets)) for kind in KINDS if isinstance(sets := values.get(kind), dict)}
     for change in changes:
         _set(values, change)
@@ -51,14 +52,14 @@ def read_suite(path: str, changes: Sequence[str] = ()) -> Suite:
         plain = {name: value for name, value in values.items() if name not in made}
         return _made(Suite, "", {"name": Path(path).stem, **plain}, made)
     except (ValueError, TypeError) as error:
-        raise ValueError(without_credentials(f"{path}: {error}")) from None
+        raise UserError(without_credentials(f"{path}: {error}")) from None
 
 
 def _named(values: dict[str, Any], kind: str) -> dict[Any, Any]:
     """The sets of a kind."""
     sets = values.get(kind, {})
     if not isinstance(sets, dict):
-        raise ValueError(f"{kind}: expected names of sets and their settings; got {sets!r}.")
+        raise UserError(f"{kind}: expected names of sets and their settings; got {sets!r}.")
     return sets
 
 
@@ -72,14 +73,14 @@ def _made(kind: type[_Made], place: str, values: Any, made: Mapping[str, Any] = 
         made: Values that are made already.
     """
     if not isinstance(values, dict):
-        raise ValueError(f"{place}: expected names and values; got {values!r}.")
+        raise UserError(f"{place}: expected names and values; got {values!r}.")
     types = get_type_hints(kind)
     known = {f.name: f.default is MISSING and f.default_factory is MISSING for f in fields(kind)}  # type: ignore[arg-type]
     prefix = f"{place}." if place else ""
     if unknown := [str(name) for name in values if name not in known]:
-        raise ValueError(_no_setting(unknown[0], prefix, known))
+        raise UserError(_no_setting(unknown[0], prefix, known))
     if lacking := [name for name, is_required in known.items() if is_required and name not in values]:
-        raise ValueError(f"{prefix}{lacking[0]}: not given.")
+        raise UserError(f"{prefix}{lacking[0]}: not given.")
     checked: dict[str, Any] = {}
     for name, value in values.items():
         parser = ArgumentParser(exit_on_error=False)
@@ -87,11 +88,11 @@ def _made(kind: type[_Made], place: str, values: Any, made: Mapping[str, Any] = 
         try:
             checked[name] = parser.parse_object({"value": value}).value
         except (ArgumentError, OverflowError):  # a whole number may be too large for a float
-            raise ValueError(f"{prefix}{name} {value!r}: expected {_type_in_words(types[name])}.") from None
+            raise UserError(f"{prefix}{name} {value!r}: expected {_type_in_words(types[name])}.") from None
     try:
         return kind(**checked, **made)
     except ValueError as error:
-        raise ValueError(f"{place}: {error}" if place else str(error)) from None
+        raise UserError(f"{place}: {error}" if place else str(error)) from None
 
 
 def _no_setting(name: str, prefix: str, known: Iterable[str]) -> str:
@@ -114,7 +115,7 @@ def _check_target(name: str, shown: str) -> None:
 def _check_key(key: str, prefix: str, owner: Any, shown: str) -> None:
     known = [each.name for each in fields(owner)]
     if key not in known:
-        raise ValueError(f"--set {shown}: {_no_setting(key, prefix, known)}")
+        raise UserError(f"--set {shown}: {_no_setting(key, prefix, known)}")
 
 
 def _check_new_set(values: dict[str, Any], change: str, written: Mapping[str, Sequence[str]]) -> None:
@@ -126,7 +127,7 @@ def _check_new_set(values: dict[str, Any], change: str, written: Mapping[str, Se
     made = sets.get(rest[0]) if isinstance(sets, dict) else None  # another change may have replaced either
     if isinstance(made, dict) and needed not in made:
         advice = nearest(rest[0], set(written.get(kind, ())), sign=f"{kind}.")
-        raise ValueError(
+        raise UserError(
             f"--set {without_credentials(change)}: the suite has no set {kind}.{rest[0]}; "
             f"{advice or f'a new one needs {kind}.{rest[0]}.{needed}.'}"
         )
@@ -148,10 +149,10 @@ def _set(values: dict[str, Any], change: str) -> None:
     name, is_given, value = change.partition("=")
     *parents, last = name.removeprefix("--").split(".")
     if not is_given or not last:
-        raise ValueError(f"--set {shown}: expected NAME=VALUE, such as answers.mine.data=rows.json.")
+        raise UserError(f"--set {shown}: expected NAME=VALUE, such as answers.mine.data=rows.json.")
     _check_target(name.removeprefix("--"), shown)
     for parent in parents:
         values = values.setdefault(parent, {})
         if not isinstance(values, dict):
-            raise ValueError(f"--set {shown}: {parent} has no settings below it.")
+            raise UserError(f"--set {shown}: {parent} has no settings below it.")
     values[last] = load_yaml(value, f"--set {shown}")[0]

@@ -11,6 +11,7 @@ import torch
 
 from data_modules.encoding.example import Example
 from data_modules.encoding.ledger import Ledger
+from data_modules.errors import UserError
 from lit_sft.evaluation.scores import Figures, Scored, Skipped, read_items
 from lit_sft.evaluation.suite import ConversationSet, TextSet
 from lit_sft.metrics.segments import RecordSums, SegmentMetrics
@@ -31,14 +32,14 @@ def score_texts(subject: Subject, settings: TextSet, skipped: Skipped) -> Iterat
     token before the first: lm-eval's rolling likelihood.
 
     Raises:
-        ValueError: If nothing can be read, the model cannot read a window, or its tokenizer has no bos or eos token.
+        UserError: If nothing can be read, the model cannot read a window, or its tokenizer has no bos or eos token.
     """
     window = subject.length(settings.window)
     stride = settings.stride or window // 2
     tokenizer = subject.tokenizer
     before = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id  # it may be 0
     if before is None:
-        raise ValueError("this tokenizer has neither a bos nor an eos token, behind which a text could begin.")
+        raise UserError("this tokenizer has neither a bos nor an eos token, behind which a text could begin.")
     for document in read_items(settings.data, settings.rows, skipped, format="text"):
         text = document.turns[0].content
         ids = [before, *subject.tokenizer(text, add_special_tokens=False).input_ids]
@@ -80,7 +81,7 @@ def score_conversations(subject: Subject, settings: ConversationSet, skipped: Sk
     Figures: `nll/answer`, `bits_per_byte/answer`, `bits_per_character/answer`, and of every other segment and mask.
 
     Raises:
-        ValueError: If nothing can be read, or the model cannot read so many tokens.
+        UserError: If nothing can be read, or the model cannot read so many tokens.
     """
     encoder = replace(subject.encoder, max_length=subject.length(settings.max_length), over_long="truncate")
     examples: list[Example] = []
@@ -89,7 +90,7 @@ def score_conversations(subject: Subject, settings: ConversationSet, skipped: Sk
         before = ledger.truncated
         try:
             examples += encoder.encode(conversation, ledger)
-        except ValueError as error:
+        except UserError as error:
             skipped.add(str(error))
         if ledger.truncated > before:
             truncated.add(conversation.origin)

@@ -54,7 +54,7 @@ def training_data_of(source: str) -> TrainingData | None:
         source: A run folder, a checkpoint in one, or a folder with a model in one.
 
     Raises:
-        ValueError: If the run's config is damaged.
+        UserError: If the run's config is damaged.
     """
     run = _run_of(Path(source))
     if run is None:

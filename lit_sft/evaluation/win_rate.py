@@ -183,7 +183,7 @@ def judge_models(
         of `results`.
 
     Raises:
-        ValueError: If the judge cannot be asked, or another process is judging into this folder.
+        UserError: If the judge cannot be asked, or another process is judging into this folder.
     """
     with only_one(folder / "judge.lock", partial(_judged_elsewhere, folder)):
         if settings.endpoint is None:

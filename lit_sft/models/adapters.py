@@ -14,6 +14,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from data_modules.digests import check_digests
+from data_modules.errors import UserError
 from lit_sft.files import read_json
 from lit_sft.models.base_weights import base_identity, check_base
 from lit_sft.models.pretrained import check_finite, first_line, listed
@@ -56,7 +57,7 @@ def with_adapters(model: PreTrainedModel, lora: LoraSettings) -> nn.Module:
     """A model with new adapters around its layers; the rest is frozen.
 
     Raises:
-        ValueError: If the settings name layers that it has not.
+        UserError: If the settings name layers that it has not.
     """
     from peft import LoraConfig, get_peft_model
     from transformers.pytorch_utils import Conv1D
@@ -80,7 +81,7 @@ def with_adapters(model: PreTrainedModel, lora: LoraSettings) -> nn.Module:
         with _quiet_peft():
             adapted: nn.Module = get_peft_model(model, config)
     except ValueError as error:
-        raise ValueError(f"--model.backbone.lora: {str(error).splitlines()[0]}") from None
+        raise UserError(f"--model.backbone.lora: {str(error).splitlines()[0]}") from None
     return adapted
 
 
@@ -88,12 +89,12 @@ def load_adapter(model: nn.Module, folder: Path) -> nn.Module:
     """Put an adapter from a folder into its base model.
 
     Raises:
-        ValueError: If it is not in safetensors, does not fit, or has changed since it was exported.
+        UserError: If it is not in safetensors, does not fit, or has changed since it was exported.
     """
     from peft import PeftModel
 
     if not (folder / "adapter_model.safetensors").is_file():
-        raise ValueError(f"{folder}: no adapter_model.safetensors; only safetensors are read.")
+        raise UserError(f"{folder}: no adapter_model.safetensors; only safetensors are read.")
     check_digests(folder)
     written = read_json(folder / "lit_sft.json", advice="export the adapter again") or {}
     if isinstance(written.get("base"), dict):
@@ -108,7 +109,7 @@ def load_adapter(model: nn.Module, folder: Path) -> nn.Module:
     except Exception as error:
         # damaged files end in any of a dozen exception types
         reason = next((line.strip() for line in str(error).splitlines() if "size mismatch" in line), first_line(error))
-        raise ValueError(
+        raise UserError(
             f"{folder}: this adapter does not fit the model ({reason}). Use the base model it was trained on."
         ) from error
     check_finite(adapted, str(folder))
@@ -122,11 +123,11 @@ def _check_adapter(adapted: nn.Module, saved: dict[str, torch.Tensor]) -> None:
     trained = get_peft_model_state_dict(adapted, save_embedding_layers=False)
     inside = adapted.state_dict() | trained  # embeddings may be saved along
     if missing := trained.keys() - saved.keys():
-        raise ValueError(f"{len(missing)} of its weights are missing: {listed(missing)}")
+        raise UserError(f"{len(missing)} of its weights are missing: {listed(missing)}")
     if unknown := saved.keys() - inside.keys():
-        raise ValueError(f"the model has no place for {len(unknown)} of its weights: {listed(unknown)}")
+        raise UserError(f"the model has no place for {len(unknown)} of its weights: {listed(unknown)}")
     if other := [n for n, v in saved.items() if not torch.allclose(inside[n], v.to(inside[n]), 0, 0, equal_nan=True)]:
-        raise ValueError(f"{len(other)} of its weights were not loaded as they are: {listed(other)}")
+        raise UserError(f"{len(other)} of its weights were not loaded as they are: {listed(other)}")
 
 
 @contextmanager
@@ -161,7 +162,7 @@ def _check_targets(model: PreTrainedModel, targets: str | list[str]) -> None:
     known = sorted({name.rpartition(".")[2] for name in layers})
     for target in [targets] if isinstance(targets, str) else targets:
         if not any(name == target or name.endswith(f".{target}") for name in layers):
-            raise ValueError(
+            raise UserError(
                 f"--model.backbone.lora.target_modules: this model has no linear layer '{target}'; it has "
                 f"{', '.join(known)} (or use all-linear)."
             )

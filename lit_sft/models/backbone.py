@@ -12,6 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, Pre
 
 from data_modules.digests import check_digests
 from data_modules.encoding.model_names import check_model_name
+from data_modules.errors import UserError
 from data_modules.reasons import reason_of
 from lit_sft.models.adapters import LoraSettings, causal_lm, with_adapters
 from lit_sft.models.attention import use_document_attention
@@ -66,7 +67,7 @@ def build_backbone(settings: BackboneSettings, tokenizer: PreTrainedTokenizerBas
         A PreTrainedModel, or a PeftModel around one; only what is to be trained requires gradients.
 
     Raises:
-        ValueError: If it cannot be built from these settings.
+        UserError: If it cannot be built from these settings.
     """
     config = load_config(settings)
     with torch.random.fork_rng(devices=[]):
@@ -94,11 +95,11 @@ def load_config(settings: BackboneSettings) -> PretrainedConfig:
     """The model's config, without its weights.
 
     Raises:
-        ValueError: If neither or both of `pretrained` and `config` are given, it cannot be read, it has changed since
+        UserError: If neither or both of `pretrained` and `config` are given, it cannot be read, it has changed since
             it was exported, or is not of a causal language model.
     """
     if (settings.pretrained is None) == (settings.config is None):
-        raise ValueError(
+        raise UserError(
             "which model? Give either `--model.backbone.pretrained NAME_OR_FOLDER`, or `--model.backbone.config` with "
             "the settings of a model with random weights."
         )
@@ -119,7 +120,7 @@ def check_backbone(settings: BackboneSettings) -> None:
     """Check the settings of a model without building it.
 
     Raises:
-        ValueError: If its config cannot be read, or is not one that a model can be built from.
+        UserError: If its config cannot be read, or is not one that a model can be built from.
     """
     config = load_config(settings)
     if settings.pretrained is None:
@@ -170,25 +171,25 @@ def compile_layers(backbone: nn.Module, **options: Any) -> None:
 
 def _pretrained_config(name: str, trust_remote_code: bool) -> PretrainedConfig:
     if (Path(name) / "adapter_config.json").exists() and not (Path(name) / "config.json").exists():
-        raise ValueError(
+        raise UserError(
             f"--model.backbone.pretrained {name}: holds an adapter, not a model; merge it first, for a run of this "
             "project by `python -m lit_sft export RUN --merge`."
         )
     try:
         check_model_name(name)
     except ValueError as error:
-        raise ValueError(f"--model.backbone.pretrained {error}") from None
+        raise UserError(f"--model.backbone.pretrained {error}") from None
     try:
         config: PretrainedConfig = AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
     except Exception as error:
         # damaged files end in any of a dozen exception types
         if "trust_remote_code" in str(error):
-            raise ValueError(
+            raise UserError(
                 f"--model.backbone.pretrained {name}: this model brings code of its own, which is not run. Read it, "
                 "and if you trust it add `--model.backbone.trust_remote_code true` (`evaluate` never runs such code)."
             ) from None
         kind = "folder holds no readable model config" if Path(name).is_dir() else "no such folder or hub model"
-        raise ValueError(
+        raise UserError(
             f"--model.backbone.pretrained {name}: {kind} ({reason_of(error)}). Check the path or the "
             "name and the connection."
         ) from error

@@ -14,6 +14,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from data_modules.digests import file_digest, is_settled, stamp
+from data_modules.errors import UserError
 from lit_sft.files import digest, read_json, write_json
 from lit_sft.models.pretrained import local_folder, weight_files
 
@@ -69,7 +70,7 @@ def check_base(
         advice: Another way out, appended to the message.
 
     Raises:
-        ValueError: If config or weights differ.
+        UserError: If config or weights differ.
     """
     saved = saved or {}
     for part in ("config", "weights"):
@@ -82,7 +83,7 @@ def check_base(
         )
         if not allow_changes:
             name = "same seed and config" if saved.get("name") == _RANDOM else saved.get("name")
-            raise ValueError(f"{change}. Restore the base it was trained on ({name}){advice}.")
+            raise UserError(f"{change}. Restore the base it was trained on ({name}){advice}.")
         warnings.warn(f"{change}.", stacklevel=2)
 
 

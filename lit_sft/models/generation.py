@@ -20,6 +20,7 @@ from transformers import (
     TopPLogitsWarper,
 )
 
+from data_modules.errors import UserError
 from lit_sft.models.adapters import causal_lm
 from lit_sft.models.attention import ordinary_attention
 
@@ -42,7 +43,7 @@ class GenerationSettings:
 
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1 or self.batch_size < 1 or self.temperature < 0 or not 0 < self.top_p <= 1:
-            raise ValueError(
+            raise UserError(
                 f"generation settings {self}: expected max_new_tokens and batch_size of at least 1, a temperature of 0 "
                 "or more, and a top_p above 0 and at most 1."
             )
@@ -86,7 +87,7 @@ def generate(
         seed: Determines what is drawn when the temperature is above 0.
 
     Raises:
-        ValueError: If a prompt leaves no room for an answer.
+        UserError: If a prompt leaves no room for an answer.
     """
     settings = settings or GenerationSettings()
     results: dict[int, Generated] = {}
@@ -208,7 +209,7 @@ def _room(backbone: nn.Module, prompt_length: int, max_new_tokens: int) -> int:
     if context is None:
         return max_new_tokens
     if prompt_length >= context:
-        raise ValueError(
+        raise UserError(
             f"a prompt of {prompt_length} tokens leaves no room for an answer in the model's {context}; shorten it."
         )
     return int(min(max_new_tokens, context - prompt_length))

@@ -18,6 +18,7 @@ from data_modules.batching.batch import Batch, collate
 from data_modules.encoding.encoder import Encoder
 from data_modules.encoding.example import Example
 from data_modules.encoding.tokenizers import token_sizes
+from data_modules.errors import UserError
 from data_modules.rendering.masking import MASKS
 from data_modules.rendering.segments import SegmentKind
 from data_modules.rendering.templates import TemplateName, resolve_template
@@ -68,10 +69,10 @@ class Subject:
         """Tokens of a sequence: what is wanted, or the context length, at most 1024.
 
         Raises:
-            ValueError: If it cannot read so many.
+            UserError: If it cannot read so many.
         """
         if wanted is not None and wanted > self.context_length:
-            raise ValueError(f"{wanted} tokens: this model reads at most {self.context_length}.")
+            raise UserError(f"{wanted} tokens: this model reads at most {self.context_length}.")
         return wanted or min(self.context_length, _USUAL_LENGTH)
 
     def scored(self, examples: Sequence[Example]) -> Iterator[tuple[Batch, torch.Tensor]]:

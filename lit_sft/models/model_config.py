@@ -13,6 +13,8 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
 from transformers.activations import ACT2FN
 
+from data_modules.errors import UserError
+
 _WHERE = "--model.backbone.config"
 
 _SIZES = (
@@ -37,7 +39,7 @@ def config_from(values: dict[str, Any]) -> PretrainedConfig:
         values: `model_type`, and what differs from its defaults.
 
     Raises:
-        ValueError: If the type or a setting is unknown, or a value is of the wrong type or cannot be meant.
+        UserError: If the type or a setting is unknown, or a value is of the wrong type or cannot be meant.
     """
     settings = dict(values)
     model_type = settings.pop("model_type", None)
@@ -45,11 +47,11 @@ def config_from(values: dict[str, Any]) -> PretrainedConfig:
     names = {name for name in (*known.to_dict(), *known.attribute_map) if not name.startswith("_")}
     for name in settings:
         if name not in names:
-            raise ValueError(f"{_WHERE}: {model_type} has no setting {name}; {_nearest(str(name), names)}")
+            raise UserError(f"{_WHERE}: {model_type} has no setting {name}; {_nearest(str(name), names)}")
     try:
         config: PretrainedConfig = AutoConfig.for_model(model_type, **settings)
     except (TypeError, ValueError, StrictDataclassError) as error:
-        raise ValueError(_fault(error)) from None
+        raise UserError(_fault(error)) from None
     _check_sizes(config)
     return config
 
@@ -58,23 +60,23 @@ def check_buildable(config: PretrainedConfig) -> None:
     """Build the model without its weights, to see that its settings fit together.
 
     Raises:
-        ValueError: If they do not.
+        UserError: If they do not.
     """
     try:
         with torch.random.fork_rng(devices=[]), torch.device("meta"):
             AutoModelForCausalLM.from_config(copy.deepcopy(config), dtype=torch.float32)
     except Exception as error:
         # settings that do not fit end in any of a dozen exception types
-        raise ValueError(_misfit(config) or f"{_WHERE}: no model can be built from it ({_said(error)}).") from None
+        raise UserError(_misfit(config) or f"{_WHERE}: no model can be built from it ({_said(error)}).") from None
 
 
 def _defaults(model_type: object) -> PretrainedConfig:
     if model_type is None:
-        raise ValueError(f"{_WHERE}: no model_type; expected one such as gpt2, qwen2 or llama.")
+        raise UserError(f"{_WHERE}: no model_type; expected one such as gpt2, qwen2 or llama.")
     try:
         return AutoConfig.for_model(model_type)
     except ValueError:
-        raise ValueError(
+        raise UserError(
             f"{_WHERE}: model_type {model_type!r} is unknown to transformers; expected one such as gpt2, qwen2 or "
             "llama."
         ) from None
@@ -98,10 +100,10 @@ def _check_sizes(config: PretrainedConfig) -> None:
     for name in _SIZES:
         size = getattr(config, name, None)
         if isinstance(size, int) and size < 1:
-            raise ValueError(f"{_WHERE}.{_own_name(config, name)} {size}: expected at least 1.")
+            raise UserError(f"{_WHERE}.{_own_name(config, name)} {size}: expected at least 1.")
     heads, shared = getattr(config, "num_attention_heads", None), getattr(config, "num_key_value_heads", None)
     if isinstance(heads, int) and isinstance(shared, int) and heads % shared:
-        raise ValueError(
+        raise UserError(
             f"{_WHERE}: {_own_name(config, 'num_key_value_heads')} {shared} does not divide "
             f"{_own_name(config, 'num_attention_heads')} {heads}; change one of the two."
         )

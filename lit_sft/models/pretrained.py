@@ -21,6 +21,7 @@ from transformers.models.auto.modeling_auto import (
 from transformers.utils import logging as transformers_logging
 
 from data_modules.digests import check_digests
+from data_modules.errors import UserError
 
 _SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
 
@@ -44,18 +45,18 @@ def check_config(config: PretrainedConfig, where: str) -> None:
         where: How the user named it, for messages.
 
     Raises:
-        ValueError: If it is quantised, an encoder, made for another task, or names code on the hub.
+        UserError: If it is quantised, an encoder, made for another task, or names code on the hub.
     """
     attention = str(getattr(config, "_attn_implementation", None))
     if "/" in attention:
-        raise ValueError(
+        raise UserError(
             f"{where}: its config.json names attention code on the hub ({attention}), which is not run here. Remove "
             "`attn_implementation` from that file; the model's own attention gives the same figures."
         )
     quantization = getattr(config, "quantization_config", None)
     if quantization:
         settings = quantization if isinstance(quantization, dict) else quantization.to_dict()
-        raise ValueError(
+        raise UserError(
             f"{where}: a quantised model ({settings.get('quant_method', 'unknown method')}), which cannot be loaded "
             "here. Use the original float16, bfloat16 or float32 weights."
         )
@@ -67,7 +68,7 @@ def check_config(config: PretrainedConfig, where: str) -> None:
     architectures = config.architectures if isinstance(config.architectures, list) else []
     made_for = [task for task in map(str, architectures) if task.endswith(_OTHER_TASKS) and task != name]
     if name is None or is_encoder or config.is_encoder_decoder or made_for:
-        raise ValueError(
+        raise UserError(
             f"{where}: {', '.join(made_for) or config.model_type} is not a causal language model. Use one that is, "
             "such as gpt2, llama or qwen2."
         )
@@ -82,7 +83,7 @@ def load_pretrained(name: str, config: PretrainedConfig, *, trust_remote_code: b
         trust_remote_code: Whether code that comes with the model may run.
 
     Raises:
-        ValueError: If weights are missing, left over, of another shape, not finite or changed since they were exported.
+        UserError: If weights are missing, left over, of another shape, not finite or changed since they were exported.
     """
     where = f"--model.backbone.pretrained {name}"
     if Path(name).is_dir():
@@ -103,7 +104,7 @@ def load_pretrained(name: str, config: PretrainedConfig, *, trust_remote_code: b
         raise
     except Exception as error:
         # a config of nonsense ends in any of a dozen exception types
-        raise ValueError(
+        raise UserError(
             f"{where}: its weights could not be loaded ({first_line(error)}). Only safetensors are read; check that "
             "the folder or name holds them, and its config.json."
         ) from error
@@ -132,7 +133,7 @@ def weight_files(folder: Path, config: PretrainedConfig | None = None) -> list[P
         config: Of the model; may name another file than usual.
 
     Raises:
-        ValueError: If the index of shards cannot be read.
+        UserError: If the index of shards cannot be read.
     """
     usual = [name for name in (_SINGLE, _INDEX) if (folder / name).is_file()]
     name = str(getattr(config, "transformers_weights", None) or "".join(usual[:1]))
@@ -145,12 +146,12 @@ def check_finite(model: nn.Module, where: str) -> None:
     """Refuse weights that are NaN or infinite.
 
     Raises:
-        ValueError: If there are any; names the first.
+        UserError: If there are any; names the first.
     """
     for name, parameter in model.named_parameters():
         # the sum is quick, and finite only if all of them are; it may also overflow
         if not parameter.detach().sum().isfinite() and not (finite := parameter.isfinite()).all():
-            raise ValueError(
+            raise UserError(
                 f"{where}: {name} has {int((~finite).sum())} weights that are NaN or infinite; expected finite "
                 "numbers. The file is damaged, or the training that wrote it diverged: use another."
             )
@@ -165,12 +166,12 @@ def check_vocabulary(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase,
         name: Of the tokenizer, for messages.
 
     Raises:
-        ValueError: If the tokenizer has ids that the model does not know. A warning says when it lacks so many that it
+        UserError: If the tokenizer has ids that the model does not know. A warning says when it lacks so many that it
             is likely another model's.
     """
     rows, needed = model.get_input_embeddings().weight.shape[0], 1 + max(tokenizer.get_vocab().values())
     if needed > rows:
-        raise ValueError(
+        raise UserError(
             f"tokenizer {name} has token ids up to {needed - 1}, the model's embedding {rows} rows; "
             "give `--model.backbone.tokenizer` the tokenizer this model was trained with."
         )
@@ -210,24 +211,24 @@ def _without_report() -> Iterator[None]:
 def _check_files(folder: Path, config: PretrainedConfig, where: str) -> None:
     """Look at names, dtypes and index before anything is loaded; reads the headers of the files only."""
     if (folder / _SINGLE).is_file() and (folder / _INDEX).is_file():
-        raise ValueError(f"{where}: holds both {_SINGLE} and {_INDEX}; remove the one that does not belong to it.")
+        raise UserError(f"{where}: holds both {_SINGLE} and {_INDEX}; remove the one that does not belong to it.")
     if (folder / "adapter_config.json").is_file():
-        raise ValueError(f"{where}: holds both a model and an adapter; move the adapter to a folder of its own.")
+        raise UserError(f"{where}: holds both a model and an adapter; move the adapter to a folder of its own.")
     if any(folder.glob("*.distcp")):
-        raise ValueError(f"{where}: holds a distributed checkpoint (*.distcp); save the model as safetensors first.")
+        raise UserError(f"{where}: holds a distributed checkpoint (*.distcp); save the model as safetensors first.")
     owners: dict[str, str] = {}
     for file in weight_files(folder, config):
         if not file.is_file():
-            raise ValueError(f"{where}: {file.name} is missing; copy the whole folder again.")
+            raise UserError(f"{where}: {file.name} is missing; copy the whole folder again.")
         for name in _checked_names(file, where):
             if name in owners:
-                raise ValueError(
+                raise UserError(
                     f"{where}: {name} is in both {owners[name]} and {file.name}; expected it in one. Shards of two "
                     "models have been mixed: copy the folder again."
                 )
             owners[name] = file.name
     if (folder / _INDEX).is_file() and (absent := _index(folder / _INDEX).keys() - owners.keys()):
-        raise ValueError(f"{where}: its index lists {listed(absent)}, which no shard holds; copy the folder again.")
+        raise UserError(f"{where}: its index lists {listed(absent)}, which no shard holds; copy the folder again.")
 
 
 def _checked_names(file: Path, where: str) -> list[str]:
@@ -238,13 +239,13 @@ def _checked_names(file: Path, where: str) -> list[str]:
             dtypes = {name: part.get_dtype() for name, part in slices.items()}
             ranks = {name: len(part.get_shape()) for name, part in slices.items()}
     except (SafetensorError, OSError) as error:
-        raise ValueError(
+        raise UserError(
             f"{where}: {file.name} cannot be read ({first_line(error)}): damaged or cut short. Copy or download "
             "it again."
         ) from None
     # the masks in old GPT-2 files are integers of rank 4, counters have rank 0
     if odd := [name for name, dtype in dtypes.items() if dtype not in _FLOATS and ranks[name] in (1, 2, 3)]:
-        raise ValueError(
+        raise UserError(
             f"{where}: {odd[0]} holds {dtypes[odd[0]]} numbers; expected floats of 16 bits or more. Quantised weights "
             "cannot be loaded here: use the original ones."
         )
@@ -259,11 +260,11 @@ def _index(path: Path) -> dict[str, str]:
         content = None
     shards = content.get("weight_map") if isinstance(content, dict) else None
     if not isinstance(shards, dict) or not isinstance(content.get("metadata"), dict):
-        raise ValueError(
+        raise UserError(
             f"{path}: expected a JSON object with `metadata` and `weight_map`; damaged. Copy the folder again."
         )
     if any(Path(str(shard)).name != shard for shard in shards.values()):
-        raise ValueError(f"{path}: expected plain file names of shards beside it.")
+        raise UserError(f"{path}: expected plain file names of shards beside it.")
     return shards
 
 
@@ -284,7 +285,7 @@ def _check_complete(model: PreTrainedModel, found: dict[str, Any], where: str) -
     head = next((name for name, module in model.named_modules() if module is model.get_output_embeddings()), None)
     is_head = found["missing_keys"] == {f"{head}.weight"} and len(faults) == 1
     advice = " If its head is tied to the embedding, set tie_word_embeddings to true in config.json." if is_head else ""
-    raise ValueError(
+    raise UserError(
         f"{where}: the weights do not fit the model that config.json describes: {'; '.join(faults)}. Copy or download "
         f"the folder again, with the config.json that belongs to its weights.{advice}"
     )

@@ -12,6 +12,7 @@ from torch import nn
 from transformers import GenerationConfig
 
 from data_modules.digests import DIGESTS, write_digests
+from data_modules.errors import UserError
 from data_modules.rendering.templates import Template
 from data_modules.sft_data_module import SFTDataModule
 from lit_sft.checkpoints.digests import check_intact
@@ -74,20 +75,20 @@ def read_checkpoint(path: Path, **options: Any) -> dict[str, Any]:
     """A Lightning checkpoint.
 
     Raises:
-        ValueError: If it is not there, or damaged; names the others beside it.
+        UserError: If it is not there, or damaged; names the others beside it.
     """
     others = ", ".join(str(other) for other in sorted(path.parent.glob("*.ckpt")) if other != path)
     advice = f"; beside it there is {others}" if others else ""
     if not path.is_file():
-        raise ValueError(f"{path}: no such checkpoint{advice}.")
+        raise UserError(f"{path}: no such checkpoint{advice}.")
     check_intact(path, advice)
     try:
         saved: dict[str, Any] = torch.load(path, weights_only=True, **options)
     except Exception as error:
         # a broken file ends in any of a dozen exception types
-        raise ValueError(f"{path}: damaged, cut short or not a checkpoint ({type(error).__name__}){advice}.") from None
+        raise UserError(f"{path}: damaged, cut short or not a checkpoint ({type(error).__name__}){advice}.") from None
     if not isinstance(saved, dict) or not isinstance(saved.get("state_dict"), dict):
-        raise ValueError(f"{path}: no checkpoint of a run: it has no state_dict{advice}.")
+        raise UserError(f"{path}: no checkpoint of a run: it has no state_dict{advice}.")
     return saved
 
 
@@ -100,7 +101,7 @@ def check_checkpoint(path: str | None, *, is_named: bool, to_train: bool) -> Non
         to_train: Whether training continues from it.
 
     Raises:
-        ValueError: If it is damaged, not of a run, or holds too little to train.
+        UserError: If it is damaged, not of a run, or holds too little to train.
     """
     if path is None or path in ("best", "last", "hpc"):
         return
@@ -108,11 +109,11 @@ def check_checkpoint(path: str | None, *, is_named: bool, to_train: bool) -> Non
     try:
         saved = read_checkpoint(Path(path), map_location="meta", mmap=True)
     except ValueError as error:
-        raise ValueError(f"{where}{error}") from None
+        raise UserError(f"{where}{error}") from None
     if "pytorch-lightning_version" not in saved or "global_step" not in saved:
-        raise ValueError(f"{where}{path}: not a checkpoint of a run, but of something else.")
+        raise UserError(f"{where}{path}: not a checkpoint of a run, but of something else.")
     if to_train and not {"optimizer_states", "lr_schedulers", "loops"} <= saved.keys():
-        raise ValueError(
+        raise UserError(
             f"{where}{path}: holds weights only, which cannot be resumed. To start a new run from them, `export` "
             "them and set `--model.backbone.pretrained` to that folder."
         )
@@ -133,7 +134,7 @@ def load_weights(
         The validation figures of these weights, with the `step`; empty if they were saved between validations.
 
     Raises:
-        ValueError: If they are not this model's.
+        UserError: If they are not this model's.
     """
     saved = read_checkpoint(checkpoint, map_location="cpu")
     state = {n.removeprefix(prefix): value for n, value in saved["state_dict"].items() if n.startswith(prefix)}
@@ -155,7 +156,7 @@ def check_fit(state: dict[str, Any], model: nn.Module, where: str, *, adapted: b
         adapted: Whether only what requires gradients has been saved.
 
     Raises:
-        ValueError: If any are missing, unknown or of another shape; names the first.
+        UserError: If any are missing, unknown or of another shape; names the first.
     """
     own: dict[str, Any] = model.state_dict(keep_vars=True)
     own = {name: value for name, value in own.items() if value.requires_grad or not adapted}
@@ -174,7 +175,7 @@ def check_fit(state: dict[str, Any], model: nn.Module, where: str, *, adapted: b
         if names
     ]
     if faults:
-        raise ValueError(
+        raise UserError(
             f"{where}: these are weights of another model: {'; '.join(faults)}. Use the `--model.backbone` settings it "
             "was trained with."
         )

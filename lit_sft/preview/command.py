@@ -17,6 +17,7 @@ from rich.text import Text
 
 from data_modules.encoding.example import Example
 from data_modules.encoding.ledger import is_limit_too_small, too_small_limit, why_empty
+from data_modules.errors import UserError
 from data_modules.rendering.masking import MASKS, LossMask
 from data_modules.rendering.segments import SegmentKind
 from data_modules.sft_data_module import SFTDataModule
@@ -53,7 +54,7 @@ def main(argv: list[str]) -> None:
         argv: The command's name and its arguments.
 
     Raises:
-        ValueError: If the split is empty, or the page cannot be written.
+        UserError: If the split is empty, or the page cannot be written.
     """
     arguments, run = _with_config(argv[0], argv[1:])
     settings = parse_settings(arguments, run_config=run.config if run else None, parser=preview_parser())
@@ -130,15 +131,15 @@ def _first_examples(data: SFTDataModule, split: str, num: int) -> list[Example]:
     data.prepare_data()
     data.setup("preview")
     if split not in data.stores:
-        raise ValueError(
+        raise UserError(
             f"--split {split}: the data has no such split; it has {', '.join(data.stores)}. Give `--data.{split} FILE`"
             + ("." if split == "train" else f", or hold some of train out by `--data.{split}_fraction 0.05`.")
         )
     store, ledger = data.stores[split], data.ledgers[split]
     if not len(store):
         if is_limit_too_small(ledger):
-            raise ValueError(f"--split {split}: {too_small_limit(ledger, split, data.max_length)}")
-        raise ValueError(
+            raise UserError(f"--split {split}: {too_small_limit(ledger, split, data.max_length)}")
+        raise UserError(
             f"--split {split}: it is empty ({ledger['records_read']:,} records read; "
             f"{why_empty(ledger, data.max_length)}); expected an example. Choose another split, or give "
             f"`--data.{split} FILE`."

@@ -5,6 +5,7 @@ from __future__ import annotations
 from html import escape
 from pathlib import Path
 
+from data_modules.errors import UserError
 from data_modules.rendering.segments import SegmentKind
 from lit_sft.preview.token_view import MARKS_LEGEND, MaskView, Piece, Row, ShownExample
 
@@ -13,14 +14,14 @@ def write_page(path: str, summary: str, shown: list[ShownExample]) -> None:
     """Write the page.
 
     Raises:
-        ValueError: If it cannot be written there, or would replace a file that is not a page.
+        UserError: If it cannot be written there, or would replace a file that is not a page.
     """
     try:
         if Path(path).is_file() and not Path(path).read_bytes().lstrip()[:2].startswith(b"<"):
-            raise ValueError(f"--html {path}: exists and is not a page; expected a new file, or an earlier preview.")
+            raise UserError(f"--html {path}: exists and is not a page; expected a new file, or an earlier preview.")
         Path(path).write_text(page(summary, shown), encoding="utf-8")
     except OSError as error:
-        raise ValueError(
+        raise UserError(
             f"--html {path}: cannot be written ({error.strerror}); expected a file in an existing folder that you may "
             "write to. Choose another place."
         ) from None

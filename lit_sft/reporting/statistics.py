@@ -19,6 +19,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import t as student
 
+from data_modules.errors import UserError
+
 Floats = npt.NDArray[np.float64]
 
 
@@ -75,12 +77,12 @@ def estimate(sums: Floats, weights: Floats, confidence: float = 0.95) -> Estimat
         The estimate. With one seed its error is that of the rows alone, and says nothing of other seeds.
 
     Raises:
-        ValueError: If the shapes do not fit, or no row weighs anything.
+        UserError: If the shapes do not fit, or no row weighs anything.
     """
     if sums.ndim != 2 or sums.shape[1:] != weights.shape or not sums.size:
         raise ValueError(f"expected sums (S, R) and weights (R,); got {sums.shape} and {weights.shape}.")
     if not weights.sum() > 0:
-        raise ValueError("no row has any weight: there is nothing to take a mean of.")
+        raise UserError("no row has any weight: there is nothing to take a mean of.")
     num_seeds, num_rows = sums.shape
     value = float(sums.sum() / (num_seeds * weights.sum()))
     # how far each row moves the ratio of sums: the first-order term of its expansion

@@ -11,6 +11,7 @@ from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from data_modules.encoding.encoder import OverLong
 from data_modules.encoding.ledger import ledger_rows
+from data_modules.errors import UserError
 from data_modules.records.conversation import Conversation, Role, Turn
 from data_modules.records.rejections import count_reasons, without_advice
 from data_modules.rendering.templates import AnyTemplate, resolve_template
@@ -237,7 +238,7 @@ def template_warning(name: str, chosen: AnyTemplate, tokenizer: PreTrainedTokeni
         return None
     try:
         own = resolve_template("tokenizer", tokenizer)
-    except ValueError:
+    except UserError:
         return None  # its own cannot be trained in
     if not _stops_on(str(own.end), tokenizer) or _lays_out_alike(own, chosen):
         return None
@@ -264,7 +265,7 @@ def _lays_out_alike(own: AnyTemplate, chosen: AnyTemplate) -> bool:
     for given in (turns, turns[1:]):
         try:
             text = _text(own, given)
-        except ValueError:
+        except UserError:
             continue  # it takes no system turns
         return text == _text(chosen, given)
     return True  # its own cannot be trained in: there is no better choice

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from data_modules.errors import UserError
 from lit_sft.checkpoints.best import Choice, choose
 from lit_sft.checkpoints.digests import is_intact
 from lit_sft.files import read_json, read_yaml, write_json
@@ -43,7 +44,7 @@ class Run:
         """The checkpoint to use unless another is named: the best one, else the last, and why.
 
         Raises:
-            ValueError: If there is none yet.
+            UserError: If there is none yet.
         """
         return choose(self.checkpoints)
 
@@ -51,20 +52,20 @@ class Run:
         """The best checkpoint by the monitored metric, else the last.
 
         Raises:
-            ValueError: If there is none yet.
+            UserError: If there is none yet.
         """
         return self.choice().path
 
     def suffix_of(self, checkpoint: Path | None) -> str:
         """What is added to names of files about a checkpoint: nothing for the one that is used by default."""
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(UserError):
             if checkpoint is None or checkpoint == self.best_checkpoint():
                 return ""
         return f"_{checkpoint.stem}" if checkpoint else ""
 
     def described(self, checkpoint: Path) -> str:
         """Its name, and why it is the one that is used by default, if it is."""
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(UserError):
             choice = self.choice()
             return f"{checkpoint.name} ({choice.why})" if choice.path == checkpoint else checkpoint.name
         return checkpoint.name
@@ -78,7 +79,7 @@ def new_run(root: str, name: str) -> Run:
     """Make the next free folder `<root>/<name>/version_N`; processes that ask at the same time get one each.
 
     Raises:
-        ValueError: If it cannot be made.
+        UserError: If it cannot be made.
     """
     _check_name(name)
     parent = Path(root) / name
@@ -91,11 +92,11 @@ def new_run(root: str, name: str) -> Run:
             # another process took the number first, or removed the folder above because its own run never started
             continue
         except OSError as error:
-            raise ValueError(
+            raise UserError(
                 f"--run.root {root}: cannot make a folder there ({error.strerror}); choose another."
             ) from None
         return Run(folder)
-    raise ValueError(f"--run.root {root}: cannot make {parent}/version_N; is something in the way? Choose another.")
+    raise UserError(f"--run.root {root}: cannot make {parent}/version_N; is something in the way? Choose another.")
 
 
 def _next_number(parent: Path) -> int:
@@ -106,12 +107,12 @@ def _next_number(parent: Path) -> int:
 def _check_name(name: str) -> None:
     is_plain = Path(name).name == name and name not in ("", "..") and "\\" not in name and name.isprintable()
     if not is_plain:
-        raise ValueError(
+        raise UserError(
             f"--run.name {name}: expected a plain name of printable characters; set the folder of all runs by "
             "`--run.root`."
         )
     if len(name.encode()) > _LONGEST_NAME:
-        raise ValueError(f"--run.name {name[:20]}...: expected at most {_LONGEST_NAME} bytes.")
+        raise UserError(f"--run.name {name[:20]}...: expected at most {_LONGEST_NAME} bytes.")
 
 
 def find_run(path: str | None, root: str = "runs") -> tuple[Run, Path]:
@@ -122,7 +123,7 @@ def find_run(path: str | None, root: str = "runs") -> tuple[Run, Path]:
         root: Folder of all runs.
 
     Raises:
-        ValueError: If there is no such run.
+        UserError: If there is no such run.
     """
     if path is None:
         run = _newest_run(root)
@@ -130,7 +131,7 @@ def find_run(path: str | None, root: str = "runs") -> tuple[Run, Path]:
     given = Path(path)
     if given.suffix == ".ckpt":
         if not given.is_file():
-            raise ValueError(f"{path}: no such checkpoint.")
+            raise UserError(f"{path}: no such checkpoint.")
         run, checkpoint = Run(given.parent.parent), given
     else:
         run = Run(given)
@@ -150,14 +151,14 @@ def find_resumable(path: str | None, root: str = "runs") -> tuple[Run, Path, lis
         The run, the checkpoint, and checkpoints that cannot be read.
 
     Raises:
-        ValueError: If there is no such run, or no checkpoint to resume from.
+        UserError: If there is no such run, or no checkpoint to resume from.
     """
     named = path is not None and path.endswith(".ckpt")
     run = _newest_run(root) if path is None else Run(Path(path).parent.parent if named else Path(path))
     _check_run(run, path)
     candidates = [Path(str(path))] if named else sorted(run.checkpoints.glob("*.ckpt"))
     if not candidates:
-        raise ValueError(f"{run.checkpoints}: no checkpoint file to resume from. Run `fit` again.")
+        raise UserError(f"{run.checkpoints}: no checkpoint file to resume from. Run `fit` again.")
     progress = {checkpoint: _progress(checkpoint) for checkpoint in candidates}
     broken = [checkpoint for checkpoint in candidates if progress[checkpoint] is None]
     readable = [checkpoint for checkpoint in candidates if progress[checkpoint]]
@@ -165,7 +166,7 @@ def find_resumable(path: str | None, root: str = "runs") -> tuple[Run, Path, lis
         if _is_whole(checkpoint):  # reads all of it, which takes its time with a large one
             return run, checkpoint, broken
         broken.append(checkpoint)
-    raise ValueError(_no_whole_checkpoint(run, broken, [c for c in candidates if progress[c] == ()]))
+    raise UserError(_no_whole_checkpoint(run, broken, [c for c in candidates if progress[c] == ()]))
 
 
 def _no_whole_checkpoint(run: Run, broken: list[Path], weights_only: list[Path]) -> str:
@@ -179,13 +180,13 @@ def paths_of(run: Run) -> Iterator[None]:
     """If a command on a run fails over a relative path of its settings that leads nowhere, say where those start."""
     try:
         yield
-    except (ValueError, FileNotFoundError) as error:
+    except (UserError, FileNotFoundError) as error:
         started_in = _read_start(run).get("cwd")
         elsewhere = _paths_only_in(run, Path(started_in)) if isinstance(started_in, str) else []
         elsewhere = [text for text in elsewhere if _is_named(text, str(error))]
         if not elsewhere:
             raise
-        raise ValueError(
+        raise UserError(
             f"{error} This run was started in {started_in}, where its relative paths start ({', '.join(elsewhere)}): "
             "run the command there."
         ) from error
@@ -214,21 +215,21 @@ def _texts(value: Any) -> Iterator[str]:
 def _check_run(run: Run, named: str | None) -> None:
     if not run.folder.is_dir():
         found = "a file, not a run folder" if run.folder.exists() else "no such run folder"
-        raise ValueError(f"{named}: {found}; expected one such as runs/quickstart/version_0.")
+        raise UserError(f"{named}: {found}; expected one such as runs/quickstart/version_0.")
     if not run.config.is_file() and (run.folder / "ledger.json").is_file():
-        raise ValueError(f"{run.config}: missing, so the settings of this run are unknown. Copy the file back.")
+        raise UserError(f"{run.config}: missing, so the settings of this run are unknown. Copy the file back.")
     if not run.config.is_file() and any(run.checkpoints.glob("*.ckpt")):
-        raise ValueError(
+        raise UserError(
             f"{named}: made from Python (it has checkpoints, but no config.yaml), so only its script knows its data. "
             "Test it there by `trainer.test(LitCausalLM.load_from_checkpoint(CHECKPOINT), datamodule=data)`; resume it "
             "by `trainer.fit(module, datamodule=data, ckpt_path=CHECKPOINT, weights_only=True)`."
         )
     if not run.config.is_file():
-        raise ValueError(
+        raise UserError(
             f"{named}: no run folder (it has no config.yaml); expected one such as runs/quickstart/version_0."
         )
     if not isinstance(read_yaml(run.config, advice="Name another run."), dict):
-        raise ValueError(f"{run.config}: holds no settings; expected those of a run. Name another run.")
+        raise UserError(f"{run.config}: holds no settings; expected those of a run. Name another run.")
 
 
 def _progress(checkpoint: Path) -> tuple[int, int, float] | tuple[()] | None:
@@ -271,7 +272,7 @@ def _newest_run(root: str) -> Run:
         if path.is_file() and any(path.parent.glob("checkpoints/*.ckpt"))
     ]
     if not found:
-        raise ValueError(
+        raise UserError(
             f"{root}: no run with a checkpoint here. Train one first "
             "(`python -m lit_sft fit --config configs/quickstart.yaml`), or name a run folder."
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from data_modules.errors import UserError
 from lit_sft.locks import FileLock
 
 
@@ -11,7 +12,7 @@ def lock_run(folder: Path) -> FileLock:
     """Keep other processes from training in a run folder, until the lock is released or this process ends.
 
     Raises:
-        ValueError: If another process trains there, with its name, or if this one cannot write there.
+        UserError: If another process trains there, with its name, or if this one cannot write there.
     """
 
     return _lock(folder / "run.lock", folder, "Wait for it to end or stop it, or start a new run.")
@@ -24,7 +25,7 @@ def lock_test(result: Path) -> FileLock:
         result: The file that the test writes. A run can be tested while it trains: that is another lock.
 
     Raises:
-        ValueError: As `lock_run`.
+        UserError: As `lock_run`.
     """
     return _lock(result.with_suffix(".lock"), result, "Wait for it to end or stop it.")
 
@@ -33,4 +34,4 @@ def _lock(path: Path, written: Path, advice: str) -> FileLock:
     try:
         return FileLock(path, lambda owner: f"{written}: being written by {owner}. {advice}")
     except OSError as error:
-        raise ValueError(f"{path.parent}: cannot write there ({error.strerror}).") from None
+        raise UserError(f"{path.parent}: cannot write there ({error.strerror}).") from None

@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerBase
 
 from data_modules.digests import check_digests
 from data_modules.encoding.tokenizers import load_tokenizer
+from data_modules.errors import UserError
 from data_modules.rendering.templates import TemplateName
 from lit_sft.files import read_json
 from lit_sft.models.adapters import load_adapter
@@ -33,7 +34,7 @@ def backbone_of_run(settings: Settings, tokenizer: PreTrainedTokenizerBase, chec
         checkpoint: In the run's folder.
 
     Raises:
-        ValueError: If the checkpoint is damaged or is not of this model.
+        UserError: If the checkpoint is damaged or is not of this model.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)  # frozen random weights follow from it
@@ -60,7 +61,7 @@ def load_subject(
         dtype: Of the weights. None: bfloat16 on a GPU that has it, else float32.
 
     Raises:
-        ValueError: If there is no such model, or it cannot be read.
+        UserError: If there is no such model, or it cannot be read.
     """
     if source.endswith(".ckpt") or (Path(source) / "config.yaml").is_file():
         backbone, tokenizer, own = _of_run(source)
@@ -102,7 +103,7 @@ def _of_adapter(source: str) -> tuple[nn.Module, PreTrainedTokenizerBase, Templa
     settings = read_json(folder / "adapter_config.json", advice="copy the adapter again") or {}
     base = settings.get("base_model_name_or_path")
     if not base or not isinstance(base, str):
-        raise ValueError(f"{folder}: its adapter_config.json does not name the model it belongs to.")
+        raise UserError(f"{folder}: its adapter_config.json does not name the model it belongs to.")
     tokenizer = load_tokenizer(str(folder) if (folder / "tokenizer.json").is_file() else base)
     model = build_backbone(BackboneSettings(pretrained=base), tokenizer)
     return load_adapter(model, folder), tokenizer, _template_of(str(folder))
@@ -114,7 +115,7 @@ def _template_of(source: str) -> TemplateName:
     written = read_json(path, advice="export the model again") or {}
     name: TemplateName = written.get("template", "auto")
     if name not in get_args(TemplateName):
-        raise ValueError(f"{path}: template {name!r}; expected one of {', '.join(get_args(TemplateName))}.")
+        raise UserError(f"{path}: template {name!r}; expected one of {', '.join(get_args(TemplateName))}.")
     return name
 
 
@@ -125,14 +126,14 @@ def _check_folder(source: str) -> None:
         source: A folder, or a name on the hub.
 
     Raises:
-        ValueError: If it is a folder without a model; names a run in it.
+        UserError: If it is a folder without a model; names a run in it.
     """
     folder = Path(source)
     if not folder.is_dir() or (folder / "config.json").is_file():
         return
     runs = [found.parent for found in folder.glob("version_*/config.yaml") if found.parent.name[8:].isdecimal()]
     newest = max(runs, key=lambda run: int(run.name[8:]), default=None)
-    raise ValueError(
+    raise UserError(
         f"{source}: this folder holds no model (config.json), adapter (adapter_config.json) or run (config.yaml); "
         + (f"did you mean the run {newest}?" if newest else "name a folder that has one of them.")
     )
@@ -143,12 +144,12 @@ def settings_unnamed() -> Iterator[None]:
     """Name a model in errors as the user did, not by the setting of `fit` that takes it.
 
     Raises:
-        ValueError: In place of one with names of settings.
+        UserError: In place of one with names of settings.
     """
     try:
         yield
-    except ValueError as error:
+    except UserError as error:
         text = str(error).replace("--model.backbone.pretrained ", "")
         advice = "copy the tokenizer it was trained with into that folder"
         text = re.sub(r"give `--model\.backbone\.tokenizer[^`]*`( the tokenizer[^.;]*| the one[^.;]*)?", advice, text)
-        raise ValueError(text) from error
+        raise UserError(text) from error

@@ -13,6 +13,7 @@ from jsonargparse import Namespace
 from lightning.pytorch.callbacks import BasePredictionWriter
 
 from data_modules.encoding.ledger import is_plain_text
+from data_modules.errors import UserError
 from lit_sft.files import json_line, read_json
 from lit_sft.printable import excerpt, printable
 from lit_sft.runs.data_report import dropped_lines
@@ -33,13 +34,13 @@ class PredictionWriter(BasePredictionWriter):
         output: The file instead.
 
     Raises:
-        ValueError: If `output` exists, or cannot be written.
+        UserError: If `output` exists, or cannot be written.
     """
 
     def __init__(self, folder: Path, output: Path | None = None) -> None:
         super().__init__(write_interval="batch")
         if output is not None and os.path.lexists(output):
-            raise ValueError(f"--output {output}: exists already; name another file, or remove it.")
+            raise UserError(f"--output {output}: exists already; name another file, or remove it.")
         self._folder, self._output = folder, output
         self._stream: TextIO | None = None
         self.first: list[dict[str, Any]] = []
@@ -111,13 +112,13 @@ class PredictionWriter(BasePredictionWriter):
         """An empty file of the wanted name, made by this process.
 
         Raises:
-            ValueError: If another process has made the file that was asked for meanwhile.
+            UserError: If another process has made the file that was asked for meanwhile.
         """
         if self._output is None:
             names = (f"predictions{f'_{number}' if number else ''}.jsonl" for number in count())
             return next(path for path in (self._folder / name for name in names) if _is_made(path))
         if not _is_made(self._output):
-            raise ValueError(
+            raise UserError(
                 f"--output {self._output}: made by another process meanwhile; the answers of this one are in "
                 f"{self._partial}."
             )

@@ -44,7 +44,7 @@ def request_of(command: str, arguments: list[str], held: contextlib.ExitStack) -
         held: Keeps a resumed run locked until the command ends.
 
     Raises:
-        ValueError: If a run is named that is not there.
+        UserError: If a run is named that is not there.
     """
     if command == "fit" and any(map(_asks_to_resume, arguments)):
         return _resumed(arguments, held)

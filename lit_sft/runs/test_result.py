@@ -16,6 +16,7 @@ from rich.table import Table
 
 from data_modules.encoding.example import Example
 from data_modules.encoding.example_store import ExampleStore
+from data_modules.errors import UserError
 from data_modules.progress import shown
 from lit_sft.checkpoints.digests import written_digest
 from lit_sft.files import json_line, read_json, write_json, write_lines
@@ -188,7 +189,7 @@ def _make_room(files: TestFiles, result: dict[str, Any], answers: Path) -> Path 
         return None
     try:
         before = read_json(files.result) or {}
-    except ValueError:  # damaged: kept as it is
+    except UserError:  # damaged: kept as it is
         before = {}
     is_same = (
         before.get("test_fingerprint") == result["test_fingerprint"]

@@ -7,6 +7,7 @@ import re
 import shlex
 from typing import NoReturn
 
+from data_modules.errors import UserError
 from lit_sft.settings.sections import nearest
 
 _FLAGS = ("--json",)
@@ -36,9 +37,9 @@ class Arguments(argparse.ArgumentParser):
         """Raise the message of argparse.
 
         Raises:
-            ValueError: Always.
+            UserError: Always.
         """
-        raise ValueError(self._advised(" ".join(message.split()))) from None
+        raise UserError(self._advised(" ".join(message.split()))) from None
 
     def _advised(self, message: str) -> str:
         if message.startswith(_MISSING):
@@ -66,7 +67,7 @@ def check_run_first(command: str, arguments: list[str]) -> None:
         arguments: Of a command that takes a run as its first argument. Every option but a few takes one value.
 
     Raises:
-        ValueError: If there is one.
+        UserError: If there is one.
     """
     option = ""
     for place, argument in enumerate(arguments):
@@ -76,7 +77,7 @@ def check_run_first(command: str, arguments: list[str]) -> None:
         before = arguments[place - 1] if place else argument
         is_value = before.startswith("-") and "=" not in before and before not in _FLAGS
         if place and not is_value and option not in _SEVERAL:
-            raise ValueError(_misplaced(command, arguments, place))
+            raise UserError(_misplaced(command, arguments, place))
 
 
 def _misplaced(command: str, arguments: list[str], place: int) -> str:
@@ -96,7 +97,7 @@ def root_of(command: str, arguments: list[str]) -> str:
     """The folder of all runs that the arguments of a command name, or its default.
 
     Raises:
-        ValueError: If the option has no value.
+        UserError: If the option has no value.
     """
     parser = Arguments(command, None, example="--run.root runs")
     parser.add_argument("--run.root", dest="root", default="runs")

@@ -11,6 +11,7 @@ from jsonargparse import Namespace
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from data_modules.errors import UserError
 from data_modules.sft_data_module import SFTDataModule
 from lit_sft.models.backbone import BackboneSettings
 from lit_sft.models.generation import GenerationSettings
@@ -33,7 +34,7 @@ def refuse_nulls(config: Namespace) -> None:
     """Refuse null for settings that cannot be null.
 
     Raises:
-        ValueError: If one is; names it and its default.
+        UserError: If one is; names it and its default.
     """
     for name, owner in _OWNERS.items():
         _refuse_nulls(name, owner, config.get(name))
@@ -47,4 +48,4 @@ def _refuse_nulls(prefix: str, owner: Any, values: Namespace) -> None:
             _refuse_nulls(f"{prefix}.{name}", type(default), value)
         elif name in values and value is None and default is not None and not re.search("None|Optional|Any", kind):
             advice = "give one" if default is parameter.empty else f"leave it out for its default, {default!r}"
-            raise ValueError(f"--{prefix}.{name}: cannot be null ({kind}); {advice}.")
+            raise UserError(f"--{prefix}.{name}: cannot be null ({kind}); {advice}.")

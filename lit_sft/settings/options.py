@@ -9,6 +9,7 @@ from jsonargparse import ActionConfigFile, Namespace  # type: ignore[attr-define
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningCLI
 
+from data_modules.errors import UserError
 from data_modules.sft_data_module import SFTDataModule
 from lit_sft.checkpoints.callback import RunCheckpoint
 from lit_sft.models.backbone import BackboneSettings, context_length
@@ -103,5 +104,5 @@ def _tokenizer_name(backbone: Namespace) -> str:
 def _context_length(backbone: Namespace) -> int | None:
     try:
         return context_length(backbone_settings(backbone))
-    except ValueError:
+    except UserError:
         return None  # whoever builds the model says what is wrong, without the parser's wrapping

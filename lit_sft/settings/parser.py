@@ -14,6 +14,7 @@ from jsonargparse import _loaders_dumpers as loaders
 from jsonargparse._actions import _ActionConfigLoad
 from lightning.pytorch.cli import LightningArgumentParser
 
+from data_modules.errors import UserError
 from lit_sft.settings.errors import in_one_line, setting_of
 from lit_sft.settings.sections import check_sections
 from lit_sft.settings.trust import check_parts, is_runs_config, known_imports_only, refuse_trust, vetted
@@ -79,14 +80,14 @@ class SettingsParser(LightningArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise the message as a user's mistake, with the nearest option where one was misspelt."""
-        raise ValueError(in_one_line(message, options_of(self))) from None
+        raise UserError(in_one_line(message, options_of(self))) from None
 
     def parse_path(self, path: str | os.PathLike[str], *args: Any, **options: Any) -> Namespace:
         self._given = str(path)  # what follows runs in the config's folder and sees its name alone
         try:
             parsed: Namespace = super().parse_path(path, *args, **options)
         except UnicodeDecodeError as error:
-            raise ValueError(
+            raise UserError(
                 f"{path}: not UTF-8 text ({error.reason} at byte {error.start}); expected a YAML file. Check which "
                 "file is meant, or save it as UTF-8."
             ) from None
@@ -125,7 +126,7 @@ class SettingsParser(LightningArgumentParser):
                 raise
             line = line_of(setting, lines)
             at = f"{place}:{line}" if line else place
-            raise ValueError(f"{at}: {in_one_line(str(error), options_of(self))}") from None
+            raise UserError(f"{at}: {in_one_line(str(error), options_of(self))}") from None
         return parsed
 
 

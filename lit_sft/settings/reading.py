@@ -11,6 +11,7 @@ from typing import Any
 from jsonargparse import Namespace
 from lightning.pytorch import Trainer
 
+from data_modules.errors import UserError
 from data_modules.sft_data_module import SFTDataModule
 from lit_sft.models.backbone import BackboneSettings
 from lit_sft.settings.errors import in_one_line, is_from_parser
@@ -81,15 +82,14 @@ class Settings:
             config: Which. None: all.
 
         Raises:
-            ValueError: If an object cannot be made.
+            UserError: If an object cannot be made.
         """
         try:
             made: Namespace = self.parser.instantiate_classes(self.config if config is None else config)
             return made
-        except ValueError as error:
-            if is_from_parser(str(error)):
-                raise ValueError(in_one_line(str(error))) from error
-            raise
+        except ValueError as error:  # of a class that a setting names: it knows which values it takes
+            text = str(error)
+            raise UserError(in_one_line(text) if is_from_parser(text) else text) from error
 
 
 def read_settings(
@@ -106,7 +106,7 @@ def read_settings(
         run_config: One of the files, if it is that of a run folder: the code that it names is not trusted.
 
     Raises:
-        ValueError: If a file or a setting is wrong.
+        UserError: If a file or a setting is wrong.
     """
     files = [configs] if isinstance(configs, (str, Path)) else configs
     given = [argument for file in files for argument in ("--config", str(file))]
@@ -131,7 +131,7 @@ def parse_settings(
         parser: Made by `training_parser`, perhaps with options added. None: a new one.
 
     Raises:
-        ValueError: If an option or a config is wrong.
+        UserError: If an option or a config is wrong.
     """
     unread = unread_slots(command if makes_trainer else None, arguments)
     parser = parser or training_parser(command)

@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Mapping, Set
 from typing import Any
 
+from data_modules.errors import UserError
 from lit_sft.yaml_loader import Path
 
 _FREE = {"$schema"}
@@ -25,12 +26,12 @@ def check_sections(
         options: Dotted names of settings.
 
     Raises:
-        ValueError: If a section is not a mapping or a setting is unknown; names the line.
+        UserError: If a section is not a mapping or a setting is unknown; names the line.
     """
     if values is None or values == "":
-        raise ValueError(f"{place}: empty; expected settings, such as `data: {{train: rows.jsonl}}`.")
+        raise UserError(f"{place}: empty; expected settings, such as `data: {{train: rows.jsonl}}`.")
     if not isinstance(values, dict):
-        raise ValueError(f"{place}: expected a mapping of settings, found {kind_of(values)}.")
+        raise UserError(f"{place}: expected a mapping of settings, found {kind_of(values)}.")
     return _Checker(place, lines, groups, options).section(values, "", ())
 
 
@@ -43,12 +44,12 @@ class _Checker:
         for key, value in values.items():
             here, name = (*path, str(key)), f"{prefix}{key}".removesuffix("+")
             if not isinstance(key, str):
-                raise ValueError(f"{self._at(here)}: expected the name of a setting, found {kind_of(key)}.")
+                raise UserError(f"{self._at(here)}: expected the name of a setting, found {kind_of(key)}.")
             if name in self.groups:
                 if value is None:
                     continue  # a section whose every line is commented out
                 if not isinstance(value, dict):
-                    raise ValueError(
+                    raise UserError(
                         f"{self._at(here)}: --{name}: expected a mapping of settings, found {kind_of(value)}."
                     )
                 value = self.section(value, f"{name}.", here)
@@ -67,14 +68,14 @@ class _Checker:
             for key, part in value.items():
                 self._put(found[last], [key], part, (*path, key))
         elif last in found:
-            raise ValueError(f"{self._at(path)}: {'.'.join(path)} is given twice; remove one of the two.")
+            raise UserError(f"{self._at(path)}: {'.'.join(path)} is given twice; remove one of the two.")
         else:
             found[last] = value
 
     def _check_known(self, name: str, path: Path) -> None:
         if name not in self.options and name not in _FREE:
             advice = nearest(name, self.options) or "see --help for the options"
-            raise ValueError(f"{self._at(path)}: unknown setting '{name}'; {advice}")
+            raise UserError(f"{self._at(path)}: unknown setting '{name}'; {advice}")
 
     def _at(self, path: Path) -> str:
         line = self.lines.get(path)
@@ -89,7 +90,7 @@ def check_value(value: Any, place: str) -> None:
         place: Where it is, for messages.
 
     Raises:
-        ValueError: If there is such a thing.
+        UserError: If there is such a thing.
     """
     if isinstance(value, list):
         for part in value:
@@ -98,13 +99,11 @@ def check_value(value: Any, place: str) -> None:
         return
     for key, part in value.items():
         if not isinstance(key, str):
-            raise ValueError(f"{place}: a key is {kind_of(key)}; put it in quotes.")
+            raise UserError(f"{place}: a key is {kind_of(key)}; put it in quotes.")
         if key == "class_path" and not isinstance(part, str):
-            raise ValueError(
-                f"{place}: class_path: expected a name such as callbacks.RunHealth, found {kind_of(part)}."
-            )
+            raise UserError(f"{place}: class_path: expected a name such as callbacks.RunHealth, found {kind_of(part)}.")
         if key in ("init_args", "dict_kwargs") and not isinstance(part, (dict, type(None))):
-            raise ValueError(f"{place}: {key}: expected a mapping of settings, found {kind_of(part)}.")
+            raise UserError(f"{place}: {key}: expected a mapping of settings, found {kind_of(part)}.")
         check_value(part, place)
 
 

@@ -21,6 +21,7 @@ from typing import Any
 from jsonargparse import Namespace, set_parsing_settings
 from jsonargparse import _common as jsonargparse_state
 
+from data_modules.errors import UserError
 from lit_sft.yaml_loader import Path as Keys
 from lit_sft.yaml_loader import load_yaml
 
@@ -41,18 +42,18 @@ def allowed_code(arguments: Sequence[str]) -> tuple[str, ...]:
     """What a command line allows by `--run.allow_code`: import paths between commas.
 
     Raises:
-        ValueError: If one is not an import path.
+        UserError: If one is not an import path.
     """
     options = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     options.add_argument("--run.allow_code", dest="code", action="append", default=[])
     try:
         given = ",".join(options.parse_known_args(list(arguments))[0].code)
     except argparse.ArgumentError as error:
-        raise ValueError(str(error)) from None
+        raise UserError(str(error)) from None
     paths = tuple(path.strip() for path in given.split(",") if path.strip() not in ("", "null"))
     for path in paths:
         if not _PLAIN.fullmatch(path) or path.partition(".")[0] == "jsonargparse":
-            raise ValueError(f"--run.allow_code {path}: expected modules or classes, such as my_callbacks.Sampler.")
+            raise UserError(f"--run.allow_code {path}: expected modules or classes, such as my_callbacks.Sampler.")
     return paths
 
 
@@ -109,7 +110,7 @@ def refuse_trust(values: Mapping[str, Any], place: str, lines: Mapping[Keys, int
         lines: The line of every key.
 
     Raises:
-        ValueError: If a config gives one; says how to give it.
+        UserError: If a config gives one; says how to give it.
     """
     for name, instead in (
         ("model.backbone.trust_remote_code", "Read the model's code, and if you trust it add"),
@@ -123,7 +124,7 @@ def refuse_trust(values: Mapping[str, Any], place: str, lines: Mapping[Keys, int
         if value:
             given = value if isinstance(value, str) else str(value).lower()
             at = f"{place}:{lines[keys]}" if (keys := tuple(name.split("."))) in lines else place
-            raise ValueError(
+            raise UserError(
                 f"{at}: --{name} counts on the command line only, not in a config. {instead} `--{name} {given}`."
             )
 
@@ -141,7 +142,7 @@ def vetted(
         unread: Settings of the trainer to leave out.
 
     Raises:
-        ValueError: If a setting names code that is neither known nor allowed.
+        UserError: If a setting names code that is neither known nor allowed.
     """
     values = _without_trust(values)
     if trainer := values.get("trainer"):
@@ -150,11 +151,11 @@ def vetted(
         at = f"{place}:{lines[path]}" if path in lines else place
         is_file = "." not in name and Path(name).is_file()  # which jsonargparse would read
         if not _PLAIN.fullmatch(name) or is_file:
-            raise ValueError(
+            raise UserError(
                 f"{at}: {name!r} is not the name of a class; a run's config names classes as `package.Class`."
             )
         if "." in name and not _is_under(name, (*NAMED, *allowed)):
-            raise ValueError(f"{at}: {_refusal(name)}")
+            raise UserError(f"{at}: {_refusal(name)}")
         _check_ours(name, at)
     return values
 
@@ -175,7 +176,7 @@ def known_imports_only(place: str, allowed: Sequence[str]) -> Iterator[None]:
         yield
     except (ValueError, TypeError) as error:
         if denied := re.search(r"Importing '([\w.]+)' is not allowed", str(error)):
-            raise ValueError(f"{place}: {_refusal(denied[1])}") from None
+            raise UserError(f"{place}: {_refusal(denied[1])}") from None
         raise
     finally:
         sys.path[:] = paths
@@ -190,20 +191,20 @@ def check_parts(value: Any, place: str, allowed: Sequence[str]) -> None:
     A class of a known package may still run anything it is given, a callback made of functions for one.
 
     Raises:
-        ValueError: If there is one.
+        UserError: If there is one.
     """
     if isinstance(value, (Namespace, dict)):
         parts = vars(value) if isinstance(value, Namespace) else value
         name = parts.get("class_path")
         if isinstance(name, str) and not _is_under(name, allowed) and not _is_part(name):
-            raise ValueError(f"{place}: {name} is no part of a trainer. {_advice(name)}")
+            raise UserError(f"{place}: {name} is no part of a trainer. {_advice(name)}")
         for part in parts.values():
             check_parts(part, place, allowed)
     elif isinstance(value, (list, tuple, set)):
         for part in value:
             check_parts(part, place, allowed)
     elif callable(value) and not isinstance(value, type) and not _is_under(_path_of(value), allowed):
-        raise ValueError(f"{place}: the function {_path_of(value)} is named. {_advice(_path_of(value))}")
+        raise UserError(f"{place}: the function {_path_of(value)} is named. {_advice(_path_of(value))}")
 
 
 def _path_of(value: Any) -> str:
@@ -283,9 +284,7 @@ def _check_ours(name: str, at: str) -> None:
     home = Path(__file__).resolve().parents[2]
     if spec is None or spec.origin is None or Path(spec.origin).resolve().parents[1] != home:
         found = spec.origin if spec else "nowhere"
-        raise ValueError(
-            f"{at}: {name}: the package {package} is found at {found}, not beside this project's; move it."
-        )
+        raise UserError(f"{at}: {name}: the package {package} is found at {found}, not beside this project's; move it.")
 
 
 def _without_trust(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,8 @@ import torch
 from lightning.pytorch.accelerators import AcceleratorRegistry
 from lightning.pytorch.strategies import StrategyRegistry
 
+from data_modules.errors import UserError
+
 _NAMES = ("auto", "cpu", "gpu", "cuda", "mps")
 
 
@@ -21,7 +23,7 @@ def check_accelerator(accelerator: object, devices: object, strategy: object) ->
         strategy: `--trainer.strategy`.
 
     Raises:
-        ValueError: If there is no such device here, or no such name.
+        UserError: If there is no such device here, or no such name.
     """
     if isinstance(accelerator, str):
         _check_name(accelerator)
@@ -32,12 +34,12 @@ def check_accelerator(accelerator: object, devices: object, strategy: object) ->
         if strategy not in known:
             close = difflib.get_close_matches(strategy, known, n=1)
             advice = f"did you mean {close[0]}?" if close else "expected one such as auto, ddp or deepspeed_stage_2."
-            raise ValueError(f"--trainer.strategy {strategy}: unknown; {advice}")
+            raise UserError(f"--trainer.strategy {strategy}: unknown; {advice}")
 
 
 def _check_name(name: str) -> None:
     if name not in _NAMES and name not in AcceleratorRegistry.available_accelerators():
-        raise ValueError(f"--trainer.accelerator {name}: unknown; expected one of {', '.join(_NAMES)}.")
+        raise UserError(f"--trainer.accelerator {name}: unknown; expected one of {', '.join(_NAMES)}.")
 
 
 def _check_present(name: str) -> None:
@@ -45,12 +47,12 @@ def _check_present(name: str) -> None:
     present = {"gpu": has_cuda or has_mps, "cuda": has_cuda, "mps": has_mps}
     if not present.get(name, True):
         found = "cpu or auto" if not (has_cuda or has_mps) else "auto, cpu or gpu"
-        raise ValueError(
+        raise UserError(
             f"--trainer.accelerator {name}: PyTorch finds no such device on this machine; expected {found}. If there "
             "is one, check its driver and that this PyTorch was built for it."
         )
     if name == "tpu" and importlib.util.find_spec("torch_xla") is None:
-        raise ValueError("--trainer.accelerator tpu: needs the package torch_xla; expected auto, cpu or gpu.")
+        raise UserError("--trainer.accelerator tpu: needs the package torch_xla; expected auto, cpu or gpu.")
 
 
 def _check_devices(devices: object) -> None:
@@ -59,4 +61,4 @@ def _check_devices(devices: object) -> None:
     except ValueError:
         return  # a list such as "0,1", or auto
     if count is not None and (count == 0 or count < -1):
-        raise ValueError(f"--trainer.devices {devices}: expected the number of devices, at least 1, or auto.")
+        raise UserError(f"--trainer.devices {devices}: expected the number of devices, at least 1, or auto.")

@@ -78,7 +78,7 @@ def check_weights(
         advice: What else the user can do about another base.
 
     Raises:
-        ValueError: If they are not.
+        UserError: If they are not.
     """
     if path.is_file():
         check_intact(path)  # a trainer without AtomicCheckpointIO has not looked

@@ -17,6 +17,7 @@ from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
 from data_modules.batching.batch import Batch
+from data_modules.errors import UserError
 from lit_sft.models.generation import undisturbed
 from lit_sft.models.loss import mean_of_step, token_nll
 
@@ -57,13 +58,13 @@ class FiniteGuard(Callback):
             each validation and before each checkpoint. None: on a CPU only.
 
     Raises:
-        ValueError: If a setting is out of range, and as above.
+        UserError: If a setting is out of range, and as above.
     """
 
     def __init__(self, every_n_steps: int | None = None, check_every_step: bool | None = None) -> None:
         name = type(self).__name__
         if every_n_steps is not None and every_n_steps < 1:
-            raise ValueError(f"{name} every_n_steps {every_n_steps}: expected at least 1.")
+            raise UserError(f"{name} every_n_steps {every_n_steps}: expected at least 1.")
         self.every_n_steps, self.check_every_step = every_n_steps, check_every_step
         self.skipped_steps = 0
         """Steps that fp16's scaler left out because their gradient overflowed."""
@@ -99,7 +100,7 @@ class FiniteGuard(Callback):
         """The norm of all gradients, (), checked now or with the next reading.
 
         Raises:
-            ValueError: If it is checked now and is not finite.
+            UserError: If it is checked now and is not finite.
         """
         gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         norm = get_total_norm(gradients)
@@ -136,7 +137,7 @@ class FiniteGuard(Callback):
         """Read all losses and gradient norms that are still on the device; waits for it.
 
         Raises:
-            ValueError: If one is not finite.
+            UserError: If one is not finite.
         """
         self._check_losses(trainer, module)
         self._read_norms(trainer, module, changed=True)
@@ -174,7 +175,7 @@ class FiniteGuard(Callback):
             is_sound = trainer.strategy.reduce_boolean_decision(is_sound)
         if not is_sound:
             first = unread[finite.index(False)] if not all(finite) else None
-            raise ValueError(self._message(trainer, module, first, pieces))
+            raise UserError(self._message(trainer, module, first, pieces))
 
     def _read_norms(self, trainer: Trainer, module: LightningModule, *, changed: bool) -> None:
         norms = torch.stack(self._unread_norms).tolist() if self._unread_norms else []
@@ -186,7 +187,7 @@ class FiniteGuard(Callback):
             elif has_scaler:  # the scaler skips the step and lowers its scale
                 self.skipped_steps += 1
             else:
-                raise ValueError(self._gradient_message(trainer, module, norm, changed=changed))
+                raise UserError(self._gradient_message(trainer, module, norm, changed=changed))
 
     def _message(
         self, trainer: Trainer, module: LightningModule, first: MicroBatch | None, pieces: list[Batch] | None

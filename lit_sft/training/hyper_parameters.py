@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from data_modules.errors import UserError
 from lit_sft.models.adapters import LoraSettings
 from lit_sft.models.backbone import BackboneSettings
 from lit_sft.models.generation import GenerationSettings
@@ -32,11 +33,11 @@ def settings_from(saved: dict[str, Any], path: Path) -> dict[str, Any]:
         path: Of it, for messages.
 
     Raises:
-        ValueError: If it holds none, or others than this version knows.
+        UserError: If it holds none, or others than this version knows.
     """
     values = saved.get("hyper_parameters")
     if not values:
-        raise ValueError(
+        raise UserError(
             f"{path}: written by an older version, without the model's settings. Give them: "
             "`LitCausalLM.load_from_checkpoint(path, backbone=BackboneSettings(...))`; or load the `model` folder of "
             "its run with transformers."
@@ -50,7 +51,7 @@ def settings_from(saved: dict[str, Any], path: Path) -> dict[str, Any]:
             "generation": GenerationSettings(**values["generation"]),
         }
     except (TypeError, KeyError, ValueError) as error:
-        raise ValueError(
+        raise UserError(
             f"{path}: its settings are not those of this version ({error}). Give them: "
             "`LitCausalLM.load_from_checkpoint(path, backbone=BackboneSettings(...))`."
         ) from None

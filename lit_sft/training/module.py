@@ -22,6 +22,7 @@ from transformers import PreTrainedTokenizerBase
 from data_modules.batching.batch import Batch
 from data_modules.encoding.example import Example
 from data_modules.encoding.tokenizers import load_tokenizer, token_sizes
+from data_modules.errors import UserError
 from lit_sft.metrics.segments import RecordSums, SegmentMetrics, WeightedMean, gather_records
 from lit_sft.models.adapters import causal_lm, is_adapted
 from lit_sft.models.answer_rows import answer_row
@@ -88,7 +89,7 @@ class LitCausalLM(LightningModule):
         """The data module of the run."""
         data: TrainingData | None = getattr(self.trainer, "datamodule", None)
         if data is None:
-            raise ValueError(
+            raise UserError(
                 "LitCausalLM needs a data module, such as SFTDataModule: call `trainer.fit(model, datamodule=data)`."
             )
         return data
@@ -139,11 +140,11 @@ class LitCausalLM(LightningModule):
             **settings: Arguments of this class in the place of the checkpoint's, such as `backbone`.
 
         Raises:
-            ValueError: If the checkpoint is damaged or holds no settings, or its base model or tokenizer is missing.
+            UserError: If the checkpoint is damaged or holds no settings, or its base model or tokenizer is missing.
         """
         path = Path(checkpoint_path)
         if unknown := sorted(settings.keys() - inspect.signature(cls).parameters.keys()):
-            raise ValueError(f"load_from_checkpoint: unknown argument {', '.join(unknown)}; see its documentation.")
+            raise UserError(f"load_from_checkpoint: unknown argument {', '.join(unknown)}; see its documentation.")
         saved = read_checkpoint(path, map_location="meta", mmap=True)
         module = cls(**({} if "backbone" in settings else settings_from(saved, path)) | settings)
         with torch.random.fork_rng(devices=[]):
@@ -169,7 +170,7 @@ class LitCausalLM(LightningModule):
         """
         trainer, last = self.trainer, len(pieces) - 1
         if last and not isinstance(trainer.strategy, (SingleDeviceStrategy, DDPStrategy, ModelParallelStrategy)):
-            raise ValueError(
+            raise UserError(
                 f"a batch of {len(pieces)} pieces: this strategy allows one backward pass a batch. Set "
                 "`--data.token_budget` above the largest batch, or `--data.batch_size` lower."
             )
@@ -373,7 +374,7 @@ class LitCausalLM(LightningModule):
         trainer = self.trainer
         per_epoch = -(-self.data.num_train_batches() // trainer.accumulate_grad_batches)
         if not per_epoch:
-            raise ValueError(
+            raise UserError(
                 f"--trainer.limit_train_batches {trainer.limit_train_batches}: leaves no batch to train on; expected "
                 "at least one."
             )
@@ -381,7 +382,7 @@ class LitCausalLM(LightningModule):
         if trainer.max_epochs is not None and trainer.max_epochs > 0:
             limits.append(trainer.max_epochs * per_epoch)
         if not limits:
-            raise ValueError("no end: set `--trainer.max_epochs` or `--trainer.max_steps`; the schedule depends on it.")
+            raise UserError("no end: set `--trainer.max_epochs` or `--trainer.max_steps`; the schedule depends on it.")
         return min(limits)
 
     def _warn_of_unlearnt_end(self, end_token_id: int) -> None:

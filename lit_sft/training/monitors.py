@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import LearningRateMonitor
 
+from data_modules.errors import UserError
 from data_modules.rendering.masking import MASKS
 from lit_sft.checkpoints.callback import RunCheckpoint
 from lit_sft.metrics.segments import SEGMENTS
@@ -27,7 +28,7 @@ def check_monitors(callbacks: Iterable[Callback]) -> None:
     it. With callbacks of other origin nothing is refused, because they may log anything.
 
     Raises:
-        ValueError: If a metric is unknown; names the nearest and all there are.
+        UserError: If a metric is unknown; names the nearest and all there are.
     """
     callbacks = list(callbacks)
     if any(type(callback).__module__.partition(".")[0] not in _HOUSE for callback in callbacks):
@@ -42,7 +43,7 @@ def check_monitors(callbacks: Iterable[Callback]) -> None:
         if isinstance(monitor, str) and monitor not in known and not monitor.startswith(families):
             is_run = isinstance(callback, RunCheckpoint)
             where = "--checkpoint.monitor" if is_run else f"{type(callback).__name__}'s monitor"
-            raise ValueError(f"{where} {monitor}: {_advice(monitor, known, logged)}")
+            raise UserError(f"{where} {monitor}: {_advice(monitor, known, logged)}")
 
 
 def _advice(monitor: str, known: set[str], logged: list[str]) -> str:

@@ -11,6 +11,8 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
+from data_modules.errors import UserError
+
 Schedule = Literal["constant", "linear", "cosine"]
 
 
@@ -40,16 +42,16 @@ class OptimizerSettings:
 
     def __post_init__(self) -> None:
         if self.warmup_steps is not None and self.warmup_ratio is not None:
-            raise ValueError(
+            raise UserError(
                 "--model.optimizer.warmup_steps and --model.optimizer.warmup_ratio are both given; expected one."
             )
         if self.lr <= 0:
-            raise ValueError(f"--model.optimizer.lr {self.lr}: expected a positive learning rate.")
+            raise UserError(f"--model.optimizer.lr {self.lr}: expected a positive learning rate.")
         for name in ("min_lr_ratio", "warmup_ratio"):
             if not 0 <= (getattr(self, name) or 0) <= 1:
-                raise ValueError(f"--model.optimizer.{name} {getattr(self, name)}: expected a share between 0 and 1.")
+                raise UserError(f"--model.optimizer.{name} {getattr(self, name)}: expected a share between 0 and 1.")
         if self.weight_decay < 0 or (self.warmup_steps or 0) < 0:
-            raise ValueError(
+            raise UserError(
                 f"--model.optimizer.weight_decay {self.weight_decay}, warmup_steps {self.warmup_steps}: expected 0 or "
                 "more of both."
             )

@@ -6,6 +6,8 @@ import warnings
 
 import torch
 
+from data_modules.errors import UserError
+
 AUTOCAST_DTYPES = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 """Of Lightning's mixed precisions."""
 
@@ -20,10 +22,10 @@ def check_precision(precision: str, *, on_cpu: bool) -> None:
         on_cpu: Whether the model will run on a CPU.
 
     Raises:
-        ValueError: For fp16 on a CPU.
+        UserError: For fp16 on a CPU.
     """
     if on_cpu and precision in ("16-mixed", "16-true", "16", "transformers-engine-float16"):
-        raise ValueError(
+        raise UserError(
             f"--trainer.precision {precision}: fp16 on a CPU is some 200 times slower than bf16, and Lightning would "
             "train in bf16 instead without asking. Use `--trainer.precision bf16-mixed` (or 32-true), or a GPU."
         )

@@ -12,6 +12,8 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from data_modules.errors import UserError
+
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -29,7 +31,7 @@ class RunKeeper(Callback):
 
     def __init__(self, folder: Path, minutes: float | None = 10.0) -> None:
         if minutes is not None and minutes <= 0:
-            raise ValueError(f"--run.checkpoint_minutes {minutes}: expected more than 0, or null.")
+            raise UserError(f"--run.checkpoint_minutes {minutes}: expected more than 0, or null.")
         self.folder, self.minutes = folder, minutes
         self.received: signal.Signals | None = None
         self._handlers: dict[signal.Signals, Any] = {}

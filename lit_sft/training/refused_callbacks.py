@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import BatchSizeFinder, GradientAccumulationScheduler, LearningRateFinder
 
+from data_modules.errors import UserError
+
 _REASONS: dict[type[Callback], str] = {
     GradientAccumulationScheduler: (
         "changes the batches of a step behind the data's back, and the loss would be divided wrongly; set "
@@ -28,9 +30,9 @@ def check_callbacks(callbacks: Iterable[Callback]) -> None:
     """Refuse callbacks that change what a step is.
 
     Raises:
-        ValueError: If one does; says why, and what to set instead.
+        UserError: If one does; says why, and what to set instead.
     """
     for callback in callbacks:
         for kind, reason in _REASONS.items():
             if isinstance(callback, kind):
-                raise ValueError(f"{type(callback).__name__} {reason}")
+                raise UserError(f"{type(callback).__name__} {reason}")

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from lightning.pytorch import Trainer
 
+from data_modules.errors import UserError
 from lit_sft.models.backbone import BackboneSettings
 from lit_sft.training.data import TrainingData
 from lit_sft.training.optimization import OptimizerSettings
@@ -112,7 +113,7 @@ def check_identity(saved: dict[str, str], present: dict[str, str], *, allow_chan
     """Compare a checkpoint's run with the present one.
 
     Raises:
-        ValueError: If they differ and may not; a warning names the differences if they may.
+        UserError: If they differ and may not; a warning names the differences if they may.
     """
     changes = [
         _change(name, saved.get(name), present.get(name))
@@ -130,7 +131,7 @@ def check_identity(saved: dict[str, str], present: dict[str, str], *, allow_chan
         *(["the original files"] if any(are_records) else []),
         *(["the original settings (see the run's config.yaml)"] if not all(are_records) else []),
     ]
-    raise ValueError(
+    raise UserError(
         f"this checkpoint is of a run with other settings or data: {'; '.join(changes)}. Restore "
         f"{' and '.join(restore)}, or train on with the change by `--run.allow_changes true`."
     )

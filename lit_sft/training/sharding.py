@@ -11,6 +11,7 @@ from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 
 from data_modules.batching.batch import Batch
+from data_modules.errors import UserError
 from lit_sft.models.backbone import decoder_layers
 
 Scoring = Callable[[nn.Module, Batch], Any]
@@ -20,10 +21,10 @@ def check_strategy(strategy: Strategy) -> None:
     """Refuse strategies under which the head's weight is whole only inside its own forward pass.
 
     Raises:
-        ValueError: If it is FSDP's first version or DeepSpeed's ZeRO 3.
+        UserError: If it is FSDP's first version or DeepSpeed's ZeRO 3.
     """
     if isinstance(strategy, FSDPStrategy) or getattr(strategy, "zero_stage_3", False):
-        raise ValueError(
+        raise UserError(
             f"--trainer.strategy: {type(strategy).__name__} takes the weights apart in a way in which the loss cannot "
             "be computed on supervised tokens only. `--config configs/overlays/fsdp2.yaml` shards them too."
         )
