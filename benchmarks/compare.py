@@ -97,7 +97,7 @@ def arguments() -> argparse.Namespace:
 
 
 def measure(options: argparse.Namespace, base: dict[str, Any], output: Path) -> dict[str, Any]:
-    """All figures of the comparison, as they go into `compare.json`."""
+    """All metrics of the comparison, as they go into `compare.json`."""
     size, model = options.batch_size, base["model"]
     count, most = size * (1 + options.steps), size * POOL
     store = draw_rows(options.records, options.tokenizer, count, most, output, max_length=options.max_length)

@@ -115,7 +115,7 @@ def measure(options: argparse.Namespace, shape: str, tuning: str, output: Path) 
 
 
 def table(result: dict[str, Any]) -> str:
-    """The figures as Markdown."""
+    """The metrics as Markdown."""
     told = result["settings"]
     peak = (told["peak_tflops"] or 0.0) * 1e12 or max(result["ceiling_flops"])
     lines = [

@@ -165,7 +165,7 @@ def text(draw: random.Random, least: int, most: int) -> str:
 
 
 def print_table(rows: list[dict[str, Any]]) -> None:
-    """The figures as a Markdown table."""
+    """The metrics as a Markdown table."""
     print("| rows | processes | seconds | rows/s | CPU seconds | parent, before and peak | largest child |")
     print("|---:|---:|---:|---:|---:|---:|---:|")
     for row in rows:

@@ -11,7 +11,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from benchmarks.peers.protocol import LORA_RANK
 from lit_sft.models.adapters import LoraSettings
-from lit_sft.models.flops import Work, work_of
+from lit_sft.models.flops import Work, model_flops
 
 SHAPES: dict[str, dict[str, Any]] = {
     "qwen2.5-0.5b": {
@@ -55,7 +55,7 @@ def write_shape(name: str, layers: int | None, folder: Path, tokenizer: str) -> 
 
 def work_of_folder(folder: str | Path) -> Work:
     """The work of a model folder, with the adapters that the contestants train."""
-    return work_of(AutoConfig.from_pretrained(folder), LoraSettings(rank=LORA_RANK))
+    return model_flops(AutoConfig.from_pretrained(folder), LoraSettings(rank=LORA_RANK))
 
 
 def matrix_product_flops(precision: str, device: str = "cpu", size: int | None = None) -> float:

@@ -1,4 +1,4 @@
-"""The figures of a suite while training: multiple choice, answers, perplexity on other data than the run's own."""
+"""The metrics of a suite while training: multiple choice, answers, perplexity on other data than the run's own."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from lit_sft.evaluation.metric_names import title_of
 from lit_sft.evaluation.suite_file import read_suite
 from lit_sft.failures import reason_of_part
 from lit_sft.models.generation import GenerationSettings
-from lit_sft.models.loaded import Subject
+from lit_sft.models.loaded import LoadedModel
 from lit_sft.printable import printable
 from lit_sft.training.module import LitCausalLM
 
@@ -35,7 +35,7 @@ class BenchmarkMonitor(Callback):
         suite: A file such as configs/evaluate/quickstart.yaml; its judge is not asked. Its tasks of lm-eval run no
             code of their own.
         every: Validations from one scoring to the next.
-        file: JSON lines in the run folder: step, set, figure, value, items, and low and high of a 95 % interval over
+        file: JSON lines in the run folder: step, set, metric, value, items, and low and high of a 95 % interval over
             the items.
 
     Raises:
@@ -52,7 +52,7 @@ class BenchmarkMonitor(Callback):
             if settings.include is not None:
                 check_tasks(settings.include, advice="Score it after training, by `evaluate --allow_code`.")
         self._num_validations = 0
-        self._subject: Subject | None = None
+        self._model: LoadedModel | None = None
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not is_fitting(trainer) or (trainer.sanity_checking and trainer.global_step > 0):
@@ -65,16 +65,16 @@ class BenchmarkMonitor(Callback):
         with trainer.precision_plugin.forward_context():  # the arithmetic that validation uses
             results = self._score(pl_module, Path(trainer.default_root_dir))
         means = {
-            (name, figure): results.mean("now", name, figure)
+            (name, metric): results.mean("now", name, metric)
             for name in results.sets
-            for figure in results.figures(name)
+            for metric in results.metrics(name)
         }
         found = {key: mean for key, mean in means.items() if mean is not None}
-        for (name, figure), mean in found.items():
+        for (name, metric), mean in found.items():
             row = {"value": mean.value, "low": mean.low, "high": mean.high, "items": mean.num_rows}
-            append_row(trainer, self.file, {"step": trainer.global_step, "set": name, "figure": figure, **row})
+            append_row(trainer, self.file, {"step": trainer.global_step, "set": name, "figure": metric, **row})
         shown = {key: found[key] for key in found if key[1] in compared(results, key[0])}
-        values = {f"benchmark/{name.replace(' ', '_')}/{figure}": mean.value for (name, figure), mean in shown.items()}
+        values = {f"benchmark/{name.replace(' ', '_')}/{metric}": mean.value for (name, metric), mean in shown.items()}
         pl_module.log_validation(values)
         say(trainer, _table(shown, trainer.global_step))
 
@@ -92,22 +92,22 @@ class BenchmarkMonitor(Callback):
         self._num_validations = state_dict["num_validations"]
 
     def _score(self, module: LitCausalLM, folder: Path) -> Results:
-        subject = self._subject_of(module)
+        model = self._loaded(module)
         results = Results(["now"])
         for kind, name, settings in self.suite.sets():
             try:
-                results.results["now", name] = score_set(subject, kind, name, settings)
+                results.results["now", name] = score_set(model, kind, name, settings)
             except Exception as error:  # whatever it is, the run goes on
                 reason = reason_of_part(error, folder)
                 warnings.warn(printable(f"BenchmarkMonitor: {name} could not be scored: {reason}"), stacklevel=2)
         return results
 
-    def _subject_of(self, module: LitCausalLM) -> Subject:
-        if self._subject is None:
+    def _loaded(self, module: LitCausalLM) -> LoadedModel:
+        if self._model is None:
             template = self.suite.template or module.data.template_name
             budget = module.data.token_budget
-            self._subject = Subject("now", module.backbone, module.data.tokenizer, template, budget)
-        return self._subject
+            self._model = LoadedModel("now", module.backbone, module.data.tokenizer, template, budget)
+        return self._model
 
 
 def _table(means: dict[tuple[str, str], Any], step: int) -> Table:
@@ -116,7 +116,7 @@ def _table(means: dict[tuple[str, str], Any], step: int) -> Table:
     table.add_column("figure")
     for column in ("value", "95 % interval", "items"):
         table.add_column(column, justify="right")
-    for (name, figure), mean in means.items():
+    for (name, metric), mean in means.items():
         interval = f"{mean.low:.4f} to {mean.high:.4f}" if mean.standard_error > 0 else ""
-        table.add_row(cell(name), cell(title_of(figure)), f"{mean.value:.4f}", interval, f"{mean.num_rows:,}")
+        table.add_row(cell(name), cell(title_of(metric)), f"{mean.value:.4f}", interval, f"{mean.num_rows:,}")
     return table

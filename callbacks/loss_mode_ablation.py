@@ -43,13 +43,13 @@ class LossModeAblation(Callback):
         assert isinstance(pl_module, LitCausalLM)
         if not is_fitting(trainer) or not is_whole_validation(trainer):
             return
-        figures = pl_module.figures["val"]
+        metrics = pl_module.metrics["val"]
         row = {
             "step": trainer.global_step,
             "epoch": trainer.current_epoch,
             "training_mask": pl_module.data.mask.name,
-            "training_loss": figures["loss"],
-            "masks": {name: _figures_of(name, figures) for name in MASKS if f"nll/{name}" in figures},
+            "training_loss": metrics["loss"],
+            "masks": {name: _metrics_of(name, metrics) for name in MASKS if f"nll/{name}" in metrics},
         }
         self.rows.append(row)
         append_row(trainer, self.file, row)
@@ -73,16 +73,16 @@ class LossModeAblation(Callback):
             table.add_column(f"step {row['step']}" if row["step"] else "before", justify="right")
         table.add_column("tokens", justify="right")
         last = self.rows[-1]
-        for name, figures in last["masks"].items():
+        for name, metrics in last["masks"].items():
             label = f"{name} (trained)" if name == last["training_mask"] else name
             values = [f"{row['masks'][name]['nll']:.4f}" for row in shown]
-            table.add_row(label, *values, f"{figures['tokens']:,}")
+            table.add_row(label, *values, f"{metrics['tokens']:,}")
         if last["training_mask"] not in last["masks"]:  # prompt tokens have a weight of their own
             values = [f"{row['training_loss']:.4f}" for row in shown]
             table.add_row(f"{last['training_mask']} (trained)", *values, "")
         return table
 
 
-def _figures_of(mask: str, figures: dict[str, float]) -> dict[str, float]:
-    nll, perplexity, tokens = (figures[f"{quantity}/{mask}"] for quantity in ("nll", "perplexity", "tokens"))
+def _metrics_of(mask: str, metrics: dict[str, float]) -> dict[str, float]:
+    nll, perplexity, tokens = (metrics[f"{quantity}/{mask}"] for quantity in ("nll", "perplexity", "tokens"))
     return {"nll": nll, "perplexity": perplexity, "tokens": int(tokens)}

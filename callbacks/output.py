@@ -44,7 +44,7 @@ def file_in_run(callback: Callback, file: str) -> str:
 def append_row(trainer: Trainer, file: str, row: dict[str, Any]) -> None:
     """Append a row to a JSON lines file in the run folder, from one process only.
 
-    Infinite and undefined figures become null, which every JSON reader knows.
+    Infinite and undefined metrics become null, which every JSON reader knows.
     """
     if not trainer.is_global_zero:
         return

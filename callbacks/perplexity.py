@@ -48,7 +48,7 @@ class Validation:
 class PerplexityMonitor(Callback):
     """Records training and validation perplexity side by side, under the same mask.
 
-    The training figure costs no second forward pass: it is the mean over the batches since the last validation, each
+    The training metric costs no second forward pass: it is the mean over the batches since the last validation, each
     seen with the weights and the dropout it had then. Early on it is therefore worse than validation.
 
     Logs `train/perplexity` and `val/gap` (nats), writes a row at every validation and prints the history at the end.
@@ -85,7 +85,7 @@ class PerplexityMonitor(Callback):
         assert isinstance(pl_module, LitCausalLM)
         if not is_fitting(trainer) or not is_whole_validation(trainer):
             return
-        validation = self._validation(trainer, pl_module.figures["val"])
+        validation = self._validation(trainer, pl_module.metrics["val"])
         self.history.append(validation)
         append_row(trainer, self.file, self._row(validation))
         self._log(trainer, validation)
@@ -103,14 +103,14 @@ class PerplexityMonitor(Callback):
         sums = state_dict["sums"]
         self._sums = None if sums is None else torch.tensor(sums, dtype=torch.float64)
 
-    def _validation(self, trainer: Trainer, figures: dict[str, float]) -> Validation:
-        val_nll = figures["loss"]
+    def _validation(self, trainer: Trainer, metrics: dict[str, float]) -> Validation:
+        val_nll = metrics["loss"]
         return Validation(
             step=trainer.global_step,
             epoch=trainer.current_epoch,
             train_nll=self._finish_interval(trainer),
             val_nll=val_nll,
-            perplexity={s: figures[f"perplexity/{s}"] for s in self.segments if f"perplexity/{s}" in figures},
+            perplexity={s: metrics[f"perplexity/{s}"] for s in self.segments if f"perplexity/{s}" in metrics},
             is_best=not math.isnan(val_nll) and all(not val_nll >= before.val_nll for before in self.history),
         )
 

@@ -120,12 +120,12 @@ class _Throughput:
             self._seconds += time.perf_counter() - self._started
             self._started = None
 
-    def add(self, pieces: list[Batch]) -> None:
+    def add(self, micro_batches: list[Batch]) -> None:
         """Count a batch without waiting for the device."""
-        for piece in pieces:
-            tokens = (piece.kinds != SegmentKind.PADDING).sum()
+        for micro_batch in micro_batches:
+            tokens = (micro_batch.kinds != SegmentKind.PADDING).sum()
             self._tokens = tokens if self._tokens is None else self._tokens + tokens
-            self._supervised += piece.targets.numel()
+            self._supervised += micro_batch.targets.numel()
 
     def finish(self, trainer: Trainer) -> tuple[float, float]:
         """Tokens and supervised tokens per second on all devices; starts over."""

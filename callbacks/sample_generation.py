@@ -14,7 +14,7 @@ from rich.text import Text
 from callbacks.output import append_row, file_in_run, is_fitting, say, writers
 from data_modules.encoding.example import Example
 from data_modules.errors import UserError
-from data_modules.records.conversation import Conversation, Role, Turn
+from data_modules.records.conversation import Conversation, Message, Role
 from lit_sft.models.answer_rows import question, reference
 from lit_sft.models.generation import Generated, GenerationSettings, generate
 from lit_sft.printable import excerpt
@@ -167,7 +167,7 @@ class SampleGeneration(Callback):
             origin = f"SampleGeneration prompts[{index}]"
             if not text.strip():
                 raise UserError(f"{origin}: is empty; expected text.")
-            (example,) = encoder.encode(Conversation((Turn(Role.USER, text),), origin))
+            (example,) = encoder.encode(Conversation((Message(Role.USER, text),), origin))
             if data.context_length is not None and len(example) >= data.context_length:
                 raise UserError(
                     f"{origin}: {len(example)} tokens leave no room for an answer in the model's "

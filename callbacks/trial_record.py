@@ -1,4 +1,4 @@
-"""What a comparison must know of a run besides its figures: whether it began as the others did, and what it cost."""
+"""What a comparison must know of a run besides its metrics: whether it began as the others did, and what it cost."""
 
 from __future__ import annotations
 
@@ -57,18 +57,18 @@ class TrialRecord(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: list[Batch], batch_idx: int
     ) -> None:
-        for piece in batch:
-            self._window["examples"] += len(piece.origins)
-            self._window["tokens"] += sum(piece.lengths)
-            self._window["supervised_tokens"] += piece.targets.numel()
-            self._origins += piece.origins
+        for micro_batch in batch:
+            self._window["examples"] += len(micro_batch.origins)
+            self._window["tokens"] += sum(micro_batch.lengths)
+            self._window["supervised_tokens"] += micro_batch.targets.numel()
+            self._origins += micro_batch.origins
         self._loss = mean_of_step(outputs)  # not read yet: that would wait for the device
         self._window["seconds"] += time.perf_counter() - self._batch_began
         if trainer.global_step > len(self.order):
             # by whole steps: a run that is resumed begins the one it was in again
             self.counts = {name: value + self._window[name] for name, value in self.counts.items()}
             self._window = dict.fromkeys(self.counts, 0)
-            # which records, and how often: not in which order, nor in which piece
+            # which records, and how often: not in which order, nor in which micro-batch
             self.order.append(hashlib.sha256("\n".join(sorted(self._origins)).encode()).hexdigest()[:12])
             self._origins = []
         if time.monotonic() - self._written >= self.seconds:

@@ -69,9 +69,9 @@ class SFTDataModule(LightningDataModule):
         batch_size: Examples of a training batch on each device.
         eval_batch_size: Rows of an evaluation batch. None: twice the training batch.
         packing: Lay the documents of a batch end to end in one row, isolated from one another, instead of padding each
-            to the longest. Changes the speed, no figure.
-        token_budget: Most tokens that go through the model at once, padding included. A larger batch goes in pieces,
-            which bounds the memory and changes no figure.
+            to the longest. Changes the speed, no metric.
+        token_budget: Most tokens that go through the model at once, padding included. A larger batch is cut into
+            micro-batches, which bounds the memory and changes no result.
         shuffle: Whether to shuffle the training examples every epoch.
         seed: Determines the order. The command line takes it from `seed_everything`.
         num_workers: Processes that collate batches. None: two beside a GPU, which must not wait; else none.
@@ -236,7 +236,7 @@ class SFTDataModule(LightningDataModule):
         return len(rows) * devices, int(self.stores[split].lengths[rows].sum()) * devices
 
     def train_dataloader(self) -> DataLoader[list[Batch]]:
-        """Training batches, each a list of pieces."""
+        """Training batches, each a list of micro-batches."""
         return self._loader("train", self._train_sampler())
 
     def val_dataloader(self) -> DataLoader[list[Batch]] | list[Any]:
@@ -385,7 +385,7 @@ class SFTDataModule(LightningDataModule):
         )
 
     def _loader(self, split: str, sampler: Any, *, score_all: bool = False) -> DataLoader[list[Batch]]:
-        collate_piece = partial(
+        collate_micro_batch = partial(
             collate,
             mask=self.mask,
             reduction=self.reduction,
@@ -393,7 +393,7 @@ class SFTDataModule(LightningDataModule):
             score_all=score_all,
             pack=self.packing,
         )
-        return batch_loader(self.stores[split], collate_piece, sampler, num_workers=self.num_workers)
+        return batch_loader(self.stores[split], collate_micro_batch, sampler, num_workers=self.num_workers)
 
 
 def _with_skipped_files(ledgers: dict[str, dict[str, Any]], sources: Sources) -> dict[str, dict[str, Any]]:

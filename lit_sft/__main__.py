@@ -11,8 +11,8 @@ from lit_sft.environment import settle, use_utf8
 
 COMMANDS = {
     "fit": ("lit_sft.cli.fit:main", "fine-tune a model"),
-    "validate": ("lit_sft.cli.test:main", "figures of a run on its validation split"),
-    "test": ("lit_sft.cli.test:main", "figures and scored answers on the test split, as result.json"),
+    "validate": ("lit_sft.cli.test:main", "metrics of a run on its validation split"),
+    "test": ("lit_sft.cli.test:main", "metrics and scored answers on the test split, as result.json"),
     "predict": ("lit_sft.cli.predict:main", "answers to prompts, as JSON lines"),
     "preview": ("lit_sft.preview.command:main", "the first examples token by token, under any masks"),
     "ablate": ("lit_sft.ablation.command:main", "a study: all of its trials, then the report"),

@@ -28,7 +28,7 @@ def message_of(error: Exception) -> str | None:
     if isinstance(error, torch.OutOfMemoryError):
         return (
             f"out of GPU memory ({said.partition('. ')[0]}). Set `--data.token_budget` to half of what it is, or "
-            "`--model.backbone.gradient_checkpointing true`; neither changes a figure."
+            "`--model.backbone.gradient_checkpointing true`; neither changes a result."
         )
     if re.search("DataLoader worker.*(exited unexpectedly|is killed by signal)", said):
         return (

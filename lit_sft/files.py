@@ -192,7 +192,7 @@ def _keep_others(before: Path, after: Path, is_written: Callable[[str], bool]) -
 
 
 def with_nulls(value: Any) -> Any:
-    """With null for figures that are infinite or undefined, which JSON has no word for."""
+    """With null for metrics that are infinite or undefined, which JSON has no word for."""
     if isinstance(value, dict):
         return {key: with_nulls(part) for key, part in value.items()}
     if isinstance(value, (list, tuple)):

@@ -18,7 +18,7 @@ from lit_sft.models.attention import Documents, _dense, _has_flash, _variable_le
 from lit_sft.models.backbone import BackboneSettings, build_backbone
 from lit_sft.models.generation import GenerationSettings, generate
 from lit_sft.models.linear_cross_entropy import linear_cross_entropy
-from lit_sft.models.loaded import Subject
+from lit_sft.models.loaded import LoadedModel
 from lit_sft.models.loss import supervised_loss, token_nll
 from tests.conftest import MODELS, alpaca_rows, chat_rows
 from tests.training import make_module, train
@@ -94,7 +94,7 @@ def test_a_changed_document_does_not_change_its_neighbours_under_bf16(name: str,
 
 @pytest.mark.parametrize("name", MODELS)
 def test_an_evaluation_scores_as_on_the_cpu(name: str, tokenizer: PreTrainedTokenizerFast) -> None:
-    subject = Subject("model", build_backbone(BackboneSettings(config=MODELS[name]), tokenizer).eval(), tokenizer)
+    subject = LoadedModel("model", build_backbone(BackboneSettings(config=MODELS[name]), tokenizer).eval(), tokenizer)
     sequences = [list(f"The mill stands by the river, {n} times.".encode()) for n in range(9)]
     expected = subject.nats(sequences)
     subject.backbone.to("cuda")
@@ -114,7 +114,7 @@ def test_every_precision_trains_with_clipping_and_counts_exactly(
     settings: dict[str, Any] = {"gradient_clip_val": 1.0, "accumulate_grad_batches": 2, "max_epochs": 4}
     module = make_module(tuning=tuning, lr=1e-2)
     train(data, tmp_path, module, accelerator="cuda", precision=precision, **settings)
-    before, after = module.figures_before, module.figures["val"]
+    before, after = module.metrics_before, module.metrics["val"]
     assert after["nll/output_only"] < before["nll/output_only"] - 0.1
     assert after["tokens/answer"] == data.ledgers["val"]["tokens"]["kept"]["final_answer"]
 
@@ -129,7 +129,7 @@ def test_float32_weights_clipping_and_warm_up_cure_the_divergence_of_fp16(make_d
     cured = make_module(lr=1e-3, warmup_ratio=0.1)
     cured = train(data, tmp_path, cured, precision="16-mixed", gradient_clip_val=1.0, callbacks=[health], **common)
     exact = train(data, tmp_path, make_module(lr=1e-3, warmup_ratio=0.1), gradient_clip_val=1.0, **common)
-    assert cured.figures["val"]["loss"] == pytest.approx(exact.figures["val"]["loss"], rel=0.05)
+    assert cured.metrics["val"]["loss"] == pytest.approx(exact.metrics["val"]["loss"], rel=0.05)
     assert health.skipped_steps < 5
 
 

@@ -76,8 +76,8 @@ def test_mean_of_means_would_fail_here(make_data: MakeData, tmp_path: Path) -> N
     """The check above can tell: averaging the micro-batches' own means gives other gradients."""
 
     class MeanOfMeans(GradientLog):
-        def training_step(self, pieces: Any, batch_idx: int) -> torch.Tensor:  # type: ignore[override]
-            (batch,) = pieces
+        def training_step(self, micro_batches: Any, batch_idx: int) -> torch.Tensor:  # type: ignore[override]
+            (batch,) = micro_batches
             total, _ = self._loss(batch)
             return total / batch.weights.sum()
 
@@ -91,22 +91,22 @@ def test_mean_of_means_would_fail_here(make_data: MakeData, tmp_path: Path) -> N
     assert max(float((a - b).abs().max()) for a, b in zip(steps(8, 1), steps(1, 8), strict=True)) > 1e-3
 
 
-def test_validation_figures_depend_on_neither_batch_size_nor_order_nor_training_mask(
+def test_validation_metrics_depend_on_neither_batch_size_nor_order_nor_training_mask(
     make_data: MakeData, tmp_path: Path
 ) -> None:
     rows = chat_rows(30)
 
-    def figures(rows: list[dict[str, Any]], **settings: Any) -> dict[str, float]:
+    def metrics(rows: list[dict[str, Any]], **settings: Any) -> dict[str, float]:
         data = make_data(rows, val_fraction=0.4, **settings)
         module = make_module(seed=5)
         make_trainer(tmp_path).validate(module, datamodule=data, verbose=False)
-        return {key: value for key, value in module.figures["val"].items() if key != "loss"}
+        return {key: value for key, value in module.metrics["val"].items() if key != "loss"}
 
-    reference = figures(rows, eval_batch_size=8)
+    reference = metrics(rows, eval_batch_size=8)
     assert {f"nll/{mask}" for mask in MASKS} <= reference.keys()
     for mask in MASKS:
-        assert figures(rows, eval_batch_size=1, mask=mask) == pytest.approx(reference, rel=1e-6)
-    assert figures(rows[::-1], eval_batch_size=3) == pytest.approx(reference, rel=1e-6)
+        assert metrics(rows, eval_batch_size=1, mask=mask) == pytest.approx(reference, rel=1e-6)
+    assert metrics(rows[::-1], eval_batch_size=3) == pytest.approx(reference, rel=1e-6)
 
 
 @pytest.mark.parametrize("name", list(MODELS))
@@ -119,10 +119,10 @@ def test_packed_equals_padded(make_data: MakeData, tmp_path: Path, tuning: str, 
         module = make_module(name, tuning=tuning, lr=1e-30)
         module.__class__ = GradientLog
         train(data, tmp_path, module, accumulate_grad_batches=2)
-        return module.gradients, module.figures["val"]  # type: ignore[return-value]
+        return module.gradients, module.metrics["val"]  # type: ignore[return-value]
 
-    (packed, packed_figures), (padded, padded_figures) = run(True), run(False)
-    assert packed_figures == pytest.approx(padded_figures, rel=1e-6)
+    (packed, packed_metrics), (padded, padded_metrics) = run(True), run(False)
+    assert packed_metrics == pytest.approx(padded_metrics, rel=1e-6)
     for a, b in zip(itertools.chain(*packed), itertools.chain(*padded), strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-6)
 
@@ -137,23 +137,27 @@ def test_pieces_of_a_token_budget_equal_the_whole(
         module = make_module(tuning=tuning, lr=1e-30)
         module.__class__ = GradientLog
         train(data, tmp_path, module, accumulate_grad_batches=2)
-        return module.gradients, module.figures["val"], [len(pieces) for pieces in data.train_dataloader()]  # type: ignore[return-value]
+        return (
+            module.gradients,
+            module.metrics["val"],
+            [len(micro_batches) for micro_batches in data.train_dataloader()],
+        )  # type: ignore[return-value]
 
-    whole, whole_figures, whole_pieces = run(packing=True)
-    pieces, figures, num_pieces = run(packing=packing, token_budget=120)
-    assert set(whole_pieces) == {1}
-    assert max(num_pieces) > 1
-    assert figures == pytest.approx(whole_figures, rel=1e-6)
-    for a, b in zip(itertools.chain(*whole), itertools.chain(*pieces), strict=True):
+    whole, whole_metrics, whole_sizes = run(packing=True)
+    micro_batches, metrics, num_sizes = run(packing=packing, token_budget=120)
+    assert set(whole_sizes) == {1}
+    assert max(num_sizes) > 1
+    assert metrics == pytest.approx(whole_metrics, rel=1e-6)
+    for a, b in zip(itertools.chain(*whole), itertools.chain(*micro_batches), strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("mask", list(MASKS))
-def test_validation_loss_is_the_figure_of_the_training_mask(make_data: MakeData, tmp_path: Path, mask: str) -> None:
+def test_validation_loss_is_the_metric_of_the_training_mask(make_data: MakeData, tmp_path: Path, mask: str) -> None:
     module = make_module()
     data = make_data(chat_rows(30), val_fraction=0.4, mask=mask)
     make_trainer(tmp_path).validate(module, datamodule=data, verbose=False)
-    assert module.figures["val"]["loss"] == pytest.approx(module.figures["val"][f"nll/{mask}"], rel=1e-6)
+    assert module.metrics["val"]["loss"] == pytest.approx(module.metrics["val"][f"nll/{mask}"], rel=1e-6)
 
 
 @pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before the epoch ended")

@@ -87,18 +87,18 @@ def test_two_processes_equal_one_with_the_same_batch(
             command, cwd=ROOT, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
         )
         assert done.returncode == 0, done.stderr[-3000:]
-        figures = json.loads((tmp_path / "runs" / name / "version_0" / "fit.json").read_text())
+        metrics = json.loads((tmp_path / "runs" / name / "version_0" / "fit.json").read_text())
         assert len(list((tmp_path / "runs" / name).iterdir())) == 1
-        return torch.load(path, weights_only=True), figures
+        return torch.load(path, weights_only=True), metrics
 
-    (one, figures), (two, figures_of_two) = fit("one", 4), fit("two", 2, **TWO[strategy])
+    (one, metrics), (two, metrics_of_two) = fit("one", 4), fit("two", 2, **TWO[strategy])
     assert len(one) == len(two) == 3
     for a, b in zip(one, two, strict=True):
         assert a.keys() == b.keys()
         for name in a:
             torch.testing.assert_close(a[name], b[name], rtol=0, atol=1e-6)
     for moment in ("before", "best"):
-        assert figures[moment] == pytest.approx(figures_of_two[moment], rel=1e-6)
+        assert metrics[moment] == pytest.approx(metrics_of_two[moment], rel=1e-6)
 
 
 @pytest.mark.slow

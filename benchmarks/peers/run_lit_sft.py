@@ -59,12 +59,12 @@ class TurnByTurn(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        pieces = batch if isinstance(batch, list | tuple) else [batch]
+        micro_batches = batch if isinstance(batch, list | tuple) else [batch]
         self.turns.finish(
             loss=outputs["nats"] / outputs["weight"],
-            real=sum(sum(piece.lengths) for piece in pieces),
-            processed=sum(piece.input_ids.numel() for piece in pieces),
-            supervised=sum(len(piece.targets) for piece in pieces),
+            real=sum(sum(micro_batch.lengths) for micro_batch in micro_batches),
+            processed=sum(micro_batch.input_ids.numel() for micro_batch in micro_batches),
+            supervised=sum(len(micro_batch.targets) for micro_batch in micro_batches),
         )
         if trainer.global_step < trainer.max_steps:
             self.turns.wait()

@@ -16,20 +16,20 @@ from data_modules.encoding.example_store import ExampleStore
 
 
 def batch_loader(
-    store: ExampleStore, collate_piece: Callable[..., Batch], sampler: Sampler[BatchPlan], *, num_workers: int
+    store: ExampleStore, collate_micro_batch: Callable[..., Batch], sampler: Sampler[BatchPlan], *, num_workers: int
 ) -> DataLoader[list[Batch]]:
     """A loader of whole batches, each a list of its micro-batches.
 
     Args:
         store: Where the examples are.
-        collate_piece: Makes a micro-batch of examples.
+        collate_micro_batch: Makes a micro-batch of examples.
         sampler: Gives the plan of every batch.
         num_workers: Processes that collate. 0: the calling one does.
     """
     if num_workers:
         shorten_socket_paths()
     return DataLoader(
-        _PlannedDataset(store, collate_piece),
+        _PlannedDataset(store, collate_micro_batch),
         batch_sampler=sampler,  # type: ignore[arg-type]  # a plan is what torch calls a batch of indices
         collate_fn=_first,
         num_workers=num_workers,
@@ -40,10 +40,10 @@ def batch_loader(
 
 
 class _PlannedDataset(Dataset[Any]):
-    """Gives the data loader whole batches: an item is the pieces of a BatchPlan."""
+    """Gives the data loader whole batches: an item is the micro-batches of a BatchPlan."""
 
-    def __init__(self, store: ExampleStore, collate_piece: Callable[..., Batch]) -> None:
-        self.store, self.collate_piece = store, collate_piece
+    def __init__(self, store: ExampleStore, collate_micro_batch: Callable[..., Batch]) -> None:
+        self.store, self.collate_micro_batch = store, collate_micro_batch
 
     def __len__(self) -> int:
         return len(self.store)
@@ -51,12 +51,12 @@ class _PlannedDataset(Dataset[Any]):
     def __getitems__(self, plan: BatchPlan) -> list[list[Batch]]:
         return [
             [
-                self.collate_piece(
-                    [self.store[index] for index in piece],
+                self.collate_micro_batch(
+                    [self.store[index] for index in micro_batch],
                     normaliser=plan.normaliser,
                     counts=number < plan.num_counting,
                 )
-                for number, piece in enumerate(plan.pieces)
+                for number, micro_batch in enumerate(plan.micro_batches)
             ]
         ]
 

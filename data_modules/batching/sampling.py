@@ -19,20 +19,20 @@ class BatchPlan:
     """The examples of one batch of one rank.
 
     Attributes:
-        pieces: Their indices, piece by piece: what goes through the model at once.
+        micro_batches: The indices of each micro-batch: what goes through the model at once.
         normaliser: Weight of all examples in the same optimiser step, on every rank.
-        num_counting: So many pieces count. Those behind them are stand-ins, given to a rank for which there is no
-            example, so that all ranks go through the model equally often.
+        num_counting: Number of real micro-batches. The others are stand-ins for a rank without an example, so that all
+            ranks go through the model equally often.
     """
 
-    pieces: tuple[tuple[int, ...], ...]
+    micro_batches: tuple[tuple[int, ...], ...]
     normaliser: float
     num_counting: int
 
     @property
     def indices(self) -> tuple[int, ...]:
         """Of the examples that count."""
-        return tuple(index for piece in self.pieces[: self.num_counting] for index in piece)
+        return tuple(index for micro_batch in self.micro_batches[: self.num_counting] for index in micro_batch)
 
 
 class WindowSampler(Sampler[BatchPlan]):
@@ -50,7 +50,7 @@ class WindowSampler(Sampler[BatchPlan]):
         seed: Determines the order, with the epoch.
         shuffle: Whether to shuffle every epoch.
         packed: Whether batches are packed (each gets as many tokens) or padded (each gets similar lengths).
-        token_budget: Most tokens of a piece, with its padding, unless it is a single example.
+        token_budget: Most tokens of a micro_batch, with its padding, unless it is a single example.
         limit: Lightning's `limit_train_batches`: the trainer ends an epoch after so many batches (or such a share), and
             the last window must know that it is the last.
         epoch: The first epoch. Lightning names it too late where processes fetch ahead.

@@ -123,7 +123,7 @@ def _encode_splits(sources: Sources, encoder: Encoder, folder: Path, processes: 
     ledgers: dict[str, Any] = {}
     taken: set[str] = set()
     for split in sources.splits:
-        # held-out records are scored whole, so that figures are over the same tokens whatever `samples` is
+        # held-out records are scored whole, so that metrics are over the same tokens whatever `samples` is
         samples = sources.samples if split == "train" else "conversation"
         with EncodingPool(ChunkEncoder(encoder, sources.on_invalid, samples), processes) as pool:
             read, encoded = Ledger(sources.on_invalid), Ledger(sources.on_invalid)

@@ -15,10 +15,10 @@ from transformers import PreTrainedTokenizerBase
 from data_modules.encoding.example import Example
 from data_modules.encoding.ledger import Ledger
 from data_modules.encoding.tokenizers import special_ids
-from data_modules.encoding.truncation import Piece, length, newest_that_fits, runs_that_fit, shorten
+from data_modules.encoding.truncation import EncodedSegment, length, newest_that_fits, runs_that_fit, shorten
 from data_modules.encoding.unknown_text import TextCheck
 from data_modules.errors import UserError
-from data_modules.records.conversation import Conversation, Turn
+from data_modules.records.conversation import Conversation, Message
 from data_modules.rendering.segments import ANSWER_KINDS, SegmentKind
 from data_modules.rendering.templates import AnyTemplate, Template
 
@@ -45,7 +45,7 @@ class Encoder:
         max_length: Most tokens of an example.
         over_long: What happens to longer conversations. `drop`: left out. `truncate`: loses, in this order, the oldest
             exchanges, context, most of the question, the system text, the end of the answer. `split`: cut between
-            turns (a document: anywhere) into pieces that fit; a single exchange that does not fit is truncated.
+            turns (a document: anywhere) into encoded that fit; a single exchange that does not fit is truncated.
             `error`: ends the run.
         continues: Whether documents are the beginnings of texts to continue: they get no end token, and of one that is
             too long the end is kept.
@@ -83,70 +83,71 @@ class Encoder:
         """
         known: dict[str, list[int]] = {}
         try:
-            pieces = self._pieces(conversation, known)
+            encoded = self._encoded(conversation, known)
         except UnencodableError as error:
             raise UserError(f"{conversation.origin}: {error}") from None
-        if length(pieces) <= self.max_length:
-            kept = [pieces]
+        if length(encoded) <= self.max_length:
+            kept = [encoded]
         elif self.over_long == "error":
             raise OverLongError(
-                f"{conversation.origin}: {length(pieces)} tokens; at most {self.max_length} fit. Raise "
+                f"{conversation.origin}: {length(encoded)} tokens; at most {self.max_length} fit. Raise "
                 "`--data.max_length`, or set `--data.over_long` to truncate, split or drop."
             )
         else:
-            kept = list(self._shorten(conversation, pieces, known))
+            kept = list(self._shorten(conversation, encoded, known))
         examples = [_example(part, conversation.origin) for part in kept]
         if ledger is not None:
             # first, as it may fail: a record is counted in whole or not at all
             lost = next(filter(None, (self._text_check.lost(text, ids) for text, ids in known.items())), None)
-            ledger.count_length(length(pieces), self.max_length, is_text=conversation.is_text)
-            _book(ledger, pieces, kept, self.end_token_id)
+            ledger.count_length(length(encoded), self.max_length, is_text=conversation.is_text)
+            _book(ledger, encoded, kept, self.end_token_id)
             if lost is not None:
                 ledger.count_unknown_text(f"{conversation.origin}: {lost}")
         return examples
 
     def _shorten(
-        self, conversation: Conversation, pieces: list[Piece], known: dict[str, list[int]]
-    ) -> Iterator[list[Piece]]:
+        self, conversation: Conversation, encoded: list[EncodedSegment], known: dict[str, list[int]]
+    ) -> Iterator[list[EncodedSegment]]:
         if self.over_long == "drop":
             return
         if conversation.is_text:
-            yield from self._cut_text(pieces)
+            yield from self._cut_text(encoded)
             return
         choose = runs_that_fit if self.over_long == "split" else newest_that_fits
         for part in choose(conversation, self.max_length, _Measure(self, known)):
-            short = shorten(pieces if part is conversation else self._pieces(part, known), self.max_length)
+            short = shorten(encoded if part is conversation else self._encoded(part, known), self.max_length)
             if short is not None:
                 yield short
 
-    def _cut_text(self, pieces: list[Piece]) -> Iterator[list[Piece]]:
+    def _cut_text(self, encoded: list[EncodedSegment]) -> Iterator[list[EncodedSegment]]:
         """Blocks of a document; only the first when truncating. A block of one token teaches nothing: none is made."""
-        segment, ids = pieces[-1].segment, [token for piece in pieces for token in piece.ids]
+        segment, ids = encoded[-1].segment, [token for item in encoded for token in item.ids]
         if self.continues:
             opening = ids[: len(self._document_start)]
-            yield [Piece(segment, opening + ids[len(ids) - self.max_length + len(opening) :])]
+            yield [EncodedSegment(segment, opening + ids[len(ids) - self.max_length + len(opening) :])]
             return
         starts = range(0, len(ids), self.max_length) if self.over_long == "split" else range(1)
         for start in starts:
             block = ids[start : start + self.max_length]
             if len(block) > 1:
-                yield [Piece(segment, block)]
+                yield [EncodedSegment(segment, block)]
 
-    def _pieces(self, conversation: Conversation, known: dict[str, list[int]]) -> list[Piece]:
+    def _encoded(self, conversation: Conversation, known: dict[str, list[int]]) -> list[EncodedSegment]:
         """Render and encode. `known` holds the ids of contents and grows, so that no content is encoded twice."""
         segments = self.template.render(conversation)
         if self.continues and conversation.is_text:
             segments = [part for part in segments if not part.control]
         new = list(dict.fromkeys(part.text for part in segments if not part.control and part.text not in known))
         known.update(zip(new, self._encode_contents(new), strict=True))
-        pieces = [
-            Piece(part, self._encode_control(part.text) if part.control else known[part.text]) for part in segments
+        encoded = [
+            EncodedSegment(part, self._encode_control(part.text) if part.control else known[part.text])
+            for part in segments
         ]
         start = self._document_start
-        if start and pieces and pieces[0].ids[:1] != start:
+        if start and encoded and encoded[0].ids[:1] != start:
             first = replace(segments[0], kind=SegmentKind.TEXT if conversation.is_text else SegmentKind.TEMPLATE)
-            pieces.insert(0, Piece(replace(first, text="", control=True), start))
-        return pieces
+            encoded.insert(0, EncodedSegment(replace(first, text="", control=True), start))
+        return encoded
 
     @property
     def starts_documents(self) -> bool:
@@ -217,9 +218,9 @@ class _Measure:
     known: dict[str, list[int]]
 
     def length(self, part: Conversation) -> int:
-        return length(self.encoder._pieces(part, self.known))
+        return length(self.encoder._encoded(part, self.known))
 
-    def least(self, turn: Turn) -> int:
+    def least(self, turn: Message) -> int:
         return sum(self._least(text) for text in (turn.content, turn.context))
 
     def _least(self, text: str) -> int:
@@ -227,29 +228,29 @@ class _Measure:
         return min((len(self.known[form]) for form in (text, text.strip()) if form in self.known), default=0)
 
 
-def _example(pieces: list[Piece], origin: str) -> Example:
-    if pieces[-1].segment.turn > _LAST_TURN:
+def _example(encoded: list[EncodedSegment], origin: str) -> Example:
+    if encoded[-1].segment.turn > _LAST_TURN:
         raise UserError(
-            f"{origin}: {pieces[-1].segment.turn + 1:,} turns in one example; at most {_LAST_TURN + 1:,} can be "
+            f"{origin}: {encoded[-1].segment.turn + 1:,} turns in one example; at most {_LAST_TURN + 1:,} can be "
             "numbered. Split the conversation, lower `--data.max_length`, or set `--data.on_invalid drop`."
         )
-    lengths = [len(piece.ids) for piece in pieces]
+    lengths = [len(item.ids) for item in encoded]
     return Example(
-        input_ids=np.concatenate([np.asarray(piece.ids, dtype=np.int32) for piece in pieces]),
-        kinds=np.repeat(np.asarray([piece.segment.kind for piece in pieces], dtype=np.uint8), lengths),
-        turns=np.repeat(np.asarray([piece.segment.turn for piece in pieces], dtype=np.int16), lengths),
+        input_ids=np.concatenate([np.asarray(item.ids, dtype=np.int32) for item in encoded]),
+        kinds=np.repeat(np.asarray([item.segment.kind for item in encoded], dtype=np.uint8), lengths),
+        turns=np.repeat(np.asarray([item.segment.turn for item in encoded], dtype=np.int16), lengths),
         origin=origin,
     )
 
 
-def _book(ledger: Ledger, pieces: list[Piece], kept: list[list[Piece]], end_token_id: int) -> None:
-    flat = [piece for part in kept for piece in part]
-    read, left = _tokens_by_kind(pieces), _tokens_by_kind(flat)
+def _book(ledger: Ledger, encoded: list[EncodedSegment], kept: list[list[EncodedSegment]], end_token_id: int) -> None:
+    flat = [item for part in kept for item in part]
+    read, left = _tokens_by_kind(encoded), _tokens_by_kind(flat)
     ledger.count_tokens(read, left, dropped=not kept)
-    ends, ends_left = _ends(pieces, end_token_id), _ends(flat, end_token_id)
+    ends, ends_left = _ends(encoded, end_token_id), _ends(flat, end_token_id)
     ledger.count_end_tokens(ends, ends_left)
     ledger.count_answers(ends, _answers_begun(flat), ends_left)
-    if _has_several_answers(pieces):
+    if _has_several_answers(encoded):
         ledger.dialogues_read += 1
         ledger.dialogues_kept += any(map(_has_several_answers, kept))
     ledger.dropped += not kept
@@ -259,10 +260,10 @@ def _book(ledger: Ledger, pieces: list[Piece], kept: list[list[Piece]], end_toke
     ledger.lengths.update(length(part) for part in kept)
 
 
-def _tokens_by_kind(pieces: list[Piece]) -> Counter[SegmentKind]:
+def _tokens_by_kind(encoded: list[EncodedSegment]) -> Counter[SegmentKind]:
     counts: Counter[SegmentKind] = Counter()
-    for piece in pieces:
-        counts[piece.segment.kind] += len(piece.ids)
+    for item in encoded:
+        counts[item.segment.kind] += len(item.ids)
     return counts
 
 
@@ -273,17 +274,17 @@ def _spoken(counts: Counter[SegmentKind]) -> Counter[SegmentKind]:
     return merged
 
 
-def _answers_begun(pieces: list[Piece]) -> Counter[SegmentKind]:
+def _answers_begun(encoded: list[EncodedSegment]) -> Counter[SegmentKind]:
     """Answers of which at least a token is left."""
-    kinds = (piece.segment.kind for piece in pieces if piece.ids and not piece.segment.control)
+    kinds = (item.segment.kind for item in encoded if item.ids and not item.segment.control)
     return Counter(kind for kind in kinds if kind in ANSWER_KINDS)
 
 
-def _has_several_answers(pieces: list[Piece]) -> bool:
-    return _answers_begun(pieces).total() > 1
+def _has_several_answers(encoded: list[EncodedSegment]) -> bool:
+    return _answers_begun(encoded).total() > 1
 
 
-def _ends(pieces: list[Piece], end_token_id: int) -> Counter[SegmentKind]:
+def _ends(encoded: list[EncodedSegment], end_token_id: int) -> Counter[SegmentKind]:
     supervised = (*ANSWER_KINDS, SegmentKind.TEXT)
-    kinds = (piece.segment.kind for piece in pieces if piece.ids[-1:] == [end_token_id])
+    kinds = (item.segment.kind for item in encoded if item.ids[-1:] == [end_token_id])
     return Counter(kind for kind in kinds if kind in supervised)

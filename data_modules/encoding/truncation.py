@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from data_modules.records.conversation import Conversation, Turn
+from data_modules.records.conversation import Conversation, Message
 from data_modules.rendering.segments import Segment, SegmentKind
 
 
@@ -20,7 +20,7 @@ class Measure(Protocol):
     def length(self, part: Conversation) -> int:
         """Tokens of a part when rendered and encoded. Raises ValueError if the template refuses it."""
 
-    def least(self, turn: Turn) -> int:
+    def least(self, turn: Message) -> int:
         """Tokens of what a turn says, without what the template adds."""
 
 
@@ -29,16 +29,16 @@ _QUESTION_SHARE = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class EncodedSegment:
     """A segment and its ids."""
 
     segment: Segment
     ids: list[int]
 
 
-def length(pieces: Iterable[Piece]) -> int:
+def length(encoded: Iterable[EncodedSegment]) -> int:
     """Number of tokens."""
-    return sum(len(piece.ids) for piece in pieces)
+    return sum(len(item.ids) for item in encoded)
 
 
 def newest_that_fits(conversation: Conversation, limit: int, measure: Measure) -> list[Conversation]:
@@ -161,7 +161,7 @@ def _scan_for_newest(conversation: Conversation, limit: int, measure: Measure) -
     return shorter
 
 
-def _first_that_may_fit(exchanges: list[tuple[Turn, ...]], limit: int, measure: Measure) -> int:
+def _first_that_may_fit(exchanges: list[tuple[Message, ...]], limit: int, measure: Measure) -> int:
     """The first exchange from which on what is said fits, whatever the template adds to it; else the last."""
     first, least = len(exchanges), 0
     while first and least <= limit:
@@ -179,57 +179,57 @@ def _scan_for_runs(conversation: Conversation, limit: int, measure: Measure) -> 
     return [*runs, conversation.with_exchanges(exchanges[start:])]
 
 
-def shorten(pieces: list[Piece], limit: int) -> list[Piece] | None:
+def shorten(encoded: list[EncodedSegment], limit: int) -> list[EncodedSegment] | None:
     """Shorten to the limit, context first and the answer last; None if not even one token of it would be left."""
     for step in (_take_closing, _take_context, _take_question, _take_system, _take_answer, _take_all_question):
-        if length(pieces) <= limit:
-            return pieces
-        pieces = step(pieces, limit)
-    return pieces if length(pieces) <= limit else None
+        if length(encoded) <= limit:
+            return encoded
+        encoded = step(encoded, limit)
+    return encoded if length(encoded) <= limit else None
 
 
-def _cut(pieces: list[Piece], limit: int, *, keep: int, chosen: list[bool]) -> list[Piece]:
-    """Take what is over the limit from the ends of the chosen pieces, the first one first, leaving `keep` in each."""
-    excess, shorter = length(pieces) - limit, []
-    for piece, is_chosen in zip(pieces, chosen, strict=True):
-        take = max(0, min(excess, len(piece.ids) - keep)) if is_chosen else 0
+def _cut(encoded: list[EncodedSegment], limit: int, *, keep: int, chosen: list[bool]) -> list[EncodedSegment]:
+    """Take what is over the limit from the ends of the chosen encoded, the first one first, leaving `keep` in each."""
+    excess, shorter = length(encoded) - limit, []
+    for item, is_chosen in zip(encoded, chosen, strict=True):
+        take = max(0, min(excess, len(item.ids) - keep)) if is_chosen else 0
         excess -= take
-        shorter.append(replace(piece, ids=piece.ids[: len(piece.ids) - take]))
+        shorter.append(replace(item, ids=item.ids[: len(item.ids) - take]))
     return shorter
 
 
-def _take_closing(pieces: list[Piece], limit: int) -> list[Piece]:
+def _take_closing(encoded: list[EncodedSegment], limit: int) -> list[EncodedSegment]:
     """The newline after the last end token is the cheapest thing to lose."""
-    is_closing = pieces[-1].segment.kind is SegmentKind.TEMPLATE and SegmentKind.FINAL_ANSWER in {
-        piece.segment.kind for piece in pieces
+    is_closing = encoded[-1].segment.kind is SegmentKind.TEMPLATE and SegmentKind.FINAL_ANSWER in {
+        item.segment.kind for item in encoded
     }
-    return pieces[:-1] if is_closing else pieces
+    return encoded[:-1] if is_closing else encoded
 
 
-def _take_context(pieces: list[Piece], limit: int) -> list[Piece]:
-    return _cut(pieces, limit, keep=0, chosen=[piece.segment.context for piece in pieces])
+def _take_context(encoded: list[EncodedSegment], limit: int) -> list[EncodedSegment]:
+    return _cut(encoded, limit, keep=0, chosen=[item.segment.context for item in encoded])
 
 
-def _take_question(pieces: list[Piece], limit: int) -> list[Piece]:
-    return _cut(pieces, limit, keep=max(1, limit // _QUESTION_SHARE), chosen=_of_kind(pieces, SegmentKind.USER))
+def _take_question(encoded: list[EncodedSegment], limit: int) -> list[EncodedSegment]:
+    return _cut(encoded, limit, keep=max(1, limit // _QUESTION_SHARE), chosen=_of_kind(encoded, SegmentKind.USER))
 
 
-def _take_system(pieces: list[Piece], limit: int) -> list[Piece]:
-    return _cut(pieces, limit, keep=0, chosen=_of_kind(pieces, SegmentKind.SYSTEM))
+def _take_system(encoded: list[EncodedSegment], limit: int) -> list[EncodedSegment]:
+    return _cut(encoded, limit, keep=0, chosen=_of_kind(encoded, SegmentKind.SYSTEM))
 
 
-def _take_answer(pieces: list[Piece], limit: int) -> list[Piece]:
+def _take_answer(encoded: list[EncodedSegment], limit: int) -> list[EncodedSegment]:
     """A cut answer loses its end token and what follows: the text does not end there."""
-    answers = _of_kind(pieces, SegmentKind.FINAL_ANSWER)
+    answers = _of_kind(encoded, SegmentKind.FINAL_ANSWER)
     if not any(answers):
-        return pieces
-    pieces = pieces[: answers.index(True) + 1]
-    return _cut(pieces, limit, keep=1, chosen=answers[: len(pieces)])
+        return encoded
+    encoded = encoded[: answers.index(True) + 1]
+    return _cut(encoded, limit, keep=1, chosen=answers[: len(encoded)])
 
 
-def _take_all_question(pieces: list[Piece], limit: int) -> list[Piece]:
-    return _cut(pieces, limit, keep=0, chosen=_of_kind(pieces, SegmentKind.USER))
+def _take_all_question(encoded: list[EncodedSegment], limit: int) -> list[EncodedSegment]:
+    return _cut(encoded, limit, keep=0, chosen=_of_kind(encoded, SegmentKind.USER))
 
 
-def _of_kind(pieces: list[Piece], kind: SegmentKind) -> list[bool]:
-    return [piece.segment.kind is kind for piece in pieces]
+def _of_kind(encoded: list[EncodedSegment], kind: SegmentKind) -> list[bool]:
+    return [item.segment.kind is kind for item in encoded]

@@ -22,7 +22,7 @@ class Role(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class Message:
     """One message.
 
     Attributes:
@@ -52,7 +52,7 @@ class Conversation:
             are too long.
     """
 
-    turns: tuple[Turn, ...]
+    turns: tuple[Message, ...]
     origin: str
     group: str | None = None
 
@@ -85,21 +85,21 @@ class Conversation:
         return self.turns[-1].role in (Role.ASSISTANT, Role.TEXT)
 
     @property
-    def system_turns(self) -> tuple[Turn, ...]:
+    def system_turns(self) -> tuple[Message, ...]:
         return self.turns[:1] if self.turns[0].role is Role.SYSTEM else ()  # a later one would be out of order
 
-    def exchanges(self) -> list[tuple[Turn, ...]]:
+    def exchanges(self) -> list[tuple[Message, ...]]:
         """The (user, assistant) pairs in order; the last may lack its answer."""
         spoken = [turn for turn in self.turns if turn.role is not Role.SYSTEM]
         return [tuple(spoken[i : i + 2]) for i in range(0, len(spoken), 2)]
 
-    def with_exchanges(self, exchanges: list[tuple[Turn, ...]]) -> Conversation:
+    def with_exchanges(self, exchanges: list[tuple[Message, ...]]) -> Conversation:
         """The same system turn and origin around other exchanges."""
         return replace(self, turns=(*self.system_turns, *(turn for pair in exchanges for turn in pair)))
 
     def as_question(self) -> Conversation:
         """A document as what a user says."""
-        return replace(self, turns=(Turn(Role.USER, self.turns[0].content),))
+        return replace(self, turns=(Message(Role.USER, self.turns[0].content),))
 
     def prompt(self) -> Conversation:
         """Everything before the final answer."""
@@ -127,7 +127,7 @@ def expand_answers(conversation: Conversation) -> list[Conversation]:
     return [conversation.with_exchanges(exchanges[:count]) for count in range(1, len(exchanges) + 1)]
 
 
-def _check_content(turn: Turn, number: int, origin: str) -> int:
+def _check_content(turn: Message, number: int, origin: str) -> int:
     """The bytes of a turn that is neither empty nor broken."""
     size = 0
     for part in (turn.content, turn.context):
@@ -146,7 +146,7 @@ def _check_content(turn: Turn, number: int, origin: str) -> int:
     return size
 
 
-def _check_order(turns: tuple[Turn, ...], origin: str) -> None:
+def _check_order(turns: tuple[Message, ...], origin: str) -> None:
     spoken = turns[1:] if turns[0].role is Role.SYSTEM else turns
     if not spoken:
         raise UserError(f"{origin}: only a system turn; expected a user turn after it.")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from data_modules.errors import UserError
-from data_modules.records.conversation import Conversation, Role, Turn
+from data_modules.records.conversation import Conversation, Message, Role
 from data_modules.records.record import Record, kind_of
 
 GROUP_FIELD = "article_id"
@@ -39,7 +39,7 @@ class Format:
 
     name: str
     fields: tuple[str, ...]
-    turns: Callable[[dict[str, Any]], list[Turn]]
+    turns: Callable[[dict[str, Any]], list[Message]]
 
 
 def to_conversation(record: Record, name: str) -> Conversation:
@@ -87,33 +87,33 @@ def _group(value: Any) -> str | None:
     return None if group.strip().casefold() in _NO_GROUP else group
 
 
-def _alpaca(fields: dict[str, Any]) -> list[Turn]:
+def _alpaca(fields: dict[str, Any]) -> list[Message]:
     turns = _system(fields)
-    turns.append(Turn(Role.USER, _text(fields, "instruction"), context=_text(fields, "input", optional=True)))
+    turns.append(Message(Role.USER, _text(fields, "instruction"), context=_text(fields, "input", optional=True)))
     return turns + _answer(_text(fields, "output", optional=True))
 
 
-def _prompt_completion(fields: dict[str, Any]) -> list[Turn]:
-    return [Turn(Role.USER, _text(fields, "prompt")), *_answer(_text(fields, "completion", optional=True))]
+def _prompt_completion(fields: dict[str, Any]) -> list[Message]:
+    return [Message(Role.USER, _text(fields, "prompt")), *_answer(_text(fields, "completion", optional=True))]
 
 
-def _messages(fields: dict[str, Any]) -> list[Turn]:
+def _messages(fields: dict[str, Any]) -> list[Message]:
     return _named_turns(_list(fields, "messages"), "messages", "role", "content")
 
 
-def _sharegpt(fields: dict[str, Any]) -> list[Turn]:
+def _sharegpt(fields: dict[str, Any]) -> list[Message]:
     return _system(fields) + _named_turns(_list(fields, "conversations"), "conversations", "from", "value")
 
 
-def _ultrachat(fields: dict[str, Any]) -> list[Turn]:
+def _ultrachat(fields: dict[str, Any]) -> list[Message]:
     texts = _list(fields, "data")
     for index, text in enumerate(texts):
         if not isinstance(text, str):
             raise UserError(f"data[{index}] is {kind_of(text)}; expected text.")
-    return [Turn(Role.ASSISTANT if index % 2 else Role.USER, text) for index, text in enumerate(texts)]
+    return [Message(Role.ASSISTANT if index % 2 else Role.USER, text) for index, text in enumerate(texts)]
 
 
-def _firefly(fields: dict[str, Any]) -> list[Turn]:
+def _firefly(fields: dict[str, Any]) -> list[Message]:
     turns = _system(fields)
     for index, pair in enumerate(_list(fields, "conversation")):
         if not isinstance(pair, dict) or not {"human", "assistant"} <= pair.keys():
@@ -121,13 +121,13 @@ def _firefly(fields: dict[str, Any]) -> list[Turn]:
                 f"conversation[{index}]{_lacking(pair, 'human', 'assistant')}; expected an object with 'human' and "
                 "'assistant'."
             )
-        turns.append(Turn(Role.USER, _text(pair, "human")))
-        turns.append(Turn(Role.ASSISTANT, _text(pair, "assistant")))
+        turns.append(Message(Role.USER, _text(pair, "human")))
+        turns.append(Message(Role.ASSISTANT, _text(pair, "assistant")))
     return turns
 
 
-def _plain_text(fields: dict[str, Any]) -> list[Turn]:
-    return [Turn(Role.TEXT, _text(fields, "text"))]
+def _plain_text(fields: dict[str, Any]) -> list[Message]:
+    return [Message(Role.TEXT, _text(fields, "text"))]
 
 
 # Order matters where one record has the fields of two formats: the more specific comes first.
@@ -148,7 +148,7 @@ FormatName = Literal["messages", "sharegpt", "firefly", "ultrachat", "alpaca", "
 assert set(FORMATS) == set(FormatName.__args__)  # type: ignore[attr-defined]
 
 
-def _named_turns(items: Iterable[Any], field: str, role_key: str, content_key: str) -> list[Turn]:
+def _named_turns(items: Iterable[Any], field: str, role_key: str, content_key: str) -> list[Message]:
     turns = []
     for index, item in enumerate(items):
         if not isinstance(item, dict) or not {role_key, content_key} <= item.keys():
@@ -161,7 +161,7 @@ def _named_turns(items: Iterable[Any], field: str, role_key: str, content_key: s
         if role is None:
             shown = repr(given[:40]) if isinstance(given, str) else kind_of(given)
             raise UserError(f"{field}[{index}].{role_key} is {shown}; expected one of {', '.join(_ROLES)}.")
-        turns.append(Turn(role, _text(item, content_key)))
+        turns.append(Message(role, _text(item, content_key)))
     return turns
 
 
@@ -172,14 +172,14 @@ def _lacking(item: Any, *names: str) -> str:
     return f" has no field '{next(name for name in names if name not in item)}'"
 
 
-def _system(fields: dict[str, Any]) -> list[Turn]:
+def _system(fields: dict[str, Any]) -> list[Message]:
     text = _text(fields, "system", optional=True)
-    return [Turn(Role.SYSTEM, text)] if text.strip() else []
+    return [Message(Role.SYSTEM, text)] if text.strip() else []
 
 
-def _answer(text: str) -> list[Turn]:
+def _answer(text: str) -> list[Message]:
     """A blank answer means a bare prompt, which `predict` accepts and training rejects."""
-    return [Turn(Role.ASSISTANT, text)] if text.strip() else []
+    return [Message(Role.ASSISTANT, text)] if text.strip() else []
 
 
 def _text(fields: dict[str, Any], name: str, *, optional: bool = False) -> str:

@@ -15,7 +15,7 @@ from typing import Literal
 from transformers import PreTrainedTokenizerBase
 
 from data_modules.errors import UserError
-from data_modules.records.conversation import Conversation, Role, Turn
+from data_modules.records.conversation import Conversation, Message, Role
 from data_modules.rendering.segments import ANSWER_KINDS, Segment, SegmentKind
 
 TemplateName = Literal["auto", "alpaca", "chatml", "plain", "tokenizer"]
@@ -250,7 +250,10 @@ def _tokenizer_template(tokenizer: PreTrainedTokenizerBase) -> ChatTemplate:
         raise UserError(
             "the tokenizer has no chat template of its own; use `--data.template plain` (or alpaca, chatml)."
         )
-    user, answer = Turn(Role.USER, "\ue0000\ue001", context="\ue0002\ue001"), Turn(Role.ASSISTANT, "\ue0001\ue001")
+    user, answer = (
+        Message(Role.USER, "\ue0000\ue001", context="\ue0002\ue001"),
+        Message(Role.ASSISTANT, "\ue0001\ue001"),
+    )
     probe = Conversation((user, answer), "the template")
     draft = ChatTemplate(tokenizer, end="", has_input=True)
     rendered = draft._apply(probe)
@@ -306,7 +309,7 @@ def _join(literals: list[str], contents: list[Segment]) -> str:
     return literals[0] + "".join(part.text + literal for literal, part in pairs)
 
 
-def _fill(pattern: str, turn: Turn, index: int) -> list[Segment]:
+def _fill(pattern: str, turn: Message, index: int) -> list[Segment]:
     """Segments of a pattern such as "User: {user}" for one system or user turn."""
     values = {
         "{system}": Segment(turn.content, SegmentKind.SYSTEM, index),

@@ -11,7 +11,7 @@ from data_modules.errors import UserError
 from data_modules.progress import shown
 from lit_sft.ablation.study import Arm, Budget, Settings, Study
 from lit_sft.models.backbone import load_config
-from lit_sft.models.flops import work_of
+from lit_sft.models.flops import model_flops
 from lit_sft.settings.reading import as_options, parse_settings
 from lit_sft.settings.trust import own_code
 
@@ -93,7 +93,7 @@ class TrialCost:
         config = load_config(backbone)
         if backbone.pretrained is None:
             config.vocab_size = len(self.data.tokenizer)
-        self.tuning, self.work = backbone.tuning, work_of(config, backbone.lora)
+        self.tuning, self.work = backbone.tuning, model_flops(config, backbone.lora)
         self.data.prepare_data()
         self.data.setup("fit")
 

@@ -1,4 +1,4 @@
-"""Reads what trials left behind: figures by arm, seed and test record."""
+"""Reads what trials left behind: metrics by arm, seed and test record."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Collected:
         settings: What each arm sets, where a study says so.
         question: In plain words.
         budget: What the trials had equally much of.
-        primary: The figure that answers the question.
+        primary: The metric that answers the question.
     """
 
     arms: list[str]
@@ -165,8 +165,8 @@ def with_short_origins(results: dict[tuple[str, int], TrialResult]) -> dict[tupl
 def _short_sums(sums: Sums) -> Sums:
     names = short_names({file_of(origin) for rows in sums.values() for origin in rows})
     return {
-        figure: {f"{names[file_of(origin)]}:{origin.rpartition(':')[2]}": row for origin, row in rows.items()}
-        for figure, rows in sums.items()
+        metric: {f"{names[file_of(origin)]}:{origin.rpartition(':')[2]}": row for origin, row in rows.items()}
+        for metric, rows in sums.items()
     }
 
 

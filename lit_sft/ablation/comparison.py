@@ -1,4 +1,4 @@
-"""Lays trials side by side: what is paired with what, and every figure and difference that follows."""
+"""Lays trials side by side: what is paired with what, and every metric and difference that follows."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ MORE_IS_BETTER = ("exact_match", "rougeL_mixed")
 
 @dataclass(frozen=True)
 class Difference:
-    """An arm against the baseline in one figure, paired by seed and record."""
+    """An arm against the baseline in one metric, paired by seed and record."""
 
-    figure: str
+    metric: str
     arm: str
     estimate: Estimate
     adjusted_p: float
@@ -32,7 +32,7 @@ class Difference:
 
     @property
     def is_told(self) -> bool:
-        """Whether the figures tell anything: they are finite, more than one, and not all alike."""
+        """Whether the metrics tell anything: they are finite, more than one, and not all alike."""
         return math.isfinite(self.adjusted_p)
 
     @property
@@ -41,7 +41,7 @@ class Difference:
 
     @property
     def is_better(self) -> bool:
-        return (self.estimate.value > 0) == (self.figure in MORE_IS_BETTER)
+        return (self.estimate.value > 0) == (self.metric in MORE_IS_BETTER)
 
 
 Holds = Literal["yes", "NO", "by design"]
@@ -99,21 +99,21 @@ class Comparison:
     def trials(self, *arms: str, seeds: list[int]) -> list[TrialResult]:
         return [self.results[arm, seed] for arm in arms for seed in seeds]
 
-    def figures(self) -> list[str]:
+    def metrics(self) -> list[str]:
         """Everything that any trial was scored under."""
         return list(dict.fromkeys(name for result in self.results.values() for name in result.sums))
 
-    def mean(self, figure: str, arm: str) -> tuple[Estimate, float]:
-        """A figure of an arm over its seeds and records, and what the records weigh.
+    def mean(self, metric: str, arm: str) -> tuple[Estimate, float]:
+        """A metric of an arm over its seeds and records, and what the records weigh.
 
         Raises:
             UserError: If its trials were scored on different tokens.
         """
         trials = self.trials(arm, seeds=self.seeds(arm))
-        origins, weights = _scored(figure, trials)
-        return estimate(_added(figure, trials, origins), weights), float(weights.sum())
+        origins, weights = _scored(metric, trials)
+        return estimate(_added(metric, trials, origins), weights), float(weights.sum())
 
-    def difference(self, figure: str, arm: str) -> Estimate:
+    def difference(self, metric: str, arm: str) -> Estimate:
         """An arm minus the baseline, paired by seed and record.
 
         Raises:
@@ -123,8 +123,8 @@ class Comparison:
         if not seeds:
             raise UserError(f"no seed of which {arm} and {self.baseline} both have a result")
         ours, theirs = (self.trials(name, seeds=seeds) for name in (arm, self.baseline))
-        origins, weights = _scored(figure, [*ours, *theirs])
-        return estimate(_added(figure, ours, origins) - _added(figure, theirs, origins), weights)
+        origins, weights = _scored(metric, [*ours, *theirs])
+        return estimate(_added(metric, ours, origins) - _added(metric, theirs, origins), weights)
 
     def checks(self) -> list[Check]:
         """What pairing rests on."""
@@ -180,18 +180,18 @@ def _agree_as_far_as_both_go(ours: list[str], theirs: list[str]) -> bool:
     return ours[:shared] == theirs[:shared]
 
 
-def _scored(figure: str, trials: list[TrialResult]) -> tuple[list[str], Floats]:
-    """The records that a figure is over, and what each weighs.
+def _scored(metric: str, trials: list[TrialResult]) -> tuple[list[str], Floats]:
+    """The records that a metric is over, and what each weighs.
 
     Where lines of a trial's records could not be read, they are those that the others have in common with it.
 
     Raises:
-        UserError: If they are not the same for all trials: the figure does not mean the same.
+        UserError: If they are not the same for all trials: the metric does not mean the same.
     """
     if not trials:
         raise UserError("no result")
-    whole = [_weights(figure, trial) for trial in trials if not trial.damaged]
-    cut = [(_weights(figure, trial), len(trial.damaged)) for trial in trials if trial.damaged]
+    whole = [_weights(metric, trial) for trial in trials if not trial.damaged]
+    cut = [(_weights(metric, trial), len(trial.damaged)) for trial in trials if trial.damaged]
     known = whole[0] if whole else dict(pair for weights, _ in cut for pair in weights.items())
     if any(other != known for other in whole) or not all(_is_part(weights, known, lost) for weights, lost in cut):
         counts = sorted({f"{len(w):,} records, {sum(w.values()):,.0f} tokens" for w in (*whole, *(w for w, _ in cut))})
@@ -208,24 +208,24 @@ def _is_part(weights: dict[str, float], known: dict[str, float], lost: int) -> b
     return weights.items() <= known.items() and len(known) - len(weights) <= lost
 
 
-def _weights(figure: str, trial: TrialResult) -> dict[str, float]:
-    """What each record of a figure weighs."""
-    return {origin: weight for origin, (_, weight) in trial.sums.get(figure, {}).items()}
+def _weights(metric: str, trial: TrialResult) -> dict[str, float]:
+    """What each record of a metric weighs."""
+    return {origin: weight for origin, (_, weight) in trial.sums.get(metric, {}).items()}
 
 
-def _added(figure: str, trials: list[TrialResult], origins: list[str]) -> Floats:
+def _added(metric: str, trials: list[TrialResult], origins: list[str]) -> Floats:
     """What each record adds, (S, R)."""
-    return np.array([[trial.sums[figure][origin][0] for origin in origins] for trial in trials], dtype=np.float64)
+    return np.array([[trial.sums[metric][origin][0] for origin in origins] for trial in trials], dtype=np.float64)
 
 
 class Findings:
-    """Every figure of every arm, and every difference to the baseline, as far as they can be compared.
+    """Every metric of every arm, and every difference to the baseline, as far as they can be compared.
 
     Attributes:
         comparison: The trials.
-        means: By figure and arm: the estimate, and what its records weigh.
-        differences: Of all figures and arms; p-values are adjusted among the arms of a figure.
-        refused: Figures and arms that cannot be compared, and why.
+        means: By metric and arm: the estimate, and what its records weigh.
+        differences: Of all metrics and arms; p-values are adjusted among the arms of a metric.
+        refused: Metrics and arms that cannot be compared, and why.
     """
 
     def __init__(self, comparison: Comparison) -> None:
@@ -233,20 +233,20 @@ class Findings:
         self.means: dict[str, dict[str, tuple[Estimate, float]]] = {}
         self.differences: list[Difference] = []
         self.refused: list[tuple[str, str, str]] = []
-        for figure in comparison.figures():
-            self._add(figure)
+        for metric in comparison.metrics():
+            self._add(metric)
 
-    def _add(self, figure: str) -> None:
+    def _add(self, metric: str) -> None:
         estimates: dict[str, Estimate] = {}
-        self.means[figure] = {}
+        self.means[metric] = {}
         for arm in self.comparison.arms:
             try:
-                self.means[figure][arm] = self.comparison.mean(figure, arm)
+                self.means[metric][arm] = self.comparison.mean(metric, arm)
                 if arm != self.comparison.baseline:
-                    estimates[arm] = self.comparison.difference(figure, arm)
+                    estimates[arm] = self.comparison.difference(metric, arm)
             except UserError as error:
-                self.refused.append((figure, arm, str(error)))
+                self.refused.append((metric, arm, str(error)))
         adjusted = holm([each.p_value for each in estimates.values()])
         self.differences += [
-            Difference(figure, arm, each, p) for (arm, each), p in zip(estimates.items(), adjusted, strict=True)
+            Difference(metric, arm, each, p) for (arm, each), p in zip(estimates.items(), adjusted, strict=True)
         ]

@@ -36,8 +36,8 @@ class TrialResult:
         folder: Of the run.
         result: Its result.json.
         record: Its trial.json; empty for a run without `TrialRecord`.
-        sums: By figure and record origin: what the record adds, and its weight. Of a loss: nats and tokens; of an
-            answer's figure: its value and 1.
+        sums: By metric and record origin: what the record adds, and its weight. Of a loss: nats and tokens; of an
+            answer's metric: its value and 1.
         curve: Validations: step, and nll by mask.
         samples: Answers to fixed prompts at the last step: prompt to answer.
         config: Its config.yaml.
@@ -142,8 +142,8 @@ def _sums(run: Path, result: Fields, damaged: list[str]) -> Sums:
         if not (run / file).is_file():
             raise UserError(f"{run / file}: no such file, and {result.place} names it; test this run again.")
         for origin, values in _read(run / file, _values, damaged):
-            for figure, value, weight in values:
-                record = sums.setdefault(figure, {})
+            for metric, value, weight in values:
+                record = sums.setdefault(metric, {})
                 before = record.get(origin, (0.0, 0.0))
                 record[origin] = before[0] + value, before[1] + weight
     return sums | _by_file(sums)
@@ -155,26 +155,26 @@ def _by_file(sums: Sums) -> Sums:
     if len(names) < 2:
         return {}
     return {
-        f"{figure} in {name}": part
-        for figure in ("whole_sequence", "output_only")
+        f"{metric} in {name}": part
+        for metric in ("whole_sequence", "output_only")
         for file, name in names.items()
-        if (part := {origin: row for origin, row in sums.get(figure, {}).items() if file_of(origin) == file})
+        if (part := {origin: row for origin, row in sums.get(metric, {}).items() if file_of(origin) == file})
     }
 
 
 def _values(row: Fields) -> tuple[str, list[tuple[str, float, float]]]:
-    """The record and the figures of a line of test_records.jsonl or test_answers.jsonl."""
+    """The record and the metrics of a line of test_records.jsonl or test_answers.jsonl."""
     origin = row.text("origin")
     if "nats" not in row:
         return origin, [(name, _finite(row.number(name)), 1.0) for name in ANSWER_FIGURES if name in row]
     nats, tokens = row.numbers("nats"), row.fields("tokens")
     if nats.keys() != tokens.values.keys():
-        raise UserError(f"{row.place}: nats and tokens are not of the same figures.")
+        raise UserError(f"{row.place}: nats and tokens are not of the same metrics.")
     return origin, [(name, _finite(value), tokens.whole(name)) for name, value in nats.items()]
 
 
 def _finite(value: float) -> float:
-    """A figure that can be squared and summed; NaN where it cannot, which is then said of its mean."""
+    """A metric that can be squared and summed; NaN where it cannot, which is then said of its mean."""
     return value if abs(value) < _LARGEST else math.nan
 
 

@@ -97,7 +97,7 @@ class Study:
         seeds: One trial of every arm each.
         budget: What the trials have equally much of.
         settings: For all trials, over the base's.
-        primary: The figure that answers the question: a segment or mask (nats per token, less is better), or
+        primary: The metric that answers the question: a segment or mask (nats per token, less is better), or
             `exact_match` or `rougeL_mixed` (more is better).
         answers: Test rows that are answered and scored, at most.
         validations: Points of the learning curves.

@@ -19,7 +19,7 @@ def draw_differences(differences: list[Difference], primary: str, path: Path) ->
     """Each arm's difference to the baseline with its interval: the figure that is asked about, and those of answers."""
     arms = list(dict.fromkeys(d.arm for d in differences))[::-1]
     finite = [d for d in differences if d.is_told]
-    panels = {name: [d for d in finite if d.figure == name] for name in dict.fromkeys((primary, *MORE_IS_BETTER))}
+    panels = {name: [d for d in finite if d.metric == name] for name in dict.fromkeys((primary, *MORE_IS_BETTER))}
     panels = {name: rows for name, rows in panels.items() if rows}
     if not panels:
         return None

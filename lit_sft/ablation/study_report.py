@@ -109,7 +109,7 @@ def make_report(comparison: Comparison, collected: Collected, output: Path) -> R
         ("Differences to the baseline", draw_differences(found.differences, primary, output / "differences.png")),
         ("Validation loss by step", draw_curves(comparison, primary, output / "curves.png")),
     ]
-    refused = [[f"{_title(figure)}, {arm}", why] for figure, arm, why in found.refused]
+    refused = [[f"{_title(metric)}, {arm}", why] for metric, arm, why in found.refused]
     losses = [name for name in found.means if name not in ANSWER_FIGURES]
     answers = [name for name in found.means if name in ANSWER_FIGURES]
     tables = [
@@ -135,7 +135,7 @@ def make_report(comparison: Comparison, collected: Collected, output: Path) -> R
 def _in_words(found: Findings, primary: str, failures: dict[str, str]) -> list[str]:
     """The answer to the question, one sentence an arm, and what takes from it."""
     comparison = found.comparison
-    compared = [d for d in found.differences if d.figure == primary]
+    compared = [d for d in found.differences if d.metric == primary]
     num_told = sum(each.is_told for each in compared)
     said = [_sentence(each, comparison.baseline, num_told) for each in compared]
     if not said:
@@ -169,16 +169,16 @@ def _unanswered(comparison: Comparison, primary: str) -> str:
 def _sentence(each: Difference, base: str, num_told: int) -> str:
     """What was found of one arm."""
     if each.is_zero:
-        return f"“{each.arm}” and “{base}” have the same {_title(each.figure)} in every record, with every seed."
+        return f"“{each.arm}” and “{base}” have the same {_title(each.metric)} in every record, with every seed."
     if not each.is_told:
-        return f"“{each.arm}” cannot be compared with “{base}”: the figures are not finite, or too few."
+        return f"“{each.arm}” cannot be compared with “{base}”: the metrics are not finite, or too few."
     low, high = _signed(each.estimate.low), _signed(each.estimate.high)
     among = f", adjusted for {num_told} comparisons" if num_told > 1 else ""
     p = f"p {_p(each.adjusted_p) if each.adjusted_p < 0.001 else f'= {_p(each.adjusted_p)}'}{among}"
-    figures = f"in {_title(each.figure)}: {_signed(each.estimate.value)} (95 % interval {low} to {high}; {p})"
+    metrics = f"in {_title(each.metric)}: {_signed(each.estimate.value)} (95 % interval {low} to {high}; {p})"
     if not each.is_found:
-        return f"No difference was found between “{each.arm}” and “{base}” {figures}."
-    return f"“{each.arm}” is {'better' if each.is_better else 'worse'} than “{base}” {figures}."
+        return f"No difference was found between “{each.arm}” and “{base}” {metrics}."
+    return f"“{each.arm}” is {'better' if each.is_better else 'worse'} than “{base}” {metrics}."
 
 
 def _design(comparison: Comparison, collected: Collected) -> list[str]:
@@ -198,18 +198,18 @@ def _checks(comparison: Comparison) -> Table:
     return Table("What pairing rests on", ["", "holds", ""], rows)
 
 
-def _matrix(found: Findings, figures: list[str], title: str, unit: str) -> Table:
+def _matrix(found: Findings, metrics: list[str], title: str, unit: str) -> Table:
     rows = []
     for arm in found.comparison.arms:
-        cells = [found.means[figure].get(arm) for figure in figures]
+        cells = [found.means[metric].get(arm) for metric in metrics]
         rows.append([arm, *(_with_error(cell[0]) if cell else "" for cell in cells)])
-    for arm in found.comparison.arms if figures else []:
-        cells = [found.means[figure].get(arm) for figure in figures]
+    for arm in found.comparison.arms if metrics else []:
+        cells = [found.means[metric].get(arm) for metric in metrics]
         rows.append(
             [f"{unit}, records: {arm}", *(f"{cell[1]:,.0f}, {cell[0].num_rows:,}" if cell else "" for cell in cells)]
         )
     notes = ["Compare within a column: every column is over tokens of its own."] if unit == "tokens" else []
-    return Table(title, ["", *map(_title, figures)], rows if figures else [], notes)
+    return Table(title, ["", *map(_title, metrics)], rows if metrics else [], notes)
 
 
 def _with_error(estimate: Estimate) -> str:
@@ -217,11 +217,11 @@ def _with_error(estimate: Estimate) -> str:
     return f"{estimate.value:.4f}" + (f" ±{estimate.half_width:.4f}" if estimate.standard_error else "")
 
 
-def _differences(found: Findings, figures: list[str], title: str) -> Table:
+def _differences(found: Findings, metrics: list[str], title: str) -> Table:
     rows = [
         [
             each.arm,
-            _title(each.figure),
+            _title(each.metric),
             _signed(each.estimate.value),
             f"{_signed(each.estimate.low)} to {_signed(each.estimate.high)}" if each.is_told else "",
             _p(each.estimate.p_value),
@@ -230,7 +230,7 @@ def _differences(found: Findings, figures: list[str], title: str) -> Table:
             _verdict(each),
         ]
         for each in found.differences
-        if each.figure in figures
+        if each.metric in metrics
     ]
     header = ["arm", "figure", "difference", "95 % interval", "p", "p, Holm", "seeds", "found"]
     return Table(f"{title} {found.comparison.baseline}", header, rows)
@@ -243,7 +243,7 @@ def _verdict(each: Difference) -> str:
         return "cannot be told"
     if not each.is_found:
         return "none"
-    if each.figure in ANSWER_FIGURES and each.figure not in MORE_IS_BETTER:
+    if each.metric in ANSWER_FIGURES and each.metric not in MORE_IS_BETTER:
         return "more" if each.estimate.value > 0 else "less"
     return "better" if each.is_better else "worse"
 
@@ -315,13 +315,13 @@ def _samples(comparison: Comparison) -> Table:
 def _lines(found: Findings) -> Iterator[list[object]]:
     """Every mean and difference as a line of CSV."""
     yield ["what", "figure", "arm", "value", "low", "high", "p", "p_holm", "seeds", "records", "weight"]
-    for figure, by_arm in found.means.items():
+    for metric, by_arm in found.means.items():
         for arm, (e, weight) in by_arm.items():
-            yield ["mean", figure, arm, e.value, e.low, e.high, "", "", e.num_seeds, e.num_rows, weight]
+            yield ["mean", metric, arm, e.value, e.low, e.high, "", "", e.num_seeds, e.num_rows, weight]
     for d in found.differences:
-        e, weight = d.estimate, found.means[d.figure][d.arm][1]
+        e, weight = d.estimate, found.means[d.metric][d.arm][1]
         numbers = [e.value, e.low, e.high, e.p_value, d.adjusted_p, e.num_seeds, e.num_rows, weight]
-        yield ["difference", d.figure, d.arm, *numbers]
+        yield ["difference", d.metric, d.arm, *numbers]
 
 
 def _shown(settings: dict[str, Any]) -> str:
@@ -335,7 +335,7 @@ def _listed(seeds: list[int]) -> str:
     return ", ".join(map(str, seeds)) or "none"
 
 
-def _title(figure: str) -> str:
+def _title(metric: str) -> str:
     known = {
         "rougeL_mixed": "ROUGE-L (words; Chinese by character)",
         "exact_match": "exact match",
@@ -343,11 +343,11 @@ def _title(figure: str) -> str:
         "repetition": "repeated 4-grams",
         "num_tokens": "tokens of an answer",
     }
-    figure, _, file = figure.partition(" in ")
+    metric, _, file = metric.partition(" in ")
     if file:
-        return f"{figure.replace('_', ' ')} mask, {file}"
-    kind = " mask" if figure not in SEGMENTS else "s" if figure.endswith("token") else " tokens"
-    return known.get(figure, figure.replace("_", " ") + kind)
+        return f"{metric.replace('_', ' ')} mask, {file}"
+    kind = " mask" if metric not in SEGMENTS else "s" if metric.endswith("token") else " tokens"
+    return known.get(metric, metric.replace("_", " ") + kind)
 
 
 def _signed(value: float) -> str:

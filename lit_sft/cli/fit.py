@@ -20,7 +20,7 @@ from lit_sft.models.backbone import build_backbone
 from lit_sft.models.saving import export_model, load_weights, read_checkpoint
 from lit_sft.runs.data_report import print_ledger
 from lit_sft.runs.folders import Run
-from lit_sft.runs.test_result import print_figures
+from lit_sft.runs.test_result import print_metrics
 from lit_sft.settings.reading import Settings
 from lit_sft.training.ending import what_ended
 from lit_sft.training.monitors import check_monitors
@@ -108,10 +108,10 @@ def _report(session: Session, steps_before: int | None) -> None:
     backbone, choice = _whole_backbone(session), run.choice()
     found = load_weights(backbone, choice.path, allow_changes=model.allow_changes)
     export_model(backbone, run.model, session.data)
-    last, best = model.figures.get("val", {}), found if choice.is_best else {}
-    figures = {"before": model.figures_before, "best": best, "last": last if last.get("step") else {}}
-    write_json(run.folder / "fit.json", {**figures, "steps": step})
-    _print_validations(figures)
+    last, best = model.metrics.get("val", {}), found if choice.is_best else {}
+    metrics = {"before": model.metrics_before, "best": best, "last": last if last.get("step") else {}}
+    write_json(run.folder / "fit.json", {**metrics, "steps": step})
+    _print_validations(metrics)
     ending = what_ended(session.trainer)
     if steps_before == step:
         say(f"nothing was left to do after step {step}{f': {ending}' if ending else ''}")
@@ -121,11 +121,11 @@ def _report(session: Session, steps_before: int | None) -> None:
     session.say_what_next("test" if session.data.stores.get("test") else "predict --data.predict FILE", "preview")
 
 
-def _print_validations(figures: dict[str, dict[str, Any]]) -> None:
-    distinct = figures if figures["last"] != figures["best"] else {n: figures[n] for n in ("before", "best")}
+def _print_validations(metrics: dict[str, dict[str, Any]]) -> None:
+    distinct = metrics if metrics["last"] != metrics["best"] else {n: metrics[n] for n in ("before", "best")}
     columns = {f"{name} (step {row['step']:.0f})": row for name, row in distinct.items() if row}
     if columns:
-        print_figures(console, "validation", columns)
+        print_metrics(console, "validation", columns)
 
 
 def _whole_backbone(session: Session) -> nn.Module:

@@ -10,7 +10,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from lit_sft.cli.session import Session, run_command
 from lit_sft.console import console, say
 from lit_sft.runs.lock import lock_test
-from lit_sft.runs.test_result import TestFiles, print_figures, rows_tested, write_test
+from lit_sft.runs.test_result import TestFiles, print_metrics, rows_tested, write_test
 
 
 def main(argv: list[str]) -> None:
@@ -30,7 +30,7 @@ def validate(session: Session) -> None:
     session.build([], [])
     session.go()
     if session.trainer.is_global_zero:
-        print_figures(console, "validation", {"validation": session.model.figures["val"]})
+        print_metrics(console, "validation", {"validation": session.model.metrics["val"]})
 
 
 def test(session: Session) -> None:
@@ -48,7 +48,7 @@ def _report(session: Session, files: TestFiles) -> None:
     model, checkpoint = session.model, session.checkpoint
     model.to(session.trainer.strategy.root_device)  # the trainer has put it back on the CPU
     answers, earlier = write_test(files, model, session.config.answers, checkpoint=checkpoint, config=_shaping(session))
-    print_figures(console, "test", {"test": model.figures["test"]})
+    print_metrics(console, "test", {"test": model.metrics["test"]})
     _print_answers(answers)
     read, of = rows_tested(model)
     if read < of:

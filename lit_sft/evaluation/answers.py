@@ -7,20 +7,20 @@ from dataclasses import replace
 
 from data_modules.encoding.example import Example
 from data_modules.errors import UserError
-from data_modules.records.conversation import Conversation, Role, Turn
-from lit_sft.evaluation.scores import Figures, Scored, Skipped, read_items
+from data_modules.records.conversation import Conversation, Message, Role
+from lit_sft.evaluation.scores import Metrics, Scored, Skipped, read_items
 from lit_sft.evaluation.suite import AnswerSet, PromptSet
 from lit_sft.metrics.text import chrf, distinct, exact_match, repetition, rouge
 from lit_sft.models.generation import Generated, GenerationSettings
-from lit_sft.models.loaded import Subject
+from lit_sft.models.loaded import LoadedModel
 
 _ANSWERS_AT_ONCE = 16
 
 
-def score_answers(subject: Subject, settings: AnswerSet, skipped: Skipped) -> Iterator[Scored]:
+def score_answers(model: LoadedModel, settings: AnswerSet, skipped: Skipped) -> Iterator[Scored]:
     """Every record's last turn, answered and compared with the record's own answer.
 
-    Figures: `exact_match`, `rouge1_mixed` ... `rougeL_word`, `chrf`, `num_tokens`, `ended`, `repetition`, `distinct_2`.
+    Metrics: `exact_match`, `rouge1_mixed` ... `rougeL_word`, `chrf`, `num_tokens`, `ended`, `repetition`, `distinct_2`.
 
     Raises:
         UserError: If nothing can be read.
@@ -32,26 +32,26 @@ def score_answers(subject: Subject, settings: AnswerSet, skipped: Skipped) -> It
             skipped.add(f"{conversation.origin}: plain text, which asks nothing.")
             continue
         prompt = replace(conversation, turns=conversation.turns[:-1])
-        asked += [(conversation, example) for example in _encoded(subject, prompt, how, skipped)]
+        asked += [(conversation, example) for example in _encoded(model, prompt, how, skipped)]
     for start in range(0, len(asked), _ANSWERS_AT_ONCE):
         chunk = asked[start : start + _ANSWERS_AT_ONCE]
-        answers = subject.answer([example.prompt_ids() for _, example in chunk], how, settings.seed)
+        answers = model.answer([example.prompt_ids() for _, example in chunk], how, settings.seed)
         for (conversation, _), answer in zip(chunk, answers, strict=True):
             reference = conversation.turns[-1].content
             details = {"question": _asked(conversation), "answer": answer.text, "reference": reference}
-            yield Scored(conversation.origin, _figures(answer, reference), details=details)
+            yield Scored(conversation.origin, _metrics(answer, reference), details=details)
 
 
-def answer_prompts(subject: Subject, settings: PromptSet, skipped: Skipped) -> Iterator[Scored]:
-    """Every prompt, answered. Figures: `num_tokens`, `ended`, `repetition`, `distinct_2`."""
+def answer_prompts(model: LoadedModel, settings: PromptSet, skipped: Skipped) -> Iterator[Scored]:
+    """Every prompt, answered. Metrics: `num_tokens`, `ended`, `repetition`, `distinct_2`."""
     how = GenerationSettings(settings.max_new_tokens, settings.temperature, batch_size=_ANSWERS_AT_ONCE)
     asked: list[tuple[str, Example]] = []
     for number, text in enumerate(settings.prompts, start=1):
-        prompt = Conversation((Turn(Role.USER, text),), f"prompt {number}")
-        asked += [(text, example) for example in _encoded(subject, prompt, how, skipped)]
-    answers = subject.answer([example.prompt_ids() for _, example in asked], how, settings.seed)
+        prompt = Conversation((Message(Role.USER, text),), f"prompt {number}")
+        asked += [(text, example) for example in _encoded(model, prompt, how, skipped)]
+    answers = model.answer([example.prompt_ids() for _, example in asked], how, settings.seed)
     for (text, _), answer in zip(asked, answers, strict=True):
-        yield Scored(text, _own_figures(answer), details={"question": text, "answer": answer.text})
+        yield Scored(text, _own_metrics(answer), details={"question": text, "answer": answer.text})
 
 
 def _asked(conversation: Conversation) -> str:
@@ -63,17 +63,17 @@ def _asked(conversation: Conversation) -> str:
     return "\n\n".join(f"{turn.role.value}: {text}" for turn, text in zip(turns, said, strict=True))
 
 
-def _encoded(subject: Subject, prompt: Conversation, how: GenerationSettings, skipped: Skipped) -> list[Example]:
+def _encoded(model: LoadedModel, prompt: Conversation, how: GenerationSettings, skipped: Skipped) -> list[Example]:
     """The prompt with room for an answer behind it; a prompt is not shortened, which would ask something else."""
-    room = max(1, subject.context_length - how.max_new_tokens)
+    room = max(1, model.context_length - how.max_new_tokens)
     try:
-        return replace(subject.encoder, max_length=room, over_long="error").encode(prompt)
+        return replace(model.encoder, max_length=room, over_long="error").encode(prompt)
     except UserError as error:
         skipped.add(str(error).partition(" Raise `")[0])
         return []
 
 
-def _figures(answer: Generated, reference: str) -> Figures:
+def _metrics(answer: Generated, reference: str) -> Metrics:
     values = {
         "exact_match": float(exact_match(answer.text, reference)),
         **rouge(answer.text, reference, "mixed"),
@@ -81,10 +81,10 @@ def _figures(answer: Generated, reference: str) -> Figures:
         "rougeL_word": rouge(answer.text, reference, "word")["rougeL_word"],
         "chrf": chrf(answer.text, reference),
     }
-    return {**{name: (value, 1.0) for name, value in values.items()}, **_own_figures(answer)}
+    return {**{name: (value, 1.0) for name, value in values.items()}, **_own_metrics(answer)}
 
 
-def _own_figures(answer: Generated) -> Figures:
+def _own_metrics(answer: Generated) -> Metrics:
     count, total = distinct(answer.text, 2)
     return {
         "num_tokens": (float(answer.num_tokens), 1.0),

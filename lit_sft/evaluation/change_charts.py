@@ -18,11 +18,11 @@ def draw_changes(changes: list[Change], path: Path) -> Path | None:
 
     Of many, the largest are shown.
     """
-    divided = {(change.set, change.figure) for change in changes if change.group}
-    shown = [c for c in changes if c.group or (c.set, c.figure) not in divided]
+    divided = {(change.set, change.metric) for change in changes if change.group}
+    shown = [c for c in changes if c.group or (c.set, c.metric) not in divided]
     panels: dict[tuple[str, str], list[Change]] = {}
     for change in shown:
-        panels.setdefault((change.model, change.figure), []).append(change)
+        panels.setdefault((change.model, change.metric), []).append(change)
     if not panels:
         return None
     most = min(_MOST_ROWS, max(map(len, panels.values())))

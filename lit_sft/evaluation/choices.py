@@ -15,10 +15,10 @@ import numpy as np
 
 from data_modules.errors import UserError
 from data_modules.records.record import kind_of
-from lit_sft.evaluation.scores import Figures, Scored, Skipped
+from lit_sft.evaluation.scores import Metrics, Scored, Skipped
 from lit_sft.evaluation.suite import ChoiceSet, Form
 from lit_sft.files import short_reason
-from lit_sft.models.loaded import Nats, Subject
+from lit_sft.models.loaded import LoadedModel, Nats
 
 EMBEDDED = ("general",)
 """Suites of our own that come with the package."""
@@ -39,7 +39,7 @@ class Item:
         options: In the order in which they are listed.
         answer: Index of the right one.
         language: `en` or `zh`: the words around the question.
-        subject: A part of the suite.
+        topic: A part of the suite.
     """
 
     id: str
@@ -47,7 +47,7 @@ class Item:
     options: tuple[str, ...]
     answer: int
     language: str = "en"
-    subject: str = ""
+    topic: str = ""
 
     def prompt(self, form: Form) -> tuple[str, list[str]]:
         """What stands before the options, and the options as they follow it."""
@@ -132,10 +132,10 @@ def content_hash(items: Sequence[Item]) -> str:
     return hashlib.sha256(json.dumps(content, ensure_ascii=False).encode()).hexdigest()[:16]
 
 
-def score_choices(subject: Subject, settings: ChoiceSet, skipped: Skipped) -> Iterator[Scored]:
+def score_choices(model: LoadedModel, settings: ChoiceSet, skipped: Skipped) -> Iterator[Scored]:
     """Whether the right option is the likeliest, by form and rule.
 
-    Figures: `accuracy/cloze/sum`, ...
+    Metrics: `accuracy/cloze/sum`, ...
 
     Raises:
         UserError: If the items cannot be read.
@@ -147,10 +147,10 @@ def score_choices(subject: Subject, settings: ChoiceSet, skipped: Skipped) -> It
         asked: list[tuple[Item, list[Options]]] = []
         for item in items[start : start + _ITEMS_AT_ONCE]:
             try:
-                asked.append((item, [Options.of(subject, *item.prompt(form)) for form in settings.forms]))
+                asked.append((item, [Options.of(model, *item.prompt(form)) for form in settings.forms]))
             except UserError as error:
                 skipped.add(f"{item.id}: {error}")
-        nats = iter(subject.nats(ids for _, forms in asked for options in forms for ids in options.sequences))
+        nats = iter(model.nats(ids for _, forms in asked for options in forms for ids in options.sequences))
         for item, forms in asked:
             scores = {form: options.scores(nats) for form, options in zip(settings.forms, forms, strict=True)}
             if all(math.isfinite(option.all_nats) for options in scores.values() for option in options):
@@ -174,7 +174,7 @@ class Options:
     sequences: list[list[int]]
 
     @classmethod
-    def of(cls, subject: Subject, prompt: str, options: Sequence[str]) -> Options:
+    def of(cls, model: LoadedModel, prompt: str, options: Sequence[str]) -> Options:
         """Encode a prompt and the options as they follow it.
 
         Raises:
@@ -183,12 +183,12 @@ class Options:
         bare = prompt.rstrip()
         # as in lm-eval, a space at the end of the prompt goes to the options: it is part of a word's first token
         texts = [prompt[len(bare) :] + option for option in options]
-        begin, sequences = len(_ids(subject, bare)), [_ids(subject, bare + text) for text in texts]
+        begin, sequences = len(_ids(model, bare)), [_ids(model, bare + text) for text in texts]
         for ids, text in zip(sequences, texts, strict=True):
             if not 0 < begin < len(ids):
                 raise UserError(f"option {text!r} has no token of its own behind its prompt.")
-            if len(ids) > subject.context_length:
-                raise UserError(f"{len(ids)} tokens; the model reads at most {subject.context_length}.")
+            if len(ids) > model.context_length:
+                raise UserError(f"{len(ids)} tokens; the model reads at most {model.context_length}.")
         return cls(begin, [text.strip() for text in texts], sequences)
 
     def scores(self, nats: Iterator[Nats]) -> list[OptionScore]:
@@ -207,18 +207,18 @@ class Options:
 
 
 def _scored(item: Item, scores: dict[Form, list[OptionScore]], rules: Sequence[str]) -> Scored:
-    figures: Figures = {}
+    metrics: Metrics = {}
     details: dict[str, Any] = {"question": item.question, "right": item.options[item.answer]}
     for form, options in scores.items():
         for rule in rules:
             chosen = int(np.argmax([RULES[rule](option) for option in options]))
-            figures[f"accuracy/{form}/{rule}"] = (float(chosen == item.answer), 1.0)
+            metrics[f"accuracy/{form}/{rule}"] = (float(chosen == item.answer), 1.0)
             details[f"{form}/{rule}"] = item.options[chosen]
-    return Scored(item.id, figures, group=item.subject, details=details)
+    return Scored(item.id, metrics, group=item.topic, details=details)
 
 
-def _ids(subject: Subject, text: str) -> list[int]:
-    ids: list[int] = subject.tokenizer(text, add_special_tokens=False).input_ids
+def _ids(model: LoadedModel, text: str) -> list[int]:
+    ids: list[int] = model.tokenizer(text, add_special_tokens=False).input_ids
     return ids
 
 
@@ -255,9 +255,9 @@ def _item(row: Any) -> Item:
     question = _text(row["question"], "the question")
     if not question.strip() or not all(option.strip() for option in options):
         raise UserError("a question or an option is empty")
-    subject = "" if row.get("subject") is None else _text(row["subject"], "the subject")
+    topic = "" if row.get("subject") is None else _text(row["subject"], "the model")
     name = _text(row["id"], "the id")
-    return Item(name, question, options, options.index(row["answer"]), language, subject)
+    return Item(name, question, options, options.index(row["answer"]), language, topic)
 
 
 def _text(value: Any, what: str) -> str:

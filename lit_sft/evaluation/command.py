@@ -29,8 +29,8 @@ from lit_sft.evaluation.training_data import training_data_of
 from lit_sft.evaluation.win_rate import Judgings, judge_models
 from lit_sft.failures import reason_of_part
 from lit_sft.files import said, slug
-from lit_sft.models.loaded import Subject
-from lit_sft.runs.opening import load_subject
+from lit_sft.models.loaded import LoadedModel
+from lit_sft.runs.opening import open_model
 from lit_sft.settings.arguments import Arguments
 
 _DTYPES = ("auto", "float32", "bfloat16", "float16")
@@ -56,7 +56,7 @@ def main(argv: list[str]) -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     say, warn = partial(say_on, Console()), partial(say_on, Console(stderr=True))
     dtype = None if options.dtype == "auto" else getattr(torch, options.dtype)
-    load = partial(load_subject, template=suite.template, device=options.device, dtype=dtype)
+    load = partial(open_model, template=suite.template, device=options.device, dtype=dtype)
     folder = Path(options.output or f"runs/evaluations/{suite.name}")
     folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -72,7 +72,7 @@ def main(argv: list[str]) -> None:
 def _run(
     suite: Suite,
     models: dict[str, str],
-    load: Callable[..., Subject],
+    load: Callable[..., LoadedModel],
     folder: Path,
     say: Callable[[str], None],
     warn: Callable[[str], None],

@@ -24,13 +24,13 @@ from lit_sft.evaluation.suite import AnySet, ChoiceSet, HarnessSet, PromptSet, S
 from lit_sft.evaluation.text_perplexity import score_conversations, score_texts
 from lit_sft.failures import reason_of_part
 from lit_sft.files import digest, slug
-from lit_sft.models.loaded import Subject
+from lit_sft.models.loaded import LoadedModel
 from lit_sft.printable import printable
 
 _VERSION = 2
 """Raised whenever the same model and items would be scored otherwise, so that no stale scores are read."""
 
-_SCORERS: dict[str, Callable[[Subject, Any, Skipped], Iterator[Scored]]] = {
+_SCORERS: dict[str, Callable[[LoadedModel, Any, Skipped], Iterator[Scored]]] = {
     "text": score_texts,
     "conversations": score_conversations,
     "choices": score_choices,
@@ -41,7 +41,7 @@ _SCORERS: dict[str, Callable[[Subject, Any, Skipped], Iterator[Scored]]] = {
 
 def evaluate(
     suite: Suite,
-    models: Mapping[str, Callable[[], Subject]],
+    models: Mapping[str, Callable[[], LoadedModel]],
     folder: Path,
     say: Callable[[str], None],
     warn: Callable[[str], None],
@@ -61,9 +61,9 @@ def evaluate(
     results = Results(list(models))
     for name, load in models.items():
         try:
-            subject = load()
-            identity = subject.digest()
-            results.about[name] = subject.about()
+            model = load()
+            identity = model.digest()
+            results.about[name] = model.about()
         except Exception as error:  # whatever it is, the other models are scored
             results.failures[name] = reason_of_part(error, folder)
             warn(f"{name}: {results.failures[name]}")
@@ -71,7 +71,7 @@ def evaluate(
         for kind, set_name, settings in suite.sets():
             try:
                 place = folder / slug(name, "model")
-                result, is_known = _known_or_scored(subject, identity, kind, set_name, settings, place, allow_code)
+                result, is_known = _known_or_scored(model, identity, kind, set_name, settings, place, allow_code)
             except Exception as error:  # whatever it is, the other sets are scored
                 reason = results.failures[f"{name}, {set_name}"] = reason_of_part(error, folder)
                 warn(f"{name}, {set_name}: {reason}")
@@ -80,14 +80,14 @@ def evaluate(
             more = f", {result.num_skipped:,} left out" if result.num_skipped else ""
             how = "scored before" if is_known else f"in {result.seconds:.0f} s"
             say(f"{name}, {set_name}: {len(result.rows):,} items {how}{more}")
-        del subject
+        del model
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
     return results
 
 
-def score_set(subject: Subject, kind: str, name: str, settings: AnySet, allow_code: Sequence[str] = ()) -> SetResult:
+def score_set(model: LoadedModel, kind: str, name: str, settings: AnySet, allow_code: Sequence[str] = ()) -> SetResult:
     """Score a model on a set. Of lm-eval's tasks, those in `allow_code` may bring code of their own.
 
     Raises:
@@ -96,10 +96,10 @@ def score_set(subject: Subject, kind: str, name: str, settings: AnySet, allow_co
     skipped, began = Skipped(), time.perf_counter()
     rows: dict[str, Scored] = {}
     if isinstance(settings, HarnessSet):
-        scored = score_task(subject, settings, skipped, allow_code=allow_code)
+        scored = score_task(model, settings, skipped, allow_code=allow_code)
     else:
-        scored = _SCORERS[kind](subject, settings, skipped)
-    for row in shown(scored, printable(f"{subject.name}, {name}"), "items"):
+        scored = _SCORERS[kind](model, settings, skipped)
+    for row in shown(scored, printable(f"{model.name}, {name}"), "items"):
         if row.item in rows:
             skipped.add(f"{row.item}: a second item of this name; only the first is scored.")
             continue
@@ -111,7 +111,7 @@ def score_set(subject: Subject, kind: str, name: str, settings: AnySet, allow_co
 
 
 def _known_or_scored(
-    subject: Subject,
+    model: LoadedModel,
     identity: str,
     kind: str,
     name: str,
@@ -119,12 +119,12 @@ def _known_or_scored(
     place: Path,
     allow_code: Sequence[str],
 ) -> tuple[SetResult, bool]:
-    dtype = str(next(subject.backbone.parameters()).dtype)
+    dtype = str(next(model.backbone.parameters()).dtype)
     key = digest([_VERSION, identity, dtype, kind, asdict(settings), _content(settings)])
     known = read_set(place, name, key)
     if known is not None:
         return known, True
-    scored = score_set(subject, kind, name, settings, allow_code)
+    scored = score_set(model, kind, name, settings, allow_code)
     write_set(place, name, key, scored)
     return scored, False
 

@@ -1,4 +1,4 @@
-"""The page of an evaluation: what changed and how sure that is, every figure, and answers side by side."""
+"""The page of an evaluation: what changed and how sure that is, every metric, and answers side by side."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def write_pages(
     judgings: Judgings | None = None,
     exposures: Mapping[str, Exposure] | None = None,
 ) -> Path:
-    """Write report.html, report.md and the picture, and the same figures as report.csv and results.json.
+    """Write report.html, report.md and the picture, and the same metrics as report.csv and results.json.
 
     Args:
         suite: What was asked.
@@ -57,7 +57,7 @@ def write_pages(
     tables = [
         _counts(results, changes),
         _changes(results, [change for change in changes if not change.group], "Change to"),
-        *(_figures(results, name) for name in results.sets),
+        *(_metrics(results, name) for name in results.sets),
         _changes(results, [change for change in changes if change.group], "Parts of sets: change to"),
         _win_rates(judgings or {}),
         _exposure(suite, results, exposures, seen),
@@ -93,7 +93,7 @@ def _in_words(results: Results, changes: list[Change]) -> list[str]:
         found = [change for change in own if change.is_found and change.sense]
         if not own:
             is_asked = any(compared(results, name) for name in results.sets)
-            why = "; see the last table" if is_asked else ": nothing in this suite has a figure to compare by"
+            why = "; see the last table" if is_asked else ": nothing in this suite has a metric to compare by"
             said.append(f"“{model}” is not compared with “{base}”{why}.")
             continue
         better, worse = (sum(change.sense == sign for change in found) for sign in (1, -1))
@@ -111,7 +111,7 @@ def _in_words(results: Results, changes: list[Change]) -> list[str]:
 
 def _sentence(change: Change) -> str:
     verdict = "better" if change.sense > 0 else "worse"
-    before, after = (value_of(change.figure, value) for value in (change.before, change.after))
+    before, after = (value_of(change.metric, value) for value in (change.before, change.after))
     return (
         f"{_place(change)}: {verdict}, {before} to {after} "
         f"(95 % interval of the change {_interval(change)}; p {p_of(change.adjusted_p, is_sentence=True)})."
@@ -124,9 +124,9 @@ def _changes(results: Results, changes: list[Change], title: str) -> Table:
             _place(change),
             change.model,
             f"{change.estimate.num_rows:,}",
-            value_of(change.figure, change.before),
-            value_of(change.figure, change.after),
-            change_of(change.figure, change.estimate.value),
+            value_of(change.metric, change.before),
+            value_of(change.metric, change.after),
+            change_of(change.metric, change.estimate.value),
             _interval(change),
             p_of(change.p_value),
             p_of(change.adjusted_p),
@@ -134,7 +134,7 @@ def _changes(results: Results, changes: list[Change], title: str) -> Table:
         ]
         for change in changes
     ]
-    header = ["set and figure", "model", "items", "before", "after", "change", "95 % interval", "p", "p, Holm", "found"]
+    header = ["set and metric", "model", "items", "before", "after", "change", "95 % interval", "p", "p, Holm", "found"]
     notes = [
         "Item by item against the first model. p is of McNemar's exact test where items are right or wrong, else of "
         "Student's t over items; Holm's adjustment is over the sets of a model, and over the parts of a set."
@@ -148,8 +148,8 @@ def _counts(results: Results, changes: list[Change]) -> Table:
         own = [c for c in changes if c.model == model and not c.group and results.kind(c.set) in ("choices", "harness")]
         parts = [c for c in changes if c.model == model and c.group]
         for what, some in (("sets", own), ("parts of sets", parts)):
-            for figure, group in groupby(sorted(some, key=lambda c: c.figure), key=lambda c: c.figure):
-                rows.append(_count(f"{model}: {what}, {title_of(figure)}", list(group)))
+            for metric, group in groupby(sorted(some, key=lambda c: c.metric), key=lambda c: c.metric):
+                rows.append(_count(f"{model}: {what}, {title_of(metric)}", list(group)))
     header = [
         "",
         "number",
@@ -172,22 +172,22 @@ def _count(label: str, changes: list[Change]) -> list[str]:
     return [label, str(len(changes)), f"{before:.1%}", f"{after:.1%}", *map(str, counts)]
 
 
-def _figures(results: Results, name: str) -> Table:
+def _metrics(results: Results, name: str) -> Table:
     rows = []
-    for figure in results.figures(name):
-        means = [results.mean(model, name, figure) for model in results.models]
-        cells = [value_with_error(figure, mean) if mean else "" for mean in means]
-        if figure.startswith("nll"):
+    for metric in results.metrics(name):
+        means = [results.mean(model, name, metric) for model in results.models]
+        cells = [value_with_error(metric, mean) if mean else "" for mean in means]
+        if metric.startswith("nll"):
             cells = [
                 f"{cell}; perplexity {perplexity(mean.value):,.2f}" if mean else ""
                 for cell, mean in zip(cells, means, strict=True)
             ]
-        rows.append([title_of(figure), *cells])
+        rows.append([title_of(metric), *cells])
     counts = [results.results.get((model, name)) for model in results.models]
     rows.append(["items", *(f"{len(result.rows):,}" if result else "" for result in counts)])
     is_loss = results.kind(name) in ("text", "conversations")
     notes = ["Per token, compare only models of one tokenizer; per byte, any."] if is_loss else []
-    return Table(f"{name}: every figure", ["", *results.models], rows, notes)
+    return Table(f"{name}: every metric", ["", *results.models], rows, notes)
 
 
 def _win_rates(judgings: Judgings) -> Table:
@@ -254,12 +254,12 @@ def _all_seen(seen: Items, exposures: Mapping[str, Exposure]) -> Items:
 def _seen(results: Results, seen: Items) -> Table:
     rows = []
     for name, items in seen.items():
-        for figure in compared(results, name):
+        for metric in compared(results, name):
             for model in results.models:
-                scored = set(results.values(model, name, figure))
-                cells = [results.mean(model, name, figure, part) for part in (scored - items, scored & items)]
-                values = [f"{value_with_error(figure, mean)}, {mean.num_rows} items" if mean else "" for mean in cells]
-                rows.append([f"{name}, {title_of(figure)}: {model}", *values])
+                scored = set(results.values(model, name, metric))
+                cells = [results.mean(model, name, metric, part) for part in (scored - items, scored & items)]
+                values = [f"{value_with_error(metric, mean)}, {mean.num_rows} items" if mean else "" for mean in cells]
+                rows.append([f"{name}, {title_of(metric)}: {model}", *values])
     return Table("Items that stand in the training records", ["", "clean", "contaminated"], rows)
 
 
@@ -289,11 +289,11 @@ def _published(suite: Suite) -> Table:
                     *(str(entry.get(k, "")) for k in ("n", "before", "after", "compare")),
                 ]
             )
-    return Table("Published figures", ["", "items", "before", "after", "comparable with ours"], rows)
+    return Table("Published metrics", ["", "items", "before", "after", "comparable with ours"], rows)
 
 
 def published() -> list[dict[str, Any]]:
-    """The figures of the reference reports, with what they can be compared with."""
+    """The metrics of the reference reports, with what they can be compared with."""
     path = Path(__file__).with_name("published.yaml")
     entries: list[dict[str, Any]] = yaml.safe_load(path.read_text(encoding="utf-8"))
     return entries
@@ -323,13 +323,13 @@ def _failures(results: Results, refused: dict[str, str]) -> list[list[str]]:
 
 
 def _place(change: Change) -> str:
-    return ", ".join(filter(None, [change.set, change.group, title_of(change.figure)]))
+    return ", ".join(filter(None, [change.set, change.group, title_of(change.metric)]))
 
 
 def _interval(change: Change) -> str:
     if not change.estimate.standard_error > 0:
         return ""
-    return f"{change_of(change.figure, change.estimate.low)} to {change_of(change.figure, change.estimate.high)}"
+    return f"{change_of(change.metric, change.estimate.low)} to {change_of(change.metric, change.estimate.high)}"
 
 
 def _verdict(change: Change) -> str:

@@ -29,9 +29,9 @@ def write_results(
         "figures": {
             model: {
                 name: {
-                    figure: {"value": mean.value, "low": mean.low, "high": mean.high, "items": mean.num_rows}
-                    for figure in results.figures(name)
-                    if (mean := results.mean(model, name, figure))
+                    metric: {"value": mean.value, "low": mean.low, "high": mean.high, "items": mean.num_rows}
+                    for metric in results.metrics(name)
+                    if (mean := results.mean(model, name, metric))
                 }
                 for name in results.sets
             }
@@ -92,10 +92,10 @@ def _lines(results: Results, changes: list[Change]) -> Iterator[list[object]]:
     yield ["what", "model", "set", "part", "figure", "value", "low", "high", "p", "p_holm", "items"]
     for model in results.models:
         for name in results.sets:
-            for figure in results.figures(name):
-                if mean := results.mean(model, name, figure):
-                    yield ["mean", model, name, "", figure, mean.value, mean.low, mean.high, "", "", mean.num_rows]
+            for metric in results.metrics(name):
+                if mean := results.mean(model, name, metric):
+                    yield ["mean", model, name, "", metric, mean.value, mean.low, mean.high, "", "", mean.num_rows]
     for c in changes:
         e = c.estimate
         numbers = [e.value, e.low, e.high, c.p_value, c.adjusted_p, e.num_rows]
-        yield ["change", c.model, c.set, c.group, c.figure, *numbers]
+        yield ["change", c.model, c.set, c.group, c.metric, *numbers]

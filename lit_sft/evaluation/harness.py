@@ -11,21 +11,21 @@ from typing import Any
 
 from data_modules.errors import UserError
 from lit_sft.evaluation.harness_code import check_tasks, is_allowed, plain_templates
-from lit_sft.evaluation.scores import Figures, Scored, Skipped
+from lit_sft.evaluation.scores import Metrics, Scored, Skipped
 from lit_sft.evaluation.suite import HarnessSet
 from lit_sft.models.adapters import causal_lm
 from lit_sft.models.attention import ordinary_attention
 from lit_sft.models.generation import undisturbed
-from lit_sft.models.loaded import Subject
+from lit_sft.models.loaded import LoadedModel
 
 
 def score_task(
-    subject: Subject, settings: HarnessSet, skipped: Skipped, *, allow_code: Sequence[str] = ()
+    model: LoadedModel, settings: HarnessSet, skipped: Skipped, *, allow_code: Sequence[str] = ()
 ) -> Iterator[Scored]:
-    """A task's items with lm-eval's own figures of each, such as `acc` and `acc_norm`.
+    """A task's items with lm-eval's own metrics of each, such as `acc` and `acc_norm`.
 
     Args:
-        subject: The model.
+        model: The model.
         settings: The task.
         skipped: Nothing is added to it.
         allow_code: Folders of tasks whose code may run.
@@ -47,19 +47,19 @@ def score_task(
     if settings.task not in manager.all_tasks:
         place = settings.include or "lm-eval"
         raise UserError(f"task {settings.task!r}: {place} has none of this name.")
-    model = causal_lm(subject.backbone)
+    model = causal_lm(model.backbone)
     templates = plain_templates() if is_plain else contextlib.nullcontext()
-    with templates, undisturbed(subject.backbone), ordinary_attention(model), contextlib.redirect_stdout(None):
+    with templates, undisturbed(model.backbone), ordinary_attention(model), contextlib.redirect_stdout(None):
         tasks = manager.load(settings.task)
         for task in tasks["tasks"].values():
             if settings.shots is not None:
                 task.set_config(key="num_fewshot", value=settings.shots)
         harnessed = HFLM(
-            pretrained=subject.backbone,
-            tokenizer=copy.deepcopy(subject.tokenizer),  # it is given a pad token
+            pretrained=model.backbone,
+            tokenizer=copy.deepcopy(model.tokenizer),  # it is given a pad token
             softmax_dtype="float32",  # bfloat16 probabilities tie, and ties flip answers
             batch_size=16,
-            max_length=subject.context_length,
+            max_length=model.context_length,
         )
         found = evaluate(lm=harnessed, task_dict=tasks, limit=settings.rows, bootstrap_iters=0, log_samples=True)
     for task, samples in found["samples"].items():
@@ -82,11 +82,11 @@ def _scored(task: str, samples: list[dict[str, Any]], *, is_part: bool) -> Itera
         asked = str(sample["arguments"][0][0])  # what stands before the first option
         details = {"question": asked, "right": str(sample["target"])}
         known = found.setdefault(item, Scored(item, {}, task if is_part else "", details))
-        known.figures.update(_figures(sample))
+        known.metrics.update(_metrics(sample))
     yield from found.values()
 
 
-def _figures(sample: dict[str, Any]) -> Figures:
+def _metrics(sample: dict[str, Any]) -> Metrics:
     filtered = "" if sample["filter"] == "none" else f"/{sample['filter']}"
     values = {f"{name}{filtered}": sample[name] for name in sample["metrics"]}
     return {name: (float(value), 1.0) for name, value in values.items() if isinstance(value, (bool, int, float))}

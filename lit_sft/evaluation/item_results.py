@@ -24,7 +24,7 @@ _COMPARED = {
     "conversations": ("bits_per_byte/answer", "bits_per_byte/user"),
     "answers": ("rougeL_mixed", "exact_match", "chrf"),
 }
-"""The figures by which models are compared: of losses, those that any two tokenizers have in common."""
+"""The metrics by which models are compared: of losses, those that any two tokenizers have in common."""
 
 
 @dataclass(frozen=True)
@@ -52,13 +52,13 @@ class SetResult:
 
 @dataclass(frozen=True)
 class Change:
-    """A model against the baseline in one figure of one set, item by item.
+    """A model against the baseline in one metric of one set, item by item.
 
     Attributes:
         model: Its name.
         set: The set's name.
         group: A part of it; empty for all.
-        figure: Name.
+        metric: Name.
         before: The baseline's mean over the items that both have.
         after: The model's.
         estimate: Of the difference.
@@ -69,7 +69,7 @@ class Change:
     model: str
     set: str
     group: str
-    figure: str
+    metric: str
     before: float
     after: float
     estimate: Estimate
@@ -84,7 +84,7 @@ class Change:
     @property
     def sense(self) -> int:
         """1 where it is for the better, -1 for the worse, 0 where it is none or neither."""
-        return direction(self.figure) * int(np.sign(self.estimate.value))
+        return direction(self.metric) * int(np.sign(self.estimate.value))
 
 
 class Results:
@@ -111,10 +111,10 @@ class Results:
         """Of a set."""
         return next(result.kind for (_, other), result in self.results.items() if other == name)
 
-    def figures(self, name: str) -> list[str]:
+    def metrics(self, name: str) -> list[str]:
         """Of a set, in the order in which they were written."""
         found = [r for (_, other), r in self.results.items() if other == name]
-        return list(dict.fromkeys(figure for r in found for row in r.rows.values() for figure in row.figures))
+        return list(dict.fromkeys(metric for r in found for row in r.rows.values() for metric in row.metrics))
 
     def groups(self, name: str) -> list[str]:
         """The parts of a set, where it has several."""
@@ -122,19 +122,19 @@ class Results:
         groups = sorted({row.group for r in found for row in r.rows.values() if row.group})
         return groups if len(groups) > 1 else []
 
-    def values(self, model: str, name: str, figure: str, group: str = "") -> dict[str, tuple[float, float]]:
+    def values(self, model: str, name: str, metric: str, group: str = "") -> dict[str, tuple[float, float]]:
         """What each item adds and weighs, of items with a value and a weight."""
         result = self.results.get((model, name))
         rows = result.rows.values() if result else ()
-        found = {r.item: r.figures[figure] for r in rows if figure in r.figures and group in ("", r.group)}
+        found = {r.item: r.metrics[metric] for r in rows if metric in r.metrics and group in ("", r.group)}
         return {item: pair for item, pair in found.items() if has_mean(*pair)}
 
-    def mean(self, model: str, name: str, figure: str, items: set[str] | None = None) -> Estimate | None:
-        """A figure over a set's items, or some of them; None where there are none."""
-        values = {i: v for i, v in self.values(model, name, figure).items() if items is None or i in items}
+    def mean(self, model: str, name: str, metric: str, items: set[str] | None = None) -> Estimate | None:
+        """A metric over a set's items, or some of them; None where there are none."""
+        values = {i: v for i, v in self.values(model, name, metric).items() if items is None or i in items}
         return _estimate(values.values()) if values else None
 
-    def change(self, model: str, name: str, figure: str, group: str = "") -> Change | None:
+    def change(self, model: str, name: str, metric: str, group: str = "") -> Change | None:
         """Against the baseline, over the items that both have.
 
         Returns:
@@ -143,7 +143,7 @@ class Results:
         Raises:
             UserError: If an item weighs something else for one than for the other: it was scored on other tokens.
         """
-        after, before = (self.values(m, name, figure, group) for m in (model, self.models[0]))
+        after, before = (self.values(m, name, metric, group) for m in (model, self.models[0]))
         shared = sorted(after.keys() & before.keys())
         if not shared:
             return None
@@ -151,9 +151,9 @@ class Results:
             raise UserError("not comparable: scored on different tokens (another tokenizer or template)")
         pairs = [(after[i][0] - before[i][0], after[i][1]) for i in shared]
         found = _estimate(pairs)
-        p = _mcnemar(pairs) if _is_binary(figure, [*after.values(), *before.values()]) else found.p_value
+        p = _mcnemar(pairs) if _is_binary(metric, [*after.values(), *before.values()]) else found.p_value
         ours, theirs = (_estimate(part[i] for i in shared).value for part in (after, before))
-        return Change(model, name, group, figure, theirs, ours, found, p)
+        return Change(model, name, group, metric, theirs, ours, found, p)
 
 
 def compare(results: Results) -> tuple[list[Change], dict[str, str]]:
@@ -166,30 +166,30 @@ def compare(results: Results) -> tuple[list[Change], dict[str, str]]:
     families: dict[tuple[str, str], list[Change]] = {}
     for model in results.models[1:]:
         for name in results.sets:
-            for figure in compared(results, name):
+            for metric in compared(results, name):
                 for group in ["", *results.groups(name)]:
                     try:
-                        change = results.change(model, name, figure, group)
+                        change = results.change(model, name, metric, group)
                     except ValueError as error:
-                        refused[f"{model}, {name}, {title_of(figure)}"] = str(error)
+                        refused[f"{model}, {name}, {title_of(metric)}"] = str(error)
                         break
                     if change is not None:
-                        families.setdefault((model, f"{name} {figure}" if group else ""), []).append(change)
+                        families.setdefault((model, f"{name} {metric}" if group else ""), []).append(change)
     return [change for family in families.values() for change in _adjusted(family)], refused
 
 
 def compared(results: Results, name: str) -> list[str]:
-    """The figures of a set by which models are compared: of multiple choice, by the first rule of each form."""
-    figures, kind = results.figures(name), results.kind(name)
+    """The metrics of a set by which models are compared: of multiple choice, by the first rule of each form."""
+    metrics, kind = results.metrics(name), results.kind(name)
     if kind == "prompts":
         return []
     if kind == "harness":
-        by_name = {figure.partition("/")[0]: figure for figure in reversed(figures)}
+        by_name = {metric.partition("/")[0]: metric for metric in reversed(metrics)}
         return [by_name[share] for share in SHARES if share in by_name][:1]
     if kind == "choices":
-        forms = dict.fromkeys(figure.rpartition("/")[0] for figure in figures)
-        return [next(figure for figure in figures if figure.startswith(form)) for form in forms]
-    return [figure for figure in _COMPARED[kind] if figure in figures]
+        forms = dict.fromkeys(metric.rpartition("/")[0] for metric in metrics)
+        return [next(metric for metric in metrics if metric.startswith(form)) for form in forms]
+    return [metric for metric in _COMPARED[kind] if metric in metrics]
 
 
 def _adjusted(changes: list[Change]) -> list[Change]:
@@ -203,8 +203,8 @@ def _estimate(pairs: Iterable[tuple[float, float]]) -> Estimate:
     return estimate(values[None, :, 0], values[:, 1])
 
 
-def _is_binary(figure: str, values: list[tuple[float, float]]) -> bool:
-    return direction(figure) == 1 and all(weight == 1 and value in (0, 1) for value, weight in values)
+def _is_binary(metric: str, values: list[tuple[float, float]]) -> bool:
+    return direction(metric) == 1 and all(weight == 1 and value in (0, 1) for value, weight in values)
 
 
 def _mcnemar(pairs: list[tuple[float, float]]) -> float:
@@ -251,8 +251,8 @@ def read_set(folder: Path, name: str, key: str) -> SetResult | None:
 
 
 def _read_row(row: dict[str, Any]) -> Scored:
-    figures = {name: (float(value), float(weight)) for name, (value, weight) in _as(dict, row["figures"]).items()}
-    return Scored(_as(str, row["item"]), figures, _as(str, row["group"]), _as(dict, row["details"]))
+    metrics = {name: (float(value), float(weight)) for name, (value, weight) in _as(dict, row["figures"]).items()}
+    return Scored(_as(str, row["item"]), metrics, _as(str, row["group"]), _as(dict, row["details"]))
 
 
 def _as(kind: type[_Kind], value: Any) -> _Kind:

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from data_modules.errors import UserError
-from data_modules.records.conversation import Conversation, Role, Turn
+from data_modules.records.conversation import Conversation, Message, Role
 from lit_sft.credentials import read_address
 from lit_sft.endpoint import Endpoint, EndpointError, Replies, Reply
 from lit_sft.evaluation.suite import JudgeSettings
 from lit_sft.files import digest
-from lit_sft.models.loaded import Subject
+from lit_sft.models.loaded import LoadedModel
 
 Winner = Literal["first", "second", "tie"]
 
@@ -160,11 +160,11 @@ class LikelihoodJudge:
     """A local model that prefers the answer it would rather have given: fewer nats per byte behind the request.
 
     Args:
-        subject: The model.
+        model: The model.
     """
 
-    def __init__(self, subject: Subject) -> None:
-        self.subject = subject
+    def __init__(self, model: LoadedModel) -> None:
+        self.model = model
         self._lock = threading.Lock()
 
     def __call__(self, question: str, first: str, second: str) -> Verdict:
@@ -180,10 +180,10 @@ class LikelihoodJudge:
     def _cost(self, question: str, answer: str) -> float:
         if not answer.strip():
             return float("inf")  # an empty answer serves nobody
-        turns = (Turn(Role.USER, question), Turn(Role.ASSISTANT, answer))
-        encoder = replace(self.subject.encoder, over_long="error")  # all of an answer, or no verdict
+        turns = (Message(Role.USER, question), Message(Role.ASSISTANT, answer))
+        encoder = replace(self.model.encoder, over_long="error")  # all of an answer, or no verdict
         (example,) = encoder.encode(Conversation(turns, "a judged answer"))
-        (nats,) = self.subject.nats([list(map(int, example.input_ids))])
+        (nats,) = self.model.nats([list(map(int, example.input_ids))])
         begin, end = len(example.prompt_ids()), len(example.prompt_ids()) + len(example.answer_ids())
         return float(nats[begin:end].sum()) / len(answer.encode())
 

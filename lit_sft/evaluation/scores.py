@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from data_modules.encoding.ledger import Ledger
@@ -11,8 +11,8 @@ from data_modules.errors import UserError
 from data_modules.records.conversation import Conversation
 from data_modules.records.splits import Sources, read_conversations
 
-Figures = dict[str, tuple[float, float]]
-"""A figure's name to what the item adds, and what it weighs: nats and tokens, or 1 and 1 for a right answer."""
+Metrics = dict[str, tuple[float, float]]
+"""A metric's name to what the item adds, and what it weighs: nats and tokens, or 1 and 1 for a right answer."""
 
 
 @dataclass(frozen=True)
@@ -21,27 +21,27 @@ class Scored:
 
     Attributes:
         item: Names it, the same for all models.
-        figures: See Figures.
+        metrics: See Metrics.
         group: A part of the set that is looked at by itself, such as a subject.
         details: What a reader wants to see: the answer, the scores of the options.
     """
 
     item: str
-    figures: Figures
+    metrics: Metrics
     group: str = ""
     details: dict[str, Any] = field(default_factory=dict)
 
     def row(self) -> dict[str, Any]:
         """As JSON."""
-        return asdict(self)
+        return {"item": self.item, "figures": self.metrics, "group": self.group, "details": self.details}
 
     def with_means(self, skipped: Skipped) -> Scored:
-        """The same without figures that no mean can be taken of, which are noted."""
-        figures = {name: pair for name, pair in self.figures.items() if has_mean(*pair)}
-        for name, (value, weight) in self.figures.items():
-            if name not in figures:
-                skipped.add(f"{self.item}: {name} is {value:g} with a weight of {weight:g}; left out of this figure.")
-        return self if len(figures) == len(self.figures) else replace(self, figures=figures)
+        """The same without metrics that no mean can be taken of, which are noted."""
+        metrics = {name: pair for name, pair in self.metrics.items() if has_mean(*pair)}
+        for name, (value, weight) in self.metrics.items():
+            if name not in metrics:
+                skipped.add(f"{self.item}: {name} is {value:g} with a weight of {weight:g}; left out of this metric.")
+        return self if len(metrics) == len(self.metrics) else replace(self, metrics=metrics)
 
 
 def has_mean(value: float, weight: float) -> bool:
@@ -54,7 +54,7 @@ _LISTED = 100
 
 @dataclass
 class Skipped:
-    """Items that were not scored, or not in every figure.
+    """Items that were not scored, or not in every metric.
 
     Attributes:
         reasons: The first hundred, each with its item or place.

@@ -222,7 +222,7 @@ class Suite:
         prompts: Fixed prompts.
         judge: Who judges the models' answers in pairs. None: nobody.
         trained_on: Files that the models were trained on, to look for the items in. None: that is not looked into.
-        published: Names in REPORTS, whose figures are shown beside ours.
+        published: Names in REPORTS, whose metrics are shown beside ours.
         overlap: An item is called contaminated when so many words of it in a row stand in a training record.
     """
 
@@ -276,7 +276,7 @@ KINDS: dict[str, Any] = {
 """Settings of a suite to the sets that stand there, in the order in which they are scored."""
 
 REPORTS = ("S1", "S3c", "S4", "S5")
-"""Whose published figures can be shown."""
+"""Whose published metrics can be shown."""
 
 
 def _check_positive(name: str, settings: object, *attributes: str) -> None:

@@ -12,49 +12,49 @@ import torch
 from data_modules.encoding.example import Example
 from data_modules.encoding.ledger import Ledger
 from data_modules.errors import UserError
-from lit_sft.evaluation.scores import Figures, Scored, Skipped, read_items
+from lit_sft.evaluation.scores import Metrics, Scored, Skipped, read_items
 from lit_sft.evaluation.suite import ConversationSet, TextSet
 from lit_sft.metrics.segments import RecordSums, SegmentMetrics
-from lit_sft.models.loaded import Subject
+from lit_sft.models.loaded import LoadedModel
 
 _OVER: dict[str, Literal["tokens", "bytes", "characters"]] = {
     "nll": "tokens",
     "bits_per_byte": "bytes",
     "bits_per_character": "characters",
 }
-"""Figures and what they are per."""
+"""Metrics and what they are per."""
 
 
-def score_texts(subject: Subject, settings: TextSet, skipped: Skipped) -> Iterator[Scored]:
+def score_texts(model: LoadedModel, settings: TextSet, skipped: Skipped) -> Iterator[Scored]:
     """Nats and bits of every document; each token is scored once, the first behind the tokenizer's bos or eos token.
 
-    Figures: `nll` (nats per token), `bits_per_byte`, `bits_per_character`. Its end token is not scored. Source of the
+    Metrics: `nll` (nats per token), `bits_per_byte`, `bits_per_character`. Its end token is not scored. Source of the
     token before the first: lm-eval's rolling likelihood.
 
     Raises:
         UserError: If nothing can be read, the model cannot read a window, or its tokenizer has no bos or eos token.
     """
-    window = subject.length(settings.window)
+    window = model.length(settings.window)
     stride = settings.stride or window // 2
-    tokenizer = subject.tokenizer
+    tokenizer = model.tokenizer
     before = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id  # it may be 0
     if before is None:
         raise UserError("this tokenizer has neither a bos nor an eos token, behind which a text could begin.")
     for document in read_items(settings.data, settings.rows, skipped, format="text"):
         text = document.turns[0].content
-        ids = [before, *subject.tokenizer(text, add_special_tokens=False).input_ids]
+        ids = [before, *model.tokenizer(text, add_special_tokens=False).input_ids]
         places = list(windows(len(ids), window, stride))
-        nats = subject.nats(ids[begin:end] for begin, end, _ in places)
+        nats = model.nats(ids[begin:end] for begin, end, _ in places)
         total = sum(float(part[first - begin :].sum()) for part, (begin, _, first) in zip(nats, places, strict=True))
         if not math.isfinite(total):
             skipped.add(f"{document.origin}: its likelihood is not finite.")
             continue
-        figures: Figures = {
+        metrics: Metrics = {
             "nll": (total, len(ids) - 1),
             "bits_per_byte": (total / math.log(2), len(text.encode())),
             "bits_per_character": (total / math.log(2), len(text)),
         }
-        yield Scored(document.origin, figures, details={"window": window, "stride": stride})
+        yield Scored(document.origin, metrics, details={"window": window, "stride": stride})
 
 
 def windows(length: int, window: int, stride: int) -> Iterator[tuple[int, int, int]]:
@@ -75,15 +75,15 @@ def windows(length: int, window: int, stride: int) -> Iterator[tuple[int, int, i
             return
 
 
-def score_conversations(subject: Subject, settings: ConversationSet, skipped: Skipped) -> Iterator[Scored]:
+def score_conversations(model: LoadedModel, settings: ConversationSet, skipped: Skipped) -> Iterator[Scored]:
     """Nats and bits of every conversation.
 
-    Figures: `nll/answer`, `bits_per_byte/answer`, `bits_per_character/answer`, and of every other segment and mask.
+    Metrics: `nll/answer`, `bits_per_byte/answer`, `bits_per_character/answer`, and of every other segment and mask.
 
     Raises:
         UserError: If nothing can be read, or the model cannot read so many tokens.
     """
-    encoder = replace(subject.encoder, max_length=subject.length(settings.max_length), over_long="truncate")
+    encoder = replace(model.encoder, max_length=model.length(settings.max_length), over_long="truncate")
     examples: list[Example] = []
     ledger, truncated = Ledger(), set()
     for conversation in read_items(settings.data, settings.rows, skipped, format=settings.format):
@@ -94,24 +94,24 @@ def score_conversations(subject: Subject, settings: ConversationSet, skipped: Sk
             skipped.add(str(error))
         if ledger.truncated > before:
             truncated.add(conversation.origin)
-    for origin, sums in sorted(_sums(subject, examples).items()):
+    for origin, sums in sorted(_sums(model, examples).items()):
         if all(map(math.isfinite, sums.nats)):
-            yield Scored(origin, _figures(sums), details={"truncated": origin in truncated})
+            yield Scored(origin, _metrics(sums), details={"truncated": origin in truncated})
         else:
             skipped.add(f"{origin}: its likelihood is not finite.")
 
 
-def _sums(subject: Subject, examples: list[Example]) -> dict[str, RecordSums]:
-    sizes = torch.from_numpy(subject.token_sizes).to(subject.device)
-    metrics = SegmentMetrics(sizes, subject.encoder.end_token_id, by_record=True).to(subject.device)
-    for batch, nll in subject.scored(examples):
-        metrics.update(nll, batch)
-    return metrics.take_records()
+def _sums(model: LoadedModel, examples: list[Example]) -> dict[str, RecordSums]:
+    sizes = torch.from_numpy(model.token_sizes).to(model.device)
+    sums = SegmentMetrics(sizes, model.encoder.end_token_id, by_record=True).to(model.device)
+    for batch, nll in model.scored(examples):
+        sums.update(nll, batch)
+    return sums.take_records()
 
 
-def _figures(sums: RecordSums) -> Figures:
+def _metrics(sums: RecordSums) -> Metrics:
     return {
-        f"{figure}/{name}": (nats if over == "tokens" else nats / math.log(2), float(size))
-        for figure, over in _OVER.items()
+        f"{metric}/{name}": (nats if over == "tokens" else nats / math.log(2), float(size))
+        for metric, over in _OVER.items()
         for name, (nats, size) in sums.scores(over).items()
     }

@@ -19,10 +19,10 @@ from lit_sft.evaluation.judge import EndpointJudge, Judge, LikelihoodJudge, Verd
 from lit_sft.evaluation.suite import JudgeSettings
 from lit_sft.files import write_lines
 from lit_sft.locks import only_one
-from lit_sft.models.loaded import Subject
+from lit_sft.models.loaded import LoadedModel
 from lit_sft.printable import printable
 from lit_sft.reporting.statistics import Estimate, estimate
-from lit_sft.runs.opening import load_subject
+from lit_sft.runs.opening import open_model
 
 _MILLION = 1_000_000
 
@@ -167,7 +167,7 @@ def judge_models(
     results: Results,
     folder: Path,
     say: Callable[[str], None],
-    load: Callable[[str, str], Subject] = load_subject,
+    load: Callable[[str, str], LoadedModel] = open_model,
 ) -> Judgings:
     """Have every model's answers judged against the baseline's.
 

@@ -28,7 +28,7 @@ SEGMENTS: dict[str, tuple[int, ...]] = {
     "end_token": (_END,),
     "text": (SegmentKind.TEXT,),
 }
-"""What figures are given for: sums over these rows. An end token counts in its answer and by itself."""
+"""What metrics are given for: sums over these rows. An end token counts in its answer and by itself."""
 
 
 class ExactSumMetric(Metric):
@@ -133,15 +133,15 @@ class SegmentMetrics(ExactSumMetric):
         return found
 
     def compute(self) -> dict[str, float]:
-        """Figures named `nll/answer`, `perplexity/output_only`, `bits_per_byte/text`, `tokens/answer`, ...
+        """Metrics named `nll/answer`, `perplexity/output_only`, `bits_per_byte/text`, `tokens/answer`, ...
 
         A mean over nothing is not given.
         """
         nats, tokens, num_bytes = self.nats.tolist(), self.tokens.tolist(), self.bytes.tolist()
-        figures: dict[str, float] = {}
+        metrics: dict[str, float] = {}
         for name, weights in _score_weights().items():
-            figures |= _figures(name, weights, nats, tokens, num_bytes)
-        return figures
+            metrics |= _metrics(name, weights, nats, tokens, num_bytes)
+        return metrics
 
 
 class WeightedMean(ExactSumMetric):
@@ -176,13 +176,13 @@ def _is_answer(kinds: Tensor) -> Tensor:
 
 
 def _score_weights() -> dict[str, list[float]]:
-    """Which sums count in the figure of every segment and mask."""
+    """Which sums count in the metric of every segment and mask."""
     segments = {name: [float(row in rows) for row in range(_NUM_SUMS)] for name, rows in SEGMENTS.items()}
     masks = {mask.name: [*mask.weights, *[0.0] * (_NUM_SUMS - len(mask.weights))] for mask in MASKS.values()}
     return segments | masks
 
 
-def _figures(
+def _metrics(
     name: str, weights: list[float], nats: list[float], tokens: list[int], num_bytes: list[int]
 ) -> dict[str, float]:
     count = sum(w * n for w, n in zip(weights, tokens, strict=True))
@@ -190,10 +190,10 @@ def _figures(
         return {}
     total = sum(w * n for w, n in zip(weights, nats, strict=True) if w)  # zero times infinity is nan
     size = sum(w * n for w, n in zip(weights, num_bytes, strict=True))
-    figures = {f"tokens/{name}": count, f"nll/{name}": total / count, f"perplexity/{name}": perplexity(total / count)}
+    metrics = {f"tokens/{name}": count, f"nll/{name}": total / count, f"perplexity/{name}": perplexity(total / count)}
     if size and name not in ("first_answer_token", "end_token"):
-        figures[f"bits_per_byte/{name}"] = total / math.log(2) / size
-    return figures
+        metrics[f"bits_per_byte/{name}"] = total / math.log(2) / size
+    return metrics
 
 
 def gather_records(records: dict[str, RecordSums], world_size: int) -> dict[str, RecordSums]:

@@ -19,12 +19,12 @@ from lit_sft.files import digest, read_json, write_json
 from lit_sft.models.pretrained import local_folder, weight_files
 
 _NOISE = {"_name_or_path", "architectures", "auto_map", "dtype", "torch_dtype", "transformers_version", "use_cache"}
-"""Settings in config.json that change no figure; hub repositories edit them now and then."""
+"""Settings in config.json that change no result; hub repositories edit them now and then."""
 
 _RANDOM = "random weights"
 
 BaseIdentity = dict[str, str]
-"""`name`, and SHA-256 digests of what figures depend on: `config`, and for adapters `weights`."""
+"""`name`, and SHA-256 digests of what metrics depend on: `config`, and for adapters `weights`."""
 
 
 def base_identity(model: PreTrainedModel, *, with_weights: bool) -> BaseIdentity:

@@ -14,7 +14,7 @@ from lit_sft.models.adapters import LoraSettings
 
 
 @dataclass(frozen=True)
-class Work:
+class ModelFlops:
     """Multiply-adds per token of a model, by part; two floating-point operations each.
 
     Attributes:
@@ -53,7 +53,7 @@ class Work:
         return 2.0 * (linear + adapters) + 3 * 2 * 2 * self.scores * pairs
 
 
-def work_of(config: PretrainedConfig, lora: LoraSettings | None = None) -> Work:
+def model_flops(config: PretrainedConfig, lora: LoraSettings | None = None) -> ModelFlops:
     """The work of a model, from its config alone.
 
     Args:
@@ -66,7 +66,7 @@ def work_of(config: PretrainedConfig, lora: LoraSettings | None = None) -> Work:
     matrices = {n: m for n, m in model.named_modules() if isinstance(m, nn.Linear | Conv1D) and m is not head}
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     adapted = [m for name, m in matrices.items() if lora is not None and _is_target(name, lora.target_modules)]
-    return Work(
+    return ModelFlops(
         layers=sum(m.weight.numel() for m in matrices.values()),
         adapters=sum(lora.rank * sum(m.weight.shape) for m in adapted) if lora else 0,
         head=head.weight.numel(),

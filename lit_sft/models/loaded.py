@@ -33,7 +33,7 @@ Nats = npt.NDArray[np.float64]
 
 
 @dataclass
-class Subject:
+class LoadedModel:
     """A model, and all that is needed to score it.
 
     Attributes:

@@ -51,7 +51,7 @@ def check_config(config: PretrainedConfig, where: str) -> None:
     if "/" in attention:
         raise UserError(
             f"{where}: its config.json names attention code on the hub ({attention}), which is not run here. Remove "
-            "`attn_implementation` from that file; the model's own attention gives the same figures."
+            "`attn_implementation` from that file; the model's own attention gives the same metrics."
         )
     quantization = getattr(config, "quantization_config", None)
     if quantization:

@@ -131,7 +131,7 @@ def load_weights(
         allow_changes: Warn, rather than refuse, if it was trained on another base model.
 
     Returns:
-        The validation figures of these weights, with the `step`; empty if they were saved between validations.
+        The validation metrics of these weights, with the `step`; empty if they were saved between validations.
 
     Raises:
         UserError: If they are not this model's.
@@ -142,8 +142,8 @@ def load_weights(
     check_base(saved.get("base"), identity_of(backbone), str(checkpoint), allow_changes=allow_changes)
     backbone.load_state_dict(state, strict=False)  # what may be missing is frozen, or tied to what is there
     check_finite(backbone, str(checkpoint))
-    figures: dict[str, float] = saved.get("figures", {})
-    return figures
+    metrics: dict[str, float] = saved.get("figures", {})
+    return metrics
 
 
 def check_fit(state: dict[str, Any], model: nn.Module, where: str, *, adapted: bool) -> None:

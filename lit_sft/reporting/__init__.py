@@ -1,1 +1,1 @@
-"""What comparisons share: how sure a figure is, and the pages that show it."""
+"""What comparisons share: how sure a metric is, and the pages that show it."""

@@ -1,6 +1,6 @@
-"""How sure a figure is, and a difference between two arms, when both the seeds and the test records are samples.
+"""How sure a metric is, and a difference between two arms, when both the seeds and the test records are samples.
 
-Every trial of an arm has a seed of its own and is scored on the same rows, so a figure varies in two crossed ways. The
+Every trial of an arm has a seed of its own and is scored on the same rows, so a metric varies in two crossed ways. The
 few seeds decide how sure it is, and resampling them (a bootstrap over three seeds has ten different results) gives
 intervals that are much too narrow. Instead the mean squares of a two-way analysis of variance without replication give
 the variance of the mean, and Satterthwaite's formula how many degrees of freedom that estimate has.

@@ -12,7 +12,7 @@ from transformers import GenerationConfig, PreTrainedTokenizerBase
 from data_modules.encoding.encoder import OverLong
 from data_modules.encoding.ledger import ledger_rows
 from data_modules.errors import UserError
-from data_modules.records.conversation import Conversation, Role, Turn
+from data_modules.records.conversation import Conversation, Message, Role
 from data_modules.records.rejections import count_reasons, without_advice
 from data_modules.rendering.templates import AnyTemplate, resolve_template
 from data_modules.sft_data_module import SFTDataModule
@@ -261,7 +261,7 @@ def _stops_on(end: str, tokenizer: PreTrainedTokenizerBase) -> bool:
 
 def _lays_out_alike(own: AnyTemplate, chosen: AnyTemplate) -> bool:
     """Whether two templates differ at most in what they put where there is no system turn."""
-    turns = (Turn(Role.SYSTEM, "a"), Turn(Role.USER, "b"), Turn(Role.ASSISTANT, "c"))
+    turns = (Message(Role.SYSTEM, "a"), Message(Role.USER, "b"), Message(Role.ASSISTANT, "c"))
     for given in (turns, turns[1:]):
         try:
             text = _text(own, given)
@@ -271,7 +271,7 @@ def _lays_out_alike(own: AnyTemplate, chosen: AnyTemplate) -> bool:
     return True  # its own cannot be trained in: there is no better choice
 
 
-def _text(template: AnyTemplate, turns: tuple[Turn, ...]) -> str:
+def _text(template: AnyTemplate, turns: tuple[Message, ...]) -> str:
     return "".join(segment.text for segment in template.render(Conversation(turns, "the template")))
 
 

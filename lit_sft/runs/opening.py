@@ -19,7 +19,7 @@ from data_modules.rendering.templates import TemplateName
 from lit_sft.files import read_json
 from lit_sft.models.adapters import load_adapter
 from lit_sft.models.backbone import BackboneSettings, build_backbone
-from lit_sft.models.loaded import Subject
+from lit_sft.models.loaded import LoadedModel
 from lit_sft.models.saving import load_weights
 from lit_sft.runs.folders import find_run
 from lit_sft.settings.reading import Settings, read_settings
@@ -43,14 +43,14 @@ def backbone_of_run(settings: Settings, tokenizer: PreTrainedTokenizerBase, chec
     return backbone
 
 
-def load_subject(
+def open_model(
     name: str,
     source: str,
     *,
     template: TemplateName | None = None,
     device: str = "auto",
     dtype: torch.dtype | None = None,
-) -> Subject:
+) -> LoadedModel:
     """Load a model.
 
     Args:
@@ -77,7 +77,7 @@ def load_subject(
         )
     backbone = backbone.to(place, dtype).eval().requires_grad_(False)
     budget = 16384 if place.startswith("cuda") else 4096
-    return Subject(name, backbone, tokenizer, template or own, budget)
+    return LoadedModel(name, backbone, tokenizer, template or own, budget)
 
 
 def _of_run(source: str) -> tuple[nn.Module, PreTrainedTokenizerBase, TemplateName]:

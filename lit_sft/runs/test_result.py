@@ -1,4 +1,4 @@
-"""result.json: every figure of a test with what is needed to know where it came from."""
+"""result.json: every metric of a test with what is needed to know where it came from."""
 
 from __future__ import annotations
 
@@ -76,15 +76,15 @@ def write_test(
         config: The settings that shape the result, as text to hash.
 
     Returns:
-        Figures of the answers (see `score_answers`), and where the earlier result is now, if there is one that differs.
+        Metrics of the answers (see `score_answers`), and where the earlier result is now, if there is one that differs.
     """
     store = module.data.stores["test"]
     read, of = rows_tested(module)
     answers = files.answers.with_name(f"{files.answers.name}.partial")
-    figures = score_answers(module, store, num_rows, answers)
+    metrics = score_answers(module, store, num_rows, answers)
     result = {
-        "metrics": {f"test/{name}": value for name, value in module.figures.get("test", {}).items()},
-        "answers": figures,
+        "metrics": {f"test/{name}": value for name, value in module.metrics.get("test", {}).items()},
+        "answers": metrics,
         "mask": module.data.mask.name,
         "reduction": module.data.reduction,
         "checkpoint": None if checkpoint is None else str(checkpoint),
@@ -102,11 +102,11 @@ def write_test(
     answers.replace(files.answers)
     write_records(files.records, module)
     write_json(files.result, result)
-    return figures, earlier
+    return metrics, earlier
 
 
 def rows_tested(module: LitCausalLM) -> tuple[int, int]:
-    """How many rows of the test split its figures are of, as far as the trainer's limit let it go, and of how many."""
+    """How many rows of the test split its metrics are of, as far as the trainer's limit let it go, and of how many."""
     limit: int | float = module.trainer.limit_test_batches
     return module.data.evaluated("test", limit)[0], len(module.data.stores["test"])
 
@@ -121,7 +121,7 @@ def score_answers(module: LitCausalLM, store: ExampleStore, num_rows: int, detai
         details: JSON lines with every answer are written here.
 
     Returns:
-        Figures between 0 and 1, their number of rows beside them; empty if no example has an answer.
+        Metrics between 0 and 1, their number of rows beside them; empty if no example has an answer.
     """
     examples = [store[index] for index in range(min(num_rows, len(store)))]
     examples = [example for example in examples if example.answer_ids()]
@@ -140,7 +140,7 @@ def score_answers(module: LitCausalLM, store: ExampleStore, num_rows: int, detai
 
 
 def write_records(path: Path, module: LitCausalLM) -> None:
-    """Write what every record of the test split added to the figures: `nats` and `tokens` by segment and mask."""
+    """Write what every record of the test split added to the metrics: `nats` and `tokens` by segment and mask."""
     rows = []
     for origin, sums in sorted(module.records.items()):
         scores = sums.scores()
@@ -149,8 +149,8 @@ def write_records(path: Path, module: LitCausalLM) -> None:
     write_lines(path, rows)
 
 
-def print_figures(console: Console, title: str, columns: dict[str, dict[str, float]]) -> None:
-    """A table of perplexities by segment and mask, one column for each set of figures."""
+def print_metrics(console: Console, title: str, columns: dict[str, dict[str, float]]) -> None:
+    """A table of perplexities by segment and mask, one column for each set of metrics."""
     table = Table(title=title, title_justify="left")
     table.add_column("perplexity on")
     for name in columns:
@@ -159,13 +159,13 @@ def print_figures(console: Console, title: str, columns: dict[str, dict[str, flo
     last = list(columns.values())[-1]
     names = [key.removeprefix("perplexity/") for key in last if key.startswith("perplexity/")]
     for name in names:
-        values = [f"{figures[f'perplexity/{name}']:,.2f}" if figures else "" for figures in columns.values()]
+        values = [f"{metrics[f'perplexity/{name}']:,.2f}" if metrics else "" for metrics in columns.values()]
         table.add_row(name.replace("_", " "), *values, f"{int(last[f'tokens/{name}']):,}")
     console.print(table)
 
 
 def _digest(store: ExampleStore) -> str:
-    """Of everything that a figure of these examples depends on."""
+    """Of everything that a metric of these examples depends on."""
     digest = hashlib.sha256()
     for example in store:
         digest.update(example.input_ids.tobytes() + example.kinds.tobytes() + example.turns.tobytes())
@@ -209,7 +209,7 @@ def _make_room(files: TestFiles, result: dict[str, Any], answers: Path) -> Path 
 
 
 def _is_same_loss(before: Any, now: dict[str, float]) -> bool:
-    """Whether two sets of figures have the same loss; those before are as found in a file, which may be damaged."""
+    """Whether two sets of metrics have the same loss; those before are as found in a file, which may be damaged."""
     old, new = (found.get("test/loss") if isinstance(found, dict) else None for found in (before, now))
     if not isinstance(old, float) or not isinstance(new, float):
         return False

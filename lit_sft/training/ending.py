@@ -22,13 +22,13 @@ def keep_stopped(trainer: Trainer, checkpoint: dict[str, Any]) -> None:
         checkpoint: What it resumes from. The states of EarlyStopping are brought up to the present settings, in place,
             as Lightning's hook wants it.
     """
-    states, figures = checkpoint.get("callbacks", {}), checkpoint.get("figures", {})
+    states, metrics = checkpoint.get("callbacks", {}), checkpoint.get("figures", {})
     for callback in _early_stopping(trainer.callbacks):  # type: ignore[attr-defined]
         state = states.get(callback.state_key)
         if state is None:
             continue
         state["patience"] = callback.patience
-        if _still_stops(callback, state, figures.get(callback.monitor.removeprefix("val/"))):
+        if _still_stops(callback, state, metrics.get(callback.monitor.removeprefix("val/"))):
             trainer.should_stop = True
         else:
             state.update(stopping_reason=Reason.NOT_STOPPED.value, stopping_reason_message=None)

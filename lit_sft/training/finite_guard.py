@@ -1,4 +1,4 @@
-"""Stops a run whose loss or gradient is not finite, and names the records, figures and settings to look at."""
+"""Stops a run whose loss or gradient is not finite, and names the records, metrics and settings to look at."""
 
 from __future__ import annotations
 
@@ -83,14 +83,14 @@ class FiniteGuard(Callback):
         self._pieces, self._losses = batch, []
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
-        """Called for each piece; a batch is checked when the losses of all its pieces are known."""
+        """Called for each micro-batch; a batch is checked when the losses of all its micro-batches are known."""
         self._losses.append(loss.detach())
         if len(self._losses) < len(self._pieces):
             return
         origins, total = _origins(self._pieces), torch.stack(self._losses).sum()
         self._unread.append(MicroBatch(trainer.global_step + 1, trainer.fit_loop.batch_idx, origins, total))
         if self._checks_now(pl_module):
-            self._check_losses(trainer, pl_module, pieces=self._pieces)
+            self._check_losses(trainer, pl_module, micro_batches=self._pieces)
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         """Before clipping, and after fp16 gradients are unscaled."""
@@ -126,9 +126,9 @@ class FiniteGuard(Callback):
             self.check(trainer, pl_module)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        figures = cast("LitCausalLM", pl_module).figures["val"]
-        if not math.isfinite(figures["loss"]):
-            warnings.warn(_validation_message(figures), stacklevel=2)
+        metrics = cast("LitCausalLM", pl_module).metrics["val"]
+        if not math.isfinite(metrics["loss"]):
+            warnings.warn(_validation_message(metrics), stacklevel=2)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.check(trainer, pl_module)
@@ -160,22 +160,24 @@ class FiniteGuard(Callback):
     def _checks_now(self, module: LightningModule) -> bool:
         return module.device.type == "cpu" if self.check_every_step is None else self.check_every_step
 
-    def _check_losses(self, trainer: Trainer, module: LightningModule, pieces: list[Batch] | None = None) -> None:
+    def _check_losses(
+        self, trainer: Trainer, module: LightningModule, micro_batches: list[Batch] | None = None
+    ) -> None:
         """Stop if a loss is not finite.
 
         Args:
             trainer: Of the run.
             module: Trained.
-            pieces: The last batch, if its step has not been taken; None if the weights have been changed since.
+            micro_batches: The last batch, if its step has not been taken; None if the weights have been changed since.
         """
-        unread = self._unread if pieces is None else self._unread[-1:]
+        unread = self._unread if micro_batches is None else self._unread[-1:]
         finite = torch.stack([seen.loss for seen in unread]).isfinite().tolist() if unread else []
         is_sound = all(finite)
         if trainer.world_size > 1:  # all processes stop, or the others would wait for this one
             is_sound = trainer.strategy.reduce_boolean_decision(is_sound)
         if not is_sound:
             first = unread[finite.index(False)] if not all(finite) else None
-            raise UserError(self._message(trainer, module, first, pieces))
+            raise UserError(self._message(trainer, module, first, micro_batches))
 
     def _read_norms(self, trainer: Trainer, module: LightningModule, *, changed: bool) -> None:
         norms = torch.stack(self._unread_norms).tolist() if self._unread_norms else []
@@ -190,16 +192,16 @@ class FiniteGuard(Callback):
                 raise UserError(self._gradient_message(trainer, module, norm, changed=changed))
 
     def _message(
-        self, trainer: Trainer, module: LightningModule, first: MicroBatch | None, pieces: list[Batch] | None
+        self, trainer: Trainer, module: LightningModule, first: MicroBatch | None, micro_batches: list[Batch] | None
     ) -> str:
         if first is None:
             return "the loss is not finite on another process; its message names the records."
         value = float(first.loss)
         lines = [
             f"the loss of step {first.step} (epoch {trainer.current_epoch}, batch {first.batch_idx}) is {value}; "
-            f"expected a finite number. {_state_of_weights(changed=pieces is None)}",
+            f"expected a finite number. {_state_of_weights(changed=micro_batches is None)}",
             f"  records: {listed(first.origins)}",
-            *(_culprits(trainer, module, pieces) if pieces is not None else []),
+            *(_culprits(trainer, module, micro_batches) if micro_batches is not None else []),
         ]
         return "\n".join([*lines, *self._circumstances(trainer, module)])
 
@@ -217,7 +219,7 @@ class FiniteGuard(Callback):
         recent = ", ".join(f"{loss:.4g}" for loss in list(self._recent)[-5:]) or "none yet"
         norm = "none yet" if self._last_norm is None else f"{self._last_norm:.4g}"
         return [
-            f"  figures: losses before {recent}; gradient norm before {norm}; learning rate "
+            f"  metrics: losses before {recent}; gradient norm before {norm}; learning rate "
             f"{_learning_rate(trainer):.3g}; precision {trainer.precision}; "
             f"gradient clipping {trainer.gradient_clip_val}",
             "  likely causes:",
@@ -237,12 +239,12 @@ def listed(origins: tuple[str, ...]) -> str:
     return ", ".join(origins[:_MOST_ORIGINS]) + (f" and {rest} more" if rest > 0 else "")
 
 
-def _validation_message(figures: dict[str, float]) -> str:
+def _validation_message(metrics: dict[str, float]) -> str:
     """What is wrong with a validation whose loss is not finite."""
-    loss, step = figures["loss"], int(figures["step"])
+    loss, step = metrics["loss"], int(metrics["step"])
     place = f"at step {step}" if step else "before training"
     bad = [
-        name.removeprefix("nll/") for name, value in figures.items() if name[:4] == "nll/" and not math.isfinite(value)
+        name.removeprefix("nll/") for name, value in metrics.items() if name[:4] == "nll/" and not math.isfinite(value)
     ]
     if not bad:
         return (
@@ -265,22 +267,22 @@ def _state_of_weights(*, changed: bool) -> str:
     return "Stopped before this step changed the weights."
 
 
-def _origins(pieces: list[Batch]) -> tuple[str, ...]:
-    return tuple(origin for piece in pieces for origin in piece.origins)
+def _origins(micro_batches: list[Batch]) -> tuple[str, ...]:
+    return tuple(origin for micro_batch in micro_batches for origin in micro_batch.origins)
 
 
-def _culprits(trainer: Trainer, module: LightningModule, pieces: list[Batch]) -> list[str]:
+def _culprits(trainer: Trainer, module: LightningModule, micro_batches: list[Batch]) -> list[str]:
     """Which documents are not finite by themselves, if not all: one more forward pass, for the last batch of a run."""
     if trainer.world_size > 1:
         return []  # sharded weights could only be gathered by all processes, and the others have found nothing
     backbone = cast("LitCausalLM", module).backbone
     culprits: list[str] = []
     with torch.no_grad(), undisturbed(backbone), trainer.precision_plugin.forward_context():
-        for piece in pieces:
-            is_bad = ~token_nll(backbone, piece).isfinite()
-            documents = sorted(set(piece.documents_at(piece.targets[is_bad]).tolist()))
-            culprits += [piece.origins[index] for index in documents]
-    if not culprits or len(culprits) == len(_origins(pieces)):
+        for micro_batch in micro_batches:
+            is_bad = ~token_nll(backbone, micro_batch).isfinite()
+            documents = sorted(set(micro_batch.documents_at(micro_batch.targets[is_bad]).tolist()))
+            culprits += [micro_batch.origins[index] for index in documents]
+    if not culprits or len(culprits) == len(_origins(micro_batches)):
         return []
     return [f"  not finite by themselves: {listed(tuple(culprits))}"]
 

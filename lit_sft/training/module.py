@@ -52,7 +52,7 @@ class LitCausalLM(LightningModule):
     """Trains a causal language model on the tokens that the data's mask chooses.
 
     The loss is the sum over supervised tokens divided by the number of them in the whole optimiser step, over
-    micro-batches and ranks. Validation gives figures for every segment and mask, whatever mask trains.
+    micro-batches and ranks. Validation gives metrics for every segment and mask, whatever mask trains.
 
     Args:
         backbone: Which model, and how much of it is trained.
@@ -77,12 +77,12 @@ class LitCausalLM(LightningModule):
         """Whether a checkpoint of other settings or data may be resumed."""
         self.checkpoint: Path | None = None
         """What is going to be loaded; a sharded model is compared with it first, since its strategy loads what fits."""
-        self.figures: dict[str, dict[str, float]] = {}
-        """The newest figures of each split, such as `figures["val"]["nll/answer"]`."""
-        self.figures_before: dict[str, float] = {}
-        """The validation figures before the first step."""
+        self.metrics: dict[str, dict[str, float]] = {}
+        """The newest metrics of each split, such as `metrics["val"]["nll/answer"]`."""
+        self.metrics_before: dict[str, float] = {}
+        """The validation metrics before the first step."""
         self.records: dict[str, RecordSums] = {}
-        """What each record of the test split added to the figures, by its origin."""
+        """What each record of the test split added to the metrics, by its origin."""
 
     @property
     def data(self) -> TrainingData:
@@ -96,7 +96,7 @@ class LitCausalLM(LightningModule):
 
     def configure_model(self) -> None:
         """Build the backbone and the metrics, once."""
-        if hasattr(self, "metrics"):
+        if hasattr(self, "segment_metrics"):
             return
         check_strategy(self.trainer.strategy)
         tokenizer, end_token_id = self.data.tokenizer, self.data.end_token_id
@@ -108,7 +108,7 @@ class LitCausalLM(LightningModule):
         self.strict_loading = not is_adapted(self.backbone)  # adapters are saved without the frozen weights
         rows = causal_lm(self.backbone).get_input_embeddings().weight.shape[0]
         sizes = torch.from_numpy(token_sizes(tokenizer, rows, end_token_id))
-        self.metrics = nn.ModuleDict(
+        self.segment_metrics = nn.ModuleDict(
             {split: SegmentMetrics(sizes, end_token_id, by_record=split == "test") for split in ("val", "test")}
         )
         self.losses = nn.ModuleDict({split: WeightedMean() for split in ("val", "test")})
@@ -159,33 +159,33 @@ class LitCausalLM(LightningModule):
             check_callbacks(self.trainer.callbacks)  # type: ignore[attr-defined]
         return [] if self._guards() else [FiniteGuard()]
 
-    def training_step(self, pieces: list[Batch], batch_idx: int) -> dict[str, Tensor]:
+    def training_step(self, micro_batches: list[Batch], batch_idx: int) -> dict[str, Tensor]:
         """The batch's part of the loss of the optimiser step.
 
-        All pieces but the last go backward here, so that the activations of one piece only are ever alive.
+        All micro-batches but the last go backward here, so that the activations of one micro-batch only are ever alive.
 
         Returns:
-            `loss`, of the last piece, to go backward from. For callbacks: `nats`, the weighted sum of nll over the
-            pieces, and `weight`, that of weights.
+            `loss` of the last micro-batch, to go backward from. For callbacks: `nats`, the weighted sum of nll over the
+            micro-batches, and `weight`, that of weights.
         """
-        trainer, last = self.trainer, len(pieces) - 1
+        trainer, last = self.trainer, len(micro_batches) - 1
         if last and not isinstance(trainer.strategy, (SingleDeviceStrategy, DDPStrategy, ModelParallelStrategy)):
             raise UserError(
-                f"a batch of {len(pieces)} pieces: this strategy allows one backward pass a batch. Set "
+                f"a batch of {len(micro_batches)} micro-batches: this strategy allows one backward pass a batch. Set "
                 "`--data.token_budget` above the largest batch, or `--data.batch_size` lower."
             )
         nats = torch.zeros((), dtype=torch.float32, device=self.device)
-        for index, piece in enumerate(pieces):
-            total, _ = self._loss(piece)
+        for index, micro_batch in enumerate(micro_batches):
+            total, _ = self._loss(micro_batch)
             nats += total.detach()
             # strategies average over ranks; the sum must stay a sum
-            loss = total / max(piece.normaliser, 1e-9) * trainer.world_size
+            loss = total / max(micro_batch.normaliser, 1e-9) * trainer.world_size
             if index < last:
                 with torch.autocast(self.device.type, enabled=False):
                     trainer.strategy.backward(loss, optimizer=None)
-        weight = torch.stack([piece.weights.sum() for piece in pieces]).sum()
-        if any(len(piece.targets) for piece in pieces):
-            num_examples = sum(len(piece.origins) for piece in pieces)
+        weight = torch.stack([micro_batch.weights.sum() for micro_batch in micro_batches]).sum()
+        if any(len(micro_batch.targets) for micro_batch in micro_batches):
+            num_examples = sum(len(micro_batch.origins) for micro_batch in micro_batches)
             self.log("train/loss", nats / weight, prog_bar=True, batch_size=num_examples)
         self.log("train/lr", trainer.optimizers[0].param_groups[0]["lr"])
         # Lightning divides what is returned by the number of micro-batches
@@ -198,13 +198,13 @@ class LitCausalLM(LightningModule):
             optimizer.zero_grad()
 
     def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: Any) -> None:
-        """Nothing: Lightning calls it after the forward pass, when the first pieces have gone backward already."""
+        """Do nothing: Lightning calls it after the forward pass, when the first micro-batches have gone backward."""
 
-    def validation_step(self, pieces: list[Batch], batch_idx: int) -> None:
-        self._evaluate("val", pieces)
+    def validation_step(self, micro_batches: list[Batch], batch_idx: int) -> None:
+        self._evaluate("val", micro_batches)
 
-    def test_step(self, pieces: list[Batch], batch_idx: int) -> None:
-        self._evaluate("test", pieces)
+    def test_step(self, micro_batches: list[Batch], batch_idx: int) -> None:
+        self._evaluate("test", micro_batches)
 
     def on_train_start(self) -> None:
         self._check_val_every_n_epoch = self.trainer.check_val_every_n_epoch
@@ -221,9 +221,9 @@ class LitCausalLM(LightningModule):
         self.trainer.check_val_every_n_epoch = self._check_val_every_n_epoch  # as the user set it, for another fit
 
     def on_train_epoch_end(self) -> None:
-        figures = self.figures.get("val", {})
-        if "val/loss" not in self.trainer.callback_metrics and figures.get("step") == self.trainer.global_step:
-            self.log("val/loss", figures["loss"], logger=False)  # resumed after the validation of this epoch
+        metrics = self.metrics.get("val", {})
+        if "val/loss" not in self.trainer.callback_metrics and metrics.get("step") == self.trainer.global_step:
+            self.log("val/loss", metrics["loss"], logger=False)  # resumed after the validation of this epoch
 
     def on_train_batch_start(self, batch: list[Batch], batch_idx: int) -> None:
         seed_batch(self.data.seed, self.current_epoch, batch_idx, self.global_rank)
@@ -255,36 +255,36 @@ class LitCausalLM(LightningModule):
             )
 
     def on_validation_epoch_end(self) -> None:
-        figures = self._finish("val")
-        figures["step"] = self.trainer.global_step
-        self.figures["val"] = figures
+        metrics = self._finish("val")
+        metrics["step"] = self.trainer.global_step
+        self.metrics["val"] = metrics
         if not self.trainer.sanity_checking:
-            self.log_validation(_scalars(figures, "val"))
+            self.log_validation(_scalars(metrics, "val"))
         elif self.trainer.global_step == 0 and self.trainer.num_sanity_val_steps == math.inf:
             # Lightning keeps nothing of the check before training; with all batches it is the "before"
-            self.figures_before = figures
-            self.log_validation(_scalars(figures, "val"))
+            self.metrics_before = metrics
+            self.log_validation(_scalars(metrics, "val"))
 
-    def log_validation(self, figures: dict[str, float]) -> None:
-        """Log figures of a validation, to choose checkpoints by and as curves.
+    def log_validation(self, metrics: dict[str, float]) -> None:
+        """Log metrics of a validation, to choose checkpoints by and as curves.
 
         Curves get the number of optimiser steps taken; Lightning's own logging would put them one step earlier, so that
         one validation would show at two steps.
 
         Args:
-            figures: By log key, such as `val/loss`; the same on every process.
+            metrics: By log key, such as `val/loss`; the same on every process.
         """
         trainer = self.trainer
-        for name, value in figures.items() if not trainer.sanity_checking else ():
+        for name, value in metrics.items() if not trainer.sanity_checking else ():
             self.log(name, value, prog_bar=name == "val/loss", logger=False, sync_dist=trainer.world_size > 1)
         for logger in trainer.loggers:
-            logger.log_metrics(figures, step=trainer.global_step)
+            logger.log_metrics(metrics, step=trainer.global_step)
             logger.save()
 
     def on_test_epoch_end(self) -> None:
-        self.records = gather_records(self.metrics["test"].take_records(), self.trainer.world_size)  # type: ignore[operator]
-        self.figures["test"] = self._finish("test")
-        self.log_dict(_scalars(self.figures["test"], "test"), sync_dist=self.trainer.world_size > 1)
+        self.records = gather_records(self.segment_metrics["test"].take_records(), self.trainer.world_size)  # type: ignore[operator]
+        self.metrics["test"] = self._finish("test")
+        self.log_dict(_scalars(self.metrics["test"], "test"), sync_dist=self.trainer.world_size > 1)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         precision = str(self.trainer.precision)
@@ -314,8 +314,8 @@ class LitCausalLM(LightningModule):
         is_fitting = self.trainer.state.fn == TrainerFn.FITTING
         for guard in self._guards() if is_fitting else ():
             guard.check(self.trainer, self)  # here, where checkpoints of weights alone pass too: none holds bad weights
-        last, step = self.figures.get("val", {}), self.trainer.global_step
-        add_metrics(checkpoint, last, self.figures_before, global_step=step)
+        last, step = self.metrics.get("val", {}), self.trainer.global_step
+        add_metrics(checkpoint, last, self.metrics_before, global_step=step)
         add_origin(checkpoint, self.backbone, self, seed=self._seed)
         if is_fitting:
             add_progress(checkpoint, self.trainer, self._identity())
@@ -329,8 +329,8 @@ class LitCausalLM(LightningModule):
             check_identity(checkpoint["identity"], self._identity(), allow_changes=self.allow_changes)
         self._check_weights(checkpoint, Path(str(self.trainer.ckpt_path)))
         if is_fitting and "identity" in checkpoint:
-            self.figures["val"] = checkpoint.get("figures", {})
-            self.figures_before = checkpoint.get("figures_before", {})
+            self.metrics["val"] = checkpoint.get("figures", {})
+            self.metrics_before = checkpoint.get("figures_before", {})
 
     def _check_weights(self, checkpoint: dict[str, Any], path: Path) -> None:
         is_fitting = self.trainer.state.fn == TrainerFn.FITTING
@@ -348,18 +348,18 @@ class LitCausalLM(LightningModule):
         loss: tuple[Tensor, Tensor] = score(supervised_loss, self.backbone, batch)
         return loss
 
-    def _evaluate(self, split: str, pieces: list[Batch]) -> None:
-        for batch in pieces:
+    def _evaluate(self, split: str, micro_batches: list[Batch]) -> None:
+        for batch in micro_batches:
             nll, weights = score(token_nll, self.backbone, batch), batch.weights.flatten()[batch.targets]
-            self.metrics[split].update(nll, batch)  # type: ignore[operator]
+            self.segment_metrics[split].update(nll, batch)  # type: ignore[operator]
             self.losses[split].update(nll, weights)  # type: ignore[operator]
 
     def _finish(self, split: str) -> dict[str, float]:
-        metrics, loss = self.metrics[split], self.losses[split]
-        figures: dict[str, float] = {"loss": loss.compute(), **metrics.compute()}  # type: ignore[operator]
-        metrics.reset()  # type: ignore[operator]
+        by_segment, loss = self.segment_metrics[split], self.losses[split]
+        metrics: dict[str, float] = {"loss": loss.compute(), **by_segment.compute()}  # type: ignore[operator]
+        by_segment.reset()  # type: ignore[operator]
         loss.reset()  # type: ignore[operator]
-        return figures
+        return metrics
 
     def _narrow_frozen_layers(self) -> None:
         """Where it loses nothing: the base is on disk, and no sharding wants weights of one kind."""
@@ -401,8 +401,8 @@ class LitCausalLM(LightningModule):
             )
 
 
-def _scalars(figures: dict[str, float], split: str) -> dict[str, float]:
+def _scalars(metrics: dict[str, float], split: str) -> dict[str, float]:
     """What is drawn as curves: everything but the counts."""
     return {
-        f"{split}/{name}": value for name, value in figures.items() if name.partition("/")[0] not in ("tokens", "step")
+        f"{split}/{name}": value for name, value in metrics.items() if name.partition("/")[0] not in ("tokens", "step")
     }

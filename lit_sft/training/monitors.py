@@ -16,7 +16,7 @@ from lit_sft.metrics.segments import SEGMENTS
 _PARTS = (*SEGMENTS, *MASKS)
 _FIGURES = ("nll", "perplexity", "bits_per_byte")
 _NAMED = ("val/loss", "train/loss", "train/lr", "step", "epoch")
-_OF_PARTS = tuple(f"val/{figure}/{part}" for figure in _FIGURES for part in _PARTS)
+_OF_PARTS = tuple(f"val/{metric}/{part}" for metric in _FIGURES for part in _PARTS)
 
 _HOUSE = ("lit_sft", "callbacks", "lightning")
 
@@ -49,8 +49,8 @@ def check_monitors(callbacks: Iterable[Callback]) -> None:
 def _advice(monitor: str, known: set[str], logged: list[str]) -> str:
     close = difflib.get_close_matches(monitor, sorted(known), n=3, cutoff=0.6)
     nearest = f" Did you mean {' or '.join(close)}?" if close else ""
-    figures = ", ".join(f"val/{figure}/PART" for figure in _FIGURES)
+    metrics = ", ".join(f"val/{metric}/PART" for metric in _FIGURES)
     return (
-        f"no such metric.{nearest} There are {', '.join([*_NAMED, *logged])}, and {figures} with PART one of "
+        f"no such metric.{nearest} There are {', '.join([*_NAMED, *logged])}, and {metrics} with PART one of "
         f"{', '.join(_PARTS)}."
     )

@@ -56,7 +56,7 @@ class ProgressLines(ProgressBar):
         sums = sums_of_step(outputs)
         if sums is not None:
             self._sums = sums if self._sums is None else self._sums + sums
-        self._tokens += sum(length for piece in batch for length in piece.lengths)
+        self._tokens += sum(length for micro_batch in batch for length in micro_batch.lengths)
         if trainer.global_step == self._steps:
             return  # inside an accumulation window
         self._steps = trainer.global_step
@@ -78,7 +78,7 @@ class ProgressLines(ProgressBar):
         self._paused += self._evaluation.seconds
         if trainer.sanity_checking and (trainer.global_step or trainer.num_sanity_val_steps != math.inf):
             return  # of a part only, or of a resumed run, which had this line before
-        loss = cast(LitCausalLM, pl_module).figures["val"]["loss"]
+        loss = cast(LitCausalLM, pl_module).metrics["val"]["loss"]
         place = f"after step {trainer.global_step:,}" if trainer.global_step else "before training"
         self._print(f"validation {place}: loss {loss:.4f}")
 

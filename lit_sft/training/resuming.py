@@ -21,7 +21,7 @@ from lit_sft.training.optimization import OptimizerSettings
 _LONGEST_VALUE = 60
 
 _FREE = {f"--model.backbone.{name}" for name in ("gradient_checkpointing", "compile", "trust_remote_code")}
-"""Settings that change no figure."""
+"""Settings that change no result."""
 
 
 _CHANGED = {

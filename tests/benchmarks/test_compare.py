@@ -1,4 +1,4 @@
-"""The comparison with peers: the same loss before anything is timed, the same work counted, a table of the figures."""
+"""The comparison with peers: the same loss before anything is timed, the same work counted, a table of the metrics."""
 
 from __future__ import annotations
 

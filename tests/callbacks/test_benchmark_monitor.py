@@ -14,7 +14,7 @@ from callbacks import BenchmarkMonitor
 from lit_sft.evaluation.evaluate import _SCORERS, evaluate, score_set
 from lit_sft.evaluation.item_results import Results
 from lit_sft.evaluation.suite_file import read_suite
-from lit_sft.models.loaded import Subject
+from lit_sft.models.loaded import LoadedModel
 from tests.conftest import alpaca_rows
 
 Write = Callable[..., str]
@@ -30,7 +30,7 @@ def suite(write: Write) -> str:
     )
 
 
-def test_figures_are_those_of_evaluate_and_can_choose_the_best_checkpoint(fit: Callable[..., Any], suite: str) -> None:
+def test_metrics_are_those_of_evaluate_and_can_choose_the_best_checkpoint(fit: Callable[..., Any], suite: str) -> None:
     monitor = BenchmarkMonitor(suite)
     with pytest.warns(UserWarning, match="missing could not be scored: .*nowhere.txt"):
         run = fit([monitor])
@@ -38,13 +38,13 @@ def test_figures_are_those_of_evaluate_and_can_choose_the_best_checkpoint(fit: C
     assert sorted({row["step"] for row in rows}) == [0, 2, 4]
     last = {(row["set"], row["figure"]): row for row in rows if row["step"] == 4}
     data = run.data
-    subject = Subject("after", run.module.backbone.eval(), data.tokenizer, "chatml", 512)
+    model = LoadedModel("after", run.module.backbone.eval(), data.tokenizer, "chatml", 512)
     expected = Results(["after"])
     for kind, name, settings in monitor.suite.sets():
         if name != "missing":
-            expected.results["after", name] = score_set(subject, kind, name, settings)
-    for (name, figure), row in last.items():
-        mean = expected.mean("after", name, figure)
+            expected.results["after", name] = score_set(model, kind, name, settings)
+    for (name, metric), row in last.items():
+        mean = expected.mean("after", name, metric)
         assert mean is not None
         assert (row["value"], row["items"]) == (pytest.approx(mean.value, rel=1e-5), mean.num_rows)
     logged = run.trainer.callback_metrics
@@ -53,7 +53,7 @@ def test_figures_are_those_of_evaluate_and_can_choose_the_best_checkpoint(fit: C
     assert "benchmark/general/accuracy/cloze/per_character" in logged
 
 
-def test_the_best_checkpoint_is_chosen_by_a_figure_of_the_suite(
+def test_the_best_checkpoint_is_chosen_by_a_metric_of_the_suite(
     fit: Callable[..., Any], suite: str, tmp_path: Path
 ) -> None:
     monitor = "benchmark/own_rows/bits_per_byte/answer"
@@ -100,7 +100,7 @@ def test_the_traceback_of_a_set_that_fails_is_kept_in_the_run_folder(
 def test_a_model_that_fails_for_a_fault_of_ours_leaves_its_traceback(
     tmp_path: Path, suite: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def load() -> Subject:
+    def load() -> LoadedModel:
         raise KeyError("a fault of the loader")
 
     said: list[str] = []

@@ -84,7 +84,7 @@ def test_a_training_mask_with_its_own_prompt_weight_has_a_row_of_its_own(
 ) -> None:
     run = fit([LossModeAblation()], data={"mask": "whole_sequence", "prompt_weight": 0.5})
     row = run.rows("loss_modes.jsonl")[-1]
-    assert row["training_loss"] == run.module.figures["val"]["loss"]
+    assert row["training_loss"] == run.module.metrics["val"]["loss"]
     (line,) = [line for line in capsys.readouterr().out.splitlines() if "(trained)" in line]
     assert "whole_sequence_prompt0.5" in line
     assert f"{row['training_loss']:.4f}" in line

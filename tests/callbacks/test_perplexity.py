@@ -20,8 +20,10 @@ class Reference(Callback):
     def __init__(self) -> None:
         self.sums: list[tuple[int, float, float]] = []
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, pieces: Any, batch_idx: int) -> None:  # type: ignore[override]
-        (batch,) = pieces
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, micro_batches: Any, batch_idx: int
+    ) -> None:  # type: ignore[override]
+        (batch,) = micro_batches
         with torch.no_grad():
             scores = pl_module.backbone(input_ids=batch.input_ids).logits.double().log_softmax(-1)  # type: ignore[operator]
         nll = -scores[:, :-1].gather(-1, batch.input_ids[:, 1:, None])[..., 0]
@@ -62,7 +64,7 @@ def test_training_perplexity_equals_an_independent_scoring_of_each_interval(
 def test_rows_hold_gap_change_and_best(fit: Callable[..., Any]) -> None:
     run = fit([PerplexityMonitor(segments=("answer", "user"))])
     before, *_, last = run.rows("perplexity.jsonl")
-    assert last["val_nll"] == run.module.figures["val"]["loss"]
+    assert last["val_nll"] == run.module.metrics["val"]["loss"]
     assert last["gap"] == last["val_nll"] - last["train_nll"]
     assert list(last["perplexity"]) == ["answer", "user"]
     assert last["change"]["user"] == last["perplexity"]["user"] - before["perplexity"]["user"]

@@ -35,7 +35,7 @@ class Watch(Callback):
         self.logged: list[float] = []
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        origins = tuple(origin for piece in batch for origin in piece.origins)
+        origins = tuple(origin for micro_batch in batch for origin in micro_batch.origins)
         self.origins.setdefault(trainer.global_step + 1, []).append(origins)
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
@@ -76,8 +76,8 @@ def test_throughput_counts_tokens_and_leaves_validation_out(
             clock[0] += 1000.0
 
         def on_train_batch_end(self, trainer: Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-            (piece,) = batch
-            self.counts.append((piece.num_tokens, int((piece.weights > 0).sum())))
+            (micro_batch,) = batch
+            self.counts.append((micro_batch.num_tokens, int((micro_batch.weights > 0).sum())))
             if trainer.global_step % every == 0:
                 names = ("train/tokens_per_second", "train/supervised_tokens_per_second")
                 self.rates.append(tuple(float(trainer.logged_metrics[name]) for name in names))
@@ -133,7 +133,7 @@ def test_a_nan_found_late_stops_before_the_next_validation(make_run: Callable[..
     )
     with pytest.raises(ValueError, match="the loss of step 3 "):
         trainer.fit(module, datamodule=data)
-    assert module.figures["val"] is module.figures_before
+    assert module.metrics["val"] is module.metrics_before
 
 
 def test_rows_that_are_not_finite_by_themselves_are_told_from_the_others(make_run: Callable[..., Any]) -> None:

@@ -11,7 +11,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from callbacks import sample_generation
 from callbacks.sample_generation import SampleGeneration, markdown_text
-from data_modules.records.conversation import Conversation, Role, Turn
+from data_modules.records.conversation import Conversation, Message, Role
 from lit_sft.models.answer_rows import reference
 from lit_sft.models.generation import Generated, GenerationSettings, generate
 from lit_sft.printable import excerpt
@@ -31,7 +31,7 @@ def test_greedy_answers_equal_generate_one_by_one(fit: Callable[..., Any]) -> No
     run = fit([SampleGeneration(questions, num_held_out=2, max_new_tokens=8)], lr=1e-2)
     rows = [row for row in run.rows("samples.jsonl") if row["step"] == 4]
     prompts = [
-        run.data.encoder.encode(Conversation((Turn(Role.USER, question),), "test"))[0].prompt_ids()
+        run.data.encoder.encode(Conversation((Message(Role.USER, question),), "test"))[0].prompt_ids()
         for question in questions
     ] + [run.data.stores["val"][index].prompt_ids() for index in range(2)]
     for row, prompt in zip(rows, prompts, strict=True):

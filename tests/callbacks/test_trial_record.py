@@ -80,8 +80,8 @@ def test_a_resumed_run_has_the_record_of_one_that_was_not_stopped(make_run: Call
 
 def test_a_training_step_that_gives_a_loss_alone_is_recorded(fit: Callable[..., Any]) -> None:
     class LossAlone(LitCausalLM):
-        def training_step(self, pieces: Any, batch_idx: int) -> torch.Tensor:  # type: ignore[override]
-            loss: torch.Tensor = super().training_step(pieces, batch_idx)["loss"]
+        def training_step(self, micro_batches: Any, batch_idx: int) -> torch.Tensor:  # type: ignore[override]
+            loss: torch.Tensor = super().training_step(micro_batches, batch_idx)["loss"]
             return loss
 
     run = fit([TrialRecord(), monitor := PerplexityMonitor()], module=LossAlone)

@@ -104,8 +104,8 @@ def test_commands_on_a_run_made_from_python_say_what_to_do(
 
 def test_a_model_is_tested_and_answers_without_training(data: SFTDataModule, tmp_path: Path) -> None:
     trainer, module = make_trainer(tmp_path), make_module()
-    (figures,) = trainer.test(module, datamodule=data, verbose=False)
-    assert figures["test/loss"] > 1
+    (metrics,) = trainer.test(module, datamodule=data, verbose=False)
+    assert metrics["test/loss"] > 1
     assert len([row for rows in trainer.predict(module, datamodule=data) or [] for row in rows]) == len(
         data.stores["test"]
     )
@@ -118,7 +118,7 @@ class Watch(Callback):
         self.batches: dict[int, list[tuple[str, ...]]] = {}
 
     def on_train_batch_start(self, trainer: Trainer, module: Any, batch: Any, batch_idx: int) -> None:
-        origins = tuple(origin for piece in batch for origin in piece.origins)
+        origins = tuple(origin for micro_batch in batch for origin in micro_batch.origins)
         self.batches.setdefault(trainer.current_epoch, []).append(origins)
 
 

@@ -75,7 +75,7 @@ def test_a_rank_without_an_example_gets_a_stand_in_that_does_not_count() -> None
     # 23 examples, 11 on 2 ranks a batch: the last batch has one example, for the first rank
     plans = [list(sampler(batch_size=11, accumulate=1, rank=rank, world_size=2))[-1] for rank in range(2)]
     assert sorted(plan.num_counting for plan in plans) == [0, 1]
-    assert plans[0].pieces == plans[1].pieces
+    assert plans[0].micro_batches == plans[1].micro_batches
     assert plans[0].normaliser == plans[1].normaliser
     (only,) = LengthSampler([4], batch_size=2, token_budget=99, rank=1, world_size=2)
     assert only.num_counting == 0
@@ -102,9 +102,12 @@ def test_all_ranks_go_through_the_model_equally_often(packed: bool) -> None:
     own = [[plan.num_counting for plan in plans] for plans in ranks]
     assert own[0] != own[1] or own[1] != own[2]  # by themselves they would not
     for plans in zip(*ranks, strict=True):
-        assert len({len(plan.pieces) for plan in plans}) == 1
+        assert len({len(plan.micro_batches) for plan in plans}) == 1
         for plan in plans:
-            assert all(sum(LENGTHS[i] for i in piece) <= 14 or len(piece) == 1 for piece in plan.pieces)
+            assert all(
+                sum(LENGTHS[i] for i in micro_batch) <= 14 or len(micro_batch) == 1
+                for micro_batch in plan.micro_batches
+            )
     assert sorted(index for plans in ranks for plan in plans for index in plan.indices) == list(range(23))
     scored = [LengthSampler(LENGTHS, batch_size=4, token_budget=40, rank=rank, world_size=3) for rank in range(3)]
     assert len({len(plans) for plans in scored}) == 1

@@ -12,7 +12,7 @@ from data_modules.encoding.encoder import Encoder, OverLong
 from data_modules.encoding.example import Example
 from data_modules.encoding.ledger import Ledger
 from data_modules.encoding.tokenizers import token_sizes
-from data_modules.records.conversation import Conversation, Role, Turn
+from data_modules.records.conversation import Conversation, Message, Role
 from data_modules.rendering.masking import MASKS
 from data_modules.rendering.segments import SegmentKind
 from data_modules.rendering.templates import resolve_template
@@ -33,10 +33,10 @@ def encoder(
 
 
 def chat(*contents: str, system: str = "", context: str = "") -> Conversation:
-    turns = [Turn(Role.SYSTEM, system)] if system else []
+    turns = [Message(Role.SYSTEM, system)] if system else []
     for index, content in enumerate(contents):
         role = Role.ASSISTANT if index % 2 else Role.USER
-        turns.append(Turn(role, content, context if role is Role.USER else ""))
+        turns.append(Message(role, content, context if role is Role.USER else ""))
     return Conversation(tuple(turns), "f.json:7")
 
 
@@ -143,7 +143,7 @@ CONVERSATIONS = {
     "instruction": chat("Translate the following.", "Voici la traduction.", context="A rather long context. " * 4),
     "chat": chat("one?", "first answer", "two?", "second, longer answer", "three?", "third", system="Be kind."),
     "chinese": chat("你好吗？", "我很好，谢谢。👍", "真的吗？", "真的。"),
-    "document": Conversation((Turn(Role.TEXT, "Once upon a time there was a fox. " * 5),), "f.txt:1"),
+    "document": Conversation((Message(Role.TEXT, "Once upon a time there was a fox. " * 5),), "f.txt:1"),
 }
 
 

@@ -17,7 +17,7 @@ from data_modules.encoding import pool as encoding_pool
 from data_modules.encoding.cache import encode_sources
 from data_modules.encoding.encoder import Encoder
 from data_modules.encoding.pool import ChunkEncoder, EncodingPool, num_processes
-from data_modules.records.conversation import Conversation, Role, Turn
+from data_modules.records.conversation import Conversation, Message, Role
 from data_modules.records.splits import Sources
 from data_modules.rendering.templates import resolve_template
 from tests.conftest import alpaca_rows, chat_rows
@@ -63,7 +63,7 @@ def both_ways(sources: Sources, encoder: Encoder, folder: Path) -> list[dict[str
 
 def conversations(count: int) -> Iterator[Conversation]:
     for n in range(count):
-        yield Conversation((Turn(Role.USER, f"Say {n}."), Turn(Role.ASSISTANT, str(n))), f"x:{n}")
+        yield Conversation((Message(Role.USER, f"Say {n}."), Message(Role.ASSISTANT, str(n))), f"x:{n}")
 
 
 def test_two_processes_write_the_bytes_of_one(tmp_path: Path, write: Write, encoder: Encoder) -> None:
@@ -130,7 +130,7 @@ def test_no_process_is_started_for_little_data(encoder: Encoder, monkeypatch: py
 
 def test_long_documents_make_short_chunks(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(encoding_pool, "_CHUNK_CHARACTERS", 100)
-    texts = [Conversation((Turn(Role.TEXT, "x" * size),), "x:1") for size in (40, 70, 300, 1, 1)]
+    texts = [Conversation((Message(Role.TEXT, "x" * size),), "x:1") for size in (40, 70, 300, 1, 1)]
     with EncodingPool(ChunkEncoder(encoder), 1) as pool:
         assert [chunk.num_conversations for chunk in pool.run(texts)] == [2, 1, 2]
 
@@ -164,7 +164,7 @@ ENDLESS = """
 import sys
 from itertools import repeat
 from transformers import AutoTokenizer
-from data_modules.records.conversation import Conversation, Role, Turn
+from data_modules.records.conversation import Conversation, Role, Message
 from data_modules.encoding.encoder import Encoder
 from data_modules.encoding.pool import ChunkEncoder, EncodingPool
 from data_modules.rendering.templates import resolve_template
@@ -173,7 +173,7 @@ if __name__ == "__main__":
     tokenizer = AutoTokenizer.from_pretrained(sys.argv[1])
     encode = ChunkEncoder(Encoder(tokenizer, resolve_template("chatml", tokenizer), 60))
     with EncodingPool(encode, 2) as pool:
-        for number, _ in enumerate(pool.run(repeat(Conversation((Turn(Role.TEXT, "x"),), "x:1")))):
+        for number, _ in enumerate(pool.run(repeat(Conversation((Message(Role.TEXT, "x"),), "x:1")))):
             if number == 10:
                 print(*pool._executor._processes, flush=True)
 """

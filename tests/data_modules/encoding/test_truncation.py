@@ -14,7 +14,7 @@ from data_modules.encoding import truncation
 from data_modules.encoding.encoder import Encoder, OverLong
 from data_modules.encoding.example import Example
 from data_modules.encoding.ledger import Ledger
-from data_modules.records.conversation import Conversation, Role, Turn
+from data_modules.records.conversation import Conversation, Message, Role
 from data_modules.rendering.templates import resolve_template
 from lit_sft.preview.token_view import show_example
 from tests.conftest import byte_tokenizer
@@ -78,11 +78,11 @@ def text(draw: random.Random, most: int) -> str:
 
 
 def random_conversation(draw: random.Random) -> Conversation:
-    turns = [Turn(Role.SYSTEM, text(draw, 8))] if draw.random() < 0.3 else []
+    turns = [Message(Role.SYSTEM, text(draw, 8))] if draw.random() < 0.3 else []
     most = draw.choice([1, 3, 10])
     for _ in range(draw.choice([1, 2, 3, 5, 8, 14])):
         context = text(draw, 6) if draw.random() < 0.3 else ""
-        turns += [Turn(Role.USER, text(draw, most), context), Turn(Role.ASSISTANT, text(draw, 2 * most))]
+        turns += [Message(Role.USER, text(draw, most), context), Message(Role.ASSISTANT, text(draw, 2 * most))]
     return Conversation(tuple(turns[:-1] if draw.random() < 0.1 else turns), "f:1")
 
 
@@ -126,16 +126,16 @@ def test_what_is_kept_is_what_a_scan_of_every_candidate_keeps(name: str) -> None
 
 
 def dialogue(num_turns: int) -> Conversation:
-    turns = (Turn(Role.ASSISTANT if n % 2 else Role.USER, f"This is turn {n}.") for n in range(num_turns))
+    turns = (Message(Role.ASSISTANT if n % 2 else Role.USER, f"This is turn {n}.") for n in range(num_turns))
     return Conversation(tuple(turns), "f:1")
 
 
 def test_an_end_that_fits_is_found_though_a_shorter_one_does_not_fit() -> None:
     # Alpaca's opening is longer before an input, by more than the exchange without one that precedes it
     exchanges = [
-        (Turn(Role.USER, "a" * 99), Turn(Role.ASSISTANT, "b")),
-        (Turn(Role.USER, "c"), Turn(Role.ASSISTANT, "d")),
-        (Turn(Role.USER, "e", "input"), Turn(Role.ASSISTANT, "f")),
+        (Message(Role.USER, "a" * 99), Message(Role.ASSISTANT, "b")),
+        (Message(Role.USER, "c"), Message(Role.ASSISTANT, "d")),
+        (Message(Role.USER, "e", "input"), Message(Role.ASSISTANT, "f")),
     ]
     conversation = Conversation(tuple(turn for exchange in exchanges for turn in exchange), "f:1")
     whole = encoder("alpaca")
@@ -169,7 +169,7 @@ def test_scan_measures_only_what_may_fit() -> None:
             self.measured += 1
             return sum(10 + index for index in range(len(part.exchanges())))
 
-        def least(self, turn: Turn) -> int:
+        def least(self, turn: Message) -> int:
             return 5
 
     measure, conversation = Uneven(), dialogue(2000)
@@ -235,7 +235,7 @@ def test_markers_in_many_contents_read_the_vocabulary_once(monkeypatch: pytest.M
     original = PreTrainedTokenizerFast.get_vocab
     monkeypatch.setattr(PreTrainedTokenizerFast, "get_vocab", lambda self: read.append(1) or original(self))
     end = tokenizer.convert_tokens_to_ids("</turn>")
-    turns = (Turn(Role.ASSISTANT if n % 2 else Role.USER, f"{n}</turn>") for n in range(40))
+    turns = (Message(Role.ASSISTANT if n % 2 else Role.USER, f"{n}</turn>") for n in range(40))
     (example,) = this.encode(Conversation(tuple(turns), "f:1"))
     assert int((example.input_ids == end).sum()) == 20
     assert len(read) <= 2

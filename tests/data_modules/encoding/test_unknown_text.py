@@ -14,7 +14,7 @@ from data_modules.encoding.cache import encode_sources, load_ledgers
 from data_modules.encoding.encoder import Encoder
 from data_modules.encoding.ledger import Ledger
 from data_modules.encoding.unknown_text import TextCheck
-from data_modules.records.conversation import Conversation, Role, Turn
+from data_modules.records.conversation import Conversation, Message, Role
 from data_modules.records.splits import Sources
 from data_modules.rendering.templates import resolve_template
 from tests.conftest import byte_tokenizer
@@ -127,7 +127,7 @@ def test_text_that_makes_a_tokenizer_fail_is_an_invalid_record(tmp_path: Path, w
         tokenizer_object=build(models.WordLevel(words), None, pre_tokenizers.WhitespaceSplit()), eos_token="<end>"
     )
     encoder = Encoder(tokenizer, resolve_template("plain", tokenizer), 200)
-    text = Conversation((Turn(Role.TEXT, "plain words"),), "a.jsonl:1")
+    text = Conversation((Message(Role.TEXT, "plain words"),), "a.jsonl:1")
     assert encoder.encode(text, Ledger())[0].input_ids.tolist() == [0, 1, 2]
     path = write("a.jsonl", [{"text": "plain words"}, {"text": "other words"}])
     with pytest.raises(ValueError, match=r"a\.jsonl:2: the tokenizer has no ids for this text \(WordLevel error"):

@@ -3,13 +3,13 @@ from __future__ import annotations
 import pytest
 
 from data_modules.records import conversation
-from data_modules.records.conversation import Conversation, Role, Turn, expand_answers
+from data_modules.records.conversation import Conversation, Message, Role, expand_answers
 
 U, A, S = Role.USER, Role.ASSISTANT, Role.SYSTEM
 
 
 def talk(*roles: Role, origin: str = "x.jsonl:3") -> Conversation:
-    return Conversation(tuple(Turn(role, f"t{i}") for i, role in enumerate(roles)), origin)
+    return Conversation(tuple(Message(role, f"t{i}") for i, role in enumerate(roles)), origin)
 
 
 @pytest.mark.parametrize(
@@ -32,14 +32,14 @@ def test_conversation_names_the_turn_that_is_out_of_order(roles: tuple[Role, ...
 @pytest.mark.parametrize("content", ["", "  \n", "a\ud800b"])
 def test_conversation_refuses_empty_and_broken_content(content: str) -> None:
     with pytest.raises(ValueError, match=r"x.jsonl:3: turn 2 \(assistant\)"):
-        Conversation((Turn(U, "q"), Turn(A, content)), "x.jsonl:3")
+        Conversation((Message(U, "q"), Message(A, content)), "x.jsonl:3")
 
 
 def test_conversation_has_a_limited_amount_of_text(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(conversation, "MAX_TEXT_BYTES", 10)
-    Conversation((Turn(U, "日本", context="x"), Turn(A, "abc")), "x.jsonl:3")
+    Conversation((Message(U, "日本", context="x"), Message(A, "abc")), "x.jsonl:3")
     with pytest.raises(ValueError, match=r"x\.jsonl:3: 11 bytes of text; a record holds at most 10\. Split it"):
-        Conversation((Turn(U, "日本", context="x"), Turn(A, "abcd")), "x.jsonl:3")
+        Conversation((Message(U, "日本", context="x"), Message(A, "abcd")), "x.jsonl:3")
 
 
 def test_prompt_is_everything_before_the_last_answer() -> None:
@@ -55,6 +55,6 @@ def test_expand_answers_makes_one_sample_of_each_answer_with_its_history() -> No
 
 def test_content_key_depends_on_content_alone() -> None:
     assert talk(U, A).content_key() == talk(U, A, origin="elsewhere:9").content_key()
-    joined = Conversation((Turn(U, "t0t", context="1"), Turn(A, "x")), "o").content_key()
-    split = Conversation((Turn(U, "t0", context="t1"), Turn(A, "x")), "o").content_key()
+    joined = Conversation((Message(U, "t0t", context="1"), Message(A, "x")), "o").content_key()
+    split = Conversation((Message(U, "t0", context="t1"), Message(A, "x")), "o").content_key()
     assert joined != split

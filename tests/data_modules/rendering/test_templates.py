@@ -5,7 +5,7 @@ import copy
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from data_modules.records.conversation import Conversation, Role, Turn
+from data_modules.records.conversation import Conversation, Message, Role
 from data_modules.rendering.segments import SegmentKind
 from data_modules.rendering.templates import resolve_template
 
@@ -23,10 +23,10 @@ JINJA_NO_END = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% e
 
 
 def chat(*contents: str, system: str | None = None, context: str = "") -> Conversation:
-    turns = [Turn(Role.SYSTEM, system)] if system else []
+    turns = [Message(Role.SYSTEM, system)] if system else []
     for index, content in enumerate(contents):
         role = Role.ASSISTANT if index % 2 else Role.USER
-        turns.append(Turn(role, content, context if index == 0 else ""))
+        turns.append(Message(role, content, context if index == 0 else ""))
     return Conversation(tuple(turns), "f.json:7")
 
 
@@ -160,5 +160,5 @@ def test_missing_markers_are_refused(tokenizer: PreTrainedTokenizerFast) -> None
 
 
 def test_text_is_one_segment_and_its_end(tokenizer: PreTrainedTokenizerFast) -> None:
-    document = Conversation((Turn(Role.TEXT, "Once."),), "f.txt:1")
+    document = Conversation((Message(Role.TEXT, "Once."),), "f.txt:1")
     assert rendered("plain", tokenizer, document) == [("Once.", K.TEXT), ("<|endoftext|>", K.TEXT)]

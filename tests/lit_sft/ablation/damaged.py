@@ -37,7 +37,7 @@ def write_study(root: Path, tests: str = "test.json") -> Path:
 
 
 def write_run(run: Path, arm: str, seed: int, tests: str = "test.json") -> Path:
-    """A tested run, whose figures follow from its arm and seed."""
+    """A tested run, whose metrics follow from its arm and seed."""
     draw = random.Random(f"{arm} {seed}")
     result = {
         "metrics": {"test/nll/answer": 1.5}, "answers": {"rows": 4, "exact_match": 0.5}, "mask": "output_only",

@@ -65,7 +65,7 @@ def command(config: str, root: Path, *more: str) -> list[str]:
     return [sys.executable, "-m", "lit_sft", "ablate", "--config", config, "--root", str(root), "--jobs", "2", *more]
 
 
-def figures(folder: Path) -> list[list[str]]:
+def metrics(folder: Path) -> list[list[str]]:
     with (folder / "report.csv").open(encoding="utf-8") as stream:
         return list(csv.reader(stream))
 
@@ -102,7 +102,7 @@ def test_a_killed_study_goes_on_and_gives_the_same_report(
     stamps = {path: path.stat().st_mtime_ns for path in results}
     again = subprocess.run(command(config, killed), check=True, env=environment, capture_output=True, text=True)
     assert {path: path.stat().st_mtime_ns for path in results} == stamps
-    assert figures(killed / "masks") == figures(straight / "masks")
+    assert metrics(killed / "masks") == metrics(straight / "masks")
     assert "report" in again.stdout
 
     # what was counted beforehand is what was trained; both arms of a seed began and went on alike
@@ -118,8 +118,8 @@ def test_a_killed_study_goes_on_and_gives_the_same_report(
     assert "<i>" not in page
     assert "<b>" not in page
     # scored alike, whatever was trained
-    weights = {(row[1], row[-1]) for row in figures(straight / "masks") if row[0] == "mean"}
-    assert len(weights) == len({figure for figure, _ in weights})
+    weights = {(row[1], row[-1]) for row in metrics(straight / "masks") if row[0] == "mean"}
+    assert len(weights) == len({metric for metric, _ in weights})
 
 
 @pytest.mark.slow
@@ -143,7 +143,7 @@ def test_a_study_killed_ten_times_gives_the_report_of_one_that_was_not(
     assert process.returncode == 0
     print(f"{kills} kills")
     assert kills >= 2
-    assert figures(killed / "masks") == figures(straight / "masks")
+    assert metrics(killed / "masks") == metrics(straight / "masks")
 
 
 def trials_under(folder: Path) -> list[int]:
@@ -175,7 +175,7 @@ def test_arms_that_fail_cost_themselves_alone_and_the_report_says_why(
     text = (tmp_path / "fails" / "report.md").read_text()
     for reason in ("data.maks", "expected a finite number", "killed by SIGKILL, usually out of memory"):
         assert reason.replace("_", "&#95;") in text
-    same = [row for row in figures(tmp_path / "fails") if row[0] == "difference" and row[2] == "same"]
+    same = [row for row in metrics(tmp_path / "fails") if row[0] == "difference" and row[2] == "same"]
     assert same
     assert {float(row[3]) for row in same} == {0.0}
     assert "“same” and “base” have the same answer tokens in every record" in text

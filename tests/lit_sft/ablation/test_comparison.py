@@ -105,7 +105,7 @@ def test_what_a_study_sets_apart_on_purpose_is_said_to_be_so(changed: dict[str, 
     assert (setting in check.why) == (holds == "by design")
 
 
-def test_figures_that_are_all_alike_tell_nothing(tmp_path: Path) -> None:
+def test_metrics_that_are_all_alike_tell_nothing(tmp_path: Path) -> None:
     same = [trial("same", t.seed, [nats for nats, _ in t.sums["answer"].values()]) for t in BASE]
     found = comparison(*BASE, *same)
     (difference,) = Findings(found).differences

@@ -27,7 +27,7 @@ from tests.lit_sft.ablation.damaged import CASES, STUDY, SUITE, damage, odd_sett
 def _small_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """They are drawn all the same, coarsely."""
     monkeypatch.setattr("lit_sft.reporting.pictures._DPI", 20)
-    monkeypatch.setattr("matplotlib.figure.Figure.tight_layout", lambda figure: None)
+    monkeypatch.setattr("matplotlib.metric.Metric.tight_layout", lambda metric: None)
 
 
 TRIALS = [f"{arm}, seed {seed}" for arm in ("base", "other", "fails") for seed in (0, 1)]
@@ -67,16 +67,16 @@ def test_a_damaged_file_costs_its_trial_or_ends_in_one_line(
 @pytest.mark.parametrize("file", ["test_records", "test_answers", "loss_modes", "samples"])
 def test_a_line_that_a_killed_process_left_half_written_does_not_lose_its_trial(tmp_path: Path, file: str) -> None:
     study = write_study(tmp_path)
-    whole = figures(study)
+    whole = metrics(study)
     path = study / "trials" / "other-seed1" / "version_0" / f"{file}.jsonl"
     path.write_bytes(path.read_bytes()[:-9])
     found = read_study_folder(study)
     assert ("other", 1) in found.results
-    cut = figures(study)
+    cut = metrics(study)
     assert cut.keys() == whole.keys()
     lost = {key for key in whole if cut[key] != whole[key]}
     expected = {"test_records": {"whole_sequence", "output_only"}, "test_answers": {"exact_match", "rougeL_mixed"}}
-    assert {figure for _, figure, arm in lost if arm == "other"} == expected.get(file, set())
+    assert {metric for _, metric, arm in lost if arm == "other"} == expected.get(file, set())
     assert all(int(cut[key][-2]) == 3 for key in lost)  # of four records, those that all have
     page = (study / "report.md").read_text(encoding="utf-8")
     assert "Not every line of the results could be read" in page
@@ -88,9 +88,9 @@ def test_records_that_are_not_those_of_the_others_are_refused_also_in_a_damaged_
     path = study / "trials" / "other-seed1" / "version_0" / "test_records.jsonl"
     lines = path.read_text().splitlines()
     path.write_text("\n".join([lines[0].replace(": 3", ": 4"), *lines[1:3], lines[3][:-9]]))
-    assert ("difference", "output_only", "other") not in figures(study)
+    assert ("difference", "output_only", "other") not in metrics(study)
     path.write_text("\n".join([*lines[:2], lines[2][:-9]]))  # two lines are gone, and one is known to be
-    assert ("difference", "output_only", "other") not in figures(study)
+    assert ("difference", "output_only", "other") not in metrics(study)
 
 
 def test_a_run_named_twice_counts_once_and_paths_may_be_mixed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,8 +134,8 @@ def test_a_study_goes_on_beside_damaged_files(tmp_path: Path) -> None:
     assert files.failure() is None
 
 
-def figures(study: Path) -> dict[tuple[str, ...], list[str]]:
-    """The lines of a study's table: what, figure and arm to the numbers."""
+def metrics(study: Path) -> dict[tuple[str, ...], list[str]]:
+    """The lines of a study's table: what, metric and arm to the numbers."""
     write_report([study])
     with (study / "report.csv").open(encoding="utf-8", newline="") as stream:
         return {tuple(row[:3]): row[3:] for row in csv.reader(stream)}

@@ -55,7 +55,7 @@ def test_runs_without_a_record_are_read_by_their_names(tmp_path: Path) -> None:
     assert best_of(tmp_path / "nowhere") is None
 
 
-def test_a_file_that_may_be_of_either_of_two_steps_is_given_no_figure(tmp_path: Path) -> None:
+def test_a_file_that_may_be_of_either_of_two_steps_is_given_no_metric(tmp_path: Path) -> None:
     touch(tmp_path, "best.ckpt")
     write_best(tmp_path, "val/loss", "min", [Scored("best.ckpt", 2.0, 10), Scored("best.ckpt", 1.0, 20)])
     assert choose(tmp_path) == Choice(tmp_path / "best.ckpt", True, "best val/loss")

@@ -142,23 +142,23 @@ def test_a_second_fit_gets_a_folder_of_its_own(path: str, root: Path) -> None:
     assert sorted(p.name for p in (root / "tiny").iterdir()) == ["version_0", "version_1"]
 
 
-def test_before_training_figures_are_those_of_the_initial_weights(path: str, root: Path) -> None:
+def test_before_training_metrics_are_those_of_the_initial_weights(path: str, root: Path) -> None:
     run("fit", "--config", path, "--model.optimizer.lr", "1e-12")
-    figures = json.loads((root / "tiny" / "version_0" / "fit.json").read_text())
-    assert (figures["before"].pop("step"), figures["last"].pop("step")) == (0, 2)
-    assert figures["before"] == pytest.approx(figures["last"], rel=1e-6)
+    metrics = json.loads((root / "tiny" / "version_0" / "fit.json").read_text())
+    assert (metrics["before"].pop("step"), metrics["last"].pop("step")) == (0, 2)
+    assert metrics["before"] == pytest.approx(metrics["last"], rel=1e-6)
 
 
-def test_exported_weights_are_those_of_the_best_figures(path: str, root: Path) -> None:
+def test_exported_weights_are_those_of_the_best_metrics(path: str, root: Path) -> None:
     # so large a learning rate after a good beginning that the last weights are worse than the best
     schedule = ["--model.optimizer.lr", "0.5", "--model.optimizer.schedule", "constant"]
     run("fit", "--config", path, *schedule, "--trainer.max_steps", "8", "--trainer.max_epochs", "4")
     folder = root / "tiny" / "version_0"
-    figures = json.loads((folder / "fit.json").read_text())
-    assert figures["best"]["loss"] <= figures["last"]["loss"]
+    metrics = json.loads((folder / "fit.json").read_text())
+    assert metrics["best"]["loss"] <= metrics["last"]["loss"]
     settings = read_settings(folder / "config.yaml")
     backbone = build_backbone(settings.backbone(), settings.data_module().tokenizer)
-    assert load_weights(backbone, folder / "checkpoints" / "best.ckpt") == figures["best"]
+    assert load_weights(backbone, folder / "checkpoints" / "best.ckpt") == metrics["best"]
     exported = AutoModelForCausalLM.from_pretrained(folder / "model").state_dict()
     assert all(torch.equal(value, exported[name]) for name, value in backbone.state_dict().items())
 
@@ -166,8 +166,8 @@ def test_exported_weights_are_those_of_the_best_figures(path: str, root: Path) -
 def test_last_epoch_is_validated_whatever_the_interval(path: str, root: Path) -> None:
     options = ["--trainer.max_steps", "-1", "--trainer.max_epochs", "3", "--trainer.check_val_every_n_epoch", "2"]
     run("fit", "--config", path, *options)
-    figures = json.loads((root / "tiny" / "version_0" / "fit.json").read_text())
-    assert figures["last"]["step"] == figures["steps"] == 6
+    metrics = json.loads((root / "tiny" / "version_0" / "fit.json").read_text())
+    assert metrics["last"]["step"] == metrics["steps"] == 6
 
 
 def test_the_length_that_was_given_last_holds_also_on_resuming(

@@ -9,23 +9,23 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 from lit_sft.models.backbone import BackboneSettings, build_backbone
-from lit_sft.models.loaded import Subject
+from lit_sft.models.loaded import LoadedModel
 from tests.conftest import MODELS
 from tests.lit_sft.evaluation.fake_endpoint import Endpoint
 
-MakeSubject = Callable[..., Subject]
+MakeModel = Callable[..., LoadedModel]
 
 
 @pytest.fixture
-def make_subject(tokenizer: PreTrainedTokenizerFast) -> MakeSubject:
+def make_model(tokenizer: PreTrainedTokenizerFast) -> MakeModel:
     """A model of a shape in MODELS whose weights follow from a seed."""
 
-    def _make(shape: str = "gpt2", seed: int = 0, token_budget: int = 300) -> Subject:
+    def _make(shape: str = "gpt2", seed: int = 0, token_budget: int = 300) -> LoadedModel:
         torch.manual_seed(seed)
         backbone = build_backbone(BackboneSettings(config=MODELS[shape]), tokenizer)
         for parameter in backbone.parameters():
             parameter.data *= 3  # far enough from uniform that rules and models differ
-        return Subject(f"{shape} {seed}", backbone.eval(), tokenizer, "plain", token_budget)
+        return LoadedModel(f"{shape} {seed}", backbone.eval(), tokenizer, "plain", token_budget)
 
     return _make
 

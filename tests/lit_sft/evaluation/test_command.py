@@ -22,7 +22,7 @@ from lit_sft.evaluation.command import _models
 from lit_sft.evaluation.contamination import contaminated
 from lit_sft.models.adapters import LoraSettings
 from lit_sft.models.backbone import BackboneSettings, build_backbone
-from lit_sft.runs.opening import load_subject
+from lit_sft.runs.opening import open_model
 from tests.conftest import MODELS, alpaca_rows, byte_tokenizer
 
 Write = Callable[..., str]
@@ -92,7 +92,7 @@ def test_two_models_are_scored_compared_and_kept(
     assert "<script>" not in page
     assert "<b>" not in page
     assert "&lt;script&gt;alert(1)" in page
-    for said in ("Change to “base”", "prose: every figure", "fixed: side by side", "Winogrande", "rows.jsonl:6"):
+    for said in ("Change to “base”", "prose: every metric", "fixed: side by side", "Winogrande", "rows.jsonl:6"):
         assert said in page
     assert json.loads((out / "results.json").read_text())["figures"]["tuned"]["items"]
     assert (out / "changes.png").stat().st_size > 5000
@@ -145,16 +145,16 @@ def test_a_run_and_an_adapter_are_scored_as_their_merged_model(
     adapted.save_pretrained(tmp_path / "adapter")
     weights = {k: torch.randn_like(v) for k, v in load_file(tmp_path / "adapter" / "adapter_model.safetensors").items()}
     save_file(weights, tmp_path / "adapter" / "adapter_model.safetensors", {"format": "pt"})
-    subject = load_subject("adapter", str(tmp_path / "adapter"), template="chatml")
-    merged: Any = load_subject("again", str(tmp_path / "adapter"), template="chatml").backbone
+    model = open_model("adapter", str(tmp_path / "adapter"), template="chatml")
+    merged: Any = open_model("again", str(tmp_path / "adapter"), template="chatml").backbone
     merged.merge_and_unload().save_pretrained(tmp_path / "merged")
     byte_tokenizer().save_pretrained(tmp_path / "merged")
-    whole = load_subject("merged", str(tmp_path / "merged"), template="chatml")
+    whole = open_model("merged", str(tmp_path / "merged"), template="chatml")
     ids = list(b"The mill stands by the river.")
     torch.testing.assert_close(
-        torch.tensor(subject.nats([ids])[0]), torch.tensor(whole.nats([ids])[0]), rtol=1e-4, atol=1e-4
+        torch.tensor(model.nats([ids])[0]), torch.tensor(whole.nats([ids])[0]), rtol=1e-4, atol=1e-4
     )
-    assert subject.digest() != load_subject("base", base, template="chatml").digest()
+    assert model.digest() != open_model("base", base, template="chatml").digest()
     save_file(dict(list(weights.items())[:2]), tmp_path / "cut.safetensors", {"format": "pt"})
     partial = tmp_path / "partial"
     shutil.copytree(tmp_path / "adapter", partial)
@@ -162,9 +162,9 @@ def test_a_run_and_an_adapter_are_scored_as_their_merged_model(
     with pytest.raises(
         ValueError, match=r"this adapter does not fit the model \(14 of its weights are missing: base_model"
     ):
-        load_subject("partial", str(partial), template="chatml")
-    load = "from lit_sft.runs.opening import load_subject"
-    code = f"{load}; print(load_subject('', {str(tmp_path / 'adapter')!r}).digest())"
+        open_model("partial", str(partial), template="chatml")
+    load = "from lit_sft.runs.opening import open_model"
+    code = f"{load}; print(open_model('', {str(tmp_path / 'adapter')!r}).digest())"
     said = [
         subprocess.run(
             [sys.executable, "-c", code], check=True, capture_output=True, env={**os.environ, "PYTHONHASHSEED": n}
@@ -174,7 +174,7 @@ def test_a_run_and_an_adapter_are_scored_as_their_merged_model(
     assert said[0].stdout == said[1].stdout  # or nothing would be kept from one run to the next
     config = tmp_path / "adapter" / "adapter_config.json"
     config.write_text(config.read_text().replace('"lora_alpha": 16', '"lora_alpha": 32'))
-    assert subject.digest() != load_subject("stronger", str(tmp_path / "adapter"), template="chatml").digest()
+    assert model.digest() != open_model("stronger", str(tmp_path / "adapter"), template="chatml").digest()
 
     fit = [
         "fit", "--config", write("run.yaml", json.dumps({"model": {"backbone": {"pretrained": base}}})),
@@ -185,13 +185,13 @@ def test_a_run_and_an_adapter_are_scored_as_their_merged_model(
     ]  # fmt: skip
     assert main(fit) == 0
     run = tmp_path / "runs" / "run" / "version_0"
-    of_run, exported = load_subject("run", str(run)), load_subject("exported", str(run / "model"))
-    checkpoint = load_subject("checkpoint", str(run / "checkpoints" / "best.ckpt"))
+    of_run, exported = open_model("run", str(run)), open_model("exported", str(run / "model"))
+    checkpoint = open_model("checkpoint", str(run / "checkpoints" / "best.ckpt"))
     nats = torch.tensor(of_run.nats([ids])[0])
     for other in (exported, checkpoint):
         torch.testing.assert_close(nats, torch.tensor(other.nats([ids])[0]))
         assert other.encoder.template.name == of_run.encoder.template.name == "plain"
-    assert not torch.allclose(nats, torch.tensor(load_subject("base", base).nats([ids])[0]))
+    assert not torch.allclose(nats, torch.tensor(open_model("base", base).nats([ids])[0]))
     capsys.readouterr()
 
     # a run's own training files are looked into without being told
@@ -301,15 +301,15 @@ def test_a_folder_of_runs_names_its_newest(tmp_path: Path) -> None:
         (tmp_path / f"version_{number}").mkdir()
         (tmp_path / f"version_{number}" / "config.yaml").touch()
     with pytest.raises(ValueError, match=r"did you mean the run \S+/version_10\?"):
-        load_subject("a", str(tmp_path))
+        open_model("a", str(tmp_path))
 
 
 def test_no_error_names_a_setting_that_evaluate_does_not_have(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({**MODELS["gpt2"], "vocab_size": 259}))
     (tmp_path / "tokenizer.json").write_text("{")
     with pytest.raises(ValueError, match="or copy the tokenizer it was trained with into that folder") as raised:
-        load_subject("a", str(tmp_path))
+        open_model("a", str(tmp_path))
     assert "--model" not in str(raised.value)
     byte_tokenizer().save_pretrained(tmp_path)
     with pytest.raises(ValueError, match=f"^{re.escape(str(tmp_path))}: its weights could not be loaded"):
-        load_subject("a", str(tmp_path))
+        open_model("a", str(tmp_path))

@@ -14,7 +14,7 @@ from lit_sft.evaluation.harness import score_task
 from lit_sft.evaluation.harness_code import check_tasks, task_files
 from lit_sft.evaluation.scores import Skipped
 from lit_sft.evaluation.suite import HarnessSet
-from tests.lit_sft.evaluation.conftest import MakeSubject
+from tests.lit_sft.evaluation.conftest import MakeModel
 
 pytest.importorskip("lm_eval")
 
@@ -77,7 +77,7 @@ def test_tasks_that_bring_code_are_refused_before_anything_runs(
     write: Write,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
-    make_subject: MakeSubject,
+    make_model: MakeModel,
     case: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -90,7 +90,7 @@ def test_tasks_that_bring_code_are_refused_before_anything_runs(
     check_tasks("tasks", ["tasks"])
     check_tasks("tasks", [str(tmp_path)])
     with pytest.raises(ValueError, match=message):
-        list(score_task(make_subject(), HarnessSet("mine", include="tasks"), Skipped(), allow_code=["elsewhere"]))
+        list(score_task(make_model(), HarnessSet("mine", include="tasks"), Skipped(), allow_code=["elsewhere"]))
     suite = write("suite.yaml", "harness: {mine: {task: mine, include: tasks}}")
     assert main(["evaluate", "--suite", suite, "--models", "a=nowhere"]) == 2
     said = capsys.readouterr().err
@@ -114,23 +114,23 @@ def test_every_file_that_lm_eval_reads_is_checked_whatever_its_name(tmp_path: Pa
     assert not (tmp_path / "sprung").exists()
 
 
-def test_a_function_runs_where_it_is_allowed(tmp_path: Path, tasks: Path, make_subject: MakeSubject) -> None:
+def test_a_function_runs_where_it_is_allowed(tmp_path: Path, tasks: Path, make_model: MakeModel) -> None:
     change(tasks, '"Question: {{q}}\\nAnswer:"', "!function trap.shown")
     settings = HarnessSet("mine", include=str(tasks))
-    rows = list(score_task(make_subject(), settings, Skipped(), allow_code=[str(tasks)]))
+    rows = list(score_task(make_model(), settings, Skipped(), allow_code=[str(tasks)]))
     assert [row.details["question"] for row in rows] == ["Who?"] * 3
     assert (tmp_path / "sprung").exists()
 
 
 def test_a_template_that_hides_what_it_reaches_for_is_stopped_when_it_runs(
-    tmp_path: Path, tasks: Path, make_subject: MakeSubject
+    tmp_path: Path, tasks: Path, make_model: MakeModel
 ) -> None:
     command = f"touch {tmp_path / 'sprung'}"
     hidden = "cycler|attr('_'~'_init_'~'_')|attr('_'~'_globals_'~'_')"
     change(tasks, '"Question: {{q}}\\nAnswer:"', json.dumps(f"{{{{ ({hidden})['os'].system('{command}') }}}}"))
     check_tasks(str(tasks))
     with pytest.raises(Exception, match=r"unsafe|has no attribute '__"):
-        list(score_task(make_subject(), HarnessSet("mine", include=str(tasks)), Skipped()))
+        list(score_task(make_model(), HarnessSet("mine", include=str(tasks)), Skipped()))
     assert not (tmp_path / "sprung").exists()
-    list(score_task(make_subject(), HarnessSet("mine", include=str(tasks)), Skipped(), allow_code=[str(tasks)]))
+    list(score_task(make_model(), HarnessSet("mine", include=str(tasks)), Skipped(), allow_code=[str(tasks)]))
     assert (tmp_path / "sprung").exists()  # the trap does work

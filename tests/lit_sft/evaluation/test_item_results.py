@@ -16,7 +16,7 @@ from lit_sft.evaluation.suite import ChoiceSet, Suite
 
 
 def result(kind: str, rows: dict[str, dict[str, tuple[float, float]]], group: str = "") -> SetResult:
-    scored = {item: Scored(item, figures, group or item[0]) for item, figures in rows.items()}
+    scored = {item: Scored(item, metrics, group or item[0]) for item, metrics in rows.items()}
     return SetResult(kind, scored, [], 1.0)
 
 
@@ -81,7 +81,7 @@ def test_other_tokens_are_not_compared_and_bytes_are() -> None:
     results = results_of(before, after)
     (change,), refused = compare(results)
     assert not refused
-    assert change.figure == "bits_per_byte/answer"
+    assert change.metric == "bits_per_byte/answer"
     with pytest.raises(ValueError, match="scored on different tokens"):
         results.change("tuned", "s", "nll/answer")
 
@@ -104,11 +104,11 @@ def test_one_item_tells_nothing() -> None:
 @pytest.mark.parametrize(
     "pair", [(1.0, 0.0), (1.0, -1.0), (1.0, math.nan), (math.nan, 1.0), (math.inf, 1.0), (1.0, math.inf)]
 )
-def test_a_figure_without_a_weight_or_value_costs_its_item_and_no_page(
+def test_a_metric_without_a_weight_or_value_costs_its_item_and_no_page(
     tmp_path: Path, pair: tuple[float, float]
 ) -> None:
-    figures = {"accuracy/cloze/sum": pair, "accuracy/letter/sum": pair}
-    odd = {"x": figures, "y": figures | {"accuracy/cloze/sum": (1.0, 1.0)}}
+    metrics = {"accuracy/cloze/sum": pair, "accuracy/letter/sum": pair}
+    odd = {"x": metrics, "y": metrics | {"accuracy/cloze/sum": (1.0, 1.0)}}
     before, after = (result("choices", {**odd, "z": {"accuracy/cloze/sum": (right, 1.0)}}) for right in (0.0, 1.0))
     results = results_of(before, after)
     (change,) = (change for change in compare(results)[0] if not change.group)
@@ -116,7 +116,7 @@ def test_a_figure_without_a_weight_or_value_costs_its_item_and_no_page(
     page = write_pages(Suite(choices={"s": ChoiceSet()}), results, tmp_path, about=[])
     assert "accuracy, letter, sum" in page.read_text()
     skipped = Skipped()
-    assert Scored("x", figures).with_means(skipped).figures == {}
+    assert Scored("x", metrics).with_means(skipped).metrics == {}
     assert skipped.count == 2
     assert "x: accuracy/cloze/sum is" in skipped.reasons[0]
 

@@ -21,7 +21,7 @@ from data_modules.records.conversation import Conversation
 from lit_sft.evaluation.judge import EndpointJudge, LikelihoodJudge, Verdict, parse_winner
 from lit_sft.evaluation.suite import JudgeSettings
 from lit_sft.evaluation.win_rate import Judged, Judging, Pair, judge_pairs, length_controlled_rate, rate
-from tests.lit_sft.evaluation.conftest import MakeSubject
+from tests.lit_sft.evaluation.conftest import MakeModel
 from tests.lit_sft.evaluation.fake_endpoint import Endpoint, judged, pairs, prefer_longer
 from tests.waiting import wait_until
 
@@ -142,15 +142,15 @@ def test_only_a_clear_verdict_is_one(reply: str, winner: str | None) -> None:
     assert parse_winner(reply) == winner
 
 
-def test_a_local_model_prefers_what_it_finds_likelier(make_subject: MakeSubject) -> None:
-    judge = LikelihoodJudge(make_subject("llama"))
+def test_a_local_model_prefers_what_it_finds_likelier(make_model: MakeModel) -> None:
+    judge = LikelihoodJudge(make_model("llama"))
     assert judge("Who?", "me", "me").winner == "tie"
     one, other = judge("Who?", "me", "a b c d").winner, judge("Who?", "a b c d", "me").winner
     assert {one, other} == {"first", "second"}
     assert judge("Who?", "", "me").winner == "second"
 
 
-def test_a_local_judge_encodes_one_answer_at_a_time(make_subject: MakeSubject, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_local_judge_encodes_one_answer_at_a_time(make_model: MakeModel, monkeypatch: pytest.MonkeyPatch) -> None:
     meeting, met = threading.Barrier(2), threading.Event()
     encode = Encoder.encode
 
@@ -160,7 +160,7 @@ def test_a_local_judge_encodes_one_answer_at_a_time(make_subject: MakeSubject, m
             met.set()
         return encode(encoder, conversation, ledger)
 
-    judge = LikelihoodJudge(make_subject("llama"))
+    judge = LikelihoodJudge(make_model("llama"))
     some = [Pair(f"i{n}", f"Who {n}?", "me", "a b c d") for n in range(4)]
     alone = [judge(pair.question, pair.base, pair.other).winner for pair in some]
     monkeypatch.setattr(Encoder, "encode", watched)
@@ -171,9 +171,9 @@ def test_a_local_judge_encodes_one_answer_at_a_time(make_subject: MakeSubject, m
 
 @pytest.mark.parametrize("answer", ["\ud800", "x" * 2000])
 def test_an_answer_that_a_local_model_cannot_read_does_not_affect_the_others(
-    make_subject: MakeSubject, answer: str
+    make_model: MakeModel, answer: str
 ) -> None:
-    judge = LikelihoodJudge(make_subject("llama"))
+    judge = LikelihoodJudge(make_model("llama"))
     bad, good = judge_pairs(judge, [Pair("bad", "Who?", "me", answer), Pair("good", "Who?", "me", "you")], 2, int)
     assert (bad.score, good.score is None) == (None, False)
     assert bad.base_first.reason

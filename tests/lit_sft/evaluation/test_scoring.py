@@ -27,9 +27,9 @@ from lit_sft.evaluation.judge import LikelihoodJudge
 from lit_sft.evaluation.scores import Skipped
 from lit_sft.evaluation.suite import ChoiceSet, ConversationSet, TextSet
 from lit_sft.evaluation.text_perplexity import score_conversations, score_texts, windows
-from lit_sft.models.loaded import Subject
+from lit_sft.models.loaded import LoadedModel
 from tests.conftest import END, MODELS, alpaca_rows, chat_rows
-from tests.lit_sft.evaluation.conftest import MakeSubject
+from tests.lit_sft.evaluation.conftest import MakeModel
 
 Write = Callable[..., str]
 
@@ -37,34 +37,34 @@ TEXTS = ["The brown pony sleeps beside the mill. " * 4, "桥下住着一只老�
 
 
 @torch.no_grad()
-def nats_of(subject: Subject, ids: list[int]) -> list[float]:
+def nats_of(model: LoadedModel, ids: list[int]) -> list[float]:
     """What each token but the first costs, one forward pass a token."""
     costs = []
     for end in range(1, len(ids)):
-        logits = subject.backbone(input_ids=torch.tensor([ids[:end]])).logits[0, -1].double()
+        logits = model.backbone(input_ids=torch.tensor([ids[:end]])).logits[0, -1].double()
         costs.append(-float(torch.log_softmax(logits, dim=-1)[ids[end]]))
     return costs
 
 
 @pytest.mark.parametrize("shape", MODELS)
 def test_windows_score_every_token_once_with_the_context_they_give(
-    shape: str, make_subject: MakeSubject, write: Write
+    shape: str, make_model: MakeModel, write: Write
 ) -> None:
-    subject, window, stride = make_subject(shape), 24, 10
+    model, window, stride = make_model(shape), 24, 10
     path = write("texts.jsonl", [{"text": text} for text in TEXTS])
-    rows = list(score_texts(subject, TextSet(path, window, stride), Skipped()))
+    rows = list(score_texts(model, TextSet(path, window, stride), Skipped()))
     assert len(rows) == len(TEXTS)
     for row, text in zip(rows, TEXTS, strict=True):
         ids = [END, *text.encode()]
         total, done, begin = 0.0, 1, 0
         while done < len(ids):
             end = min(begin + window, len(ids))
-            total += sum(nats_of(subject, ids[begin:end])[done - begin - 1 :])
+            total += sum(nats_of(model, ids[begin:end])[done - begin - 1 :])
             done, begin = end, begin + stride
         sizes = {"nll": len(ids) - 1, "bits_per_byte": len(ids) - 1, "bits_per_character": len(text)}
-        for figure, size in sizes.items():
-            value = total if figure == "nll" else total / math.log(2)
-            assert row.figures[figure] == pytest.approx((value, size), rel=1e-6)
+        for metric, size in sizes.items():
+            value = total if metric == "nll" else total / math.log(2)
+            assert row.metrics[metric] == pytest.approx((value, size), rel=1e-6)
         assert row.details == {"window": window, "stride": stride}
 
 
@@ -76,10 +76,10 @@ def test_windows_score_every_token_once_and_none_without_context(length: int, wi
 
 
 @pytest.mark.parametrize("shape", MODELS)
-def test_conversations_are_scored_by_segment(shape: str, make_subject: MakeSubject, write: Write) -> None:
-    subject = make_subject(shape)
+def test_conversations_are_scored_by_segment(shape: str, make_model: MakeModel, write: Write) -> None:
+    model = make_model(shape)
     path = write("chats.jsonl", chat_rows(5))
-    rows = {row.item: row for row in score_conversations(subject, ConversationSet(path), Skipped())}
+    rows = {row.item: row for row in score_conversations(model, ConversationSet(path), Skipped())}
     for number, fields in enumerate(chat_rows(5), start=1):
         turns = fields["conversation"]
         text, answers = "", []
@@ -89,12 +89,12 @@ def test_conversations_are_scored_by_segment(shape: str, make_subject: MakeSubje
             text += turn["assistant"]
         parts = text.split("\n\nUser:")
         ids = [i for k, part in enumerate(parts) for i in (*(b"\n\nUser:" if k else b""), *part.encode(), 256)]
-        costs = [0.0, *nats_of(subject, ids)]
+        costs = [0.0, *nats_of(model, ids)]
         row = rows[f"{path}:{number}"]
-        assert row.figures["nll/whole_sequence"] == pytest.approx((sum(costs), len(ids) - 1), rel=1e-6)
-        assert row.figures["nll/answer"] == pytest.approx((sum(costs[i] for i in answers), len(answers)), rel=1e-6)
+        assert row.metrics["nll/whole_sequence"] == pytest.approx((sum(costs), len(ids) - 1), rel=1e-6)
+        assert row.metrics["nll/answer"] == pytest.approx((sum(costs[i] for i in answers), len(answers)), rel=1e-6)
         size = sum(len(turn["assistant"]) for turn in turns)
-        assert row.figures["bits_per_byte/answer"][1] == row.figures["bits_per_character/answer"][1] == size
+        assert row.metrics["bits_per_byte/answer"][1] == row.metrics["bits_per_character/answer"][1] == size
 
 
 @pytest.mark.parametrize("shape", MODELS)
@@ -106,14 +106,12 @@ def test_conversations_are_scored_by_segment(shape: str, make_subject: MakeSubje
         ("So ", ["a", "bc"]),
     ],
 )
-def test_rules_rank_as_their_definitions(
-    shape: str, prompt: str, options: list[str], make_subject: MakeSubject
-) -> None:
-    subject = make_subject(shape)
-    asked = Options.of(subject, prompt, options)
-    for score, option in zip(asked.scores(iter(subject.nats(asked.sequences))), options, strict=True):
+def test_rules_rank_as_their_definitions(shape: str, prompt: str, options: list[str], make_model: MakeModel) -> None:
+    model = make_model(shape)
+    asked = Options.of(model, prompt, options)
+    for score, option in zip(asked.scores(iter(model.nats(asked.sequences))), options, strict=True):
         begin, whole = len(prompt.rstrip().encode()), list((prompt + option).encode())
-        costs = nats_of(subject, whole)
+        costs = nats_of(model, whole)
         nats, text = sum(costs[begin - 1 :]), option.strip()
         expected = {
             "sum": -nats, "per_character": -nats / len(text), "per_byte": -nats / len(text.encode()),
@@ -123,14 +121,14 @@ def test_rules_rank_as_their_definitions(
         assert {rule: RULES[rule](score) for rule in RULES} == pytest.approx(expected, rel=1e-6)
 
 
-def test_scores_do_not_depend_on_the_batch(make_subject: MakeSubject) -> None:
+def test_scores_do_not_depend_on_the_batch(make_model: MakeModel) -> None:
     sequences = [list(text.encode()) for text in TEXTS]
-    together, alone = make_subject(token_budget=10**4).nats(sequences), make_subject(token_budget=1).nats(sequences)
+    together, alone = make_model(token_budget=10**4).nats(sequences), make_model(token_budget=1).nats(sequences)
     for one, other in zip(together, alone, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-5)
 
 
-def test_lm_eval_agrees_item_by_item(make_subject: MakeSubject, tmp_path: Path) -> None:
+def test_lm_eval_agrees_item_by_item(make_model: MakeModel, tmp_path: Path) -> None:
     pytest.importorskip("lm_eval")
     from lit_sft.evaluation.harness import score_task
     from lit_sft.evaluation.suite import HarnessSet
@@ -146,20 +144,20 @@ def test_lm_eval_agrees_item_by_item(make_subject: MakeSubject, tmp_path: Path) 
         "metric_list": [{"metric": name} for name in ("acc", "acc_norm", "acc_bytes")],
     }  # fmt: skip
     (tmp_path / "ours.yaml").write_text(yaml.safe_dump(task))
-    subject = make_subject("qwen2")
-    before = {name: value.clone() for name, value in subject.backbone.state_dict().items()}
-    theirs = list(score_task(subject, HarnessSet("ours", include=str(tmp_path)), Skipped()))
-    assert all(torch.equal(value, before[name]) for name, value in subject.backbone.state_dict().items())
+    model = make_model("qwen2")
+    before = {name: value.clone() for name, value in model.backbone.state_dict().items()}
+    theirs = list(score_task(model, HarnessSet("ours", include=str(tmp_path)), Skipped()))
+    assert all(torch.equal(value, before[name]) for name, value in model.backbone.state_dict().items())
     path = tmp_path / "ours.jsonl"
     path.write_text("".join(json.dumps(_row(item)) + "\n" for item in items))
-    ours = list(score_choices(subject, ChoiceSet(str(path), forms=("cloze",)), Skipped()))
+    ours = list(score_choices(model, ChoiceSet(str(path), forms=("cloze",)), Skipped()))
     assert len(ours) == len(theirs) == 10
     assert theirs[0].details["question"] == items[0].prompt("cloze")[0]
     same = {"acc": "sum", "acc_norm": "per_character", "acc_bytes": "per_byte"}
     for one, other in zip(ours, theirs, strict=True):
-        for figure, rule in same.items():
-            assert one.figures[f"accuracy/cloze/{rule}"] == other.figures[figure]
-    assert len({tuple(row.figures.values()) for row in ours}) > 1
+        for metric, rule in same.items():
+            assert one.metrics[f"accuracy/cloze/{rule}"] == other.metrics[metric]
+    assert len({tuple(row.metrics.values()) for row in ours}) > 1
 
 
 def _row(item: Item) -> dict[str, Any]:
@@ -172,13 +170,13 @@ def test_the_embedded_suite_is_balanced_and_bilingual() -> None:
     assert len(items) >= 150
     assert len({item.id for item in items}) == len(items)
     for language in ("en", "zh"):
-        for subject in {item.subject for item in items if item.language == language}:
-            places = [item.answer for item in items if item.subject == subject]
+        for topic in {item.topic for item in items if item.language == language}:
+            places = [item.answer for item in items if item.topic == topic]
             assert {places.count(place) for place in range(4)} == {4}
     assert content_hash(items) != content_hash(items[1:])
 
 
-def test_items_that_are_wrong_cost_themselves_alone(make_subject: MakeSubject, write: Write) -> None:
+def test_items_that_are_wrong_cost_themselves_alone(make_model: MakeModel, write: Write) -> None:
     good = {"id": "a", "question": "Who?", "options": ["me", "you"], "answer": "me"}
     rows = [
         good,
@@ -189,7 +187,7 @@ def test_items_that_are_wrong_cost_themselves_alone(make_subject: MakeSubject, w
         {**good, "id": "long", "question": "?" * 900},
     ]
     skipped = Skipped()
-    found = list(score_choices(make_subject(), ChoiceSet(write("c.jsonl", rows)), skipped))
+    found = list(score_choices(make_model(), ChoiceSet(write("c.jsonl", rows)), skipped))
     assert [row.item for row in found] == ["a"]
     assert len(skipped.reasons) == 5
     assert "c.jsonl:2: no item (duplicate id 'a')" in skipped.reasons[0]
@@ -221,41 +219,39 @@ def test_a_bad_line_of_items_does_not_affect_the_others(write: Write, line: byte
 
 
 @pytest.mark.parametrize("kind", ["choices", "conversations"])
-def test_all_items_that_are_left_out_are_counted_however_many(
-    make_subject: MakeSubject, write: Write, kind: str
-) -> None:
+def test_all_items_that_are_left_out_are_counted_however_many(make_model: MakeModel, write: Write, kind: str) -> None:
     good = {"id": "a", "question": "Who?", "options": ["me", "you"], "answer": "me"}
     rows = [good, *[{"id": f"bad {n}"} for n in range(250)]] if kind == "choices" else alpaca_rows(1)
     rows += [{"instruction": n, "output": "x"} for n in range(250)] if kind == "conversations" else []
     path = write("rows.jsonl", rows)
     settings = ChoiceSet(path) if kind == "choices" else ConversationSet(path)
-    result = score_set(make_subject(), kind, "s", settings)
+    result = score_set(make_model(), kind, "s", settings)
     assert (len(result.rows), result.num_skipped, len(result.skipped)) == (1, 250, 100)
 
 
-def test_a_text_begins_behind_a_bos_token_whose_id_is_0(make_subject: MakeSubject, write: Write) -> None:
-    subject = make_subject()
-    subject.tokenizer = copy.deepcopy(subject.tokenizer)
-    subject.tokenizer.bos_token = subject.tokenizer.convert_ids_to_tokens(0)
-    assert subject.tokenizer.bos_token_id == 0
+def test_a_text_begins_behind_a_bos_token_whose_id_is_0(make_model: MakeModel, write: Write) -> None:
+    model = make_model()
+    model.tokenizer = copy.deepcopy(model.tokenizer)
+    model.tokenizer.bos_token = model.tokenizer.convert_ids_to_tokens(0)
+    assert model.tokenizer.bos_token_id == 0
     text = "The mill stands by the river."
-    (row,) = score_texts(subject, TextSet(write("t.jsonl", [{"text": text}]), 64), Skipped())
-    (nats,) = subject.nats([[0, *text.encode()]])
-    assert row.figures["nll"] == (pytest.approx(float(nats.sum())), len(text))
+    (row,) = score_texts(model, TextSet(write("t.jsonl", [{"text": text}]), 64), Skipped())
+    (nats,) = model.nats([[0, *text.encode()]])
+    assert row.metrics["nll"] == (pytest.approx(float(nats.sum())), len(text))
 
 
-def test_likelihoods_that_are_not_finite_choose_nothing(make_subject: MakeSubject, write: Write) -> None:
-    subject, skipped = make_subject(), Skipped()
-    next(subject.backbone.parameters()).data.fill_(math.nan)
+def test_likelihoods_that_are_not_finite_choose_nothing(make_model: MakeModel, write: Write) -> None:
+    model, skipped = make_model(), Skipped()
+    next(model.backbone.parameters()).data.fill_(math.nan)
     path = write("c.jsonl", [{"id": "a", "question": "Who?", "options": ["me", "you"], "answer": "me"}])
-    assert not list(score_choices(subject, ChoiceSet(path), skipped))
+    assert not list(score_choices(model, ChoiceSet(path), skipped))
     assert skipped.reasons == ["a: the likelihoods are not finite."]
-    assert LikelihoodJudge(subject)("Who?", "me", "you").winner is None
+    assert LikelihoodJudge(model)("Who?", "me", "you").winner is None
 
 
-def test_invalid_records_are_listed_and_left_out(make_subject: MakeSubject, write: Write) -> None:
+def test_invalid_records_are_listed_and_left_out(make_model: MakeModel, write: Write) -> None:
     path = write("rows.jsonl", [*alpaca_rows(3), {"instruction": 1, "output": "x"}])
     skipped = Skipped()
-    assert len(list(score_conversations(make_subject(), ConversationSet(path), skipped))) == 3
+    assert len(list(score_conversations(make_model(), ConversationSet(path), skipped))) == 3
     assert len(skipped.reasons) == 1
     assert "rows.jsonl:4" in skipped.reasons[0]

@@ -42,9 +42,9 @@ def row() -> Batch:
     )
 
 
-def test_figures_by_segment_and_mask_are_those_counted_by_hand() -> None:
-    figures = metric_of().compute()
-    means = {key: value for key, value in figures.items() if key.startswith("nll/")}
+def test_metrics_by_segment_and_mask_are_those_counted_by_hand() -> None:
+    metrics = metric_of().compute()
+    means = {key: value for key, value in metrics.items() if key.startswith("nll/")}
     assert means == pytest.approx(
         {
             "nll/user": (1 + 5) / 2,
@@ -57,10 +57,10 @@ def test_figures_by_segment_and_mask_are_those_counted_by_hand() -> None:
             "nll/firefly_multi_turn": (2 + 3 + 6 + 7 + 8) / 5,
         }
     )
-    assert figures["perplexity/output_only"] == pytest.approx(math.exp(7))
-    assert figures["bits_per_byte/answer"] == pytest.approx(26 / math.log(2) / (2 + 3 + 4))
-    assert figures["tokens/whole_sequence"] == 8
-    assert "nll/system" not in figures
+    assert metrics["perplexity/output_only"] == pytest.approx(math.exp(7))
+    assert metrics["bits_per_byte/answer"] == pytest.approx(26 / math.log(2) / (2 + 3 + 4))
+    assert metrics["tokens/whole_sequence"] == 8
+    assert "nll/system" not in metrics
 
 
 def test_state_keeps_its_precision_under_every_cast() -> None:
@@ -76,11 +76,11 @@ def test_state_keeps_its_precision_under_every_cast() -> None:
 
 
 def test_one_impossible_token_does_not_turn_other_segments_into_nan() -> None:
-    figures = metric_of([0.0, math.inf, *NATS[2:]]).compute()
-    assert figures["nll/user"] == math.inf
-    assert figures["perplexity/user"] == math.inf
-    assert figures["nll/answer"] == pytest.approx(26 / 5)
-    assert figures["nll/first_answer_token"] == 4
+    metrics = metric_of([0.0, math.inf, *NATS[2:]]).compute()
+    assert metrics["nll/user"] == math.inf
+    assert metrics["perplexity/user"] == math.inf
+    assert metrics["nll/answer"] == pytest.approx(26 / 5)
+    assert metrics["nll/first_answer_token"] == 4
 
 
 @pytest.mark.parametrize("pack", [False, True])
@@ -97,7 +97,7 @@ def test_sums_of_records_are_those_of_each_alone(pack: bool) -> None:
         "user": (12, 2), "template": (8, 1), "answer": (52, 5), "first_answer_token": (16, 2), "end_token": (22, 2),
         "whole_sequence": (72, 8), "output_only": (42, 3), "firefly_multi_turn": (52, 5),
     }  # fmt: skip
-    assert records["f:1"].scores()["whole_sequence"] == (36 + 10, 8 + 4)  # two pieces of one record
+    assert records["f:1"].scores()["whole_sequence"] == (36 + 10, 8 + 4)  # two micro_batches of one record
     assert records["f:2"].scores("bytes")["answer"] == (52, 2 + 3 + 4)
     assert records["f:2"].scores("characters")["answer"] == (52, 1 + 1 + 2)
 

@@ -66,7 +66,7 @@ def rouge_l_f_beta(prediction: str, reference: str, beta: float) -> float:
         ("甲", "乙", 10, 0.0, 0.0),
     ],
 )
-def test_printed_figures_of_the_report_and_the_right_ones(
+def test_printed_metrics_of_the_report_and_the_right_ones(
     prediction: str, reference: str, question_length: int, printed: float, right: float
 ) -> None:
     assert rouge_l_f_beta(prediction, reference, question_length) == pytest.approx(printed)

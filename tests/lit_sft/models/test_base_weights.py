@@ -20,7 +20,7 @@ from lit_sft.models.adapters import LoraSettings, causal_lm
 from lit_sft.models.backbone import BackboneSettings, build_backbone
 from lit_sft.models.base_weights import base_identity, check_base, identity_of
 from lit_sft.models.saving import export_model, load_weights
-from lit_sft.runs.opening import load_subject
+from lit_sft.runs.opening import open_model
 from lit_sft.training.module import LitCausalLM
 from lit_sft.training.resuming import weights_identity
 from tests.conftest import MODELS, byte_tokenizer, chat_rows
@@ -122,10 +122,10 @@ def test_a_changed_base_can_be_allowed_when_resuming(base: Path, data: SFTDataMo
 def test_an_exported_adapter_is_refused_on_another_base(base: Path, data: SFTDataModule, tmp_path: Path) -> None:
     model = build_backbone(lora(base), data.tokenizer)
     export_model(model, tmp_path / "adapter", data)
-    load_subject("m", str(tmp_path / "adapter"), device="cpu")
+    open_model("m", str(tmp_path / "adapter"), device="cpu")
     change_weights(base)
     with pytest.raises(ValueError, match=r"adapter: trained on another base model than .*base: digest of its weights"):
-        load_subject("m", str(tmp_path / "adapter"), device="cpu")
+        open_model("m", str(tmp_path / "adapter"), device="cpu")
 
 
 def test_a_random_base_of_another_seed_is_refused(data: SFTDataModule, tmp_path: Path) -> None:
@@ -149,7 +149,7 @@ def test_checkpoints_of_older_versions_are_read_without_a_base(base: Path, data:
     )
 
 
-def test_a_moved_base_and_what_changes_no_figure_are_accepted(base: Path, data: SFTDataModule, tmp_path: Path) -> None:
+def test_a_moved_base_and_what_changes_no_metric_are_accepted(base: Path, data: SFTDataModule, tmp_path: Path) -> None:
     before = identity_of(build_backbone(lora(base), data.tokenizer))
     shutil.move(base, tmp_path / "moved")
     change_config(tmp_path / "moved", transformers_version="9.9", use_cache=False)

@@ -8,7 +8,7 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 from data_modules.encoding.encoder import Encoder
-from data_modules.records.conversation import Conversation, Role, Turn
+from data_modules.records.conversation import Conversation, Message, Role
 from data_modules.rendering.templates import TEMPLATES, Template, resolve_template
 from lit_sft.models.chat_template import jinja_of
 
@@ -49,11 +49,11 @@ def text(draw: random.Random) -> str:
 
 
 def random_conversation(draw: random.Random) -> Conversation:
-    turns = [Turn(Role.SYSTEM, text(draw))] if draw.random() < 0.4 else []
+    turns = [Message(Role.SYSTEM, text(draw))] if draw.random() < 0.4 else []
     for _ in range(draw.randint(1, 4)):
         padding = draw.choice(["", " ", "\n"])  # neither is stripped
-        turns.append(Turn(Role.USER, text(draw) + padding, text(draw) if draw.random() < 0.5 else ""))
-        turns.append(Turn(Role.ASSISTANT, padding + text(draw)))
+        turns.append(Message(Role.USER, text(draw) + padding, text(draw) if draw.random() < 0.5 else ""))
+        turns.append(Message(Role.ASSISTANT, padding + text(draw)))
     return Conversation(tuple(turns[:-1] if draw.random() < 0.3 else turns), "f:1")
 
 
@@ -102,13 +102,13 @@ def test_context_follows_the_message_where_a_chat_template_knows_no_input(tokeni
     other.chat_template = "{% for m in messages %}{{ m['role'] }}:{{ m['content'] }}<|im_end|>{% endfor %}" + (
         "{% if add_generation_prompt %}assistant:{% endif %}"
     )
-    conversation = Conversation((Turn(Role.USER, "a", "b"), Turn(Role.ASSISTANT, "c")), "f:1")
+    conversation = Conversation((Message(Role.USER, "a", "b"), Message(Role.ASSISTANT, "c")), "f:1")
     segments = resolve_template("tokenizer", other).render(conversation)
     assert "".join(segment.text for segment in segments) == "user:a\nb<|im_end|>assistant:c<|im_end|>"
 
 
 def test_characters_outside_the_basic_plane_are_exported_as_they_are(tokenizer: PreTrainedTokenizerFast) -> None:
     template = replace(filled("plain", tokenizer), user='👩‍🔬 "{user}"\\n\n🤖 ', closing="é")
-    conversation = Conversation((Turn(Role.USER, "a"), Turn(Role.ASSISTANT, "b")), "f:1")
+    conversation = Conversation((Message(Role.USER, "a"), Message(Role.ASSISTANT, "b")), "f:1")
     rendered = exported(template, tokenizer).apply_chat_template(messages(conversation), tokenize=False)
     assert rendered == '👩‍🔬 "a"\\n\n🤖 b<|endoftext|>é'

@@ -20,7 +20,7 @@ from data_modules.sft_data_module import SFTDataModule
 from lit_sft.models.adapters import LoraSettings, load_adapter
 from lit_sft.models.backbone import BackboneSettings, build_backbone
 from lit_sft.models.saving import export_model
-from lit_sft.runs.opening import load_subject
+from lit_sft.runs.opening import open_model
 from tests.conftest import MODELS, byte_tokenizer, chat_rows
 from tests.flips import flipped
 
@@ -75,7 +75,7 @@ def test_every_flipped_bit_of_an_exported_folder_is_noticed(
 def test_every_reader_notices_a_changed_file(kind: str, base: Path, data: SFTDataModule, tmp_path: Path) -> None:
     folder = export(kind, base, tmp_path / kind, data)
     names = ["config.json", "model.safetensors"]
-    readers: list[Callable[[], Any]] = [lambda: load_subject("m", str(folder), device="cpu")]
+    readers: list[Callable[[], Any]] = [lambda: open_model("m", str(folder), device="cpu")]
     for read in readers:
         read()
     if kind == "adapter":
@@ -128,7 +128,7 @@ def test_a_damaged_folder_is_refused(
     folder = export("model", base, tmp_path / "m", data)
     damage(folder)
     with pytest.raises(ValueError, match=message):
-        load_subject("m", str(folder), device="cpu")
+        open_model("m", str(folder), device="cpu")
 
 
 def test_exporting_replaces_what_was_exported_before_and_keeps_other_files(
@@ -144,7 +144,7 @@ def test_exporting_replaces_what_was_exported_before_and_keeps_other_files(
     assert {"adapter_model.safetensors", "notes.txt", "mine"} <= names
     assert not names & {"config.json", "model.safetensors", "model.safetensors.index.json"}
     assert not [name for name in names if name.startswith("model-")]
-    load_subject("m", str(folder), device="cpu")
+    open_model("m", str(folder), device="cpu")
     export("merged", base, folder, data)
     names = {path.name for path in folder.iterdir()}
     assert not [name for name in names if name.startswith("adapter")]

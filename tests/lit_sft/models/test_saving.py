@@ -11,7 +11,7 @@ from peft import AutoPeftModelForCausalLM, PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from data_modules.batching.batch import collate
-from data_modules.records.conversation import Conversation, Role, Turn
+from data_modules.records.conversation import Conversation, Message, Role
 from data_modules.rendering.masking import MASKS
 from data_modules.sft_data_module import SFTDataModule
 from lit_sft.models.adapters import LoraSettings, causal_lm
@@ -158,8 +158,12 @@ def test_exported_chat_template_renders_the_prompts_that_were_trained(
     backbone = build_backbone(BackboneSettings(config=MODELS["gpt2"]), data.tokenizer)
     export_model(backbone, tmp_path / "m", data)
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "m")
-    turns = (Turn(Role.USER, "Hé {{ 1 }}.", context="x y"), Turn(Role.ASSISTANT, " b"), Turn(Role.USER, "c'\"\\"))
-    for start in ((), (Turn(Role.SYSTEM, "s"),)):
+    turns = (
+        Message(Role.USER, "Hé {{ 1 }}.", context="x y"),
+        Message(Role.ASSISTANT, " b"),
+        Message(Role.USER, "c'\"\\"),
+    )
+    for start in ((), (Message(Role.SYSTEM, "s"),)):
         conversation = Conversation((*start, *turns), "f:1")
         (example,) = data.encoder.encode(conversation)
         messages = [
@@ -167,7 +171,7 @@ def test_exported_chat_template_renders_the_prompts_that_were_trained(
         ]
         ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
         assert ids == example.input_ids.tolist()
-        full = Conversation((*conversation.turns, Turn(Role.ASSISTANT, "d")), "f:1")
+        full = Conversation((*conversation.turns, Message(Role.ASSISTANT, "d")), "f:1")
         messages.append({"role": "assistant", "content": "d"})
         ids = tokenizer.apply_chat_template(messages, return_dict=False)
         assert ids == data.encoder.encode(full)[0].input_ids.tolist()

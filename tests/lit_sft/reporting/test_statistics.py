@@ -95,7 +95,7 @@ def test_wrong_shapes_are_refused(sums: Floats, weights: Floats) -> None:
         estimate(sums, weights)
 
 
-def test_figures_over_nothing_are_refused() -> None:
+def test_metrics_over_nothing_are_refused() -> None:
     with pytest.raises(ValueError, match="no row has any weight"):
         estimate(np.zeros((2, 3)), np.zeros(3))
 

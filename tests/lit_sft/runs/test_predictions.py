@@ -13,7 +13,7 @@ import yaml
 from transformers import PreTrainedTokenizerFast
 
 from data_modules.encoding.encoder import Encoder
-from data_modules.records.conversation import Conversation, Role, Turn
+from data_modules.records.conversation import Conversation, Message, Role
 from data_modules.rendering.templates import resolve_template
 from lit_sft.__main__ import main
 from lit_sft.runs.lock import lock_run, lock_test
@@ -178,7 +178,7 @@ def test_the_end_of_a_long_beginning_is_kept_behind_the_bos_token(
 ) -> None:
     encoder = Encoder(tokenizer, resolve_template("chatml", tokenizer), max_length=4, continues=True)
     encoder.__dict__["_document_start"] = bos  # as if the tokenizer had one
-    texts = [Conversation((Turn(Role.TEXT, text),), "here") for text in ("abcdefghij", "kl")]
+    texts = [Conversation((Message(Role.TEXT, text),), "here") for text in ("abcdefghij", "kl")]
     (long,), (short,) = map(encoder.encode, texts)
     assert long.prompt_ids() == [*bos, *b"abcdefghij"[-4 + len(bos) :]]
     assert short.prompt_ids() == [*bos, *b"kl"]

@@ -111,7 +111,7 @@ def test_a_nan_validation_loss_is_warned_of_and_training_goes_on(make_data: Make
     class NanInValidation(LitCausalLM):
         def on_validation_epoch_start(self) -> None:
             if self.trainer.global_step == 4:
-                self.metrics["val"].nats += math.nan  # type: ignore[operator]
+                self.segment_metrics["val"].nats += math.nan  # type: ignore[operator]
                 self.losses["val"].total += math.nan  # type: ignore[operator]
 
     data = make_data(alpaca_rows(40), val_fraction=0.2, batch_size=8)
@@ -122,7 +122,7 @@ def test_a_nan_validation_loss_is_warned_of_and_training_goes_on(make_data: Make
         module = train(data, tmp_path, broken(make_module(), NanInValidation), **settings)
     assert len([warning for warning in said if "validation loss" in str(warning.message)]) == 1
     assert module.trainer.global_step == 6
-    assert math.isfinite(module.figures["val"]["loss"])
+    assert math.isfinite(module.metrics["val"]["loss"])
 
 
 def test_a_validation_without_a_supervised_token_is_said_to_be_undefined(
@@ -140,8 +140,8 @@ def test_a_validation_without_a_supervised_token_is_said_to_be_undefined(
 
 def test_a_subclass_whose_step_gives_a_loss_alone_is_guarded_and_watched(make_data: MakeData, tmp_path: Path) -> None:
     class LossAlone(LitCausalLM):
-        def training_step(self, pieces: Any, batch_idx: int) -> torch.Tensor:  # type: ignore[override]
-            loss: torch.Tensor = super().training_step(pieces, batch_idx)["loss"]
+        def training_step(self, micro_batches: Any, batch_idx: int) -> torch.Tensor:  # type: ignore[override]
+            loss: torch.Tensor = super().training_step(micro_batches, batch_idx)["loss"]
             return loss * math.nan if batch_idx == 2 else loss
 
     said: list[str] = []

@@ -38,7 +38,7 @@ def test_a_run_that_ends_inside_an_epoch_is_validated_at_its_end(make_data: Make
     data = make_data(alpaca_rows(60), val_fraction=0.2, batch_size=2)
     module = train(data, tmp_path, make_module(lr=1e-2), max_steps=5)
     assert module.trainer.global_step == 5
-    assert module.figures["val"]["nll/answer"] < module.figures_before["nll/answer"] - 1e-3
+    assert module.metrics["val"]["nll/answer"] < module.metrics_before["nll/answer"] - 1e-3
 
 
 def test_steps_of_the_schedule_follow_epochs_steps_and_accumulation(make_data: MakeData, tmp_path: Path) -> None:
@@ -63,7 +63,7 @@ def test_learning_rate_ends_at_its_floor(make_data: MakeData, tmp_path: Path) ->
 def test_loss_of_a_learnable_set_falls(make_data: MakeData, tmp_path: Path) -> None:
     data = make_data(alpaca_rows(60), val_fraction=0.2, batch_size=4)
     module = train(data, tmp_path, make_module(lr=1e-2), max_epochs=5)
-    assert module.figures["val"]["nll/answer"] < 0.7 * module.figures_before["nll/answer"]
+    assert module.metrics["val"]["nll/answer"] < 0.7 * module.metrics_before["nll/answer"]
 
 
 def test_lora_on_a_foreign_end_token_warns_and_names_the_embedding(make_data: MakeData, tmp_path: Path) -> None:

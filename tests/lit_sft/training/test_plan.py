@@ -76,9 +76,9 @@ def test_the_plan_counts_the_tokens_that_training_and_validation_read(data: SFTD
     trainer = make_trainer(tmp_path, callbacks=[samples, watch], max_epochs=2, limit_val_batches=1)
     trainer.fit(make_module(), datamodule=data)
     assert watch.plan.trained == pytest.approx(2 * data.stores["train"].lengths.sum())
-    (batch,) = [pieces for _, pieces in zip(range(1), data.val_dataloader(), strict=False)]
-    assert watch.plan.rows == sum(len(piece.origins) for piece in batch)
-    assert watch.plan.tokens == sum(piece.num_tokens for piece in batch)
+    (batch,) = [micro_batches for _, micro_batches in zip(range(1), data.val_dataloader(), strict=False)]
+    assert watch.plan.rows == sum(len(micro_batch.origins) for micro_batch in batch)
+    assert watch.plan.tokens == sum(micro_batch.num_tokens for micro_batch in batch)
     assert watch.plan.generated == 2 * 5  # one batch, at two temperatures
 
 

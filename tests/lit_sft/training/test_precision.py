@@ -31,12 +31,12 @@ def test_every_cpu_precision_trains_with_clipping_and_counts_exactly(
     data = make_data(alpaca_rows(40), template="plain", val_fraction=0.3, batch_size=4)
     module = make_module(tuning=tuning, lr=1e-2)
     train(data, tmp_path, module, precision=precision, gradient_clip_val=1.0, accumulate_grad_batches=2, max_epochs=4)
-    before, after = module.figures_before, module.figures["val"]
+    before, after = module.metrics_before, module.metrics["val"]
     assert after["nll/output_only"] < before["nll/output_only"] - 0.1
     kept = data.ledgers["val"]["tokens"]["kept"]
     assert after["tokens/answer"] == kept["final_answer"]
     assert after["tokens/whole_sequence"] == sum(kept.values()) - len(data.stores["val"])
-    assert module.metrics["val"].nats.dtype is torch.float64
+    assert module.segment_metrics["val"].nats.dtype is torch.float64
 
 
 @pytest.mark.filterwarnings("ignore:trainer.precision 16-true")
@@ -49,7 +49,7 @@ def test_fp16_weights_diverge_with_and_without_clipping_and_the_stop_says_why(
     with pytest.raises(ValueError, match=r"expected a finite number[\s\S]*fp16 weights: the squares.*16-mixed"):
         train(data, tmp_path, make_module(lr=1e-3), precision="16-true", callbacks=[RunHealth()], **settings)
     exact = train(data, tmp_path, make_module(lr=1e-3), precision="32-true", callbacks=[RunHealth()], **settings)
-    assert exact.figures["val"]["loss"] < exact.figures_before["loss"] - 1
+    assert exact.metrics["val"]["loss"] < exact.metrics_before["loss"] - 1
 
 
 def test_clipping_under_bf16_mixed_bounds_the_gradient(make_data: MakeData, tmp_path: Path) -> None:
@@ -105,7 +105,7 @@ def test_frozen_layers_in_bf16_give_the_same_numbers_to_the_last_bit(
     wide = run()
     dtypes = [{p.dtype for p in module.backbone.parameters() if not p.requires_grad} for module in (narrow, wide)]
     assert dtypes == [{torch.bfloat16, torch.float32}, {torch.float32}]
-    assert narrow.figures["val"] == wide.figures["val"]
+    assert narrow.metrics["val"] == wide.metrics["val"]
     for a, b in zip(narrow.backbone.parameters(), wide.backbone.parameters(), strict=True):
         assert not a.requires_grad or torch.equal(a, b)
 
@@ -118,7 +118,7 @@ def test_pure_bf16_with_a_small_learning_rate_warns() -> None:
 
 
 def test_pure_bf16_really_loses_updates_of_a_small_learning_rate() -> None:
-    """The figure behind the warning: the share of N(0, 0.02) weights that change in ten steps of AdamW at 1e-5."""
+    """The metric behind the warning: the share of N(0, 0.02) weights that change in ten steps of AdamW at 1e-5."""
     torch.manual_seed(0)
     shares = []
     for dtype in (torch.bfloat16, torch.float32):

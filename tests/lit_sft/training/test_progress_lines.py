@@ -24,7 +24,7 @@ class Clock(Callback):
 
     def on_train_batch_start(self, trainer: Any, module: Any, batch: Any, batch_idx: int) -> None:
         self.now += 4
-        self.tokens.append(self.tokens[-1] + sum(piece.num_tokens for piece in batch))
+        self.tokens.append(self.tokens[-1] + sum(micro_batch.num_tokens for micro_batch in batch))
 
     def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, *_: Any) -> None:
         self.losses.append((float(outputs["nats"]), float(outputs["weight"])))

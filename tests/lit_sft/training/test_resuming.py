@@ -31,7 +31,7 @@ class Diary(Callback):
         self.saved: dict[str, Path] = {}
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        origins = tuple(origin for piece in batch for origin in piece.origins)
+        origins = tuple(origin for micro_batch in batch for origin in micro_batch.origins)
         rate = trainer.optimizers[0].param_groups[0]["lr"]
         self._save(trainer, f"start of {trainer.current_epoch}.{batch_idx}")
         self.entries.append((trainer.current_epoch, batch_idx, trainer.global_step, rate, origins))
