@@ -9,7 +9,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from rich.table import Table
 
-from callbacks.output import append_row, file_in_run, is_fitting, say
+from callbacks.output import append_row, file_in_run, is_fitting, print_for
 from data_modules.errors import UserError
 from lit_sft.console import cell
 from lit_sft.evaluation.evaluate import score_set
@@ -76,7 +76,7 @@ class BenchmarkMonitor(Callback):
         shown = {key: found[key] for key in found if key[1] in compared(results, key[0])}
         values = {f"benchmark/{name.replace(' ', '_')}/{metric}": mean.value for (name, metric), mean in shown.items()}
         pl_module.log_validation(values)
-        say(trainer, _table(shown, trainer.global_step))
+        print_for(trainer, _table(shown, trainer.global_step))
 
     def generation_steps(self) -> float:
         """Most steps of generation, of one token for each row of a batch, at a validation; on average."""

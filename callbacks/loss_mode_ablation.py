@@ -7,7 +7,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from rich.table import Table
 
-from callbacks.output import append_row, file_in_run, is_fitting, is_whole_validation, say, writers
+from callbacks.output import append_row, file_in_run, is_fitting, is_whole_validation, print_for, writers
 from data_modules.errors import UserError
 from data_modules.rendering.masking import MASKS
 from lit_sft.training.module import LitCausalLM
@@ -56,7 +56,7 @@ class LossModeAblation(Callback):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.rows:
-            say(trainer, self._table(), _WARNING)
+            print_for(trainer, self._table(), _WARNING)
 
     def state_dict(self) -> dict[str, Any]:
         return {"rows": self.rows}

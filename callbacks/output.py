@@ -61,7 +61,7 @@ def writers(trainer: Trainer, method: str) -> Iterator[Any]:
             yield found
 
 
-def say(trainer: Trainer, *renderables: RenderableType) -> None:
+def print_for(trainer: Trainer, *renderables: RenderableType) -> None:
     """Print from one process only, above the progress bar, which lives on the same console. Never reads markup."""
     if trainer.is_global_zero:
         for renderable in renderables:

@@ -11,7 +11,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from rich.table import Table
 from torch import Tensor
 
-from callbacks.output import append_row, file_in_run, is_fitting, is_whole_validation, say
+from callbacks.output import append_row, file_in_run, is_fitting, is_whole_validation, print_for
 from data_modules.errors import UserError
 from data_modules.rendering.masking import MASKS
 from lit_sft.metrics.segments import SEGMENTS, perplexity
@@ -92,7 +92,7 @@ class PerplexityMonitor(Callback):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.history:
-            say(trainer, self._table(), verdict(self.history))
+            print_for(trainer, self._table(), verdict(self.history))
 
     def state_dict(self) -> dict[str, Any]:
         sums = None if self._sums is None else self._sums.tolist()

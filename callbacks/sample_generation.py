@@ -11,7 +11,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from rich.table import Table
 from rich.text import Text
 
-from callbacks.output import append_row, file_in_run, is_fitting, say, writers
+from callbacks.output import append_row, file_in_run, is_fitting, print_for, writers
 from data_modules.encoding.example import Example
 from data_modules.errors import UserError
 from data_modules.records.conversation import Conversation, Message, Role
@@ -145,7 +145,7 @@ class SampleGeneration(Callback):
         if self.print_table:
             is_untrained = trainer.global_step == 0 and pl_module.backbone_settings.pretrained is None
             most = _UNTRAINED_CHARACTERS if is_untrained else _TERMINAL_CHARACTERS
-            say(trainer, _table(samples, trainer.global_step, most))
+            print_for(trainer, _table(samples, trainer.global_step, most))
 
     def _samples(self, module: LitCausalLM, temperature: float) -> list[Sample]:
         answers = generate(

@@ -25,7 +25,7 @@ _USELESS = (
 """Warnings of libraries that hold for every run."""
 
 
-def say_on(console: Console, line: str, *, keep_lines: bool = False) -> None:
+def print_line_on(console: Console, line: str, *, keep_lines: bool = False) -> None:
     """Print a line: nothing in it is markup, paths are not wrapped, and nothing in it steers the terminal."""
     console.print(printable(line, keep_lines=keep_lines), markup=False, highlight=False, soft_wrap=True)
 
@@ -39,9 +39,9 @@ console = Console()
 """Where commands print."""
 
 
-def say(line: str) -> None:
+def print_line(line: str) -> None:
     """Print a line as it is: paths are neither markup nor wrapped."""
-    say_on(console, line, keep_lines=True)
+    print_line_on(console, line, keep_lines=True)
 
 
 def quieten(command: str) -> None:
@@ -49,7 +49,7 @@ def quieten(command: str) -> None:
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()
-    threading.excepthook = _say_of_thread
+    threading.excepthook = _print_thread_error
     for name in ("lightning.pytorch", "lightning.fabric"):  # the seed is in config.yaml
         logging.getLogger(name).setLevel(logging.WARNING)
     if command != "fit":  # what a callback of the training kept is of no use to the other commands
@@ -58,7 +58,7 @@ def quieten(command: str) -> None:
         warnings.filterwarnings("ignore", message)
 
 
-def _say_of_thread(stopped: threading.ExceptHookArgs) -> None:
+def _print_thread_error(stopped: threading.ExceptHookArgs) -> None:
     """In one line: TensorBoard writes in a thread of its own, which a full disk ends; the run says so itself."""
     if isinstance(stopped.exc_value, OSError):
         print(f"a thread that writes has ended: {stopped.exc_value}", file=sys.stderr)

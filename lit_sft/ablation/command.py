@@ -24,7 +24,7 @@ from lit_sft.ablation.runner import Runner
 from lit_sft.ablation.study import Study, check_base, read_study
 from lit_sft.ablation.study_report import write_report
 from lit_sft.ablation.trials import TrialFiles
-from lit_sft.console import cell, say_on
+from lit_sft.console import cell, print_line_on
 from lit_sft.files import read_json, write_json
 from lit_sft.settings.arguments import Arguments
 from lit_sft.yaml_loader import load_yaml
@@ -66,19 +66,19 @@ def main(argv: list[str]) -> None:
         _prepare(files, plan, retry=options.retry)
     _write_study(folder, study, plan)  # now that nothing of it contradicts what was begun
     if options.slurm:
-        say_on(console, f"written {_write_slurm(folder, options, len(trials))}: `sbatch` it")
+        print_line_on(console, f"written {_write_slurm(folder, options, len(trials))}: `sbatch` it")
         return
     if options.ray:
         open_trials = {i: files for i, files in enumerate(trials) if not (files.is_done or files.failure())}
         commands = {
             files.trial.name: [*_command(options, sys.executable), "--only", str(i)] for i, files in open_trials.items()
         }
-        run_on_ray(commands, options.ray, options.jobs, partial(say_on, console))
+        run_on_ray(commands, options.ray, options.jobs, partial(print_line_on, console))
     else:
         Runner(chosen, plan, options.jobs, console).run()
     if options.only is None:
         written = write_report([folder])
-        say_on(console, f"report  {written}")
+        print_line_on(console, f"report  {written}")
     if not all(files.is_done for files in chosen):
         raise SystemExit(1)
 
@@ -148,7 +148,7 @@ def _show_plan(console: Console, study: Study, plan: Plan, trials: list[TrialFil
     )
     for files in trials:
         if files.trial.arm.name not in plan.failures and not files.is_done:
-            say_on(console, shlex.join(files.command(plan)))
+            print_line_on(console, shlex.join(files.command(plan)))
 
 
 def _timed(files: TrialFiles, plan: Plan) -> tuple[float, float]:

@@ -11,7 +11,7 @@ import torch
 
 from data_modules.errors import UserError
 
-Say = Callable[[str], None]
+Log = Callable[[str], None]
 
 _MOST_BYTES = 107
 """That Linux takes for the path of a socket."""
@@ -19,7 +19,7 @@ _MOST_BYTES = 107
 _SOCKET_BYTES = len("/ray/session_2026-01-01_00-00-00_000000_0000000/sockets/plasma_store")
 
 
-def run_on_ray(commands: Mapping[str, Sequence[str]], address: str, jobs: int, say: Say) -> None:
+def run_on_ray(commands: Mapping[str, Sequence[str]], address: str, jobs: int, log: Log) -> None:
     """Run every command as one task, and wait for all.
 
     The folder of the study, and the model and data, must lie where every machine of the cluster sees them.
@@ -28,7 +28,7 @@ def run_on_ray(commands: Mapping[str, Sequence[str]], address: str, jobs: int, s
         commands: By the name of the trial.
         address: Of the cluster; `local` starts one on this machine.
         jobs: How many share this machine's processors, where the cluster is local.
-        say: Prints a line.
+        log: Prints a line.
 
     Raises:
         UserError: If Ray is not installed, or there is no such cluster.
@@ -56,7 +56,7 @@ def run_on_ray(commands: Mapping[str, Sequence[str]], address: str, jobs: int, s
                 outcome = "done" if ray.get(ended) == 0 else "failed"
             except ray.exceptions.RayError as error:  # its worker or machine died; the others go on
                 outcome = f"lost ({str(error).splitlines()[0]}); run the same command again to continue it"
-            say(f"{waiting.pop(ended)}: {outcome}")
+            log(f"{waiting.pop(ended)}: {outcome}")
     finally:
         ray.shutdown()
 

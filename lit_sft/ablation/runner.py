@@ -18,7 +18,7 @@ from rich.table import Table
 
 from lit_sft.ablation.budget import Plan
 from lit_sft.ablation.trials import TrialFiles
-from lit_sft.console import cell, say_on
+from lit_sft.console import cell, print_line_on
 from lit_sft.printable import printable
 
 State = Literal["waiting", "running", "testing", "elsewhere", "done", "failed"]
@@ -137,7 +137,7 @@ class Runner:
     def _enter(self, job: Job, state: State) -> None:
         if job.state != state and not self.console.is_terminal:
             reason = f": {job.files.failure()}" if state == "failed" else ""
-            say_on(self.console, f"{job.files.trial.name}: {state}{reason}")
+            print_line_on(self.console, f"{job.files.trial.name}: {state}{reason}")
         job.state = state
 
     def _environment(self, slot: int) -> dict[str, str]:

@@ -15,7 +15,7 @@ from lit_sft.ablation.collect import Collected, different, read_runs, read_study
 from lit_sft.ablation.comparison import MORE_IS_BETTER, Comparison, Difference, Findings
 from lit_sft.ablation.run_files import ANSWER_FIGURES
 from lit_sft.ablation.study_charts import draw_curves, draw_differences
-from lit_sft.console import say_on
+from lit_sft.console import print_line_on
 from lit_sft.files import digest, slug
 from lit_sft.metrics.segments import SEGMENTS
 from lit_sft.reporting.page import Report, Table, render_html, render_markdown
@@ -41,7 +41,7 @@ def main(argv: list[str]) -> None:
     folders = [Path(run) for run in options.runs]
     collected = _collect(folders)
     written = _write(collected, folders, Path(options.output) if options.output else None)
-    say_on(Console(), f"report  {written}")
+    print_line_on(Console(), f"report  {written}")
     if collected.failures and not _is_study(folders):
         raise SystemExit(1)
 
@@ -84,7 +84,7 @@ def _write(collected: Collected, folders: list[Path], output: Path | None) -> Pa
     output = output or _own_folder(collected, different(folders))
     output.mkdir(parents=True, exist_ok=True)
     for name, reason in collected.failures.items():
-        say_on(Console(stderr=True), f"left out  {name}: {reason}")
+        print_line_on(Console(stderr=True), f"left out  {name}: {reason}")
     report = make_report(comparison, collected, output)
     (output / "report.md").write_text(render_markdown(report), encoding="utf-8")
     page = output / "report.html"

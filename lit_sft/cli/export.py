@@ -24,7 +24,7 @@ def main(argv: list[str]) -> None:
     # after the arguments are read, so that --help and mistakes are answered at once
     from transformers.utils.logging import disable_progress_bar
 
-    from lit_sft.console import say
+    from lit_sft.console import print_line
     from lit_sft.models.adapters import is_adapted
     from lit_sft.models.saving import export_model
     from lit_sft.runs.opening import backbone_of_run
@@ -45,9 +45,9 @@ def main(argv: list[str]) -> None:
         data = settings.data_module()
         backbone = backbone_of_run(settings, data.tokenizer, checkpoint)
         if options.merge and not is_adapted(backbone):
-            say("all weights were trained, so there is no adapter to merge")
+            print_line("all weights were trained, so there is no adapter to merge")
         export_model(backbone, folder, data, merge=options.merge)
-    say(f"{checkpoint.parent / run.described(checkpoint)} -> {folder}")
+    print_line(f"{checkpoint.parent / run.described(checkpoint)} -> {folder}")
 
 
 def _parser() -> Arguments:

@@ -14,7 +14,7 @@ from torch import nn
 from data_modules.sft_data_module import SFTDataModule
 from lit_sft.checkpoints.callback import is_measured_in_training
 from lit_sft.cli.session import Session, run_command
-from lit_sft.console import console, say
+from lit_sft.console import console, print_line
 from lit_sft.files import write_json
 from lit_sft.models.backbone import build_backbone
 from lit_sft.models.saving import export_model, load_weights, read_checkpoint
@@ -43,7 +43,7 @@ def main(argv: list[str]) -> None:
 def fit(session: Session) -> None:
     """Train in a run folder, then export the best model and report."""
     config = session.config
-    added: list[Callback] = [PlanReport(say, session.settings.length.unused)]
+    added: list[Callback] = [PlanReport(print_line, session.settings.length.unused)]
     record: list[Callback] = []
     if not session.is_trial:
         added.insert(0, RunKeeper(session.run.checkpoints, config.run.checkpoint_minutes))
@@ -95,14 +95,14 @@ class RunRecord(Callback):
         write_json(self.run.folder / "ledger.json", data.ledgers)
         self.run.note_start()
         print_ledger(console, data)
-        say(f"run folder: {self.run.folder}")
+        print_line(f"run folder: {self.run.folder}")
 
 
 def _report(session: Session, steps_before: int | None) -> None:
-    """Export the best model, write fit.json, and say what came out and what to do next."""
+    """Export the best model, write fit.json, and report what came out and what to do next."""
     step = session.trainer.global_step
     if session.is_trial:
-        say(f"fast_dev_run: training and validation work (step {step}); nothing is kept")
+        print_line(f"fast_dev_run: training and validation work (step {step}); nothing is kept")
         return
     model, run = session.model, session.run
     backbone, choice = _whole_backbone(session), run.choice()
@@ -114,10 +114,10 @@ def _report(session: Session, steps_before: int | None) -> None:
     _print_validations(metrics)
     ending = what_ended(session.trainer)
     if steps_before == step:
-        say(f"nothing was left to do after step {step}{f': {ending}' if ending else ''}")
+        print_line(f"nothing was left to do after step {step}{f': {ending}' if ending else ''}")
     elif ending and ending.is_early:
-        say(f"stopped early at step {step}: {ending}")
-    say(f"model   {run.model}  (Hugging Face format, of {choice})")
+        print_line(f"stopped early at step {step}: {ending}")
+    print_line(f"model   {run.model}  (Hugging Face format, of {choice})")
     session.say_what_next("test" if session.data.stores.get("test") else "predict --data.predict FILE", "preview")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from lit_sft.cli.session import Session, run_command
-from lit_sft.console import say
+from lit_sft.console import print_line
 from lit_sft.runs.predictions import PredictionWriter, leave_training_data
 
 
@@ -27,4 +27,4 @@ def predict(session: Session) -> None:
     writer = PredictionWriter(session.run.folder, Path(session.config.output) if session.config.output else None)
     session.build([writer], [])
     session.go()
-    writer.report(say, session.model)
+    writer.report(print_line, session.model)

@@ -23,7 +23,7 @@ from data_modules.errors import UserError
 from data_modules.sft_data_module import SFTDataModule
 from lit_sft.checkpoints.atomic_io import AtomicCheckpointIO
 from lit_sft.checkpoints.rules import check_checkpoint_settings
-from lit_sft.console import quieten, say
+from lit_sft.console import print_line, quieten
 from lit_sft.failures import message_of
 from lit_sft.models.backbone import check_backbone
 from lit_sft.models.saving import check_checkpoint
@@ -102,7 +102,7 @@ class Session:
             parent = self.run.folder.parent
             added["logger"] = TensorBoardLogger(parent.parent, name=parent.name, version=self.run.folder.name)
         own = [*_as_list(made.trainer.callbacks), *callbacks]
-        shown = lines_without_terminal(own, given.enable_progress_bar, say)
+        shown = lines_without_terminal(own, given.enable_progress_bar, print_line)
         added["callbacks"] = [*shown, made.checkpoint, *last]
         self.trainer = Trainer(**{**made.trainer, **added})
         if self.start:
@@ -126,10 +126,10 @@ class Session:
         Args:
             *commands: With their options, such as `predict --data.predict FILE`.
         """
-        say(f"curves  tensorboard --logdir {self.run.folder.parent.parent}")
+        print_line(f"curves  tensorboard --logdir {self.run.folder.parent.parent}")
         for label, command in zip(("next", "or"), commands, strict=False):
             verb, _, options = command.partition(" ")
-            say(f"{label:8}python -m lit_sft {verb} {self.run.folder} {options}".rstrip())
+            print_line(f"{label:8}python -m lit_sft {verb} {self.run.folder} {options}".rstrip())
 
     def _run_folder(self) -> Run:
         settings, checkpoint = self.config.run, self.checkpoint

@@ -8,7 +8,7 @@ import yaml
 from lightning.pytorch.utilities import rank_zero_only
 
 from lit_sft.cli.session import Session, run_command
-from lit_sft.console import console, say
+from lit_sft.console import console, print_line
 from lit_sft.runs.lock import lock_test
 from lit_sft.runs.test_result import TestFiles, print_metrics, rows_tested, write_test
 
@@ -52,10 +52,10 @@ def _report(session: Session, files: TestFiles) -> None:
     _print_answers(answers)
     read, of = rows_tested(model)
     if read < of:
-        say(f"warning only {read:,} of {of:,} test rows were read (`--trainer.limit_test_batches`)")
-    say(f"written {files.result}; {files.records.name} and {files.answers.name} beside it")
+        print_line(f"warning only {read:,} of {of:,} test rows were read (`--trainer.limit_test_batches`)")
+    print_line(f"written {files.result}; {files.records.name} and {files.answers.name} beside it")
     if earlier is not None:
-        say(f"kept    {earlier}: the result that was there, of other rows, settings or weights")
+        print_line(f"kept    {earlier}: the result that was there, of other rows, settings or weights")
     session.say_what_next("predict --data.predict FILE")
 
 
@@ -68,7 +68,7 @@ def _shaping(session: Session) -> str:
 
 def _print_answers(answers: dict[str, float]) -> None:
     if answers:
-        say(
+        print_line(
             f"answers: {answers['rows']} rows, exact match {answers['exact_match']:.1%}, "
             f"ROUGE-L {answers['rougeL_mixed']:.3f}, ended by the model itself {answers['ended']:.1%}"
         )

@@ -15,7 +15,7 @@ from rich.console import Console
 from transformers.utils.logging import disable_progress_bar
 
 from data_modules.errors import UserError
-from lit_sft.console import say_on
+from lit_sft.console import print_line_on
 from lit_sft.credentials import without_credentials
 from lit_sft.evaluation.choices import content_hash, read_choices
 from lit_sft.evaluation.contamination import Exposure, Items, find_exposure, find_seen, in_words
@@ -54,17 +54,17 @@ def main(argv: list[str]) -> None:
     disable_progress_bar()
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    say, warn = partial(say_on, Console()), partial(say_on, Console(stderr=True))
+    log, warn = partial(print_line_on, Console()), partial(print_line_on, Console(stderr=True))
     dtype = None if options.dtype == "auto" else getattr(torch, options.dtype)
     load = partial(open_model, template=suite.template, device=options.device, dtype=dtype)
     folder = Path(options.output or f"runs/evaluations/{suite.name}")
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        results, page = _run(suite, models, load, folder, say, warn, options.allow_code)
+        results, page = _run(suite, models, load, folder, log, warn, options.allow_code)
     except KeyboardInterrupt:
-        say("stopped; finished sets and replies are kept. Run the same command again to continue.")
+        log("stopped; finished sets and replies are kept. Run the same command again to continue.")
         raise SystemExit(130) from None
-    say(f"report  {page}")
+    log(f"report  {page}")
     if results.failures:
         raise SystemExit(1)
 
@@ -74,13 +74,13 @@ def _run(
     models: dict[str, str],
     load: Callable[..., LoadedModel],
     folder: Path,
-    say: Callable[[str], None],
+    log: Callable[[str], None],
     warn: Callable[[str], None],
     allow_code: list[str],
 ) -> tuple[Results, Path]:
     """Score, judge, look for the items in the training records, and write the page."""
     loaders = {name: partial(load, name, source) for name, source in models.items()}
-    results = evaluate(suite, loaders, folder / "items", say, warn, allow_code=allow_code)
+    results = evaluate(suite, loaders, folder / "items", log, warn, allow_code=allow_code)
     if not results.results:
         raise UserError(
             f"nothing could be scored; see the {'reasons' if len(results.failures) > 1 else 'reason'} above."
@@ -88,11 +88,11 @@ def _run(
     judgings: Judgings = {}
     try:
         if suite.judge is not None:
-            judgings = judge_models(suite.judge, results, folder, say, load)
+            judgings = judge_models(suite.judge, results, folder, log, load)
     except Exception as error:  # whatever it is, what has been scored is shown
         results.failures["judge"] = reason_of_part(error, folder)
         warn(f"judge: {results.failures['judge']}")
-    exposures = _exposures(suite, models, results, say, warn)
+    exposures = _exposures(suite, models, results, log, warn)
     seen: Items = {}
     try:
         if suite.trained_on:
@@ -114,7 +114,7 @@ def _exposures(
     suite: Suite,
     models: dict[str, str],
     results: Results,
-    say: Callable[[str], None],
+    log: Callable[[str], None],
     warn: Callable[[str], None],
 ) -> dict[str, Exposure]:
     """Where the models that are runs have seen the items, by model."""
@@ -131,9 +131,9 @@ def _exposures(
         except (UserError, OSError) as error:
             warn(f"{name}, its training data: {said(error)}")
             continue
-        say(f"{name}: trained on {found[name].data.said}")
+        log(f"{name}: trained on {found[name].data.said}")
         for line in in_words(results, name, found[name]):
-            say(line)
+            log(line)
     return found
 
 

@@ -43,7 +43,7 @@ def evaluate(
     suite: Suite,
     models: Mapping[str, Callable[[], LoadedModel]],
     folder: Path,
-    say: Callable[[str], None],
+    log: Callable[[str], None],
     warn: Callable[[str], None],
     *,
     allow_code: Sequence[str] = (),
@@ -54,7 +54,7 @@ def evaluate(
         suite: The sets.
         models: By name, the baseline first: what loads each.
         folder: `<folder>/<model>/<set>.jsonl` is written for each; scores of the same model and items are reused.
-        say: Prints a line.
+        log: Prints a line.
         warn: Prints a line about what could not be scored.
         allow_code: Folders of lm-eval tasks whose code may run.
     """
@@ -79,7 +79,7 @@ def evaluate(
             results.results[name, set_name] = result
             more = f", {result.num_skipped:,} left out" if result.num_skipped else ""
             how = "scored before" if is_known else f"in {result.seconds:.0f} s"
-            say(f"{name}, {set_name}: {len(result.rows):,} items {how}{more}")
+            log(f"{name}, {set_name}: {len(result.rows):,} items {how}{more}")
         del model
         gc.collect()
         if torch.cuda.is_available():

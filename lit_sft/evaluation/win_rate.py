@@ -166,7 +166,7 @@ def judge_models(
     settings: JudgeSettings,
     results: Results,
     folder: Path,
-    say: Callable[[str], None],
+    log: Callable[[str], None],
     load: Callable[[str, str], LoadedModel] = open_model,
 ) -> Judgings:
     """Have every model's answers judged against the baseline's.
@@ -175,7 +175,7 @@ def judge_models(
         settings: Who judges.
         results: With the answers.
         folder: Replies are kept in its judge_replies.jsonl, verdicts written to judge_verdicts.jsonl.
-        say: Prints a line.
+        log: Prints a line.
         load: Loads a local judge, from its name and folder.
 
     Returns:
@@ -187,14 +187,14 @@ def judge_models(
     """
     with only_one(folder / "judge.lock", partial(_judged_elsewhere, folder)):
         if settings.endpoint is None:
-            found = _judge_sets(LikelihoodJudge(load("judge", settings.model)), settings, results, say)
+            found = _judge_sets(LikelihoodJudge(load("judge", settings.model)), settings, results, log)
         else:
             judge = EndpointJudge(settings, folder / "judge_replies.jsonl")
             try:
-                found = _judge_sets(judge, settings, results, say, judge.close)
+                found = _judge_sets(judge, settings, results, log, judge.close)
                 if judge.stopped:
                     results.failures["judge"] = judge.stopped
-                    say(f"judge: {judge.stopped}")
+                    log(f"judge: {judge.stopped}")
             finally:
                 judge.close()
         _write_verdicts(folder / "judge_verdicts.jsonl", found)
@@ -209,7 +209,7 @@ def _judge_sets(
     judge: Judge,
     settings: JudgeSettings,
     results: Results,
-    say: Callable[[str], None],
+    log: Callable[[str], None],
     give_up: Callable[[], object] = lambda: None,
 ) -> Judgings:
     found: Judgings = {}
@@ -224,7 +224,7 @@ def _judge_sets(
             found[model, name] = Judging(judged, (settings.price_read / _MILLION, settings.price_written / _MILLION))
             if not found[model, name].scores:
                 results.failures[what] = f"no pair has both verdicts ({judged[0].row()['reason']})"
-            say(f"{what}: {len(found[model, name].scores):,} of {len(pairs):,} pairs judged in both orders")
+            log(f"{what}: {len(found[model, name].scores):,} of {len(pairs):,} pairs judged in both orders")
     return found
 
 

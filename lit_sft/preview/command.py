@@ -21,7 +21,7 @@ from data_modules.errors import UserError
 from data_modules.rendering.masking import MASKS, LossMask
 from data_modules.rendering.segments import SegmentKind
 from data_modules.sft_data_module import SFTDataModule
-from lit_sft.console import console, say_on
+from lit_sft.console import console, print_line_on
 from lit_sft.models.model_config import config_from
 from lit_sft.preview.page import write_page
 from lit_sft.preview.token_view import MARKS_LEGEND, MaskView, Row, ShownExample, show_example, to_json
@@ -76,7 +76,7 @@ def main(argv: list[str]) -> None:
     summary = _summary(data, options.split, len(examples))
     if options.html:
         write_page(options.html, summary, shown)
-        say_on(Console(stderr=True), f"written: {options.html}")
+        print_line_on(Console(stderr=True), f"written: {options.html}")
     if not (options.json or options.html):
         print_examples(console, summary, shown)
 

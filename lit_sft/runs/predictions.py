@@ -74,16 +74,16 @@ class PredictionWriter(BasePredictionWriter):
             self._stream.close()
             self._partial.unlink(missing_ok=True)
 
-    def report(self, say: Callable[[str], None], module: LitCausalLM) -> None:
+    def report(self, log: Callable[[str], None], module: LitCausalLM) -> None:
         """Say the first answers, what is odd about all of them, and where they are."""
         for row in self.first:
-            say(printable(row["origin"]))
-            say(f"  prompt  {excerpt(row['question'], _CHARACTERS)}")
+            log(printable(row["origin"]))
+            log(f"  prompt  {excerpt(row['question'], _CHARACTERS)}")
             ended = "" if row["ended"] else "  [not ended]"
-            say(f"  answer  {excerpt(row['answer'], _CHARACTERS) or '(empty)'}{ended}")
+            log(f"  answer  {excerpt(row['answer'], _CHARACTERS) or '(empty)'}{ended}")
         for line in self._notes(module):
-            say(line)
-        say(f"written {self.path}")
+            log(line)
+        log(f"written {self.path}")
 
     def _notes(self, module: LitCausalLM) -> list[str]:
         answers, empty, endless = self.counts.values()

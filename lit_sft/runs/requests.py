@@ -9,7 +9,7 @@ from pathlib import Path
 
 from lightning.pytorch.utilities import rank_zero_only
 
-from lit_sft.console import say
+from lit_sft.console import print_line
 from lit_sft.runs.folders import Run, find_resumable, find_run, paths_of
 from lit_sft.runs.lock import lock_run
 from lit_sft.settings.arguments import check_run_first, is_given, root_of
@@ -60,7 +60,9 @@ def names_config(arguments: list[str]) -> bool:
     return any(argument.partition("=")[0] in ("-h", "--help", "-c", "--config") for argument in arguments)
 
 
-def take_run(command: str, arguments: list[str], log: Callable[[str], None] = say) -> tuple[Run, Path, list[str]]:
+def take_run(
+    command: str, arguments: list[str], log: Callable[[str], None] = print_line
+) -> tuple[Run, Path, list[str]]:
     """The run named by the first argument, or the newest; its checkpoint; and the other arguments."""
     check_run_first(command, arguments)
     named = arguments[0] if arguments and not arguments[0].startswith("-") else None
@@ -83,8 +85,8 @@ def _resumed(arguments: list[str], held: contextlib.ExitStack) -> Request:
     others = arguments[:place] + rest
     run, checkpoint, broken = find_resumable(named or None, root_of("fit", others))
     for path in broken:
-        say(f"fit: skipping {path}, which cannot be read")
-    say(f"fit: continuing {run.folder} from its config.yaml and {checkpoint.name}")
+        print_line(f"fit: skipping {path}, which cannot be read")
+    print_line(f"fit: continuing {run.folder} from its config.yaml and {checkpoint.name}")
     held.enter_context(paths_of(run))
     if not rank_zero_only.rank:  # type: ignore[attr-defined]
         held.enter_context(lock_run(run.folder))

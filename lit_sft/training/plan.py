@@ -126,12 +126,12 @@ class PlanReport(Callback):
     """Prints the plan of a run before its first step.
 
     Args:
-        say: Prints a line.
+        log: Prints a line.
         unused: Limits of a config file that do not hold, for the user to read.
     """
 
-    def __init__(self, say: Callable[[str], None], unused: str = "") -> None:
-        self.say, self.unused = say, unused
+    def __init__(self, log: Callable[[str], None], unused: str = "") -> None:
+        self.log, self.unused = log, unused
         self._is_said = False
 
     def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -149,11 +149,11 @@ class PlanReport(Callback):
         training, validations = plan.lines()
         done = f"; {trainer.global_step:,} of them are done" if trainer.global_step else ""
         unused = f"; {self.unused} is not used" if self.unused else ""
-        self.say(f"plan    {training}{done}{unused}")
+        self.log(f"plan    {training}{done}{unused}")
         kept = _said_of_callbacks(trainer, has_validations=plan.validations != [])
-        self.say(f"        {'; '.join([validations, *kept])}")
+        self.log(f"        {'; '.join([validations, *kept])}")
         if warning := plan.warning():
-            self.say(f"warning {warning}")
+            self.log(f"warning {warning}")
 
 
 def plan_of(trainer: Trainer, module: LitCausalLM) -> RunPlan:

@@ -25,13 +25,13 @@ class ProgressLines(ProgressBar):
     a line with its loss, and one of many batches says how far it is.
 
     Args:
-        say: Prints a line.
+        log: Prints a line.
         clock: Seconds.
     """
 
-    def __init__(self, say: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, log: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
-        self._say, self._clock = say, clock
+        self._log, self._clock = log, clock
         self._is_enabled = True
         self._pace = self._evaluation = Pace(clock)
         self._steps_before = self._steps = self._total = 0
@@ -119,18 +119,18 @@ class ProgressLines(ProgressBar):
 
     def _print(self, line: str) -> None:
         if self._is_enabled:
-            self._say(line)
+            self._log(line)
 
 
 def lines_without_terminal(
-    callbacks: list[Callback], enable_progress_bar: bool | None, say: Callable[[str], None]
+    callbacks: list[Callback], enable_progress_bar: bool | None, log: Callable[[str], None]
 ) -> list[Callback]:
     """The callbacks, with lines where stdout is no terminal, unless the user has chosen a bar or none.
 
     Args:
         callbacks: Of the trainer.
         enable_progress_bar: The trainer's setting.
-        say: Prints a line.
+        log: Prints a line.
     """
     is_chosen = enable_progress_bar is False or any(isinstance(callback, ProgressBar) for callback in callbacks)
-    return callbacks if is_chosen or sys.stdout.isatty() else [*callbacks, ProgressLines(say)]
+    return callbacks if is_chosen or sys.stdout.isatty() else [*callbacks, ProgressLines(log)]
