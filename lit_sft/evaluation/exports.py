@@ -39,10 +39,14 @@ def write_results(
         },
         "changes": [
             {
-                **{
-                    key: getattr(c, key)
-                    for key in ("model", "set", "group", "figure", "before", "after", "p_value", "adjusted_p")
-                },
+                "model": c.model,
+                "set": c.set,
+                "group": c.group,
+                "figure": c.metric,
+                "before": c.before,
+                "after": c.after,
+                "p_value": c.p_value,
+                "adjusted_p": c.adjusted_p,
                 "change": c.estimate.value,
                 "low": c.estimate.low,
                 "high": c.estimate.high,

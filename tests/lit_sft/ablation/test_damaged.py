@@ -27,7 +27,7 @@ from tests.lit_sft.ablation.damaged import CASES, STUDY, SUITE, damage, odd_sett
 def _small_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """They are drawn all the same, coarsely."""
     monkeypatch.setattr("lit_sft.reporting.pictures._DPI", 20)
-    monkeypatch.setattr("matplotlib.metric.Metric.tight_layout", lambda metric: None)
+    monkeypatch.setattr("matplotlib.figure.Figure.tight_layout", lambda figure: None)
 
 
 TRIALS = [f"{arm}, seed {seed}" for arm in ("base", "other", "fails") for seed in (0, 1)]
