@@ -1,4 +1,4 @@
-"""Digests of whole files, and of a folder's files in a list beside them that `sha256sum -c` reads too."""
+"""SHA-256 digests of files, and a folder's list of them in the format of `sha256sum`."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from pathlib import Path
 from data_modules.errors import UserError
 
 DIGESTS = "lit_sft.sha256"
-"""The list of a folder: a line `<digest>  <file name>` for each file."""
+"""The list in a folder: one line `<digest>  <file name>` per file."""
 
 Stamp = tuple[int, int, int, int]
-"""Size, times of the last change of content and of status, and inode of a file. The time of status cannot be set."""
+"""Size, mtime, ctime and inode of a file. Unlike mtime, ctime cannot be set."""
 
 _computed: dict[tuple[str, Stamp], str] = {}
 
 _SETTLED_SECONDS = 2.0
-"""A file changed twice in one tick of the file system's clock keeps its stamp: younger ones are always read again."""
+"""Two changes within one tick of the file system's clock leave the same stamp, so newer files are always re-read."""
 
 
 def file_digest(path: Path) -> str:
-    """The SHA-256 of a file; a file that has not changed is read once per process.
+    """The SHA-256 of a file. An unchanged file is read once per process.
 
     Args:
-        path: A file. Takes 0.6 seconds per GB where the processor has instructions for SHA, else up to 3.
+        path: A file. Takes 0.6 seconds per GB on processors with SHA instructions, up to 3 on others.
     """
     seen = stamp(path)
     key = (os.path.abspath(path), seen)
@@ -41,13 +41,13 @@ def file_digest(path: Path) -> str:
 
 
 def stamp(path: Path) -> Stamp:
-    """What changes when a file is written."""
+    """The stamp of a file, which changes whenever the file is written."""
     found = path.stat()
     return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino
 
 
 def is_settled(seen: Stamp) -> bool:
-    """Whether the file has been left alone long enough for its stamp to be trusted."""
+    """Whether the file is old enough for its stamp to be trusted."""
     return time.time() - max(seen[1:3]) / 1e9 > _SETTLED_SECONDS
 
 
@@ -58,18 +58,18 @@ def file_digests(paths: list[Path]) -> list[str]:
 
 
 def write_digests(folder: Path) -> None:
-    """List the digests of a folder's files, except for README.md, which people edit."""
+    """Write the list of a folder's digests. README.md is left out because people edit it."""
     files = sorted(path for path in folder.iterdir() if path.is_file() and path.name not in (DIGESTS, "README.md"))
     lines = [f"{digest}  {file.name}\n" for digest, file in zip(file_digests(files), files, strict=True)]
     (folder / DIGESTS).write_text("".join(lines), encoding="utf-8")
 
 
 def check_digests(folder: Path, *, weights: bool = True) -> None:
-    """Compare the files of a folder with its list of digests; a folder without one passes.
+    """Check the files of a folder against its list of digests. A folder without a list passes.
 
     Args:
-        folder: Of a model, adapter or tokenizer.
-        weights: Whether to read the safetensors files too.
+        folder: A model, adapter or tokenizer.
+        weights: Whether to check the safetensors files too.
 
     Raises:
         UserError: If a file is missing or has changed since the folder was exported.
@@ -78,32 +78,31 @@ def check_digests(folder: Path, *, weights: bool = True) -> None:
     for name in listed:
         if not (folder / name).is_file():
             raise UserError(
-                f"{folder}: {name} is missing, which {DIGESTS} lists. Export the model again; if you removed the file "
+                f"{folder}: {name} is missing, but {DIGESTS} lists it. Export the model again; if you removed the file "
                 f"on purpose, delete its line from {DIGESTS}."
             )
     found = file_digests([folder / name for name in listed])
     for (name, expected), digest in zip(listed.items(), found, strict=True):
         if digest != expected:
             raise UserError(
-                f"{folder / name}: changed since it was exported (sha256 {digest[:12]}, expected {expected[:12]}): "
-                f"damaged or edited. Export the model again; if you edited it on purpose, delete its line from "
-                f"{DIGESTS}."
+                f"{folder / name}: changed since it was exported (sha256 {digest[:12]}, expected {expected[:12]}). "
+                f"Export the model again; if you edited the file on purpose, delete its line from {DIGESTS}."
             )
 
 
 def _listed(folder: Path) -> dict[str, str]:
-    """Names of files to their digests; empty if the folder has no list."""
+    """The digest of each listed file, by name; empty without a list."""
     path = folder / DIGESTS
     if not path.is_file():
         return {}
     listed: dict[str, str] = {}
-    # not splitlines, which also splits at control characters
+    # splitlines would also split at control characters
     for number, line in enumerate(path.read_bytes().decode(errors="replace").rstrip("\n").split("\n"), start=1):
         found = re.fullmatch(r"([0-9a-f]{64})  ([^/\\]+)", line)
         if found is None or found[2] in listed:
             raise UserError(
-                f"{path}:{number}: expected `<sha256>  <file name>`, each file once; this list is damaged. Export the "
-                "model again, or delete the list if you are sure that the other files are intact."
+                f"{path}:{number}: damaged; expected `<sha256>  <file name>`, each file once. Export the model again, "
+                "or delete the list if you are sure that the other files are intact."
             )
         listed[found[2]] = found[1]
     return listed

@@ -1,11 +1,11 @@
-"""What a user got wrong. Here, in the lowest layer, because every layer raises it."""
+"""`UserError`. It lives in the lowest layer because every layer raises it."""
 
 from __future__ import annotations
 
 
 class UserError(ValueError):
-    """A mistake in what the user gave: an option, a config, a record, a file.
+    """A mistake in the user's input: an option, a config, a record, a file.
 
-    Its message says where, what was found, what was expected and how to go on. A command prints it as one line; any
-    other `ValueError` is a fault of the code and keeps its traceback.
+    The message names the place, what was found, what was expected and how to fix it. Commands print it as one line;
+    any other `ValueError` is a bug and keeps its traceback.
     """

@@ -1,4 +1,4 @@
-"""Progress of long work: a bar on a terminal, a line now and then in a log file."""
+"""Progress of long work: a bar in a terminal, occasional lines in a log file."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ Item = TypeVar("Item")
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 10.0, 300.0
 _LINES = 50
-"""About so many lines before the pauses reach their longest."""
+"""Roughly how many lines are logged before the pauses reach their maximum."""
 
 
 class Pace:
-    """When the next line is due: after ten seconds at first, then at growing intervals, at most five minutes.
+    """Decides when the next line is due: first after ten seconds, then at growing intervals of up to five minutes.
 
     Args:
-        clock: Seconds.
+        clock: Returns the time in seconds.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -30,11 +30,11 @@ class Pace:
 
     @property
     def seconds(self) -> float:
-        """Since the beginning."""
+        """Seconds since the start."""
         return self._clock() - self._began
 
     def is_due(self) -> bool:
-        """Whether to write a line now; if so, the next pause begins."""
+        """Whether to write a line now. If so, the next pause starts."""
         pause = min(_LONGEST_PAUSE, max(_FIRST_PAUSE, self.seconds / _LINES))
         if self._clock() - self._last < pause:
             return False
@@ -43,13 +43,13 @@ class Pace:
 
 
 class Progress:
-    """How far a piece of work has come, on stderr; work of a few seconds shows nothing in a log file.
+    """Shows progress on stderr. In a log file, work of a few seconds shows nothing.
 
     Args:
-        what: Is being done, such as "encoding train".
-        unit: Of what is counted, in the plural.
-        total: How many there are, where that is known.
-        clock: Seconds.
+        what: What is being done, such as "encoding train".
+        unit: What is counted, in the plural.
+        total: How many there are, if known.
+        clock: Returns the time in seconds.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class Progress:
             self._write(f"{self.what}: {self._count:,} {self.unit} in {duration(self._pace.seconds)}")
 
     def update(self, count: int = 1) -> None:
-        """Count what has been done since."""
+        """Add to the count."""
         self._count += count
         if self._bar is not None:
             self._bar.update(count)
@@ -92,7 +92,7 @@ class Progress:
 
 
 def shown(items: Iterable[Item], what: str, unit: str, total: int | None = None) -> Iterator[Item]:
-    """The items, with progress shown; see Progress."""
+    """Yield the items and show progress; see `Progress`."""
     with Progress(what, unit, total) as progress:
         for item in items:
             yield item
@@ -100,7 +100,7 @@ def shown(items: Iterable[Item], what: str, unit: str, total: int | None = None)
 
 
 def duration(seconds: float) -> str:
-    """A length of time to read: seconds, minutes or hours."""
+    """A duration in readable form: seconds, minutes or hours."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

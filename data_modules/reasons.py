@@ -1,24 +1,24 @@
-"""Why something failed, in a line for the user."""
+"""Why something failed, in one line for the user."""
 
 from __future__ import annotations
 
 
 def reason_of(error: BaseException, limit: int = 300) -> str:
-    """The message of an error on one line, at most about so many characters.
+    """The message of an error on one line, shortened.
 
     Args:
-        error: Any.
-        limit: Characters.
+        error: Any exception.
+        limit: Most characters, roughly.
     """
     return shortened(" ".join(str(error).split()) or type(error).__name__, limit)
 
 
 def shortened(text: str, limit: int) -> str:
-    """Text cut between words, so that no address or path in it is cut in two.
+    """Shorten text between words, so that no URL or path is cut in two.
 
     Args:
-        text: On one line.
-        limit: Characters, unless the first word alone has more: that is cut.
+        text: A single line.
+        limit: Most characters. A first word longer than this is cut.
     """
     if len(text) <= limit:
         return text

@@ -246,7 +246,7 @@ def test_a_record_of_a_hundred_megabytes_is_dropped_alone_in_bounded_memory(tmp_
     ("raw", "message"),
     [
         (b'{"text": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", r"rows\.jsonl:1: nested too deeply"),
-        (b'{"text": ' + b"9" * 5000 + b"}", r"rows\.jsonl:1: an integer of thousands of digits"),
+        (b'{"text": ' + b"9" * 5000 + b"}", r"rows\.jsonl:1: an integer with thousands of digits"),
         (b'{"text": "\\ud800"}', r"rows\.jsonl:1: .*Unicode"),
         (
             b'{"instruction": "a", "output": "b", "output": "c"}',

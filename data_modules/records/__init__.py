@@ -1,1 +1,1 @@
-"""From files to conversations: readers, formats, splits, and a count of every record."""
+"""From files to conversations: readers, formats, splits, and record counts."""

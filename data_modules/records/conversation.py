@@ -1,4 +1,4 @@
-"""What every record becomes: a conversation of turns, or one plain document."""
+"""What every record becomes: a conversation, or one plain document."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from enum import StrEnum
 from data_modules.errors import UserError
 
 MAX_TEXT_BYTES = 10 * 2**20
-"""Bytes of text in a conversation: while it is encoded, a tokenizer needs more than a hundred times as much memory."""
+"""Most bytes of text in a conversation: a tokenizer needs over a hundred times as much memory to encode it."""
 
 
 class Role(StrEnum):
-    """Who speaks. TEXT marks a plain document, which has one turn and no speaker."""
+    """Who speaks. TEXT marks a plain document: one turn without a speaker."""
 
     SYSTEM = "system"
     USER = "user"
@@ -27,8 +27,8 @@ class Message:
 
     Attributes:
         role: Who speaks.
-        content: What is said.
-        context: Material for a user turn to work on (Alpaca's `input`). Truncation takes it first.
+        content: The text.
+        context: Material that a user turn refers to (Alpaca's `input`). Truncated first.
     """
 
     role: Role
@@ -38,18 +38,17 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """An optional system turn, then user and assistant turns in alternation; or a single TEXT turn.
+    """An optional system turn, then alternating user and assistant turns; or a single TEXT turn.
 
-    A conversation that ends with a user turn is a bare prompt: it can be generated from, not trained on.
+    A conversation that ends with a user turn is a bare prompt: you can generate from it, but not train on it.
 
     Attributes:
         turns: The turns in order.
-        origin: Place of the record, `file:line`, for every message about it.
-        group: Records of one group are never in two splits. None: in no group; the content decides.
+        origin: Where the record is, `file:line`, for error messages.
+        group: Records of one group always share a split. None: no group; the content decides.
 
     Raises:
-        UserError: If the turns are not in that order, a turn is empty or not valid Unicode, or all of them together
-            are too long.
+        UserError: If the turns are out of order, a turn is empty or not valid Unicode, or the text is too long.
     """
 
     turns: tuple[Message, ...]
@@ -62,31 +61,33 @@ class Conversation:
         size = sum(_check_content(turn, number, self.origin) for number, turn in enumerate(self.turns, start=1))
         if size > MAX_TEXT_BYTES:
             raise UserError(
-                f"{self.origin}: {size:,} bytes of text; a record holds at most {MAX_TEXT_BYTES:,}. Split it into "
-                "several, or set `--data.on_invalid drop`."
+                f"{self.origin}: {size:,} bytes of text; expected at most {MAX_TEXT_BYTES:,} per record. Split the "
+                "record, or set `--data.on_invalid drop`."
             )
         if self.turns[0].role is not Role.TEXT:
             _check_order(self.turns, self.origin)
         elif len(self.turns) > 1:
-            raise UserError(f"{self.origin}: a text document has exactly one turn, got {len(self.turns)}.")
+            raise UserError(f"{self.origin}: {len(self.turns)} turns; a text document has exactly one.")
 
     @property
     def group_key(self) -> str | None:
-        """What all records of its group have in common; no `content_key` looks like it. None: in no group."""
+        """The key shared by all records of the group; never equal to a `content_key`. None: no group."""
         return None if self.group is None else f"group {self.group}"
 
     @property
     def is_text(self) -> bool:
+        """Whether this is a plain document."""
         return self.turns[0].role is Role.TEXT
 
     @property
     def is_answered(self) -> bool:
-        """Whether there is something to learn: an answer at the end, or a document."""
+        """Whether there is something to train on: a document, or a final answer."""
         return self.turns[-1].role in (Role.ASSISTANT, Role.TEXT)
 
     @property
     def system_turns(self) -> tuple[Message, ...]:
-        return self.turns[:1] if self.turns[0].role is Role.SYSTEM else ()  # a later one would be out of order
+        """The system turn, if there is one."""
+        return self.turns[:1] if self.turns[0].role is Role.SYSTEM else ()
 
     def exchanges(self) -> list[tuple[Message, ...]]:
         """The (user, assistant) pairs in order; the last may lack its answer."""
@@ -94,11 +95,11 @@ class Conversation:
         return [tuple(spoken[i : i + 2]) for i in range(0, len(spoken), 2)]
 
     def with_exchanges(self, exchanges: list[tuple[Message, ...]]) -> Conversation:
-        """The same system turn and origin around other exchanges."""
+        """A copy with other exchanges; the system turn and origin stay."""
         return replace(self, turns=(*self.system_turns, *(turn for pair in exchanges for turn in pair)))
 
     def as_question(self) -> Conversation:
-        """A document as what a user says."""
+        """A document as a user's question."""
         return replace(self, turns=(Message(Role.USER, self.turns[0].content),))
 
     def prompt(self) -> Conversation:
@@ -106,7 +107,7 @@ class Conversation:
         return replace(self, turns=self.turns[:-1]) if self.turns[-1].role is Role.ASSISTANT else self
 
     def content_key(self) -> str:
-        """A digest of what is said, independent of the record's format: equal conversations have equal keys."""
+        """A digest of the text that does not depend on the record's format: equal conversations have equal keys."""
         digest = hashlib.blake2b(digest_size=16)
         for turn in self.turns:
             for part in (turn.role.value, turn.content, turn.context):
@@ -116,10 +117,10 @@ class Conversation:
 
 
 def expand_answers(conversation: Conversation) -> list[Conversation]:
-    """One conversation per answer, each ending with it: the "one sample per answer" way of supervising.
+    """Make one conversation per answer, each ending with that answer.
 
-    A conversation of n answers becomes n, so the data grows; combined with `output_only`, every answer is supervised
-    exactly once. Documents and bare prompts are returned alone.
+    A conversation with n answers becomes n conversations, so the data grows; with `output_only`, every answer is
+    supervised exactly once. Documents and bare prompts are returned unchanged.
     """
     exchanges = conversation.exchanges()
     if conversation.is_text or not conversation.is_answered:
@@ -128,15 +129,15 @@ def expand_answers(conversation: Conversation) -> list[Conversation]:
 
 
 def _check_content(turn: Message, number: int, origin: str) -> int:
-    """The bytes of a turn that is neither empty nor broken."""
+    """Check that a turn is neither empty nor broken; returns its size in bytes."""
     size = 0
     for part in (turn.content, turn.context):
         try:
             size += len(part) if part.isascii() else len(part.encode())
         except UnicodeEncodeError as error:
             raise UserError(
-                f"{origin}: turn {number} ({turn.role}) holds the lone surrogate {part[error.start]!a}, which is not "
-                "Unicode text; repair the file's encoding, or set `--data.on_invalid drop`."
+                f"{origin}: turn {number} ({turn.role}) contains the lone surrogate {part[error.start]!a}, which is "
+                "not valid Unicode. Repair the file's encoding, or set `--data.on_invalid drop`."
             ) from None
     if not turn.content.strip():
         raise UserError(
@@ -157,5 +158,5 @@ def _check_order(turns: tuple[Message, ...], origin: str) -> None:
             before = f"after '{spoken[index - 1].role}'" if index else "at the start"
             raise UserError(
                 f"{origin}: turn {index + offset} is '{turn.role}' {before}; expected '{expected}': user and "
-                "assistant alternate, the user first. Merge or remove turns, or set `--data.on_invalid drop`."
+                "assistant must alternate, user first. Merge or remove turns, or set `--data.on_invalid drop`."
             )

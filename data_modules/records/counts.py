@@ -1,4 +1,4 @@
-"""What became of the records of a split before they are encoded: read, invalid, duplicate, left out."""
+"""Counts of a split's records before encoding: read, invalid, duplicate, left out."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from data_modules.records.rejections import reason_of, without_advice
 OnInvalid = Literal["error", "drop"]
 
 LISTED = 100
-"""Messages that are kept word for word."""
+"""How many messages are kept verbatim."""
 
 _KINDS_OF_FAULT = 1000
-"""Reasons that are counted by themselves; damaged data must not fill the memory with more."""
+"""Most reasons counted separately, so that damaged data cannot fill the memory."""
 
 
 @dataclass
@@ -24,14 +24,13 @@ class RecordCounts:
 
     Attributes:
         on_invalid: Whether an invalid record ends the run or is counted here.
-        records_read: Records found in the files for this split, or not attributable to one (invalid ones).
-        left_out: Records of a training file that are not trained on because only a share is; not among those read.
-        num_invalid: How many records are invalid.
-        invalid: Messages of the first hundred of them; those that cannot be read come before those that the template
-            refuses.
-        reasons: Why records are invalid, to how many are; see `reason_of`.
+        records_read: Records of this split, and invalid ones, whose split is unknown.
+        left_out: Records of a training file left out by `train_fraction`; not included in `records_read`.
+        num_invalid: Number of invalid records.
+        invalid: Messages for the first hundred of them: unreadable records first, then those the template rejects.
+        reasons: Number of invalid records by reason; see `reason_of`.
         duplicates: Conversations left out because another split holds the same one, or one of the same group.
-        formats: The format of each file, where it was recognised.
+        formats: The format detected in each file.
     """
 
     on_invalid: OnInvalid = "error"
@@ -44,10 +43,10 @@ class RecordCounts:
     formats: list[str] = field(default_factory=list)
 
     def reject(self, message: str) -> None:
-        """Count an invalid record, or end with its message.
+        """Count an invalid record, or raise its message.
 
         Raises:
-            UserError: If the policy is `error`.
+            UserError: If `on_invalid` is `error`.
         """
         if self.on_invalid == "error":
             raise UserError(message)

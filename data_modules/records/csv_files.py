@@ -1,4 +1,4 @@
-"""Records of .csv files: a header, then one row a record; rows may span several lines."""
+"""Records from .csv files: a header, then one row per record; a row may span several lines."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from data_modules.records.record import Record, Reject, readable
 from data_modules.records.text_lines import MAX_LINE, escaped_byte, null_character, skip_line, too_long
 
 _field_limit = threading.Lock()
-"""The csv module has one limit for the whole process; it is raised while a row is read and then restored."""
+"""Guards the csv module's process-wide limit, which is raised while a row is read and then restored."""
 
 
 def read_csv(path: Path, reject: Reject) -> Iterator[Record]:
-    """Rows by the names in the header.
+    """Read rows as fields named by the header.
 
     Raises:
-        UserError: If the header is unusable, or a quote is not closed where it can be told: every row after it may
-            be part of the quoted text.
+        UserError: If the header is unusable, or a quote is never closed: every row after it may be part of the quoted
+            text.
     """
     with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
         lines = _Lines(stream)
@@ -44,16 +44,16 @@ def read_csv(path: Path, reject: Reject) -> Iterator[Record]:
 
 
 class _LongLineError(UserError):
-    """A line longer than any row should be."""
+    """A line is too long to be a row."""
 
 
 class _Lines:
-    """Lines of a stream for the csv module.
+    """Feeds the lines of a stream to the csv module.
 
     Attributes:
-        first: Number of the first line of the row being read.
-        number: Number of the last line given.
-        quotes: Quotes in the lines of the row so far.
+        first: Number of the first line of the current row.
+        number: Number of the last line read.
+        quotes: Quotes in the current row so far.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -88,17 +88,17 @@ def _next_row(rows: Iterator[list[str]], lines: _Lines, path: Path, reject: Reje
             row = _parse(rows)
         except (csv.Error, _LongLineError) as error:
             fault = _fault_of_line(error, f"{path}:{lines.first}")
-            # a row that is one line, with as many quotes opened as closed, is followed by another row
+            # after a single line with balanced quotes, the next line starts a new row
             if lines.first != lines.number or lines.quotes % 2:
                 raise UserError(fault + _UNCLOSED) from None
             reject(fault)
         else:
-            if fault and lines.quotes % 2:  # the rest of what the faulty line began
+            if fault and lines.quotes % 2:  # this line closes a quote that the faulty line opened
                 raise UserError(fault + _UNCLOSED)
             return row
 
 
-_UNCLOSED = " A quote seems to be open at the end of a line, so the rows after it cannot be told apart."
+_UNCLOSED = " A quote seems to be left open, so the rows that follow cannot be separated."
 
 
 def _parse(rows: Iterator[list[str]]) -> list[str] | None:
@@ -113,7 +113,7 @@ def _parse(rows: Iterator[list[str]]) -> list[str] | None:
 def _fault_of_line(error: csv.Error | _LongLineError, place: str) -> str:
     if isinstance(error, _LongLineError):
         return too_long(place)
-    return f"{place}: not valid CSV ({error}); quote the field properly."
+    return f"{place}: not valid CSV ({error}); fix the quoting of this row."
 
 
 def _refuse(message: str) -> None:
@@ -127,11 +127,11 @@ def _check_header(header: list[str], place: str) -> None:
     if any("\0" in name for name in header):
         raise UserError(null_character(place))
     if header[0].startswith("\ufeff"):
-        raise UserError(f"{place}: the file begins with two byte order marks; remove them.")
+        raise UserError(f"{place}: the file starts with two byte order marks; remove them.")
     for number, name in enumerate(header, start=1):
         if not name.strip():
             raise UserError(
-                f"{place}: column {number} of the header has no name; name it or leave it out (pandas: "
+                f"{place}: column {number} has no name in the header; name or remove it (in pandas: "
                 "`to_csv(..., index=False)`)."
             )
     duplicate = next((name for name, times in Counter(header).items() if times > 1), None)
@@ -140,14 +140,14 @@ def _check_header(header: list[str], place: str) -> None:
 
 
 def _fault_of(row: list[str], header: list[str], place: str) -> str | None:
-    """What is wrong with a row, if anything; a blank line is no row."""
+    """What is wrong with a row, if anything. Blank lines are fine."""
     if not row:
         return None
     if len(row) != len(header):
         names = ", ".join(map(readable, header))
         return (
-            f"{place}: the row does not have the {len(header)} columns of the header ({names}) but {len(row)}; quote "
-            "fields that hold commas or line breaks."
+            f"{place}: the row has {len(row)} column{'s' * (len(row) != 1)}; expected {len(header)} as in the header "
+            f"({names}). Quote fields that contain commas or line breaks."
         )
     for cell in row:
         if "\0" in cell:

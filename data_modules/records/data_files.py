@@ -1,4 +1,4 @@
-"""The data files of a source: one file, or those of a folder. Anything that is not a regular file is refused."""
+"""Finds the data files of a source: one file, or those in a folder. Only regular files are accepted."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from data_modules.errors import UserError
 
 SUFFIXES = (".json", ".jsonl", ".csv", ".parquet", ".txt")
-"""Types of files that hold records."""
+"""Extensions of data files."""
 
 _SPECIAL = {
     stat.S_IFIFO: "a named pipe",
@@ -21,15 +21,15 @@ _SPECIAL = {
 }
 
 _LISTED = 5
-"""Skipped files that are named."""
+"""How many skipped files are named."""
 
 
 def data_files(source: str) -> list[Path]:
-    """The data files of a file or folder, sorted; of a folder, those in subfolders too, but no hidden ones.
+    """List the data files of a source, sorted. Folders are searched recursively; hidden files are skipped.
 
     Raises:
-        FileNotFoundError: If there is nothing of that name.
-        UserError: If a folder holds no data file, or a file is of an unknown type or not a regular file.
+        FileNotFoundError: If the source does not exist.
+        UserError: If a folder contains no data file, or a file has an unknown type or is not a regular file.
     """
     path = Path(source)
     if not path.exists():
@@ -41,14 +41,14 @@ def data_files(source: str) -> list[Path]:
         return [path]
     files = sorted(file for file, is_data in _walk(path) if is_data)
     if not files:
-        raise UserError(f"{path}: no data file in this folder; expected {', '.join(SUFFIXES)}.")
+        raise UserError(f"{path}: no data files in this folder; expected {', '.join(SUFFIXES)}.")
     for file in files:
         _check_regular(file)
     return files
 
 
 def skipped_files(source: str) -> list[str]:
-    """A line that names what a folder holds beside its data files: unknown types, hidden files and folders."""
+    """One line naming the files of a folder that are not read: unknown types, hidden files and folders."""
     path = Path(source)
     if not path.is_dir():
         return []
@@ -60,7 +60,7 @@ def skipped_files(source: str) -> list[str]:
 
 
 def missing(source: str) -> str:
-    """What to say of a source that does not exist."""
+    """The message for a source that does not exist."""
     path = Path(source)
     if path.is_symlink():
         return f"{source}: {_broken_link(path)}."
@@ -68,7 +68,7 @@ def missing(source: str) -> str:
 
 
 def _walk(folder: Path) -> Iterator[tuple[Path, bool]]:
-    """Every file below a folder, and whether it is a data file; of what is hidden, only the topmost name."""
+    """Every file below a folder, and whether it is a data file. Hidden folders are listed but not entered."""
     visited: dict[tuple[int, int], Path] = {}
     for place, folders, names in os.walk(folder, followlinks=True, onerror=_raise):
         _check_first_visit(Path(place), visited)
@@ -86,8 +86,8 @@ def _check_first_visit(folder: Path, visited: dict[tuple[int, int], Path]) -> No
     known = visited.setdefault((found.st_dev, found.st_ino), folder)
     if known != folder:
         raise UserError(
-            f"{folder}: a symbolic link leads to a folder that is read already ({known}); remove one of the two, "
-            "or its records would be read twice."
+            f"{folder}: a symbolic link to a folder that is already read ({known}), so its records would be read "
+            "twice; remove one of the two."
         )
 
 
@@ -95,7 +95,7 @@ def _check_regular(path: Path) -> None:
     try:
         str(path).encode()
     except UnicodeEncodeError:
-        raise UserError(f"{str(path)!a}: the name of this file is not UTF-8; rename it.") from None
+        raise UserError(f"{str(path)!a}: the file name is not UTF-8; rename the file.") from None
     try:
         mode = path.stat().st_mode
     except (FileNotFoundError, OSError) as error:
@@ -104,7 +104,7 @@ def _check_regular(path: Path) -> None:
         raise
     if not stat.S_ISREG(mode):
         what = _SPECIAL.get(stat.S_IFMT(mode), "not a regular file")
-        raise UserError(f"{path}: {what}, which cannot be read twice or may never end; write the records to a file.")
+        raise UserError(f"{path}: {what}, which may never end and cannot be read twice; write the records to a file.")
 
 
 def _broken_link(path: Path) -> str:
@@ -112,8 +112,8 @@ def _broken_link(path: Path) -> str:
         path.resolve(strict=True)
     except (OSError, RuntimeError) as error:  # pathlib has raised either for a loop
         if not isinstance(error, FileNotFoundError):
-            return "a symbolic link that leads back to itself; link it to a file"
-    return f"a symbolic link to {os.readlink(path)}, which does not exist; correct or remove it"
+            return "a symbolic link that points back to itself; link it to a file"
+    return f"a symbolic link to {os.readlink(path)}, which does not exist; fix or remove it"
 
 
 def _raise(error: OSError) -> None:

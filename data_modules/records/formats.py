@@ -1,4 +1,4 @@
-"""Formats: from the fields of a record to a Conversation. A new format is one function and one entry in FORMATS."""
+"""Formats turn the fields of a record into a Conversation. A new format is one function and one entry in FORMATS."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from data_modules.records.record import Record, kind_of
 
 GROUP_FIELD = "article_id"
 """Records with the same value in this field (several pairs made from one article) stay in one split. 0 and "0" are the
-same value; a blank, null or NaN value means that the record belongs to no group."""
+same value; blank, null and NaN mean no group."""
 
 _NO_GROUP = ("", "nan", "nat", "null", "none", "<na>")
-"""How programs write a missing value, whatever the case."""
+"""How programs write a missing value, in lower case."""
 
 _ROLES = {
     "system": Role.SYSTEM,
@@ -32,9 +32,9 @@ class Format:
 
     Attributes:
         name: What the user types.
-        fields: The fields by which a record of this format is recognised; all must be present. Answer fields are not
-            among them, so that `predict` reads bare prompts.
-        turns: Fields to turns. Raises ValueError without the origin, which `to_conversation` adds.
+        fields: The fields that identify this format; all must be present. Answer fields are not included, so that
+            `predict` can read bare prompts.
+        turns: Converts fields to turns. Raises UserError without the origin, which `to_conversation` adds.
     """
 
     name: str
@@ -46,15 +46,15 @@ def to_conversation(record: Record, name: str) -> Conversation:
     """Read a record in the named format.
 
     Raises:
-        UserError: If a field is missing or of the wrong type, or the turns are out of order; with place and fix.
+        UserError: If a field is missing or has the wrong type, or the turns are out of order.
     """
     layout = FORMATS[name]
     missing = [field for field in layout.fields if field not in record.fields]
     if missing:
         raise UserError(
             f"{record.origin}: format '{name}' needs the field{'s' * (len(missing) > 1)} {', '.join(missing)}; found "
-            f"{record.field_names or 'no fields'}. Correct the record, or name its format with `--data.format`; "
-            "a file holds records of one format."
+            f"{record.field_names or 'no fields'}. Correct the record, or set `--data.format`; "
+            "all records of a file must have the same format."
         )
     try:
         turns = layout.turns(record.fields)
@@ -65,7 +65,7 @@ def to_conversation(record: Record, name: str) -> Conversation:
 
 
 def recognise_format(record: Record) -> str:
-    """Name the format whose fields the record has; the first match in the order of FORMATS.
+    """Detect the format of a record from its fields; the first match in FORMATS.
 
     Raises:
         UserError: If none matches.
@@ -75,7 +75,7 @@ def recognise_format(record: Record) -> str:
             return layout.name
     known = "; ".join(f"{layout.name}: {', '.join(layout.fields)}" for layout in FORMATS.values())
     raise UserError(
-        f"{record.origin}: no known format has the fields {record.field_names or '(none)'}; expected those of "
+        f"{record.origin}: no known format has the fields {record.field_names or '(none)'}; expected the fields of "
         f"one of {{{known}}}. Rename the fields."
     )
 
@@ -130,7 +130,7 @@ def _plain_text(fields: dict[str, Any]) -> list[Message]:
     return [Message(Role.TEXT, _text(fields, "text"))]
 
 
-# Order matters where one record has the fields of two formats: the more specific comes first.
+# The order matters if a record has the fields of two formats: the more specific one comes first.
 FORMATS: dict[str, Format] = {
     layout.name: layout
     for layout in (
@@ -166,7 +166,7 @@ def _named_turns(items: Iterable[Any], field: str, role_key: str, content_key: s
 
 
 def _lacking(item: Any, *names: str) -> str:
-    """What is wrong with a turn that should be an object with these fields."""
+    """Why a turn is not an object with these fields."""
     if not isinstance(item, dict):
         return f" is {kind_of(item)}"
     return f" has no field '{next(name for name in names if name not in item)}'"
@@ -178,7 +178,7 @@ def _system(fields: dict[str, Any]) -> list[Message]:
 
 
 def _answer(text: str) -> list[Message]:
-    """A blank answer means a bare prompt, which `predict` accepts and training rejects."""
+    """The answer, if any. A blank one makes the record a bare prompt, which `predict` accepts and training rejects."""
     return [Message(Role.ASSISTANT, text)] if text.strip() else []
 
 

@@ -1,4 +1,4 @@
-"""Records of .json lists and of .jsonl files, one object a line."""
+"""Records from .json lists and from .jsonl files with one object per line."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _TOO_DEEP = "nested too deeply to be a record; expected a flat object."
 
 
 class _DuplicateFieldError(UserError):
-    """An object holds a name twice."""
+    """An object has a duplicate field."""
 
 
 def read_jsonl(path: Path, reject: Reject) -> Iterator[Record]:
-    """One object a line."""
+    """Read one object per line."""
     for number, line in read_lines(path, reject):
         try:
             fields = json.loads(line, object_pairs_hook=_object)
@@ -33,18 +33,17 @@ def read_jsonl(path: Path, reject: Reject) -> Iterator[Record]:
 
 
 def read_json(path: Path, reject: Reject) -> Iterator[Record]:
-    """A JSON list of objects, decoded one element at a time so that each keeps its line number.
+    """Read a JSON list of objects, one element at a time so that each keeps its line number.
 
     Raises:
-        UserError: If the file is not one list from its beginning to its end: where one record stops and the next
-            begins is not known then.
+        UserError: If the file is not a single list; record boundaries are then unknown.
     """
     text, is_whole = _decode(path)
     at, line, seen, number, before = _begin_list(text, path), 1, 0, 0, 0
     while at < len(text) and text[at] != "]":
         before, number = (line, number + 1) if number else (0, 1)
         line, seen = line + text.count("\n", seen, at), at
-        # several on one line are told apart by their number
+        # several records on one line are numbered
         origin = f"{path}:{line}" + (f" (record {number})" if line == before else "")
         fields, end = _decode_element(text, at, path, origin, reject)
         byte = None if is_whole else escaped_byte(text[at:end])
@@ -57,24 +56,24 @@ def read_json(path: Path, reject: Reject) -> Iterator[Record]:
 
 
 def _decode(path: Path) -> tuple[str, bool]:
-    """The text of a file, and whether all of it is UTF-8; bytes that are not stand in it as lone surrogates."""
+    """The text of a file, and whether all of it is UTF-8. Other bytes become lone surrogates."""
     raw = path.read_bytes()
     try:
         return raw.decode("utf-8-sig"), True
     except UnicodeDecodeError as error:
         text = raw.decode("utf-8-sig", "surrogateescape")
-        if text.lstrip(" \t\r\n")[:1] != "[":  # as UTF-16 begins
+        if text.lstrip(" \t\r\n")[:1] != "[":  # probably UTF-16
             raise UserError(not_utf8(str(path), error)) from None
         return text, False
 
 
 def _begin_list(text: str, path: Path) -> int:
-    """The place of the first element."""
+    """The position of the first element."""
     at = _skip_space(text, 0)
     if at < len(text) and text[at] != "[":
         raise UserError(
-            f"{_place(text, at, path)}: a .json file must hold a list of records, found {text[at : at + 20]!r}; wrap "
-            "the records in [ ], or rename a file of one record a line to .jsonl."
+            f"{_place(text, at, path)}: found {text[at : at + 20]!r}; a .json file must contain a list of records. "
+            "Wrap the records in [ ], or rename a file with one record per line to .jsonl."
         )
     return _skip_space(text, at + 1)
 
@@ -82,13 +81,13 @@ def _begin_list(text: str, path: Path) -> int:
 def _end_list(text: str, at: int, path: Path) -> None:
     if at >= len(text):
         if text.strip():
-            raise UserError(f"{path}: the list does not end with ']'; the file seems cut off, write it again.")
+            raise UserError(f"{path}: the list does not end with ']'. The file may be truncated; write it again.")
         return
     rest = _skip_space(text, at + 1)
     if rest < len(text):
         raise UserError(
             f"{_place(text, rest, path)}: found {text[rest : rest + 20]!r} after the end of the list; a .json file "
-            "holds one list. Join several into one, or write one record a line to a .jsonl file."
+            "must contain one list. Join the lists, or write one record per line to a .jsonl file."
         )
 
 
@@ -96,7 +95,7 @@ _REFUSED = object()
 
 
 def _decode_element(text: str, at: int, path: Path, origin: str, reject: Reject) -> tuple[object, int]:
-    """An element and where it ends; `_REFUSED` for one that is JSON but cannot be a record."""
+    """An element and where it ends; `_REFUSED` if it is valid JSON but cannot be a record."""
     try:
         return _STRICT.raw_decode(text, at)
     except json.JSONDecodeError as error:
@@ -113,7 +112,7 @@ def _decode_element(text: str, at: int, path: Path, origin: str, reject: Reject)
 
 
 def _end_of_brackets(text: str, at: int) -> int:
-    """Where a value ends that is nested too deeply for the decoder; the end of the text if it does not."""
+    """Where a value too deeply nested for the decoder ends; the end of the text if it never does."""
     depth = 0
     for found in _BRACKET.finditer(text, at):
         if found[0][0] != '"':
@@ -146,7 +145,7 @@ def _place(text: str, at: int, path: Path) -> str:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object of JSON, which allows a name twice and does not say which value is meant."""
+    """Build an object. JSON allows duplicate names without defining which value counts, so they are rejected."""
     fields = dict(pairs)
     if len(fields) < len(pairs):
         names: set[str] = set()
@@ -159,7 +158,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 _STRICT = json.JSONDecoder(object_pairs_hook=_object)
 _LENIENT = json.JSONDecoder(parse_int=str)
-"""Finds the end of a record that is refused."""
+"""Finds the end of a rejected record."""
 
 
 def _fault(error: ValueError | RecursionError) -> str:
@@ -170,7 +169,7 @@ def _fault(error: ValueError | RecursionError) -> str:
         return _TOO_DEEP
     if isinstance(error, _DuplicateFieldError):
         return str(error)
-    return "an integer of thousands of digits; write it as text, or leave the field out."
+    return "an integer with thousands of digits; write it as text, or remove the field."
 
 
 def _as_record(fields: object, origin: str, reject: Reject) -> Iterator[Record]:

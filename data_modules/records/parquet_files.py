@@ -1,4 +1,4 @@
-"""Records of .parquet files, a batch of rows at a time."""
+"""Records from .parquet files, read in batches of rows."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _ROWS_AT_ONCE = 1024
 
 
 def read_parquet(path: Path, reject: Reject) -> Iterator[Record]:
-    """Rows by the names of their columns.
+    """Read rows as fields named by their columns.
 
     Raises:
-        UserError: If the file is damaged or encrypted, or two of its columns share a name.
+        UserError: If the file is damaged or encrypted, or two columns share a name.
     """
-    import pyarrow.parquet as pq  # takes a while, and few data sets need it
+    import pyarrow.parquet as pq  # slow to import, and rarely needed
 
     number = 0
     try:
@@ -38,17 +38,17 @@ def read_parquet(path: Path, reject: Reject) -> Iterator[Record]:
 
 
 def _where(number: int) -> str:
-    return f"damaged after row {number}" if number else "not a parquet file that can be read"
+    return f"damaged after row {number}" if number else "not a readable parquet file"
 
 
 def _check_columns(fields: Any, path: Path, parent: str = "") -> None:
-    """Names must be unique at every depth: a row is read as a dict."""
+    """Refuse duplicate or empty names at any depth: a row is read as a dict."""
     names = [field.name for field in fields]
     for name, times in Counter(names).items():
         if times > 1:
             raise UserError(f"{path}: duplicate column {parent + readable(name)!r}; rename or remove one.")
         if not name.strip():
-            raise UserError(f"{path}: column {names.index(name) + 1} has no name; name it or leave it out.")
+            raise UserError(f"{path}: column {names.index(name) + 1} has no name; name or remove it.")
     for field in fields:
         kind = field.type
         while pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
@@ -58,7 +58,7 @@ def _check_columns(fields: Any, path: Path, parent: str = "") -> None:
 
 
 def _with_plain_times(batch: Any) -> Any:
-    """Times in microseconds of UTC: nanoseconds would need pandas, and zones the machine's own list of them."""
+    """Convert times to microseconds in UTC: nanoseconds need pandas, and time zones need a zone database."""
     fields = [field.with_type(_plain_time(field.type)) for field in batch.schema]
     if pa.schema(fields) == batch.schema:
         return batch
@@ -77,7 +77,7 @@ def _plain_time(kind: Any) -> Any:
 def _rows(batch: Any, path: Path, before: int, reject: Reject) -> Iterator[Record]:
     try:
         rows: list[dict[str, Any] | None] = batch.to_pylist()
-    except Exception:  # of Arrow, Python's dates or a zone; _row finds out which value it was
+    except Exception:  # from Arrow, Python's dates or a time zone; _row finds the value
         rows = [None] * batch.num_rows
     for index, fields in enumerate(rows):
         place = f"{path}:row {before + index + 1}"
@@ -88,15 +88,15 @@ def _rows(batch: Any, path: Path, before: int, reject: Reject) -> Iterator[Recor
 
 
 def _row(batch: Any, place: str, reject: Reject) -> dict[str, Any] | None:
-    """One row, cell by cell; None if a value does not exist in Python, such as a date in the year 10,000."""
+    """One row, read cell by cell; None if a value has no Python equivalent, such as a date in the year 10,000."""
     fields = {}
     for name, column in zip(batch.schema.names, batch.columns, strict=True):
         try:
             fields[name] = column[0].as_py()
         except Exception as error:  # as above
             reject(
-                f"{place}: column {readable(name)!r} holds {column.type} that cannot be read "
-                f"({reason_of(error, 100)}); correct the value or leave the column out."
+                f"{place}: column {readable(name)!r}: {column.type} value cannot be read "
+                f"({reason_of(error, 100)}); correct the value or remove the column."
             )
             return None
     return fields

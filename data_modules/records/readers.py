@@ -1,4 +1,4 @@
-"""Records from files: json, jsonl, csv, parquet, txt, a folder of them, or a Hugging Face dataset name."""
+"""Reads records from json, jsonl, csv, parquet and txt files, from folders, and from Hugging Face datasets."""
 
 from __future__ import annotations
 
@@ -23,14 +23,13 @@ def read_records(source: str, *, reject: Reject) -> Iterator[Record]:
     """Read every record of a source in order, a few at a time.
 
     Args:
-        source: A file, a folder (its data files, sorted, also in subfolders), or a hub dataset: `name`, or
-            `name[split]` for another split than `train`.
-        reject: Takes the message of each record that cannot be read.
+        source: A file, a folder (all data files in it, recursively, sorted), or a hub dataset: `name`, or
+            `name[split]` for a split other than `train`.
+        reject: Receives the message for each unreadable record.
 
     Raises:
-        FileNotFoundError: If there is nothing of that name.
-        UserError: If the source holds no records, or a file is empty, of an unknown type, or broken beyond single
-            records.
+        FileNotFoundError: If the source does not exist.
+        UserError: If the source contains no records, or a file is empty, of an unknown type, or damaged as a whole.
     """
     is_empty = True
 
@@ -43,11 +42,11 @@ def read_records(source: str, *, reject: Reject) -> Iterator[Record]:
         is_empty = False
         yield record
     if is_empty:
-        raise UserError(f"{source}: holds no records; expected at least one.")
+        raise UserError(f"{source}: no records; expected at least one.")
 
 
 def source_fingerprint(source: str) -> str:
-    """A digest of what a source holds: of the bytes of its files, or the hub dataset's own fingerprint."""
+    """A digest of a source: of the bytes of its files, or the hub dataset's own fingerprint."""
     if _is_hub_name(source):
         return str(_load_hub(source)._fingerprint)
     digest = hashlib.sha256()
@@ -69,7 +68,7 @@ def _read(source: str, reject: Reject) -> Iterator[Record]:
 
 
 def _read_txt(path: Path, reject: Reject) -> Iterator[Record]:
-    """Every line that is not blank is a document."""
+    """Read every non-blank line as a document."""
     for number, line in read_lines(path, reject):
         yield Record({"text": line}, f"{path}:{number}")
 
@@ -90,7 +89,7 @@ def _load_hub(source: str) -> Any:
         from datasets import load_dataset
     except ImportError:
         raise UserError(
-            f"{name}: no such file or folder, and reading a hub dataset needs the package `datasets`: "
+            f"{name}: no such file or folder. To read a hub dataset, install the package `datasets`: "
             "`pip install 'lit_sft[hub]'`."
         ) from None
     try:
@@ -98,9 +97,9 @@ def _load_hub(source: str) -> Any:
     except Exception as error:
         # `datasets` raises a dozen unrelated types here, from connection errors to its own
         raise UserError(
-            f"{name}: neither a file or folder here nor a dataset that could be loaded from the hub "
+            f"{name}: no such file or folder, and no dataset of that name could be loaded from the hub "
             f"({type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no reason given'}). "
-            "Check the path or name and the connection."
+            "Check the path or name, and the connection."
         ) from error
 
 
@@ -110,10 +109,10 @@ def _read_hub(source: str) -> Iterator[Record]:
         number += 1
         try:
             fields = next(rows, None)
-        except Exception as error:  # of Arrow, Python's dates or a decoder of images
+        except Exception as error:  # from Arrow, Python's dates or an image decoder
             raise UserError(
                 f"{source}:{number}: cannot be read ({type(error).__name__}: {reason_of(error, 100)}); "
-                "leave the column out."
+                "remove the column."
             ) from error
         if fields is None:
             return
@@ -121,7 +120,7 @@ def _read_hub(source: str) -> Iterator[Record]:
 
 
 def _is_hub_name(source: str) -> bool:
-    """Whether a source can only be the name of a dataset: nothing here has that name, and it looks like one."""
+    """Whether a source must be a dataset name: it looks like one, and no such path exists."""
     path = Path(source)
     if path.exists() or path.is_symlink() or path.suffix.lower() in READERS:
         return False

@@ -1,4 +1,4 @@
-"""A record: named fields and the place they were read from."""
+"""A record: named fields, and where they were read from."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 Reject = Callable[[str], None]
-"""Takes the located message of a record that cannot be used; raises, or counts it and returns."""
+"""Called with the message, place included, of an unusable record; either raises or counts it."""
 
 
 _SHOWN = 40
-"""Characters of a value that a message shows."""
+"""Most characters of a value shown in a message."""
 
 _TIMES = (datetime.date, datetime.time, datetime.timedelta)
 
@@ -23,7 +23,7 @@ class Record:
     """One record of a file.
 
     Attributes:
-        fields: Field name to value.
+        fields: Values by field name.
         origin: `file:line` (`file:row N` for parquet, `name:N` for a hub dataset), counted from 1.
     """
 
@@ -32,12 +32,12 @@ class Record:
 
     @property
     def field_names(self) -> str:
-        """For messages: a file may call its fields anything."""
+        """The field names, made printable for messages."""
         return ", ".join(readable(name) for name in self.fields)
 
 
 def kind_of(value: Any) -> str:
-    """What a value is in the words of JSON, whatever Python calls it: `null`, `a list`, `the number 3`."""
+    """Describe a value in JSON's terms rather than Python's: `null`, `a list`, `the number 3`."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, numbers.Number):
@@ -54,5 +54,5 @@ def kind_of(value: Any) -> str:
 
 
 def readable(name: str) -> str:
-    """A name from a file, short and without invisible characters."""
+    """A name from a file, shortened and made printable."""
     return (name if name.isprintable() else ascii(name))[:60]

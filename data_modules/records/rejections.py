@@ -1,4 +1,4 @@
-"""Why records are invalid: one reason for all messages that differ only in their place and in the value found."""
+"""Why records are invalid. Messages that differ only in place and value share one reason."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ _ADVICE = re.compile(r",? or set `--data.on_invalid drop`")
 _MOST_CHARACTERS = 200
 
 _SHOWN = 3
-"""Reasons in a message."""
+"""Most reasons listed in a message."""
 
 
 def reason_of(message: str) -> str:
-    """A message without what differs from record to record, to count by."""
-    said = _PLACE.sub("", message)
-    return _VALUES.sub(lambda value: value[0] if value[1] else "_", said)[:_MOST_CHARACTERS]
+    """A message without its place and values, so that similar ones can be counted together."""
+    message = _PLACE.sub("", message)
+    return _VALUES.sub(lambda value: value[0] if value[1] else "_", message)[:_MOST_CHARACTERS]
 
 
 def without_advice(message: str) -> str:
-    """A message without the advice to drop the record: for where it is dropped, or all of them are invalid."""
+    """A message without the advice to drop the record, for when records are dropped or all are invalid."""
     return _ADVICE.sub("", message)
 
 
 def count_reasons(reasons: Mapping[str, int], examples: Iterable[str]) -> str:
-    """The most frequent reasons with their counts, each with the first message that gives it.
+    """List the most frequent reasons with their counts, each with its first message.
 
     Args:
         reasons: Counts by `reason_of`.
@@ -42,4 +42,4 @@ def count_reasons(reasons: Mapping[str, int], examples: Iterable[str]) -> str:
         for reason, count in Counter(reasons).most_common(_SHOWN)
     ]
     more = len(reasons) - len(parts)
-    return " | ".join([*parts, *([f"{more:,} other kinds of fault"] if more else [])])
+    return " | ".join([*parts, *([f"{more:,} other kinds of error"] if more else [])])

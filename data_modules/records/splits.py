@@ -1,4 +1,4 @@
-"""Which records each split holds: read, recognised, checked, and kept out of every other split."""
+"""Which records belong to which split. No record is in two splits."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ class Sources:
     """Where the records of every split come from and how they are read.
 
     Attributes:
-        files: Split name to files, folders or hub names. A split without files is held out of `train`.
-        fractions: Share of `train` that is held out for each split without files.
-        train_fraction: Share of what is not held out that is trained on.
-        format: A name in FORMATS; None: recognised from the fields, file by file.
-        on_invalid: Whether an invalid record ends the run or is dropped.
-        samples: `answer` makes one sample of every answer of a training conversation.
+        files: Files, folders or hub names by split. A split without files is held out of `train`.
+        fractions: Share of `train` held out for each split without files.
+        train_fraction: Share of the remaining records to train on.
+        format: A name in FORMATS. None: detected from the fields, file by file.
+        on_invalid: Whether an invalid record stops the run or is dropped.
+        samples: `answer` makes a sample of every answer in a training conversation.
         require_answer: Whether a bare prompt is invalid.
-        text: What a record of plain text (a line of a .txt file, or nothing but the field `text`) is: a finished
+        text: How to treat plain text (a line of a .txt file, or a record with only the field `text`): as a finished
             document, a question, or the beginning of a text to continue.
     """
 
@@ -48,29 +48,29 @@ class Sources:
 
     @property
     def splits(self) -> list[str]:
-        """Held-out splits first: what they hold is kept out of training."""
+        """The splits, held-out ones first, so that their records can be kept out of training."""
         held_out = [split for split in ("test", "val", "predict") if split in self.files or self.shares.get(split)]
         return [*held_out, *(["train"] if "train" in self.files else [])]
 
     @property
     def shares(self) -> dict[str, float]:
-        """The fractions of `train` that are really held out."""
+        """The fractions of `train` that are actually held out."""
         if "train" not in self.files:
             return {}
         return {split: share for split, share in self.fractions.items() if share and split not in self.files}
 
 
 def split_of(conversation: Conversation, fractions: dict[str, float], train_fraction: float = 1.0) -> str | None:
-    """The split of a conversation, from a hash of its group or content: it depends on no other record and no order.
+    """The split of a conversation, from a hash of its group or content: other records and their order do not matter.
 
     Args:
-        conversation: Any.
+        conversation: Any conversation.
         fractions: Share of each held-out split.
-        train_fraction: Share of the others that is trained on. A larger share includes all of a smaller one; what is
-            held out does not depend on it.
+        train_fraction: Share of the remaining records to train on. A larger share contains every smaller one; held-out
+            records do not depend on it.
 
     Returns:
-        `train`, a key of `fractions`, or None: left out.
+        `train`, a key of `fractions`, or None if left out.
     """
     key = conversation.group_key or conversation.content_key()
     point = int.from_bytes(hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big") / 2**64
@@ -82,14 +82,14 @@ def split_of(conversation: Conversation, fractions: dict[str, float], train_frac
 
 
 def read_conversations(split: str, sources: Sources, counts: RecordCounts) -> Iterator[Conversation]:
-    """The valid conversations of a split. Invalid records count in the split whose files hold them.
+    """Read the valid conversations of a split. Invalid records are counted for the split whose files contain them.
 
     Raises:
-        UserError: If all records are invalid, or one is and the policy is `error`.
+        UserError: If all records are invalid, or any is and `on_invalid` is `error`.
     """
     own_files = split in sources.files
     files = sources.files[split if own_files else "train"]
-    # a held-out split is read from train's files, where its invalid records are counted already
+    # a held-out split is read from train's files, and train already counts their invalid records
     counter = counts if own_files else RecordCounts(sources.on_invalid)
     num_valid = 0
     for source in files:
@@ -110,7 +110,7 @@ def read_conversations(split: str, sources: Sources, counts: RecordCounts) -> It
 
 
 def read_splits(sources: Sources) -> Iterator[tuple[str, Conversation]]:
-    """Every conversation with its split, held-out splits first: what training really reads, each once."""
+    """Every conversation with its split, held-out splits first, without duplicates across splits."""
     taken: set[str] = set()
     for split in sources.splits:
         for conversation in without_duplicates(split, sources, RecordCounts(sources.on_invalid), taken):
@@ -118,10 +118,10 @@ def read_splits(sources: Sources) -> Iterator[tuple[str, Conversation]]:
 
 
 def all_invalid(files: list[str], counts: RecordCounts) -> str:
-    """What to tell the user where no record of some files is valid."""
+    """The message for files without a single valid record."""
     return (
-        f"{', '.join(files)}: all of the {counts.num_invalid:,} records are invalid: "
-        f"{count_reasons(counts.reasons, counts.invalid)}. Correct them, or name their format with `--data.format`."
+        f"{', '.join(files)}: all {counts.num_invalid:,} records are invalid: "
+        f"{count_reasons(counts.reasons, counts.invalid)}. Correct them, or set `--data.format`."
     )
 
 
@@ -142,14 +142,14 @@ def _read_source(source: str, sources: Sources, counts: RecordCounts) -> Iterato
 
 
 def _conversation(record: Record, sources: Sources, layouts: dict[str, str], counts: RecordCounts) -> Conversation:
-    is_prompt = sources.text != "document" and record.fields.keys() == {"text"}  # whatever format training data has
+    is_prompt = sources.text != "document" and record.fields.keys() == {"text"}  # whatever the training format
     name = "text" if is_prompt else sources.format or _format_of(record, layouts, counts)
     conversation = to_conversation(record, name)
     return conversation.as_question() if sources.text == "question" and conversation.is_text else conversation
 
 
 def _format_of(record: Record, layouts: dict[str, str], counts: RecordCounts) -> str:
-    """The format of a file, recognised from its first record that has one."""
+    """The format of a file, detected from its first record with a known one."""
     file = record.origin.rpartition(":")[0]
     if file not in layouts:
         layouts[file] = recognise_format(record)
@@ -159,13 +159,13 @@ def _format_of(record: Record, layouts: dict[str, str], counts: RecordCounts) ->
 
 def _unanswered(record: Record) -> str:
     return (
-        f"{record.origin}: there is no answer to learn (fields: {record.field_names}); expected the last turn to "
-        "be the assistant's, and not blank. Complete the record, or set `--data.on_invalid drop`."
+        f"{record.origin}: no answer to train on (fields: {record.field_names}); the last turn must be the "
+        "assistant's and not blank. Complete the record, or set `--data.on_invalid drop`."
     )
 
 
 def without_duplicates(split: str, sources: Sources, counts: RecordCounts, taken: set[str]) -> Iterator[Conversation]:
-    """Conversations of a split without those that an earlier split has, or that share a group with one of its."""
+    """The conversations of a split, without those that an earlier split contains or shares a group with."""
     own: set[str] = set()
     for conversation in read_conversations(split, sources, counts):
         keys = set(filter(None, (conversation.content_key(), conversation.group_key)))

@@ -1,4 +1,4 @@
-"""Lines of text files, one at a time and never more than a bounded part of the file in memory."""
+"""Reads text files line by line, with bounded memory."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from data_modules.records.conversation import MAX_TEXT_BYTES
 from data_modules.records.record import Reject
 
 MAX_LINE = 4 * MAX_TEXT_BYTES
-"""Bytes of a line (of .csv files, characters): the text of a record, escaped, and fields that are not read."""
+"""Most bytes in a line (characters in .csv files): the text of a record, escaped, plus unused fields."""
 
 
 def read_lines(path: Path, reject: Reject) -> Iterator[tuple[int, str]]:
-    """Lines that are not blank, numbered from 1, split at newlines only (never at U+2028 or a lone carriage return)."""
+    """Yield numbered, non-blank lines, split at newlines only (not at U+2028 or a lone carriage return)."""
     with path.open("rb") as stream:
         for number in count(1):
             raw = stream.readline(MAX_LINE + 1)
@@ -38,7 +38,7 @@ def read_lines(path: Path, reject: Reject) -> Iterator[tuple[int, str]]:
 
 
 def skip_line(stream: IO[AnyStr]) -> int:
-    """Read to the end of a line; gives the number of quotes on the way."""
+    """Read to the end of a line; returns the number of quotes in it."""
     quotes = 0
     while part := stream.readline(MAX_LINE):
         quotes += part.count('"' if isinstance(part, str) else b'"')
@@ -48,22 +48,22 @@ def skip_line(stream: IO[AnyStr]) -> int:
 
 
 def too_long(place: str) -> str:
-    """Of a line that is not read."""
-    return f"{place}: a line of more than {MAX_LINE:,} bytes; split the record into several."
+    """The message for a line that is too long to read."""
+    return f"{place}: a line of more than {MAX_LINE:,} bytes; split the record."
 
 
 def null_character(place: str) -> str:
-    """Of text that is none."""
-    return f"{place}: holds a null character: not plain UTF-8 text; save the file as UTF-8."
+    """The message for text with a null character."""
+    return f"{place}: contains a null character, so it is not plain UTF-8 text; save the file as UTF-8."
 
 
 def not_utf8(place: str, error: UnicodeDecodeError) -> str:
-    """Of bytes that are not text."""
+    """The message for bytes that are not UTF-8."""
     return f"{place}: not UTF-8 ({error.reason} at byte {error.start}); save the file as UTF-8."
 
 
 def escaped_byte(text: str) -> str | None:
-    """The first byte that was not UTF-8 in text decoded with `surrogateescape`; None if all of it was."""
+    """The first byte that is not UTF-8 in text decoded with `surrogateescape`; None if there is none."""
     if text.isascii():
         return None
     try:

@@ -21,7 +21,7 @@ def talk(*roles: Role, origin: str = "x.jsonl:3") -> Conversation:
         ((U, A, S, U), r"x.jsonl:3: turn 3 is 'system' after 'assistant'"),
         ((S,), r"x.jsonl:3: only a system turn"),
         ((), r"x.jsonl:3: the conversation has no turns"),
-        ((Role.TEXT, Role.TEXT), r"x.jsonl:3: a text document has exactly one turn"),
+        ((Role.TEXT, Role.TEXT), r"x.jsonl:3: 2 turns; a text document has exactly one"),
     ],
 )
 def test_conversation_names_the_turn_that_is_out_of_order(roles: tuple[Role, ...], message: str) -> None:
@@ -38,7 +38,7 @@ def test_conversation_refuses_empty_and_broken_content(content: str) -> None:
 def test_conversation_has_a_limited_amount_of_text(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(conversation, "MAX_TEXT_BYTES", 10)
     Conversation((Message(U, "日本", context="x"), Message(A, "abc")), "x.jsonl:3")
-    with pytest.raises(ValueError, match=r"x\.jsonl:3: 11 bytes of text; a record holds at most 10\. Split it"):
+    with pytest.raises(ValueError, match=r"x\.jsonl:3: 11 bytes of text; expected at most 10 per record\. Split"):
         Conversation((Message(U, "日本", context="x"), Message(A, "abcd")), "x.jsonl:3")
 
 

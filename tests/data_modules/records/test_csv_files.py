@@ -22,18 +22,18 @@ def read(path: str) -> tuple[list[tuple[str, ...]], list[str]]:
     ("content", "message"),
     [
         ("a,b,a\n1,2,3\n", r"a\.csv:1: duplicate column 'a' in the header"),
-        ("\n\na,b,\n1,2,3\n", r"a\.csv:3: column 3 of the header has no name; .*index=False"),
-        (",a\n0,1\n", r"a\.csv:1: column 1 of the header has no name"),
-        ('a," "\n0,1\n', r"a\.csv:1: column 2 of the header has no name"),
-        (b"\xef\xbb\xbf\xef\xbb\xbfa,b\n0,1\n", r"a\.csv:1: the file begins with two byte order marks"),
+        ("\n\na,b,\n1,2,3\n", r"a\.csv:3: column 3 has no name in the header; .*index=False"),
+        (",a\n0,1\n", r"a\.csv:1: column 1 has no name in the header"),
+        ('a," "\n0,1\n', r"a\.csv:1: column 2 has no name in the header"),
+        (b"\xef\xbb\xbf\xef\xbb\xbfa,b\n0,1\n", r"a\.csv:1: the file starts with two byte order marks"),
         (b"a,b\xff\n0,1\n", r"a\.csv:1: not UTF-8 \(byte 0xff\)"),
         ("a,b\n0,1\n".encode("utf-16"), r"a\.csv:1: not UTF-8 \(byte 0xff\)"),
-        ("a,b\n0,1\n".encode("utf-16-le"), r"a\.csv:1: holds a null character"),
-        ("a,b\n", r"a\.csv: holds no records"),
-        ('a,b\n0,1\n"2,3\n4,5\n', r"a\.csv:3: not valid CSV \(unexpected end of data\).*quote seems to be open"),
-        ('a,b\n0,1\n"2"x\n",3\n4,5\n', r"a\.csv:4: not valid CSV .*quote seems to be open"),
-        ('a,b\n0,1\n"say "hi\nnow",3\n4,5\n', r"a\.csv:3: not valid CSV .*quote seems to be open"),
-        ('a,b\n0,"1\n2" 3\n4,5\n', r"a\.csv:2: not valid CSV .*quote seems to be open"),
+        ("a,b\n0,1\n".encode("utf-16-le"), r"a\.csv:1: contains a null character"),
+        ("a,b\n", r"a\.csv: no records"),
+        ('a,b\n0,1\n"2,3\n4,5\n', r"a\.csv:3: not valid CSV \(unexpected end of data\).*quote seems to be left open"),
+        ('a,b\n0,1\n"2"x\n",3\n4,5\n', r"a\.csv:4: not valid CSV .*quote seems to be left open"),
+        ('a,b\n0,1\n"say "hi\nnow",3\n4,5\n', r"a\.csv:3: not valid CSV .*quote seems to be left open"),
+        ('a,b\n0,"1\n2" 3\n4,5\n', r"a\.csv:2: not valid CSV .*quote seems to be left open"),
     ],
 )
 def test_csv_file_is_refused_where_rows_or_columns_are_uncertain(
@@ -46,11 +46,11 @@ def test_csv_file_is_refused_where_rows_or_columns_are_uncertain(
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        (b"1", "the row does not have the 2 columns of the header (a, b) but 1"),
-        (b"1,2,3", "the row does not have the 2 columns of the header (a, b) but 3"),
+        (b"1", "the row has 1 column; expected 2 as in the header (a, b)"),
+        (b"1,2,3", "the row has 3 columns; expected 2 as in the header (a, b)"),
         (b'"say "hi" now",2', "not valid CSV (',' expected after '\"')"),
         (b"1,caf\xe9", "not UTF-8 (byte 0xe9)"),
-        (b"1,\x00", "holds a null character"),
+        (b"1,\x00", "contains a null character"),
     ],
 )
 def test_faulty_row_is_dropped_alone(write: Write, row: bytes, message: str) -> None:
@@ -80,7 +80,7 @@ def test_row_that_is_too_long_is_dropped_alone_unless_a_quote_is_open(
     assert rows == [("0", "1"), ("3", "4")]
     assert [message.partition(": ")[0] for message in rejected] == [":3"]
     for content in ('a,b\n"' + "x" * 70 + "\n2,3\n", 'a,b\n0,"1\n' + "x" * 70 + '"\n2,3\n', 'a,b\n0,"' + "x\n" * 20):
-        with pytest.raises(ValueError, match=r"a\.csv:2: .*A quote seems to be open"):
+        with pytest.raises(ValueError, match=r"a\.csv:2: .*A quote seems to be left open"):
             read(write("a.csv", content))
 
 

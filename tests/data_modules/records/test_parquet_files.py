@@ -39,8 +39,8 @@ def test_row_with_a_date_that_python_does_not_have_is_dropped_alone(tmp_path: Pa
     rows, rejected = read(tmp_path / "a.parquet")
     assert [row["text"] for row in rows] == ["a", "c"]
     assert len(rejected) == 1
-    assert rejected[0].startswith(":row 2: column 'day' holds ")
-    assert rejected[0].endswith("correct the value or leave the column out.")
+    assert rejected[0].startswith(":row 2: column 'day': ")
+    assert rejected[0].endswith("correct the value or remove the column.")
 
 
 def test_times_of_any_unit_and_zone_are_read(tmp_path: Path) -> None:
@@ -73,7 +73,7 @@ def test_text_that_is_not_utf8_is_dropped_alone(tmp_path: Path) -> None:
     rows, rejected = read(tmp_path / "a.parquet")
     assert [row["text"] for row in rows] == ["a", "c"]
     assert len(rejected) == 1
-    assert rejected[0].startswith(":row 2: column 'text' holds string that cannot be read")
+    assert rejected[0].startswith(":row 2: column 'text': string value cannot be read")
 
 
 def test_columns_of_one_name_are_refused(tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ def test_reasons_are_listed_with_counts_and_the_first_message_of_each() -> None:
     for kind in ("alpha", "beta"):
         ledger.reject(f"a.jsonl:9: {kind}.")
     assert count_reasons(ledger.reasons, ledger.invalid) == (
-        "150 like a.jsonl:0: field 'x' is '0' | 5 like a.jsonl:1: not an object | 1 like alpha | 1 other kinds of fault"
+        "150 like a.jsonl:0: field 'x' is '0' | 5 like a.jsonl:1: not an object | 1 like alpha | 1 other kinds of error"
     )
     assert sum(ledger.reasons.values()) == ledger.num_invalid == 157
 
