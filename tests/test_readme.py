@@ -1,10 +1,9 @@
-"""The commands of the README are parsed as typed, and it stays short; the tree of docs/files.md is the real one."""
+"""Commands of the README and of docs/ are parsed as typed, links lead to files, docs/files.md lists the real ones."""
 
 from __future__ import annotations
 
 import re
 import shlex
-from pathlib import Path
 from typing import cast
 
 import pytest
@@ -12,32 +11,33 @@ import pytest
 from data_modules.records.formats import FORMATS
 from data_modules.rendering.masking import MASKS
 from lit_sft.__main__ import COMMANDS
+from tests.documents import DOCUMENTS, ROOT, commands_of, text_of
 
-ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-FILES = (ROOT / "docs" / "files.md").read_text(encoding="utf-8")
-BLOCKS = [line[4:] for line in README.replace("\\\n", " ").splitlines() if line.startswith("    ")]
-COMMAND_LINES = [line.partition("#")[0].strip() for line in BLOCKS if line.startswith("python -m lit_sft")]
-TARGETS = re.findall(r"^    make (\w+)", README, flags=re.MULTILINE)
-
-
-def test_readme_has_at_most_200_lines() -> None:
-    assert len(README.splitlines()) <= 200
+README = text_of("README.md")
+FILES = text_of("docs/files.md")
+MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
+TARGETS = re.findall(r"^([a-z-]+):", MAKEFILE, flags=re.MULTILINE)
+COMMAND_LINES = sorted({line for name in DOCUMENTS for line in commands_of(name)})
 
 
-def test_make_targets_exist() -> None:
-    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    assert TARGETS == ["quickstart", "test"]
-    assert all(re.search(rf"^{target}:", makefile, flags=re.MULTILINE) for target in TARGETS)
+def test_readme_begins_with_two_commands() -> None:
+    assert re.findall(r"^    make ([\w-]+)", README, flags=re.MULTILINE) == ["quickstart", "test"]
     assert "make lint types test" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
 
 
-def test_readme_shows_every_command() -> None:
-    assert {line.split()[3] for line in COMMAND_LINES} >= COMMANDS.keys() - {"validate"}
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_make_targets_of_a_document_exist(name: str) -> None:
+    named = re.findall(r"(?:^    |^|`)make ([a-z-]+)", text_of(name), flags=re.MULTILINE)
+    assert set(named) <= set(TARGETS)
+
+
+def test_commands_page_shows_every_command() -> None:
+    assert {line.split()[3] for line in commands_of("docs/commands.md")} == COMMANDS.keys()
+    assert set(re.findall(r"^\| `(\w+)` \|", text_of("docs/commands.md"), flags=re.MULTILINE)) == COMMANDS.keys()
 
 
 @pytest.mark.parametrize("line", COMMAND_LINES)
-def test_command_of_the_readme_is_parsed(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_command_of_a_document_is_parsed(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from lit_sft.ablation import command as ablate
     from lit_sft.ablation.study import read_study
     from lit_sft.cli.export import _parser
@@ -50,20 +50,26 @@ def test_command_of_the_readme_is_parsed(line: str, monkeypatch: pytest.MonkeyPa
 
     monkeypatch.chdir(ROOT)
     _, _, _, command, *arguments = shlex.split(line)
+    if arguments == ["--help"]:
+        assert command in COMMANDS
+        return
     if command == "export":
         _parser().parse_args(arguments)
         return
     if command == "ablate":
-        read_study(ablate._parser().parse_args(arguments).config)
+        options = ablate._parser().parse_args(arguments)
+        assert len(read_study(options.config).all_arms()) > 1
+        assert all(name for name, _ in map(ablate._setting, options.set))
         return
     if command == "evaluate":
         options = evaluation._parser().parse_args(arguments)
         assert evaluation._models(options.models)
-        read_suite(options.suite)
+        read_suite(options.suite, options.set)
         return
     if command == "report":
         assert arguments
         return
+    arguments = [argument for argument in arguments if argument != "--print_config"]  # which prints and exits
     if not names_config(arguments):  # takes the newest run's config, as `fit` saved it
         arguments = [
             "--config",
@@ -74,9 +80,21 @@ def test_command_of_the_readme_is_parsed(line: str, monkeypatch: pytest.MonkeyPa
     assert parse_settings(arguments, parser=parser).config.data.train
 
 
-def test_tables_name_every_format_and_mask() -> None:
-    rows = re.findall(r"^\| `(\w+)` \|", README, flags=re.MULTILINE)
-    assert set(rows) == {*FORMATS, *MASKS}
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_links_of_a_document_lead_to_files(name: str) -> None:
+    links = re.findall(r"\]\((?!https?://)([^)#]+)[^)]*\)", text_of(name))
+    assert [link for link in links if not (DOCUMENTS[name].parent / link).exists()] == []
+
+
+def test_every_page_is_in_the_index() -> None:
+    trees = re.findall(r"```\{toctree\}\n(?:.+\n)+\n((?:.+\n)+)```", text_of("docs/index.md"))
+    listed = [line for tree in trees for line in tree.splitlines() if "<" not in line]
+    assert sorted(f"docs/{page}.md" for page in [*listed, "index"]) == sorted(DOCUMENTS.keys() - {"README.md"})
+
+
+@pytest.mark.parametrize(("name", "known"), [("docs/data.md", FORMATS), ("docs/masks.md", MASKS)])
+def test_table_names_every_format_or_mask(name: str, known: dict[str, object]) -> None:
+    assert set(re.findall(r"^\| `(\w+)` \|", text_of(name), flags=re.MULTILINE)) == known.keys()
 
 
 @pytest.mark.parametrize("package", ["data_modules", "lit_sft", "callbacks"])
