@@ -131,7 +131,7 @@ class PlanReport(Callback):
     """
 
     def __init__(self, log: Callable[[str], None], unused: str = "") -> None:
-        self.log, self.unused = log, unused
+        self._print_line, self.unused = log, unused
         self._is_said = False
 
     def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -149,11 +149,11 @@ class PlanReport(Callback):
         training, validations = plan.lines()
         done = f"; {trainer.global_step:,} of them are done" if trainer.global_step else ""
         unused = f"; {self.unused} is not used" if self.unused else ""
-        self.log(f"plan    {training}{done}{unused}")
+        self._print_line(f"plan    {training}{done}{unused}")
         kept = _said_of_callbacks(trainer, has_validations=plan.validations != [])
-        self.log(f"        {'; '.join([validations, *kept])}")
+        self._print_line(f"        {'; '.join([validations, *kept])}")
         if warning := plan.warning():
-            self.log(f"warning {warning}")
+            self._print_line(f"warning {warning}")
 
 
 def plan_of(trainer: Trainer, module: LitCausalLM) -> RunPlan:
