@@ -1,4 +1,4 @@
-"""`python -m lit_sft COMMAND`: names of commands to functions, imported only when used."""
+"""`python -m lit_sft COMMAND`: maps command names to functions, which are imported only when used."""
 
 from __future__ import annotations
 
@@ -11,25 +11,22 @@ from lit_sft.environment import settle, use_utf8
 
 COMMANDS = {
     "fit": ("lit_sft.cli.fit:main", "fine-tune a model"),
-    "validate": ("lit_sft.cli.test:main", "metrics of a run on its validation split"),
-    "test": ("lit_sft.cli.test:main", "metrics and scored answers on the test split, as result.json"),
-    "predict": ("lit_sft.cli.predict:main", "answers to prompts, as JSON lines"),
-    "preview": ("lit_sft.preview.command:main", "the first examples token by token, under any masks"),
-    "ablate": ("lit_sft.ablation.command:main", "a study: all of its trials, then the report"),
+    "validate": ("lit_sft.cli.test:main", "score a run on its validation split"),
+    "test": ("lit_sft.cli.test:main", "score a run and its answers on the test split; writes result.json"),
+    "predict": ("lit_sft.cli.predict:main", "answer prompts; writes JSON lines"),
+    "preview": ("lit_sft.preview.command:main", "show the first examples token by token, under any masks"),
+    "ablate": ("lit_sft.ablation.command:main", "run all trials of a study, then write its report"),
     "report": ("lit_sft.ablation.study_report:main", "compare the trials of a study, or any runs, on one page"),
-    "evaluate": (
-        "lit_sft.evaluation.command:main",
-        "what fine-tuning did: any models on a suite, compared item by item",
-    ),
-    "export": ("lit_sft.cli.export:main", "a run's model as a Hugging Face folder, adapter merged or not"),
+    "evaluate": ("lit_sft.evaluation.command:main", "compare any models on a suite, item by item"),
+    "export": ("lit_sft.cli.export:main", "save a run's model as a Hugging Face folder, adapter merged or not"),
 }
 
 _LONGEST_MESSAGE = 1600
 _LONGEST_WORD = 300
 
 _OUR_FAULT = (
-    "This is a fault of lit_sft, not of what you gave. Please report it with the lines above and the command; "
-    "checkpoints that were written before it are whole."
+    "This is a bug in lit_sft, not a mistake in your input. Please report it with the lines above and the command. "
+    "Checkpoints written before it are intact."
 )
 
 _USAGE = """usage: python -m lit_sft COMMAND [...]
@@ -42,12 +39,12 @@ python -m lit_sft COMMAND --help                            the options of a com
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run a command; a user's mistake ends in one message, not a traceback.
+    """Run a command. A user's mistake prints one message instead of a traceback.
 
-    Set LIT_SFT_DEBUG=1 to see the traceback all the same.
+    Set LIT_SFT_DEBUG=1 to see the traceback anyway.
 
     Returns:
-        The exit status: 2 for a mistake in what the user gave, 130 after Ctrl-C.
+        The exit status: 2 for a user's mistake, 130 after Ctrl-C.
     """
     argv = sys.argv[1:] if argv is None else argv
     if not argv or argv[0] in ("-h", "--help"):
@@ -61,7 +58,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         getattr(importlib.import_module(module), function)(argv)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has closed the pipe
     except KeyboardInterrupt:
         print(f"\nlit_sft {argv[0]}: interrupted", file=sys.stderr)
         return 130  # the shell's convention
@@ -75,13 +72,13 @@ def main(argv: list[str] | None = None) -> int:
             raise
         from lit_sft.printable import printable
 
-        print(printable(f"lit_sft {argv[0]}: {_shortened(_said(error))}", keep_lines=True), file=sys.stderr)
+        print(printable(f"lit_sft {argv[0]}: {_shortened(_message(error))}", keep_lines=True), file=sys.stderr)
         return 2
     return 0
 
 
-def _said(error: Exception) -> str:
-    """The message, with what to do where it is the system's own of a disk that cannot be written to."""
+def _message(error: Exception) -> str:
+    """The message of an error, with advice if the disk is full or cannot be written."""
     if not isinstance(error, OSError) or error.strerror is None:
         return str(error)
     place = f"{os.fsdecode(error.filename)}: " if error.filename is not None else ""
@@ -91,12 +88,12 @@ def _said(error: Exception) -> str:
 
 
 def _shortened(message: str) -> str:
-    """A message that repeats a very long value, without its middle: what is wrong, and what to do, stay."""
+    """Cut the middle out of a very long message; the problem and the advice are at its ends."""
     if len(message) <= _LONGEST_MESSAGE:
         return message
     half = _LONGEST_MESSAGE // 2
     head, tail = message[:half], message[-half:]
-    # between words, where there are any: half of an address or a path is of no use
+    # cut between words where possible: half an address or path is useless
     head = head[: head.rfind(" ", half - _LONGEST_WORD)] if " " in head[-_LONGEST_WORD:] else head
     tail = tail[tail.find(" ") + 1 :] if " " in tail[:_LONGEST_WORD] else tail
     return f"{head} [...] {tail}"

@@ -1,4 +1,4 @@
-"""What commands print: lines and cells of tables as they are, whoever named what stands in them."""
+"""Console output of the commands: lines and table cells are printed literally, even if they contain markup."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ _USELESS = (
     ".*LeafSpec.*",
     ".*`isinstance\\(treespec.*",
 )
-"""Warnings of libraries that hold for every run."""
+"""Library warnings that appear on every run and can be ignored."""
 
 
 def print_line_on(console: Console, line: str, *, keep_lines: bool = False) -> None:
-    """Print a line: nothing in it is markup, paths are not wrapped, and nothing in it steers the terminal."""
+    """Print a line literally: no markup, no wrapping, no terminal control characters."""
     console.print(printable(line, keep_lines=keep_lines), markup=False, highlight=False, soft_wrap=True)
 
 
 def cell(text: str) -> Text:
-    """A cell or title of a table, likewise."""
+    """A table cell or title, printed literally."""
     return Text(printable(text))
 
 
@@ -40,27 +40,27 @@ console = Console()
 
 
 def print_line(line: str) -> None:
-    """Print a line as it is: paths are neither markup nor wrapped."""
+    """Print a line literally, without markup or wrapping; line breaks are kept."""
     print_line_on(console, line, keep_lines=True)
 
 
 def quieten(command: str) -> None:
-    """Hide what libraries print on every run and that tells the user nothing about this one."""
+    """Hide library messages that appear on every run."""
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()
     threading.excepthook = _print_thread_error
     for name in ("lightning.pytorch", "lightning.fabric"):  # the seed is in config.yaml
         logging.getLogger(name).setLevel(logging.WARNING)
-    if command != "fit":  # what a callback of the training kept is of no use to the other commands
+    if command != "fit":  # other commands do not need the saved state of training callbacks
         warnings.filterwarnings("ignore", "Be aware that when using `ckpt_path`, callbacks used to create the check")
     for message in _USELESS:
         warnings.filterwarnings("ignore", message)
 
 
 def _print_thread_error(stopped: threading.ExceptHookArgs) -> None:
-    """In one line: TensorBoard writes in a thread of its own, which a full disk ends; the run says so itself."""
+    """Print one line, without a traceback: on a full disk TensorBoard's writer thread fails, as does the run itself."""
     if isinstance(stopped.exc_value, OSError):
-        print(f"a thread that writes has ended: {stopped.exc_value}", file=sys.stderr)
+        print(f"a writer thread failed: {stopped.exc_value}", file=sys.stderr)
     else:
         threading.__excepthook__(stopped)

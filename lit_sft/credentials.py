@@ -1,4 +1,4 @@
-"""Keeps credentials out of everything that is shown or written: those of an address, and keys that a server repeats."""
+"""Keeps credentials out of output and files: those in addresses, and keys that a server repeats in its messages."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from data_modules.errors import UserError
 
 _MASK = "***"
 _LEAST_PIECE = 8
-"""Pieces of a secret of so many letters and digits are masked too: servers cut and space out what they repeat. Shorter
-pieces are ordinary words and numbers as well."""
+"""Letters and digits of the shortest part of a secret that is masked. Servers repeat keys cut or spaced out; anything
+shorter would also match ordinary words and numbers."""
 
 _PUBLIC = re.compile(
     r"sk-(?:(?:proj|svcacct|admin|or-v\d|ant-(?:api|admin)\d\d)-)?|github_pat_|gh[opsu]_|hf_|gsk_|xai-"
 )
-"""How the keys of known services begin."""
+"""Key prefixes of known services."""
 
 _PLACEHOLDERS = frozenset(
     (
@@ -38,13 +38,13 @@ _PLACEHOLDERS = frozenset(
         "sk-no-key-required",
     )
 )
-"""What servers that want no key are given."""
+"""Dummy keys for servers that need none."""
 
-# such as sk-pro...Lm9z, as servers shorten keys
+# shortened keys, such as sk-pro...Lm9z
 _HEAD = re.compile(r"(?<![\w-])[\w-]{4,256}(?=\.\.|\*\*|…|•)")
 _TAIL = re.compile(r"(?:(?<=\.\.)|(?<=\*\*)|(?<=…)|(?<=•))[\w-]{4,256}(?![\w-])")
 
-# with escapes such as %2d, \\u002d, \\x2d, &#x2d; and &#45; as one character each
+# escapes such as %2d, \\u002d, \\x2d, &#x2d; and &#45; count as one character each
 _CHARACTER = re.compile(
     r"(?:%|\\u00|\\x)(?P<hex>[0-9a-fA-F]{2})|&#x(?P<html_hex>[0-9a-fA-F]{1,6});|&#(?P<html>[0-9]{1,7});|.", re.DOTALL
 )
@@ -53,7 +53,7 @@ _QUERY = re.compile(r"(://[^\s?#\"'<>]*)([?#])([^\s\"'<>]+)")
 
 
 def without_credentials(text: str) -> str:
-    """Text in which every address has lost its user, password, query values and fragment."""
+    """Mask the user, password, query values and fragment of every address in a text."""
     return _QUERY.sub(_masked_query, _USER.sub(f"{_MASK}@", text))
 
 
@@ -65,11 +65,11 @@ def _masked_query(found: re.Match[str]) -> str:
 
 
 class Secrets:
-    """Masks secrets in text, also where they are cut, spaced out, escaped or in base64.
+    """Masks secrets in text, even when they are cut, spaced out, escaped or base64-encoded.
 
-    Only letters and digits are compared, and pieces of eight count; of a shortened secret such as `sk-pr...x9Zq`, four
-    characters at either end. A secret of fewer letters and digits (such as the key `x` of a local server) is masked
-    only where it is a word of its own. Placeholders such as `EMPTY` are no secrets.
+    Only letters and digits are compared; eight in a row are enough for a match, or four at either end of a shortened
+    secret such as `sk-pr...x9Zq`. A shorter secret (such as the key `x` of a local server) is masked only as a whole
+    word. Placeholders such as `EMPTY` are not masked.
 
     Args:
         values: The secrets; empty ones are ignored.
@@ -89,7 +89,7 @@ class Secrets:
             self._pieces |= {plain[at : at + _LEAST_PIECE] for at in range(first, len(plain) - _LEAST_PIECE + 1)}
 
     def mask(self, text: str) -> str:
-        """Text with `***` for every secret. Mask before you cut: what is cut first is harder to recognise."""
+        """Replace every secret in a text by `***`. Mask before truncating: a cut secret is harder to recognise."""
         for word in sorted(self._words, key=len, reverse=True):
             text = re.sub(rf"(?<!\w){re.escape(word)}(?!\w)", _MASK, text)
         text = _HEAD.sub(lambda found: self._shortened(found[0], str.startswith), text)
@@ -104,12 +104,12 @@ class Secrets:
         return "".join([*parts, text[done:]])
 
     def _shortened(self, part: str, is_end: Callable[[str, str], bool]) -> str:
-        """What to show of a word next to an ellipsis."""
+        """Mask a word next to an ellipsis if it is the beginning or end of a secret."""
         return _MASK if any(is_end(secret, part.lower()) for secret in self._whole) else part
 
 
 def _runs(starts: list[int]) -> list[tuple[int, int]]:
-    """The first and last letter of every run of pieces that overlap or touch."""
+    """Merge pieces that overlap or touch; returns the first and last letter of each run."""
     runs: list[tuple[int, int]] = []
     for start in starts:
         end = start + _LEAST_PIECE - 1
@@ -121,7 +121,7 @@ def _runs(starts: list[int]) -> list[tuple[int, int]]:
 
 
 class _Letter(NamedTuple):
-    """A letter or digit in lower case, and where it stands in a text."""
+    """A letter or digit in lower case, and its position in the text."""
 
     text: str
     begin: int
@@ -129,7 +129,7 @@ class _Letter(NamedTuple):
 
 
 def _letters(text: str) -> list[_Letter]:
-    """Letters and digits; escapes of URLs, JSON and HTML are read as what they stand for."""
+    """Letters and digits of a text; escapes of URLs, JSON and HTML are decoded."""
     return [
         _Letter(letter, found.start(), found.end())
         for found in _CHARACTER.finditer(text)
@@ -151,25 +151,25 @@ def _plain(found: re.Match[str]) -> str:
 
 
 def _variants(secret: str) -> set[str]:
-    """A secret as it is, decoded from a URL, in hexadecimal, and in base64 behind any text."""
+    """A secret as given, URL-decoded, in hexadecimal, and in base64 at any offset."""
     spellings = {secret, unquote(secret), unquote_plus(secret)}
     encoded: set[str] = set()
     for raw in (each.encode("utf-8", "replace") for each in spellings):
         encoded |= {raw.hex(), base64.b64encode(raw).decode()}
-        # behind one or two bytes of something else: without the characters that hold bits of these, or of the padding
+        # after one or two other bytes: without the characters that mix in bits of these or of the padding
         encoded |= {base64.b64encode(b"-" * n + raw).decode()[n + 1 :].rstrip("=")[:-1] for n in (1, 2)}
     return {each for each in spellings | encoded if each.strip()}
 
 
 @dataclass(frozen=True)
 class Address:
-    """An address of an HTTP server, its credentials set apart.
+    """The address of an HTTP server, split from its credentials.
 
     Attributes:
-        base: Without user, password, query and fragment.
-        query: Names and values behind the `?`.
-        authorization: What the user and password are as an HTTP header; empty without them.
-        values: Everything in it that is secret.
+        base: The address without user, password, query and fragment.
+        query: Names and values after the `?`.
+        authorization: The `Authorization` header for user and password; empty without them.
+        values: All secrets in the address.
     """
 
     base: str
@@ -179,14 +179,14 @@ class Address:
 
 
 def read_address(text: str, *, setting: str) -> Address:
-    """Take an address apart.
+    """Split an address into its parts.
 
     Args:
         text: Such as `https://user:password@host:8080/v1?key=secret`.
-        setting: Whose value it is, for the message.
+        setting: The setting it was given for; named in the error message.
 
     Raises:
-        UserError: If it is no address of an HTTP server. The message does not repeat it.
+        UserError: If it is not an HTTP address. The message does not repeat it, since it may hold a password.
     """
     try:
         parts = urlsplit(text.strip())

@@ -1,4 +1,4 @@
-"""What the system may not have told Python: a home folder, a user's name, a terminal of UTF-8."""
+"""Makes up for what an environment may lack: a home folder, a user name, a UTF-8 terminal."""
 
 from __future__ import annotations
 
@@ -15,28 +15,27 @@ _UTF8 = ["-X", "utf8=1"]
 
 
 def use_utf8() -> None:
-    """Begin this process again in UTF-8 mode where the locale has another encoding.
+    """Restart this process in UTF-8 mode if the locale uses another encoding.
 
-    Configs and records are UTF-8 everywhere, while libraries read files in the locale's encoding: Latin-1 would garble
-    every prompt without a word. The terminal keeps its own encoding, except under
-    `python -E` and `-I`, which leave no way to set it.
+    Configs and records are UTF-8, but libraries read files in the locale's encoding: Latin-1 would silently garble
+    every prompt. The terminal keeps its encoding, except under `python -E` and `-I`, where it cannot be set.
     """
     if sys.flags.utf8_mode or locale.getencoding().lower().replace("-", "") == "utf8":
         return
     if sys.orig_argv[1:3] == _UTF8:
-        return  # never twice
+        return  # already restarted
     terminal = os.environ.get("PYTHONIOENCODING", "").partition(":")[0] or locale.getencoding()
     settings = {"PYTHONUTF8": "1", "PYTHONIOENCODING": f"{terminal}:backslashreplace"}
     sys.stdout.flush()
-    # the option too: -E and -I ignore the variable, and of several such options the first one counts
+    # the option too: -E and -I ignore the variable, and the first of several such options wins
     os.execve(sys.executable, [sys.executable, *_UTF8, *sys.orig_argv[1:]], os.environ | settings)
 
 
 def settle() -> None:
-    """Make every command run for users that the system does not know, and on terminals that lack our signs.
+    """Prepare the process for users without a name or home folder, and for terminals that are not UTF-8.
 
-    Containers often run under a number that belongs to no user and has no HOME. torch, transformers and matplotlib then
-    fail, or write into a folder named `~`.
+    Containers often run under a user id without a name and without HOME. torch, transformers and matplotlib then fail
+    or write to a folder named `~`.
     """
     try:
         Path.home()
@@ -48,13 +47,13 @@ def settle() -> None:
     except (KeyError, OSError):
         os.environ["LOGNAME"] = f"user{os.getuid()}"
     for stream in (sys.stdout, sys.stderr):
-        # what a terminal of ASCII or Latin-1 cannot show is printed as its code, such as \u27e6
+        # an ASCII or Latin-1 terminal shows other characters as escapes, such as \u27e6
         if isinstance(stream, io.TextIOWrapper) and not stream.encoding.lower().replace("-", "").startswith("utf"):
             stream.reconfigure(errors="backslashreplace")
 
 
 def _private_folder() -> Path:
-    """A folder for temporary files that no other user can have put anything into."""
+    """A temporary folder that no other user can write to."""
     folder = Path(tempfile.gettempdir()) / f"lit_sft-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     found = folder.lstat()

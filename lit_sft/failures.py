@@ -1,4 +1,4 @@
-"""Failures in a line each: known ones with what to do about them, others with the place of their traceback."""
+"""One-line messages for failures: known ones with advice, others with a pointer to their traceback."""
 
 from __future__ import annotations
 
@@ -12,59 +12,59 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from data_modules.errors import UserError
 from lit_sft.credentials import without_credentials
-from lit_sft.files import said
+from lit_sft.files import error_line
 
 
 def message_of(error: Exception) -> str | None:
-    """What to tell the user; None for a failure that is not known, such as a programming error.
+    """A message for the user; None for unknown failures, such as bugs.
 
-    A `ValueError` that Lightning raises is about the trainer's settings.
+    A `ValueError` raised by Lightning is about the trainer's settings.
     """
-    said = str(error)
+    text = str(error)
     if isinstance(error, ValueError):
-        return said if isinstance(error, UserError) or _is_raised_in(error, "lightning") else None
-    if isinstance(error, MisconfigurationException) or said.startswith("Early stopping conditioned on metric"):
-        return said
+        return text if isinstance(error, UserError) or _is_raised_in(error, "lightning") else None
+    if isinstance(error, MisconfigurationException) or text.startswith("Early stopping conditioned on metric"):
+        return text
     if isinstance(error, torch.OutOfMemoryError):
         return (
-            f"out of GPU memory ({said.partition('. ')[0]}). Set `--data.token_budget` to half of what it is, or "
-            "`--model.backbone.gradient_checkpointing true`; neither changes a result."
+            f"out of GPU memory ({text.partition('. ')[0]}). Halve `--data.token_budget`, or set "
+            "`--model.backbone.gradient_checkpointing true`; neither changes the results."
         )
-    if re.search("DataLoader worker.*(exited unexpectedly|is killed by signal)", said):
+    if re.search("DataLoader worker.*(exited unexpectedly|is killed by signal)", text):
         return (
-            f"{said.splitlines()[0]}. A process that collates batches died, most often because it ran out of memory. "
+            f"{text.splitlines()[0]}. A process that prepares batches died, most often because it ran out of memory. "
             "Continue from the last checkpoint with `python -m lit_sft fit --resume` and fewer `--data.num_workers`."
         )
-    if said.startswith("Found more than one stateful callback"):
+    if text.startswith("Found more than one stateful callback"):
         return (
-            f"`trainer.callbacks`: {said.partition('. ')[0]} with the same settings. A run has a ModelCheckpoint "
-            "already, set by `--checkpoint`; use that one, or give yours another `monitor`, `mode` or interval."
+            f"`trainer.callbacks`: {text.partition('. ')[0]} with the same settings. Every run already has a "
+            "ModelCheckpoint, set by `--checkpoint`; use that one, or give yours another `monitor`, `mode` or interval."
         )
     return None
 
 
 def _is_raised_in(error: Exception, package: str) -> bool:
-    """Whether an error was raised by a module of a package, rather than by something that it called."""
+    """Whether an error was raised by a package itself, not by code that it called."""
     frames = list(traceback.walk_tb(error.__traceback__))
     return bool(frames) and str(frames[-1][0].f_globals.get("__name__")).partition(".")[0] == package
 
 
 def reason_of_part(error: Exception, folder: Path) -> str:
-    """In a line, why one part of a job failed while the others go on.
+    """One line on why part of a job failed; the rest of the job continues.
 
-    What is neither a user's mistake nor an OSError may be a fault of the code: its traceback goes to `errors.log`,
-    which the line names. With LIT_SFT_DEBUG=1 such an error ends the job.
+    Anything but a user's mistake or an OSError may be a bug: its traceback is appended to `errors.log`, which the line
+    names. With LIT_SFT_DEBUG=1 it is raised and ends the job.
 
     Args:
-        error: Just caught.
-        folder: Where `errors.log` is written.
+        error: The error, just caught.
+        folder: Folder of `errors.log`.
     """
     if isinstance(error, (UserError, OSError)):
-        return said(error)
+        return error_line(error)
     if os.environ.get("LIT_SFT_DEBUG"):
         raise error
     file = folder / "errors.log"
     folder.mkdir(parents=True, exist_ok=True)
     with file.open("a", encoding="utf-8", errors="backslashreplace") as stream:
         stream.write(without_credentials("".join(traceback.format_exception(error))) + "\n")
-    return f"{said(error)} (the traceback is in {file})"
+    return f"{error_line(error)} (the traceback is in {file})"

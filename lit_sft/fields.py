@@ -1,4 +1,4 @@
-"""Fields of JSON objects that may be damaged: of the type that they should be, or an error says where one is not."""
+"""Reads fields of JSON objects that may be damaged: a field has the expected type, or an error names it."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ class Fields:
     """A JSON object, read field by field.
 
     Args:
-        values: What was read.
-        place: Where it stands, for messages.
+        values: The parsed JSON.
+        place: Where it came from; named in error messages.
 
     Raises:
-        UserError: If it is no object; likewise of every field that is absent or of another type.
+        UserError: If it is not an object. The methods raise it if a field is missing or has another type.
     """
 
     def __init__(self, values: Any, place: str) -> None:
@@ -33,41 +33,41 @@ class Fields:
         return self.values.get(name) is not None
 
     def text(self, name: str) -> str:
-        """A field that is text."""
+        """Read a text."""
         value = self._get(name)
         if not isinstance(value, str):
             self._refuse(name, value, "text")
         return value
 
     def texts(self, name: str) -> list[str]:
-        """A list of texts."""
+        """Read a list of texts."""
         values = self._get(name)
         if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
             self._refuse(name, values, "a list of texts")
         return list(values)
 
     def file_name(self, name: str) -> str:
-        """A field that names a file or folder beside this one."""
+        """Read the name of a file or folder in the same folder."""
         value = self.text(name)
         self._check_plain(name, value)
         return value
 
     def file_names(self, name: str) -> list[str]:
-        """A list of such."""
+        """Read a list of such names."""
         values = self.texts(name)
         for value in values:
             self._check_plain(name, value)
         return values
 
     def whole(self, name: str) -> int:
-        """A whole number, at least 0."""
+        """Read a whole number, at least 0."""
         value = self._get(name)
         if not isinstance(value, int) or not 0 <= value < _LARGEST:
             self._refuse(name, value, "a whole number")
         return value
 
     def number(self, name: str, *, least: float = -math.inf) -> float:
-        """A number; NaN for null, which stands for what was not finite."""
+        """Read a number; null, which stands for values that were not finite, becomes NaN."""
         value = self._get(name)
         if value is None:
             return math.nan
@@ -77,12 +77,12 @@ class Fields:
         return float(value)
 
     def numbers(self, name: str) -> dict[str, float]:
-        """An object of numbers."""
+        """Read an object of numbers."""
         part = self.fields(name)
         return {key: part.number(key) for key in part.values}
 
     def fields(self, name: str) -> Fields:
-        """A field that is an object itself."""
+        """Read a nested object."""
         return Fields(self._get(name), f"{self.place}: {name}")
 
     def _get(self, name: str) -> Any:
@@ -100,5 +100,5 @@ class Fields:
 
 
 def is_file_name(text: str) -> bool:
-    """Whether a text can only name a file or folder beside the one that it stands in."""
+    """Whether a text is a plain file name, without any path."""
     return text not in ("", "..") and Path(text).name == text and "\0" not in text

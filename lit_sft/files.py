@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, JSON that every reader takes, YAML with unique keys, digests."""
+"""Reads and writes files: atomic writes, standard JSON, strict YAML, digests, file names."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ from lit_sft.yaml_loader import load_yaml
 
 _LONGEST_SLUG = 120
 
-# JSON itself escapes the controls below 0x20. Of these, some reach a terminal or break a line when the file is printed,
-# and lone surrogates cannot be written as UTF-8 at all.
+# JSON itself escapes controls below 0x20. These too can steer a terminal or break a line when the file is printed, and
+# lone surrogates cannot be encoded as UTF-8.
 _ESCAPED = re.compile(r"[\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
-def read_json(path: Path, *, advice: str = "remove the file, and it will be made again") -> dict[str, Any] | None:
-    """The JSON object that a file holds; None if there is no file.
+def read_json(path: Path, *, advice: str = "remove the file; it will be written again") -> dict[str, Any] | None:
+    """Read a JSON object from a file; None if the file does not exist.
 
     Args:
         path: The file.
-        advice: What to do about a damaged one.
+        advice: What to do about a damaged file.
 
     Raises:
-        UserError: If it holds something else.
+        UserError: If it holds anything but a JSON object.
         OSError: If it cannot be read.
     """
     try:
@@ -51,24 +51,24 @@ def read_json(path: Path, *, advice: str = "remove the file, and it will be made
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a file, whole or not at all, and only if its content changes."""
+    """Write a JSON file atomically, and only if its content changes."""
     content = _json(value, indent=1, default=str).encode()
     if not path.is_file() or path.read_bytes() != content:
         _write_whole(path, [content])
 
 
 def write_lines(path: Path, rows: Iterable[Any]) -> None:
-    """Write JSON lines, all of them or none."""
+    """Write a file of JSON lines atomically."""
     _write_whole(path, (json_line(row).encode() for row in rows))
 
 
 @dataclass(frozen=True)
 class Rows:
-    """What a file of JSON lines holds.
+    """The content of a file of JSON lines.
 
     Attributes:
         rows: Its objects, in order.
-        damaged: The lines that hold none, each with its place: one that a killed process left half written, say.
+        damaged: A message for each unreadable line, such as one left half-written by a killed process.
     """
 
     rows: list[dict[str, Any]]
@@ -76,7 +76,7 @@ class Rows:
 
 
 def read_rows(path: Path) -> Rows:
-    """Read a file of JSON lines; lines that cannot be read do not affect the others.
+    """Read a file of JSON lines, skipping damaged lines.
 
     Raises:
         OSError: If the file cannot be read at all.
@@ -98,12 +98,12 @@ def read_rows(path: Path) -> Rows:
 
 
 def append_line(path: Path, value: Any, *, sync: bool = False) -> None:
-    """Append a line of JSON, on a line of its own also where a killed process left half a line.
+    """Append a line of JSON. If a killed process left half a line, start a new one.
 
     Args:
         path: The file.
         value: What to write.
-        sync: Whether to wait until the disk has it.
+        sync: Whether to wait until it is on the disk.
     """
     with path.open("ab+") as stream:
         is_whole = True
@@ -116,8 +116,8 @@ def append_line(path: Path, value: Any, *, sync: bool = False) -> None:
             os.fsync(stream.fileno())
 
 
-def said(error: BaseException) -> str:
-    """An error in a line: a user's mistake by its message, others with their kind."""
+def error_line(error: BaseException) -> str:
+    """An error in one line: user and system errors by their message alone, others with their type."""
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
         return f"{os.fsdecode(error.filename)}: {error.strerror}"
     line = next(iter(str(error).splitlines()), "")
@@ -125,14 +125,14 @@ def said(error: BaseException) -> str:
 
 
 def short_reason(error: BaseException) -> str:
-    """Why something could not be read, in a few words on one line."""
+    """A few words on why something could not be read."""
     if isinstance(error, RecursionError):
         return "nested too deeply"
     return reason_of(error, 200)
 
 
 def json_line(value: Any) -> str:
-    """A value as one line of JSON, line break included; NaN and infinity become null."""
+    """Encode a value as one line of JSON, with a line break; NaN and infinity become null."""
     return _json(value) + "\n"
 
 
@@ -142,7 +142,7 @@ def _json(value: Any, **options: Any) -> str:
 
 
 def _write_whole(path: Path, parts: Iterable[bytes]) -> None:
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")  # processes may write the same file side by side
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")  # several processes may write the same file
     try:
         with partial.open("wb") as stream:
             stream.writelines(parts)
@@ -154,19 +154,19 @@ def _write_whole(path: Path, parts: Iterable[bytes]) -> None:
 
 @contextmanager
 def replaced_folder(folder: Path, *, is_written: Callable[[str], bool]) -> Iterator[Path]:
-    """An empty folder to write to, which takes the place of another one when it is complete.
+    """Give an empty folder to write to, which replaces another one when the block is complete.
 
     Args:
-        folder: To replace; made if it is not there.
-        is_written: Whether a file of this name in the folder before is of the same kind as what is written. Such files
-            go with the folder; anything else is somebody's own and stays.
+        folder: The folder to replace; created if missing.
+        is_written: Whether a file name is one that the block may write. Such files in the old folder are deleted; all
+            others belong to the user and are kept.
 
     Raises:
         UserError: If the folder is a file.
     """
     folder = folder.absolute()
     if folder.exists() and not folder.is_dir():
-        raise UserError(f"{folder}: a file; expected a folder, or a name that is not taken.")
+        raise UserError(f"{folder}: this is a file; expected a folder, or a name that is free.")
     aside, before = (folder.with_name(f".{folder.name}.{what}") for what in ("partial", "before"))
     if before.exists() and not folder.exists():
         before.rename(folder)  # a process was killed between the two renames below
@@ -192,7 +192,7 @@ def _keep_others(before: Path, after: Path, is_written: Callable[[str], bool]) -
 
 
 def with_nulls(value: Any) -> Any:
-    """With null for metrics that are infinite or undefined, which JSON has no word for."""
+    """Replace infinite and undefined numbers, which JSON cannot hold, by null."""
     if isinstance(value, dict):
         return {key: with_nulls(part) for key, part in value.items()}
     if isinstance(value, (list, tuple)):
@@ -201,15 +201,15 @@ def with_nulls(value: Any) -> Any:
 
 
 def read_yaml(path: str | Path, *, advice: str, usual: Path | None = None) -> Any:
-    """What a YAML file holds.
+    """Read a YAML file.
 
     Args:
         path: The file.
         advice: What to do if it cannot be read.
-        usual: The folder where such files usually are, to look for one of a similar name.
+        usual: The usual folder of such files, searched for similar names.
 
     Raises:
-        UserError: If it cannot be read, is not YAML, or has a key twice.
+        UserError: If it cannot be read, is not YAML, or has duplicate keys.
     """
     try:
         text = Path(path).read_text(encoding="utf-8")
@@ -224,22 +224,22 @@ def read_yaml(path: str | Path, *, advice: str, usual: Path | None = None) -> An
 
 
 def slug(name: str, empty: str) -> str:
-    """A name as that of a folder or file.
+    """Turn any text into the name of a file or folder.
 
     Args:
         name: Any text.
-        empty: What to call it if nothing of the name can be kept.
+        empty: The name to use if no character can be kept.
     """
     kept = re.sub(r"[^\w.=+-]+", "_", name).strip("_.") or empty
-    # in bytes, for file systems; a digest tells long names apart
+    # file systems limit bytes; a digest tells long names apart
     return kept if len(kept.encode()) <= _LONGEST_SLUG else f"{kept[: _LONGEST_SLUG // 4]}-{digest(name)}"
 
 
 def is_plain_name(name: str) -> bool:
-    """Whether a name can be that of a file, and printed as it is."""
+    """Whether a name is a valid file name and safe to print."""
     return Path(name).name == name and name not in ("", "..") and printable(name) == name
 
 
 def digest(value: Any) -> str:
-    """Of any JSON-like value."""
+    """A short digest of any JSON-like value."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""One process at a time: a lock that names its owner, and that a killed process gives up."""
+"""A file lock that names its owner and is released when its process ends, even if killed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ except ImportError:  # Windows
 
 _HELD = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
-"""What a file system without locks answers."""
+"""Error codes of file systems without locks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +34,9 @@ class Owner:
 
     Attributes:
         host: Name of its machine.
-        pid: Its number there.
-        user: Who started it.
-        since: Local time at which it took the lock, to the second.
+        pid: Its process id.
+        user: Name of the user who started it.
+        since: When it took the lock, in local time, to the second.
     """
 
     host: str
@@ -49,23 +49,23 @@ class Owner:
 
 
 def only_one(path: Path, refusal: Callable[[str], str]) -> FileLock:
-    """Hold a lock while a block runs: `with only_one(path, refusal):`. For the arguments, see `FileLock`."""
+    """Hold a lock for the length of a block: `with only_one(path, refusal):`. See `FileLock` for the arguments."""
     return FileLock(path, refusal)
 
 
 class FileLock:
-    """Held by one process at a time, until it is released or the process ends, however it ends.
+    """A lock that one process holds until it releases it or ends, however it ends.
 
-    The kernel sees to that. On a file system without locks, the file with the owner's name is the lock; one left by a
-    process of this machine that is gone is taken over.
+    The kernel guarantees that. On a file system without locks, the file itself is the lock; one left behind by a dead
+    process on this machine is taken over.
 
     Args:
-        path: The lock's file; it is there while the lock is held, and names the owner.
-        refusal: What to say where another process holds it, given that process's name.
+        path: The lock file. It exists while the lock is held, and names the owner.
+        refusal: Makes the error message from the name of the process that holds the lock.
 
     Raises:
         UserError: If another process holds it.
-        OSError: If there can be no such file.
+        OSError: If the file cannot be created.
     """
 
     def __init__(self, path: Path, refusal: Callable[[str], str]) -> None:
@@ -76,7 +76,7 @@ class FileLock:
         _held.add(self)
 
     def release(self) -> None:
-        """Let others have it."""
+        """Release the lock."""
         if self._descriptor is not None:
             with contextlib.suppress(OSError):
                 self.path.unlink(missing_ok=True)
@@ -95,7 +95,7 @@ class FileLock:
 
     def _lock(self) -> bool:
         """Lock the file. False if the file system has no locks."""
-        flags, is_made = os.O_RDONLY, False  # a file open for writing would keep its disk from being made read-only
+        flags, is_made = os.O_RDONLY, False  # a file open for writing would prevent remounting its disk read-only
         while True:
             descriptor, is_new = self._open(flags)
             is_made |= is_new
@@ -116,10 +116,10 @@ class FileLock:
             if _is_same_file(descriptor, self.path):
                 self._sign(descriptor)
                 return True
-            os.close(descriptor)  # its last owner removed it between our opening and our locking it
+            os.close(descriptor)  # its last owner removed it after we opened it and before we locked it
 
     def _open(self, flags: int) -> tuple[int, bool]:
-        """The file, and whether it was made now."""
+        """Open the file; returns whether this call created it."""
         while True:
             with contextlib.suppress(FileExistsError):
                 return os.open(self.path, flags | os.O_CREAT | os.O_EXCL, 0o644), True
@@ -127,7 +127,7 @@ class FileLock:
                 return os.open(self.path, flags), False
 
     def _create(self) -> None:
-        """Make the file, which is the lock where there is no other."""
+        """Create the file, which is itself the lock on a file system without locks."""
         for _ in range(10):
             if _is_stale(self.path):
                 self.path.unlink(missing_ok=True)
@@ -137,8 +137,8 @@ class FileLock:
                 continue
             self._sign(descriptor)
             warnings.warn(
-                f"{self.path}: this file system has no locks, so this file is the lock; it stays behind if this "
-                "process is killed.",
+                f"{self.path}: this file system has no locks, so this file serves as the lock; it stays behind if "
+                "this process is killed.",
                 stacklevel=4,
             )
             return
@@ -153,14 +153,14 @@ class FileLock:
             raise
 
     def _refusal(self) -> str:
-        return self.refusal(str(_owner(self.path) or "a process whose name cannot be read"))
+        return self.refusal(str(_owner(self.path) or "an unknown process"))
 
 
 _held: weakref.WeakSet[FileLock] = weakref.WeakSet()
 
 
 def _leave_to_parent() -> None:
-    """A forked process would keep the lock of a parent that is killed."""
+    """Drop inherited locks: a forked process would keep the lock of its parent after the parent is killed."""
     for lock in list(_held):
         lock._close()
 
@@ -177,7 +177,7 @@ def _is_same_file(descriptor: int, path: Path) -> bool:
 
 
 def _signature() -> bytes:
-    """The present process as the content of a lock."""
+    """The content of a lock file held by this process."""
     since = datetime.now().isoformat(sep=" ", timespec="seconds")
     return json.dumps(asdict(Owner(socket.gethostname(), os.getpid(), _user(), since))).encode()
 
@@ -185,12 +185,12 @@ def _signature() -> bytes:
 def _user() -> str:
     try:
         return getpass.getuser()
-    except (KeyError, OSError):  # a number without a name, as in some containers
+    except (KeyError, OSError):  # a user id without a name, as in some containers
         return str(os.getuid()) if hasattr(os, "getuid") else "an unknown user"
 
 
 def _owner(path: Path) -> Owner | None:
-    """Who signed a lock; None if that cannot be read."""
+    """The owner named in a lock file; None if it cannot be read."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         return Owner(str(found["host"]), int(found["pid"]), str(found["user"]), str(found["since"]))
@@ -199,14 +199,14 @@ def _owner(path: Path) -> Owner | None:
 
 
 def _is_stale(path: Path) -> bool:
-    """Whether a lock was left by a process of this machine that is gone."""
+    """Whether a lock was left behind by a dead process on this machine."""
     owner = _owner(path)
-    if owner is None or owner.host != socket.gethostname() or os.name == "nt":  # where signal 0 is not a question
+    if owner is None or owner.host != socket.gethostname() or os.name == "nt":  # on Windows, os.kill would kill
         return False
     try:
         os.kill(owner.pid, 0)
     except ProcessLookupError:
         return True
     except (OSError, OverflowError):
-        return False  # it is another user's
+        return False  # alive, but another user's
     return False

@@ -1,4 +1,4 @@
-"""Text that others wrote, made safe to print: nothing in it steers a terminal or hides."""
+"""Makes untrusted text safe to print: no terminal control sequences, no invisible characters."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ _BLANK = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180d\u180f\u2065\u2800\u3164\ufe00-\ufe0d\uffa0\ufff0-\ufff8"
     "\U00016fe4\U0001d159\U000e0000-\U000e0fff]"
 )
-"""Letters, marks and signs of other categories that show nothing: fillers, the braille blank, variation selectors."""
+"""Invisible characters of other categories: fillers, the braille blank, variation selectors."""
 
 _JOINERS = "\u200c\u200d\ufe0e\ufe0f"
-"""Scripts and emoji are spelt with these."""
+"""Some scripts and emoji need these, so they stay as they are."""
 
 
 def printable(text: str, *, keep_lines: bool = False) -> str:
-    """Text with control characters as signs (␛ for escape) and other invisible ones as codes.
+    """Show control characters as symbols (␛ for escape) and other invisible ones as codes.
 
     Args:
-        text: What data or a model wrote.
-        keep_lines: Whether line breaks stay as they are.
+        text: Any text, from data or a model.
+        keep_lines: Whether to keep line breaks.
     """
     return "".join(character if keep_lines and character == "\n" else _sign(character) for character in text)
 
 
 def excerpt(text: str, limit: int) -> str:
-    """One line of printable text: controls become signs, and of a long text the beginning is kept.
+    """Make text printable on one line, and keep only the beginning of a long one.
 
-    A model may produce anything, including terminal escape sequences and direction overrides.
+    Models may produce anything, including terminal escape sequences and direction overrides.
 
     Args:
-        text: What was written.
-        limit: Most characters kept.
+        text: Any text.
+        limit: Characters to keep, at most.
     """
     shown = printable(text[:limit])
     return shown if len(text) <= limit else f"{shown}… (+{len(text) - limit:,} characters)"

@@ -1,4 +1,4 @@
-"""YAML that means one thing: unique keys, no tags, no recursion, and no aliases that expand without end."""
+"""Strict YAML: unique keys, no tags, no recursion, and a limit on what aliases expand to."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from data_modules.errors import UserError
 from lit_sft.credentials import without_credentials
 
 Path = tuple[str, ...]
-"""Keys from the top of a document; items of a list are `[]`."""
+"""Keys from the root of a document; list items are `[]`."""
 
 _MAX_CHARACTERS = 10_000_000
 _MAX_DEPTH = 60
 _MAX_EXPANDED = 10_000
 """Values that aliases may add to a document."""
 _MAX_DIGITS = 300
-"""Of a number: a whole one that is larger than any float ends in an OverflowError wherever it is taken for one."""
+"""Digits of a number: an integer too large for a float raises OverflowError wherever it is converted."""
 _LONG_NUMBER = re.compile(rf"[-+]?(?:0[bBoO])?[0-9_:]{{{_MAX_DIGITS},}}|[-+]?0[xX][0-9a-fA-F_]{{{_MAX_DIGITS},}}")
 
 _TAGS = {None, "!", *(f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null", "seq", "map"))}
@@ -30,7 +30,7 @@ _Parser: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 @dataclass(slots=True)
 class _Collection:
-    """A list or mapping that is still open."""
+    """A list or mapping whose end has not been reached."""
 
     is_mapping: bool
     anchor: str | None
@@ -49,7 +49,7 @@ class _Collection:
 
 
 def check_yaml(text: str) -> dict[Path, int]:
-    """Refuse what a reader of settings should never meet, before anything is built from it.
+    """Reject YAML that no settings file should contain, before anything is built from it.
 
     Args:
         text: A YAML document.
@@ -58,11 +58,11 @@ def check_yaml(text: str) -> dict[Path, int]:
         The line of every key, counted from 1.
 
     Raises:
-        yaml.YAMLError: If it is not YAML, has a key twice, a tag, a key that is a list or a mapping, an alias that
-            refers to what it is in, or aliases or nesting beyond any sensible file.
+        yaml.YAMLError: If it is not YAML, or has a duplicate key, a tag, a list or mapping as a key, an alias inside
+            the value that it refers to, or excessive aliases or nesting.
     """
     if len(text) > _MAX_CHARACTERS:
-        raise Refused(problem=f"{len(text):,} characters; settings have at most {_MAX_CHARACTERS:,}")
+        raise Refused(problem=f"{len(text):,} characters; expected at most {_MAX_CHARACTERS:,}")
     reader = _Reader()
     for event in yaml.parse(text, Loader=_Parser):
         reader.take(event)
@@ -70,7 +70,7 @@ def check_yaml(text: str) -> dict[Path, int]:
 
 
 class _Reader:
-    """Follows the events of a document without building it, so that its size costs nothing."""
+    """Follows the parser's events without building the document, so that huge expansions cost nothing."""
 
     def __init__(self) -> None:
         self.lines: dict[Path, int] = {}
@@ -105,7 +105,7 @@ class _Reader:
 
     def _alias(self, event: Any) -> None:
         if any(collection.anchor == event.anchor for collection in self._open):
-            raise _error(event, f"*{event.anchor} refers to the value that it is part of")
+            raise _error(event, f"*{event.anchor} refers to a value that contains it")
         if self._open and self._open[-1].awaits_key:
             raise _error(event, f"*{event.anchor} is used as a key; write the key itself")
         size = self._sizes.get(event.anchor, 1)
@@ -126,7 +126,7 @@ class _Reader:
         self._open.append(_Collection(is_mapping, event.anchor, event.start_mark.line + 1, path))
 
     def _keep(self, anchor: str | None, size: int) -> None:
-        """Count a complete value towards the collection it is in."""
+        """Add the size of a complete value to the collection that contains it."""
         if anchor is not None:
             self._sizes[anchor] = size
         if self._open:
@@ -144,11 +144,11 @@ def _error(event: Any, problem: str) -> Refused:
 
 
 class Refused(yaml.MarkedYAMLError):
-    """Valid YAML that no settings should contain."""
+    """Valid YAML that no settings file should contain."""
 
 
 class PlainLoader(_Parser):  # type: ignore[misc]
-    """Reads what `check_yaml` has let pass; dates stay text."""
+    """Loads YAML that `check_yaml` has accepted; dates stay text."""
 
 
 PlainLoader.yaml_implicit_resolvers = {
@@ -158,34 +158,34 @@ PlainLoader.yaml_implicit_resolvers = {
 
 
 def load_yaml(text: str, place: str, *, loader: Any = PlainLoader) -> tuple[Any, dict[Path, int]]:
-    """Read a YAML document.
+    """Load a YAML document.
 
     Args:
         text: The document.
-        place: Where it comes from, for messages.
+        place: Where it comes from; named in error messages.
         loader: Builds the values.
 
     Returns:
         Its value, and the line of every key.
 
     Raises:
-        UserError: If it is refused by `check_yaml` or cannot be built; names the place and the line.
+        UserError: If `check_yaml` rejects it or it cannot be loaded; names the place and the line.
     """
     try:
         lines = check_yaml(text)
         return yaml.load(text, loader), lines
     except (yaml.YAMLError, ValueError) as error:
-        raise UserError(said_of(error, place)) from None
+        raise UserError(yaml_error_line(error, place)) from None
 
 
 def line_of(setting: str, lines: Mapping[Path, int]) -> int | None:
-    """The line of a setting such as `data.mask`, however its sections are written; None if it is not known."""
+    """The line of a setting such as `data.mask`, nested or dotted; None if unknown."""
     found = [line for path, line in lines.items() if ".".join(path).replace("+", "") == setting]
     return found[-1] if found else None
 
 
-def said_of(error: Exception, place: str) -> str:
-    """A YAML error in one line: the place, the line, what is wrong."""
+def yaml_error_line(error: Exception, place: str) -> str:
+    """A YAML error in one line: place, line number, problem."""
     mark = getattr(error, "problem_mark", None)
     at = f"{place}:{mark.line + 1}" if mark else place
     problem = without_credentials(" ".join(str(getattr(error, "problem", None) or error).split()))

@@ -15,7 +15,18 @@ DATA = ("records", "rendering", "encoding", "batching")
 
 LAYERS: tuple[tuple[str, ...], ...] = (
     # what anything may use: text, files, processes
-    ("printable", "credentials", "environment", "console", "fields", "yaml_loader", "files", "locks", "failures"),
+    (
+        "printable",
+        "credentials",
+        "environment",
+        "console",
+        "fields",
+        "yaml_loader",
+        "files",
+        "locks",
+        "failures",
+        "replies",
+    ),
     ("endpoint", "checkpoints", "metrics", "reporting"),
     ("models",),
     ("training",),

@@ -14,7 +14,7 @@ from lit_sft.ablation.run_arms import by_arm, shaping
 from lit_sft.ablation.run_files import Sums, TrialResult, file_of, read_trial, short_names
 from lit_sft.ablation.trials import result_of
 from lit_sft.fields import Fields
-from lit_sft.files import read_json, said
+from lit_sft.files import error_line, read_json
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def read_study_folder(folder: Path) -> Collected:
             else:
                 results[arm, seed] = result
         except (UserError, OSError) as error:
-            failures[name] = said(error)
+            failures[name] = error_line(error)
     # the baseline stays the first, also where nothing of it is left to compare with
     present = [arm for arm in dict.fromkeys(arms) if arm == arms[0] or any(key[0] == arm for key in results)]
     settings = found.fields("settings")
@@ -124,7 +124,7 @@ def read_runs(folders: list[Path]) -> Collected:
         try:
             runs.append(_read_run(folder))
         except (UserError, OSError) as error:
-            failures[str(folder)] = said(error)
+            failures[str(folder)] = error_line(error)
     results = by_arm(runs)
     arms = list(dict.fromkeys(arm for arm, _ in results))
     return Collected(arms, with_short_origins(results), failures, settings=_set_apart(results))

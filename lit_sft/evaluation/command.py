@@ -28,7 +28,7 @@ from lit_sft.evaluation.suite_file import read_suite
 from lit_sft.evaluation.training_data import training_data_of
 from lit_sft.evaluation.win_rate import Judgings, judge_models
 from lit_sft.failures import reason_of_part
-from lit_sft.files import said, slug
+from lit_sft.files import error_line, slug
 from lit_sft.models.loaded import LoadedModel
 from lit_sft.runs.opening import open_model
 from lit_sft.settings.arguments import Arguments
@@ -98,8 +98,8 @@ def _run(
         if suite.trained_on:
             seen = find_seen(suite, results, suite.trained_on)
     except (UserError, OSError) as error:
-        results.failures["trained_on"] = said(error)
-        warn(f"trained_on: {said(error)}")
+        results.failures["trained_on"] = error_line(error)
+        warn(f"trained_on: {error_line(error)}")
     about = [
         *(f"“{name}”: {source}; {results.about.get(name, 'not loaded')}" for name, source in models.items()),
         *([_about_judge(suite.judge)] if suite.judge else []),
@@ -129,7 +129,7 @@ def _exposures(
             same = next((known for known in found.values() if known.data == data), None)
             found[name] = same or find_exposure(suite, results, name, data)
         except (UserError, OSError) as error:
-            warn(f"{name}, its training data: {said(error)}")
+            warn(f"{name}, its training data: {error_line(error)}")
             continue
         log(f"{name}: trained on {found[name].data.said}")
         for line in in_words(results, name, found[name]):

@@ -14,10 +14,11 @@ from typing import Literal, Protocol
 from data_modules.errors import UserError
 from data_modules.records.conversation import Conversation, Message, Role
 from lit_sft.credentials import read_address
-from lit_sft.endpoint import Endpoint, EndpointError, Replies, Reply
+from lit_sft.endpoint import Endpoint, EndpointError
 from lit_sft.evaluation.suite import JudgeSettings
 from lit_sft.files import digest
 from lit_sft.models.loaded import LoadedModel
+from lit_sft.replies import Replies, Reply
 
 Winner = Literal["first", "second", "tie"]
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
+from data_modules.errors import UserError
 from lit_sft.failures import message_of, reason_of_part
 
 
@@ -19,7 +20,7 @@ from lit_sft.failures import message_of, reason_of_part
         ),
         (
             torch.OutOfMemoryError("CUDA out of memory. Tried to"),
-            "out of GPU memory (CUDA out of memory). Set `--data.",
+            "out of GPU memory (CUDA out of memory). Halve `--data.token_budget`",
         ),
         (RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. "), "ran out of memory. Continue from"),
         (
@@ -42,7 +43,7 @@ def test_other_failures_are_not_hidden() -> None:
 def test_the_traceback_of_a_programming_error_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("LIT_SFT_DEBUG", raising=False)
     log = tmp_path / "out" / "errors.log"
-    assert reason_of_part(ValueError("rows.jsonl:1: no answer"), log.parent) == "rows.jsonl:1: no answer"
+    assert reason_of_part(UserError("rows.jsonl:1: no answer"), log.parent) == "rows.jsonl:1: no answer"
     assert not log.exists()
     for count in (1, 2):
         with pytest.raises(KeyError) as raised:

@@ -51,7 +51,7 @@ def test_a_request_has_one_deadline_however_slowly_its_reply_comes(
 ) -> None:
     endpoint.faults = {"number1.": f"always {fault}"}
     found = judged(endpoint, tmp_path, pairs(2)[1:], timeout=0.5, retries=0)
-    assert {verdict.reason for verdict in found.verdicts} == {"Timeout: no whole reply in 0.5 s"}
+    assert {verdict.reason for verdict in found.verdicts} == {"Timeout: no complete reply in 0.5 s"}
     endpoint.faults.clear()
     assert sorted(judged(endpoint, tmp_path, pairs(2), timeout=600.0).scores) == ["i0", "i1"]
 
@@ -120,7 +120,7 @@ def test_nothing_is_asked_once_everything_has_ended(endpoint: Endpoint) -> None:
     assert client.ask("question").text == "yes"
     client.close()
     client.stopped = ""  # as a thread sees it that looked just before
-    with pytest.raises(EndpointError, match="not asked: the judging was stopped"):
+    with pytest.raises(EndpointError, match="not sent: judging was stopped"):
         client.ask("question")
     assert len(endpoint.requests) == 1
 
@@ -135,7 +135,7 @@ def test_requests_under_way_are_given_up_when_the_judging_is_stopped(endpoint: E
     with pytest.raises(KeyboardInterrupt):
         judge_pairs(judge, pairs(9), 4, stop, judge.close)
     assert judge.endpoint.stopped
-    assert "not asked" in judge("question", "a", "b").reason
+    assert "not sent" in judge("question", "a", "b").reason
 
 
 def test_faults_of_single_items_do_not_end_the_judging(endpoint: Endpoint, tmp_path: Path) -> None:
@@ -149,7 +149,7 @@ def test_an_endpoint_that_replies_with_nonsense_only_is_given_up_too(endpoint: E
     endpoint.faults = {"question": "always html"}
     found = judged(endpoint, tmp_path, pairs(40), concurrency=1)
     assert len(endpoint.requests) == 20
-    assert "not asked" in found.verdicts[-1].reason
+    assert "not sent" in found.verdicts[-1].reason
 
 
 @pytest.mark.parametrize("usage", [None, {"prompt_tokens": None, "completion_tokens": -3}, "much", {}])

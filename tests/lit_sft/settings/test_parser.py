@@ -110,7 +110,7 @@ def test_a_key_that_is_there_twice_in_a_suite_is_refused(tmp_path: Path, capsys:
     ("value", "problem"),
     [
         ("{a: 1, a: 2}", "duplicate key 'a'"),
-        ("&x [*x]", "refers to the value that it is part of"),
+        ("&x [*x]", "refers to a value that contains it"),
         ("[", "not valid YAML"),
     ],
 )
