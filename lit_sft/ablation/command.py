@@ -20,12 +20,13 @@ from rich.table import Table
 from data_modules.errors import UserError
 from lit_sft.ablation.budget import Plan, make_plan
 from lit_sft.ablation.ray_tasks import run_on_ray
+from lit_sft.ablation.run_study import define_trials
 from lit_sft.ablation.runner import Runner
 from lit_sft.ablation.study import Study, check_base, read_study
 from lit_sft.ablation.study_report import write_report
 from lit_sft.ablation.trials import TrialFiles
 from lit_sft.console import cell, print_line_on
-from lit_sft.files import read_json, write_json
+from lit_sft.files import read_json
 from lit_sft.settings.arguments import Arguments
 from lit_sft.yaml_loader import load_yaml
 
@@ -62,9 +63,7 @@ def main(argv: list[str]) -> None:
     if options.only is not None and not 0 <= options.only < len(trials):
         raise UserError(f"--only {options.only}: the study has trials 0 to {len(trials) - 1}.")
     chosen = trials if options.only is None else [trials[options.only]]
-    for files in chosen:
-        _prepare(files, plan, retry=options.retry)
-    _write_study(folder, study, plan)  # now that nothing of it contradicts what was begun
+    define_trials(study, plan, chosen, folder, retry=options.retry)
     if options.slurm:
         print_line_on(console, f"written {_write_slurm(folder, options, len(trials))}: `sbatch` it")
         return
@@ -88,40 +87,6 @@ def _setting(text: str) -> tuple[str, Any]:
     if not is_given or not name:
         raise UserError(f"--set {text}: expected NAME=VALUE, such as data.train=rows.json.")
     return name.removeprefix("--"), load_yaml(value, f"--set {text}")[0]
-
-
-def _write_study(folder: Path, study: Study, plan: Plan) -> None:
-    """What the report needs to know of the study."""
-    folder.mkdir(parents=True, exist_ok=True)
-    kind = study.budget.equal
-    reached = sorted({float(getattr(amounts, kind)) for amounts in plan.amounts.values()})
-    asked = study.budget.amount or reached[0]
-    budget = f"equal {kind.replace('_', ' ')}: {asked:,.4g} a trial"
-    if reached != [asked]:
-        budget += f", {' to '.join(f'{each:,.4g}' for each in dict.fromkeys((reached[0], reached[-1])))} by whole steps"
-    trials = study.trials(folder.parent)
-    write_json(
-        folder / "study.json",
-        {
-            "question": study.question,
-            "primary": study.primary,
-            "budget": budget,
-            "checkpoint": study.checkpoint,
-            "arms": [arm.name for arm in study.all_arms()],
-            "settings": {arm.name: {**study.settings, **arm.settings} for arm in study.all_arms()},
-            "trials": [{"arm": t.arm.name, "seed": t.seed, "folder": t.folder.name} for t in trials],
-        },
-    )
-
-
-def _prepare(files: TrialFiles, plan: Plan, *, retry: bool) -> None:
-    """Write down what a trial is; what its arm's settings ruled out before may have been mended."""
-    reason = plan.failures.get(files.trial.arm.name)
-    if reason is not None:
-        files.fail(reason, by="plan")
-        return
-    files.define(plan, anew=retry and files.failure() is not None)
-    files.forgive(also_runs=retry)
 
 
 def _show_plan(console: Console, study: Study, plan: Plan, trials: list[TrialFiles]) -> None:

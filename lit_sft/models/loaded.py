@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from data_modules.encoding.encoder import Encoder
 from data_modules.encoding.example import Example
 from data_modules.encoding.tokenizers import token_sizes
 from data_modules.errors import UserError
+from data_modules.records.conversation import Conversation, Message, Role
 from data_modules.rendering.masking import MASKS
 from data_modules.rendering.segments import SegmentKind
 from data_modules.rendering.templates import TemplateName, resolve_template
@@ -115,6 +116,27 @@ class LoadedModel:
             settings=settings,
             seed=seed,
         )
+
+    def reply(
+        self, prompts: Sequence[str], settings: GenerationSettings = GenerationSettings(), seed: int = 0
+    ) -> list[str]:
+        """Answer prompts given as text, each a conversation of its own.
+
+        Args:
+            prompts: What the user writes.
+            settings: How answers are generated.
+            seed: Of what is drawn at a temperature above 0.
+
+        Raises:
+            UserError: If a prompt is empty, or too long to leave room for an answer.
+        """
+        room = max(1, self.context_length - settings.max_new_tokens)
+        encoder = replace(self.encoder, max_length=room, over_long="error")
+        asked = [
+            Conversation((Message(Role.USER, text),), f"prompt {number}") for number, text in enumerate(prompts, 1)
+        ]
+        ids = [example.prompt_ids() for conversation in asked for example in encoder.encode(conversation)]
+        return [answer.text for answer in self.answer(ids, settings, seed)]
 
     def about(self) -> str:
         """What it is, for the page."""

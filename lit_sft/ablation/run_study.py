@@ -1,0 +1,99 @@
+"""Run a study from Python: every trial that is not done, then the report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+
+from data_modules.errors import UserError
+from lit_sft.ablation.budget import Plan, make_plan
+from lit_sft.ablation.runner import Runner
+from lit_sft.ablation.study import Study
+from lit_sft.ablation.study_report import write_report
+from lit_sft.ablation.trials import TrialFiles
+from lit_sft.files import write_json
+
+
+def run_study(
+    study: Study, root: str | Path = "runs", *, jobs: int = 1, retry: bool = False, console: Console | None = None
+) -> Path:
+    """Run every trial of a study that is not done, and write the report.
+
+    Example:
+        >>> study = read_study("configs/ablation/loss_masks.yaml")  # doctest: +SKIP
+        >>> run_study(study, jobs=2)  # doctest: +SKIP
+        PosixPath('runs/loss_masks/report.html')
+
+    Args:
+        study: As `read_study` reads it, or made in Python.
+        root: Folder of all studies; this one gets `<root>/<study.name>`.
+        jobs: Trials at once.
+        retry: Run failed trials again.
+        console: Where to print progress. None: the terminal.
+
+    Returns:
+        The report's page. A trial that fails does not stop the others; the report lists it.
+
+    Raises:
+        UserError: If the study contradicts what has already been run, its baseline is wrong, or no trial succeeds.
+    """
+    if jobs < 1:
+        raise UserError(f"jobs {jobs}: expected at least 1.")
+    plan, folder = make_plan(study), Path(root) / study.name
+    trials = [TrialFiles(study, trial) for trial in study.trials(Path(root))]
+    define_trials(study, plan, trials, folder, retry=retry)
+    Runner(trials, plan, jobs, console or Console()).run()
+    return write_report([folder])
+
+
+def define_trials(study: Study, plan: Plan, trials: list[TrialFiles], folder: Path, *, retry: bool) -> None:
+    """Record what trials are about to run.
+
+    Args:
+        study: The study.
+        plan: How long each of its trials is.
+        trials: Those to run; on a cluster, one of them.
+        folder: The study's folder.
+        retry: Whether failed trials will run again.
+
+    Raises:
+        UserError: If a trial has run with other settings or data.
+    """
+    for files in trials:
+        _prepare(files, plan, retry=retry)
+    _write_study(folder, study, plan)  # last: by now nothing contradicts the trials that have run
+
+
+def _write_study(folder: Path, study: Study, plan: Plan) -> None:
+    """Write study.json, which holds what the report needs to know about the study."""
+    folder.mkdir(parents=True, exist_ok=True)
+    kind = study.budget.equal
+    reached = sorted({float(getattr(amounts, kind)) for amounts in plan.amounts.values()})
+    asked = study.budget.amount or reached[0]
+    budget = f"equal {kind.replace('_', ' ')}: {asked:,.4g} a trial"
+    if reached != [asked]:
+        budget += f", {' to '.join(f'{each:,.4g}' for each in dict.fromkeys((reached[0], reached[-1])))} by whole steps"
+    trials = study.trials(folder.parent)
+    write_json(
+        folder / "study.json",
+        {
+            "question": study.question,
+            "primary": study.primary,
+            "budget": budget,
+            "checkpoint": study.checkpoint,
+            "arms": [arm.name for arm in study.all_arms()],
+            "settings": {arm.name: {**study.settings, **arm.settings} for arm in study.all_arms()},
+            "trials": [{"arm": t.arm.name, "seed": t.seed, "folder": t.folder.name} for t in trials],
+        },
+    )
+
+
+def _prepare(files: TrialFiles, plan: Plan, *, retry: bool) -> None:
+    """Record what a trial is, and forget a failure that its changed settings may have fixed."""
+    reason = plan.failures.get(files.trial.arm.name)
+    if reason is not None:
+        files.fail(reason, by="plan")
+        return
+    files.define(plan, anew=retry and files.failure() is not None)
+    files.forgive(also_runs=retry)

@@ -1,0 +1,139 @@
+"""Evaluate models from Python: score them on a suite, have their answers judged, write the page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from data_modules.errors import UserError
+from lit_sft.credentials import without_credentials
+from lit_sft.evaluation.choices import content_hash, read_choices
+from lit_sft.evaluation.contamination import Exposure, Items, find_exposure, find_seen, in_words
+from lit_sft.evaluation.evaluate import evaluate
+from lit_sft.evaluation.evaluation_report import write_pages
+from lit_sft.evaluation.harness_code import check_tasks
+from lit_sft.evaluation.item_results import Results
+from lit_sft.evaluation.suite import ChoiceSet, JudgeSettings, Suite
+from lit_sft.evaluation.training_data import training_data_of
+from lit_sft.evaluation.win_rate import Judgings, judge_models
+from lit_sft.failures import reason_of_part
+from lit_sft.files import error_line
+from lit_sft.runs.opening import open_model
+
+
+def evaluate_models(
+    models: Mapping[str, str],
+    suite: Suite,
+    folder: str | Path,
+    *,
+    device: str = "auto",
+    dtype: torch.dtype | None = None,
+    allow_code: Sequence[str] = (),
+    log: Callable[[str], None] = print,
+    warn: Callable[[str], None] | None = None,
+) -> tuple[Results, Path]:
+    """Score models on a suite, compare each with the first, and write the report.
+
+    A model, set or judge that fails does not stop the others; `Results.failures` names it.
+
+    Args:
+        models: Names to sources, the baseline first. A source is anything `open_model` takes.
+        suite: What to score, as `read_suite` reads it or made in Python.
+        folder: Where scores and the report go. Scores of the same model and items are reused.
+        device: `auto` takes a GPU if there is one.
+        dtype: Of the weights. None: bfloat16 on a GPU that has it, else float32.
+        allow_code: Folders of lm-eval tasks whose code may run.
+        log: Prints a line of progress.
+        warn: Prints a line about what failed. None: `log`.
+
+    Returns:
+        The scores, and the report's page.
+
+    Raises:
+        UserError: If nothing could be scored, or tasks of the suite would run code that is not allowed.
+    """
+    for settings in suite.harness.values():
+        if settings.include is not None:
+            check_tasks(settings.include, allow_code)
+    folder, warn = Path(folder), warn or log
+    folder.mkdir(parents=True, exist_ok=True)
+    load = partial(open_model, template=suite.template, device=device, dtype=dtype)
+    loaders = {name: partial(load, name, source) for name, source in models.items()}
+    results = evaluate(suite, loaders, folder / "items", log, warn, allow_code=allow_code)
+    if not results.results:
+        raise UserError(
+            f"nothing could be scored; see the {'reasons' if len(results.failures) > 1 else 'reason'} above."
+        )
+    judgings: Judgings = {}
+    try:
+        if suite.judge is not None:
+            judgings = judge_models(suite.judge, results, folder, log, load)
+    except Exception as error:  # whatever it is, what has been scored is shown
+        results.failures["judge"] = reason_of_part(error, folder)
+        warn(f"judge: {results.failures['judge']}")
+    exposures = _exposures(suite, models, results, log, warn)
+    seen: Items = {}
+    try:
+        if suite.trained_on:
+            seen = find_seen(suite, results, suite.trained_on)
+    except (UserError, OSError) as error:
+        results.failures["trained_on"] = error_line(error)
+        warn(f"trained_on: {error_line(error)}")
+    about = [
+        *(f"“{name}”: {source}; {results.about.get(name, 'not loaded')}" for name, source in models.items()),
+        *([_about_judge(suite.judge)] if suite.judge else []),
+        f"Versions: {', '.join(f'{package} {version(package)}' for package in ('torch', 'transformers', 'peft'))}.",
+        *_about_sets(suite),
+    ]
+    page = write_pages(suite, results, folder, about=about, seen=seen, judgings=judgings, exposures=exposures)
+    return results, page
+
+
+def _exposures(
+    suite: Suite,
+    models: Mapping[str, str],
+    results: Results,
+    log: Callable[[str], None],
+    warn: Callable[[str], None],
+) -> dict[str, Exposure]:
+    """Where the models that are runs have seen the items, by model."""
+    found: dict[str, Exposure] = {}
+    for name, source in models.items():
+        if name not in results.about:
+            continue
+        try:
+            data = training_data_of(source)
+            if data is None:
+                continue
+            same = next((known for known in found.values() if known.data == data), None)
+            found[name] = same or find_exposure(suite, results, name, data)
+        except (UserError, OSError) as error:
+            warn(f"{name}, its training data: {error_line(error)}")
+            continue
+        log(f"{name}: trained on {found[name].data.said}")
+        for line in in_words(results, name, found[name]):
+            log(line)
+    return found
+
+
+def _about_judge(judge: JudgeSettings) -> str:
+    if judge.endpoint is not None:
+        return f"Judge: {judge.model} at {without_credentials(judge.endpoint)}."
+    return f"Judge: the likelihood of an answer under {judge.model}, which is no opinion on what is true."
+
+
+def _about_sets(suite: Suite) -> list[str]:
+    facts = []
+    for _, name, settings in suite.sets():
+        what = ", ".join(f"{key} {value}" for key, value in vars(settings).items() if value is not None)
+        if isinstance(settings, ChoiceSet):
+            try:
+                what += f", content {content_hash(read_choices(settings.data)[0])}"
+            except UserError:
+                continue  # it is among what could not be scored
+        facts.append(f"{name}: {what}")
+    return facts
