@@ -1,4 +1,4 @@
-"""Batches: examples padded or packed, with everything the loss and the metrics need to know of each token."""
+"""Batches: padded or packed examples, with everything that the loss and the metrics need for each token."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from data_modules.rendering.segments import SegmentKind
 
 
 class Batch:
-    """B rows of T tokens: documents padded on the right, or one row of documents end to end. Never changed once made.
+    """B rows of T tokens: documents padded on the right, or one row of concatenated documents. Immutable.
 
-    Not a dataclass: Lightning's half precisions look into those and would cast the weights.
+    Not a dataclass, because Lightning's half precisions would cast the weights inside one.
 
     Attributes:
         input_ids: Tokens, (B, T) int64.
@@ -25,12 +25,12 @@ class Batch:
         turns: Turn of each token, (B, T) int16.
         weights: Weight of each token in the training loss, (B, T) float32.
         targets: Flat positions in (B*T) of the tokens to predict, (N,) int64; never a document's first.
-        normaliser: Sum of the weights of everything that shares this optimiser step, over micro-batches and ranks.
-        origins: Where the record of each document stands.
-        positions: Of each token in its document, (B, T) int64.
-        lengths: Tokens of each document.
+        normaliser: Sum of all weights in this optimiser step, over micro-batches and ranks.
+        origins: Where the record of each document is, `file:line`.
+        positions: Position of each token in its document, (B, T) int64.
+        lengths: Tokens in each document.
         boundaries: In a packed row: starts of the documents and the end of the last, (documents + 1,) int32. None
-            where every row is one document.
+            if every row is one document.
     """
 
     __slots__ = (
@@ -67,19 +67,21 @@ class Batch:
 
     @property
     def num_tokens(self) -> int:
-        """Tokens that are not padding; waits for the device."""
+        """Number of tokens without padding. Synchronises with the device."""
         return int((self.kinds != SegmentKind.PADDING).sum())
 
     def documents_at(self, places: Tensor) -> Tensor:
-        """Which document stands at flat positions in (B*T): indices into `origins`."""
+        """The document at each flat position in (B*T), as an index into `origins`."""
         if self.boundaries is None:
             return places // self.input_ids.shape[1]
         return torch.searchsorted(self.boundaries, places, right=True) - 1
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
+        """A copy on another device."""
         return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> Batch:
+        """A copy in pinned memory."""
         return self._map(lambda tensor: tensor.pin_memory())
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> Batch:
@@ -103,13 +105,13 @@ def collate(
 
     Args:
         examples: The documents.
-        mask: Which tokens the loss is on.
-        reduction: How their weights are shared out.
-        normaliser: Weight of the whole optimiser step. None: of this batch alone.
-        pad_token_id: Any id; padding is known by its kind.
-        score_all: Predict every token that something predicts, for metrics; else only those with a weight.
-        pack: Lay the documents end to end in one row, without padding; else one to a row.
-        counts: Whether anything of it counts; if not, it has no weights and no targets.
+        mask: Which tokens are supervised.
+        reduction: How weights are shared among tokens.
+        normaliser: Total weight of the optimiser step. None: of this batch alone.
+        pad_token_id: Any id; padding is identified by its kind.
+        score_all: Make every predictable token a target, for metrics; otherwise only those with a weight.
+        pack: Concatenate the documents in one row without padding; otherwise one document per row.
+        counts: Whether the batch counts; if not, it has no weights and no targets.
     """
     lengths = tuple(len(example) for example in examples)
     shape = (1, sum(lengths)) if pack else (len(examples), max(lengths))

@@ -1,4 +1,4 @@
-"""Data loaders whose items are whole batches, already cut into micro-batches."""
+"""Data loaders that yield whole batches as lists of micro-batches."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from data_modules.encoding.example_store import ExampleStore
 def batch_loader(
     store: ExampleStore, collate_micro_batch: Callable[..., Batch], sampler: Sampler[BatchPlan], *, num_workers: int
 ) -> DataLoader[list[Batch]]:
-    """A loader of whole batches, each a list of its micro-batches.
+    """A loader that yields each batch as a list of micro-batches.
 
     Args:
-        store: Where the examples are.
+        store: The examples.
         collate_micro_batch: Makes a micro-batch of examples.
-        sampler: Gives the plan of every batch.
-        num_workers: Processes that collate. 0: the calling one does.
+        sampler: Yields the plan of each batch.
+        num_workers: Worker processes. 0: collate in this process.
     """
     if num_workers:
         shorten_socket_paths()
@@ -40,7 +40,7 @@ def batch_loader(
 
 
 class _PlannedDataset(Dataset[Any]):
-    """Gives the data loader whole batches: an item is the micro-batches of a BatchPlan."""
+    """A dataset whose items are the micro-batches of a BatchPlan."""
 
     def __init__(self, store: ExampleStore, collate_micro_batch: Callable[..., Batch]) -> None:
         self.store, self.collate_micro_batch = store, collate_micro_batch
@@ -62,7 +62,7 @@ class _PlannedDataset(Dataset[Any]):
 
 
 def _leave_ctrl_c_to_the_parent(_: int) -> None:
-    """Ctrl-C reaches all processes of a terminal; the parent still needs batches until the step is done."""
+    """Ignore Ctrl-C, which reaches all processes: the parent still needs batches until the step is done."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 

@@ -1,7 +1,7 @@
-"""Which examples share a micro-batch, and which of them go through the model at once.
+"""Decides which examples share a micro-batch.
 
-Everything here sees lengths only, works inside one optimiser step, and is the same on every machine. So neither
-packing nor grouping changes which examples make a step; they change what the step costs.
+These functions see only lengths, work within one optimiser step, and give the same result on every machine. Packing
+and grouping therefore never change which examples form a step, only what the step costs.
 
     five documents     packed, at most 12 tokens     grouped and padded, at most 12 tokens
 
@@ -21,19 +21,19 @@ from itertools import pairwise
 
 
 def best_fit(lengths: Sequence[int], budget: int) -> list[list[int]]:
-    """Pack documents into few rows: the longest first, each into the fullest row that still takes it.
+    """Pack documents into few rows: longest first, each into the fullest row with enough room.
 
     Args:
-        lengths: Tokens of each document.
-        budget: Most tokens of a row. A longer document has a row to itself.
+        lengths: Tokens in each document.
+        budget: Most tokens in a row. A longer document gets its own row.
 
     Returns:
-        Positions in `lengths`, row by row, in ascending order inside a row.
+        Positions in `lengths`, row by row, ascending within a row.
 
     Source: best-fit decreasing, which needs at most 11/9 of the fewest rows possible (Johnson, 1973).
     """
     rows: list[list[int]] = []
-    free: list[tuple[int, int]] = []  # room of each row and its number, ascending
+    free: list[tuple[int, int]] = []  # room left in each row and its number, ascending
     for position in _longest_first(lengths):
         place = bisect.bisect_left(free, (lengths[position], 0))
         if place == len(free):
@@ -47,12 +47,12 @@ def best_fit(lengths: Sequence[int], budget: int) -> list[list[int]]:
 
 
 def length_groups(lengths: Sequence[int], budget: int, most: int | None = None) -> list[list[int]]:
-    """Group documents of similar length for padding: the longest first, as many as the budget takes.
+    """Group documents of similar length for padding, longest first, as many as the budget allows.
 
     Args:
-        lengths: Tokens of each document.
-        budget: Most tokens of a group, padding included. A longer document is a group by itself.
-        most: Most documents of a group.
+        lengths: Tokens in each document.
+        budget: Most tokens in a group, padding included. A longer document gets its own group.
+        most: Most documents in a group.
 
     Returns:
         Positions in `lengths`, group by group.
@@ -69,15 +69,15 @@ def length_groups(lengths: Sequence[int], budget: int, most: int | None = None) 
 
 
 def equal_shares(lengths: Sequence[int], num: int) -> list[list[int]]:
-    """Deal documents to so many micro-batches that each has about as many tokens: none waits for another.
+    """Distribute documents over `num` micro-batches with about equally many tokens, so that ranks finish together.
 
     Returns:
-        Positions in `lengths`, micro-batch by micro-batch; some are empty where there are fewer documents.
+        Positions in `lengths`, micro-batch by micro-batch; some are empty if there are fewer documents.
 
     Source: longest processing time first (Graham, 1969).
     """
     shares: list[list[int]] = [[] for _ in range(num)]
-    heap = [(0, 0, share) for share in range(num)]  # tokens, documents, number: an empty one comes before a full one
+    heap = [(0, 0, share) for share in range(num)]  # tokens, documents, number: the emptiest comes first
     for position in _longest_first(lengths):
         tokens, count, share = heapq.heappop(heap)
         shares[share].append(position)
@@ -86,9 +86,9 @@ def equal_shares(lengths: Sequence[int], num: int) -> list[list[int]]:
 
 
 def similar_lengths(lengths: Sequence[int], num: int) -> list[list[int]]:
-    """Deal documents to so many micro-batches that each has documents of similar length: little padding.
+    """Distribute documents over `num` micro-batches of similar lengths, to keep padding low.
 
-    Neighbours in the list are most alike, so ranks that work on them at the same time take about as long.
+    Adjacent micro-batches are the most similar, so ranks that work on them at the same time finish together.
     """
     order = _longest_first(lengths)
     bounds = [len(order) * share // num for share in range(num + 1)]

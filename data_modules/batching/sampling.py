@@ -1,4 +1,4 @@
-"""Which examples form an optimiser step, and how micro-batches and ranks share them."""
+"""Plans which examples form an optimiser step, and how micro-batches and ranks share them."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _SEEDS_APART = 1_000_003
 
 @dataclass(frozen=True, slots=True)
 class BatchPlan:
-    """The examples of one batch of one rank.
+    """The examples of one batch on one rank.
 
     Attributes:
-        micro_batches: The indices of each micro-batch: what goes through the model at once.
-        normaliser: Weight of all examples in the same optimiser step, on every rank.
-        num_counting: Number of real micro-batches. The others are stand-ins for a rank without an example, so that all
-            ranks go through the model equally often.
+        micro_batches: Indices of the examples in each micro-batch, that is, in each forward pass.
+        normaliser: Total weight of all examples in the same optimiser step, over all ranks.
+        num_counting: Number of real micro-batches. The rest are stand-ins, so that all ranks run equally many forward
+            passes.
     """
 
     micro_batches: tuple[tuple[int, ...], ...]
@@ -31,31 +31,31 @@ class BatchPlan:
 
     @property
     def indices(self) -> tuple[int, ...]:
-        """Of the examples that count."""
+        """Indices of the examples in real micro-batches."""
         return tuple(index for micro_batch in self.micro_batches[: self.num_counting] for index in micro_batch)
 
 
 class WindowSampler(Sampler[BatchPlan]):
-    """Batches for training, planned one optimiser step (one *window* of micro-batches) at a time.
+    """Plans training batches, one optimiser step (one *window* of micro-batches) at a time.
 
-    Because the plan covers the window on all ranks, each batch can carry the weight of the whole step, and the loss
-    is divided by it once: a mean over supervised tokens, not a mean of means over micro-batches. The examples of a
-    window are shared out by length, so that no micro-batch is much larger than another, or much of it padding.
+    A plan covers the window on all ranks, so each batch knows the weight of the whole step, and the loss is divided by
+    it once: a mean over supervised tokens, not a mean of micro-batch means. The examples of a window are distributed
+    by length, so that micro-batches are of similar size with little padding.
 
     Args:
-        lengths: Tokens of every example of the training set.
-        batch_size: Examples of a batch on one rank; an average, where batches are packed.
-        accumulate: Batches of an optimiser step.
-        weight_of: Weight of an example in the loss, from its index.
-        seed: Determines the order, with the epoch.
+        lengths: Tokens in each training example.
+        batch_size: Examples per batch on one rank; an average if batches are packed.
+        accumulate: Batches per optimiser step.
+        weight_of: Returns the loss weight of an example, by index.
+        seed: Determines the order, together with the epoch.
         shuffle: Whether to shuffle every epoch.
-        packed: Whether batches are packed (each gets as many tokens) or padded (each gets similar lengths).
-        token_budget: Most tokens of a micro_batch, with its padding, unless it is a single example.
-        limit: Lightning's `limit_train_batches`: the trainer ends an epoch after so many batches (or such a share), and
-            the last window must know that it is the last.
-        epoch: The first epoch. Lightning names it too late where processes fetch ahead.
-        done: Batches of the first epoch that an interrupted run has done; they are not given again.
-        rank: This process.
+        packed: Whether batches are packed (equal numbers of tokens) or padded (similar lengths).
+        token_budget: Most tokens in a micro-batch, padding included, unless it is a single example.
+        limit: Lightning's `limit_train_batches`, which ends an epoch after this many batches (or this share). The last
+            window must know that it is the last.
+        epoch: The first epoch. With prefetching workers, Lightning sets it too late.
+        done: Batches of the first epoch that were done before an interruption; skipped.
+        rank: Rank of this process.
         world_size: Number of processes.
     """
 
@@ -83,7 +83,7 @@ class WindowSampler(Sampler[BatchPlan]):
         self.sampler = self  # where Lightning looks for `set_epoch`
         self.num_batches = -(-len(lengths) // (batch_size * world_size))
         self.num_used = limited(self.num_batches, limit)
-        # a run that was interrupted behind an epoch's last batch begins with the next one
+        # a run interrupted after the last batch of an epoch continues with the next epoch
         self.epoch = epoch + done // max(1, self.num_used)
 
     def set_epoch(self, epoch: int) -> None:
@@ -94,7 +94,7 @@ class WindowSampler(Sampler[BatchPlan]):
         return self.num_batches
 
     def __iter__(self) -> Iterator[BatchPlan]:
-        # a generator, so that the epoch is looked at when the first batch is asked for, not before it is set
+        # a generator, so that the epoch is read with the first batch, not before it is set
         done, self.done = self.done % max(1, self.num_used), 0
         order = self._order()[: self.num_used * self.batch_size * self.world_size]
         rows = self.accumulate * self.batch_size * self.world_size
@@ -120,21 +120,21 @@ class WindowSampler(Sampler[BatchPlan]):
     def _order(self) -> list[int]:
         if not self.shuffle:
             return list(range(len(self.lengths)))
-        # far apart, so that no epoch of one seed has the order of an epoch of another
+        # far apart, so that different seeds never share an epoch's order
         generator = torch.Generator().manual_seed(self.seed + _SEEDS_APART * self.epoch)
         return torch.randperm(len(self.lengths), generator=generator).tolist()
 
 
 class LengthSampler(Sampler[BatchPlan]):
-    """Batches for evaluation: every example once, similar lengths together, the longest first.
+    """Plans evaluation batches: every example once, similar lengths together, longest first.
 
-    No example counts twice to make ranks even, so sums over ranks are exact.
+    No example is repeated to even out ranks, so sums over ranks are exact.
 
     Args:
-        lengths: Tokens of every example, at least one.
-        batch_size: Most rows of a batch.
-        token_budget: Most tokens of a batch, with its padding.
-        rank: This process.
+        lengths: Tokens in each example; at least one example.
+        batch_size: Most rows in a batch.
+        token_budget: Most tokens in a batch, padding included.
+        rank: Rank of this process.
         world_size: Number of processes.
     """
 
@@ -155,7 +155,7 @@ class LengthSampler(Sampler[BatchPlan]):
 
 
 def limited(num_batches: int, limit: int | float | None) -> int:
-    """How many batches a limit of Lightning's leaves: it is a number of batches, or a share of them."""
+    """The number of batches under one of Lightning's limits: a number of batches, or a share of them."""
     if limit is None:
         return num_batches
     return int(num_batches * limit) if isinstance(limit, float) else min(num_batches, limit)

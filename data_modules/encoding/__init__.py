@@ -1,1 +1,1 @@
-"""From segments to token ids with the kind of every token; encoded once and cached on disk, with a ledger."""
+"""From segments to token ids and kinds: encoded once, cached on disk, with a ledger."""

@@ -1,4 +1,4 @@
-"""Splits of encoded examples, made once and cached on disk under a key of everything that shapes them."""
+"""Caches encoded splits on disk, under a key of everything that affects them."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ _VERSION = 4
 
 
 def encode_sources(sources: Sources, encoder: Encoder, cache_dir: Path, *, processes: int = 1) -> Path:
-    """Encode every split, or find it encoded already and undamaged.
+    """Encode every split, or find it in the cache.
 
     Args:
-        sources: What is read.
-        encoder: What encodes it.
-        cache_dir: Where encoded data is kept.
-        processes: How many processes encode, at most. What they make does not depend on it.
+        sources: The data to encode.
+        encoder: Encodes it.
+        cache_dir: The cache folder.
+        processes: Most encoding processes. The result does not depend on it.
 
     Returns:
-        A folder with one `<split>.arrow` a split and `ledgers.json`.
+        A folder with one `<split>.arrow` per split and `ledgers.json`.
 
     Raises:
-        UserError: If a record is invalid and the policy is `error`, or a file cannot be read.
+        UserError: If a record is invalid and `on_invalid` is `error`, or a file cannot be read.
         ChildProcessError: If a process died.
     """
     _check_outside(cache_dir, sources)
@@ -53,40 +53,40 @@ def encode_sources(sources: Sources, encoder: Encoder, cache_dir: Path, *, proce
 
 
 def _check_outside(cache_dir: Path, sources: Sources) -> None:
-    """The cache holds .json files, which would be taken for records."""
+    """Refuse a cache inside a data folder: its .json files would be read as records."""
     for split, files in sources.files.items():
         for file in files:
             if Path(file).is_dir() and cache_dir.resolve().is_relative_to(Path(file).resolve()):
                 raise UserError(
-                    f"--data.cache_dir {cache_dir}: is inside the folder {file} of --data.{split}, so its files would "
-                    "be read as records; choose another folder."
+                    f"--data.cache_dir {cache_dir}: inside the folder {file} of --data.{split}, so its files would be "
+                    "read as records; choose another folder."
                 )
 
 
 def load_split(folder: Path, split: str) -> ExampleStore | None:
-    """The examples of a split; None if there is no such split."""
+    """Open the examples of a split; None if there is no such split."""
     path = folder / f"{split}.arrow"
     return ExampleStore(path) if path.exists() else None
 
 
 def load_ledgers(folder: Path) -> dict[str, dict[str, Any]]:
-    """What happened to the data of each split, training first."""
+    """Read the ledger of each split, training first."""
     ledgers: dict[str, dict[str, Any]] = json.loads((folder / "ledgers.json").read_text(encoding="utf-8"))
     return {split: ledgers[split] for split in ("train", "val", "test", "predict") if split in ledgers}
 
 
 def cache_key(sources: Sources, encoder: Encoder) -> str:
-    """A digest of everything that shapes the encoded data, including the paths in its origins."""
+    """A digest of everything that affects the encoded data, including the paths in its origins."""
     return _digest([sources.files, data_fingerprint(sources, encoder)])
 
 
 def data_fingerprint(sources: Sources, encoder: Encoder) -> str:
-    """A digest of the contents of the files and how they are encoded, wherever the files are."""
+    """A digest of the contents of the files and how they are encoded, independent of their paths."""
     return _digest(data_identity(sources, encoder))
 
 
 def data_identity(sources: Sources, encoder: Encoder) -> dict[str, Any]:
-    """The contents of the files and how they are encoded, by the names of the settings."""
+    """The contents of the files and how they are encoded, by setting."""
     tokenizer = encoder.tokenizer
     return {
         "version of the encoding": _VERSION,
@@ -97,7 +97,7 @@ def data_identity(sources: Sources, encoder: Encoder) -> dict[str, Any]:
         "--data.on_invalid": sources.on_invalid,
         "--data.samples": sources.samples,
         "answers wanted": sources.require_answer,
-        # only where it is not the usual one, so that what older runs and caches are named by stays the same
+        # only if not the default, so that older runs and caches keep their keys
         **({"plain text is": sources.text} if sources.text != "document" else {}),
         "tokenizer": _digest([tokenizer.backend_tokenizer.to_str(), tokenizer.bos_token, tokenizer.eos_token]),
         "--data.template": encoder.template.name,
@@ -110,7 +110,7 @@ def data_identity(sources: Sources, encoder: Encoder) -> dict[str, Any]:
 
 
 def records_digest(files: Sequence[str]) -> str:
-    """A digest of the contents of files, wherever they are."""
+    """A digest of the contents of files, independent of their paths."""
     return _digest([source_fingerprint(file) for file in files])
 
 
@@ -119,17 +119,17 @@ def _digest(value: Any) -> str:
 
 
 def _encode_splits(sources: Sources, encoder: Encoder, folder: Path, processes: int) -> dict[str, Any]:
-    """Write the examples of every split into a folder; returns their ledgers."""
+    """Write the examples of every split to a folder; returns their ledgers."""
     ledgers: dict[str, Any] = {}
     taken: set[str] = set()
     for split in sources.splits:
-        # held-out records are scored whole, so that metrics are over the same tokens whatever `samples` is
+        # held-out conversations stay whole, so that metrics cover the same tokens whatever `samples` is
         samples = sources.samples if split == "train" else "conversation"
         with EncodingPool(ChunkEncoder(encoder, sources.on_invalid, samples), processes) as pool:
             read, encoded = Ledger(sources.on_invalid), Ledger(sources.on_invalid)
             conversations = without_duplicates(split, sources, read, taken)
             write_batches(folder / f"{split}.arrow", _encode_split(split, conversations, pool, encoded))
-            # only now: reading runs ahead of encoding, and each lists what it rejected in order
+            # added at the end: reading runs ahead of encoding, and each lists its rejected records in order
             read.add(encoded)
             if (
                 split in sources.files

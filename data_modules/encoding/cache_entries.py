@@ -1,4 +1,4 @@
-"""Folders of encoded data: written whole, verified when they are opened, replaced when they are damaged."""
+"""Folders in the cache: written atomically, verified when opened, replaced when damaged."""
 
 from __future__ import annotations
 
@@ -17,40 +17,40 @@ from data_modules.digests import file_digests
 from data_modules.errors import UserError
 
 _DIGESTS = "digests.json"
-"""In every folder: the SHA-256 of each of its other files."""
+"""The file in every folder with the SHA-256 of each other file."""
 
 _LEFTOVER = re.compile(r".+\.(partial|damaged)-[0-9a-f]{32}")
 _ABANDONED_AFTER = 24 * 3600.0
-"""Seconds without a file being written, after which a folder must be a killed process's."""
+"""After this many seconds without a write, an unfinished folder is assumed to be left by a killed process."""
 
 
 def is_whole(folder: Path, names: list[str]) -> bool:
-    """Whether a folder holds these files as they were written; a warning says so if it held them once.
+    """Whether a folder is complete and undamaged. Warns if it is damaged.
 
     Args:
-        folder: May not exist. One that an earlier version wrote, without digests, counts as missing.
+        folder: May not exist. A folder without digests, from an earlier version, counts as missing.
         names: All of its files but the list of digests.
     """
     if not (folder / _DIGESTS).exists():
         return False
     if _is_intact(folder, names):
         return True
-    warnings.warn(f"{folder}: the cached data is damaged; the records are encoded again.", stacklevel=2)
+    warnings.warn(f"{folder}: the cached data is damaged; encoding the records again.", stacklevel=2)
     return False
 
 
 @contextlib.contextmanager
 def new_folder(folder: Path, names: list[str]) -> Iterator[Path]:
-    """A folder to fill, which takes the given name when it is complete; whoever is first keeps the name.
+    """Fill a temporary folder, then rename it. The first process to finish keeps the name.
 
-    It has a name of its own until then, so that several processes, on several machines, may make the same data at once.
+    Until then it has a unique name, so that several processes on several machines can encode the same data at once.
 
     Args:
-        folder: Its final name. What is there and not whole is replaced.
-        names: The files that will be in it.
+        folder: The final name. A damaged folder of that name is replaced.
+        names: The files to be written into it.
 
     Raises:
-        UserError: If nothing can be written there.
+        UserError: If the cache is not writable.
     """
     _remove_leftovers(folder.parent)
     partial = folder.with_name(f"{folder.name}.partial-{uuid4().hex}")
@@ -71,7 +71,7 @@ def new_folder(folder: Path, names: list[str]) -> Iterator[Path]:
 
 
 def _remove_leftovers(cache: Path) -> None:
-    """Delete what killed processes left unfinished; what others are writing now stays."""
+    """Delete the unfinished folders of killed processes, but not those still being written."""
     for path in cache.glob("*-*"):
         if not _LEFTOVER.fullmatch(path.name):
             continue
@@ -90,14 +90,14 @@ def _is_intact(folder: Path, names: list[str]) -> bool:
 
 
 def _replace(partial: Path, folder: Path) -> None:
-    """Give a folder its name; what has the name now is moved aside first, since it may be in use."""
+    """Rename a folder to its final name. An existing folder is moved aside first, since it may be in use."""
     aside = folder.with_name(f"{folder.name}.damaged-{uuid4().hex}")
     with contextlib.suppress(FileNotFoundError):
         folder.rename(aside)
     try:
         partial.rename(folder)
     except OSError:
-        if not os.path.lexists(folder):  # else another process was faster
+        if not os.path.lexists(folder):  # otherwise another process was faster
             raise
     finally:
         shutil.rmtree(aside, ignore_errors=True)

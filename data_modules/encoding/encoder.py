@@ -1,4 +1,4 @@
-"""Segments to ids, segment by segment, and what to do with conversations that are too long."""
+"""Encodes segments as token ids, and shortens conversations that are too long."""
 
 from __future__ import annotations
 
@@ -28,27 +28,27 @@ _LAST_TURN = np.iinfo(np.int16).max
 
 
 class UnencodableError(UserError):
-    """The tokenizer fails on a text."""
+    """The tokenizer cannot encode a text."""
 
 
 class OverLongError(UserError):
-    """A conversation is longer than the limit, and the policy is to end the run."""
+    """A conversation is longer than the limit, and `over_long` is `error`."""
 
 
 @dataclass(frozen=True)
 class Encoder:
-    """Encodes conversations by one template with one tokenizer.
+    """Encodes conversations with one template and one tokenizer.
 
     Args:
         tokenizer: A fast Hugging Face tokenizer.
-        template: Lays the text out.
-        max_length: Most tokens of an example.
-        over_long: What happens to longer conversations. `drop`: left out. `truncate`: loses, in this order, the oldest
-            exchanges, context, most of the question, the system text, the end of the answer. `split`: cut between
-            turns (a document: anywhere) into encoded that fit; a single exchange that does not fit is truncated.
-            `error`: ends the run.
-        continues: Whether documents are the beginnings of texts to continue: they get no end token, and of one that is
-            too long the end is kept.
+        template: Renders conversations.
+        max_length: Most tokens in an example.
+        over_long: What to do with longer conversations. `drop`: leave them out. `truncate`: cut, in this order, the
+            oldest exchanges, context, most of the question, the system text, the end of the answer. `split`: split
+            between turns (a document: anywhere) into parts that fit; a single exchange that does not fit is truncated.
+            `error`: stop the run.
+        continues: Whether documents are beginnings of texts to continue. They get no end token, and long ones are cut
+            at the start.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -67,19 +67,19 @@ class Encoder:
         """The one token that ends every answer; generation stops on it."""
         ids = self._encode_control(str(self.template.end))
         if len(ids) != 1:
-            raise UserError(f"the end of an answer, {self.template.end!r}, is {len(ids)} tokens; expected one token.")
+            raise UserError(f"the end token {self.template.end!r} is encoded as {len(ids)} tokens; expected one.")
         return ids[0]
 
     def encode(self, conversation: Conversation, ledger: Ledger | None = None) -> list[Example]:
-        """Encode a conversation into no, one or (when it is split) several examples.
+        """Encode a conversation as examples: none if dropped, several if split, otherwise one.
 
         Args:
             conversation: An answered conversation, a document or a bare prompt.
-            ledger: Told what happened.
+            ledger: Records what happened, if given.
 
         Raises:
-            OverLongError: If it is too long and the policy is `error`.
-            UserError: If the template or the tokenizer refuses it, or it has too many turns to number.
+            OverLongError: If it is too long and `over_long` is `error`.
+            UserError: If the template or the tokenizer rejects it, or it has too many turns.
         """
         known: dict[str, list[int]] = {}
         try:
@@ -90,17 +90,17 @@ class Encoder:
             kept = [encoded]
         elif self.over_long == "error":
             raise OverLongError(
-                f"{conversation.origin}: {length(encoded)} tokens; at most {self.max_length} fit. Raise "
+                f"{conversation.origin}: {length(encoded)} tokens; expected at most {self.max_length}. Raise "
                 "`--data.max_length`, or set `--data.over_long` to truncate, split or drop."
             )
         else:
             kept = list(self._shorten(conversation, encoded, known))
         examples = [_example(part, conversation.origin) for part in kept]
         if ledger is not None:
-            # first, as it may fail: a record is counted in whole or not at all
+            # first, because it may fail: a record must be counted completely or not at all
             lost = next(filter(None, (self._text_check.lost(text, ids) for text, ids in known.items())), None)
             ledger.count_length(length(encoded), self.max_length, is_text=conversation.is_text)
-            _book(ledger, encoded, kept, self.end_token_id)
+            _count(ledger, encoded, kept, self.end_token_id)
             if lost is not None:
                 ledger.count_unknown_text(f"{conversation.origin}: {lost}")
         return examples
@@ -120,7 +120,7 @@ class Encoder:
                 yield short
 
     def _cut_text(self, encoded: list[EncodedSegment]) -> Iterator[list[EncodedSegment]]:
-        """Blocks of a document; only the first when truncating. A block of one token teaches nothing: none is made."""
+        """Split a document into blocks; only the first if truncating. Blocks of one token have no target: skipped."""
         segment, ids = encoded[-1].segment, [token for item in encoded for token in item.ids]
         if self.continues:
             opening = ids[: len(self._document_start)]
@@ -133,7 +133,7 @@ class Encoder:
                 yield [EncodedSegment(segment, block)]
 
     def _encoded(self, conversation: Conversation, known: dict[str, list[int]]) -> list[EncodedSegment]:
-        """Render and encode. `known` holds the ids of contents and grows, so that no content is encoded twice."""
+        """Render and encode. `known` collects the ids of contents, so that none is encoded twice."""
         segments = self.template.render(conversation)
         if self.continues and conversation.is_text:
             segments = [part for part in segments if not part.control]
@@ -156,7 +156,7 @@ class Encoder:
 
     @cached_property
     def _document_start(self) -> list[int]:
-        """The token that this tokenizer puts before every text (Llama's bos), if it does."""
+        """The token that this tokenizer puts before every text (Llama's bos), if any."""
         bos = self.tokenizer.bos_token_id
         return [bos] if bos is not None and self.tokenizer("").input_ids[:1] == [bos] else []
 
@@ -170,7 +170,7 @@ class Encoder:
         return self._control_ids[text]
 
     def _encode_contents(self, texts: list[str]) -> list[list[int]]:
-        """Ids of what people and models wrote: markers in it are plain text, never tokens."""
+        """Encode text written by people and models: markers in it are plain text, never tokens."""
         if not texts:
             return []
         return [
@@ -179,32 +179,32 @@ class Encoder:
         ]
 
     def _encode_plain(self, texts: list[str]) -> list[list[int]]:
-        """Ids without special tokens, straight from the backend: its wrapper takes a third longer, for offsets."""
+        """Encode without special tokens, directly in the backend: the wrapper also computes offsets, a third slower."""
         backend = self.tokenizer.backend_tokenizer
         backend.no_truncation()
         backend.no_padding()
-        backend.encode_special_tokens = True  # as characters; the wrapper sets it anew at every call of its own
+        backend.encode_special_tokens = True  # as plain characters; every call of the wrapper resets it
         try:
             return [encoding.ids for encoding in backend.encode_batch_fast(texts, add_special_tokens=False)]
-        except Exception as error:  # the only type that the backend has
+        except Exception as error:  # the backend raises no other type
             raise UnencodableError(
-                f"the tokenizer has no ids for this text ({error}); use a tokenizer that has an unknown token, or set "
+                f"the tokenizer cannot encode this text ({error}); use a tokenizer with an unknown token, or set "
                 "`--data.on_invalid drop`."
             ) from None
 
     def _encode_broken_up(self, text: str) -> list[int]:
-        """Some tokenizers match markers that are not flagged as special all the same: encode those in two halves."""
+        """Encode markers in two halves: some tokenizers match markers that are not flagged as special anyway."""
         return [index for ids in self._encode_plain(self._inside_markers.split(text)) for index in ids]
 
     @cached_property
     def _inside_markers(self) -> re.Pattern[str]:
-        """Matches the place after the first character of every reserved marker."""
+        """Matches after the first character of every reserved marker."""
         markers = [marker for marker, index in self.tokenizer.get_vocab().items() if index in self._reserved_ids]
         return re.compile("|".join(f"(?<={re.escape(m[0])})(?={re.escape(m[1:])})" for m in markers if m[1:]))
 
     @cached_property
     def _reserved_ids(self) -> frozenset[int]:
-        """Ids that contents must never produce: special tokens, and the template's own markers however flagged."""
+        """Ids that contents must never produce: special tokens and the template's markers."""
         fixed = repr(self.template) if isinstance(self.template, Template) else ""
         markers = (index for token, index in self.tokenizer.get_added_vocab().items() if token in fixed)
         return frozenset({*special_ids(self.tokenizer), self.end_token_id, *markers})
@@ -212,7 +212,7 @@ class Encoder:
 
 @dataclass(frozen=True, slots=True)
 class _Measure:
-    """Measures parts of a conversation whose contents are known."""
+    """Measures parts of a conversation whose contents are already encoded."""
 
     encoder: Encoder
     known: dict[str, list[int]]
@@ -224,15 +224,15 @@ class _Measure:
         return sum(self._least(text) for text in (turn.content, turn.context))
 
     def _least(self, text: str) -> int:
-        # templates may strip what they are given
+        # templates may strip the contents
         return min((len(self.known[form]) for form in (text, text.strip()) if form in self.known), default=0)
 
 
 def _example(encoded: list[EncodedSegment], origin: str) -> Example:
     if encoded[-1].segment.turn > _LAST_TURN:
         raise UserError(
-            f"{origin}: {encoded[-1].segment.turn + 1:,} turns in one example; at most {_LAST_TURN + 1:,} can be "
-            "numbered. Split the conversation, lower `--data.max_length`, or set `--data.on_invalid drop`."
+            f"{origin}: {encoded[-1].segment.turn + 1:,} turns in one example; expected at most {_LAST_TURN + 1:,}. "
+            "Split the conversation, lower `--data.max_length`, or set `--data.on_invalid drop`."
         )
     lengths = [len(item.ids) for item in encoded]
     return Example(
@@ -243,7 +243,7 @@ def _example(encoded: list[EncodedSegment], origin: str) -> Example:
     )
 
 
-def _book(ledger: Ledger, encoded: list[EncodedSegment], kept: list[list[EncodedSegment]], end_token_id: int) -> None:
+def _count(ledger: Ledger, encoded: list[EncodedSegment], kept: list[list[EncodedSegment]], end_token_id: int) -> None:
     flat = [item for part in kept for item in part]
     read, left = _tokens_by_kind(encoded), _tokens_by_kind(flat)
     ledger.count_tokens(read, left, dropped=not kept)
@@ -255,7 +255,7 @@ def _book(ledger: Ledger, encoded: list[EncodedSegment], kept: list[list[Encoded
         ledger.dialogues_kept += any(map(_has_several_answers, kept))
     ledger.dropped += not kept
     ledger.split += len(kept) > 1
-    ledger.truncated += bool(kept) and bool(_spoken(read) - _spoken(left))
+    ledger.truncated += bool(kept) and bool(_with_answers_merged(read) - _with_answers_merged(left))
     ledger.examples += len(kept)
     ledger.lengths.update(length(part) for part in kept)
 
@@ -267,15 +267,15 @@ def _tokens_by_kind(encoded: list[EncodedSegment]) -> Counter[SegmentKind]:
     return counts
 
 
-def _spoken(counts: Counter[SegmentKind]) -> Counter[SegmentKind]:
-    """Final answers counted as answers: splitting makes one of the other without losing a token."""
+def _with_answers_merged(counts: Counter[SegmentKind]) -> Counter[SegmentKind]:
+    """Count final answers as answers: splitting turns one into the other without losing a token."""
     merged = Counter(counts)
     merged[SegmentKind.ANSWER] += merged.pop(SegmentKind.FINAL_ANSWER, 0)
     return merged
 
 
 def _answers_begun(encoded: list[EncodedSegment]) -> Counter[SegmentKind]:
-    """Answers of which at least a token is left."""
+    """Answers with at least one token left."""
     kinds = (item.segment.kind for item in encoded if item.ids and not item.segment.control)
     return Counter(kind for kind in kinds if kind in ANSWER_KINDS)
 

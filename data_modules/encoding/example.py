@@ -13,13 +13,13 @@ from data_modules.rendering.segments import SegmentKind
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One document, encoded. Ids and kinds are built together, so they cannot drift.
+    """One encoded document. Ids and kinds are built together, so they cannot drift apart.
 
     Attributes:
         input_ids: Tokens, (T,) int32.
         kinds: SegmentKind of each token, (T,) uint8.
         turns: Turn of each token, (T,) int16.
-        origin: Where the record stands.
+        origin: Where the record is, `file:line`.
     """
 
     input_ids: npt.NDArray[np.int32]
@@ -31,10 +31,10 @@ class Example:
         return len(self.input_ids)
 
     def prompt_ids(self) -> list[int]:
-        """What inference sends: everything before the final answer; all of a bare prompt or document."""
+        """The prompt for inference: everything before the final answer; all of a bare prompt or document."""
         final = np.flatnonzero(self.kinds == SegmentKind.FINAL_ANSWER)
         return list(map(int, self.input_ids[: final[0]] if len(final) else self.input_ids))
 
     def answer_ids(self) -> list[int]:
-        """The final answer with its end token; empty without one."""
+        """The final answer with its end token; empty if there is none."""
         return list(map(int, self.input_ids[self.kinds == SegmentKind.FINAL_ANSWER]))

@@ -1,4 +1,4 @@
-"""Encoded examples on disk: one memory-mapped Arrow file per split, so that a million of them take no RAM."""
+"""Encoded examples on disk: one memory-mapped Arrow file per split, so that a million examples take no RAM."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _SCHEMA = pa.schema(
 
 
 def record_batch(examples: list[Example]) -> pa.RecordBatch:
-    """Examples as one piece of an Arrow file."""
+    """Examples as one record batch of an Arrow file."""
     origins = [example.origin.encode() for example in examples]
     ends, text = _ends(origins), pa.py_buffer(b"".join(origins))
     columns = [_column(field, examples) for field in list(_SCHEMA)[:3]]
@@ -33,7 +33,7 @@ def record_batch(examples: list[Example]) -> pa.RecordBatch:
 
 
 def _column(field: pa.Field, examples: list[Example]) -> pa.Array:
-    """A field of all examples, concatenated in memory: Arrow would convert it number by number."""
+    """One field of all examples, concatenated in memory: Arrow would convert it number by number."""
     parts = [getattr(example, field.name) for example in examples]
     numbers = np.concatenate(parts) if parts else np.zeros(0, dtype=np.uint8)
     values = pa.Array.from_buffers(field.type.value_type, len(numbers), [None, pa.py_buffer(numbers)])
@@ -41,19 +41,19 @@ def _column(field: pa.Field, examples: list[Example]) -> pa.Array:
 
 
 def _ends(parts: Iterable[Sized]) -> pa.Buffer:
-    """Offsets: the start of each part, and the end of the last."""
+    """Arrow offsets: the start of each part, then the end of the last."""
     return pa.py_buffer(np.cumsum([0, *map(len, parts)], dtype=np.int32))
 
 
 def write_batches(path: Path, batches: Iterable[pa.RecordBatch]) -> None:
-    """Write an Arrow file piece by piece."""
+    """Write an Arrow file batch by batch."""
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, _SCHEMA) as writer:
         for batch in batches:
             writer.write_batch(batch)
 
 
 class ExampleStore:
-    """Examples of a file written by `write_batches`, by index. Pickles as its path, for data loader workers."""
+    """Examples from a file by `write_batches`, by index. Pickled as its path, for data loader workers."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -80,11 +80,11 @@ class ExampleStore:
 
     @cached_property
     def lengths(self) -> npt.NDArray[np.int64]:
-        """Tokens of every example, (number of examples,)."""
+        """Tokens in each example, (number of examples,)."""
         parts = [np.diff(_numbers(batch.column(0).offsets)) for batch in self._batches]
         return np.concatenate(parts).astype(np.int64) if parts else np.zeros(0, dtype=np.int64)
 
 
 def _numbers(values: pa.Array) -> Any:
-    """A numpy view of an Arrow array. Arrow's own `to_numpy` imports pandas first, which takes a third of a second."""
+    """A numpy view of an Arrow array. Arrow's own `to_numpy` first imports pandas, which takes 0.3 seconds."""
     return np.from_dlpack(values)

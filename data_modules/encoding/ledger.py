@@ -1,4 +1,4 @@
-"""The ledger: what happened to the data on its way to examples. Nothing is lost that is not counted here."""
+"""The ledger records what happened to the data on its way to examples. Every loss is counted here."""
 
 from __future__ import annotations
 
@@ -46,29 +46,30 @@ _COUNTERS = (
 
 @dataclass
 class Ledger(RecordCounts):
-    """Counts for one split. For records: read + samples_added = invalid + duplicates + dropped + kept; for tokens of
-    every kind: read + repeated = dropped + truncated + kept. An answer that becomes the last of a piece changes kind.
+    """Counts for one split.
+
+    For records, read + samples_added = invalid + duplicates + dropped + kept. For tokens of each kind, read + repeated
+    = dropped + truncated + kept; an answer that becomes the last of a part changes kind.
 
     Attributes:
-        samples_added: Further conversations made by expanding each answer into a sample of its own.
-        dropped: Conversations too long to keep under the length policy.
-        truncated: Conversations that lost tokens and were kept; some of `split` may be among them.
-        split: Conversations cut into several examples.
+        samples_added: Extra conversations from expanding each answer into its own sample.
+        dropped: Conversations that were too long and left out.
+        truncated: Conversations that lost tokens but were kept, possibly also counted in `split`.
+        split: Conversations split into several examples.
         examples: Examples made.
-        unknown_text: Conversations with text that the tokenizer cannot represent: its ids hold the unknown token in
-            its place, or nothing.
-        unknown_first: The first few of them, with place and what is lost.
-        lengths: Tokens of an example to how many have as many.
-        whole_lengths: Of `conversations` and of `documents`, tokens before the length policy to how many have as many.
-        over_long: How many `conversations` and `documents` are longer than the limit.
-        supervised_tokens_lost: Mask to tokens supervised under it that no example supervises any more.
-        end_tokens_lost: The same of end tokens.
-        answers_read: Mask to answers supervised under it before the length policy.
-        answers_cut: Those of them that lost their end.
-        answers_lost: Those of them of which nothing is left.
+        unknown_text: Conversations with text that the tokenizer replaces by its unknown token, or drops.
+        unknown_first: Messages for the first hundred of them.
+        lengths: Number of examples by length in tokens.
+        whole_lengths: Number of `conversations` and of `documents` by length before shortening.
+        over_long: Number of `conversations` and `documents` that are longer than the limit.
+        supervised_tokens_lost: By mask, supervised tokens that are in no example.
+        end_tokens_lost: By mask, supervised end tokens that are in no example.
+        answers_read: By mask, supervised answers before shortening.
+        answers_cut: By mask, answers that lost their end.
+        answers_lost: By mask, answers that were lost completely.
         dialogues_read: Conversations with several answers.
-        dialogues_kept: Those of which an example has several answers.
-        tokens: Reason (read, kept, dropped, truncated, repeated) to tokens by kind.
+        dialogues_kept: Dialogues with an example that still has several answers.
+        tokens: Tokens by kind, for each of read, kept, dropped, truncated and repeated.
     """
 
     samples_added: int = 0
@@ -96,14 +97,14 @@ class Ledger(RecordCounts):
         """Count a conversation with text that the tokenizer cannot represent.
 
         Args:
-            message: Its place and what is lost.
+            message: Where it is and what is lost.
         """
         self.unknown_text += 1
         if len(self.unknown_first) < LISTED:
             self.unknown_first.append(message)
 
     def count_length(self, length: int, limit: int, *, is_text: bool) -> None:
-        """Book the tokens of a conversation or document before the length policy."""
+        """Count the length of a conversation or document before shortening."""
         name = RECORDS[is_text]
         self.whole_lengths[name][length] += 1
         self.over_long[name] += length > limit
@@ -111,28 +112,28 @@ class Ledger(RecordCounts):
     def count_answers(
         self, read: Counter[SegmentKind], begun: Counter[SegmentKind], whole: Counter[SegmentKind]
     ) -> None:
-        """Book the answers of one conversation.
+        """Count the answers of one conversation.
 
         Args:
-            read: Answers before the length policy, by kind.
-            begun: Those of which something is left.
-            whole: Those of which everything is left.
+            read: Answers before shortening, by kind.
+            begun: Answers with something left.
+            whole: Answers with everything left.
         """
         for mask in MASKS.values():
             kinds = [kind for kind in ANSWER_KINDS if mask.supervises(kind)]
             before, left, intact = (sum(counts[kind] for kind in kinds) for counts in (read, begun, whole))
-            # a split makes final answers of others, so that more may be left than were read
+            # splitting turns other answers into final ones, so more may be left than were read
             left, intact = min(before, left), min(before, intact)
             self.answers_read[mask.name] += before
             self.answers_cut[mask.name] += left - intact
             self.answers_lost[mask.name] += before - left
 
     def count_end_tokens(self, read: Counter[SegmentKind], kept: Counter[SegmentKind]) -> None:
-        """Book the end tokens of one conversation before and after the length policy."""
+        """Count the end tokens of one conversation before and after shortening."""
         _add_lost(self.end_tokens_lost, read, kept)
 
     def count_tokens(self, read: Counter[SegmentKind], kept: Counter[SegmentKind], *, dropped: bool) -> None:
-        """Book the tokens of one conversation before and after the length policy."""
+        """Count the tokens of one conversation before and after shortening."""
         self.tokens["read"] += read
         self.tokens["kept"] += kept
         if read != kept:
@@ -141,7 +142,7 @@ class Ledger(RecordCounts):
         _add_lost(self.supervised_tokens_lost, read, kept)
 
     def add(self, other: Ledger) -> None:
-        """Count what another ledger of the same split counted, behind what stands here."""
+        """Add the counts of another ledger of the same split; its messages go last."""
         for name in _COUNTS:
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.invalid = [*self.invalid, *other.invalid][:LISTED]
@@ -156,7 +157,7 @@ class Ledger(RecordCounts):
 
     @property
     def num_encoded(self) -> int:
-        """Conversations and documents that were encoded, whether or not the length policy kept them."""
+        """Number of conversations and documents that were encoded, kept or not."""
         return sum(lengths.total() for lengths in self.whole_lengths.values())
 
     def is_balanced(self) -> bool:
@@ -164,12 +165,12 @@ class Ledger(RecordCounts):
         return self.records_read + self.samples_added == self.num_invalid + self.duplicates + self.num_encoded
 
     def length_percentiles(self) -> dict[str, int]:
-        """Tokens of an example at the 0, 50, 90, 99 and 100 per cent points."""
+        """Example lengths in tokens: minimum, 50th, 90th and 99th percentile, maximum."""
         points = {"min": 0, "p50": 50, "p90": 90, "p99": 99, "max": 100}
         return _percentiles(self.lengths, points, method="nearest")
 
     def whole_length_percentiles(self) -> dict[str, dict[str, int]]:
-        """Tokens before the length policy: a length that 50, 95, 99 and 100 per cent do not exceed, and counts."""
+        """Lengths before shortening: 50th, 95th and 99th percentile, maximum, and counts."""
         points = {"p50": 50, "p95": 95, "p99": 99, "max": 100}
         return {
             name: {
@@ -221,11 +222,11 @@ def _percentiles(
 
 
 def why_empty(entry: dict[str, Any], max_length: int) -> str:
-    """Where the records of a split without examples went.
+    """Explain why a split has no examples.
 
     Args:
         entry: Its `Ledger.to_dict()`.
-        max_length: Most tokens of an example.
+        max_length: Most tokens in an example.
     """
     invalid = entry["invalid"]
     parts = {
@@ -234,12 +235,12 @@ def why_empty(entry: dict[str, Any], max_length: int) -> str:
         "left out by `--data.train_fraction`": entry["left_out"],
         "invalid": invalid["count"],
     }
-    why = ", ".join(f"{count:,} {what}" for what, count in parts.items() if count) or "none was read"
+    why = ", ".join(f"{count:,} {what}" for what, count in parts.items() if count) or "none were read"
     return f"{why}: {count_reasons(invalid['reasons'], invalid['first'])}" if invalid["count"] else why
 
 
 def is_limit_too_small(entry: dict[str, Any]) -> bool:
-    """Whether a split has no examples because its records are too long: more were lost to that than to anything else.
+    """Whether a split is empty mainly because its records are too long.
 
     Args:
         entry: Its `Ledger.to_dict()`.
@@ -249,23 +250,23 @@ def is_limit_too_small(entry: dict[str, Any]) -> bool:
 
 
 def too_small_limit(entry: dict[str, Any], split: str, max_length: int) -> str:
-    """What to say where `is_limit_too_small`: how long the records are, and what to raise.
+    """The message if `is_limit_too_small`: how long the records are, and what to raise.
 
     Args:
-        entry: Its `Ledger.to_dict()`.
-        split: Its name.
-        max_length: Most tokens of an example.
+        entry: The split's `Ledger.to_dict()`.
+        split: Name of the split.
+        max_length: Most tokens in an example.
     """
     before = max(entry["length_before"].values(), key=lambda lengths: lengths["count"])
     return (
-        f"--data.max_length {max_length} is too small: none of the {split} records fits "
+        f"--data.max_length {max_length} is too small: none of the {split} records fit "
         f"({why_empty(entry, max_length)}). Raise it: their median length is {before['p50']:,} tokens, the longest has "
         f"{before['max']:,}."
     )
 
 
 def is_plain_text(ledger: dict[str, Any]) -> bool:
-    """Whether the records of a split were plain text, without a single conversation.
+    """Whether a split contains only plain text, no conversations.
 
     Args:
         ledger: A `Ledger.to_dict()`.
@@ -275,7 +276,7 @@ def is_plain_text(ledger: dict[str, Any]) -> bool:
 
 
 def _add_lost(lost: Counter[str], read: Counter[SegmentKind], kept: Counter[SegmentKind]) -> None:
-    """By mask, not by kind: an answer that becomes the last of a piece changes kind without being lost."""
+    """Count by mask, not by kind: an answer that becomes the last of a part changes kind without being lost."""
     if read == kept:
         return
     for mask in MASKS.values():
@@ -283,16 +284,16 @@ def _add_lost(lost: Counter[str], read: Counter[SegmentKind], kept: Counter[Segm
 
 
 def _supervised(counts: Counter[SegmentKind], mask: LossMask) -> int:
-    """How many of the counted tokens the mask gives a weight."""
+    """How many of the counted tokens the mask supervises."""
     return sum(count for kind, count in counts.items() if mask.supervises(kind))
 
 
 def ledger_rows(ledgers: dict[str, dict[str, Any]], mask: str) -> list[tuple[str, ...]]:
-    """The ledgers of several splits as rows of a table, the first being the header.
+    """The ledgers of several splits as rows of a table, header first.
 
     Args:
-        ledgers: Split name to `Ledger.to_dict()`.
-        mask: The named mask for which lost tokens are given.
+        ledgers: `Ledger.to_dict()` by split.
+        mask: The mask for which lost tokens are shown.
     """
     columns = ledgers.values()
     rows = [("", *ledgers)]

@@ -1,4 +1,4 @@
-"""How users name models: a folder on this machine, or a name on the Hugging Face hub."""
+"""Checks names of models: a local folder, or a name on the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from data_modules.errors import UserError
 _FILES = (
     ".ckpt", ".safetensors", ".pt", ".pth", ".bin", ".gguf", ".json", ".jsonl", ".yaml", ".yml", ".txt", ".zip", ".gz",
 )  # fmt: skip
-"""How names of files end, and those of models do not."""
+"""Endings of file names, which no model name has."""
 
 
 def check_model_name(name: str) -> None:
-    """Refuse at once what is no folder and cannot be a name on the hub, rather than ask the hub again and again.
+    """Refuse a name that is neither a folder nor possible on the hub, without asking the hub.
 
     Raises:
         UserError: If it is neither.
@@ -26,29 +26,29 @@ def check_model_name(name: str) -> None:
     if path.is_dir():
         return
     if path.exists():
-        raise UserError(f"{name}: a file; expected the folder of a model, or its name on the hub.")
+        raise UserError(f"{name}: this is a file; expected a model folder, or a model name on the hub.")
     if _can_be_on_hub(name) and not (path.parent.name and path.parent.is_dir()):
         return
     started_in = "" if path.is_absolute() else f" (in {Path.cwd()})"
     raise UserError(
-        f"{name}: no such folder{started_in}, nor the name of a model on the hub, such as gpt2 or Qwen/Qwen3-0.6B; "
+        f"{name}: no such folder{started_in}, and not a model name on the hub, such as gpt2 or Qwen/Qwen3-0.6B; "
         f"{nearest_path(path) or 'check the path.'}"
     )
 
 
 def nearest_path(path: Path, *folders: Path) -> str:
-    """`did you mean ...?` for a path that is not there; empty if nothing beside it has a similar name.
+    """`did you mean ...?` for a path that does not exist; empty if no name there is similar.
 
     Args:
-        path: As the user gave it.
+        path: The path the user gave.
         folders: Other folders to look in.
     """
     for folder in (path.parent, *folders):
         try:
             names = sorted(each.name for each in folder.iterdir())
-        except (OSError, ValueError):  # no such folder, or a name that none can have
+        except (OSError, ValueError):  # no such folder, or an impossible name
             continue
-        endings = sorted({Path(name).suffix for name in names})  # which may have been left out
+        endings = sorted({Path(name).suffix for name in names})  # the user may have left one out
         for wanted in (path.name, *(path.name + ending for ending in endings)):
             if close := difflib.get_close_matches(wanted, names, n=1, cutoff=0.75):
                 return f"did you mean {folder / close[0]}?"

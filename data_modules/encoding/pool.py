@@ -1,4 +1,4 @@
-"""Conversations encoded a chunk at a time: in this process, or in several side by side, with the same result."""
+"""Encodes conversations in chunks, in one process or several, with the same result."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ Chunk = list[Conversation]
 
 _CHUNK_CONVERSATIONS = 500
 _CHUNK_CHARACTERS = 1_000_000
-"""A chunk is a quarter of a second of work, against milliseconds of sending it; long documents make it a short one."""
+"""A chunk takes about 0.25 seconds to encode and milliseconds to send. Chunks of long documents are shorter."""
 
 _CHUNKS_ALONE = 4
-"""Starting a process takes as long as encoding this much: with less data, none is started."""
+"""Starting a process takes as long as encoding this many chunks; with less data, none is started."""
 
 _CHUNKS_AHEAD = 2
-"""Chunks queued or in progress per process: enough to keep it busy, few enough to bound the memory."""
+"""Chunks queued or in progress per process: enough to keep it busy, few enough to limit memory."""
 
 _MOST_PROCESSES = 16
-"""A single process reads the records; more than this would wait for it."""
+"""One process reads the records; more encoders than this would wait for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +48,8 @@ class EncodedChunk:
 
     Attributes:
         num_conversations: Size of the chunk.
-        examples: Their examples in order.
-        ledger: What happened to them.
+        examples: The examples in order.
+        ledger: What happened to the conversations.
     """
 
     num_conversations: int
@@ -59,12 +59,12 @@ class EncodedChunk:
 
 @dataclass(frozen=True, slots=True)
 class ChunkEncoder:
-    """Encodes chunks; sent to every process once.
+    """Encodes chunks. Sent to every process once.
 
     Attributes:
         encoder: Encodes a conversation.
-        on_invalid: Whether a conversation that the template refuses ends the run or is dropped.
-        samples: `answer` makes one sample of every answer of a conversation.
+        on_invalid: Whether a conversation that the template rejects stops the run or is dropped.
+        samples: `answer` makes a sample of every answer in a conversation.
     """
 
     encoder: Encoder
@@ -75,7 +75,7 @@ class ChunkEncoder:
         """Encode a chunk.
 
         Raises:
-            UserError: If a conversation cannot be encoded and the policy is `error`.
+            UserError: If a conversation cannot be encoded and `on_invalid` is `error`.
         """
         ledger = Ledger(self.on_invalid)
         examples: list[Example] = []
@@ -97,11 +97,11 @@ class ChunkEncoder:
 
 
 class EncodingPool:
-    """Encodes conversations in order, in processes of its own once there is enough to do.
+    """Encodes conversations in order; starts processes once there is enough data.
 
     Args:
         encode: Encodes a chunk.
-        processes: How many processes, at most. 1: none but this one.
+        processes: Most processes. 1: encode in this process.
     """
 
     def __init__(self, encode: ChunkEncoder, processes: int) -> None:
@@ -116,10 +116,10 @@ class EncodingPool:
             self._executor.shutdown(cancel_futures=True)
 
     def run(self, conversations: Iterable[Conversation]) -> Iterator[EncodedChunk]:
-        """Encode conversations. The fault that comes first in the files is raised, however far ahead reading is.
+        """Encode conversations. The first error in file order is raised, however far ahead reading is.
 
         Raises:
-            UserError: If one cannot be read or encoded and the policy is `error`.
+            UserError: If one cannot be read or encoded and `on_invalid` is `error`.
             ChildProcessError: If a process died.
         """
         chunks = _chunks(conversations)
@@ -149,20 +149,20 @@ class EncodingPool:
             return future.result()
         except BrokenProcessPool:
             raise ChildProcessError(
-                f"one of {self.processes} processes that encode data died: out of memory, or failed to start. "
-                "Set `--data.encoding_processes 1`, or fewer than now; a script of your own must start its work under "
+                f"one of {self.processes} encoding processes died: out of memory, or failed to start. "
+                "Set `--data.encoding_processes 1`, or fewer than now. In your own script, start the work under "
                 "`if __name__ == '__main__':`."
             ) from None
 
 
 def num_processes(wanted: int | None) -> int:
-    """How many processes encode.
+    """The number of encoding processes.
 
     Args:
-        wanted: None: one for each core that this process may use, at most 16.
+        wanted: None: one per core available to this process, at most 16.
 
     Raises:
-        UserError: If less than one is wanted.
+        UserError: If `wanted` is less than 1.
     """
     if wanted is None:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -183,14 +183,14 @@ def _chunks(conversations: Iterable[Conversation]) -> Iterator[Chunk]:
                 yield chunk
                 chunk, size = [], 0
     except Exception:
-        yield chunk  # comes before what cannot be read, and may hold a fault of its own
+        yield chunk  # precedes the unreadable record, and may contain an earlier error
         raise
     if chunk:
         yield chunk
 
 
 def _submitted(executor: ProcessPoolExecutor, chunks: Iterable[Chunk]) -> Iterator[Future[EncodedChunk]]:
-    """A future for each chunk; if reading fails, a failed one, so that the error is raised in its turn."""
+    """Submit each chunk. If reading fails, yield a failed future, so that errors are raised in order."""
     try:
         for chunk in chunks:
             yield executor.submit(_encode_in_child, chunk)
@@ -201,28 +201,28 @@ def _submitted(executor: ProcessPoolExecutor, chunks: Iterable[Chunk]) -> Iterat
 
 
 def _start(encode: ChunkEncoder, processes: int) -> ProcessPoolExecutor:
-    # not forked: torch, the tokenizer and Lightning have threads by now, whose locks a copy would hold forever
+    # not forked: torch, the tokenizer and Lightning have threads by now, and a fork could inherit their locks
     return ProcessPoolExecutor(
         processes, get_context("spawn"), initializer=_begin_child, initargs=(pickle.dumps(encode),)
     )
 
 
 _encode_of_child: ChunkEncoder
-"""Set once in each process of the pool, when it starts."""
+"""Set once in each process of the pool at startup."""
 
 
 def _begin_child(pickled: bytes) -> None:
     global _encode_of_child
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent ends the others
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # every core has a process already
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent stops the others
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # every core already has a process
     threading.Thread(target=_end_with_parent, daemon=True).start()
     _encode_of_child = pickle.loads(pickled)
 
 
 def _end_with_parent() -> None:
-    """Otherwise a process whose parent was killed would wait for work forever."""
+    """Exit with the parent; otherwise a process whose parent was killed would wait for work forever."""
     parent = parent_process()
-    assert parent is not None  # this process was started by the pool
+    assert parent is not None  # the pool started this process
     wait([parent.sentinel])
     os._exit(1)
 

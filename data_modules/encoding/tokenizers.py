@@ -1,4 +1,4 @@
-"""Tokenizers: loading them, and how many bytes of text each token stands for."""
+"""Loads tokenizers, and counts the bytes of text behind each token."""
 
 from __future__ import annotations
 
@@ -17,35 +17,35 @@ from data_modules.reasons import reason_of
 
 
 def token_sizes(tokenizer: PreTrainedTokenizerBase, num_rows: int, end_token_id: int) -> npt.NDArray[np.int64]:
-    """How many bytes of UTF-8 text, and how many characters, each token writes. Special and end tokens write none.
+    """Count the UTF-8 bytes and characters of text behind each token. Special and end tokens have none.
 
-    SentencePiece's tokenizers put a space before every segment, which counts.
+    SentencePiece tokenizers put a space before every segment, which counts.
 
     Args:
         tokenizer: Byte-level or SentencePiece-like.
-        num_rows: Size of the result: the rows of the model's embedding, which may be more than the vocabulary.
-        end_token_id: Ends answers.
+        num_rows: Size of the result: the rows of the model's embedding, which may exceed the vocabulary.
+        end_token_id: The token that ends answers.
 
     Returns:
-        (num_rows, 2) int64: bytes and characters. Of a character that several tokens write, the first has it.
+        (num_rows, 2) int64: bytes and characters. A character of several tokens counts for the first.
     """
     counts = np.zeros((num_rows, 2), dtype=np.int64)
     written = bytes_of_tokens(tokenizer)
     for index in tokenizer.get_vocab().values():
         data = written(index)
-        counts[index] = len(data), sum(byte & 0xC0 != 0x80 for byte in data)  # the others continue a character
+        counts[index] = len(data), sum(byte & 0xC0 != 0x80 for byte in data)  # other bytes continue a character
     counts[[*special_ids(tokenizer), end_token_id]] = 0
     return counts
 
 
 def special_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
-    """Ids of all tokens flagged as special, whether or not they have a role such as eos."""
+    """Ids of all tokens flagged as special, with or without a role such as eos."""
     flagged = {index for index, token in tokenizer.added_tokens_decoder.items() if token.special}
     return flagged | set(tokenizer.all_special_ids)
 
 
 def bytes_of_tokens(tokenizer: PreTrainedTokenizerBase) -> Callable[[int], bytes]:
-    """A function that gives the UTF-8 bytes a token writes; of a special token, its name."""
+    """A function from token id to its UTF-8 bytes; for a special token, its name."""
     from transformers.convert_slow_tokenizer import bytes_to_unicode  # imports torch too
 
     bytes_of = {character: byte for byte, character in bytes_to_unicode().items()}
@@ -66,33 +66,33 @@ def bytes_of_tokens(tokenizer: PreTrainedTokenizerBase) -> Callable[[int], bytes
 
 
 def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
-    """A fast tokenizer by name or folder.
+    """Load a fast tokenizer by name or folder.
 
     Raises:
         UserError: If there is none, or its files have changed since they were exported.
     """
-    from transformers import AutoTokenizer  # imports torch, which encoding does without
+    from transformers import AutoTokenizer  # imports torch, which encoding does not need
 
     if not name:
-        raise UserError("no tokenizer: give `--model.backbone.pretrained` or `--model.backbone.tokenizer`.")
+        raise UserError("no tokenizer: set `--model.backbone.pretrained` or `--model.backbone.tokenizer`.")
     check_model_name(name)
     if Path(name).is_dir():
         check_digests(Path(name), weights=False)
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     except Exception as error:
-        # damaged files end in any of a dozen exception types
+        # damaged files raise any of a dozen exception types
         raise UserError(
             f"{name}: no tokenizer could be loaded from this folder or hub name ({reason_of(error)}). "
-            "Check the path, the connection, or give `--model.backbone.tokenizer FOLDER`."
+            "Check the path and the connection, or set `--model.backbone.tokenizer FOLDER`."
         ) from None
     if not tokenizer.get_vocab():
-        raise UserError(f"{name}: this folder holds no tokenizer; give `--model.backbone.tokenizer FOLDER`.")
+        raise UserError(f"{name}: no tokenizer in this folder; set `--model.backbone.tokenizer FOLDER`.")
     if not tokenizer.is_fast:
         raise UserError(f"{name}: this tokenizer has no fast version (tokenizer.json); convert it first.")
-    # neither is wanted here, and both would stand in the tokenizer's digest until something turns them off
+    # not needed here, and both would change the tokenizer's digest until something turned them off
     tokenizer.backend_tokenizer.no_truncation()
     tokenizer.backend_tokenizer.no_padding()
-    # conversations may be longer than the model before they are shortened: no warning is due
+    # no warning about long conversations: they are shortened later
     tokenizer.model_max_length = 10**9
     return tokenizer

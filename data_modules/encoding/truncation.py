@@ -1,7 +1,7 @@
-"""What stays of a conversation that is too long: which exchanges, and then which tokens of them.
+"""Shortens conversations that are too long: first chooses the exchanges to keep, then cuts their tokens.
 
-Choosing exchanges needs the length of many runs of them. A run's length is computed from those of single exchanges and
-of neighbouring pairs, so that a conversation of any length is rendered a fixed number of times, not once per turn.
+Choosing exchanges needs the length of many runs of exchanges. The length of a run is computed from those of single
+exchanges and adjacent pairs, so that the whole conversation is rendered a few times, not once per turn.
 """
 
 from __future__ import annotations
@@ -10,22 +10,23 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from data_modules.errors import UserError
 from data_modules.records.conversation import Conversation, Message
 from data_modules.rendering.segments import Segment, SegmentKind
 
 
 class Measure(Protocol):
-    """Measures one conversation and parts of it."""
+    """Measures the parts of one conversation."""
 
     def length(self, part: Conversation) -> int:
-        """Tokens of a part when rendered and encoded. Raises ValueError if the template refuses it."""
+        """Tokens in a part when rendered and encoded. Raises UserError if the template rejects it."""
 
     def least(self, turn: Message) -> int:
-        """Tokens of what a turn says, without what the template adds."""
+        """Tokens in the contents of a turn, without the template's."""
 
 
 _QUESTION_SHARE = 4
-"""Truncation leaves a question 1/4 of the limit before it takes from the answer."""
+"""A question keeps 1/4 of the limit before the answer is cut."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,7 @@ def length(encoded: Iterable[EncodedSegment]) -> int:
 
 
 def newest_that_fits(conversation: Conversation, limit: int, measure: Measure) -> list[Conversation]:
-    """Drop the oldest exchanges, as few as possible; the last one always stays, even if it does not fit.
+    """Drop as few of the oldest exchanges as possible. The last one always stays, even if it does not fit.
 
     Args:
         conversation: Not a document; longer than the limit.
@@ -50,22 +51,22 @@ def newest_that_fits(conversation: Conversation, limit: int, measure: Measure) -
         measure: Measures it.
 
     Returns:
-        One conversation.
+        A list of one conversation.
     """
     exchanges = conversation.exchanges()
     if len(exchanges) == 1:
         return [conversation]
     try:
         first = _first_that_fits(_RunLengths(conversation, measure), len(exchanges), limit)
-    except ValueError:
-        first = None  # the template refuses a part of it: only a scan tells whether that part matters
+    except UserError:
+        first = None  # the template rejects a part; only a scan finds out whether that part matters
     if first is None:
         return [_scan_for_newest(conversation, limit, measure)]
     return [conversation.with_exchanges(exchanges[first:])]
 
 
 def runs_that_fit(conversation: Conversation, limit: int, measure: Measure) -> list[Conversation]:
-    """Cut a conversation between exchanges; each part takes as many as fit, at least one. All repeat the system turn.
+    """Split a conversation between exchanges. Each part repeats the system turn and takes as many exchanges as fit.
 
     Args:
         conversation: Not a document; longer than the limit.
@@ -77,7 +78,7 @@ def runs_that_fit(conversation: Conversation, limit: int, measure: Measure) -> l
         return [conversation]
     try:
         starts = _starts_of_runs(_RunLengths(conversation, measure), len(exchanges), limit)
-    except ValueError:
+    except UserError:
         starts = None
     if starts is None:
         return _scan_for_runs(conversation, limit, measure)
@@ -86,13 +87,13 @@ def runs_that_fit(conversation: Conversation, limit: int, measure: Measure) -> l
 
 
 class _RunLengths:
-    """Lengths of runs of exchanges, by addition.
+    """Computes the lengths of runs of exchanges by addition.
 
-    The sum is exact for templates whose text between two turns depends only on these turns. Ours are such; for a
-    tokenizer's own template `is_exact` compares a sum with the real length.
+    The sum is exact if the template's text between two turns depends on these turns only. Our templates guarantee it;
+    for a tokenizer's own template, `is_exact` compares a sum with the real length.
 
     Args:
-        conversation: Whose exchanges.
+        conversation: The conversation.
         measure: Measures it.
     """
 
@@ -102,7 +103,7 @@ class _RunLengths:
         self._real: dict[tuple[int, int], int] = {}
 
     def real(self, start: int, stop: int) -> int:
-        """The length of exchanges `start` to `stop`, as rendered."""
+        """The rendered length of exchanges `start` to `stop`."""
         if (start, stop) not in self._real:
             run = self._conversation.with_exchanges(self._exchanges[start:stop])
             self._real[start, stop] = self._measure.length(run)
@@ -113,18 +114,18 @@ class _RunLengths:
         return self.real(index, index + 1)
 
     def added(self, index: int) -> int:
-        """How much longer an exchange becomes by the one after it."""
+        """How many tokens the next exchange adds to an exchange."""
         return self.real(index, index + 2) - self.single(index)
 
     def is_exact(self, start: int, stop: int, expected: int) -> bool:
-        """Whether a sum is the real length."""
+        """Whether a sum equals the real length."""
         return self.real(start, stop) == expected
 
 
 def _first_that_fits(lengths: _RunLengths, count: int, limit: int) -> int | None:
-    """The first exchange of the longest end of a conversation that fits, else the last; None if sums are not exact."""
+    """The first exchange to keep so that the rest fits, at worst the last; None if sums are not exact."""
     first, tail, expected = count - 1, 0, {count - 1: lengths.single(count - 1)}
-    # backwards from the end; once the later exchanges alone are too long, nothing older can fit
+    # from the end; once the later exchanges alone are too long, nothing older can fit
     for index in range(count - 2, -1, -1):
         tail += lengths.added(index)
         expected[index] = lengths.single(index) + tail
@@ -132,13 +133,13 @@ def _first_that_fits(lengths: _RunLengths, count: int, limit: int) -> int | None
             first = index
         if tail > limit:
             break
-    # the choice holds if what is kept fits, and one exchange more does not
+    # the choice is right if the kept exchanges fit and one more does not
     checked = [index for index in (first, first - 1) if index in expected]
     return first if all(lengths.is_exact(index, count, expected[index]) for index in checked) else None
 
 
 def _starts_of_runs(lengths: _RunLengths, count: int, limit: int) -> list[int] | None:
-    """Where each run begins; None if sums are not exact."""
+    """Where each run starts; None if sums are not exact."""
     starts, expected = [0], lengths.single(0)
     for index in range(1, count):
         longer = expected + lengths.added(index - 1)
@@ -162,7 +163,7 @@ def _scan_for_newest(conversation: Conversation, limit: int, measure: Measure) -
 
 
 def _first_that_may_fit(exchanges: list[tuple[Message, ...]], limit: int, measure: Measure) -> int:
-    """The first exchange from which on what is said fits, whatever the template adds to it; else the last."""
+    """The first exchange from which the contents alone fit, without the template; at worst the last."""
     first, least = len(exchanges), 0
     while first and least <= limit:
         first -= 1
@@ -180,7 +181,7 @@ def _scan_for_runs(conversation: Conversation, limit: int, measure: Measure) -> 
 
 
 def shorten(encoded: list[EncodedSegment], limit: int) -> list[EncodedSegment] | None:
-    """Shorten to the limit, context first and the answer last; None if not even one token of it would be left."""
+    """Shorten to the limit, context first, the answer last; None if nothing would be left of the answer."""
     for step in (_take_closing, _take_context, _take_question, _take_system, _take_answer, _take_all_question):
         if length(encoded) <= limit:
             return encoded
@@ -189,7 +190,7 @@ def shorten(encoded: list[EncodedSegment], limit: int) -> list[EncodedSegment] |
 
 
 def _cut(encoded: list[EncodedSegment], limit: int, *, keep: int, chosen: list[bool]) -> list[EncodedSegment]:
-    """Take what is over the limit from the ends of the chosen encoded, the first one first, leaving `keep` in each."""
+    """Cut the excess from the ends of the chosen segments, first to last, leaving `keep` tokens in each."""
     excess, shorter = length(encoded) - limit, []
     for item, is_chosen in zip(encoded, chosen, strict=True):
         take = max(0, min(excess, len(item.ids) - keep)) if is_chosen else 0
@@ -199,7 +200,7 @@ def _cut(encoded: list[EncodedSegment], limit: int, *, keep: int, chosen: list[b
 
 
 def _take_closing(encoded: list[EncodedSegment], limit: int) -> list[EncodedSegment]:
-    """The newline after the last end token is the cheapest thing to lose."""
+    """Drop the newline after the last end token: the cheapest loss."""
     is_closing = encoded[-1].segment.kind is SegmentKind.TEMPLATE and SegmentKind.FINAL_ANSWER in {
         item.segment.kind for item in encoded
     }
@@ -219,7 +220,7 @@ def _take_system(encoded: list[EncodedSegment], limit: int) -> list[EncodedSegme
 
 
 def _take_answer(encoded: list[EncodedSegment], limit: int) -> list[EncodedSegment]:
-    """A cut answer loses its end token and what follows: the text does not end there."""
+    """Cut the answer. It also loses its end token and what follows: the text does not end there."""
     answers = _of_kind(encoded, SegmentKind.FINAL_ANSWER)
     if not any(answers):
         return encoded

@@ -1,4 +1,4 @@
-"""Text that a tokenizer cannot represent: what its unknown token replaces, and characters that vanish or change."""
+"""Finds text that a tokenizer cannot represent: replaced by the unknown token, dropped or changed."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ _HARMLESS = {
     "Sequence", "ByteLevel", "NFC", "NFD", "NFKC", "NFKD", "Prepend", "Metaspace", "Split", "Digits", "Punctuation",
     "UnicodeScripts", "Whitespace", "WhitespaceSplit",
 }  # fmt: skip
-"""Normalisers and pre-tokenizers that keep every character but white space, unless told to remove some."""
+"""Normalisers and pre-tokenizers that keep every character but white space, unless their behavior is Removed."""
 
 _SHOWN = 20
-"""Characters of a message."""
+"""Most characters shown in a message."""
 
 
 class TextCheck:
-    """Finds what a tokenizer cannot represent. White space that vanishes does not count: many drop some of it.
+    """Finds text that a tokenizer cannot represent. Lost white space does not count: many tokenizers drop some.
 
     Args:
-        tokenizer: Any fast one.
+        tokenizer: Any fast tokenizer.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -34,9 +34,9 @@ class TextCheck:
         self._is_kept: dict[str, bool] = {}
 
     def lost(self, text: str, ids: list[int]) -> str | None:
-        """The first thing in a text that its ids do not hold, for a message; None if they hold everything.
+        """The first text that the ids do not represent, for a message; None if nothing is lost.
 
-        Costs nothing for tokenizers that know every byte.
+        Free for tokenizers that know every byte.
         """
         if self.knows_every_byte:
             return None
@@ -49,7 +49,7 @@ class TextCheck:
 
     @cached_property
     def knows_every_byte(self) -> bool:
-        """Whether every text has ids of its own: no part of the tokenizer drops or changes anything."""
+        """Whether the tokenizer can represent any text: no part of it drops or changes anything."""
         backend = self._backend
         if not (_is_harmless(backend.normalizer) and _is_harmless(backend.pre_tokenizer)):
             return False
@@ -67,7 +67,7 @@ class TextCheck:
 
     @cached_property
     def _unknown_id(self) -> int | None:
-        """The id that the model puts in the place of what it does not know; None if it puts none."""
+        """The id of the unknown token; None if the model has none."""
         model = self._model
         if model.get("unk_id") is not None:  # of a Unigram model
             return int(model["unk_id"])
@@ -76,20 +76,20 @@ class TextCheck:
 
     def _first_unknown(self, text: str) -> str:
         encoding = self._encode(text)
-        if self._unknown_id not in encoding.ids:  # it is in the halves of a marker that had to be broken up
+        if self._unknown_id not in encoding.ids:  # it is in the halves of a marker that was split
             return _shown(text)
         start, end = encoding.offsets[encoding.ids.index(self._unknown_id)]
-        return _shown(text[start:end] or text)  # a sign that a normaliser adds has no place in the text
+        return _shown(text[start:end] or text)  # a character added by a normaliser has no position in the text
 
     def _encode(self, text: str) -> Encoding:
-        """As contents are encoded: markers are plain text. The tokenizer's wrapper resets this at every call."""
+        """Encode like contents, with markers as plain text. The tokenizer's wrapper resets this at every call."""
         self._backend.encode_special_tokens = True
         self._backend.no_truncation()
         encoding: Encoding = self._backend.encode(text, add_special_tokens=False)
         return encoding
 
     def _keeps(self, character: str) -> bool:
-        """Whether a character gets as far as the model; of a model that drops what it does not know, into the ids."""
+        """Whether a character reaches the model, or the ids if the model drops unknown characters."""
         if character.isspace():
             return True
         if self._model["type"] != "BPE" or self._unknown_id is not None:
@@ -105,20 +105,20 @@ def _shown(text: str) -> str:
 
 
 def _bare(text: str) -> str:
-    """Without spaces, however they are marked, and in one of the forms in which Unicode spells a character."""
+    """Text without spaces or space marks, in Unicode's normal form NFKC."""
     return "".join(unicodedata.normalize("NFKC", text).replace("\u2581", " ").split())
 
 
 def _is_harmless(component: Any) -> bool:
     return all(
         (part["type"] in _HARMLESS and part.get("behavior") != "Removed")
-        or (part["type"] == "Replace" and part["content"] == "\u2581")  # of spaces, by SentencePiece's sign for them
+        or (part["type"] == "Replace" and part["content"] == "\u2581")  # SentencePiece's mark for a space
         for part in _parts(component)
     )
 
 
 def _parts(component: Any) -> Iterator[dict[str, Any]]:
-    """A normaliser or pre-tokenizer, or the members of a sequence of them, as JSON."""
+    """A normaliser or pre-tokenizer as JSON, with the members of a sequence."""
     if component is None:
         return
     found = json.loads(component.__getstate__())

@@ -1,1 +1,1 @@
-"""From conversations to segments, each of one kind; which kinds a loss mask supervises."""
+"""From conversations to segments, each of one kind; and loss masks, which say which kinds are supervised."""

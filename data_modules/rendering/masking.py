@@ -1,6 +1,6 @@
-"""Loss masks: how much each kind of token weighs in the loss. A new mask is one line in MASKS.
+"""Loss masks: the weight of each kind of token in the loss. A new mask is one line in MASKS.
 
-Ids never depend on the mask, so one forward pass scores a model under every mask.
+Token ids never depend on the mask, so one forward pass scores a model under every mask.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ class LossMask:
     weights: tuple[float, ...]
 
     def token_weights(self, kinds: Kinds, turns: Turns, reduction: Reduction = "token") -> Weights:
-        """Each token's share of the loss of one document.
+        """The weight of each token of a document in the loss.
 
         Args:
             kinds: SegmentKind of each token, (T,).
             turns: Turn of each token, (T,).
-            reduction: `token`: every supervised token counts alike. `sample`: every document, and `turn`: every
-                turn, has the weight 1 shared among its supervised tokens.
+            reduction: `token`: every supervised token counts equally. `sample`: every document counts equally, its
+                weight 1 shared among its supervised tokens. `turn`: the same for every turn.
 
         Returns:
             (T,) float32. The first is zero: nothing predicts a document's first token.
@@ -55,6 +55,7 @@ class LossMask:
         return np.divide(weights, totals, out=np.zeros_like(weights), where=totals > 0, casting="same_kind")
 
     def supervises(self, kind: SegmentKind) -> bool:
+        """Whether tokens of this kind have a weight in the loss."""
         return self.weights[kind] > 0
 
 
@@ -73,12 +74,12 @@ MASKS: dict[str, LossMask] = {
 
 
 def resolve_mask(name: MaskName, prompt_weight: float | None = None) -> LossMask:
-    """The named mask, with the weight of prompt tokens changed where one is given.
+    """The named mask, with another weight for prompt tokens if one is given.
 
     Args:
         name: One of MASKS.
-        prompt_weight: Weight, 0 to 1, of system, user and template tokens. None keeps the mask's own: 1 for
-            `whole_sequence`, 0 for the others.
+        prompt_weight: Weight of system, user and template tokens, 0 to 1. None: the mask's own, which is 1 for
+            `whole_sequence` and 0 for the others.
 
     Raises:
         UserError: If the weight is outside 0 to 1.

@@ -1,4 +1,4 @@
-"""Segments: the parts of a rendered conversation, each of one kind, which every token takes with it."""
+"""Segments: the parts of a rendered conversation. Every token has the kind of its segment."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from enum import IntEnum
 
 
 class SegmentKind(IntEnum):
-    """What a token is. Loss masks are weights on these, metrics are sums over these."""
+    """The kind of a token. Loss masks assign weights to kinds; metrics are sums over kinds."""
 
     PADDING = 0
     SYSTEM = 1
     USER = 2
     TEMPLATE = 3
     ANSWER = 4
-    """An answer that is not the last of its conversation, with its end token."""
+    """Any answer but the last of its conversation, with its end token."""
     FINAL_ANSWER = 5
     TEXT = 6
 
@@ -24,14 +24,14 @@ ANSWER_KINDS = (SegmentKind.ANSWER, SegmentKind.FINAL_ANSWER)
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A stretch of text that is encoded by itself.
+    """A piece of text that is encoded on its own.
 
     Attributes:
         text: The text.
-        kind: What its tokens are.
+        kind: The kind of its tokens.
         turn: Index of the turn it belongs to; fixed text belongs to the turn it frames.
-        control: Whether markers in the text are tokens. Never so for what users and models wrote.
-        context: Whether truncation takes it first.
+        control: Whether markers in the text become tokens. Never for text written by users and models.
+        context: Whether it is truncated first.
     """
 
     text: str

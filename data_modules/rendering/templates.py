@@ -1,7 +1,7 @@
-"""Chat templates: a conversation becomes segments of text, each of one kind. A new style is one Template value.
+"""Chat templates render a conversation as segments of text, each of one kind. A new style is one Template value.
 
-Rendering is the only place where text is laid out, for training and for inference alike: a prompt is the rendering of
-the conversation without its last answer, so what is trained is what is sent.
+Training and inference share this rendering: a prompt is the rendered conversation without its last answer, so a model
+is trained on exactly the prompts it will see.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ TemplateName = Literal["auto", "alpaca", "chatml", "plain", "tokenizer"]
 
 
 INPUT_KEY = "input"
-"""The field of a user message that holds its context, in the chat templates that this project exports."""
+"""The field for a user message's context in exported chat templates."""
 
 _CHECKED_FIRST, _CHECKED_LAST = 24, 8
-"""Answers whose prompts are always checked; of the others, those with fixed text before them that is new."""
+"""The prompts of these answers are always checked; of the others, only those preceded by new fixed text."""
 
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """A chat style in strings, with the placeholders {system}, {user} and {context}.
+    """A chat style as strings with the placeholders {system}, {user} and {context}.
 
     Attributes:
         name: What the user types.
-        user: A user turn and the header of the answer to it.
-        user_with_context: The same for a user turn that brings context along.
-        end: What ends an answer: one token, learnt, and the one generation stops on. None: the tokenizer's eos.
-        opening: Stands first when there is no system turn.
-        opening_with_context: The same when the first user turn brings context along.
+        user: A user turn and the header of its answer.
+        user_with_context: The same for a user turn with context.
+        end: The one token that ends an answer: it is trained, and generation stops on it. None: the tokenizer's eos.
+        opening: Starts a conversation without a system turn.
+        opening_with_context: The same if the first user turn has context.
         system: A system turn, which replaces the opening.
         between: Separates an answer from the next user turn.
         closing: Follows the last answer.
@@ -55,7 +55,7 @@ class Template:
     closing: str = ""
 
     def render(self, conversation: Conversation) -> list[Segment]:
-        """Lay a conversation out as segments; a bare prompt ends with the header of the answer to come."""
+        """Render a conversation as segments. A bare prompt ends with the header of the answer to come."""
         assert self.end is not None, "resolve_template fills in the end"
         if conversation.is_text:
             return [_segment(conversation.turns[0].content, SegmentKind.TEXT), _end(self.end, SegmentKind.TEXT, 0)]
@@ -78,7 +78,7 @@ class Template:
             yield from _literal(self.opening_with_context if first.context else self.opening, 0)
 
 
-# Source: the prompts that Stanford Alpaca was trained with; no newline follows "### Response:".
+# Source: Stanford Alpaca's training prompts; no newline follows "### Response:".
 ALPACA = Template(
     name="alpaca",
     opening="Below is an instruction that describes a task. Write a response that appropriately completes the "
@@ -111,15 +111,15 @@ TEMPLATES: dict[str, Template] = {template.name: template for template in (ALPAC
 
 @dataclass(frozen=True, slots=True)
 class ChatTemplate:
-    """The tokenizer's own chat template, cut into segments by its own rendering.
+    """The tokenizer's own chat template, split into segments.
 
     Each shape of conversation is rendered once with placeholders for the contents; the text between them is TEMPLATE.
-    Every conversation is then rendered as it is and must equal the segments joined, or it is refused.
+    Every conversation is then rendered in full and refused unless it equals its segments joined.
 
     Attributes:
-        tokenizer: Holds the Jinja template.
-        end: What ends an answer: the special token that follows it in the rendering.
-        has_input: Whether a user message may hold its context in a field of its own, `input`. Otherwise the context
+        tokenizer: Has the Jinja template.
+        end: The special token that follows an answer.
+        has_input: Whether a user message may have its context in a separate field, `input`. Otherwise the context
             follows the message on a new line.
     """
 
@@ -130,20 +130,20 @@ class ChatTemplate:
     _shapes: dict[tuple[tuple[Role, bool], ...], list[str]] = field(default_factory=dict, repr=False, compare=False)
 
     def render(self, conversation: Conversation) -> list[Segment]:
-        """Lay a conversation out as segments.
+        """Render a conversation as segments.
 
         Raises:
-            UserError: If the template changes what it is given, so that no exact cut exists.
+            UserError: If the template rejects the conversation, or alters the contents so that no exact split exists.
         """
         if conversation.is_text:
             return [_segment(conversation.turns[0].content, SegmentKind.TEXT), _end(self.end, SegmentKind.TEXT, 0)]
         contents, literals = _contents(conversation), self._literals(conversation)
         rendered = self._apply(conversation)
         if rendered != _join(literals, contents):
-            # many templates strip what they are given; segments of the stripped text are then exact
+            # many templates strip the contents; segments of the stripped text are then exact
             contents = [replace(part, text=part.text.strip()) for part in contents]
             if rendered != _join(literals, contents):
-                raise self._refusal(conversation, "its rendering is not the turns' text between fixed markers")
+                raise self._refusal(conversation, "it does not render turns unchanged between fixed markers")
         segments = list(_literal(literals[0], 0))
         for part, literal in zip(contents, literals[1:], strict=True):
             segments += [part] if part.text else []
@@ -154,7 +154,7 @@ class ChatTemplate:
         return segments
 
     def _literals(self, conversation: Conversation) -> list[str]:
-        """The fixed text around the contents of a conversation of this shape: one more piece than contents."""
+        """The fixed text around the contents of a conversation: one more piece than there are contents."""
         shape = tuple((turn.role, bool(turn.context)) for turn in conversation.turns)
         if shape not in self._shapes:
             self._shapes[shape] = self._cut(conversation)
@@ -170,7 +170,7 @@ class ChatTemplate:
         rendered = self._apply(marked)
         present = [part.text for part in _contents(marked)]
         if re.findall("\ue000\\d+\ue001", rendered) != present:
-            raise self._refusal(conversation, "it drops, repeats or re-orders turns")
+            raise self._refusal(conversation, "it drops, repeats or reorders turns")
         literals = re.split("\ue000\\d+\ue001", rendered)
         for part, literal in zip(_contents(marked), literals[1:], strict=True):
             if part.kind in ANSWER_KINDS and not literal.startswith(self.end):
@@ -179,9 +179,9 @@ class ChatTemplate:
         return literals
 
     def _check_prompts(self, marked: Conversation, rendered: str, literals: list[str]) -> None:
-        """Each answer's training prefix must be the prompt that inference would send.
+        """Check that the text trained before each answer is the prompt that inference would send.
 
-        One check takes as long as the conversation, so of many answers only some are checked.
+        A check renders the whole conversation, so in long conversations only some answers are checked.
         """
         for index in _answers_to_check(marked, literals):
             prompt = self._apply(replace(marked, turns=marked.turns[:index]))
@@ -199,14 +199,14 @@ class ChatTemplate:
             )
         except TemplateError as error:
             raise UserError(
-                f"{conversation.origin}: the tokenizer's own chat template refuses this conversation: {error}. Use "
+                f"{conversation.origin}: the tokenizer's own chat template rejects this conversation: {error}. Use "
                 "`--data.template chatml` (or alpaca, plain), or set `--data.on_invalid drop`."
             ) from None
         assert isinstance(text, str)
         return text
 
-    def _refusal(self, conversation: Conversation, why: str) -> ValueError:
-        return ValueError(
+    def _refusal(self, conversation: Conversation, why: str) -> UserError:
+        return UserError(
             f"{conversation.origin}: the tokenizer's own chat template cannot be split into segments exactly: {why}. "
             "Use `--data.template chatml` (or alpaca, plain)."
         )
@@ -216,11 +216,11 @@ AnyTemplate = Template | ChatTemplate
 
 
 def resolve_template(name: TemplateName, tokenizer: PreTrainedTokenizerBase) -> AnyTemplate:
-    """The template of that name, with the end token of this tokenizer filled in.
+    """The named template, with this tokenizer's end token filled in.
 
     Args:
-        name: `auto` takes the tokenizer's own chat template where it has one, else `plain`.
-        tokenizer: Must know the end token as one token.
+        name: `auto` uses the tokenizer's own chat template if it has one, else `plain`.
+        tokenizer: Must have the end token as a single token.
 
     Raises:
         UserError: If the tokenizer lacks what the template needs.
@@ -233,8 +233,8 @@ def resolve_template(name: TemplateName, tokenizer: PreTrainedTokenizerBase) -> 
     end = template.end or tokenizer.eos_token
     if end is None:
         raise UserError(
-            f"template '{name}' ends answers with the tokenizer's eos token, and this tokenizer has none; set "
-            "`eos_token` in its tokenizer_config.json, or use `--data.template chatml`."
+            f"template '{name}' ends answers with the eos token, but this tokenizer has none; set `eos_token` in its "
+            "tokenizer_config.json, or use `--data.template chatml`."
         )
     for marker in sorted({end, *re.findall(r"<\|\w+\|>", template.user)}):
         if marker not in tokenizer.get_vocab():
@@ -247,9 +247,7 @@ def resolve_template(name: TemplateName, tokenizer: PreTrainedTokenizerBase) -> 
 
 def _tokenizer_template(tokenizer: PreTrainedTokenizerBase) -> ChatTemplate:
     if not tokenizer.chat_template:
-        raise UserError(
-            "the tokenizer has no chat template of its own; use `--data.template plain` (or alpaca, chatml)."
-        )
+        raise UserError("the tokenizer has no chat template; use `--data.template plain` (or alpaca, chatml).")
     user, answer = (
         Message(Role.USER, "\ue0000\ue001", context="\ue0002\ue001"),
         Message(Role.ASSISTANT, "\ue0001\ue001"),
@@ -261,7 +259,7 @@ def _tokenizer_template(tokenizer: PreTrainedTokenizerBase) -> ChatTemplate:
     specials = sorted(map(str, tokenizer.get_added_vocab()), key=len, reverse=True)
     end = next((token for token in specials if after.startswith(token)), None)
     if end is None:
-        raise draft._refusal(probe, f"an answer is followed by {after[:20]!r}, which is no special token")
+        raise draft._refusal(probe, f"an answer is followed by {after[:20]!r}, which is not a special token")
     return ChatTemplate(tokenizer, end=end, has_input=user.context in rendered)
 
 
@@ -275,7 +273,7 @@ def _messages(conversation: Conversation, *, has_input: bool) -> list[dict[str, 
 
 
 def _contents(conversation: Conversation) -> list[Segment]:
-    """The contents of the turns in order, a turn's context after its message."""
+    """The contents of the turns in order; context follows its message."""
     last = len(conversation.turns) - 1
     parts = []
     for index, turn in enumerate(conversation.turns):
@@ -286,11 +284,11 @@ def _contents(conversation: Conversation) -> list[Segment]:
 
 
 def _answers_to_check(conversation: Conversation, literals: list[str]) -> list[int]:
-    """Turns of the first answers, of the last, and of all whose exchange has other fixed text than those before."""
+    """The turns of the first and last answers, and of every answer whose exchange has new fixed text."""
     chosen, seen, start = [], set(), 0
     answers = [(place, part.turn) for place, part in enumerate(_contents(conversation)) if part.kind in ANSWER_KINDS]
     for number, (place, turn) in enumerate(answers):
-        exchange = tuple(literals[start : place + 1])  # what stands before each of its contents
+        exchange = tuple(literals[start : place + 1])  # the fixed text before each of its contents
         start = place + 1
         if number < _CHECKED_FIRST or number >= len(answers) - _CHECKED_LAST or exchange not in seen:
             chosen.append(turn)
@@ -323,7 +321,7 @@ def _fill(pattern: str, turn: Message, index: int) -> list[Segment]:
 
 
 def _joined(segments: list[Segment]) -> Iterator[Segment]:
-    """Fixed texts side by side as one, so that their tokens are those of the joined text."""
+    """Merge adjacent fixed texts, so that they are tokenized as one."""
     for is_fixed, run in groupby(segments, key=lambda segment: segment.kind is SegmentKind.TEMPLATE):
         parts = list(run)
         if is_fixed:

@@ -195,7 +195,7 @@ def test_conversations_that_the_template_refuses_are_rejected(
     strict.chat_template = REFUSES_SYSTEM
     encoder = Encoder(strict, resolve_template("tokenizer", strict), 200)
     sources = Sources({"train": [write("a.jsonl", [{"system": "s", **alpaca_rows(1)[0]}, *alpaca_rows(2)])]})
-    with pytest.raises(ValueError, match=r"a.jsonl:1: the tokenizer's own chat template refuses .*no system"):
+    with pytest.raises(ValueError, match=r"a.jsonl:1: the tokenizer's own chat template rejects .*no system"):
         encode_sources(sources, encoder, tmp_path)
     ledger = load_ledgers(encode_sources(replace(sources, on_invalid="drop"), encoder, tmp_path))["train"]
     assert (ledger["invalid"]["count"], ledger["examples"]) == (1, 2)

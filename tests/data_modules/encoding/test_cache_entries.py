@@ -66,7 +66,7 @@ def test_damaged_cache_is_noticed_and_made_again(
     folder = encode_sources(sources, encoder, tmp_path / "cache")
     whole = content(folder)
     DAMAGES[damage](folder)
-    with pytest.warns(UserWarning, match=r"the cached data is damaged; the records are encoded again") as said:
+    with pytest.warns(UserWarning, match=r"the cached data is damaged; encoding the records again") as said:
         assert encode_sources(sources, encoder, tmp_path / "cache") == folder
     assert len(said) == 1
     assert content(folder) == whole
@@ -132,7 +132,7 @@ def test_cache_inside_a_folder_of_records_is_refused(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     inside = replace(sources, files={"train": sources.files["train"], "test": ["."]})
-    with pytest.raises(ValueError, match=r"cache: is inside the folder \. of --data\.test"):
+    with pytest.raises(ValueError, match=r"cache: inside the folder \. of --data\.test"):
         encode_sources(inside, encoder, tmp_path / "cache")
 
 

@@ -245,7 +245,7 @@ def test_split_loses_no_answer_while_every_exchange_fits(tokenizer: PreTrainedTo
 
 
 def test_error_policy_names_the_record_and_the_ways_out(tokenizer: PreTrainedTokenizerFast) -> None:
-    with pytest.raises(ValueError, match=r"f.json:7: 25 tokens; at most 20 fit. Raise `--data.max_length`"):
+    with pytest.raises(ValueError, match=r"f.json:7: 25 tokens; expected at most 20. Raise `--data.max_length`"):
         encoder(tokenizer, max_length=20).encode(chat("Hi", "Yo"))
 
 

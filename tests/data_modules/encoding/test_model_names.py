@@ -28,9 +28,9 @@ def test_what_cannot_be_a_name_on_the_hub_is_refused_at_once(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "there").mkdir()
     (tmp_path / "file").touch()
-    with pytest.raises(ValueError, match=r"no such folder.* nor the name of a model on the hub"):
+    with pytest.raises(ValueError, match=r"no such folder.* and not a model name on the hub"):
         check_model_name(name)
-    with pytest.raises(ValueError, match="file: a file; expected the folder of a model"):
+    with pytest.raises(ValueError, match="file: this is a file; expected a model folder"):
         check_model_name("file")
 
 

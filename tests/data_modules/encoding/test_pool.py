@@ -33,7 +33,7 @@ def encoder(tokenizer: PreTrainedTokenizerFast) -> Encoder:
 
 @pytest.fixture
 def strict(tokenizer_folder: str) -> Encoder:
-    """Its own chat template refuses system turns."""
+    """Its own chat template rejects system turns."""
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder)
@@ -113,7 +113,7 @@ def test_first_fault_is_what_is_raised_however_far_reading_has_gone(
 def test_over_long_conversation_is_named_by_another_process(tmp_path: Path, write: Write, encoder: Encoder) -> None:
     rows = [*alpaca_rows(20), {"instruction": "x" * 99, "output": "y"}, *alpaca_rows(20)]
     sources = Sources({"train": [write("a.jsonl", rows)]}, on_invalid="drop")
-    with pytest.raises(ValueError, match=r"a\.jsonl:21: \d+ tokens; at most 60 fit"):
+    with pytest.raises(ValueError, match=r"a\.jsonl:21: \d+ tokens; expected at most 60"):
         encode_sources(sources, replace(encoder, over_long="error"), tmp_path, processes=2)
 
 

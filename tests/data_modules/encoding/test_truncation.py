@@ -244,7 +244,7 @@ def test_markers_in_many_contents_read_the_vocabulary_once(monkeypatch: pytest.M
 def test_more_turns_than_can_be_numbered_are_refused_and_counted_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(encoding, "_LAST_TURN", 9)
     whole, ledger = encoder("chatml"), Ledger()
-    with pytest.raises(ValueError, match="f:1: 12 turns in one example; at most 10 can be numbered"):
+    with pytest.raises(ValueError, match="f:1: 12 turns in one example; expected at most 10"):
         whole.encode(dialogue(12), ledger)
     assert ledger == Ledger()
     assert len(replace(whole, max_length=150, over_long="split").encode(dialogue(12))) > 1

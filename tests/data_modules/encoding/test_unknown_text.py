@@ -130,7 +130,7 @@ def test_text_that_makes_a_tokenizer_fail_is_an_invalid_record(tmp_path: Path, w
     text = Conversation((Message(Role.TEXT, "plain words"),), "a.jsonl:1")
     assert encoder.encode(text, Ledger())[0].input_ids.tolist() == [0, 1, 2]
     path = write("a.jsonl", [{"text": "plain words"}, {"text": "other words"}])
-    with pytest.raises(ValueError, match=r"a\.jsonl:2: the tokenizer has no ids for this text \(WordLevel error"):
+    with pytest.raises(ValueError, match=r"a\.jsonl:2: the tokenizer cannot encode this text \(WordLevel error"):
         encode_sources(Sources({"train": [path]}), encoder, tmp_path)
     folder = encode_sources(Sources({"train": [path]}, on_invalid="drop"), encoder, tmp_path)
     ledger = load_ledgers(folder)["train"]

@@ -112,8 +112,8 @@ def test_own_chat_template_that_strips_is_exact_on_the_stripped_text(tokenizer: 
 @pytest.mark.parametrize(
     ("jinja", "message"),
     [
-        (JINJA_DROPS_SYSTEM, "it drops, repeats or re-orders turns"),
-        (JINJA_UPPER, "its rendering is not the turns' text between fixed markers"),
+        (JINJA_DROPS_SYSTEM, "it drops, repeats or reorders turns"),
+        (JINJA_UPPER, "it does not render turns unchanged between fixed markers"),
         (JINJA_OTHER_PROMPT, "its prompt for turn 3 differs from the text trained before it"),
     ],
 )
@@ -138,7 +138,7 @@ def test_a_prompt_that_differs_anywhere_in_a_long_conversation_is_refused(
 
 
 def test_own_chat_template_without_end_token_is_refused(tokenizer: PreTrainedTokenizerFast) -> None:
-    with pytest.raises(ValueError, match=r"an answer is followed by .*which is no special token"):
+    with pytest.raises(ValueError, match=r"an answer is followed by .*which is not a special token"):
         resolve_template("tokenizer", with_template(tokenizer, JINJA_NO_END))
 
 
@@ -151,11 +151,11 @@ def test_missing_markers_are_refused(tokenizer: PreTrainedTokenizerFast) -> None
     from tokenizers import Tokenizer, models
 
     bare = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.BPE(vocab={"a": 0}, merges=[])))
-    with pytest.raises(ValueError, match=r"template 'plain' ends answers with the tokenizer's eos token"):
+    with pytest.raises(ValueError, match=r"template 'plain' ends answers with the eos token"):
         resolve_template("plain", bare)
     with pytest.raises(ValueError, match=r"template 'chatml' needs the token '<\|im_end\|>'"):
         resolve_template("chatml", bare)
-    with pytest.raises(ValueError, match="has no chat template of its own"):
+    with pytest.raises(ValueError, match="the tokenizer has no chat template; use"):
         resolve_template("tokenizer", bare)
 
 

@@ -126,7 +126,7 @@ def test_a_model_and_a_set_that_fail_cost_themselves_alone(
     models = models[1], models[0], *models[2:]
     assert evaluate(tmp_path, write, suite, *models) == 1
     said = capsys.readouterr().err
-    assert f"lost: {tmp_path / 'nowhere'}: no such folder, nor the name of a model on the hub" in said
+    assert f"lost: {tmp_path / 'nowhere'}: no such folder, and not a model name on the hub" in said
     assert f"cut: {cut.parent}: model.safetensors cannot be read" in said
     assert "bare: " in said
     assert "base, absent: " in said
@@ -284,9 +284,7 @@ def test_the_reason_that_nothing_was_scored_is_said_once(
     said = capsys.readouterr()
     assert said.out == ""
     first, second, last = said.err.splitlines()
-    assert first.startswith(
-        f"base: no/such/model: no such folder (in {Path.cwd()}), nor the name of a model on the hub"
-    )
+    assert first.startswith(f"base: no/such/model: no such folder (in {Path.cwd()}), and not a model name on the hub")
     assert second.startswith(f"runs: {tmp_path}: this folder holds no model")
     assert last == "lit_sft evaluate: nothing could be scored; see the reasons above."
 

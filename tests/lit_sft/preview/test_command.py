@@ -334,7 +334,7 @@ def test_a_misspelt_setting_of_the_model_is_refused_as_fit_does(preview: Preview
 def test_split_that_is_missing_or_empty_says_so(preview: Preview) -> None:
     assert "--split val: the data has no such split; it has train" in preview([TWO_TURNS], "--split", "val", status=2)
     empty = preview([TWO_TURNS], "--data.max_length", "9", "--data.over_long", "drop", status=2)
-    assert "--split train: --data.max_length 9 is too small: none of the train records fits (1 longer than 9 t" in empty
+    assert "--split train: --data.max_length 9 is too small: none of the train records fit (1 longer than 9 t" in empty
 
 
 def test_preview_builds_no_model_and_leaves_no_run_folder(
