@@ -23,7 +23,7 @@ between two ends of steps, the making of the batch included.
 
 What is reported: real tokens (without padding) a second over all rounds; how many times as fast lit_sft is, with the
 median, least and greatest ratio of a round (batches of like lengths hold rows of their own); the highest resident
-memory of the process; and the share of the ceiling: the floating-point operations that the rows need (`Work.flops` in
+memory of the process; and the share of the ceiling: the floating-point operations that the rows need (`ModelFlops` in
 `shapes.py`) a second, through those of a matrix product timed in this process before and after. Writes `compare.json`,
 `compare.md` and `compare.png`.
 """
@@ -47,7 +47,7 @@ from benchmarks.report import write_report
 from benchmarks.rows import POOL, draw_rows, write_plain
 from benchmarks.runner import CONTESTANTS, Contestant, Entry, Process, compete, python_of
 from benchmarks.shapes import SHAPES, bf16_is_slow, matrix_product_flops, work_of_folder, write_shape
-from lit_sft.models.flops import Work
+from lit_sft.models.flops import ModelFlops
 
 CACHE = Path(os.environ.get("LIT_SFT_CACHE", "~/.cache/lit_sft")).expanduser() / "benchmark"
 
@@ -119,7 +119,7 @@ def measure(options: argparse.Namespace, base: dict[str, Any], output: Path) -> 
 
 
 def add_needed_flops(
-    results: dict[str, dict[str, Any]], work: Work, lengths: list[int], supervised: list[int], tuning: str
+    results: dict[str, dict[str, Any]], work: ModelFlops, lengths: list[int], supervised: list[int], tuning: str
 ) -> None:
     """Add to every contestant's result what the rows of its rounds need."""
     for result in results.values():

@@ -11,7 +11,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from benchmarks.peers.protocol import LORA_RANK
 from lit_sft.models.adapters import LoraSettings
-from lit_sft.models.flops import Work, model_flops
+from lit_sft.models.flops import ModelFlops, model_flops
 
 SHAPES: dict[str, dict[str, Any]] = {
     "qwen2.5-0.5b": {
@@ -53,7 +53,7 @@ def write_shape(name: str, layers: int | None, folder: Path, tokenizer: str) -> 
     return target
 
 
-def work_of_folder(folder: str | Path) -> Work:
+def work_of_folder(folder: str | Path) -> ModelFlops:
     """The work of a model folder, with the adapters that the contestants train."""
     return model_flops(AutoConfig.from_pretrained(folder), LoraSettings(rank=LORA_RANK))
 

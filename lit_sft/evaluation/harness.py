@@ -47,9 +47,9 @@ def score_task(
     if settings.task not in manager.all_tasks:
         place = settings.include or "lm-eval"
         raise UserError(f"task {settings.task!r}: {place} has none of this name.")
-    model = causal_lm(model.backbone)
+    backbone = causal_lm(model.backbone)
     templates = plain_templates() if is_plain else contextlib.nullcontext()
-    with templates, undisturbed(model.backbone), ordinary_attention(model), contextlib.redirect_stdout(None):
+    with templates, undisturbed(model.backbone), ordinary_attention(backbone), contextlib.redirect_stdout(None):
         tasks = manager.load(settings.task)
         for task in tasks["tasks"].values():
             if settings.shots is not None:

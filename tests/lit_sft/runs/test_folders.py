@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from data_modules.errors import UserError
 from lit_sft.runs import folders as runs
 from lit_sft.runs.folders import Run, find_resumable, find_run, new_run, paths_of
 
@@ -118,7 +119,7 @@ def test_where_relative_paths_start_is_said_when_they_lead_nowhere(
     monkeypatch.chdir(tmp_path)
     run.note_start()
     with pytest.raises(ValueError, match=r"^no tokenizer$"), paths_of(run):
-        raise ValueError("no tokenizer")
+        raise UserError("no tokenizer")
     monkeypatch.chdir(tmp_path / "elsewhere")
     with pytest.raises(ValueError, match="no file This run was started in") as failed, paths_of(run):
         raise FileNotFoundError("./tokens, rows.jsonl: no file")
@@ -126,16 +127,16 @@ def test_where_relative_paths_start_is_said_when_they_lead_nowhere(
         f"{tmp_path}, where its relative paths start (./tokens, rows.jsonl): run the command there."
     )
     with pytest.raises(ValueError, match=r"relative paths start \(\./tokens\)"), paths_of(run):
-        raise ValueError(f"{Path('tokens').absolute()}: no tokenizer")
+        raise UserError(f"{Path('tokens').absolute()}: no tokenizer")
     for other in ("no memory", "other_rows.jsonl: bad", "--data.rows.jsonl: bad", "x/tokens: bad", "tokens-of-yours"):
         with pytest.raises(ValueError, match=f"^{re.escape(other)}$"), paths_of(run):  # fails over something else
-            raise ValueError(other)
+            raise UserError(other)
     (tmp_path / "elsewhere" / "rows.jsonl").touch()
     (tmp_path / "elsewhere" / "tokens").touch()
     with pytest.raises(ValueError, match=r"^something else$"), paths_of(run):
-        raise ValueError("something else")
+        raise UserError("something else")
     with pytest.raises(ValueError, match=r"^rows\.jsonl: line 3$"), paths_of(run):
-        raise ValueError("rows.jsonl: line 3")
+        raise UserError("rows.jsonl: line 3")
 
 
 def test_the_newest_whole_checkpoint_is_resumed_whatever_its_name(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import yaml
 from transformers import PreTrainedTokenizerFast
 
 from data_modules.encoding.encoder import Encoder
+from data_modules.errors import UserError
 from data_modules.records.conversation import Conversation, Message, Role
 from data_modules.rendering.templates import resolve_template
 from lit_sft.__main__ import main
@@ -132,7 +133,7 @@ def test_a_failed_prediction_leaves_no_file(
     folder = fit(write("rows.jsonl", alpaca_rows(24)))
 
     def fails(*_: Any, **__: Any) -> None:
-        raise ValueError("no memory")
+        raise UserError("no memory")
 
     monkeypatch.setattr("lit_sft.training.module.generate", fails)
     assert main(["predict", str(folder), "--data.predict", write("prompts.txt", "Hi")]) == 2

@@ -13,6 +13,7 @@ from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor
 
 from callbacks.run_health import RunHealth
+from data_modules.errors import UserError
 from lit_sft.__main__ import main
 from lit_sft.checkpoints.callback import RunCheckpoint
 from lit_sft.training.monitors import check_monitors
@@ -23,7 +24,7 @@ class Interrupts(Callback):
     """Presses Ctrl-C, or fails, at one moment of a run."""
 
     def __init__(self, hook: str, error: str = "KeyboardInterrupt") -> None:
-        kinds = {"KeyboardInterrupt": KeyboardInterrupt, "ValueError": ValueError, "RuntimeError": RuntimeError}
+        kinds = {"KeyboardInterrupt": KeyboardInterrupt, "UserError": UserError, "RuntimeError": RuntimeError}
         self.error = kinds[error]("at this moment")
         setattr(self, hook, self._raise)
 
@@ -63,8 +64,8 @@ REFUSALS: dict[str, dict[str, Any]] = {
     "nothing fits": {"data__max_length": 3},
     "model": {"model__backbone": {"config": MODELS["gpt2"] | {"n_head": 5}, "tokenizer": "TOKENIZER"}},
     "schedule": {"model__optimizer": {"warmup_ratio": 2.0}},
-    "own callback": {"trainer__callbacks": interrupt("on_fit_start", "ValueError")},
-    "before training": {"trainer__callbacks": interrupt("on_train_start", "ValueError")},
+    "own callback": {"trainer__callbacks": interrupt("on_fit_start", "UserError")},
+    "before training": {"trainer__callbacks": interrupt("on_train_start", "UserError")},
     "Ctrl-C in set-up": {"trainer__callbacks": interrupt("setup")},
     "Ctrl-C in validation": {"trainer__callbacks": interrupt("on_validation_batch_end")},
     "programming error": {"trainer__callbacks": interrupt("on_sanity_check_end", "RuntimeError")},

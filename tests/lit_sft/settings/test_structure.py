@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
+from data_modules.errors import UserError
 from lit_sft.__main__ import main
 from tests.conftest import byte_tokenizer, chat_rows
 
@@ -177,7 +178,7 @@ def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple
         Path(run, "config.yaml").write_text(yaml.safe_dump(FIT))
 
     def stop(*_: Any, **__: Any) -> Any:
-        raise ValueError("settings were read")
+        raise UserError("settings were read")
 
     monkeypatch.setattr("lit_sft.cli.session.Session.go", stop)
     monkeypatch.setattr("lit_sft.ablation.command.make_plan", stop)
