@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,18 @@ from data_modules.records.splits import Sources, all_invalid, without_duplicates
 
 _VERSION = 4
 """Bump when the same records would be encoded differently, so that no stale cache is read."""
+
+
+def cache_folder(given: str | None) -> Path:
+    """The folder for encoded data: the user's choice, else $LIT_SFT_CACHE, else ~/.cache/lit_sft.
+
+    Raises:
+        UserError: If there is no home folder to put it in.
+    """
+    try:
+        return Path(given or os.environ.get("LIT_SFT_CACHE", "~/.cache/lit_sft")).expanduser()
+    except RuntimeError:
+        raise UserError("no home folder for encoded data; set `--data.cache_dir FOLDER` or LIT_SFT_CACHE.") from None
 
 
 def encode_sources(sources: Sources, encoder: Encoder, cache_dir: Path, *, processes: int = 1) -> Path:

@@ -10,13 +10,13 @@ from typing import Literal
 from data_modules.errors import UserError
 from data_modules.records.conversation import Conversation
 from data_modules.records.counts import OnInvalid, RecordCounts
+from data_modules.records.data_files import skipped_files
 from data_modules.records.formats import recognise_format, to_conversation
 from data_modules.records.readers import read_records
 from data_modules.records.record import Record
 from data_modules.records.rejections import count_reasons
 
 Samples = Literal["conversation", "answer"]
-
 
 TextUse = Literal["document", "question", "beginning"]
 
@@ -46,6 +46,10 @@ class Sources:
     require_answer: bool = True
     text: TextUse = "document"
 
+    def __post_init__(self) -> None:
+        if not 0 < self.train_fraction <= 1:
+            raise UserError(f"--data.train_fraction {self.train_fraction}: expected a share above 0, at most 1.")
+
     @property
     def splits(self) -> list[str]:
         """The splits, held-out ones first, so that their records can be kept out of training."""
@@ -58,6 +62,25 @@ class Sources:
         if "train" not in self.files:
             return {}
         return {split: share for split, share in self.fractions.items() if share and split not in self.files}
+
+
+def held_out_fractions(val: float, test: float) -> dict[str, float]:
+    """The shares of `train` to hold out for each split.
+
+    Raises:
+        UserError: If they are not shares.
+    """
+    if min(val, test) < 0 or val + test >= 1:
+        raise UserError(
+            f"--data.val_fraction {val} --data.test_fraction {test}: expected shares of the training records, at least "
+            "0 each and less than 1 together."
+        )
+    return {"val": val, "test": test}
+
+
+def skipped_in(sources: Sources) -> dict[str, list[str]]:
+    """Lines that name the files skipped in the folders of each split."""
+    return {split: [line for file in files for line in skipped_files(file)] for split, files in sources.files.items()}
 
 
 def split_of(conversation: Conversation, fractions: dict[str, float], train_fraction: float = 1.0) -> str | None:

@@ -66,7 +66,7 @@ def test_a_folder_that_others_could_have_made_is_not_taken_for_a_home(nobody: Pa
 
 
 def test_data_without_a_home_to_cache_in_says_how_to_give_a_folder(nobody: Path) -> None:
-    with pytest.raises(ValueError, match=r"no home folder .* `--data.cache_dir FOLDER` or set LIT_SFT_CACHE"):
+    with pytest.raises(ValueError, match=r"no home folder .* `--data.cache_dir FOLDER` or LIT_SFT_CACHE"):
         SFTDataModule("rows.jsonl")
 
 

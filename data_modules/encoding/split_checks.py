@@ -1,0 +1,102 @@
+"""Checks of encoded splits: whether there is anything to train on or to evaluate."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from data_modules.encoding.example_store import ExampleStore
+from data_modules.encoding.ledger import why_empty
+from data_modules.encoding.length_limits import LengthLimits
+from data_modules.errors import UserError
+from data_modules.rendering.masking import LossMask
+from data_modules.rendering.segments import SegmentKind
+
+Stores = Mapping[str, ExampleStore]
+Ledgers = Mapping[str, dict[str, Any]]
+
+
+def check_given_splits(files: Mapping[str, list[str]], stores: Stores, ledgers: Ledgers, limits: LengthLimits) -> None:
+    """Refuse files of a split other than training that leave no example.
+
+    Args:
+        files: The user's files, by split.
+        stores: Examples by split.
+        ledgers: `Ledger.to_dict()` by split.
+        limits: The length limits.
+
+    Raises:
+        UserError: If a split is empty.
+    """
+    for split, given in files.items():
+        if split == "train" or not given or len(stores[split]):
+            continue
+        ledger = ledgers[split]
+        limits.check(split, ledger)
+        raise UserError(
+            f"{', '.join(given)}: none of the {ledger['records_read']} records can be used for {split} "
+            f"({why_empty(ledger, limits.of(split))}). Set `--data.{split}` to other records."
+        )
+
+
+def check_training_set(files: Iterable[str], stores: Stores, ledgers: Ledgers, limits: LengthLimits) -> None:
+    """Refuse to train without examples.
+
+    Args:
+        files: The user's training files.
+        stores: Examples by split.
+        ledgers: `Ledger.to_dict()` by split.
+        limits: The length limits.
+
+    Raises:
+        UserError: If there is no training example.
+    """
+    if "train" not in stores:
+        raise UserError("no training data: set `--data.train FILE`.")
+    if len(stores["train"]):
+        return
+    ledger = ledgers["train"]
+    limits.check("train", ledger)
+    raise UserError(
+        f"{', '.join(files)}: none of the {ledger['records_read'] + ledger['left_out']} records can be used for "
+        f"training ({why_empty(ledger, limits.of('train'))}). Provide more or other records."
+    )
+
+
+def check_supervision(files: Iterable[str], stores: Stores, mask: LossMask) -> None:
+    """Refuse a mask that supervises no token of the training or validation examples.
+
+    Args:
+        files: The user's training files.
+        stores: Examples by split.
+        mask: The loss mask.
+
+    Raises:
+        UserError: If the mask supervises nothing.
+    """
+    for split in ("train", "val"):
+        examples = stores.get(split)
+        if examples and not any(mask.token_weights(example.kinds, example.turns).any() for example in examples):
+            kinds = sorted({SegmentKind(kind).name for kind in examples[0].kinds})
+            raise UserError(
+                f"{', '.join(files)}: mask '{mask.name}' supervises no token of the {len(examples)} {split} examples "
+                f"(the first contains {', '.join(kinds)}). For plain text, set `--data.mask whole_sequence`."
+            )
+
+
+def check_evaluation_set(split: str, stores: Stores) -> None:
+    """Refuse to validate or test without examples.
+
+    Args:
+        split: `val` or `test`.
+        stores: Examples by split.
+
+    Raises:
+        UserError: If the split is empty.
+    """
+    if not len(stores.get(split, ())):
+        verb = "validate" if split == "val" else "test"
+        raise UserError(
+            f"nothing to {verb}: set `--data.{split} FILE`. (To hold out training records instead, start a new run "
+            f"with `--data.{split}_fraction 0.1`.)"
+        )
