@@ -50,6 +50,19 @@ Paths = str | list[str] | None
 class SFTDataModule(LightningDataModule):
     """Turns files of instructions, conversations and plain text into batches.
 
+    Example:
+        >>> data = SFTDataModule("examples/world/train.json", tokenizer="examples/tokenizer", template="chatml")
+        >>> data.setup("fit")
+        >>> example = data.stores["train"][0]
+        >>> print(data.tokenizer.decode(example.input_ids).strip())
+        <|im_start|>user
+        Where did Rowan grow up as a baby?<|im_end|>
+        <|im_start|>assistant
+        Rowan was born in Far Orchard.<|im_end|>
+        >>> weights = data.mask.token_weights(example.kinds, example.turns)
+        >>> data.tokenizer.decode(example.input_ids[weights > 0])
+        'Rowan was born in Far Orchard.<|im_end|>'
+
     Args:
         train: A json, jsonl, csv, parquet or txt file, a folder of them, a hub dataset name, or a list of these.
         val: The same for validation. None: hold out `val_fraction` of `train`.

@@ -54,6 +54,17 @@ class LitCausalLM(LightningModule):
     The loss is the sum over supervised tokens divided by the number of them in the whole optimiser step, over
     micro-batches and ranks. Validation gives metrics for every segment and mask, whatever mask trains.
 
+    Example:
+        >>> from lightning.pytorch import Trainer
+        >>> from data_modules.sft_data_module import SFTDataModule
+        >>> tiny = {"model_type": "gpt2", "n_layer": 1, "n_embd": 32, "n_head": 2, "n_positions": 256}
+        >>> model = LitCausalLM(BackboneSettings(config=tiny, tokenizer="examples/tokenizer"))
+        >>> data = SFTDataModule("examples/world/train.json", tokenizer="examples/tokenizer", template="chatml")
+        >>> quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+        >>> Trainer(max_steps=2, limit_val_batches=2, enable_checkpointing=False, **quiet).fit(model, datamodule=data)
+        >>> model.metrics["val"]["loss"] > 0
+        True
+
     Args:
         backbone: Which model, and how much of it is trained.
         optimizer: AdamW and its schedule.
