@@ -15,12 +15,12 @@ from lit_sft.console import cell
 from lit_sft.evaluation.evaluate import score_set
 from lit_sft.evaluation.harness_code import check_tasks
 from lit_sft.evaluation.item_results import Results, compared
-from lit_sft.evaluation.metric_names import title_of
 from lit_sft.evaluation.suite_file import read_suite
 from lit_sft.failures import reason_of_part
 from lit_sft.models.generation import GenerationSettings
 from lit_sft.models.loaded import LoadedModel
 from lit_sft.printable import printable
+from lit_sft.reporting.formatting import title_of
 from lit_sft.training.module import LitCausalLM
 
 

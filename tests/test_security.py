@@ -18,7 +18,7 @@ from markdown import markdown
 
 from callbacks.sample_generation import markdown_text
 from lit_sft.__main__ import main
-from lit_sft.reporting.page import Report, Table, render_html, render_markdown
+from lit_sft.reporting.page import Finding, Report, Table, render_html, render_markdown
 from tests.conftest import MODELS, chat_rows
 
 RUNS_ITSELF = [
@@ -113,11 +113,13 @@ def test_a_browser_runs_nothing_that_data_models_or_names_wrote_into_a_report(
         answers=texts,
         design=texts,
         tables=[Table(text, [text, text], [[text, text]], [text]) for text in texts],
-        charts=[(texts[1], picture)],
+        charts=[(texts[1], picture), (texts[2], picture)],
+        headline=Table(texts[0], texts[:2], [[texts[0], Finding(texts[1], 1)]]),
+        examples=[Table(text, [text, text], [[text, text]], [text], is_text=True) for text in texts],
     )
     document = open_page(render_html(report))
     assert not is_owned(document)
-    assert document.count("<table>") == len(texts)
+    assert document.count("<table") == 2 * len(texts) + 1
     assert not is_owned(open_page(f"<title>page</title>{markdown(render_markdown(report), extensions=['tables'])}"))
 
 

@@ -76,8 +76,7 @@ def main(argv: list[str]) -> None:
     else:
         Runner(chosen, plan, options.jobs, console).run()
     if options.only is None:
-        written = write_report([folder])
-        print_line_on(console, f"report  {written}")
+        write_report([folder], console=console)
     if not all(files.is_done for files in chosen):
         raise SystemExit(1)
 

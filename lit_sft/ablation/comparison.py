@@ -10,7 +10,8 @@ from typing import Any, Literal
 import numpy as np
 
 from data_modules.errors import UserError
-from lit_sft.ablation.run_files import TrialResult
+from lit_sft.ablation.run_files import ANSWER_FIGURES, TrialResult
+from lit_sft.reporting.formatting import direction, verdict_of
 from lit_sft.reporting.statistics import Estimate, Floats, estimate, holm
 
 MORE_IS_BETTER = ("exact_match", "rougeL_mixed")
@@ -18,30 +19,54 @@ MORE_IS_BETTER = ("exact_match", "rougeL_mixed")
 
 @dataclass(frozen=True)
 class Difference:
-    """An arm against the baseline in one metric, paired by seed and record."""
+    """An arm against the baseline in one metric, paired by seed and record.
+
+    Attributes:
+        metric: Name.
+        arm: Name.
+        before: The baseline's mean over the seeds that both have.
+        after: The arm's.
+        estimate: Of the difference.
+        adjusted_p: By Holm's method among the arms.
+    """
 
     metric: str
     arm: str
+    before: float
+    after: float
     estimate: Estimate
     adjusted_p: float
 
     @property
     def is_zero(self) -> bool:
-        """Whether it is none in any record, with any seed; how sure that is of others, nothing tells."""
+        """Whether arm and baseline are equal in every record and seed, which leaves nothing to test."""
         return self.estimate.value == self.estimate.standard_error == 0
 
     @property
-    def is_told(self) -> bool:
-        """Whether the metrics tell anything: they are finite, more than one, and not all alike."""
+    def is_known(self) -> bool:
+        """Whether there is a p-value: the values are finite, more than one, and not all equal."""
         return math.isfinite(self.adjusted_p)
 
     @property
     def is_found(self) -> bool:
-        return self.is_told and self.adjusted_p < 1 - self.estimate.confidence
+        """Whether the difference is beyond noise."""
+        return self.is_known and self.adjusted_p < 1 - self.estimate.confidence
 
     @property
-    def is_better(self) -> bool:
-        return (self.estimate.value > 0) == (self.metric in MORE_IS_BETTER)
+    def sense(self) -> int:
+        """1 if the arm is better, -1 if it is worse, 0 if there is no difference or the metric has no direction."""
+        return direction(shared_name(self.metric)) * int(np.sign(self.estimate.value))
+
+    @property
+    def verdict(self) -> str:
+        """What was found, in a word or two."""
+        name, change = shared_name(self.metric), self.estimate.value
+        return verdict_of(name, change, is_found=self.is_found, is_known=self.is_known)
+
+
+def shared_name(metric: str) -> str:
+    """The name under which `reporting.formatting` knows a metric of a study: losses are named by their tokens alone."""
+    return metric if metric in ANSWER_FIGURES else f"nll/{metric}"
 
 
 Holds = Literal["yes", "NO", "by design"]
@@ -119,12 +144,26 @@ class Comparison:
         Raises:
             UserError: If they were scored on different tokens, or have no seed in common.
         """
+        ours, theirs, weights = self._paired_sums(metric, arm)
+        return estimate(ours - theirs, weights)
+
+    def both(self, metric: str, arm: str) -> tuple[float, float]:
+        """The means behind a difference: the baseline's and the arm's, over the seeds and records that both have.
+
+        Raises:
+            UserError: As `difference`.
+        """
+        ours, theirs, weights = self._paired_sums(metric, arm)
+        return estimate(theirs, weights).value, estimate(ours, weights).value
+
+    def _paired_sums(self, metric: str, arm: str) -> tuple[Floats, Floats, Floats]:
+        """What each record adds for an arm and for the baseline, (S, R) each, and what it weighs, (R,)."""
         seeds = self.paired(arm)
         if not seeds:
-            raise UserError(f"no seed of which {arm} and {self.baseline} both have a result")
+            raise UserError(f"no seed has a result of both {arm} and {self.baseline}")
         ours, theirs = (self.trials(name, seeds=seeds) for name in (arm, self.baseline))
         origins, weights = _scored(metric, [*ours, *theirs])
-        return estimate(_added(metric, ours, origins) - _added(metric, theirs, origins), weights)
+        return _added(metric, ours, origins), _added(metric, theirs, origins), weights
 
     def checks(self) -> list[Check]:
         """What pairing rests on."""
@@ -248,5 +287,6 @@ class Findings:
                 self.refused.append((metric, arm, str(error)))
         adjusted = holm([each.p_value for each in estimates.values()])
         self.differences += [
-            Difference(metric, arm, each, p) for (arm, each), p in zip(estimates.items(), adjusted, strict=True)
+            Difference(metric, arm, *self.comparison.both(metric, arm), each, p)
+            for (arm, each), p in zip(estimates.items(), adjusted, strict=True)
         ]

@@ -40,6 +40,7 @@ class TrialResult:
             answer's metric: its value and 1.
         curve: Validations: step, and nll by mask.
         samples: Answers to fixed prompts at the last step: prompt to answer.
+        answers: Answers to test records: origin to reference and answer.
         config: Its config.yaml.
         damaged: Lines of its files that could not be read, each with its place.
     """
@@ -54,6 +55,7 @@ class TrialResult:
     samples: dict[str, str]
     config: dict[str, Any]
     damaged: list[str] = field(default_factory=list)
+    answers: dict[str, tuple[str, str]] = field(default_factory=dict)
 
 
 def read_trial(file: Path, arm: str) -> TrialResult | None:
@@ -82,6 +84,7 @@ def read_trial(file: Path, arm: str) -> TrialResult | None:
         samples=_last_samples(run, damaged),
         config=dict(config.values),
         damaged=damaged,
+        answers=_test_answers(run, Fields(result, str(file))),
     )
 
 
@@ -186,6 +189,18 @@ def _point(row: Fields) -> tuple[int, dict[str, float]]:
 
 def _sample(row: Fields) -> tuple[int, float, str, str]:
     return row.whole("step"), row.number("temperature"), row.text("prompt"), row.text("answer")
+
+
+def _test_answers(run: Path, result: Fields) -> dict[str, tuple[str, str]]:
+    """Reference and answer by record; lines without them, whose damage is noted with the scores, are left out."""
+    found = {}
+    for file in result.file_names("files") if "files" in result else []:
+        for row in read_rows(run / file).rows:
+            texts = [row.get(name) for name in ("origin", "reference", "answer")]
+            if all(isinstance(text, str) for text in texts):
+                origin, reference, answer = map(str, texts)
+                found[origin] = reference, answer
+    return found
 
 
 def _last_samples(run: Path, damaged: list[str]) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""The pictures of a report."""
+"""The pictures of a study's report."""
 
 from __future__ import annotations
 
@@ -8,39 +8,48 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from lit_sft.ablation.comparison import MORE_IS_BETTER, Comparison, Difference
+from lit_sft.ablation.comparison import MORE_IS_BETTER, Comparison, Difference, shared_name
+from lit_sft.reporting.formatting import is_share, scope_of, title_of
 from lit_sft.reporting.pictures import plain_text, save_picture
 
 _WIDE = 4
-"""Curves that span more than so many times their least value are drawn on a log scale."""
+"""Ratio of highest to lowest value above which curves are drawn on a log scale."""
+_COLOURS = {1: "tab:green", -1: "tab:red", 0: "tab:gray"}
 
 
 def draw_differences(differences: list[Difference], primary: str, path: Path) -> Path | None:
-    """Each arm's difference to the baseline with its interval: the figure that is asked about, and those of answers."""
+    """Each arm's difference to the baseline with its interval, in the primary metric and in those of answers."""
     arms = list(dict.fromkeys(d.arm for d in differences))[::-1]
-    finite = [d for d in differences if d.is_told]
+    finite = [d for d in differences if d.is_known]
     panels = {name: [d for d in finite if d.metric == name] for name in dict.fromkeys((primary, *MORE_IS_BETTER))}
     panels = {name: rows for name, rows in panels.items() if rows}
     if not panels:
         return None
-    figure = Figure(figsize=(3 + 3 * len(panels), 1.4 + 0.4 * len(arms)))
-    axes = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
+    figure = Figure(figsize=(7, len(panels) * (0.9 + 0.35 * len(arms))))
+    axes = figure.subplots(len(panels), 1, squeeze=False)[:, 0]
     for axis, (name, rows) in zip(axes, panels.items(), strict=True):
         for d in rows:
-            colour = ("tab:green" if d.is_better else "tab:red") if d.is_found else "tab:gray"
-            place, width = arms.index(d.arm), d.estimate.half_width
-            axis.errorbar(d.estimate.value, place, xerr=width, fmt="o", color=colour, capsize=3)
+            scale = 100 if is_share(d.metric) else 1
+            value, width = scale * d.estimate.value, scale * d.estimate.half_width
+            colour = _COLOURS[d.sense if d.is_found else 0]
+            axis.errorbar(value, arms.index(d.arm), xerr=width, fmt="o", color=colour, capsize=3)
         axis.axvline(0, color="black", linewidth=0.8)
         axis.xaxis.set_major_locator(MaxNLocator(4))
-        axis.set_title(plain_text(name.replace("_", " ")), fontsize=10)
-        axis.set_xlabel("more is better" if name in MORE_IS_BETTER else "nats per token, less is better", fontsize=8)
-    axes[0].set_yticks(range(len(arms)), map(plain_text, arms))
-    axes[0].set_ylim(-0.6, len(arms) - 0.4)
+        axis.set_title(plain_text(scope_of(shared_name(name)) or title_of(name)), fontsize=10)
+        axis.set_xlabel(_axis_label(name), fontsize=9)
+        axis.set_yticks(range(len(arms)), map(plain_text, arms))
+        axis.set_ylim(-0.6, len(arms) - 0.4)
     return save_picture(figure, path)
 
 
+def _axis_label(metric: str) -> str:
+    if metric not in MORE_IS_BETTER:
+        return "difference in nats per token (lower is better)"
+    return f"difference{' in percentage points' if is_share(metric) else ''} (higher is better)"
+
+
 def draw_curves(comparison: Comparison, mask: str, path: Path) -> Path | None:
-    """Validation loss by step: the mean over seeds, and a band from the least to the greatest."""
+    """Validation loss by step: the mean over seeds, and a band from the lowest to the highest."""
     curves = {
         arm: [dict(comparison.results[arm, seed].curve) for seed in comparison.seeds(arm)] for arm in comparison.arms
     }
@@ -59,9 +68,9 @@ def draw_curves(comparison: Comparison, mask: str, path: Path) -> Path | None:
         axis.fill_between(steps, values.min(axis=0), values.max(axis=0), alpha=0.2, color=line.get_color())
     low, high = axis.get_ylim()
     if low > 0 and high / low > _WIDE:
-        axis.set_yscale("log")  # or all that is learnt after the first steps would be a flat line
+        axis.set_yscale("log")  # otherwise all but the first steps would look flat
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.set_xlabel("optimiser step")
-    axis.set_ylabel(plain_text(f"validation nats per token, {name.replace('_', ' ')}"))
+    axis.set_ylabel(plain_text(f"validation loss, nats per token\n{scope_of(shared_name(name))}"))
     axis.legend()
     return save_picture(figure, path)

@@ -36,10 +36,11 @@ def main(argv: list[str]) -> None:
     disable_progress_bar()
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    log, warn = partial(print_line_on, Console()), partial(print_line_on, Console(stderr=True))
+    console = Console()
+    log, warn = partial(print_line_on, console), partial(print_line_on, Console(stderr=True))
     dtype = None if options.dtype == "auto" else getattr(torch, options.dtype)
     try:
-        results, page = evaluate_models(
+        results, _ = evaluate_models(
             models,
             suite,
             options.output or f"runs/evaluations/{suite.name}",
@@ -48,11 +49,11 @@ def main(argv: list[str]) -> None:
             allow_code=options.allow_code,
             log=log,
             warn=warn,
+            console=console,
         )
     except KeyboardInterrupt:
         log("stopped; finished sets and replies are kept. Run the same command again to continue.")
         raise SystemExit(130) from None
-    log(f"report  {page}")
     if results.failures:
         raise SystemExit(1)
 

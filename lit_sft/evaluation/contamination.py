@@ -85,19 +85,29 @@ def contaminated(items: Mapping[str, str], files: list[str], size: int) -> set[s
     return _seen(_Index({name: (text, size) for name, text in items.items()}), files)
 
 
-def in_words(results: Results, model: str, exposure: Exposure) -> list[str]:
-    """What was found of a model, a sentence for each set of which something was."""
+def in_words(results: Results, exposures: Mapping[str, Exposure]) -> list[str]:
+    """Which items appear in training data, a sentence for all models with the same findings."""
+    models: dict[tuple[str, str], list[str]] = {}
+    for model, exposure in exposures.items():
+        models.setdefault((_counts(results, exposure.trained), _counts(results, exposure.chosen)), []).append(model)
     lines = []
+    for (trained, chosen), names in models.items():
+        named = " and ".join(f"“{name}”" for name in names)
+        if trained:
+            lines.append(f"The training records of {named} contain {trained}.")
+        if chosen:
+            lines.append(f"The validation records of {named}, which chose the best checkpoint, contain {chosen}.")
+    return lines
+
+
+def _counts(results: Results, items: Items) -> str:
+    """How many items of each set are among some."""
+    parts = []
     for name in results.sets:
         total = len({item for (_, other), r in results.results.items() if other == name for item in r.rows})
-        if trained := len(exposure.trained.get(name, ())):
-            lines.append(f"{trained:,} of {total:,} items of “{name}” stand in records that “{model}” was trained on.")
-        if chosen := len(exposure.chosen.get(name, ())):
-            lines.append(
-                f"{chosen:,} of {total:,} items of “{name}” stand in validation records of “{model}”, which chose its "
-                "best checkpoint."
-            )
-    return lines
+        if count := len(items.get(name, ())):
+            parts.append(f"{count:,} of {total:,} items of “{name}”")
+    return ", ".join(parts)
 
 
 def texts_of(suite: Suite, results: Results) -> dict[tuple[str, str], tuple[str, int]]:

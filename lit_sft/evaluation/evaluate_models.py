@@ -8,13 +8,14 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
+from rich.console import Console
 
 from data_modules.errors import UserError
 from lit_sft.credentials import without_credentials
 from lit_sft.evaluation.choices import content_hash, read_choices
-from lit_sft.evaluation.contamination import Exposure, Items, find_exposure, find_seen, in_words
+from lit_sft.evaluation.contamination import Exposure, Items, find_exposure, find_seen
 from lit_sft.evaluation.evaluate import evaluate
-from lit_sft.evaluation.evaluation_report import write_pages
+from lit_sft.evaluation.evaluation_report import make_report
 from lit_sft.evaluation.harness_code import check_tasks
 from lit_sft.evaluation.item_results import Results
 from lit_sft.evaluation.suite import ChoiceSet, JudgeSettings, Suite
@@ -22,6 +23,7 @@ from lit_sft.evaluation.training_data import training_data_of
 from lit_sft.evaluation.win_rate import Judgings, judge_models
 from lit_sft.failures import reason_of_part
 from lit_sft.files import error_line
+from lit_sft.reporting.page import print_summary, write_pages
 from lit_sft.runs.opening import open_model
 
 
@@ -35,6 +37,7 @@ def evaluate_models(
     allow_code: Sequence[str] = (),
     log: Callable[[str], None] = print,
     warn: Callable[[str], None] | None = None,
+    console: Console | None = None,
 ) -> tuple[Results, Path]:
     """Score models on a suite, compare each with the first, and write the report.
 
@@ -49,6 +52,7 @@ def evaluate_models(
         allow_code: Folders of lm-eval tasks whose code may run.
         log: Prints a line of progress.
         warn: Prints a line about what failed. None: `log`.
+        console: Where to print the answer and the metrics that matter. None: nowhere.
 
     Returns:
         The scores, and the report's page.
@@ -89,7 +93,10 @@ def evaluate_models(
         f"Versions: {', '.join(f'{package} {version(package)}' for package in ('torch', 'transformers', 'peft'))}.",
         *_about_sets(suite),
     ]
-    page = write_pages(suite, results, folder, about=about, seen=seen, judgings=judgings, exposures=exposures)
+    report = make_report(suite, results, folder, about=about, seen=seen, judgings=judgings, exposures=exposures)
+    page = write_pages(report, folder)
+    if console is not None:
+        print_summary(console, report, page)
     return results, page
 
 
@@ -115,8 +122,6 @@ def _exposures(
             warn(f"{name}, its training data: {error_line(error)}")
             continue
         log(f"{name}: trained on {found[name].data.said}")
-        for line in in_words(results, name, found[name]):
-            log(line)
     return found
 
 

@@ -12,9 +12,9 @@ import numpy as np
 from scipy.stats import binomtest
 
 from data_modules.errors import UserError
-from lit_sft.evaluation.metric_names import SHARES, direction, title_of
 from lit_sft.evaluation.scores import Scored, has_mean
 from lit_sft.files import read_json, read_rows, write_json, write_lines
+from lit_sft.reporting.formatting import SHARES, direction, title_of, verdict_of
 from lit_sft.reporting.statistics import Estimate, estimate, holm
 
 _Kind = TypeVar("_Kind")
@@ -83,8 +83,14 @@ class Change:
 
     @property
     def sense(self) -> int:
-        """1 where it is for the better, -1 for the worse, 0 where it is none or neither."""
+        """1 if the model is better, -1 if it is worse, 0 if nothing changed or the metric has no direction."""
         return direction(self.metric) * int(np.sign(self.estimate.value))
+
+    @property
+    def verdict(self) -> str:
+        """What was found, in a word or two."""
+        is_known = not math.isnan(self.adjusted_p)
+        return verdict_of(self.metric, self.estimate.value, is_found=self.is_found, is_known=is_known)
 
 
 class Results:

@@ -103,7 +103,9 @@ def test_a_killed_study_goes_on_and_gives_the_same_report(
     again = subprocess.run(command(config, killed), check=True, env=environment, capture_output=True, text=True)
     assert {path: path.stat().st_mtime_ns for path in results} == stamps
     assert metrics(killed / "masks") == metrics(straight / "masks")
-    assert "report" in again.stdout
+    assert "The metrics that matter" not in again.stdout  # a heading of the page
+    assert "against" in again.stdout
+    assert again.stdout.endswith(f"report  {killed / 'masks' / 'report.html'}\n")
 
     # what was counted beforehand is what was trained; both arms of a seed began and went on alike
     plan = make_plan(read_study(config))
@@ -114,7 +116,7 @@ def test_a_killed_study_goes_on_and_gives_the_same_report(
             planned.steps, planned.examples, planned.tokens, planned.supervised_tokens,
         )  # fmt: skip
     page = (straight / "masks" / "report.html").read_text()
-    assert page.count("<td>yes</td>") == 7
+    assert page.count('<td data-name="holds">yes</td>') == 7
     assert "<i>" not in page
     assert "<b>" not in page
     # scored alike, whatever was trained
@@ -178,7 +180,7 @@ def test_arms_that_fail_cost_themselves_alone_and_the_report_says_why(
     same = [row for row in metrics(tmp_path / "fails") if row[0] == "difference" and row[2] == "same"]
     assert same
     assert {float(row[3]) for row in same} == {0.0}
-    assert "“same” and “base” have the same answer tokens in every record" in text
+    assert "“same” and “base” are identical in nats per token, answer tokens, in every record and seed." in text
 
     # failed trials are left alone until asked for; what their settings ruled out is mended by other settings
     study["arms"]["misspelt"] = {"data.mask": "output_only"}
@@ -263,8 +265,8 @@ def test_a_failed_trial_begins_anew_by_retry_and_the_baseline_may_fail_too(
     config = write("retry.yaml", yaml.safe_dump(study))
     assert subprocess.run(command(config, tmp_path), capture_output=True).returncode == 1
     text = (tmp_path / "retry" / "report.md").read_text()
-    assert "no arm has a result with a seed of which “base” has one" in text
-    assert "| other | " in text
+    assert "no other arm has a result with the same seed as “base”" in text
+    assert "|  | base | other | over |" in text
     assert "expected a finite number" in text
 
     study["arms"]["base"] = {"model.optimizer.lr": 1e-3}

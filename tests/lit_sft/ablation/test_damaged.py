@@ -79,7 +79,7 @@ def test_a_line_that_a_killed_process_left_half_written_does_not_lose_its_trial(
     assert {metric for _, metric, arm in lost if arm == "other"} == expected.get(file, set())
     assert all(int(cut[key][-2]) == 3 for key in lost)  # of four records, those that all have
     page = (study / "report.md").read_text(encoding="utf-8")
-    assert "Not every line of the results could be read" in page
+    assert "Some lines of the results could not be read" in page
     assert _cell(f"1 lines could not be read, the first: {path}:") in page
 
 

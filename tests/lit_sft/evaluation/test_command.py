@@ -55,7 +55,7 @@ def suite(write: Write) -> dict[str, Any]:
         "choices": {"items": {"data": write("items.jsonl", items), "forms": ["cloze"], "rules": ["sum"]}},
         "answers": {"asked": {"data": write("asked.jsonl", alpaca_rows(4)), "max_new_tokens": 4}},
         "prompts": {"fixed": {"prompts": ["<script>alert(1)</script>"], "max_new_tokens": 4}},
-        "published": ["S1"],
+        "published": ["S1", "minigpt"],
     }
 
 
@@ -92,7 +92,14 @@ def test_two_models_are_scored_compared_and_kept(
     assert "<script>" not in page
     assert "<b>" not in page
     assert "&lt;script&gt;alert(1)" in page
-    for said in ("Change to “base”", "prose: every metric", "fixed: side by side", "Winogrande", "rows.jsonl:6"):
+    for said in (
+        "Every change from “base”",
+        "prose: every metric",
+        "fixed: side by side",
+        "Winogrande",
+        "MiniGPT",
+        "rows.jsonl:6",
+    ):
         assert said in page
     assert json.loads((out / "results.json").read_text())["figures"]["tuned"]["items"]
     assert (out / "changes.png").stat().st_size > 5000
@@ -199,9 +206,9 @@ def test_a_run_and_an_adapter_are_scored_as_their_merged_model(
     assert evaluate(tmp_path, write, {"answers": asked}, f"base={base}", f"tuned={run}") == 0
     said = capsys.readouterr().out
     assert f"tuned: trained on {tmp_path / 'train.jsonl'}\n" in said
-    assert "of 10 items of “asked” stand in records that “tuned” was trained on." in said
+    assert re.search(r"The training records of “tuned” contain \d+ of 10 items of “asked”\.", said)
     text = (tmp_path / "out" / "report.md").read_text()
-    assert "| base |  |  |  | not known: it lies in no run folder |" in text
+    assert "| base |  |  |  | unknown: not a run folder |" in text
     assert "| tuned | asked | " in text
 
 
@@ -252,7 +259,7 @@ def test_items_that_stand_in_training_records_are_told_apart(
     suite["trained_on"] = [train]
     assert evaluate(tmp_path, write, suite, f"base={model(0)}", f"tuned={model(1)}") == 0
     text = (tmp_path / "out" / "report.md").read_text()
-    assert "Items that stand in the training records" in text
+    assert "Scores with and without items from the training data" in text
     assert "6 items" in text
     capsys.readouterr()
 

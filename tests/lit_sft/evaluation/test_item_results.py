@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest, ttest_rel
 
-from lit_sft.evaluation.evaluation_report import write_pages
+from lit_sft.evaluation.evaluation_report import make_report
 from lit_sft.evaluation.item_results import Results, SetResult, compare, read_set, write_set
 from lit_sft.evaluation.scores import Scored, Skipped
 from lit_sft.evaluation.suite import ChoiceSet, Suite
+from lit_sft.reporting.page import render_html
 
 
 def result(kind: str, rows: dict[str, dict[str, tuple[float, float]]], group: str = "") -> SetResult:
@@ -113,8 +114,8 @@ def test_a_metric_without_a_weight_or_value_costs_its_item_and_no_page(
     results = results_of(before, after)
     (change,) = (change for change in compare(results)[0] if not change.group)
     assert change.estimate.num_rows == 2
-    page = write_pages(Suite(choices={"s": ChoiceSet()}), results, tmp_path, about=[])
-    assert "accuracy, letter, sum" in page.read_text()
+    report = make_report(Suite(choices={"s": ChoiceSet()}), results, tmp_path, about=[])
+    assert "accuracy, letter, sum" in render_html(report)
     skipped = Skipped()
     assert Scored("x", metrics).with_means(skipped).metrics == {}
     assert skipped.count == 2
@@ -123,13 +124,13 @@ def test_a_metric_without_a_weight_or_value_costs_its_item_and_no_page(
 
 def test_a_share_that_is_none_is_shown_as_it_is(tmp_path: Path) -> None:
     rows = {f"i{n}": {"exact_match": (50.0 + n, 1.0), "acc": (-1.0, 1.0)} for n in range(3)}
-    page = write_pages(
+    report = make_report(
         Suite(choices={"s": ChoiceSet()}),
         results_of(result("harness", rows), result("harness", rows)),
         tmp_path,
         about=[],
     )
-    assert "exact match" in page.read_text()
+    assert "exact match" in render_html(report)
 
 
 @pytest.mark.parametrize(

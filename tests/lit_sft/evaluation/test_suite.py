@@ -49,7 +49,7 @@ ROOT = Path(__file__).parents[3]
         ("choices: {a: {}}\ntemplate: chat", "template"),
         ("choices: {a: {}}\njudge: {sets: [b], model: m}", "judge: no set 'b'"),
         ("choices: {a: {}}\noverlap: 0", "overlap 0"),
-        ("choices: {a: {}}\npublished: [S9]", "published S9: expected some of S1"),
+        ("choices: {a: {}}\npublished: [S9]", "published S9: expected some of qwen_alpaca"),
         ("choices:\ntext:", "no sets"),
     ],
 )

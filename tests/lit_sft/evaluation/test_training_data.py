@@ -15,11 +15,12 @@ import yaml
 
 from data_modules.encoding.cache import records_digest
 from lit_sft.evaluation.contamination import find_exposure, in_words
-from lit_sft.evaluation.evaluation_report import write_pages
+from lit_sft.evaluation.evaluation_report import make_report
 from lit_sft.evaluation.item_results import Results, SetResult
 from lit_sft.evaluation.scores import Scored
 from lit_sft.evaluation.suite import AnswerSet, ConversationSet, Suite, TextSet
 from lit_sft.evaluation.training_data import training_data_of
+from lit_sft.reporting.page import render_html
 
 Write = Callable[..., str]
 
@@ -86,12 +87,14 @@ def test_a_runs_own_files_are_looked_into_split_by_split(
         "prose": {f"{tmp_path / 'prose.txt'}:2"}
     }
     assert found.chosen == {name: {f"{asked}:{n}" for n in (4, 5, 6)} for name in ("asked", "same")}
-    said = in_words(results, "tuned", found)
-    assert "3 of 10 items of “asked” stand in records that “tuned” was trained on." in said
-    assert "3 of 10 items of “asked” stand in validation records of “tuned”, which chose its best checkpoint." in said
-    page = write_pages(suite, results, tmp_path, about=[], exposures={"tuned": found}).read_text()
+    trained, chosen = in_words(results, {"tuned": found})
+    assert trained.startswith("The training records of “tuned” contain ")
+    assert chosen.startswith("The validation records of “tuned”, which chose the best checkpoint, contain ")
+    assert all("3 of 10 items of “asked”" in line for line in (trained, chosen))
+    report = make_report(suite, results, tmp_path, about=[], exposures={"tuned": found})
+    page = render_html(report)
     assert "Were the items in the training data?" in page
-    assert said[0] in page
+    assert trained in page
     written = json.loads((tmp_path / "results.json").read_text())["training_data"]["tuned"]
     assert (written["state"], written["items_in_training"]["asked"]) == (
         "unchanged",

@@ -1,0 +1,222 @@
+"""The tables of a study's report."""
+
+from __future__ import annotations
+
+from lit_sft.ablation.comparison import Comparison, Difference, Findings, shared_name
+from lit_sft.ablation.run_files import ANSWER_FIGURES
+from lit_sft.reporting.formatting import (
+    GLOSSARY,
+    change_of,
+    interval_of,
+    p_of,
+    title_of,
+    value_of,
+    value_with_error,
+)
+from lit_sft.reporting.page import Cell, Finding, Table
+
+_MOST_METRICS = 5
+_MOST_ANSWERS = 5
+_MATTER = ("answer", "exact_match", "rougeL_mixed", "ended", "first_answer_token", "user", "whole_sequence")
+"""Metrics of the first table, after the one that the study asks about."""
+
+
+def headline(found: Findings, primary: str) -> Table | None:
+    """The few metrics that matter: a row for each, a column for each arm."""
+    comparison = found.comparison
+    names = _headline_metrics(found, primary)
+    if not names:
+        return None
+    differences = {(each.metric, each.arm): each for each in found.differences}
+    rows = [
+        [
+            title_of(shared_name(metric)),
+            *(_headline_cell(found, metric, arm, differences.get((metric, arm))) for arm in comparison.arms),
+        ]
+        for metric in names
+    ]
+    return Table("The metrics that matter", ["", *comparison.arms], rows, _headline_notes(found, names))
+
+
+def _headline_metrics(found: Findings, primary: str) -> list[str]:
+    """Up to five, those with the same values as an earlier one left out."""
+    chosen: dict[tuple[float, ...], str] = {}
+    for metric in dict.fromkeys((primary, *_MATTER)):
+        if means := found.means.get(metric):
+            chosen.setdefault(tuple(mean.value for mean, _ in means.values()), metric)
+    return list(chosen.values())[:_MOST_METRICS]
+
+
+def _headline_cell(found: Findings, metric: str, arm: str, difference: Difference | None) -> Cell:
+    if arm not in found.means[metric]:
+        return ""
+    name, mean = shared_name(metric), found.means[metric][arm][0].value
+    if difference is None:
+        return value_of(name, mean, 3)
+    change = f"{change_of(name, difference.estimate.value, 3)}, " if difference.estimate.value else ""
+    text = f"{value_of(name, mean, 3)} ({change}{difference.verdict})"
+    return Finding(text, difference.sense if difference.is_found else 0)
+
+
+def _headline_notes(found: Findings, names: list[str]) -> list[str]:
+    counts = [mean for name in names for mean, _ in found.means[name].values()]
+    records = sorted({mean.num_rows for mean in counts})
+    seeds = sorted({mean.num_seeds for mean in counts})
+    base = found.comparison.baseline
+    size = (
+        f"Means over {_range(seeds)} {_plural('seed', seeds)} and {_range(records)} test {_plural('record', records)}."
+    )
+    return [
+        f"{size} In brackets: the difference to “{base}”, of shares in percentage points; better and worse are "
+        "differences beyond noise (p < 0.05, adjusted for the number of arms).",
+        *(GLOSSARY[name] for name in ("nll", "rougeL_mixed") if any(shared_name(n).startswith(name) for n in names)),
+    ]
+
+
+def _range(counts: list[int]) -> str:
+    return f"{counts[0]:,}" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,}"
+
+
+def _plural(noun: str, counts: list[int]) -> str:
+    return noun if counts == [1] else f"{noun}s"
+
+
+def checks(comparison: Comparison) -> Table:
+    """What the arms must have in common to be compared in pairs."""
+    rows: list[list[Cell]] = [[check.what, check.holds, check.why] for check in comparison.checks()]
+    return Table("Is the comparison fair? What the arms of a seed have in common", ["", "holds", "why"], rows)
+
+
+def means(found: Findings, metrics: list[str], title: str, unit: str) -> Table:
+    """A row for each metric, a column for each arm, and what each mean is taken over."""
+    rows: list[list[Cell]] = []
+    arms = found.comparison.arms
+    for metric in metrics:
+        cells = [found.means[metric].get(arm) for arm in arms]
+        name = shared_name(metric)
+        over = [f"{cell[1]:,.0f} {unit}, {cell[0].num_rows:,} records" for cell in cells if cell]
+        rows.append(
+            [
+                title_of(name),
+                *(value_with_error(name, cell[0]) if cell else "" for cell in cells),
+                "; ".join(dict.fromkeys(over)),
+            ]
+        )
+    notes = ["± is half of the 95 % confidence interval of the mean over seeds and test records."]
+    if unit == "tokens":
+        notes.append("Compare within a row: every row is over different tokens.")
+    return Table(title, ["", *arms, "over"], rows, notes)
+
+
+def differences(found: Findings, metrics: list[str], title: str) -> Table:
+    """Every difference to the baseline, with both values."""
+    base = found.comparison.baseline
+    rows: list[list[Cell]] = []
+    for each in found.differences:
+        if each.metric not in metrics:
+            continue
+        name = shared_name(each.metric)
+        rows.append(
+            [
+                each.arm,
+                title_of(name),
+                value_of(name, each.before),
+                value_of(name, each.after),
+                change_of(name, each.estimate.value),
+                interval_of(name, each.estimate) if each.is_known else "",
+                p_of(each.estimate.p_value),
+                p_of(each.adjusted_p),
+                str(each.estimate.num_seeds),
+                Finding(each.verdict, each.sense if each.is_found else 0),
+            ]
+        )
+    header = ["arm", "metric", base, "arm's value", "difference", "95 % interval", "p", "p, adjusted", "seeds", "found"]
+    notes = [
+        f"Both values are over the seeds and records that the arm and “{base}” share. p is two-sided; the adjusted p "
+        "(Holm's method) allows for the number of arms compared."
+    ]
+    return Table(f"{title} “{base}”", header, rows, notes)
+
+
+def costs(comparison: Comparison) -> Table:
+    """What each arm's training took."""
+    names = ["steps", "examples", "tokens", "supervised tokens", "training seconds", "tokens/s", "peak memory"]
+    rows: list[list[Cell]] = []
+    for arm in comparison.arms:
+        records = [comparison.results[arm, seed].record for seed in comparison.seeds(arm)]
+        if not records or not all(records):
+            continue
+        mean = {
+            key: sum(r[key] for r in records) / len(records)
+            for key in ("step", "examples", "tokens", "supervised_tokens", "seconds", "peak_bytes")
+        }
+        counts = [f"{mean[key]:,.0f}" for key in ("step", "examples", "tokens", "supervised_tokens", "seconds")]
+        rows.append(
+            [arm, *counts, f"{mean['tokens'] / max(mean['seconds'], 1e-9):,.0f}", f"{mean['peak_bytes'] / 1e9:.2f} GB"]
+        )
+    return Table("Training cost, mean over seeds", ["", *names], rows)
+
+
+def ledger(comparison: Comparison) -> Table:
+    """What happened to the training records of each arm."""
+    names = (
+        "records_read",
+        "left_out",
+        "invalid",
+        "duplicates",
+        "dropped",
+        "truncated",
+        "split",
+        "examples",
+        "supervised_tokens_lost",
+    )
+    rows: list[list[Cell]] = []
+    for arm in comparison.arms:
+        if not comparison.seeds(arm):
+            continue
+        result = comparison.results[arm, comparison.seeds(arm)[0]].result
+        train = (result.get("ledger") or {}).get("train") or {}
+        values = [train.get(name, "") for name in names]
+        # some are counted by mask, some come with examples
+        cells = [str(v.get(result.get("mask"), v.get("count", "")) if isinstance(v, dict) else v) for v in values]
+        rows.append([arm, *cells])
+    return Table("Training records", ["", *(name.replace("_", " ") for name in names)], rows)
+
+
+def damaged(comparison: Comparison) -> list[list[Cell]]:
+    """Trials with lines that could not be read."""
+    return [
+        [f"{arm}, seed {seed}", f"{len(result.damaged):,} lines could not be read, the first: {result.damaged[0]}"]
+        for (arm, seed), result in comparison.results.items()
+        if result.damaged
+    ]
+
+
+def answers(comparison: Comparison) -> list[Table]:
+    """What the arms answered, side by side, of the first seed that all of them have: test records and fixed prompts."""
+    base = comparison.seeds(comparison.baseline)
+    arms = comparison.arms
+    seed = next((seed for seed in base if all((arm, seed) in comparison.results for arm in arms)), None)
+    if seed is None:
+        return []
+    trials = [comparison.results[arm, seed] for arm in arms]
+    origins = [origin for origin in trials[0].answers if all(origin in trial.answers for trial in trials)]
+    shown = origins[:_MOST_ANSWERS]
+    rows: list[list[Cell]] = [
+        [origin, trials[0].answers[origin][0], *(trial.answers[origin][1] for trial in trials)] for origin in shown
+    ]
+    prompts = [prompt for prompt in trials[0].samples if all(prompt in trial.samples for trial in trials)]
+    samples: list[list[Cell]] = [[prompt, *(trial.samples[prompt] for trial in trials)] for prompt in prompts]
+    title = f"Answers to test records, seed {seed}"
+    more = [f"The first {len(shown)} of {len(origins):,} that were generated."] if len(origins) > len(shown) else []
+    return [
+        Table(title, ["record", "reference", *arms], rows, more, is_text=True),
+        Table(
+            f"Answers to fixed prompts at the end of training, seed {seed}", ["prompt", *arms], samples, is_text=True
+        ),
+    ]
+
+
+def metrics_of(found: Findings, *, is_answers: bool) -> list[str]:
+    """The metrics of generated answers, or the losses."""
+    return [name for name in found.means if (name in ANSWER_FIGURES) == is_answers]

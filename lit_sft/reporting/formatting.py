@@ -1,0 +1,171 @@
+"""How metrics are printed: their names and units, values, differences, p-values and verdicts."""
+
+from __future__ import annotations
+
+import math
+
+from scipy.stats import binomtest
+
+from lit_sft.reporting.statistics import Estimate
+
+SHARES = ("accuracy", "acc", "acc_norm", "acc_bytes", "exact_match")
+"""Metrics that are shares of right answers."""
+_LESS_IS_BETTER = ("nll", "bits_per_byte", "bits_per_character")
+_MORE_IS_BETTER = (
+    *SHARES,
+    "chrf",
+    "f1",
+    "rouge1_mixed",
+    "rouge2_mixed",
+    "rougeL_mixed",
+    "rougeL_character",
+    "rougeL_word",
+)
+
+_TITLES = {
+    "nll": "nats per token",
+    "bits_per_byte": "bits per byte",
+    "bits_per_character": "bits per character",
+    "chrf": "chrF",
+    "rouge1_mixed": "ROUGE-1",
+    "rouge2_mixed": "ROUGE-2",
+    "rougeL_mixed": "ROUGE-L",
+    "rougeL_word": "ROUGE-L by word",
+    "rougeL_character": "ROUGE-L by character",
+    "ended": "answers that end by themselves",
+    "repetition": "repeated 4-grams",
+    "distinct_2": "distinct 2-grams",
+    "num_tokens": "tokens per answer",
+}
+_SEGMENTS = {
+    "system": "system tokens",
+    "user": "user tokens",
+    "template": "template tokens",
+    "answer": "answer tokens",
+    "first_answer_token": "first answer tokens",
+    "end_token": "end tokens",
+    "text": "text tokens",
+}
+_MASKS = ("whole_sequence", "output_only", "firefly_multi_turn")
+_UNITS = {name: _TITLES[name] for name in _LESS_IS_BETTER} | {"num_tokens": "tokens"}
+
+GLOSSARY = {
+    "nll": "Nats per token: the mean negative log-likelihood of a token given those before it; lower is better. "
+    "Compare it between models with the same tokenizer only.",
+    "bits_per_byte": "Bits per byte: negative log-likelihood divided by the length of the text in bytes, so that "
+    "models with different tokenizers can be compared; lower is better.",
+    "rougeL_mixed": "ROUGE-L: overlap of an answer with its reference, from 0 to 1, by word, and by character in "
+    "Chinese.",
+    "chrf": "chrF: overlap of an answer with its reference in runs of characters, from 0 to 1.",
+}
+"""What metrics mean, for readers who meet them for the first time."""
+
+
+def direction(metric: str) -> int:
+    """1 if more is better, -1 if less is, 0 if neither is known to be."""
+    name = metric.partition("/")[0]
+    return (name in _MORE_IS_BETTER) - (name in _LESS_IS_BETTER)
+
+
+def title_of(metric: str) -> str:
+    """A metric's name in words, such as "bits per byte, answer tokens"."""
+    name, _, rest = metric.partition("/")
+    return ", ".join(filter(None, (_TITLES.get(name, _words(name)), scope_of(metric) if rest else "")))
+
+
+def scope_of(metric: str) -> str:
+    """What a metric covers: the tokens of a loss, the rule of an accuracy; empty if it is everything."""
+    part, _, file = metric.partition("/")[2].partition(" in ")
+    words = f"tokens of the {_words(part)} mask" if part in _MASKS else _SEGMENTS.get(part, _words(part))
+    return f"{words} in {file}" if file else words
+
+
+def unit_of(metric: str) -> str:
+    """The unit of a metric's values; empty if it has none, or is a share and printed in per cent."""
+    return _UNITS.get(metric.partition("/")[0], "")
+
+
+def value_of(metric: str, value: float, digits: int = 4) -> str:
+    """A metric's value without its unit; a share in per cent."""
+    return f"{value:.1%}" if is_share(metric) else f"{value:.{digits}f}"
+
+
+def change_of(metric: str, value: float, digits: int = 4) -> str:
+    """A difference with its sign; of shares, in percentage points."""
+    return f"{100 * value:+.1f}" if is_share(metric) else f"{value:+.{digits}f}"
+
+
+def interval_of(metric: str, estimate: Estimate, digits: int = 4) -> str:
+    """The 95 % interval of a difference; empty if it is unknown."""
+    if not estimate.standard_error > 0:
+        return ""
+    return f"{change_of(metric, estimate.low, digits)} to {change_of(metric, estimate.high, digits)}"
+
+
+def value_with_error(metric: str, estimate: Estimate, digits: int = 4) -> str:
+    """A mean with its 95 % interval: of shares Wilson's, which stays between 0 and 100 %."""
+    if is_share(metric) and 0 <= estimate.value <= 1 and estimate.num_seeds == 1:
+        right, total = round(estimate.value * estimate.num_rows), estimate.num_rows
+        interval = binomtest(right, total).proportion_ci(method="wilson")
+        return f"{estimate.value:.1%} ({100 * interval.low:.1f} to {100 * interval.high:.1f})"
+    if not estimate.standard_error > 0:  # equal values say nothing about how far others would be
+        return value_of(metric, estimate.value, digits)
+    half = 100 * estimate.half_width if is_share(metric) else estimate.half_width
+    return f"{value_of(metric, estimate.value, digits)} ±{half:.{1 if is_share(metric) else digits}f}"
+
+
+def p_of(value: float, *, is_sentence: bool = False) -> str:
+    """A p-value; empty if it is unknown."""
+    if math.isnan(value):
+        return ""
+    return "< 0.001" if value < 0.001 else f"{'= ' if is_sentence else ''}{value:.3f}"
+
+
+def difference_of(metric: str, before: float, after: float) -> str:
+    """A difference in words, with its unit and both values.
+
+    Such as "loses 0.064 nats per token more on answer tokens, 1.624 against 1.560", or "scores 3.0 percentage points
+    higher in exact match, 12.0% against 9.0%".
+    """
+    change, digits = after - before, digits_of(before, after)
+    both = f"{value_of(metric, after, digits)} against {value_of(metric, before, digits)}"
+    if direction(metric) == -1:
+        tokens = f" on {scope_of(metric)}" if scope_of(metric) else ""
+        return f"loses {abs(change):.{digits}f} {unit_of(metric)} {'more' if change > 0 else 'less'}{tokens}, {both}"
+    if is_share(metric):
+        amount = f"{100 * abs(change):.1f} percentage points"
+    else:
+        amount = " ".join(filter(None, (f"{abs(change):.{digits}f}", unit_of(metric))))
+    return f"scores {amount} {'higher' if change > 0 else 'lower'} in {title_of(metric)}, {both}"
+
+
+def digits_of(*values: float) -> int:
+    """Decimals that tell values apart: three, or four if they or their differences are small."""
+    sizes = [abs(value) for value in (*values, max(values) - min(values)) if value]
+    return 4 if sizes and min(sizes) < 0.01 else 3
+
+
+def verdict_of(metric: str, change: float, *, is_found: bool, is_known: bool) -> str:
+    """What a comparison found.
+
+    Args:
+        metric: Its name.
+        change: The new value minus the old one.
+        is_found: Whether the difference is beyond noise.
+        is_known: Whether there is a p-value to judge it by.
+    """
+    if not is_known:
+        return "identical" if change == 0 else "too few values"
+    if not is_found:
+        return "within noise"
+    sense = direction(metric) * (1 if change > 0 else -1)
+    return {1: "better", -1: "worse", 0: "higher" if change > 0 else "lower"}[sense]
+
+
+def is_share(metric: str) -> bool:
+    """Whether a metric is a share of the items, printed in per cent."""
+    return metric.partition("/")[0] in (*SHARES, "ended")
+
+
+def _words(name: str) -> str:
+    return name.replace("/", ", ").replace("_", " ")

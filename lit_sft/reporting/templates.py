@@ -1,0 +1,34 @@
+"""HTML pages from the templates in pages/. Every value is made printable and escaped, whatever the template does."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from lit_sft.printable import printable
+
+
+def render(template: str, **values: Any) -> str:
+    """Fill in a template of pages/.
+
+    Args:
+        template: Its file name.
+        **values: What it shows; only `Markup` is taken as HTML.
+    """
+    return _ENVIRONMENT.get_template(template).render(values)
+
+
+def _printable(value: Any) -> Any:
+    return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+_ENVIRONMENT = Environment(
+    loader=PackageLoader("lit_sft.reporting", "pages"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    finalize=_printable,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
