@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart ablation test test-assets test-gpu test-faults audit benchmark pictures lint types format clean
+.PHONY: help quickstart ablation test test-assets test-gpu test-faults audit benchmark docs pictures lint types format clean
 
 help: ## list the targets
 	@echo "Times are for two CPU cores. The first target you run also installs: a few minutes, most of them for torch."
@@ -40,6 +40,9 @@ test-gpu: $(VENV)/.installed ## test what needs a CUDA GPU (minutes)
 test-faults: $(VENV)/.installed ## kill and resume a run twenty times, and one long run (30 minutes)
 	$(BIN)/python -m pytest -m slow -rs tests/test_processes.py tests/test_faults.py tests/test_long_run.py tests/test_hostile_input.py tests/lit_sft/settings tests/lit_sft/ablation
 
+docs: $(VENV)/.docs ## build the documentation site, docs/_build/index.html; fails on any warning (1 minute)
+	$(BIN)/sphinx-build -q -W --keep-going -b html docs docs/_build
+
 pictures: $(VENV)/.installed ## redraw the picture of the README (seconds)
 	$(BIN)/python docs/pictures/draw.py
 
@@ -54,7 +57,11 @@ format: $(VENV)/.installed ## format the code (seconds)
 	$(BIN)/ruff format .
 
 clean: ## delete the environment and caches, keep the runs (seconds)
-	rm -rf $(VENV) .mypy_cache .ruff_cache .hypothesis build *.egg-info
+	rm -rf $(VENV) .mypy_cache .ruff_cache .hypothesis build docs/_build docs/api *.egg-info
+
+$(VENV)/.docs: $(VENV)/.installed
+	$(BIN)/pip install --quiet --editable '.[docs]'
+	@touch $@
 
 # A small model and a server for it, for the tests of judging. Their dependencies would have to be compiled, so none are installed.
 $(VENV)/.judge: $(VENV)/.installed
