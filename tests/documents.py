@@ -8,7 +8,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = {path.relative_to(ROOT).as_posix(): path for path in [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md"))]}
 
-_FENCED = re.compile(r"^( *)```.*\n((?:.*\n)*?)\1```$", re.MULTILINE)
+_FENCED = re.compile(r"^( *)(`{3,}).*\n((?:.*\n)*?)\1\2$", re.MULTILINE)
 
 
 def text_of(name: str) -> str:
@@ -24,6 +24,6 @@ def commands_of(name: str) -> list[str]:
 
 def _code(text: str) -> str:
     """Fenced and indented code blocks."""
-    fenced = "".join(match[2] for match in _FENCED.finditer(text))
+    fenced = "".join(match[3] for match in _FENCED.finditer(text))
     indented = (line + "\n" for line in _FENCED.sub("", text).splitlines() if line.startswith("    "))
     return fenced + "".join(indented)
