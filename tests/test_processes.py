@@ -131,4 +131,4 @@ def test_a_sharded_model_is_not_filled_from_a_checkpoint_of_another(
         refused = run(command, "--config", other, "--ckpt_path", str(checkpoint))
         assert refused.returncode == 2
         assert "Traceback" not in refused.stderr
-        assert "last.ckpt: these are weights of another model: 9 unknown" in refused.stderr
+        assert "last.ckpt: the weights belong to another model: 9 unknown" in refused.stderr

@@ -132,7 +132,7 @@ def test_a_checkpoint_runs_nothing(
     config = settings(write("rows.jsonl", chat_rows(8)), tokenizer_folder, tmp_path)
     arguments = ["--config", write("c.yaml", yaml.safe_dump(config)), "--ckpt_path", str(trap)]
     assert main([command, *arguments]) == 2
-    assert "trap.ckpt: damaged, cut short or not a checkpoint" in capsys.readouterr().err
+    assert "trap.ckpt: damaged, truncated or not a checkpoint" in capsys.readouterr().err
     assert not sprung.exists()
 
 

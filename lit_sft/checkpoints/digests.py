@@ -85,7 +85,7 @@ def check_intact(path: Path, advice: str = "") -> None:
         UserError: If it is damaged.
     """
     if not is_intact(path):
-        raise UserError(f"{path}: damaged, cut short or not a checkpoint: its digest does not match{advice}.")
+        raise UserError(f"{path}: damaged, truncated or not a checkpoint: its digest does not match{advice}.")
 
 
 def _digest(path: Path, size: int) -> bytes:

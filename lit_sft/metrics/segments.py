@@ -1,4 +1,4 @@
-"""Sums of nats, tokens and bytes by segment; from them nll, perplexity and bits per byte, under every mask."""
+"""Sums nats, tokens and bytes by segment; derives nll, perplexity and bits per byte under every mask."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ SEGMENTS: dict[str, tuple[int, ...]] = {
     "end_token": (_END,),
     "text": (SegmentKind.TEXT,),
 }
-"""What metrics are given for: sums over these rows. An end token counts in its answer and by itself."""
+"""The segments with metrics, as sums over these rows. An end token counts both in its answer and separately."""
 
 
 class ExactSumMetric(Metric):
-    """A metric whose states keep their dtype: no precision setting can cast a count or a sum.
+    """A metric whose states keep their dtype, so that no precision setting can cast a count or a sum.
 
-    Half-precision training calls `.to(bfloat16)` on the whole module, children included, and a bfloat16 count sticks
-    at 256.
+    Half-precision training calls `.to(bfloat16)` on the whole module, including children, and a bfloat16 count gets
+    stuck at 256.
     """
 
     full_state_update = False
@@ -49,7 +49,7 @@ class ExactSumMetric(Metric):
 
 @dataclass(frozen=True, slots=True)
 class RecordSums:
-    """Of one record, for each segment kind, first answer tokens and end tokens: nats, and how much they are over."""
+    """The sums of one record, for each segment kind and for first answer and end tokens."""
 
     nats: tuple[float, ...] = (0.0,) * _NUM_SUMS
     tokens: tuple[float, ...] = (0.0,) * _NUM_SUMS
@@ -61,7 +61,7 @@ class RecordSums:
         return RecordSums(*(tuple(map(sum, zip(*pair, strict=True))) for pair in pairs))
 
     def scores(self, over: Literal["tokens", "bytes", "characters"] = "tokens") -> dict[str, tuple[float, int]]:
-        """Nats under every mask and of every segment, and over how much, where there is anything."""
+        """Nats and size by mask and segment, without empty ones."""
         scores = {}
         for name, weights in _score_weights().items():
             size = sum(w * n for w, n in zip(weights, getattr(self, over), strict=True))
@@ -71,12 +71,12 @@ class RecordSums:
 
 
 class SegmentMetrics(ExactSumMetric):
-    """Negative log-likelihood by segment, whatever mask trains.
+    """Negative log-likelihood by segment, independent of the training mask.
 
     Args:
-        token_sizes: Bytes and characters of text each token stands for, (V, 2) int64.
+        token_sizes: Bytes and characters of text behind each token, (V, 2) int64.
         end_token_id: The token that ends answers.
-        by_record: Whether to keep the sums of every record too, for `take_records`.
+        by_record: Whether to also keep the sums of every record, for `take_records`.
     """
 
     nats: Tensor
@@ -98,7 +98,7 @@ class SegmentMetrics(ExactSumMetric):
 
         Args:
             nll: (N,) nats of `batch.targets`.
-            batch: Its tokens.
+            batch: The batch.
         """
         ids = batch.input_ids.flatten()[batch.targets]
         kinds, turns = batch.kinds.flatten(), batch.turns.flatten()
@@ -111,7 +111,7 @@ class SegmentMetrics(ExactSumMetric):
         sums = values.new_zeros(len(values), len(batch.origins) * _NUM_SUMS)
         document = batch.documents_at(batch.targets) * _NUM_SUMS
         sums.index_add_(1, document + kind, values)
-        # filled, not multiplied: zero times an infinite nll is nan
+        # masked_fill, not a product: zero times an infinite nll is NaN
         sums.index_add_(1, document + _FIRST, values.masked_fill(~is_first, 0))
         sums.index_add_(1, document + _END, values.masked_fill(~is_end, 0))
         sums = sums.view(len(values), len(batch.origins), _NUM_SUMS)
@@ -122,12 +122,12 @@ class SegmentMetrics(ExactSumMetric):
             self._records.append((batch.origins, sums))
 
     def take_records(self) -> dict[str, RecordSums]:
-        """What every record added on this process, by its origin; pieces of one record together. Forgets it."""
+        """Return and clear the sums of every record on this process, by origin; parts of a record are added up."""
         found: dict[str, RecordSums] = {}
         for origins, sums in self._records:
             for origin, *values in zip(origins, *sums.tolist(), strict=True):
                 record = RecordSums(*map(tuple, values))
-                if any(record.tokens):  # not a stand-in, nor a record of one token
+                if any(record.tokens):  # neither a stand-in nor a record of one token
                     found[origin] = found.get(origin, RecordSums()) + record
         self._records = []
         return found
@@ -135,7 +135,7 @@ class SegmentMetrics(ExactSumMetric):
     def compute(self) -> dict[str, float]:
         """Metrics named `nll/answer`, `perplexity/output_only`, `bits_per_byte/text`, `tokens/answer`, ...
 
-        A mean over nothing is not given.
+        Segments without tokens are left out.
         """
         nats, tokens, num_bytes = self.nats.tolist(), self.tokens.tolist(), self.bytes.tolist()
         metrics: dict[str, float] = {}
@@ -145,7 +145,7 @@ class SegmentMetrics(ExactSumMetric):
 
 
 class WeightedMean(ExactSumMetric):
-    """A mean of values by weight: the training loss over any number of batches and ranks."""
+    """A weighted mean: the training loss over any number of batches and ranks."""
 
     total: Tensor
     weight: Tensor
@@ -161,13 +161,13 @@ class WeightedMean(ExactSumMetric):
         self.weight += weights.double().sum()
 
     def compute(self) -> float:
-        """nan if nothing has any weight."""
+        """The weighted mean; NaN if the total weight is zero."""
         weight = float(self.weight)
         return float(self.total) / weight if weight else math.nan
 
 
 def perplexity(nll: float) -> float:
-    """exp(nll), infinite rather than an error beyond what a float can hold."""
+    """exp(nll); infinite instead of an overflow error."""
     return math.exp(nll) if nll < 700 else math.inf
 
 
@@ -176,7 +176,7 @@ def _is_answer(kinds: Tensor) -> Tensor:
 
 
 def _score_weights() -> dict[str, list[float]]:
-    """Which sums count in the metric of every segment and mask."""
+    """The weight of each sum in the metrics of every segment and mask."""
     segments = {name: [float(row in rows) for row in range(_NUM_SUMS)] for name, rows in SEGMENTS.items()}
     masks = {mask.name: [*mask.weights, *[0.0] * (_NUM_SUMS - len(mask.weights))] for mask in MASKS.values()}
     return segments | masks
@@ -188,7 +188,7 @@ def _metrics(
     count = sum(w * n for w, n in zip(weights, tokens, strict=True))
     if not count:
         return {}
-    total = sum(w * n for w, n in zip(weights, nats, strict=True) if w)  # zero times infinity is nan
+    total = sum(w * n for w, n in zip(weights, nats, strict=True) if w)  # zero times infinity is NaN
     size = sum(w * n for w, n in zip(weights, num_bytes, strict=True))
     metrics = {f"tokens/{name}": count, f"nll/{name}": total / count, f"perplexity/{name}": perplexity(total / count)}
     if size and name not in ("first_answer_token", "end_token"):
@@ -197,11 +197,11 @@ def _metrics(
 
 
 def gather_records(records: dict[str, RecordSums], world_size: int) -> dict[str, RecordSums]:
-    """The sums of all processes: a record's parts may have been scored on several.
+    """Add up the sums of all processes: parts of a record may have been scored on several.
 
     Args:
-        records: Of this process, by origin.
-        world_size: How many processes there are.
+        records: The sums of this process, by origin.
+        world_size: Number of processes.
     """
     parts: list[Any] = [records]
     if world_size > 1:

@@ -1,4 +1,4 @@
-"""How near a generated answer is to its reference: exact match and ROUGE-L, for Latin scripts and Chinese alike."""
+"""Compares answers with references: exact match, ROUGE and chrF, for Latin scripts and Chinese alike."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from functools import cache
 from typing import Any, Literal
 
 _MAX_TOKENS = 1000
-"""The longest common subsequence is quadratic and in pure Python."""
+"""Most tokens compared: the longest common subsequence is quadratic and in pure Python."""
 
-# Han, kana and Hangul characters are a token each; other letters and digits form words.
+# Each Han, kana or Hangul character is a token; other letters and digits form words.
 _CJK = r"\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af"
 _TOKEN = re.compile(rf"[{_CJK}]|[^\W_{_CJK}]+")
 
@@ -24,20 +24,23 @@ class MixedTokenizer:
     """One token per CJK character, one per word of any other script, in lower case."""
 
     def tokenize(self, text: str) -> list[str]:
+        """Split a text, up to 1000 tokens."""
         return words_of(text)[:_MAX_TOKENS]
 
 
 class CharacterTokenizer:
-    """One token per character that is not space."""
+    """One token per character, without white space."""
 
     def tokenize(self, text: str) -> list[str]:
+        """Split a text, up to 1000 tokens."""
         return list("".join(text.split())[:_MAX_TOKENS])
 
 
 class WordTokenizer:
-    """What stands between spaces, in lower case: of Chinese, whole sentences."""
+    """Splits at white space, in lower case; Chinese yields whole sentences."""
 
     def tokenize(self, text: str) -> list[str]:
+        """Split a text, up to 1000 tokens."""
         return text.lower().split()[:_MAX_TOKENS]
 
 
@@ -48,7 +51,7 @@ _TOKENIZERS = {"mixed": MixedTokenizer, "character": CharacterTokenizer, "word":
 
 @cache
 def _scorer(tokenization: Tokenization) -> Any:
-    # imported when first used: it brings all of nltk, which only scoring answers has a use for
+    # imported on first use: it imports all of nltk, which only scoring answers needs
     from rouge_score.rouge_scorer import RougeScorer
 
     return RougeScorer(["rouge1", "rouge2", "rougeL"], tokenizer=_TOKENIZERS[tokenization]())
@@ -66,26 +69,26 @@ def rouge_l(prediction: str, reference: str) -> float:
 
 
 def chrf(prediction: str, reference: str) -> float:
-    """chrF2, 0 to 1: F measure of runs of one to six characters. Source: sacrebleu."""
+    """chrF2, 0 to 1: F-score of character n-grams up to length six. Source: sacrebleu."""
     from sacrebleu.metrics import CHRF
 
     return float(CHRF().sentence_score(prediction, [reference]).score) / 100
 
 
 def distinct(text: str, size: int) -> tuple[int, int]:
-    """How many different runs of `size` mixed tokens a text has, of how many."""
+    """The number of distinct n-grams of `size` mixed tokens in a text, and of all n-grams."""
     tokens = MixedTokenizer().tokenize(text)
     runs = [tuple(tokens[start : start + size]) for start in range(len(tokens) - size + 1)]
     return len(set(runs)), len(runs)
 
 
 def exact_match(prediction: str, reference: str) -> bool:
-    """Equal but for surrounding space."""
+    """Whether the two are equal, ignoring surrounding white space."""
     return prediction.strip() == reference.strip()
 
 
 def repetition(text: str, size: int = 4) -> float:
-    """Share of the runs of `size` tokens that have stood in the text before, 0 to 1."""
+    """Share of n-grams of `size` tokens that repeat earlier ones, 0 to 1."""
     count, total = distinct(text, size)
     return 1 - count / total if total else 0.0
 

@@ -1,4 +1,4 @@
-"""LoRA adapters: put around a model's layers, loaded, and checked against the model they are for."""
+"""LoRA adapters: adds them to a model, loads them, and checks that they fit."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from lit_sft.models.pretrained import check_finite, first_line, listed
 
 @dataclass(frozen=True)
 class LoraSettings:
-    """Low-rank adaptation, as peft has it.
+    """Settings of low-rank adaptation, as in peft.
 
     Attributes:
         rank: Rank r of the update.
         alpha: The update is scaled by alpha/r (alpha/sqrt(r) with rslora).
         dropout: Dropout before the update.
         target_modules: `all-linear` (every linear layer but the head), or names of layers.
-        modules_to_save: Layers trained in full beside the adapters, such as `embed_tokens`.
+        modules_to_save: Layers to train in full along with the adapters, such as `embed_tokens`.
         rslora: Rank-stabilised scaling.
         dora: Weight-decomposed adaptation.
     """
@@ -44,20 +44,20 @@ class LoraSettings:
 
 
 def causal_lm(backbone: nn.Module) -> PreTrainedModel:
-    """The Hugging Face model inside, with any adapters in place."""
+    """The Hugging Face model inside the backbone, with any adapters in place."""
     return backbone.get_base_model() if hasattr(backbone, "peft_config") else backbone  # type: ignore[operator]
 
 
 def is_adapted(backbone: nn.Module) -> bool:
-    """Whether adapters are trained rather than all weights."""
+    """Whether the backbone has adapters."""
     return hasattr(backbone, "peft_config")
 
 
 def with_adapters(model: PreTrainedModel, lora: LoraSettings) -> nn.Module:
-    """A model with new adapters around its layers; the rest is frozen.
+    """Add new adapters to a model and freeze everything else.
 
     Raises:
-        UserError: If the settings name layers that it has not.
+        UserError: If the settings name layers that the model does not have.
     """
     from peft import LoraConfig, get_peft_model
     from transformers.pytorch_utils import Conv1D
@@ -86,7 +86,7 @@ def with_adapters(model: PreTrainedModel, lora: LoraSettings) -> nn.Module:
 
 
 def load_adapter(model: nn.Module, folder: Path) -> nn.Module:
-    """Put an adapter from a folder into its base model.
+    """Load an adapter from a folder into its base model.
 
     Raises:
         UserError: If it is not in safetensors, does not fit, or has changed since it was exported.
@@ -94,20 +94,20 @@ def load_adapter(model: nn.Module, folder: Path) -> nn.Module:
     from peft import PeftModel
 
     if not (folder / "adapter_model.safetensors").is_file():
-        raise UserError(f"{folder}: no adapter_model.safetensors; only safetensors are read.")
+        raise UserError(f"{folder}: no adapter_model.safetensors; only safetensors files can be loaded.")
     check_digests(folder)
     written = read_json(folder / "lit_sft.json", advice="export the adapter again") or {}
     if isinstance(written.get("base"), dict):
         check_base(written["base"], base_identity(causal_lm(model), with_weights=True), str(folder))
     try:
         with _quiet_peft():
-            warnings.filterwarnings("ignore", "Found missing adapter keys", UserWarning)  # refused below, by name
+            warnings.filterwarnings("ignore", "Found missing adapter keys", UserWarning)  # checked below, by name
             adapted: nn.Module = PeftModel.from_pretrained(model, str(folder))
         _check_adapter(adapted, load_file(folder / "adapter_model.safetensors"))
     except torch.OutOfMemoryError:
         raise
     except Exception as error:
-        # damaged files end in any of a dozen exception types
+        # damaged files raise any of a dozen exception types
         reason = next((line.strip() for line in str(error).splitlines() if "size mismatch" in line), first_line(error))
         raise UserError(
             f"{folder}: this adapter does not fit the model ({reason}). Use the base model it was trained on."
@@ -117,33 +117,33 @@ def load_adapter(model: nn.Module, folder: Path) -> nn.Module:
 
 
 def _check_adapter(adapted: nn.Module, saved: dict[str, torch.Tensor]) -> None:
-    """Compare what has been loaded with the file: peft passes over weights that the model has no place for."""
+    """Compare the loaded weights with the file: peft silently skips weights that the model has no place for."""
     from peft import get_peft_model_state_dict
 
     trained = get_peft_model_state_dict(adapted, save_embedding_layers=False)
-    inside = adapted.state_dict() | trained  # embeddings may be saved along
+    inside = adapted.state_dict() | trained  # embeddings may be saved too
     if missing := trained.keys() - saved.keys():
         raise UserError(f"{len(missing)} of its weights are missing: {listed(missing)}")
     if unknown := saved.keys() - inside.keys():
         raise UserError(f"the model has no place for {len(unknown)} of its weights: {listed(unknown)}")
     if other := [n for n, v in saved.items() if not torch.allclose(inside[n], v.to(inside[n]), 0, 0, equal_nan=True)]:
-        raise UserError(f"{len(other)} of its weights were not loaded as they are: {listed(other)}")
+        raise UserError(f"{len(other)} of its weights were changed by loading: {listed(other)}")
 
 
 @contextmanager
 def _quiet_peft() -> Iterator[None]:
     with warnings.catch_warnings():
-        # it asks for a property that transformers has renamed
+        # peft uses a property that transformers has renamed
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
-        # and warns of a tie that _with_tied_head has seen to
+        # and warns about tied weights, which _with_tied_head takes care of
         warnings.filterwarnings("ignore", "You have requested `ensure_weight_tying`", UserWarning)
         yield
 
 
 def _with_tied_head(model: PreTrainedModel, names: list[str] | None) -> list[str] | None:
-    """The layers to save: a tied head is trained with its embedding.
+    """The layers to save: a tied head is trained together with its embedding.
 
-    peft sees to that for embeddings of names that it knows; for others (GPT-2's wte) the head has to be named.
+    peft does this for embeddings whose names it knows; for others (GPT-2's wte) the head must be named.
     """
     from peft.utils.constants import EMBEDDING_LAYER_NAMES
 

@@ -1,4 +1,4 @@
-"""An answer with what was asked and what was expected, as the rows of samples, tests and predictions show it."""
+"""Rows of an answer with its question and reference, for samples, tests and predictions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lit_sft.models.generation import Generated
 def answer_row(
     example: Example, answer: Generated, tokenizer: PreTrainedTokenizerBase, end_token_id: int
 ) -> dict[str, Any]:
-    """An answer with what was asked: the last user message, and all that the model read, as rendered."""
+    """An answer with its question (the last user message), the rendered prompt and the reference."""
     return {
         "origin": example.origin,
         "question": question(example, tokenizer),
@@ -27,7 +27,7 @@ def answer_row(
 
 
 def question(example: Example, tokenizer: PreTrainedTokenizerBase) -> str:
-    """The last message of the user, or the beginning of a text, decoded."""
+    """The last user message, or the beginning of a text, decoded."""
     asked = example.kinds == SegmentKind.USER
     if asked.any():
         asked &= example.turns == example.turns[asked].max()

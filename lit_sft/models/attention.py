@@ -1,9 +1,9 @@
-"""Causal attention inside documents, for rows that hold several; registered with transformers, backbones untouched.
+"""Causal attention within documents, for packed rows. Registered with transformers; model code stays unchanged.
 
 A row of three documents needs only the three triangles, not the square:
 
-    a a a . . . . .        without a mask, one call for each document on a CPU (41 ms against 173 ms for the dense
-    . . . b b . . .        mask of 1,000 tokens), one call of variable-length flash attention on a GPU
+    a a a . . . . .        No mask is needed: on a CPU, one call per document (41 ms, against 173 ms with a dense
+    . . . b b . . .        mask, for 1,000 tokens); on a GPU, one call of variable-length flash attention.
     . . . . . c c c
 """
 
@@ -25,15 +25,15 @@ from data_modules.batching.batch import Batch
 NAME = "lit_sft_documents"
 
 _ARCHITECTURES = ("gpt2", "llama", "mistral", "qwen2", "qwen3")
-"""Those whose attention is a softmax of scaled products and nothing else."""
+"""Architectures with plain softmax attention."""
 
 
 @dataclass(frozen=True, slots=True)
 class Documents:
-    """Where the documents of a packed row lie.
+    """The positions of the documents in a packed row.
 
     Attributes:
-        lengths: Tokens of each, on the host.
+        lengths: Tokens in each, on the host.
         boundaries: Their starts and the end of the last, (documents + 1,) int32, on the device.
     """
 
@@ -42,11 +42,11 @@ class Documents:
 
 
 def use_document_attention(model: PreTrainedModel) -> None:
-    """Let the model's attention take `documents`; transformers then builds no mask at all.
+    """Make the model's attention accept `documents`, so that transformers builds no mask.
 
     Other architectures (with capped scores or sinks, say) keep their own attention, for which transformers builds a
-    block-diagonal mask from restarting positions: correct, and slower. Right for training and scoring only, where
-    padding stands on the right; see `ordinary_attention`.
+    block-diagonal mask from the restarting positions: correct, but slower. For training and scoring only, where
+    padding is on the right; see `ordinary_attention`.
     """
     if model.config.model_type in _ARCHITECTURES:
         model.set_attn_implementation(NAME)
@@ -54,7 +54,7 @@ def use_document_attention(model: PreTrainedModel) -> None:
 
 @contextmanager
 def ordinary_attention(model: PreTrainedModel) -> Iterator[None]:
-    """The library's own attention inside, which generation with a cache and left padding needs."""
+    """Temporarily use the library's own attention, as generation with a cache and left padding requires."""
     before = model.config._attn_implementation
     model.set_attn_implementation("sdpa")
     try:
@@ -64,11 +64,11 @@ def ordinary_attention(model: PreTrainedModel) -> Iterator[None]:
 
 
 def documents_of(batch: Batch) -> Documents | None:
-    """The documents of a packed batch; None where every row is one document."""
+    """The documents of a packed batch; None if every row is one document."""
     return None if batch.boundaries is None else Documents(batch.lengths, batch.boundaries)
 
 
-# looking inside, a compiler would see the lengths of documents, and compile anew for every batch
+# a compiler would specialise on the lengths of the documents and recompile for every batch
 @torch.compiler.disable  # type: ignore[untyped-decorator]
 def document_attention(
     module: nn.Module,
@@ -90,11 +90,11 @@ def document_attention(
         query: (B, heads, T, head width).
         key: (B, key heads, T, head width).
         value: (B, key heads, T, head width).
-        attention_mask: Not used: padding on the right is never seen by what counts.
-        scaling: Of the scores.
-        dropout: Of the attention weights.
-        documents: Where the documents lie, for B = 1; None: every row is one.
-        sliding_window: Most tokens a token sees, itself included.
+        attention_mask: Not used: real tokens never see padding on their right.
+        scaling: Factor of the scores.
+        dropout: Dropout of the attention weights.
+        documents: The documents of the row, for B = 1. None: every row is one document.
+        sliding_window: Most tokens that a token sees, itself included.
 
     Returns:
         (B, T, heads, head width), and None for the weights.
@@ -126,14 +126,14 @@ def _one_by_one(
 def _causal(query: Tensor, key: Tensor, value: Tensor, scaling: float | None, dropout: float) -> Tensor:
     if query.device.type != "cpu" or query.dtype not in (torch.bfloat16, torch.float16):
         return _sdpa(query, key, value, scaling, dropout, is_causal=True)
-    # half precisions are slower than float32 in the CPU's attention kernel
+    # on CPUs, attention is slower in half precision than in float32
     with torch.autocast("cpu", enabled=False):
         output = _sdpa(query.float(), key.float(), value.float(), scaling, dropout, is_causal=True)
     return output.to(query.dtype)
 
 
 def _has_flash(query: Tensor) -> bool:
-    """Whether flash attention takes this: half precision, no wide heads, a GPU since Ampere."""
+    """Whether flash attention supports this: half precision, heads up to 256 wide, Ampere or newer."""
     if query.device.type != "cuda" or query.dtype not in (torch.bfloat16, torch.float16) or query.shape[-1] > 256:
         return False
     return torch.cuda.get_device_capability(query.device) >= (8, 0)
@@ -144,7 +144,7 @@ def _variable_length(query: Tensor, key: Tensor, value: Tensor, documents: Docum
     from torch.nn.attention.varlen import varlen_attn
 
     longest = max(documents.lengths)
-    # the way to ask for causality changed between torch 2.11 and 2.13
+    # the argument for causal attention changed between torch 2.11 and 2.13
     is_old = "is_causal" in inspect.signature(varlen_attn).parameters
     causal: dict[str, Any] = {"is_causal": True} if is_old else {"window_size": (-1, 0)}
     q, k, v = (_repeated(tensor, query.shape[1])[0].transpose(0, 1) for tensor in (query, key, value))
@@ -167,7 +167,7 @@ def _dense(
     dropout: float,
     window: int | None,
 ) -> Tensor:
-    """Correct everywhere, and slow: the whole square with what lies outside the documents masked."""
+    """Works everywhere, but slow: the full square, masked outside the documents."""
     length = query.shape[2]
     device = query.device
     document = torch.repeat_interleave(torch.arange(len(lengths), device=device), torch.tensor(lengths, device=device))

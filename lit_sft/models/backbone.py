@@ -1,4 +1,4 @@
-"""Backbones: a Hugging Face causal language model, pretrained or random, trained in full or by LoRA."""
+"""Builds backbones: Hugging Face causal language models, pretrained or random, for full or LoRA training."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ from lit_sft.models.pretrained import check_config, check_vocabulary, load_pretr
 
 @dataclass(frozen=True)
 class BackboneSettings:
-    """Which model is trained, and how much of it.
+    """Which model to train, and how much of it.
 
     Attributes:
         pretrained: Name or folder of pretrained weights (safetensors).
-        config: Instead of pretrained weights: the settings of a model with random ones, such as `{model_type: gpt2,
-            n_layer: 4}`. Its vocabulary and end token come from the tokenizer.
-        tokenizer: Name or folder. None: that of `pretrained`.
-        tuning: Whether all weights are trained, or adapters only.
-        lora: Settings of the adapters when tuning is `lora`.
-        dropout: Dropout of the model itself, whatever its config says. None: its config's.
-        gradient_checkpointing: Recompute activations in the backward pass: less memory, a third more work.
-        compile: Compile every layer by torch.compile, once for all lengths. The first step takes a minute longer; needs
-            a C++ compiler on a CPU.
-        trust_remote_code: Run model code that the hub repository brings along. Off unless you trust it.
+        config: Instead of pretrained weights, settings of a model with random weights, such as `{model_type: gpt2,
+            n_layer: 4}`. The vocabulary and the end token come from the tokenizer.
+        tokenizer: Name or folder. None: the tokenizer of `pretrained`.
+        tuning: Whether to train all weights or only adapters.
+        lora: Settings of the adapters if tuning is `lora`.
+        dropout: Dropout of the model, overriding its config. None: as in its config.
+        gradient_checkpointing: Recompute activations in the backward pass: less memory, a third more compute.
+        compile: Compile every layer with torch.compile, once for all lengths. The first step takes a minute longer.
+            On a CPU, this needs a C++ compiler.
+        trust_remote_code: Run the model code of the hub repository. Enable it only if you trust the code.
     """
 
     pretrained: str | None = None
@@ -51,23 +51,24 @@ class BackboneSettings:
 
     @property
     def tokenizer_name(self) -> str:
+        """Name or folder of the tokenizer; empty if none is known."""
         return self.tokenizer or self.pretrained or ""
 
 
 def build_backbone(settings: BackboneSettings, tokenizer: PreTrainedTokenizerBase) -> nn.Module:
-    """The model to train, in float32, in training mode.
+    """Build the model to train, in float32 and in training mode.
 
-    Random weights (of the model or the adapters) depend on torch's initial seed alone, not on what was drawn before.
+    Random weights (of the model or the adapters) depend only on torch's initial seed, not on earlier random draws.
 
     Args:
         settings: What to build.
         tokenizer: Its vocabulary must fit the embedding.
 
     Returns:
-        A PreTrainedModel, or a PeftModel around one; only what is to be trained requires gradients.
+        A PreTrainedModel, or a PeftModel around one. Only the weights to train require gradients.
 
     Raises:
-        UserError: If it cannot be built from these settings.
+        UserError: If no model can be built from these settings.
     """
     config = load_config(settings)
     with torch.random.fork_rng(devices=[]):
@@ -82,7 +83,7 @@ def build_backbone(settings: BackboneSettings, tokenizer: PreTrainedTokenizerBas
         identity = base_identity(model, with_weights=settings.tuning == "lora")
         if settings.gradient_checkpointing:
             model.activation_checkpointing_enable({"use_reentrant": False})
-            # recomputing needs an input that requires gradients, which frozen embeddings do not give
+            # recomputing needs an input with gradients, which frozen embeddings do not provide
             model.enable_input_require_grads()
         backbone: nn.Module = with_adapters(model, settings.lora) if settings.tuning == "lora" else model
         if settings.compile:
@@ -92,16 +93,16 @@ def build_backbone(settings: BackboneSettings, tokenizer: PreTrainedTokenizerBas
 
 
 def load_config(settings: BackboneSettings) -> PretrainedConfig:
-    """The model's config, without its weights.
+    """Load the model's config, without its weights.
 
     Raises:
-        UserError: If neither or both of `pretrained` and `config` are given, it cannot be read, it has changed since
-            it was exported, or is not of a causal language model.
+        UserError: If not exactly one of `pretrained` and `config` is set, or the config cannot be read, has changed
+            since it was exported, or is not for a causal language model.
     """
     if (settings.pretrained is None) == (settings.config is None):
         raise UserError(
-            "which model? Give either `--model.backbone.pretrained NAME_OR_FOLDER`, or `--model.backbone.config` with "
-            "the settings of a model with random weights."
+            "no model: set either `--model.backbone.pretrained NAME_OR_FOLDER`, or `--model.backbone.config` to the "
+            "settings of a model with random weights."
         )
     if settings.pretrained is not None:
         if Path(settings.pretrained).is_dir():
@@ -120,7 +121,7 @@ def check_backbone(settings: BackboneSettings) -> None:
     """Check the settings of a model without building it.
 
     Raises:
-        UserError: If its config cannot be read, or is not one that a model can be built from.
+        UserError: If the config cannot be read, or no model can be built from it.
     """
     config = load_config(settings)
     if settings.pretrained is None:
@@ -128,20 +129,20 @@ def check_backbone(settings: BackboneSettings) -> None:
 
 
 def context_length(settings: BackboneSettings) -> int | None:
-    """Most tokens the model can read; None if it does not say."""
+    """Most tokens the model can read; None if unknown."""
     length = getattr(load_config(settings), "max_position_embeddings", None)
     return None if length is None else int(length)
 
 
 def narrow_frozen_layers(backbone: nn.Module, dtype: torch.dtype) -> None:
-    """Keep the frozen weights of linear layers in the precision in which autocast multiplies them.
+    """Store the frozen weights of linear layers in the precision that autocast multiplies them in.
 
-    Half the memory and no cast in every pass, for the same numbers to the last bit: embeddings, norms and the head,
-    which autocast does not always narrow, stay as they are.
+    This halves their memory and saves a cast per pass, with bitwise identical results. Embeddings, norms and the head
+    keep their precision, because autocast does not always narrow them.
 
     Args:
-        backbone: With adapters.
-        dtype: Of autocast.
+        backbone: A model with adapters.
+        dtype: The dtype of autocast.
     """
     from transformers.pytorch_utils import Conv1D
 
@@ -153,17 +154,17 @@ def narrow_frozen_layers(backbone: nn.Module, dtype: torch.dtype) -> None:
 
 
 def decoder_layers(backbone: nn.Module) -> list[nn.Module]:
-    """The layers that a model is a stack of, with any adapters in place."""
+    """The decoder layers of a model, with any adapters in place."""
     names = causal_lm(backbone)._no_split_modules or ()
     return [module for module in backbone.modules() if type(module).__name__ in names]
 
 
 def compile_layers(backbone: nn.Module, **options: Any) -> None:
-    """Compile each layer in place: they are alike, so it is done once, and the weights keep their names.
+    """Compile each layer in place. Identical layers compile only once, and weights keep their names.
 
     Args:
-        backbone: Whose layers; with any adapters in place.
-        **options: For torch.compile.
+        backbone: The model, with any adapters in place.
+        **options: Options for torch.compile.
     """
     for layer in decoder_layers(backbone):
         layer.compile(dynamic=True, **options)
@@ -172,8 +173,8 @@ def compile_layers(backbone: nn.Module, **options: Any) -> None:
 def _pretrained_config(name: str, trust_remote_code: bool) -> PretrainedConfig:
     if (Path(name) / "adapter_config.json").exists() and not (Path(name) / "config.json").exists():
         raise UserError(
-            f"--model.backbone.pretrained {name}: holds an adapter, not a model; merge it first, for a run of this "
-            "project by `python -m lit_sft export RUN --merge`."
+            f"--model.backbone.pretrained {name}: this is an adapter, not a model; merge it first. For a run of this "
+            "project: `python -m lit_sft export RUN --merge`."
         )
     try:
         check_model_name(name)
@@ -182,22 +183,22 @@ def _pretrained_config(name: str, trust_remote_code: bool) -> PretrainedConfig:
     try:
         config: PretrainedConfig = AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
     except Exception as error:
-        # damaged files end in any of a dozen exception types
+        # damaged files raise any of a dozen exception types
         if "trust_remote_code" in str(error):
             raise UserError(
-                f"--model.backbone.pretrained {name}: this model brings code of its own, which is not run. Read it, "
-                "and if you trust it add `--model.backbone.trust_remote_code true` (`evaluate` never runs such code)."
+                f"--model.backbone.pretrained {name}: this model needs its own code, which is not run by default. Read "
+                "the code; if you trust it, set `--model.backbone.trust_remote_code true` (`evaluate` never runs it)."
             ) from None
-        kind = "folder holds no readable model config" if Path(name).is_dir() else "no such folder or hub model"
+        kind = "no readable model config in this folder" if Path(name).is_dir() else "no such folder or hub model"
         raise UserError(
-            f"--model.backbone.pretrained {name}: {kind} ({reason_of(error)}). Check the path or the "
-            "name and the connection."
+            f"--model.backbone.pretrained {name}: {kind} ({reason_of(error)}). Check the path or name, and the "
+            "connection."
         ) from error
     return config
 
 
 def _with_dropout(config: PretrainedConfig, dropout: float | None) -> PretrainedConfig:
-    """Set every dropout of the config. Source of the names: the configs of GPT-2, Qwen2, Llama and their kin."""
+    """Set every dropout in the config. Source of the names: the configs of GPT-2, Qwen2, Llama and related models."""
     for name in ("resid_pdrop", "embd_pdrop", "attn_pdrop", "attention_dropout", "hidden_dropout", "dropout"):
         if dropout is not None and hasattr(config, name):
             setattr(config, name, dropout)
@@ -214,10 +215,9 @@ def _random(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> Pre
 
 
 def _forget_padding(model: PreTrainedModel) -> None:
-    """Padding is known by its kind, not its id.
+    """Remove the pad token from the model: padding is identified by its kind, not its id.
 
-    Where pad and end token share an id, the embedding of a model that knows its pad token would give the end token
-    no gradient.
+    If the pad and end tokens share an id, an embedding with a padding index would give the end token no gradient.
     """
     model.config.pad_token_id = None
     model.get_input_embeddings().padding_idx = None

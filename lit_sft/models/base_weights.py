@@ -1,4 +1,4 @@
-"""Which base model a run was trained on, by digests of whole files: adapters are of no use on any other."""
+"""Identifies the base model of a run by digests of its files: an adapter works only on the base it was trained on."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ from lit_sft.files import digest, read_json, write_json
 from lit_sft.models.pretrained import local_folder, weight_files
 
 _NOISE = {"_name_or_path", "architectures", "auto_map", "dtype", "torch_dtype", "transformers_version", "use_cache"}
-"""Settings in config.json that change no result; hub repositories edit them now and then."""
+"""Settings in config.json that do not affect results; hub repositories sometimes edit them."""
 
 _RANDOM = "random weights"
 
 BaseIdentity = dict[str, str]
-"""`name`, and SHA-256 digests of what metrics depend on: `config`, and for adapters `weights`."""
+"""`name`, and SHA-256 digests of everything that affects metrics: `config`, and for adapters `weights`."""
 
 
 def base_identity(model: PreTrainedModel, *, with_weights: bool) -> BaseIdentity:
     """Identify the model that training starts from.
 
     Args:
-        model: Before any adapters are put in.
-        with_weights: Whether its weights matter: they do when they stay as they are and only adapters are saved.
-            Files are read whole once, and their digests kept with their size and time.
+        model: The model before any adapters are added.
+        with_weights: Whether to include the weights: needed if they are frozen and only adapters are saved. Each file
+            is read once; its digest is cached with its size and time.
 
     Returns:
-        The identity; for random weights the digest is of the weights in memory.
+        The identity. For random weights, the digest of the weights in memory.
     """
     if not model.name_or_path:
         return {"name": _RANDOM} | ({"weights": _digest_of_tensors(model)} if with_weights else {})
@@ -52,7 +52,7 @@ def base_identity(model: PreTrainedModel, *, with_weights: bool) -> BaseIdentity
 
 
 def identity_of(backbone: nn.Module) -> BaseIdentity:
-    """The identity that `build_backbone` has noted; empty for models made elsewhere."""
+    """The identity stored by `build_backbone`; empty for models built elsewhere."""
     identity: BaseIdentity = backbone.__dict__.get("base_identity", {})
     return identity
 
@@ -60,17 +60,17 @@ def identity_of(backbone: nn.Module) -> BaseIdentity:
 def check_base(
     saved: BaseIdentity | None, present: BaseIdentity, where: str, *, allow_changes: bool = False, advice: str = ""
 ) -> None:
-    """Compare the base of a checkpoint or adapter with the one at hand.
+    """Check that a checkpoint or adapter belongs to the current base model.
 
     Args:
-        saved: As it was when training started. None: an older version did not write it down.
-        present: As it is now.
+        saved: The base it was trained on. None: saved by an older version, which did not record it.
+        present: The current base.
         where: The checkpoint or adapter, for messages.
-        allow_changes: Warn of a difference rather than refuse it.
-        advice: Another way out, appended to the message.
+        allow_changes: Warn about differences instead of refusing them.
+        advice: An alternative to append to the message.
 
     Raises:
-        UserError: If config or weights differ.
+        UserError: If the config or the weights differ.
     """
     saved = saved or {}
     for part in ("config", "weights"):
@@ -78,7 +78,7 @@ def check_base(
         if before is None or now is None or before == now:
             continue
         change = (
-            f"{where}: trained on another base model than {present['name']}: digest of its {part} {now[:12]}, "
+            f"{where}: trained on a base model other than {present['name']}: digest of its {part} {now[:12]}, "
             f"expected {before[:12]}"
         )
         if not allow_changes:
@@ -88,10 +88,10 @@ def check_base(
 
 
 def _remembered_digest(path: Path) -> str:
-    """The digest of a file, kept on disk for as long as its size and time stay the same."""
+    """The digest of a file, cached on disk while its size and time stay the same."""
     seen, real = stamp(path), os.path.realpath(path)
     key = [real, *seen]
-    # without a home or a writable disk it is computed each time
+    # without a home folder or a writable disk, it is computed every time
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RuntimeError):
         content: Any = read_json(_notes() / f"{digest(real)}.json")
         if content["key"] == key and content["check"] == digest([key, content["sha256"]]):

@@ -1,4 +1,4 @@
-"""Our templates as Jinja, so that an exported tokenizer's `apply_chat_template` renders what was trained."""
+"""Converts our templates to Jinja, so that an exported tokenizer's `apply_chat_template` renders the trained text."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ _FIRST, _MESSAGE = "messages[0]", "message"
 
 
 def jinja_of(template: Template, *, bos: bool = False) -> str:
-    """The Jinja chat template that renders messages as `template.render` does.
+    """The Jinja chat template that renders messages like `template.render`.
 
-    A user message may hold an `input` beside its `content`, as Alpaca's records do: {"role": "user", "content":
+    A user message may have an `input` besides its `content`, as in Alpaca's records: {"role": "user", "content":
     "Translate.", "input": "Bonjour"}.
 
     Args:
-        template: Whose end is filled in.
-        bos: Whether documents begin with the tokenizer's bos.
+        template: A template with its end token filled in.
+        bos: Whether documents start with the tokenizer's bos.
     """
     assert template.end is not None
     closing, between = _print(template.closing), _print(template.between)
@@ -57,7 +57,7 @@ def _print(text: str) -> str:
 
 
 def _fill(pattern: str, message: str) -> str:
-    """Print a pattern such as "User: {user}" with what a message holds."""
+    """Print a pattern such as "User: {user}", filled in from a message."""
     values = {"{system}": "content", "{user}": "content", "{context}": INPUT_KEY}
     parts = [part for part in re.split(r"(\{system\}|\{user\}|\{context\})", pattern) if part]
     return _print_all(*(f"{message}['{values[part]}']" if part in values else _literal(part) for part in parts))
@@ -68,4 +68,4 @@ def _print_all(*expressions: str) -> str:
 
 
 def _literal(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False)  # Jinja reads two escapes of a surrogate pair as two characters
+    return json.dumps(text, ensure_ascii=False)  # Jinja reads an escaped surrogate pair as two characters

@@ -1,4 +1,4 @@
-"""The floating-point operations that training needs, whoever does it."""
+"""The floating-point operations that training needs, whatever the implementation."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from lit_sft.models.adapters import LoraSettings
 
 @dataclass(frozen=True)
 class ModelFlops:
-    """Multiply-adds per token of a model, by part; two floating-point operations each.
+    """A model's multiply-adds per token, by part. Each is two floating-point operations.
 
     Attributes:
-        layers: Weights of all matrices inside the layers.
-        adapters: Weights of LoRA adapters.
-        head: Weights of the vocabulary head.
-        scores: Width of all attention heads of all layers together.
+        layers: Weights in the matrices of all layers.
+        adapters: Weights in the LoRA adapters.
+        head: Weights in the vocabulary head.
+        scores: Total width of the attention heads in all layers.
     """
 
     layers: int
@@ -30,19 +30,19 @@ class ModelFlops:
     scores: int
 
     def flops(self, lengths: Sequence[int], supervised: int, tuning: str) -> float:
-        """Floating-point operations that training on some documents needs, by any implementation.
+        """Floating-point operations that any implementation needs to train on some documents.
 
             full:  2 * (3 * layers * T + 3 * head * N) + attention
             LoRA:  2 * (2 * layers * T + 3 * adapters * T + 2 * head * N) + attention
             attention = 3 * 2 * 2 * scores * (sum of t * (t + 1) / 2 over the documents)
 
-        3 is one product forward and two backward (for the input and for the weight); a frozen weight saves the last.
-        T counts real tokens, N supervised ones: padding, logits of what is not supervised, recomputing and products
-        with the masked half of the scores are not needed. Nor are element-wise operations, norms and the optimiser
-        counted; they are why nothing reaches the ceiling of matrix products.
+        The factor 3 is one product forward and two backward (for the input and the weight); a frozen weight saves one.
+        T counts real tokens, N supervised tokens: padding, unsupervised logits, recomputation and the masked half of
+        the scores are not needed. Element-wise operations, norms and the optimiser are not counted, which is why no
+        implementation reaches the peak rate of matrix products.
 
         Args:
-            lengths: Tokens t of each document.
+            lengths: Tokens t in each document.
             supervised: N.
             tuning: `full` or `lora`.
         """
@@ -54,7 +54,7 @@ class ModelFlops:
 
 
 def model_flops(config: PretrainedConfig, lora: LoraSettings | None = None) -> ModelFlops:
-    """The work of a model, from its config alone.
+    """Count a model's multiply-adds from its config alone.
 
     Args:
         config: Of the model.

@@ -1,4 +1,4 @@
-"""Generation: the only sampling code. Prompts go in as ids, rendered by the data's own template."""
+"""Generation: the only sampling code. Prompts are token ids, rendered by the template used in training."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from lit_sft.models.attention import ordinary_attention
 
 @dataclass(frozen=True)
 class GenerationSettings:
-    """How answers are generated.
+    """How to generate answers.
 
     Attributes:
-        max_new_tokens: Most tokens of an answer.
-        temperature: 0 takes the likeliest token; above, tokens are drawn.
-        top_p: Draw from the likeliest tokens that hold this share of the probability.
-        batch_size: Prompts at once.
+        max_new_tokens: Most tokens in an answer.
+        temperature: 0 always takes the likeliest token; above 0, tokens are sampled.
+        top_p: Sample from the likeliest tokens that make up this share of the probability.
+        batch_size: Prompts per batch.
     """
 
     max_new_tokens: int = 256
@@ -44,8 +44,8 @@ class GenerationSettings:
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1 or self.batch_size < 1 or self.temperature < 0 or not 0 < self.top_p <= 1:
             raise UserError(
-                f"generation settings {self}: expected max_new_tokens and batch_size of at least 1, a temperature of 0 "
-                "or more, and a top_p above 0 and at most 1."
+                f"generation settings {self}: expected max_new_tokens and batch_size of at least 1, temperature of at "
+                "least 0, and top_p above 0 and at most 1."
             )
 
 
@@ -54,8 +54,8 @@ class Generated:
     """One generated answer.
 
     Attributes:
-        text: Decoded, without the end token.
-        num_tokens: Tokens generated, the end token among them.
+        text: The decoded answer, without the end token.
+        num_tokens: Tokens generated, including the end token.
         ended: Whether the model ended the answer itself.
     """
 
@@ -75,16 +75,16 @@ def generate(
 ) -> list[Generated]:
     """Answer every prompt.
 
-    Leaves the model's mode, its caches and the random state as found. Answers do not depend on the batching: what is
-    drawn for a prompt follows from the seed and the prompt alone.
+    The model's mode, its caches and the random state are restored. Answers do not depend on batching: sampling for a
+    prompt depends only on the seed and the prompt.
 
     Args:
         backbone: A causal language model, with or without adapters.
-        prompts: Ids, each at least one token.
-        tokenizer: Decodes.
+        prompts: Token ids, at least one per prompt.
+        tokenizer: Decodes the answers.
         end_token_id: Generation stops on it.
-        settings: How; the defaults if None.
-        seed: Determines what is drawn when the temperature is above 0.
+        settings: How to generate. None: the defaults.
+        seed: Determines the sampling if the temperature is above 0.
 
     Raises:
         UserError: If a prompt leaves no room for an answer.
@@ -102,7 +102,7 @@ def generate(
 
 
 def _batches(lengths: list[int], rooms: list[int], batch_size: int) -> Iterator[list[int]]:
-    """Prompts of similar lengths together, but only such as have room for equally many new tokens."""
+    """Batches of prompts with similar lengths and room for equally many new tokens."""
     order = sorted(range(len(lengths)), key=lambda index: lengths[index])
     for _, group in groupby(order, key=lambda index: rooms[index]):
         rows = list(group)
@@ -111,7 +111,7 @@ def _batches(lengths: list[int], rooms: list[int], batch_size: int) -> Iterator[
 
 @contextmanager
 def undisturbed(backbone: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside; every module's mode and the random state as found afterwards."""
+    """Switch to evaluation mode, then restore every module's mode and the random state."""
     modes = {module: module.training for module in backbone.modules()}
     with torch.random.fork_rng():
         backbone.eval()
@@ -124,10 +124,10 @@ def undisturbed(backbone: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _bare(model: PreTrainedModel) -> Iterator[None]:
-    """Attention with a cache and left padding, layers as they are, and none of the model's own generation defaults.
+    """Use the library's attention, uncompiled layers and neutral generation defaults.
 
-    Those (Qwen's repetition penalty, say) would change what is measured; and compiled layers would be compiled anew as
-    the cache grows.
+    The model's own defaults (Qwen's repetition penalty, say) would change what is measured, and compiled layers would
+    be recompiled as the cache grows.
     """
     defaults, model.generation_config = model.generation_config, GenerationConfig()
     with ordinary_attention(model), torch.compiler.set_stance("force_eager"):
@@ -164,10 +164,10 @@ def _generate_batch(
 
 
 class _Draw(LogitsProcessor):  # type: ignore[misc]
-    """Makes the likeliest token one that is drawn: Gumbel noise on the logits, each row's from a source of its own.
+    """Samples by adding Gumbel noise to the logits, with a separate generator for each row.
 
     Args:
-        seeds: Of the rows.
+        seeds: The seed of each row.
     """
 
     def __init__(self, seeds: list[int]) -> None:
@@ -193,7 +193,7 @@ def _seed_of(prompt: Sequence[int], seed: int) -> int:
 
 
 def _pad_left(prompts: list[Sequence[int]], pad_token_id: int) -> tuple[Tensor, Tensor]:
-    """(B, T) ids and their attention mask; padding on the left, so that every row ends where its answer begins."""
+    """(B, T) ids and their attention mask, padded on the left so that every row ends where its answer starts."""
     length = max(map(len, prompts))
     ids = torch.full((len(prompts), length), pad_token_id, dtype=torch.int64)
     mask = torch.zeros_like(ids)
@@ -204,13 +204,13 @@ def _pad_left(prompts: list[Sequence[int]], pad_token_id: int) -> tuple[Tensor, 
 
 
 def _room(backbone: nn.Module, prompt_length: int, max_new_tokens: int) -> int:
-    """How many new tokens a prompt leaves room for."""
+    """The number of new tokens that a prompt leaves room for."""
     context = getattr(causal_lm(backbone).config, "max_position_embeddings", None)
     if context is None:
         return max_new_tokens
     if prompt_length >= context:
         raise UserError(
-            f"a prompt of {prompt_length} tokens leaves no room for an answer in the model's {context}; shorten it."
+            f"a prompt of {prompt_length} tokens leaves no room for an answer: the model reads {context}. Shorten it."
         )
     return int(min(max_new_tokens, context - prompt_length))
 

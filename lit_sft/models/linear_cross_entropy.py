@@ -1,10 +1,10 @@
-"""Cross-entropy of a linear head without its logits: only one chunk of them is ever alive.
+"""Cross-entropy of a linear head that never holds all logits in memory, only one chunk at a time.
 
-The gradients are computed with the loss, while the chunk is at hand: three products with the head instead of the four
-of recomputing it in the backward pass, and two where the head is frozen.
+The gradients are computed together with the loss, chunk by chunk: three products with the head instead of the four
+needed to recompute it in the backward pass, or two if the head is frozen.
 
-Source: the idea is that of Liger's fused linear cross-entropy; here in plain matrix products, which CPUs and GPUs do
-near their limits.
+Source: the idea of Liger's fused linear cross-entropy, here in plain matrix products, which run near peak speed on CPUs
+and GPUs.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ _CHUNK_ON_GPU = 4096
 def linear_cross_entropy(
     hidden_states: Tensor, weight: Tensor, bias: Tensor | None, ids: Tensor, shares: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """The weighted sum of the negative log-likelihoods of tokens, and each of them.
+    """The negative log-likelihoods of tokens, and their weighted sum.
 
-    Products are made in the dtype of autocast, where it is on, else of the hidden_states; sums in float32 at least.
+    Products use autocast's dtype if it is on, else that of the hidden states; sums use float32 or wider.
 
     Args:
         hidden_states: Hidden states that predict the tokens, (N, D).
-        weight: Of the head, (V, D).
-        bias: Of the head, (V,), or None.
+        weight: Weight of the head, (V, D).
+        bias: Bias of the head, (V,), or None.
         ids: The tokens, (N,) int64.
         shares: Weight of each token in the sum, (N,), not negative.
 
     Returns:
-        The sum, a scalar with gradients; and (N,) nats without. With N = 0 the gradients are zero.
+        The sum, a scalar with gradients; and (N,) nats without gradients. With N = 0 the gradients are zero.
     """
     device = hidden_states.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden_states.dtype
@@ -54,7 +54,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         with torch.autocast(hidden_states.device.type, enabled=False):
             wide = torch.promote_types(dtype, torch.float32)
-            # a share of a thousandth times a small probability would vanish in fp16: inside, the largest share is 1
+            # small shares times small probabilities underflow in fp16, so the largest share is scaled to 1
             scale = shares.max().clamp_min(1e-30).to(wide) if len(shares) else shares.new_ones((), dtype=wide)
             sums = _Sums(ctx.needs_input_grad, hidden_states, weight, bias, wide)
             nll = torch.empty(len(ids), dtype=wide, device=hidden_states.device)
@@ -79,7 +79,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
 
 class _Sums:
-    """Gradients of hidden_states, weight and bias, as far as they are wanted, gathered over the chunks."""
+    """Accumulates the gradients of hidden states, weight and bias over the chunks, as far as needed."""
 
     def __init__(
         self, wanted: tuple[bool, ...], hidden_states: Tensor, weight: Tensor, bias: Tensor | None, wide: torch.dtype
@@ -90,7 +90,7 @@ class _Sums:
         self.dtypes = (hidden_states.dtype, weight.dtype, weight.dtype)
 
     def add(self, part: slice, grad: Tensor, chunk: Tensor, head: Tensor) -> None:
-        """Add a chunk: its (n, V) gradient of the logits, (n, D) hidden_states and the (V, D) head."""
+        """Add a chunk: the (n, V) gradient of its logits, its (n, D) hidden states and the (V, D) head."""
         if self.bias is not None:
             self.bias += grad.sum(0)
         narrow = grad.to(chunk.dtype)
@@ -100,7 +100,7 @@ class _Sums:
             self.weight += narrow.T @ chunk
 
     def scaled(self, factor: Tensor) -> list[Tensor | None]:
-        """The gradients times a factor, in the dtypes of what they are gradients of."""
+        """The gradients times a factor, in the dtypes of their tensors."""
         sums = (self.hidden_states, self.weight, self.bias)
         return [
             None if total is None else (total * factor.to(total.dtype)).to(dtype)
@@ -109,8 +109,8 @@ class _Sums:
 
 
 def _nll_and_gradient(logits: Tensor, ids: Tensor, shares: Tensor) -> tuple[Tensor, Tensor]:
-    """(n, V) logits to (n,) nats and the (n, V) gradient of their weighted sum, in the memory of the logits."""
-    # every pass over a matrix of V columns costs: one exponential serves the sum and the gradient
+    """Convert (n, V) logits to (n,) nats and the (n, V) gradient of their weighted sum, reusing the logits' memory."""
+    # every pass over V columns is expensive: one exponential serves both the sum and the gradient
     target, factor = ids.unsqueeze(1), shares.unsqueeze(1).to(logits.dtype)
     highest = logits.amax(1, keepdim=True)
     wanted = logits.gather(1, target)

@@ -1,4 +1,4 @@
-"""A model that is evaluated: a Hugging Face folder or hub name, an adapter and its base, or a run of this project."""
+"""A model ready for evaluation, with everything needed to score it and to answer with it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from lit_sft.models.generation import Generated, GenerationSettings, generate, u
 from lit_sft.models.loss import token_nll
 
 _USUAL_LENGTH = 1024
-"""A model without a limit of its own is given windows of so many tokens."""
+"""Tokens per window for models without a context limit."""
 
 Nats = npt.NDArray[np.float64]
 
@@ -58,19 +58,20 @@ class LoadedModel:
 
     @property
     def context_length(self) -> int:
-        """Most tokens that it reads; what is usual where it does not say."""
+        """Most tokens that the model reads; 1024 if unknown."""
         length = getattr(causal_lm(self.backbone).config, "max_position_embeddings", None)
         return int(length or _USUAL_LENGTH)
 
     @property
     def device(self) -> torch.device:
+        """The device of the weights."""
         return next(self.backbone.parameters()).device
 
     def length(self, wanted: int | None) -> int:
-        """Tokens of a sequence: what is wanted, or the context length, at most 1024.
+        """Tokens per sequence: as requested, or the context length up to 1024.
 
         Raises:
-            UserError: If it cannot read so many.
+            UserError: If the model cannot read that many.
         """
         if wanted is not None and wanted > self.context_length:
             raise UserError(f"{wanted} tokens: this model reads at most {self.context_length}.")
@@ -89,13 +90,13 @@ class LoadedModel:
             yield self._score(chunk)
 
     def nats(self, sequences: Iterable[Sequence[int]]) -> list[Nats]:
-        """What each token costs given those before it.
+        """Negative log-likelihood of each token, given those before it.
 
         Args:
-            sequences: Ids, each of T tokens.
+            sequences: Token ids, T per sequence.
 
         Returns:
-            For each, (T,) nats; nothing predicts the first, which has 0.
+            (T,) nats for each sequence. The first is 0: nothing predicts it.
         """
         examples = [_document(index, ids) for index, ids in enumerate(sequences)]
         nats = [np.zeros(len(example)) for example in examples]
@@ -139,7 +140,7 @@ class LoadedModel:
         return [answer.text for answer in self.answer(ids, settings, seed)]
 
     def about(self) -> str:
-        """What it is, for the page."""
+        """A description of the model, for the report."""
         parameters = list(self.backbone.parameters())
         return (
             f"{sum(p.numel() for p in parameters):,} weights in {str(parameters[0].dtype).removeprefix('torch.')} on "
@@ -147,7 +148,7 @@ class LoadedModel:
         )
 
     def digest(self) -> str:
-        """Of the weights, the configs, the tokenizer and the template: of all that a score depends on."""
+        """A digest of everything a score depends on: weights, configs, tokenizer and template."""
         digest = hashlib.blake2b(digest_size=8)
         adapters = getattr(self.backbone, "peft_config", {})
         configs = [causal_lm(self.backbone).config.to_dict(), {name: a.to_dict() for name, a in adapters.items()}]
@@ -167,7 +168,7 @@ class LoadedModel:
 
 
 def _in_order(value: Any) -> Any:
-    """What JSON does not know; peft keeps names of layers in sets, whose order is another in every process."""
+    """Serialise what JSON cannot. Sets are sorted: peft's sets of layer names vary in order between processes."""
     return sorted(map(str, value)) if isinstance(value, (set, frozenset)) else str(value)
 
 

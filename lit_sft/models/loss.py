@@ -1,4 +1,4 @@
-"""Negative log-likelihood of the target tokens. The only place that shifts."""
+"""Negative log-likelihood of the target tokens. The only place where labels are shifted."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from lit_sft.models.attention import documents_of
 from lit_sft.models.linear_cross_entropy import linear_cross_entropy
 
 _ROWS_AT_ONCE = 1024
-"""Rows of logits alive at a time in scoring: (1024, 151936) float32 are 0.6 GB."""
+"""Rows of logits in memory at a time when scoring: (1024, 151936) float32 take 0.6 GB."""
 
 
 def supervised_loss(backbone: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
     """The weighted sum of the negative log-likelihoods of the batch's targets, each given what precedes it.
 
-    The vocabulary head is applied to the hidden states of these tokens only; a batch in which half of the tokens are
-    supervised pays for half of the head.
+    The vocabulary head is applied only to the hidden states that predict targets: if half of the tokens are supervised,
+    it costs half as much.
 
     Args:
         backbone: A causal language model, with or without adapters.
         batch: Rows with N targets.
 
     Returns:
-        The sum, a scalar to go backward from, which is part of the graph even with N = 0; and (N,) nats without
-        gradients, in the order of `batch.targets`.
+        The sum, a scalar to call backward on, connected to the graph even with N = 0; and (N,) nats without gradients,
+        in the order of `batch.targets`.
     """
     model = causal_lm(backbone)
     rows, ids = _target_rows(model, batch)
@@ -61,8 +61,8 @@ def token_nll(backbone: nn.Module, batch: Batch) -> Tensor:
 
 
 def _target_rows(model: PreTrainedModel, batch: Batch) -> tuple[Tensor, Tensor]:
-    """(N, D) hidden states that predict the targets, and the (N,) ids of these."""
-    # Padding stands on the right, where a causal model's real tokens cannot see it: no attention mask is needed.
+    """The (N, D) hidden states that predict the targets, and the (N,) ids of the targets."""
+    # Padding is on the right, where a causal model's real tokens cannot see it: no attention mask is needed.
     hidden = model.base_model(
         input_ids=batch.input_ids,
         position_ids=batch.positions,
@@ -81,13 +81,13 @@ def _is_plain(head: nn.Module, config: object) -> bool:
 
 
 def _cross_entropy(model: nn.Module, rows: Tensor, ids: Tensor) -> Tensor:
-    """(N, D) hidden states and (N,) ids to (N,) nats, reduced in float32."""
+    """Compute (N,) nats from (N, D) hidden states and (N,) ids, in float32."""
     logits = _scale(model.get_output_embeddings()(rows).float(), model.config)  # type: ignore[operator]
     return F.cross_entropy(logits, ids, reduction="none")
 
 
 def _scale(logits: Tensor, config: object) -> Tensor:
-    """What some architectures do to their logits after the head. Source: Cohere, Granite, Gemma 2 in transformers."""
+    """Scale the logits as some architectures do after the head. Source: Cohere, Granite, Gemma 2 in transformers."""
     if (scale := getattr(config, "logit_scale", None)) is not None:
         logits = logits * scale
     if (divisor := getattr(config, "logits_scaling", None)) is not None:
@@ -98,15 +98,15 @@ def _scale(logits: Tensor, config: object) -> Tensor:
 
 
 def sums_of_step(outputs: Mapping[str, Any]) -> Tensor | None:
-    """(2,): the weighted nats of a training step and their weight; None where it gave the loss alone.
+    """The weighted nats of a training step and their weight, (2,); None if it returned only a loss.
 
     Args:
-        outputs: Of `LitCausalLM.training_step`, or of a subclass's own, which may give a loss alone.
+        outputs: The result of `LitCausalLM.training_step`, or of an override, which may return only a loss.
     """
     return torch.stack([outputs["nats"], outputs["weight"]]) if "nats" in outputs else None
 
 
 def mean_of_step(outputs: Mapping[str, Any]) -> Tensor:
-    """Mean nats of a training step, or its loss where it gave that alone; stays on its device."""
+    """Mean nats of a training step, or its loss if it returned only that. Stays on its device."""
     mean: Tensor = outputs["nats"] / outputs["weight"] if "nats" in outputs else outputs["loss"]
     return mean

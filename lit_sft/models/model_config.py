@@ -1,4 +1,4 @@
-"""The config of a model with random weights: its settings are checked before any data is read."""
+"""Builds the config of a model with random weights, and checks it before any data is read."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _SIZES = (
     "num_key_value_heads",
     "max_position_embeddings",
 )
-"""Settings that count something; the names are transformers' own, which most models map theirs to."""
+"""Settings that must be at least 1, by transformers' common names, which most models map to their own."""
 
 _TYPES = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text"}
 
@@ -33,13 +33,13 @@ _LONGEST = 200
 
 
 def config_from(values: dict[str, Any]) -> PretrainedConfig:
-    """A model's config from the settings that a user gave.
+    """Build a model's config from the user's settings.
 
     Args:
-        values: `model_type`, and what differs from its defaults.
+        values: `model_type`, and settings that differ from its defaults.
 
     Raises:
-        UserError: If the type or a setting is unknown, or a value is of the wrong type or cannot be meant.
+        UserError: If the type or a setting is unknown, or a value has the wrong type or is out of range.
     """
     settings = dict(values)
     model_type = settings.pop("model_type", None)
@@ -57,7 +57,7 @@ def config_from(values: dict[str, Any]) -> PretrainedConfig:
 
 
 def check_buildable(config: PretrainedConfig) -> None:
-    """Build the model without its weights, to see that its settings fit together.
+    """Build the model without its weights, to check that its settings fit together.
 
     Raises:
         UserError: If they do not.
@@ -66,8 +66,8 @@ def check_buildable(config: PretrainedConfig) -> None:
         with torch.random.fork_rng(devices=[]), torch.device("meta"):
             AutoModelForCausalLM.from_config(copy.deepcopy(config), dtype=torch.float32)
     except Exception as error:
-        # settings that do not fit end in any of a dozen exception types
-        raise UserError(_misfit(config) or f"{_WHERE}: no model can be built from it ({_said(error)}).") from None
+        # inconsistent settings raise any of a dozen exception types
+        raise UserError(_misfit(config) or f"{_WHERE}: no model can be built from it ({_message_of(error)}).") from None
 
 
 def _defaults(model_type: object) -> PretrainedConfig:
@@ -77,8 +77,7 @@ def _defaults(model_type: object) -> PretrainedConfig:
         return AutoConfig.for_model(model_type)
     except ValueError:
         raise UserError(
-            f"{_WHERE}: model_type {model_type!r} is unknown to transformers; expected one such as gpt2, qwen2 or "
-            "llama."
+            f"{_WHERE}: transformers has no model_type {model_type!r}; expected one such as gpt2, qwen2 or llama."
         ) from None
 
 
@@ -88,12 +87,12 @@ def _nearest(name: str, names: Set[str]) -> str:
 
 
 def _fault(error: Exception) -> str:
-    """What transformers says of a setting, without the names of its own checks."""
-    said = " ".join(str(error).split())
-    if wrong := re.search(r"Field '(\w+)' expected (\w+), got \w+ \(value: (.*)\)$", said):
+    """The message of transformers about a setting, without the names of its internal checks."""
+    message = " ".join(str(error).split())
+    if wrong := re.search(r"Field '(\w+)' expected (\w+), got \w+ \(value: (.*)\)$", message):
         return f"{_WHERE}.{wrong[1]}: expected {_TYPES.get(wrong[2], wrong[2])}, got {wrong[3][:_LONGEST]}."
-    said = re.sub(r"^(Class validation|Validation) error for (validator|field) '\w+': (\w+Error: )?", "", said)
-    return f"{_WHERE}: {said[:_LONGEST]}"
+    message = re.sub(r"^(Class validation|Validation) error for (validator|field) '\w+': (\w+Error: )?", "", message)
+    return f"{_WHERE}: {message[:_LONGEST]}"
 
 
 def _check_sizes(config: PretrainedConfig) -> None:
@@ -110,7 +109,7 @@ def _check_sizes(config: PretrainedConfig) -> None:
 
 
 def _misfit(config: PretrainedConfig) -> str | None:
-    """The most frequent reason why a model cannot be built, in the words of its own config."""
+    """Check for the most common reasons why a model cannot be built, using the names of its own config."""
     for name in ("activation_function", "hidden_act"):
         chosen = getattr(config, name, None)
         if isinstance(chosen, str) and chosen not in ACT2FN:
@@ -125,9 +124,9 @@ def _misfit(config: PretrainedConfig) -> str | None:
 
 
 def _own_name(config: PretrainedConfig, name: str) -> str:
-    """What the model's config calls a setting: GPT-2 has `n_head`."""
+    """The model's own name for a setting, such as GPT-2's `n_head`."""
     return str(config.attribute_map.get(name, name))
 
 
-def _said(error: Exception) -> str:
+def _message_of(error: Exception) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())[:_LONGEST]}"

@@ -1,4 +1,4 @@
-"""Pretrained weights, read completely or not at all: transformers fills in what is missing at random."""
+"""Loads pretrained weights completely or not at all: transformers would fill in missing weights at random."""
 
 from __future__ import annotations
 
@@ -28,42 +28,42 @@ _SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
 _FLOATS = {"F64", "F32", "F16", "BF16"}
 
 _CONSTANTS = (".attn.masked_bias", ".attention.masked_bias")
-"""Numbers in old files that models now have in their code; transformers itself knows of the others."""
+"""Constants in old files that are now part of the model code; transformers handles the others itself."""
 
 _OTHER_TASKS = (
     "ForMaskedLM", "ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering", "ForMultipleChoice",
     "ForNextSentencePrediction", "ForPreTraining", "EncoderModel", "ForSpeechSeq2Seq", "ForImageClassification",
 )  # fmt: skip
-"""How names of transformers' classes for other tasks end."""
+"""Endings of transformers' class names for other tasks."""
 
 
 def check_config(config: PretrainedConfig, where: str) -> None:
     """Refuse models that cannot be loaded or are not causal language models.
 
     Args:
-        config: Of the model.
-        where: How the user named it, for messages.
+        config: The model's config.
+        where: The model as the user named it, for messages.
 
     Raises:
-        UserError: If it is quantised, an encoder, made for another task, or names code on the hub.
+        UserError: If the model is quantised, an encoder, made for another task, or needs code from the hub.
     """
     attention = str(getattr(config, "_attn_implementation", None))
     if "/" in attention:
         raise UserError(
-            f"{where}: its config.json names attention code on the hub ({attention}), which is not run here. Remove "
+            f"{where}: config.json names attention code on the hub ({attention}), which is never run. Remove "
             "`attn_implementation` from that file; the model's own attention gives the same metrics."
         )
     quantization = getattr(config, "quantization_config", None)
     if quantization:
         settings = quantization if isinstance(quantization, dict) else quantization.to_dict()
         raise UserError(
-            f"{where}: a quantised model ({settings.get('quant_method', 'unknown method')}), which cannot be loaded "
-            "here. Use the original float16, bfloat16 or float32 weights."
+            f"{where}: quantised models ({settings.get('quant_method', 'unknown method')}) are not supported. Use the "
+            "original float16, bfloat16 or float32 weights."
         )
     name = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(config.model_type)
     if name is None and "AutoModelForCausalLM" in str(getattr(config, "auto_map", "")):
-        return  # code of its own says what it is
-    # those of both lists attend in both directions, unless they are told that they are decoders
+        return  # the model's own code declares it
+    # models on both lists attend in both directions, unless configured as decoders
     is_encoder = config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not getattr(config, "is_decoder", False)
     architectures = config.architectures if isinstance(config.architectures, list) else []
     made_for = [task for task in map(str, architectures) if task.endswith(_OTHER_TASKS) and task != name]
@@ -75,15 +75,15 @@ def check_config(config: PretrainedConfig, where: str) -> None:
 
 
 def load_pretrained(name: str, config: PretrainedConfig, *, trust_remote_code: bool) -> PreTrainedModel:
-    """A model with all of its weights, in float32.
+    """Load a model with all of its weights, in float32.
 
     Args:
         name: Folder or hub name.
-        config: Of the model.
+        config: The model's config.
         trust_remote_code: Whether code that comes with the model may run.
 
     Raises:
-        UserError: If weights are missing, left over, of another shape, not finite or changed since they were exported.
+        UserError: If weights are missing, unexpected, of the wrong shape, not finite or changed since their export.
     """
     where = f"--model.backbone.pretrained {name}"
     if Path(name).is_dir():
@@ -97,19 +97,19 @@ def load_pretrained(name: str, config: PretrainedConfig, *, trust_remote_code: b
                 dtype=torch.float32,
                 use_safetensors=True,
                 trust_remote_code=trust_remote_code,
-                ignore_mismatched_sizes=True,  # listed, rather than raised with a table
+                ignore_mismatched_sizes=True,  # reported below, instead of an error with a table
                 output_loading_info=True,
             )
     except torch.OutOfMemoryError:
         raise
     except Exception as error:
-        # a config of nonsense ends in any of a dozen exception types
+        # a broken config raises any of a dozen exception types
         raise UserError(
-            f"{where}: its weights could not be loaded ({first_line(error)}). Only safetensors are read; check that "
-            "the folder or name holds them, and its config.json."
+            f"{where}: the weights could not be loaded ({first_line(error)}). Only safetensors files can be loaded; "
+            "check that they are there, and check config.json."
         ) from error
     if not Path(name).is_dir() and (snapshot := local_folder(name)):
-        _check_files(snapshot, config, where)  # which was not there before
+        _check_files(snapshot, config, where)  # just downloaded
     _check_complete(model, found, where)
     check_finite(model, where)
     _check_tie(model, where)
@@ -118,7 +118,7 @@ def load_pretrained(name: str, config: PretrainedConfig, *, trust_remote_code: b
 
 
 def local_folder(name: str) -> Path | None:
-    """The folder of a model, or the hub's snapshot of it on this machine."""
+    """The folder of a model, or its hub snapshot on this machine."""
     if Path(name).is_dir():
         return Path(name)
     found = try_to_load_from_cache(name, "config.json")
@@ -126,11 +126,11 @@ def local_folder(name: str) -> Path | None:
 
 
 def weight_files(folder: Path, config: PretrainedConfig | None = None) -> list[Path]:
-    """The files that transformers reads a model's weights from; none if there are no safetensors.
+    """The files from which transformers reads a model's weights; none without safetensors.
 
     Args:
-        folder: Of the model.
-        config: Of the model; may name another file than usual.
+        folder: The model's folder.
+        config: The model's config, which may name an unusual file.
 
     Raises:
         UserError: If the index of shards cannot be read.
@@ -146,10 +146,10 @@ def check_finite(model: nn.Module, where: str) -> None:
     """Refuse weights that are NaN or infinite.
 
     Raises:
-        UserError: If there are any; names the first.
+        UserError: If there are any; the message names the first tensor.
     """
     for name, parameter in model.named_parameters():
-        # the sum is quick, and finite only if all of them are; it may also overflow
+        # the sum is fast, and finite only if all weights are; but it may also overflow
         if not parameter.detach().sum().isfinite() and not (finite := parameter.isfinite()).all():
             raise UserError(
                 f"{where}: {name} has {int((~finite).sum())} weights that are NaN or infinite; expected finite "
@@ -158,48 +158,49 @@ def check_finite(model: nn.Module, where: str) -> None:
 
 
 def check_vocabulary(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str) -> None:
-    """The embedding may have more rows than the tokenizer has tokens (Qwen pads it), never fewer.
+    """Check that the tokenizer's ids fit the model's embedding, which may have more rows (Qwen pads it), never fewer.
+
+    Warns if the tokenizer lacks the model's end token, and so probably belongs to another model.
 
     Args:
-        model: To be used with the tokenizer.
-        tokenizer: Any.
-        name: Of the tokenizer, for messages.
+        model: The model.
+        tokenizer: The tokenizer to use with it.
+        name: Name of the tokenizer, for messages.
 
     Raises:
-        UserError: If the tokenizer has ids that the model does not know. A warning says when it lacks so many that it
-            is likely another model's.
+        UserError: If the tokenizer has ids that the model does not know.
     """
     rows, needed = model.get_input_embeddings().weight.shape[0], 1 + max(tokenizer.get_vocab().values())
     if needed > rows:
         raise UserError(
-            f"tokenizer {name} has token ids up to {needed - 1}, the model's embedding {rows} rows; "
-            "give `--model.backbone.tokenizer` the tokenizer this model was trained with."
+            f"tokenizer {name} has token ids up to {needed - 1}, but the model's embedding has {rows} rows; set "
+            "`--model.backbone.tokenizer` to the tokenizer this model was trained with."
         )
     end = model.config.eos_token_id
     beyond = [index for index in (end if isinstance(end, list) else [end]) if index is not None and index >= needed]
     if beyond:
         warnings.warn(
-            f"tokenizer {name} has token ids up to {needed - 1}, but the model ends its text with id {beyond[0]}: this "
-            "looks like another model's tokenizer. Give `--model.backbone.tokenizer` the one it was trained with.",
+            f"tokenizer {name} has token ids up to {needed - 1}, but the model's end token has id {beyond[0]}: this "
+            "looks like another model's tokenizer. Set `--model.backbone.tokenizer` to the one it was trained with.",
             stacklevel=2,
         )
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of a message that may have many, or none."""
+    """The first line of an error message, or the type of an error without one."""
     line = next((line for line in str(error).splitlines() if line.strip()), "")
     return line if " " in line else f"{type(error).__name__} {line}".strip()
 
 
 def listed(names: Iterable[str], limit: int = 3) -> str:
-    """The first few names, and how many more there are."""
+    """The first few names, and the number of others."""
     every = sorted(names)
     return ", ".join(every[:limit]) + (f" and {len(every) - limit} more" if len(every) > limit else "")
 
 
 @contextmanager
 def _without_report() -> Iterator[None]:
-    """Without the table that transformers logs, which says in forty lines what an error says in one."""
+    """Suppress the forty-line table that transformers logs; our error says the same in one line."""
     before = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()
     try:
@@ -209,13 +210,13 @@ def _without_report() -> Iterator[None]:
 
 
 def _check_files(folder: Path, config: PretrainedConfig, where: str) -> None:
-    """Look at names, dtypes and index before anything is loaded; reads the headers of the files only."""
+    """Check names, dtypes and the index before anything is loaded. Reads only the headers of the files."""
     if (folder / _SINGLE).is_file() and (folder / _INDEX).is_file():
-        raise UserError(f"{where}: holds both {_SINGLE} and {_INDEX}; remove the one that does not belong to it.")
+        raise UserError(f"{where}: contains both {_SINGLE} and {_INDEX}; remove the one that does not belong to it.")
     if (folder / "adapter_config.json").is_file():
-        raise UserError(f"{where}: holds both a model and an adapter; move the adapter to a folder of its own.")
+        raise UserError(f"{where}: contains both a model and an adapter; move the adapter to a separate folder.")
     if any(folder.glob("*.distcp")):
-        raise UserError(f"{where}: holds a distributed checkpoint (*.distcp); save the model as safetensors first.")
+        raise UserError(f"{where}: contains a distributed checkpoint (*.distcp); save the model as safetensors first.")
     owners: dict[str, str] = {}
     for file in weight_files(folder, config):
         if not file.is_file():
@@ -223,16 +224,16 @@ def _check_files(folder: Path, config: PretrainedConfig, where: str) -> None:
         for name in _checked_names(file, where):
             if name in owners:
                 raise UserError(
-                    f"{where}: {name} is in both {owners[name]} and {file.name}; expected it in one. Shards of two "
-                    "models have been mixed: copy the folder again."
+                    f"{where}: {name} is in both {owners[name]} and {file.name}; expected it in one. The shards of two "
+                    "models are mixed: copy the folder again."
                 )
             owners[name] = file.name
     if (folder / _INDEX).is_file() and (absent := _index(folder / _INDEX).keys() - owners.keys()):
-        raise UserError(f"{where}: its index lists {listed(absent)}, which no shard holds; copy the folder again.")
+        raise UserError(f"{where}: no shard contains {listed(absent)} from the index; copy the folder again.")
 
 
 def _checked_names(file: Path, where: str) -> list[str]:
-    """Names of the tensors of a file; refuses weights that are not floating-point numbers."""
+    """Names of the tensors in a file. Refuses weights that are not floating-point numbers."""
     try:
         with safe_open(file, framework="pt") as tensors:
             slices = {name: tensors.get_slice(name) for name in tensors.keys()}  # noqa: SIM118
@@ -240,20 +241,20 @@ def _checked_names(file: Path, where: str) -> list[str]:
             ranks = {name: len(part.get_shape()) for name, part in slices.items()}
     except (SafetensorError, OSError) as error:
         raise UserError(
-            f"{where}: {file.name} cannot be read ({first_line(error)}): damaged or cut short. Copy or download "
-            "it again."
+            f"{where}: {file.name} cannot be read ({first_line(error)}): damaged or truncated. Copy or download it "
+            "again."
         ) from None
-    # the masks in old GPT-2 files are integers of rank 4, counters have rank 0
+    # masks in old GPT-2 files are integers of rank 4; counters have rank 0
     if odd := [name for name, dtype in dtypes.items() if dtype not in _FLOATS and ranks[name] in (1, 2, 3)]:
         raise UserError(
-            f"{where}: {odd[0]} holds {dtypes[odd[0]]} numbers; expected floats of 16 bits or more. Quantised weights "
-            "cannot be loaded here: use the original ones."
+            f"{where}: {odd[0]} has dtype {dtypes[odd[0]]}; expected floats of at least 16 bits. Quantised weights "
+            "are not supported: use the original ones."
         )
     return list(dtypes)
 
 
 def _index(path: Path) -> dict[str, str]:
-    """Which shard holds which tensor."""
+    """The shard of each tensor, from the index."""
     try:
         content = json.loads(path.read_bytes())
     except ValueError:
@@ -261,10 +262,10 @@ def _index(path: Path) -> dict[str, str]:
     shards = content.get("weight_map") if isinstance(content, dict) else None
     if not isinstance(shards, dict) or not isinstance(content.get("metadata"), dict):
         raise UserError(
-            f"{path}: expected a JSON object with `metadata` and `weight_map`; damaged. Copy the folder again."
+            f"{path}: damaged; expected a JSON object with `metadata` and `weight_map`. Copy the folder again."
         )
     if any(Path(str(shard)).name != shard for shard in shards.values()):
-        raise UserError(f"{path}: expected plain file names of shards beside it.")
+        raise UserError(f"{path}: expected plain file names of shards in this folder. Copy the folder again.")
     return shards
 
 
@@ -276,7 +277,7 @@ def _check_complete(model: PreTrainedModel, found: dict[str, Any], where: str) -
         for kind, names in (
             ("missing", found["missing_keys"]),
             ("that the model does not have", unexpected),
-            ("of another shape", shapes),
+            ("of the wrong shape", shapes),
         )
         if names
     ]
@@ -286,13 +287,13 @@ def _check_complete(model: PreTrainedModel, found: dict[str, Any], where: str) -
     is_head = found["missing_keys"] == {f"{head}.weight"} and len(faults) == 1
     advice = " If its head is tied to the embedding, set tie_word_embeddings to true in config.json." if is_head else ""
     raise UserError(
-        f"{where}: the weights do not fit the model that config.json describes: {'; '.join(faults)}. Copy or download "
-        f"the folder again, with the config.json that belongs to its weights.{advice}"
+        f"{where}: the weights do not match config.json: {'; '.join(faults)}. Copy or download the folder again, with "
+        f"the config.json that belongs to its weights.{advice}"
     )
 
 
 def _check_tie(model: PreTrainedModel, where: str) -> None:
-    """Believe the weights, where the config ties a head to the embedding and the file has two different ones."""
+    """Untie the head and the embedding if the config ties them but the file has different weights for the two."""
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
     if head is None or not getattr(model.config, "tie_word_embeddings", False) or head.weight is embedding.weight:
         return

@@ -1,4 +1,4 @@
-"""Models on disk: a Hugging Face folder that transformers and peft load as it is."""
+"""Saves models as Hugging Face folders for transformers and peft, and loads weights from checkpoints."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ _WRITTEN = {
     "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt", "vocab.txt", "chat_template.jinja",
     "README.md", "lit_sft.json", DIGESTS,
 }  # fmt: skip
-"""What exporting writes beside the weights, depending on the model."""
+"""Files that an export may contain besides the weights."""
 
 
 def export_model(backbone: nn.Module, folder: Path, data: SFTDataModule, *, merge: bool = False) -> None:
-    """Write model (or adapter), tokenizer, chat template and generation settings.
+    """Write the model (or adapter), tokenizer, chat template and generation settings.
 
     Args:
-        backbone: What was trained.
-        folder: Written to; made if needed.
+        backbone: The trained model.
+        folder: The folder to write; created if needed.
         data: Its tokenizer and template go along: `apply_chat_template` renders the text that was trained. Its ids
             differ from the trained ones only where the tokenizer merges across the borders of a message.
-        merge: Merge adapters into the weights; else only the adapter is written. Adapters on random
-            weights are always merged: nobody else has those.
+        merge: Merge adapters into the weights; otherwise only the adapter is written. Adapters on random weights are
+            always merged, because nobody else has those weights.
 
     Raises:
-        OSError: If it cannot be written; a folder that was there before is then still there.
+        OSError: If the folder cannot be written. An existing folder is then unchanged.
     """
     model = _merged(backbone) if is_adapted(backbone) and (merge or not _has_base(backbone)) else backbone
     try:
@@ -51,7 +51,7 @@ def export_model(backbone: nn.Module, folder: Path, data: SFTDataModule, *, merg
             write_digests(aside)
     except SafetensorError as error:
         raise OSError(
-            f"{folder}: the model could not be written ({first_line(error)}). Make room, then run `export`."
+            f"{folder}: the model could not be written ({first_line(error)}). Free some disk space, then run `export`."
         ) from error
 
 
@@ -67,41 +67,41 @@ def _write_model(model: nn.Module, folder: Path, data: SFTDataModule) -> None:
     generation.save_pretrained(folder)
     _save_tokenizer(folder, data)
     _save_settings(folder, data, identity_of(model) if is_adapted(model) else None)
-    for weights in folder.glob("*.safetensors"):  # written readable by their owner only
+    for weights in folder.glob("*.safetensors"):  # written with owner-only permissions
         weights.chmod((folder / "lit_sft.json").stat().st_mode)
 
 
 def read_checkpoint(path: Path, **options: Any) -> dict[str, Any]:
-    """A Lightning checkpoint.
+    """Read a Lightning checkpoint.
 
     Raises:
-        UserError: If it is not there, or damaged; names the others beside it.
+        UserError: If it is missing or damaged; the message names other checkpoints in the folder.
     """
     others = ", ".join(str(other) for other in sorted(path.parent.glob("*.ckpt")) if other != path)
-    advice = f"; beside it there is {others}" if others else ""
+    advice = f"; in the same folder: {others}" if others else ""
     if not path.is_file():
         raise UserError(f"{path}: no such checkpoint{advice}.")
     check_intact(path, advice)
     try:
         saved: dict[str, Any] = torch.load(path, weights_only=True, **options)
     except Exception as error:
-        # a broken file ends in any of a dozen exception types
-        raise UserError(f"{path}: damaged, cut short or not a checkpoint ({type(error).__name__}){advice}.") from None
+        # a broken file raises any of a dozen exception types
+        raise UserError(f"{path}: damaged, truncated or not a checkpoint ({type(error).__name__}){advice}.") from None
     if not isinstance(saved, dict) or not isinstance(saved.get("state_dict"), dict):
-        raise UserError(f"{path}: no checkpoint of a run: it has no state_dict{advice}.")
+        raise UserError(f"{path}: not a checkpoint of a run: it has no state_dict{advice}.")
     return saved
 
 
 def check_checkpoint(path: str | None, *, is_named: bool, to_train: bool) -> None:
-    """Refuse what Lightning could not continue from or test.
+    """Refuse a checkpoint that Lightning could not resume or test.
 
     Args:
-        path: Of the checkpoint; None, or a word of Lightning's, is not looked at.
-        is_named: Whether the user gave it as `--ckpt_path`, rather than a run that it is part of.
-        to_train: Whether training continues from it.
+        path: The checkpoint. None and Lightning's keywords are not checked.
+        is_named: Whether the user passed it as `--ckpt_path`, rather than naming its run.
+        to_train: Whether training resumes from it.
 
     Raises:
-        UserError: If it is damaged, not of a run, or holds too little to train.
+        UserError: If it is damaged, not from a run, or cannot be resumed.
     """
     if path is None or path in ("best", "last", "hpc"):
         return
@@ -111,10 +111,10 @@ def check_checkpoint(path: str | None, *, is_named: bool, to_train: bool) -> Non
     except ValueError as error:
         raise UserError(f"{where}{error}") from None
     if "pytorch-lightning_version" not in saved or "global_step" not in saved:
-        raise UserError(f"{where}{path}: not a checkpoint of a run, but of something else.")
+        raise UserError(f"{where}{path}: not a checkpoint of a run; name one from a run's `checkpoints` folder.")
     if to_train and not {"optimizer_states", "lr_schedulers", "loops"} <= saved.keys():
         raise UserError(
-            f"{where}{path}: holds weights only, which cannot be resumed. To start a new run from them, `export` "
+            f"{where}{path}: contains only weights, so it cannot be resumed. To start a new run from them, `export` "
             "them and set `--model.backbone.pretrained` to that folder."
         )
 
@@ -122,62 +122,62 @@ def check_checkpoint(path: str | None, *, is_named: bool, to_train: bool) -> Non
 def load_weights(
     backbone: nn.Module, checkpoint: Path, *, prefix: str = "backbone.", allow_changes: bool = False
 ) -> dict[str, float]:
-    """Put the weights of a Lightning checkpoint into a backbone.
+    """Load the weights of a Lightning checkpoint into a backbone.
 
     Args:
-        backbone: Made by `build_backbone`.
-        checkpoint: Of a run with the same backbone.
-        prefix: Of the names of the backbone's weights.
-        allow_changes: Warn, rather than refuse, if it was trained on another base model.
+        backbone: A model from `build_backbone`.
+        checkpoint: A checkpoint of a run with the same backbone.
+        prefix: Prefix of the backbone's weights in the checkpoint.
+        allow_changes: Warn instead of refusing if it was trained on another base model.
 
     Returns:
         The validation metrics of these weights, with the `step`; empty if they were saved between validations.
 
     Raises:
-        UserError: If they are not this model's.
+        UserError: If the weights do not fit the model.
     """
     saved = read_checkpoint(checkpoint, map_location="cpu")
     state = {n.removeprefix(prefix): value for n, value in saved["state_dict"].items() if n.startswith(prefix)}
     check_fit(state, backbone, str(checkpoint), adapted=is_adapted(backbone))
     check_base(saved.get("base"), identity_of(backbone), str(checkpoint), allow_changes=allow_changes)
-    backbone.load_state_dict(state, strict=False)  # what may be missing is frozen, or tied to what is there
+    backbone.load_state_dict(state, strict=False)  # only frozen and tied weights may be missing
     check_finite(backbone, str(checkpoint))
     metrics: dict[str, float] = saved.get("figures", {})
     return metrics
 
 
 def check_fit(state: dict[str, Any], model: nn.Module, where: str, *, adapted: bool) -> None:
-    """Compare saved weights with those of a model.
+    """Check that saved weights fit a model.
 
     Args:
-        state: Names to tensors, of which only shapes and dtypes are looked at.
-        model: That they are for.
+        state: Tensors by name; only shapes and dtypes are checked.
+        model: The model to load them into.
         where: The checkpoint, for messages.
-        adapted: Whether only what requires gradients has been saved.
+        adapted: Whether only weights that require gradients were saved.
 
     Raises:
-        UserError: If any are missing, unknown or of another shape; names the first.
+        UserError: If any are missing, unknown or of the wrong shape; the message names the first.
     """
     own: dict[str, Any] = model.state_dict(keep_vars=True)
     own = {name: value for name, value in own.items() if value.requires_grad or not adapted}
-    # tied weights have several names, of which one is enough
+    # tied weights have several names; one of them is enough
     loaded = {id(own[name]) for name in state.keys() & own.keys()}
     missing = [name for name, value in own.items() if name not in state and id(value) not in loaded]
     unknown = [name for name in state if name not in own]
     other = [
-        f"{name}: {_kind(state[name])} there, {_kind(own[name])} here"
+        f"{name}: {_kind(state[name])} in the checkpoint, {_kind(own[name])} in the model"
         for name in sorted(state.keys() & own.keys())
         if _kind(state[name]) != _kind(own[name])
     ]
     faults = [
         f"{len(names)} {what} ({listed(names, limit=2)})"
-        for what, names in (("missing", missing), ("unknown", unknown), ("of another shape", other))
+        for what, names in (("missing", missing), ("unknown", unknown), ("of the wrong shape", other))
         if names
     ]
     if faults:
         raise UserError(
-            f"{where}: these are weights of another model: {'; '.join(faults)}. Use the `--model.backbone` settings it "
-            "was trained with."
+            f"{where}: the weights belong to another model: {'; '.join(faults)}. Use the `--model.backbone` settings "
+            "it was trained with."
         )
 
 
@@ -194,7 +194,7 @@ def _merged(backbone: nn.Module) -> nn.Module:
 
 
 def _has_base(backbone: nn.Module) -> bool:
-    """Whether the weights that the adapters adapt lie somewhere to be found."""
+    """Whether the adapters' base model is a folder or on the hub."""
     return all(config.base_model_name_or_path for config in backbone.peft_config.values())  # type: ignore[operator]
 
 

@@ -131,7 +131,7 @@ def test_markdown_text_renders_back_to_the_text() -> None:
 
 
 def test_a_prompt_without_room_for_an_answer_is_refused_before_training(fit: Callable[..., Any]) -> None:
-    with pytest.raises(ValueError, match=r"prompts\[1\]: \d+ tokens leave no room for an answer in the model's 512"):
+    with pytest.raises(ValueError, match=r"prompts\[1\]: \d+ tokens leave no room for an answer: the model reads 512"):
         fit([SampleGeneration(["Hi", "x" * 600])])
 
 

@@ -36,7 +36,7 @@ def test_every_flipped_bit_of_a_checkpoint_is_noticed_by_every_reader(tmp_path: 
     readers: list[Callable[[Path], Any]] = [read_checkpoint, lambda p: io.load_checkpoint(p, weights_only=True)]
     for damaged in flipped(path, count=60, seed=0):
         for read in readers:
-            with pytest.raises(ValueError, match=r"last\.ckpt: damaged, cut short or not a checkpoint"):
+            with pytest.raises(ValueError, match=r"last\.ckpt: damaged, truncated or not a checkpoint"):
                 read(damaged)
     assert torch.equal(read_checkpoint(path)["state_dict"]["a"], checkpoint()["state_dict"]["a"])
 
@@ -87,7 +87,7 @@ def test_a_checkpoint_that_was_cut_short_is_refused(tmp_path: Path, size: int) -
     path = tmp_path / "last.ckpt"
     AtomicCheckpointIO().save_checkpoint(checkpoint(), path)
     path.write_bytes(path.read_bytes()[:size])
-    with pytest.raises(ValueError, match="damaged, cut short or not a checkpoint"):
+    with pytest.raises(ValueError, match="damaged, truncated or not a checkpoint"):
         read_checkpoint(path)
 
 
@@ -95,7 +95,7 @@ def test_a_file_without_weights_is_no_checkpoint(tmp_path: Path) -> None:
     path = tmp_path / "last.ckpt"
     for other in ({"step": 1}, [1, 2], torch.ones(2)):
         torch.save(other, path)
-        with pytest.raises(ValueError, match=r"last\.ckpt: no checkpoint of a run: it has no state_dict"):
+        with pytest.raises(ValueError, match=r"last\.ckpt: not a checkpoint of a run: it has no state_dict"):
             read_checkpoint(path)
 
 

@@ -316,5 +316,5 @@ def test_no_error_names_a_setting_that_evaluate_does_not_have(tmp_path: Path) ->
         open_model("a", str(tmp_path))
     assert "--model" not in str(raised.value)
     byte_tokenizer().save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match=f"^{re.escape(str(tmp_path))}: its weights could not be loaded"):
+    with pytest.raises(ValueError, match=f"^{re.escape(str(tmp_path))}: the weights could not be loaded"):
         open_model("a", str(tmp_path))

@@ -128,18 +128,18 @@ def test_pickled_weights_are_refused(tmp_path: Path, tokenizer: PreTrainedTokeni
     model = causal_lm(build_backbone(BackboneSettings(config=MODELS["gpt2"]), tokenizer))
     model.config.save_pretrained(tmp_path)
     torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
-    with pytest.raises(ValueError, match=r"its weights could not be loaded.*Only safetensors are read"):
+    with pytest.raises(ValueError, match=r"the weights could not be loaded.*Only safetensors files can be loaded"):
         build_backbone(BackboneSettings(pretrained=str(tmp_path)), tokenizer)
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({}, "which model"),
-        ({"pretrained": "x", "config": {}}, "which model"),
+        ({}, "no model: set either"),
+        ({"pretrained": "x", "config": {}}, "no model: set either"),
         ({"pretrained": "no/such-model-here"}, "--model.backbone.pretrained no/such-model-here: no such folder or hub"),
         ({"config": {"n_layer": 2}}, "--model.backbone.config: no model_type"),
-        ({"config": {"model_type": "gtp2"}}, "model_type 'gtp2' is unknown"),
+        ({"config": {"model_type": "gtp2"}}, "transformers has no model_type 'gtp2'"),
         ({"config": {"model_type": "gpt2", "n_layers": 2}}, "gpt2 has no setting n_layers; did you mean n_layer"),
     ],
 )
@@ -154,7 +154,7 @@ def test_tokenizer_larger_than_the_embedding_is_refused(tmp_path: Path, tokenize
     )
     model.resize_token_embeddings(200)
     model.save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="has token ids up to 258, the model's embedding 200 rows"):
+    with pytest.raises(ValueError, match="has token ids up to 258, but the model's embedding has 200 rows"):
         build_backbone(BackboneSettings(pretrained=str(tmp_path)), tokenizer)
 
 

@@ -93,10 +93,10 @@ def test_a_changed_base_is_refused_by_every_reader_of_a_checkpoint(
     load_weights(build_backbone(settings, data.tokenizer), checkpoint)
     if tuning == "lora":
         change_weights(base)
-        message = r"last\.ckpt: trained on another base model than .*base: digest of its weights [0-9a-f]{12}, expected"
+        message = r"last\.ckpt: trained on a base model other than .*base: digest of its weights [0-9a-f]{12}, expected"
     else:
         change_config(base, rms_norm_eps=1e-2)  # the weights do not matter any more, and this does
-        message = r"last\.ckpt: trained on another base model than .*base: digest of its config [0-9a-f]{12}, expected"
+        message = r"last\.ckpt: trained on a base model other than .*base: digest of its config [0-9a-f]{12}, expected"
     with pytest.raises(ValueError, match=message):
         load_weights(build_backbone(settings, data.tokenizer), checkpoint)
     options: dict[str, Any] = {"datamodule": data, "ckpt_path": checkpoint, "weights_only": True}
@@ -113,7 +113,7 @@ def test_a_changed_base_can_be_allowed_when_resuming(base: Path, data: SFTDataMo
     module = module_of(lora(base))
     module.allow_changes = True
     with pytest.warns(
-        UserWarning, match=r"last\.ckpt: trained on another base model than .*base: digest of its weights"
+        UserWarning, match=r"last\.ckpt: trained on a base model other than .*base: digest of its weights"
     ):
         make_trainer(tmp_path, max_steps=2).fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     assert module.trainer.global_step == 2
@@ -124,7 +124,7 @@ def test_an_exported_adapter_is_refused_on_another_base(base: Path, data: SFTDat
     export_model(model, tmp_path / "adapter", data)
     open_model("m", str(tmp_path / "adapter"), device="cpu")
     change_weights(base)
-    with pytest.raises(ValueError, match=r"adapter: trained on another base model than .*base: digest of its weights"):
+    with pytest.raises(ValueError, match=r"adapter: trained on a base model other than .*base: digest of its weights"):
         open_model("m", str(tmp_path / "adapter"), device="cpu")
 
 
@@ -134,7 +134,7 @@ def test_a_random_base_of_another_seed_is_refused(data: SFTDataModule, tmp_path:
     torch.manual_seed(1)
     load_weights(build_backbone(module.backbone_settings, data.tokenizer), tmp_path / "last.ckpt")
     torch.manual_seed(2)
-    with pytest.raises(ValueError, match="trained on another base model than random weights"):
+    with pytest.raises(ValueError, match="trained on a base model other than random weights"):
         load_weights(build_backbone(module.backbone_settings, data.tokenizer), tmp_path / "last.ckpt")
 
 
@@ -237,7 +237,7 @@ def test_a_model_of_the_hub_is_identified_by_the_files_that_were_downloaded(
     )
     assert found == expected | {"name": "someone/llama"}
     change_weights(repository / "snapshots" / "abc")
-    with pytest.raises(ValueError, match="trained on another base model than someone/llama: digest of its weights"):
+    with pytest.raises(ValueError, match="trained on a base model other than someone/llama: digest of its weights"):
         check_base(found, identity_of(build_backbone(settings, data.tokenizer)), "m.ckpt")
     weights = load_file(repository / "snapshots" / "abc" / "model.safetensors")
     weights["model.norm.weight"] = weights["model.norm.weight"].to(torch.int8)

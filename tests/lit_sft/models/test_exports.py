@@ -103,7 +103,7 @@ def test_a_file_edited_on_purpose_is_accepted_once_its_line_is_deleted(
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"layer_norm_epsilon": 1e-3}))
     with pytest.raises(
-        ValueError, match=rf"config\.json: changed.*if you edited it on purpose, delete its line from {DIGESTS}"
+        ValueError, match=rf"config\.json: changed.*if you edited the file on purpose, delete its line from {DIGESTS}"
     ):
         build_backbone(BackboneSettings(pretrained=str(folder)), data.tokenizer)
     lines = (folder / DIGESTS).read_text().splitlines(keepends=True)
@@ -116,9 +116,9 @@ def test_a_file_edited_on_purpose_is_accepted_once_its_line_is_deleted(
     ("damage", "message"),
     [
         (lambda f: (f / "tokenizer.json").unlink(), r"tokenizer\.json is missing"),
-        (lambda f: (f / DIGESTS).write_text("nonsense"), rf"{DIGESTS}:1: expected"),
-        (lambda f: (f / DIGESTS).write_text(f"{'0' * 64}  ../../x\n"), rf"{DIGESTS}:1: expected"),
-        (lambda f: (f / DIGESTS).write_bytes(b"\xff\n"), rf"{DIGESTS}:1: expected"),
+        (lambda f: (f / DIGESTS).write_text("nonsense"), rf"{DIGESTS}:1: damaged; expected"),
+        (lambda f: (f / DIGESTS).write_text(f"{'0' * 64}  ../../x\n"), rf"{DIGESTS}:1: damaged; expected"),
+        (lambda f: (f / DIGESTS).write_bytes(b"\xff\n"), rf"{DIGESTS}:1: damaged; expected"),
         (lambda f: (f / DIGESTS).write_text((f / DIGESTS).read_text() * 2), rf"{DIGESTS}:\d+: .* each file once"),
     ],
 )

@@ -131,5 +131,5 @@ def test_answers_fill_no_more_than_the_context(tokenizer: PreTrainedTokenizerFas
     model = build("gpt2", tokenizer)
     (answer,) = answers(model, tokenizer, [[7] * 505], max_new_tokens=50)
     assert answer.num_tokens <= 7
-    with pytest.raises(ValueError, match="a prompt of 512 tokens leaves no room for an answer in the model's 512"):
+    with pytest.raises(ValueError, match="a prompt of 512 tokens leaves no room for an answer: the model reads 512"):
         answers(model, tokenizer, [[7] * 512])

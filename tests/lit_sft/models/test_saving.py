@@ -129,7 +129,7 @@ def test_embeddings_trained_beside_adapters_stay_tied_and_reload(
         (make_module("gpt2", tuning="lora"), r"16 missing \(.*lora_A.* and 14 more\); \d+ unknown"),
         (
             LitCausalLM(BackboneSettings(config={**MODELS["gpt2"], "n_positions": 64})),
-            r"1 of another shape \(.*wpe\.weight: \(512, 32\) there, \(64, 32\) here\)\.",
+            r"1 of the wrong shape \(.*wpe\.weight: \(512, 32\) in the checkpoint, \(64, 32\) in the model\)\.",
         ),
         (LitCausalLM(BackboneSettings(config={**MODELS["gpt2"], "n_layer": 1})), r"12 unknown \(.*\.h\.1\."),
         (LitCausalLM(BackboneSettings(config={**MODELS["gpt2"], "n_layer": 3})), r"12 missing \(.*\.h\.2\."),
@@ -141,7 +141,7 @@ def test_checkpoint_of_another_model_is_refused_in_one_line(
     module = train(data, tmp_path, make_module(), max_steps=1)
     path = tmp_path / "best.ckpt"
     module.trainer.save_checkpoint(path)
-    expected = r"best\.ckpt: these are weights of another model: " + message
+    expected = r"best\.ckpt: the weights belong to another model: " + message
     with pytest.raises(ValueError, match=expected) as loading:
         load_weights(build_backbone(other.backbone_settings, data.tokenizer), path)
     with pytest.raises(ValueError, match=expected) as validating:
@@ -181,10 +181,10 @@ def test_exported_chat_template_renders_the_prompts_that_were_trained(
 def test_a_checkpoint_is_called_by_an_option_only_if_that_was_given(tmp_path: Path, is_named: bool, begin: str) -> None:
     path = tmp_path / "last.ckpt"
     path.write_bytes(b"junk")
-    with pytest.raises(ValueError, match=rf"^{begin}{re.escape(str(path))}: damaged, cut short"):
+    with pytest.raises(ValueError, match=rf"^{begin}{re.escape(str(path))}: damaged, truncated"):
         check_checkpoint(str(path), is_named=is_named, to_train=True)
     torch.save({"state_dict": {}, "global_step": 1, "pytorch-lightning_version": "2"}, path)
-    with pytest.raises(ValueError, match=rf"^{begin}{re.escape(str(path))}: holds weights only"):
+    with pytest.raises(ValueError, match=rf"^{begin}{re.escape(str(path))}: contains only weights"):
         check_checkpoint(str(path), is_named=is_named, to_train=True)
     check_checkpoint(str(path), is_named=is_named, to_train=False)
     torch.save({"state_dict": {}}, path)

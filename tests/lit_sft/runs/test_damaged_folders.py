@@ -152,14 +152,14 @@ DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
         lambda f: foreign(
             f, {"state_dict": {"w": torch.ones(2)}, "pytorch-lightning_version": "2.6.0", "global_step": 1, "epoch": 0}
         ),
-        "weights of another model|not of a run",
+        "belong to another model|not of a run",
     ),
     "not of Lightning": (
         lambda f: foreign(f, {"state_dict": {"w": torch.ones(2)}}),
-        "not a checkpoint of a run|weights of another model|not of a run",
+        "not a checkpoint of a run|belong to another model|not of a run",
     ),
-    "bare weights": (lambda f: foreign(f, {"w": torch.ones(2)}), "no checkpoint of a run|not of a run"),
-    "a tensor": (lambda f: foreign(f, torch.ones(2)), "no checkpoint of a run|not of a run"),
+    "bare weights": (lambda f: foreign(f, {"w": torch.ones(2)}), "not a checkpoint of a run|not of a run"),
+    "a tensor": (lambda f: foreign(f, torch.ones(2)), "not a checkpoint of a run|not of a run"),
 }
 
 
