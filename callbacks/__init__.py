@@ -1,4 +1,4 @@
-"""Layer 3: what watches a run. No Python file imports it; configs name it."""
+"""Layer 3: callbacks that monitor a run. Configs name them; no Python file imports them."""
 
 from callbacks.benchmark_monitor import BenchmarkMonitor
 from callbacks.loss_mode_ablation import LossModeAblation

@@ -1,4 +1,4 @@
-"""The metrics of a suite while training: multiple choice, answers, perplexity on other data than the run's own."""
+"""Scores a suite during training: multiple choice, answers, and perplexity on data other than the run's own."""
 
 from __future__ import annotations
 
@@ -25,18 +25,19 @@ from lit_sft.training.module import LitCausalLM
 
 
 class BenchmarkMonitor(Callback):
-    """Scores the model on a suite before training and at validations, as `evaluate` does.
+    """Scores the model on a suite before training and at validations, like `evaluate`.
 
-    What the suite's sets are compared by is logged as `benchmark/<set>/<figure>`, so that the best checkpoint can be
-    chosen by it: `--checkpoint.monitor benchmark/general/accuracy/cloze/per_character --checkpoint.mode max`. Training
-    is not disturbed: modes, caches and random state are left as found. A set that fails does not affect the others.
+    The headline metrics of each set are logged as `benchmark/<set>/<metric>`, so that you can choose the best
+    checkpoint by one: `--checkpoint.monitor benchmark/general/accuracy/cloze/per_character --checkpoint.mode max`.
+    Modes, caches and the random state are restored, so training is not affected. A set that fails does not affect the
+    others.
 
     Args:
-        suite: A file such as configs/evaluate/quickstart.yaml; its judge is not asked. Its tasks of lm-eval run no
-            code of their own.
-        every: Validations from one scoring to the next.
-        file: JSON lines in the run folder: step, set, metric, value, items, and low and high of a 95 % interval over
-            the items.
+        suite: A file such as configs/evaluate/quickstart.yaml. Its judge is not used, and its lm-eval tasks may not
+            contain code.
+        every: Score at every n-th validation.
+        file: JSON lines in the run folder: step, set, figure (the metric), value, items, and low and high of a 95 %
+            interval over the items.
 
     Raises:
         UserError: If the suite is wrong, or `every` is less than 1.
@@ -55,6 +56,7 @@ class BenchmarkMonitor(Callback):
         self._model: LoadedModel | None = None
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Score the suite, if due, and log, save and print the metrics."""
         if not is_fitting(trainer) or (trainer.sanity_checking and trainer.global_step > 0):
             return
         self._num_validations += not trainer.sanity_checking
@@ -79,16 +81,18 @@ class BenchmarkMonitor(Callback):
         print_for(trainer, _table(shown, trainer.global_step))
 
     def generation_steps(self) -> float:
-        """Most steps of generation, of one token for each row of a batch, at a validation; on average."""
+        """Most generation steps per validation, on average. A step is one token for each row of a batch."""
         sizes = [(each.rows or 0, each.max_new_tokens) for each in self.suite.answers.values()]
         sizes += [(len(each.prompts), each.max_new_tokens) for each in self.suite.prompts.values()]
         at_once = GenerationSettings().batch_size
         return sum(-(-rows // at_once) * tokens for rows, tokens in sizes) / self.every
 
     def state_dict(self) -> dict[str, Any]:
+        """The number of validations so far."""
         return {"num_validations": self._num_validations}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore the number of validations."""
         self._num_validations = state_dict["num_validations"]
 
     def _score(self, module: LitCausalLM, folder: Path) -> Results:
@@ -97,7 +101,7 @@ class BenchmarkMonitor(Callback):
         for kind, name, settings in self.suite.sets():
             try:
                 results.results["now", name] = score_set(model, kind, name, settings)
-            except Exception as error:  # whatever it is, the run goes on
+            except Exception as error:  # whatever the error, training continues
                 reason = reason_of_part(error, folder)
                 warnings.warn(printable(f"BenchmarkMonitor: {name} could not be scored: {reason}"), stacklevel=2)
         return results
@@ -113,7 +117,7 @@ class BenchmarkMonitor(Callback):
 def _table(means: dict[tuple[str, str], Any], step: int) -> Table:
     table = Table(title=f"suite at step {step}" if step else "suite before training", title_justify="left")
     table.add_column("set")
-    table.add_column("figure")
+    table.add_column("metric")
     for column in ("value", "95 % interval", "items"):
         table.add_column(column, justify="right")
     for (name, metric), mean in means.items():

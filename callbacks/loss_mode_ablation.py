@@ -1,4 +1,4 @@
-"""The same weights scored under every loss mask at every validation: how a change of mask would read."""
+"""Scores the same weights under every loss mask at every validation."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from data_modules.errors import UserError
 from data_modules.rendering.masking import MASKS
 from lit_sft.training.module import LitCausalLM
 
-_WARNING = "Each row averages over tokens of its own: compare within a row, never between rows."
+_WARNING = "Each row averages over different tokens: compare values within a row, not between rows."
 
 
 class LossModeAblation(Callback):
     """Records nll, perplexity and number of tokens under every named mask.
 
-    Costs nothing: one forward pass of validation scores all masks. Writes a row at every validation, one chart of all
-    masks where the logger is TensorBoard (its tab "custom scalars"), and a table at the end.
+    This costs nothing extra: the forward passes of validation score all masks. Writes a row at every validation, a
+    chart of all masks in TensorBoard (tab "custom scalars"), and a table at the end.
 
     Args:
-        file: JSON lines in the run folder; rows hold step, epoch, training_mask, training_loss (validation, by the
-            weights and the reduction that train) and, by mask, nll (nats per token), perplexity and tokens.
-        max_columns: Most validations in the table; of more, the last are shown beside the one before training.
+        file: JSON lines in the run folder, with step, epoch, training_mask, training_loss (on the validation split,
+            with the training weights and reduction) and, by mask, nll (nats per token), perplexity and tokens.
+        max_columns: Most validations in the table, counted from the last, plus the one before training.
     """
 
     def __init__(self, file: str = "loss_modes.jsonl", max_columns: int = 4) -> None:
@@ -34,12 +34,14 @@ class LossModeAblation(Callback):
         self.rows: list[dict[str, Any]] = []
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Set up the TensorBoard chart."""
         layout = {"validation": {"nll under every mask": ["Multiline", [f"^val/nll/{name}$" for name in MASKS]]}}
-        # a layout of curves that exist; `add_scalars` would open another run folder for each mask
+        # a chart of existing curves; `add_scalars` would create a run folder for each mask
         for add_custom_scalars in writers(trainer, "add_custom_scalars"):
             add_custom_scalars(layout)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save the metrics under every mask."""
         assert isinstance(pl_module, LitCausalLM)
         if not is_fitting(trainer) or not is_whole_validation(trainer):
             return
@@ -55,13 +57,16 @@ class LossModeAblation(Callback):
         append_row(trainer, self.file, row)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Print the table."""
         if self.rows:
             print_for(trainer, self._table(), _WARNING)
 
     def state_dict(self) -> dict[str, Any]:
+        """The rows so far."""
         return {"rows": self.rows}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore the rows."""
         self.rows = list(state_dict["rows"])
 
     def _table(self) -> Table:
@@ -77,7 +82,7 @@ class LossModeAblation(Callback):
             label = f"{name} (trained)" if name == last["training_mask"] else name
             values = [f"{row['masks'][name]['nll']:.4f}" for row in shown]
             table.add_row(label, *values, f"{metrics['tokens']:,}")
-        if last["training_mask"] not in last["masks"]:  # prompt tokens have a weight of their own
+        if last["training_mask"] not in last["masks"]:  # a mask with `prompt_weight`
             values = [f"{row['training_loss']:.4f}" for row in shown]
             table.add_row(f"{last['training_mask']} (trained)", *values, "")
         return table

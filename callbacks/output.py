@@ -1,4 +1,4 @@
-"""What the callbacks have in common: rows in the run folder, and what they print."""
+"""Shared by the callbacks: rows in the run folder, and printing."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from lit_sft.files import append_line
 
 
 def is_fitting(trainer: Trainer) -> bool:
-    """Whether this is `fit`; `validate` runs the same hooks, and has no history to write."""
+    """Whether this is `fit`. `validate` runs the same hooks but has no history to write."""
     return trainer.state.fn == "fit"
 
 
 def is_whole_validation(trainer: Trainer) -> bool:
-    """Whether the validation that just ended saw every batch and stands for its step.
+    """Whether the validation that just ended covered the whole split for the first time at this step.
 
-    Lightning's check before training may see a few batches only; on resuming it repeats what the run had already.
+    Lightning's sanity check may cover only a few batches, and after resuming it repeats an earlier validation.
     """
     if not trainer.sanity_checking:
         return True
@@ -30,10 +30,10 @@ def is_whole_validation(trainer: Trainer) -> bool:
 
 
 def file_in_run(callback: Callback, file: str) -> str:
-    """The name of a callback's file, if it stays in the run folder.
+    """Check that a callback's file is inside the run folder; returns its name.
 
     Raises:
-        UserError: If it does not.
+        UserError: If it is not.
     """
     path = PurePath(file)
     if path.is_absolute() or ".." in path.parts or not path.name or not file.isprintable():
@@ -44,7 +44,7 @@ def file_in_run(callback: Callback, file: str) -> str:
 def append_row(trainer: Trainer, file: str, row: dict[str, Any]) -> None:
     """Append a row to a JSON lines file in the run folder, from one process only.
 
-    Infinite and undefined metrics become null, which every JSON reader knows.
+    Infinite values and NaN become null, which every JSON reader understands.
     """
     if not trainer.is_global_zero:
         return
@@ -54,7 +54,7 @@ def append_row(trainer: Trainer, file: str, row: dict[str, Any]) -> None:
 
 
 def writers(trainer: Trainer, method: str) -> Iterator[Any]:
-    """The methods of that name that the loggers' own writers have, on one process only; most have none."""
+    """The methods of this name on the loggers' writers, on one process only. Most loggers have none."""
     for logger in trainer.loggers if trainer.is_global_zero else []:
         found = getattr(getattr(logger, "experiment", None), method, None)
         if found is not None:
@@ -62,7 +62,7 @@ def writers(trainer: Trainer, method: str) -> Iterator[Any]:
 
 
 def print_for(trainer: Trainer, *renderables: RenderableType) -> None:
-    """Print from one process only, above the progress bar, which lives on the same console. Never reads markup."""
+    """Print from one process only, above the progress bar on the same console, without interpreting markup."""
     if trainer.is_global_zero:
         for renderable in renderables:
             get_console().print(renderable, markup=False, highlight=False)

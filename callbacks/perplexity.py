@@ -1,4 +1,4 @@
-"""Training against validation perplexity over the run: which step was best, and whether the rest was over-fitting."""
+"""Compares training and validation perplexity over a run: which step was best, and whether the model over-fits."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from lit_sft.training.module import LitCausalLM
 
 @dataclass(frozen=True, slots=True)
 class Validation:
-    """What is known at one validation. All nll are in nats per token.
+    """The values at one validation. All nll are in nats per token.
 
     Attributes:
         step: Optimiser steps done; 0 before training.
         epoch: Epochs done.
-        train_nll: Mean over the training since the validation before, by the weights of the loss. None: none yet.
+        train_nll: Mean over the training batches since the last validation, with the loss weights. None: no batches.
         val_nll: The same mean over the validation split.
         perplexity: Validation perplexity by segment or mask.
-        is_best: Whether no validation before had a lower `val_nll`.
+        is_best: Whether `val_nll` is the lowest so far.
     """
 
     step: int
@@ -41,24 +41,24 @@ class Validation:
 
     @property
     def gap(self) -> float | None:
-        """Nats that validation is worse than training."""
+        """How much worse validation is than training, in nats per token."""
         return None if self.train_nll is None else self.val_nll - self.train_nll
 
 
 class PerplexityMonitor(Callback):
     """Records training and validation perplexity side by side, under the same mask.
 
-    The training metric costs no second forward pass: it is the mean over the batches since the last validation, each
-    seen with the weights and the dropout it had then. Early on it is therefore worse than validation.
+    The training metric needs no extra forward pass: it is the mean over the batches since the last validation, each
+    with the weights and dropout of its step. Early in training it is therefore worse than validation.
 
     Logs `train/perplexity` and `val/gap` (nats), writes a row at every validation and prints the history at the end.
 
     Args:
         file: JSON lines in the run folder.
-        segments: Segments or masks whose validation perplexity is recorded, such as `answer` or `whole_sequence`.
+        segments: Segments or masks for which to record validation perplexity, such as `answer` or `whole_sequence`.
 
     Raises:
-        UserError: If there is no such segment or mask.
+        UserError: If a segment or mask is unknown.
     """
 
     def __init__(
@@ -72,16 +72,18 @@ class PerplexityMonitor(Callback):
         self.file, self.segments = file_in_run(self, file), tuple(segments)
         self.history: list[Validation] = []
         self._sums: Tensor | None = None
-        """(2,) float64 on the device: weighted nats and weights of the interval, summed without waiting for it."""
+        """(2,) float64 on the device: weighted nats and weights of the interval, summed without synchronising."""
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        """Add the nats of a batch to the interval."""
         sums = sums_of_step(outputs)
         if sums is not None:
             self._sums = sums.double() if self._sums is None else self._sums.to(sums.device) + sums.double()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save and log the perplexities."""
         assert isinstance(pl_module, LitCausalLM)
         if not is_fitting(trainer) or not is_whole_validation(trainer):
             return
@@ -91,14 +93,17 @@ class PerplexityMonitor(Callback):
         self._log(trainer, validation)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Print the history and a verdict."""
         if self.history:
             print_for(trainer, self._table(), verdict(self.history))
 
     def state_dict(self) -> dict[str, Any]:
+        """The history, and the sums of the current interval."""
         sums = None if self._sums is None else self._sums.tolist()
         return {"history": [asdict(validation) for validation in self.history], "sums": sums}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore the history and the sums of the interval."""
         self.history = [Validation(**row) for row in state_dict["history"]]
         sums = state_dict["sums"]
         self._sums = None if sums is None else torch.tensor(sums, dtype=torch.float64)
@@ -134,7 +139,7 @@ class PerplexityMonitor(Callback):
         }
 
     def _log(self, trainer: Trainer, now: Validation) -> None:
-        """Straight to the loggers: what Lightning keeps for choosing checkpoints stays as it is."""
+        """Log directly to the loggers, so that the metrics Lightning uses to choose checkpoints stay unchanged."""
         if now.train_nll is None or now.gap is None:
             return
         for logger in trainer.loggers:
@@ -142,7 +147,7 @@ class PerplexityMonitor(Callback):
 
     def _table(self) -> Table:
         best = best_of(self.history)
-        table = Table(title="perplexity: training since the last validation, and validation", title_justify="left")
+        table = Table(title="perplexity on training (since the last validation) and validation", title_justify="left")
         for name in ("step", "epoch", "train", "val", "gap (nats)", *(s.replace("_", " ") for s in self.segments)):
             table.add_column(name, justify="right")
         table.add_column("")
@@ -156,12 +161,12 @@ class PerplexityMonitor(Callback):
 
 
 def best_of(history: list[Validation]) -> Validation | None:
-    """The first validation with the lowest loss; None if no validation has a loss at all."""
+    """The first validation with the lowest loss; None if no validation has a loss."""
     return next((row for row in reversed(history) if row.is_best), None)
 
 
 def num_overfitted(history: list[Validation]) -> int:
-    """How many of the last validations in a row were worse than the one before, while training was better."""
+    """How many consecutive validations, up to the last, got worse while training got better."""
     count = 0
     for before, after in zip(history[-2::-1], history[:0:-1], strict=True):
         if before.train_nll is None or after.train_nll is None:
@@ -173,10 +178,10 @@ def num_overfitted(history: list[Validation]) -> int:
 
 
 def verdict(history: list[Validation]) -> str:
-    """Which step was best, and whether what followed was over-fitting, in plain words."""
+    """Describe which step was best, and whether the model over-fitted after it."""
     best, count = best_of(history), num_overfitted(history)
     if best is None:
-        return "No validation has a loss: no validation token is supervised by the training mask."
+        return "There is no validation loss: the training mask supervises no validation token."
     text = f"Best validation: step {best.step}, perplexity {_shown(perplexity(best.val_nll))}."
     if not count:
         return text

@@ -1,4 +1,4 @@
-"""Whether a run is healthy: gradient norm, loss scale, throughput and loss spikes, on top of the guard of every run."""
+"""Monitors the health of a run: gradient norm, loss scale, throughput and loss spikes, besides non-finite values."""
 
 from __future__ import annotations
 
@@ -18,21 +18,22 @@ from data_modules.rendering.segments import SegmentKind
 from lit_sft.training.finite_guard import FiniteGuard, MicroBatch, listed, scaler_of
 
 _FEWEST_LOSSES = 10
-"""A spike is judged against the median of at least so many losses."""
+"""Fewest losses whose median a spike is compared with."""
 
 
 class RunHealth(FiniteGuard):
-    """The guard that every run has, with curves and warnings.
+    """The guard of every run (FiniteGuard), plus curves and warnings.
 
-    Logs, on the way to the optimiser: `train/gradient_norm` (over all trained weights, before clipping; of the whole
-    step under accumulation), `train/loss_scale` and `train/skipped_steps` (fp16 only), `train/tokens_per_second`
-    (without padding) and `train/supervised_tokens_per_second`, over all devices and without the time of validation.
+    Logs `train/gradient_norm` (over all trained weights and the whole optimiser step, before clipping),
+    `train/loss_scale` and `train/skipped_steps` (fp16 only), `train/tokens_per_second` (without padding) and
+    `train/supervised_tokens_per_second`, over all devices and excluding validation time.
 
-    A subclass, so that it takes the guard's place: nothing is checked or computed twice.
+    As a subclass it replaces the guard, so that nothing is checked or computed twice.
 
     Args:
-        loss_spike: Warn, with the records, when the loss of a batch is so many times the median of the last hundred.
-        every_n_steps: Optimiser steps between readings. None: the trainer's `log_every_n_steps`.
+        loss_spike: Warn and list the records if the loss of a batch exceeds this multiple of the median of the last
+            hundred.
+        every_n_steps: Optimiser steps between log entries. None: the trainer's `log_every_n_steps`.
         check_every_step: See FiniteGuard.
 
     Raises:
@@ -62,16 +63,19 @@ class RunHealth(FiniteGuard):
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: list[Batch], batch_idx: int
     ) -> None:
+        """Start the clock."""
         super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
         self._throughput.start()
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
+        """Check and log the gradient norm."""
         norm = self.take_norm(trainer, pl_module, optimizer)
         pl_module.log("train/gradient_norm", norm)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: list[Batch], batch_idx: int
     ) -> None:
+        """Count tokens, check the loss, and log the rates if due."""
         self._throughput.add(batch)
         is_due = self._is_reading_due(trainer)
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
@@ -79,6 +83,7 @@ class RunHealth(FiniteGuard):
             self._log_reading(trainer, pl_module)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop the clock during validation."""
         super().on_validation_start(trainer, pl_module)
         self._throughput.pause()
 
@@ -89,7 +94,7 @@ class RunHealth(FiniteGuard):
         if mean > self.loss_spike * median:
             warnings.warn(
                 f"RunHealth: a batch of step {seen.step} has loss {mean:.3g}, {mean / median:.1f} times the "
-                f"median {median:.3g} of the batches before. Its records: {listed(seen.origins)}.",
+                f"median {median:.3g} of earlier batches. Its records: {listed(seen.origins)}.",
                 stacklevel=2,
             )
 
@@ -103,7 +108,7 @@ class RunHealth(FiniteGuard):
 
 
 class _Throughput:
-    """Tokens and seconds since the last reading, without the time of validation."""
+    """Counts tokens and seconds since the last log entry, excluding validation time."""
 
     def __init__(self) -> None:
         self._started: float | None = None
@@ -121,14 +126,14 @@ class _Throughput:
             self._started = None
 
     def add(self, micro_batches: list[Batch]) -> None:
-        """Count a batch without waiting for the device."""
+        """Count a batch without synchronising with the device."""
         for micro_batch in micro_batches:
             tokens = (micro_batch.kinds != SegmentKind.PADDING).sum()
             self._tokens = tokens if self._tokens is None else self._tokens + tokens
             self._supervised += micro_batch.targets.numel()
 
     def finish(self, trainer: Trainer) -> tuple[float, float]:
-        """Tokens and supervised tokens per second on all devices; starts over."""
+        """Tokens and supervised tokens per second over all devices; resets the counts."""
         assert self._tokens is not None
         counts = torch.stack([self._tokens, torch.full_like(self._tokens, self._supervised)]).double()
         total = trainer.strategy.reduce(counts, reduce_op="sum")

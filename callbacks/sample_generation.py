@@ -1,4 +1,4 @@
-"""What the model answers, before training and at every validation: in the terminal, in TensorBoard and on disk."""
+"""Shows the model's answers before training and at every validation: in the terminal, in TensorBoard and on disk."""
 
 from __future__ import annotations
 
@@ -23,12 +23,10 @@ from lit_sft.training.module import LitCausalLM
 
 _TERMINAL_CHARACTERS = 200
 _UNTRAINED_CHARACTERS = 60
-"""Of an answer of random weights, which is the same few characters over and over."""
+"""Random weights repeat the same few characters, so their answers are cut shorter."""
 _TENSORBOARD_CHARACTERS = 2000
 
-"""Invisible too, but part of ordinary emoji and Indic text."""
-
-# every ASCII mark that HTML or Markdown could read; an entity is text to both
+# every ASCII mark with a meaning in HTML or Markdown; both read an entity as text
 _MARKS = re.compile(r"[!-+\-/<-@\[-`{-~]")
 
 
@@ -37,13 +35,13 @@ class Sample:
     """One answer to one prompt.
 
     Attributes:
-        question: The user's last turn, for display; `prompt` is all that the model read.
-        prompt: As the template renders it.
-        origin: Where the record stands, or which entry of `prompts` it is.
+        question: The last user message, for display.
+        prompt: The full rendered prompt.
+        origin: Where the record is, or which entry of `prompts` it is.
         temperature: 0 for the likeliest answer.
-        answer: Without the end token.
+        answer: The answer without its end token.
         ended: Whether the model ended the answer itself.
-        reference: The record's own answer, None for a bare prompt.
+        reference: The record's own answer; None for a bare prompt.
     """
 
     question: str
@@ -58,20 +56,20 @@ class Sample:
 class SampleGeneration(Callback):
     """Answers fixed prompts and the first validation rows, before training and at every validation.
 
-    The prompts, their order and the seed stay the same, so that only the weights differ from one step to the next.
-    Training is not disturbed: modes, caches and random state are left as found.
+    The prompts, their order and the seed stay the same, so that only the weights differ between steps. Modes, caches
+    and the random state are restored, so training is not affected.
 
     Args:
-        prompts: What a user might ask, as plain text; the template of the data lays it out.
-        num_held_out: So many rows of the validation split are asked too, the first that have an answer. They are held
-            out of training, but the validation loss over them chooses the best checkpoint.
-        max_new_tokens: Most tokens of an answer.
+        prompts: User messages as plain text; rendered with the template of the data.
+        num_held_out: Number of validation rows to answer too: the first ones with a reference. They are not trained
+            on, but their validation loss helps to choose the best checkpoint.
+        max_new_tokens: Most tokens in an answer.
         temperatures: One answer for each; 0 is greedy.
-        top_p: For temperatures above 0: draw from the likeliest tokens that hold this share of the probability.
-        seed: Determines what is drawn.
-        batch_size: Prompts at once.
-        file: JSON lines in the run folder: step, and the fields of Sample but for `question`.
-        print_table: Whether to print the answers too.
+        top_p: For temperatures above 0: sample from the likeliest tokens that make up this share of the probability.
+        seed: Determines the sampling.
+        batch_size: Prompts per batch.
+        file: JSON lines in the run folder: step, and the fields of Sample except `question`.
+        print_table: Whether to also print the answers.
 
     Raises:
         UserError: If a setting is out of range, or (when `fit` starts) a prompt leaves no room for an answer.
@@ -97,7 +95,7 @@ class SampleGeneration(Callback):
         if not temperatures or min(temperatures) < 0 or not 0 < top_p <= 1:
             raise UserError(
                 f"SampleGeneration temperatures {list(temperatures)}, top_p {top_p}: expected at least one "
-                "temperature, each 0 or above, and top_p above 0, at most 1."
+                "temperature, each at least 0, and top_p above 0 and at most 1."
             )
         self.prompts, self.num_held_out = list(prompts or []), num_held_out
         self.temperatures, self.seed, self.print_table = tuple(temperatures), seed, print_table
@@ -107,26 +105,29 @@ class SampleGeneration(Callback):
         self._has_begun = False
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Collect the prompts and validation rows to answer."""
         assert isinstance(pl_module, LitCausalLM)
         data = pl_module.data
         self.examples = [*self._bare_prompts(data), *_validation_rows(data, self.num_held_out)]
         if not self.examples:
             warnings.warn(
-                "SampleGeneration has nothing to answer: no prompts, and no validation row that has an answer. Give it "
+                "SampleGeneration has nothing to answer: no prompts, and no validation row with an answer. Set its "
                 "prompts, or remove it.",
                 stacklevel=2,
             )
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.global_step == 0 and not self._has_begun:  # without Lightning's check before training
+        """Answer before training, unless Lightning's sanity check already did."""
+        if trainer.global_step == 0 and not self._has_begun:
             self._show(trainer, pl_module)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Answer at a validation."""
         if is_fitting(trainer):
             self._show(trainer, pl_module)
 
     def generation_steps(self) -> float:
-        """Most steps of generation, of one token for each row of a batch, at a validation."""
+        """Most generation steps per validation. A step is one token for each row of a batch."""
         batches = -(-len(self.examples) // self.settings.batch_size)
         return batches * len(self.temperatures) * self.settings.max_new_tokens
 
@@ -160,25 +161,25 @@ class SampleGeneration(Callback):
         return [_sample(module, example, answer, temperature) for example, answer in pairs]
 
     def _bare_prompts(self, data: TrainingData) -> list[Example]:
-        """Encode the prompts whole: what is asked must not be shortened without a word."""
+        """Encode the prompts without truncation, which would silently change the question."""
         encoder = replace(data.encoder, max_length=10**9)
         examples = []
         for index, text in enumerate(self.prompts):
             origin = f"SampleGeneration prompts[{index}]"
             if not text.strip():
-                raise UserError(f"{origin}: is empty; expected text.")
+                raise UserError(f"{origin}: empty; expected text.")
             (example,) = encoder.encode(Conversation((Message(Role.USER, text),), origin))
             if data.context_length is not None and len(example) >= data.context_length:
                 raise UserError(
-                    f"{origin}: {len(example)} tokens leave no room for an answer in the model's "
-                    f"{data.context_length}; shorten it."
+                    f"{origin}: {len(example)} tokens leave no room for an answer: the model reads "
+                    f"{data.context_length}. Shorten it."
                 )
             examples.append(example)
         return examples
 
 
 def markdown_text(text: str) -> str:
-    """Text for a Markdown table cell that neither Markdown nor HTML reads as anything but text."""
+    """Escape text for a Markdown table cell, so that neither Markdown nor HTML interprets it."""
     return _MARKS.sub(lambda found: f"&#{ord(found[0])};", excerpt(text, _TENSORBOARD_CHARACTERS))
 
 
@@ -224,7 +225,7 @@ def _markdown(samples: list[Sample]) -> str:
 
 
 def _table(samples: list[Sample], step: int, most: int) -> Table:
-    """The answers, each shortened to so many characters."""
+    """A table of the answers, each shortened to `most` characters."""
     title = f"answers at step {step}" if step else "answers before training"
     table = Table(title=title, title_justify="left", caption="▪ ended by the model itself", caption_justify="left")
     table.add_column("question", ratio=2, overflow="fold")

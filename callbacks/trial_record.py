@@ -1,4 +1,4 @@
-"""What a comparison must know of a run besides its metrics: whether it began as the others did, and what it cost."""
+"""Records what a comparison needs besides metrics: whether runs started from the same state, and what they cost."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from lit_sft.training.module import LitCausalLM
 
 
 class TrialRecord(Callback):
-    """Writes `trial.json` into the run folder while a run trains, whole at any moment; it stays behind it.
+    """Writes `trial.json` to the run folder during training, atomically.
 
     Its fields: `step` and `of` (optimiser steps done and planned), `train_loss` (of the last batch), `initial_weights`
-    (a digest, see `weights_digest`), `initial_adapters` (another, of LoRA's), `order` (a digest of the records of each
-    optimiser step), and, over the training on this process: `examples`, `tokens`, `supervised_tokens`, `seconds` (of
-    steps: neither validation nor waiting for data) and `peak_bytes`.
+    (a digest, see `weights_digest`), `initial_adapters` (the same for LoRA adapters), `order` (a digest of the records
+    in each optimiser step), and, for training on this process: `examples`, `tokens`, `supervised_tokens`, `seconds`
+    (in steps, without validation and waiting for data) and `peak_bytes`.
 
     Args:
-        file: In the run folder.
-        seconds: Time between writing.
+        file: Name of the file in the run folder.
+        seconds: Shortest time between writes.
     """
 
     def __init__(self, file: str = "trial.json", seconds: float = 1.0) -> None:
@@ -45,6 +45,7 @@ class TrialRecord(Callback):
         self._loss: Tensor | None = None
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Compute the digests of the initial weights."""
         if not self.initial_weights:
             self.initial_weights = weights_digest(pl_module)
             self.initial_adapters = weights_digest(pl_module, adapters=True)
@@ -52,32 +53,36 @@ class TrialRecord(Callback):
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: list[Batch], batch_idx: int
     ) -> None:
+        """Start the clock."""
         self._batch_began = time.perf_counter()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: list[Batch], batch_idx: int
     ) -> None:
+        """Count a batch, and write the file if due."""
         for micro_batch in batch:
             self._window["examples"] += len(micro_batch.origins)
             self._window["tokens"] += sum(micro_batch.lengths)
             self._window["supervised_tokens"] += micro_batch.targets.numel()
             self._origins += micro_batch.origins
-        self._loss = mean_of_step(outputs)  # not read yet: that would wait for the device
+        self._loss = mean_of_step(outputs)  # not read yet: that would synchronise with the device
         self._window["seconds"] += time.perf_counter() - self._batch_began
         if trainer.global_step > len(self.order):
-            # by whole steps: a run that is resumed begins the one it was in again
+            # by whole steps: a resumed run repeats the step in which it stopped
             self.counts = {name: value + self._window[name] for name, value in self.counts.items()}
             self._window = dict.fromkeys(self.counts, 0)
-            # which records, and how often: not in which order, nor in which micro-batch
+            # which records and how often, regardless of order and micro-batch
             self.order.append(hashlib.sha256("\n".join(sorted(self._origins)).encode()).hexdigest()[:12])
             self._origins = []
         if time.monotonic() - self._written >= self.seconds:
             self._write(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the final record."""
         self._write(trainer, pl_module)
 
     def state_dict(self) -> dict[str, Any]:
+        """The digests and counts so far."""
         return {
             "initial_weights": self.initial_weights,
             "initial_adapters": self.initial_adapters,
@@ -86,6 +91,7 @@ class TrialRecord(Callback):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore the digests and counts."""
         self.initial_weights, self.initial_adapters = (
             state_dict["initial_weights"],
             state_dict.get("initial_adapters", ""),
@@ -114,13 +120,13 @@ class TrialRecord(Callback):
 
 
 def weights_digest(module: nn.Module, *, adapters: bool = False) -> str:
-    """A digest of a model's weights that the precision of frozen weights does not change.
+    """A digest of a model's weights that does not depend on the precision of frozen weights.
 
-    Weights are rounded to bfloat16: a frozen base is kept in it where that loses nothing.
+    Weights are rounded to bfloat16, the precision in which a frozen base may be kept.
 
     Args:
         module: The model.
-        adapters: Of its adapters instead of everything else, so that a model's own digest does not depend on them.
+        adapters: Digest the adapters instead of all other weights, so that the base's digest does not depend on them.
     """
     digest = hashlib.sha256()
     names = {_plain_name(name): p for name, p in module.named_parameters() if _is_adapter(name) == adapters}
@@ -132,7 +138,7 @@ def weights_digest(module: nn.Module, *, adapters: bool = False) -> str:
 
 
 def peak_bytes() -> int:
-    """Most memory so far: of the GPU where one is used, else of the process."""
+    """Peak memory so far: of the GPU if one is used, otherwise of the process."""
     if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
         return torch.cuda.max_memory_allocated()
     unit = 1 if sys.platform == "darwin" else 1024
@@ -144,7 +150,7 @@ def _is_adapter(name: str) -> bool:
 
 
 def _plain_name(name: str) -> str:
-    """As it is without adapters. Source: peft's wrappers."""
+    """The name of a weight without adapters. Source: peft's wrappers."""
     for part in ("base_model.model.", "base_layer.", "original_module."):
         name = name.replace(part, "")
     return name

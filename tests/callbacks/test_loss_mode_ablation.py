@@ -71,7 +71,7 @@ def test_the_table_marks_the_training_mask_and_warns_of_comparing_rows(
     assert "step 4" in printed
     assert "step 2" not in printed
     assert f"{run.rows('loss_modes.jsonl')[-1]['masks']['whole_sequence']['nll']:.4f}" in printed
-    assert "compare within a row, never between rows" in " ".join(printed.split())
+    assert "compare values within a row, not between rows" in " ".join(printed.split())
 
 
 def test_a_partial_check_before_training_is_not_taken_for_a_validation(fit: Callable[..., Any]) -> None:
