@@ -158,16 +158,19 @@ def test_a_head_unlike_the_embedding_it_is_tied_to_is_kept_and_reported(
         ({"hidden_size": 64}, "21 of the wrong shape"),
         ({"model_type": "qwen2", "architectures": ["Qwen2ForCausalLM"]}, r"6 missing \(.*k_proj\.bias"),
         ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, r"quantised models \(gptq\).*Use the original"),
-        ({"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}}, r"model \(bitsandbytes\)"),
+        ({"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}}, r"models \(bitsandbytes\)"),
         ({"quantization_config": {"bits": 4}}, "quantised models"),
-        ({"attn_implementation": "some/kernel"}, r"names attention code on the hub \(some/kernel\), which is not run"),
+        (
+            {"attn_implementation": "some/kernel"},
+            r"names attention code on the hub \(some/kernel\), which is never run",
+        ),
         ({"_attn_implementation": "some/kernel"}, "names attention code on the hub"),
         ({"quantization_config": "nonsense"}, "no readable model config"),
         ({"model_type": "bert", "architectures": ["BertForMaskedLM"]}, "BertForMaskedLM is not a causal"),
         ({"model_type": "bert", "architectures": ["BertLMHeadModel"]}, "bert is not a causal language model"),
         ({"model_type": "t5", "architectures": ["T5ForConditionalGeneration"]}, "t5 is not a causal language model"),
         ({"architectures": ["LlamaForSequenceClassification"]}, "LlamaForSequenceClassification is not a causal"),
-        ({"vocab_size": "many"}, r"no readable model config \(Validation error for field 'vocab_size'"),
+        ({"vocab_size": "many"}, r"no readable model config in this folder \(Validation error for field 'vocab_size'"),
         ({"dtype": "nope"}, "no readable model config"),
         ({"hidden_act": "nope"}, r"could not be loaded \(KeyError 'nope'\)"),
         ({"transformers_weights": "other.safetensors"}, r"other\.safetensors is missing"),
@@ -260,7 +263,7 @@ def test_a_tokenizer_without_the_models_end_token_is_reported(
     folder = changed(folders, tmp_path / "m", "llama", lambda w: {
         n: torch.cat([t, t])[:400] if t.shape[0] == 259 else t for n, t in w.items()
     }, vocab_size=400, eos_token_id=[256, 399])  # fmt: skip
-    with pytest.warns(UserWarning, match="ends its text with id 399: this looks like another model's tokenizer"):
+    with pytest.warns(UserWarning, match="end token has id 399: this looks like another model's tokenizer"):
         load(folder, tokenizer)
 
 
