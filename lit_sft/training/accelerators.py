@@ -1,4 +1,4 @@
-"""Which device a run asks for, checked before anything is read: Lightning names its own classes instead."""
+"""Checks the accelerator, devices and strategy before anything is read; Lightning's own errors name its classes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _NAMES = ("auto", "cpu", "gpu", "cuda", "mps")
 
 
 def check_accelerator(accelerator: object, devices: object, strategy: object) -> None:
-    """Check settings of the trainer; objects made in Python are left to Lightning.
+    """Check the trainer's settings; objects made in Python are left to Lightning.
 
     Args:
         accelerator: `--trainer.accelerator`.
@@ -23,7 +23,7 @@ def check_accelerator(accelerator: object, devices: object, strategy: object) ->
         strategy: `--trainer.strategy`.
 
     Raises:
-        UserError: If there is no such device here, or no such name.
+        UserError: If a name is unknown, or this machine has no such device.
     """
     if isinstance(accelerator, str):
         _check_name(accelerator)
@@ -48,8 +48,8 @@ def _check_present(name: str) -> None:
     if not present.get(name, True):
         found = "cpu or auto" if not (has_cuda or has_mps) else "auto, cpu or gpu"
         raise UserError(
-            f"--trainer.accelerator {name}: PyTorch finds no such device on this machine; expected {found}. If there "
-            "is one, check its driver and that this PyTorch was built for it."
+            f"--trainer.accelerator {name}: PyTorch finds no such device on this machine; expected {found}. If it has "
+            "one, check the driver and whether this build of PyTorch supports it."
         )
     if name == "tpu" and importlib.util.find_spec("torch_xla") is None:
         raise UserError("--trainer.accelerator tpu: needs the package torch_xla; expected auto, cpu or gpu.")

@@ -1,4 +1,4 @@
-"""What the module adds to its checkpoints beside weights, and what it checks before it loads one."""
+"""What the module adds to a checkpoint besides the weights, and what it checks before loading one."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from lit_sft.training.resuming import rewind_to_step
 def add_metrics(
     checkpoint: dict[str, Any], last: dict[str, float], before: dict[str, float], *, global_step: int
 ) -> None:
-    """Add the metrics of the validation before training, and of the last one if it was of these weights.
+    """Add the metrics before training, and those of the last validation if it measured these weights.
 
     Args:
-        checkpoint: Changed in place, as Lightning's hook wants it.
-        last: Of the last validation, with its step.
-        before: Of the one before training.
+        checkpoint: Changed in place, as Lightning's hook expects.
+        last: Metrics of the last validation, with its step.
+        before: Metrics of the validation before training.
         global_step: Optimiser steps taken.
     """
     if last.get("step") == global_step:
@@ -32,13 +32,13 @@ def add_metrics(
 
 
 def add_origin(checkpoint: dict[str, Any], backbone: nn.Module, module: LightningModule, *, seed: int) -> None:
-    """Add what the weights were trained on, and leave out the frozen ones around adapters.
+    """Add the identity of the base model, and leave out frozen weights if the model has adapters.
 
     Args:
-        checkpoint: Changed in place, as Lightning's hook wants it.
+        checkpoint: Changed in place, as Lightning's hook expects.
         backbone: The model.
-        module: Its owner, whose parameters the checkpoint names.
-        seed: What random weights followed from.
+        module: Its owner, whose parameter names the checkpoint uses.
+        seed: Seed of random weights.
     """
     checkpoint["base"], checkpoint["seed"] = identity_of(backbone), seed
     if is_adapted(backbone):
@@ -47,11 +47,11 @@ def add_origin(checkpoint: dict[str, Any], backbone: nn.Module, module: Lightnin
 
 
 def add_progress(checkpoint: dict[str, Any], trainer: Trainer, identity: dict[str, str]) -> None:
-    """Add what the run depends on, and let it resume behind the last optimiser step.
+    """Add what the run depends on, and set the loops to resume after the last optimiser step.
 
     Args:
-        checkpoint: Changed in place, as Lightning's hook wants it.
-        trainer: Fitting.
+        checkpoint: Changed in place, as Lightning's hook expects.
+        trainer: The trainer, while fitting.
         identity: See `run_identity`.
     """
     checkpoint["identity"] = identity
@@ -67,21 +67,21 @@ def check_weights(
     allow_changes: bool,
     advice: str = "",
 ) -> None:
-    """Check that weights are undamaged, are this model's, and were trained on this base.
+    """Check that weights are undamaged, fit this model, and were trained on this base model.
 
     Args:
-        checkpoint: What is about to be loaded.
-        path: Of it.
-        module: What it is loaded into.
-        backbone: Its model.
-        allow_changes: Whether the base may be another one.
-        advice: What else the user can do about another base.
+        checkpoint: The checkpoint to load.
+        path: Its path.
+        module: The module to load it into.
+        backbone: The module's model.
+        allow_changes: Whether the base model may differ.
+        advice: What else the user can do if the base model differs.
 
     Raises:
-        UserError: If they are not.
+        UserError: If a check fails.
     """
     if path.is_file():
-        check_intact(path)  # a trainer without AtomicCheckpointIO has not looked
-    if "state_dict" in checkpoint:  # or a sharded model has been filled from it already
+        check_intact(path)  # a trainer without AtomicCheckpointIO has not checked
+    if "state_dict" in checkpoint:  # otherwise a sharded model has loaded it already
         check_fit(checkpoint["state_dict"], module, str(path), adapted=is_adapted(backbone))
     check_base(checkpoint.get("base"), identity_of(backbone), str(path), allow_changes=allow_changes, advice=advice)

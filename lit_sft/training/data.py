@@ -1,4 +1,4 @@
-"""What training asks of a data module. `SFTDataModule` is one; another need only offer the same."""
+"""The data module that training needs, as a protocol. `SFTDataModule` implements it."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ class TrainingData(Protocol):
     """A LightningDataModule whose loaders give lists of micro-batches (see `data_modules`)."""
 
     batch_size: int
-    """Examples of a training batch on each device."""
+    """Examples per training batch and device."""
     seed: int
-    """Determines the order."""
+    """Seed of the order of examples."""
     token_budget: int
-    """Most tokens that go through the model at once."""
+    """Most tokens in one forward pass."""
     context_length: int | None
     """Most tokens the model can read."""
     template_name: TemplateName
     reduction: Reduction
     fingerprint: str
-    """Digest of the records and how they are encoded."""
+    """Digest of the records and their encoding."""
     sources: Sources
     """Where the records come from."""
     stores: dict[str, ExampleStore]
     """The encoded examples of each split."""
     ledgers: dict[str, dict[str, Any]]
-    """What became of the records of each split."""
+    """What happened to the records of each split."""
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -42,11 +42,11 @@ class TrainingData(Protocol):
 
     @property
     def encoder(self) -> Encoder:
-        """Turns conversations into examples."""
+        """Encodes conversations as examples."""
 
     @property
     def end_token_id(self) -> int:
-        """Ends an answer."""
+        """The token that ends an answer."""
 
     @property
     def mask(self) -> LossMask:
@@ -54,16 +54,16 @@ class TrainingData(Protocol):
 
     @property
     def predict_store(self) -> ExampleStore:
-        """What `predict` answers."""
+        """The prompts that `predict` answers."""
 
     def identity(self) -> Mapping[str, Any]:
-        """Everything of the data that a run depends on, by the names of the settings."""
+        """Everything about the data that a run depends on, by setting."""
 
     def num_train_batches(self, limit: int | float | None = None) -> int:
-        """Training batches of an epoch on each device."""
+        """Training batches per epoch and device."""
 
     def evaluated(self, split: str, limit: int | float | None = None) -> tuple[int, int]:
-        """Rows and tokens of a split that an evaluation reads, on all devices together."""
+        """Rows and tokens of a split that an evaluation reads, over all devices."""
 
     def length_limit(self, split: str) -> int:
-        """Most tokens of an example of a split."""
+        """Most tokens per example in a split."""

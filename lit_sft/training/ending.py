@@ -1,4 +1,4 @@
-"""What ended a run, and what to change to continue it."""
+"""Why a run ended, and what to change to continue it."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from torch import Tensor
 
 
 def keep_stopped(trainer: Trainer, checkpoint: dict[str, Any]) -> None:
-    """Let a run that EarlyStopping had ended stay ended when it is resumed, unless its settings now allow more.
+    """Keep a run stopped on resuming if EarlyStopping ended it, unless its present settings allow more.
 
-    Lightning would train another epoch, and would take the patience from the checkpoint rather than from the settings.
+    Lightning would train another epoch, and would use the patience of the checkpoint instead of the settings'.
 
     Args:
-        trainer: About to restore its callbacks; does not train if the run stays ended.
-        checkpoint: What it resumes from. The states of EarlyStopping are brought up to the present settings, in place,
-            as Lightning's hook wants it.
+        trainer: About to restore its callbacks; does not train if the run stays stopped.
+        checkpoint: The checkpoint to resume from. The states of EarlyStopping are updated to the present settings, in
+            place, as Lightning's hook expects.
     """
     states, metrics = checkpoint.get("callbacks", {}), checkpoint.get("figures", {})
     for callback in _early_stopping(trainer.callbacks):  # type: ignore[attr-defined]
@@ -36,12 +36,12 @@ def keep_stopped(trainer: Trainer, checkpoint: dict[str, Any]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """What ended a run.
+    """Why a run ended.
 
     Attributes:
         reason: In words.
         advice: What to change to continue.
-        is_early: Whether the run could have been longer by its settings.
+        is_early: Whether it ended before the limits of its settings.
     """
 
     reason: str
@@ -53,7 +53,7 @@ class Ending:
 
 
 def what_ended(trainer: Trainer) -> Ending | None:
-    """What ended the run of a trainer; None if that is not known."""
+    """Why a trainer's run ended; None if unknown."""
     for callback in _early_stopping(trainer.callbacks):  # type: ignore[attr-defined]
         if callback.stopping_reason != Reason.NOT_STOPPED:
             advice = "to continue, loosen EarlyStopping or remove it (`trainer.callbacks` in the run's config.yaml)"
@@ -80,12 +80,12 @@ def _early_stopping(callbacks: Iterable[Callback]) -> list[EarlyStopping]:
 
 
 def _still_stops(callback: EarlyStopping, state: dict[str, Any], value: float | None) -> bool:
-    """Whether what stopped a run still does under the present settings.
+    """Whether the reason that stopped a run still holds under the present settings.
 
     Args:
         callback: With the present settings.
-        state: Of the callback in the checkpoint.
-        value: The monitored metric there; None if it is not known, and then a threshold is taken for the same.
+        state: The callback's state in the checkpoint.
+        value: The monitored metric in the checkpoint. None if unknown: thresholds then count as unchanged.
     """
     reason = Reason(state.get("stopping_reason", Reason.NOT_STOPPED.value))
     if reason == Reason.PATIENCE_EXHAUSTED:

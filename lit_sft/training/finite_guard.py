@@ -1,4 +1,4 @@
-"""Stops a run whose loss or gradient is not finite, and names the records, metrics and settings to look at."""
+"""Stops a run at a non-finite loss or gradient, and names the records, metrics and settings to check."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ class MicroBatch:
     """A batch whose loss may still be on the device.
 
     Attributes:
-        step: The optimiser step it is part of, counted from 1.
-        batch_idx: Its number in the epoch, from 0.
-        origins: Where its records come from.
-        loss: What went backward, ().
+        step: Its optimiser step, counted from 1.
+        batch_idx: Its index in the epoch, from 0.
+        origins: Origins of its records.
+        loss: The loss of the backward pass, ().
     """
 
     step: int
@@ -47,18 +47,18 @@ class MicroBatch:
 
 
 class FiniteGuard(Callback):
-    """Ends training with a ValueError at a loss or gradient that is not finite; warns of such a validation loss.
+    """Stops training at a non-finite loss or gradient; warns about a non-finite validation loss.
 
-    LitCausalLM adds one to every fit that has none. No checkpoint is written after a bad step, so the last one is good.
+    LitCausalLM adds one to every fit without one. No checkpoint is written after a bad step, so the last one is good.
 
     Args:
-        every_n_steps: Optimiser steps between readings on a GPU. None: the trainer's `log_every_n_steps`.
-        check_every_step: Check each loss before its backward pass, so that the weights stay good. On a GPU this makes
-            the process wait for the device in every step; otherwise losses are read together, every few steps, before
+        every_n_steps: Optimiser steps between checks on a GPU. None: the trainer's `log_every_n_steps`.
+        check_every_step: Whether to check each loss before its backward pass, so that the weights stay good. On a GPU
+            this waits for the device in every step; otherwise losses are checked together, every few steps, before
             each validation and before each checkpoint. None: on a CPU only.
 
     Raises:
-        UserError: If a setting is out of range, and as above.
+        UserError: If a setting is out of range; during training, at a non-finite loss or gradient.
     """
 
     def __init__(self, every_n_steps: int | None = None, check_every_step: bool | None = None) -> None:
@@ -67,7 +67,7 @@ class FiniteGuard(Callback):
             raise UserError(f"{name} every_n_steps {every_n_steps}: expected at least 1.")
         self.every_n_steps, self.check_every_step = every_n_steps, check_every_step
         self.skipped_steps = 0
-        """Steps that fp16's scaler left out because their gradient overflowed."""
+        """Steps that the fp16 scaler skipped because their gradient overflowed."""
         self._pieces: list[Batch] = []
         self._losses: list[Tensor] = []
         self._unread: list[MicroBatch] = []
@@ -80,10 +80,11 @@ class FiniteGuard(Callback):
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: list[Batch], batch_idx: int
     ) -> None:
+        """Collect the losses of a new batch."""
         self._pieces, self._losses = batch, []
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
-        """Called for each micro-batch; a batch is checked when the losses of all its micro-batches are known."""
+        """Collect the loss of a micro-batch; check the batch after its last one."""
         self._losses.append(loss.detach())
         if len(self._losses) < len(self._pieces):
             return
@@ -93,11 +94,11 @@ class FiniteGuard(Callback):
             self._check_losses(trainer, pl_module, micro_batches=self._pieces)
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
-        """Before clipping, and after fp16 gradients are unscaled."""
+        """Check the gradient before clipping, after fp16 gradients are unscaled."""
         self.take_norm(trainer, pl_module, optimizer)
 
     def take_norm(self, trainer: Trainer, module: LightningModule, optimizer: Optimizer) -> Tensor:
-        """The norm of all gradients, (), checked now or with the next reading.
+        """The norm of all gradients, (); checked now or with the next group of losses.
 
         Raises:
             UserError: If it is checked now and is not finite.
@@ -113,6 +114,7 @@ class FiniteGuard(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: list[Batch], batch_idx: int
     ) -> None:
+        """Check the losses and norms collected so far, if it is time."""
         self._pieces = []
         self._unread_means.append(mean_of_step(outputs))
         if self._is_reading_due(trainer):
@@ -122,19 +124,22 @@ class FiniteGuard(Callback):
             self.check(trainer, pl_module)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Check everything before a validation."""
         if trainer.state.fn == "fit":
             self.check(trainer, pl_module)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Warn if the validation loss is not finite."""
         metrics = cast("LitCausalLM", pl_module).metrics["val"]
         if not math.isfinite(metrics["loss"]):
             warnings.warn(_validation_message(metrics), stacklevel=2)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Check the last steps."""
         self.check(trainer, pl_module)
 
     def check(self, trainer: Trainer, module: LightningModule) -> None:
-        """Read all losses and gradient norms that are still on the device; waits for it.
+        """Check all losses and gradient norms that are still on the device; waits for it.
 
         Raises:
             UserError: If one is not finite.
@@ -142,7 +147,7 @@ class FiniteGuard(Callback):
         self._check_losses(trainer, module)
         self._read_norms(trainer, module, changed=True)
         means = torch.stack(self._unread_means).tolist() if self._unread_means else []
-        # a callback that saves at the end of a batch may come before the guard, which has not noted its mean yet
+        # a callback that saves at the end of a batch may run before the guard has noted the mean of that batch
         read, self._unread = self._unread[: len(means)], self._unread[len(means) :]
         self._unread_means = []
         for mean, seen in zip(means, read, strict=True):
@@ -151,7 +156,7 @@ class FiniteGuard(Callback):
                 self._recent.append(mean)
 
     def _judge(self, mean: float, seen: MicroBatch) -> None:
-        """Look at the mean loss of a batch; `_recent` holds those before."""
+        """Subclasses judge the mean loss of a batch here; `_recent` holds the losses before it."""
 
     def _is_reading_due(self, trainer: Trainer) -> bool:
         every: int = self.every_n_steps or trainer.log_every_n_steps or _USUAL_INTERVAL  # type: ignore[attr-defined]
@@ -166,14 +171,14 @@ class FiniteGuard(Callback):
         """Stop if a loss is not finite.
 
         Args:
-            trainer: Of the run.
-            module: Trained.
-            micro_batches: The last batch, if its step has not been taken; None if the weights have been changed since.
+            trainer: The run's trainer.
+            module: The module being trained.
+            micro_batches: The last batch, if its step has not been taken. None: the weights have changed since.
         """
         unread = self._unread if micro_batches is None else self._unread[-1:]
         finite = torch.stack([seen.loss for seen in unread]).isfinite().tolist() if unread else []
         is_sound = all(finite)
-        if trainer.world_size > 1:  # all processes stop, or the others would wait for this one
+        if trainer.world_size > 1:  # all processes must stop, or the others would wait for this one
             is_sound = trainer.strategy.reduce_boolean_decision(is_sound)
         if not is_sound:
             first = unread[finite.index(False)] if not all(finite) else None
@@ -234,13 +239,13 @@ def scaler_of(trainer: Trainer) -> Any:
 
 
 def listed(origins: tuple[str, ...]) -> str:
-    """The first records by name, and how many more there are."""
+    """The first records by name, and the number of others."""
     rest = len(origins) - _MOST_ORIGINS
     return ", ".join(origins[:_MOST_ORIGINS]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def _validation_message(metrics: dict[str, float]) -> str:
-    """What is wrong with a validation whose loss is not finite."""
+    """The warning about a non-finite validation loss."""
     loss, step = metrics["loss"], int(metrics["step"])
     place = f"at step {step}" if step else "before training"
     bad = [
@@ -248,12 +253,12 @@ def _validation_message(metrics: dict[str, float]) -> str:
     ]
     if not bad:
         return (
-            f"the validation loss {place} is undefined: the training mask supervises no token of the validation "
-            "batches. Give other validation rows, or raise `--trainer.limit_val_batches`."
+            f"the validation loss {place} is undefined: the training mask supervises no token in the validation "
+            "batches. Use other validation rows, or raise `--trainer.limit_val_batches`."
         )
     return (
-        f"the validation loss {place} is {loss} (not finite: {', '.join(bad)}), although training has been finite so "
-        "far. Training continues, but these weights are not a candidate for the best checkpoint. Look for extreme "
+        f"the validation loss {place} is {loss} (not finite: {', '.join(bad)}), although the training loss is still "
+        "finite. Training continues, but these weights are no candidate for the best checkpoint. Look for extreme "
         "validation records, or lower `--model.optimizer.lr`; under fp16, use `--trainer.precision bf16-mixed`."
     )
 
@@ -261,8 +266,8 @@ def _validation_message(metrics: dict[str, float]) -> str:
 def _state_of_weights(*, changed: bool) -> str:
     if changed:
         return (
-            "This was found after the step: the weights in memory are already corrupted. (RunHealth's "
-            "`check_every_step: true` finds it before the step, and makes training on a GPU a little slower.)"
+            "This was found after the step, so the weights in memory are already corrupted. (RunHealth's "
+            "`check_every_step: true` finds it before the step, but makes training on a GPU a little slower.)"
         )
     return "Stopped before this step changed the weights."
 
@@ -272,9 +277,9 @@ def _origins(micro_batches: list[Batch]) -> tuple[str, ...]:
 
 
 def _culprits(trainer: Trainer, module: LightningModule, micro_batches: list[Batch]) -> list[str]:
-    """Which documents are not finite by themselves, if not all: one more forward pass, for the last batch of a run."""
+    """Name the documents whose own loss is not finite, unless all are; takes one more forward pass."""
     if trainer.world_size > 1:
-        return []  # sharded weights could only be gathered by all processes, and the others have found nothing
+        return []  # gathering sharded weights takes all processes, and the others have found nothing
     backbone = cast("LitCausalLM", module).backbone
     culprits: list[str] = []
     with torch.no_grad(), undisturbed(backbone), trainer.precision_plugin.forward_context():
@@ -284,7 +289,7 @@ def _culprits(trainer: Trainer, module: LightningModule, micro_batches: list[Bat
             culprits += [micro_batch.origins[index] for index in documents]
     if not culprits or len(culprits) == len(_origins(micro_batches)):
         return []
-    return [f"  not finite by themselves: {listed(tuple(culprits))}"]
+    return [f"  not finite on their own: {listed(tuple(culprits))}"]
 
 
 def _learning_rate(trainer: Trainer) -> float:
@@ -302,17 +307,17 @@ def _causes(trainer: Trainer, module: LightningModule) -> list[str]:
         causes.append("no gradient clipping: `--trainer.gradient_clip_val 1.0`")
     if str(trainer.precision) == "16-true":
         causes.append(
-            "fp16 weights: the squares that AdamW keeps of small gradients become 0 in fp16; `--trainer.precision "
-            "16-mixed` keeps them in float32"
+            "fp16 weights: AdamW's squares of small gradients become 0 in fp16; `--trainer.precision 16-mixed` keeps "
+            "them in float32"
         )
     if str(trainer.precision).startswith("16"):
-        causes.append("fp16, which ends at 65,504: `--trainer.precision bf16-mixed`")
+        causes.append("fp16, which overflows above 65,504: `--trainer.precision bf16-mixed`")
     causes.append("one of the records above: read them, or train without them")
     return causes
 
 
 def _checkpoint(trainer: Trainer) -> str:
-    # those of the folder: Lightning's own callback is not alone in writing them
+    # look in the folder: Lightning's own callback is not the only one that writes there
     folder = getattr(trainer.checkpoint_callback, "dirpath", None)
     found = sorted(Path(folder).glob("*.ckpt"), key=lambda path: path.stat().st_mtime) if folder else []
     if not found:

@@ -1,4 +1,4 @@
-"""The settings of a model inside its checkpoints, as plain values that loading never has to unpickle."""
+"""Saves a model's settings in its checkpoints as plain values, so that loading never unpickles anything."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from lit_sft.training.optimization import OptimizerSettings
 def plain_settings(
     backbone: BackboneSettings, optimizer: OptimizerSettings, generation: GenerationSettings
 ) -> dict[str, Any]:
-    """Settings as JSON values; a path becomes its text."""
+    """Settings as JSON values; paths become text."""
     settings = {"backbone": asdict(backbone), "optimizer": asdict(optimizer), "generation": asdict(generation)}
     values: dict[str, Any] = json.loads(json.dumps(settings, default=str))
     return values
@@ -26,21 +26,21 @@ def plain_settings(
 def settings_from(saved: dict[str, Any], path: Path) -> dict[str, Any]:
     """The settings in a checkpoint, as arguments of LitCausalLM.
 
-    Code of a model's own is not trusted because a checkpoint says so.
+    A checkpoint cannot set `trust_remote_code`.
 
     Args:
-        saved: What a checkpoint holds.
-        path: Of it, for messages.
+        saved: The loaded checkpoint.
+        path: Its path, for error messages.
 
     Raises:
-        UserError: If it holds none, or others than this version knows.
+        UserError: If it has no settings, or settings that this version does not know.
     """
     values = saved.get("hyper_parameters")
     if not values:
         raise UserError(
-            f"{path}: written by an older version, without the model's settings. Give them: "
-            "`LitCausalLM.load_from_checkpoint(path, backbone=BackboneSettings(...))`; or load the `model` folder of "
-            "its run with transformers."
+            f"{path}: written by an older version, without the model's settings. Pass them: "
+            "`LitCausalLM.load_from_checkpoint(path, backbone=BackboneSettings(...))`; or load the run's `model` "
+            "folder with transformers."
         )
     try:
         backbone = dict(values["backbone"])
@@ -52,6 +52,6 @@ def settings_from(saved: dict[str, Any], path: Path) -> dict[str, Any]:
         }
     except (TypeError, KeyError, ValueError) as error:
         raise UserError(
-            f"{path}: its settings are not those of this version ({error}). Give them: "
+            f"{path}: its settings do not match this version ({error}). Pass them: "
             "`LitCausalLM.load_from_checkpoint(path, backbone=BackboneSettings(...))`."
         ) from None

@@ -1,10 +1,9 @@
-"""The LightningModule: one for full weights and LoRA, for conversations and plain text."""
+"""The LightningModule, for full fine-tuning and LoRA, on conversations and plain text."""
 
 from __future__ import annotations
 
 import inspect
 import math
-import warnings
 from pathlib import Path
 from typing import Any, Self
 
@@ -32,6 +31,7 @@ from lit_sft.models.loss import supervised_loss, token_nll
 from lit_sft.models.saving import load_weights, read_checkpoint
 from lit_sft.training.checkpoint_hooks import add_metrics, add_origin, add_progress, check_weights
 from lit_sft.training.data import TrainingData
+from lit_sft.training.end_token import warn_of_frozen_end
 from lit_sft.training.ending import keep_stopped
 from lit_sft.training.finite_guard import FiniteGuard
 from lit_sft.training.hyper_parameters import plain_settings, settings_from
@@ -46,13 +46,14 @@ from lit_sft.training.precision import AUTOCAST_DTYPES, warn_of_lost_updates
 from lit_sft.training.refused_callbacks import check_callbacks
 from lit_sft.training.resuming import check_identity, run_identity, seed_batch
 from lit_sft.training.sharding import check_strategy, score, shard
+from lit_sft.training.steps import total_steps
 
 
 class LitCausalLM(LightningModule):
-    """Trains a causal language model on the tokens that the data's mask chooses.
+    """Trains a causal language model on the tokens that the data's mask selects.
 
-    The loss is the sum over supervised tokens divided by the number of them in the whole optimiser step, over
-    micro-batches and ranks. Validation gives metrics for every segment and mask, whatever mask trains.
+    The loss is summed over supervised tokens and divided by their number in the whole optimiser step, over all
+    micro-batches and ranks. Validation measures every segment and mask, whichever mask is trained on.
 
     Example:
         >>> from lightning.pytorch import Trainer
@@ -66,9 +67,9 @@ class LitCausalLM(LightningModule):
         True
 
     Args:
-        backbone: Which model, and how much of it is trained.
+        backbone: Which model, and how much of it to train.
         optimizer: AdamW and its schedule.
-        generation: How `test` and `predict` answer.
+        generation: How `test` and `predict` generate answers.
     """
 
     backbone: nn.Module
@@ -83,17 +84,17 @@ class LitCausalLM(LightningModule):
         self.backbone_settings, self.optimizer_settings, self.generation_settings = backbone, optimizer, generation
         self.save_hyperparameters(plain_settings(backbone, optimizer, generation), logger=False)
         self._seed = torch.initial_seed()
-        """What random weights of the backbone follow from."""
+        """Seed of the backbone's random weights."""
         self.allow_changes = False
-        """Whether a checkpoint of other settings or data may be resumed."""
+        """Whether to resume from a checkpoint with other settings or data."""
         self.checkpoint: Path | None = None
-        """What is going to be loaded; a sharded model is compared with it first, since its strategy loads what fits."""
+        """The checkpoint to load. A sharded model is checked against it first: its strategy loads only what fits."""
         self.metrics: dict[str, dict[str, float]] = {}
         """The newest metrics of each split, such as `metrics["val"]["nll/answer"]`."""
         self.metrics_before: dict[str, float] = {}
         """The validation metrics before the first step."""
         self.records: dict[str, RecordSums] = {}
-        """What each record of the test split added to the metrics, by its origin."""
+        """What each record of the test split contributed to the metrics, by origin."""
 
     @property
     def data(self) -> TrainingData:
@@ -125,11 +126,11 @@ class LitCausalLM(LightningModule):
         self.losses = nn.ModuleDict({split: WeightedMean() for split in ("val", "test")})
         if isinstance(self.trainer.strategy, ModelParallelStrategy) and self.checkpoint is not None:
             self._check_weights(read_checkpoint(self.checkpoint, map_location="meta", mmap=True), self.checkpoint)
-        self._warn_of_unlearnt_end(end_token_id)
+        warn_of_frozen_end(self.backbone, self.backbone_settings, self.data.encoder.template.end, end_token_id)
 
     def _build(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self._seed = torch.initial_seed()
-        with torch.device("cpu"):  # so that random weights are the same on every machine
+        with torch.device("cpu"):  # random weights are then the same on every machine
             self.backbone = build_backbone(self.backbone_settings, tokenizer)
 
     @classmethod
@@ -140,22 +141,23 @@ class LitCausalLM(LightningModule):
         tokenizer: PreTrainedTokenizerBase | None = None,
         **settings: Any,
     ) -> Self:
-        """A model with the settings and weights of a checkpoint, to generate from, to test or to train on.
+        """Load a model with the settings and weights of a checkpoint, to generate, test or continue training.
 
-        Nothing is unpickled, and weights are always complete: there is no `strict`, `hparams_file` or `weights_only`.
+        Nothing is unpickled, and weights are always complete, so there is no `strict`, `hparams_file` or
+        `weights_only`.
 
         Args:
-            checkpoint_path: Of a run, from the command line or from Python.
+            checkpoint_path: A checkpoint of a run, started from the command line or from Python.
             map_location: Device of the weights. None: the CPU.
-            tokenizer: Whose vocabulary the model has. None: the one that its settings name.
-            **settings: Arguments of this class in the place of the checkpoint's, such as `backbone`.
+            tokenizer: The model's tokenizer. None: the one named in the settings.
+            **settings: Arguments of this class that replace the checkpoint's, such as `backbone`.
 
         Raises:
-            UserError: If the checkpoint is damaged or holds no settings, or its base model or tokenizer is missing.
+            UserError: If the checkpoint is damaged or has no settings, or its base model or tokenizer is missing.
         """
         path = Path(checkpoint_path)
         if unknown := sorted(settings.keys() - inspect.signature(cls).parameters.keys()):
-            raise UserError(f"load_from_checkpoint: unknown argument {', '.join(unknown)}; see its documentation.")
+            raise UserError(f"load_from_checkpoint: unknown argument {', '.join(unknown)}; see its docstring.")
         saved = read_checkpoint(path, map_location="meta", mmap=True)
         module = cls(**({} if "backbone" in settings else settings_from(saved, path)) | settings)
         with torch.random.fork_rng(devices=[]):
@@ -165,31 +167,32 @@ class LitCausalLM(LightningModule):
         return module if map_location is None else module.to(map_location)
 
     def configure_callbacks(self) -> list[Callback]:
-        """A guard against losses that are not finite, unless the trainer has one (RunHealth is one)."""
+        """Add a FiniteGuard, unless the trainer has one (RunHealth is one)."""
         if self.trainer.state.fn == TrainerFn.FITTING:
             check_callbacks(self.trainer.callbacks)  # type: ignore[attr-defined]
         return [] if self._guards() else [FiniteGuard()]
 
     def training_step(self, micro_batches: list[Batch], batch_idx: int) -> dict[str, Tensor]:
-        """The batch's part of the loss of the optimiser step.
+        """Compute a batch's share of the loss of the optimiser step.
 
-        All micro-batches but the last go backward here, so that the activations of one micro-batch only are ever alive.
+        The backward passes of all micro-batches but the last happen here, so that only one micro-batch's activations
+        are in memory at a time.
 
         Returns:
-            `loss` of the last micro-batch, to go backward from. For callbacks: `nats`, the weighted sum of nll over the
-            micro-batches, and `weight`, that of weights.
+            `loss` of the last micro-batch, for the backward pass. For callbacks: `nats`, the weighted sum of the nll
+            over all micro-batches, and `weight`, the sum of the weights.
         """
         trainer, last = self.trainer, len(micro_batches) - 1
         if last and not isinstance(trainer.strategy, (SingleDeviceStrategy, DDPStrategy, ModelParallelStrategy)):
             raise UserError(
-                f"a batch of {len(micro_batches)} micro-batches: this strategy allows one backward pass a batch. Set "
-                "`--data.token_budget` above the largest batch, or `--data.batch_size` lower."
+                f"a batch of {len(micro_batches)} micro-batches: this strategy allows one backward pass per batch. "
+                "Set `--data.token_budget` above the largest batch, or lower `--data.batch_size`."
             )
         nats = torch.zeros((), dtype=torch.float32, device=self.device)
         for index, micro_batch in enumerate(micro_batches):
             total, _ = self._loss(micro_batch)
             nats += total.detach()
-            # strategies average over ranks; the sum must stay a sum
+            # strategies average over ranks; multiply to get the sum
             loss = total / max(micro_batch.normaliser, 1e-9) * trainer.world_size
             if index < last:
                 with torch.autocast(self.device.type, enabled=False):
@@ -199,48 +202,56 @@ class LitCausalLM(LightningModule):
             num_examples = sum(len(micro_batch.origins) for micro_batch in micro_batches)
             self.log("train/loss", nats / weight, prog_bar=True, batch_size=num_examples)
         self.log("train/lr", trainer.optimizers[0].param_groups[0]["lr"])
-        # Lightning divides what is returned by the number of micro-batches
+        # Lightning divides the returned loss by accumulate_grad_batches
         return {"loss": loss * trainer.accumulate_grad_batches, "nats": nats, "weight": weight}
 
     def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
+        """Take an optimiser step, then zero the gradients."""
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
-        # DeepSpeed comes here with every batch of a step
+        # DeepSpeed calls this for every batch of a step
         if (batch_idx + 1) % self.trainer.accumulate_grad_batches == 0 or self.trainer.is_last_batch:
             optimizer.zero_grad()
 
     def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: Any) -> None:
-        """Do nothing: Lightning calls it after the forward pass, when the first micro-batches have gone backward."""
+        """Do nothing: Lightning calls this after the forward pass, when micro-batches already have gradients."""
 
     def validation_step(self, micro_batches: list[Batch], batch_idx: int) -> None:
+        """Add a batch to the validation metrics."""
         self._evaluate("val", micro_batches)
 
     def test_step(self, micro_batches: list[Batch], batch_idx: int) -> None:
+        """Add a batch to the test metrics."""
         self._evaluate("test", micro_batches)
 
     def on_train_start(self) -> None:
+        """Apply the present optimiser settings, in place of a checkpoint's."""
         self._check_val_every_n_epoch = self.trainer.check_val_every_n_epoch
         for config in self.trainer.lr_scheduler_configs:
-            if isinstance(config.scheduler, LambdaLR):  # a callback may have put another in its place
+            if isinstance(config.scheduler, LambdaLR):  # a callback may have replaced it
                 restore_options(self.trainer.optimizers[0], config.scheduler, self._optimizer_options)
-        self.on_train_epoch_start()  # which Lightning leaves out for an epoch that was interrupted
+        self.on_train_epoch_start()  # Lightning skips it for an interrupted epoch
 
     def on_train_epoch_start(self) -> None:
+        """Make sure that the last epoch is validated."""
         if self.trainer.max_epochs == self.current_epoch + 1 and self.trainer.check_val_every_n_epoch is not None:
-            self.trainer.check_val_every_n_epoch = 1  # what a run ends with is always validated
+            self.trainer.check_val_every_n_epoch = 1
 
     def on_train_end(self) -> None:
-        self.trainer.check_val_every_n_epoch = self._check_val_every_n_epoch  # as the user set it, for another fit
+        """Restore the user's validation interval."""
+        self.trainer.check_val_every_n_epoch = self._check_val_every_n_epoch  # for another fit
 
     def on_train_epoch_end(self) -> None:
+        """Log the validation loss again for callbacks, if the run was resumed after this epoch's validation."""
         metrics = self.metrics.get("val", {})
         if "val/loss" not in self.trainer.callback_metrics and metrics.get("step") == self.trainer.global_step:
-            self.log("val/loss", metrics["loss"], logger=False)  # resumed after the validation of this epoch
+            self.log("val/loss", metrics["loss"], logger=False)
 
     def on_train_batch_start(self, batch: list[Batch], batch_idx: int) -> None:
+        """Seed the randomness of the batch, such as dropout."""
         seed_batch(self.data.seed, self.current_epoch, batch_idx, self.global_rank)
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        """Let the last batch of a run be followed by a validation, whatever the intervals."""
+        """Validate after the last batch of a run, whatever the intervals."""
         trainer = self.trainer
         ends_last_epoch = trainer.is_last_batch and trainer.max_epochs == self.current_epoch + 1
         if ends_last_epoch or 0 < trainer.max_steps <= trainer.global_step:
@@ -249,7 +260,7 @@ class LitCausalLM(LightningModule):
                 trainer.check_val_every_n_epoch = 1
 
     def predict_step(self, indices: list[int], batch_idx: int) -> list[dict[str, Any]]:
-        """Answers to the final turns of examples, one row each."""
+        """Answer the final turns of examples; returns one row per example."""
         examples = [self.data.predict_store[index] for index in indices]
         answers = zip(examples, self.answer(examples), strict=True)
         return [answer_row(example, answer, self.data.tokenizer, self.data.end_token_id) for example, answer in answers]
@@ -266,24 +277,25 @@ class LitCausalLM(LightningModule):
             )
 
     def on_validation_epoch_end(self) -> None:
+        """Compute and log the validation metrics."""
         metrics = self._finish("val")
         metrics["step"] = self.trainer.global_step
         self.metrics["val"] = metrics
         if not self.trainer.sanity_checking:
             self.log_validation(_scalars(metrics, "val"))
         elif self.trainer.global_step == 0 and self.trainer.num_sanity_val_steps == math.inf:
-            # Lightning keeps nothing of the check before training; with all batches it is the "before"
+            # Lightning discards the validation before training; over all batches it is the "before"
             self.metrics_before = metrics
             self.log_validation(_scalars(metrics, "val"))
 
     def log_validation(self, metrics: dict[str, float]) -> None:
-        """Log metrics of a validation, to choose checkpoints by and as curves.
+        """Log validation metrics for checkpoints and curves.
 
-        Curves get the number of optimiser steps taken; Lightning's own logging would put them one step earlier, so that
-        one validation would show at two steps.
+        Curves are logged at the number of optimiser steps taken; Lightning would log them one step earlier, so that one
+        validation would appear at two steps.
 
         Args:
-            metrics: By log key, such as `val/loss`; the same on every process.
+            metrics: By log key, such as `val/loss`; identical on every process.
         """
         trainer = self.trainer
         for name, value in metrics.items() if not trainer.sanity_checking else ():
@@ -293,14 +305,16 @@ class LitCausalLM(LightningModule):
             logger.save()
 
     def on_test_epoch_end(self) -> None:
+        """Compute and log the test metrics."""
         self.records = gather_records(self.segment_metrics["test"].take_records(), self.trainer.world_size)  # type: ignore[operator]
         self.metrics["test"] = self._finish("test")
         self.log_dict(_scalars(self.metrics["test"], "test"), sync_dist=self.trainer.world_size > 1)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        """Build AdamW and its schedule."""
         precision = str(self.trainer.precision)
         warn_of_lost_updates(precision, self.optimizer_settings.lr)
-        # a gradient scaler unscales inside a fused step, after clipping would have had to happen
+        # with a fused step, the gradient scaler unscales inside it, too late for clipping
         optimizer = build_optimizer(self, self.optimizer_settings, fused=precision != "16-mixed")
         schedule = build_schedule(optimizer, self.optimizer_settings, self.total_steps())
         self._optimizer_options = options_of(optimizer)
@@ -312,19 +326,20 @@ class LitCausalLM(LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
+        """Clip gradients; also under bf16, where Lightning refuses it for fused optimisers."""
         plugin = self.trainer.precision_plugin
         if isinstance(plugin, MixedPrecision) and plugin.scaler is None:
-            # Lightning refuses to clip for a fused optimizer under any mixed precision; bf16 has nothing to unscale
+            # Lightning refuses under any mixed precision, but bf16 has nothing to unscale
             algorithm = GradClipAlgorithmType(gradient_clip_algorithm or "norm")
             Precision.clip_gradients(plugin, optimizer, gradient_clip_val or 0.0, algorithm)
         else:
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add metrics of the same weights; adapters are saved without the frozen weights around them."""
+        """Add metrics and the run's identity; adapters are saved without the frozen weights."""
         is_fitting = self.trainer.state.fn == TrainerFn.FITTING
         for guard in self._guards() if is_fitting else ():
-            guard.check(self.trainer, self)  # here, where checkpoints of weights alone pass too: none holds bad weights
+            guard.check(self.trainer, self)  # every kind of checkpoint passes here, so none can hold bad weights
         last, step = self.metrics.get("val", {}), self.trainer.global_step
         add_metrics(checkpoint, last, self.metrics_before, global_step=step)
         add_origin(checkpoint, self.backbone, self, seed=self._seed)
@@ -332,7 +347,7 @@ class LitCausalLM(LightningModule):
             add_progress(checkpoint, self.trainer, self._identity())
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Check that it is of this run and this model."""
+        """Check that the checkpoint belongs to this run and this model."""
         is_fitting = self.trainer.state.fn == TrainerFn.FITTING
         if is_fitting:
             keep_stopped(self.trainer, checkpoint)
@@ -345,7 +360,7 @@ class LitCausalLM(LightningModule):
 
     def _check_weights(self, checkpoint: dict[str, Any], path: Path) -> None:
         is_fitting = self.trainer.state.fn == TrainerFn.FITTING
-        advice = ", or allow the change by `--run.allow_changes true`" if is_fitting else ""
+        advice = ", or allow the change with `--run.allow_changes true`" if is_fitting else ""
         check_weights(checkpoint, path, self, self.backbone, allow_changes=self.allow_changes, advice=advice)
 
     def _identity(self) -> dict[str, str]:
@@ -373,7 +388,7 @@ class LitCausalLM(LightningModule):
         return metrics
 
     def _narrow_frozen_layers(self) -> None:
-        """Where it loses nothing: the base is on disk, and no sharding wants weights of one kind."""
+        """Store frozen layers in half precision where nothing is lost: the base is on disk and nothing is sharded."""
         settings, strategy = self.backbone_settings, self.trainer.strategy
         dtype = AUTOCAST_DTYPES.get(str(self.trainer.precision))
         keeps_base = settings.tuning == "lora" and settings.pretrained is not None and not settings.lora.dora
@@ -381,39 +396,12 @@ class LitCausalLM(LightningModule):
             narrow_frozen_layers(self.backbone, dtype)
 
     def total_steps(self) -> int:
-        """Optimiser steps of the whole run. Lightning's own estimate would rebuild the data loader on resuming."""
-        trainer = self.trainer
-        per_epoch = -(-self.data.num_train_batches() // trainer.accumulate_grad_batches)
-        if not per_epoch:
-            raise UserError(
-                f"--trainer.limit_train_batches {trainer.limit_train_batches}: leaves no batch to train on; expected "
-                "at least one."
-            )
-        limits = [trainer.max_steps] if trainer.max_steps > 0 else []
-        if trainer.max_epochs is not None and trainer.max_epochs > 0:
-            limits.append(trainer.max_epochs * per_epoch)
-        if not limits:
-            raise UserError("no end: set `--trainer.max_epochs` or `--trainer.max_steps`; the schedule depends on it.")
-        return min(limits)
-
-    def _warn_of_unlearnt_end(self, end_token_id: int) -> None:
-        settings = self.backbone_settings
-        model = causal_lm(self.backbone)
-        ends = (model.config.eos_token_id, model.generation_config.eos_token_id)
-        known = [index for end in ends for index in (end if isinstance(end, list) else [end])]
-        if settings.tuning == "lora" and end_token_id not in known and not settings.lora.modules_to_save:
-            end = self.data.encoder.template.end
-            embedding = next(name for name, m in model.named_modules() if m is model.get_input_embeddings())
-            warnings.warn(
-                f"answers end with {end!r}, which is not this model's own end token, and LoRA keeps its embedding "
-                "frozen: the model may never learn to stop. Use a template that ends with the model's own token, or "
-                f"`--model.backbone.lora.modules_to_save '[{embedding.rpartition('.')[2]}]'`.",
-                stacklevel=2,
-            )
+        """Optimiser steps of the whole run."""
+        return total_steps(self.trainer, self.data)
 
 
 def _scalars(metrics: dict[str, float], split: str) -> dict[str, float]:
-    """What is drawn as curves: everything but the counts."""
+    """The metrics to draw as curves: all but the counts."""
     return {
         f"{split}/{name}": value for name, value in metrics.items() if name.partition("/")[0] not in ("tokens", "step")
     }

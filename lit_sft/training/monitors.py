@@ -1,4 +1,4 @@
-"""Metrics that callbacks may watch: an unknown one is refused before a run starts, not after its first epoch."""
+"""Checks the metrics that callbacks monitor before a run starts, rather than after its first epoch."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _HOUSE = ("lit_sft", "callbacks", "lightning")
 
 
 def check_monitors(callbacks: Iterable[Callback]) -> None:
-    """Refuse callbacks that watch a metric that is never logged.
+    """Reject callbacks that monitor a metric that is never logged.
 
-    A callback of ours that logs metrics lists them in its attribute `logs`; one that ends in `/` stands for all below
-    it. With callbacks of other origin nothing is refused, because they may log anything.
+    Our callbacks list the metrics that they log in an attribute `logs`; a name ending in `/` covers everything below
+    it. If there are third-party callbacks, nothing is checked, because they may log anything.
 
     Raises:
-        UserError: If a metric is unknown; names the nearest and all there are.
+        UserError: If a metric is unknown; names the closest ones and lists all.
     """
     callbacks = list(callbacks)
     if any(type(callback).__module__.partition(".")[0] not in _HOUSE for callback in callbacks):
@@ -51,6 +51,6 @@ def _advice(monitor: str, known: set[str], logged: list[str]) -> str:
     nearest = f" Did you mean {' or '.join(close)}?" if close else ""
     metrics = ", ".join(f"val/{metric}/PART" for metric in _FIGURES)
     return (
-        f"no such metric.{nearest} There are {', '.join([*_NAMED, *logged])}, and {metrics} with PART one of "
+        f"no such metric.{nearest} Expected {', '.join([*_NAMED, *logged])}, or {metrics}, where PART is one of "
         f"{', '.join(_PARTS)}."
     )

@@ -21,14 +21,14 @@ class OptimizerSettings:
     """AdamW and its schedule.
 
     Attributes:
-        lr: Highest learning rate.
-        weight_decay: Decay of matrices; biases, norms and scales are not decayed.
-        betas: Averaging of the gradient and of its square.
+        lr: Peak learning rate.
+        weight_decay: Weight decay of matrices; biases, norms and scales are not decayed.
+        betas: Decay rates of the averages of the gradient and of its square.
         eps: Added to the denominator.
-        schedule: What follows the warm-up.
-        min_lr_ratio: Where the schedule ends, as a share of `lr`.
+        schedule: Shape of the schedule after the warm-up.
+        min_lr_ratio: Final learning rate, as a fraction of `lr`.
         warmup_steps: Optimiser steps of linear warm-up.
-        warmup_ratio: The same as a share of all steps. Give one of the two.
+        warmup_ratio: Warm-up as a fraction of all steps. Set at most one of the two.
     """
 
     lr: float = 5e-5
@@ -43,21 +43,21 @@ class OptimizerSettings:
     def __post_init__(self) -> None:
         if self.warmup_steps is not None and self.warmup_ratio is not None:
             raise UserError(
-                "--model.optimizer.warmup_steps and --model.optimizer.warmup_ratio are both given; expected one."
+                "--model.optimizer.warmup_steps and --model.optimizer.warmup_ratio are both set; expected one."
             )
         if self.lr <= 0:
             raise UserError(f"--model.optimizer.lr {self.lr}: expected a positive learning rate.")
         for name in ("min_lr_ratio", "warmup_ratio"):
             if not 0 <= (getattr(self, name) or 0) <= 1:
-                raise UserError(f"--model.optimizer.{name} {getattr(self, name)}: expected a share between 0 and 1.")
+                raise UserError(f"--model.optimizer.{name} {getattr(self, name)}: expected a fraction between 0 and 1.")
         if self.weight_decay < 0 or (self.warmup_steps or 0) < 0:
             raise UserError(
-                f"--model.optimizer.weight_decay {self.weight_decay}, warmup_steps {self.warmup_steps}: expected 0 or "
-                "more of both."
+                f"--model.optimizer.weight_decay {self.weight_decay}, warmup_steps {self.warmup_steps}: expected both "
+                "to be 0 or more."
             )
 
     def num_warmup_steps(self, total_steps: int) -> int:
-        """Steps of warm-up in a run of `total_steps`."""
+        """Warm-up steps of a run with `total_steps`."""
         return self.warmup_steps if self.warmup_steps is not None else round((self.warmup_ratio or 0.0) * total_steps)
 
 
@@ -65,9 +65,10 @@ def build_optimizer(module: nn.Module, settings: OptimizerSettings, *, fused: bo
     """AdamW over the trainable parameters.
 
     Args:
-        module: Whose parameters.
-        settings: Learning rate and the rest.
-        fused: Whether to use the fused kernel, five times faster; a gradient scaler with clipping forbids it.
+        module: Module with the parameters.
+        settings: Learning rate and so on.
+        fused: Whether to use the fused kernel. It is five times faster, but cannot be combined with a gradient scaler
+            and clipping.
     """
     trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
     groups: list[dict[str, Any]] = [
@@ -91,20 +92,20 @@ def build_schedule(optimizer: torch.optim.Optimizer, settings: OptimizerSettings
 
 
 def options_of(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
-    """Everything but the parameters of each group: learning rate, decay, betas ..."""
+    """The options of each parameter group: learning rate, decay, betas ..."""
     return [{name: value for name, value in group.items() if name != "params"} for group in optimizer.param_groups]
 
 
 def restore_options(optimizer: torch.optim.Optimizer, schedule: LambdaLR, options: list[dict[str, Any]]) -> None:
-    """Let the present settings hold in a resumed run.
+    """Apply the present settings in a resumed run.
 
-    A checkpoint brings back the options of its own run, among them a learning rate that belongs to another schedule if
-    the run is longer now.
+    Restoring a checkpoint also restores its optimiser options, including a learning rate that is wrong if the run is
+    longer now.
 
     Args:
         optimizer: With its state restored; changed in place.
-        schedule: Likewise; its step counts.
-        options: Those of the optimiser before its state was restored, after `build_schedule`.
+        schedule: With its state restored; changed in place.
+        options: The optimiser's options after `build_schedule`, before its state was restored.
     """
     schedule.base_lrs = [group["initial_lr"] for group in options]
     for group, own, factor in zip(optimizer.param_groups, options, schedule.lr_lambdas, strict=True):
@@ -115,7 +116,7 @@ def restore_options(optimizer: torch.optim.Optimizer, schedule: LambdaLR, option
 def learning_rate_factor(
     step: int, *, schedule: Schedule, warmup_steps: int, total_steps: int, floor: float = 0.0
 ) -> float:
-    """Share of the highest learning rate at a step, counted from 0.
+    """Learning rate at a step (counted from 0), as a fraction of the peak.
 
     It rises from 1/warmup_steps to 1, then falls to `floor` at `total_steps` and stays there.
     """

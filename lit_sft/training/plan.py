@@ -1,4 +1,4 @@
-"""What a run is about to do, said before the first step: steps, batches, validations, checkpoints, and their cost."""
+"""Prints what a run will do before its first step: steps, batches, validations, checkpoints, and their cost."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from lit_sft.training.module import LitCausalLM
 from lit_sft.training.preemption import RunKeeper
 
 _SHOWN = 4
-"""Validations that are listed by their step."""
+"""Validations listed by step."""
 
 _TRAINING = 3
-"""A token costs three times as much in training as in a validation: the backward pass takes twice the forward pass."""
+"""Cost of a token in training, relative to validation: the backward pass takes twice as long as the forward pass."""
 
 _GENERATION = 32
-"""Generating a token for a batch of rows takes about as long as reading so many tokens, as a rule of thumb."""
+"""Rule of thumb: generating one token for a batch of rows takes about as long as reading this many tokens."""
 
 
 @runtime_checkable
@@ -28,7 +28,7 @@ class Generates(Protocol):
     """A callback that generates text at validations."""
 
     def generation_steps(self) -> float:
-        """Most steps of generation, of one token for each row of a batch, at a validation."""
+        """Most generation steps per validation; a step adds one token to each row of a batch."""
 
 
 @dataclass(frozen=True)
@@ -36,17 +36,17 @@ class RunPlan:
     """What a run will do.
 
     Attributes:
-        steps: Optimiser steps in all, those of an interrupted run among them.
-        steps_by: What the limits alone would give: `--trainer.max_epochs` and `--trainer.max_steps` to steps.
-        steps_per_epoch: Optimiser steps of an epoch.
-        batch_size: Examples of a micro-batch.
-        accumulate: Micro-batches of a step on each device.
-        devices: How many train.
-        validations: The optimiser steps after which validations happen; 0 is before training. None: they go by time.
-        rows: Rows of a validation.
-        tokens: Tokens of a validation.
-        generated: Most steps of generation that callbacks take at a validation.
-        trained: Tokens that training reads.
+        steps: Optimiser steps in total, including those before an interruption.
+        steps_by: Steps that each limit alone would allow: `--trainer.max_epochs` and `--trainer.max_steps`.
+        steps_per_epoch: Optimiser steps per epoch.
+        batch_size: Examples per micro-batch.
+        accumulate: Micro-batches per step and device.
+        devices: Number of devices.
+        validations: Optimiser steps after which the run validates; 0 is before training. None: validation by time.
+        rows: Rows per validation.
+        tokens: Tokens per validation.
+        generated: Most generation steps of callbacks per validation.
+        trained: Tokens read in training.
     """
 
     steps: int
@@ -72,24 +72,24 @@ class RunPlan:
             f"{epochs:.3g} epoch{'s' * (epochs != 1)} of {_counted(self.steps_per_epoch, 'step')}",
             *others,
         ]
-        return [", ".join(training), self._said_of_validations()]
+        return [", ".join(training), self._validation_line()]
 
     def warning(self) -> str | None:
-        """What to change where validations cost more than training; None where they do not."""
+        """What to change if validation takes longer than training; None if it does not."""
         count = len(self.validations or [])
         cost = self.tokens + _GENERATION * self.generated
         if not self.trained or count * cost <= _TRAINING * self.trained:
             return None
         generated = f", up to {count * self.generated:,.0f} steps of generation" if self.generated else ""
         return (
-            f"validating will take longer than training: {_counted(count, 'validation')} "
+            f"validation will take longer than training: {_counted(count, 'validation')} "
             f"({count * self.tokens:,} tokens read{generated}) for {_counted(self.steps, 'step')} "
             f"({self.trained:,.0f} tokens read). {self._advice(cost)}"
         )
 
-    def _said_of_validations(self) -> str:
+    def _validation_line(self) -> str:
         if self.validations is None:
-            return f"validations of {self.rows:,} rows at intervals of time"
+            return f"validations of {self.rows:,} rows at time intervals"
         if not self.validations:
             return "no validation"
         after = [step for step in self.validations if step]
@@ -104,7 +104,7 @@ class RunPlan:
         return f"{count} of {_counted(self.rows, 'row')}, {' and '.join(places)}"
 
     def _advice(self, cost: float) -> str:
-        """The setting that brings validations below half of the training, or as near as there is one."""
+        """The setting that brings validation below half the training time, or as close as possible."""
         affordable = int(_TRAINING * self.trained / 2 / cost)
         epochs = math.ceil(self.steps / self.steps_per_epoch)
         if affordable < 2 and _GENERATION * self.generated > self.tokens:
@@ -127,41 +127,43 @@ class PlanReport(Callback):
 
     Args:
         log: Prints a line.
-        unused: Limits of a config file that do not hold, for the user to read.
+        unused: Limits in a config file that are overridden, as text.
     """
 
     def __init__(self, log: Callable[[str], None], unused: str = "") -> None:
         self._print_line, self.unused = log, unused
-        self._is_said = False
+        self._is_printed = False
 
     def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._say_once(trainer, pl_module)
+        """Print the plan before the validation before training."""
+        self._print_once(trainer, pl_module)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._say_once(trainer, pl_module)
+        """Print the plan, if there was no validation before training."""
+        self._print_once(trainer, pl_module)
 
-    def _say_once(self, trainer: Trainer, module: LightningModule) -> None:
+    def _print_once(self, trainer: Trainer, module: LightningModule) -> None:
         assert isinstance(module, LitCausalLM)
-        if self._is_said or not trainer.is_global_zero:
+        if self._is_printed or not trainer.is_global_zero:
             return
-        self._is_said = True
+        self._is_printed = True
         plan = plan_of(trainer, module)
         training, validations = plan.lines()
         done = f"; {trainer.global_step:,} of them are done" if trainer.global_step else ""
         unused = f"; {self.unused} is not used" if self.unused else ""
         self._print_line(f"plan    {training}{done}{unused}")
-        kept = _said_of_callbacks(trainer, has_validations=plan.validations != [])
+        kept = _callback_notes(trainer, has_validations=plan.validations != [])
         self._print_line(f"        {'; '.join([validations, *kept])}")
         if warning := plan.warning():
             self._print_line(f"warning {warning}")
 
 
 def plan_of(trainer: Trainer, module: LitCausalLM) -> RunPlan:
-    """The plan of a run, from its settings and the sizes of its data.
+    """Work out the plan of a run from its settings and the size of its data.
 
     Args:
         trainer: Set up to fit.
-        module: With its data.
+        module: Attached to its data module.
     """
     data = module.data
     batches, accumulate = data.num_train_batches(), trainer.accumulate_grad_batches
@@ -212,12 +214,12 @@ def validation_steps(
     """The optimiser steps after which a run validates, as Lightning and LitCausalLM together decide.
 
     Args:
-        steps: Of the whole run.
-        batches: Micro-batches of an epoch on one device.
-        accumulate: Micro-batches of a step.
-        every_n_epochs: `check_val_every_n_epoch`. None: the interval counts on over epochs.
-        interval: `val_check_interval`: micro-batches, or a share of an epoch.
-        max_epochs: The epoch that ends the run is validated in any case, at its intervals and at its end.
+        steps: Optimiser steps of the whole run.
+        batches: Micro-batches per epoch on one device.
+        accumulate: Micro-batches per step.
+        every_n_epochs: `check_val_every_n_epoch`. None: the interval counts across epochs.
+        interval: `val_check_interval`: micro-batches, or a fraction of an epoch.
+        max_epochs: Epochs of the run. The last one is always validated, at its intervals and at its end.
     """
     per_epoch = -(-batches // accumulate)
     gap = interval if isinstance(interval, int) else max(1, int(batches * interval))
@@ -238,10 +240,10 @@ def _counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'s' * (number != 1)}"
 
 
-def _said_of_callbacks(trainer: Trainer, *, has_validations: bool) -> list[str]:
-    """What is kept, and what may end the run sooner."""
+def _callback_notes(trainer: Trainer, *, has_validations: bool) -> list[str]:
+    """Which checkpoints are kept, and what may end the run early."""
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
-    said = [
+    notes = [
         f"the best checkpoint by {callback.monitor} ({callback.mode}) is kept"
         for callback in callbacks
         if isinstance(callback, ModelCheckpoint) and callback.monitor
@@ -252,7 +254,7 @@ def _said_of_callbacks(trainer: Trainer, *, has_validations: bool) -> list[str]:
                 *(["after each validation"] if has_validations else []),
                 *([f"every {callback.minutes:g} minutes"] if callback.minutes else []),
             ]
-            said.append(f"the newest checkpoint {', '.join(times)}{' and ' * bool(times)}at the end")
+            notes.append(f"the newest checkpoint {', '.join(times)}{' and ' * bool(times)}at the end")
         elif isinstance(callback, EarlyStopping):
-            said.append(f"EarlyStopping may end it sooner, by {callback.monitor}")
-    return said
+            notes.append(f"EarlyStopping on {callback.monitor} may end it sooner")
+    return notes

@@ -1,4 +1,4 @@
-"""What a numerical precision can and cannot do on the machine at hand."""
+"""Checks whether a numerical precision works on this machine."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import torch
 from data_modules.errors import UserError
 
 AUTOCAST_DTYPES = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
-"""Of Lightning's mixed precisions."""
+"""Dtypes of Lightning's mixed precisions."""
 
 _SMALL_LR = 1e-4
 
 
 def check_precision(precision: str, *, on_cpu: bool) -> None:
-    """Refuse fp16 where it cannot be used, and warn of bf16 where it is slow.
+    """Reject fp16 on a CPU, and warn about bf16 on a CPU that emulates it.
 
     Args:
         precision: Lightning's name, such as `16-mixed`.
@@ -26,22 +26,22 @@ def check_precision(precision: str, *, on_cpu: bool) -> None:
     """
     if on_cpu and precision in ("16-mixed", "16-true", "16", "transformers-engine-float16"):
         raise UserError(
-            f"--trainer.precision {precision}: fp16 on a CPU is some 200 times slower than bf16, and Lightning would "
-            "train in bf16 instead without asking. Use `--trainer.precision bf16-mixed` (or 32-true), or a GPU."
+            f"--trainer.precision {precision}: fp16 on a CPU is about 200 times slower than bf16, and Lightning would "
+            "silently train in bf16 instead. Use `--trainer.precision bf16-mixed` (or 32-true), or a GPU."
         )
     if on_cpu and precision.startswith("bf16") and not _has_bf16_products():
         warnings.warn(
-            f"trainer.precision {precision}: this processor cannot multiply in bfloat16 (no AVX-512 or AMX), which "
-            "makes it some 10 to 200 times slower than float32. Use `--trainer.precision 32-true`.",
+            f"trainer.precision {precision}: this CPU cannot multiply in bfloat16 (no AVX-512 or AMX), so bf16 is "
+            "about 10 to 200 times slower than float32. Use `--trainer.precision 32-true`.",
             stacklevel=2,
         )
 
 
 def warn_of_lost_updates(precision: str, lr: float) -> None:
-    """Warn when half-precision weights cannot take up the updates of the optimiser.
+    """Warn if half-precision weights are too coarse for the optimiser's updates.
 
-    A bfloat16 weight of 0.02 changes in steps of about 1e-4; AdamW's update is about `lr`. At 1e-5 some 15 % of the
-    weights of a fresh model change at all in ten steps, against all of them in float32.
+    A bfloat16 weight of 0.02 changes in steps of about 1e-4; AdamW's update is about `lr`. At 1e-5 only 15 % of the
+    weights of a fresh model change at all in ten steps; in float32 all of them do.
     """
     if precision == "16-true":
         warnings.warn(
@@ -58,6 +58,6 @@ def warn_of_lost_updates(precision: str, lr: float) -> None:
 
 
 def _has_bf16_products() -> bool:
-    """Whether torch has a matrix product in bfloat16 for this CPU. Where it cannot tell: yes."""
+    """Whether torch can multiply matrices in bfloat16 on this CPU; True if it cannot tell."""
     is_supported = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
     return is_supported is None or bool(is_supported())

@@ -1,4 +1,4 @@
-"""Keeps a run from being lost: saves now and then, and before it stops when it is asked to."""
+"""Protects a run against interruptions: saves regularly, and before stopping on a signal."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class RunKeeper(Callback):
-    """Saves `last.ckpt` after validations, every few minutes and at the end; on Ctrl-C or SIGTERM saves and leaves.
+    """Saves `last.ckpt` after validations, every few minutes and at the end; on Ctrl-C or SIGTERM saves and exits.
 
-    Without validations, it is saved after epochs.
-    Lightning's own `save_last` writes it only where a best checkpoint is written too. A signal is heeded after the
-    optimiser step (or the validation) it comes in; a second Ctrl-C ends the process at once.
+    Without validations, it saves after each epoch. Lightning's own `save_last` writes the file only along with a best
+    checkpoint. A signal takes effect after the current optimiser step or validation; a second Ctrl-C ends the process
+    at once.
 
     Args:
-        folder: Of the checkpoints.
-        minutes: Time between checkpoints. None: only those at validations.
+        folder: Folder of the checkpoints.
+        minutes: Minutes between checkpoints. None: only those at validations.
     """
 
     def __init__(self, folder: Path, minutes: float | None = 10.0) -> None:
@@ -39,22 +39,27 @@ class RunKeeper(Callback):
         self._is_behind = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        # before this there is nothing to lose, and Lightning would take these handlers for those it has to put back
+        """Install the signal handlers."""
+        # not earlier: there is nothing to lose yet, and Lightning would mistake these handlers for the original ones
         self._handlers = {number: signal.signal(number, self._receive) for number in _SIGNALS}
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Note that a checkpoint is due."""
         self._is_behind = not trainer.sanity_checking
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._is_behind |= not any(trainer.num_val_batches)  # no validation will come to save after
+        """Note that a checkpoint is due, if the run has no validations."""
+        self._is_behind |= not any(trainer.num_val_batches)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save the last checkpoint."""
         self._save(trainer)
         self._restore_handlers()
         if self.received is not None:
             print("\nthat was the last step: the run is complete", file=sys.stderr)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Restore the signal handlers."""
         self._restore_handlers()
 
     def _restore_handlers(self) -> None:
@@ -63,10 +68,10 @@ class RunKeeper(Callback):
         self._handlers = {}
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Between two steps, when a validation that was due has been made."""
+        """Save or exit between two steps, after any validation that was due."""
         if batch_idx % trainer.accumulate_grad_batches:
             return
-        # every process must come to the same decision, and asking costs a little: once, as long as it is no
+        # all processes must agree, and asking takes time: usually the first question is the only one
         is_due = self._is_behind or (trainer.is_global_zero and self._is_due())
         if trainer.strategy.reduce_boolean_decision(is_due or self.received is not None, all=False):
             self._save(trainer)
@@ -75,6 +80,7 @@ class RunKeeper(Callback):
 
     @property
     def checkpoint(self) -> Path:
+        """The checkpoint that is kept up to date."""
         return self.folder / "last.ckpt"
 
     def _is_due(self) -> bool:
@@ -91,15 +97,15 @@ class RunKeeper(Callback):
                 f"to continue: python -m lit_sft fit --resume {self.folder.parent}",
                 file=sys.stderr,
             )
-        # the shell's convention for a process that a signal has ended
+        # the shell's convention for a process ended by a signal
         raise SystemExit(128 + (self.received or signal.SIGTERM))
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if self.received is not None and number == signal.SIGTERM:
-            return  # a whole group of processes often gets it, and then each one again from its parent
+            return  # a process often gets it twice: once with its group, once from its parent
         if self.received is not None:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
         self.received = signal.Signals(number)
-        # not print: the signal may have come inside one
-        os.write(2, f"\n{self.received.name}: saving after this step; once more to leave at once\n".encode())
+        # not print: the signal may have interrupted one
+        os.write(2, f"\n{self.received.name}: saving after this step; again to exit at once\n".encode())

@@ -1,4 +1,4 @@
-"""Training progress in a log file: a line now and then, where a bar could not be drawn."""
+"""Training progress as lines, for log files and terminals without a progress bar."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from lit_sft.training.module import LitCausalLM
 class ProgressLines(ProgressBar):
     """Prints step, loss, tokens per second and time left: after the first step, then every ten seconds or less often.
 
-    The loss is the mean since the line before; the device is waited for only when a line is due. Every validation gets
-    a line with its loss, and one of many batches says how far it is.
+    The loss is the mean since the previous line; the device is read only when a line is due. Every validation prints a
+    line with its loss, and its progress if it takes long.
 
     Args:
         log: Prints a line.
@@ -40,12 +40,15 @@ class ProgressLines(ProgressBar):
         self._began = self._paused = 0.0
 
     def disable(self) -> None:
+        """Stop printing."""
         self._is_enabled = False
 
     def enable(self) -> None:
+        """Print again."""
         self._is_enabled = True
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock."""
         self._pace, self._total = Pace(self._clock), cast(LitCausalLM, pl_module).total_steps()
         self._steps_before = self._steps = trainer.global_step
         self._start_interval()
@@ -53,6 +56,7 @@ class ProgressLines(ProgressBar):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: list[Batch], batch_idx: int
     ) -> None:
+        """Add up the loss and tokens; print a line if one is due."""
         sums = sums_of_step(outputs)
         if sums is not None:
             self._sums = sums if self._sums is None else self._sums + sums
@@ -66,36 +70,43 @@ class ProgressLines(ProgressBar):
             self._start_interval()
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock of the validation."""
         self._evaluation = Pace(self._clock)
 
     def on_validation_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: Any
     ) -> None:
+        """Print the progress of a long validation."""
         is_check = trainer.sanity_checking
         self._count("validation", trainer.num_sanity_val_batches if is_check else trainer.num_val_batches, batch_idx)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Print the loss of the validation."""
         self._paused += self._evaluation.seconds
         if trainer.sanity_checking and (trainer.global_step or trainer.num_sanity_val_steps != math.inf):
-            return  # of a part only, or of a resumed run, which had this line before
+            return  # only part of the data, or a resumed run, which printed this line before
         loss = cast(LitCausalLM, pl_module).metrics["val"]["loss"]
         place = f"after step {trainer.global_step:,}" if trainer.global_step else "before training"
         self._print(f"validation {place}: loss {loss:.4f}")
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock of the test."""
         self._evaluation = Pace(self._clock)
 
     def on_test_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: Any
     ) -> None:
+        """Print the progress of a long test."""
         self._count("test", trainer.num_test_batches, batch_idx)
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock of the predictions."""
         self._evaluation = Pace(self._clock)
 
     def on_predict_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: Any
     ) -> None:
+        """Print the progress of long predictions."""
         self._count("predict", trainer.num_predict_batches, batch_idx)
 
     def _count(self, what: str, batches: list[int | float], batch_idx: int) -> None:
@@ -125,10 +136,10 @@ class ProgressLines(ProgressBar):
 def lines_without_terminal(
     callbacks: list[Callback], enable_progress_bar: bool | None, log: Callable[[str], None]
 ) -> list[Callback]:
-    """The callbacks, with lines where stdout is no terminal, unless the user has chosen a bar or none.
+    """Add progress lines if stdout is not a terminal, unless the user chose a progress bar or none.
 
     Args:
-        callbacks: Of the trainer.
+        callbacks: The trainer's callbacks.
         enable_progress_bar: The trainer's setting.
         log: Prints a line.
     """

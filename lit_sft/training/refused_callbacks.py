@@ -1,4 +1,4 @@
-"""Callbacks of Lightning's that would change a run behind its settings, and what to do instead."""
+"""Lightning callbacks that would change a run without changing its settings, and what to use instead."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from data_modules.errors import UserError
 
 _REASONS: dict[type[Callback], str] = {
     GradientAccumulationScheduler: (
-        "changes the batches of a step behind the data's back, and the loss would be divided wrongly; set "
-        "`--trainer.accumulate_grad_batches` for the whole run."
+        "changes the number of batches per step without the data module knowing, so the loss would be normalised "
+        "wrongly; set `--trainer.accumulate_grad_batches` for the whole run."
     ),
     LearningRateFinder: (
-        "changes the learning rate after config.yaml is written, so that the run could be neither repeated nor "
-        "resumed; compare rates by a study (`python -m lit_sft ablate`, arms over model.optimizer.lr), and set "
+        "changes the learning rate after config.yaml is written, so the run could be neither repeated nor resumed; "
+        "compare learning rates in a study (`python -m lit_sft ablate`, arms over model.optimizer.lr), then set "
         "`--model.optimizer.lr`."
     ),
     BatchSizeFinder: (
-        "changes the batch size, and with it the training; set `--data.batch_size` as the training needs it, and "
-        "`--data.token_budget` as the memory allows: a larger batch goes through the model in pieces."
+        "changes the batch size, and so the training itself; choose `--data.batch_size` for the training and "
+        "`--data.token_budget` for your memory: larger batches are split into micro-batches."
     ),
 }
 
 
 def check_callbacks(callbacks: Iterable[Callback]) -> None:
-    """Refuse callbacks that change what a step is.
+    """Reject callbacks that change a run without changing its settings.
 
     Raises:
-        UserError: If one does; says why, and what to set instead.
+        UserError: If there is one; says why, and what to set instead.
     """
     for callback in callbacks:
         for kind, reason in _REASONS.items():

@@ -1,4 +1,4 @@
-"""What makes a resumed run end as the uninterrupted one would have, to the last bit."""
+"""Makes a resumed run end exactly, bit for bit, as the uninterrupted run would have."""
 
 from __future__ import annotations
 
@@ -21,38 +21,38 @@ from lit_sft.training.optimization import OptimizerSettings
 _LONGEST_VALUE = 60
 
 _FREE = {f"--model.backbone.{name}" for name in ("gradient_checkpointing", "compile", "trust_remote_code")}
-"""Settings that change no result."""
+"""Settings that do not change results."""
 
 
 _CHANGED = {
     "tokenizer": "the tokenizer has changed",
     "layout of the template": "the text of the template has changed",
-    "version of the encoding": "this version of the code encodes records in another way",
+    "version of the encoding": "this version of the code encodes records differently",
 }
-"""What is compared by digest and is not a setting."""
+"""Properties other than settings; compared by digest."""
 
 
 def seed_batch(seed: int, epoch: int, batch_idx: int, rank: int) -> None:
-    """Let what is drawn in a batch (dropout) depend on its place alone.
+    """Seed torch for one batch, so that dropout depends only on the batch's position.
 
-    So there is no random state to save, and nothing that draws between batches changes the training.
+    No random state needs to be saved, and random draws between batches do not affect training.
     """
-    # the bits of a SeedSequence are mixed well, so that neighbours have nothing in common
+    # SeedSequence mixes bits well, so neighbouring batches get unrelated seeds
     state = np.random.SeedSequence((seed, epoch, batch_idx, rank)).generate_state(1, np.uint64)
     torch.manual_seed(int(state[0] >> np.uint64(1)))
 
 
 def rewind_to_step(loops: dict[str, Any], accumulate: int, num_batches: float) -> None:
-    """Let a checkpoint resume at the batch that follows the last optimiser step.
+    """Set a checkpoint to resume at the first batch after the last optimiser step.
 
-    Inside an accumulation window: the gradients gathered so far are not in the checkpoint, and the weights are those
-    from before the window, so its batches are given once more. Where `max_steps` ends a run inside an epoch or at
-    its end: Lightning counts the epoch as done too early, and would leave out the rest of it, or the next one.
+    Inside an accumulation window, the gradients accumulated so far are not in the checkpoint and the weights are those
+    from before the window, so its batches are repeated. If `max_steps` ends a run within an epoch or at its end,
+    Lightning counts the epoch as done too early and would skip the rest of it, or the next one.
 
     Args:
-        loops: The state of Lightning's loops in the checkpoint; changed in place, as Lightning's hook wants it.
-        accumulate: Batches of a window.
-        num_batches: Batches of an epoch.
+        loops: State of Lightning's loops in the checkpoint; changed in place, as Lightning's hook expects.
+        accumulate: Batches per accumulation window.
+        num_batches: Batches per epoch.
     """
     batches, epochs = loops["fit_loop"]["epoch_loop.batch_progress"], loops["fit_loop"]["epoch_progress"]
     done = batches["current"]["processed"]
@@ -63,7 +63,7 @@ def rewind_to_step(loops: dict[str, Any], accumulate: int, num_batches: float) -
     for counts in (epochs["current"], epochs["total"]):
         counts.update(dict.fromkeys(("processed", "completed"), max(0, counts["ready"] - 1)))
     batches["is_last_batch"] = False
-    # at the start of a batch, that batch counts as ready
+    # when a batch has started, it already counts as ready
     if done % accumulate or batches["current"]["ready"] > done:
         for counts in (batches["current"], batches["total"]):
             first = counts["processed"] - done % accumulate
@@ -71,7 +71,7 @@ def rewind_to_step(loops: dict[str, Any], accumulate: int, num_batches: float) -
 
 
 def _begin_next_epoch(batches: dict[str, Any], epochs: dict[str, Any]) -> None:
-    """The state before the first batch of the epoch that follows."""
+    """Set the counters to the start of the next epoch."""
     for counts in (epochs["current"], epochs["total"]):
         over = counts["ready"]
         counts.update(ready=over + 1, started=over + 1, processed=over, completed=over)
@@ -82,7 +82,7 @@ def _begin_next_epoch(batches: dict[str, Any], epochs: dict[str, Any]) -> None:
 def run_identity(
     trainer: Trainer, data: TrainingData, backbone: BackboneSettings, optimizer: OptimizerSettings
 ) -> dict[str, str]:
-    """What a run's metrics depend on, except its length: names of settings, and their values as JSON."""
+    """Everything that a run's metrics depend on, except its length: settings by name, with values as JSON."""
     settings = {
         **data.identity(),
         "--data.batch_size x --trainer.devices": data.batch_size * trainer.world_size,
@@ -99,7 +99,7 @@ def run_identity(
 
 
 def weights_identity(pretrained: str | None) -> str | None:
-    """Which weights: a digest of the folder's config and of the beginning of each weight file, or a hub name."""
+    """Identify pretrained weights: by a digest of the config and the start of each weight file, or by hub name."""
     if pretrained is None or not Path(pretrained).is_dir():
         return pretrained
     digest = hashlib.sha256()
@@ -110,10 +110,10 @@ def weights_identity(pretrained: str | None) -> str | None:
 
 
 def check_identity(saved: dict[str, str], present: dict[str, str], *, allow_changes: bool) -> None:
-    """Compare a checkpoint's run with the present one.
+    """Check that a checkpoint belongs to a run with the present settings and data.
 
     Raises:
-        UserError: If they differ and may not; a warning names the differences if they may.
+        UserError: If they differ; with `allow_changes`, a warning lists the differences instead.
     """
     changes = [
         _change(name, saved.get(name), present.get(name))
@@ -132,18 +132,18 @@ def check_identity(saved: dict[str, str], present: dict[str, str], *, allow_chan
         *(["the original settings (see the run's config.yaml)"] if not all(are_records) else []),
     ]
     raise UserError(
-        f"this checkpoint is of a run with other settings or data: {'; '.join(changes)}. Restore "
-        f"{' and '.join(restore)}, or train on with the change by `--run.allow_changes true`."
+        f"this checkpoint belongs to a run with other settings or data: {'; '.join(changes)}. Restore "
+        f"{' and '.join(restore)}, or accept the change with `--run.allow_changes true`."
     )
 
 
 def _change(name: str, before: str | None, now: str | None) -> str:
     if name.startswith("-") and max(len(before or ""), len(now or "")) <= _LONGEST_VALUE:
-        return f"{name} was {before or 'unset'} and is {now or 'unset'}"
+        return f"{name} was {before or 'unset'} and is now {now or 'unset'}"
     if name.startswith("records of "):
         split = name.removeprefix("records of ")
         if before is None or now is None:
-            return f"the records of {split} were {_given(before)} and are {_given(now)}"
+            return f"the records of {split} were {_given(before)} and are now {_given(now)}"
         return f"the records of {split} have been changed, added, removed or reordered since"
     return _CHANGED.get(name, f"{name} has changed")
 

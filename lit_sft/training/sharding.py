@@ -1,4 +1,4 @@
-"""Weights spread over processes (FSDP2), and what must be computed while they are gathered."""
+"""Shards weights over processes (FSDP2), and computes losses while they are gathered."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ Scoring = Callable[[nn.Module, Batch], Any]
 
 
 def check_strategy(strategy: Strategy) -> None:
-    """Refuse strategies under which the head's weight is whole only inside its own forward pass.
+    """Reject strategies that gather the head's weight only inside its own forward pass.
 
     Raises:
-        UserError: If it is FSDP's first version or DeepSpeed's ZeRO 3.
+        UserError: If it is FSDP1 or DeepSpeed ZeRO 3.
     """
     if isinstance(strategy, FSDPStrategy) or getattr(strategy, "zero_stage_3", False):
         raise UserError(
-            f"--trainer.strategy: {type(strategy).__name__} takes the weights apart in a way in which the loss cannot "
-            "be computed on supervised tokens only. `--config configs/overlays/fsdp2.yaml` shards them too."
+            f"--trainer.strategy: {type(strategy).__name__} shards the weights in a way that does not allow computing "
+            "the loss on supervised tokens only. Use FSDP2 instead: `--config configs/overlays/fsdp2.yaml`."
         )
 
 
@@ -35,14 +35,14 @@ def shard(backbone: nn.Module, strategy: ModelParallelStrategy, scorings: list[S
 
     Args:
         backbone: With or without adapters; changed in place.
-        strategy: Of the trainer. The weights are shared out among all of its processes.
-        scorings: Functions of the backbone and a batch that need its weights whole. The head's weight is used outside
-            its own module, so they must count as the root's forward pass.
+        strategy: The trainer's strategy; the weights are sharded over all of its processes.
+        scorings: Functions of backbone and batch that need the full weights. They use the head's weight outside its
+            own module, so they must count as the root's forward pass.
     """
     from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
-    # not Lightning's mesh, which by default takes the devices of a machine for tensor parallelism: its dimension for
-    # data has the size 1 there, and gradients would not be summed at all
+    # not Lightning's mesh, which by default uses all devices of a machine for tensor parallelism: its data dimension
+    # has size 1, and gradients would not be summed at all
     mesh = init_device_mesh(strategy.root_device.type, (strategy.world_size,))
     for layer in decoder_layers(backbone):
         fully_shard(layer, mesh=mesh)

@@ -146,14 +146,14 @@ def test_rows_that_are_not_finite_by_themselves_are_told_from_the_others(make_ru
     watch = Watch()
     settings = {"model": {"tie_word_embeddings": False}, "data": {"shuffle": False, "batch_size": 8}}
     trainer, module, data = make_run([BadToken(), watch, RunHealth()], val_check_interval=1.0, **settings)
-    with pytest.raises(ValueError, match="not finite by themselves") as caught:
+    with pytest.raises(ValueError, match="not finite on their own") as caught:
         trainer.fit(module, datamodule=data)
     lines = str(caught.value).splitlines()
     batch = list(watch.origins.values())[-1][-1]
     examples = {example.origin: example for example in data.stores["train"]}
     expected = [origin for origin in batch if ord("7") in examples[origin].input_ids]
     assert 0 < len(expected) < len(batch)
-    assert f"  not finite by themselves: {', '.join(expected)}" in lines
+    assert f"  not finite on their own: {', '.join(expected)}" in lines
     assert any("the weights are not finite" in line for line in lines)
 
 

@@ -257,7 +257,7 @@ WRONG: dict[str, tuple[dict[str, Any], list[str], str]] = {
     "no model: set either": ({}, ["--model.backbone.pretrained", "gpt2"], "which model. Give either"),
     "unknown model setting": ({}, ["--model.backbone.config.n_layers", "2"], "gpt2 has no setting n_layers; did you mean n_layer"),
     "unknown module": ({}, ["--model.backbone.tuning", "lora", "--data.template", "plain", "--model.backbone.lora.target_modules", "[q_proj]"], "no linear layer 'q_proj'; it has c_attn"),
-    "two warm-ups": ({}, ["--model.optimizer.warmup_steps", "1", "--model.optimizer.warmup_ratio", "0.1"], "are both given; expected one"),
+    "two warm-ups": ({}, ["--model.optimizer.warmup_steps", "1", "--model.optimizer.warmup_ratio", "0.1"], "are both set; expected one"),
     "fp16 on a cpu": ({}, ["--trainer.precision", "16-mixed"], "--trainer.precision 16-mixed: fp16 on a CPU is .* Use"),
     "unwritable runs": ({"file": "x"}, ["--run.root", "{file}"], "--run.root .*file: cannot make a folder there .* choose another"),
     "unwritable cache": ({"file": "x"}, ["--data.cache_dir", "{file}"], "--data.cache_dir .*file: cannot write there .* choose another"),
@@ -273,7 +273,7 @@ WRONG: dict[str, tuple[dict[str, Any], list[str], str]] = {
     "no gpu": ({}, ["--trainer.accelerator", "cuda"], "--trainer.accelerator cuda: PyTorch finds no such device .*; expected"),
     "no accumulation": ({}, ["--trainer.accumulate_grad_batches", "0"], "--trainer.accumulate_grad_batches 0: expected 1 or more"),
     "run outside its root": ({}, ["--run.name", "../evil"], "--run.name ../evil: expected a plain name"),
-    "warm-up beyond the run": ({}, ["--model.optimizer.warmup_ratio", "2"], "warmup_ratio 2.0: expected a share"),
+    "warm-up beyond the run": ({}, ["--model.optimizer.warmup_ratio", "2"], "warmup_ratio 2.0: expected a fraction"),
     "validation without a target": ({"t.txt": "words"}, ["--data.val", "{t.txt}"], "supervises no token of the 1 val examples"),
     "validation is the training set": ({}, ["--data.val", "ROWS"], "can be used for training .* also in a held-out split"),
     "no length": ({}, ["--trainer.max_steps", "-1", "--trainer.max_epochs", "-1"], "no end: set `--trainer.max_epochs`"),
@@ -419,7 +419,7 @@ def test_resume_longer_goes_on_and_with_another_mask_is_refused(
     run("fit", "--resume", folder, "--trainer.max_steps", "3")
     assert json.loads((Path(folder) / "fit.json").read_text())["steps"] == 3
     assert main(["fit", "--resume", folder, "--data.mask", "whole_sequence"]) == 2
-    assert '--data.mask was "output_only" and is "whole_sequence"' in capsys.readouterr().err
+    assert '--data.mask was "output_only" and is now "whole_sequence"' in capsys.readouterr().err
     run("fit", f"--resume={folder}", "--trainer.max_steps", "4")  # the refused one has changed nothing
     assert yaml.safe_load((Path(folder) / "config.yaml").read_text())["data"]["mask"] == "output_only"
     assert json.loads((Path(folder) / "fit.json").read_text())["before"]

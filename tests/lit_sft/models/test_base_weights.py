@@ -103,7 +103,7 @@ def test_a_changed_base_is_refused_by_every_reader_of_a_checkpoint(
     with pytest.raises(ValueError, match=message):
         make_trainer(tmp_path).validate(module_of(settings), verbose=False, **options)
     if tuning == "lora":
-        with pytest.raises(ValueError, match=f"{message}.*allow the change by `--run.allow_changes true`"):
+        with pytest.raises(ValueError, match=f"{message}.*allow the change with `--run.allow_changes true`"):
             make_trainer(tmp_path, max_steps=2).fit(module_of(settings), **options)
 
 

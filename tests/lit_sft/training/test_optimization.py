@@ -34,7 +34,7 @@ def test_warmup_as_steps_or_ratio(settings: dict[str, float], steps: int) -> Non
 
 
 def test_wrong_settings_are_named() -> None:
-    with pytest.raises(ValueError, match=r"warmup_steps and --model.optimizer.warmup_ratio are both given"):
+    with pytest.raises(ValueError, match=r"warmup_steps and --model.optimizer.warmup_ratio are both set"):
         OptimizerSettings(warmup_steps=1, warmup_ratio=0.1)
     with pytest.raises(ValueError, match=r"--model.optimizer.lr -1: expected a positive"):
         OptimizerSettings(lr=-1)

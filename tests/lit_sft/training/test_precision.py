@@ -46,7 +46,7 @@ def test_fp16_weights_diverge_with_and_without_clipping_and_the_stop_says_why(
 ) -> None:
     data = make_data(alpaca_rows(64), batch_size=4, template="plain", mask="output_only", val_fraction=0.2)
     settings: dict[str, Any] = {"max_epochs": 6, **cure}
-    with pytest.raises(ValueError, match=r"expected a finite number[\s\S]*fp16 weights: the squares.*16-mixed"):
+    with pytest.raises(ValueError, match=r"expected a finite number[\s\S]*fp16 weights: .* squares.*16-mixed"):
         train(data, tmp_path, make_module(lr=1e-3), precision="16-true", callbacks=[RunHealth()], **settings)
     exact = train(data, tmp_path, make_module(lr=1e-3), precision="32-true", callbacks=[RunHealth()], **settings)
     assert exact.metrics["val"]["loss"] < exact.metrics_before["loss"] - 1
@@ -71,7 +71,7 @@ def test_clipping_under_bf16_mixed_bounds_the_gradient(make_data: MakeData, tmp_
 def test_fp16_on_a_cpu_is_refused_with_the_reason() -> None:
     for precision in ("16-mixed", "16-true"):
         with pytest.raises(
-            ValueError, match=f"--trainer.precision {precision}: fp16 on a CPU is some 200 times slower"
+            ValueError, match=f"--trainer.precision {precision}: fp16 on a CPU is about 200 times slower"
         ):
             check_precision(precision, on_cpu=True)
         check_precision(precision, on_cpu=False)

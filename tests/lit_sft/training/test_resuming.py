@@ -160,12 +160,12 @@ def test_every_batch_of_every_rank_draws_its_own() -> None:
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ({"data": {"mask": "whole_sequence"}}, r'--data\.mask was "firefly_multi_turn" and is "whole_sequence"'),
-        ({"data": {"max_length": 40}}, r"--data\.max_length was 1024 and is 40"),
-        ({"data": {"batch_size": 4}}, r"--data\.batch_size x --trainer\.devices was 2 and is 4"),
-        ({"accumulate_grad_batches": 1}, r"--trainer\.accumulate_grad_batches was 2 and is 1"),
-        ({"tuning": "lora"}, r'--model\.backbone\.tuning was "full" and is "lora"'),
-        ({"gradient_clip_val": 0.5}, r"--trainer\.gradient_clip_val was null and is 0\.5"),
+        ({"data": {"mask": "whole_sequence"}}, r'--data\.mask was "firefly_multi_turn" and is now "whole_sequence"'),
+        ({"data": {"max_length": 40}}, r"--data\.max_length was 1024 and is now 40"),
+        ({"data": {"batch_size": 4}}, r"--data\.batch_size x --trainer\.devices was 2 and is now 4"),
+        ({"accumulate_grad_batches": 1}, r"--trainer\.accumulate_grad_batches was 2 and is now 1"),
+        ({"tuning": "lora"}, r'--model\.backbone\.tuning was "full" and is now "lora"'),
+        ({"gradient_clip_val": 0.5}, r"--trainer\.gradient_clip_val was null and is now 0\.5"),
     ],
 )
 def test_resuming_under_other_settings_is_refused_with_the_difference(
@@ -193,7 +193,7 @@ def test_resuming_with_other_records_is_refused_unless_allowed(
         trainer.fit(module, datamodule=data, ckpt_path=diary.saved["batch 0.3"], weights_only=True)
 
     changed = r"the records of --data\.train have been changed, added, removed or reordered since\."
-    with pytest.raises(ValueError, match=rf"{changed} Restore the original files, or train on"):
+    with pytest.raises(ValueError, match=rf"{changed} Restore the original files, or accept"):
         resume(allow=False)
     with pytest.warns(UserWarning, match=rf"resumed with changes: {changed}$"):
         resume(allow=True)
