@@ -1,1 +1,1 @@
-"""Checkpoint files: written whole or not at all, with digests, and a record of which is the best."""
+"""Checkpoint files: atomic writes, digests, and a record of the best one."""

@@ -1,4 +1,4 @@
-"""Checkpoints that are complete or not there: written aside, flushed to the disk, then renamed; verified when read."""
+"""Atomic checkpoint files: written to a temporary file, flushed to disk, then renamed; verified when read."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from lit_sft.checkpoints.digests import add_digest, check_intact
 
 _WRITERS_WORDS = re.compile("PytorchStreamWriter|unexpected pos|iostream error")
-"""What torch's writer says, as a RuntimeError, of a disk that takes no more."""
+"""Messages of the RuntimeErrors that torch's writer raises when the disk is full."""
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes checkpoints with a digest, verifies them when reading; a kill or a full disk leaves the previous one."""
+    """Writes checkpoints with a digest and verifies them; a kill or a full disk leaves the previous one intact."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
         """Write a checkpoint.
 
         Raises:
-            OSError: If it cannot be written; nothing is then left behind.
+            OSError: If it cannot be written; no partial file is left behind.
         """
         target = Path(path)
         # another suffix, so that no search for checkpoints finds it
@@ -43,12 +43,12 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 partial.unlink(missing_ok=True)
             if not _is_from_disk(error):
                 raise
-            reason = getattr(error, "strerror", None) or "writing stopped half-way, as on a full disk"
+            reason = getattr(error, "strerror", None) or "writing stopped half-way; the disk may be full"
             kept, then = "there was none before", "run `fit` again"
             if target.exists():
                 kept, then = f"{target.name} is unchanged", "continue with `python -m lit_sft fit --resume`"
             raise OSError(
-                f"{target}: this checkpoint could not be written ({reason}); {kept}. Make room or choose another "
+                f"{target}: cannot write this checkpoint ({reason}); {kept}. Free up space or choose another "
                 f"`--run.root`, then {then}."
             ) from error
 
@@ -71,7 +71,7 @@ def _is_from_disk(error: BaseException) -> bool:
 
 
 def _flush_folder(folder: Path) -> None:
-    """A rename is safe from a power cut when the folder is on the disk; not every system can flush one."""
+    """Flush a folder, so that a rename in it survives a power cut; not every system can."""
     with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:

@@ -1,4 +1,4 @@
-"""The checkpoints that validations choose: what Lightning's callback does, with the best one known for certain."""
+"""Lightning's ModelCheckpoint with a reliable record of the best checkpoint."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ _ALWAYS_MEASURED = ("step", "epoch")
 
 
 class RunCheckpoint(ModelCheckpoint):
-    """Keeps the best checkpoints of a run and writes down which they are (see `best_checkpoint`).
+    """Keeps the best checkpoints of a run and records which they are (see `lit_sft.checkpoints.best`).
 
-    What differs from Lightning's own:
+    Differences from Lightning's own callback:
 
-    - A score counts only if it was measured on the weights that are saved, and if it is finite.
-    - In a run folder that was copied or moved, scores are kept, and only files of the present folder are touched.
-    - A file that is missing or was replaced is taken out of the ranking, so that the next best one is saved.
-    - With `save_top_k` other than 1, files are named `step_N` by default, because no name can stand for the best.
-    - Without validation, nothing is saved under the name `best`: `last.ckpt` holds the same.
+    - A score counts only if it is finite and was measured on the weights being saved.
+    - In a copied or moved run folder, scores are kept, and only files in the present folder are touched.
+    - A missing or replaced file is dropped from the ranking, so that the next best one is saved.
+    - With `save_top_k` other than 1, files are named `step_N` by default, since no fixed name can mean the best.
+    - Without validation, nothing is saved as `best`; `last.ckpt` holds the same weights.
     """
 
     def __init__(self, *arguments: Any, **settings: Any) -> None:
@@ -46,10 +46,11 @@ class RunCheckpoint(ModelCheckpoint):
 
     @property
     def state_key(self) -> str:
-        """Lightning's own, so that scores of older runs are found."""
+        """Same key as Lightning's own callback, so that scores of older runs are found."""
         return super().state_key.replace(type(self).__qualname__, ModelCheckpoint.__qualname__, 1)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Stop ranking if the run never validates."""
         super().setup(trainer, pl_module, stage)
         if stage == "fit" and not _validates(trainer) and not is_measured_in_training(self.monitor):
             self.monitor = None
@@ -57,22 +58,24 @@ class RunCheckpoint(ModelCheckpoint):
             self.save_top_k = 0
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Reject other ModelCheckpoints that would overwrite this one's files."""
         for other in trainer.checkpoint_callbacks:
             if other is self or not isinstance(other, ModelCheckpoint) or other.dirpath != self.dirpath:
                 continue
             if shared := (_names(self) | {"last.ckpt"}) & _names(other):
                 raise UserError(
-                    f"`trainer.callbacks`: a ModelCheckpoint would overwrite {min(shared)} of the run's own; set "
+                    f"`trainer.callbacks`: a ModelCheckpoint would overwrite the run's own {min(shared)}; set "
                     "`--checkpoint` instead, or give it another `filename` or `dirpath`."
                 )
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Compare the restored ranking with the files on disk, and record it."""
         super().on_train_start(trainer, pl_module)
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, EarlyStopping):
                 _check_validated(trainer, callback.monitor)
         if self._is_restored:
-            # asked of one process, because others may not see the disk and all must rank the same files
+            # read by one process: others may not see the disk, and all must rank the same files
             found = trainer.strategy.broadcast(self._steps_found() if trainer.is_global_zero else {})
             self._drop_lost(found, is_own=Path(str(trainer.ckpt_path)).resolve().parent == Path(str(self.dirpath)))
         self._recorded = self._ranked()
@@ -80,39 +83,43 @@ class RunCheckpoint(ModelCheckpoint):
             self._record([])
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Remember the monitored metric, to see whether this validation updates it."""
         self._before_validation = trainer.callback_metrics.get(self.monitor or "")
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save a checkpoint if the present weights rank high enough."""
         if not trainer.sanity_checking:
             self._validated_at = trainer.global_step
         super().on_validation_end(trainer, pl_module)
 
     def check_monitor_top_k(self, trainer: Trainer, current: Tensor | None = None) -> bool:
-        """Whether the present weights are to be saved by their score."""
+        """Whether the score of the present weights is good enough to save them."""
         if current is None or not self._is_measured(trainer):
             return False
         # -1 keeps every file; one whose score is not finite is never the best
         return (self.save_top_k == -1 or bool(current.isfinite())) and super().check_monitor_top_k(trainer, current)
 
     def state_dict(self) -> dict[str, Any]:
+        """Lightning's state, and the step of each file."""
         return {**super().state_dict(), "steps": self._steps, "validated_at": self._validated_at}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore the state, with paths in the present run folder."""
         state = _moved(state_dict, Path(str(self.dirpath)))
         super().load_state_dict(state)
         self._steps, self._validated_at = state["steps"], state.get("validated_at")
         self._is_restored = True
 
     def _is_measured(self, trainer: Trainer) -> bool:
-        """Whether the monitored metric is of the present weights, not left over from an earlier validation."""
+        """Whether the monitored metric was measured on the present weights, not in an earlier validation."""
         if is_measured_in_training(self.monitor):
             return True
         is_new = trainer.callback_metrics.get(self.monitor or "") is not self._before_validation
         return is_new and self._validated_at == trainer.global_step
 
     def _save_checkpoint(self, trainer: Trainer, filepath: str) -> None:
-        # written down before the file is there, and before the one that it replaces is removed: a kill at any moment
-        # leaves a record whose first existing file is the best
+        # recorded before the file exists and before the one it replaces is removed: after a kill at any moment, the
+        # first file of the record that exists is the best
         self._steps[filepath] = trainer.global_step
         self._steps = {path: step for path, step in self._steps.items() if path in self.best_k_models}
         before, self._recorded = self._recorded, self._ranked()
@@ -127,25 +134,25 @@ class RunCheckpoint(ModelCheckpoint):
         return [Scored(os.path.basename(path), float(score), self._steps.get(path, -1)) for path, score in scores]
 
     def _record(self, before: list[Scored]) -> None:
-        """Write down the ranking, with those files of an earlier one that are still there."""
+        """Record the ranking, including files of the previous ranking that still exist."""
         folder = Path(str(self.dirpath))
         replaced = [old for old in before if old not in self._recorded and (folder / old.file).exists()]
         write_best(folder, self.monitor, self.mode, [*self._recorded, *replaced])
 
     def _steps_found(self) -> dict[str, int | None]:
-        """The steps of the ranked files as the files say themselves; None for one that is missing or damaged."""
+        """The steps stored in the ranked files; None for a missing or damaged file."""
         found = {path: _step_of(Path(path)) for path in self.best_k_models}
-        best = self.best_model_path  # the others are not read whole: there may be many
+        best = self.best_model_path  # only this one is verified in full: there may be many
         if found.get(best) is not None and not is_intact(Path(best)):
             found[best] = None
         return found
 
     def _drop_lost(self, found: dict[str, int | None], *, is_own: bool) -> None:
-        """Take files out of the ranking: those that are not what was scored, and the worst of more than are kept now.
+        """Drop files from the ranking: those other than what was scored, and the worst if there are too many.
 
         Args:
             found: The steps of all ranked files.
-            is_own: Whether this run wrote them, and should still have them.
+            is_own: Whether this run wrote them and should still have them.
         """
         lost = [path for path, step in found.items() if step is None or step != self._steps.get(path, step)]
         self._steps |= {path: step for path, step in found.items() if step is not None}
@@ -157,8 +164,8 @@ class RunCheckpoint(ModelCheckpoint):
         if lost and is_own:
             names, rest = (", ".join(map(os.path.basename, paths)) for paths in (lost, self.best_k_models))
             warnings.warn(
-                f"{self.dirpath}: {names}: missing, damaged or of another step than the run recorded. The best "
-                f"checkpoint is chosen from {f'{rest} and ' if rest else ''}the validations to come.",
+                f"{self.dirpath}: {names}: missing, damaged or from another step than recorded. The best checkpoint "
+                f"will be chosen from {f'{rest} and ' if rest else ''}the next validations.",
                 stacklevel=2,
             )
         if self.monitor is None:
@@ -175,7 +182,7 @@ class RunCheckpoint(ModelCheckpoint):
 
 
 def is_measured_in_training(monitor: str | None) -> bool:
-    """Whether a metric is of the present weights at any moment of training, not only after a validation."""
+    """Whether a metric is measured throughout training, not only in validations."""
     return monitor is not None and (monitor in ("step", "epoch") or monitor.startswith("train/"))
 
 
@@ -184,7 +191,7 @@ def _validates(trainer: Trainer) -> bool:
 
 
 def _names(callback: ModelCheckpoint) -> set[str]:
-    """Names of the files that a callback would write at two steps."""
+    """The file names that a callback would write at two different steps."""
     steps = ({"step": torch.tensor(step)} for step in (1, 2))
     return {os.path.basename(callback.format_checkpoint_name(dict(metrics))) for metrics in steps}
 
@@ -192,13 +199,13 @@ def _names(callback: ModelCheckpoint) -> set[str]:
 def _check_validated(trainer: Trainer, monitor: str | None) -> None:
     if monitor is not None and monitor.startswith("val/") and not _validates(trainer):
         raise UserError(
-            f"EarlyStopping's monitor {monitor}: this run validates nothing, so it is never measured; give validation "
-            "rows (`--data.val` or `--data.val_fraction`), or monitor train/loss."
+            f"EarlyStopping's monitor {monitor}: never measured, because this run has no validation rows; set "
+            "`--data.val` or `--data.val_fraction`, or monitor train/loss."
         )
 
 
 def _moved(state: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """The state of a callback as it would be had the run always been in `folder`; files elsewhere are left out."""
+    """The state of a callback, with its paths moved to `folder`; files elsewhere are left out."""
     before = Path(str(state.get("dirpath", folder)))
 
     def moved(path: str) -> str:
@@ -213,9 +220,9 @@ def _moved(state: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def _step_of(checkpoint: Path) -> int | None:
-    """The step of a checkpoint, read without its weights; None if that cannot be read."""
+    """The step of a checkpoint, read without its weights; None if it cannot be read."""
     try:
         return int(torch.load(checkpoint, map_location="meta", mmap=True, weights_only=True)["global_step"])
     except Exception:
-        # a broken file ends in any of a dozen exception types
+        # a damaged file can raise any of a dozen exception types
         return None

@@ -1,7 +1,7 @@
-"""A digest inside each checkpoint, over the whole file: torch stores checksums but does not verify them on loading.
+"""A digest of the whole file inside each checkpoint: torch stores checksums but does not verify them on loading.
 
-A checkpoint is a zip archive, and a zip archive may end in a comment, which torch ignores. The comment holds the
-SHA-256 of the SHA-256 of every 64 MiB before it, so that threads share the work:
+A checkpoint is a zip archive, which may end in a comment that torch ignores. Ours holds the SHA-256 of the SHA-256s of
+all 64-MiB blocks before it, so that threads can share the work:
 
     | weights, optimiser state, loops ... | end record (22 bytes) | lit_sft sha256/64M 0c4f... |
 """
@@ -29,10 +29,10 @@ _verified: set[tuple[str, Stamp]] = set()
 
 
 def add_digest(path: Path) -> None:
-    """Append its digest to a checkpoint that torch has just written.
+    """Append the digest to a checkpoint that torch has just written.
 
     Raises:
-        RuntimeError: If it is not a zip archive without a comment.
+        RuntimeError: If it is not a zip archive, or already has a comment.
     """
     with path.open("r+b") as file:
         size = file.seek(0, os.SEEK_END)
@@ -41,14 +41,14 @@ def add_digest(path: Path) -> None:
         if not end.startswith(b"PK\x05\x06") or end[-2:] != b"\0\0":
             raise RuntimeError("torch.save wrote something other than a zip archive")
         file.seek(size - 2)
-        file.write(_COMMENT_BYTES.to_bytes(2, "little"))  # the length of the comment, which the digest covers as well
+        file.write(_COMMENT_BYTES.to_bytes(2, "little"))  # length of the comment; covered by the digest
         file.flush()
         file.seek(size)
         file.write(_MARK + _digest(path, size))
 
 
 def written_digest(path: Path) -> str | None:
-    """The digest that a checkpoint was written with, unverified; None for one without."""
+    """The digest stored in a checkpoint, unverified; None if it has none."""
     with path.open("rb") as file:
         size = file.seek(0, os.SEEK_END) - _COMMENT_BYTES
         file.seek(max(0, size))
@@ -57,9 +57,9 @@ def written_digest(path: Path) -> str | None:
 
 
 def is_intact(path: Path) -> bool:
-    """Whether a checkpoint holds what was written, by its digest, or by the checksums of zip where it has none.
+    """Whether a checkpoint is unchanged, by its digest or, if it has none, by the zip checksums.
 
-    An unchanged file is read once per process.
+    An unchanged file is verified only once per process.
     """
     key = (os.path.abspath(path), stamp(path))
     if key in _verified:
@@ -75,7 +75,7 @@ def is_intact(path: Path) -> bool:
 
 
 def check_intact(path: Path, advice: str = "") -> None:
-    """Refuse a checkpoint that has changed since it was written.
+    """Reject a checkpoint that has changed since it was written.
 
     Args:
         path: A checkpoint.
@@ -89,7 +89,7 @@ def check_intact(path: Path, advice: str = "") -> None:
 
 
 def _digest(path: Path, size: int) -> bytes:
-    """The digest of the first `size` bytes, in hexadecimal. Takes 0.6 seconds per GB and core."""
+    """Digest of the first `size` bytes, in hexadecimal; takes 0.6 core-seconds per GB."""
     with ThreadPoolExecutor(min(_MOST_THREADS, os.cpu_count() or 1)) as pool:
         blocks = pool.map(lambda start: _block_digest(path, start, size), range(0, size, _BLOCK_BYTES))
         return hashlib.sha256(b"".join(blocks)).hexdigest().encode()
@@ -108,8 +108,8 @@ def _block_digest(path: Path, start: int, end: int) -> bytes:
 def _has_good_checksums(file: BinaryIO) -> bool:
     try:
         with zipfile.ZipFile(file) as archive:
-            # torch writes no comment of its own: one that is not ours was ours
+            # torch writes no comment, so any other one is a damaged digest of ours
             return not archive.comment and archive.testzip() is None
     except Exception:
-        # a broken archive ends in any of several exception types
+        # a damaged archive can raise any of several exception types
         return False

@@ -1,4 +1,4 @@
-"""Which settings of `--checkpoint` a run can keep its word on; the others are refused, with what to use instead."""
+"""Rejects settings of `--checkpoint` that a run cannot support, with advice on what to use instead."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _LONGEST_NAME = 200
 
 
 def check_checkpoint_settings(settings: dict[str, Any]) -> None:
-    """Check settings of a run that is about to start.
+    """Check the checkpoint settings of a run that is about to start.
 
     Args:
         settings: Arguments of `ModelCheckpoint` by name.
 
     Raises:
-        UserError: If one of them would put files outside the run folder, or leave it open which file is the best.
+        UserError: If a setting would put files outside the run folder, or make the best file ambiguous.
     """
     if settings["dirpath"] is not None:
         raise UserError(
@@ -32,8 +32,8 @@ def check_checkpoint_settings(settings: dict[str, Any]) -> None:
         raise UserError(f"--checkpoint.mode {settings['mode']}: expected min or max.")
     if settings["save_on_exception"]:
         raise UserError(
-            "--checkpoint.save_on_exception true: the step that failed may have changed only some of the weights. "
-            "Leave it out; `--run.checkpoint_minutes` says how often last.ckpt is written."
+            "--checkpoint.save_on_exception true: a failed step may have changed only some of the weights. Leave it "
+            "out; `--run.checkpoint_minutes` sets how often last.ckpt is written."
         )
     _check_number(settings["save_top_k"], settings["monitor"])
     _check_schedule(settings)
@@ -45,13 +45,13 @@ def _check_number(save_top_k: int, monitor: str | None) -> None:
         raise UserError(f"--checkpoint.save_top_k {save_top_k}: expected a number of files, or -1 for all of them.")
     if save_top_k > 1 and monitor is None:
         raise UserError(
-            f"--checkpoint.save_top_k {save_top_k}: choosing the best needs a metric; set `--checkpoint.monitor`, or "
-            "keep every file with -1."
+            f"--checkpoint.save_top_k {save_top_k}: ranking needs a metric; set `--checkpoint.monitor`, or keep every "
+            "file with -1."
         )
 
 
 def _check_schedule(settings: dict[str, Any]) -> None:
-    """Weights between two validations have no validation loss."""
+    """Reject saving between validations, where there is no validation metric to rank by."""
     monitor = settings["monitor"]
     if monitor is None or is_measured_in_training(monitor):
         return
@@ -77,7 +77,9 @@ def _check_filename(settings: dict[str, Any]) -> None:
                 "false`."
             )
         if file == "last.ckpt" or file.startswith("last-"):
-            raise UserError(f"--checkpoint.filename {name!r}: last.ckpt is for the last step; choose another name.")
+            raise UserError(
+                f"--checkpoint.filename {name!r}: last.ckpt is reserved for the last step; choose another name."
+            )
     is_kept_apart = files[0] != files[1] or settings["enable_version_counter"] or name == BEST_NAME
     if settings["save_top_k"] not in (0, 1) and not is_kept_apart:
         raise UserError(
@@ -87,7 +89,7 @@ def _check_filename(settings: dict[str, Any]) -> None:
 
 
 def _filled_in(settings: dict[str, Any], step: int) -> str:
-    """The name of the file of a step; all metrics are 0."""
+    """The file name at a step, with all metrics 0."""
     names = ("filename", "auto_insert_metric_name")
     try:
         callback = ModelCheckpoint(**{name: settings[name] for name in names})

@@ -1,6 +1,6 @@
-"""`python -m lit_sft preview`: the first examples token by token, and what each loss mask supervises of them.
+"""`python -m lit_sft preview`: shows the first examples token by token, and which tokens each loss mask supervises.
 
-Reads what `fit` reads and encodes the data as `fit` does, but builds no model and starts no trainer.
+Reads the same settings as `fit` and encodes data the same way, but builds no model and no trainer.
 """
 
 from __future__ import annotations
@@ -41,14 +41,17 @@ _SHADES = {
     SegmentKind.FINAL_ANSWER: ("#d2541c", "#b87614"),
     SegmentKind.TEXT: ("#168f80", "#5580b0"),
 }
-"""Two for each kind, taken by turns, so that token borders show; legible on black and on white."""
+"""Two alternating shades per kind, to show token boundaries; legible on black and on white."""
 
 _MASK_COLUMN = 40
-"""Columns of a terminal that a mask needs; where not all fit beside each other, they stand below each other."""
+"""Terminal columns per mask; if the masks do not fit side by side, they are shown one below the other."""
+
+_USAGE = """python -m lit_sft preview [RUN | --config FILE ...] [--split SPLIT] [--num NUM]
+                                 [--masks MASK ...] [--html FILE | --json] [--SETTING VALUE ...]"""
 
 
 def main(argv: list[str]) -> None:
-    """Show the first examples of a split, in the terminal, as a page or as JSON lines.
+    """Show the first examples of a split in the terminal, as a page or as JSON lines.
 
     Args:
         argv: The command's name and its arguments.
@@ -61,7 +64,7 @@ def main(argv: list[str]) -> None:
     options, data = settings.config, settings.data_module()
     if options.model.backbone.config is not None:
         config_from(options.model.backbone.config)  # its context length limits the examples
-    with redirect_stdout(sys.stderr):  # what is asked for is all there is on stdout
+    with redirect_stdout(sys.stderr):  # keep stdout for the examples
         examples = _first_examples(data, options.split, options.num)
         for line in data.ledgers[options.split]["skipped_files"]:
             print(printable(line))
@@ -82,26 +85,31 @@ def main(argv: list[str]) -> None:
 
 
 def preview_parser() -> SettingsParser:
-    """What `fit` takes, and what to show."""
+    """Build the parser of `preview`: its own options first, then those of `fit`."""
     parser = training_parser(prog="python -m lit_sft preview")
-    group = parser.add_argument_group("What preview shows")
-    group.add_argument("--split", choices=("train", "val", "test"), default="train", help="Whose examples.")
-    group.add_argument("--num", type=PositiveInt, default=3, help="How many, from the first.")
+    parser.usage = _USAGE
+    parser.description = "Show the first examples token by token, and which tokens each loss mask supervises."
+    parser.epilog = "All other options are those of `fit`; preview reads data and model settings the same way."
+    group = parser.add_argument_group("What to show")
+    parser._action_groups.remove(group)
+    parser._action_groups.insert(0, group)  # --help lists groups in this order
+    group.add_argument("--split", choices=("train", "val", "test"), default="train", help="Which split.")
+    group.add_argument("--num", type=PositiveInt, default=3, help="Number of examples.")
     group.add_argument(
         "--masks",
         nargs="+",
         choices=tuple(MASKS),
-        help="Loss masks side by side. Default: the config's own and whole_sequence.",
+        help="Loss masks to show side by side. Default: the config's own and whole_sequence.",
     )
-    group.add_argument("--html", type=str, metavar="FILE", help="Write a page instead.")
-    group.add_argument("--json", action="store_true", help="JSON lines instead, with the flags of every mask.")
+    group.add_argument("--html", type=str, metavar="FILE", help="Write an HTML page instead.")
+    group.add_argument("--json", action="store_true", help="Print JSON lines instead, with flags for every mask.")
     return parser
 
 
 def print_examples(console: Console, summary: str, shown: list[ShownExample]) -> None:
-    """Print examples as tables: one row for each segment, one column for each mask where the terminal is wide enough.
+    """Print examples as tables: one row per segment, one column per mask if the terminal is wide enough.
 
-    Without colour, brackets mark what is supervised.
+    Without colour, brackets mark supervised tokens.
     """
     kinds = sorted({row.kind for example in shown for row in example.rows})
     console.print(Text(summary))
@@ -119,7 +127,7 @@ def print_examples(console: Console, summary: str, shown: list[ShownExample]) ->
 
 
 def _with_config(command: str, arguments: list[str]) -> tuple[list[str], Run | None]:
-    """The arguments, with the config of the named run, or the newest, put in where none is given; and that run."""
+    """The arguments, with the config of the named run (or the newest) if there is none; and that run, if used."""
     if names_config(arguments):
         return arguments, None
     with redirect_stdout(sys.stderr):
@@ -132,23 +140,23 @@ def _first_examples(data: SFTDataModule, split: str, num: int) -> list[Example]:
     data.setup("preview")
     if split not in data.stores:
         raise UserError(
-            f"--split {split}: the data has no such split; it has {', '.join(data.stores)}. Give `--data.{split} FILE`"
-            + ("." if split == "train" else f", or hold some of train out by `--data.{split}_fraction 0.05`.")
+            f"--split {split}: the data has no such split; it has {', '.join(data.stores)}. Set `--data.{split} FILE`"
+            + ("." if split == "train" else f", or hold out part of train with `--data.{split}_fraction 0.05`.")
         )
     store, ledger = data.stores[split], data.ledgers[split]
     if not len(store):
         if is_limit_too_small(ledger):
             raise UserError(f"--split {split}: {too_small_limit(ledger, split, data.max_length)}")
         raise UserError(
-            f"--split {split}: it is empty ({ledger['records_read']:,} records read; "
-            f"{why_empty(ledger, data.max_length)}); expected an example. Choose another split, or give "
+            f"--split {split}: this split is empty ({ledger['records_read']:,} records read; "
+            f"{why_empty(ledger, data.max_length)}); expected an example. Choose another split, or set "
             f"`--data.{split} FILE`."
         )
     return [store[index] for index in range(min(num, len(store)))]
 
 
 def _masks(names: list[str] | None, own: LossMask) -> list[LossMask]:
-    """Those named, or the config's own and the whole sequence; each once."""
+    """The named masks, or the config's own and whole_sequence, without duplicates."""
     masks = [MASKS[name] for name in names] if names else [own, MASKS["whole_sequence"]]
     return list(dict.fromkeys(masks))
 
@@ -169,7 +177,7 @@ def _summary(data: SFTDataModule, split: str, num: int) -> str:
 
 
 def _is_plain(console: Console) -> bool:
-    """Whether neither colour nor underlining will reach the reader."""
+    """Whether the output has neither colour nor underlining."""
     return console.color_system is None
 
 
@@ -178,7 +186,7 @@ def _legend(kinds: list[SegmentKind], *, plain: bool) -> Text:
         return Text(f"⟦supervised⟧ not supervised\n{MARKS_LEGEND}")
     names = Text(" ").join(Text(kind.name, _SHADES[kind][0]) for kind in kinds)
     supervised = ("supervised", "underline bold")
-    return Text.assemble(names, " · ", supervised, f" not supervised · a shade for each token\n{MARKS_LEGEND}")
+    return Text.assemble(names, " · ", supervised, f" not supervised · shades alternate by token\n{MARKS_LEGEND}")
 
 
 def _table(rows: list[Row], views: list[MaskView], gutter: int, *, plain: bool) -> Table:
@@ -205,5 +213,5 @@ def _row_text(row: Row, view: MaskView, *, plain: bool) -> Text:
 
 
 def _emphasis(weight: float) -> str:
-    """Underlined when supervised, bold too when it counts in full."""
+    """Underlined if supervised, and bold if its weight is 1."""
     return f"{'underline' if weight > 0 else ''} {'bold' if weight >= 1 else ''}"

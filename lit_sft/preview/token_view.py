@@ -1,4 +1,4 @@
-"""What a preview shows of an example: its tokens as pieces of readable text, and what each loss mask makes of them."""
+"""Prepares an example for preview: its tokens as readable text, and their weights under each loss mask."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ MARKS_LEGEND = "↵ line break, · space, ⇥ tab, ␛ control, ⟨E4⟩ part of
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Tokens that are shown as one: mostly one token; several where they write a character together.
+    """Tokens shown as one: usually a single token, or several that together form one character.
 
     Attributes:
         ids: The tokens.
-        index: Where the first of them stands in the example.
-        text: What they write, with everything invisible made visible.
+        index: Position of the first token in the example.
+        text: Their text, with invisible characters made visible.
     """
 
     ids: tuple[int, ...]
@@ -46,18 +46,18 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class MaskView:
-    """What a mask makes of an example.
+    """An example under one mask.
 
     Attributes:
-        name: The mask's.
-        weights: Of each token in the loss, (T,).
+        name: Name of the mask.
+        weights: Weight of each token in the loss, (T,).
     """
 
     name: str
     weights: Weights
 
     def supervises(self, piece: Piece) -> bool:
-        """Whether a piece weighs anything; its tokens all weigh the same."""
+        """Whether a piece is supervised; all its tokens have the same weight."""
         return bool(self.weights[piece.index] > 0)
 
     @property
@@ -70,7 +70,7 @@ class MaskView:
 
 @dataclass(frozen=True, slots=True)
 class ShownExample:
-    """An example, ready to be laid out."""
+    """An example, ready to display."""
 
     origin: str
     num_tokens: int
@@ -79,9 +79,9 @@ class ShownExample:
 
 
 def to_json(example: Example, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
-    """An example as plain JSON values, with the flags of every named mask.
+    """An example as plain JSON values, with flags for every named mask.
 
-    `tokens` joined is the text: a character of several tokens stands at the last of them.
+    Joining `tokens` gives the text: a character made of several tokens is listed at the last of them.
     """
     tokens = [""] * len(example)
     for group, data in _characters(example, tokenizer):
@@ -99,12 +99,12 @@ def to_json(example: Example, tokenizer: PreTrainedTokenizerBase) -> dict[str, A
 
 
 def show_example(example: Example, tokenizer: PreTrainedTokenizerBase, masks: list[LossMask]) -> ShownExample:
-    """Cut an example into rows of visible pieces.
+    """Split an example into rows of visible pieces.
 
     Args:
         example: Any example.
-        tokenizer: The one that encoded it.
-        masks: To be shown side by side.
+        tokenizer: The tokenizer that encoded it.
+        masks: Masks to show side by side.
     """
     ids = example.input_ids.tolist()
     pieces = [piece for group, data in _characters(example, tokenizer) for piece in _pieces(ids, group, data)]
@@ -116,10 +116,10 @@ def show_example(example: Example, tokenizer: PreTrainedTokenizerBase, masks: li
 
 
 def visible(text: str) -> str:
-    """Text with everything invisible made visible, and nothing left in it that steers a terminal.
+    """Make invisible and control characters visible.
 
-    A line break is marked and kept. Single spaces inside a text stay as they are; all others become dots. Lone
-    surrogates stand for bytes (PEP 383).
+    Line breaks are marked and kept. Single spaces within a text stay; all others become dots. Lone surrogates stand for
+    bytes (PEP 383).
     """
     if not text.strip(_JOINERS):
         return "".join(map(_code, text))
@@ -128,7 +128,7 @@ def visible(text: str) -> str:
 
 
 def _characters(example: Example, tokenizer: PreTrainedTokenizerBase) -> Iterator[tuple[range, list[bytes]]]:
-    """Tokens in the smallest groups that end between characters, or where their segment ends; the bytes of each."""
+    """Group tokens so that each group ends at a character boundary or at the end of its segment; yields their bytes."""
     bytes_of = bytes_of_tokens(tokenizer)
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     data: list[bytes] = []
@@ -147,7 +147,7 @@ def _ends_segment(example: Example, index: int) -> bool:
 
 
 def _pieces(ids: list[int], group: range, data: list[bytes]) -> Iterator[Piece]:
-    # the first token of all is never supervised, the next may be: they cannot share a piece
+    # the first token is never supervised but the next may be, so they cannot share a piece
     parts = [group] if group.start else [range(index, index + 1) for index in group]
     for part in parts:
         written = b"".join(data[part.start - group.start : part.stop - group.start])
@@ -156,7 +156,7 @@ def _pieces(ids: list[int], group: range, data: list[bytes]) -> Iterator[Piece]:
 
 
 def _with_visible_edges(pieces: tuple[Piece, ...]) -> tuple[Piece, ...]:
-    """A space at the start of a row would not be seen, and a line break at its end would leave an empty line."""
+    """Mark a space at the start of a row, and drop a line break at its end, which would leave an empty line."""
     first = pieces[0]
     pieces = (replace(first, text=re.sub("^ ", "·", first.text)), *pieces[1:])
     last = pieces[-1]
@@ -170,7 +170,7 @@ _MARKS = {chr(code): chr(0x2400 + code) for code in range(32)} | {
     "\xa0": "⍽",
 }
 _JOINERS = "\u200c\u200d\ufe0e\ufe0f"
-"""Scripts and emoji are spelt with these. They stay as they are, unless they are all there is of a token."""
+"""Some scripts and emoji need these. They stay as they are, unless a token consists of nothing else."""
 
 
 def _visible_character(character: str) -> str:

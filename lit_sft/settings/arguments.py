@@ -1,4 +1,4 @@
-"""Command-line arguments of the commands without settings; mistakes end in one line rather than in the usage."""
+"""Command-line arguments of commands without settings; mistakes print one line instead of the usage."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ _MISSING = "the following arguments are required: "
 
 
 class Arguments(argparse.ArgumentParser):
-    """A parser that raises a user's mistake as one message.
+    """A parser that reports a user's mistake in one message.
 
     Args:
-        command: Its name.
+        command: The command's name.
         about: What it does, for --help.
-        example: Arguments that it could be given.
+        example: Example arguments.
     """
 
     def __init__(self, command: str, about: str | None, *, example: str) -> None:
-        # a name that is cut short would be taken for the one it begins, and for another once there are two
+        # no abbreviations: their meaning would change when an option is added
         super().__init__(prog=f"python -m lit_sft {command}", description=about, allow_abbrev=False)
         self.example = f"{self.prog} {example}"
 
@@ -60,11 +60,11 @@ class Arguments(argparse.ArgumentParser):
 
 
 def check_run_first(command: str, arguments: list[str]) -> None:
-    """Refuse a run (or anything else) that is named behind the options, before another run is taken in its place.
+    """Reject a run (or anything else) given after the options, where it would be ignored and the newest run used.
 
     Args:
-        command: Its name.
-        arguments: Of a command that takes a run as its first argument. Every option but a few takes one value.
+        command: The command's name.
+        arguments: Its arguments. The first may be a run; all but a few options take one value.
 
     Raises:
         UserError: If there is one.
@@ -83,18 +83,18 @@ def check_run_first(command: str, arguments: list[str]) -> None:
 def _misplaced(command: str, arguments: list[str], place: int) -> str:
     argument, rest = arguments[place], [*arguments[:place], *arguments[place + 1 :]]
     if not rest[0].startswith("-"):
-        return f"{argument}: not expected here; the run is already given as {rest[0]}."
+        return f"{argument}: not expected here; you have already named the run {rest[0]}."
     command_line = shlex.join(["python", "-m", "lit_sft", command, argument, *rest])
     return f"{argument}: not expected here; a run goes before the options: `{command_line}`."
 
 
 def is_given(option: str, arguments: list[str]) -> bool:
-    """Whether an option is among the arguments, with its value behind it or joined to it."""
+    """Whether an option is among the arguments, as `--option value` or `--option=value`."""
     return any(argument.partition("=")[0] == option for argument in arguments)
 
 
 def root_of(command: str, arguments: list[str]) -> str:
-    """The folder of all runs that the arguments of a command name, or its default.
+    """The folder of all runs: `--run.root` among the arguments, or its default.
 
     Raises:
         UserError: If the option has no value.

@@ -1,4 +1,4 @@
-"""Classes that a config may name: the nearest to a misspelt one, and the package that one lacks."""
+"""Help with class names in configs: the closest match to a misspelt one, and packages that are not installed."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _ROOMS = (
     "lightning.pytorch.plugins",
     "lightning.pytorch.profilers",
 )
-"""Where the classes are that configs name."""
+"""Modules whose classes configs usually name."""
 
 
 def nearest_class(path: str) -> str | None:
-    """The import path of the class whose name is most like a misspelt one; None if none is close.
+    """The import path of the class closest to a misspelt one; None if none is close.
 
     Args:
-        path: What was given: an import path, or a name alone.
+        path: An import path, or just a name.
     """
     module, _, name = path.rpartition(".")
     known = {known: f"{room}.{known}" for room in reversed(_ROOMS) for known in _classes(room)}
@@ -36,17 +36,17 @@ def _classes(module: str, *, only_imported: bool = False) -> list[str]:
     """Public classes of a module; none if it cannot be imported."""
     try:
         found = sys.modules.get(module) if only_imported else importlib.import_module(module)
-    except Exception:  # whatever is wrong with it is not what the user asked
+    except Exception:  # its errors are not what the user asked about
         return []
     return [name for name, value in vars(found).items() if inspect.isclass(value) and name[0] != "_"] if found else []
 
 
 def missing_package(path: str, reason: str) -> tuple[str, str] | None:
-    """The package that a class needs and that is not installed, and what to install.
+    """The missing package that a class needs, and what to install; None if that is not the problem.
 
     Args:
         path: Import path of the class.
-        reason: Why it could not be made.
+        reason: Why the class could not be created.
     """
     if needed := re.search(r"Requirement '([^']+)' not met|pip install (?:-U )?[`'\"]?([\w.\[\]-]+)", reason):
         requirement = needed[1] or needed[2]

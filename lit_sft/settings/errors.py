@@ -1,4 +1,4 @@
-"""What jsonargparse says of a wrong setting, in one line."""
+"""Shortens jsonargparse's error messages to one line."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _NOISE = (
     _UNION, "expected ", "Not a valid subclass of", "Expected a path but", "Not of type",
     "a class path (str)", "a dict with", "argument of type",
 )  # fmt: skip
-"""How reasons begin that only repeat which types were tried."""
+"""Beginnings of reasons that only repeat which types were tried."""
 
 _FEW = 20
-"""So few options are listed rather than left to --help."""
+"""Up to this many options are listed; for more, we refer to --help."""
 
 _KEY = re.compile(r'\s*Parser key "([^"]+)":')
 
@@ -41,11 +41,11 @@ _WORDS = {
 
 
 def in_one_line(message: str, options: Set[str] = frozenset()) -> str:
-    """A parser's message in one line, with the nearest option, choice or class where one was misspelt.
+    """Shorten a parser's message to one line, and suggest the closest option, choice or class.
 
     Args:
-        message: Of jsonargparse, many lines where a setting may be of several types.
-        options: All there are.
+        message: From jsonargparse; many lines if a setting may have several types.
+        options: All options.
     """
     key = _KEY.match(message)
     body = message[key.end() :] if key else message
@@ -56,7 +56,7 @@ def in_one_line(message: str, options: Set[str] = frozenset()) -> str:
 
 
 def setting_of(message: str) -> str | None:
-    """The setting that a parser's message is about, such as `data.mask`; None if it names none."""
+    """The setting that a parser's message is about, such as `data.mask`; None if it does not name one."""
     key = _KEY.match(message)
     return key[1] if key else None
 
@@ -66,12 +66,12 @@ def _no_such_file(found: re.Match[str]) -> str:
 
 
 def is_from_parser(message: str) -> bool:
-    """Whether a message is of jsonargparse rather than of the class that could not be made."""
+    """Whether a message comes from jsonargparse, not from a class that could not be created."""
     return any(words in message for words in (_UNION, "Problem with given class_path", "Parser key"))
 
 
 def _plain(text: str) -> str:
-    """A message about one type."""
+    """Shorten a message about one type."""
     text = " ".join(text.split()).removeprefix("- ")
     text = re.sub(r'Parser key "([\w.]+)":', r"--\1:", text)
     if problem := re.match(r"Problem with given class_path '([^']+)': (.+)", text):
@@ -85,7 +85,7 @@ def _plain(text: str) -> str:
     if least := re.match(r"Not of type PositiveInt: (?:(.+) does not conform|.*: '(.*)'$)", text):
         return f"expected a whole number, at least 1, got {_short(least[1] or least[2])}"
     if stray := re.match(r"unrecognized arguments: ([^-]\S*)", text):
-        return f"{stray[1]}: not expected here; with --config, no run is named. See --help for the options."
+        return f"{stray[1]}: not expected here; give either a run or --config. See --help for the options."
     if option := re.match(r"argument (\S+?): (.+)$", text):
         return _of_option(option[1], option[2])
     if kind := re.match(r"Expected a (<class '[\w.]+'>|typing\.Literal\[.+?\])(\. Got value:(.*))?$", text):
@@ -94,18 +94,18 @@ def _plain(text: str) -> str:
 
 
 def _of_option(names: str, problem: str) -> str:
-    """What argparse says of an option that it names in every way it can be written."""
+    """Shorten an argparse message about an option; argparse lists all its spellings."""
     option = max((name for name in names.split("/") if not name.endswith("+")), key=len)
     if re.match(r"expected (one|at least one) argument", problem):
-        example = "; write a file after it, such as `--config configs/quickstart.yaml`." if option == "--config" else ""
-        return f"{option}: no value is given{example or '; write one after it.'}"
+        example = "; add a file, such as `--config configs/quickstart.yaml`." if option == "--config" else ""
+        return f"{option}: has no value{example or '; add one after it.'}"
     if choice := re.match(r"invalid choice: (.+) \(choose from (.+)\)$", problem):
         return f"{option}: expected one of [{choice[2]}], got {_short(choice[1].strip(chr(39)))}"
     return f"{option}: {problem}"
 
 
 def _reason(body: str) -> str:
-    """The one reason of many types' that tells what is wrong; else the types, and what was found instead."""
+    """The one reason among many that explains the mistake; otherwise the expected types and the value found."""
     reasons = [reason for reason in map(_plain, _items(body)) if not reason.startswith(_NOISE)]
     telling = [reason for reason in reasons if not re.match(r"\S+ is not a \w+$", reason)]
     if chosen := (telling or reasons)[:1]:
@@ -117,7 +117,7 @@ def _reason(body: str) -> str:
 
 
 def _items(body: str) -> list[str]:
-    """The reasons listed in a message, those of nested types too."""
+    """All reasons listed in a message, including those of nested types."""
     items, current = [], ""
     for line in body.splitlines():
         if re.match(r"\s*(- |Given value|Subtypes:|Errors:)", line):
@@ -129,7 +129,7 @@ def _items(body: str) -> list[str]:
 
 
 def _found(text: str) -> str:
-    """What a value on the command line is."""
+    """Describe a value from the command line."""
     try:
         return kind_of(load_yaml(text, "")[0])
     except ValueError:
@@ -146,7 +146,7 @@ def _class_problem(path: str, reason: str) -> str:
 
 def _unknown_class(path: str) -> str:
     close = nearest_class(path)
-    advice = f"did you mean {close}?" if close else "check the name, and that its module can be imported from here."
+    advice = f"did you mean {close}?" if close else "check the name, and that its module can be imported."
     return f"no class {path}; {advice}"
 
 
@@ -162,7 +162,7 @@ def _kind(name: str) -> str:
 
 
 def _split(names: str) -> list[str]:
-    """Types between commas, brackets kept whole."""
+    """Split a list of types at commas outside brackets."""
     parts, depth = [""], 0
     for character in names:
         depth += (character == "[") - (character == "]")
@@ -174,7 +174,7 @@ def _split(names: str) -> list[str]:
 
 
 def _short(value: str) -> str:
-    """A value as YAML has it."""
+    """A value in YAML's spelling, truncated if long."""
     value = {"True": "true", "False": "false", "": "an empty text"}.get(value, value)
     return value if len(value) <= _LONGEST_VALUE else f"{value[:_LONGEST_VALUE]}..."
 
@@ -183,7 +183,7 @@ def _nearest_option(message: str, options: Set[str]) -> str:
     unknown = re.search(r"unrecognized arguments: --([\w.]+)|[oO]ption '([\w.]+)'|Key '([\w.]+)'", message)
     if unknown is None or re.search("did you mean|see --help|the options are", message):
         return ""
-    if unknown[1]:  # given on the command line; the others are settings of a class, or in a file
+    if unknown[1]:  # on the command line; the others are settings of a class, or in a file
         return f"; {nearest(unknown[1], options, sign='--') or _all(options, sign='--')}"
     return f"; {nearest(unknown[2] or unknown[3], options) or _all(options)}"
 
@@ -194,7 +194,7 @@ def _all(options: Set[str], sign: str = "") -> str:
 
 
 def _nearest_choice(message: str) -> str:
-    """Advice where a value was none of a few words."""
+    """Suggest the closest choice, if a value is not one of a few words."""
     found = re.search(r"expected .*one of \[.+\].*, got ([^;,]+)$", message)
     close = difflib.get_close_matches(found[1], re.findall(r"'([^']+)'", message), n=1) if found else []
     return f"; did you mean {close[0]}?" if close else ""

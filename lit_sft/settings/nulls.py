@@ -1,4 +1,4 @@
-"""null only where a setting allows it: jsonargparse takes it for a setting of any type."""
+"""Rejects null for settings that cannot be null; jsonargparse accepts it for any type."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ _OWNERS: dict[str, Any] = {
     "model.optimizer": OptimizerSettings,
     "model.generation": GenerationSettings,
 }
-"""Whose arguments the sections of a config are."""
+"""The class behind each section of a config."""
 
 
 def refuse_nulls(config: Namespace) -> None:
-    """Refuse null for settings that cannot be null.
+    """Reject null for settings that cannot be null.
 
     Raises:
-        UserError: If one is; names it and its default.
+        UserError: If one is null; names it and its default.
     """
     for name, owner in _OWNERS.items():
         _refuse_nulls(name, owner, config.get(name))
@@ -47,5 +47,5 @@ def _refuse_nulls(prefix: str, owner: Any, values: Namespace) -> None:
         if isinstance(value, Namespace) and is_dataclass(default):
             _refuse_nulls(f"{prefix}.{name}", type(default), value)
         elif name in values and value is None and default is not None and not re.search("None|Optional|Any", kind):
-            advice = "give one" if default is parameter.empty else f"leave it out for its default, {default!r}"
+            advice = "set it" if default is parameter.empty else f"leave it out for its default, {default!r}"
             raise UserError(f"--{prefix}.{name}: cannot be null ({kind}); {advice}.")

@@ -1,4 +1,4 @@
-"""The options of training: their defaults, and what the data takes from the model's settings."""
+"""The options of the training commands, their defaults, and links between the model's and the data's settings."""
 
 from __future__ import annotations
 
@@ -20,15 +20,22 @@ from lit_sft.training.module import LitCausalLM
 
 Command = Literal["fit", "validate", "test", "predict"]
 
+_USAGES: dict[Command, str] = {
+    "fit": "(--config FILE ... | --resume [RUN])",
+    "validate": "[RUN | --config FILE ...]",
+    "test": "[RUN | --config FILE ...]",
+    "predict": "[RUN | --config FILE ...] --data.predict FILE",
+}
+
 _TRAINER_DEFAULTS: dict[str, Any] = {
     "max_epochs": USUAL_EPOCHS,
     "accelerator": "auto",
     "devices": 1,
     "gradient_clip_val": 1.0,
     "log_every_n_steps": 10,
-    # every validation batch before the first step: the "before" of every comparison
+    # validate on everything before the first step: the "before" of every comparison
     "num_sanity_val_steps": -1,
-    # the data module shares the data out itself, and without repeating any
+    # the data module distributes the data itself, without repeating examples
     "use_distributed_sampler": False,
     "enable_model_summary": False,
 }
@@ -42,22 +49,24 @@ _CHECKPOINT_DEFAULTS: dict[str, Any] = {
 
 
 def training_parser(command: Command = "fit", source: Source | None = None, *, prog: str = "") -> SettingsParser:
-    """A parser of the options that a training command takes.
+    """Build the parser of a training command.
 
     Args:
-        command: Whose; `fit` for anything that only reads settings.
+        command: The command; use `fit` to only read settings.
         source: Where the settings come from.
-        prog: The command as `--help` names it. Empty: `python -m lit_sft COMMAND`.
+        prog: The command as shown by `--help`. Empty: `python -m lit_sft COMMAND`.
     """
+    prog = prog or f"python -m lit_sft {command}"
     parser = SettingsParser(
         source=source,
-        prog=prog or f"python -m lit_sft {command}",
+        prog=prog,
+        usage=f"{prog} {_USAGES[command]} [--SETTING VALUE ...]",
         description=None,
         dump_header=[f"lightning.pytorch=={lightning.__version__}"],
     )
-    parser.add_argument("-c", "--config", action=ActionConfigFile, help="YAML file of settings; later ones win.")
+    parser.add_argument("-c", "--config", action=ActionConfigFile, help="YAML file of settings; later files win.")
     parser.add_argument(
-        "--seed_everything", type=bool | int, default=42, help="Seed of all that is random; true: a random one."
+        "--seed_everything", type=bool | int, default=42, help="Seed of everything random; true: a random seed."
     )
     parser.add_lightning_class_args(Trainer, "trainer")
     parser.add_lightning_class_args(LitCausalLM, "model")
@@ -73,11 +82,11 @@ def training_parser(command: Command = "fit", source: Source | None = None, *, p
 
 def _add_own_options(parser: SettingsParser, command: Command) -> None:
     parser.add_argument(
-        "--resume", metavar="[RUN]", help="Continue a run (the newest one) from its newest whole checkpoint."
+        "--resume", metavar="[RUN]", help="Continue a run (default: the newest) from its newest intact checkpoint."
     )
     if command == "predict":
-        parser.add_argument("--output", metavar="FILE", help="Where answers go. Default: a new file in the run folder.")
-    parser.add_argument("--answers", type=int, default=200, help="Rows that `test` answers and scores, at most.")
+        parser.add_argument("--output", metavar="FILE", help="Answer file. Default: a new one in the run folder.")
+    parser.add_argument("--answers", type=int, default=200, help="Most rows that `test` answers and scores.")
     parser.add_method_arguments(Trainer, command, skip=_skipped(command))
 
 
@@ -93,7 +102,7 @@ def _link(parser: SettingsParser) -> None:
 
 
 def backbone_settings(backbone: Namespace) -> BackboneSettings:
-    """Parsed settings of a backbone as their class, the nested ones left as they were parsed."""
+    """Parsed settings of a backbone as `BackboneSettings`; nested settings stay as parsed."""
     return BackboneSettings(**vars(backbone))
 
 
@@ -105,4 +114,4 @@ def _context_length(backbone: Namespace) -> int | None:
     try:
         return context_length(backbone_settings(backbone))
     except UserError:
-        return None  # whoever builds the model says what is wrong, without the parser's wrapping
+        return None  # building the model reports the problem, without the parser's wrapping

@@ -1,4 +1,4 @@
-"""The parser of the training commands: unique keys, sections of the right shape, and errors of one line."""
+"""The parser of the training commands: strict YAML, checked sections, and one-line errors."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from lit_sft.yaml_loader import check_yaml, line_of, load_yaml
 _NOT_IN_CONFIGS = {"c", "config", "h", "print_config"}
 
 if not hasattr(LightningArgumentParser, "_load_config_parser_mode"):
-    # what is overridden below would never be called, and the config of a run would be read unchecked
-    raise ImportError("this version of jsonargparse reads configs another way; install jsonargparse>=4.53,<4.54.")
+    # the override below would never be called, and a run's config would be read unchecked
+    raise ImportError("this version of jsonargparse is not supported; install jsonargparse>=4.53,<4.54.")
 
 _load_any = get_loader("yaml")
 _LOADER: Any = loaders.get_yaml_default_loader()  # type: ignore[no-untyped-call]
 
 
 def _load(text: str) -> Any:
-    """Any value given as text, on the command line or inside a config."""
+    """Load any value given as text, on the command line or inside a config."""
     check_yaml(text)
     try:
         return _load_any(text)
@@ -40,8 +40,8 @@ def _load(text: str) -> Any:
 
 
 set_loader("yaml", _load, (yaml.YAMLError,))
-loaders.yaml_load = _load  # values of type Any are read past the loader above
-# a value of type Any stays as it is: naming a class in it builds nothing
+loaders.yaml_load = _load  # values of type Any bypass the loader above
+# do not build classes named in values of type Any
 set_parsing_settings(instantiate_subclass_spec_in_any=False)
 
 
@@ -50,9 +50,9 @@ class Source:
     """Where settings come from.
 
     Attributes:
-        run_config: The config of a run that was opened, if one was.
-        allowed: Import paths that the command line allows a run's config to name.
-        unread: Settings of the trainer that a run's config need not give.
+        run_config: The config of the opened run, if any.
+        allowed: Import paths that the command line allows in a run's config.
+        unread: The trainer's settings to ignore in a run's config.
     """
 
     run_config: Path | None = None
@@ -60,36 +60,38 @@ class Source:
     unread: frozenset[str] = frozenset()
 
     def is_run(self, path: Path) -> bool:
+        """Whether a config belongs to a run folder."""
         return is_runs_config(path) or (self.run_config is not None and path.samefile(self.run_config))
 
 
 class SettingsParser(LightningArgumentParser):
-    """A parser that ends in one message rather than in thirty lines of usage.
+    """A parser that reports a mistake in one message instead of thirty lines of usage.
 
     Args:
         source: Where the settings come from.
-        **options: Of jsonargparse's parser.
+        **options: Options of jsonargparse's parser.
     """
 
     def __init__(self, *args: Any, source: Source | None = None, **options: Any) -> None:
-        # a name that is cut short would be taken for the one it begins, and for another once there are two
+        # no abbreviations: their meaning would change when an option is added
         super().__init__(*args, **{"allow_abbrev": False, **options})
         self.source = source or Source()
         self._given = "--config"
-        """The config that is being read, as the user named it."""
+        """The config being read, as the user named it."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Raise the message as a user's mistake, with the nearest option where one was misspelt."""
+        """Raise the message as a user's mistake, with the closest option if one was misspelt."""
         raise UserError(in_one_line(message, options_of(self))) from None
 
     def parse_path(self, path: str | os.PathLike[str], *args: Any, **options: Any) -> Namespace:
-        self._given = str(path)  # what follows runs in the config's folder and sees its name alone
+        """Read a config; its name is kept for error messages."""
+        self._given = str(path)  # the code below runs in the config's folder and sees only the file name
         try:
             parsed: Namespace = super().parse_path(path, *args, **options)
         except UnicodeDecodeError as error:
             raise UserError(
-                f"{path}: not UTF-8 text ({error.reason} at byte {error.start}); expected a YAML file. Check which "
-                "file is meant, or save it as UTF-8."
+                f"{path}: not UTF-8 text ({error.reason} at byte {error.start}); expected a YAML file. Check the path, "
+                "or save the file as UTF-8."
             ) from None
         return parsed
 
@@ -100,7 +102,7 @@ class SettingsParser(LightningArgumentParser):
         ext_vars: dict[str, Any] | None = None,
         prev_cfg: Namespace | None = None,
     ) -> Namespace:
-        # jsonargparse reads every config here, and keeps the last of two equal keys
+        # jsonargparse reads every config here, and silently keeps the last of two equal keys
         place = self._given if path else "--config"
         values, lines = load_yaml(content, place, loader=_LOADER)
         options = {name for name in options_of(self) if not name.endswith("help")} - _NOT_IN_CONFIGS
@@ -117,7 +119,7 @@ class SettingsParser(LightningArgumentParser):
     def _located(
         self, sections: dict[str, Any], before: Namespace | None, place: str, lines: Mapping[tuple[str, ...], int]
     ) -> Namespace:
-        """Check the settings of a config; a value of the wrong type is named with its line."""
+        """Check the settings of a config; errors about wrong types name the line."""
         try:
             parsed: Namespace = self._apply_actions(sections, prev_cfg=before)
         except TypeError as error:
@@ -136,12 +138,12 @@ def _parsers(parser: LightningArgumentParser) -> list[LightningArgumentParser]:
 
 
 def options_of(parser: LightningArgumentParser) -> set[str]:
-    """Every option of a parser and of its commands, such as `data.mask`."""
+    """All options of a parser and its subcommands, such as `data.mask`."""
     actions = [action for p in _parsers(parser) for action in p._actions]
     options = {option.lstrip("-") for action in actions for option in action.option_strings}
     return {option for option in options if not option.endswith("+")}
 
 
 def groups_of(parser: LightningArgumentParser) -> set[str]:
-    """Options that hold others, such as `data` and `model.backbone`."""
+    """Options that contain others, such as `data` and `model.backbone`."""
     return {action.dest for p in _parsers(parser) for action in p._actions if isinstance(action, _ActionConfigLoad)}

@@ -1,4 +1,4 @@
-"""Settings as objects: from config files, from changes to them, or from the config of a run; no command line needed."""
+"""Reads settings from config files, changes to them, or a run's config; no command line needed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from lit_sft.training.module import LitCausalLM
 
 @dataclass(frozen=True)
 class Settings:
-    """What a training is made of, read and checked.
+    """Everything that defines a training run, read and checked.
 
     Example:
         >>> settings = read_settings("configs/quickstart.yaml", {"trainer.max_steps": 20})
@@ -34,7 +34,7 @@ class Settings:
 
     Attributes:
         config: Every setting, by section: `config.data.mask`.
-        parser: What read them, and writes them.
+        parser: The parser that read them; it also writes them.
         length: Limits of the run.
     """
 
@@ -44,15 +44,15 @@ class Settings:
 
     @property
     def seed(self) -> int:
-        """What everything random follows from."""
+        """Seed of everything random."""
         return int(self.config.seed_everything)
 
     def data_module(self) -> SFTDataModule:
-        """The data module; nothing is read before `prepare_data` and `setup`."""
+        """Build the data module; nothing is read before `prepare_data` and `setup`."""
         return SFTDataModule(**self.config.data)
 
     def model(self) -> LitCausalLM:
-        """The module, without weights: they are built or loaded when the trainer starts."""
+        """Build the module; its weights are built or loaded when the trainer starts."""
         module: LitCausalLM = self.instantiated(self.parts("model")).model
         return module
 
@@ -62,32 +62,32 @@ class Settings:
         return settings
 
     def trainer(self, **changes: Any) -> Trainer:
-        """A trainer with these settings and checkpoints as they say; it writes no run folder.
+        """Build a trainer with these settings and their checkpoint callback; it writes no run folder.
 
         Args:
-            **changes: Arguments of Lightning's Trainer in the place of those that were read.
+            **changes: Arguments of Lightning's Trainer that override the settings.
         """
         made = self.instantiated(self.parts("trainer", "checkpoint"))
         callbacks = [*(made.trainer.callbacks or []), made.checkpoint]
         return Trainer(**{**made.trainer, "callbacks": callbacks, **changes})
 
     def parts(self, *sections: str) -> Namespace:
-        """Some sections of the settings only."""
+        """Some sections of the settings."""
         return Namespace({name: self.config[name] for name in sections})  # type: ignore[no-untyped-call]
 
     def instantiated(self, config: Namespace | None = None) -> Namespace:
-        """Settings with an object for every class that they name.
+        """Build an object for every class that the settings name.
 
         Args:
-            config: Which. None: all.
+            config: Which settings. None: all.
 
         Raises:
-            UserError: If an object cannot be made.
+            UserError: If an object cannot be built.
         """
         try:
             made: Namespace = self.parser.instantiate_classes(self.config if config is None else config)
             return made
-        except ValueError as error:  # of a class that a setting names: it knows which values it takes
+        except ValueError as error:  # raised by a class that a setting names
             text = str(error)
             raise UserError(in_one_line(text) if is_from_parser(text) else text) from error
 
@@ -98,12 +98,12 @@ def read_settings(
     *,
     run_config: Path | None = None,
 ) -> Settings:
-    """Read the settings of a training.
+    """Read the settings of a training run.
 
     Args:
-        configs: YAML files; later ones win.
-        changes: Settings by dotted name, over those of the files: `{"data.mask": "output_only"}`.
-        run_config: One of the files, if it is that of a run folder: the code that it names is not trusted.
+        configs: YAML files; later files win.
+        changes: Settings by dotted name that override the files: `{"data.mask": "output_only"}`.
+        run_config: Which of the files comes from a run folder, if any; code that it names is not trusted.
 
     Raises:
         UserError: If a file or a setting is wrong.
@@ -121,14 +121,14 @@ def parse_settings(
     makes_trainer: bool = False,
     parser: SettingsParser | None = None,
 ) -> Settings:
-    """Read settings given as options.
+    """Read settings from command-line options.
 
     Args:
-        arguments: Options as the user types them, `--config FILE` among them.
-        command: Whose options.
-        run_config: The config of a run, if one is among the arguments.
-        makes_trainer: Whether the trainer's callbacks, loggers and plugins are needed; else a run's are not read.
-        parser: Made by `training_parser`, perhaps with options added. None: a new one.
+        arguments: Options as the user types them, including `--config FILE`.
+        command: The command that takes them.
+        run_config: The config of a run, if it is among the arguments.
+        makes_trainer: Whether the trainer's callbacks, loggers and plugins are needed; if not, a run's are not read.
+        parser: A parser from `training_parser`, perhaps with more options. None: a new one.
 
     Raises:
         UserError: If an option or a config is wrong.
@@ -144,7 +144,7 @@ def parse_settings(
 
 
 def as_options(settings: Mapping[str, Any]) -> Iterator[str]:
-    """Settings by dotted name as options of a command."""
+    """Turn settings by dotted name into command-line options."""
     for name, value in settings.items():
         yield f"--{name}"
         yield value if isinstance(value, str) else json.dumps(value)

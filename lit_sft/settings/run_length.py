@@ -1,4 +1,4 @@
-"""How long a run is: in epochs or in steps, whichever was given last."""
+"""The length of a run: in epochs or steps, whichever was set last."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import yaml
 from lit_sft.settings.trust import nested
 
 USUAL_EPOCHS = 3
-"""Of a run whose length is not given."""
+"""Epochs of a run whose length is not set."""
 
 _OPTIONS = {"--trainer.max_epochs": "max_epochs", "--trainer.max_steps": "max_steps"}
 _NO_LIMIT = (None, -1)
@@ -19,12 +19,12 @@ _NO_LIMIT = (None, -1)
 
 @dataclass(frozen=True, slots=True)
 class RunLength:
-    """Limits of a run; -1 is none.
+    """Limits of a run; -1 means no limit.
 
     Attributes:
         max_epochs: Most epochs.
         max_steps: Most optimiser steps.
-        unused: Limits of a config file that a later source replaced, for the user to read.
+        unused: Limits in a config file that are overridden, as text.
     """
 
     max_epochs: int
@@ -33,14 +33,14 @@ class RunLength:
 
 
 def run_length(max_epochs: int | None, max_steps: int, arguments: list[str]) -> RunLength:
-    """The limits that hold: those of the last source that gives one, be it a config file or the command line.
+    """The limits that apply: those of the last source that sets one, a config file or the command line.
 
-    A source that gives one limit lifts the other, so `--trainer.max_steps 60` trains for 60 steps whatever `max_epochs`
-    a config file or the default has. A source that gives both means both.
+    A source that sets one limit removes the other, so `--trainer.max_steps 60` trains for 60 steps whatever the
+    `max_epochs` of a config file or the default. A source that sets both means both.
 
     Args:
         max_epochs: As parsed, or its default.
-        max_steps: Likewise.
+        max_steps: As parsed, or its default.
         arguments: Options of a command, in order.
     """
     holding: set[str] = set()
@@ -65,7 +65,7 @@ def run_length(max_epochs: int | None, max_steps: int, arguments: list[str]) -> 
 
 
 def _given(arguments: list[str]) -> list[tuple[str, dict[str, Any]]]:
-    """Every source that gives limits, in order, and what it gives. All options of the command line are one source."""
+    """The sources that set limits, in order, with their values. All command-line options are one source."""
     found: list[tuple[str, dict[str, Any]]] = []
     typed: dict[str, Any] = {}
     for index, argument in enumerate(arguments):
@@ -84,10 +84,10 @@ def _limits(values: Any) -> dict[str, Any]:
 
 
 def _mapping(text: str) -> dict[str, Any]:
-    """What a YAML file, or YAML typed as an option, holds; the parser has accepted it already."""
+    """The mapping in a YAML file, or in YAML typed as an option; the parser has already accepted it."""
     try:
         value = _parsed(Path(text).read_text(encoding="utf-8")) if Path(text).is_file() else _parsed(text)
-    except OSError:  # a text too long to be a path
+    except OSError:  # too long to be a path
         value = _parsed(text)
     return value if isinstance(value, dict) else {}
 

@@ -1,4 +1,4 @@
-"""Where a run keeps its files, and what its config may name."""
+"""Settings of run folders, and of the code that a run's config may name."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class RunSettings:
-    """Where a run keeps its files.
+    """Settings of a run's folder.
 
     Attributes:
         root: Folder of all runs.
-        name: Folder of runs like this one. None: the name of the last config file.
-        checkpoint_minutes: Minutes between checkpoints, beside those at validations. None: no others.
-        allow_changes: Whether a run may be resumed with settings or data other than those it started with.
-        allow_code: On the command line only: modules or classes, between commas, that the config of a run may name
-            beside those of this project, Lightning, torch and transformers. Opening the run then runs their code.
+        name: Folder of this group of runs. None: the name of the last config file.
+        checkpoint_minutes: Minutes between checkpoints, in addition to those at validations. None: no others.
+        allow_changes: Whether a run may be resumed with different settings or data.
+        allow_code: On the command line only: modules or classes, separated by commas, that a run's config may name
+            besides those of this project, Lightning, torch and transformers. Opening the run then runs their code.
     """
 
     root: str = "runs"

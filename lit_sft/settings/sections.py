@@ -1,4 +1,4 @@
-"""The shape of a config: sections are mappings, keys are known names."""
+"""Checks the structure of a config: sections are mappings, and keys are known."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from data_modules.errors import UserError
 from lit_sft.yaml_loader import Path
 
 _FREE = {"$schema"}
-"""For editors."""
+"""Keys for editors."""
 
 
 def check_sections(
     values: Any, place: str, lines: Mapping[Path, int], *, groups: Set[str], options: Set[str]
 ) -> dict[str, Any]:
-    """The settings of a config, empty sections left out.
+    """Check a config and return its settings, without empty sections.
 
     Args:
-        values: What the config holds.
-        place: Its path, for messages.
+        values: Content of the config.
+        place: Its path, for error messages.
         lines: The line of every key.
         groups: Dotted names of sections, such as `model.backbone`.
         options: Dotted names of settings.
@@ -60,7 +60,7 @@ class _Checker:
         return found
 
     def _put(self, found: dict[str, Any], keys: list[str], value: Any, path: Path) -> None:
-        """Set a value; `trainer.max_steps: 1` is the same as `trainer: {max_steps: 1}`."""
+        """Set a value; `trainer.max_steps: 1` means the same as `trainer: {max_steps: 1}`."""
         *sections, last = keys
         for section in sections:
             found = found.setdefault(section, {})
@@ -68,7 +68,7 @@ class _Checker:
             for key, part in value.items():
                 self._put(found[last], [key], part, (*path, key))
         elif last in found:
-            raise UserError(f"{self._at(path)}: {'.'.join(path)} is given twice; remove one of the two.")
+            raise UserError(f"{self._at(path)}: {'.'.join(path)} is set twice; remove one of the two.")
         else:
             found[last] = value
 
@@ -111,9 +111,9 @@ def nearest(name: str, options: Set[str], sign: str = "") -> str:
     """`did you mean ...?` for a misspelt option; empty if none is close.
 
     Args:
-        name: As it was given, without a sign.
-        options: All there are.
-        sign: What is shown in front of each, such as `--`.
+        name: The option as given, without `--`.
+        options: All options.
+        sign: Prefix to show, such as `--`.
     """
     parent, _, last = name.rpartition(".")
     siblings = {option.rpartition(".")[2]: option for option in options if option.rpartition(".")[0] == parent}
@@ -124,7 +124,7 @@ def nearest(name: str, options: Set[str], sign: str = "") -> str:
 
 
 def kind_of(value: Any) -> str:
-    """What a value is, for a message: `a list`, `the number 3`, `the text 'x'`."""
+    """Describe a value in an error message: `a list`, `the number 3`, `the text 'x'`."""
     if value is None:
         return "nothing"
     if isinstance(value, bool):

@@ -1,8 +1,7 @@
-"""What a config may run. A run's own config names known classes only; trust is given on the command line alone.
+"""Decides which code a config may run. A run's config may name known classes only; the command line can allow more.
 
-A run folder travels: it may come from somebody else. So before anything that its config.yaml names is imported, every
-name is checked; while it is parsed, jsonargparse itself refuses other imports; and what it names must be a class that
-a trainer takes.
+A run folder may come from someone else. So every name in its config.yaml is checked before anything is imported;
+jsonargparse rejects other imports while parsing; and each name must be a class that a trainer accepts.
 """
 
 from __future__ import annotations
@@ -30,16 +29,16 @@ KNOWN = (*OURS, "lightning", "torch", "torchmetrics", "transformers", "peft")
 """Packages that may be imported while a run's config is read."""
 
 NAMED = tuple(package for package in KNOWN if package != "lit_sft")
-"""Packages whose classes a run's config may name: what is under lit_sft is internal, and some of it writes files."""
+"""Packages whose classes a run's config may name. Not lit_sft: its classes are internal, and some write files."""
 
 _SLOTS = ("accelerator", "callbacks", "logger", "plugins", "profiler", "strategy")
-"""Settings of the trainer that take classes."""
+"""The trainer's settings that take classes."""
 
 _PLAIN = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 
 
 def allowed_code(arguments: Sequence[str]) -> tuple[str, ...]:
-    """What a command line allows by `--run.allow_code`: import paths between commas.
+    """Import paths allowed by `--run.allow_code` on the command line, separated by commas.
 
     Raises:
         UserError: If one is not an import path.
@@ -58,11 +57,11 @@ def allowed_code(arguments: Sequence[str]) -> tuple[str, ...]:
 
 
 def unread_slots(command: str | None, arguments: Sequence[str]) -> frozenset[str]:
-    """Settings of the trainer that take classes and that a command does not need from a run's config.
+    """The trainer's settings that take classes and that a command does not need from a run's config.
 
     Args:
-        command: Of those that make a trainer; None if none is made.
-        arguments: The command line, which may give these settings itself.
+        command: A command that builds a trainer. None: no trainer is built.
+        arguments: The command line, which may override these settings.
     """
     if command is None:
         return frozenset(_SLOTS)
@@ -72,7 +71,7 @@ def unread_slots(command: str | None, arguments: Sequence[str]) -> frozenset[str
 
 
 def own_code(value: Any) -> set[str]:
-    """Classes and functions that parsed settings name and that the config of a run may not.
+    """Classes and functions in parsed settings that a run's config may not name.
 
     Args:
         value: Parsed settings.
@@ -89,7 +88,7 @@ def own_code(value: Any) -> set[str]:
 
 
 def nested(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Dotted settings in sections: `{"a.b": 1}` as `{"a": {"b": 1}}`."""
+    """Nest dotted settings: `{"a.b": 1}` becomes `{"a": {"b": 1}}`."""
     values: dict[str, Any] = {}
     for name, value in settings.items():
         *sections, last = str(name).split(".")
@@ -102,7 +101,7 @@ def nested(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def refuse_trust(values: Mapping[str, Any], place: str, lines: Mapping[Keys, int] = MappingProxyType({})) -> None:
-    """Refuse settings that count on the command line only.
+    """Reject settings that are allowed on the command line only.
 
     Args:
         values: Settings in sections.
@@ -110,13 +109,13 @@ def refuse_trust(values: Mapping[str, Any], place: str, lines: Mapping[Keys, int
         lines: The line of every key.
 
     Raises:
-        UserError: If a config gives one; says how to give it.
+        UserError: If a config sets one; says how to set it.
     """
     for name, instead in (
-        ("model.backbone.trust_remote_code", "Read the model's code, and if you trust it add"),
+        ("model.backbone.trust_remote_code", "Read the model's code; if you trust it, add"),
         ("run.allow_code", "Add"),
-        ("resume", "Give"),
-        ("output", "Give"),
+        ("resume", "Add"),
+        ("output", "Add"),
     ):
         value: Any = values
         for part in name.split("."):
@@ -125,21 +124,21 @@ def refuse_trust(values: Mapping[str, Any], place: str, lines: Mapping[Keys, int
             given = value if isinstance(value, str) else str(value).lower()
             at = f"{place}:{lines[keys]}" if (keys := tuple(name.split("."))) in lines else place
             raise UserError(
-                f"{at}: --{name} counts on the command line only, not in a config. {instead} `--{name} {given}`."
+                f"{at}: --{name} is allowed on the command line only, not in a config. {instead} `--{name} {given}`."
             )
 
 
 def vetted(
     values: Mapping[str, Any], place: str, lines: Mapping[Keys, int], allowed: Sequence[str], unread: Set[str]
 ) -> dict[str, Any]:
-    """The settings of a run's own config, once none of them runs unknown code.
+    """Check that a run's config names no unknown code, and return its settings.
 
     Args:
         values: Settings in sections.
         place: The config's path.
         lines: The line of every key.
-        allowed: Import paths given by `--run.allow_code`, each with everything below it.
-        unread: Settings of the trainer to leave out.
+        allowed: Import paths from `--run.allow_code`; each includes everything below it.
+        unread: The trainer's settings to leave out.
 
     Raises:
         UserError: If a setting names code that is neither known nor allowed.
@@ -149,7 +148,7 @@ def vetted(
         values["trainer"] = {name: value for name, value in trainer.items() if name.rstrip("+") not in unread}
     for path, name in _names(values, ()):
         at = f"{place}:{lines[path]}" if path in lines else place
-        is_file = "." not in name and Path(name).is_file()  # which jsonargparse would read
+        is_file = "." not in name and Path(name).is_file()  # jsonargparse would read the file
         if not _PLAIN.fullmatch(name) or is_file:
             raise UserError(
                 f"{at}: {name!r} is not the name of a class; a run's config names classes as `package.Class`."
@@ -161,15 +160,15 @@ def vetted(
 
 
 def is_runs_config(path: Path) -> bool:
-    """Whether a config is that of a run folder, however it was given."""
+    """Whether a config lies in a run folder."""
     return path.name == "config.yaml" and (path.parent / "checkpoints").is_dir()
 
 
 @contextlib.contextmanager
 def known_imports_only(place: str, allowed: Sequence[str]) -> Iterator[None]:
-    """While it lasts, jsonargparse imports only known and allowed packages, and reads no config over the network."""
+    """While active, jsonargparse imports only known and allowed packages, and reads no config over the network."""
     before, paths = dict(jsonargparse_state.parsing_settings), list(sys.path)
-    sys.path[:] = [path for path in paths if path]  # an empty one is the folder of the config that is read
+    sys.path[:] = [path for path in paths if path]  # an empty entry would mean the config's folder
     set_parsing_settings(import_path_denylist=["*"], import_path_allowlist=[*KNOWN, *allowed])
     set_parsing_settings(config_read_mode_fsspec_enabled=False)
     try:
@@ -186,9 +185,9 @@ def known_imports_only(place: str, allowed: Sequence[str]) -> Iterator[None]:
 
 
 def check_parts(value: Any, place: str, allowed: Sequence[str]) -> None:
-    """Refuse, in what a run's config was parsed to, functions and classes that are no part of a trainer.
+    """Reject functions, and classes that are not part of a trainer, in the parsed settings of a run's config.
 
-    A class of a known package may still run anything it is given, a callback made of functions for one.
+    Even a class of a known package may run anything it is given, such as a callback made of functions.
 
     Raises:
         UserError: If there is one.
@@ -197,14 +196,14 @@ def check_parts(value: Any, place: str, allowed: Sequence[str]) -> None:
         parts = vars(value) if isinstance(value, Namespace) else value
         name = parts.get("class_path")
         if isinstance(name, str) and not _is_under(name, allowed) and not _is_part(name):
-            raise UserError(f"{place}: {name} is no part of a trainer. {_advice(name)}")
+            raise UserError(f"{place}: {name} is not part of a trainer. {_advice(name)}")
         for part in parts.values():
             check_parts(part, place, allowed)
     elif isinstance(value, (list, tuple, set)):
         for part in value:
             check_parts(part, place, allowed)
     elif callable(value) and not isinstance(value, type) and not _is_under(_path_of(value), allowed):
-        raise UserError(f"{place}: the function {_path_of(value)} is named. {_advice(_path_of(value))}")
+        raise UserError(f"{place}: names the function {_path_of(value)}. {_advice(_path_of(value))}")
 
 
 def _path_of(value: Any) -> str:
@@ -214,7 +213,7 @@ def _path_of(value: Any) -> str:
 
 
 def _is_part(name: str) -> bool:
-    """Whether a class is of a kind that a trainer is made of."""
+    """Whether a class is a kind of trainer component."""
     from lightning.fabric.plugins import ClusterEnvironment
     from lightning.fabric.plugins.io import CheckpointIO
     from lightning.pytorch import Callback
@@ -233,7 +232,7 @@ def _is_part(name: str) -> bool:
 
 
 def _names(value: Any, path: Keys) -> Iterator[tuple[Keys, str]]:
-    """Where settings name classes: every `class_path`, and the text given where a trainer takes a class."""
+    """Every place where settings name a class: each `class_path`, and text in the trainer's class settings."""
     if isinstance(value, Mapping):
         for key, part in value.items():
             here = (*path, key)
@@ -247,7 +246,7 @@ def _names(value: Any, path: Keys) -> Iterator[tuple[Keys, str]]:
         for part in value:
             yield from _names(part, (*path, "[]"))
     elif isinstance(value, str) and (inner := _loaded(value)) != value:
-        yield from _names(inner, path)  # jsonargparse reads text as YAML where a setting may be of any type
+        yield from _names(inner, path)  # for settings of any type, jsonargparse reads text as YAML
 
 
 def _loaded(text: str) -> Any:
@@ -263,20 +262,20 @@ def _is_under(name: str, packages: Sequence[str]) -> bool:
 
 def _refusal(name: str) -> str:
     return (
-        f"names {name}, which is neither one of this project's callbacks nor part of Lightning, torch or transformers. "
+        f"names {name}, which is not one of this project's callbacks or part of Lightning, torch or transformers. "
         f"{_advice(name)}"
     )
 
 
 def _advice(name: str) -> str:
     return (
-        f"A run's config runs no other code. If you have read it and trust it, add `--run.allow_code {name}`; or go "
-        "without it (`--trainer.callbacks null`)."
+        f"A run's config may not run other code. If you have read and trust it, add `--run.allow_code {name}`; "
+        "or do without it (`--trainer.callbacks null`)."
     )
 
 
 def _check_ours(name: str, at: str) -> None:
-    """A folder from which the command is started may hold packages of our names."""
+    """Reject packages with our names in the folder where the command was started."""
     package = name.partition(".")[0]
     if package not in OURS:
         return
@@ -284,11 +283,11 @@ def _check_ours(name: str, at: str) -> None:
     home = Path(__file__).resolve().parents[2]
     if spec is None or spec.origin is None or Path(spec.origin).resolve().parents[1] != home:
         found = spec.origin if spec else "nowhere"
-        raise UserError(f"{at}: {name}: the package {package} is found at {found}, not beside this project's; move it.")
+        raise UserError(f"{at}: {name}: the package {package} comes from {found}, not from this project; move it.")
 
 
 def _without_trust(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Trust that was given to the run is not given again by its config, which does not choose where answers go."""
+    """Drop the trust that the run was given, and its choice of output file."""
     values = {name: value for name, value in values.items() if name not in ("resume", "output")}
     backbone = (values.get("model") or {}).get("backbone") or {}
     if "trust_remote_code" in backbone:

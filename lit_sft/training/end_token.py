@@ -10,7 +10,7 @@ from lit_sft.models.adapters import causal_lm
 from lit_sft.models.backbone import BackboneSettings
 
 
-def warn_of_frozen_end(backbone: nn.Module, settings: BackboneSettings, end: str, end_token_id: int) -> None:
+def warn_of_frozen_end(backbone: nn.Module, settings: BackboneSettings, end: str | None, end_token_id: int) -> None:
     """Warn if answers end with a token that is new to the model and whose embedding LoRA keeps frozen.
 
     Args:

@@ -64,7 +64,7 @@ def test_named_arms_change_several_settings_together(write: Write) -> None:
         ({"arms": ["a", "b"]}, "arms: expected names and values"),
         (
             {"arms": {"a": {"run.allow_code": "x"}, "b": {}}},
-            "run.allow_code: cannot be set in a study|counts on the command",
+            "run.allow_code: cannot be set in a study|is allowed on the command",
         ),
         (
             {"axes": {"x": [1, 2]}, "settings": {"model.backbone.trust_remote_code": True}},

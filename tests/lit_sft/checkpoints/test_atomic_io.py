@@ -54,7 +54,7 @@ def test_torchs_own_errors_of_a_full_disk_are_told_from_errors_of_programs(
 
     path = tmp_path / "last.ckpt"
     monkeypatch.setattr(torch, "save", lambda checkpoint, file: save(checkpoint, Full(file)))
-    with pytest.raises(OSError, match=r"last\.ckpt: this checkpoint could not be written .*Make room"):
+    with pytest.raises(OSError, match=r"last\.ckpt: cannot write this checkpoint .*Free up space"):
         AtomicCheckpointIO().save_checkpoint({"weight": torch.ones(1000)}, path)
     assert list(tmp_path.iterdir()) == []
 

@@ -13,8 +13,8 @@ SCORES = [Scored("a.ckpt", 2.0, 10), Scored("b.ckpt", 1.5, 20), Scored("c.ckpt",
 
 
 UNKNOWN = (
-    r"best\.json: damaged, so the best checkpoint is not known; give a checkpoint in place of the run folder, such as "
-    r"\S+/best\.ckpt \(or remove that file, and best\.ckpt is used\)\.$"
+    r"best\.json: damaged, so the best checkpoint is unknown; name a checkpoint instead of the run folder, such as "
+    r"\S+/best\.ckpt \(or remove that file to use best\.ckpt\)\.$"
 )
 
 
@@ -46,7 +46,7 @@ def test_runs_without_a_record_are_read_by_their_names(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no checkpoint; did the run end"):
         choose(tmp_path)
     touch(tmp_path, "epoch=1.ckpt", "epoch=2.ckpt")
-    with pytest.raises(ValueError, match=r"name one of the checkpoints here: epoch=1\.ckpt, epoch=2\.ckpt"):
+    with pytest.raises(ValueError, match=r"name one of its checkpoints: epoch=1\.ckpt, epoch=2\.ckpt"):
         choose(tmp_path)
     touch(tmp_path, "last.ckpt")
     assert choose(tmp_path) == Choice(tmp_path / "last.ckpt", False, "the last step; none is marked best")
@@ -69,11 +69,11 @@ def test_a_file_that_may_be_of_either_of_two_steps_is_given_no_metric(tmp_path: 
         ('{"monitor": "m", "checkpoints": [{"file": "a.ckpt"}]}', UNKNOWN),
         (
             json.dumps({"monitor": "m", "checkpoints": [{"file": "../../x.ckpt", "score": 1, "step": 1}]}),
-            r"names \.\./\.\./x\.ckpt, which is not a file of this folder",
+            r"names \.\./\.\./x\.ckpt, which is not a file in this folder",
         ),
         (
             json.dumps({"monitor": "m", "checkpoints": [{"file": "..", "score": 1, "step": 1}]}),
-            r"names \.\., which is not a file of this folder",
+            r"names \.\., which is not a file in this folder",
         ),
     ],
 )
@@ -87,9 +87,9 @@ def test_a_damaged_record_is_one_message(tmp_path: Path, content: str, message: 
 @pytest.mark.parametrize(
     ("there", "advice"),
     [
-        (["last.ckpt"], r"such as \S+/last\.ckpt \(or remove that file, and last\.ckpt is used\)\."),
+        (["last.ckpt"], r"such as \S+/last\.ckpt \(or remove that file to use last\.ckpt\)\."),
         (["epoch=1.ckpt"], r"such as \S+/epoch=1\.ckpt\."),
-        ([], "there is no checkpoint beside it either"),
+        ([], "there is no checkpoint in that folder either"),
     ],
 )
 def test_the_way_on_from_a_damaged_record_fits_what_is_there(tmp_path: Path, there: list[str], advice: str) -> None:

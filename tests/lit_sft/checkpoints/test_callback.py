@@ -158,7 +158,7 @@ def test_a_best_file_that_is_lost_is_not_held_against_later_ones(fit: Fit, tmp_p
         best.write_bytes(raw)
     else:
         shutil.copy(last, best)
-    with pytest.warns(UserWarning, match=r"best\.ckpt: missing, damaged or of another step.*validations to come"):
+    with pytest.warns(UserWarning, match=r"best\.ckpt: missing, damaged or from another step.*next validations"):
         fit([3, 1, 2, 2.5, 4], folder, resume=last)
     assert (choose(folder).why, step_of(best)) == ("best score 2.5, step 4", 4)
 
@@ -219,5 +219,5 @@ def test_another_callback_may_save_beside_but_not_over_the_runs_own_files(fit: F
     assert (tmp_path / "c" / "every-second-epoch=1.ckpt").exists()
     assert choose(tmp_path / "c").why == "best score 1, step 2"
     for name in ("best", "last"):
-        with pytest.raises(ValueError, match=rf"a ModelCheckpoint would overwrite {name}\.ckpt of the run's own"):
+        with pytest.raises(ValueError, match=rf"a ModelCheckpoint would overwrite the run's own {name}\.ckpt"):
             fit([2, 1], tmp_path / "c", callbacks=other(filename=name))

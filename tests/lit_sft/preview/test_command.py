@@ -355,3 +355,16 @@ def test_html_replaces_an_earlier_page_and_no_other_file(preview: Preview, tmp_p
     for _ in range(2):
         preview([TWO_TURNS], "--html", str(page))
     assert page.read_text(encoding="utf-8").startswith("<")
+
+
+def test_help_begins_with_the_usage_and_the_options_of_preview_itself(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["preview", "--help"])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("usage: python -m lit_sft preview [RUN | --config FILE ...]")
+    places = {
+        option: next(number for number, line in enumerate(lines) if line.startswith(f"  {option}"))
+        for option in ("--split", "--num", "--masks", "--html", "--json", "--trainer.max_steps", "--data.train")
+    }
+    own = {option: places.pop(option) for option in ("--split", "--num", "--masks", "--html", "--json")}
+    assert max(own.values()) < 25 < min(places.values())

@@ -147,7 +147,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
     "dangling config": (lambda f: replaced(f / "config.yaml", None), r"config\.yaml: missing"),
     "file for checkpoints": (lambda f: replaced(f / "checkpoints", b"x"), "checkpoints: (expected a folder|no checkp)"),
     "no checkpoints": (lambda f: shutil.rmtree(f / "checkpoints"), "checkpoints: no checkpoint"),
-    "dangling checkpoints": (damage_links, "best.ckpt, last.ckpt: (links to files that are missing|damaged)"),
+    "dangling checkpoints": (damage_links, "best.ckpt, last.ckpt: (broken links|damaged)"),
     "of another project": (
         lambda f: foreign(
             f, {"state_dict": {"w": torch.ones(2)}, "pytorch-lightning_version": "2.6.0", "global_step": 1, "epoch": 0}

@@ -42,7 +42,7 @@ MISPLACED: dict[str, tuple[list[str], str]] = {
     ),
     "run behind a joined value": (["test", "--run.root=x", "RUN"], "`python -m lit_sft test RUN --run.root=x`."),
     "run behind a flag": (["preview", "--json", "RUN"], "`python -m lit_sft preview RUN --json`."),
-    "two runs": (["validate", "A", "B"], "B: not expected here; the run is already given as A."),
+    "two runs": (["validate", "A", "B"], "B: not expected here; you have already named the run A."),
 }
 
 

@@ -127,7 +127,7 @@ def test_a_value_of_set_is_read_like_a_config(
 
 def test_a_setting_given_dotted_and_in_its_section_is_given_twice(said: Callable[..., str]) -> None:
     message = said("trainer:\n  max_steps: 1\ntrainer.max_steps: 2\n")
-    assert message == "lit_sft fit: c.yaml:3: trainer.max_steps is given twice; remove one of the two."
+    assert message == "lit_sft fit: c.yaml:3: trainer.max_steps is set twice; remove one of the two."
 
 
 MISSPELT = {
@@ -176,7 +176,7 @@ CLASSES: list[tuple[str, Any, str]] = [
     ("model.optimizer.betas", [1], "--model.optimizer.betas: Expected a tuple with 2 elements. Got value: [1]"),
     ("trainer.precision", "bf17", "did you mean bf16?"),
     ("data.mask", "output-only", "did you mean output_only?"),
-    ("resume", "runs/x", "--resume counts on the command line only, not in a config. Give `--resume runs/x`"),
+    ("resume", "runs/x", "--resume is allowed on the command line only, not in a config. Add `--resume runs/x`"),
     ("model.backbone.config", {3: "x"}, "--model.backbone.config: a key is the number 3; put it in quotes"),
 ]  # fmt: skip
 

@@ -173,7 +173,7 @@ def test_a_run_names_no_internal_callback_which_would_write_where_it_says(
     importlib.import_module("lit_sft.runs.predictions")  # a short name counts once its module is loaded
     foreign.change(trainer={"callbacks": [writer]})
     assert main(COMMANDS["predict"](foreign)) == 2
-    assert re.search(r"names lit_sft|is no part of a trainer", capsys.readouterr().err)
+    assert re.search(r"names lit_sft|is not part of a trainer", capsys.readouterr().err)
     assert not Path("owned").exists()
 
 
@@ -187,7 +187,7 @@ def test_a_run_does_not_choose_where_answers_are_written(foreign: Foreign, capsy
     own = foreign.run.parent / "own.yaml"
     own.write_text("output: owned\n")
     assert main([*COMMANDS["predict"](foreign), "--config", str(own)]) == 2
-    assert "own.yaml:1: --output counts on the command line only" in capsys.readouterr().err
+    assert "own.yaml:1: --output is allowed on the command line only" in capsys.readouterr().err
     assert not Path("owned").exists()
 
 
@@ -288,7 +288,7 @@ def test_a_package_of_our_name_elsewhere_is_not_taken_for_ours(
         monkeypatch.delitem(sys.modules, name)
     foreign.change(trainer={"callbacks": [spec("callbacks.RunHealth")]})
     assert main(["validate", str(foreign.run)]) == 2
-    assert "the package callbacks is found at" in capsys.readouterr().err
+    assert "the package callbacks comes from" in capsys.readouterr().err
     assert not foreign.mark.exists()
 
 
@@ -306,8 +306,8 @@ def test_trust_in_model_code_counts_on_the_command_line_only(
     own.write_text("model:\n  backbone:\n    trust_remote_code: true\n")
     assert main(["fit", "--config", str(foreign.trained / "tiny.yaml"), "--config", str(own)]) == 2
     assert (
-        "own.yaml:3: --model.backbone.trust_remote_code counts on the command line only, not in a config. Read the "
-        "model's code, and if you trust it add `--model.backbone.trust_remote_code true`" in capsys.readouterr().err
+        "own.yaml:3: --model.backbone.trust_remote_code is allowed on the command line only, not in a config. Read the "
+        "model's code; if you trust it, add `--model.backbone.trust_remote_code true`" in capsys.readouterr().err
     )
 
 

@@ -93,7 +93,7 @@ def test_no_checkpoint_of_weights_alone_is_written_after_a_bad_step(make_data: M
     )
     guard = FiniteGuard(check_every_step=False, every_n_steps=100)
     data = make_data(alpaca_rows(16), batch_size=4)
-    with pytest.raises(ValueError, match="found after the step: the weights in memory are already corrupted"):
+    with pytest.raises(ValueError, match="found after the step, so the weights in memory are already corrupted"):
         train(data, tmp_path, broken(make_module(), NanInStepTwo), callbacks=[guard, saver], enable_checkpointing=True)
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step=1.ckpt"]
 
