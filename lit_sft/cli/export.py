@@ -1,4 +1,4 @@
-"""`python -m lit_sft export [RUN]`: a run's model as a folder that transformers and peft load as it is."""
+"""`python -m lit_sft export [RUN]`: saves a run's model as a folder that transformers and peft can load directly."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def main(argv: list[str]) -> None:
         UserError: If there is no such run, or the folder to write to is not empty.
     """
     options = _parser().parse_args(argv[1:])
-    # after the arguments are read, so that --help and mistakes are answered at once
+    # imported after parsing, so that --help and errors are instant
     from transformers.utils.logging import disable_progress_bar
 
     from lit_sft.console import print_line
@@ -39,7 +39,7 @@ def main(argv: list[str]) -> None:
     trust = {"model.backbone.trust_remote_code": options.trust_remote_code == "true"}
     with contextlib.ExitStack() as held:
         if not options.output:
-            held.enter_context(lock_run(run.folder))  # `fit` writes the same files at its end
+            held.enter_context(lock_run(run.folder))  # `fit` writes the same files when it ends
         held.enter_context(paths_of(run))
         settings = read_settings(run.config, trust, run_config=run.config)
         data = settings.data_module()
@@ -52,15 +52,15 @@ def main(argv: list[str]) -> None:
 
 def _parser() -> Arguments:
     parser = Arguments("export", __doc__, example="runs/quickstart/version_0 --merge")
-    parser.add_argument("run", nargs="?", help="run folder or checkpoint; the newest run if not given")
+    parser.add_argument("run", nargs="?", help="run folder or checkpoint; default: the newest run")
     parser.add_argument("--root", default="runs", help="folder of all runs")
-    parser.add_argument("--output", help="where to write; default: model/ (merged: merged/) in the run folder")
+    parser.add_argument("--output", help="output folder; default: model/ in the run folder, or merged/ with --merge")
     parser.add_argument("--merge", action="store_true", help="merge adapters into the weights")
     parser.add_argument(
         "--model.backbone.trust_remote_code",
         dest="trust_remote_code",
         choices=("true", "false"),
         default="false",
-        help="run model code that the hub repository brings along; off unless you trust it",
+        help="run model code from the hub repository; set true only if you trust it",
     )
     return parser

@@ -1,4 +1,4 @@
-"""`python -m lit_sft fit --config FILE`, and `fit --resume`: train, and export the best model."""
+"""`python -m lit_sft fit --config FILE`, and `fit --resume`: trains and exports the best model."""
 
 from __future__ import annotations
 
@@ -59,12 +59,12 @@ def fit(session: Session) -> None:
 
 
 class RunRecord(Callback):
-    """Writes config.yaml and the ledger into the run folder, and prints the ledger.
+    """Writes config.yaml and the ledger to the run folder, and prints the ledger.
 
     Args:
-        run: Of the folder.
+        run: The run.
         settings: Written to config.yaml.
-        is_resumed: Whether the run goes on: then its files are replaced only once the checkpoint has been accepted.
+        is_resumed: Whether the run is resumed; its files are then replaced only after its checkpoint is accepted.
     """
 
     def __init__(self, run: Run, settings: Settings, *, is_resumed: bool) -> None:
@@ -79,7 +79,7 @@ class RunRecord(Callback):
         if not data.val_dataloader():
             for callback in trainer.checkpoint_callbacks:
                 if isinstance(callback, ModelCheckpoint) and not is_measured_in_training(callback.monitor):
-                    callback.monitor = None  # nothing to choose the best by: the newest is kept
+                    callback.monitor = None  # nothing to rank by: keep the newest
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the record of a resumed run."""
@@ -88,7 +88,7 @@ class RunRecord(Callback):
 
     def _write(self, data: SFTDataModule) -> None:
         config = self.settings.config.clone()
-        # what was said for this time only
+        # options that apply to this command only
         config.ckpt_path, config.run.allow_changes, config.run.allow_code = None, False, None
         config.model.backbone.trust_remote_code = False
         self.settings.parser.save(config, self.run.config, skip_none=False, overwrite=True, multifile=False)
@@ -102,7 +102,7 @@ def _report(session: Session, steps_before: int | None) -> None:
     """Export the best model, write fit.json, and report what came out and what to do next."""
     step = session.trainer.global_step
     if session.is_trial:
-        print_line(f"fast_dev_run: training and validation work (step {step}); nothing is kept")
+        print_line(f"fast_dev_run: training and validation work (step {step}); nothing was saved")
         return
     model, run = session.model, session.run
     backbone, choice = _whole_backbone(session), run.choice()
@@ -114,11 +114,11 @@ def _report(session: Session, steps_before: int | None) -> None:
     _print_validations(metrics)
     ending = what_ended(session.trainer)
     if steps_before == step:
-        print_line(f"nothing was left to do after step {step}{f': {ending}' if ending else ''}")
+        print_line(f"nothing left to do after step {step}{f': {ending}' if ending else ''}")
     elif ending and ending.is_early:
         print_line(f"stopped early at step {step}: {ending}")
-    print_line(f"model   {run.model}  (Hugging Face format, of {choice})")
-    session.say_what_next("test" if session.data.stores.get("test") else "predict --data.predict FILE", "preview")
+    print_line(f"model   {run.model}  (Hugging Face format, from {choice})")
+    session.print_next_steps("test" if session.data.stores.get("test") else "predict --data.predict FILE", "preview")
 
 
 def _print_validations(metrics: dict[str, dict[str, Any]]) -> None:
@@ -129,7 +129,7 @@ def _print_validations(metrics: dict[str, dict[str, Any]]) -> None:
 
 
 def _whole_backbone(session: Session) -> nn.Module:
-    """What the best weights are put into: where the trained model is sharded, one that is not."""
+    """The model to load the best weights into: a new one if the trained model is sharded."""
     if not isinstance(session.trainer.strategy, ModelParallelStrategy):
         return session.model.backbone
     torch.manual_seed(session.data.seed)  # random weights depend on it

@@ -1,4 +1,4 @@
-"""`python -m lit_sft predict [RUN] --data.predict FILE`: answers to prompts, as JSON lines."""
+"""`python -m lit_sft predict [RUN] --data.predict FILE`: answers prompts and writes JSON lines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What fit, validate, test and predict share: from settings to a run folder, a trainer, a model and its data."""
+"""Shared by fit, validate, test and predict: turns settings into a run folder, trainer, model and data module."""
 
 from __future__ import annotations
 
@@ -39,18 +39,18 @@ from lit_sft.training.precision import check_precision
 from lit_sft.training.progress_lines import lines_without_terminal
 
 _RUN_FOLDER = "LIT_SFT_RUN_FOLDER"
-"""Environment variable by which the first process of a node tells the others which run folder it made."""
+"""Environment variable with the run folder, set by the first process of a node for the others."""
 
 
 @dataclass
 class Session:
-    """One training command from its settings to its trainer.
+    """One training command, from its settings to its trainer.
 
     Attributes:
-        command: Its name.
-        request: What was asked for.
-        settings: Read and checked.
-        held: What is undone when the command ends, however it ends.
+        command: The command's name.
+        request: What the user asked for.
+        settings: Settings, read and checked.
+        held: Contexts to exit when the command ends, however it ends.
     """
 
     command: Command
@@ -62,7 +62,7 @@ class Session:
     model: LitCausalLM = field(init=False)
     data: SFTDataModule = field(init=False)
     start: RefusedStart | None = field(init=False, default=None)
-    """Of a new run, to leave nothing behind if it is refused."""
+    """Cleans up the folder of a new run if it fails to start."""
 
     def __post_init__(self) -> None:
         self.config: Namespace = self.settings.config
@@ -74,20 +74,20 @@ class Session:
 
     @property
     def checkpoint(self) -> Path | None:
-        """The checkpoint that the command loads, if one is given."""
+        """The checkpoint to load, if any."""
         return Path(self.config.ckpt_path) if self.config.ckpt_path else None
 
     @property
     def is_trial(self) -> bool:
-        """Whether training is only tried out (`fast_dev_run`)."""
+        """Whether this is only a trial of the training loop (`fast_dev_run`)."""
         return self.command == "fit" and bool(self.config.trainer.fast_dev_run)
 
     def build(self, callbacks: list[Callback], last: list[Callback]) -> None:
-        """Make the model, its data and the trainer.
+        """Build the model, the data module and the trainer.
 
         Args:
-            callbacks: Added to those of the settings.
-            last: Called after all others.
+            callbacks: Added to the callbacks of the settings.
+            last: Callbacks to run after all others.
         """
         made = self.settings.instantiated()
         self.model, self.data = made.model, made.data
@@ -109,7 +109,7 @@ class Session:
             self.start.watch(self.trainer)
 
     def go(self) -> None:
-        """Let the trainer do what the command is named after."""
+        """Run the trainer's method of the same name as the command."""
         method = getattr(self.trainer, self.command)
         names = inspect.signature(method).parameters.keys() - {"model", "datamodule"}
         arguments = {name: self.config[name] for name in names if name in self.config}
@@ -120,8 +120,8 @@ class Session:
         # checkpoints are never unpickled, wherever they come from
         method(**{**arguments, "model": self.model, "datamodule": self.data, "weights_only": True})
 
-    def say_what_next(self, *commands: str) -> None:
-        """Say where the curves are and what to do with the run.
+    def print_next_steps(self, *commands: str) -> None:
+        """Print where the curves are and what to do next with the run.
 
         Args:
             *commands: With their options, such as `predict --data.predict FILE`.
@@ -138,7 +138,7 @@ class Session:
         files = self.config.config or []
         name = settings.name or (_name_of(Path(str(files[0]))) if files else "run")
         if rank_zero_only.rank:  # type: ignore[attr-defined]
-            # only the first process writes; where torchrun or SLURM started this one, it need not know where to
+            # only the first process writes; under torchrun or SLURM this one need not know the folder
             return Run(Path(os.environ.get(_RUN_FOLDER, f"{settings.root}/{name}/version_0")))
         run = self._new_run(settings.root, name)
         os.environ[_RUN_FOLDER] = str(run.folder)
@@ -147,7 +147,7 @@ class Session:
     def _new_run(self, root: str, name: str) -> Run:
         if self.is_trial:
             if self.request.is_resumed:
-                raise UserError("--trainer.fast_dev_run: tries out a new run; leave out --resume.")
+                raise UserError("--trainer.fast_dev_run: only for new runs; leave out --resume.")
             return Run(Path(self.held.enter_context(tempfile.TemporaryDirectory())))
         if self.request.is_resumed:
             assert self.request.opened is not None
@@ -167,13 +167,13 @@ def run_command(argv: list[str], command: Callable[[Session], None]) -> None:
         command: What it does.
 
     Raises:
-        UserError: If a setting is wrong, or on a failure that the user can do something about.
+        UserError: If a setting is wrong, or on a failure that the user can fix.
     """
     name = cast(Command, argv[0])
     quieten(name)
     with contextlib.ExitStack() as held:
         request = request_of(name, argv[1:], held)
-        sys.argv[1:] = [name, *request.arguments]  # with which Lightning starts the other processes of a node
+        sys.argv[1:] = [name, *request.arguments]  # Lightning starts the other processes of a node with these
         try:
             settings = parse_settings(
                 request.arguments,
@@ -189,7 +189,7 @@ def run_command(argv: list[str], command: Callable[[Session], None]) -> None:
 
 
 def _check(config: Namespace, command: Command, request: Request) -> None:
-    """Refuse, before any file is written, settings that cannot work."""
+    """Reject settings that cannot work before any file is written."""
     trainer = config.trainer
     for name in ("max_epochs", "max_steps"):
         if trainer[name] is not None and trainer[name] < 1 and trainer[name] != -1:
@@ -208,15 +208,15 @@ def _check(config: Namespace, command: Command, request: Request) -> None:
 
 
 def _name_of(config: Path) -> str:
-    """The name of a config file; of a run's own, the name of that run."""
+    """The name of a config file; for a run's config, the name of that run."""
     return config.resolve().parent.parent.name if config.parent.name.startswith("version_") else config.stem
 
 
 def _as_list(value: Any) -> list[Any]:
-    """A setting of Lightning's that may be one thing or several."""
+    """A Lightning setting that may be one thing, several or none, as a list."""
     return list(value) if isinstance(value, list) else [] if value is None else [value]
 
 
 def _is_sharded(strategy: object) -> bool:
-    """Whether a strategy writes checkpoints its own way."""
+    """Whether a strategy writes checkpoints in its own format."""
     return any(name in str(strategy).lower() for name in ("fsdp", "deepspeed"))

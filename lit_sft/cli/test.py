@@ -1,4 +1,4 @@
-"""`python -m lit_sft validate [RUN]` and `test [RUN]`: metrics of a run on a split, and scored answers."""
+"""`python -m lit_sft validate [RUN]` and `test [RUN]`: score a run, and its answers, on a split."""
 
 from __future__ import annotations
 
@@ -46,21 +46,21 @@ def test(session: Session) -> None:
 
 def _report(session: Session, files: TestFiles) -> None:
     model, checkpoint = session.model, session.checkpoint
-    model.to(session.trainer.strategy.root_device)  # the trainer has put it back on the CPU
+    model.to(session.trainer.strategy.root_device)  # the trainer has moved it to the CPU
     answers, earlier = write_test(files, model, session.config.answers, checkpoint=checkpoint, config=_shaping(session))
     print_metrics(console, "test", {"test": model.metrics["test"]})
     _print_answers(answers)
     read, of = rows_tested(model)
     if read < of:
         print_line(f"warning only {read:,} of {of:,} test rows were read (`--trainer.limit_test_batches`)")
-    print_line(f"written {files.result}; {files.records.name} and {files.answers.name} beside it")
+    print_line(f"written {files.result}, {files.records.name} and {files.answers.name}")
     if earlier is not None:
-        print_line(f"kept    {earlier}: the result that was there, of other rows, settings or weights")
-    session.say_what_next("predict --data.predict FILE")
+        print_line(f"kept    {earlier}: an earlier result, from other rows, settings or weights")
+    session.print_next_steps("predict --data.predict FILE")
 
 
 def _shaping(session: Session) -> str:
-    """The settings that shape a result, as text to hash: not where it lies, nor how many answers are scored."""
+    """The settings that affect a result, as text to hash; not its location or the number of scored answers."""
     settings = session.settings
     dumped = yaml.safe_load(settings.parser.dump(settings.config, skip_none=False, skip_validation=True))
     return json.dumps({key: dumped[key] for key in ("seed_everything", "trainer", "model", "data")}, sort_keys=True)
@@ -70,5 +70,5 @@ def _print_answers(answers: dict[str, float]) -> None:
     if answers:
         print_line(
             f"answers: {answers['rows']} rows, exact match {answers['exact_match']:.1%}, "
-            f"ROUGE-L {answers['rougeL_mixed']:.3f}, ended by the model itself {answers['ended']:.1%}"
+            f"ROUGE-L {answers['rougeL_mixed']:.3f}, ended by the model {answers['ended']:.1%}"
         )

@@ -1,4 +1,4 @@
-"""What is printed about the data before training: the ledger as a table, and in sentences what was lost and why."""
+"""Prints a report on the data before training: the ledger as a table, and what was lost and why."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from lit_sft.printable import printable
 from lit_sft.training.data import TrainingData
 
 _FEW = 0.1
-"""Where no more than this share of the conversations keeps several answers, a mask for several has lost its meaning."""
+"""A mask for several answers is pointless if at most this fraction of conversations keeps several answers."""
 
 
 def print_ledger(console: Console, data: SFTDataModule) -> None:
-    """Print the ledgers of all splits as one table, and below it what a user should know about them."""
+    """Print the ledgers of all splits as one table, with remarks below."""
     header, *rows = ledger_rows(data.ledgers, data.mask_name)
     table = Table(title=f"data: template {data.encoder.template.name}, mask {data.mask.name}", title_justify="left")
     for index, name in enumerate(header):
@@ -45,11 +45,11 @@ def print_ledger(console: Console, data: SFTDataModule) -> None:
 
 
 def dropped_lines(data: TrainingData, split: str) -> list[str]:
-    """How many records of a split were dropped as invalid, why, and the first of them; none if all are valid.
+    """How many records of a split were dropped as invalid, and why, with the first of them; empty if all are valid.
 
     Args:
-        data: Set up.
-        split: Its name. What is held out of the training records is counted with them.
+        data: Data module, set up.
+        split: Name of the split. Splits held out of the training records are counted with them.
     """
     counted_in = split if split in data.ledgers and (data.sources.files.get(split) or split == "predict") else "train"
     invalid = data.ledgers[counted_in]["invalid"]
@@ -64,11 +64,11 @@ def dropped_lines(data: TrainingData, split: str) -> list[str]:
 
 
 def data_remarks(data: SFTDataModule, splits: list[str] | None = None) -> list[str]:
-    """What the length policy took from the data, and warnings about the template and the mask.
+    """What was lost to the length limit, and warnings about the template and the mask.
 
     Args:
-        data: Set up.
-        splits: None: all.
+        data: Data module, set up.
+        splits: Which splits. None: all.
     """
     remarks: list[str] = []
     for split in splits or data.ledgers:
@@ -87,15 +87,15 @@ def data_remarks(data: SFTDataModule, splits: list[str] | None = None) -> list[s
 
 @dataclass(frozen=True)
 class SplitReport:
-    """What became of one split.
+    """What happened to the records of one split.
 
     Attributes:
-        split: Its name.
-        ledger: `Ledger.to_dict()`, perhaps of a version that counted less.
-        mask: Name of the mask that trains.
-        limit: Most tokens of an example.
-        over_long: What happens to longer ones.
-        context_length: Most tokens that the model reads, if known.
+        split: Name of the split.
+        ledger: `Ledger.to_dict()`, perhaps from an older version that counted less.
+        mask: Name of the training mask.
+        limit: Most tokens per example.
+        over_long: What happens to longer records.
+        context_length: The model's context length, if known.
     """
 
     split: str
@@ -106,10 +106,10 @@ class SplitReport:
     context_length: int | None = None
 
     def remarks(self, *, advise: bool = True) -> list[str]:
-        """Sentences, each a line; none if nothing was lost.
+        """One sentence per line; empty if nothing was lost.
 
         Args:
-            advise: Whether to say what would lose less.
+            advise: Whether to advise on how to lose less.
         """
         return [*self._of_chats(advise), *self._of_texts(), *self._of_mask(), *self._of_unknown_text()]
 
@@ -126,7 +126,7 @@ class SplitReport:
         return [f"{self.split}: {lost}", *(self._advice(before) if advise else [])] if lost else []
 
     def _lost(self, before: dict[str, int]) -> str:
-        """What became of conversations that are too long; nothing if a split lost no answer."""
+        """What happened to conversations that are too long; empty if splitting lost no answer."""
         answers, count = self.ledger["answers"][self.mask], before["over_long"]
         missing, read = answers["cut"] + answers["lost"], answers["read"]
         shortened = f"{count:,} of {before['count']:,} {self._noun}"
@@ -137,8 +137,8 @@ class SplitReport:
         if self.over_long == "split":
             return ""
         return (
-            f"{shortened} lost earlier turns or part of their prompt, {self._because('they')}; no answer that the mask "
-            f"{self.mask} trains on was cut."
+            f"{shortened} lost earlier turns or part of their prompt, {self._because('they')}; no answer supervised by "
+            f"the mask {self.mask} was cut."
         )
 
     def _because(self, noun: str) -> str:
@@ -154,7 +154,7 @@ class SplitReport:
         return [lengths, f"  {advice}"]
 
     def _longer(self, before: dict[str, int]) -> str:
-        """Which limits would keep most conversations whole, as far as the model can read so many tokens."""
+        """Which limits within the model's context length would keep most conversations whole."""
         shares = {before["p95"]: "95%", before["p99"]: "99%"}
         if self.limit >= before["p99"] or before["max"] in shares:
             shares[before["max"]] = "all"
@@ -165,16 +165,14 @@ class SplitReport:
         too_long = next(((length, share) for length, share in wanted.items() if length > most), None)
         if too_long:
             length, share = too_long
-            advice.append(
-                f"Keeping {share} whole takes {length:,} tokens, more than the {most:,} that the model reads."
-            )
+            advice.append(f"Keeping {share} whole takes {length:,} tokens, but the model's context length is {most:,}.")
         return " ".join(advice)
 
     def _split(self) -> str:
         if self.over_long == "split" or not self.ledger["dialogues"]["read"]:
             return ""
         return (
-            "`--data.over_long split` cuts between turns instead and loses only answers too long to fit by themselves."
+            "`--data.over_long split` cuts between turns instead and loses only answers that are too long on their own."
         )
 
     def _of_texts(self) -> list[str]:
@@ -191,7 +189,7 @@ class SplitReport:
         ]
 
     def _of_mask(self) -> list[str]:
-        """A mask for several answers needs conversations that have several."""
+        """Warn if a mask for several answers has too few conversations with several."""
         dialogues = self.ledger.get("dialogues", {"read": 0, "kept": 0})
         alone = dialogues["read"] - dialogues["kept"]
         if self.split != "train" or self.mask != "firefly_multi_turn" or self.over_long not in ("truncate", "split"):
@@ -200,7 +198,7 @@ class SplitReport:
             return []
         return [
             f"warning: {alone:,} of {dialogues['read']:,} conversations with several answers are left with one answer "
-            f"an example, so the mask {self.mask} trains them as output_only would, without the turns before."
+            f"per example, so the mask {self.mask} trains them as output_only would, without the earlier turns."
         ]
 
     def _of_unknown_text(self) -> list[str]:
@@ -209,9 +207,9 @@ class SplitReport:
             return []
         total = sum(entry.get("count", 0) for entry in self.ledger.get("length_before", {}).values())
         return [
-            f"warning: {self.split}: {unknown['count']:,} of {total:,} records hold text that the tokenizer cannot "
+            f"warning: {self.split}: {unknown['count']:,} of {total:,} records contain text that the tokenizer cannot "
             f"represent, so the model never sees it (first: {unknown['first'][0]}). Clean the records, or choose a "
-            "model whose tokenizer knows the text."
+            "model whose tokenizer covers it."
         ]
 
     def _before(self, records: str) -> dict[str, int]:
@@ -224,51 +222,51 @@ class SplitReport:
 
 
 def template_warning(name: str, chosen: AnyTemplate, tokenizer: PreTrainedTokenizerBase) -> str | None:
-    """What is lost by training a chat model in another layout than its own; None where nothing is.
+    """A warning if a chat model is trained with another template than its own; None if not.
 
-    A tokenizer with a chat template does not make a chat model: base models such as Qwen2.5-0.5B ship one they were
-    never trained on. A chat model stops on its template's end of turn, as its eos token or in its generation config.
+    A chat template does not prove a chat model: base models such as Qwen2.5-0.5B ship one they were never trained on.
+    A chat model has its template's end of turn as its eos token, or in its generation config.
 
     Args:
-        name: What the user chose.
+        name: The user's choice.
         chosen: The template of that name.
-        tokenizer: The model's.
+        tokenizer: The model's tokenizer.
     """
     if chosen.name == "tokenizer" or not tokenizer.chat_template:
         return None
     try:
         own = resolve_template("tokenizer", tokenizer)
     except UserError:
-        return None  # its own cannot be trained in
+        return None  # its own template cannot be used for training
     if not _stops_on(str(own.end), tokenizer) or _lays_out_alike(own, chosen):
         return None
     ends = f" and ends answers with {chosen.end!r} instead of {own.end!r}" if chosen.end != own.end else ""
     return (
-        f"this is a chat model with a chat template of its own, and --data.template {name} lays conversations out in "
-        f"another way{ends}, so it has to unlearn what it knows. Use --data.template auto to train it in its own."
+        f"this is a chat model with its own chat template, and --data.template {name} formats conversations "
+        f"differently{ends}, so the model has to unlearn what it knows. Use --data.template auto to train with its own."
     )
 
 
 def _stops_on(end: str, tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether a model stops on a token, as far as its folder says."""
+    """Whether a model stops on a token, according to its tokenizer and generation config."""
     try:
         found = GenerationConfig.from_pretrained(tokenizer.name_or_path, local_files_only=True).eos_token_id
     except (OSError, ValueError):
-        found = None  # it has no generation config
+        found = None  # no generation config
     ids = found if isinstance(found, list) else [found]
     return end == tokenizer.eos_token or tokenizer.convert_tokens_to_ids(end) in ids
 
 
 def _lays_out_alike(own: AnyTemplate, chosen: AnyTemplate) -> bool:
-    """Whether two templates differ at most in what they put where there is no system turn."""
+    """Whether two templates give the same text, apart from a default system turn."""
     turns = (Message(Role.SYSTEM, "a"), Message(Role.USER, "b"), Message(Role.ASSISTANT, "c"))
     for given in (turns, turns[1:]):
         try:
             text = _text(own, given)
         except UserError:
-            continue  # it takes no system turns
+            continue  # it does not accept system turns
         return text == _text(chosen, given)
-    return True  # its own cannot be trained in: there is no better choice
+    return True  # its own template cannot be used for training, so there is no better choice
 
 
 def _text(template: AnyTemplate, turns: tuple[Message, ...]) -> str:

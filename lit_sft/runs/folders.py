@@ -29,19 +29,21 @@ class Run:
 
     @property
     def config(self) -> Path:
+        """The file with all settings of the run."""
         return self.folder / "config.yaml"
 
     @property
     def checkpoints(self) -> Path:
+        """The folder of checkpoints."""
         return self.folder / "checkpoints"
 
     @property
     def model(self) -> Path:
-        """The Hugging Face folder."""
+        """The exported model, in Hugging Face format."""
         return self.folder / "model"
 
     def choice(self) -> Choice:
-        """The checkpoint to use unless another is named: the best one, else the last, and why.
+        """The default checkpoint (the best one, else the last), and why.
 
         Raises:
             UserError: If there is none yet.
@@ -57,29 +59,29 @@ class Run:
         return self.choice().path
 
     def suffix_of(self, checkpoint: Path | None) -> str:
-        """What is added to names of files about a checkpoint: nothing for the one that is used by default."""
+        """Suffix for names of files about a checkpoint; empty for the default checkpoint."""
         with contextlib.suppress(UserError):
             if checkpoint is None or checkpoint == self.best_checkpoint():
                 return ""
         return f"_{checkpoint.stem}" if checkpoint else ""
 
     def described(self, checkpoint: Path) -> str:
-        """Its name, and why it is the one that is used by default, if it is."""
+        """The name of a checkpoint; for the default one, also why it was chosen."""
         with contextlib.suppress(UserError):
             choice = self.choice()
             return f"{checkpoint.name} ({choice.why})" if choice.path == checkpoint else checkpoint.name
         return checkpoint.name
 
     def note_start(self) -> None:
-        """Write down that the run starts or continues now, and in which folder its relative paths start."""
+        """Record that the run starts or resumes now, and the folder that its relative paths start from."""
         write_json(self.folder / _START, {"started": time.time(), "cwd": _working_folder()})
 
 
 def new_run(root: str, name: str) -> Run:
-    """Make the next free folder `<root>/<name>/version_N`; processes that ask at the same time get one each.
+    """Create the next free folder `<root>/<name>/version_N`. Processes that call this at the same time get one each.
 
     Raises:
-        UserError: If it cannot be made.
+        UserError: If it cannot be created.
     """
     _check_name(name)
     parent = Path(root) / name
@@ -89,14 +91,14 @@ def new_run(root: str, name: str) -> Run:
             folder = parent / f"version_{_next_number(parent)}"
             folder.mkdir()
         except (FileExistsError, FileNotFoundError):
-            # another process took the number first, or removed the folder above because its own run never started
+            # another process took the number first, or removed the parent folder because its own run failed to start
             continue
         except OSError as error:
             raise UserError(
-                f"--run.root {root}: cannot make a folder there ({error.strerror}); choose another."
+                f"--run.root {root}: cannot create a folder there ({error.strerror}); choose another."
             ) from None
         return Run(folder)
-    raise UserError(f"--run.root {root}: cannot make {parent}/version_N; is something in the way? Choose another.")
+    raise UserError(f"--run.root {root}: cannot create {parent}/version_N after {_TRIES} tries; choose another.")
 
 
 def _next_number(parent: Path) -> int:
@@ -108,7 +110,7 @@ def _check_name(name: str) -> None:
     is_plain = Path(name).name == name and name not in ("", "..") and "\\" not in name and name.isprintable()
     if not is_plain:
         raise UserError(
-            f"--run.name {name}: expected a plain name of printable characters; set the folder of all runs by "
+            f"--run.name {name}: expected a plain name of printable characters; set the folder of all runs with "
             "`--run.root`."
         )
     if len(name.encode()) > _LONGEST_NAME:
@@ -116,7 +118,7 @@ def _check_name(name: str) -> None:
 
 
 def find_run(path: str | None, root: str = "runs") -> tuple[Run, Path]:
-    """A run and the checkpoint of it to use.
+    """Find a run and the checkpoint to use.
 
     Args:
         path: A run folder, a checkpoint inside one, or None for the newest run under `root`.
@@ -141,7 +143,7 @@ def find_run(path: str | None, root: str = "runs") -> tuple[Run, Path]:
 
 
 def find_resumable(path: str | None, root: str = "runs") -> tuple[Run, Path, list[Path]]:
-    """A run and the checkpoint to resume it from: of those that are whole, the one of the latest step.
+    """Find a run and the checkpoint to resume it from: the intact one with the latest step.
 
     Args:
         path: A run folder, a checkpoint inside one, or None for the newest run under `root`.
@@ -163,7 +165,7 @@ def find_resumable(path: str | None, root: str = "runs") -> tuple[Run, Path, lis
     broken = [checkpoint for checkpoint in candidates if progress[checkpoint] is None]
     readable = [checkpoint for checkpoint in candidates if progress[checkpoint]]
     for checkpoint in sorted(readable, key=lambda c: progress[c] or (), reverse=True):
-        if _is_whole(checkpoint):  # reads all of it, which takes its time with a large one
+        if _is_intact(checkpoint):  # reads the whole file
             return run, checkpoint, broken
         broken.append(checkpoint)
     raise UserError(_no_whole_checkpoint(run, broken, [c for c in candidates if progress[c] == ()]))
@@ -172,12 +174,12 @@ def find_resumable(path: str | None, root: str = "runs") -> tuple[Run, Path, lis
 def _no_whole_checkpoint(run: Run, broken: list[Path], weights_only: list[Path]) -> str:
     reasons = {"damaged, cut short or not of a run": broken, "with weights only": weights_only}
     listed = "; ".join(f"{', '.join(c.name for c in found)}: {why}" for why, found in reasons.items() if found)
-    return f"{run.checkpoints}: no whole checkpoint here ({listed}). Run `fit` again."
+    return f"{run.checkpoints}: no intact checkpoint ({listed}). Run `fit` again."
 
 
 @contextlib.contextmanager
 def paths_of(run: Run) -> Iterator[None]:
-    """If a command on a run fails over a relative path of its settings that leads nowhere, say where those start."""
+    """If a command on a run fails because a relative path does not exist here, report where the run's paths start."""
     try:
         yield
     except (UserError, FileNotFoundError) as error:
@@ -187,20 +189,20 @@ def paths_of(run: Run) -> Iterator[None]:
         if not elsewhere:
             raise
         raise UserError(
-            f"{error} This run was started in {started_in}, where its relative paths start ({', '.join(elsewhere)}): "
-            "run the command there."
+            f"{error} The relative paths of this run ({', '.join(elsewhere)}) start from {started_in}; run the command "
+            "there."
         ) from error
 
 
 def _paths_only_in(run: Run, folder: Path) -> list[str]:
-    """Relative paths in a run's settings that exist in a folder, but not here."""
+    """Relative paths in a run's settings that exist in a folder but not here."""
     settings = read_yaml(run.config, advice="Name another run.")
     found = [text for part in ("model", "data") for text in _texts(settings.get(part))]
     return [text for text in found if os.path.exists(folder / text) and not os.path.exists(text)]
 
 
 def _is_named(path: str, message: str) -> bool:
-    """Whether a message is about a path, however it spells it."""
+    """Whether a message names a path, in any spelling."""
     spellings = "|".join(re.escape(text) for text in {path, str(Path(path)), os.path.abspath(path)})
     return re.search(rf"(?<![\w./-])(?:{spellings})(?![\w-])", message) is not None
 
@@ -220,20 +222,18 @@ def _check_run(run: Run, named: str | None) -> None:
         raise UserError(f"{run.config}: missing, so the settings of this run are unknown. Copy the file back.")
     if not run.config.is_file() and any(run.checkpoints.glob("*.ckpt")):
         raise UserError(
-            f"{named}: made from Python (it has checkpoints, but no config.yaml), so only its script knows its data. "
-            "Test it there by `trainer.test(LitCausalLM.load_from_checkpoint(CHECKPOINT), datamodule=data)`; resume it "
-            "by `trainer.fit(module, datamodule=data, ckpt_path=CHECKPOINT, weights_only=True)`."
+            f"{named}: trained from Python (it has checkpoints but no config.yaml), so only its script knows its data. "
+            "Test it there with `trainer.test(LitCausalLM.load_from_checkpoint(CHECKPOINT), datamodule=data)`; resume "
+            "it with `trainer.fit(module, datamodule=data, ckpt_path=CHECKPOINT, weights_only=True)`."
         )
     if not run.config.is_file():
-        raise UserError(
-            f"{named}: no run folder (it has no config.yaml); expected one such as runs/quickstart/version_0."
-        )
+        raise UserError(f"{named}: not a run folder (no config.yaml); expected one such as runs/quickstart/version_0.")
     if not isinstance(read_yaml(run.config, advice="Name another run."), dict):
-        raise UserError(f"{run.config}: holds no settings; expected those of a run. Name another run.")
+        raise UserError(f"{run.config}: contains no settings; expected those of a run. Name another run.")
 
 
 def _progress(checkpoint: Path) -> tuple[int, int, float] | tuple[()] | None:
-    """How far a checkpoint is: steps, batches, and when it was written. Empty: only weights. None: not readable."""
+    """How far a checkpoint is: steps, batches, time written. Empty if it has weights only, None if unreadable."""
     import torch
 
     try:
@@ -244,11 +244,11 @@ def _progress(checkpoint: Path) -> tuple[int, int, float] | tuple[()] | None:
         found = int(state["global_step"]), int(batches), checkpoint.stat().st_mtime
         return found if "optimizer_states" in state else ()
     except Exception:
-        # a broken file ends in any of a dozen exception types
+        # a damaged file can raise any of a dozen exception types
         return None
 
 
-def _is_whole(checkpoint: Path) -> bool:
+def _is_intact(checkpoint: Path) -> bool:
     import torch
 
     try:
@@ -261,10 +261,10 @@ def _is_whole(checkpoint: Path) -> bool:
 
 
 def _newest_run(root: str) -> Run:
-    """The run that was started or resumed last, by its own record, and has a checkpoint.
+    """The run with a checkpoint that was started or resumed last, by its own record.
 
-    A copy keeps the time at which its original was started; between the two, the later name wins. Runs without a
-    record count from the time their config.yaml was written.
+    A copy has the same start time as the original; the later name wins. For runs without a record, the modification
+    time of config.yaml counts.
     """
     found = [
         Run(path.parent)
@@ -273,7 +273,7 @@ def _newest_run(root: str) -> Run:
     ]
     if not found:
         raise UserError(
-            f"{root}: no run with a checkpoint here. Train one first "
+            f"{root}: no run with a checkpoint. Train one first "
             "(`python -m lit_sft fit --config configs/quickstart.yaml`), or name a run folder."
         )
     return max(found, key=lambda run: (_started(run), str(run.folder)))
@@ -285,7 +285,7 @@ def _started(run: Run) -> float:
 
 
 def _read_start(run: Run) -> dict[str, Any]:
-    """What `note_start` wrote; empty where it did not, or something else did."""
+    """What `note_start` wrote; empty if the file is missing or damaged."""
     with contextlib.suppress(ValueError, OSError):
         found: Any = read_json(run.folder / _START)
         return found if isinstance(found, dict) else {}

@@ -1,4 +1,4 @@
-"""One process at a time trains in a run folder, and one tests each of its checkpoints."""
+"""Locks a run folder for one training process, and each test result for one test."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ def lock_run(folder: Path) -> FileLock:
     """Keep other processes from training in a run folder, until the lock is released or this process ends.
 
     Raises:
-        UserError: If another process trains there, with its name, or if this one cannot write there.
+        UserError: If another process is training there (the message names it), or the folder cannot be written.
     """
 
     return _lock(folder / "run.lock", folder, "Wait for it to end or stop it, or start a new run.")
 
 
 def lock_test(result: Path) -> FileLock:
-    """Keep other processes from writing the same result of a test, until the lock is released or this process ends.
+    """Keep other processes from writing the same test result, until the lock is released or this process ends.
 
     Args:
-        result: The file that the test writes. A run can be tested while it trains: that is another lock.
+        result: The file that the test writes. A run can be tested while it trains, since the locks are separate.
 
     Raises:
-        UserError: As `lock_run`.
+        UserError: As in `lock_run`.
     """
     return _lock(result.with_suffix(".lock"), result, "Wait for it to end or stop it.")
 

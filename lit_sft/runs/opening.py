@@ -1,4 +1,4 @@
-"""Open anything as a model: a hub name, a Hugging Face folder, an adapter, a run, or a checkpoint of one."""
+"""Opens a hub name, a Hugging Face folder, an adapter, a run or a checkpoint as a model."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ from lit_sft.settings.reading import Settings, read_settings
 
 
 def backbone_of_run(settings: Settings, tokenizer: PreTrainedTokenizerBase, checkpoint: Path) -> nn.Module:
-    """The model of a run with the weights of a checkpoint.
+    """Build the model of a run with the weights of a checkpoint.
 
     Args:
-        settings: Of the run.
-        tokenizer: Whose vocabulary the model has.
-        checkpoint: In the run's folder.
+        settings: The run's settings.
+        tokenizer: The model's tokenizer.
+        checkpoint: A checkpoint of the run.
 
     Raises:
-        UserError: If the checkpoint is damaged or is not of this model.
+        UserError: If the checkpoint is damaged or belongs to another model.
     """
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(settings.seed)  # frozen random weights follow from it
+        torch.manual_seed(settings.seed)  # frozen random weights depend on it
         backbone = build_backbone(settings.backbone(), tokenizer)
     load_weights(backbone, checkpoint)
     return backbone
@@ -54,11 +54,11 @@ def open_model(
     """Load a model.
 
     Args:
-        name: In tables.
+        name: Its name in tables.
         source: A folder with a model or an adapter, a hub name, a run folder, or a checkpoint in one.
-        template: Lays conversations out. None: as the model was trained, where that is written down; else `auto`.
-        device: `auto` takes a GPU where there is one.
-        dtype: Of the weights. None: bfloat16 on a GPU that has it, else float32.
+        template: Prompt template. None: the one it was trained with, if recorded; else `auto`.
+        device: `auto` uses a GPU if there is one.
+        dtype: Dtype of the weights. None: bfloat16 on a GPU that supports it, else float32.
 
     Raises:
         UserError: If there is no such model, or it cannot be read.
@@ -103,14 +103,14 @@ def _of_adapter(source: str) -> tuple[nn.Module, PreTrainedTokenizerBase, Templa
     settings = read_json(folder / "adapter_config.json", advice="copy the adapter again") or {}
     base = settings.get("base_model_name_or_path")
     if not base or not isinstance(base, str):
-        raise UserError(f"{folder}: its adapter_config.json does not name the model it belongs to.")
+        raise UserError(f"{folder}: its adapter_config.json does not name its base model.")
     tokenizer = load_tokenizer(str(folder) if (folder / "tokenizer.json").is_file() else base)
     model = build_backbone(BackboneSettings(pretrained=base), tokenizer)
     return load_adapter(model, folder), tokenizer, _template_of(str(folder))
 
 
 def _template_of(source: str) -> TemplateName:
-    """What a folder that this project wrote says of its own training."""
+    """The template that a model folder was trained with, if this project wrote it; else `auto`."""
     path = Path(source) / "lit_sft.json"
     written = read_json(path, advice="export the model again") or {}
     name: TemplateName = written.get("template", "auto")
@@ -120,13 +120,13 @@ def _template_of(source: str) -> TemplateName:
 
 
 def _check_folder(source: str) -> None:
-    """Refuse a folder that holds no model.
+    """Reject a folder that contains no model.
 
     Args:
         source: A folder, or a name on the hub.
 
     Raises:
-        UserError: If it is a folder without a model; names a run in it.
+        UserError: If it is a folder without a model; suggests a run in it.
     """
     folder = Path(source)
     if not folder.is_dir() or (folder / "config.json").is_file():
@@ -134,17 +134,17 @@ def _check_folder(source: str) -> None:
     runs = [found.parent for found in folder.glob("version_*/config.yaml") if found.parent.name[8:].isdecimal()]
     newest = max(runs, key=lambda run: int(run.name[8:]), default=None)
     raise UserError(
-        f"{source}: this folder holds no model (config.json), adapter (adapter_config.json) or run (config.yaml); "
+        f"{source}: this folder contains no model (config.json), adapter (adapter_config.json) or run (config.yaml); "
         + (f"did you mean the run {newest}?" if newest else "name a folder that has one of them.")
     )
 
 
 @contextlib.contextmanager
 def settings_unnamed() -> Iterator[None]:
-    """Name a model in errors as the user did, not by the setting of `fit` that takes it.
+    """Remove the names of `fit`'s settings from errors about a model that the user named directly.
 
     Raises:
-        UserError: In place of one with names of settings.
+        UserError: The same error, without names of settings.
     """
     try:
         yield

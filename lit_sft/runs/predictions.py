@@ -1,4 +1,4 @@
-"""What `predict` writes and says: one row for each prompt, in a file of its own, and the first answers."""
+"""The output of `predict`: a file with one row per prompt, and the first answers on the terminal."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ _CHARACTERS = 300
 
 
 class PredictionWriter(BasePredictionWriter):
-    """Writes predictions as JSON lines, beside those of earlier predictions: no file is ever overwritten.
+    """Writes predictions as JSON lines to a new file; no file is ever overwritten.
 
-    Rows go to a file aside while they are made, which gets its name when it is complete. If the process is killed, that
-    file stays, with the answers so far, and is in nobody's way.
+    Rows go to a temporary file that is renamed when complete. If the process is killed, that file remains, with the
+    answers so far.
 
     Args:
-        folder: Gets predictions.jsonl, or predictions_1.jsonl and so on.
-        output: The file instead.
+        folder: Folder of predictions.jsonl, predictions_1.jsonl and so on.
+        output: The file to write instead.
 
     Raises:
         UserError: If `output` exists, or cannot be written.
@@ -44,16 +44,18 @@ class PredictionWriter(BasePredictionWriter):
         self._folder, self._output = folder, output
         self._stream: TextIO | None = None
         self.first: list[dict[str, Any]] = []
-        """The first rows, to show."""
+        """The first rows, to print."""
         self.counts = {"answers": 0, "empty": 0, "not ended": 0}
 
     def on_predict_start(self, trainer: Any, pl_module: Any) -> None:
+        """Open the temporary file."""
         target = self._output or self._folder / "predictions.jsonl"
         target.parent.mkdir(parents=True, exist_ok=True)
         self._partial = target.with_name(f"{target.name}.{uuid.uuid4().hex[:8]}.partial")
         self._stream = self._partial.open("x", encoding="utf-8")
 
     def write_on_batch_end(self, trainer: Any, pl_module: Any, prediction: Any, *_: Any) -> None:
+        """Write the rows of a batch."""
         assert self._stream is not None
         for row in prediction:
             self._stream.write(json_line(row))
@@ -63,19 +65,21 @@ class PredictionWriter(BasePredictionWriter):
         self.first += prediction[: _SHOWN - len(self.first)]
 
     def on_predict_end(self, trainer: Any, pl_module: Any) -> None:
+        """Rename the complete file."""
         assert self._stream is not None
         self._stream.close()
-        self._stream = None  # what is complete is not removed, whatever happens next
+        self._stream = None  # from here on, an error does not remove the complete file
         self.path = self._claimed()
         self._partial.replace(self.path)
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
+        """Remove the temporary file."""
         if self._stream is not None:
             self._stream.close()
             self._partial.unlink(missing_ok=True)
 
     def report(self, log: Callable[[str], None], module: LitCausalLM) -> None:
-        """Say the first answers, what is odd about all of them, and where they are."""
+        """Print the first answers, notes on all of them, and where they are."""
         for row in self.first:
             log(printable(row["origin"]))
             log(f"  prompt  {excerpt(row['question'], _CHARACTERS)}")
@@ -88,7 +92,7 @@ class PredictionWriter(BasePredictionWriter):
     def _notes(self, module: LitCausalLM) -> list[str]:
         answers, empty, endless = self.counts.values()
         limit = module.generation_settings.max_new_tokens
-        notes = [f"{answers:,} answer{'s' * (answers != 1)}, of which {len(self.first):,} are shown"]
+        notes = [f"{answers:,} answer{'s' * (answers != 1)}, {len(self.first):,} shown"]
         if empty:
             notes.append(f"{empty:,} answer{'s are' if empty > 1 else ' is'} empty")
         if endless:
@@ -103,34 +107,34 @@ class PredictionWriter(BasePredictionWriter):
                 "`--data.max_length` as far as the model allows, or lower `--model.generation.max_new_tokens`"
             )
         if lost := ledger.get("dropped", 0):
-            notes.append(f"{lost:,} prompt{'s were' if lost > 1 else ' was'} not answered: too long, even cut")
+            notes.append(f"{lost:,} prompt{'s were' if lost > 1 else ' was'} not answered: too long even when cut")
         if ledger:
             notes += map(printable, dropped_lines(module.data, "predict"))
         return notes
 
     def _claimed(self) -> Path:
-        """An empty file of the wanted name, made by this process.
+        """Create an empty file under the final name.
 
         Raises:
-            UserError: If another process has made the file that was asked for meanwhile.
+            UserError: If another process has created the requested file in the meantime.
         """
         if self._output is None:
             names = (f"predictions{f'_{number}' if number else ''}.jsonl" for number in count())
             return next(path for path in (self._folder / name for name in names) if _is_made(path))
         if not _is_made(self._output):
             raise UserError(
-                f"--output {self._output}: made by another process meanwhile; the answers of this one are in "
+                f"--output {self._output}: created by another process in the meantime; the answers of this one are in "
                 f"{self._partial}."
             )
         return self._output
 
 
 def leave_training_data(data: Namespace, run: Path) -> None:
-    """Set the data of a run aside where prompts are given, so that answering needs none of the files it was trained on.
+    """If prompts are given, drop the run's data files from the settings, so that they need not exist.
 
     Args:
-        data: Settings of the data module; changed in place, as Lightning's command line wants it.
-        run: Folder of the run, whose ledger says what it was trained on.
+        data: Settings of the data module; changed in place, as Lightning's command line expects.
+        run: The run folder; its ledger records what it was trained on.
     """
     ledger = read_json(run / "ledger.json")
     if not data.predict or not ledger or "train" not in ledger:
@@ -140,7 +144,7 @@ def leave_training_data(data: Namespace, run: Path) -> None:
 
 
 def _is_made(path: Path) -> bool:
-    """Make an empty file; False if the name is taken."""
+    """Create an empty file; returns False if the name is taken."""
     try:
         path.open("x").close()
     except FileExistsError:

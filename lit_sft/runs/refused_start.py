@@ -1,4 +1,4 @@
-"""A run that is refused or interrupted before its first step leaves nothing behind."""
+"""Cleans up after a run that fails or is interrupted before its first step."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from lightning.pytorch import Trainer
 from lit_sft.runs.folders import Run
 
 _LOGS = ("events.out.tfevents*", "hparams.yaml", "metrics.csv")
-"""Files that loggers write when a run starts."""
+"""Files that loggers write at the start of a run."""
 
 
 class NewFolders:
-    """A folder that is about to be made, and those above it that are not there either."""
+    """A folder about to be created, and its missing parents."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._missing = [path for path in (folder, *folder.parents) if not path.exists()]
 
     def remove_empty(self) -> None:
-        """Remove those that were made and hold nothing."""
+        """Remove the new folders that are empty."""
         with contextlib.suppress(OSError):
             for path in self._missing:
                 path.rmdir()
 
     def remove_logs(self) -> None:
-        """Remove what a logger wrote, and the folders if nothing else is in them."""
+        """Remove the files of a logger, and the folders if they are then empty."""
         if self.folder in self._missing:
             for pattern in _LOGS:
                 for file in self.folder.glob(pattern):
@@ -38,12 +38,12 @@ class NewFolders:
 
 
 class RefusedStart(contextlib.AbstractContextManager["RefusedStart"]):
-    """Removes the folder of a new run when the command ends, unless there is something in it to keep.
+    """Removes the folder of a new run when the command ends, unless it contains something worth keeping.
 
     Args:
-        run: The run, in a folder made for it.
-        above: The folder above it, as it was before.
-        trains: Whether the command trains: then, before the first batch, nothing is worth keeping.
+        run: The new run.
+        above: Its parent folder, as it was before.
+        trains: Whether the command trains; if so, nothing is worth keeping before the first batch.
     """
 
     def __init__(self, run: Run, above: NewFolders, *, trains: bool) -> None:
@@ -52,7 +52,7 @@ class RefusedStart(contextlib.AbstractContextManager["RefusedStart"]):
         self._logs: list[NewFolders] = []
 
     def watch(self, trainer: Trainer) -> None:
-        """Take note of the trainer, and of folders that its loggers have not made yet."""
+        """Note the trainer, and the folders that its loggers have not created yet."""
         self._trainer = trainer
         folders = {logger.log_dir for logger in trainer.loggers} - {None, str(self.run.folder)}
         self._logs = [NewFolders(Path(str(folder))) for folder in folders]

@@ -1,4 +1,4 @@
-"""Which run a command is about: the one that is named, the newest, or a new one of a config."""
+"""Finds the run that a command is about: a named run, the newest, or a new one from a config."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from lit_sft.settings.arguments import check_run_first, is_given, root_of
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a command was asked for.
+    """What a command was asked to do.
 
     Attributes:
-        arguments: Options that make its settings, those of a run's own config among them.
-        opened: The run whose config is among them, if one was named or found.
-        is_resumed: Whether training goes on in that run.
+        arguments: Options for its settings, including `--config` of an opened run.
+        opened: The run whose config is among them, if any.
+        is_resumed: Whether to resume training in that run.
     """
 
     arguments: list[str]
@@ -31,12 +31,12 @@ class Request:
 
     @property
     def names_checkpoint(self) -> bool:
-        """Whether the user gave `--ckpt_path`; the one of a run that was opened comes behind the run's config."""
+        """Whether the user gave `--ckpt_path`; the first four arguments of an opened run are its own."""
         return is_given("--ckpt_path", self.arguments[4 if self.opened else 0 :])
 
 
 def request_of(command: str, arguments: list[str], held: contextlib.ExitStack) -> Request:
-    """What was asked for.
+    """Work out what a command was asked to do.
 
     Args:
         command: The command's name.
@@ -44,7 +44,7 @@ def request_of(command: str, arguments: list[str], held: contextlib.ExitStack) -
         held: Keeps a resumed run locked until the command ends.
 
     Raises:
-        UserError: If a run is named that is not there.
+        UserError: If the named run does not exist.
     """
     if command == "fit" and any(map(_asks_to_resume, arguments)):
         return _resumed(arguments, held)
@@ -56,14 +56,14 @@ def request_of(command: str, arguments: list[str], held: contextlib.ExitStack) -
 
 
 def names_config(arguments: list[str]) -> bool:
-    """Whether a config file (or help) is asked for, so that no run's own is taken."""
+    """Whether the arguments include a config file or --help, so that no run is needed."""
     return any(argument.partition("=")[0] in ("-h", "--help", "-c", "--config") for argument in arguments)
 
 
 def take_run(
     command: str, arguments: list[str], log: Callable[[str], None] = print_line
 ) -> tuple[Run, Path, list[str]]:
-    """The run named by the first argument, or the newest; its checkpoint; and the other arguments."""
+    """Split the arguments into the run (the first argument, or the newest run), its checkpoint, and the rest."""
     check_run_first(command, arguments)
     named = arguments[0] if arguments and not arguments[0].startswith("-") else None
     run, checkpoint = find_run(named, root_of(command, arguments))
@@ -76,7 +76,7 @@ def _asks_to_resume(argument: str) -> bool:
 
 
 def _resumed(arguments: list[str], held: contextlib.ExitStack) -> Request:
-    """`fit --resume [RUN]`, with the run's own config and newest checkpoint in its place."""
+    """Replace `--resume [RUN]` by the run's config and newest checkpoint."""
     place = next(index for index, argument in enumerate(arguments) if _asks_to_resume(argument))
     rest = arguments[place + 1 :]
     _, is_joined, named = arguments[place].partition("=")
@@ -85,8 +85,8 @@ def _resumed(arguments: list[str], held: contextlib.ExitStack) -> Request:
     others = arguments[:place] + rest
     run, checkpoint, broken = find_resumable(named or None, root_of("fit", others))
     for path in broken:
-        print_line(f"fit: skipping {path}, which cannot be read")
-    print_line(f"fit: continuing {run.folder} from its config.yaml and {checkpoint.name}")
+        print_line(f"fit: skipping {path}: it cannot be read")
+    print_line(f"fit: resuming {run.folder} from its config.yaml and {checkpoint.name}")
     held.enter_context(paths_of(run))
     if not rank_zero_only.rank:  # type: ignore[attr-defined]
         held.enter_context(lock_run(run.folder))

@@ -1,4 +1,4 @@
-"""result.json: every metric of a test with what is needed to know where it came from."""
+"""Writes result.json: all metrics of a test, with their provenance."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from lit_sft.models.generation import Generated
 from lit_sft.training.module import LitCausalLM
 
 _SAME = 1e-3
-"""Losses this close are of the same test: on a GPU, two tests of the same weights differ a little."""
+"""Losses this close count as equal: on a GPU, two tests of the same weights differ slightly."""
 
 _PACKAGES = ("torch", "lightning", "transformers", "peft", "torchmetrics", "tokenizers", "rouge-score")
 
@@ -36,8 +36,8 @@ class TestFiles:
     """The files of one test of a run.
 
     Attributes:
-        folder: Of the run.
-        name: Tells results of different checkpoints apart, such as `_last`.
+        folder: The run folder.
+        name: Suffix for results of other checkpoints, such as `_last`.
     """
 
     __test__ = False  # for pytest
@@ -47,18 +47,21 @@ class TestFiles:
 
     @property
     def result(self) -> Path:
+        """The metrics and their provenance."""
         return self.folder / f"result{self.name}.json"
 
     @property
     def answers(self) -> Path:
+        """The scored answers."""
         return self.folder / f"test_answers{self.name}.jsonl"
 
     @property
     def records(self) -> Path:
+        """The loss of each record."""
         return self.folder / f"test_records{self.name}.jsonl"
 
     def next_earlier(self) -> TestFiles:
-        """The first free names for files that make room."""
+        """The first free names to rename earlier files to."""
         names = (f"{self.name}_earlier_{number}" for number in count(1))
         return next(files for files in (TestFiles(self.folder, name) for name in names) if not files.result.exists())
 
@@ -69,14 +72,14 @@ def write_test(
     """Answer the first rows of the test split, and write answers, records and result.
 
     Args:
-        files: Written. A result that is there already makes room if it differs: nothing is lost.
-        module: Tested.
+        files: Files to write. An earlier result that differs is renamed, so nothing is lost.
+        module: The tested module.
         num_rows: Rows to answer, at most.
-        checkpoint: Whose weights they are.
-        config: The settings that shape the result, as text to hash.
+        checkpoint: The tested checkpoint.
+        config: The settings that affect the result, as text to hash.
 
     Returns:
-        Metrics of the answers (see `score_answers`), and where the earlier result is now, if there is one that differs.
+        Metrics of the answers (see `score_answers`), and the new path of an earlier result that differs, if any.
     """
     store = module.data.stores["test"]
     read, of = rows_tested(module)
@@ -91,7 +94,7 @@ def write_test(
         "checkpoint_digest": written_digest(checkpoint) if checkpoint is not None and checkpoint.is_file() else None,
         "config_hash": hashlib.sha256(config.encode()).hexdigest()[:16],
         "data_fingerprint": module.data.fingerprint,
-        # a test of a part is another test
+        # a test of some of the rows is a different test
         "test_fingerprint": _digest(store) + (f" ({read} of {of})" if read < of else ""),
         "test_rows": {"read": read, "of": of},
         "files": [files.records.name, files.answers.name],
@@ -106,7 +109,7 @@ def write_test(
 
 
 def rows_tested(module: LitCausalLM) -> tuple[int, int]:
-    """How many rows of the test split its metrics are of, as far as the trainer's limit let it go, and of how many."""
+    """How many rows of the test split were tested, given the trainer's limit, and how many there are."""
     limit: int | float = module.trainer.limit_test_batches
     return module.data.evaluated("test", limit)[0], len(module.data.stores["test"])
 
@@ -115,13 +118,13 @@ def score_answers(module: LitCausalLM, store: ExampleStore, num_rows: int, detai
     """Answer the first rows and compare with their references.
 
     Args:
-        module: Answers, greedily unless its settings say otherwise.
-        store: Examples, of which those with an answer are asked.
-        num_rows: How many at most.
-        details: JSON lines with every answer are written here.
+        module: Generates the answers; greedily, unless its settings differ.
+        store: Examples; those without a reference answer are skipped.
+        num_rows: Examples to read, at most.
+        details: File for the answers, as JSON lines.
 
     Returns:
-        Metrics between 0 and 1, their number of rows beside them; empty if no example has an answer.
+        The number of rows and the mean of each metric; empty if no example has an answer.
     """
     examples = [store[index] for index in range(min(num_rows, len(store)))]
     examples = [example for example in examples if example.answer_ids()]
@@ -140,7 +143,7 @@ def score_answers(module: LitCausalLM, store: ExampleStore, num_rows: int, detai
 
 
 def write_records(path: Path, module: LitCausalLM) -> None:
-    """Write what every record of the test split added to the metrics: `nats` and `tokens` by segment and mask."""
+    """Write each test record's contribution to the metrics: `nats` and `tokens` by segment and mask."""
     rows = []
     for origin, sums in sorted(module.records.items()):
         scores = sums.scores()
@@ -150,7 +153,7 @@ def write_records(path: Path, module: LitCausalLM) -> None:
 
 
 def print_metrics(console: Console, title: str, columns: dict[str, dict[str, float]]) -> None:
-    """A table of perplexities by segment and mask, one column for each set of metrics."""
+    """Print a table of perplexities by segment and mask, with one column per set of metrics."""
     table = Table(title=title, title_justify="left")
     table.add_column("perplexity on")
     for name in columns:
@@ -165,7 +168,7 @@ def print_metrics(console: Console, title: str, columns: dict[str, dict[str, flo
 
 
 def _digest(store: ExampleStore) -> str:
-    """Of everything that a metric of these examples depends on."""
+    """Digest of everything in the examples that metrics depend on."""
     digest = hashlib.sha256()
     for example in store:
         digest.update(example.input_ids.tobytes() + example.kinds.tobytes() + example.turns.tobytes())
@@ -184,12 +187,12 @@ def _scored(module: LitCausalLM, example: Example, answer: Generated) -> dict[st
 
 
 def _make_room(files: TestFiles, result: dict[str, Any], answers: Path) -> Path | None:
-    """Give an earlier result and its files other names, unless the new ones say the same; where it is now."""
+    """Rename an earlier result and its files if the new result differs; returns the new path."""
     if not files.result.is_file():
         return None
     try:
         before = read_json(files.result) or {}
-    except UserError:  # damaged: kept as it is
+    except UserError:  # damaged; still kept
         before = {}
     is_same = (
         before.get("test_fingerprint") == result["test_fingerprint"]
@@ -209,7 +212,7 @@ def _make_room(files: TestFiles, result: dict[str, Any], answers: Path) -> Path 
 
 
 def _is_same_loss(before: Any, now: dict[str, float]) -> bool:
-    """Whether two sets of metrics have the same loss; those before are as found in a file, which may be damaged."""
+    """Whether two sets of metrics have the same loss. The earlier ones come from a file that may be damaged."""
     old, new = (found.get("test/loss") if isinstance(found, dict) else None for found in (before, now))
     if not isinstance(old, float) or not isinstance(new, float):
         return False

@@ -98,7 +98,7 @@ def test_commands_on_a_run_made_from_python_say_what_to_do(
     (tmp_path / "checkpoints" / "epoch=0-step=2.ckpt").write_bytes(b"")
     assert main([*command, str(tmp_path)]) == 2
     said = capsys.readouterr().err.splitlines()
-    assert f"{tmp_path}: made from Python (it has checkpoints, but no config.yaml)" in said[-1]
+    assert f"{tmp_path}: trained from Python (it has checkpoints but no config.yaml)" in said[-1]
     assert "trainer.test(LitCausalLM.load_from_checkpoint(CHECKPOINT), datamodule=data)" in said[-1]
 
 
@@ -181,7 +181,7 @@ def test_a_fast_dev_run_of_the_command_line_keeps_nothing_and_a_partial_test_say
     }  # fmt: skip
     fit = ["fit", "--config", write("tiny.json", config)]
     assert main([*fit, "--trainer.fast_dev_run", "2"]) == 0
-    assert "fast_dev_run: training and validation work (step 2); nothing is kept" in capsys.readouterr().out
+    assert "fast_dev_run: training and validation work (step 2); nothing was saved" in capsys.readouterr().out
     assert not (tmp_path / "runs").exists()
     finder = "--trainer.callbacks+=lightning.pytorch.callbacks.LearningRateFinder"
     assert main([*fit, finder]) == 2
@@ -191,7 +191,7 @@ def test_a_fast_dev_run_of_the_command_line_keeps_nothing_and_a_partial_test_say
     assert main(fit) == 0
     folder = tmp_path / "runs" / "tiny" / "version_0"
     assert main(["fit", "--resume", str(folder), "--trainer.fast_dev_run", "true"]) == 2
-    assert "--trainer.fast_dev_run: tries out a new run; leave out --resume." in capsys.readouterr().err
+    assert "--trainer.fast_dev_run: only for new runs; leave out --resume." in capsys.readouterr().err
     assert main(["test", str(folder)]) == 0
     whole = json.loads((folder / "result.json").read_text())
     rows = whole["test_rows"]["of"]

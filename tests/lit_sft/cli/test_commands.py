@@ -259,7 +259,7 @@ WRONG: dict[str, tuple[dict[str, Any], list[str], str]] = {
     "unknown module": ({}, ["--model.backbone.tuning", "lora", "--data.template", "plain", "--model.backbone.lora.target_modules", "[q_proj]"], "no linear layer 'q_proj'; it has c_attn"),
     "two warm-ups": ({}, ["--model.optimizer.warmup_steps", "1", "--model.optimizer.warmup_ratio", "0.1"], "are both set; expected one"),
     "fp16 on a cpu": ({}, ["--trainer.precision", "16-mixed"], "--trainer.precision 16-mixed: fp16 on a CPU is .* Use"),
-    "unwritable runs": ({"file": "x"}, ["--run.root", "{file}"], "--run.root .*file: cannot make a folder there .* choose another"),
+    "unwritable runs": ({"file": "x"}, ["--run.root", "{file}"], "--run.root .*file: cannot create a folder there .* choose another"),
     "unwritable cache": ({"file": "x"}, ["--data.cache_dir", "{file}"], "--data.cache_dir .*file: cannot write there .* choose another"),
     "no template marker": ({}, ["--data.template", "tokenizer"], "the tokenizer has no chat template; use"),
     "checkpoint of junk": ({"b.ckpt": "junk"}, ["--ckpt_path", "{b.ckpt}"], "--ckpt_path .*b.ckpt: damaged, truncated or not a checkpoint"),
@@ -309,7 +309,7 @@ def test_the_table_of_wrong_inputs_has_at_least_twenty_rows() -> None:
     ("arguments", "message"),
     [
         (["test", "no/such/run"], "no/such/run: no such run folder; expected one such as"),
-        (["test", "--run.root", "no/runs"], "no/runs: no run with a checkpoint here. Train one first"),
+        (["test", "--run.root", "no/runs"], "no/runs: no run with a checkpoint. Train one first"),
         (["export", "no/such.ckpt"], "no/such.ckpt: no such checkpoint"),
         (["preview", "no/such/run"], "no/such/run: no such run folder"),
     ],
@@ -395,13 +395,13 @@ def test_resume_passes_over_a_broken_checkpoint_and_says_so(
     (checkpoints / "last.ckpt").write_bytes(whole[: len(whole) // 2])
     run("fit", "--resume", str(checkpoints.parent), "--trainer.max_steps", "4")
     said = capsys.readouterr().out
-    assert f"skipping {checkpoints / 'last.ckpt'}, which cannot be read" in said
+    assert f"skipping {checkpoints / 'last.ckpt'}: it cannot be read" in said
     assert "its config.yaml and best.ckpt" in said
     (checkpoints / "best.ckpt").write_bytes(b"")
     (checkpoints / "last.ckpt").write_bytes(b"")
     assert main(["fit", "--resume", str(checkpoints.parent)]) == 2
     assert (
-        "no whole checkpoint here (best.ckpt, last.ckpt: damaged, cut short or not of a run). Run `fit` again."
+        "no intact checkpoint (best.ckpt, last.ckpt: damaged, cut short or not of a run). Run `fit` again."
         in capsys.readouterr().err
     )
     best = checkpoints / "best.ckpt"
@@ -452,7 +452,7 @@ def test_a_run_is_resumed_under_any_name_and_says_when_nothing_was_left(
     capsys.readouterr()
     run("fit", "--resume", str(moved))
     said = capsys.readouterr().out
-    assert "nothing was left to do after step 2: max_steps reached; to continue, raise --trainer.max_steps\n" in said
+    assert "nothing left to do after step 2: max_steps reached; to continue, raise --trainer.max_steps\n" in said
     modes = {file.stat().st_mode & 0o777 for file in (moved / "model").iterdir()}
     assert len(modes) == 1
 

@@ -292,7 +292,7 @@ def test_the_reason_that_nothing_was_scored_is_said_once(
     assert said.out == ""
     first, second, last = said.err.splitlines()
     assert first.startswith(f"base: no/such/model: no such folder (in {Path.cwd()}), and not a model name on the hub")
-    assert second.startswith(f"runs: {tmp_path}: this folder holds no model")
+    assert second.startswith(f"runs: {tmp_path}: this folder contains no model")
     assert last == "lit_sft evaluate: nothing could be scored; see the reasons above."
 
 

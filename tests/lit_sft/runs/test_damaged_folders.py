@@ -71,7 +71,7 @@ def test_resuming_a_run_that_was_stopped_early_trains_nothing_and_says_why(
     assert main(["fit", "--resume", str(copy)]) == 0
     said = capsys.readouterr().out
     assert re.search(
-        rf"nothing was left to do after step {before}: EarlyStopping: val/loss did not improve on [\d.]+ in 1 "
+        rf"nothing left to do after step {before}: EarlyStopping: val/loss did not improve on [\d.]+ in 1 "
         r"validations \(patience 1\); to continue, loosen EarlyStopping or remove it \(`trainer\.callbacks` in the",
         said,
     )
@@ -141,9 +141,9 @@ def damage_links(folder: Path) -> None:
 
 DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
     "no config": (lambda f: (f / "config.yaml").unlink(), r"config\.yaml: missing"),
-    "empty config": (lambda f: replaced(f / "config.yaml", b""), "config.yaml: holds no settings"),
+    "empty config": (lambda f: replaced(f / "config.yaml", b""), "config.yaml: contains no settings"),
     "binary config": (lambda f: replaced(f / "config.yaml", bytes(range(256))), "config.yaml: no"),
-    "list as config": (lambda f: replaced(f / "config.yaml", b"- 1\n"), "config.yaml: holds no settings"),
+    "list as config": (lambda f: replaced(f / "config.yaml", b"- 1\n"), "config.yaml: contains no settings"),
     "dangling config": (lambda f: replaced(f / "config.yaml", None), r"config\.yaml: missing"),
     "file for checkpoints": (lambda f: replaced(f / "checkpoints", b"x"), "checkpoints: (expected a folder|no checkp)"),
     "no checkpoints": (lambda f: shutil.rmtree(f / "checkpoints"), "checkpoints: no checkpoint"),

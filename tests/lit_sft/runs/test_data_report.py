@@ -43,7 +43,7 @@ def test_answers_that_truncation_takes_are_said_with_the_lengths_that_would_keep
         f"  Lengths before truncation: median {2 * one}, 95th percentile {4 * one}, 99th {4 * one}, maximum {4 * one} "
         "tokens.",
         f"  --data.max_length {4 * one} keeps all of the conversations whole. `--data.over_long split` cuts between "
-        "turns instead and loses only answers too long to fit by themselves.",
+        "turns instead and loses only answers that are too long on their own.",
     ]
 
 
@@ -62,10 +62,10 @@ def test_share_that_a_length_keeps_is_the_share_that_is_not_longer() -> None:
         (500, "--data.max_length 190 keeps 95%, 198 keeps 99% of the conversations whole."),
         (
             195,
-            "--data.max_length 190 keeps 95% of the conversations whole. Keeping 99% whole takes 198 tokens, more than "
-            "the 195 that the model reads.",
+            "--data.max_length 190 keeps 95% of the conversations whole. Keeping 99% whole takes 198 tokens, but the "
+            "model's context length is 195.",
         ),
-        (150, "Keeping 95% whole takes 190 tokens, more than the 150 that the model reads."),
+        (150, "Keeping 95% whole takes 190 tokens, but the model's context length is 150."),
     ],
 )
 def test_advice_ends_where_the_model_does(context: int | None, advice: str) -> None:
@@ -83,7 +83,7 @@ def test_lost_turns_are_said_where_no_answer_of_the_mask_is_lost(make_data: Make
     data = make_data([dialogue(3), dialogue(1)], mask="output_only", max_length=2 * (EXCHANGE + 10))
     assert data_remarks(data)[0] == (
         "train: 1 of 2 conversations lost earlier turns or part of their prompt, because they are longer than "
-        f"--data.max_length {2 * (EXCHANGE + 10)}; no answer that the mask output_only trains on was cut."
+        f"--data.max_length {2 * (EXCHANGE + 10)}; no answer supervised by the mask output_only was cut."
     )
 
 
@@ -119,7 +119,7 @@ def test_mask_for_several_answers_with_one_left_is_a_warning(make_data: MakeData
     for over_long in ("truncate", "split"):
         data = make_data([dialogue(3)] * 20 + [dialogue(1)], mask=mask, max_length=50, over_long=over_long)
         warning = (
-            "warning: 20 of 20 conversations with several answers are left with one answer an example, so the mask "
+            "warning: 20 of 20 conversations with several answers are left with one answer per example, so the mask "
             "firefly_multi_turn trains them as output_only would"
         )
         assert (warning in remarks(data)) == is_warned
@@ -151,7 +151,7 @@ def test_unknown_text_is_said_with_its_first_place() -> None:
     ledger.count_length(9, 10, is_text=False)
     ledger.count_unknown_text("rows.jsonl:1: '☃'")
     (warning,) = SplitReport("train", ledger.to_dict(), "output_only", 10, "truncate").remarks()
-    assert warning.startswith("warning: train: 1 of 1 records hold text that the tokenizer cannot represent")
+    assert warning.startswith("warning: train: 1 of 1 records contain text that the tokenizer cannot represent")
     assert "(first: rows.jsonl:1: '☃')" in warning
 
 
@@ -202,8 +202,8 @@ def warning(name: TemplateName, tokenizer: Any) -> str | None:
 def test_chat_model_with_another_template_is_a_warning(tokenizer: PreTrainedTokenizerFast) -> None:
     model = chat_model(tokenizer)
     assert warning("alpaca", model) == (
-        "this is a chat model with a chat template of its own, and --data.template alpaca lays conversations out in "
-        "another way, so it has to unlearn what it knows. Use --data.template auto to train it in its own."
+        "this is a chat model with its own chat template, and --data.template alpaca formats conversations "
+        "differently, so the model has to unlearn what it knows. Use --data.template auto to train with its own."
     )
     assert warning("plain", model)
     assert warning("auto", model) is None

@@ -72,7 +72,7 @@ def test_lines_of_a_text_file_are_questions_and_no_file_is_overwritten(
     assert rows[0].keys() == {"origin", "question", "prompt", "answer", "ended", "num_tokens", "reference"}
     assert "\x1b" not in said
     assert f"{prompts}:2\n  prompt  Say ␛[31mred.\n  answer  " in said
-    assert "3 answers, of which 3 are shown" in said
+    assert "3 answers, 3 shown" in said
     assert "not ended by the model: cut at 3 tokens (`--model.generation.max_new_tokens`)" in said
     assert said.splitlines()[-1] == f"written {folder / 'predictions.jsonl'}"
 
@@ -162,7 +162,9 @@ def test_a_file_made_while_answers_are_written_is_not_overwritten(tmp_path: Path
     first, second = (start(PredictionWriter(tmp_path, output)) for _ in range(2))
     first.on_predict_end(None, None)
     output.write_text("mine")
-    with pytest.raises(ValueError, match=r"made by another process meanwhile; the answers of this one are in ") as told:
+    with pytest.raises(
+        ValueError, match=r"created by another process in the meantime; the answers of this one are in "
+    ) as told:
         second.on_predict_end(None, None)
     second.on_exception(None, None, told.value)
     assert output.read_text() == "mine"
@@ -199,7 +201,7 @@ def test_test_answers_hold_the_question_and_an_earlier_result_that_differs_is_ke
     assert not list(folder.glob("*_earlier_*"))
     assert "kept" not in capsys.readouterr().out
     run("test", str(folder), "--data.test", write("other.jsonl", alpaca_rows(30)[24:]))
-    assert f"kept    {folder / 'result_earlier_1.json'}: the result that was there" in capsys.readouterr().out
+    assert f"kept    {folder / 'result_earlier_1.json'}: an earlier result" in capsys.readouterr().out
     kept = json.loads((folder / "result_earlier_1.json").read_text())
     assert kept["files"] == ["test_records_earlier_1.jsonl", "test_answers_earlier_1.jsonl"]
     assert {**kept, "files": 0} == {**json.loads(first), "files": 0}
