@@ -9,6 +9,7 @@ import json
 import sys
 from contextlib import redirect_stdout
 from itertools import cycle, groupby
+from typing import Any
 
 from jsonargparse.typing import PositiveInt
 from rich.console import Console
@@ -91,8 +92,8 @@ def preview_parser() -> SettingsParser:
     parser.description = "Show the first examples token by token, and which tokens each loss mask supervises."
     parser.epilog = "All other options are those of `fit`; preview reads data and model settings the same way."
     group = parser.add_argument_group("What to show")
-    parser._action_groups.remove(group)
-    parser._action_groups.insert(0, group)  # --help lists groups in this order
+    groups: Any = parser._action_groups  # --help lists groups in this order
+    groups.insert(0, groups.pop(groups.index(group)))
     group.add_argument("--split", choices=("train", "val", "test"), default="train", help="Which split.")
     group.add_argument("--num", type=PositiveInt, default=3, help="Number of examples.")
     group.add_argument(
