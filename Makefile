@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart ablation test test-assets test-gpu test-faults audit benchmark docs pictures lint types format clean
+.PHONY: help quickstart ablation test test-assets test-gpu test-faults audit benchmark docs pictures lint types format hooks clean
 
 help: ## list the targets
 	@echo "Times are for two CPU cores. The first target you run also installs: a few minutes, most of them for torch."
@@ -55,6 +55,10 @@ audit: $(VENV)/.installed ## list known vulnerabilities and licences of all inst
 format: $(VENV)/.installed ## format the code (seconds)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+hooks: $(VENV)/.installed ## install git hooks that check style before each commit, types and layers before each push (seconds)
+	$(BIN)/pip install --quiet pre-commit
+	$(BIN)/pre-commit install
 
 clean: ## delete the environment and caches, keep the runs (seconds)
 	rm -rf $(VENV) .mypy_cache .ruff_cache .hypothesis build docs/_build docs/api *.egg-info

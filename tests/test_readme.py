@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 import shlex
+import tomllib
 from typing import cast
 
 import pytest
+import yaml
 
 from data_modules.records.formats import FORMATS
 from data_modules.rendering.masking import MASKS
@@ -110,3 +112,16 @@ def test_file_tree_is_the_real_one(package: str) -> None:
             named.add(f"{room}{name}" if line.startswith(" " * 8) else name)
     files = [file.relative_to(ROOT / package) for file in (ROOT / package).rglob("*.py")]
     assert named == {file.as_posix() for file in files if file.name != "__init__.py"}
+
+
+def test_citation_and_forms_are_valid() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert (citation["title"], citation["version"], citation["license"]) == (
+        project["name"],
+        project["version"],
+        project["license"],
+    )
+    for form in ("bug", "feature"):
+        fields = yaml.safe_load((ROOT / f".github/ISSUE_TEMPLATE/{form}.yml").read_text(encoding="utf-8"))
+        assert all(field["id"] and field["attributes"]["label"] for field in fields["body"])
