@@ -147,9 +147,9 @@ def test_over_fitting_sees_the_same_batches_in_every_epoch(data: SFTDataModule, 
         (LearningRateFinder(), "LearningRateFinder changes the learning rate after config.yaml is written"),
         (
             BatchSizeFinder(),
-            "BatchSizeFinder changes the batch size, and with it the training; set",
+            "BatchSizeFinder changes the batch size, and so the training itself; choose",
         ),
-        (GradientAccumulationScheduler({0: 2}), "GradientAccumulationScheduler changes the batches of a step"),
+        (GradientAccumulationScheduler({0: 2}), "GradientAccumulationScheduler changes the number of batches per step"),
     ],
 )
 def test_callbacks_that_change_a_run_behind_its_settings_are_refused(
