@@ -1,4 +1,4 @@
-"""How many optimiser steps give every trial equally much, and what they cost."""
+"""Optimiser steps that give every trial the same budget, and their cost."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from lit_sft.settings.trust import own_code
 
 @dataclass(frozen=True, slots=True)
 class Amounts:
-    """What the training of one trial takes.
+    """Size of one trial's training.
 
     Attributes:
         steps: Optimiser steps.
-        batches: Of those steps.
-        examples: Seen, counted as often as they are.
-        tokens: Of them.
-        supervised_tokens: That carry the loss under the trial's own mask.
-        flops: Floating-point operations that are needed, see `lit_sft.models.flops`.
+        batches: Micro-batches of those steps.
+        examples: Examples seen, repeats included.
+        tokens: Their tokens.
+        supervised_tokens: Tokens in the loss under the trial's own mask.
+        flops: Floating-point operations needed, see `lit_sft.models.flops`.
     """
 
     steps: int = 0
@@ -39,15 +39,15 @@ class Amounts:
 
 @dataclass(frozen=True)
 class Plan:
-    """What is known of the trials before they run.
+    """What is known about the trials before they run.
 
     Attributes:
-        amounts: What each takes, by arm and seed.
-        intervals: Batches between its validations, likewise.
-        failures: Arms whose settings are wrong, and why; they have no amounts.
-        callbacks: Those that each arm has already, by class path.
+        amounts: Size of each trial, by arm and seed.
+        intervals: Micro-batches between validations, by arm and seed.
+        failures: Arms with invalid settings, and why; they have no amounts.
+        callbacks: Class paths of the callbacks that each arm sets itself.
         code: Import paths outside the known packages that each arm's settings name.
-        data: A digest of what each arm's records hold and how they are encoded.
+        data: Digest of each arm's records and their encoding.
     """
 
     amounts: dict[tuple[str, int], Amounts] = field(default_factory=dict)
@@ -59,7 +59,7 @@ class Plan:
 
 
 def settings_of(study: Study, arm: Arm, seed: int) -> Settings:
-    """What an arm's trial sets over the study's base config, its length left out."""
+    """Settings of an arm's trial on top of the base config, without its length."""
     return {"seed_everything": seed, **study.settings, **arm.settings}
 
 
@@ -70,12 +70,12 @@ def arguments_of(study: Study, settings: Settings) -> list[str]:
 
 
 class TrialCost:
-    """Counts what the steps of one trial take, from its data and its model's shape.
+    """Counts the cost of a trial's steps from its data and its model's shape.
 
     Args:
-        study: It is part of.
-        arm: Whose settings.
-        seed: Determines the order.
+        study: The study.
+        arm: The arm.
+        seed: Decides the order of the data.
 
     Raises:
         UserError: If the settings or the data are wrong.
@@ -98,17 +98,17 @@ class TrialCost:
         self.data.setup("fit")
 
     def own_steps(self) -> int:
-        """By the base's own settings."""
+        """Number of steps by the base config's own settings."""
         limits = [self.trainer.max_steps] if self.trainer.max_steps > 0 else []
         if self.trainer.max_epochs and self.trainer.max_epochs > 0:
             batches = self.data.num_train_batches(self.trainer.limit_train_batches)
             limits.append(self.trainer.max_epochs * -(-batches // self.trainer.accumulate_grad_batches))
         if not limits:
-            raise UserError("no end: set `budget.amount`, or max_epochs or max_steps in the base config.")
+            raise UserError("no length given; set `budget.amount`, or max_epochs or max_steps in the base config.")
         return int(min(limits))
 
     def until(self, budget: Budget, amount: float) -> Amounts:
-        """What is taken when a budget is used up: the step that reaches it is the last."""
+        """Amounts when the budget is used up; the step that reaches it is the last."""
         store, mask = self.data.stores["train"], self.data.mask
         total = Amounts()
         steps = self.data.train_steps(self.trainer.accumulate_grad_batches, self.trainer.limit_train_batches)
@@ -132,10 +132,10 @@ class TrialCost:
 
 
 def make_plan(study: Study) -> Plan:
-    """The length of every trial.
+    """Compute the length of every trial.
 
     Raises:
-        UserError: If the settings of the baseline are wrong: nothing could be compared.
+        UserError: If the baseline's settings are invalid, as nothing could be compared.
     """
     plan, amount = Plan(), study.budget.amount
     trials = list(itertools.product(study.all_arms(), study.seeds))
@@ -150,7 +150,7 @@ def make_plan(study: Study) -> Plan:
             amounts = cost.until(study.budget, amount)
         except (UserError, OSError) as error:
             if arm == study.all_arms()[0]:
-                raise  # without it, there is nothing to compare with
+                raise  # without the baseline there is nothing to compare with
             plan.failures[arm.name] = str(error)
             continue
         plan.amounts[arm.name, seed] = amounts

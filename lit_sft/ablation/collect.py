@@ -1,4 +1,4 @@
-"""Reads what trials left behind: metrics by arm, seed and test record."""
+"""Collects the results of trials by arm and seed."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from lit_sft.files import error_line, read_json
 
 @dataclass(frozen=True)
 class Collected:
-    """What is there to compare.
+    """Results to compare.
 
     Attributes:
         arms: Names, the baseline first.
         results: By arm and seed.
-        failures: What has no result, and why.
-        settings: What each arm sets, where a study says so.
+        failures: Trials without a result, and why.
+        settings: Settings of each arm, if known.
         question: In plain words.
-        budget: What the trials had equally much of.
+        budget: What was equal in all trials.
         primary: The metric that answers the question.
     """
 
@@ -41,16 +41,16 @@ class Collected:
 
 
 def read_study_folder(folder: Path) -> Collected:
-    """The trials of a study. One that is damaged is among the failures.
+    """Read the trials of a study. A damaged trial is among the failures.
 
     Raises:
-        UserError: If it is no study, or study.json is damaged.
+        UserError: If the folder is not a study, or study.json is damaged.
         OSError: If study.json cannot be read.
     """
     path = folder / "study.json"
     values = read_json(path)
     if values is None:
-        raise UserError(f"{folder}: no study.json; a study's folder is what `ablate` writes.")
+        raise UserError(f"{folder}: no study.json; expected a study folder, as `ablate` writes it.")
     found = Fields(values, str(path))
     arms, checkpoint = found.texts("arms"), found.text("checkpoint")
     if not arms:
@@ -61,7 +61,7 @@ def read_study_folder(folder: Path) -> Collected:
         try:
             arm, seed = trial.text("arm"), trial.whole("seed")
             if arm not in arms or (arm, seed) in results:
-                raise UserError(f"{path}: duplicate trial {name}, or one of an arm that the study does not have.")
+                raise UserError(f"{path}: duplicate trial {name}, or its arm is not in `arms`.")
             place = folder / "trials" / trial.file_name("folder")
             result = read_trial(result_of(place / "version_0", checkpoint), arm)
             if result is None:
@@ -70,7 +70,7 @@ def read_study_folder(folder: Path) -> Collected:
                 results[arm, seed] = result
         except (UserError, OSError) as error:
             failures[name] = error_line(error)
-    # the baseline stays the first, also where nothing of it is left to compare with
+    # the baseline stays first even if it has no result
     present = [arm for arm in dict.fromkeys(arms) if arm == arms[0] or any(key[0] == arm for key in results)]
     settings = found.fields("settings")
     return Collected(
@@ -85,7 +85,7 @@ def read_study_folder(folder: Path) -> Collected:
 
 
 def _trials(study: Fields, failures: dict[str, str]) -> Iterator[tuple[str, Fields]]:
-    """The trials that a study names; what is none is among the failures."""
+    """The trials that a study names; invalid ones are among the failures."""
     trials = study.values.get("trials")
     if not isinstance(trials, list):
         raise UserError(f"{study.place}: trials is {kind_of(trials)}; expected a list.")
@@ -104,20 +104,18 @@ def _failure(place: Path) -> str:
 
 
 def read_runs(folders: list[Path]) -> Collected:
-    """Runs of the user's own: every run is an arm, but for those of one name that differ in their seed alone.
+    """Read runs: every run is an arm, except runs of the same name that differ only in their seed.
 
-    A run that is named twice, by whatever path, counts once. One without a result is among the failures.
+    A run given twice, by whatever path, counts once. A run without a result is among the failures.
 
     Raises:
-        UserError: If a folder is not there.
+        UserError: If a folder does not exist.
     """
     for folder in folders:
         if not folder.is_dir():
-            raise UserError(
-                f"{folder}: no such folder; expected a study's, or a run's such as runs/quickstart/version_0."
-            )
+            raise UserError(f"{folder}: no such folder; expected a study, or a run such as runs/quickstart/version_0.")
         if (folder / "study.json").is_file():
-            raise UserError(f"{folder}: a study, which is reported by itself; of several, name their runs.")
+            raise UserError(f"{folder}: is a study; report it alone, or name the runs of several studies.")
     runs: list[TrialResult] = []
     failures: dict[str, str] = {}
     for folder in different(folders):
@@ -131,7 +129,7 @@ def read_runs(folders: list[Path]) -> Collected:
 
 
 def different(folders: list[Path]) -> list[Path]:
-    """Every folder once, as it was first named."""
+    """Each folder once, as first given."""
     named: dict[Path, Path] = {}
     for folder in folders:
         named.setdefault(folder.resolve(), folder)
@@ -139,7 +137,7 @@ def different(folders: list[Path]) -> list[Path]:
 
 
 def _read_run(folder: Path) -> TrialResult:
-    """What a run found.
+    """Read a tested run.
 
     Raises:
         UserError: If it has not been tested.
@@ -152,9 +150,9 @@ def _read_run(folder: Path) -> TrialResult:
 
 
 def with_short_origins(results: dict[tuple[str, int], TrialResult]) -> dict[tuple[str, int], TrialResult]:
-    """Where all were tested on the same records, these by names that do not depend on how their files were given.
+    """Shorten the names of test records if all runs were tested on the same ones.
 
-    One run may have been tested with a relative path to them, another with an absolute one.
+    One run may have been tested with a relative path, another with an absolute one.
     """
     tests = {json.dumps(result.result.get("test_fingerprint")) for result in results.values()}
     if len(tests) != 1 or tests == {"null"}:
@@ -171,7 +169,7 @@ def _short_sums(sums: Sums) -> Sums:
 
 
 def _set_apart(results: dict[tuple[str, int], TrialResult]) -> dict[str, dict[str, Any]]:
-    """By arm, the settings in which the arms differ."""
+    """Settings in which the arms differ, by arm."""
     settings = {arm: dict(_dotted(shaping(result))) for (arm, _), result in results.items()}
     names = {name for found in settings.values() for name in found}
     apart = sorted(name for name in names if len({json.dumps(s.get(name), default=str) for s in settings.values()}) > 1)

@@ -52,7 +52,7 @@ def main(argv: list[str]) -> None:
     changes = dict(map(_setting, options.set))
     study = replace(study, settings={**study.settings, **changes})
     if idle := [name for name in changes if all(name in arm.settings for arm in study.all_arms())]:
-        raise UserError(f"--set {idle[0]}: every arm of the study sets it; change the study's file.")
+        raise UserError(f"--set {idle[0]}: every arm of the study sets it; edit the study file instead.")
     check_base(study, options.config)
     plan = make_plan(study)
     trials = [TrialFiles(study, trial) for trial in study.trials(Path(options.root))]
@@ -89,7 +89,7 @@ def _setting(text: str) -> tuple[str, Any]:
 
 
 def _show_plan(console: Console, study: Study, plan: Plan, trials: list[TrialFiles]) -> None:
-    """The trials, what each takes, the estimated time, and the commands."""
+    """Print the trials with their cost, the estimated time, and the commands."""
     with console.status(f"timing {_TIMED_STEPS} steps of the baseline"):
         overhead, per_flop = _timed(trials[0], plan)
     table = Table(title=cell(f"{study.name}: {study.question}"), title_justify="left")
@@ -108,7 +108,7 @@ def _show_plan(console: Console, study: Study, plan: Plan, trials: list[TrialFil
         table.add_row(cell(files.trial.name), *(f"{n:,}" for n in counts), f"{amounts.flops / 1e12:,.1f}", about)
     console.print(table)
     console.print(
-        f"in all about {_duration(total)}, one after the other, with answers and validations as the first has"
+        f"in all about {_duration(total)} one after the other, if all take as long to validate and answer as the first"
     )
     for files in trials:
         if files.trial.arm.name not in plan.failures and not files.is_done:
@@ -116,7 +116,7 @@ def _show_plan(console: Console, study: Study, plan: Plan, trials: list[TrialFil
 
 
 def _timed(files: TrialFiles, plan: Plan) -> tuple[float, float]:
-    """Seconds that a trial takes besides its training, and seconds of training for a floating-point operation."""
+    """Seconds of overhead per trial, and training seconds per floating-point operation."""
     key = files.trial.arm.name, files.trial.seed
     with tempfile.TemporaryDirectory() as folder:
         arguments = [*files.arguments(plan), "--run.root", folder, "--run.name", "timed"]
@@ -126,8 +126,8 @@ def _timed(files: TrialFiles, plan: Plan) -> tuple[float, float]:
         elapsed = os.times().elapsed - began
         record = read_json(Path(folder) / "timed" / "version_0" / "trial.json")
     if done.returncode or record is None:
-        said = done.stderr.strip().splitlines() or ["it said nothing"]
-        raise UserError(f"{files.trial.arm.name}: the baseline does not run: {said[-1]}")
+        lines = done.stderr.strip().splitlines() or ["no output"]
+        raise UserError(f"{files.trial.arm.name}: the baseline does not run: {lines[-1]}")
     per_flop = record["seconds"] / record["step"] * plan.amounts[key].steps / plan.amounts[key].flops
     return 2 * (elapsed - record["seconds"]), per_flop
 
@@ -141,7 +141,7 @@ def _write_slurm(folder: Path, options: argparse.Namespace, num_trials: int) -> 
     script = folder / "slurm.sh"
     script.write_text(
         "#!/bin/bash\n"
-        "# One array task a trial. Add what your cluster needs: partition, account, time, GPUs.\n"
+        "# One array task per trial. Add what your cluster needs: partition, account, time, GPUs.\n"
         f"#SBATCH --job-name={folder.name}\n"
         f"#SBATCH --array=0-{num_trials - 1}%{options.jobs}\n"
         f"#SBATCH --output={folder}/slurm-%a.txt\n"
@@ -154,22 +154,28 @@ def _write_slurm(folder: Path, options: argparse.Namespace, num_trials: int) -> 
 
 
 def _command(options: argparse.Namespace, python: str) -> list[str]:
-    """The study's own command, but for how it is run."""
+    """The study's command without the options on how to run it."""
     sets = [argument for setting in options.set for argument in ("--set", setting)]
     return [python, "-m", "lit_sft", "ablate", "--config", options.config, "--root", options.root, *sets]
 
 
 def _parser() -> Arguments:
     parser = Arguments("ablate", __doc__, example="--config configs/ablation/loss_masks.yaml")
-    parser.add_argument("--config", required=True, help="the study, such as configs/ablation/loss_masks.yaml")
+    parser.add_argument("--config", required=True, help="study file, such as configs/ablation/loss_masks.yaml")
     parser.add_argument("--root", default="runs", help="folder of all studies")
     parser.add_argument(
-        "--set", action="append", default=[], metavar="NAME=VALUE", help="a setting of `fit` for all trials; repeatable"
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="option of `fit` for all trials; repeatable",
     )
-    parser.add_argument("--jobs", type=int, default=1, help="trials at once; each has its share of threads, or a GPU")
+    parser.add_argument(
+        "--jobs", type=int, default=1, help="trials at once; each gets a share of the threads, or a GPU"
+    )
     parser.add_argument("--retry", action="store_true", help="run failed trials again")
-    parser.add_argument("--dry-run", action="store_true", help="show the plan, its cost and the commands; run nothing")
+    parser.add_argument("--dry-run", action="store_true", help="print the plan, its cost and the commands; run nothing")
     parser.add_argument("--ray", metavar="ADDRESS", help="run on a Ray cluster; `local` starts one here")
-    parser.add_argument("--slurm", action="store_true", help="write a job array instead of running anything")
-    parser.add_argument("--only", type=int, metavar="N", help="run trial N alone, counted from 0, and report nothing")
+    parser.add_argument("--slurm", action="store_true", help="write a job array script instead of running")
+    parser.add_argument("--only", type=int, metavar="N", help="run only trial N, counted from 0, without a report")
     return parser

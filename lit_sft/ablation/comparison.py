@@ -1,4 +1,4 @@
-"""Lays trials side by side: what is paired with what, and every metric and difference that follows."""
+"""Pairs trials by seed and record, and computes every metric and difference."""
 
 from __future__ import annotations
 
@@ -77,17 +77,17 @@ _SHAPES_DATA = (
     *("data.train", "data.val", "data.test", "data.format", "data.template", "data.samples", "data.max_length"),
     *("data.over_long", "data.on_invalid", *_SHAPES_WEIGHTS),
 )
-"""How the names of settings begin that a study may set apart on purpose."""
+"""Prefixes of settings that a study may vary on purpose, by what they affect."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """Something that pairing rests on.
+    """A condition for comparing arms in pairs.
 
     Attributes:
-        what: Must be the same in all arms of a seed.
-        holds: Whether it is; `by design`: it is not, because the study compares just that.
-        why: Or where it is not.
+        what: What must be the same in all arms of a seed.
+        holds: Whether it is; `by design`: it differs because the study compares exactly that.
+        why: Explanation, or where it differs.
     """
 
     what: str
@@ -102,7 +102,7 @@ class Comparison:
     Attributes:
         arms: Names, the baseline first.
         results: By arm and seed.
-        settings: What each arm sets, where a study says so.
+        settings: Settings of each arm, if known.
     """
 
     arms: list[str]
@@ -111,25 +111,27 @@ class Comparison:
 
     @property
     def baseline(self) -> str:
+        """Name of the arm that the others are compared with."""
         return self.arms[0]
 
     def seeds(self, arm: str) -> list[int]:
-        """Those an arm has a result of."""
+        """Seeds with a result of an arm."""
         return sorted(seed for name, seed in self.results if name == arm)
 
     def paired(self, arm: str) -> list[int]:
-        """Those that an arm and the baseline both have a result of."""
+        """Seeds with a result of both an arm and the baseline."""
         return [seed for seed in self.seeds(arm) if (self.baseline, seed) in self.results]
 
     def trials(self, *arms: str, seeds: list[int]) -> list[TrialResult]:
+        """Results of some arms and seeds."""
         return [self.results[arm, seed] for arm in arms for seed in seeds]
 
     def metrics(self) -> list[str]:
-        """Everything that any trial was scored under."""
+        """Names of all metrics that any trial has."""
         return list(dict.fromkeys(name for result in self.results.values() for name in result.sums))
 
     def mean(self, metric: str, arm: str) -> tuple[Estimate, float]:
-        """A metric of an arm over its seeds and records, and what the records weigh.
+        """Mean of a metric over an arm's seeds and records, and the total weight of the records.
 
         Raises:
             UserError: If its trials were scored on different tokens.
@@ -139,7 +141,7 @@ class Comparison:
         return estimate(_added(metric, trials, origins), weights), float(weights.sum())
 
     def difference(self, metric: str, arm: str) -> Estimate:
-        """An arm minus the baseline, paired by seed and record.
+        """Estimate an arm minus the baseline, paired by seed and record.
 
         Raises:
             UserError: If they were scored on different tokens, or have no seed in common.
@@ -166,7 +168,7 @@ class Comparison:
         return _added(metric, ours, origins), _added(metric, theirs, origins), weights
 
     def checks(self) -> list[Check]:
-        """What pairing rests on."""
+        """Check the conditions for comparing in pairs."""
         found = [
             self._same("initial weights", lambda r: r.record.get("initial_weights"), by=_SHAPES_WEIGHTS),
             self._same("initial adapters", lambda r: r.record.get("initial_adapters", ""), by=_SHAPES_ADAPTERS),
@@ -188,10 +190,10 @@ class Comparison:
             if result.record and result.record["step"] < result.record["of"]
         ]
         holds: Holds = "NO" if ended else "yes"
-        return [*found, Check("steps of the budget", holds, "; ".join(ended) or "all trials made theirs")]
+        return [*found, Check("steps of the budget", holds, "; ".join(ended) or "all trials completed their steps")]
 
     def _same(self, what: str, value: Any, agree: Any = operator.eq, by: tuple[str, ...] = ()) -> Check:
-        """Whether every arm has what the baseline has with the same seed, or settings of these names set it apart."""
+        """Whether every arm equals the baseline of the same seed, or differs by settings with these prefixes."""
         different = []
         for arm in self.arms[1:]:
             for seed in self.paired(arm):
@@ -202,11 +204,11 @@ class Comparison:
                     different.append(arm)
         if not different:
             return Check(what, "yes", "the same in all arms of a seed")
-        named = f"{', '.join(different)}: not those of {self.baseline}"
+        named = f"{', '.join(different)}: not the same as {self.baseline}"
         causes = [{name for name in self._set_apart(arm) if name.startswith(by)} for arm in different]
         if not all(causes):
             return Check(what, "NO", named)
-        return Check(what, "by design", f"{named}, which {', '.join(sorted(set().union(*causes)))} sets apart")
+        return Check(what, "by design", f"{named}, because of {', '.join(sorted(set().union(*causes)))}")
 
     def _set_apart(self, arm: str) -> list[str]:
         """Settings in which an arm differs from the baseline."""
@@ -220,12 +222,12 @@ def _agree_as_far_as_both_go(ours: list[str], theirs: list[str]) -> bool:
 
 
 def _scored(metric: str, trials: list[TrialResult]) -> tuple[list[str], Floats]:
-    """The records that a metric is over, and what each weighs.
+    """The records of a metric and their weights.
 
-    Where lines of a trial's records could not be read, they are those that the others have in common with it.
+    If lines of a trial's records are damaged, only the records that all trials have are used.
 
     Raises:
-        UserError: If they are not the same for all trials: the metric does not mean the same.
+        UserError: If the trials were scored on different records or tokens.
     """
     if not trials:
         raise UserError("no result")
@@ -243,27 +245,27 @@ def _scored(metric: str, trials: list[TrialResult]) -> tuple[list[str], Floats]:
 
 
 def _is_part(weights: dict[str, float], known: dict[str, float], lost: int) -> bool:
-    """Whether what is left of a trial's records is that of the others, but for so many lines."""
+    """Whether a damaged trial's records are those of the others, except for its lost lines."""
     return weights.items() <= known.items() and len(known) - len(weights) <= lost
 
 
 def _weights(metric: str, trial: TrialResult) -> dict[str, float]:
-    """What each record of a metric weighs."""
+    """Weight of each record of a metric."""
     return {origin: weight for origin, (_, weight) in trial.sums.get(metric, {}).items()}
 
 
 def _added(metric: str, trials: list[TrialResult], origins: list[str]) -> Floats:
-    """What each record adds, (S, R)."""
+    """Value of each record by seed, (S, R)."""
     return np.array([[trial.sums[metric][origin][0] for origin in origins] for trial in trials], dtype=np.float64)
 
 
 class Findings:
-    """Every metric of every arm, and every difference to the baseline, as far as they can be compared.
+    """Every metric of every arm, and every difference to the baseline, where they can be compared.
 
     Attributes:
         comparison: The trials.
-        means: By metric and arm: the estimate, and what its records weigh.
-        differences: Of all metrics and arms; p-values are adjusted among the arms of a metric.
+        means: Estimate and total weight by metric and arm.
+        differences: Of all metrics and arms; p-values are adjusted over the arms of a metric.
         refused: Metrics and arms that cannot be compared, and why.
     """
 

@@ -1,4 +1,4 @@
-"""The trials of a study as tasks of a Ray cluster, which decides where and when they run."""
+"""Runs the trials of a study as tasks of a Ray cluster."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from data_modules.errors import UserError
 Log = Callable[[str], None]
 
 _MOST_BYTES = 107
-"""That Linux takes for the path of a socket."""
+"""Longest path of a socket on Linux."""
 
 _SOCKET_BYTES = len("/ray/session_2026-01-01_00-00-00_000000_0000000/sockets/plasma_store")
 
 
 def run_on_ray(commands: Mapping[str, Sequence[str]], address: str, jobs: int, log: Log) -> None:
-    """Run every command as one task, and wait for all.
+    """Run every command as a task, and wait for all of them.
 
-    The folder of the study, and the model and data, must lie where every machine of the cluster sees them.
+    Study folder, model and data must be accessible from every machine of the cluster.
 
     Args:
-        commands: By the name of the trial.
+        commands: By name of the trial.
         address: Of the cluster; `local` starts one on this machine.
-        jobs: How many share this machine's processors, where the cluster is local.
+        jobs: Tasks at once on a local cluster.
         log: Prints a line.
 
     Raises:
-        UserError: If Ray is not installed, or there is no such cluster.
+        UserError: If Ray is not installed, or the cluster cannot be reached.
     """
     try:
         import ray
@@ -46,7 +46,7 @@ def run_on_ray(commands: Mapping[str, Sequence[str]], address: str, jobs: int, l
             _temp_dir=short_folder(tempfile.gettempdir()) if address == "local" else None,
         )
     except ConnectionError as error:
-        raise UserError(f"--ray {address}: no cluster there ({error}).") from None
+        raise UserError(f"--ray {address}: no cluster found ({error}).") from None
     try:
         task = ray.remote(num_cpus=1, num_gpus=min(1, torch.cuda.device_count()), max_retries=0)(_run)
         waiting = {task.remote(list(command), os.getcwd()): name for name, command in commands.items()}
@@ -54,7 +54,7 @@ def run_on_ray(commands: Mapping[str, Sequence[str]], address: str, jobs: int, l
             (ended,), _ = ray.wait(list(waiting), num_returns=1)
             try:
                 outcome = "done" if ray.get(ended) == 0 else "failed"
-            except ray.exceptions.RayError as error:  # its worker or machine died; the others go on
+            except ray.exceptions.RayError as error:  # its worker or machine died; the others continue
                 outcome = f"lost ({str(error).splitlines()[0]}); run the same command again to continue it"
             log(f"{waiting.pop(ended)}: {outcome}")
     finally:
@@ -62,10 +62,10 @@ def run_on_ray(commands: Mapping[str, Sequence[str]], address: str, jobs: int, l
 
 
 def short_folder(temporary: str) -> str | None:
-    """Where a local cluster keeps its sockets if their paths under the folder for temporary files are too long.
+    """A folder for the sockets of a local cluster, if their paths in the temporary folder would be too long.
 
     Returns:
-        A folder; None: Ray's own choice will do.
+        The folder. None: Ray's default works.
     """
     return "/tmp/ray" if len(os.fsencode(temporary)) + _SOCKET_BYTES > _MOST_BYTES else None
 

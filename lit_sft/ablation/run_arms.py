@@ -1,4 +1,4 @@
-"""Arms from runs that a user names one by one: which runs are one arm, and what it is called."""
+"""Groups runs that a user names one by one into arms, and names the arms."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from lit_sft.ablation.run_files import TrialResult
 
 
 def by_arm(runs: list[TrialResult]) -> dict[tuple[str, int], TrialResult]:
-    """Sort runs into arms, by arm and seed.
+    """Group runs by arm and seed.
 
-    Runs `runs/<arm>/version_N` and `<arm>-seed<seed>` in one folder are one arm if they differ in their seed alone. Any
-    other run is an arm of its own.
+    Runs `runs/<arm>/version_N` and `<arm>-seed<seed>` in one folder form an arm if they differ only in their seed. Any
+    other run is a separate arm.
 
     Args:
-        runs: The baseline first, each folder once; what they give as their arm is ignored.
+        runs: The baseline first, each folder once; their `arm` is ignored.
     """
     arms = sorted(_arms(runs), key=lambda arm: runs.index(arm[0]))
     named = zip(_names([arm[0].folder.resolve() for arm in arms]), arms, strict=True)
@@ -26,7 +26,7 @@ def by_arm(runs: list[TrialResult]) -> dict[tuple[str, int], TrialResult]:
 
 
 def shaping(run: TrialResult) -> dict[str, Any]:
-    """The settings that two seeds of one arm have in common."""
+    """The settings that all seeds of an arm share."""
     parts = {name: run.config.get(name) for name in ("model", "data", "trainer")}
     if isinstance(parts["data"], dict):
         parts["data"] = {key: value for key, value in parts["data"].items() if key != "seed"}
@@ -39,7 +39,7 @@ def _arms(runs: list[TrialResult]) -> list[list[TrialResult]]:
         place = _place(run.folder.resolve())
         settings = json.dumps(shaping(run), sort_keys=True, default=str)
         alike.setdefault((place.parent, _arm(place), settings), []).append(run)
-    # which of two runs with the same seed belongs to the others, nobody can tell
+    # two runs with the same seed: it is unclear which one belongs to the others
     return [
         arm
         for group in alike.values()
@@ -48,17 +48,17 @@ def _arms(runs: list[TrialResult]) -> list[list[TrialResult]]:
 
 
 def _place(folder: Path) -> Path:
-    """The folder that a run is named after: its own, or the one above `version_N`."""
+    """The folder that gives a run its name: its own, or the parent of `version_N`."""
     return folder.parent if re.fullmatch(r"version_\d+", folder.name) else folder
 
 
 def _arm(place: Path) -> str:
-    """Its name, without the seed that a study's trials have in theirs."""
+    """Name of the arm, without the seed in the name of a study's trial."""
     return re.sub(r"-seed\d+$", "", place.name)
 
 
 def _names(folders: list[Path]) -> list[str]:
-    """A short name for each of several folders, with as much of its path as tells it from the others."""
+    """A short name for each folder, with enough of its path to be unique."""
     names, length = [_arm(_place(folder)) for folder in folders], 1
     while len(set(names)) < len(names):
         length += 1

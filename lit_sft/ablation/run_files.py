@@ -1,4 +1,4 @@
-"""Reads what a run left behind. Files may be damaged: a line costs that line, a whole file its run."""
+"""Reads the files of a run. A damaged line is skipped; a damaged file fails its run only."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ Curve = list[tuple[int, dict[str, float]]]
 
 @dataclass(frozen=True)
 class TrialResult:
-    """What one trial found.
+    """Results of one trial.
 
     Attributes:
-        arm: Its name.
-        seed: Of the run.
-        folder: Of the run.
+        arm: Name of the arm.
+        seed: Seed of the run.
+        folder: The run folder.
         result: Its result.json.
         record: Its trial.json; empty for a run without `TrialRecord`.
-        sums: By metric and record origin: what the record adds, and its weight. Of a loss: nats and tokens; of an
-            answer's metric: its value and 1.
-        curve: Validations: step, and nll by mask.
-        samples: Answers to fixed prompts at the last step: prompt to answer.
-        answers: Answers to test records: origin to reference and answer.
+        sums: Value and weight by metric and record origin: nats and tokens for a loss, the value and 1 for a metric
+            of answers.
+        curve: Step and nll by mask, for each validation.
+        samples: Answers to fixed prompts at the last step, by prompt.
+        answers: Reference and answer by origin of the test record.
         config: Its config.yaml.
-        damaged: Lines of its files that could not be read, each with its place.
+        damaged: Lines that could not be read, each with its place.
     """
 
     arm: str
@@ -59,11 +59,11 @@ class TrialResult:
 
 
 def read_trial(file: Path, arm: str) -> TrialResult | None:
-    """What a run found, from its result file; None if it has not been tested.
+    """Read a run from its result file; None if it has not been tested.
 
     Raises:
-        UserError: If a file of it is damaged as a whole.
-        OSError: If one cannot be read.
+        UserError: If a file is damaged as a whole.
+        OSError: If a file cannot be read.
     """
     run, result = file.parent, read_json(file)
     if result is None:
@@ -89,22 +89,22 @@ def read_trial(file: Path, arm: str) -> TrialResult | None:
 
 
 def _check_current(file: Path, result: Fields) -> None:
-    """Refuse a result of weights that training has replaced since.
+    """Refuse a result whose checkpoint training has replaced since.
 
-    Only where the result says which weights it is of, and their checkpoint is still there to compare with.
+    Only possible if the result has the digest of its checkpoint, and the checkpoint still exists.
     """
     if result.values.get("checkpoint") is None or result.values.get("checkpoint_digest") is None:
         return
     tested = file.parent / "checkpoints" / Path(result.text("checkpoint")).name
     if tested.is_file() and written_digest(tested) != result.text("checkpoint_digest"):
         raise UserError(
-            f"{file}: out of date: {tested.name} has other weights now than when it was tested. "
+            f"{file}: out of date: {tested.name} has changed since it was tested. "
             f"Run `python -m lit_sft test {file.parent}` again."
         )
 
 
 def short_names(files: Iterable[str]) -> dict[str, str]:
-    """Files to their names without the folders that all of them have in common."""
+    """Names of files without the folders that all of them share."""
     parts = {file: PurePosixPath(file).parts for file in files}
     folders = zip(*(names[:-1] for names in parts.values()), strict=False)
     shared = sum(1 for _ in itertools.takewhile(lambda names: len(set(names)) == 1, folders))
@@ -117,7 +117,7 @@ def file_of(origin: str) -> str:
 
 
 def _checked_result(result: dict[str, Any], place: str) -> dict[str, Any]:
-    """result.json, once what the report shows of it is known to be of its type."""
+    """Check the types of what the report shows of result.json."""
     found = Fields(result, place)
     if "mask" in found:
         found.text("mask")
@@ -127,7 +127,7 @@ def _checked_result(result: dict[str, Any], place: str) -> dict[str, Any]:
 
 
 def _checked_record(record: dict[str, Any], place: str) -> dict[str, Any]:
-    """trial.json likewise."""
+    """Check the types in trial.json."""
     if not record:
         return record
     found = Fields(record, place)
@@ -143,7 +143,7 @@ def _sums(run: Path, result: Fields, damaged: list[str]) -> Sums:
     sums: Sums = {}
     for file in result.file_names("files") if "files" in result else []:
         if not (run / file).is_file():
-            raise UserError(f"{run / file}: no such file, and {result.place} names it; test this run again.")
+            raise UserError(f"{run / file}: no such file, but {result.place} names it; test this run again.")
         for origin, values in _read(run / file, _values, damaged):
             for metric, value, weight in values:
                 record = sums.setdefault(metric, {})
@@ -153,7 +153,7 @@ def _sums(run: Path, result: Fields, damaged: list[str]) -> Sums:
 
 
 def _by_file(sums: Sums) -> Sums:
-    """Where the test records come from several files: the losses by file, a column for each data set."""
+    """Losses by file, if the test records come from several files."""
     names = short_names(sorted({file_of(origin) for origin in sums.get("whole_sequence", {})}))
     if len(names) < 2:
         return {}
@@ -172,17 +172,17 @@ def _values(row: Fields) -> tuple[str, list[tuple[str, float, float]]]:
         return origin, [(name, _finite(row.number(name)), 1.0) for name in ANSWER_FIGURES if name in row]
     nats, tokens = row.numbers("nats"), row.fields("tokens")
     if nats.keys() != tokens.values.keys():
-        raise UserError(f"{row.place}: nats and tokens are not of the same metrics.")
+        raise UserError(f"{row.place}: nats and tokens have different metrics.")
     return origin, [(name, _finite(value), tokens.whole(name)) for name, value in nats.items()]
 
 
 def _finite(value: float) -> float:
-    """A metric that can be squared and summed; NaN where it cannot, which is then said of its mean."""
+    """Replace values too large to square and sum by NaN, which makes the mean NaN."""
     return value if abs(value) < _LARGEST else math.nan
 
 
 def _point(row: Fields) -> tuple[int, dict[str, float]]:
-    """A validation: its step, and nll by mask."""
+    """Step and nll by mask of a validation."""
     masks = row.fields("masks")
     return row.whole("step"), {name: _finite(masks.fields(name).number("nll")) for name in masks.values}
 
@@ -192,7 +192,7 @@ def _sample(row: Fields) -> tuple[int, float, str, str]:
 
 
 def _test_answers(run: Path, result: Fields) -> dict[str, tuple[str, str]]:
-    """Reference and answer by record; lines without them, whose damage is noted with the scores, are left out."""
+    """Reference and answer by record; damaged lines are skipped, as they are noted with the scores."""
     found = {}
     for file in result.file_names("files") if "files" in result else []:
         for row in read_rows(run / file).rows:
@@ -210,7 +210,7 @@ def _last_samples(run: Path, damaged: list[str]) -> dict[str, str]:
 
 
 def _read(path: Path, take: Callable[[Fields], _Row], damaged: list[str]) -> Iterator[_Row]:
-    """The lines of a file that can be read; the others are noted."""
+    """Read the valid lines of a file; the others are added to `damaged`."""
     if not path.is_file():
         return
     found = read_rows(path)

@@ -1,4 +1,4 @@
-"""Runs trials, so many at once, each in subprocesses of its own: one failure does not affect the others."""
+"""Runs trials, several at once, each in its own subprocesses: one failure does not affect the others."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ State = Literal["waiting", "running", "testing", "elsewhere", "done", "failed"]
 
 @dataclass
 class Job:
-    """A trial on its way.
+    """A trial to run.
 
     Attributes:
-        files: Of the trial.
-        state: `elsewhere`: another process is at it.
-        slot: Which of the places for jobs it has.
-        process: That trains or tests, in a session of its own.
+        files: The trial's files.
+        state: `elsewhere`: another process is running it.
+        slot: Index among the jobs that run at once.
+        process: The subprocess that trains or tests, in its own session.
     """
 
     files: TrialFiles
@@ -43,13 +43,13 @@ class Job:
 
 
 class Runner:
-    """Runs what is not done yet.
+    """Runs the trials that are not done yet.
 
     Args:
-        trials: All of the study's.
+        trials: Trials of the study.
         plan: Their lengths.
-        jobs: How many run at once; each has its share of the threads, or a GPU in turn.
-        console: Where the table stands; a line for each change where it is no terminal.
+        jobs: Trials at once; each gets a share of the threads, or a GPU in turn.
+        console: Shows the progress table, or a line per change if it is not a terminal.
     """
 
     def __init__(self, trials: list[TrialFiles], plan: Plan, jobs: int, console: Console) -> None:
@@ -58,10 +58,10 @@ class Runner:
         self.stopped: int | None = None
 
     def run(self) -> None:
-        """Run until all are done or failed.
+        """Run until all trials are done or have failed.
 
         Raises:
-            SystemExit: On Ctrl-C and SIGTERM, when the trials under way have saved.
+            SystemExit: On Ctrl-C and SIGTERM, once the running trials have saved.
         """
         handlers = {number: signal.signal(number, self._stop) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
@@ -70,7 +70,7 @@ class Runner:
                 while self.stopped is None and self._advance():
                     time.sleep(0.1)
             if not self.console.is_terminal:
-                self.console.print()  # which the table leaves out there
+                self.console.print()  # ends the table, which has no newline there
         finally:
             self._end()
             for number, handler in handlers.items():
@@ -80,7 +80,7 @@ class Runner:
             raise SystemExit(128 + self.stopped)
 
     def _advance(self) -> bool:
-        """Look after every job once; whether any is left."""
+        """Check every job once; returns whether any is left."""
         for job in self.jobs:
             if job.process is not None and job.process.poll() is not None:
                 self._ended(job)
@@ -96,15 +96,15 @@ class Runner:
             self._start(job)
 
     def _start(self, job: Job) -> None:
-        """Start what is left of a trial, unless another process is at it."""
+        """Start or continue a trial, unless another process is running it."""
         job.files.trial.folder.mkdir(parents=True, exist_ok=True)
         with (job.files.trial.folder / "lock").open("w") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:  # of a study that was killed, whose trials live on
+            except BlockingIOError:  # a killed study, whose trials still run
                 self._enter(job, "elsewhere")
                 return
-            if job.files.is_done or job.files.failure():  # by now
+            if job.files.is_done or job.files.failure():  # in the meantime
                 self._enter(job, _state_of(job.files))
                 return
             job.files.clear()
@@ -112,14 +112,14 @@ class Runner:
             with job.files.log.open("ab") as log:
                 log.write(f"\n$ {' '.join(command)}\n".encode())
                 log.flush()
-                # the child keeps the lock open, and with it locked, as long as it lives
+                # the child inherits the open file and so holds the lock as long as it lives
                 job.process = subprocess.Popen(
                     command,
                     stdout=log,
                     stderr=log,
                     env=self._environment(job.slot),
                     pass_fds=[lock.fileno()],
-                    start_new_session=True,  # Ctrl-C is for this process, which tells its children
+                    start_new_session=True,  # Ctrl-C reaches this process only, which then ends its children
                 )
         self._enter(job, "testing" if command[3] == "test" else "running")
 
@@ -129,7 +129,7 @@ class Runner:
         if job.files.is_done:
             self._enter(job, "done")
         elif status == 0 and job.state == "running" and job.files.is_trained:
-            self._start(job)  # now it is tested
+            self._start(job)  # continues with the test
         else:
             job.files.fail(_reason(status, job.files.log))
             self._enter(job, "failed")
@@ -141,7 +141,7 @@ class Runner:
         job.state = state
 
     def _environment(self, slot: int) -> dict[str, str]:
-        given = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()  # it may list nested levels
+        given = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()  # may list nested levels
         available = int(given) if given.isdecimal() else os.cpu_count() or 1
         threads = max(1, available // self.width)
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
@@ -152,14 +152,14 @@ class Runner:
         return environment
 
     def _stop(self, number: int, frame: Any) -> None:
-        if self.stopped is not None:  # the second time: at once
+        if self.stopped is not None:  # the second time, kill at once
             for job in self.jobs:
                 if job.process is not None:
                     job.process.kill()
         self.stopped = number
 
     def _end(self) -> None:
-        """Ask what still runs to save and leave."""
+        """Ask running trials to save and exit."""
         running = [job.process for job in self.jobs if job.process is not None]
         for process in running:
             process.terminate()
@@ -167,13 +167,13 @@ class Runner:
             process.wait()
 
     def table(self) -> Table:
-        """What every trial is doing."""
+        """State and progress of every trial."""
         table = Table(title="trials", title_justify="left")
         for name, justify in (
             ("trial", "left"),
             ("state", "left"),
             ("step", "right"),
-            ("own training loss", "right"),
+            ("training loss", "right"),
             ("left", "right"),
         ):
             table.add_column(name, justify=justify)  # type: ignore[arg-type]
@@ -196,7 +196,7 @@ def _state_of(files: TrialFiles) -> State:
 
 
 def _left(progress: dict[str, Any]) -> str:
-    """Time left; nothing where that is not known."""
+    """Time left; empty if unknown."""
     try:
         seconds = progress["seconds"] / progress["step"] * (progress["of"] - progress["step"])
     except (KeyError, TypeError, ArithmeticError):
@@ -205,14 +205,14 @@ def _left(progress: dict[str, Any]) -> str:
 
 
 def _reason(status: int, log: Path) -> str:
-    """Why a process ended, from its status and the end of its log."""
+    """Why a process failed, from its status and the end of its log."""
     if status < 0:
         name = signal.Signals(-status).name
         hint = ", usually out of memory" if -status == signal.SIGKILL else ""
         return f"killed by {name}{hint}; see {log}"
     lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
     starts = [index for index, line in enumerate(lines) if line.startswith("$ ")]
-    lines = lines[starts[-1] + 1 :] if starts else lines  # of this start, not of those before
-    said = [index for index, line in enumerate(lines) if line.startswith("lit_sft ")]
-    reason = lines[said[-1]] if said else lines[-1] if lines else "it said nothing"
+    lines = lines[starts[-1] + 1 :] if starts else lines  # of the latest start only
+    named = [index for index, line in enumerate(lines) if line.startswith("lit_sft ")]
+    reason = lines[named[-1]] if named else lines[-1] if lines else "no output"
     return f"{printable(reason)} (see {log})"

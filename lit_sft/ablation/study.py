@@ -1,4 +1,4 @@
-"""A study: a question, the arms that answer it, and the trials that follow from them."""
+"""A study: a question, the arms that answer it, and their trials."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ _GIVEN = {
     "run.allow_changes": "a trial keeps its settings",
     "run.allow_code": "a trial may run what its study names",
 }
-"""What a trial gets from its study, and how the user says it."""
+"""Settings that a study controls, and what to use instead."""
 
 
 @dataclass(frozen=True)
 class Budget:
-    """What all trials have equally much of.
+    """What is equal in all trials.
 
     Attributes:
-        equal: `steps`: optimiser steps. `supervised_tokens`: tokens that carry the loss. `flops`: floating-point
+        equal: `steps`: optimiser steps. `supervised_tokens`: tokens in the loss. `flops`: floating-point
             operations, by the count in `lit_sft.models.flops`.
-        amount: How many. None: as many as the baseline has by its own settings.
+        amount: How many. None: as many as the baseline's own settings give.
     """
 
     equal: Equal = "steps"
@@ -54,19 +54,19 @@ class Budget:
         if self.equal not in get_args(Equal):
             raise UserError(f"budget.equal {self.equal!r}: expected one of {', '.join(get_args(Equal))}.")
         if self.amount is not None and not 0 < self.amount < math.inf:
-            raise UserError(f"budget.amount {self.amount:g}: expected more than 0, or none for the baseline's own.")
+            raise UserError(f"budget.amount {self.amount:g}: expected more than 0, or null for the baseline's own.")
 
 
 @dataclass(frozen=True)
 class Arm:
-    """One of the things compared: its name and the settings that make it."""
+    """One of the variants compared: its name and its settings."""
 
     name: str
     settings: Settings
 
     @property
     def slug(self) -> str:
-        """Its name as a folder."""
+        """Folder name."""
         return slug(self.name, "arm")
 
 
@@ -99,9 +99,10 @@ class Study:
         settings: For all trials, over the base's.
         primary: The metric that answers the question: a segment or mask (nats per token, less is better), or
             `exact_match` or `rougeL_mixed` (more is better).
-        answers: Test rows that are answered and scored, at most.
-        validations: Points of the learning curves.
-        checkpoint: What is tested: `last`, at the end of the budget, or `best`, by validation loss under its own mask.
+        answers: Maximum number of test rows with generated answers.
+        validations: Number of points on the learning curves.
+        checkpoint: The one that is tested: `last`, at the end of the budget, or `best`, by validation loss under the
+            trial's own mask.
     """
 
     name: str
@@ -120,7 +121,7 @@ class Study:
 
     def __post_init__(self) -> None:
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
-            raise UserError(f"seeds {self.seeds}: expected different numbers, such as [0, 1, 2].")
+            raise UserError(f"seeds {self.seeds}: expected a list of distinct numbers, such as [0, 1, 2].")
         if self.checkpoint not in ("last", "best"):
             raise UserError(f"checkpoint {self.checkpoint!r}: expected last or best.")
         if self.validations < 1:
@@ -133,15 +134,15 @@ class Study:
         if len(names) < 2:
             raise UserError("a study compares at least two arms: give `axes` or `arms`.")
         if len({arm.slug for arm in self.all_arms()}) < len(names):
-            raise UserError(f"arms {', '.join(names)}: two have the same name, or the same but for its signs.")
+            raise UserError(f"arms {', '.join(names)}: two are equal or differ only in punctuation; rename one.")
         if self.baseline is not None and self.baseline not in names:
             raise UserError(f"baseline {self.baseline!r}: no such arm; the arms are {', '.join(names)}.")
 
     def check_settings(self) -> None:
-        """Refuse settings that the study itself gives.
+        """Refuse settings that the study controls.
 
         Raises:
-            UserError: If there are such.
+            UserError: If a study sets one of them.
         """
         for name in itertools.chain(self.settings, self.axes, *self.arms.values()):
             if name in _GIVEN:
@@ -159,7 +160,7 @@ class Study:
         return sorted(arms, key=lambda arm: arm.name != (self.baseline or arms[0].name))
 
     def trials(self, root: Path) -> list[Trial]:
-        """Every trial: seed by seed, so that a study that is stopped has whole seeds."""
+        """Every trial, seed by seed, so that a stopped study has complete seeds."""
         return [
             Trial(arm, seed, root / self.name / "trials" / f"{arm.slug}-seed{seed}")
             for seed in self.seeds
@@ -171,7 +172,7 @@ def read_study(path: str | Path) -> Study:
     """Read a study from a YAML file.
 
     Raises:
-        UserError: If the file, a name in it or a value is wrong; names the file.
+        UserError: If the file, a name or a value is wrong; names the file.
     """
     values = read_yaml(path, advice="Studies are in configs/ablation/.", usual=Path("configs/ablation"))
     try:
@@ -181,18 +182,18 @@ def read_study(path: str | Path) -> Study:
 
 
 def check_base(study: Study, path: str) -> None:
-    """Refuse a study whose base is not there.
+    """Refuse a study whose base config is missing.
 
     Args:
-        study: It.
+        study: The study.
         path: Its file, for messages.
 
     Raises:
-        UserError: If a config file of the base is missing.
+        UserError: If a base config file does not exist.
     """
     for file in study.base:
         if not Path(file).exists():
-            advice = nearest_path(Path(file)) or f"relative paths start in {Path.cwd()}."
+            advice = nearest_path(Path(file)) or f"relative paths are resolved from {Path.cwd()}."
             raise UserError(f"{path}: base {file}: no such file; {advice}")
 
 
@@ -204,7 +205,7 @@ def _study(values: Any, name: str) -> Study:
         advice = nearest(str(unknown[0]), known) or f"a study has {', '.join(sorted(known))}."
         raise UserError(f"no setting {unknown[0]}; {advice}")
     if "base" not in values:
-        raise UserError("no `base`: the config file of `fit` that all trials begin with.")
+        raise UserError("no `base`; expected the config file of `fit` that all trials start from.")
     base = values["base"] if isinstance(values["base"], list) else [values["base"]]
     if not all(isinstance(file, str) for file in base):
         raise UserError(f"base {base}: expected the name of a config file, or a list of them.")
@@ -226,7 +227,7 @@ def _study(values: Any, name: str) -> Study:
             raise UserError(f"{key}.{wrong[0]}: expected a {'list of values' if kind is list else 'set of settings'}.")
     amount = budget.get("amount")
     try:
-        budget = {**budget, "amount": None if amount is None else float(amount)}  # YAML reads 1e15 as a word
+        budget = {**budget, "amount": None if amount is None else float(amount)}  # YAML reads 1e15 as text
     except (TypeError, ValueError, OverflowError):
         raise UserError(f"budget.amount {amount!r}: expected a number.") from None
     if not isinstance(values.get("seeds", []), list):

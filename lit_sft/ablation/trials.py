@@ -1,4 +1,4 @@
-"""A trial on disk: its commands, what state it is in, and what it left behind."""
+"""A trial on disk: its commands, its state and its results."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from lit_sft.files import digest, read_json, write_json
 from lit_sft.settings.reading import as_options
 
 CALLBACKS = ("callbacks.LossModeAblation", "callbacks.TrialRecord")
-"""What a report reads; names, because this layer knows no callbacks."""
+"""Callbacks that write what reports read; by name, because this layer does not import callbacks."""
 
 
 @dataclass(frozen=True)
 class TrialFiles:
-    """The files of a trial, and what they say.
+    """The files of a trial.
 
     Attributes:
-        study: It is part of.
-        trial: Which.
+        study: The study.
+        trial: The trial.
     """
 
     study: Study
@@ -34,59 +34,63 @@ class TrialFiles:
 
     @property
     def run(self) -> Path:
-        """Its run folder."""
+        """The trial's run folder."""
         return self.trial.folder / "version_0"
 
     @property
     def log(self) -> Path:
+        """Output of the trial's commands."""
         return self.trial.folder / "log.txt"
 
     @property
     def tested(self) -> Path:
-        """The checkpoint that is tested; the last one too where no validation could choose a best."""
+        """The checkpoint to test; the last one if no validation has chosen a best."""
         checkpoints = self.run / "checkpoints"
         best = best_of(checkpoints) if self.study.checkpoint == "best" else None
         return best or checkpoints / "last.ckpt"
 
     @property
     def result(self) -> Path:
+        """Result file of the tested checkpoint."""
         return result_of(self.run, self.study.checkpoint)
 
     @property
     def is_done(self) -> bool:
+        """Whether the trial has been trained and tested."""
         return self.result.is_file()
 
     def failure(self) -> str | None:
-        """Why it failed, if it did."""
+        """Why the trial failed, or None."""
         found = _known(self.trial.folder / "failure.json")
-        return str(found.get("reason", "for a reason that is lost")) if found is not None else None
+        return str(found.get("reason", "unknown reason")) if found is not None else None
 
     def fail(self, reason: str, *, by: Literal["plan", "run"] = "run") -> None:
-        """Write down why: its settings cannot be run (`plan`), or it was run and failed."""
+        """Record a failure: of its settings (`plan`), or of its run."""
         self.trial.folder.mkdir(parents=True, exist_ok=True)
         write_json(self.trial.folder / "failure.json", {"reason": reason, "by": by})
 
     def forgive(self, *, also_runs: bool) -> None:
-        """Let it be tried again: always if its settings were at fault, which are right now."""
+        """Remove a recorded failure: always one of settings, as they are valid now; one of a run if asked."""
         found = _known(self.trial.folder / "failure.json")
         if found is not None and (also_runs or found.get("by") == "plan"):
             (self.trial.folder / "failure.json").unlink(missing_ok=True)
 
     def progress(self) -> dict[str, Any]:
-        """`step`, `of` and `train_loss` of its training; empty before its first step."""
+        """`step`, `of` and `train_loss` of the training; empty before the first step."""
         return _known(self.run / "trial.json") or {}
 
     @property
     def is_trained(self) -> bool:
+        """Whether training is complete."""
         return (self.run / "fit.json").is_file()
 
     def clear(self) -> None:
-        """Remove what is left of a run that did not come to its first checkpoint, so that its name is free."""
+        """Remove a run without a checkpoint, so that its folder can be used again."""
         if not self.is_trained and not any((self.run / "checkpoints").glob("*.ckpt")):
             shutil.rmtree(self.run, ignore_errors=True)
 
     def command(self, plan: Plan) -> list[str]:
-        """What is left of it to do: `fit` from the beginning or from its last checkpoint, or `test`."""
+        """The next command: `fit` from the start or from the last checkpoint, or `test`."""
         python = [sys.executable, "-m", "lit_sft"]
         if self.is_trained:
             return [*python, "test", str(self.tested), "--answers", str(self.study.answers), *self._trusted(plan)]
@@ -95,7 +99,7 @@ class TrialFiles:
         return [*python, "fit", *self.arguments(plan)]
 
     def _trusted(self, plan: Plan) -> list[str]:
-        """Options that let a run name what its study names: a run's own config is not trusted with it."""
+        """Options that allow the code named in the study; a run's own config is not trusted to."""
         code, trust = plan.code.get(self.trial.arm.name), "model.backbone.trust_remote_code"
         given = {name: value for name, value in self._settings().items() if name == trust}
         return [*(("--run.allow_code", ",".join(sorted(code))) if code else ()), *as_options(given)]
@@ -119,14 +123,14 @@ class TrialFiles:
         return [*arguments_of(self.study, settings), *added]
 
     def define(self, plan: Plan, *, anew: bool = False) -> None:
-        """Write down what the trial is, or check that it still is what was written down.
+        """Write the trial's definition, or check that it has not changed.
 
         Args:
-            plan: With its length.
-            anew: Begin it again if it has changed.
+            plan: With the trial's length.
+            anew: Start over if the definition has changed.
 
         Raises:
-            UserError: If it has changed.
+            UserError: If the definition has changed.
         """
         key = self.trial.arm.name, self.trial.seed
         definition = {
@@ -145,8 +149,8 @@ class TrialFiles:
         if known is not None and (changes := _changes(known, json.loads(json.dumps(definition)))):
             if not anew:
                 raise UserError(
-                    f"{self.trial.folder}: was begun otherwise ({'; '.join(changes)}). A trial keeps its settings: "
-                    "give the study another `name`, or remove this folder; one that failed begins anew by --retry."
+                    f"{self.trial.folder}: was started with other settings ({'; '.join(changes)}). Choose "
+                    "another `name` for the study, or remove this folder; --retry restarts failed trials."
                 )
             shutil.rmtree(self.run, ignore_errors=True)
         self.trial.folder.mkdir(parents=True, exist_ok=True)
@@ -154,7 +158,7 @@ class TrialFiles:
 
 
 def _known(path: Path) -> dict[str, Any] | None:
-    """What a file says of a trial; nothing where it is damaged, which must not end a study."""
+    """Read a JSON file of a trial; empty if it is damaged, which must not stop a study."""
     try:
         return read_json(path)
     except (UserError, OSError):
@@ -162,7 +166,7 @@ def _known(path: Path) -> dict[str, Any] | None:
 
 
 def _changes(known: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """What is not as it was, by name, with what it was and is."""
+    """Changed values by name, with the old and the new one."""
     changes = []
     for name in now:
         before, after = known.get(name), now[name]
@@ -174,8 +178,8 @@ def _changes(known: dict[str, Any], now: dict[str, Any]) -> list[str]:
 
 
 def result_of(run: Path, checkpoint: str) -> Path:
-    """Where `test` writes what it found of a checkpoint, `last` or `best`."""
+    """Where `test` writes the result of a checkpoint, `last` or `best`."""
     last = run / "result_last.json"
-    # which of the checkpoints was the best may have been lost since the last one was tested
+    # the record of the best checkpoint may have been lost since the last one was tested
     is_apart = checkpoint == "last" and (last.is_file() or best_of(run / "checkpoints") is not None)
     return last if is_apart else run / "result.json"

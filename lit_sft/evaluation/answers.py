@@ -18,7 +18,7 @@ _ANSWERS_AT_ONCE = 16
 
 
 def score_answers(model: LoadedModel, settings: AnswerSet, skipped: Skipped) -> Iterator[Scored]:
-    """Every record's last turn, answered and compared with the record's own answer.
+    """Answer the last turn of every record and compare with the record's own answer.
 
     Metrics: `exact_match`, `rouge1_mixed` ... `rougeL_word`, `chrf`, `num_tokens`, `ended`, `repetition`, `distinct_2`.
 
@@ -29,7 +29,7 @@ def score_answers(model: LoadedModel, settings: AnswerSet, skipped: Skipped) -> 
     asked: list[tuple[Conversation, Example]] = []
     for conversation in read_items(settings.data, settings.rows, skipped, format=settings.format):
         if conversation.is_text:
-            skipped.add(f"{conversation.origin}: plain text, which asks nothing.")
+            skipped.add(f"{conversation.origin}: plain text, with nothing to answer.")
             continue
         prompt = replace(conversation, turns=conversation.turns[:-1])
         asked += [(conversation, example) for example in _encoded(model, prompt, how, skipped)]
@@ -43,7 +43,7 @@ def score_answers(model: LoadedModel, settings: AnswerSet, skipped: Skipped) -> 
 
 
 def answer_prompts(model: LoadedModel, settings: PromptSet, skipped: Skipped) -> Iterator[Scored]:
-    """Every prompt, answered. Metrics: `num_tokens`, `ended`, `repetition`, `distinct_2`."""
+    """Answer every prompt. Metrics: `num_tokens`, `ended`, `repetition`, `distinct_2`."""
     how = GenerationSettings(settings.max_new_tokens, settings.temperature, batch_size=_ANSWERS_AT_ONCE)
     asked: list[tuple[str, Example]] = []
     for number, text in enumerate(settings.prompts, start=1):
@@ -55,16 +55,16 @@ def answer_prompts(model: LoadedModel, settings: PromptSet, skipped: Skipped) ->
 
 
 def _asked(conversation: Conversation) -> str:
-    """All that was said before the answer."""
+    """The conversation before the answer."""
     turns = conversation.turns[:-1]
-    said = [f"{turn.content}\n\n{turn.context}" if turn.context else turn.content for turn in turns]
+    texts = [f"{turn.content}\n\n{turn.context}" if turn.context else turn.content for turn in turns]
     if len(turns) == 1:
-        return said[0]
-    return "\n\n".join(f"{turn.role.value}: {text}" for turn, text in zip(turns, said, strict=True))
+        return texts[0]
+    return "\n\n".join(f"{turn.role.value}: {text}" for turn, text in zip(turns, texts, strict=True))
 
 
 def _encoded(model: LoadedModel, prompt: Conversation, how: GenerationSettings, skipped: Skipped) -> list[Example]:
-    """The prompt with room for an answer behind it; a prompt is not shortened, which would ask something else."""
+    """Encode a prompt, leaving room for the answer; it is never truncated, as that would change the question."""
     room = max(1, model.context_length - how.max_new_tokens)
     try:
         return replace(model.encoder, max_length=room, over_long="error").encode(prompt)

@@ -1,4 +1,4 @@
-"""Multiple choice by likelihood: which option a model finds likeliest, under rules that rank differently."""
+"""Multiple choice by likelihood: which option a model finds most likely, under several scoring rules."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from lit_sft.files import short_reason
 from lit_sft.models.loaded import LoadedModel, Nats
 
 EMBEDDED = ("general",)
-"""Suites of our own that come with the package."""
+"""Suites that come with the package."""
 
 _LETTERS = "ABCDEFGH"
 
 _ITEMS_AT_ONCE = 64
-"""So many are encoded before any is scored: batches are full, and progress is seen."""
+"""Items encoded before scoring: enough to fill batches, few enough to show progress."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +34,12 @@ class Item:
     """A question with its options.
 
     Attributes:
-        id: Names it.
-        question: What is asked.
+        id: Unique name.
+        question: The question.
         options: In the order in which they are listed.
-        answer: Index of the right one.
-        language: `en` or `zh`: the words around the question.
-        topic: A part of the suite.
+        answer: Index of the right option.
+        language: `en` or `zh`; decides the words around the question.
+        topic: Part of the suite.
     """
 
     id: str
@@ -50,7 +50,7 @@ class Item:
     topic: str = ""
 
     def prompt(self, form: Form) -> tuple[str, list[str]]:
-        """What stands before the options, and the options as they follow it."""
+        """The text before the options, and the options as continuations of it."""
         ask, reply, space = _WORDS[self.language]
         options = [f"{space}{option}" for option in self.options]
         if form == "cloze":
@@ -61,20 +61,20 @@ class Item:
 
 
 _WORDS = {"en": ("Question: ", "Answer:", " "), "zh": ("问题：", "答案：", "")}
-"""Before the question, before the answer, and what separates the answer from it."""
+"""Text before the question, text before the answer, and the separator after that."""
 
 
 @dataclass(frozen=True, slots=True)
 class OptionScore:
-    """What an option costs behind its prompt.
+    """Likelihood and length of an option after its prompt.
 
     Attributes:
-        nats: Of its tokens.
-        tokens: Of it.
-        characters: Of its text, without the space before it.
-        bytes: The same in UTF-8.
-        all_nats: Of prompt and option together.
-        all_tokens: Of both, the first among them.
+        nats: Negative log-likelihood of the option's tokens.
+        tokens: Number of its tokens.
+        characters: Length of its text, without the leading space.
+        bytes: Length in UTF-8.
+        all_nats: Negative log-likelihood of prompt and option together.
+        all_tokens: Number of tokens of both, the first included.
     """
 
     nats: float
@@ -93,19 +93,19 @@ RULES: dict[str, Callable[[OptionScore], float]] = {
     "opencompass_ppl": lambda option: -option.all_nats / option.all_tokens,
     "opencompass_ll": lambda option: -option.nats,
 }
-"""The greatest wins, the first of equals. `sum`, `per_character` and `per_byte` are lm-eval's `acc`, `acc_norm` and
-`acc_bytes`; the last two are OpenCompass's: the mean over prompt and option together, divided by all tokens, and the
-likelihood of the option, which ranks as `sum` does wherever the option begins with a token of its own."""
+"""Scoring rules; the highest score wins, the first if tied. `sum`, `per_character` and `per_byte` are lm-eval's `acc`,
+`acc_norm` and `acc_bytes`; the last two are OpenCompass's: the mean over prompt and option together, divided by all tokens, and the
+likelihood of the option, which ranks as `sum` does if the option starts with a new token."""
 
 
 def read_choices(data: str) -> tuple[list[Item], list[str]]:
-    """The items of a suite, and what is wrong with those that are left out.
+    """Read the items of a suite; also returns what is wrong with those that are skipped.
 
     Args:
         data: JSON lines, or the name of an embedded suite.
 
     Raises:
-        UserError: If there is no such file, or no item in it.
+        UserError: If the file does not exist or has no valid item.
     """
     items: dict[str, Item] = {}
     wrong: list[str] = []
@@ -118,22 +118,22 @@ def read_choices(data: str) -> tuple[list[Item], list[str]]:
                 raise UserError(f"duplicate id {item.id!r}")
             items[item.id] = item
         except (ValueError, KeyError, RecursionError) as error:
-            said = f"no field {error}" if isinstance(error, KeyError) else short_reason(error)
-            wrong.append(f"{data}:{number}: no item ({said}).")
+            reason = f"no field {error}" if isinstance(error, KeyError) else short_reason(error)
+            wrong.append(f"{data}:{number}: not a valid item ({reason}).")
     if not items:
         more = f" | and {len(wrong) - 3:,} more" if len(wrong) > 3 else ""
-        raise UserError(f"{data}: no item that can be asked ({' | '.join(wrong[:3]) or 'the file is empty'}{more}).")
+        raise UserError(f"{data}: no valid item ({' | '.join(wrong[:3]) or 'the file is empty'}{more}).")
     return list(items.values()), wrong
 
 
 def content_hash(items: Sequence[Item]) -> str:
-    """Of everything that a score of these items depends on."""
+    """Hash of everything that scores of these items depend on."""
     content = [[item.id, item.question, item.options, item.answer, item.language] for item in items]
     return hashlib.sha256(json.dumps(content, ensure_ascii=False).encode()).hexdigest()[:16]
 
 
 def score_choices(model: LoadedModel, settings: ChoiceSet, skipped: Skipped) -> Iterator[Scored]:
-    """Whether the right option is the likeliest, by form and rule.
+    """Score whether the right option is the most likely one, by form and rule.
 
     Metrics: `accuracy/cloze/sum`, ...
 
@@ -161,12 +161,12 @@ def score_choices(model: LoadedModel, settings: ChoiceSet, skipped: Skipped) -> 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """The options of a question behind it, encoded.
+    """The options of a question, encoded as continuations of the prompt.
 
     Attributes:
-        begin: Tokens of the prompt.
-        texts: Of the options.
-        sequences: Ids of the prompt with each option.
+        begin: Number of prompt tokens.
+        texts: The options' texts.
+        sequences: Token ids of the prompt with each option.
     """
 
     begin: int
@@ -175,24 +175,24 @@ class Options:
 
     @classmethod
     def of(cls, model: LoadedModel, prompt: str, options: Sequence[str]) -> Options:
-        """Encode a prompt and the options as they follow it.
+        """Encode a prompt with each option.
 
         Raises:
-            UserError: If one is longer than the model can read, or empty.
+            UserError: If one exceeds the context length, or is empty.
         """
         bare = prompt.rstrip()
-        # as in lm-eval, a space at the end of the prompt goes to the options: it is part of a word's first token
+        # as in lm-eval, trailing space of the prompt moves to the options, where it is part of a word's first token
         texts = [prompt[len(bare) :] + option for option in options]
         begin, sequences = len(_ids(model, bare)), [_ids(model, bare + text) for text in texts]
         for ids, text in zip(sequences, texts, strict=True):
             if not 0 < begin < len(ids):
-                raise UserError(f"option {text!r} has no token of its own behind its prompt.")
+                raise UserError(f"option {text!r} adds no token to its prompt.")
             if len(ids) > model.context_length:
-                raise UserError(f"{len(ids)} tokens; the model reads at most {model.context_length}.")
+                raise UserError(f"{len(ids)} tokens; the context length of the model is {model.context_length}.")
         return cls(begin, [text.strip() for text in texts], sequences)
 
     def scores(self, nats: Iterator[Nats]) -> list[OptionScore]:
-        """What each costs, from what its tokens do: (T,) nats of each sequence in turn."""
+        """Score each option from the nats of its tokens, (T,) for each sequence in turn."""
         return [
             OptionScore(
                 nats=float(costs[self.begin :].sum()),
@@ -223,7 +223,7 @@ def _ids(model: LoadedModel, text: str) -> list[int]:
 
 
 def text_of(data: str) -> str:
-    """What a suite's file holds. Bytes that are not UTF-8 become lone surrogates, which no item may hold.
+    """Content of a suite's file. Bytes that are not UTF-8 become lone surrogates, which items must not contain.
 
     Raises:
         UserError: If it cannot be read.
@@ -255,16 +255,16 @@ def _item(row: Any) -> Item:
     question = _text(row["question"], "the question")
     if not question.strip() or not all(option.strip() for option in options):
         raise UserError("a question or an option is empty")
-    topic = "" if row.get("subject") is None else _text(row["subject"], "the model")
+    topic = "" if row.get("subject") is None else _text(row["subject"], "the subject")
     name = _text(row["id"], "the id")
     return Item(name, question, options, options.index(row["answer"]), language, topic)
 
 
 def _text(value: Any, what: str) -> str:
-    """A field as text; numbers are taken as they are written.
+    """A field as text; numbers keep their spelling.
 
     Raises:
-        UserError: If it is none, or holds what UTF-8 cannot.
+        UserError: If it is neither text nor a number, or is not valid UTF-8.
     """
     if not isinstance(value, (str, int, float)):
         raise UserError(f"{what}: found {kind_of(value)}; expected text")

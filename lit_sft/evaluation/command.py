@@ -52,29 +52,29 @@ def main(argv: list[str]) -> None:
             console=console,
         )
     except KeyboardInterrupt:
-        log("stopped; finished sets and replies are kept. Run the same command again to continue.")
+        log("stopped; finished sets and judge replies are kept. Run the same command again to continue.")
         raise SystemExit(130) from None
     if results.failures:
         raise SystemExit(1)
 
 
 def _models(given: list[str]) -> dict[str, str]:
-    """Names to sources; the baseline first."""
+    """Parse NAME=MODEL arguments, the baseline first."""
     models: dict[str, str] = {}
     for text in given:
         name, is_named, source = text.partition("=")
         if not is_named or not name or not source:
             raise UserError(f"--models {text}: expected NAME=MODEL, such as base=gpt2 tuned=runs/quickstart/version_0.")
         if name in models:
-            raise UserError(f"--models {text}: there is a model {name} already; give each a name of its own.")
+            raise UserError(f"--models {text}: duplicate model name {name}; give each model a different name.")
         if _folder_key(name) in map(_folder_key, models):
-            raise UserError(f"--models {text}: its folder would be that of another model; give it another name.")
-        models[name] = os.path.expanduser(source)  # the shell does not, behind `NAME=`
+            raise UserError(f"--models {text}: same folder name as another model; choose another name.")
+        models[name] = os.path.expanduser(source)  # shells do not expand ~ after `NAME=`
     return models
 
 
 def _folder_key(name: str) -> str:
-    """Equal for names whose folders are one and the same on some file system, which may not tell cases apart."""
+    """Equal for names that give the same folder on a case-insensitive file system."""
     return unicodedata.normalize("NFC", slug(name, "model")).casefold()
 
 
@@ -90,18 +90,18 @@ def _parser() -> Arguments:
     )
     parser.add_argument("--suite", required=True, help="what to score, such as configs/evaluate/quickstart.yaml")
     parser.add_argument(
-        "--set", action="append", default=[], metavar="NAME=VALUE", help="a setting of the suite; repeatable"
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="override a setting of the suite; repeatable"
     )
     parser.add_argument(
         "--allow_code",
         action="append",
         default=[],
         metavar="FOLDER",
-        help="let lm-eval tasks of this folder run their Python functions; repeatable",
+        help="allow lm-eval tasks in this folder to run Python functions; repeatable",
     )
     parser.add_argument("--output", help="where to write; default: runs/evaluations/<suite>")
-    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1; default: a GPU where there is one")
+    parser.add_argument("--device", default="auto", help="cpu, cuda or cuda:1; default: a GPU if available")
     parser.add_argument(
-        "--dtype", choices=_DTYPES, default="auto", help="of the weights; auto: bfloat16 on a GPU, else float32"
+        "--dtype", choices=_DTYPES, default="auto", help="dtype of the weights; auto: bfloat16 on a GPU, else float32"
     )
     return parser

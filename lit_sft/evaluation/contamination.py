@@ -1,4 +1,4 @@
-"""Which items a model has seen: runs of words that stand in its training records too."""
+"""Contamination: which items share runs of words with a model's training records."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from lit_sft.metrics.text import words_of
 from lit_sft.printable import printable
 
 Items = dict[str, set[str]]
-"""Sets to some of their items."""
+"""Item names by set."""
 
 _Name = TypeVar("_Name", bound=Hashable)
 
 _OF_DOCUMENTS = 4
-"""So many times as many words of a document must stand in a record: any two long ones have a few in common."""
+"""Factor by which documents must share longer runs of words: long texts have short runs in common by chance."""
 
 
 @dataclass(frozen=True)
 class Exposure:
-    """Where a model has seen items.
+    """Which items appear in a model's training data.
 
     Attributes:
-        data: What it was trained on.
-        trained: Items that stand in records that it was trained on.
-        chosen: Items that stand in its validation records, by which its best checkpoint was chosen.
+        data: Its training data.
+        trained: Items found in its training records.
+        chosen: Items found in its validation records, which chose its best checkpoint.
     """
 
     data: TrainingData
@@ -42,7 +42,7 @@ class Exposure:
 
 
 def find_exposure(suite: Suite, results: Results, model: str, data: TrainingData) -> Exposure:
-    """The items that stand in the records that a run was trained or validated on, its own test records left out.
+    """Find the items that appear in a run's training or validation records; its own test records do not count.
 
     Raises:
         UserError: If the records cannot be read.
@@ -52,14 +52,14 @@ def find_exposure(suite: Suite, results: Results, model: str, data: TrainingData
     if data.sources is None:
         return Exposure(data, {}, {})
     index = _Index(texts_of(suite, results))
-    for split, conversation in shown(read_splits(data.sources), printable(f"what {model} was trained on"), "records"):
+    for split, conversation in shown(read_splits(data.sources), printable(f"training data of {model}"), "records"):
         for name, item in index.find(_text_of(conversation)) if split in found else ():
             found[split].setdefault(name, set()).add(item)
     return Exposure(data, found["train"], found["val"])
 
 
 def find_seen(suite: Suite, results: Results, files: list[str]) -> Items:
-    """The items that stand in training files.
+    """Find the items that appear in training files.
 
     Raises:
         UserError: If the records cannot be read.
@@ -72,15 +72,14 @@ def find_seen(suite: Suite, results: Results, files: list[str]) -> Items:
 
 
 def contaminated(items: Mapping[str, str], files: list[str], size: int) -> set[str]:
-    """The items of which `size` words in a row, or all where they are fewer, stand in a training record.
+    """Find the items with `size` consecutive words, or all their words if fewer, in a training record.
 
-    Words are in lower case, a Chinese character each. Training records are read once, one
-    after the other.
+    Words are lower-cased; every Chinese character is a word. Training records are read once, one at a time.
 
     Args:
         items: Names to texts.
         files: Training records, as `fit` reads them.
-        size: Words in a row.
+        size: Consecutive words.
     """
     return _seen(_Index({name: (text, size) for name, text in items.items()}), files)
 
@@ -101,7 +100,7 @@ def in_words(results: Results, exposures: Mapping[str, Exposure]) -> list[str]:
 
 
 def _counts(results: Results, items: Items) -> str:
-    """How many items of each set are among some."""
+    """How many items of each set are in a selection."""
     parts = []
     for name in results.sets:
         total = len({item for (_, other), r in results.results.items() if other == name for item in r.rows})
@@ -111,11 +110,11 @@ def _counts(results: Results, items: Items) -> str:
 
 
 def texts_of(suite: Suite, results: Results) -> dict[tuple[str, str], tuple[str, int]]:
-    """By set and item, what is looked for: the text, and how many words of it in a row."""
+    """By set and item: the text to search for, and how many consecutive words must match."""
     texts: dict[tuple[str, str], tuple[str, int]] = {}
     for kind, name, settings in suite.sets():
         rows = {item: row for (_, other), r in results.results.items() if other == name for item, row in r.rows.items()}
-        if rows and isinstance(settings, (TextSet, ConversationSet)):  # a set without rows may be unreadable
+        if rows and isinstance(settings, (TextSet, ConversationSet)):  # without rows, its data may be unreadable
             size = suite.overlap * (_OF_DOCUMENTS if kind == "text" else 1)
             read = _read_again(settings)
             texts |= {(name, item): (read[item], size) for item in rows if item in read}
@@ -127,7 +126,7 @@ def texts_of(suite: Suite, results: Results) -> dict[tuple[str, str], tuple[str,
 
 
 def _read_again(settings: TextSet | ConversationSet) -> dict[str, str]:
-    """The texts of a set's items, which its scores do not hold."""
+    """The texts of a set's items, which are not stored with its scores."""
     form = "text" if isinstance(settings, TextSet) else settings.format
     found = read_items(settings.data, settings.rows, Skipped(), format=form)
     return {conversation.origin: _text_of(conversation) for conversation in found}
@@ -144,10 +143,10 @@ def _text_of(conversation: Conversation) -> str:
 
 
 class _Index(Generic[_Name]):
-    """Runs of words of many texts, to be found in others.
+    """Index of runs of words, to find texts in others.
 
     Args:
-        texts: Names to texts, and how many words of each in a row are looked for; all where it has fewer.
+        texts: Names to texts, and how many consecutive words of each must match; all if it has fewer.
     """
 
     def __init__(self, texts: Mapping[_Name, tuple[str, int]]) -> None:
@@ -157,13 +156,13 @@ class _Index(Generic[_Name]):
             length = min(size, len(words))
             for run in _runs(words, length):
                 self._owners.setdefault(run, set()).add(name)
-        # most runs of a record begin like none of these
+        # most positions of a record start none of these runs
         self._lengths: dict[tuple[str, ...], set[int]] = {}
         for run in self._owners:
             self._lengths.setdefault(run[:2], set()).add(len(run))
 
     def find(self, text: str) -> set[_Name]:
-        """Names of the texts of which a run stands in this one."""
+        """Names of the texts that share a run with this one."""
         words = words_of(text)
         found: set[_Name] = set()
         for start in range(len(words)):

@@ -1,4 +1,4 @@
-"""Scores models on a suite: one after the other, set by set; what is done is not done again."""
+"""Scores models on a suite, one set at a time; existing scores are reused."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from lit_sft.models.loaded import LoadedModel
 from lit_sft.printable import printable
 
 _VERSION = 2
-"""Raised whenever the same model and items would be scored otherwise, so that no stale scores are read."""
+"""Bump when scoring changes, so that stale scores are not reused."""
 
 _SCORERS: dict[str, Callable[[LoadedModel, Any, Skipped], Iterator[Scored]]] = {
     "text": score_texts,
@@ -52,7 +52,7 @@ def evaluate(
 
     Args:
         suite: The sets.
-        models: By name, the baseline first: what loads each.
+        models: Functions that load each model, by name, the baseline first.
         folder: `<folder>/<model>/<set>.jsonl` is written for each; scores of the same model and items are reused.
         log: Prints a line.
         warn: Prints a line about what could not be scored.
@@ -64,7 +64,7 @@ def evaluate(
             model = load()
             identity = model.digest()
             results.about[name] = model.about()
-        except Exception as error:  # whatever it is, the other models are scored
+        except Exception as error:  # the other models are scored anyway
             results.failures[name] = reason_of_part(error, folder)
             warn(f"{name}: {results.failures[name]}")
             continue
@@ -72,12 +72,12 @@ def evaluate(
             try:
                 place = folder / slug(name, "model")
                 result, is_known = _known_or_scored(model, identity, kind, set_name, settings, place, allow_code)
-            except Exception as error:  # whatever it is, the other sets are scored
+            except Exception as error:  # the other sets are scored anyway
                 reason = results.failures[f"{name}, {set_name}"] = reason_of_part(error, folder)
                 warn(f"{name}, {set_name}: {reason}")
                 continue
             results.results[name, set_name] = result
-            more = f", {result.num_skipped:,} left out" if result.num_skipped else ""
+            more = f", {result.num_skipped:,} skipped" if result.num_skipped else ""
             how = "scored before" if is_known else f"in {result.seconds:.0f} s"
             log(f"{name}, {set_name}: {len(result.rows):,} items {how}{more}")
         del model
@@ -88,7 +88,7 @@ def evaluate(
 
 
 def score_set(model: LoadedModel, kind: str, name: str, settings: AnySet, allow_code: Sequence[str] = ()) -> SetResult:
-    """Score a model on a set. Of lm-eval's tasks, those in `allow_code` may bring code of their own.
+    """Score a model on a set. lm-eval tasks in `allow_code` may run their own code.
 
     Raises:
         UserError: If no item can be scored.
@@ -101,11 +101,11 @@ def score_set(model: LoadedModel, kind: str, name: str, settings: AnySet, allow_
         scored = _SCORERS[kind](model, settings, skipped)
     for row in shown(scored, printable(f"{model.name}, {name}"), "items"):
         if row.item in rows:
-            skipped.add(f"{row.item}: a second item of this name; only the first is scored.")
+            skipped.add(f"{row.item}: duplicate name; only the first item is scored.")
             continue
         rows[row.item] = row.with_means(skipped)
     if not rows:
-        raise UserError(f"no item could be scored; {skipped.count:,} left out ({'; '.join(skipped.reasons[:3])}).")
+        raise UserError(f"no item could be scored; {skipped.count:,} skipped ({'; '.join(skipped.reasons[:3])}).")
     more = skipped.count - len(skipped.reasons)
     return SetResult(kind, rows, skipped.reasons, time.perf_counter() - began, more)
 
@@ -130,7 +130,7 @@ def _known_or_scored(
 
 
 def _content(settings: AnySet) -> Any:
-    """What the items of a set are, apart from its settings."""
+    """Content of a set's items, which its settings do not determine."""
     if isinstance(settings, ChoiceSet):
         return text_of(settings.data)
     if isinstance(settings, HarnessSet):

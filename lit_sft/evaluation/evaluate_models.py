@@ -76,7 +76,7 @@ def evaluate_models(
     try:
         if suite.judge is not None:
             judgings = judge_models(suite.judge, results, folder, log, load)
-    except Exception as error:  # whatever it is, what has been scored is shown
+    except Exception as error:  # the scores are reported anyway
         results.failures["judge"] = reason_of_part(error, folder)
         warn(f"judge: {results.failures['judge']}")
     exposures = _exposures(suite, models, results, log, warn)
@@ -107,7 +107,7 @@ def _exposures(
     log: Callable[[str], None],
     warn: Callable[[str], None],
 ) -> dict[str, Exposure]:
-    """Where the models that are runs have seen the items, by model."""
+    """Search the training data of models that are runs for the items, by model."""
     found: dict[str, Exposure] = {}
     for name, source in models.items():
         if name not in results.about:
@@ -119,16 +119,16 @@ def _exposures(
             same = next((known for known in found.values() if known.data == data), None)
             found[name] = same or find_exposure(suite, results, name, data)
         except (UserError, OSError) as error:
-            warn(f"{name}, its training data: {error_line(error)}")
+            warn(f"{name}, training data: {error_line(error)}")
             continue
-        log(f"{name}: trained on {found[name].data.said}")
+        log(f"{name}: trained on {found[name].data.description}")
     return found
 
 
 def _about_judge(judge: JudgeSettings) -> str:
     if judge.endpoint is not None:
         return f"Judge: {judge.model} at {without_credentials(judge.endpoint)}."
-    return f"Judge: the likelihood of an answer under {judge.model}, which is no opinion on what is true."
+    return f"Judge: the likelihood of an answer under {judge.model}, which does not measure truth."
 
 
 def _about_sets(suite: Suite) -> list[str]:
@@ -139,6 +139,6 @@ def _about_sets(suite: Suite) -> list[str]:
             try:
                 what += f", content {content_hash(read_choices(settings.data)[0])}"
             except UserError:
-                continue  # it is among what could not be scored
+                continue  # reported as not scored
         facts.append(f"{name}: {what}")
     return facts

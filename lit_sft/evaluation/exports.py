@@ -1,4 +1,4 @@
-"""What was found, for other programs: results.json and report.csv."""
+"""Results for other programs: results.json and report.csv."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def write_results(
     judgings: Judgings,
     exposures: Mapping[str, Exposure],
 ) -> None:
-    """Write every mean, change and win rate, and what was in training data, as JSON; null where one cannot be told."""
+    """Write means, changes, win rates and contamination as JSON; unknown values are null."""
     found = {
         "suite": suite.name,
         "models": results.models,
@@ -88,7 +88,7 @@ def _win_rate(model: str, name: str, judging: Judging) -> dict[str, Any]:
 
 
 def write_table(path: Path, results: Results, changes: list[Change]) -> None:
-    """Write every mean and change as a line of CSV."""
+    """Write every mean and change, a CSV row each."""
     write_csv(path, _lines(results, changes))
 
 

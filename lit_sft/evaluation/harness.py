@@ -22,16 +22,16 @@ from lit_sft.models.loaded import LoadedModel
 def score_task(
     model: LoadedModel, settings: HarnessSet, skipped: Skipped, *, allow_code: Sequence[str] = ()
 ) -> Iterator[Scored]:
-    """A task's items with lm-eval's own metrics of each, such as `acc` and `acc_norm`.
+    """Score a task with lm-eval's own metrics, such as `acc` and `acc_norm`.
 
     Args:
         model: The model.
         settings: The task.
-        skipped: Nothing is added to it.
+        skipped: Unused: lm-eval skips nothing.
         allow_code: Folders of tasks whose code may run.
 
     Raises:
-        UserError: If lm-eval is not installed, or has no such task, or the task would run code that is not allowed.
+        UserError: If lm-eval is not installed, the task does not exist, or it would run code that is not allowed.
     """
     is_plain = settings.include is not None and not is_allowed(settings.include, allow_code)
     if settings.include is not None:
@@ -46,7 +46,7 @@ def score_task(
     manager = TaskManager(include_path=settings.include, include_defaults=settings.include is None)
     if settings.task not in manager.all_tasks:
         place = settings.include or "lm-eval"
-        raise UserError(f"task {settings.task!r}: {place} has none of this name.")
+        raise UserError(f"task {settings.task!r}: no such task in {place}.")
     backbone = causal_lm(model.backbone)
     templates = plain_templates() if is_plain else contextlib.nullcontext()
     with templates, undisturbed(model.backbone), ordinary_attention(backbone), contextlib.redirect_stdout(None):
@@ -56,7 +56,7 @@ def score_task(
                 task.set_config(key="num_fewshot", value=settings.shots)
         harnessed = HFLM(
             pretrained=model.backbone,
-            tokenizer=copy.deepcopy(model.tokenizer),  # it is given a pad token
+            tokenizer=copy.deepcopy(model.tokenizer),  # lm-eval adds a pad token
             softmax_dtype="float32",  # bfloat16 probabilities tie, and ties flip answers
             batch_size=16,
             max_length=model.context_length,
@@ -67,7 +67,7 @@ def score_task(
 
 
 def harness_version() -> str:
-    """Of lm-eval, as far as it is installed: its scores depend on it."""
+    """Version of lm-eval, which scores depend on; empty if it is not installed."""
     try:
         return version("lm-eval")
     except PackageNotFoundError:
@@ -75,11 +75,11 @@ def harness_version() -> str:
 
 
 def _scored(task: str, samples: list[dict[str, Any]], *, is_part: bool) -> Iterator[Scored]:
-    """An item for each document, of which there is a sample for each of the task's filters."""
+    """One item per document; lm-eval gives a sample for each document and filter."""
     found: dict[str, Scored] = {}
     for sample in samples:
         item = f"{task}:{sample['doc_id']}"
-        asked = str(sample["arguments"][0][0])  # what stands before the first option
+        asked = str(sample["arguments"][0][0])  # the text before the first option
         details = {"question": asked, "right": str(sample["target"])}
         known = found.setdefault(item, Scored(item, {}, task if is_part else "", details))
         known.metrics.update(_metrics(sample))

@@ -1,4 +1,4 @@
-"""Code that a folder of lm-eval tasks brings along: found by reading the files, before anything of them is loaded."""
+"""Finds code in a folder of lm-eval tasks by reading the files, before any of them is loaded."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import yaml
 
 from data_modules.errors import UserError
 
-_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # as lm-eval's
+_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the loader that lm-eval uses
 
 _PLAIN_TAGS = {
     f"tag:yaml.org,2002:{name}"
@@ -41,10 +41,10 @@ def check_tasks(include: str, allowed: Sequence[str] = (), *, advice: str | None
     Args:
         include: The folder.
         allowed: Folders whose code may run, given on the command line.
-        advice: What to do. None: how to allow it.
+        advice: How to fix it. None: explains `--allow_code`.
 
     Raises:
-        UserError: If it would; names the file and line.
+        UserError: If it would run code; names the file and line.
     """
     if is_allowed(include, allowed):
         return
@@ -57,23 +57,23 @@ def check_tasks(include: str, allowed: Sequence[str] = (), *, advice: str | None
             continue
         read.add(path.resolve())
         for node, what in _findings(path, waiting):
-            raise UserError(f"{path}:{node.start_mark.line + 1}: {what}, and tasks run no code of their own. {advice}")
+            raise UserError(f"{path}:{node.start_mark.line + 1}: {what}; tasks may not run their own code. {advice}")
 
 
 def task_files(folder: Path) -> list[Path]:
-    """Every file below a folder that lm-eval may take for a task; one named just `.yaml` is among them."""
+    """Every file below a folder that lm-eval may read as a task, including one named just `.yaml`."""
     return [path for path in sorted(folder.rglob("*")) if path.name.endswith((".yaml", ".yml")) and path.is_file()]
 
 
 def is_allowed(include: str, allowed: Sequence[str]) -> bool:
-    """Whether code of a folder of tasks may run."""
+    """Whether a folder of tasks may run its code."""
     place = Path(include).resolve()
     return any(place.is_relative_to(Path(folder).resolve()) for folder in allowed)
 
 
 @contextlib.contextmanager
 def plain_templates() -> Iterator[None]:
-    """While it lasts, lm-eval's templates reach nothing but their record."""
+    """Restrict lm-eval's templates to their own record inside this context."""
     from jinja2.sandbox import ImmutableSandboxedEnvironment
     from lm_eval import utils
 
@@ -88,11 +88,11 @@ def plain_templates() -> Iterator[None]:
 
 
 def _findings(path: Path, waiting: list[Path]) -> Iterator[tuple[yaml.Node, str]]:
-    """What in a file would run code. Files that it includes are added to those waiting."""
+    """Find what would run code in a file; files that it includes are added to `waiting`."""
     try:
         root = yaml.compose(path.read_bytes(), _Loader)
     except (yaml.YAMLError, ValueError, RecursionError, OSError):
-        return  # lm-eval passes it over
+        return  # lm-eval skips it
     seen: set[int] = set()
     nodes = [root] if root is not None else []
     while nodes:
@@ -104,7 +104,7 @@ def _findings(path: Path, waiting: list[Path]) -> Iterator[tuple[yaml.Node, str]
             text = str(node.value) if isinstance(node, yaml.ScalarNode) else ""
             yield node, f"`{node.tag.replace('tag:yaml.org,2002:', '!!')} {text}".rstrip() + "` is code"
         if isinstance(node, yaml.ScalarNode) and _INTERNALS.search(node.value):
-            yield node, "a template reaches for Python's internals"
+            yield node, "a template uses Python internals"
         if isinstance(node, yaml.SequenceNode):
             nodes += node.value
         if isinstance(node, yaml.MappingNode):
@@ -122,14 +122,14 @@ def _field(path: Path, name: str, value: yaml.Node, waiting: list[Path]) -> Iter
     if name == "dataset_path" and _brings_code(text):
         yield value, f"`dataset_path` {text!r} is more than data"
     if name == "metric" and text and not _is_known_metric(text):
-        yield value, f"the metric {text!r} is not lm-eval's: `evaluate` would load its code"
+        yield value, f"the metric {text!r} is not one of lm-eval's: `evaluate` would load its code"
     if name == "include":
         parts = value.value if isinstance(value, yaml.SequenceNode) else [value]
         waiting += [path.parent / str(part.value) for part in parts if isinstance(part, yaml.ScalarNode)]
 
 
 def _brings_code(text: str) -> bool:
-    """Whether the place of a data set is a script, or a folder with anything but data."""
+    """Whether a data set path is a script, or a folder with files other than data."""
     place = Path(text)
     if text in _CODE_BUILDERS or place.suffix == ".py":
         return True
@@ -140,7 +140,7 @@ def _brings_code(text: str) -> bool:
 
 
 def _is_known_metric(name: str) -> bool:
-    """Whether a metric is one of lm-eval's own; without lm-eval, nothing is run at all."""
+    """Whether a metric is one of lm-eval's own; without lm-eval, nothing runs at all."""
     try:
         importlib.import_module("lm_eval.api.metrics")  # which fills the registry
         from lm_eval.api.registry import metric_registry

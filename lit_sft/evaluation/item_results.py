@@ -1,4 +1,4 @@
-"""What was scored, on disk and in memory, and what follows: means, and differences between two models in pairs."""
+"""Scores on disk and in memory, their means, and paired differences between two models."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ _COMPARED = {
     "conversations": ("bits_per_byte/answer", "bits_per_byte/user"),
     "answers": ("rougeL_mixed", "exact_match", "chrf"),
 }
-"""The metrics by which models are compared: of losses, those that any two tokenizers have in common."""
+"""The metrics that models are compared by; of losses, those that do not depend on the tokenizer."""
 
 
 @dataclass(frozen=True)
 class SetResult:
-    """What one model scored on one set.
+    """One model's scores on one set.
 
     Attributes:
-        kind: Of the set, a name in KINDS.
-        rows: By item.
-        skipped: Items left out, and why; the first of them where there are many.
-        seconds: It took.
-        more_skipped: Items left out that `skipped` does not list.
+        kind: Kind of the set, a name in KINDS.
+        rows: Scores by item.
+        skipped: Why items were skipped; the first reasons if there are many.
+        seconds: Time taken.
+        more_skipped: Skipped items that `skipped` does not list.
     """
 
     kind: str
@@ -57,13 +57,13 @@ class Change:
     Attributes:
         model: Its name.
         set: The set's name.
-        group: A part of it; empty for all.
+        group: Part of the set; empty for all of it.
         metric: Name.
-        before: The baseline's mean over the items that both have.
-        after: The model's.
+        before: The baseline's mean over the items that both models have.
+        after: The model's mean over the same items.
         estimate: Of the difference.
         p_value: Two-sided: McNemar's exact test where items are right or wrong, else Student's t.
-        adjusted_p: By Holm's method among the comparisons that stand beside it.
+        adjusted_p: Adjusted by Holm's method within its family of comparisons.
     """
 
     model: str
@@ -78,7 +78,7 @@ class Change:
 
     @property
     def is_found(self) -> bool:
-        """Whether it is beyond noise."""
+        """Whether the change is beyond noise."""
         return self.adjusted_p < 1 - self.estimate.confidence
 
     @property
@@ -99,8 +99,8 @@ class Results:
     Attributes:
         models: Names, the baseline first.
         results: By model and set.
-        about: What there is to know of each model.
-        failures: What could not be scored at all, by model or model and set, and why.
+        about: A description of each model.
+        failures: Why a model, or a model on a set, could not be scored.
     """
 
     def __init__(self, models: list[str]) -> None:
@@ -114,47 +114,47 @@ class Results:
         return list(dict.fromkeys(name for _, name in self.results))
 
     def kind(self, name: str) -> str:
-        """Of a set."""
+        """Kind of a set."""
         return next(result.kind for (_, other), result in self.results.items() if other == name)
 
     def metrics(self, name: str) -> list[str]:
-        """Of a set, in the order in which they were written."""
+        """Metrics of a set, in the order in which they were written."""
         found = [r for (_, other), r in self.results.items() if other == name]
         return list(dict.fromkeys(metric for r in found for row in r.rows.values() for metric in row.metrics))
 
     def groups(self, name: str) -> list[str]:
-        """The parts of a set, where it has several."""
+        """The parts of a set; empty if there is only one."""
         found = [r for (_, other), r in self.results.items() if other == name]
         groups = sorted({row.group for r in found for row in r.rows.values() if row.group})
         return groups if len(groups) > 1 else []
 
     def values(self, model: str, name: str, metric: str, group: str = "") -> dict[str, tuple[float, float]]:
-        """What each item adds and weighs, of items with a value and a weight."""
+        """Value and weight of each item that has both."""
         result = self.results.get((model, name))
         rows = result.rows.values() if result else ()
         found = {r.item: r.metrics[metric] for r in rows if metric in r.metrics and group in ("", r.group)}
         return {item: pair for item, pair in found.items() if has_mean(*pair)}
 
     def mean(self, model: str, name: str, metric: str, items: set[str] | None = None) -> Estimate | None:
-        """A metric over a set's items, or some of them; None where there are none."""
+        """Mean of a metric over a set's items, or some of them; None if there are none."""
         values = {i: v for i, v in self.values(model, name, metric).items() if items is None or i in items}
         return _estimate(values.values()) if values else None
 
     def change(self, model: str, name: str, metric: str, group: str = "") -> Change | None:
-        """Against the baseline, over the items that both have.
+        """Difference to the baseline, over the items that both have.
 
         Returns:
-            None where they have none in common.
+            None if they share no item.
 
         Raises:
-            UserError: If an item weighs something else for one than for the other: it was scored on other tokens.
+            UserError: If an item has different weights: the models were scored on different tokens.
         """
         after, before = (self.values(m, name, metric, group) for m in (model, self.models[0]))
         shared = sorted(after.keys() & before.keys())
         if not shared:
             return None
         if any(after[item][1] != before[item][1] for item in shared):
-            raise UserError("not comparable: scored on different tokens (another tokenizer or template)")
+            raise UserError("not comparable: scored on different tokens (different tokenizers or templates)")
         pairs = [(after[i][0] - before[i][0], after[i][1]) for i in shared]
         found = _estimate(pairs)
         p = _mcnemar(pairs) if _is_binary(metric, [*after.values(), *before.values()]) else found.p_value
@@ -163,10 +163,10 @@ class Results:
 
 
 def compare(results: Results) -> tuple[list[Change], dict[str, str]]:
-    """Every model against the baseline; p-values adjusted for those that stand together.
+    """Compare every model with the baseline; p-values are adjusted within each family.
 
     Returns:
-        The changes, and why others cannot be told.
+        The changes, and why other comparisons are impossible.
     """
     refused: dict[str, str] = {}
     families: dict[tuple[str, str], list[Change]] = {}
@@ -185,7 +185,7 @@ def compare(results: Results) -> tuple[list[Change], dict[str, str]]:
 
 
 def compared(results: Results, name: str) -> list[str]:
-    """The metrics of a set by which models are compared: of multiple choice, by the first rule of each form."""
+    """Metrics of a set that models are compared by; in multiple choice, the first rule of each form."""
     metrics, kind = results.metrics(name), results.kind(name)
     if kind == "prompts":
         return []
@@ -199,7 +199,7 @@ def compared(results: Results, name: str) -> list[str]:
 
 
 def _adjusted(changes: list[Change]) -> list[Change]:
-    """With p-values that hold for all of them together."""
+    """Adjust the p-values of a family."""
     p_values = holm([change.p_value for change in changes])
     return [replace(change, adjusted_p=p) for change, p in zip(changes, p_values, strict=True)]
 
@@ -214,13 +214,13 @@ def _is_binary(metric: str, values: list[tuple[float, float]]) -> bool:
 
 
 def _mcnemar(pairs: list[tuple[float, float]]) -> float:
-    """Exact: of the items that one has right and the other wrong, each is as likely to have been either's."""
+    """McNemar's exact test on the items that only one of the two models has right."""
     better, worse = (sum(difference == sign for difference, _ in pairs) for sign in (1, -1))
     return float(binomtest(better, better + worse).pvalue) if better + worse else 1.0
 
 
 def write_set(folder: Path, name: str, key: str, result: SetResult) -> None:
-    """Write what a model scored: `<set>.jsonl`, an item a line, and `<set>.json`, which stands for its being whole."""
+    """Write `<set>.jsonl`, one item per line, then `<set>.json`, which marks it as complete."""
     folder.mkdir(parents=True, exist_ok=True)
     about = {
         "key": key,
@@ -236,7 +236,7 @@ def write_set(folder: Path, name: str, key: str, result: SetResult) -> None:
 
 
 def read_set(folder: Path, name: str, key: str) -> SetResult | None:
-    """What was written before; None if it is not there, damaged, or of another model, set or data: score it again."""
+    """Read earlier scores; None if they are missing, damaged, or of another model, set or data."""
     try:
         about = read_json(folder / f"{name}.json")
         if about is None or about["key"] != key:
@@ -262,10 +262,10 @@ def _read_row(row: dict[str, Any]) -> Scored:
 
 
 def _as(kind: type[_Kind], value: Any) -> _Kind:
-    """A value of a type.
+    """Check the type of a value.
 
     Raises:
-        TypeError: If it is of another.
+        TypeError: If it is another.
     """
     if not isinstance(value, kind):
         raise TypeError(f"found {type(value).__name__}; expected {kind.__name__}")

@@ -45,13 +45,13 @@ Reply with one JSON object and nothing else: {{"winner": "A"}}, {{"winner": "B"}
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What a judge made of two answers in one order.
+    """A judge's verdict on two answers in one order.
 
     Attributes:
-        winner: None where there is no verdict.
-        reason: Why there is none.
-        is_unparsed: Whether the judge replied, but with no verdict.
-        tokens: Read and written, that were paid for.
+        winner: None if there is no verdict.
+        reason: Why there is no verdict.
+        is_unparsed: Whether the judge replied without a verdict.
+        tokens: Tokens read and written, as billed.
     """
 
     winner: Winner | None
@@ -64,18 +64,18 @@ class Judge(Protocol):
     """Compares two answers."""
 
     def __call__(self, question: str, first: str, second: str) -> Verdict:
-        """Which answer is better."""
+        """Decide which answer is better."""
 
 
 class EndpointJudge:
-    """A model behind an OpenAI-compatible endpoint. Every reply is kept, so that none is paid for twice.
+    """A model behind an OpenAI-compatible endpoint. Replies are cached, so that none is paid for twice.
 
     Args:
-        settings: Where it is and how it is asked.
-        cache: JSON lines of replies, appended to as they come.
+        settings: Endpoint and request settings.
+        cache: JSON lines file to which replies are appended.
 
     Raises:
-        UserError: If the client is not installed, or the environment holds no key.
+        UserError: If the client is not installed, or the environment has no key.
     """
 
     def __init__(self, settings: JudgeSettings, cache: Path) -> None:
@@ -89,12 +89,13 @@ class EndpointJudge:
             retries=settings.retries,
             max_tokens=settings.max_tokens,
         )
-        # without credentials, so that a new password or key finds what is kept
+        # without credentials, so that cached replies survive a new password or key
         self._place = read_address(settings.endpoint, setting="judge.endpoint").base
         self._lock = threading.Lock()
         self._under_way: dict[str, threading.Lock] = {}
 
     def __call__(self, question: str, first: str, second: str) -> Verdict:
+        """Ask the endpoint, or the cache, which answer is better."""
         prompt = _INSTRUCTION.format(question=question, first=first, second=second)
         key = digest([self._place, self.settings.model, self.settings.max_tokens, prompt])
         with self._lock:
@@ -114,20 +115,20 @@ class EndpointJudge:
 
     @property
     def stopped(self) -> str:
-        """Why the endpoint is not asked any more, and what to do; empty as long as it lives."""
+        """Why requests have stopped, and what to do; empty if they have not."""
         if not self.endpoint.stopped:
             return ""
         return (
-            f"stopped asking: {self.endpoint.stopped}. {len(self.replies):,} replies are kept in {self.replies.path}; "
-            "run the same command again to ask for the rest."
+            f"requests stopped: {self.endpoint.stopped}. {len(self.replies):,} replies are cached in "
+            f"{self.replies.path}; run the same command again to request the rest."
         )
 
     def close(self) -> None:
-        """Give up what is under way."""
+        """Cancel pending requests."""
         self.endpoint.close()
 
     def _reply(self, key: str, prompt: str) -> Reply:
-        """What is kept, else what the endpoint replies, which is kept from then on."""
+        """The cached reply, or a new one from the endpoint, which is then cached."""
         reply = self.replies.get(key)
         if reply is None:
             reply = self.endpoint.ask(prompt)
@@ -136,21 +137,21 @@ class EndpointJudge:
         return reply
 
     def _masked(self, text: str) -> str:
-        """A reply without the credentials that it may repeat, and with its verdict."""
+        """Mask credentials that a reply may repeat, but keep its verdict."""
         masked, winner = self.endpoint.secrets.mask(text), parse_winner(text)
         if parse_winner(masked) == winner or winner is None:
             return masked
         name = next(name for name, known in _WINNERS.items() if known == winner)
-        return json.dumps({"winner": name})  # a credential such as `tie` was part of it
+        return json.dumps({"winner": name})  # it contained a credential such as `tie`
 
 
 def _key(variable: str) -> str:
-    """The key that an environment variable holds.
+    """Read the key from an environment variable.
 
     Raises:
-        UserError: If it holds none. The name is repeated only if it looks like one: it may be the key itself.
+        UserError: If it is empty. The name is shown only if it looks like one: it may be the key itself.
     """
-    key = os.environ.get(variable, "").strip()  # a file that it was read from may end its line
+    key = os.environ.get(variable, "").strip()  # if read from a file, it may end in a newline
     if not key:
         name = f"the environment variable {variable}" if re.fullmatch("[A-Z][A-Z0-9_]*", variable) else "key_variable"
         raise UserError(f"judge: {name} holds no key for the endpoint; export it before you run the command.")
@@ -158,7 +159,7 @@ def _key(variable: str) -> str:
 
 
 class LikelihoodJudge:
-    """A local model that prefers the answer it would rather have given: fewer nats per byte behind the request.
+    """A local model that prefers the more likely answer: fewer nats per byte after the request.
 
     Args:
         model: The model.
@@ -169,8 +170,9 @@ class LikelihoodJudge:
         self._lock = threading.Lock()
 
     def __call__(self, question: str, first: str, second: str) -> Verdict:
+        """Prefer the answer with fewer nats per byte."""
         try:
-            with self._lock:  # encoding too: what a fast tokenizer does depends on its state, which threads share
+            with self._lock:  # covers encoding too: fast tokenizers have state that threads share
                 costs = [self._cost(question, answer) for answer in (first, second)]
         except UserError as error:
             return Verdict(None, str(error))
@@ -180,9 +182,9 @@ class LikelihoodJudge:
 
     def _cost(self, question: str, answer: str) -> float:
         if not answer.strip():
-            return float("inf")  # an empty answer serves nobody
+            return float("inf")  # an empty answer always loses
         turns = (Message(Role.USER, question), Message(Role.ASSISTANT, answer))
-        encoder = replace(self.model.encoder, over_long="error")  # all of an answer, or no verdict
+        encoder = replace(self.model.encoder, over_long="error")  # judge whole answers only
         (example,) = encoder.encode(Conversation(turns, "a judged answer"))
         (nats,) = self.model.nats([list(map(int, example.input_ids))])
         begin, end = len(example.prompt_ids()), len(example.prompt_ids()) + len(example.answer_ids())
@@ -190,6 +192,6 @@ class LikelihoodJudge:
 
 
 def parse_winner(reply: str) -> Winner | None:
-    """The verdict in a judge's reply: that of its JSON object, whatever stands around it; None without one, or two."""
+    """Read the verdict from the JSON object in a reply; None unless there is exactly one verdict."""
     found = {match.strip().lower() for match in re.findall(r'\{\s*"winner"\s*:\s*"([^"{}]*)"[^{}]*\}', reply)}
     return _WINNERS.get(found.pop()) if len(found) == 1 else None

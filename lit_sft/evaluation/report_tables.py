@@ -207,11 +207,11 @@ def exposure_table(suite: Suite, results: Results, exposures: Mapping[str, Expos
             continue
         data, trained, chosen = exposures[model].data, exposures[model].trained, exposures[model].chosen
         if data.sources is None:
-            rows.append([model, "", "", "", data.said])
+            rows.append([model, "", "", "", data.description])
             continue
         for name in results.sets:
             counts = (str(len(found.get(name, ()))) for found in (trained, chosen))
-            rows.append([model, name, *counts, data.said])
+            rows.append([model, name, *counts, data.description])
     for name in results.sets if suite.trained_on else []:
         rows.append(
             [

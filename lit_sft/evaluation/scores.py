@@ -1,4 +1,4 @@
-"""What a model scored on an item, as a line of a file: sums and what they are over, so that any mean follows."""
+"""A model's scores on one item: sums with their weights, from which any mean can be computed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from data_modules.records.conversation import Conversation
 from data_modules.records.splits import Sources, read_conversations
 
 Metrics = dict[str, tuple[float, float]]
-"""A metric's name to what the item adds, and what it weighs: nats and tokens, or 1 and 1 for a right answer."""
+"""Value and weight by metric: nats and tokens, or 1 and 1 for a right answer."""
 
 
 @dataclass(frozen=True)
@@ -20,10 +20,10 @@ class Scored:
     """An item's scores.
 
     Attributes:
-        item: Names it, the same for all models.
+        item: Name, the same for all models.
         metrics: See Metrics.
-        group: A part of the set that is looked at by itself, such as a subject.
-        details: What a reader wants to see: the answer, the scores of the options.
+        group: Part of the set that is also reported separately, such as a subject.
+        details: For readers: the answer, the chosen options.
     """
 
     item: str
@@ -36,16 +36,16 @@ class Scored:
         return {"item": self.item, "figures": self.metrics, "group": self.group, "details": self.details}
 
     def with_means(self, skipped: Skipped) -> Scored:
-        """The same without metrics that no mean can be taken of, which are noted."""
+        """Drop metrics that have no mean, and note them in `skipped`."""
         metrics = {name: pair for name, pair in self.metrics.items() if has_mean(*pair)}
         for name, (value, weight) in self.metrics.items():
             if name not in metrics:
-                skipped.add(f"{self.item}: {name} is {value:g} with a weight of {weight:g}; left out of this metric.")
+                skipped.add(f"{self.item}: {name} is {value:g} with a weight of {weight:g}; skipped in this metric.")
         return self if len(metrics) == len(self.metrics) else replace(self, metrics=metrics)
 
 
 def has_mean(value: float, weight: float) -> bool:
-    """Whether a mean can be taken of what an item adds: it is finite and weighs something."""
+    """Whether an item can enter a mean: its value is finite and its weight positive."""
     return math.isfinite(value) and math.isfinite(weight) and weight > 0
 
 
@@ -57,19 +57,19 @@ class Skipped:
     """Items that were not scored, or not in every metric.
 
     Attributes:
-        reasons: The first hundred, each with its item or place.
-        count: All of them.
+        reasons: The first hundred reasons, each with its item or place.
+        count: Number of all skipped items.
     """
 
     reasons: list[str] = field(default_factory=list)
     count: int = 0
 
     def add(self, *reasons: str, count: int | None = None) -> None:
-        """Note some.
+        """Add skipped items.
 
         Args:
-            reasons: Why, of each that is known.
-            count: How many they are, where not all are known.
+            reasons: Known reasons.
+            count: Number of items, if more than the known reasons.
         """
         self.count += len(reasons) if count is None else count
         self.reasons += reasons[: _LISTED - len(self.reasons)]
@@ -78,17 +78,17 @@ class Skipped:
 def read_items(
     data: str | list[str], rows: int | None, skipped: Skipped, *, format: str | None = None, answered: bool = True
 ) -> list[Conversation]:
-    """The first records of files, those that are invalid left out and noted.
+    """Read the first records of files; invalid ones are skipped.
 
     Args:
         data: Files, as `fit` reads them.
-        rows: How many at most.
-        skipped: Those left out are added to it.
+        rows: Maximum number of records. None: all.
+        skipped: Collects the invalid ones.
         format: How records are read. None: recognised.
-        answered: Whether a bare prompt is invalid.
+        answered: Whether records without an answer are invalid.
 
     Raises:
-        UserError: If nothing is left.
+        UserError: If no record is valid.
     """
     files = [data] if isinstance(data, str) else list(data)
     ledger = Ledger("drop")
@@ -100,5 +100,5 @@ def read_items(
         found.append(conversation)
     skipped.add(*ledger.invalid, count=ledger.num_invalid)
     if not found:
-        raise UserError(f"{', '.join(files)}: no record that can be scored; {ledger.num_invalid:,} are invalid.")
+        raise UserError(f"{', '.join(files)}: no record can be scored; {ledger.num_invalid:,} are invalid.")
     return found

@@ -1,4 +1,4 @@
-"""A suite: sets of texts, conversations, questions and prompts, and how models are scored on them."""
+"""A suite: sets of texts, conversations, questions and prompts, and how to score models on them."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class TextSet:
     """Perplexity of plain text in sliding windows.
 
     Attributes:
-        data: Files, as `fit` reads them; turns of conversations are not read.
-        window: Most tokens that a model reads at once; the same for all models, or they would know unequally much.
-        stride: Tokens between the beginnings of two windows, less than a window; each token is scored once, with what
-            stands before it in the first window that has it. None: half a window.
+        data: Files, as `fit` reads them; plain text only.
+        window: Maximum tokens of context; the same for all models, so that they see equally much.
+        stride: Tokens between the starts of two windows, less than a window; each token is scored once, with the
+            context of the first window that contains it. None: half a window.
         rows: Documents at most. None: all.
     """
 
@@ -50,7 +50,8 @@ class ConversationSet:
     Attributes:
         data: Files, as `fit` reads them.
         format: How records are read. None: recognised.
-        max_length: Most tokens; longer ones are truncated as in training. None: the context length, at most 1024.
+        max_length: Maximum tokens; longer conversations are truncated as in training. None: the context length, at
+            most 1024.
         rows: Records at most. None: all.
     """
 
@@ -71,10 +72,10 @@ class AnswerSet:
         data: Files, as `fit` reads them.
         format: How records are read. None: recognised.
         rows: Records at most. None: all.
-        max_new_tokens: Most tokens of an answer.
-        temperature: 0 takes the likeliest token.
-        top_p: Draw from the likeliest tokens that hold this share of the probability.
-        seed: Determines what is drawn, with the prompt: the batch size does not.
+        max_new_tokens: Maximum tokens of an answer.
+        temperature: 0 picks the most likely token.
+        top_p: Sample from the most likely tokens that make up this share of the probability.
+        seed: Of sampling. Together with the prompt it determines the answer; the batch size does not matter.
     """
 
     data: str | list[str]
@@ -97,9 +98,9 @@ class ChoiceSet:
     Attributes:
         data: JSON lines with `id`, `question`, `options`, `answer` (the right option's text), `language` and
             `subject`; `general` is the embedded suite.
-        forms: `cloze` scores the option's text behind the question; `letter` lists the options and scores
+        forms: `cloze` scores the option's text after the question; `letter` lists the options and scores
             their letters.
-        rules: How an option's score comes from its tokens; the first is the one that models are compared by.
+        rules: How an option's score is computed from its tokens; models are compared by the first.
         rows: Items at most. None: all.
     """
 
@@ -120,8 +121,8 @@ class HarnessSet:
 
     Attributes:
         task: Its name.
-        include: Folder of YAML tasks of your own. They run no Python functions unless `evaluate --allow_code FOLDER`
-            allows it. None: those of lm-eval, which need the hub.
+        include: Folder of YAML tasks of your own. They run no Python functions unless allowed by
+            `evaluate --allow_code FOLDER`. None: those of lm-eval, which need the hub.
         shots: Examples before each question. None: the task's own number.
         rows: Items at most. None: all.
     """
@@ -139,13 +140,13 @@ class HarnessSet:
 
 @dataclass(frozen=True)
 class PromptSet:
-    """Fixed prompts, answered by every model and shown side by side.
+    """Fixed prompts, with every model's answers shown side by side.
 
     Attributes:
-        prompts: What a user might ask.
-        max_new_tokens: Most tokens of an answer.
-        temperature: 0 takes the likeliest token.
-        seed: Determines what is drawn.
+        prompts: User messages.
+        max_new_tokens: Maximum tokens of an answer.
+        temperature: 0 picks the most likely token.
+        seed: Of sampling.
     """
 
     prompts: list[str]
@@ -155,28 +156,27 @@ class PromptSet:
 
     def __post_init__(self) -> None:
         if not self.prompts or not all(prompt.strip() for prompt in self.prompts):
-            raise UserError("prompt set: expected at least one prompt, and none empty.")
+            raise UserError("prompt set: expected at least one prompt, none of them empty.")
         GenerationSettings(self.max_new_tokens, self.temperature)
 
 
 @dataclass(frozen=True)
 class JudgeSettings:
-    """Who judges answers in pairs.
+    """The judge that compares answers in pairs.
 
     Attributes:
         sets: Sets of answers or prompts; each model's answers are judged against the baseline's, in both orders.
-        model: Its name at the endpoint; without one, a model folder whose likelihood judges.
-        endpoint: An OpenAI-compatible address, such as http://127.0.0.1:8080/v1. A user and password or a query in it
-            are sent, and shown nowhere.
+        model: Model name at the endpoint; without an endpoint, a model folder whose likelihood decides.
+        endpoint: An OpenAI-compatible address, such as http://127.0.0.1:8080/v1. A user, password or query in it
+            is sent but never shown.
         key_variable: The environment variable that holds the key.
         concurrency: Requests at once.
-        retries: Of a request that fails, with growing pauses. The endpoint is given up after five requests in a row
-            without an answer (which 401, 402, 403, 404, 407, 408, 429 and server errors are not), or if none of the
-            first twenty has a usable reply.
-        timeout: Seconds of a request, from its beginning to the end of the reply.
-        max_tokens: Most tokens of a reply.
-        price_read: Of a million tokens that the judge reads.
-        price_written: Of a million tokens that it writes.
+        retries: For a failed request, with growing pauses. Requests stop after five failures in a row (401, 402, 403,
+            404, 407, 408, 429 and server errors count as failures), or if none of the first twenty replies is usable.
+        timeout: Seconds per request, until the end of the reply.
+        max_tokens: Maximum tokens of a reply.
+        price_read: Price of a million input tokens.
+        price_written: Price of a million output tokens.
     """
 
     sets: list[str]
@@ -211,19 +211,19 @@ class Suite:
     """What models are evaluated on.
 
     Attributes:
-        name: Of its folder. The command line takes it from the file.
-        question: In plain words; heads the report.
-        template: Lays conversations out, for all models. None: each model's own, as it was trained.
+        name: Folder name; taken from the file name on the command line.
+        question: In plain words; the title of the report.
+        template: Chat template for all models. None: the one each model was trained with.
         text: Sets of plain text.
-        conversations: Sets whose perplexity is taken.
-        answers: Sets that are answered.
+        conversations: Sets scored by perplexity.
+        answers: Sets for which answers are generated.
         choices: Multiple choice.
         harness: Tasks of lm-eval.
         prompts: Fixed prompts.
-        judge: Who judges the models' answers in pairs. None: nobody.
-        trained_on: Files that the models were trained on, to look for the items in. None: that is not looked into.
+        judge: Compares the models' answers in pairs. None: no judge.
+        trained_on: Training files to search for the items. None: only those of the models' own runs.
         published: Reports whose published numbers are shown next to ours; names in REPORTS.
-        overlap: An item is called contaminated when so many words of it in a row stand in a training record.
+        overlap: Consecutive words that an item must share with a training record to count as contaminated.
     """
 
     name: str = "evaluation"
@@ -252,14 +252,14 @@ class Suite:
                 raise UserError(f"set {name!r}: expected a plain name that no other set has.")
         for name in self.judge.sets if self.judge else ():
             if name not in {**self.answers, **self.prompts}:
-                raise UserError(f"judge: no set {name!r} of answers or prompts.")
+                raise UserError(f"judge: no set of answers or prompts named {name!r}.")
         if unknown := set(self.published) - {*REPORTS, *REPORTS.values()}:
             raise UserError(f"published {', '.join(sorted(unknown))}: expected some of {', '.join(REPORTS.values())}.")
         if self.overlap < 1:
             raise UserError(f"overlap {self.overlap}: expected at least 1 word.")
 
     def sets(self) -> Iterator[tuple[str, str, AnySet]]:
-        """All of them: kind, name and settings."""
+        """All sets: kind, name and settings."""
         for kind in KINDS:
             for name, settings in getattr(self, kind).items():
                 yield kind, name, settings
@@ -273,10 +273,10 @@ KINDS: dict[str, Any] = {
     "answers": AnswerSet,
     "prompts": PromptSet,
 }
-"""Settings of a suite to the sets that stand there, in the order in which they are scored."""
+"""Kinds of sets by their name in a suite, in scoring order."""
 
 REPORTS = {"S1": "qwen_alpaca", "S3c": "gpt2_imdb_alpaca", "S4": "alpacafarm", "S5": "minigpt"}
-"""Reports whose published numbers can be shown: the names that older suites use, and the names of today."""
+"""Reports whose published numbers can be shown: the names that older suites use, and their present names."""
 
 
 def _check_positive(name: str, settings: object, *attributes: str) -> None:

@@ -1,4 +1,4 @@
-"""A suite from a YAML file and the command line: what is wrong is named with its place."""
+"""Reads a suite from a YAML file and the command line; errors name the setting."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ def read_suite(path: str, changes: Sequence[str] = ()) -> Suite:
 
     Args:
         path: The file.
-        changes: Settings over those of the file, such as `answers.mine.data=rows.json`.
+        changes: Settings that override those of the file, such as `answers.mine.data=rows.json`.
 
     Raises:
-        UserError: If the file, a name in it or a value is wrong; names the file.
+        UserError: If the file, a name or a value is wrong; names the file.
     """
     values = read_yaml(path, advice="Suites are in configs/evaluate/.", usual=Path("configs/evaluate"))
     if not isinstance(values, dict):
@@ -64,13 +64,13 @@ def _named(values: dict[str, Any], kind: str) -> dict[Any, Any]:
 
 
 def _made(kind: type[_Made], place: str, values: Any, made: Mapping[str, Any] = MappingProxyType({})) -> _Made:
-    """A dataclass of settings from what a file holds, every value of its type.
+    """Make a dataclass of settings from the values of a file, with types checked.
 
     Args:
         kind: The dataclass.
-        place: Where its settings stand in the file.
+        place: Dotted name of its settings in the file.
         values: Names to values.
-        made: Values that are made already.
+        made: Values that need no conversion.
     """
     if not isinstance(values, dict):
         raise UserError(f"{place}: expected names and values; got {values!r}.")
@@ -80,14 +80,14 @@ def _made(kind: type[_Made], place: str, values: Any, made: Mapping[str, Any] = 
     if unknown := [str(name) for name in values if name not in known]:
         raise UserError(_no_setting(unknown[0], prefix, known))
     if lacking := [name for name, is_required in known.items() if is_required and name not in values]:
-        raise UserError(f"{prefix}{lacking[0]}: not given.")
+        raise UserError(f"{prefix}{lacking[0]}: missing; expected a value.")
     checked: dict[str, Any] = {}
     for name, value in values.items():
         parser = ArgumentParser(exit_on_error=False)
         parser.add_argument("--value", type=types[name])
         try:
             checked[name] = parser.parse_object({"value": value}).value
-        except (ArgumentError, OverflowError):  # a whole number may be too large for a float
+        except (ArgumentError, OverflowError):  # an integer may be too large for a float
             raise UserError(f"{prefix}{name} {value!r}: expected {_type_in_words(types[name])}.") from None
     try:
         return kind(**checked, **made)
@@ -96,14 +96,14 @@ def _made(kind: type[_Made], place: str, values: Any, made: Mapping[str, Any] = 
 
 
 def _no_setting(name: str, prefix: str, known: Iterable[str]) -> str:
-    """What to say of an unknown setting."""
+    """Message for an unknown setting."""
     names = list(known)
     listed = f"{prefix.removesuffix('.') or 'a suite'} has {', '.join(names)}."
     return f"no setting {prefix}{name}; {nearest(name, set(names), sign=prefix) or listed}"
 
 
 def _check_target(name: str, shown: str) -> None:
-    """Refuse a misspelt `--set`, which the file must not be blamed for."""
+    """Refuse a misspelt `--set`, so that the message does not blame the file."""
     kind, *rest = name.split(".")
     _check_key(kind, "", Suite, shown)
     if kind in KINDS and len(rest) > 1:
@@ -119,12 +119,12 @@ def _check_key(key: str, prefix: str, owner: Any, shown: str) -> None:
 
 
 def _check_new_set(values: dict[str, Any], change: str, written: Mapping[str, Sequence[str]]) -> None:
-    """Refuse a set that `--set` made by a misspelt name: one without the data that a new set has."""
+    """Refuse a set that `--set` created by a misspelt name: a new set needs data."""
     kind, *rest = change.partition("=")[0].removeprefix("--").split(".")
     if kind not in KINDS or len(rest) < 2 or rest[0] in written.get(kind, ()):
         return
     needed, sets = fields(KINDS[kind])[0].name, values.get(kind)
-    made = sets.get(rest[0]) if isinstance(sets, dict) else None  # another change may have replaced either
+    made = sets.get(rest[0]) if isinstance(sets, dict) else None  # a later change may have replaced either
     if isinstance(made, dict) and needed not in made:
         advice = nearest(rest[0], set(written.get(kind, ())), sign=f"{kind}.")
         raise UserError(
@@ -134,7 +134,7 @@ def _check_new_set(values: dict[str, Any], change: str, written: Mapping[str, Se
 
 
 def _type_in_words(kind: Any) -> str:
-    """Of a setting: `a whole number or null`, `some of 'cloze', 'letter'`."""
+    """A type for error messages, such as `a whole number or null`."""
     if get_origin(kind) in (Union, UnionType):
         return " or ".join(map(_type_in_words, get_args(kind)))
     if get_origin(kind) is Literal:
@@ -154,5 +154,5 @@ def _set(values: dict[str, Any], change: str) -> None:
     for parent in parents:
         values = values.setdefault(parent, {})
         if not isinstance(values, dict):
-            raise UserError(f"--set {shown}: {parent} has no settings below it.")
+            raise UserError(f"--set {shown}: {parent} is a value and has no settings of its own.")
     values[last] = load_yaml(value, f"--set {shown}")[0]

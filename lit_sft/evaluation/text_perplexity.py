@@ -22,24 +22,25 @@ _OVER: dict[str, Literal["tokens", "bytes", "characters"]] = {
     "bits_per_byte": "bytes",
     "bits_per_character": "characters",
 }
-"""Metrics and what they are per."""
+"""Metrics and their denominators."""
 
 
 def score_texts(model: LoadedModel, settings: TextSet, skipped: Skipped) -> Iterator[Scored]:
-    """Nats and bits of every document; each token is scored once, the first behind the tokenizer's bos or eos token.
+    """Score every document; each token is scored once, the first after the tokenizer's bos or eos token.
 
-    Metrics: `nll` (nats per token), `bits_per_byte`, `bits_per_character`. Its end token is not scored. Source of the
-    token before the first: lm-eval's rolling likelihood.
+    Metrics: `nll` (nats per token), `bits_per_byte`, `bits_per_character`. The end token is not scored. Starting
+    after a bos or eos token follows lm-eval's rolling likelihood.
 
     Raises:
-        UserError: If nothing can be read, the model cannot read a window, or its tokenizer has no bos or eos token.
+        UserError: If no document can be read, a window exceeds the context length, or the tokenizer has neither a bos
+            nor an eos token.
     """
     window = model.length(settings.window)
     stride = settings.stride or window // 2
     tokenizer = model.tokenizer
     before = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id  # it may be 0
     if before is None:
-        raise UserError("this tokenizer has neither a bos nor an eos token, behind which a text could begin.")
+        raise UserError("this tokenizer has neither a bos nor an eos token to start a text with; expected one of them.")
     for document in read_items(settings.data, settings.rows, skipped, format="text"):
         text = document.turns[0].content
         ids = [before, *model.tokenizer(text, add_special_tokens=False).input_ids]
@@ -58,12 +59,12 @@ def score_texts(model: LoadedModel, settings: TextSet, skipped: Skipped) -> Iter
 
 
 def windows(length: int, window: int, stride: int) -> Iterator[tuple[int, int, int]]:
-    """Where windows begin and end, and the first token that each scores: those before it have been scored.
+    """Start and end of each window, and the first token it scores; earlier tokens are scored already.
 
     Args:
-        length: Tokens of the document, with the one before it, which is not scored.
+        length: Tokens of the document, plus the one before it, which is not scored.
         window: Tokens of a window.
-        stride: From the beginning of one to that of the next, less than a window: its first token has no context.
+        stride: Tokens between the starts of two windows; less than a window, as its first token has no context.
     """
     done = 1
     for begin in range(0, length, stride):
@@ -76,12 +77,12 @@ def windows(length: int, window: int, stride: int) -> Iterator[tuple[int, int, i
 
 
 def score_conversations(model: LoadedModel, settings: ConversationSet, skipped: Skipped) -> Iterator[Scored]:
-    """Nats and bits of every conversation.
+    """Score every conversation.
 
-    Metrics: `nll/answer`, `bits_per_byte/answer`, `bits_per_character/answer`, and of every other segment and mask.
+    Metrics: `nll/answer`, `bits_per_byte/answer`, `bits_per_character/answer`, and so on for every segment and mask.
 
     Raises:
-        UserError: If nothing can be read, or the model cannot read so many tokens.
+        UserError: If no record can be read, or `max_length` exceeds the context length.
     """
     encoder = replace(model.encoder, max_length=model.length(settings.max_length), over_long="truncate")
     examples: list[Example] = []

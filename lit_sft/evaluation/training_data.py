@@ -1,4 +1,4 @@
-"""What a model was trained on, as its run folder says: where those files are now, and whether they are unchanged."""
+"""The training data of a run: where its files are now, and whether they are unchanged."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class TrainingData:
     """The records that a run was trained on.
 
     Attributes:
-        named: Its training files, as its config names them.
-        sources: Where its records are now, with paths that exist; None where the training files are not found.
-        state: `changed`: other records than it was trained on. `not verified`: its checkpoint does not say.
+        named: Training files as the config names them.
+        sources: The same with paths that exist; None if the training files are not found.
+        state: `changed`: not the records it was trained on. `not verified`: its checkpoint has no digest.
     """
 
     named: list[str]
@@ -36,22 +36,22 @@ class TrainingData:
     state: State
 
     @property
-    def said(self) -> str:
-        """In words, for the page."""
+    def description(self) -> str:
+        """In words, for the report."""
         files = ", ".join(self.named)
         return {
             "unchanged": files,
-            "not verified": f"{files} (not verified: the run does not say what they held)",
-            "changed": f"{files} (CHANGED since the training)",
-            "missing": f"not looked into: {files} not found",
+            "not verified": f"{files} (not verified: the run has no digest of them)",
+            "changed": f"{files} (CHANGED since training)",
+            "missing": f"not searched: {files} not found",
         }[self.state]
 
 
 def training_data_of(source: str) -> TrainingData | None:
-    """What a model was trained on; None if it is not of a run, or the run was trained on no files.
+    """Find a model's training data; None if the model does not belong to a run, or the run has no training files.
 
     Args:
-        source: A run folder, a checkpoint in one, or a folder with a model in one.
+        source: A run folder, or a checkpoint or model folder inside one.
 
     Raises:
         UserError: If the run's config is damaged.
@@ -69,7 +69,7 @@ def training_data_of(source: str) -> TrainingData | None:
     if found["train"] is None:
         return TrainingData(named, None, "missing")
     present = {split: files for split, files in found.items() if files is not None}
-    # of a split whose files are gone, no share of the training files takes the place
+    # a share of the training files must not replace a split whose files are gone
     located = replace(sources, files=present, fractions=sources.shares)
     if digests["train"] is None:
         return TrainingData(named, located, "not verified")
@@ -78,7 +78,7 @@ def training_data_of(source: str) -> TrainingData | None:
 
 
 def _run_of(place: Path) -> Path | None:
-    """The run folder that a checkpoint or model lies in, or is."""
+    """The run folder of a checkpoint or model, or the folder itself."""
     if place.suffix != ".ckpt" and (place / "config.yaml").is_file():
         return place
     run = place.parent.parent if place.suffix == ".ckpt" else place.parent
@@ -86,7 +86,7 @@ def _run_of(place: Path) -> Path | None:
 
 
 def _sources_of(config: Path) -> Sources:
-    """Where a run's config says its records come from."""
+    """The data files named in a run's config."""
     values = Fields(read_yaml(config, advice="A run's settings are written when it starts."), str(config))
     data = values.fields("data")
     settings: dict[str, Any] = {name: data.number(name) for name in _SHARES if name in data}
@@ -99,9 +99,9 @@ def _sources_of(config: Path) -> Sources:
 
 
 def _located(files: list[str], run: Path, digest: str | None) -> list[str] | None:
-    """Files where they are now: from the working folder, or from one that the run folder lies in.
+    """Find files relative to the working folder, or to a parent of the run folder.
 
-    Those that hold what was trained on come first; None if no folder has all of them.
+    Files with the digest of the training data come first; None if no folder has all files.
     """
     found: list[str] | None = None
     for paths in _candidates(files, run):
@@ -119,11 +119,11 @@ def _candidates(files: list[str], run: Path) -> Iterator[list[str]]:
 
 
 def _identity_of(run: Path) -> dict[str, Any]:
-    """What a checkpoint says of its run; nothing where there is none that can be read."""
+    """Identity of a run from one of its checkpoints; empty if none can be read."""
     for checkpoint in sorted((run / "checkpoints").glob("*.ckpt")):
         try:
             saved = torch.load(checkpoint, map_location="meta", mmap=True, weights_only=True)
-        except Exception:  # a damaged file ends in any of a dozen types
+        except Exception:  # a damaged file raises any of a dozen types
             continue
         if isinstance(saved, dict) and isinstance(saved.get("identity"), dict):
             return dict(saved["identity"])
@@ -131,6 +131,6 @@ def _identity_of(run: Path) -> dict[str, Any]:
 
 
 def _digest_in(identity: dict[str, Any], split: str) -> str | None:
-    """The digest of a split's records, which a checkpoint holds as JSON."""
+    """Digest of a split's records, stored as JSON in a checkpoint."""
     value = identity.get(f"records of --data.{split}")
     return value.strip('"') if isinstance(value, str) else None

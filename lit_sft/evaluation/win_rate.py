@@ -1,4 +1,4 @@
-"""Pairs of answers judged in both orders, and the win rate: how much of it is position, and how much is length."""
+"""Pairs of answers judged in both orders, and the win rate, with its dependence on position and length."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Pair:
     """Two models' answers to one request.
 
     Attributes:
-        item: Names it.
+        item: Name of the item.
         question: The request.
         base: The baseline's answer.
         other: The other model's.
@@ -54,7 +54,7 @@ class Judged:
 
     @property
     def score(self) -> float | None:
-        """The other model's: 1 where it wins in both orders, 0 where it loses in both; None without both verdicts."""
+        """1 if the other model wins in both orders, 0 if it loses in both; None without both verdicts."""
         values = [
             {"first": lose, "second": win, "tie": 0.5}[verdict.winner]
             for verdict, lose, win in ((self.base_first, 0.0, 1.0), (self.base_second, 1.0, 0.0))
@@ -75,11 +75,11 @@ class Judged:
 
 @dataclass
 class Judging:
-    """What a judge made of two models.
+    """A judge's verdicts on two models.
 
     Attributes:
         judged: Every pair.
-        price: Of a token read and one written, in the currency of the settings.
+        price: Of an input and an output token, in the currency of the settings.
     """
 
     judged: list[Judged]
@@ -91,7 +91,7 @@ class Judging:
 
     @property
     def scores(self) -> dict[str, float]:
-        """By item, where there are verdicts in both orders."""
+        """Scores by item, of pairs with verdicts in both orders."""
         return {each.pair.item: each.score for each in self.judged if each.score is not None}
 
     @property
@@ -101,32 +101,32 @@ class Judging:
 
     @property
     def first_share(self) -> float:
-        """Share of verdicts for the answer that stood first, of those that are no ties; 0.5 where all are."""
+        """Share of verdicts for the answer shown first, ties excluded; 0.5 if all are ties."""
         winners = [verdict.winner for verdict in self.verdicts if verdict.winner in ("first", "second")]
         return winners.count("first") / len(winners) if winners else 0.5
 
     @property
     def agreement(self) -> float:
-        """Share of pairs whose two verdicts agree, of those that have both."""
+        """Share of pairs whose verdicts agree, of those with both."""
         both = [each for each in self.judged if each.score is not None]
         alike = (("first", "second"), ("second", "first"), ("tie", "tie"))
         return sum((each.base_first.winner, each.base_second.winner) in alike for each in both) / max(1, len(both))
 
     @property
     def cost(self) -> float:
-        """Of all replies, those from the cache too. Both orders of the same two answers are one request."""
+        """Cost of all replies, cached ones included. If both answers are equal, both orders are one request."""
         paid = [
             v for e in self.judged for v in (e.base_first, e.base_second)[: 1 if e.pair.base == e.pair.other else 2]
         ]
         return sum(v.tokens[0] * self.price[0] + v.tokens[1] * self.price[1] for v in paid)
 
     def count(self, *, unparsed: bool) -> int:
-        """Verdicts that are missing: replies without one, or none at all."""
+        """Count missing verdicts: of replies without one (`unparsed`), or of failed requests."""
         return sum(v.winner is None and v.is_unparsed == unparsed for v in self.verdicts)
 
 
 Judgings = dict[tuple[str, str], Judging]
-"""Models and sets to what a judge made of their answers."""
+"""A judge's verdicts by model and set."""
 
 
 def judge_pairs(
@@ -136,14 +136,14 @@ def judge_pairs(
     tick: Callable[[], object],
     give_up: Callable[[], object] = lambda: None,
 ) -> list[Judged]:
-    """Have every pair judged in both orders, so many at once.
+    """Have every pair judged in both orders, several at once.
 
     Args:
-        judge: Which answer is better.
+        judge: Decides which answer is better.
         pairs: To judge.
-        concurrency: Requests at once, at most.
-        tick: Called when a verdict is in.
-        give_up: Called on Ctrl-C and errors, so that requests under way are not waited for.
+        concurrency: Maximum requests at once.
+        tick: Called after each verdict.
+        give_up: Called on Ctrl-C and errors, to cancel pending requests.
     """
     verdicts: dict[tuple[int, bool], Verdict] = {}
     with ThreadPoolExecutor(concurrency) as pool:
@@ -172,18 +172,18 @@ def judge_models(
     """Have every model's answers judged against the baseline's.
 
     Args:
-        settings: Who judges.
+        settings: The judge.
         results: With the answers.
-        folder: Replies are kept in its judge_replies.jsonl, verdicts written to judge_verdicts.jsonl.
+        folder: Replies are cached in judge_replies.jsonl, verdicts written to judge_verdicts.jsonl.
         log: Prints a line.
         load: Loads a local judge, from its name and folder.
 
     Returns:
-        By model and set. Where there is no verdict at all, or the endpoint was given up, that is among the failures
+        By model and set. A set without verdicts, and an endpoint that stopped answering, are added to the failures
         of `results`.
 
     Raises:
-        UserError: If the judge cannot be asked, or another process is judging into this folder.
+        UserError: If the judge cannot be reached, or another process is judging into this folder.
     """
     with only_one(folder / "judge.lock", partial(_judged_elsewhere, folder)):
         if settings.endpoint is None:
@@ -202,7 +202,7 @@ def judge_models(
 
 
 def _judged_elsewhere(folder: Path, owner: str) -> str:
-    return f"{folder}: {owner} is judging here; wait until it has ended, or give another `--output`."
+    return f"{folder}: {owner} is judging here; wait for it to finish, or choose another `--output`."
 
 
 def _judge_sets(
@@ -240,20 +240,20 @@ def _write_verdicts(path: Path, judgings: Judgings) -> None:
 
 
 def rate(judging: Judging) -> Estimate | None:
-    """The win rate over the pairs with both verdicts, a tie counting half; None where there are none."""
+    """Win rate over the pairs with both verdicts, a tie counting half; None if there are none."""
     scores = np.array(list(judging.scores.values()))
     return estimate(scores[None], np.ones(len(scores))) if len(scores) else None
 
 
 def length_controlled_rate(judging: Judging) -> float | None:
-    """What the win rate would be if the answers were of like length.
+    """Estimate the win rate for answers of equal length.
 
-    A logistic model of the score on the difference in length (tanh of it over its standard deviation), read at no
-    difference. Source: Y. Dubois et al., "Length-Controlled AlpacaEval" (2024), without its terms for models and
-    instructions, which need many models.
+    A logistic regression of the score on the difference in length (tanh of it over its standard deviation),
+    evaluated at no difference. Source: Y. Dubois et al., "Length-Controlled AlpacaEval" (2024), without its terms for
+    models and instructions, which need many models.
 
     Returns:
-        None where there is no verdict.
+        None if there is no verdict.
     """
     scores, lengths = np.array(list(judging.scores.values())), np.array(judging.lengths, dtype=np.float64)
     if not len(scores):
@@ -263,7 +263,7 @@ def length_controlled_rate(judging: Judging) -> float | None:
 
     def cost(weights: np.ndarray) -> float:
         logits = weights[0] + weights[1] * x
-        # a little ridge keeps what is perfectly separated finite
+        # a small ridge penalty keeps weights finite under perfect separation
         return float(np.mean(np.logaddexp(0, logits) - scores * logits) + 1e-3 * weights @ weights)
 
     return float(expit(minimize(cost, np.zeros(2)).x[0]))

@@ -1,1 +1,1 @@
-"""What comparisons share: how sure a metric is, and the pages that show it."""
+"""What all reports share: statistics, formatting, pages, pictures and CSV files."""

@@ -1,4 +1,4 @@
-"""What the pictures of all reports have in common."""
+"""Fonts and files of all pictures."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _FONTS = ["DejaVu Sans", "Noto Sans CJK SC", "Noto Sans CJK JP", "Source Han San
 
 
 def plain_text(name: str) -> str:
-    """A name as it is: matplotlib takes what stands between dollars for mathematics."""
+    """Escape a name for matplotlib, which reads text between dollar signs as mathematics."""
     return printable(name).replace("$", r"\$")
 
 
 def save_picture(figure: Figure, path: Path) -> Path:
     """Write a figure as a PNG file."""
-    # names in scripts that no font here has are drawn as boxes: the page has them in words
+    # names in scripts without an installed font are drawn as boxes; the page has them as text
     with rc_context({"font.family": _FONTS}), warnings.catch_warnings(), _no_font_messages():
         warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
         figure.tight_layout()
@@ -35,7 +35,7 @@ def save_picture(figure: Figure, path: Path) -> Path:
 
 @contextmanager
 def _no_font_messages() -> Iterator[None]:
-    """Of fonts that are not installed, of which one at least is."""
+    """Silence messages about missing fonts: only one of the list is needed."""
     logger = logging.getLogger("matplotlib.font_manager")
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -1,4 +1,4 @@
-"""CSV files that a spreadsheet opens as what they are: names are text, never formulas."""
+"""CSV files in which a spreadsheet finds no formulas."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ _CONTROLS = ("\t", "\r", "\n")
 
 
 def write_csv(path: Path, rows: Iterable[Sequence[object]]) -> None:
-    """Write rows, the header first. Text that a spreadsheet would run as a formula begins with an apostrophe.
+    """Write rows, the header first. Text that a spreadsheet would run as a formula gets an apostrophe in front.
 
     Args:
         path: The file.
-        rows: Cells: numbers, and text that others may have written.
+        rows: Cells: numbers, and text from any source.
     """
     stream = io.StringIO(newline="")
     csv.writer(stream).writerows(map(_cell, row) for row in rows)

@@ -1,9 +1,9 @@
-"""How sure a metric is, and a difference between two arms, when both the seeds and the test records are samples.
+"""Confidence intervals of means and differences when both the seeds and the test records are samples.
 
-Every trial of an arm has a seed of its own and is scored on the same rows, so a metric varies in two crossed ways. The
-few seeds decide how sure it is, and resampling them (a bootstrap over three seeds has ten different results) gives
-intervals that are much too narrow. Instead the mean squares of a two-way analysis of variance without replication give
-the variance of the mean, and Satterthwaite's formula how many degrees of freedom that estimate has.
+Every trial of an arm has its own seed and is scored on the same rows, so a metric has two crossed sources of variance.
+The few seeds limit the precision, and resampling them (a bootstrap over three seeds has ten different results) gives
+intervals that are much too narrow. Instead, the variance of the mean comes from the mean squares of a two-way analysis
+of variance without replication, and its degrees of freedom from Satterthwaite's formula.
 
 Source: H. H. Clark, "The language-as-fixed-effect fallacy", Journal of Verbal Learning and Verbal Behavior 12 (1973),
 for the sum of mean squares; F. E. Satterthwaite, Biometrics Bulletin 2 (1946), for its degrees of freedom.
@@ -26,15 +26,15 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A mean over seeds and rows with what is known of its error.
+    """A mean over seeds and rows with its standard error.
 
     Attributes:
-        value: The mean, weighted.
-        standard_error: nan where nothing tells it (one row).
+        value: The weighted mean.
+        standard_error: NaN with a single row and seed.
         degrees: Degrees of freedom of `standard_error`.
-        num_seeds: Of the trials.
-        num_rows: Records that each of them was scored on.
-        confidence: Of the interval.
+        num_seeds: Number of seeds.
+        num_rows: Number of records that each trial was scored on.
+        confidence: Level of the interval.
     """
 
     value: float
@@ -46,46 +46,50 @@ class Estimate:
 
     @property
     def half_width(self) -> float:
+        """Half the width of the confidence interval."""
         return float(student.ppf((1 + self.confidence) / 2, self.degrees)) * self.standard_error
 
     @property
     def low(self) -> float:
+        """Lower end of the confidence interval."""
         return self.value - self.half_width
 
     @property
     def high(self) -> float:
+        """Upper end of the confidence interval."""
         return self.value + self.half_width
 
     @property
     def p_value(self) -> float:
-        """Two-sided, of the mean being zero; nan where nothing tells: where all values are alike, or too few."""
+        """Two-sided p-value of the mean being zero; NaN if all values are equal, or there are too few."""
         if self.standard_error == 0:
             return math.nan
         return float(2 * student.sf(abs(self.value) / self.standard_error, self.degrees))
 
 
 def estimate(sums: Floats, weights: Floats, confidence: float = 0.95) -> Estimate:
-    """The weighted mean of a quantity over all seeds and rows.
+    """Estimate the weighted mean of a quantity over all seeds and rows.
 
     Args:
-        sums: What each row adds (nats, say), (S, R): a line a seed. For a difference between two arms, the difference
-            of theirs: pairing is by seed and row.
-        weights: What each row weighs (its tokens, say), (R,); the same for every seed.
-        confidence: Of the interval.
+        sums: Value of each row (such as nats), (S, R), one line per seed. To compare two arms, pass the difference
+            of their sums, paired by seed and row.
+        weights: Weight of each row (such as tokens), (R,); the same for every seed.
+        confidence: Level of the interval.
 
     Returns:
-        The estimate. With one seed its error is that of the rows alone, and says nothing of other seeds.
+        The estimate. With one seed its error covers the rows only, not other seeds.
 
     Raises:
-        UserError: If the shapes do not fit, or no row weighs anything.
+        ValueError: If the shapes do not match.
+        UserError: If all weights are zero.
     """
     if sums.ndim != 2 or sums.shape[1:] != weights.shape or not sums.size:
         raise ValueError(f"expected sums (S, R) and weights (R,); got {sums.shape} and {weights.shape}.")
     if not weights.sum() > 0:
-        raise UserError("no row has any weight: there is nothing to take a mean of.")
+        raise UserError("all rows have zero weight, so there is no mean.")
     num_seeds, num_rows = sums.shape
     value = float(sums.sum() / (num_seeds * weights.sum()))
-    # how far each row moves the ratio of sums: the first-order term of its expansion
+    # how far each row moves the ratio of sums, to first order
     influence = (sums - value * weights) / weights.mean()
     variance, degrees = _variance_of_mean(influence)
     return Estimate(value, math.sqrt(variance), degrees, num_seeds, num_rows, confidence)
@@ -105,7 +109,7 @@ def _variance_of_mean(values: Floats) -> tuple[float, float]:
     free = (num_seeds - 1) * (num_rows - 1)
     noise = float((rest**2).sum()) / free
     total = seeds + rows - noise
-    if total <= max(seeds, rows):  # an effect that is estimated to be none takes nothing away from the other
+    if total <= max(seeds, rows):  # a variance component estimated as zero must not reduce the other
         total, noise = max(seeds, rows), 0.0
         seeds, rows = (seeds, 0.0) if seeds >= rows else (0.0, rows)
     if total == 0:
@@ -115,7 +119,7 @@ def _variance_of_mean(values: Floats) -> tuple[float, float]:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values that hold for all comparisons together; those that are nan stay so, and count for nothing.
+    """Adjust p-values for multiple comparisons by Holm's method; NaN values stay NaN and do not count.
 
     Source: S. Holm, Scandinavian Journal of Statistics 6 (1979).
     """

@@ -193,19 +193,20 @@ def test_arms_that_fail_cost_themselves_alone_and_the_report_says_why(
     study["arms"]["same"] = {"model.optimizer.lr": 1e-3}
     write("fails.yaml", yaml.safe_dump(study))
     assert main(["ablate", "--config", config, "--root", str(tmp_path)]) == 2
-    assert "same-seed0: was begun otherwise (model.optimizer.lr was null, is 0.001)" in capsys.readouterr().err.replace(
-        "\n", " "
+    assert (
+        "same-seed0: was started with other settings (model.optimizer.lr was null, is 0.001)"
+        in capsys.readouterr().err.replace("\n", " ")
     )
 
     study["arms"]["same"] = {}
     write("fails.yaml", yaml.safe_dump({**study, "answers": 3}))
     assert main(["ablate", "--config", config, "--root", str(tmp_path)]) == 2
-    assert "was begun otherwise (answers was 4, is 3)" in capsys.readouterr().err.replace("\n", " ")
+    assert "was started with other settings (answers was 4, is 3)" in capsys.readouterr().err.replace("\n", " ")
 
     write("fails.yaml", yaml.safe_dump(study))
     write("test.jsonl", alpaca_rows(57)[44:])
     assert main(["ablate", "--config", config, "--root", str(tmp_path)]) == 2
-    assert "was begun otherwise (data was " in capsys.readouterr().err.replace("\n", " ")
+    assert "was started with other settings (data was " in capsys.readouterr().err.replace("\n", " ")
 
 
 class Killed(Callback):
@@ -273,7 +274,7 @@ def test_a_failed_trial_begins_anew_by_retry_and_the_baseline_may_fail_too(
     write("retry.yaml", yaml.safe_dump(study))
     arguments = ["ablate", "--config", config, "--root", str(tmp_path)]
     assert main(arguments) == 2
-    assert "begins anew by --retry" in capsys.readouterr().err.replace("\n", " ")
+    assert "--retry restarts failed trials" in capsys.readouterr().err.replace("\n", " ")
     assert main([*arguments, "--set", "model.optimizer.lr=1e-3", "--retry"]) == 2  # of the other, which is done
     capsys.readouterr()
     assert subprocess.run(command(config, tmp_path, "--retry"), capture_output=True).returncode == 0
@@ -286,7 +287,7 @@ def test_a_failed_trial_begins_anew_by_retry_and_the_baseline_may_fail_too(
     assert "model.optimizer.lr" in again
     alone = write_report(runs[:1], tmp_path / "alone").with_suffix(".md").read_text()
     assert "There is nothing to compare “base” with" in alone
-    with pytest.raises(ValueError, match="a study, which is reported by itself"):
+    with pytest.raises(ValueError, match="is a study; report it alone"):
         write_report([tmp_path / "retry", runs[0]])
 
 

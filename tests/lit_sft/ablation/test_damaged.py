@@ -129,7 +129,7 @@ def test_a_study_goes_on_beside_damaged_files(tmp_path: Path) -> None:
     assert (files.progress(), files.failure()) == ({}, None)
     write_text(files.run / "trial.json", '{"step": 3, "of')
     write_text(tmp_path / "failure.json", "[")
-    assert (files.progress(), files.failure()) == ({}, "for a reason that is lost")
+    assert (files.progress(), files.failure()) == ({}, "unknown reason")
     files.forgive(also_runs=True)
     assert files.failure() is None
 
@@ -193,7 +193,7 @@ def test_a_result_of_weights_that_training_has_replaced_is_not_reported(tmp_path
             result |= {"checkpoint": str(checkpoint), "checkpoint_digest": written_digest(checkpoint)}
             (run / "result.json").write_text(json.dumps(result))
             assert read_trial(run / "result.json", "base") is not None
-    with pytest.raises(ValueError, match=r"result\.json: out of date: best\.ckpt has other weights"):
+    with pytest.raises(ValueError, match=r"result\.json: out of date: best\.ckpt has changed since it was tested"):
         read_trial(run / "result.json", "base")
     checkpoint.unlink()
     assert read_trial(run / "result.json", "base") is not None  # there is nothing left to compare with

@@ -90,7 +90,7 @@ def test_a_run_that_is_left_out_is_an_exit_status_of_1(tmp_path: Path, capsys: p
     assert said.err == (
         f"left out  {runs[1]}: not tested yet (no result.json); run `python -m lit_sft test {runs[1]}`\n"
     )
-    assert said.out == f"report  {out}/report.html\n"
+    assert said.out.endswith(f"\nreport  {out}/report.html\n")
 
 
 def test_a_run_without_a_seed_is_left_out_with_the_reason(tmp_path: Path) -> None:

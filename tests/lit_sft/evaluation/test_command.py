@@ -268,9 +268,9 @@ def test_items_that_stand_in_training_records_are_told_apart(
     ("arguments", "message"),
     [
         (["--models", "base"], "expected NAME=MODEL"),
-        (["--models", "a=x", "a=y"], "there is a model a already"),
-        (["--models", "a b=x", "a_b=y"], "its folder would be that of another model"),
-        (["--models", "Base=x", "base=y"], "its folder would be that of another model"),
+        (["--models", "a=x", "a=y"], "duplicate model name a"),
+        (["--models", "a b=x", "a_b=y"], "same folder name as another model"),
+        (["--models", "Base=x", "base=y"], "same folder name as another model"),
         (["--models", f"{'a' * 200}b=x", f"{'a' * 200}b_=y", "c\x1b[2J"], "--models c␛[2J: expected NAME=MODEL"),
         (["--models", "a=x", "--suite", "nowhere.yaml"], "nowhere.yaml: no such file"),
     ],

@@ -71,8 +71,8 @@ def test_a_dead_endpoint_is_given_up_after_a_few_requests_and_asked_the_rest_lat
     assert sorted(judgings["tuned", "asked"].scores) == ["i0", "i1", "i2"]  # what is kept still counts
     assert judgings["tuned", "asked"].count(unparsed=False) == 2 * 37
     (line,) = [line for line in said if line.startswith("judge: ")]
-    assert "stopped asking: 5 requests in a row to http://127.0.0.1:" in line
-    assert "6 replies are kept in" in line
+    assert "requests stopped: 5 requests in a row to http://127.0.0.1:" in line
+    assert "6 replies are cached in" in line
     assert "run the same command again" in line
     assert results.failures["judge"] == line.removeprefix("judge: ")
     if fault != "refused":

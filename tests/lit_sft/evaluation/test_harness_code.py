@@ -62,10 +62,10 @@ CODE = {
     "pickles": ("dataset_path: json", "dataset_path: pandas", "'pandas' is more than data"),
     "remote code": ("{data_files", "{trust_remote_code: true, data_files", "`trust_remote_code` runs a data set's own"),
     "unsafe code": ("task: mine", "task: mine\nunsafe_code: true", "`unsafe_code` runs what the model writes"),
-    "a foreign metric": ("metric: acc,", "metric: ./metric,", r"the metric '\./metric' is not lm-eval's"),
+    "a foreign metric": ("metric: acc,", "metric: ./metric,", r"the metric '\./metric' is not one of lm-eval's"),
     "a metric of evaluate": ("metric: acc,", "metric: acc, hf_evaluate: true,", "`hf_evaluate` downloads and runs"),
     "other prompts": ("task: mine", "task: mine\nuse_prompt: 'promptsource:x'", "`use_prompt` loads templates"),
-    "internals": ("{{q}}", "{{ q.__class__.__mro__ }}", "a template reaches for Python's internals"),
+    "internals": ("{{q}}", "{{ q.__class__.__mro__ }}", "a template uses Python internals"),
     "an included file": ("task: mine", "task: mine\ninclude: ../other.inc", r"other\.inc:1: `!function trap\.shown`"),
 }  # fmt: skip
 

@@ -190,9 +190,9 @@ def test_items_that_are_wrong_cost_themselves_alone(make_model: MakeModel, write
     found = list(score_choices(make_model(), ChoiceSet(write("c.jsonl", rows)), skipped))
     assert [row.item for row in found] == ["a"]
     assert len(skipped.reasons) == 5
-    assert "c.jsonl:2: no item (duplicate id 'a')" in skipped.reasons[0]
-    assert "c.jsonl:3: no item (answer 'them': not among the options)" in skipped.reasons[1]
-    assert "reads at most 512" in skipped.reasons[4]
+    assert "c.jsonl:2: not a valid item (duplicate id 'a')" in skipped.reasons[0]
+    assert "c.jsonl:3: not a valid item (answer 'them': not among the options)" in skipped.reasons[1]
+    assert "the context length of the model is 512" in skipped.reasons[4]
 
 
 @pytest.mark.parametrize(
@@ -214,7 +214,7 @@ def test_a_bad_line_of_items_does_not_affect_the_others(write: Write, line: byte
     items, wrong = read_choices(path)
     assert [item.id for item in items] == ["a", "b"]
     (reason,) = wrong
-    assert reason.startswith(f"{path}:2: no item (")
+    assert reason.startswith(f"{path}:2: not a valid item (")
     assert len(reason) < len(path) + 300
 
 

@@ -33,12 +33,12 @@ ROOT = Path(__file__).parents[3]
         ),
         ("choices: [general]", "choices: expected names of sets and their settings"),
         ("choices: {general: {rows: 0}}", "rows 0: expected at least 1"),
-        ("text: {a: {window: 4}}", "text.a.data: not given"),
+        ("text: {a: {window: 4}}", "text.a.data: missing"),
         ("text: {a: {data: x.txt, window: 4, stride: 4}}", "window 4, stride 4.* a stride below it"),
         ("choices: {a: {}, a: {rows: 1}}", "duplicate key 'a'"),
         ("choices: {'..': {}}", "expected a plain name"),
         ("answers: {a: {data: x, temperature: -1}}", "temperature"),
-        ("prompts: {a: {prompts: ['']}}", "expected at least one prompt, and none empty"),
+        ("prompts: {a: {prompts: ['']}}", "expected at least one prompt, none of them empty"),
         ("choices: {a: {}}\nanswers: {a: {data: x}}", "set 'a': expected a plain name that no other set has"),
         ("choices: {a/b: {}}", "set 'a/b': expected a plain name"),
         (f"answers: {{a: {{data: x, top_p: 1{'0' * 400}}}}}", "a number of more than 300 digits"),
@@ -47,7 +47,7 @@ ROOT = Path(__file__).parents[3]
         ("choices: {a: {}}\nharness: {b: {task: x, shots: -1}}", "shots -1: expected at least 0"),
         ("choices: {a: {}}\njudge: {sets: [], model: m, endpoint: 'ftp://u:pw@h'}", "judge.endpoint: not an HTTP"),
         ("choices: {a: {}}\ntemplate: chat", "template"),
-        ("choices: {a: {}}\njudge: {sets: [b], model: m}", "judge: no set 'b'"),
+        ("choices: {a: {}}\njudge: {sets: [b], model: m}", "judge: no set of answers or prompts named 'b'"),
         ("choices: {a: {}}\noverlap: 0", "overlap 0"),
         ("choices: {a: {}}\npublished: [S9]", "published S9: expected some of qwen_alpaca"),
         ("choices:\ntext:", "no sets"),
@@ -92,7 +92,7 @@ def test_settings_are_changed_on_the_command_line(write: Write) -> None:
     path = write("mine.yaml", "text: {a: {data: x.txt}}")
     suite = read_suite(path, ["text.a.stride=3", "answers.b.data=[y, z]"])
     assert list(suite.sets()) == [("text", "a", TextSet("x.txt", stride=3)), ("answers", "b", AnswerSet(["y", "z"]))]
-    for change, message in (("text", "expected NAME=VALUE"), ("text.a.data.b=1", "data has no settings below it")):
+    for change, message in (("text", "expected NAME=VALUE"), ("text.a.data.b=1", "data is a value")):
         with pytest.raises(ValueError, match=message):
             read_suite(path, [change])
 

@@ -154,9 +154,9 @@ def test_files_are_found_from_the_folder_in_which_the_training_was_started(
 @pytest.mark.parametrize(
     ("what", "state", "said"),
     [
-        ("gone", "missing", "not looked into: .*train.jsonl not found"),
-        ("changed", "changed", "CHANGED since the training"),
-        ("unknown", "not verified", "does not say what they held"),
+        ("gone", "missing", "not searched: .*train.jsonl not found"),
+        ("changed", "changed", "CHANGED since training"),
+        ("unknown", "not verified", "has no digest of them"),
     ],
 )
 def test_what_is_not_known_is_said(
@@ -171,7 +171,7 @@ def test_what_is_not_known_is_said(
     data = training_data_of(str(run))
     assert data is not None
     assert data.state == state
-    assert re.search(said, data.said)
+    assert re.search(said, data.description)
     assert (data.sources is None) == (what == "gone")
     if what == "gone":
         suite = Suite(text={"prose": TextSet(train)})

@@ -96,7 +96,7 @@ def test_wrong_shapes_are_refused(sums: Floats, weights: Floats) -> None:
 
 
 def test_metrics_over_nothing_are_refused() -> None:
-    with pytest.raises(ValueError, match="no row has any weight"):
+    with pytest.raises(ValueError, match="all rows have zero weight"):
         estimate(np.zeros((2, 3)), np.zeros(3))
 
 
