@@ -80,12 +80,13 @@ class Trial:
 
     @property
     def name(self) -> str:
+        """Arm and seed."""
         return f"{self.arm.name}, seed {self.seed}"
 
 
 @dataclass(frozen=True)
 class Study:
-    """What is asked, and of what.
+    """A question and the arms that answer it.
 
     Attributes:
         name: Of its folder.

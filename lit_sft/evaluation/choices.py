@@ -94,8 +94,8 @@ RULES: dict[str, Callable[[OptionScore], float]] = {
     "opencompass_ll": lambda option: -option.nats,
 }
 """Scoring rules; the highest score wins, the first if tied. `sum`, `per_character` and `per_byte` are lm-eval's `acc`,
-`acc_norm` and `acc_bytes`; the last two are OpenCompass's: the mean over prompt and option together, divided by all tokens, and the
-likelihood of the option, which ranks as `sum` does if the option starts with a new token."""
+`acc_norm` and `acc_bytes`; the last two are OpenCompass's: the mean over prompt and option together, divided by all
+tokens, and the likelihood of the option, which ranks as `sum` does if the option starts with a new token."""
 
 
 def read_choices(data: str) -> tuple[list[Item], list[str]]:

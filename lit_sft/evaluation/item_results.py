@@ -47,6 +47,7 @@ class SetResult:
 
     @property
     def num_skipped(self) -> int:
+        """Number of all skipped items."""
         return len(self.skipped) + self.more_skipped
 
 
@@ -111,6 +112,7 @@ class Results:
 
     @property
     def sets(self) -> list[str]:
+        """Names of all sets with a result."""
         return list(dict.fromkeys(name for _, name in self.results))
 
     def kind(self, name: str) -> str:
