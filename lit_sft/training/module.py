@@ -25,7 +25,7 @@ from data_modules.errors import UserError
 from lit_sft.metrics.segments import RecordSums, SegmentMetrics, WeightedMean, gather_records
 from lit_sft.models.adapters import causal_lm, is_adapted
 from lit_sft.models.answer_rows import answer_row
-from lit_sft.models.backbone import BackboneSettings, build_backbone, narrow_frozen_layers
+from lit_sft.models.backbone import BackboneSettings, build_backbone
 from lit_sft.models.generation import Generated, GenerationSettings, generate
 from lit_sft.models.loss import supervised_loss, token_nll
 from lit_sft.models.saving import load_weights, read_checkpoint
@@ -42,7 +42,7 @@ from lit_sft.training.optimization import (
     options_of,
     restore_options,
 )
-from lit_sft.training.precision import AUTOCAST_DTYPES, warn_of_lost_updates
+from lit_sft.training.precision import narrow_where_lossless, warn_of_lost_updates
 from lit_sft.training.refused_callbacks import check_callbacks
 from lit_sft.training.resuming import check_identity, run_identity, seed_batch
 from lit_sft.training.sharding import check_strategy, score, shard
@@ -114,7 +114,7 @@ class LitCausalLM(LightningModule):
         tokenizer, end_token_id = self.data.tokenizer, self.data.end_token_id
         if not hasattr(self, "backbone"):
             self._build(tokenizer)
-        self._narrow_frozen_layers()
+        narrow_where_lossless(self.backbone, self.backbone_settings, self.trainer)
         if isinstance(self.trainer.strategy, ModelParallelStrategy):
             shard(self.backbone, self.trainer.strategy, [supervised_loss, token_nll])
         self.strict_loading = not is_adapted(self.backbone)  # adapters are saved without the frozen weights
@@ -386,14 +386,6 @@ class LitCausalLM(LightningModule):
         by_segment.reset()  # type: ignore[operator]
         loss.reset()  # type: ignore[operator]
         return metrics
-
-    def _narrow_frozen_layers(self) -> None:
-        """Store frozen layers in half precision where nothing is lost: the base is on disk and nothing is sharded."""
-        settings, strategy = self.backbone_settings, self.trainer.strategy
-        dtype = AUTOCAST_DTYPES.get(str(self.trainer.precision))
-        keeps_base = settings.tuning == "lora" and settings.pretrained is not None and not settings.lora.dora
-        if dtype is not None and keeps_base and isinstance(strategy, (SingleDeviceStrategy, DDPStrategy)):
-            narrow_frozen_layers(self.backbone, dtype)
 
     def total_steps(self) -> int:
         """Optimiser steps of the whole run."""

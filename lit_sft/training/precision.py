@@ -5,8 +5,12 @@ from __future__ import annotations
 import warnings
 
 import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
+from torch import nn
 
 from data_modules.errors import UserError
+from lit_sft.models.backbone import BackboneSettings, narrow_frozen_layers
 
 AUTOCAST_DTYPES = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 """Dtypes of Lightning's mixed precisions."""
@@ -55,6 +59,14 @@ def warn_of_lost_updates(precision: str, lr: float) -> None:
             "bfloat16 weights and are rounded away. Use bf16-mixed, which keeps float32 weights.",
             stacklevel=2,
         )
+
+
+def narrow_where_lossless(backbone: nn.Module, settings: BackboneSettings, trainer: Trainer) -> None:
+    """Store frozen layers in half precision where nothing is lost: the base is on disk and nothing is sharded."""
+    dtype = AUTOCAST_DTYPES.get(str(trainer.precision))
+    keeps_base = settings.tuning == "lora" and settings.pretrained is not None and not settings.lora.dora
+    if dtype is not None and keeps_base and isinstance(trainer.strategy, (SingleDeviceStrategy, DDPStrategy)):
+        narrow_frozen_layers(backbone, dtype)
 
 
 def _has_bf16_products() -> bool:
