@@ -89,17 +89,17 @@ class Study:
     """A question and the arms that answer it.
 
     Attributes:
-        name: Of its folder.
-        base: Config files of `fit` that all trials begin with.
-        question: In plain words; heads the report.
-        axes: Dotted settings to the values they take; all combinations are arms.
-        arms: Names to settings, where several change together; combined with the axes.
+        name: Folder name.
+        base: Config files of `fit` that all trials start from.
+        question: In plain words; the title of the report.
+        axes: Values to try by dotted setting; all combinations are arms.
+        arms: Named sets of settings that change together; combined with the axes.
         baseline: The arm that the others are compared with. None: the first.
-        seeds: One trial of every arm each.
-        budget: What the trials have equally much of.
-        settings: For all trials, over the base's.
-        primary: The metric that answers the question: a segment or mask (nats per token, less is better), or
-            `exact_match` or `rougeL_mixed` (more is better).
+        seeds: Every arm has one trial per seed.
+        budget: What is equal in all trials.
+        settings: Settings of all trials, on top of the base config.
+        primary: The metric that answers the question: a segment or mask (nats per token, lower is better), or
+            `exact_match` or `rougeL_mixed` (higher is better).
         answers: Maximum number of test rows with generated answers.
         validations: Number of points on the learning curves.
         checkpoint: The one that is tested: `last`, at the end of the budget, or `best`, by validation loss under the
