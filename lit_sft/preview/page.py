@@ -7,7 +7,7 @@ from pathlib import Path
 from data_modules.errors import UserError
 from data_modules.rendering.segments import SegmentKind
 from lit_sft.preview.token_view import MARKS_LEGEND, MaskView, Piece, Row, ShownExample
-from lit_sft.reporting.templates import render
+from lit_sft.reporting.templates import keep_lines, render
 
 _STYLED_APART = ("answer", "text")
 """Kinds whose names are classes of the shared style sheet already."""
@@ -47,6 +47,7 @@ def page(summary: str, shown: list[ShownExample]) -> str:
         css=_css,
         classes=_classes,
         title=_title,
+        keep_lines=keep_lines,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from lit_sft.printable import printable
 
@@ -18,6 +18,11 @@ def render(template: str, **values: Any) -> str:
         **values: What it shows; only `Markup` is taken as HTML.
     """
     return _ENVIRONMENT.get_template(template).render(values)
+
+
+def keep_lines(text: str) -> Markup:
+    """Escape text in which line breaks stay as they are."""
+    return escape(printable(text, keep_lines=True))
 
 
 def _printable(value: Any) -> Any:

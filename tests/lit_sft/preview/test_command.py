@@ -290,6 +290,12 @@ def test_html_names_id_kind_turn_and_supervision_of_every_token(tokenizer: PreTr
     ]
 
 
+def test_html_breaks_lines_where_the_text_does(tokenizer: PreTrainedTokenizerFast) -> None:
+    document = example((SegmentKind.USER, [*b"a\nb"]))
+    parsed = Page(page("", [show_example(document, tokenizer, [MASKS["output_only"]])]))
+    assert "".join(parsed.tokens).startswith("a↵\nb")
+
+
 def test_html_in_an_unwritable_place_says_so(preview: Preview, tmp_path: Path) -> None:
     message = preview([TWO_TURNS], "--html", str(tmp_path / "none" / "page.html"), status=2)
     assert re.search(r"--html .*page\.html: cannot be written \(No such file or directory\); expected", message)
