@@ -32,9 +32,9 @@ from lit_sft.reporting.formatting import direction, title_of
 assert [kind.name for kind in SegmentKind if MASKS["user_only"].supervises(kind)] == ["USER"]
 assert "user_only" in get_args(MaskName)
 
-record = Record({"question": "Who?", "answer": "Clover."}, "rows.jsonl:1")
-assert recognise_format(record) == "question_answer"
-conversation = to_conversation(record, "question_answer")
+record = Record({"query": "Who?", "reply": "Clover."}, "rows.jsonl:1")
+assert recognise_format(record) == "query_reply"
+conversation = to_conversation(record, "query_reply")
 assert conversation.turns == (Message(Role.USER, "Who?"), Message(Role.ASSISTANT, "Clover."))
 
 template = resolve_template("qa", load_tokenizer("examples/tokenizer"))
