@@ -139,6 +139,9 @@ def _check_folder(source: str) -> None:
     )
 
 
+_COPY = "copy the tokenizer it was trained with into that folder"
+
+
 @contextlib.contextmanager
 def settings_unnamed() -> Iterator[None]:
     """Remove the names of `fit`'s settings from errors about a model that the user named directly.
@@ -150,6 +153,6 @@ def settings_unnamed() -> Iterator[None]:
         yield
     except UserError as error:
         text = str(error).replace("--model.backbone.pretrained ", "")
-        advice = "copy the tokenizer it was trained with into that folder"
-        text = re.sub(r"give `--model\.backbone\.tokenizer[^`]*`( the tokenizer[^.;]*| the one[^.;]*)?", advice, text)
+        setting = r"([Ss])et `--model\.backbone\.tokenizer[^`]*`( to the (tokenizer|one)[^.;]*)?"
+        text = re.sub(setting, lambda found: _COPY.capitalize() if found[1] == "S" else _COPY, text)
         raise UserError(text) from error
