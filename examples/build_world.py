@@ -47,6 +47,7 @@ class Person(NamedTuple):
 
     @property
     def their(self) -> str:
+        """The possessive pronoun."""
         return "her" if self.they == "she" else "his"
 
 

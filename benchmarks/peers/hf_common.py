@@ -79,9 +79,11 @@ class TurnByTurn(TrainerCallback):
         self.trainer: Any = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Wait for the first turn."""
         self.turns.wait()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Report the step, and wait for the next turn unless it was the last."""
         self.turns.finish(loss=self.trainer.step_loss, **self.trainer.counts)
         if state.global_step < state.max_steps:
             self.turns.wait()

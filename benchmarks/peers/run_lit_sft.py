@@ -54,11 +54,13 @@ class TurnByTurn(Callback):
         self.turns = turns
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Wait for the first turn."""
         self.turns.wait()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        """Report the step, and wait for the next turn unless it was the last."""
         micro_batches = batch if isinstance(batch, list | tuple) else [batch]
         self.turns.finish(
             loss=outputs["nats"] / outputs["weight"],

@@ -23,6 +23,7 @@ from lit_sft.evaluation.training_data import training_data_of
 from lit_sft.evaluation.win_rate import Judgings, judge_models
 from lit_sft.failures import reason_of_part
 from lit_sft.files import error_line
+from lit_sft.models.loaded import LoadedModel
 from lit_sft.reporting.page import print_summary, write_pages
 from lit_sft.runs.opening import open_model
 
@@ -72,21 +73,9 @@ def evaluate_models(
         raise UserError(
             f"nothing could be scored; see the {'reasons' if len(results.failures) > 1 else 'reason'} above."
         )
-    judgings: Judgings = {}
-    try:
-        if suite.judge is not None:
-            judgings = judge_models(suite.judge, results, folder, log, load)
-    except Exception as error:  # the scores are reported anyway
-        results.failures["judge"] = reason_of_part(error, folder)
-        warn(f"judge: {results.failures['judge']}")
+    judgings = _judgings(suite, results, folder, log, warn, load)
     exposures = _exposures(suite, models, results, log, warn)
-    seen: Items = {}
-    try:
-        if suite.trained_on:
-            seen = find_seen(suite, results, suite.trained_on)
-    except (UserError, OSError) as error:
-        results.failures["trained_on"] = error_line(error)
-        warn(f"trained_on: {error_line(error)}")
+    seen = _seen(suite, results, warn)
     about = [
         *(f"“{name}”: {source}; {results.about.get(name, 'not loaded')}" for name, source in models.items()),
         *([_about_judge(suite.judge)] if suite.judge else []),
@@ -98,6 +87,33 @@ def evaluate_models(
     if console is not None:
         print_summary(console, report, page)
     return results, page
+
+
+def _judgings(
+    suite: Suite,
+    results: Results,
+    folder: Path,
+    log: Callable[[str], None],
+    warn: Callable[[str], None],
+    load: Callable[..., LoadedModel],
+) -> Judgings:
+    """Compare the answers in pairs, if the suite has a judge. If that fails, the scores are reported anyway."""
+    try:
+        return judge_models(suite.judge, results, folder, log, load) if suite.judge is not None else {}
+    except Exception as error:
+        results.failures["judge"] = reason_of_part(error, folder)
+        warn(f"judge: {results.failures['judge']}")
+        return {}
+
+
+def _seen(suite: Suite, results: Results, warn: Callable[[str], None]) -> Items:
+    """Search the training records that the suite names for the items."""
+    try:
+        return find_seen(suite, results, suite.trained_on) if suite.trained_on else {}
+    except (UserError, OSError) as error:
+        results.failures["trained_on"] = error_line(error)
+        warn(f"trained_on: {error_line(error)}")
+        return {}
 
 
 def _exposures(
