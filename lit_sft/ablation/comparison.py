@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from data_modules.errors import UserError
-from lit_sft.ablation.run_files import ANSWER_FIGURES, TrialResult
+from lit_sft.ablation.run_files import ANSWER_METRICS, TrialResult
 from lit_sft.reporting.formatting import direction, verdict_of
 from lit_sft.reporting.statistics import Estimate, Floats, estimate, holm
 
@@ -66,7 +66,7 @@ class Difference:
 
 def shared_name(metric: str) -> str:
     """The name under which `reporting.formatting` knows a metric of a study: losses are named by their tokens alone."""
-    return metric if metric in ANSWER_FIGURES else f"nll/{metric}"
+    return metric if metric in ANSWER_METRICS else f"nll/{metric}"
 
 
 Holds = Literal["yes", "NO", "by design"]

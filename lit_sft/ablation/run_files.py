@@ -14,7 +14,7 @@ from lit_sft.checkpoints.digests import written_digest
 from lit_sft.fields import Fields
 from lit_sft.files import read_json, read_rows, read_yaml
 
-ANSWER_FIGURES = ("exact_match", "rougeL_mixed", "ended", "repetition", "num_tokens")
+ANSWER_METRICS = ("exact_match", "rougeL_mixed", "ended", "repetition", "num_tokens")
 """Columns of test_answers.jsonl, as means over the records."""
 
 Sums = dict[str, dict[str, tuple[float, float]]]
@@ -169,7 +169,7 @@ def _values(row: Fields) -> tuple[str, list[tuple[str, float, float]]]:
     """The record and the metrics of a line of test_records.jsonl or test_answers.jsonl."""
     origin = row.text("origin")
     if "nats" not in row:
-        return origin, [(name, _finite(row.number(name)), 1.0) for name in ANSWER_FIGURES if name in row]
+        return origin, [(name, _finite(row.number(name)), 1.0) for name in ANSWER_METRICS if name in row]
     nats, tokens = row.numbers("nats"), row.fields("tokens")
     if nats.keys() != tokens.values.keys():
         raise UserError(f"{row.place}: nats and tokens have different metrics.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lit_sft.ablation.comparison import Comparison, Difference, Findings, shared_name
-from lit_sft.ablation.run_files import ANSWER_FIGURES
+from lit_sft.ablation.run_files import ANSWER_METRICS
 from lit_sft.reporting.formatting import (
     GLOSSARY,
     change_of,
@@ -219,4 +219,4 @@ def answers(comparison: Comparison) -> list[Table]:
 
 def metrics_of(found: Findings, *, is_answers: bool) -> list[str]:
     """The metrics of generated answers, or the losses."""
-    return [name for name in found.means if (name in ANSWER_FIGURES) == is_answers]
+    return [name for name in found.means if (name in ANSWER_METRICS) == is_answers]
