@@ -18,7 +18,7 @@ quickstart: $(VENV)/.installed ## train and test a small model on the bundled da
 ablation: $(VENV)/.installed ## run the study of docs/loss_masks.md: four loss masks, five seeds (10 minutes)
 	$(BIN)/python -m lit_sft ablate --config configs/ablation/loss_masks.yaml --jobs 2
 
-benchmark: $(VENV)/.installed ## measure speed and memory beside transformers' Trainer and TRL, random model (minutes)
+benchmark: $(VENV)/.installed ## measure speed and memory against transformers' Trainer and TRL, random model (minutes)
 	$(BIN)/python benchmarks/compare.py
 
 lint: $(VENV)/.installed ## check style (seconds)
@@ -43,7 +43,7 @@ test-faults: $(VENV)/.installed ## kill and resume a run twenty times, and one l
 docs: $(VENV)/.docs ## build the documentation site, docs/_build/index.html; fails on any warning (1 minute)
 	$(BIN)/sphinx-build -q -W --keep-going -b html docs docs/_build
 
-pictures: $(VENV)/.installed ## redraw the picture of the README (seconds)
+pictures: $(VENV)/.installed ## redraw the picture in the README (seconds)
 	$(BIN)/python docs/pictures/draw.py
 
 audit: $(VENV)/.installed ## list known vulnerabilities and licences of all installed packages (1 minute)

@@ -74,7 +74,7 @@ class SFTDataModule(LightningDataModule):
         train_fraction: Share of the remaining records to train on, chosen in the same way: a larger share contains
             every smaller one, and the held-out records stay the same. For studies of how much data is needed.
         tokenizer: Name or folder, or a tokenizer. The command line takes it from the model.
-        context_length: Most tokens the model can read. The command line takes it from the model.
+        context_length: Maximum number of tokens the model can read. The command line takes it from the model.
         answer_length: Tokens that `predict` reserves for the answer to a prompt. The command line takes it from the
             model's generation settings.
         format: Format of the records. None: detected from their fields.
@@ -83,7 +83,7 @@ class SFTDataModule(LightningDataModule):
         prompt_weight: Weight of prompt tokens in the loss, 0 to 1. None: the mask's own.
         reduction: Whether every supervised token, every sample or every turn counts equally.
         samples: `answer` expands a training conversation into one sample per answer.
-        max_length: Most tokens in an example. None: the model's context length, at most 1024.
+        max_length: Maximum number of tokens in an example. None: the model's context length, at most 1024.
         over_long: What to do with longer examples: truncate (context first, the answer last), split (between turns),
             drop, or error.
         on_invalid: Whether an invalid record stops the run or is dropped and listed.
@@ -91,7 +91,7 @@ class SFTDataModule(LightningDataModule):
         eval_batch_size: Rows per evaluation batch. None: twice the training batch.
         packing: Concatenate the documents of a batch in one row, isolated from one another, instead of padding each to
             the longest. Changes the speed, not the metrics.
-        token_budget: Most tokens in a forward pass, padding included. Larger batches are split into micro-batches,
+        token_budget: Maximum tokens in a forward pass, padding included. Larger batches are split into micro-batches,
             which limits memory without changing results.
         shuffle: Whether to shuffle the training examples every epoch.
         seed: Determines the order. The command line takes it from `seed_everything`.

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# What does training on one data set do to another? The model as it is, trained on texts, and trained on instructions,
-# each scored on held-out records of both: the columns by file in the report.
+# How does training on one data set affect another? Scores the model as it is, trained on texts, and trained on
+# instructions, on held-out records of both: see the columns by file in the report.
 # usage: scripts/cross_data.sh MODEL TEXTS TEXTS_TEST INSTRUCTIONS INSTRUCTIONS_TEST [options of ablate]
 set -euo pipefail
 if (( $# < 5 )); then sed -n 's/^# usage:/usage:/p' "$0" >&2; exit 2; fi

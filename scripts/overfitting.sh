@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# After how many epochs does a model over-fit? One long run, validated twice an epoch; a table and curves say which step was best.
+# After how many epochs does a model overfit? One long run, validated twice an epoch; a table and curves say which step was best.
 # usage: scripts/overfitting.sh MODEL TRAIN [options of fit]
 set -euo pipefail
 if (( $# < 2 )); then sed -n 's/^# usage:/usage:/p' "$0" >&2; exit 2; fi

@@ -1,4 +1,4 @@
-"""`python -m lit_sft ablate --config FILE`: one command from a question to its report."""
+"""`python -m lit_sft ablate --config FILE`: runs a study and writes its report."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ class GenerationSettings:
     """How to generate answers.
 
     Attributes:
-        max_new_tokens: Most tokens in an answer.
+        max_new_tokens: Maximum number of tokens in an answer.
         temperature: 0 always takes the likeliest token; above 0, tokens are sampled.
         top_p: Sample from the likeliest tokens that make up this share of the probability.
         batch_size: Prompts per batch.

@@ -65,9 +65,7 @@ def training_parser(command: Command = "fit", source: Source | None = None, *, p
         dump_header=[f"lightning.pytorch=={lightning.__version__}"],
     )
     parser.add_argument("-c", "--config", action=ActionConfigFile, help="YAML file of settings; later files win.")
-    parser.add_argument(
-        "--seed_everything", type=bool | int, default=42, help="Seed of everything random; true: a random seed."
-    )
+    parser.add_argument("--seed_everything", type=bool | int, default=42, help="Random seed; true: pick one at random.")
     parser.add_lightning_class_args(Trainer, "trainer")
     parser.add_lightning_class_args(LitCausalLM, "model")
     parser.add_lightning_class_args(SFTDataModule, "data")
@@ -86,7 +84,9 @@ def _add_own_options(parser: SettingsParser, command: Command) -> None:
     )
     if command == "predict":
         parser.add_argument("--output", metavar="FILE", help="Answer file. Default: a new one in the run folder.")
-    parser.add_argument("--answers", type=int, default=200, help="Most rows that `test` answers and scores.")
+    parser.add_argument(
+        "--answers", type=int, default=200, help="Maximum number of rows that `test` answers and scores."
+    )
     parser.add_method_arguments(Trainer, command, skip=_skipped(command))
 
 
