@@ -1,31 +1,30 @@
 #!/usr/bin/env python3
-"""Compare lit_sft with its peers: the same weights, rows, order and optimiser, in turns, on this machine.
+"""Compare lit_sft with its peers on this machine: same weights, rows, order and optimiser, in alternating steps.
 
     python benchmarks/compare.py
     python benchmarks/compare.py --records rows.json --pretrained FOLDER --tuning lora --precision bf16
 
-Contestants, each in a process of its own, the peers in environments that this command makes:
-
+Contestants, each in a separate process; this command creates the environments of the peers:
 - `lit_sft`: Lightning's Trainer, LitCausalLM and SFTDataModule; packed rows
-- `lit_sft_padded`, when asked for: the same with `--data.packing false`
-- `hf_default`, `trl_default`: what a user gets who gives model, rows, batch size and learning rate to transformers'
-  Trainer and TRL's SFTTrainer. They keep their own precision: float32 of Trainer, bf16 autocast of TRL, whatever
-  --precision says (on a CPU on which bf16 is slower than float32, TRL is given float32). TRL recomputes activations
-- `hf_grouped`, `trl_grouped`: tuned, with rows of like lengths in a batch, out of a pool of 50 batches
-- `hf_flat`, `trl_flat`: tuned, with rows end to end and a mask that keeps them apart. Which is faster depends on the
-  rows. For the rest see `tuned` in `peers/run_hf_trainer.py` and `peers/run_trl.py`
+- `lit_sft_padded`, only if named: the same with `--data.packing false`
+- `hf_default`, `trl_default`: transformers' Trainer and TRL's SFTTrainer with only model, rows, batch size and learning
+  rate set. They ignore --precision: Trainer uses float32, TRL bf16 autocast (float32 on a CPU on which bf16 is slower).
+  TRL uses activation checkpointing
+- `hf_grouped`, `trl_grouped`: tuned, with batches of rows of similar length, from a pool of 50 batches
+- `hf_flat`, `trl_flat`: tuned, with packed rows and a mask that separates them. Whether these or the grouped ones are
+  faster depends on the rows. For the other settings see `tuned` in `peers/run_hf_trainer.py` and `peers/run_trl.py`
 
-For everyone: AdamW at 1e-5 constant without weight decay or clipping; no dropout; LoRA of rank 16 and alpha 32 on all
-linear layers. The loss of the first batch must agree between all before anything is timed: to 1e-5 of it in float32, to
-2e-2 in bf16. Then all make a step by turns, so that a machine whose speed drifts treats them alike: each turn is a
-process of its own, which makes a step to warm up and one that is timed, and has the memory to itself. A step is all
-between two ends of steps, the making of the batch included.
+All contestants use AdamW at a constant 1e-5 without weight decay or clipping, no dropout, and LoRA of rank 16 and
+alpha 32 on all linear layers. Before anything is timed, the losses of the first batch must agree, to a relative 1e-5 in
+float32 or 2e-2 in bf16. The contestants then take turns, one step each, so that drifting machine speed affects all of
+them equally. Each turn is a separate process with the memory to itself: one warm-up step, then one timed step. A step
+is timed from the end of the previous one, so it includes building the batch.
 
-What is reported: real tokens (without padding) a second over all rounds; how many times as fast lit_sft is, with the
-median, least and greatest ratio of a round (batches of like lengths hold rows of their own); the highest resident
-memory of the process; and the share of the ceiling: the floating-point operations that the rows need (`ModelFlops` in
-`shapes.py`) a second, through those of a matrix product timed in this process before and after. Writes `compare.json`,
-`compare.md` and `compare.png`.
+The report shows: real tokens (without padding) per second over all rounds; the speed-up of lit_sft, with the median,
+lowest and highest ratio of a single round (grouped contestants train on different rows); peak resident memory; and the
+share of the ceiling, which is the floating-point operations per second that the rows need (`ModelFlops` in `shapes.py`)
+divided by the rate of a matrix product, timed in this process before and after. Writes `compare.json`, `compare.md` and
+`compare.png`.
 """
 
 from __future__ import annotations
@@ -58,7 +57,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     slow_bf16 = bf16_is_slow()
     if slow_bf16 and options.precision == "bf16":
-        sys.exit("--precision bf16: this CPU has no fast bf16 products; use float32, or a CPU with avx512_bf16 or AMX.")
+        sys.exit("--precision bf16: this CPU is not fast at bf16; use float32, or a CPU with avx512_bf16 or AMX.")
     output = Path(options.output)
     output.mkdir(parents=True, exist_ok=True)
     if options.pretrained:
@@ -75,29 +74,31 @@ def arguments() -> argparse.Namespace:
     names = [contestant.name for contestant in CONTESTANTS]
     usual = [name for name in names if name != "lit_sft_padded"]
     parser.add_argument("--records", default="examples/world/train.json", help="file of records")
-    parser.add_argument("--pretrained", help="folder of a model with its tokenizer; without it, a random one")
+    parser.add_argument(
+        "--pretrained", help="folder of a model and its tokenizer; default: a model with random weights"
+    )
     parser.add_argument("--shape", choices=tuple(SHAPES), default="qwen2.5-0.5b", help="of the random model")
     parser.add_argument("--layers", type=int, default=4, help="of the random model")
     parser.add_argument("--tokenizer", default="examples/tokenizer", help="of the random model")
     parser.add_argument("--tuning", choices=("full", "lora"), default="full")
     parser.add_argument("--precision", choices=("bf16", "float32"), default="float32")
-    parser.add_argument("--batch-size", type=int, default=8, help="rows of a step")
-    parser.add_argument("--steps", type=int, default=5, help="timed steps of each contestant, after one to warm up")
-    parser.add_argument("--max-length", type=int, default=512, help="most tokens of a row")
+    parser.add_argument("--batch-size", type=int, default=8, help="rows per step")
+    parser.add_argument("--steps", type=int, default=5, help="timed steps per contestant, after one warm-up step")
+    parser.add_argument("--max-length", type=int, default=512, help="most tokens in a row")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--contestants", nargs="+", choices=names, default=usual, metavar="NAME", help=", ".join(names))
     parser.add_argument("--output", default="runs/benchmark", help="folder for the report")
     parser.add_argument(
         "--side-by-side",
         action="store_true",
-        help="keep all processes from the first turn to the last: faster, where there is memory for all at once",
+        help="keep all processes alive between turns: faster, if memory suffices for all at once",
     )
     parser.add_argument("--same-environment", action="store_true", help="run peers in this environment")
     return parser.parse_args()
 
 
 def measure(options: argparse.Namespace, base: dict[str, Any], output: Path) -> dict[str, Any]:
-    """All metrics of the comparison, as they go into `compare.json`."""
+    """All metrics of the comparison, as written to `compare.json`."""
     size, model = options.batch_size, base["model"]
     count, most = size * (1 + options.steps), size * POOL
     store = draw_rows(options.records, options.tokenizer, count, most, output, max_length=options.max_length)
@@ -121,7 +122,7 @@ def measure(options: argparse.Namespace, base: dict[str, Any], output: Path) -> 
 def add_needed_flops(
     results: dict[str, dict[str, Any]], work: ModelFlops, lengths: list[int], supervised: list[int], tuning: str
 ) -> None:
-    """Add to every contestant's result what the rows of its rounds need."""
+    """Add the operations that its rows need to every contestant's result."""
     for result in results.values():
         rows = result["rows"]
         tokens = sum(supervised[row] for row in rows)
@@ -129,7 +130,7 @@ def add_needed_flops(
 
 
 def settings(options: argparse.Namespace, model: str, output: Path) -> dict[str, Any]:
-    """What all contestants are told alike."""
+    """The settings that all contestants share."""
     return {
         "model": model, "tokenizer": options.tokenizer, "rows": str(output / "rows.json"),
         "store": str(output / "rows.arrow"), "tuning": options.tuning, "precision": options.precision,
@@ -140,7 +141,7 @@ def settings(options: argparse.Namespace, model: str, output: Path) -> dict[str,
 def start(
     contestant: Contestant, order: list[int], *, base: dict[str, Any], output: Path, same_environment: bool = False
 ) -> Process:
-    """Start a contestant on rows."""
+    """Start a contestant with its rows."""
     folder = output / contestant.name
     told = Settings(**base, order=order, variant=contestant.variant, output=str(folder))
     python = python_of(None if same_environment else contestant.environment, CACHE)

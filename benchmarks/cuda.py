@@ -1,15 +1,15 @@
 #!/usr/bin/env python3
-"""Measure lit_sft, and TRL where it is installed, on a CUDA GPU: random models at full size, bf16, large batches.
+"""Measure lit_sft, and TRL if installed, on a CUDA GPU: full-size models with random weights, bf16, large batches.
 
     python benchmarks/cuda.py
     python benchmarks/cuda.py --shapes tiny --tokens 512 --steps 2 --device cpu --precision float32
 
-Rows of random tokens have the lengths of instruction data, half of each supervised; a step holds about `--tokens` real
-tokens. All contestants are processes of this environment and train on the same rows, one contestant after the other;
-their losses of the first batch must agree. For each: real tokens a second, the share of the GPU's peak (the operations
-that the rows need, `Work.flops` in `shapes.py`, through `--peak-tflops` or a matrix product timed here), and the most
-memory that torch held. TRL, tuned: no recomputing, rows of like lengths together, Liger's kernels where installed, and
-rows without padding where flash attention is.
+Rows of random tokens have the lengths of instruction data, half of each row supervised; a step has about `--tokens`
+real tokens. All contestants run in this environment, train on the same rows one after the other, and must agree on the
+loss of the first batch. Reported for each: real tokens per second, the share of the GPU's peak (the operations that the
+rows need, `Work.flops` in `shapes.py`, divided by `--peak-tflops` or by the rate of a matrix product timed here), and
+the peak memory allocated by torch. TRL is tuned: no activation checkpointing, rows grouped by length, Liger's kernels
+if installed, and rows without padding if flash attention is installed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 if not __package__:  # run as a script
-    sys.path[0] = str(Path(__file__).parents[1])  # not this folder, whose cuda.py others would take for theirs
+    sys.path[0] = str(Path(__file__).parents[1])  # not this folder, whose cuda.py could shadow a library's
 
 import torch
 
@@ -35,14 +35,16 @@ from benchmarks.runner import CONTESTANTS, Entry, check_agreement
 from benchmarks.shapes import SHAPES, bf16_is_slow, matrix_product_flops, work_of_folder, write_shape
 
 MEAN_LENGTH = 124
-"""Tokens of the rows that `make_rows` makes, on average."""
+"""Average tokens in a row from `make_rows`."""
 
 
 def main() -> None:
     """Measure every shape and tuning, and print a table."""
     options = arguments()
     if options.device == "cuda" and not torch.cuda.is_available():
-        sys.exit("no CUDA GPU here; `--device cpu --shapes tiny --tokens 512 --precision float32` tries the code.")
+        sys.exit(
+            "no CUDA GPU here; to try the code, use `--device cpu --shapes tiny --tokens 512 --precision float32`."
+        )
     output = Path(options.output)
     ceilings = [matrix_product_flops(options.precision, options.device)]
     runs = [
@@ -63,15 +65,15 @@ def arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shapes", nargs="+", choices=tuple(SHAPES), default=["qwen2.5-0.5b", "gpt2"])
-    parser.add_argument("--layers", type=int, help="instead of all of the shape's")
+    parser.add_argument("--layers", type=int, help="number of layers; default: all of the shape's")
     parser.add_argument("--tokenizer", default="examples/tokenizer")
     parser.add_argument("--tunings", nargs="+", choices=("full", "lora"), default=["full", "lora"])
     parser.add_argument("--precision", choices=("bf16", "float32"), default="bf16")
-    parser.add_argument("--tokens", type=int, default=16384, help="real tokens of a step, about")
-    parser.add_argument("--steps", type=int, default=10, help="timed steps, after one to warm up")
+    parser.add_argument("--tokens", type=int, default=16384, help="approximate real tokens per step")
+    parser.add_argument("--steps", type=int, default=10, help="timed steps, after one warm-up step")
     parser.add_argument("--max-length", type=int, default=1024, help="most tokens of a row")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
-    parser.add_argument("--peak-tflops", type=float, help="of the GPU; without it, what a matrix product reaches")
+    parser.add_argument("--peak-tflops", type=float, help="peak of the GPU; default: the rate of a matrix product")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--output", default="runs/benchmark-cuda", help="folder for the report")
     return parser.parse_args()
@@ -99,7 +101,7 @@ def measure(options: argparse.Namespace, shape: str, tuning: str, output: Path) 
     starter = partial(start, base=base, output=output, same_environment=True)
     entries = [Entry(c, starter, c.ordered(lengths, size, options.steps), size, stays=True) for c in chosen]
     first: dict[str, dict[str, Any]] = {}
-    for entry in entries:  # one after the other: a GPU's speed does not drift, and its memory is for one
+    for entry in entries:  # one after the other: a GPU's speed does not drift, and its memory only fits one
         print(f"{shape}, {tuning}: {entry.contestant.label}", file=sys.stderr)
         try:
             if step := entry.attempt(entry.warm_up, 0):
@@ -124,7 +126,7 @@ def table(result: dict[str, Any]) -> str:
         + ", ".join(f"{flops / 1e12:,.2f}" for flops in result["ceiling_flops"])
         + ")",
         "",
-        "| model | tuning | contestant | real tokens/s | lit_sft is | share of peak | peak memory |",
+        "| model | tuning | contestant | real tokens/s | lit_sft speed-up | share of peak | peak memory |",
         "|---|---|---|---:|---:|---:|---:|",
     ]
     for run in result["runs"]:

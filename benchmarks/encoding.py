@@ -3,11 +3,11 @@
 
     python benchmarks/encoding.py [--tokenizer FOLDER] [--kind alpaca] [--rows 100000 1000000] [--processes 1 2]
 
-Rows are chats of one to three exchanges or Alpaca-like instructions (`--kind`), of words drawn from a seeded generator.
-Each measurement runs in a Python of its own with an empty cache and prints rows a second, start-up included, the
-processor time of all processes, and (on Linux) the peak resident memory of the process that reads and of the largest of
-those that encode: both must stay where they are however many rows there are. What is written must not depend on the
-number of processes: a digest of it is compared. Writes a table and a JSON file.
+Rows are chats of one to three exchanges or Alpaca-like instructions (`--kind`), with words from a seeded generator.
+Each measurement runs in a separate Python process with an empty cache. It prints rows per second including start-up,
+the CPU time of all processes, and (on Linux) the peak resident memory of the reading process and of the largest
+encoding process; neither may grow with the number of rows. Digests check that the output does not depend on the number
+of processes. Writes a table and a JSON file.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ WORDS = [first + middle + last for first in ("ba", "cor", "del") for middle in (
 
 
 def main() -> None:
-    """Measure every size with every number of processes, each alone."""
+    """Measure every size with every number of processes, one at a time."""
     options = arguments()
     if options.only:
         print(json.dumps(measure(options, Path(options.only))))
@@ -65,7 +65,7 @@ def arguments() -> argparse.Namespace:
 
 
 def measure_alone(options: argparse.Namespace, path: Path, size: int, processes: int) -> dict[str, Any]:
-    """A measurement in a Python of its own, whose peak memory is nobody else's."""
+    """A measurement in a separate Python process, so that peak memory is its own."""
     settings = ["--tokenizer", options.tokenizer, "--val-fraction", str(options.val_fraction)]
     command = [sys.executable, __file__, *settings, "--processes", str(processes), "--only", str(path)]
     row: dict[str, Any] = json.loads(subprocess.check_output(command).splitlines()[-1])
@@ -74,7 +74,7 @@ def measure_alone(options: argparse.Namespace, path: Path, size: int, processes:
 
 def measure(options: argparse.Namespace, path: Path) -> dict[str, Any]:
     """Encode a file into an empty cache."""
-    # here, because every process that encodes imports this file too: each would load torch for nothing
+    # imported here: every encoding process imports this file too, and would load torch for nothing
     from data_modules.encoding.cache import encode_sources
     from data_modules.sft_data_module import SFTDataModule
 
@@ -98,9 +98,9 @@ def measure(options: argparse.Namespace, path: Path) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def watched_children() -> Iterator[dict[str, int]]:
-    """Peak memory of every process that this one starts, in megabytes, looked up twice a second.
+    """Peak memory of every child process in megabytes, sampled twice a second.
 
-    The system's own count for ended children will not do: it begins with what their parent held when it started them.
+    The system's own peak for ended children is useless: it includes the parent's memory at the time of the fork.
     """
     peaks: dict[str, int] = {}
     ended = threading.Event()
@@ -108,7 +108,7 @@ def watched_children() -> Iterator[dict[str, int]]:
     def watch() -> None:
         while not ended.wait(0.5):
             for children in Path("/proc/self/task").glob("*/children"):
-                with contextlib.suppress(OSError):  # it has ended since
+                with contextlib.suppress(OSError):  # it has ended in the meantime
                     peaks.update({child: peak_megabytes(child) for child in children.read_text().split()})
 
     watcher = threading.Thread(target=watch)
@@ -121,14 +121,14 @@ def watched_children() -> Iterator[dict[str, int]]:
 
 
 def peak_megabytes(process: str) -> int:
-    """Peak resident memory of a process; 0 where the system does not say."""
+    """Peak resident memory of a process; 0 if unknown."""
     status = Path(f"/proc/{process}/status")
     lines = status.read_text().splitlines() if status.exists() else []
     return sum(int(line.split()[1]) // 1024 for line in lines if line.startswith("VmHWM"))
 
 
 def digest(folder: Path) -> str:
-    """A digest of every byte that was written."""
+    """A digest of all files written."""
     total = hashlib.sha256()
     for file in sorted(folder.iterdir()):
         with file.open("rb") as stream:
@@ -137,7 +137,7 @@ def digest(folder: Path) -> str:
 
 
 def write_rows(path: Path, kind: str, size: int) -> Path:
-    """Rows as JSON lines, a row at a time."""
+    """Write rows as JSON lines, one at a time."""
     make = {"chat": chats, "alpaca": instructions}[kind]
     with path.open("w", encoding="utf-8") as stream:
         stream.writelines(json.dumps(row) + "\n" for row in make(size, random.Random(0)))
@@ -153,14 +153,14 @@ def chats(size: int, draw: random.Random) -> Iterator[dict[str, Any]]:
 
 
 def instructions(size: int, draw: random.Random) -> Iterator[dict[str, Any]]:
-    """Rows of the length of Alpaca's: an instruction, an input in two of five, an answer of up to two hundred words."""
+    """Rows as long as Alpaca's: an instruction, an input in two of five rows, an answer of up to two hundred words."""
     for _ in range(size):
         context = text(draw, 5, 60) if draw.random() < 0.4 else ""
         yield {"instruction": text(draw, 6, 25), "input": context, "output": text(draw, 5, 200)}
 
 
 def text(draw: random.Random, least: int, most: int) -> str:
-    """Words with a capital and a full stop."""
+    """A sentence of these words, capitalised, with a full stop."""
     return " ".join(draw.choices(WORDS, k=draw.randint(least, most))).capitalize() + "."
 
 

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Where the time of a training step goes, by kind of work, on a CPU.
+"""Profile a training step on a CPU, by kind of work.
 
     python benchmarks/profile_step.py [--records rows.json] [--pretrained FOLDER]
 
-Steps as lit_sft makes them (packed rows, the head on supervised tokens only), full and LoRA, in float32 and, where the
-CPU is fast at it, bf16. torch's profiler says how long every operation itself took, without those it calls; operations
-are grouped by name, by the range in which they ran, and, for the head, by a dimension as large as the vocabulary.
-`other` is what is left of the step: Python, memory, autograd's bookkeeping. The shares of a column sum to 100 %.
+Profiles lit_sft's steps (packed rows, the head on supervised tokens only), full and LoRA, in float32 and, if the CPU is
+fast at it, bf16. torch's profiler measures each operation without those that it calls. Operations are grouped by name,
+by the range in which they ran and, for the head, by a dimension as large as the vocabulary. `other` is the rest of the
+step: Python, memory, autograd's bookkeeping. The shares in a column sum to 100 %.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ BOOKKEEPING = (
 
 
 def main() -> None:
-    """Profile all four kinds of run and print a table."""
+    """Profile every combination of tuning and precision, and print a table."""
     options = arguments()
     torch.set_num_threads(options.threads)
     precisions = ["float32"] if bf16_is_slow() else ["bf16", "float32"]
@@ -81,18 +81,20 @@ def arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--records", default="examples/world/train.json", help="file of records")
-    parser.add_argument("--pretrained", help="folder of a model with its tokenizer; without it, a random one")
+    parser.add_argument(
+        "--pretrained", help="folder of a model and its tokenizer; default: a model with random weights"
+    )
     parser.add_argument("--shape", choices=tuple(SHAPES), default="qwen2.5-0.5b", help="of the random model")
     parser.add_argument("--layers", type=int, default=4, help="of the random model")
     parser.add_argument("--tokenizer", default="examples/tokenizer", help="of the random model")
     parser.add_argument("--batch-size", type=int, default=8, help="rows of a step")
-    parser.add_argument("--warm-up", type=int, default=2, help="steps before the one that is profiled")
+    parser.add_argument("--warm-up", type=int, default=2, help="warm-up steps before the profiled one")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     return parser.parse_args()
 
 
 def profile_step(model: str, tokenizer: str, groups: list[list[Example]], tuning: str, precision: str) -> Counter[str]:
-    """Microseconds of the last group's step, by kind of work."""
+    """Microseconds of the last step, by kind of work."""
     torch.manual_seed(0)
     lora = LoraSettings(rank=LORA_RANK, alpha=2 * LORA_RANK)
     settings = BackboneSettings(pretrained=model, tuning=tuning, lora=lora)  # type: ignore[arg-type]
@@ -118,10 +120,10 @@ def profile_step(model: str, tokenizer: str, groups: list[list[Example]], tuning
 
 
 def by_group(events: list[Any], vocabulary: int) -> Counter[str]:
-    """Each event's own time, summed by group; the whole step is accounted for.
+    """Sum each event's own time by group; the groups add up to the whole step.
 
     Args:
-        events: Of the profiler, with shapes, with a range `step` around them.
+        events: From the profiler, with shapes, inside a range `step`.
         vocabulary: Rows of the head.
     """
     whole = next(event for event in events if event.name == "step")
@@ -135,7 +137,7 @@ def by_group(events: list[Any], vocabulary: int) -> Counter[str]:
 
 
 def group_of(event: Any, vocabulary: int) -> str:
-    """Which kind of work an event is."""
+    """The kind of work of an event."""
     chain = [event]
     while chain[-1].cpu_parent is not None:
         chain.append(chain[-1].cpu_parent)
@@ -156,12 +158,12 @@ def group_of(event: Any, vocabulary: int) -> str:
 
 
 def _looks_up(names: list[str]) -> bool:
-    """Whether this is the embedding, which has as many rows as the head."""
+    """Whether an event belongs to the embedding, which has as many rows as the head."""
     return any("embedding" in name.lower() for name in names)
 
 
 def table(columns: dict[str, Counter[str]]) -> str:
-    """Shares of time as Markdown."""
+    """The shares of time as a Markdown table."""
     lines = ["| | " + " | ".join(columns) + " |", "|---|" + "---:|" * len(columns)]
     for group in GROUPS:
         shares = (times[group] / sum(times.values()) for times in columns.values())

@@ -1,4 +1,4 @@
-"""What a comparison found: a JSON file with everything, a table, a picture."""
+"""Writes the results of a comparison: a JSON file with everything, a table and a chart."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 def write_report(result: dict[str, Any], folder: Path) -> str:
-    """Write `compare.json`, `compare.md` and `compare.png`; gives the table."""
+    """Write `compare.json`, `compare.md` and `compare.png`; returns the table."""
     (folder / "compare.json").write_text(json.dumps(result, indent=1), encoding="utf-8")
     text = table(result)
     (folder / "compare.md").write_text(text, encoding="utf-8")
@@ -18,7 +18,7 @@ def write_report(result: dict[str, Any], folder: Path) -> str:
 
 
 def summary(rounds: list[dict[str, Any]]) -> dict[str, float]:
-    """Speeds of a contestant over all its rounds, and its peak memory."""
+    """A contestant's speed over all rounds, and its peak memory."""
     seconds = sum(step["seconds"] for step in rounds)
     return {
         "tokens_per_second": sum(step["real"] for step in rounds) / seconds,
@@ -31,7 +31,7 @@ def summary(rounds: list[dict[str, Any]]) -> dict[str, float]:
 
 
 def ratios(own: list[dict[str, Any]], other: list[dict[str, Any]]) -> tuple[float, float, float, float]:
-    """How many times as fast: over all rounds together, and the median, least and greatest of single rounds."""
+    """The speed-up over all rounds, and the median, lowest and highest of single rounds."""
     speeds = [[step["real"] / step["seconds"] for step in rounds] for rounds in (own, other)]
     by_round = [a / b for a, b in zip(*speeds, strict=True)]
     total = summary(own)["tokens_per_second"] / summary(other)["tokens_per_second"]
@@ -39,15 +39,15 @@ def ratios(own: list[dict[str, Any]], other: list[dict[str, Any]]) -> tuple[floa
 
 
 def table(result: dict[str, Any]) -> str:
-    """The figures as Markdown."""
+    """The metrics as Markdown."""
     told, contestants = result["settings"], result["contestants"]
     ceiling, own = max(result["ceiling_flops"]), contestants["lit_sft"]["rounds"]
     lines = [
         f"{Path(told['model']).name}, {told['tuning']}, {told['precision']}, steps of {told['batch_size']} rows, "
         f"{told['threads']} threads, {len(own)} rounds" + (", side by side" if told["side_by_side"] else ""),
         "",
-        "| contestant | precision | real tokens/s | supervised/s | lit_sft is (single rounds) | tokens processed per "
-        "real one | peak memory | share of ceiling |",
+        "| contestant | precision | real tokens/s | supervised/s | lit_sft speed-up (single rounds) | "
+        "tokens processed per real one | peak memory | share of ceiling |",
         "|---|---|---:|---:|---:|---:|---:|---:|",
     ]
     for entry in contestants.values():
@@ -70,7 +70,7 @@ def table(result: dict[str, Any]) -> str:
 
 
 def draw(result: dict[str, Any], path: Path) -> None:
-    """Bars of speed, with the ceiling as a line, and of memory."""
+    """Draw bars of speed, with the ceiling as a line, and of memory."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -95,9 +95,9 @@ def draw(result: dict[str, Any], path: Path) -> None:
     speed.set_xlim(right=1.1 * max(ceiling, max(row["tokens_per_second"] for row in found)))
     speed.legend(loc="lower right", frameon=True)
     speed.invert_yaxis()
-    speed.set_xlabel("real tokens a second (more is better)")
-    memory.set_xlabel("peak memory, GB (less is better)")
-    title = f"{Path(told['model']).name}, {told['tuning']}, {told['precision']}, {told['batch_size']} rows a step"
+    speed.set_xlabel("real tokens per second (higher is better)")
+    memory.set_xlabel("peak memory, GB (lower is better)")
+    title = f"{Path(told['model']).name}, {told['tuning']}, {told['precision']}, {told['batch_size']} rows per step"
     figure.suptitle(title)
     figure.savefig(path, dpi=120)
     pyplot.close(figure)

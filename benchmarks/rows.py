@@ -1,4 +1,4 @@
-"""The rows that all contestants train on, as lit_sft keeps them and as plain lists."""
+"""The rows that all contestants train on, as an example store and as plain lists."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ MASK = "output_only"
 
 
 POOL = 50
-"""Batches' worth of rows from which those of like lengths are made, as many as transformers' Trainer sorts at once."""
+"""Batches in the pool that is grouped by length; transformers' Trainer also sorts this many at once."""
 
 
 def draw_rows(records: str, tokenizer: str, count: int, most: int, folder: Path, *, max_length: int) -> ExampleStore:
-    """Records in chatml (or plain), shuffled: `most`, or all there are.
+    """Up to `most` records, rendered as chatml (or plain) and shuffled.
 
     Raises:
         SystemExit: If there are fewer than `count`.
@@ -39,20 +39,20 @@ def draw_rows(records: str, tokenizer: str, count: int, most: int, folder: Path,
     data.setup("fit")
     store = data.stores["train"]
     if len(store) < count:
-        raise SystemExit(f"{records}: {len(store)} rows; {count} are needed. Give more, or fewer steps.")
+        raise SystemExit(f"{records}: {len(store)} rows; {count} are needed. Provide more rows, or lower --steps.")
     order = torch.randperm(len(store), generator=torch.Generator().manual_seed(0))[: max(count, most)].tolist()
     return _written((store[index] for index in order), folder)
 
 
 def template_of(tokenizer: str) -> TemplateName:
-    """ChatML where the tokenizer has its tokens: GPT-2's has not."""
+    """ChatML if the tokenizer has its tokens (GPT-2's does not), else plain."""
     return "chatml" if "<|im_end|>" in AutoTokenizer.from_pretrained(tokenizer).get_vocab() else "plain"
 
 
 def make_rows(vocabulary: int, count: int, folder: Path, *, max_length: int) -> ExampleStore:
-    """Rows of random tokens with the lengths of instruction data: many short ones, few long ones, half of it answers.
+    """Rows of random tokens as long as instruction data: many short, few long, half of each supervised.
 
-    The median is 90 tokens and the mean about 125, as of Alpaca.
+    The median is 90 tokens and the mean about 125, as in Alpaca.
     """
     draw, words = random.Random(0), np.random.default_rng(0)
     rows = []
@@ -66,12 +66,12 @@ def make_rows(vocabulary: int, count: int, folder: Path, *, max_length: int) -> 
 
 
 def write_plain(store: ExampleStore, path: Path) -> list[int]:
-    """Write the rows as `input_ids` and `labels`; gives the number of supervised tokens of each."""
+    """Write the rows as `input_ids` and `labels`; returns the number of supervised tokens in each."""
     rows = []
     for example in store:
         weights = MASKS[MASK].token_weights(example.kinds, example.turns, "token")
         labels = np.where(weights > 0, example.input_ids, -100)
-        labels[0] = -100  # nothing predicts it
+        labels[0] = -100  # nothing predicts the first token
         rows.append({"input_ids": example.input_ids.tolist(), "labels": labels.tolist()})
     path.write_text(json.dumps(rows), encoding="utf-8")
     return [sum(label != -100 for label in row["labels"]) for row in rows]

@@ -1,4 +1,4 @@
-"""Contestants in processes of their own, which take turns step by step."""
+"""Runs contestants in separate processes that take turns, one step each."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from benchmarks.peers.protocol import Settings
 
 PEERS = Path(__file__).parent / "peers"
 TOLERANCE = {"float32": 1e-5, "bf16": 2e-2}
-"""Relative difference of the first losses; of two precisions, that of the coarser."""
+"""Largest relative difference of first losses; for two precisions, the coarser one counts."""
 
 
 @dataclass(frozen=True)
@@ -27,13 +27,13 @@ class Contestant:
     """A way to train.
 
     Attributes:
-        name: As the command line has it.
-        label: As tables have it.
+        name: Name on the command line.
+        label: Name in tables.
         script: File in `peers/` that trains.
-        variant: `default`; tuned, with `grouped` rows or `flat` ones, laid end to end; of lit_sft, `padded`.
-        environment: Requirements file in `peers/`, without its ending. None: this environment.
-        groups_lengths: Whether its batches are rows of similar lengths. The batch that warms up is everyone's, so that
-            its loss can be compared.
+        variant: `default`, or tuned with rows `grouped` by length or packed (`flat`); for lit_sft also `padded`.
+        environment: Name of a requirements file in `peers/`, without extension. None: this environment.
+        groups_lengths: Whether its batches have rows of similar lengths. The warm-up batch is the same for all, so that
+            losses can be compared.
     """
 
     name: str
@@ -44,10 +44,10 @@ class Contestant:
     groups_lengths: bool = False
 
     def ordered(self, lengths: list[int], batch_size: int, rounds: int) -> list[int]:
-        """The rows this contestant trains on: the first ones, or batches of like lengths out of all rows.
+        """Indices of the rows to train on: the first ones, or batches of similar lengths from all rows.
 
-        Those are sorted, as trainers sort large windows of their data, and cut into batches; of these it gets as many
-        as there are rounds, evenly spaced from the shortest to the longest, in random order.
+        For the latter, rows are sorted and cut into batches, as trainers do in large windows of their data. One batch
+        per round is chosen, evenly spaced from shortest to longest, in random order.
         """
         if not self.groups_lengths:
             return list(range((1 + rounds) * batch_size))
@@ -63,30 +63,30 @@ CONTESTANTS = [
     Contestant("lit_sft_padded", "lit_sft, padded", "run_lit_sft.py", "padded"),
     Contestant("hf_default", "HF Trainer, default", "run_hf_trainer.py", "default", "hf"),
     Contestant(
-        "hf_grouped", "HF Trainer, tuned, like lengths", "run_hf_trainer.py", "grouped", "hf", groups_lengths=True
+        "hf_grouped", "HF Trainer, tuned, similar lengths", "run_hf_trainer.py", "grouped", "hf", groups_lengths=True
     ),
     Contestant("hf_flat", "HF Trainer, tuned, no padding", "run_hf_trainer.py", "flat", "hf"),
     Contestant("trl_default", "TRL, default", "run_trl.py", "default", "trl"),
-    Contestant("trl_grouped", "TRL, tuned, like lengths", "run_trl.py", "grouped", "trl", groups_lengths=True),
+    Contestant("trl_grouped", "TRL, tuned, similar lengths", "run_trl.py", "grouped", "trl", groups_lengths=True),
     Contestant("trl_flat", "TRL, tuned, no padding", "run_trl.py", "flat", "trl"),
 ]
 
 
 class ContestantError(Exception):
-    """A contestant could not start or broke off; the others go on."""
+    """A contestant failed to start or crashed; the others continue."""
 
 
 class Process:
-    """A contestant, ready to make a step.
+    """A contestant's process, ready to run steps.
 
     Args:
-        contestant: Who.
-        settings: Its part.
+        contestant: The contestant.
+        settings: Its settings.
         python: The interpreter of its environment.
-        folder: Gets its settings and what it prints.
+        folder: Folder for its settings and its log.
 
     Raises:
-        ContestantError: If it does not get ready.
+        ContestantError: If it fails to start.
     """
 
     def __init__(self, contestant: Contestant, settings: Settings, python: str, folder: Path) -> None:
@@ -103,19 +103,19 @@ class Process:
         self.facts = self._read()
 
     def step(self) -> dict[str, Any]:
-        """Let it make one step.
+        """Run one step.
 
         Raises:
-            ContestantError: If it breaks off.
+            ContestantError: If the process dies.
         """
         assert self._process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # it has broken off; reading says how
+        with contextlib.suppress(BrokenPipeError):  # it has died; `_read` reports why
             self._process.stdin.write("go\n")
             self._process.stdin.flush()
         return self._read()
 
     def end(self) -> None:
-        """End it, whatever it is doing."""
+        """Kill the process."""
         self._process.kill()
         self._process.communicate()
 
@@ -125,25 +125,25 @@ class Process:
         if not line:
             code = self._process.wait()
             lines = self._log.read_text(encoding="utf-8", errors="replace").strip().splitlines() or ["no message"]
-            why = "killed, most likely for want of memory" if code == -9 else lines[-1][:200]
+            why = "killed, most likely out of memory" if code == -9 else lines[-1][:200]
             raise ContestantError(f"{why} (exit status {code}; see {self._log})")
         found: dict[str, Any] = json.loads(line)
         return found
 
 
 Start = Callable[[Contestant, list[int]], Process]
-"""Starts a contestant on rows."""
+"""Starts a contestant with the indices of its rows."""
 
 
 class Entry:
-    """A contestant in a contest.
+    """A contestant with its rounds and results.
 
     Args:
-        contestant: Who.
-        start: Starts it.
-        order: Its rows; the first batch warms up, every other is a round.
-        batch_size: Rows of a step.
-        stays: Whether its process lives through all rounds; else every turn has one of its own, which warms up again.
+        contestant: The contestant.
+        start: Starts its process.
+        order: Indices of its rows; the first batch is the warm-up, each of the others a round.
+        batch_size: Rows per step.
+        stays: Whether one process runs all rounds; otherwise each turn starts a new one with its own warm-up.
     """
 
     def __init__(self, contestant: Contestant, start: Start, order: list[int], batch_size: int, *, stays: bool) -> None:
@@ -155,14 +155,14 @@ class Entry:
         self.failure: str | None = None
 
     def warm_up(self, index: int = 0) -> dict[str, Any]:
-        """Start, and make the step that is not timed."""
+        """Start the process and run the step that is not timed."""
         batches = self.batches if self.stays else [self.batches[0], self.batches[1 + index]]
         self.process = self.start(self.contestant, [row for batch in batches for row in batch])
         self.facts = self.process.facts
         return self.process.step()
 
     def take_turn(self, index: int) -> dict[str, Any]:
-        """Make the step of a round."""
+        """Run the step of a round."""
         if not self.stays:
             self.warm_up(index)
         assert self.process is not None
@@ -172,13 +172,13 @@ class Entry:
         return result
 
     def end(self) -> None:
-        """End its process, if there is one."""
+        """Kill its process, if any."""
         if self.process is not None:
             self.process.end()
             self.process = None
 
     def attempt(self, action: Callable[[int], dict[str, Any]], index: int) -> dict[str, Any] | None:
-        """What the action gives; None if the contestant fails, now or before, which costs itself alone."""
+        """The result of the action; None if the contestant fails or has failed. The others are not affected."""
         if self.failure:
             return None
         try:
@@ -193,17 +193,17 @@ class Entry:
         return result
 
     def result(self) -> dict[str, Any]:
-        """What goes into the report."""
+        """The result as it appears in the report."""
         rows = [row for batch in self.batches[1 : 1 + len(self.rounds)] for row in batch]
         found = {"label": self.contestant.label, "facts": self.facts, "rounds": self.rounds, "rows": rows}
         return found | ({"failure": self.failure} if self.failure else {})
 
 
 def compete(entries: list[Entry]) -> dict[str, dict[str, Any]]:
-    """Let all contestants train, a step each by turns, lit_sft first.
+    """Let all contestants take turns, one step each, lit_sft first.
 
     Returns:
-        For each name `label`, `facts`, `warm_up`, `rounds` and the `rows` of these, and `failure` where it failed.
+        By name: `label`, `facts`, `warm_up`, `rounds`, the `rows` of these, and `failure` if it failed.
 
     Raises:
         SystemExit: If their first losses disagree, or lit_sft fails.
@@ -231,10 +231,10 @@ def compete(entries: list[Entry]) -> dict[str, dict[str, Any]]:
 
 
 def check_agreement(entries: list[Entry], first: dict[str, dict[str, Any]]) -> None:
-    """Every contestant must find the loss of the first batch that lit_sft, the first one, finds.
+    """Check that every contestant has the same first loss as lit_sft, the first entry.
 
     Raises:
-        SystemExit: If not: whatever was timed then would not be the same work.
+        SystemExit: If not, since the contestants would not be doing the same work.
     """
     own = entries[0]
     if own.failure:
@@ -253,7 +253,7 @@ def check_agreement(entries: list[Entry], first: dict[str, dict[str, Any]]) -> N
 
 
 def python_of(environment: str | None, cache: Path) -> str:
-    """The interpreter of an environment, which is made where its requirements have none yet.
+    """The interpreter of an environment, created if these requirements do not have one yet.
 
     Raises:
         ContestantError: If its packages cannot be installed.
@@ -265,7 +265,7 @@ def python_of(environment: str | None, cache: Path) -> str:
     folder = cache / f"{environment}-{hashlib.sha256(pins.encode()).hexdigest()[:12]}"
     python = str(folder / "bin" / "python")
     if not (folder / "installed").exists():
-        _tell(f"making an environment from {requirements} in {folder}")
+        _tell(f"creating an environment from {requirements} in {folder}")
         try:
             subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
             install = [python, "-m", "pip", "install", "--progress-bar", "on", "-r", str(requirements)]

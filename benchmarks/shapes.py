@@ -1,4 +1,4 @@
-"""Models to measure with: random weights in a real model's shape, and the machine's limit."""
+"""Models to measure: a real model's shape with random weights; and the machine's peak rate."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ SHAPES: dict[str, dict[str, Any]] = {
 
 
 def write_shape(name: str, layers: int | None, folder: Path, tokenizer: str) -> Path:
-    """A model folder with random float32 weights that are the same every time, and a tokenizer whose ids fit.
+    """Write a model folder with reproducible random float32 weights and a tokenizer whose ids fit.
 
     Args:
         name: One of `SHAPES`.
-        layers: Instead of all of them.
-        folder: Holds such folders; one that is there is used again.
-        tokenizer: Its folder. The vocabulary keeps the shape's size, or the head would be too cheap.
+        layers: Number of layers. None: all.
+        folder: Parent of such folders; an existing one is reused.
+        tokenizer: Its folder. The model keeps its own vocabulary size; a smaller head would be too cheap.
     """
     settings = dict(SHAPES[name])
     if layers is not None:
@@ -49,22 +49,22 @@ def write_shape(name: str, layers: int | None, folder: Path, tokenizer: str) -> 
         torch.manual_seed(0)
         model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**settings, **ends), dtype=torch.float32)
         vocabulary.save_pretrained(target)
-        model.save_pretrained(target)  # last: its presence says that the folder is whole
+        model.save_pretrained(target)  # last: marks the folder as complete
     return target
 
 
 def work_of_folder(folder: str | Path) -> ModelFlops:
-    """The work of a model folder, with the adapters that the contestants train."""
+    """The operations of a model, with the adapters that the contestants train."""
     return model_flops(AutoConfig.from_pretrained(folder), LoraSettings(rank=LORA_RANK))
 
 
 def matrix_product_flops(precision: str, device: str = "cpu", size: int | None = None) -> float:
-    """Floating-point operations a second of a square matrix product: the machine's own limit just now.
+    """Floating-point operations per second of a square matrix product: the machine's present limit.
 
     Args:
         precision: `bf16` or `float32`.
         device: `cpu` or `cuda`.
-        size: Side of the square. None: 2048 on a CPU, 8192 on a GPU.
+        size: Rows and columns of the matrices. None: 2048 on a CPU, 8192 on a GPU.
     """
     size = size or (2048 if device == "cpu" else 8192)
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
@@ -80,11 +80,11 @@ def matrix_product_flops(precision: str, device: str = "cpu", size: int | None =
 
 
 def bf16_is_slow() -> bool:
-    """Whether this CPU makes products in bf16 slower than in float32: it has no instructions for them."""
+    """Whether this CPU multiplies in bf16 more slowly than in float32, for lack of instructions."""
     return matrix_product_flops("bf16", size=256) < matrix_product_flops("float32", size=256)
 
 
 def wait_for(device: str) -> None:
-    """Let the device finish what it was given."""
+    """Wait until the device has finished."""
     if device == "cuda":
         torch.cuda.synchronize()

@@ -40,7 +40,7 @@ class BenchmarkMonitor(Callback):
             interval over the items.
 
     Raises:
-        UserError: If the suite is wrong, or `every` is less than 1.
+        UserError: If the suite is invalid, or `every` is less than 1.
     """
 
     logs = ("benchmark/",)
@@ -51,7 +51,7 @@ class BenchmarkMonitor(Callback):
         self.suite, self.every, self.file = read_suite(suite), every, file_in_run(self, file)
         for settings in self.suite.harness.values():
             if settings.include is not None:
-                check_tasks(settings.include, advice="Score it after training, by `evaluate --allow_code`.")
+                check_tasks(settings.include, advice="Score it after training with `evaluate --allow_code`.")
         self._num_validations = 0
         self._model: LoadedModel | None = None
 

@@ -1,4 +1,4 @@
-"""Monitors the health of a run: gradient norm, loss scale, throughput and loss spikes, besides non-finite values."""
+"""Monitors the health of a run: gradient norm, loss scale, throughput, loss spikes and non-finite values."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from data_modules.rendering.segments import SegmentKind
 from lit_sft.training.finite_guard import FiniteGuard, MicroBatch, listed, scaler_of
 
 _FEWEST_LOSSES = 10
-"""Fewest losses whose median a spike is compared with."""
+"""Spikes are detected only after this many losses."""
 
 
 class RunHealth(FiniteGuard):

@@ -56,7 +56,7 @@ class Sample:
 class SampleGeneration(Callback):
     """Answers fixed prompts and the first validation rows, before training and at every validation.
 
-    The prompts, their order and the seed stay the same, so that only the weights differ between steps. Modes, caches
+    Prompts, their order and the seed stay the same, so only the weights differ between steps. Modes, caches
     and the random state are restored, so training is not affected.
 
     Args:

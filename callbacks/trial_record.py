@@ -68,7 +68,7 @@ class TrialRecord(Callback):
         self._loss = mean_of_step(outputs)  # not read yet: that would synchronise with the device
         self._window["seconds"] += time.perf_counter() - self._batch_began
         if trainer.global_step > len(self.order):
-            # by whole steps: a resumed run repeats the step in which it stopped
+            # added step by step: a resumed run repeats the step in which it stopped
             self.counts = {name: value + self._window[name] for name, value in self.counts.items()}
             self._window = dict.fromkeys(self.counts, 0)
             # which records and how often, regardless of order and micro-batch

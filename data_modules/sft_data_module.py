@@ -200,7 +200,7 @@ class SFTDataModule(LightningDataModule):
             folder = encode_sources(sources, encoder, self.cache_dir, processes=self.encoding_processes)
             stores = {split: load_split(folder, split) for split in sources.splits}
             self.stores |= {split: store for split, store in stores.items() if store is not None}
-            skipped = skipped_in(sources)  # not cached: such files leave the cache valid
+            skipped = skipped_in(sources)  # not cached: they do not invalidate the cache
             self.ledgers |= {
                 split: {**ledger, "skipped_files": skipped.get(split, [])}
                 for split, ledger in load_ledgers(folder).items()
@@ -295,7 +295,7 @@ class SFTDataModule(LightningDataModule):
         return sources
 
     def _trains_on_text(self) -> bool:
-        """Whether the training data is plain text, so that the model knows no questions."""
+        """Whether the training data is plain text, so that the model has not learned to answer questions."""
         if "train" not in self.sources.files:
             return False
         folder = encode_sources(self.sources, self.encoder, self.cache_dir, processes=self.encoding_processes)

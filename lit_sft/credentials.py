@@ -156,7 +156,7 @@ def _variants(secret: str) -> set[str]:
     encoded: set[str] = set()
     for raw in (each.encode("utf-8", "replace") for each in spellings):
         encoded |= {raw.hex(), base64.b64encode(raw).decode()}
-        # after one or two other bytes: without the characters that mix in bits of these or of the padding
+        # at offset 1 or 2: without the characters that also encode bits of neighbouring bytes or padding
         encoded |= {base64.b64encode(b"-" * n + raw).decode()[n + 1 :].rstrip("=")[:-1] for n in (1, 2)}
     return {each for each in spellings | encoded if each.strip()}
 

@@ -1,4 +1,4 @@
-"""Makes up for what an environment may lack: a home folder, a user name, a UTF-8 terminal."""
+"""Works around environments without a home folder, a user name or a UTF-8 terminal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What transformers' Trainer and its child, TRL's SFTTrainer, share as contestants."""
+"""Shared by the contestants transformers' Trainer and its subclass, TRL's SFTTrainer."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from benchmarks.peers.protocol import LORA_RANK, Settings, Turns
 
 
 def same_for_all(settings: Settings) -> dict[str, Any]:
-    """Arguments that make the work the same: rows, order, AdamW, learning rate; and nothing written."""
+    """Arguments that make the work the same (rows, order, AdamW, learning rate) and write nothing."""
     return {
         "output_dir": settings.output,
         "use_cpu": settings.device == "cpu",
@@ -21,8 +21,8 @@ def same_for_all(settings: Settings) -> dict[str, Any]:
         "learning_rate": settings.lr,
         "lr_scheduler_type": "constant",
         "weight_decay": 0.0,
-        "max_grad_norm": 0.0,  # no clipping, for anyone
-        "train_sampling_strategy": "sequential",  # the rows come in the order given
+        "max_grad_norm": 0.0,  # no clipping, as for all contestants
+        "train_sampling_strategy": "sequential",  # keep the given order
         "save_strategy": "no",
         "report_to": "none",
         "disable_tqdm": True,
@@ -30,7 +30,7 @@ def same_for_all(settings: Settings) -> dict[str, Any]:
 
 
 def load_model(settings: Settings, **loading: Any) -> PreTrainedModel:
-    """The model without dropout, otherwise as `from_pretrained` gives it."""
+    """The model as `from_pretrained` loads it, but without dropout."""
     config = AutoConfig.from_pretrained(settings.model)
     for name in ("resid_pdrop", "embd_pdrop", "attn_pdrop", "attention_dropout"):
         if hasattr(config, name):
@@ -39,7 +39,7 @@ def load_model(settings: Settings, **loading: Any) -> PreTrainedModel:
 
 
 def load_tokenizer(settings: Settings) -> Any:
-    """The tokenizer, with something to pad with."""
+    """The tokenizer, with a pad token."""
     tokenizer = AutoTokenizer.from_pretrained(settings.tokenizer)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -47,7 +47,7 @@ def load_tokenizer(settings: Settings) -> Any:
 
 
 def lora(model: PreTrainedModel) -> LoraConfig:
-    """Adapters on every linear layer but the head."""
+    """LoRA adapters on every linear layer except the head."""
     return LoraConfig(
         task_type="CAUSAL_LM", r=LORA_RANK, lora_alpha=2 * LORA_RANK, lora_dropout=0.0, target_modules="all-linear",
         fan_in_fan_out=model.config.model_type == "gpt2",
@@ -55,7 +55,7 @@ def lora(model: PreTrainedModel) -> LoraConfig:
 
 
 def counting(trainer: type) -> type:
-    """The trainer's class, keeping loss and token counts of the step for the callback."""
+    """A subclass of the trainer that keeps the loss and token counts of a step for the callback."""
 
     class Counting(trainer):  # type: ignore[misc]
         def training_step(self, model: Any, inputs: dict[str, Any], *rest: Any, **named: Any) -> torch.Tensor:
@@ -72,7 +72,7 @@ def counting(trainer: type) -> type:
 
 
 class TurnByTurn(TrainerCallback):
-    """A step is all between two ends of steps: the batch, forward, backward, the optimiser, the trainer's own work."""
+    """Times a step from the end of the previous one: batch, forward, backward, optimiser and the trainer's overhead."""
 
     def __init__(self, turns: Turns) -> None:
         self.turns = turns
@@ -90,5 +90,5 @@ class TurnByTurn(TrainerCallback):
 
 
 def precision_of(model: PreTrainedModel, args: Any) -> str:
-    """What the products are made in: `bf16` under autocast or with such weights, else `float32`."""
+    """The precision of matrix products: `bf16` under autocast or with bf16 weights, else `float32`."""
     return "bf16" if args.bf16 or model.dtype == torch.bfloat16 else "float32"

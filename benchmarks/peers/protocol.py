@@ -1,10 +1,9 @@
-"""What every contestant's process has in common: it makes one optimiser step when told to, and says what that took.
+"""Shared by all contestants: each process runs one optimiser step on request and reports its cost.
 
-The process is started with the path of a JSON file of `Settings`. On its standard output it writes JSON lines: first
-what it is (`ready`), then one line a step. On its standard input it waits for a line before each step. Whatever the
-libraries print goes to standard error.
+A process gets the path of a JSON file of `Settings`. It waits for a line on standard input before each step, and writes
+JSON lines to standard output: first its facts (`ready`), then one line per step. Library output goes to standard error.
 
-Nothing here imports lit_sft: the processes of peers run in environments of their own.
+Nothing here imports lit_sft: peers run in separate environments.
 """
 
 from __future__ import annotations
@@ -23,29 +22,29 @@ import torch
 
 PACKAGES = ("torch", "transformers", "accelerate", "peft", "lightning", "trl", "liger-kernel", "flash-attn")
 LORA_RANK = 16
-"""Of everyone's adapters, on every linear layer but the head, scaled by 2, without dropout."""
+"""Rank of all contestants' adapters: on every linear layer except the head, scaled by 2, without dropout."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """One contestant's part of the comparison.
+    """Settings of one contestant's process.
 
     Attributes:
-        variant: `default`, `grouped` or `flat`; of lit_sft `flat` or `padded`.
-        model: Folder of weights.
-        tokenizer: Folder of the tokenizer; only its pad token is used, the rows are encoded.
+        variant: `default`, `grouped` or `flat`; for lit_sft, `flat` or `padded`.
+        model: Folder with the weights.
+        tokenizer: Its folder. Only its pad token is used, since rows are already encoded.
         rows: JSON file of rows with `input_ids` and `labels`, -100 where not supervised.
-        store: The same rows as lit_sft keeps them.
-        order: Which rows to train on, in which order; the first batch warms up.
+        store: The same rows as an example store of lit_sft.
+        order: Which rows to train on, in order; the first batch is the warm-up.
         tuning: `full` or `lora`.
-        precision: `bf16` or `float32`; a `default` keeps its own.
-        slow_bf16: Whether bf16 is slower here than float32, as on CPUs without instructions for it, some 50 times. A
-            default of bf16 is then changed to float32, or its step would take minutes.
-        batch_size: Rows of an optimiser step.
-        lr: Learning rate, constant.
-        threads: Of the CPU.
+        precision: `bf16` or `float32`; ignored by `default`.
+        slow_bf16: Whether bf16 is slower than float32, as on CPUs without bf16 instructions (about 50 times). A default
+            of bf16 is then changed to float32, since a step would take minutes.
+        batch_size: Rows per optimiser step.
+        lr: Constant learning rate.
+        threads: CPU threads.
         device: `cpu` or `cuda`.
-        output: Folder for what libraries insist on writing.
+        output: Folder for files that libraries insist on writing.
     """
 
     variant: str
@@ -65,7 +64,7 @@ class Settings:
 
     @property
     def steps(self) -> int:
-        """Optimiser steps, the one that warms up included."""
+        """Optimiser steps, including the warm-up."""
         return len(self.order) // self.batch_size
 
     def examples(self) -> list[dict[str, list[int]]]:
@@ -75,36 +74,36 @@ class Settings:
 
 
 class Turns:
-    """The pipes to the process that tells whose turn it is."""
+    """The pipes to the process that hands out turns."""
 
     def __init__(self) -> None:
         self.settings = Settings(**json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")))
         self._pipe = os.fdopen(os.dup(1), "w")
-        os.dup2(2, 1)  # what libraries print must not come between the lines
+        os.dup2(2, 1)  # keep library output out of the JSON lines
         torch.set_num_threads(self.settings.threads)
         torch.manual_seed(0)
         self._start = 0.0
 
     def ready(self, *, precision: str, settings: dict[str, Any]) -> None:
-        """Say that training can start, and what is going to be measured."""
+        """Report that training can start, and what will be measured."""
         versions = {name: found for name in PACKAGES if (found := _version(name))}
         self._say(precision=precision, settings=settings, versions=versions)
 
     def wait(self) -> None:
-        """Wait for the turn; end quietly where there is none."""
+        """Wait for the next turn; exit quietly if there is none."""
         if not sys.stdin.readline():
             self._pipe.close()
-            os._exit(0)  # inside a trainer's callback: there is nothing to save
+            os._exit(0)  # in the middle of a trainer's callback; nothing needs saving
         self._start = time.perf_counter()
 
     def finish(self, *, loss: torch.Tensor, real: int, processed: int, supervised: int) -> None:
-        """Say what the step took.
+        """Report the cost of a step.
 
         Args:
             loss: Mean over supervised tokens, before the step.
-            real: Tokens that are not padding.
-            processed: Tokens, padding included.
-            supervised: Tokens that carry the loss.
+            real: Tokens without padding.
+            processed: Tokens with padding.
+            supervised: Tokens in the loss.
         """
         value = loss.item()  # waits for the device
         if self.settings.device == "cuda":

@@ -25,13 +25,13 @@ from benchmarks.peers.protocol import Settings, Turns
 
 
 def main() -> None:
-    """Train by turns."""
+    """Train one step per turn."""
     turns = Turns()
     settings = turns.settings
     chosen = {} if settings.variant == "default" else tuned(settings)
     callback, tokenizer = TurnByTurn(turns), load_tokenizer(settings)
     model = load_model(settings)
-    # the collator that Trainer's users take for rows with labels: it pads both to the longest of the batch
+    # the usual collator for rows with labels: pads both to the longest row of the batch
     padding = DataCollatorForSeq2Seq(tokenizer)
     collator = DataCollatorWithFlattening() if settings.variant == "flat" else padding
     args = TrainingArguments(**same_for_all(settings), **chosen)
@@ -47,13 +47,13 @@ def main() -> None:
 
 
 def tuned(settings: Settings) -> dict[str, Any]:
-    """The settings that are not the default already.
+    """The settings that differ from the defaults.
 
-    By default it recomputes nothing, its AdamW is fused, its attention is SDPA and its weights are as on disk.
-    - bf16: what the run asks for; autocast over float32 weights, as lit_sft has it
-    - not torch_compile: the first step of six layers took 67 s against 11, and lengths that differ compile again
-    - rows end to end come without an attention mask: from restarting positions transformers builds one that keeps them
-      apart, on a CPU too, as the gate shows
+    The defaults are already no activation checkpointing, fused AdamW, SDPA attention and weights as on disk.
+    - bf16: if the run asks for it; autocast over float32 weights, as in lit_sft
+    - not torch_compile: the first step of six layers took 67 s instead of 11, and new lengths recompile
+    - packed rows have no attention mask: transformers builds a block-diagonal one from the restarting positions, on a
+      CPU too, as the loss check confirms
     """
     return {"bf16": settings.precision == "bf16"}
 

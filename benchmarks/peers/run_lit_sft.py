@@ -1,4 +1,4 @@
-"""lit_sft as a contestant: Lightning's Trainer, LitCausalLM and SFTDataModule, as `python -m lit_sft fit` puts them."""
+"""lit_sft as a contestant: Lightning's Trainer, LitCausalLM and SFTDataModule, set up as by `python -m lit_sft fit`."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from lit_sft.training.optimization import OptimizerSettings
 
 
 def main() -> None:
-    """Train by turns."""
+    """Train one step per turn."""
     turns = Turns()
     settings = turns.settings
-    warnings.filterwarnings("ignore", "answers end with")  # about learning to stop, which nothing here does
+    warnings.filterwarnings("ignore", "answers end with")  # a warning about learning to stop, irrelevant here
     precision = "bf16-mixed" if settings.precision == "bf16" else "32-true"
     trainer = Trainer(
         accelerator="gpu" if settings.device == "cuda" else "cpu",
@@ -48,7 +48,7 @@ def main() -> None:
 
 
 class TurnByTurn(Callback):
-    """A step is all between two ends of steps: the batch, forward, backward, the optimiser, the trainer's own work."""
+    """Times a step from the end of the previous one: batch, forward, backward, optimiser and the trainer's overhead."""
 
     def __init__(self, turns: Turns) -> None:
         self.turns = turns
@@ -86,7 +86,7 @@ def _packs(settings: Settings) -> bool:
 
 
 def _data(settings: Settings) -> SFTDataModule:
-    """The rows in the order given, instead of encoding and shuffling records."""
+    """Serves the rows in the given order, instead of encoding and shuffling records."""
     data = SFTDataModule(
         tokenizer=settings.tokenizer,
         template=template_of(settings.tokenizer),

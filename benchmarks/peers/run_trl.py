@@ -27,12 +27,12 @@ from benchmarks.peers.protocol import Settings, Turns
 
 
 def main() -> None:
-    """Train by turns."""
+    """Train one step per turn."""
     turns = Turns()
     settings = turns.settings
     chosen = default(settings) if settings.variant == "default" else tuned(settings)
     callback = TurnByTurn(turns)
-    # float32 is what SFTTrainer loads when it is given a name instead of a model
+    # SFTTrainer loads float32 if given a name instead of a model
     model = load_model(settings, dtype=torch.float32, **attention(settings))
     args = SFTConfig(**same_for_all(settings), **chosen)
     precision = precision_of(model, args)
@@ -50,27 +50,27 @@ def main() -> None:
 
 
 def attention(settings: Settings) -> dict[str, str]:
-    """Flash attention for rows end to end where it is installed, which is what TRL's documents ask for."""
+    """Flash attention for packed rows if it is installed, as TRL's documentation recommends."""
     has_flash = settings.device == "cuda" and importlib.util.find_spec("flash_attn")
     return {"attn_implementation": "flash_attention_2"} if has_flash and settings.variant == "flat" else {}
 
 
 def default(settings: Settings) -> dict[str, Any]:
-    """Nothing, so bf16 autocast and activation checkpointing; but not bf16 where that would only be a handicap."""
+    """TRL's defaults (bf16 autocast, activation checkpointing), except bf16 on CPUs that would only be slowed down."""
     return {"bf16": False} if settings.slow_bf16 else {}
 
 
 def tuned(settings: Settings) -> dict[str, Any]:
-    """The settings that are not the default already.
+    """The settings that differ from the defaults.
 
-    By default its AdamW is fused, its attention is SDPA, its weights are float32, and its only plain loss goes over the
-    logits in chunks; on a CPU it does so for every token, on a GPU for supervised ones.
-    - bf16: what the run asks for
-    - gradient_checkpointing: it recomputes each layer, a third more work, and is on by default
-    - padding_free, which asks for max_length None (the rows are cut already): on a CPU transformers builds the mask
-      that keeps rows apart from their positions, as the gate shows. TRL's packing would fill rows of fixed length with
-      other documents than everyone's batch has, by the same attention
-    - use_liger_kernel: kernels for GPUs
+    The defaults are already fused AdamW, SDPA attention and float32 weights. Its plain loss processes the logits in
+    chunks: on a CPU of every token, on a GPU of supervised tokens only.
+    - bf16: if the run asks for it
+    - no gradient_checkpointing: it is on by default and recomputes each layer, a third more work
+    - padding_free, which requires max_length None (the rows are already truncated): on a CPU, transformers builds the
+      block-diagonal mask from the positions, as the loss check confirms. TRL's packing uses the same attention, but
+      would fill rows of fixed length with other documents than the other contestants train on
+    - use_liger_kernel: on a GPU
     """
     chosen = {"bf16": settings.precision == "bf16", "gradient_checkpointing": False}
     if settings.variant == "flat":

@@ -107,11 +107,11 @@ def collate(
         examples: The documents.
         mask: Which tokens are supervised.
         reduction: How weights are shared among tokens.
-        normaliser: Total weight of the optimiser step. None: of this batch alone.
+        normaliser: Total weight of the optimiser step. None: the total of this batch.
         pad_token_id: Any id; padding is identified by its kind.
         score_all: Make every predictable token a target, for metrics; otherwise only those with a weight.
         pack: Concatenate the documents in one row without padding; otherwise one document per row.
-        counts: Whether the batch counts; if not, it has no weights and no targets.
+        counts: False for a stand-in, which gets no weights and no targets.
     """
     lengths = tuple(len(example) for example in examples)
     shape = (1, sum(lengths)) if pack else (len(examples), max(lengths))

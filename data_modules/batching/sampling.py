@@ -51,8 +51,8 @@ class WindowSampler(Sampler[BatchPlan]):
         shuffle: Whether to shuffle every epoch.
         packed: Whether batches are packed (equal numbers of tokens) or padded (similar lengths).
         token_budget: Most tokens in a micro-batch, padding included, unless it is a single example.
-        limit: Lightning's `limit_train_batches`, which ends an epoch after this many batches (or this share). The last
-            window must know that it is the last.
+        limit: Lightning's `limit_train_batches`, which ends an epoch after this many batches (or this share). Needed
+            to normalise the last window, which may be shorter.
         epoch: The first epoch. With prefetching workers, Lightning sets it too late.
         done: Batches of the first epoch that were done before an interruption; skipped.
         rank: Rank of this process.

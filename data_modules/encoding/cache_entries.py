@@ -21,7 +21,7 @@ _DIGESTS = "digests.json"
 
 _LEFTOVER = re.compile(r".+\.(partial|damaged)-[0-9a-f]{32}")
 _ABANDONED_AFTER = 24 * 3600.0
-"""After this many seconds without a write, an unfinished folder is assumed to be left by a killed process."""
+"""After this many seconds without a write, an unfinished folder is assumed to be a leftover of a killed process."""
 
 
 def is_whole(folder: Path, names: list[str]) -> bool:
@@ -29,7 +29,7 @@ def is_whole(folder: Path, names: list[str]) -> bool:
 
     Args:
         folder: May not exist. A folder without digests, from an earlier version, counts as missing.
-        names: All of its files but the list of digests.
+        names: All of its files except the list of digests.
     """
     if not (folder / _DIGESTS).exists():
         return False

@@ -37,7 +37,7 @@ class OverLongError(UserError):
 
 @dataclass(frozen=True)
 class Encoder:
-    """Encodes conversations with one template and one tokenizer.
+    """Encodes conversations with a template and a tokenizer.
 
     Args:
         tokenizer: A fast Hugging Face tokenizer.
@@ -120,7 +120,7 @@ class Encoder:
                 yield short
 
     def _cut_text(self, encoded: list[EncodedSegment]) -> Iterator[list[EncodedSegment]]:
-        """Split a document into blocks; only the first if truncating. Blocks of one token have no target: skipped."""
+        """Split a document into blocks; only the first if truncating. Blocks of one token have nothing to predict."""
         segment, ids = encoded[-1].segment, [token for item in encoded for token in item.ids]
         if self.continues:
             opening = ids[: len(self._document_start)]
@@ -179,14 +179,14 @@ class Encoder:
         ]
 
     def _encode_plain(self, texts: list[str]) -> list[list[int]]:
-        """Encode without special tokens, directly in the backend: the wrapper also computes offsets, a third slower."""
+        """Encode without special tokens, with the bare backend: the wrapper is a third slower, as it adds offsets."""
         backend = self.tokenizer.backend_tokenizer
         backend.no_truncation()
         backend.no_padding()
-        backend.encode_special_tokens = True  # as plain characters; every call of the wrapper resets it
+        backend.encode_special_tokens = True  # treat them as plain text; each call of the wrapper resets this
         try:
             return [encoding.ids for encoding in backend.encode_batch_fast(texts, add_special_tokens=False)]
-        except Exception as error:  # the backend raises no other type
+        except Exception as error:  # the only type that the backend raises
             raise UnencodableError(
                 f"the tokenizer cannot encode this text ({error}); use a tokenizer with an unknown token, or set "
                 "`--data.on_invalid drop`."
@@ -198,7 +198,7 @@ class Encoder:
 
     @cached_property
     def _inside_markers(self) -> re.Pattern[str]:
-        """Matches after the first character of every reserved marker."""
+        """Matches between the first and second character of every reserved marker."""
         markers = [marker for marker, index in self.tokenizer.get_vocab().items() if index in self._reserved_ids]
         return re.compile("|".join(f"(?<={re.escape(m[0])})(?={re.escape(m[1:])})" for m in markers if m[1:]))
 

@@ -1,4 +1,4 @@
-"""The ledger records what happened to the data on its way to examples. Every loss is counted here."""
+"""The ledger records what happened to the data on its way to examples. Everything lost is counted here."""
 
 from __future__ import annotations
 
@@ -116,8 +116,8 @@ class Ledger(RecordCounts):
 
         Args:
             read: Answers before shortening, by kind.
-            begun: Answers with something left.
-            whole: Answers with everything left.
+            begun: Answers with at least one token left.
+            whole: Answers with all tokens left.
         """
         for mask in MASKS.values():
             kinds = [kind for kind in ANSWER_KINDS if mask.supervises(kind)]

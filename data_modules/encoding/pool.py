@@ -150,7 +150,7 @@ class EncodingPool:
         except BrokenProcessPool:
             raise ChildProcessError(
                 f"one of {self.processes} encoding processes died: out of memory, or failed to start. "
-                "Set `--data.encoding_processes 1`, or fewer than now. In your own script, start the work under "
+                "Set `--data.encoding_processes 1`, or a lower number. In your own script, start the work under "
                 "`if __name__ == '__main__':`."
             ) from None
 

@@ -17,7 +17,7 @@ Ledgers = Mapping[str, dict[str, Any]]
 
 
 def check_given_splits(files: Mapping[str, list[str]], stores: Stores, ledgers: Ledgers, limits: LengthLimits) -> None:
-    """Refuse files of a split other than training that leave no example.
+    """Refuse validation, test or prediction files that yield no example.
 
     Args:
         files: The user's files, by split.

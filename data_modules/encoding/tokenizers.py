@@ -19,7 +19,7 @@ from data_modules.reasons import reason_of
 def token_sizes(tokenizer: PreTrainedTokenizerBase, num_rows: int, end_token_id: int) -> npt.NDArray[np.int64]:
     """Count the UTF-8 bytes and characters of text behind each token. Special and end tokens have none.
 
-    SentencePiece tokenizers put a space before every segment, which counts.
+    The space that SentencePiece tokenizers put before every segment counts.
 
     Args:
         tokenizer: Byte-level or SentencePiece-like.
@@ -90,7 +90,7 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
         raise UserError(f"{name}: no tokenizer in this folder; set `--model.backbone.tokenizer FOLDER`.")
     if not tokenizer.is_fast:
         raise UserError(f"{name}: this tokenizer has no fast version (tokenizer.json); convert it first.")
-    # not needed here, and both would change the tokenizer's digest until something turned them off
+    # off from the start, or the tokenizer's digest would change when they are turned off later
     tokenizer.backend_tokenizer.no_truncation()
     tokenizer.backend_tokenizer.no_padding()
     # no warning about long conversations: they are shortened later

@@ -59,7 +59,7 @@ def newest_that_fits(conversation: Conversation, limit: int, measure: Measure) -
     try:
         first = _first_that_fits(_RunLengths(conversation, measure), len(exchanges), limit)
     except UserError:
-        first = None  # the template rejects a part; only a scan finds out whether that part matters
+        first = None  # the template rejects some exchange; the scan may not need that one
     if first is None:
         return [_scan_for_newest(conversation, limit, measure)]
     return [conversation.with_exchanges(exchanges[first:])]
@@ -123,7 +123,7 @@ class _RunLengths:
 
 
 def _first_that_fits(lengths: _RunLengths, count: int, limit: int) -> int | None:
-    """The first exchange to keep so that the rest fits, at worst the last; None if sums are not exact."""
+    """The first exchange from which the rest fits, at worst the last; None if sums are not exact."""
     first, tail, expected = count - 1, 0, {count - 1: lengths.single(count - 1)}
     # from the end; once the later exchanges alone are too long, nothing older can fit
     for index in range(count - 2, -1, -1):
@@ -200,7 +200,7 @@ def _cut(encoded: list[EncodedSegment], limit: int, *, keep: int, chosen: list[b
 
 
 def _take_closing(encoded: list[EncodedSegment], limit: int) -> list[EncodedSegment]:
-    """Drop the newline after the last end token: the cheapest loss."""
+    """Drop the newline after the last end token, the least useful token."""
     is_closing = encoded[-1].segment.kind is SegmentKind.TEMPLATE and SegmentKind.FINAL_ANSWER in {
         item.segment.kind for item in encoded
     }

@@ -36,7 +36,7 @@ class TextCheck:
     def lost(self, text: str, ids: list[int]) -> str | None:
         """The first text that the ids do not represent, for a message; None if nothing is lost.
 
-        Free for tokenizers that know every byte.
+        Costs nothing for tokenizers that know every byte.
         """
         if self.knows_every_byte:
             return None
@@ -49,7 +49,7 @@ class TextCheck:
 
     @cached_property
     def knows_every_byte(self) -> bool:
-        """Whether the tokenizer can represent any text: no part of it drops or changes anything."""
+        """Whether the tokenizer can represent any text: no step drops or changes anything."""
         backend = self._backend
         if not (_is_harmless(backend.normalizer) and _is_harmless(backend.pre_tokenizer)):
             return False
@@ -76,7 +76,7 @@ class TextCheck:
 
     def _first_unknown(self, text: str) -> str:
         encoding = self._encode(text)
-        if self._unknown_id not in encoding.ids:  # it is in the halves of a marker that was split
+        if self._unknown_id not in encoding.ids:  # it only occurs because the encoder splits markers in halves
             return _shown(text)
         start, end = encoding.offsets[encoding.ids.index(self._unknown_id)]
         return _shown(text[start:end] or text)  # a character added by a normaliser has no position in the text
@@ -89,7 +89,7 @@ class TextCheck:
         return encoding
 
     def _keeps(self, character: str) -> bool:
-        """Whether a character reaches the model, or the ids if the model drops unknown characters."""
+        """Whether a character survives normalisation or, if the model silently drops unknown ones, encoding."""
         if character.isspace():
             return True
         if self._model["type"] != "BPE" or self._unknown_id is not None:

@@ -110,7 +110,7 @@ def _check_regular(path: Path) -> None:
 def _broken_link(path: Path) -> str:
     try:
         path.resolve(strict=True)
-    except (OSError, RuntimeError) as error:  # pathlib has raised either for a loop
+    except (OSError, RuntimeError) as error:  # for a loop, depending on Python's version
         if not isinstance(error, FileNotFoundError):
             return "a symbolic link that points back to itself; link it to a file"
     return f"a symbolic link to {os.readlink(path)}, which does not exist; fix or remove it"

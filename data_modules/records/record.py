@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 Reject = Callable[[str], None]
-"""Called with the message, place included, of an unusable record; either raises or counts it."""
+"""Called with the message for an unusable record, including its place; either raises it or counts the record."""
 
 
 _SHOWN = 40

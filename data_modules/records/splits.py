@@ -165,7 +165,7 @@ def _read_source(source: str, sources: Sources, counts: RecordCounts) -> Iterato
 
 
 def _conversation(record: Record, sources: Sources, layouts: dict[str, str], counts: RecordCounts) -> Conversation:
-    is_prompt = sources.text != "document" and record.fields.keys() == {"text"}  # whatever the training format
+    is_prompt = sources.text != "document" and record.fields.keys() == {"text"}  # applies to any training format
     name = "text" if is_prompt else sources.format or _format_of(record, layouts, counts)
     conversation = to_conversation(record, name)
     return conversation.as_question() if sources.text == "question" and conversation.is_text else conversation

@@ -27,7 +27,7 @@ class Collected:
         failures: Trials without a result, and why.
         settings: Settings of each arm, if known.
         question: In plain words.
-        budget: What was equal in all trials.
+        budget: What all trials had in common, such as equal steps.
         primary: The metric that answers the question.
     """
 

@@ -108,7 +108,7 @@ def _show_plan(console: Console, study: Study, plan: Plan, trials: list[TrialFil
         table.add_row(cell(files.trial.name), *(f"{n:,}" for n in counts), f"{amounts.flops / 1e12:,.1f}", about)
     console.print(table)
     console.print(
-        f"in all about {_duration(total)} one after the other, if all take as long to validate and answer as the first"
+        f"in all about {_duration(total)} if run one by one, assuming that all validate and answer as long as the first"
     )
     for files in trials:
         if files.trial.arm.name not in plan.failures and not files.is_done:

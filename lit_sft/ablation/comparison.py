@@ -26,7 +26,7 @@ class Difference:
         arm: Name.
         before: The baseline's mean over the seeds that both have.
         after: The arm's.
-        estimate: Of the difference.
+        estimate: Estimate of the difference.
         adjusted_p: By Holm's method among the arms.
     """
 
@@ -144,7 +144,7 @@ class Comparison:
         """Estimate an arm minus the baseline, paired by seed and record.
 
         Raises:
-            UserError: If they were scored on different tokens, or have no seed in common.
+            UserError: If they were scored on different tokens, or share no seed.
         """
         ours, theirs, weights = self._paired_sums(metric, arm)
         return estimate(ours - theirs, weights)
@@ -159,7 +159,7 @@ class Comparison:
         return estimate(theirs, weights).value, estimate(ours, weights).value
 
     def _paired_sums(self, metric: str, arm: str) -> tuple[Floats, Floats, Floats]:
-        """What each record adds for an arm and for the baseline, (S, R) each, and what it weighs, (R,)."""
+        """Each record's value for an arm and for the baseline, (S, R) each, and its weight, (R,)."""
         seeds = self.paired(arm)
         if not seeds:
             raise UserError(f"no seed has a result of both {arm} and {self.baseline}")

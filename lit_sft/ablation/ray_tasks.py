@@ -25,8 +25,8 @@ def run_on_ray(commands: Mapping[str, Sequence[str]], address: str, jobs: int, l
     Study folder, model and data must be accessible from every machine of the cluster.
 
     Args:
-        commands: By name of the trial.
-        address: Of the cluster; `local` starts one on this machine.
+        commands: Commands by trial name.
+        address: Address of the cluster; `local` starts one on this machine.
         jobs: Tasks at once on a local cluster.
         log: Prints a line.
 

@@ -48,12 +48,12 @@ def run_study(
 
 
 def define_trials(study: Study, plan: Plan, trials: list[TrialFiles], folder: Path, *, retry: bool) -> None:
-    """Record what trials are about to run.
+    """Record the definitions of trials before they run.
 
     Args:
         study: The study.
-        plan: How long each of its trials is.
-        trials: Those to run; on a cluster, one of them.
+        plan: The length of each of its trials.
+        trials: Trials to run; on a cluster, only one.
         folder: The study's folder.
         retry: Whether failed trials will run again.
 
@@ -62,7 +62,7 @@ def define_trials(study: Study, plan: Plan, trials: list[TrialFiles], folder: Pa
     """
     for files in trials:
         _prepare(files, plan, retry=retry)
-    _write_study(folder, study, plan)  # last: by now nothing contradicts the trials that have run
+    _write_study(folder, study, plan)  # last, once no trial's definition contradicts an earlier run
 
 
 def _write_study(folder: Path, study: Study, plan: Plan) -> None:
@@ -73,7 +73,7 @@ def _write_study(folder: Path, study: Study, plan: Plan) -> None:
     asked = study.budget.amount or reached[0]
     budget = f"equal {kind.replace('_', ' ')}: {asked:,.4g} a trial"
     if reached != [asked]:
-        budget += f", {' to '.join(f'{each:,.4g}' for each in dict.fromkeys((reached[0], reached[-1])))} by whole steps"
+        budget += f", {' to '.join(f'{each:,.4g}' for each in dict.fromkeys((reached[0], reached[-1])))} in whole steps"
     trials = study.trials(folder.parent)
     write_json(
         folder / "study.json",
@@ -90,7 +90,7 @@ def _write_study(folder: Path, study: Study, plan: Plan) -> None:
 
 
 def _prepare(files: TrialFiles, plan: Plan, *, retry: bool) -> None:
-    """Record what a trial is, and forget a failure that its changed settings may have fixed."""
+    """Record a trial's definition, and clear a failure that changed settings may have fixed."""
     reason = plan.failures.get(files.trial.arm.name)
     if reason is not None:
         files.fail(reason, by="plan")

@@ -31,8 +31,8 @@ _GIVEN = {
     "trainer.check_val_every_n_epoch": "give `validations`",
     "run.root": "the study gives every trial its own folder",
     "run.name": "the study gives every trial its own folder",
-    "run.allow_changes": "a trial keeps its settings",
-    "run.allow_code": "a trial may run what its study names",
+    "run.allow_changes": "trials cannot change settings once started",
+    "run.allow_code": "trials may run any code that the study names",
 }
 """Settings that a study controls, and what to use instead."""
 

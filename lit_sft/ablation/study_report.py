@@ -141,7 +141,7 @@ def make_report(comparison: Comparison, collected: Collected, output: Path) -> R
 
 
 def _first(tables: list[Table]) -> tuple[list[Table], list[Table]]:
-    """What is shown, and what is folded."""
+    """The table to show, and those to fold."""
     return tables[:1], tables[1:]
 
 

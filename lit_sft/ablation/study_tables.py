@@ -39,7 +39,7 @@ def headline(found: Findings, primary: str) -> Table | None:
 
 
 def _headline_metrics(found: Findings, primary: str) -> list[str]:
-    """Up to five, those with the same values as an earlier one left out."""
+    """Up to five, skipping those with the same values as an earlier one."""
     chosen: dict[tuple[float, ...], str] = {}
     for metric in dict.fromkeys((primary, *_MATTER)):
         if means := found.means.get(metric):
@@ -82,7 +82,7 @@ def _plural(noun: str, counts: list[int]) -> str:
 
 
 def checks(comparison: Comparison) -> Table:
-    """What the arms must have in common to be compared in pairs."""
+    """What must be the same in all arms to compare them in pairs."""
     rows: list[list[Cell]] = [[check.what, check.holds, check.why] for check in comparison.checks()]
     return Table("Is the comparison fair? What the arms of a seed have in common", ["", "holds", "why"], rows)
 
@@ -139,7 +139,7 @@ def differences(found: Findings, metrics: list[str], title: str) -> Table:
 
 
 def costs(comparison: Comparison) -> Table:
-    """What each arm's training took."""
+    """The cost of each arm's training."""
     names = ["steps", "examples", "tokens", "supervised tokens", "training seconds", "tokens/s", "peak memory"]
     rows: list[list[Cell]] = []
     for arm in comparison.arms:
@@ -177,7 +177,7 @@ def ledger(comparison: Comparison) -> Table:
         result = comparison.results[arm, comparison.seeds(arm)[0]].result
         train = (result.get("ledger") or {}).get("train") or {}
         values = [train.get(name, "") for name in names]
-        # some are counted by mask, some come with examples
+        # some counts are by mask, some are objects with a count and messages
         cells = [str(v.get(result.get("mask"), v.get("count", "")) if isinstance(v, dict) else v) for v in values]
         rows.append([arm, *cells])
     return Table("Training records", ["", *(name.replace("_", " ") for name in names)], rows)
@@ -193,7 +193,7 @@ def damaged(comparison: Comparison) -> list[list[Cell]]:
 
 
 def answers(comparison: Comparison) -> list[Table]:
-    """What the arms answered, side by side, of the first seed that all of them have: test records and fixed prompts."""
+    """The arms' answers to test records and fixed prompts side by side, for the first seed that all arms have."""
     base = comparison.seeds(comparison.baseline)
     arms = comparison.arms
     seed = next((seed for seed in base if all((arm, seed) in comparison.results for arm in arms)), None)

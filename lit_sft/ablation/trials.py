@@ -70,7 +70,7 @@ class TrialFiles:
         write_json(self.trial.folder / "failure.json", {"reason": reason, "by": by})
 
     def forgive(self, *, also_runs: bool) -> None:
-        """Remove a recorded failure: always one of settings, as they are valid now; one of a run if asked."""
+        """Remove a recorded failure: of settings always, since they are valid now; of a run only if asked."""
         found = _known(self.trial.folder / "failure.json")
         if found is not None and (also_runs or found.get("by") == "plan"):
             (self.trial.folder / "failure.json").unlink(missing_ok=True)

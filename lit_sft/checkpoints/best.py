@@ -55,8 +55,8 @@ def write_best(folder: Path, monitor: str | None, mode: str, checkpoints: Iterab
         folder: Folder of the checkpoints.
         monitor: The metric they are ranked by. None: they are not ranked.
         mode: Whether its best value is the `min` or the `max`.
-        checkpoints: Existing checkpoints and any that is about to be written. Whatever a kill leaves on disk, the first
-            one that exists is the best.
+        checkpoints: Existing checkpoints and any that is about to be written. If a kill leaves
+            only some of them on disk, the first one that exists is the best.
     """
     sign = -1 if mode == "max" else 1
     ranked = sorted((c for c in checkpoints if math.isfinite(c.score)), key=lambda c: sign * c.score)

@@ -23,7 +23,7 @@ Items = dict[str, set[str]]
 _Name = TypeVar("_Name", bound=Hashable)
 
 _OF_DOCUMENTS = 4
-"""Factor by which documents must share longer runs of words: long texts have short runs in common by chance."""
+"""Documents must share runs of words this many times as long: long texts share short runs by chance."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,9 @@ def texts_of(suite: Suite, results: Results) -> dict[tuple[str, str], tuple[str,
     texts: dict[tuple[str, str], tuple[str, int]] = {}
     for kind, name, settings in suite.sets():
         rows = {item: row for (_, other), r in results.results.items() if other == name for item, row in r.rows.items()}
-        if rows and isinstance(settings, (TextSet, ConversationSet)):  # without rows, its data may be unreadable
+        if rows and isinstance(
+            settings, (TextSet, ConversationSet)
+        ):  # a set without rows may have failed because its data is unreadable
             size = suite.overlap * (_OF_DOCUMENTS if kind == "text" else 1)
             read = _read_again(settings)
             texts |= {(name, item): (read[item], size) for item in rows if item in read}

@@ -130,7 +130,7 @@ def _known_or_scored(
 
 
 def _content(settings: AnySet) -> Any:
-    """Content of a set's items, which its settings do not determine."""
+    """The content behind a set's settings, such as digests of its files."""
     if isinstance(settings, ChoiceSet):
         return text_of(settings.data)
     if isinstance(settings, HarnessSet):

@@ -49,7 +49,7 @@ def evaluate_models(
         suite: What to score, as `read_suite` reads it or made in Python.
         folder: Where scores and the report go. Scores of the same model and items are reused.
         device: `auto` takes a GPU if there is one.
-        dtype: Of the weights. None: bfloat16 on a GPU that has it, else float32.
+        dtype: Dtype of the weights. None: bfloat16 on a GPU that has it, else float32.
         allow_code: Folders of lm-eval tasks whose code may run.
         log: Prints a line of progress.
         warn: Prints a line about what failed. None: `log`.

@@ -62,7 +62,7 @@ class Change:
         metric: Name.
         before: The baseline's mean over the items that both models have.
         after: The model's mean over the same items.
-        estimate: Of the difference.
+        estimate: Estimate of the difference.
         p_value: Two-sided: McNemar's exact test where items are right or wrong, else Student's t.
         adjusted_p: Adjusted by Holm's method within its family of comparisons.
     """

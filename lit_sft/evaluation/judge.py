@@ -101,7 +101,7 @@ class EndpointJudge:
         with self._lock:
             lock = self._under_way.setdefault(key, threading.Lock())
         try:
-            with lock:  # the same question asked twice is paid for once
+            with lock:  # so that concurrent requests for the same question are paid for once
                 reply = self._reply(key, prompt)
         except EndpointError as error:
             return Verdict(None, str(error))

@@ -69,7 +69,7 @@ def training_data_of(source: str) -> TrainingData | None:
     if found["train"] is None:
         return TrainingData(named, None, "missing")
     present = {split: files for split, files in found.items() if files is not None}
-    # a share of the training files must not replace a split whose files are gone
+    # fixed fractions: a split whose files are gone must not be held out of the training files instead
     located = replace(sources, files=present, fractions=sources.shares)
     if digests["train"] is None:
         return TrainingData(named, located, "not verified")

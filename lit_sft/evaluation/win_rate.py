@@ -79,7 +79,7 @@ class Judging:
 
     Attributes:
         judged: Every pair.
-        price: Of an input and an output token, in the currency of the settings.
+        price: Price of an input and of an output token, in the currency of the settings.
     """
 
     judged: list[Judged]

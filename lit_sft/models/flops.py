@@ -57,8 +57,8 @@ def model_flops(config: PretrainedConfig, lora: LoraSettings | None = None) -> M
     """Count a model's multiply-adds from its config alone.
 
     Args:
-        config: Of the model.
-        lora: Of its adapters.
+        config: The model's config.
+        lora: Settings of its adapters.
     """
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)

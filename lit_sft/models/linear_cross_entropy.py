@@ -79,7 +79,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
 
 class _Sums:
-    """Accumulates the gradients of hidden states, weight and bias over the chunks, as far as needed."""
+    """Accumulates the required gradients of hidden states, weight and bias over the chunks."""
 
     def __init__(
         self, wanted: tuple[bool, ...], hidden_states: Tensor, weight: Tensor, bias: Tensor | None, wide: torch.dtype

@@ -38,10 +38,10 @@ class LoadedModel:
     """A model, and all that is needed to score it.
 
     Attributes:
-        name: In tables.
+        name: Name in tables.
         backbone: A causal language model, with or without adapters.
         tokenizer: Its own.
-        template: Lays conversations out.
+        template: Renders conversations.
         token_budget: Tokens of a batch, unless it is a single sequence.
     """
 
@@ -121,12 +121,12 @@ class LoadedModel:
     def reply(
         self, prompts: Sequence[str], settings: GenerationSettings = GenerationSettings(), seed: int = 0
     ) -> list[str]:
-        """Answer prompts given as text, each a conversation of its own.
+        """Answer prompts given as text, each as a separate conversation.
 
         Args:
-            prompts: What the user writes.
+            prompts: User messages.
             settings: How answers are generated.
-            seed: Of what is drawn at a temperature above 0.
+            seed: Seed of sampling, at temperatures above 0.
 
         Raises:
             UserError: If a prompt is empty, or too long to leave room for an answer.

@@ -36,7 +36,7 @@ def export_model(backbone: nn.Module, folder: Path, data: SFTDataModule, *, merg
     Args:
         backbone: The trained model.
         folder: The folder to write; created if needed.
-        data: Its tokenizer and template go along: `apply_chat_template` renders the text that was trained. Its ids
+        data: Its tokenizer and template are saved too: `apply_chat_template` renders the text that was trained. Its ids
             differ from the trained ones only where the tokenizer merges across the borders of a message.
         merge: Merge adapters into the weights; otherwise only the adapter is written. Adapters on random weights are
             always merged, because nobody else has those weights.

@@ -1,4 +1,4 @@
-"""The page of `preview --html`: one file without scripts, with nothing to fetch. Text from the data is escaped."""
+"""The page of `preview --html`: one file, without scripts or external resources. Text from the data is escaped."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ GLOSSARY = {
 
 
 def direction(metric: str) -> int:
-    """1 if more is better, -1 if less is, 0 if neither is known to be."""
+    """1 if higher is better, -1 if lower is better, 0 if unknown."""
     name = metric.partition("/")[0]
     return (name in _MORE_IS_BETTER) - (name in _LESS_IS_BETTER)
 
@@ -91,7 +91,7 @@ def value_of(metric: str, value: float, digits: int = 4) -> str:
 
 
 def change_of(metric: str, value: float, digits: int = 4) -> str:
-    """A difference with its sign; of shares, in percentage points."""
+    """A difference with its sign; for shares, in percentage points."""
     return f"{100 * value:+.1f}" if is_share(metric) else f"{value:+.{digits}f}"
 
 
@@ -103,12 +103,12 @@ def interval_of(metric: str, estimate: Estimate, digits: int = 4) -> str:
 
 
 def value_with_error(metric: str, estimate: Estimate, digits: int = 4) -> str:
-    """A mean with its 95 % interval: of shares Wilson's, which stays between 0 and 100 %."""
+    """A mean with its 95 % interval; for shares Wilson's, which stays between 0 and 100 %."""
     if is_share(metric) and 0 <= estimate.value <= 1 and estimate.num_seeds == 1:
         right, total = round(estimate.value * estimate.num_rows), estimate.num_rows
         interval = binomtest(right, total).proportion_ci(method="wilson")
         return f"{estimate.value:.1%} ({100 * interval.low:.1f} to {100 * interval.high:.1f})"
-    if not estimate.standard_error > 0:  # equal values say nothing about how far others would be
+    if not estimate.standard_error > 0:  # an interval of zero width would be misleading
         return value_of(metric, estimate.value, digits)
     half = 100 * estimate.half_width if is_share(metric) else estimate.half_width
     return f"{value_of(metric, estimate.value, digits)} ±{half:.{1 if is_share(metric) else digits}f}"

@@ -126,7 +126,7 @@ def render_markdown(report: Report) -> str:
 
 
 def render_html(report: Report) -> str:
-    """The report as one HTML document: no scripts, nothing to fetch."""
+    """The report as one HTML document, without scripts or external resources."""
     charts = [(title, _data_uri(path)) for title, path in report.charts]
     return render(
         "report.html", report=report, charts=charts, cut=_cut, text=_text, tone=_tone, tables=list(report.tables)

@@ -233,7 +233,7 @@ def _check_run(run: Run, named: str | None) -> None:
 
 
 def _progress(checkpoint: Path) -> tuple[int, int, float] | tuple[()] | None:
-    """How far a checkpoint is: steps, batches, time written. Empty if it has weights only, None if unreadable."""
+    """The progress of a checkpoint: steps, batches, time written. Empty if it has weights only, None if unreadable."""
     import torch
 
     try:

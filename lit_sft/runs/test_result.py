@@ -177,7 +177,7 @@ def _digest(store: ExampleStore) -> str:
 
 def _scored(module: LitCausalLM, example: Example, answer: Generated) -> dict[str, Any]:
     row = answer_row(example, answer, module.data.tokenizer, module.data.end_token_id)
-    assert row["reference"] is not None  # filtered before
+    assert row["reference"] is not None  # the caller skips such examples
     return {
         **row,
         "exact_match": exact_match(answer.text, row["reference"]),

@@ -36,7 +36,7 @@ def run_length(max_epochs: int | None, max_steps: int, arguments: list[str]) -> 
     """The limits that apply: those of the last source that sets one, a config file or the command line.
 
     A source that sets one limit removes the other, so `--trainer.max_steps 60` trains for 60 steps whatever the
-    `max_epochs` of a config file or the default. A source that sets both means both.
+    `max_epochs` of a config file or the default. If a source sets both, both apply.
 
     Args:
         max_epochs: As parsed, or its default.

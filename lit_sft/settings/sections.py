@@ -83,14 +83,14 @@ class _Checker:
 
 
 def check_value(value: Any, place: str) -> None:
-    """Refuse, at any depth of a setting, keys that are not text and classes that are not given as such.
+    """Refuse keys that are not text and malformed class settings, at any depth of a setting.
 
     Args:
-        value: Of one setting.
+        value: The setting's value.
         place: Where it is, for messages.
 
     Raises:
-        UserError: If there is such a thing.
+        UserError: If there is one.
     """
     if isinstance(value, list):
         for part in value:

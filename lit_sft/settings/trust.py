@@ -287,7 +287,7 @@ def _check_ours(name: str, at: str) -> None:
 
 
 def _without_trust(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Drop the trust that the run was given, and its choice of output file."""
+    """Remove permissions to run code, and the run's choice of output file."""
     values = {name: value for name, value in values.items() if name not in ("resume", "output")}
     backbone = (values.get("model") or {}).get("backbone") or {}
     if "trust_remote_code" in backbone:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _MOST_ORIGINS = 16
 _USUAL_INTERVAL = 50
-"""Optimiser steps between readings where the trainer logs nothing."""
+"""Optimiser steps between checks if the trainer logs nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +151,7 @@ class FiniteGuard(Callback):
         read, self._unread = self._unread[: len(means)], self._unread[len(means) :]
         self._unread_means = []
         for mean, seen in zip(means, read, strict=True):
-            if not math.isnan(mean):  # nan: no supervised token
+            if not math.isnan(mean):  # NaN: no supervised token
                 self._judge(mean, seen)
                 self._recent.append(mean)
 
@@ -258,7 +258,7 @@ def _validation_message(metrics: dict[str, float]) -> str:
         )
     return (
         f"the validation loss {place} is {loss} (not finite: {', '.join(bad)}), although the training loss is still "
-        "finite. Training continues, but these weights are no candidate for the best checkpoint. Look for extreme "
+        "finite. Training continues, but these weights cannot become the best checkpoint. Look for extreme "
         "validation records, or lower `--model.optimizer.lr`; under fp16, use `--trainer.precision bf16-mixed`."
     )
 

@@ -71,7 +71,7 @@ class RunKeeper(Callback):
         """Save or exit between two steps, after any validation that was due."""
         if batch_idx % trainer.accumulate_grad_batches:
             return
-        # all processes must agree, and asking takes time: usually the first question is the only one
+        # all processes must agree, which takes time; the second check runs only if something is due
         is_due = self._is_behind or (trainer.is_global_zero and self._is_due())
         if trainer.strategy.reduce_boolean_decision(is_due or self.received is not None, all=False):
             self._save(trainer)
