@@ -1,4 +1,4 @@
-"""Compares training and validation perplexity over a run: which step was best, and whether the model over-fits."""
+"""Compares training and validation perplexity over a run: which step was best, and whether the model overfits."""
 
 from __future__ import annotations
 
@@ -178,7 +178,7 @@ def num_overfitted(history: list[Validation]) -> int:
 
 
 def verdict(history: list[Validation]) -> str:
-    """Describe which step was best, and whether the model over-fitted after it."""
+    """Describe which step was best, and whether the model overfitted after it."""
     best, count = best_of(history), num_overfitted(history)
     if best is None:
         return "There is no validation loss: the training mask supervises no validation token."
@@ -187,7 +187,7 @@ def verdict(history: list[Validation]) -> str:
         return text
     validations = "validation was" if count == 1 else f"{count} validations were each"
     return (
-        f"{text} Over-fitting: the last {validations} worse than the one before while training got better. "
+        f"{text} Overfitting: the last {validations} worse than the one before while training got better. "
         "Train for fewer steps, on more data, or with a lower learning rate."
     )
 

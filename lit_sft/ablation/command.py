@@ -162,7 +162,7 @@ def _command(options: argparse.Namespace, python: str) -> list[str]:
 def _parser() -> Arguments:
     parser = Arguments("ablate", __doc__, example="--config configs/ablation/loss_masks.yaml")
     parser.add_argument("--config", required=True, help="study file, such as configs/ablation/loss_masks.yaml")
-    parser.add_argument("--root", default="runs", help="folder of all studies")
+    parser.add_argument("--root", default="runs", help="folder that holds all studies")
     parser.add_argument(
         "--set",
         action="append",
@@ -171,7 +171,7 @@ def _parser() -> Arguments:
         help="option of `fit` for all trials; repeatable",
     )
     parser.add_argument(
-        "--jobs", type=int, default=1, help="trials at once; each gets a share of the threads, or a GPU"
+        "--jobs", type=int, default=1, help="trials to run at once; each gets a share of the threads, or a GPU"
     )
     parser.add_argument("--retry", action="store_true", help="run failed trials again")
     parser.add_argument("--dry-run", action="store_true", help="print the plan, its cost and the commands; run nothing")

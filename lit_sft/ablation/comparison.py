@@ -260,7 +260,7 @@ def _added(metric: str, trials: list[TrialResult], origins: list[str]) -> Floats
 
 
 class Findings:
-    """Every metric of every arm, and every difference to the baseline, where they can be compared.
+    """Every metric of every arm, and every difference from the baseline, where they can be compared.
 
     Attributes:
         comparison: The trials.

@@ -18,7 +18,7 @@ _COLOURS = {1: "tab:green", -1: "tab:red", 0: "tab:gray"}
 
 
 def draw_differences(differences: list[Difference], primary: str, path: Path) -> Path | None:
-    """Each arm's difference to the baseline with its interval, in the primary metric and in those of answers."""
+    """Each arm's difference from the baseline with its interval, in the primary metric and in those of answers."""
     arms = list(dict.fromkeys(d.arm for d in differences))[::-1]
     finite = [d for d in differences if d.is_known]
     panels = {name: [d for d in finite if d.metric == name] for name in dict.fromkeys((primary, *MORE_IS_BETTER))}

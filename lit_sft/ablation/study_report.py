@@ -107,7 +107,7 @@ def make_report(comparison: Comparison, collected: Collected, output: Path) -> R
     base = comparison.baseline
     charts = [
         (
-            f"Differences to “{base}” with 95 % intervals; green is better, red is worse, grey is within noise",
+            f"Differences from “{base}” with 95 % intervals; green is better, red is worse, grey is within noise",
             draw_differences(found.differences, primary, output / "differences.png"),
         ),
         (

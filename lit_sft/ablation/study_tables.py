@@ -67,7 +67,7 @@ def _headline_notes(found: Findings, names: list[str]) -> list[str]:
         f"Means over {_range(seeds)} {_plural('seed', seeds)} and {_range(records)} test {_plural('record', records)}."
     )
     return [
-        f"{size} In brackets: the difference to “{base}”, of shares in percentage points; better and worse are "
+        f"{size} In brackets: the difference from “{base}”, of shares in percentage points; better and worse are "
         "differences beyond noise (p < 0.05, adjusted for the number of arms).",
         *(GLOSSARY[name] for name in ("nll", "rougeL_mixed") if any(shared_name(n).startswith(name) for n in names)),
     ]
@@ -109,7 +109,7 @@ def means(found: Findings, metrics: list[str], title: str, unit: str) -> Table:
 
 
 def differences(found: Findings, metrics: list[str], title: str) -> Table:
-    """Every difference to the baseline, with both values."""
+    """Every difference from the baseline, with both values."""
     base = found.comparison.baseline
     rows: list[list[Cell]] = []
     for each in found.differences:

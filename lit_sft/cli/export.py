@@ -53,7 +53,7 @@ def main(argv: list[str]) -> None:
 def _parser() -> Arguments:
     parser = Arguments("export", __doc__, example="runs/quickstart/version_0 --merge")
     parser.add_argument("run", nargs="?", help="run folder or checkpoint; default: the newest run")
-    parser.add_argument("--root", default="runs", help="folder of all runs")
+    parser.add_argument("--root", default="runs", help="folder that holds all runs")
     parser.add_argument("--output", help="output folder; default: model/ in the run folder, or merged/ with --merge")
     parser.add_argument("--merge", action="store_true", help="merge adapters into the weights")
     parser.add_argument(

@@ -143,7 +143,7 @@ class Results:
         return _estimate(values.values()) if values else None
 
     def change(self, model: str, name: str, metric: str, group: str = "") -> Change | None:
-        """Difference to the baseline, over the items that both have.
+        """Difference from the baseline, over the items that both have.
 
         Returns:
             None if they share no item.

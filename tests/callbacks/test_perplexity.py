@@ -108,13 +108,13 @@ def test_overfitting_is_said_with_its_length_and_the_best_step() -> None:
     assert num_overfitted(history) == 2
     assert best_of(history) is history[1]
     assert "step 10, perplexity 20.09" in verdict(history)
-    assert "Over-fitting: the last 2 validations" in verdict(history)
+    assert "Overfitting: the last 2 validations" in verdict(history)
 
 
 def test_a_worse_validation_with_worse_training_is_not_called_overfitting() -> None:
     history = [row(10, 2.0, 3.0, is_best=True), row(20, 2.5, 3.5)]
     assert num_overfitted(history) == 0
-    assert "Over-fitting" not in verdict(history)
+    assert "Overfitting" not in verdict(history)
 
 
 def test_the_history_is_printed_with_the_best_step_marked(
