@@ -68,11 +68,11 @@ def test_named_arms_change_several_settings_together(write: Write) -> None:
         ),
         (
             {"axes": {"x": [1, 2]}, "settings": {"model.backbone.trust_remote_code": True}},
-            "trust_remote_code counts on the",
+            "trust_remote_code is allowed on the",
         ),
         (
             {"axes": {"x": [1, 2]}, "settings": {"model.backbone": {"trust_remote_code": True}}},
-            "trust_remote_code counts on",
+            "trust_remote_code is allowed on",
         ),
         ({"axes": {"x": [1, 2]}, "name": "../x"}, "name '../x': expected a plain name"),
         ({"axes": {"x": [1, 2]}, "name": "x\u202ey"}, "expected a plain name"),
