@@ -23,12 +23,12 @@ Equal = Literal["steps", "supervised_tokens", "flops"]
 
 
 _GIVEN = {
-    "seed_everything": "give `seeds`",
-    "data.seed": "give `seeds`",
-    "trainer.max_steps": "give `budget`",
-    "trainer.max_epochs": "give `budget`; to compare lengths, look at the learning curves of one longer study",
-    "trainer.val_check_interval": "give `validations`",
-    "trainer.check_val_every_n_epoch": "give `validations`",
+    "seed_everything": "use `seeds` instead",
+    "data.seed": "use `seeds` instead",
+    "trainer.max_steps": "use `budget` instead",
+    "trainer.max_epochs": "use `budget` instead; to compare lengths, look at the learning curves of one longer study",
+    "trainer.val_check_interval": "use `validations` instead",
+    "trainer.check_val_every_n_epoch": "use `validations` instead",
     "run.root": "the study gives every trial its own folder",
     "run.name": "the study gives every trial its own folder",
     "run.allow_changes": "trials cannot change settings once started",

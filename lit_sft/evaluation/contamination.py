@@ -33,7 +33,7 @@ class Exposure:
     Attributes:
         data: Its training data.
         trained: Items found in its training records.
-        chosen: Items found in its validation records, which chose its best checkpoint.
+        chosen: Items found in its validation records, by which its best checkpoint was chosen.
     """
 
     data: TrainingData
@@ -95,7 +95,7 @@ def in_words(results: Results, exposures: Mapping[str, Exposure]) -> list[str]:
         if trained:
             lines.append(f"The training records of {named} contain {trained}.")
         if chosen:
-            lines.append(f"The validation records of {named}, which chose the best checkpoint, contain {chosen}.")
+            lines.append(f"The validation records of {named}, used to choose the best checkpoint, contain {chosen}.")
     return lines
 
 

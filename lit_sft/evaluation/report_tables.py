@@ -224,8 +224,8 @@ def exposure_table(suite: Suite, results: Results, exposures: Mapping[str, Expos
         )
     notes = [
         f"An item counts if {suite.overlap} consecutive words of it (in plain text, {4 * suite.overlap}), or all its "
-        "words if it has fewer, appear in a record. Validation records are not trained on, but choose the best "
-        "checkpoint."
+        "words if it has fewer, appear in a record. Validation records are not trained on, but help to choose "
+        "the best checkpoint."
     ]
     header = ["model", "set", "items in training records", "items in validation records", "searched"]
     return Table("Were the items in the training data?", header, rows, notes)

@@ -58,8 +58,14 @@ def test_named_arms_change_several_settings_together(write: Write) -> None:
         ({"axes": {"x": [1, 2]}, "budget": {"amount": "ten"}}, "budget.amount 'ten': expected a number"),
         ({"axes": {"x": [1, 2]}, "primary": "answr"}, "primary 'answr': expected one of .*answer"),
         ({"axes": {"x": [1, 2]}, "seeds": 3}, "seeds 3: expected a list"),
-        ({"axes": {"x": [1, 2]}, "settings": {"seed_everything": 1}}, "seed_everything: cannot .*; give `seeds`"),
-        ({"axes": {"trainer.max_epochs": [1, 2]}}, "trainer.max_epochs: cannot be set in a study; give `budget`"),
+        (
+            {"axes": {"x": [1, 2]}, "settings": {"seed_everything": 1}},
+            "seed_everything: cannot .*; use `seeds` instead",
+        ),
+        (
+            {"axes": {"trainer.max_epochs": [1, 2]}},
+            "trainer.max_epochs: cannot be set in a study; use `budget` instead",
+        ),
         ({"arms": {"a": {"run.name": "x"}, "b": {}}}, "run.name: cannot be set in a study"),
         ({"arms": ["a", "b"]}, "arms: expected names and values"),
         (

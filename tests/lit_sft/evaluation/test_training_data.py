@@ -89,7 +89,7 @@ def test_a_runs_own_files_are_looked_into_split_by_split(
     assert found.chosen == {name: {f"{asked}:{n}" for n in (4, 5, 6)} for name in ("asked", "same")}
     trained, chosen = in_words(results, {"tuned": found})
     assert trained.startswith("The training records of “tuned” contain ")
-    assert chosen.startswith("The validation records of “tuned”, which chose the best checkpoint, contain ")
+    assert chosen.startswith("The validation records of “tuned”, used to choose the best checkpoint, contain ")
     assert all("3 of 10 items of “asked”" in line for line in (trained, chosen))
     report = make_report(suite, results, tmp_path, about=[], exposures={"tuned": found})
     page = render_html(report)
