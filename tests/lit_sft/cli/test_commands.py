@@ -254,7 +254,7 @@ WRONG: dict[str, tuple[dict[str, Any], list[str], str]] = {
     "prompt weight": ({}, ["--data.prompt_weight", "2"], "--data.prompt_weight 2.*between 0 and 1"),
     "missing tokenizer": ({}, ["--model.backbone.tokenizer", "./nowhere"], "./nowhere: no such folder .* and not a model name on the hub"),
     "missing model": ({}, ["--model.backbone.config", "null", "--model.backbone.pretrained", "./nowhere"], "--model.backbone.pretrained ./nowhere: no such folder"),
-    "no model: set either": ({}, ["--model.backbone.pretrained", "gpt2"], "which model. Give either"),
+    "no model: set either": ({}, ["--model.backbone.pretrained", "gpt2"], "no model: set either"),
     "unknown model setting": ({}, ["--model.backbone.config.n_layers", "2"], "gpt2 has no setting n_layers; did you mean n_layer"),
     "unknown module": ({}, ["--model.backbone.tuning", "lora", "--data.template", "plain", "--model.backbone.lora.target_modules", "[q_proj]"], "no linear layer 'q_proj'; it has c_attn"),
     "two warm-ups": ({}, ["--model.optimizer.warmup_steps", "1", "--model.optimizer.warmup_ratio", "0.1"], "are both set; expected one"),

@@ -128,7 +128,7 @@ UNKNOWN: list[tuple[dict[str, Any], str | None, str]] = [
     (
         watching("ModelCheckpoint", "accuracy"),
         None,
-        "ModelCheckpoint's monitor accuracy: .* There are val/loss",
+        "ModelCheckpoint's monitor accuracy: .* Expected val/loss",
     ),
     ({}, "val_loss", "--checkpoint.monitor val_loss: no such metric. Did you mean val/loss"),
 ]
