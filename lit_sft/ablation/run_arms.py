@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import replace
 from pathlib import Path, PurePath
@@ -34,15 +33,19 @@ def shaping(run: TrialResult) -> dict[str, Any]:
 
 
 def _arms(runs: list[TrialResult]) -> list[list[TrialResult]]:
-    alike: dict[tuple[Path, str, str], list[TrialResult]] = {}
+    alike: list[tuple[tuple[Path, str, dict[str, Any]], list[TrialResult]]] = []
     for run in runs:
         place = _place(run.folder.resolve())
-        settings = json.dumps(shaping(run), sort_keys=True, default=str)
-        alike.setdefault((place.parent, _arm(place), settings), []).append(run)
+        key = place.parent, _arm(place), shaping(run)
+        same = next((group for known, group in alike if known == key), None)
+        if same is None:
+            alike.append((key, [run]))
+        else:
+            same.append(run)
     # two runs with the same seed: it is unclear which one belongs to the others
     return [
         arm
-        for group in alike.values()
+        for _, group in alike
         for arm in ([group] if len({run.seed for run in group}) == len(group) else [[run] for run in group])
     ]
 

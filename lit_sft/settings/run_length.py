@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from lit_sft.settings.trust import nested
+from lit_sft.yaml_loader import PlainLoader
 
 USUAL_EPOCHS = 3
 """Epochs of a run whose length is not set."""
@@ -94,6 +95,6 @@ def _mapping(text: str) -> dict[str, Any]:
 
 def _parsed(text: str) -> Any:
     try:
-        return yaml.safe_load(text)
+        return yaml.load(text, PlainLoader)  # as the parser reads it: dates stay text
     except yaml.YAMLError:
         return None

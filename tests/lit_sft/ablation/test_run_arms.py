@@ -93,6 +93,15 @@ def test_a_run_that_is_left_out_is_an_exit_status_of_1(tmp_path: Path, capsys: p
     assert said.out.endswith(f"\nreport  {out}/report.html\n")
 
 
+def test_settings_with_keys_that_are_not_text_are_compared_too(tmp_path: Path) -> None:
+    folders = [run(tmp_path / "runs" / "mine" / f"version_{seed}", seed) for seed in (0, 1)]
+    for folder in folders:
+        config = yaml.safe_load((folder / "config.yaml").read_text())
+        config["model"] = {None: 1, "backbone": 2}
+        (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    assert seeds_of(folders) == {"mine": [0, 1]}
+
+
 def test_a_run_without_a_seed_is_left_out_with_the_reason(tmp_path: Path) -> None:
     folders = [run(tmp_path / name) for name in ("one", "two")]
     (folders[1] / "config.yaml").write_text(yaml.safe_dump({"data": {}}))

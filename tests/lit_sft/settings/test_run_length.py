@@ -13,6 +13,7 @@ FILES = {
     "neither": "trainer: {devices: 1}",
     "both": "trainer: {max_epochs: 2, max_steps: 60}",
     "saved": "trainer: {max_epochs: 18, max_steps: -1}",
+    "date": "{trainer: {max_steps: 60}, run: {name: 2026-13-45}}",  # a name, and no date that there is
 }
 
 # what is typed, with names of FILES for config files; the parsed values; the limits that hold; what is not used
@@ -22,6 +23,7 @@ CASES = [
     ("epochs", 18, -1, (18, -1), ""),
     ("steps", 3, 60, (-1, 60), ""),
     ("dotted", 3, 60, (-1, 60), ""),
+    ("date", 3, 60, (-1, 60), ""),
     ("both", 2, 60, (2, 60), ""),
     ("--trainer.max_steps 60", 3, 60, (-1, 60), ""),
     ("--trainer.max_steps=60", 3, 60, (-1, 60), ""),
