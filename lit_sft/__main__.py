@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import errno
 import importlib
 import os
@@ -51,7 +52,9 @@ def main(argv: list[str] | None = None) -> int:
         print(_usage())
         return 0 if argv else 2
     if argv[0] not in COMMANDS:
-        print(f"lit_sft: no command {argv[0]!a}; expected one of {', '.join(COMMANDS)}.", file=sys.stderr)
+        close = difflib.get_close_matches(argv[0], COMMANDS, n=1)
+        advice = f"did you mean {close[0]}?" if close else f"expected one of {', '.join(COMMANDS)}."
+        print(f"lit_sft: no command {argv[0]!a}; {advice}", file=sys.stderr)
         return 2
     settle()
     module, function = COMMANDS[argv[0]][0].split(":")

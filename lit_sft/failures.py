@@ -20,7 +20,7 @@ def message_of(error: Exception) -> str | None:
 
     A `ValueError` raised by Lightning is about the trainer's settings.
     """
-    text = str(error)
+    text = str(error).strip()
     if isinstance(error, ValueError):
         return text if isinstance(error, UserError) or _is_raised_in(error, "lightning") else None
     if isinstance(error, MisconfigurationException) or text.startswith("Early stopping conditioned on metric"):

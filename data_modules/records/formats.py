@@ -9,6 +9,7 @@ from typing import Any, Literal
 from data_modules.errors import UserError
 from data_modules.records.conversation import Conversation, Message, Role
 from data_modules.records.record import Record, kind_of
+from data_modules.records.rejections import OR_DROP
 
 GROUP_FIELD = "article_id"
 """Records with the same value in this field (several pairs made from one article) stay in one split. 0 and "0" are the
@@ -60,7 +61,7 @@ def to_conversation(record: Record, name: str) -> Conversation:
         turns = layout.turns(record.fields)
         group = _group(record.fields.get(GROUP_FIELD))
     except UserError as error:
-        raise UserError(f"{record.origin}: {error}") from None
+        raise UserError(f"{record.origin}: {error}{OR_DROP}") from None
     return Conversation(tuple(turns), record.origin, group)
 
 

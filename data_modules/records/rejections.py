@@ -9,7 +9,10 @@ from collections.abc import Iterable, Mapping
 _PLACE = re.compile(r"^.*?:(?:row )?\d+(?: \(record \d+\))?: ", re.DOTALL)
 _NUMBER = r"(?<!UTF)(?<!UTF-)-?\d+(?:\.\d+)?(?:e[-+]?\d+)?"
 _VALUES = re.compile(rf"((?:field|format) )?(['\"]).*?\2|(?<=the number )(?:nan|-?inf)\b|{_NUMBER}", re.DOTALL)
-_ADVICE = re.compile(r",? or set `--data.on_invalid drop`")
+OR_DROP = " Correct it, or set `--data.on_invalid drop`."
+"""Advice after a fault that is described without any."""
+
+_ADVICE = re.compile(rf"{re.escape(OR_DROP)}|,? or set `--data.on_invalid drop`")
 _MOST_CHARACTERS = 200
 
 _SHOWN = 3

@@ -217,7 +217,7 @@ BAD_JSON = '{"instruction": "a", "output": "b"}\n{"instruction": "a", "output": 
 
 # what is wrong: files to write, options to add, what the message must say
 WRONG: dict[str, tuple[dict[str, Any], list[str], str]] = {
-    "unknown command": ({}, ["COMMAND", "fti"], "no command 'fti'; expected one of fit, validate"),
+    "unknown command": ({}, ["COMMAND", "fti"], "no command 'fti'; did you mean fit"),
     "missing config": ({}, ["--config", "no.yaml"], "--config: .*no.yaml: no such file; check the path"),
     "broken yaml": ({"b.yaml": "data: [\n"}, ["--config", "{b.yaml}"], "b.yaml:2: not valid YAML"),
     "misspelt yaml key": ({"b.yaml": "data: {traain: x}\n"}, ["--config", "{b.yaml}"], "'data.traain'; did you mean data.train"),
