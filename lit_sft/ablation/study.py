@@ -13,7 +13,7 @@ from data_modules.errors import UserError
 from data_modules.rendering.masking import MASKS
 from lit_sft.files import is_plain_name, read_yaml, slug
 from lit_sft.metrics.segments import SEGMENTS
-from lit_sft.settings.sections import nearest
+from lit_sft.settings.dataclass_values import dataclass_from
 from lit_sft.settings.trust import nested, refuse_trust
 
 Settings = dict[str, Any]
@@ -21,6 +21,7 @@ Settings = dict[str, Any]
 
 Equal = Literal["steps", "supervised_tokens", "flops"]
 
+_OWNER = "a study"
 
 _GIVEN = {
     "seed_everything": "use `seeds` instead",
@@ -121,10 +122,14 @@ class Study:
     checkpoint: Literal["last", "best"] = "last"
 
     def __post_init__(self) -> None:
+        if not is_plain_name(self.name):
+            raise UserError(f"name {self.name!r}: expected a plain name; it becomes a folder.")
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise UserError(f"seeds {self.seeds}: expected a list of distinct numbers, such as [0, 1, 2].")
         if self.checkpoint not in ("last", "best"):
             raise UserError(f"checkpoint {self.checkpoint!r}: expected last or best.")
+        if self.answers < 0:
+            raise UserError(f"answers {self.answers}: expected 0 or more.")
         if self.validations < 1:
             raise UserError(f"validations {self.validations}: expected at least 1.")
         if self.primary not in (*SEGMENTS, *MASKS, "exact_match", "rougeL_mixed"):
@@ -178,7 +183,7 @@ def read_study(path: str | Path) -> Study:
     values = read_yaml(path, advice="Studies are in configs/ablation/.", usual=Path("configs/ablation"))
     try:
         return _study(values, Path(path).stem)
-    except (ValueError, TypeError) as error:
+    except UserError as error:
         raise UserError(f"{path}: {error}") from None
 
 
@@ -201,45 +206,31 @@ def check_base(study: Study, path: str) -> None:
 def _study(values: Any, name: str) -> Study:
     if not isinstance(values, dict):
         raise UserError("expected names and values, such as `base: configs/quickstart.yaml`.")
-    known = {f.name for f in fields(Study)}
-    if unknown := sorted(set(values) - known, key=str):
-        advice = nearest(str(unknown[0]), known) or f"a study has {', '.join(sorted(known))}."
-        raise UserError(f"no setting {unknown[0]}; {advice}")
-    if "base" not in values:
+    values = {key: value for key, value in values.items() if value is not None}
+    if "base" not in values and set(values) <= {each.name for each in fields(Study)}:
         raise UserError("no `base`; expected the config file of `fit` that all trials start from.")
-    base = values["base"] if isinstance(values["base"], list) else [values["base"]]
-    if not all(isinstance(file, str) for file in base):
-        raise UserError(f"base {base}: expected the name of a config file, or a list of them.")
-    values = {**values, "name": str(values.get("name") or name)}
-    if not is_plain_name(values["name"]):
-        raise UserError(f"name {values['name']!r}: expected a plain name; it becomes a folder.")
-    for key in ("axes", "arms", "settings"):
-        if not isinstance(values.get(key) or {}, dict):
-            raise UserError(f"{key}: expected names and values, got {values[key]!r}.")
-    for key in ("answers", "validations"):
-        if not isinstance(values.get(key, 1), int) or values.get(key, 1) < 0:
-            raise UserError(f"{key} {values[key]!r}: expected a whole number.")
-    budget = values.get("budget") or {}
-    if not isinstance(budget, dict) or set(budget) - {"equal", "amount"}:
-        raise UserError("budget: expected `equal` and `amount`, such as {equal: steps, amount: 200}.")
-    for key, kind in (("axes", list), ("arms", dict)):
-        wrong = [n for n, v in (values.get(key) or {}).items() if not isinstance({} if v is None else v, kind)]
-        if wrong:
-            raise UserError(f"{key}.{wrong[0]}: expected a {'list of values' if kind is list else 'set of settings'}.")
-    amount = budget.get("amount")
-    try:
-        budget = {**budget, "amount": None if amount is None else float(amount)}  # YAML reads 1e15 as text
-    except (TypeError, ValueError, OverflowError):
-        raise UserError(f"budget.amount {amount!r}: expected a number.") from None
-    if not isinstance(values.get("seeds", []), list):
-        raise UserError(f"seeds {values['seeds']!r}: expected a list, such as [0, 1, 2].")
-    given = {key: value for key, value in values.items() if value is not None}
-    for settings in (given.get("settings"), given.get("axes"), *(given.get("arms") or {}).values()):
-        refuse_trust(nested(settings or {}), name)
-    arms = {str(key): value or {} for key, value in (given.get("arms") or {}).items()}
-    if "baseline" in given:
-        given["baseline"] = str(given["baseline"])
-    return Study(**{**given, "base": base, "budget": Budget(**budget), "arms": arms})
+    axes, settings = _named(values, "axes"), _named(values, "settings")
+    arms = {arm: {} if own is None else own for arm, own in _named(values, "arms").items()}
+    if wrong := [each for each, points in axes.items() if not isinstance(points, list)]:
+        raise UserError(f"axes.{wrong[0]}: expected a list of values.")
+    if wrong := [each for each, own in arms.items() if not isinstance(own, dict)]:
+        raise UserError(f"arms.{wrong[0]}: expected a set of settings.")
+    for given in (settings, axes, *arms.values()):
+        refuse_trust(nested(given), name)
+    budget = dataclass_from(Budget, values.get("budget", {}), place="budget", owner=_OWNER)
+    converted = {"axes": axes, "arms": arms, "settings": settings, "budget": budget}
+    plain = {key: value for key, value in values.items() if key not in converted}
+    plain |= {key: str(plain[key]) for key in ("name", "baseline") if key in plain}  # YAML reads 2024 as a number
+    if isinstance(plain.get("base"), str):
+        plain["base"] = [plain["base"]]
+    return dataclass_from(Study, {"name": name, **plain}, owner=_OWNER, converted=converted)
+
+
+def _named(values: dict[Any, Any], key: str) -> dict[str, Any]:
+    named = values.get(key, {})
+    if not isinstance(named, dict):
+        raise UserError(f"{key}: expected names and values, got {named!r}.")
+    return {str(name): value for name, value in named.items()}
 
 
 def _name_of(point: Settings) -> str:

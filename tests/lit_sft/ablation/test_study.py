@@ -52,12 +52,12 @@ def test_named_arms_change_several_settings_together(write: Write) -> None:
         ({"axes": {"x": [1, 2]}, "baseline": "x=3"}, "baseline 'x=3': no such arm; the arms are x=1, x=2"),
         ({"axes": {"x": [1, 2]}, "seeds": [1, 1]}, "seeds .*: expected a list of distinct numbers"),
         ({"axes": {"x": [1, 1]}}, "two are equal or differ only in punctuation"),
-        ({"axes": {"x": [1, 2]}, "budget": {"equal": "epochs"}}, "budget.equal 'epochs': expected one of steps"),
+        ({"axes": {"x": [1, 2]}, "budget": {"equal": "epochs"}}, "budget.equal 'epochs': expected one of 'steps'"),
         ({"axes": {"x": [1, 2]}, "budget": {"equal": "steps", "amount": 0}}, "budget.amount 0: expected more than 0"),
-        ({"axes": {"x": [1, 2]}, "budget": 5}, "budget: expected `equal` and `amount`"),
+        ({"axes": {"x": [1, 2]}, "budget": 5}, "budget: expected names and values"),
         ({"axes": {"x": [1, 2]}, "budget": {"amount": "ten"}}, "budget.amount 'ten': expected a number"),
         ({"axes": {"x": [1, 2]}, "primary": "answr"}, "primary 'answr': expected one of .*answer"),
-        ({"axes": {"x": [1, 2]}, "seeds": 3}, "seeds 3: expected a list"),
+        ({"axes": {"x": [1, 2]}, "seeds": 3}, "seeds 3: expected a list of whole numbers"),
         (
             {"axes": {"x": [1, 2]}, "settings": {"seed_everything": 1}},
             "seed_everything: cannot .*; use `seeds` instead",
@@ -85,7 +85,7 @@ def test_named_arms_change_several_settings_together(write: Write) -> None:
         ({"axes": {"x": [1, 2]}, "budget": {"amount": float("nan")}}, "budget.amount nan: expected more than 0"),
         ({"axes": {"x": [1, 2]}, "budget": {"amount": float("inf")}}, "budget.amount inf: expected more than 0"),
         ({"axes": {"x": [1, 2]}, "answers": "many"}, "answers 'many': expected a whole number"),
-        ({"axes": {"x": [1, 2]}, "checkpoint": "first"}, "checkpoint 'first': expected last or best"),
+        ({"axes": {"x": [1, 2]}, "checkpoint": "first"}, "checkpoint 'first': expected one of 'last', 'best'"),
     ],
 )
 def test_what_is_wrong_is_named_with_the_file(write: Write, values: dict[str, Any], message: str) -> None:
