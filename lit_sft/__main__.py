@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import errno
 import importlib
 import os
@@ -52,8 +51,9 @@ def main(argv: list[str] | None = None) -> int:
         print(_usage())
         return 0 if argv else 2
     if argv[0] not in COMMANDS:
-        close = difflib.get_close_matches(argv[0], COMMANDS, n=1)
-        advice = f"did you mean {close[0]}?" if close else f"expected one of {', '.join(COMMANDS)}."
+        from data_modules.wording import did_you_mean
+
+        advice = did_you_mean(argv[0], COMMANDS) or f"expected one of {', '.join(COMMANDS)}."
         print(f"lit_sft: no command {argv[0]!a}; {advice}", file=sys.stderr)
         return 2
     settle()

@@ -15,7 +15,7 @@ from http import HTTPStatus
 from typing import Any
 
 from data_modules.errors import UserError
-from data_modules.records.record import kind_of
+from data_modules.wording import kind_of
 from lit_sft.credentials import Secrets, read_address, without_credentials
 from lit_sft.replies import Reply, count_of
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from data_modules.errors import UserError
-from data_modules.records.record import kind_of
+from data_modules.wording import kind_of
 
 _LARGEST = 2**63
 

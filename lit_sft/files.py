@@ -14,10 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data_modules.encoding.model_names import nearest_path
 from data_modules.errors import UserError
-from data_modules.reasons import reason_of
-from data_modules.records.record import kind_of
+from data_modules.wording import kind_of, nearest_path, reason_of
 from lit_sft.printable import printable
 from lit_sft.yaml_loader import load_yaml
 

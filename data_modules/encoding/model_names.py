@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from data_modules.errors import UserError
+from data_modules.wording import nearest_path
 
 _FILES = (
     ".ckpt", ".safetensors", ".pt", ".pth", ".bin", ".gguf", ".json", ".jsonl", ".yaml", ".yml", ".txt", ".zip", ".gz",
@@ -34,25 +34,6 @@ def check_model_name(name: str) -> None:
         f"{name}: no such folder{started_in}, and not a model name on the hub, such as gpt2 or Qwen/Qwen3-0.6B; "
         f"{nearest_path(path) or 'check the path.'}"
     )
-
-
-def nearest_path(path: Path, *folders: Path) -> str:
-    """`did you mean ...?` for a path that does not exist; empty if no name there is similar.
-
-    Args:
-        path: The path the user gave.
-        folders: Other folders to look in.
-    """
-    for folder in (path.parent, *folders):
-        try:
-            names = sorted(each.name for each in folder.iterdir())
-        except (OSError, ValueError):  # no such folder, or an impossible name
-            continue
-        endings = sorted({Path(name).suffix for name in names})  # the user may have left one out
-        for wanted in (path.name, *(path.name + ending for ending in endings)):
-            if close := difflib.get_close_matches(wanted, names, n=1, cutoff=0.75):
-                return f"did you mean {folder / close[0]}?"
-    return ""
 
 
 def _can_be_on_hub(name: str) -> bool:

@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from data_modules.digests import check_digests
 from data_modules.encoding.model_names import check_model_name
 from data_modules.errors import UserError
-from data_modules.reasons import reason_of
+from data_modules.wording import reason_of
 
 
 def token_sizes(tokenizer: PreTrainedTokenizerBase, num_rows: int, end_token_id: int) -> npt.NDArray[np.int64]:

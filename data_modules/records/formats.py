@@ -8,8 +8,9 @@ from typing import Any, Literal
 
 from data_modules.errors import UserError
 from data_modules.records.conversation import Conversation, Message, Role
-from data_modules.records.record import Record, kind_of
+from data_modules.records.record import Record
 from data_modules.records.rejections import OR_DROP
+from data_modules.wording import kind_of
 
 GROUP_FIELD = "article_id"
 """Records with the same value in this field (several pairs made from one article) stay in one split. 0 and "0" are the

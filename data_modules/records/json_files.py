@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from data_modules.errors import UserError
-from data_modules.records.record import Record, Reject, kind_of
+from data_modules.records.record import Record, Reject
 from data_modules.records.text_lines import escaped_byte, not_utf8, read_lines
+from data_modules.wording import kind_of
 
 _SPACE = re.compile(r"[ \t\r\n]*")
 _BRACKET = re.compile(r'"(?:[^"\\]++|\\.)*+"|[\[{]|[\]}]', re.DOTALL)

@@ -10,8 +10,8 @@ from typing import Any
 import pyarrow as pa
 
 from data_modules.errors import UserError
-from data_modules.reasons import reason_of
 from data_modules.records.record import Record, Reject, readable
+from data_modules.wording import reason_of
 
 _ROWS_AT_ONCE = 1024
 

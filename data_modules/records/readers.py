@@ -10,13 +10,13 @@ from typing import Any
 
 from data_modules.digests import file_digest
 from data_modules.errors import UserError
-from data_modules.reasons import reason_of
 from data_modules.records.csv_files import read_csv
 from data_modules.records.data_files import SUFFIXES, data_files
 from data_modules.records.json_files import read_json, read_jsonl
 from data_modules.records.parquet_files import read_parquet
 from data_modules.records.record import Record, Reject
 from data_modules.records.text_lines import read_lines
+from data_modules.wording import reason_of
 
 
 def read_records(source: str, *, reject: Reject) -> Iterator[Record]:

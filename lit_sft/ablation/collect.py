@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from data_modules.errors import UserError
-from data_modules.records.record import kind_of
+from data_modules.wording import kind_of
 from lit_sft.ablation.run_arms import by_arm, shaping
 from lit_sft.ablation.run_files import Sums, TrialResult, file_of, read_trial, short_names
 from lit_sft.ablation.trials import result_of

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from data_modules.encoding.model_names import nearest_path
 from data_modules.errors import UserError
 from data_modules.rendering.masking import MASKS
+from data_modules.wording import nearest_path
 from lit_sft.files import is_plain_name, read_yaml, slug
 from lit_sft.metrics.segments import SEGMENTS
 from lit_sft.settings.dataclass_values import dataclass_from

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from data_modules.errors import UserError
-from data_modules.records.record import kind_of
+from data_modules.wording import kind_of
 from lit_sft.evaluation.scores import Metrics, Scored, Skipped
 from lit_sft.evaluation.suite import ChoiceSet, Form
 from lit_sft.files import short_reason

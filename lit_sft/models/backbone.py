@@ -13,7 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, Pre
 from data_modules.digests import check_digests
 from data_modules.encoding.model_names import check_model_name
 from data_modules.errors import UserError
-from data_modules.reasons import reason_of
+from data_modules.wording import reason_of
 from lit_sft.models.adapters import LoraSettings, causal_lm, with_adapters
 from lit_sft.models.attention import use_document_attention
 from lit_sft.models.base_weights import base_identity

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import difflib
 import re
 from collections.abc import Set
 from typing import Any
@@ -14,6 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
 from transformers.activations import ACT2FN
 
 from data_modules.errors import UserError
+from data_modules.wording import did_you_mean
 
 _WHERE = "--model.backbone.config"
 
@@ -82,8 +82,7 @@ def _defaults(model_type: object) -> PretrainedConfig:
 
 
 def _nearest(name: str, names: Set[str]) -> str:
-    close = difflib.get_close_matches(name, sorted(names), n=2, cutoff=0.7)
-    return f"did you mean {' or '.join(close)}?" if close else f"expected one of {', '.join(sorted(names))}."
+    return did_you_mean(name, names) or f"expected one of {', '.join(sorted(names))}."
 
 
 def _fault(error: Exception) -> str:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Set
 from pathlib import Path
 
-from data_modules.encoding.model_names import nearest_path
+from data_modules.wording import did_you_mean, kind_of, nearest_path
 from lit_sft.settings.class_names import missing_package, nearest_class
-from lit_sft.settings.sections import kind_of, nearest
+from lit_sft.settings.sections import nearest
 from lit_sft.yaml_loader import load_yaml
 
 _LONGEST_VALUE = 120
@@ -196,5 +195,5 @@ def _all(options: Set[str], sign: str = "") -> str:
 def _nearest_choice(message: str) -> str:
     """Suggest the closest choice, if a value is not one of a few words."""
     found = re.search(r"expected .*one of \[.+\].*, got ([^;,]+)$", message)
-    close = difflib.get_close_matches(found[1], re.findall(r"'([^']+)'", message), n=1) if found else []
-    return f"; did you mean {close[0]}?" if close else ""
+    advice = did_you_mean(found[1], re.findall(r"'([^']+)'", message)) if found else ""
+    return f"; {advice}" if advice else ""

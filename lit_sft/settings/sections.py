@@ -7,10 +7,13 @@ from collections.abc import Mapping, Set
 from typing import Any
 
 from data_modules.errors import UserError
+from data_modules.wording import kind_of
 from lit_sft.yaml_loader import Path
 
 _FREE = {"$schema"}
 """Keys for editors."""
+
+_MAPPING = "a mapping"
 
 
 def check_sections(
@@ -31,7 +34,7 @@ def check_sections(
     if values is None or values == "":
         raise UserError(f"{place}: empty; expected settings, such as `data: {{train: rows.jsonl}}`.")
     if not isinstance(values, dict):
-        raise UserError(f"{place}: expected a mapping of settings, found {kind_of(values)}.")
+        raise UserError(f"{place}: expected a mapping of settings, found {kind_of(values, _MAPPING)}.")
     return _Checker(place, lines, groups, options).section(values, "", ())
 
 
@@ -50,7 +53,7 @@ class _Checker:
                     continue  # a section whose every line is commented out
                 if not isinstance(value, dict):
                     raise UserError(
-                        f"{self._at(here)}: --{name}: expected a mapping of settings, found {kind_of(value)}."
+                        f"{self._at(here)}: --{name}: expected a mapping of settings, found {kind_of(value, _MAPPING)}."
                     )
                 value = self.section(value, f"{name}.", here)
             else:
@@ -103,7 +106,7 @@ def check_value(value: Any, place: str) -> None:
         if key == "class_path" and not isinstance(part, str):
             raise UserError(f"{place}: class_path: expected a name such as callbacks.RunHealth, found {kind_of(part)}.")
         if key in ("init_args", "dict_kwargs") and not isinstance(part, (dict, type(None))):
-            raise UserError(f"{place}: {key}: expected a mapping of settings, found {kind_of(part)}.")
+            raise UserError(f"{place}: {key}: expected a mapping of settings, found {kind_of(part, _MAPPING)}.")
         check_value(part, place)
 
 
@@ -121,18 +124,3 @@ def nearest(name: str, options: Set[str], sign: str = "") -> str:
     close = close or difflib.get_close_matches(name, sorted(options), n=3, cutoff=0.6)
     close = close or [option for option in sorted(options) if option.endswith(f".{last}")][:3]
     return f"did you mean {' or '.join(f'{sign}{each}' for each in close)}?" if close else ""
-
-
-def kind_of(value: Any) -> str:
-    """Describe a value in an error message: `a list`, `the number 3`, `the text 'x'`."""
-    if value is None:
-        return "nothing"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, (int, float)):
-        return f"the number {str(value)[:40]}"
-    if isinstance(value, str):
-        return f"the text {value[:40]!r}"
-    return (
-        "a list" if isinstance(value, list) else "a mapping" if isinstance(value, dict) else f"{type(value).__name__}"
-    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib.util
 
 import torch
@@ -10,6 +9,7 @@ from lightning.pytorch.accelerators import AcceleratorRegistry
 from lightning.pytorch.strategies import StrategyRegistry
 
 from data_modules.errors import UserError
+from data_modules.wording import did_you_mean
 
 _NAMES = ("auto", "cpu", "gpu", "cuda", "mps")
 
@@ -32,8 +32,7 @@ def check_accelerator(accelerator: object, devices: object, strategy: object) ->
     if isinstance(strategy, str) and strategy != "auto":
         known = StrategyRegistry.available_strategies()
         if strategy not in known:
-            close = difflib.get_close_matches(strategy, known, n=1)
-            advice = f"did you mean {close[0]}?" if close else "expected one such as auto, ddp or deepspeed_stage_2."
+            advice = did_you_mean(strategy, known) or "expected one such as auto, ddp or deepspeed_stage_2."
             raise UserError(f"--trainer.strategy {strategy}: unknown; {advice}")
 
 

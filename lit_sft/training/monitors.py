@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 
 from lightning.pytorch import Callback
@@ -10,6 +9,7 @@ from lightning.pytorch.callbacks import LearningRateMonitor
 
 from data_modules.errors import UserError
 from data_modules.rendering.masking import MASKS
+from data_modules.wording import did_you_mean
 from lit_sft.checkpoints.callback import RunCheckpoint
 from lit_sft.metrics.segments import SEGMENTS
 
@@ -47,10 +47,10 @@ def check_monitors(callbacks: Iterable[Callback]) -> None:
 
 
 def _advice(monitor: str, known: set[str], logged: list[str]) -> str:
-    close = difflib.get_close_matches(monitor, sorted(known), n=3, cutoff=0.6)
-    nearest = f" Did you mean {' or '.join(close)}?" if close else ""
+    nearest = did_you_mean(monitor, known, num=3)
+    expected = f"{nearest} Expected" if nearest else "expected"
     metrics = ", ".join(f"val/{metric}/PART" for metric in _FIGURES)
     return (
-        f"no such metric.{nearest} Expected {', '.join([*_NAMED, *logged])}, or {metrics}, where PART is one of "
+        f"no such metric; {expected} {', '.join([*_NAMED, *logged])}, or {metrics}, where PART is one of "
         f"{', '.join(_PARTS)}."
     )

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from data_modules.encoding.model_names import check_model_name, nearest_path
+from data_modules.encoding.model_names import check_model_name
+from data_modules.wording import nearest_path
 
 
 @pytest.mark.parametrize("name", ["gpt2", "Qwen/Qwen3-0.6B", "runs/quickstart", "a.b/c-d_e"])

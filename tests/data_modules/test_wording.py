@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from data_modules.reasons import reason_of, shortened
+from data_modules.wording import did_you_mean, kind_of, reason_of, shortened
 from lit_sft.__main__ import _shortened
 
 ADDRESS = "https://huggingface.co/docs/transformers/installation#offline-mode"
@@ -30,3 +30,13 @@ def test_a_long_message_loses_its_middle_between_words() -> None:
         shown = _shortened(f"{'b ' * 2000}{ADDRESS} {'a ' * (start // 2)}")
         assert ADDRESS in shown or "offline-mode" not in shown
     assert len(_shortened("x" * 10_000)) < 1700
+
+
+def test_the_nearest_names_are_suggested() -> None:
+    assert did_you_mean("fti", ["fit", "test"]) == "did you mean fit?"
+    assert did_you_mean("mask", ["masks", "max", "marks"], num=2, sign="--") == "did you mean --masks or --marks?"
+    assert did_you_mean("zebra", ["fit", "test"]) == ""
+
+
+def test_a_mapping_has_the_name_of_its_file_format() -> None:
+    assert (kind_of({}), kind_of({}, "a mapping")) == ("an object", "a mapping")
