@@ -24,11 +24,6 @@ COMMANDS = {
 _LONGEST_MESSAGE = 1600
 _LONGEST_WORD = 300
 
-_OUR_FAULT = (
-    "This is a bug in lit_sft, not a mistake in your input. Please report it with the lines above and the command. "
-    "Checkpoints written before it are intact."
-)
-
 _USAGE = """usage: python -m lit_sft COMMAND [...]
 
 {commands}
@@ -69,7 +64,9 @@ def main(argv: list[str] | None = None) -> int:
         from data_modules.errors import UserError
 
         if not isinstance(error, (UserError, OSError)):
-            error.add_note(_OUR_FAULT)
+            from lit_sft.failures import BUG_NOTE
+
+            error.add_note(BUG_NOTE)
             raise
         if os.environ.get("LIT_SFT_DEBUG"):
             raise

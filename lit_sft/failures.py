@@ -7,12 +7,15 @@ import re
 import traceback
 from pathlib import Path
 
-import torch
-from lightning.fabric.utilities.exceptions import MisconfigurationException
-
 from data_modules.errors import UserError
 from lit_sft.credentials import without_credentials
 from lit_sft.files import error_line
+
+BUG_NOTE = (
+    "This is a bug in lit_sft, not a mistake in your input. Please report it with the lines above and the command. "
+    "Checkpoints written before it are intact."
+)
+"""Follows the traceback of a programming error."""
 
 
 def message_of(error: Exception) -> str | None:
@@ -20,6 +23,9 @@ def message_of(error: Exception) -> str | None:
 
     A `ValueError` raised by Lightning is about the trainer's settings.
     """
+    import torch
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
+
     text = str(error).strip()
     if isinstance(error, ValueError):
         return text if isinstance(error, UserError) or _is_raised_in(error, "lightning") else None
@@ -47,6 +53,16 @@ def _is_raised_in(error: Exception, package: str) -> bool:
     """Whether an error was raised by a package itself, not by code that it called."""
     frames = list(traceback.walk_tb(error.__traceback__))
     return bool(frames) and str(frames[-1][0].f_globals.get("__name__")).partition(".")[0] == package
+
+
+def reason_in(output: str) -> str:
+    """Why a command failed: the message in its output, or the last line of its traceback."""
+    lines = [line for line in output.splitlines() if line.strip()]
+    if messages := [line for line in lines if line.startswith("lit_sft ")]:
+        return messages[-1]
+    while lines and lines[-1].startswith(BUG_NOTE):
+        lines.pop()
+    return lines[-1] if lines else "no output"
 
 
 def reason_of_part(error: Exception, folder: Path) -> str:

@@ -26,6 +26,7 @@ from lit_sft.ablation.study import Study, check_base, read_study
 from lit_sft.ablation.study_report import write_report
 from lit_sft.ablation.trials import TrialFiles
 from lit_sft.console import cell, print_line_on
+from lit_sft.failures import reason_in
 from lit_sft.files import read_json
 from lit_sft.settings.arguments import Arguments
 from lit_sft.yaml_loader import load_yaml
@@ -126,8 +127,7 @@ def _timed(files: TrialFiles, plan: Plan) -> tuple[float, float]:
         elapsed = os.times().elapsed - began
         record = read_json(Path(folder) / "timed" / "version_0" / "trial.json")
     if done.returncode or record is None:
-        lines = done.stderr.strip().splitlines() or ["no output"]
-        raise UserError(f"{files.trial.arm.name}: the baseline does not run: {lines[-1]}")
+        raise UserError(f"{files.trial.arm.name}: the baseline does not run: {reason_in(done.stderr)}")
     per_flop = record["seconds"] / record["step"] * plan.amounts[key].steps / plan.amounts[key].flops
     return 2 * (elapsed - record["seconds"]), per_flop
 

@@ -19,6 +19,7 @@ from rich.table import Table
 from lit_sft.ablation.budget import Plan
 from lit_sft.ablation.trials import TrialFiles
 from lit_sft.console import cell, print_line_on
+from lit_sft.failures import reason_in
 from lit_sft.printable import printable
 
 State = Literal["waiting", "running", "testing", "elsewhere", "done", "failed"]
@@ -210,9 +211,7 @@ def _reason(status: int, log: Path) -> str:
         name = signal.Signals(-status).name
         hint = ", usually out of memory" if -status == signal.SIGKILL else ""
         return f"killed by {name}{hint}; see {log}"
-    lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-    starts = [index for index, line in enumerate(lines) if line.startswith("$ ")]
-    lines = lines[starts[-1] + 1 :] if starts else lines  # of the latest start only
-    named = [index for index, line in enumerate(lines) if line.startswith("lit_sft ")]
-    reason = lines[named[-1]] if named else lines[-1] if lines else "no output"
-    return f"{printable(reason)} (see {log})"
+    text = log.read_text(encoding="utf-8", errors="replace")
+    # the output of the latest start, without the line of its command
+    latest = text[text.rfind("\n$ ") + 1 :].partition("\n")[2] if "\n$ " in text else text
+    return f"{printable(reason_in(latest))} (see {log})"

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import traceback
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,8 @@ import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from data_modules.errors import UserError
-from lit_sft.failures import message_of, reason_of_part
+from lit_sft.__main__ import COMMANDS, main
+from lit_sft.failures import BUG_NOTE, message_of, reason_in, reason_of_part
 
 
 @pytest.mark.parametrize(
@@ -34,6 +36,21 @@ def test_failures_that_a_user_can_mend_are_one_line(error: Exception, message: s
     assert said is not None
     assert message in said
     assert "\n" not in said
+
+
+def test_the_reason_of_a_bug_is_its_error_and_not_the_note_behind_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(COMMANDS, "fit", (f"{__name__}:_broken", ""))
+    with pytest.raises(KeyError) as raised:
+        main(["fit"])
+    output = "".join(traceback.format_exception(raised.value))
+    assert output.endswith(f"{BUG_NOTE}\n")
+    assert reason_in(output) == "KeyError: 'labels'"
+    assert reason_in(f"{output}lit_sft fit: interrupted\n") == "lit_sft fit: interrupted"
+    assert reason_in(f"{BUG_NOTE}\n") == reason_in("") == "no output"
+
+
+def _broken(argv: list[str]) -> None:
+    raise KeyError("labels")
 
 
 def test_other_failures_are_not_hidden() -> None:

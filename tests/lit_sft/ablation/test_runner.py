@@ -1,0 +1,22 @@
+"""Why a trial failed, as its log shows it."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+from lit_sft.ablation.runner import _reason
+from lit_sft.failures import BUG_NOTE
+
+TRACEBACK = f"Traceback (most recent call last):\n  File ...\nKeyError: 'labels'\n{BUG_NOTE}\n"
+
+
+def test_the_reason_is_that_of_the_latest_start(tmp_path: Path) -> None:
+    log = tmp_path / "log.txt"
+    log.write_text(f"\n$ python -m lit_sft fit\nlit_sft fit: no such file\n\n$ python -m lit_sft fit\n{TRACEBACK}")
+    assert _reason(1, log) == f"KeyError: 'labels' (see {log})"
+    log.write_text(f"\n$ python -m lit_sft fit\n{TRACEBACK}\n$ python -m lit_sft fit\nlit_sft fit: no such file\nbye")
+    assert _reason(2, log) == f"lit_sft fit: no such file (see {log})"
+    log.write_text("\n$ python -m lit_sft fit\n")
+    assert _reason(1, log) == f"no output (see {log})"
+    assert _reason(-signal.SIGKILL, log) == f"killed by SIGKILL, usually out of memory; see {log}"
