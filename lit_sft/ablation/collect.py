@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from data_modules.errors import UserError
 from data_modules.wording import kind_of
 from lit_sft.ablation.run_arms import by_arm, shaping
-from lit_sft.ablation.run_files import Sums, TrialResult, file_of, read_trial, short_names
+from lit_sft.ablation.run_files import TrialResult, file_of, read_trial, short_names
 from lit_sft.ablation.trials import result_of
 from lit_sft.fields import Fields
 from lit_sft.files import error_line, read_json
+
+_Row = TypeVar("_Row")
 
 
 @dataclass(frozen=True)
@@ -157,15 +160,18 @@ def with_short_origins(results: dict[tuple[str, int], TrialResult]) -> dict[tupl
     tests = {json.dumps(result.result.get("test_fingerprint")) for result in results.values()}
     if len(tests) != 1 or tests == {"null"}:
         return results
-    return {key: replace(result, sums=_short_sums(result.sums)) for key, result in results.items()}
+    return {key: _with_short_origins(result) for key, result in results.items()}
 
 
-def _short_sums(sums: Sums) -> Sums:
-    names = short_names({file_of(origin) for rows in sums.values() for origin in rows})
-    return {
-        metric: {f"{names[file_of(origin)]}:{origin.rpartition(':')[2]}": row for origin, row in rows.items()}
-        for metric, rows in sums.items()
-    }
+def _with_short_origins(result: TrialResult) -> TrialResult:
+    origins = itertools.chain(result.answers, *result.sums.values())
+    names = short_names({file_of(origin) for origin in origins})
+
+    def short(rows: dict[str, _Row]) -> dict[str, _Row]:
+        return {f"{names[file_of(origin)]}:{origin.rpartition(':')[2]}": row for origin, row in rows.items()}
+
+    sums = {metric: short(rows) for metric, rows in result.sums.items()}
+    return replace(result, sums=sums, answers=short(result.answers))
 
 
 def _set_apart(results: dict[tuple[str, int], TrialResult]) -> dict[str, dict[str, Any]]:

@@ -69,7 +69,7 @@ def shared_name(metric: str) -> str:
     return metric if metric in ANSWER_METRICS else f"nll/{metric}"
 
 
-Holds = Literal["yes", "NO", "by design"]
+Holds = Literal["yes", "NO", "by design", "unknown"]
 
 _SHAPES_WEIGHTS = ("model.backbone.pretrained", "model.backbone.config", "model.backbone.tokenizer")
 _SHAPES_ADAPTERS = (*_SHAPES_WEIGHTS, "model.backbone.lora", "model.backbone.tuning")
@@ -86,7 +86,7 @@ class Check:
 
     Attributes:
         what: What must be the same in all arms of a seed.
-        holds: Whether it is; `by design`: it differs because the study compares exactly that.
+        holds: Whether it is; `by design`: it differs because the study compares exactly that; `unknown`: not recorded.
         why: Explanation, or where it differs.
     """
 
@@ -171,9 +171,9 @@ class Comparison:
         """Check the conditions for comparing in pairs."""
         found = [
             self._same("initial weights", lambda r: r.record.get("initial_weights"), by=_SHAPES_WEIGHTS),
-            self._same("initial adapters", lambda r: r.record.get("initial_adapters", ""), by=_SHAPES_ADAPTERS),
+            self._same("initial adapters", _initial_adapters, by=_SHAPES_ADAPTERS),
             self._same(
-                "records of every step",
+                "training records of every step",
                 lambda r: r.record.get("order") or None,
                 _agree_as_far_as_both_go,
                 by=(*_SHAPES_DATA, "data.batch_size", "trainer.accumulate_grad_batches"),
@@ -184,26 +184,35 @@ class Comparison:
             self._same("test records", lambda r: r.result.get("test_fingerprint")),
             self._same("versions", lambda r: r.result.get("versions")),
         ]
+        return [*found, self._all_completed()]
+
+    def _all_completed(self) -> Check:
+        """Whether every trial took all steps of its budget."""
+        what, records = "steps of the budget", [(result, result.record) for result in self.results.values()]
         ended = [
-            f"{result.arm}, seed {result.seed}: {result.record['step']} of {result.record['of']}"
-            for result in self.results.values()
-            if result.record and result.record["step"] < result.record["of"]
+            f"{result.arm}, seed {result.seed}: {record['step']} of {record['of']}"
+            for result, record in records
+            if record and record["step"] < record["of"]
         ]
-        holds: Holds = "NO" if ended else "yes"
-        return [*found, Check("steps of the budget", holds, "; ".join(ended) or "all trials completed their steps")]
+        if ended:
+            return Check(what, "NO", "; ".join(ended))
+        if not all(record for _, record in records):
+            return Check(what, "unknown", "not recorded")
+        return Check(what, "yes", "all trials completed their steps")
 
     def _same(self, what: str, value: Any, agree: Any = operator.eq, by: tuple[str, ...] = ()) -> Check:
         """Whether every arm equals the baseline of the same seed, or differs by settings with these prefixes."""
-        different = []
+        different, is_recorded = [], True
         for arm in self.arms[1:]:
             for seed in self.paired(arm):
                 ours, theirs = (value(self.results[name, seed]) for name in (arm, self.baseline))
                 if ours is None or theirs is None:
-                    return Check(what, "NO", "not recorded")
-                if not agree(ours, theirs) and arm not in different:
+                    is_recorded = False
+                elif not agree(ours, theirs) and arm not in different:
                     different.append(arm)
         if not different:
-            return Check(what, "yes", "the same in all arms of a seed")
+            same = Check(what, "yes", "the same in all arms of a seed")
+            return same if is_recorded else Check(what, "unknown", "not recorded")
         named = f"{', '.join(different)}: not the same as {self.baseline}"
         causes = [{name for name in self._set_apart(arm) if name.startswith(by)} for arm in different]
         if not all(causes):
@@ -214,6 +223,11 @@ class Comparison:
         """Settings in which an arm differs from the baseline."""
         ours, theirs = (self.settings.get(name, {}) for name in (arm, self.baseline))
         return [name for name in {**ours, **theirs} if ours.get(name) != theirs.get(name)]
+
+
+def _initial_adapters(result: TrialResult) -> str | None:
+    """Their digest; empty in records from before adapters, None without a record."""
+    return result.record.get("initial_adapters", "") if result.record else None
 
 
 def _agree_as_far_as_both_go(ours: list[str], theirs: list[str]) -> bool:

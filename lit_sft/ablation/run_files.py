@@ -127,16 +127,13 @@ def _checked_result(result: dict[str, Any], place: str) -> dict[str, Any]:
 
 
 def _checked_record(record: dict[str, Any], place: str) -> dict[str, Any]:
-    """Check the types in trial.json."""
+    """Check the types in trial.json; null becomes NaN."""
     if not record:
         return record
     found = Fields(record, place)
-    for name in ("step", "of"):
-        found.whole(name)
-    for name in ("examples", "tokens", "supervised_tokens", "seconds", "peak_bytes"):
-        found.number(name, least=0)
-    found.texts("order")
-    return record
+    steps = {name: found.whole(name) for name in ("step", "of")}
+    amounts = ("examples", "tokens", "supervised_tokens", "seconds", "peak_bytes")
+    return {**record, **steps, **{name: found.number(name, least=0) for name in amounts}, "order": found.texts("order")}
 
 
 def _sums(run: Path, result: Fields, damaged: list[str]) -> Sums:

@@ -12,7 +12,7 @@ from rich.console import Console
 from data_modules.errors import UserError
 from lit_sft.ablation import study_tables
 from lit_sft.ablation.collect import Collected, different, read_runs, read_study_folder
-from lit_sft.ablation.comparison import Comparison, Difference, Findings, shared_name
+from lit_sft.ablation.comparison import Check, Comparison, Difference, Findings, shared_name
 from lit_sft.ablation.study_charts import draw_curves, draw_differences
 from lit_sft.console import print_line_on
 from lit_sft.files import digest, slug
@@ -158,15 +158,23 @@ def _in_words(found: Findings, primary: str, failures: dict[str, str]) -> list[s
         lines.append("Only one seed is compared: the intervals do not cover what other seeds would give.")
     if len(set(counts.values())) > 1:
         lines.append(f"Seeds compared: {', '.join(f'{count} of “{arm}”' for arm, count in counts.items())}.")
-    broken = [f"{check.what} ({check.why})" for check in comparison.checks() if check.holds == "NO"]
-    if broken:
-        lines.append(f"The arms differ in more than their settings: {'; '.join(broken)}.")
+    lines += _on_checks(comparison.checks())
     if failures:
         lines.append(
             f"{len(failures)} {'trials have' if len(failures) > 1 else 'trial has'} no result; see “Not compared”."
         )
     if any(result.damaged for result in comparison.results.values()):
         lines.append("Some lines of the results could not be read; see “Not compared”.")
+    return lines
+
+
+def _on_checks(checks: list[Check]) -> list[str]:
+    """Sentences on the conditions of the comparison that do not hold, or could not be checked."""
+    lines = []
+    if broken := [f"{check.what} ({check.why})" for check in checks if check.holds == "NO"]:
+        lines.append(f"The arms differ in more than their settings: {'; '.join(broken)}.")
+    if unknown := [check.what for check in checks if check.holds == "unknown"]:
+        lines.append(f"Not recorded, so not checked: {', '.join(unknown)}.")
     return lines
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from lit_sft.ablation.comparison import Comparison, Difference, Findings, shared_name
 from lit_sft.ablation.run_files import ANSWER_METRICS
 from lit_sft.reporting.formatting import (
@@ -39,11 +41,12 @@ def headline(found: Findings, primary: str) -> Table | None:
 
 
 def _headline_metrics(found: Findings, primary: str) -> list[str]:
-    """Up to five, skipping those with the same values as an earlier one."""
-    chosen: dict[tuple[float, ...], str] = {}
+    """Up to five, skipping losses with the same values as an earlier one: masks may cover the same tokens."""
+    chosen: dict[tuple[str, tuple[float, ...]], str] = {}
     for metric in dict.fromkeys((primary, *_MATTER)):
         if means := found.means.get(metric):
-            chosen.setdefault(tuple(mean.value for mean, _ in means.values()), metric)
+            kind = metric if metric in ANSWER_METRICS else "loss"
+            chosen.setdefault((kind, tuple(mean.value for mean, _ in means.values())), metric)
     return list(chosen.values())[:_MOST_METRICS]
 
 
@@ -150,11 +153,14 @@ def costs(comparison: Comparison) -> Table:
             key: sum(r[key] for r in records) / len(records)
             for key in ("step", "examples", "tokens", "supervised_tokens", "seconds", "peak_bytes")
         }
-        counts = [f"{mean[key]:,.0f}" for key in ("step", "examples", "tokens", "supervised_tokens", "seconds")]
-        rows.append(
-            [arm, *counts, f"{mean['tokens'] / max(mean['seconds'], 1e-9):,.0f}", f"{mean['peak_bytes'] / 1e9:.2f} GB"]
-        )
+        counts = [_count(mean[key]) for key in ("step", "examples", "tokens", "supervised_tokens", "seconds")]
+        memory = f"{mean['peak_bytes'] / 1e9:.2f} GB" if math.isfinite(mean["peak_bytes"]) else ""
+        rows.append([arm, *counts, _count(mean["tokens"] / max(mean["seconds"], 1e-9)), memory])
     return Table("Training cost, mean over seeds", ["", *names], rows)
+
+
+def _count(number: float) -> str:
+    return f"{number:,.0f}" if math.isfinite(number) else ""
 
 
 def ledger(comparison: Comparison) -> Table:

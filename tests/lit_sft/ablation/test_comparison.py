@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,7 @@ def test_a_diverged_arm_is_called_so_and_does_not_weigh_on_the_others(tmp_path: 
     [
         ({"initial_weights": "other"}, "initial weights"),
         ({"initial_adapters": "other"}, "initial adapters"),
-        ({"order": ["a", "c"]}, "records of every step"),
+        ({"order": ["a", "c"]}, "training records of every step"),
         ({"step": 3}, "steps of the budget"),
     ],
 )
@@ -103,6 +104,28 @@ def test_what_a_study_sets_apart_on_purpose_is_said_to_be_so(changed: dict[str, 
     (check,) = [check for check in found.checks() if check.holds != "yes"]
     assert check.holds == holds
     assert (setting in check.why) == (holds == "by design")
+
+
+def test_what_was_not_recorded_is_not_called_a_difference(tmp_path: Path) -> None:
+    runs = [replace(trial(arm, 0, [1.0, 2.0, nats]), record={}) for arm, nats in (("base", 3.0), ("other", 4.0))]
+    found = comparison(*runs)
+    unknown = [check.what for check in found.checks() if check.holds == "unknown"]
+    assert unknown == [
+        "initial weights",
+        "initial adapters",
+        "training records of every step",
+        "steps of the budget",
+    ]
+    answers = make_report(found, Collected(found.arms, found.results, {}), tmp_path).answers
+    assert f"Not recorded, so not checked: {', '.join(unknown)}." in answers
+    assert not any("differ in more than their settings" in answer for answer in answers)
+
+
+def test_a_difference_counts_even_if_another_arm_was_not_recorded() -> None:
+    silent = [replace(each, arm="silent", record={}) for each in BASE]
+    differs = [trial("differs", seed, [1.0, 2.0, 3.0], initial_weights="other") for seed in range(3)]
+    checks = {check.what: check.holds for check in comparison(*BASE, *silent, *differs).checks()}
+    assert (checks["initial weights"], checks["initial adapters"]) == ("NO", "unknown")
 
 
 def test_metrics_that_are_all_alike_tell_nothing(tmp_path: Path) -> None:

@@ -105,6 +105,21 @@ def test_a_run_named_twice_counts_once_and_paths_may_be_mixed(tmp_path: Path, mo
     assert "not comparable" not in page
     assert "no result" not in page
     assert "difference,output_only,other" in (tmp_path / "out" / "report.csv").read_text()
+    assert "## Answers to test records, seed 0" in page
+
+
+@pytest.mark.parametrize("name", ["examples", "tokens", "supervised_tokens", "seconds", "peak_bytes"])
+def test_a_cost_that_is_null_leaves_its_cell_empty(tmp_path: Path, name: str) -> None:
+    study = write_study(tmp_path)
+    path = study / "trials" / "other-seed1" / "version_0" / "trial.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), name: None}))
+    page = write_report([study]).with_suffix(".md").read_text(encoding="utf-8")
+    costs = page.partition("## Training cost")[2].partition("##")[0].splitlines()
+    (row,) = [line for line in costs if line.startswith("| other |")]
+    assert "|  |" in row
+    assert "nan" not in row
+    (row,) = [line for line in costs if line.startswith("| base |")]
+    assert "|  |" not in row
 
 
 @pytest.mark.parametrize(
