@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import cached_property, partial
 from itertools import islice
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from lightning.pytorch import LightningDataModule, Trainer
@@ -43,8 +43,10 @@ from data_modules.records.formats import FormatName
 from data_modules.records.splits import Samples, Sources, TextUse, held_out_fractions, skipped_in
 from data_modules.rendering.masking import LossMask, MaskName, Reduction, resolve_mask
 from data_modules.rendering.templates import TemplateName, resolve_template
+from data_modules.setting_checks import check_choice, check_sizes
 
 Paths = str | list[str] | None
+TextPrompts = Literal["question", "beginning"]
 
 
 class SFTDataModule(LightningDataModule):
@@ -133,10 +135,17 @@ class SFTDataModule(LightningDataModule):
         num_workers: int | None = None,
         encoding_processes: int | None = None,
         cache_dir: str | None = None,
-        text_prompts: Literal["question", "beginning"] | None = None,
+        text_prompts: TextPrompts | None = None,
     ) -> None:
         super().__init__()
-        _check_sizes(batch_size, eval_batch_size, token_budget)
+        check_sizes(batch_size, eval_batch_size, token_budget, num_workers)
+        check_choice("template", template, get_args(TemplateName))
+        check_choice("mask", mask, get_args(MaskName))
+        check_choice("reduction", reduction, get_args(Reduction))
+        check_choice("samples", samples, get_args(Samples))
+        check_choice("over_long", over_long, get_args(OverLong))
+        check_choice("on_invalid", on_invalid, get_args(OnInvalid))
+        check_choice("text_prompts", text_prompts, (None, *get_args(TextPrompts)))
         self.mask: LossMask = resolve_mask(mask, prompt_weight)
         self.mask_name, self.reduction, self._prompt_weight = mask, reduction, prompt_weight
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size or 2 * batch_size
@@ -367,14 +376,6 @@ class SFTDataModule(LightningDataModule):
             pack=self.packing,
         )
         return batch_loader(self.stores[split], collate_micro_batch, sampler, num_workers=self.num_workers)
-
-
-def _check_sizes(batch_size: int, eval_batch_size: int | None, token_budget: int) -> None:
-    for name, size in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
-        if size is not None and size < 1:
-            raise UserError(f"--data.{name} {size}: expected at least 1 row.")
-    if token_budget < 1:
-        raise UserError(f"--data.token_budget {token_budget}: expected at least 1 token; a usual value is 16384.")
 
 
 def _as_list(paths: Paths) -> list[str]:

@@ -5,16 +5,17 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 from data_modules.errors import UserError
 from data_modules.records.conversation import Conversation
 from data_modules.records.counts import OnInvalid, RecordCounts
 from data_modules.records.data_files import skipped_files
-from data_modules.records.formats import recognise_format, to_conversation
+from data_modules.records.formats import FormatName, recognise_format, to_conversation
 from data_modules.records.readers import read_records
 from data_modules.records.record import Record
 from data_modules.records.rejections import count_reasons
+from data_modules.setting_checks import check_choice
 
 Samples = Literal["conversation", "answer"]
 
@@ -49,6 +50,7 @@ class Sources:
     def __post_init__(self) -> None:
         if not 0 < self.train_fraction <= 1:
             raise UserError(f"--data.train_fraction {self.train_fraction}: expected a share above 0, at most 1.")
+        check_choice("format", self.format, (None, *get_args(FormatName)))
 
     @property
     def splits(self) -> list[str]:
@@ -70,7 +72,7 @@ def held_out_fractions(val: float, test: float) -> dict[str, float]:
     Raises:
         UserError: If they are not shares.
     """
-    if min(val, test) < 0 or val + test >= 1:
+    if not (val >= 0 and test >= 0 and val + test < 1):  # NaN fails every comparison
         raise UserError(
             f"--data.val_fraction {val} --data.test_fraction {test}: expected shares of the training records, at least "
             "0 each and less than 1 together."

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 
 from data_modules.encoding.cache import records_digest
+from data_modules.errors import UserError
 from data_modules.records.splits import Sources
 from data_modules.sft_data_module import SFTDataModule
 from lit_sft.fields import Fields
@@ -93,9 +94,12 @@ def _sources_of(config: Path) -> Sources:
     for split in _SPLITS:
         if split in data:
             settings[split] = data.texts(split) if isinstance(data.values[split], list) else data.text(split)
-    sources = SFTDataModule(**settings).sources
-    form = data.text("format") if "format" in data else None
-    return replace(sources, format=form, on_invalid="drop")
+    if "format" in data:
+        settings["format"] = data.text("format")
+    try:
+        return SFTDataModule(**settings, on_invalid="drop").sources
+    except UserError as error:
+        raise UserError(f"{config}: {error}") from None
 
 
 def _located(files: list[str], run: Path, digest: str | None) -> list[str] | None:

@@ -14,6 +14,7 @@ import torch
 import yaml
 
 from data_modules.encoding.cache import records_digest
+from data_modules.errors import UserError
 from lit_sft.evaluation.contamination import find_exposure, in_words
 from lit_sft.evaluation.evaluation_report import make_report
 from lit_sft.evaluation.item_results import Results, SetResult
@@ -187,3 +188,18 @@ def test_a_model_that_lies_in_no_run_has_no_training_data(tmp_path: Path, make_r
     (tmp_path / "runs/mine/version_0/config.yaml").write_text("data: [1]\n")
     with pytest.raises(ValueError, match=r"config\.yaml: data: found a list"):
         training_data_of(str(tmp_path / "runs/mine/version_0"))
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"format": "alpacca"}, "--data.format alpacca: expected one of .*; did you mean alpaca?"),
+        ({"val_fraction": float("nan")}, "--data.val_fraction nan --data.test_fraction 0.0: expected shares"),
+    ],
+)
+def test_a_wrong_setting_in_a_runs_config_is_refused_with_the_file(
+    make_run: Callable[..., Path], write: Write, setting: dict[str, Any], message: str
+) -> None:
+    run = make_run({"train": write("train.jsonl", words(2)), **setting})
+    with pytest.raises(UserError, match=f"{re.escape(str(run / 'config.yaml'))}: {message}"):
+        training_data_of(str(run))
