@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from data_modules.errors import UserError
-from data_modules.records.rejections import reason_of, without_advice
+from data_modules.records.rejections import reason_of, with_advice, without_advice
 
 OnInvalid = Literal["error", "drop"]
 
@@ -43,13 +43,13 @@ class RecordCounts:
     formats: list[str] = field(default_factory=list)
 
     def reject(self, message: str) -> None:
-        """Count an invalid record, or raise its message.
+        """Count an invalid record, or raise its message, which says how to drop it.
 
         Raises:
             UserError: If `on_invalid` is `error`.
         """
         if self.on_invalid == "error":
-            raise UserError(message)
+            raise UserError(with_advice(message))
         message = without_advice(message)
         self.num_invalid += 1
         reason = reason_of(message)

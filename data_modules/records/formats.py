@@ -9,7 +9,6 @@ from typing import Any, Literal
 from data_modules.errors import UserError
 from data_modules.records.conversation import Conversation, Message, Role
 from data_modules.records.record import Record
-from data_modules.records.rejections import OR_DROP
 from data_modules.wording import kind_of
 
 GROUP_FIELD = "article_id"
@@ -62,7 +61,7 @@ def to_conversation(record: Record, name: str) -> Conversation:
         turns = layout.turns(record.fields)
         group = _group(record.fields.get(GROUP_FIELD))
     except UserError as error:
-        raise UserError(f"{record.origin}: {error}{OR_DROP}") from None
+        raise UserError(f"{record.origin}: {error}") from None
     return Conversation(tuple(turns), record.origin, group)
 
 

@@ -9,10 +9,9 @@ from collections.abc import Iterable, Mapping
 _PLACE = re.compile(r"^.*?:(?:row )?\d+(?: \(record \d+\))?: ", re.DOTALL)
 _NUMBER = r"(?<!UTF)(?<!UTF-)-?\d+(?:\.\d+)?(?:e[-+]?\d+)?"
 _VALUES = re.compile(rf"((?:field|format) )?(['\"]).*?\2|(?<=the number )(?:nan|-?inf)\b|{_NUMBER}", re.DOTALL)
-OR_DROP = " Correct it, or set `--data.on_invalid drop`."
-"""Advice after a fault that is described without any."""
-
-_ADVICE = re.compile(rf"{re.escape(OR_DROP)}|,? or set `--data.on_invalid drop`")
+_DROP = "`--data.on_invalid drop`"
+_TO_DROP = f" To drop invalid records, set {_DROP}."
+_ADVICE = re.compile(rf"{re.escape(_TO_DROP)}|,? or set {_DROP}")
 _MOST_CHARACTERS = 200
 
 _SHOWN = 3
@@ -23,6 +22,11 @@ def reason_of(message: str) -> str:
     """A message without its place and values, so that similar ones can be counted together."""
     message = _PLACE.sub("", message)
     return _VALUES.sub(lambda value: value[0] if value[1] else "_", message)[:_MOST_CHARACTERS]
+
+
+def with_advice(message: str) -> str:
+    """A message with the advice to drop the record, for when it stops the run."""
+    return message if _DROP in message else message + _TO_DROP
 
 
 def without_advice(message: str) -> str:

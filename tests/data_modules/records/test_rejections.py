@@ -1,11 +1,17 @@
 from __future__ import annotations
 
+import re
 from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
 from data_modules.encoding.ledger import Ledger
+from data_modules.errors import UserError
+from data_modules.records.counts import RecordCounts
 from data_modules.records.rejections import count_reasons, reason_of
+from data_modules.records.splits import Sources, read_conversations
 
 
 def test_reason_leaves_out_the_place_and_the_values() -> None:
@@ -33,6 +39,32 @@ def test_what_is_dropped_is_not_advised_to_be_dropped() -> None:
     assert "on_invalid" not in next(iter(ledger.reasons))
     with pytest.raises(ValueError, match=r"Fill it in, or set `--data.on_invalid drop`\.$"):
         Ledger("error").reject("a.jsonl:2: empty. Fill it in, or set `--data.on_invalid drop`.")
+
+
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [
+        ('{"instruction": "a", "output": "b"', "not valid JSON"),
+        ('{"text": "a", "text": "b"}', "duplicate field 'text'"),
+        ('{"messages": []}', "the conversation has no turns"),
+        ('{"instruction": "a", "output": null}', "no answer to train on"),
+        ('{"instruction": null, "output": "b"}', "field 'instruction' is null"),
+        ('{"question": "a"}', "no known format has the fields question"),
+        ("3", "found the number 3"),
+    ],
+)
+def test_every_invalid_record_that_stops_a_run_says_once_how_to_drop_it(
+    write: Callable[..., str], content: str, fault: str
+) -> None:
+    sources = Sources({"train": [write("rows.jsonl", content + "\n")]})
+    with pytest.raises(UserError, match=re.escape(fault)) as refused:
+        list(read_conversations("train", sources, RecordCounts()))
+    assert str(refused.value).count("`--data.on_invalid drop`") == 1
+    assert str(refused.value).endswith("`--data.on_invalid drop`.")
+    dropping = RecordCounts("drop")
+    with pytest.raises(UserError, match=re.escape(fault)) as refused:
+        list(read_conversations("train", replace(sources, on_invalid="drop"), dropping))
+    assert "on_invalid" not in str(refused.value) + dropping.invalid[0]
 
 
 def test_reasons_are_listed_with_counts_and_the_first_message_of_each() -> None:
