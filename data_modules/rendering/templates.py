@@ -17,6 +17,7 @@ from transformers import PreTrainedTokenizerBase
 from data_modules.errors import UserError
 from data_modules.records.conversation import Conversation, Message, Role
 from data_modules.rendering.segments import ANSWER_KINDS, Segment, SegmentKind
+from data_modules.wording import reason_of
 
 TemplateName = Literal["auto", "alpaca", "chatml", "plain", "tokenizer"]
 
@@ -202,6 +203,12 @@ class ChatTemplate:
                 f"{conversation.origin}: the tokenizer's own chat template rejects this conversation: {error}. Use "
                 "`--data.template chatml` (or alpaca, plain), or set `--data.on_invalid drop`."
             ) from None
+        except Exception as error:  # a template is a program and can fail in any way, such as dividing by zero
+            raise UserError(
+                f"{conversation.origin}: the tokenizer's own chat template fails on this conversation "
+                f"({type(error).__name__}: {reason_of(error)}). Correct `chat_template` in the tokenizer's files, or "
+                "use `--data.template chatml` (or alpaca, plain)."
+            ) from error
         assert isinstance(text, str)
         return text
 

@@ -14,6 +14,7 @@ from lightning.pytorch.callbacks import BasePredictionWriter
 
 from data_modules.encoding.ledger import is_plain_text
 from data_modules.errors import UserError
+from lit_sft.fields import Fields
 from lit_sft.files import json_line, read_json
 from lit_sft.printable import excerpt, printable
 from lit_sft.runs.data_report import dropped_lines
@@ -135,10 +136,17 @@ def leave_training_data(data: Namespace, run: Path) -> None:
     Args:
         data: Settings of the data module; changed in place, as Lightning's command line expects.
         run: The run folder; its ledger records what it was trained on.
+
+    Raises:
+        UserError: If the ledger is damaged.
     """
-    ledger = read_json(run / "ledger.json")
+    path = run / "ledger.json"
+    ledger = read_json(path)
     if not data.predict or not ledger or "train" not in ledger:
         return
+    read = Fields(ledger, str(path)).fields("train").fields("tokens").fields("read")
+    for kind in ("text", "user"):
+        read.whole(kind)  # refuses a damaged file by name
     data.train = data.val = data.test = None
     data.text_prompts = data.text_prompts or ("beginning" if is_plain_text(ledger["train"]) else "question")
 

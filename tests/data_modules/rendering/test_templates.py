@@ -5,6 +5,7 @@ import copy
 import pytest
 from transformers import PreTrainedTokenizerFast
 
+from data_modules.errors import UserError
 from data_modules.records.conversation import Conversation, Message, Role
 from data_modules.rendering.segments import SegmentKind
 from data_modules.rendering.templates import resolve_template
@@ -162,3 +163,23 @@ def test_missing_markers_are_refused(tokenizer: PreTrainedTokenizerFast) -> None
 def test_text_is_one_segment_and_its_end(tokenizer: PreTrainedTokenizerFast) -> None:
     document = Conversation((Message(Role.TEXT, "Once."),), "f.txt:1")
     assert rendered("plain", tokenizer, document) == [("Once.", K.TEXT), ("<|endoftext|>", K.TEXT)]
+
+
+@pytest.mark.parametrize(
+    ("jinja", "fault"),
+    [
+        ("{{ 1 / 0 }}", "ZeroDivisionError: division by zero"),
+        ("{{ 'a' + 1 }}", "TypeError: can only concatenate str"),
+        ("{{ messages | map('list') | join | int // 0 }}", "ZeroDivisionError: "),
+    ],
+)
+def test_own_chat_template_that_fails_is_refused_by_name(
+    tokenizer: PreTrainedTokenizerFast, jinja: str, fault: str
+) -> None:
+    message = rf"the tokenizer's own chat template fails on this conversation \({fault}.*--data.template chatml"
+    with pytest.raises(UserError, match=message):
+        resolve_template("tokenizer", with_template(tokenizer, jinja))
+    fails_on_system = f"{{% if messages[0]['role'] == 'system' %}}{jinja}{{% endif %}}{JINJA_CHATML}"
+    own = with_template(tokenizer, fails_on_system)
+    with pytest.raises(UserError, match=f"f.json:7: {message}"):
+        rendered("tokenizer", own, chat("a", "b", system="s"))

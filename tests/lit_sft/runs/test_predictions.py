@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
+from jsonargparse import Namespace
 from transformers import PreTrainedTokenizerFast
 
 from data_modules.encoding.encoder import Encoder
@@ -18,7 +19,7 @@ from data_modules.records.conversation import Conversation, Message, Role
 from data_modules.rendering.templates import resolve_template
 from lit_sft.__main__ import main
 from lit_sft.runs.lock import lock_run, lock_test
-from lit_sft.runs.predictions import PredictionWriter
+from lit_sft.runs.predictions import PredictionWriter, leave_training_data
 from lit_sft.runs.test_result import TestFiles, _make_room
 from tests.conftest import MODELS, alpaca_rows
 
@@ -242,3 +243,17 @@ def test_a_finite_loss_is_not_replaced_by_one_that_is_not(tmp_path: Path) -> Non
     files.result.write_text(json.dumps({"metrics": {"test/loss": 1.5}, "test_fingerprint": "f"}))
     result = {"metrics": {"test/loss": math.nan}, "test_fingerprint": "f"}
     assert _make_room(files, result, answers) == tmp_path / "result_earlier_1.json"
+
+
+@pytest.mark.parametrize(
+    ("train", "message"),
+    [
+        (3, "ledger.json: train: found the number 3; expected an object"),
+        ({"tokens": {"read": {"text": 1}}}, "ledger.json: train: tokens: read: no field 'user'"),
+        ({"tokens": {"read": {"text": "x", "user": 0}}}, "read: text is 'x'; expected a whole number"),
+    ],
+)
+def test_a_damaged_ledger_is_refused_by_name(tmp_path: Path, train: Any, message: str) -> None:
+    (tmp_path / "ledger.json").write_text(json.dumps({"train": train}))
+    with pytest.raises(UserError, match=message):
+        leave_training_data(Namespace(predict="ask.jsonl", text_prompts=None), tmp_path)
