@@ -119,7 +119,7 @@ def error_line(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
         return f"{os.fsdecode(error.filename)}: {error.strerror}"
     line = next(iter(str(error).splitlines()), "")
-    return line if isinstance(error, (ValueError, OSError)) else f"{type(error).__name__}: {line}"
+    return line if isinstance(error, (UserError, OSError)) else f"{type(error).__name__}: {line}"
 
 
 def short_reason(error: BaseException) -> str:

@@ -18,11 +18,11 @@ from lit_sft.evaluation.evaluate import evaluate
 from lit_sft.evaluation.evaluation_report import make_report
 from lit_sft.evaluation.harness_code import check_tasks
 from lit_sft.evaluation.item_results import Results
+from lit_sft.evaluation.report_tables import TRAINING_DATA
 from lit_sft.evaluation.suite import ChoiceSet, JudgeSettings, Suite
 from lit_sft.evaluation.training_data import training_data_of
 from lit_sft.evaluation.win_rate import Judgings, judge_models
 from lit_sft.failures import reason_of_part
-from lit_sft.files import error_line
 from lit_sft.models.loaded import LoadedModel
 from lit_sft.reporting.page import print_summary, write_pages
 from lit_sft.runs.opening import open_model
@@ -74,8 +74,8 @@ def evaluate_models(
             f"nothing could be scored; see the {'reasons' if len(results.failures) > 1 else 'reason'} above."
         )
     judgings = _judgings(suite, results, folder, log, warn, load)
-    exposures = _exposures(suite, models, results, log, warn)
-    seen = _seen(suite, results, warn)
+    exposures = _exposures(suite, models, results, folder, log, warn)
+    seen = _seen(suite, results, folder, warn)
     about = [
         *(f"“{name}”: {source}; {results.about.get(name, 'not loaded')}" for name, source in models.items()),
         *([_about_judge(suite.judge)] if suite.judge else []),
@@ -106,13 +106,13 @@ def _judgings(
         return {}
 
 
-def _seen(suite: Suite, results: Results, warn: Callable[[str], None]) -> Items:
-    """Search the training records that the suite names for the items."""
+def _seen(suite: Suite, results: Results, folder: Path, warn: Callable[[str], None]) -> Items:
+    """Search the training records that the suite names for the items. If that fails, the scores are reported anyway."""
     try:
         return find_seen(suite, results, suite.trained_on) if suite.trained_on else {}
-    except (UserError, OSError) as error:
-        results.failures["trained_on"] = error_line(error)
-        warn(f"trained_on: {error_line(error)}")
+    except Exception as error:
+        results.failures["trained_on"] = reason_of_part(error, folder)
+        warn(f"trained_on: {results.failures['trained_on']}")
         return {}
 
 
@@ -120,10 +120,11 @@ def _exposures(
     suite: Suite,
     models: Mapping[str, str],
     results: Results,
+    folder: Path,
     log: Callable[[str], None],
     warn: Callable[[str], None],
 ) -> dict[str, Exposure]:
-    """Search the training data of models that are runs for the items, by model."""
+    """Search the training data of models that are runs for the items, by model; failures go to `results`."""
     found: dict[str, Exposure] = {}
     for name, source in models.items():
         if name not in results.about:
@@ -134,8 +135,10 @@ def _exposures(
                 continue
             same = next((known for known in found.values() if known.data == data), None)
             found[name] = same or find_exposure(suite, results, name, data)
-        except (UserError, OSError) as error:
-            warn(f"{name}, training data: {error_line(error)}")
+        except Exception as error:  # the scores are reported anyway
+            what = f"{name}, {TRAINING_DATA}"
+            results.failures[what] = reason_of_part(error, folder)
+            warn(f"{what}: {results.failures[what]}")
             continue
         log(f"{name}: trained on {found[name].data.description}")
     return found
@@ -150,7 +153,7 @@ def _about_judge(judge: JudgeSettings) -> str:
 def _about_sets(suite: Suite) -> list[str]:
     facts = []
     for _, name, settings in suite.sets():
-        what = ", ".join(f"{key} {value}" for key, value in vars(settings).items() if value is not None)
+        what = ", ".join(f"{key} {_in_words(value)}" for key, value in vars(settings).items() if value is not None)
         if isinstance(settings, ChoiceSet):
             try:
                 what += f", content {content_hash(read_choices(settings.data)[0])}"
@@ -158,3 +161,8 @@ def _about_sets(suite: Suite) -> list[str]:
                 continue  # reported as not scored
         facts.append(f"{name}: {what}")
     return facts
+
+
+def _in_words(value: object) -> str:
+    """A setting as people write it: lists without brackets and quotes."""
+    return ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)

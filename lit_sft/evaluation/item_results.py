@@ -178,7 +178,7 @@ def compare(results: Results) -> tuple[list[Change], dict[str, str]]:
                 for group in ["", *results.groups(name)]:
                     try:
                         change = results.change(model, name, metric, group)
-                    except ValueError as error:
+                    except UserError as error:
                         refused[f"{model}, {name}, {title_of(metric)}"] = str(error)
                         break
                     if change is not None:

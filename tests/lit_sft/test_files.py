@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from lit_sft.files import append_line, json_line, read_json, read_rows, slug, write_json, write_lines
+from data_modules.errors import UserError
+from lit_sft.files import append_line, error_line, json_line, read_json, read_rows, slug, write_json, write_lines
 
 ODD = {"nan": math.nan, "list": [math.inf, -math.inf, 1.5], "text": "\x85\u2028\x7f\ud83d 中"}
 
@@ -77,3 +78,10 @@ def test_names_become_folders_that_differ(tmp_path: Path) -> None:
     one, other = (slug("x" * 300 + end, "arm") for end in "ab")
     assert one != other
     (tmp_path / one).mkdir()
+
+
+def test_the_type_of_an_error_is_named_unless_it_is_the_users_or_the_systems() -> None:
+    assert error_line(UserError("rows.json: empty.\nmore")) == "rows.json: empty."
+    assert error_line(FileNotFoundError(2, "No such file", "rows.json")) == "rows.json: No such file"
+    assert error_line(ValueError("math domain error")) == "ValueError: math domain error"
+    assert error_line(KeyError("labels")) == "KeyError: 'labels'"

@@ -165,3 +165,15 @@ def test_what_is_written_is_read_for_the_same_key_only(tmp_path: Path) -> None:
     assert read_set(tmp_path / "m", "s", "other") is None
     (tmp_path / "m" / "s.jsonl").write_text('{"item": ')
     assert read_set(tmp_path / "m", "s", "key") is None
+
+
+def test_a_fault_of_the_code_is_not_reported_as_a_comparison_that_is_impossible(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*_: object) -> None:
+        raise ValueError("expected sums (S, R)")
+
+    results = results_of(result("choices", right(BEFORE)), result("choices", right(AFTER)))
+    monkeypatch.setattr(Results, "change", fail)
+    with pytest.raises(ValueError, match="expected sums"):
+        compare(results)
