@@ -122,9 +122,9 @@ def make_report(comparison: Comparison, collected: Collected, output: Path) -> R
     tables = [
         study_tables.checks(comparison),
         study_tables.means(found, losses, "Losses: nats per token", "tokens"),
-        study_tables.differences(found, losses, "Losses: differences to"),
+        study_tables.differences(found, losses, "Losses: differences from"),
         study_tables.means(found, answers, "Generated answers", "answers"),
-        study_tables.differences(found, answers, "Generated answers: differences to"),
+        study_tables.differences(found, answers, "Generated answers: differences from"),
         study_tables.costs(comparison),
         study_tables.ledger(comparison),
         Table("Not compared", ["what", "why"], [*lacking, *study_tables.damaged(comparison)]),
@@ -155,7 +155,7 @@ def _in_words(found: Findings, primary: str, failures: dict[str, str]) -> list[s
         lines.append(_unanswered(comparison, primary))
     counts = {each.arm: each.estimate.num_seeds for each in compared}
     if counts and min(counts.values()) == 1:
-        lines.append("Only one seed is compared: the intervals do not cover what other seeds would give.")
+        lines.append("With one seed, the intervals do not include variation between seeds.")
     if len(set(counts.values())) > 1:
         lines.append(f"Seeds compared: {', '.join(f'{count} of “{arm}”' for arm, count in counts.items())}.")
     lines += _on_checks(comparison.checks())
@@ -193,14 +193,17 @@ def _sentence(each: Difference, base: str, num_known: int) -> str:
     if each.is_zero:
         return f"“{each.arm}” and “{base}” are identical in {title_of(name)}, in every record and seed."
     if not each.is_known:
-        return f"“{each.arm}” cannot be compared with “{base}”: too few values, or values that are not finite."
+        return (
+            f"“{each.arm}” cannot be tested against “{base}”: too few values, values that are not finite, or the same "
+            "difference in every record."
+        )
     among = f", adjusted for {num_known} comparisons" if num_known > 1 else ""
     interval = interval_of(name, each.estimate, digits_of(each.before, each.after))
     sure = f"95 % interval of the difference {interval}; p {p_of(each.adjusted_p, is_sentence=True)}{among}"
     amount = difference_of(name, each.before, each.after)
     if not each.is_found:
-        return f"“{each.arm}” differs from “{base}” by no more than noise: it {amount} ({sure})."
-    return f"“{each.arm}” is {each.verdict} than “{base}”: it {amount} ({sure})."
+        return f"“{each.arm}” does not differ from “{base}” beyond noise: {amount} ({sure})."
+    return f"“{each.arm}” is {each.verdict} than “{base}”: {amount} ({sure})."
 
 
 def _design(comparison: Comparison, collected: Collected) -> list[str]:

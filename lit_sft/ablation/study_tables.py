@@ -9,6 +9,7 @@ from lit_sft.ablation.run_files import ANSWER_METRICS
 from lit_sft.reporting.formatting import (
     GLOSSARY,
     change_of,
+    interval_note,
     interval_of,
     p_of,
     title_of,
@@ -54,10 +55,10 @@ def _headline_cell(found: Findings, metric: str, arm: str, difference: Differenc
     if arm not in found.means[metric]:
         return ""
     name, mean = shared_name(metric), found.means[metric][arm][0].value
-    if difference is None:
+    if difference is None or not math.isfinite(mean):
         return value_of(name, mean, 3)
-    change = f"{change_of(name, difference.estimate.value, 3)}, " if difference.estimate.value else ""
-    text = f"{value_of(name, mean, 3)} ({change}{difference.verdict})"
+    change = change_of(name, difference.estimate.value, 3) if difference.estimate.value else ""
+    text = f"{value_of(name, mean, 3)} ({', '.join(filter(None, (change, difference.verdict)))})"
     return Finding(text, difference.sense if difference.is_found else 0)
 
 
@@ -87,7 +88,7 @@ def _plural(noun: str, counts: list[int]) -> str:
 def checks(comparison: Comparison) -> Table:
     """What must be the same in all arms to compare them in pairs."""
     rows: list[list[Cell]] = [[check.what, check.holds, check.why] for check in comparison.checks()]
-    return Table("Is the comparison fair? What the arms of a seed have in common", ["", "holds", "why"], rows)
+    return Table("Is the comparison fair? What all arms of a seed share", ["", "holds", "why"], rows)
 
 
 def means(found: Findings, metrics: list[str], title: str, unit: str) -> Table:
@@ -105,7 +106,7 @@ def means(found: Findings, metrics: list[str], title: str, unit: str) -> Table:
                 "; ".join(dict.fromkeys(over)),
             ]
         )
-    notes = ["± is half of the 95 % confidence interval of the mean over seeds and test records."]
+    notes = [interval_note("seeds and test records")]
     if unit == "tokens":
         notes.append("Compare within a row: every row is over different tokens.")
     return Table(title, ["", *arms, "over"], rows, notes)
@@ -133,7 +134,18 @@ def differences(found: Findings, metrics: list[str], title: str) -> Table:
                 Finding(each.verdict, each.sense if each.is_found else 0),
             ]
         )
-    header = ["arm", "metric", base, "arm's value", "difference", "95 % interval", "p", "p, adjusted", "seeds", "found"]
+    header = [
+        "arm",
+        "metric",
+        base,
+        "arm's value",
+        "difference",
+        "95 % interval",
+        "p",
+        "p, adjusted",
+        "seeds",
+        "verdict",
+    ]
     notes = [
         f"Both values are over the seeds and records that the arm and “{base}” share. p is two-sided; the adjusted p "
         "(Holm's method) allows for the number of arms compared."

@@ -7,7 +7,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from lit_sft.evaluation.item_results import Change
-from lit_sft.reporting.formatting import direction, is_share, title_of, unit_of
+from lit_sft.reporting.formatting import direction, interval_bounds, is_share, title_of, unit_of
 from lit_sft.reporting.pictures import plain_text, save_picture
 from lit_sft.reporting.statistics import Estimate
 
@@ -36,7 +36,8 @@ def draw_headline(metrics: list[tuple[str, str, Means]], path: Path) -> Path | N
         names, scale = list(means)[::-1], 100 if is_share(metric) else 1
         for place, name in enumerate(names):
             if mean := means[name]:
-                width = scale * mean.half_width if mean.standard_error > 0 else 0
+                low, high = interval_bounds(metric, mean) or (mean.value, mean.value)
+                width = [[scale * max(0.0, mean.value - low)], [scale * max(0.0, high - mean.value)]]
                 axis.errorbar(scale * mean.value, place, xerr=width, fmt="o", color="tab:blue", capsize=3)
         axis.set_yticks(range(len(names)), map(plain_text, names))
         axis.set_ylim(-0.6, len(names) - 0.4)

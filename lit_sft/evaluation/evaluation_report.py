@@ -13,7 +13,15 @@ from lit_sft.evaluation.exports import write_results, write_table
 from lit_sft.evaluation.item_results import Change, Results, compare, compared
 from lit_sft.evaluation.suite import Suite
 from lit_sft.evaluation.win_rate import Judgings
-from lit_sft.reporting.formatting import difference_of, digits_of, interval_of, p_of, title_of, value_with_error
+from lit_sft.reporting.formatting import (
+    difference_of,
+    digits_of,
+    interval_of,
+    label_of,
+    p_of,
+    title_of,
+    value_with_error,
+)
 from lit_sft.reporting.page import Report
 
 _MOST_SENTENCES = 5
@@ -103,8 +111,8 @@ def _alone(results: Results) -> list[str]:
     firsts = dict(reversed(report_tables.headline_metrics(results)))
     for name, metric in reversed(firsts.items()):
         if mean := results.mean(model, name, metric):
-            scores.append(f"“{name}”, {title_of(metric)}: {value_with_error(metric, mean, 3)}")
-    found = f"“{model}” scores: {'; '.join(scores)}." if scores else f"“{model}” was scored."
+            scores.append(f"{label_of(metric)} on “{name}” {value_with_error(metric, mean, 3)}")
+    found = f"“{model}”: {'; '.join(scores)}." if scores else f"“{model}” was scored."
     return [f"{found} Add a second model to --models to see what changed."]
 
 
@@ -115,7 +123,9 @@ def _compared(results: Results, model: str, own: list[Change]) -> list[str]:
         is_asked = any(compared(results, name) for name in results.sets)
         why = "; see “Not scored or not compared”" if is_asked else ": nothing in this suite can be compared"
         return [f"“{model}” is not compared with “{base}”{why}."]
+    ranked = report_tables.ranked_metrics(results)
     found = [change for change in own if change.is_found and change.sense]
+    found.sort(key=lambda change: ranked.index((change.set, change.metric)))
     better, worse = (sum(change.sense == sign for change in found) for sign in (1, -1))
     unknown = sum(math.isnan(change.adjusted_p) for change in own)
     rest = len(own) - better - worse - unknown
@@ -126,7 +136,11 @@ def _compared(results: Results, model: str, own: list[Change]) -> list[str]:
     ]
     lines += [_sentence(change) for change in found[:_MOST_SENTENCES]]
     if more := len(found) - _MOST_SENTENCES:
-        lines += [f"{more} more differences are in “Every change from “{base}””."] if more > 0 else []
+        lines += (
+            [f"{more} more {'difference is' if more == 1 else 'differences are'} listed in the details below."]
+            if more > 0
+            else []
+        )
     return lines
 
 
@@ -135,4 +149,4 @@ def _sentence(change: Change) -> str:
     interval = interval_of(change.metric, change.estimate, digits_of(change.before, change.after))
     sure = f"95 % interval of the change {interval}; " if interval else ""
     p = p_of(change.adjusted_p, is_sentence=True)
-    return f"{change.verdict.capitalize()} on “{change.set}”: “{change.model}” {amount} ({sure}p {p})."
+    return f"“{change.model}” is {change.verdict} on “{change.set}”: {amount} ({sure}p {p})."

@@ -17,6 +17,7 @@ from lit_sft.metrics.segments import perplexity
 from lit_sft.reporting.formatting import (
     GLOSSARY,
     change_of,
+    interval_note,
     interval_of,
     p_of,
     title_of,
@@ -25,16 +26,23 @@ from lit_sft.reporting.formatting import (
 )
 from lit_sft.reporting.page import Cell, Finding, Table
 
+TRAINING_DATA = "training data"
+"""With a model's name, the key in `Results.failures` of a search of its training data."""
+
 _MOST_METRICS = 5
 _SHOWN_ANSWERS = 5
 _SHOWN_SKIPPED = 20
 
 
-def headline_metrics(results: Results) -> list[tuple[str, str]]:
-    """Up to five sets and metrics that matter: the first metric of every set, then the second, and so on."""
+def ranked_metrics(results: Results) -> list[tuple[str, str]]:
+    """Sets and their compared metrics by importance: the first metric of every set, then the second, and so on."""
     by_set = [[(name, metric) for metric in compared(results, name)] for name in results.sets]
-    ranked = [pair for rank in zip_longest(*by_set) for pair in rank if pair is not None]
-    return ranked[:_MOST_METRICS]
+    return [pair for rank in zip_longest(*by_set) for pair in rank if pair is not None]
+
+
+def headline_metrics(results: Results) -> list[tuple[str, str]]:
+    """The sets and metrics that matter most, up to five."""
+    return ranked_metrics(results)[:_MOST_METRICS]
 
 
 def headline(results: Results, changes: list[Change]) -> Table | None:
@@ -45,12 +53,12 @@ def headline(results: Results, changes: list[Change]) -> Table | None:
     if len(results.models) == 1:
         rows = [_mean_row(results, *pair) for pair in chosen]
         header = ["", results.models[0], "items"]
-        notes = ["± and the range in brackets are 95 % confidence intervals over the items."]
+        notes = [interval_note("the items")]
     else:
         others = results.models[1:]
         rows = [_change_row(change, len(others) > 1) for pair in chosen for change in _of(changes, pair)]
         name = others[0] if len(others) == 1 else "compared model"
-        header = ["", results.models[0], name, "change", "95 % interval", "items", "found"]
+        header = ["", results.models[0], name, "change", "95 % interval", "items", "verdict"]
         notes = [
             f"Item by item against “{results.models[0]}”, over the items that both models answered. The interval is of "
             "the change; changes of percentages are in percentage points. Better and worse: beyond noise (p < 0.05, "
@@ -119,7 +127,7 @@ def changes_table(results: Results, changes: list[Change], title: str) -> Table:
         "where items are right or wrong, otherwise from Student's t over items; the adjusted p (Holm's method) allows "
         "for the number of sets of a model, or of parts of a set."
     ]
-    return Table(f"{title} “{base}”", [*header, "p", "p, adjusted", "found"], rows, notes)
+    return Table(f"{title} “{base}”", [*header, "p", "p, adjusted", "verdict"], rows, notes)
 
 
 def counts(results: Results, changes: list[Change]) -> Table:
@@ -159,7 +167,7 @@ def metrics(results: Results, name: str) -> Table:
     counts = [results.results.get((model, name)) for model in results.models]
     rows.append(["items", *(f"{len(result.rows):,}" if result else "" for result in counts)])
     is_loss = results.kind(name) in ("text", "conversations")
-    notes = ["± and the range in brackets are 95 % confidence intervals over the items."]
+    notes = [interval_note("the items")]
     if is_loss:
         notes.append(
             "Compare nats per token between models with the same tokenizer only; bits per byte between any models."
@@ -179,8 +187,8 @@ def win_rates(judgings: Judgings) -> Table:
                 f"{found.value:.1%} ±{100 * found.half_width:.1f}" if found else "",
                 f"{controlled:.1%}" if controlled is not None else "",
                 f"{list(judging.scores.values()).count(0.5):,}",
-                f"{judging.agreement:.1%}",
-                f"{judging.first_share:.1%}",
+                f"{judging.agreement:.1%}" if judging.scores else "",
+                f"{judging.first_share:.1%}" if judging.scores else "",
                 f"{judging.count(unparsed=True):,}",
                 f"{judging.count(unparsed=False):,}",
                 f"{judging.cost:,.4f}",
@@ -203,7 +211,9 @@ def exposure_table(suite: Suite, results: Results, exposures: Mapping[str, Expos
     rows: list[list[Cell]] = []
     for model in results.models:
         if model not in exposures:
-            rows.append([model, "", "", "", "unknown: not a run folder"])
+            is_tried = model in results.failures or f"{model}, {TRAINING_DATA}" in results.failures
+            why = "not searched; see “Not scored or not compared”" if is_tried else "unknown: not a run folder"
+            rows.append([model, "", "", "", why])
             continue
         data, trained, chosen = exposures[model].data, exposures[model].trained, exposures[model].chosen
         if data.sources is None:

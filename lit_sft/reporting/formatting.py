@@ -76,7 +76,7 @@ def title_of(metric: str) -> str:
 def scope_of(metric: str) -> str:
     """What a metric covers: the tokens of a loss, the rule of an accuracy; empty if it is everything."""
     part, _, file = metric.partition("/")[2].partition(" in ")
-    words = f"tokens of the {_words(part)} mask" if part in _MASKS else _SEGMENTS.get(part, _words(part))
+    words = f"tokens of the `{part}` mask" if part in _MASKS else _SEGMENTS.get(part, _words(part))
     return f"{words} in {file}" if file else words
 
 
@@ -87,11 +87,15 @@ def unit_of(metric: str) -> str:
 
 def value_of(metric: str, value: float, digits: int = 4) -> str:
     """A metric's value without its unit; a share in per cent."""
+    if not math.isfinite(value):
+        return "not finite"
     return f"{value:.1%}" if is_share(metric) else f"{value:.{digits}f}"
 
 
 def change_of(metric: str, value: float, digits: int = 4) -> str:
-    """A difference with its sign; for shares, in percentage points."""
+    """A difference with its sign; for shares, in percentage points; empty if it is not finite."""
+    if not math.isfinite(value):
+        return ""
     return f"{100 * value:+.1f}" if is_share(metric) else f"{value:+.{digits}f}"
 
 
@@ -102,14 +106,34 @@ def interval_of(metric: str, estimate: Estimate, digits: int = 4) -> str:
     return f"{change_of(metric, estimate.low, digits)} to {change_of(metric, estimate.high, digits)}"
 
 
-def value_with_error(metric: str, estimate: Estimate, digits: int = 4) -> str:
-    """A mean with its 95 % interval; for shares Wilson's, which stays between 0 and 100 %."""
-    if is_share(metric) and 0 <= estimate.value <= 1 and estimate.num_seeds == 1:
+def interval_bounds(metric: str, estimate: Estimate) -> tuple[float, float] | None:
+    """The 95 % interval of a mean; None if it is unknown. For the shares of one seed Wilson's, within 0 and 1."""
+    if _is_proportion(metric, estimate):
         right, total = round(estimate.value * estimate.num_rows), estimate.num_rows
         interval = binomtest(right, total).proportion_ci(method="wilson")
-        return f"{estimate.value:.1%} ({100 * interval.low:.1f} to {100 * interval.high:.1f})"
+        return interval.low, interval.high
     if not estimate.standard_error > 0:  # an interval of zero width would be misleading
+        return None
+    return estimate.low, estimate.high
+
+
+def interval_note(over: str) -> str:
+    """Explains the intervals of `value_with_error` below a table; `over` is what the means are taken over."""
+    return f"± and the range in brackets are 95 % confidence intervals over {over}."
+
+
+def _is_proportion(metric: str, estimate: Estimate) -> bool:
+    """Whether a mean is a share of right items; tasks of lm-eval may score out of 100 under the same name."""
+    return is_share(metric) and 0 <= estimate.value <= 1 and estimate.num_seeds == 1
+
+
+def value_with_error(metric: str, estimate: Estimate, digits: int = 4) -> str:
+    """A mean with its 95 % interval: see `interval_bounds`."""
+    bounds = interval_bounds(metric, estimate)
+    if bounds is None:
         return value_of(metric, estimate.value, digits)
+    if _is_proportion(metric, estimate):
+        return f"{estimate.value:.1%} ({100 * bounds[0]:.1f} to {100 * bounds[1]:.1f})"
     half = 100 * estimate.half_width if is_share(metric) else estimate.half_width
     return f"{value_of(metric, estimate.value, digits)} ±{half:.{1 if is_share(metric) else digits}f}"
 
@@ -121,22 +145,28 @@ def p_of(value: float, *, is_sentence: bool = False) -> str:
     return "< 0.001" if value < 0.001 else f"{'= ' if is_sentence else ''}{value:.3f}"
 
 
+def label_of(metric: str) -> str:
+    """A metric's name with what it covers in brackets, such as "accuracy (cloze, sum)"."""
+    title, scope = title_of(metric.partition("/")[0]), scope_of(metric)
+    return f"{title} ({scope})" if scope else title
+
+
 def difference_of(metric: str, before: float, after: float) -> str:
     """A difference in words, with its unit and both values.
 
-    Such as "loses 0.064 nats per token more on answer tokens, 1.624 against 1.560", or "scores 3.0 percentage points
-    higher in exact match, 12.0% against 9.0%".
+    Such as "its loss on answer tokens is 0.064 nats per token higher: 1.624 against 1.560", or "its exact match is 3.0
+    percentage points higher: 12.0% against 9.0%".
     """
     change, digits = after - before, digits_of(before, after)
-    both = f"{value_of(metric, after, digits)} against {value_of(metric, before, digits)}"
-    if direction(metric) == -1:
-        tokens = f" on {scope_of(metric)}" if scope_of(metric) else ""
-        return f"loses {abs(change):.{digits}f} {unit_of(metric)} {'more' if change > 0 else 'less'}{tokens}, {both}"
-    if is_share(metric):
-        amount = f"{100 * abs(change):.1f} percentage points"
-    else:
-        amount = " ".join(filter(None, (f"{abs(change):.{digits}f}", unit_of(metric))))
-    return f"scores {amount} {'higher' if change > 0 else 'lower'} in {title_of(metric)}, {both}"
+    value = value_of(metric, after, digits)
+    is_loss, scope = direction(metric) == -1, scope_of(metric)
+    what = f"its {'loss' + (f' on {scope}' if scope else '') if is_loss else label_of(metric)} is"
+    amount = f"{100 * abs(change):.1f}" if is_share(metric) else f"{abs(change):.{digits}f}"
+    if not float(amount):
+        return " ".join(filter(None, (what, "the same on average:", value, unit_of(metric))))
+    unit = "percentage points" if is_share(metric) else unit_of(metric)
+    more = "higher" if change > 0 else "lower"
+    return f"{' '.join(filter(None, (what, amount, unit, more)))}: {value} against {value_of(metric, before, digits)}"
 
 
 def digits_of(*values: float) -> int:
@@ -155,7 +185,7 @@ def verdict_of(metric: str, change: float, *, is_found: bool, is_known: bool) ->
         is_known: Whether there is a p-value to judge it by.
     """
     if not is_known:
-        return "identical" if change == 0 else "too few values"
+        return "not finite" if not math.isfinite(change) else "cannot be tested" if change else "identical"
     if not is_found:
         return "within noise"
     sense = direction(metric) * (1 if change > 0 else -1)
