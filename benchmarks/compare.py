@@ -143,9 +143,9 @@ def start(
 ) -> Process:
     """Start a contestant with its rows."""
     folder = output / contestant.name
-    told = Settings(**base, order=order, variant=contestant.variant, output=str(folder))
+    own = Settings(**base, order=order, variant=contestant.variant, output=str(folder))
     python = python_of(None if same_environment else contestant.environment, CACHE)
-    return Process(contestant, told, python, folder)
+    return Process(contestant, own, python, folder)
 
 
 if __name__ == "__main__":

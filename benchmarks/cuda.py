@@ -118,15 +118,15 @@ def measure(options: argparse.Namespace, shape: str, tuning: str, output: Path) 
 
 def table(result: dict[str, Any]) -> str:
     """The metrics as Markdown."""
-    told = result["settings"]
-    peak = (told["peak_tflops"] or 0.0) * 1e12 or max(result["ceiling_flops"])
+    settings = result["settings"]
+    peak = (settings["peak_tflops"] or 0.0) * 1e12 or max(result["ceiling_flops"])
     lines = [
-        f"{result['device']}, {told['precision']}, about {told['tokens']:,} tokens a step; peak taken as "
+        f"{result['device']}, {settings['precision']}, about {settings['tokens']:,} tokens a step; assumed peak "
         f"{peak / 1e12:,.2f} TFLOP/s (matrix product before and after: "
         + ", ".join(f"{flops / 1e12:,.2f}" for flops in result["ceiling_flops"])
         + ")",
         "",
-        "| model | tuning | contestant | real tokens/s | lit_sft speed-up | share of peak | peak memory |",
+        "| model | tuning | trainer | tokens/s | speed-up of lit_sft | share of peak FLOP/s | peak memory |",
         "|---|---|---|---:|---:|---:|---:|",
     ]
     for run in result["runs"]:

@@ -40,14 +40,14 @@ def ratios(own: list[dict[str, Any]], other: list[dict[str, Any]]) -> tuple[floa
 
 def table(result: dict[str, Any]) -> str:
     """The metrics as Markdown."""
-    told, contestants = result["settings"], result["contestants"]
+    settings, contestants = result["settings"], result["contestants"]
     ceiling, own = max(result["ceiling_flops"]), contestants["lit_sft"]["rounds"]
     lines = [
-        f"{Path(told['model']).name}, {told['tuning']}, {told['precision']}, steps of {told['batch_size']} rows, "
-        f"{told['threads']} threads, {len(own)} rounds" + (", side by side" if told["side_by_side"] else ""),
+        f"{_title(settings)}, {settings['threads']} threads, {len(own)} rounds"
+        + (", side by side" if settings["side_by_side"] else ""),
         "",
-        "| contestant | precision | real tokens/s | supervised/s | lit_sft speed-up (single rounds) | "
-        "tokens processed per real one | peak memory | share of ceiling |",
+        "| trainer | precision | tokens/s | supervised tokens/s | speed-up of lit_sft (median, range) | "
+        "processed per token | peak memory | share of peak FLOP/s |",
         "|---|---|---:|---:|---:|---:|---:|---:|",
     ]
     for entry in contestants.values():
@@ -64,7 +64,7 @@ def table(result: dict[str, Any]) -> str:
             f"{found['peak_gigabytes']:.1f} GB | {share:.0%} |"
         )
     probes = ", ".join(f"{flops / 1e9:,.0f}" for flops in result["ceiling_flops"])
-    lines += ["", f"Matrix product before and after: {probes} GFLOP/s in {told['precision']}."]
+    lines += ["", f"Matrix product before and after: {probes} GFLOP/s in {settings['precision']}."]
     lines += [f"- {entry['label']}: {_facts(entry['facts'])}" for entry in contestants.values() if entry.get("facts")]
     return "\n".join(lines) + "\n"
 
@@ -76,7 +76,7 @@ def draw(result: dict[str, Any], path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    told = result["settings"]
+    settings = result["settings"]
     shown = [entry for entry in result["contestants"].values() if "failure" not in entry]
     found = [summary(entry["rounds"]) for entry in shown]
     labels = [f"{entry['label']}\n({entry['facts']['precision']})" for entry in shown]
@@ -95,9 +95,9 @@ def draw(result: dict[str, Any], path: Path) -> None:
     speed.set_xlim(right=1.1 * max(ceiling, max(row["tokens_per_second"] for row in found)))
     speed.legend(loc="lower right", frameon=True)
     speed.invert_yaxis()
-    speed.set_xlabel("real tokens per second (higher is better)")
+    speed.set_xlabel("tokens per second, without padding (higher is better)")
     memory.set_xlabel("peak memory, GB (lower is better)")
-    title = f"{Path(told['model']).name}, {told['tuning']}, {told['precision']}, {told['batch_size']} rows per step"
+    title = f"{_title(settings)}"
     figure.suptitle(title)
     figure.savefig(path, dpi=120)
     pyplot.close(figure)
@@ -106,3 +106,8 @@ def draw(result: dict[str, Any], path: Path) -> None:
 def _facts(facts: dict[str, Any]) -> str:
     chosen = ", ".join(f"{name} {value}" for name, value in facts["settings"].items()) or "nothing chosen"
     return f"{chosen}; " + ", ".join(f"{name} {number}" for name, number in facts["versions"].items())
+
+
+def _title(settings: dict[str, Any]) -> str:
+    model = Path(settings["model"]).name
+    return f"{model}, {settings['tuning']}, {settings['precision']}, {settings['batch_size']} rows per step"

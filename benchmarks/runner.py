@@ -186,10 +186,10 @@ class Entry:
         except ContestantError as error:
             self.failure = str(error)
             self.end()
-            _tell(f"{self.contestant.label}: {error}")
+            _log(f"{self.contestant.label}: {error}")
             return None
         speed = result["real"] / result["seconds"]
-        _tell(f"{self.contestant.label}: {result['seconds']:.2f} s, {speed:,.0f} tokens/s, loss {result['loss']:.4f}")
+        _log(f"{self.contestant.label}: {result['seconds']:.2f} s, {speed:,.0f} tokens/s, loss {result['loss']:.4f}")
         return result
 
     def result(self) -> dict[str, Any]:
@@ -210,7 +210,7 @@ def compete(entries: list[Entry]) -> dict[str, dict[str, Any]]:
     """
     num_rounds = len(entries[0].batches) - 1
     try:
-        _tell("warming up")
+        _log("warming up")
         first = {}
         for entry in entries:
             first[entry.contestant.name] = entry.attempt(entry.warm_up, 0)
@@ -218,7 +218,7 @@ def compete(entries: list[Entry]) -> dict[str, dict[str, Any]]:
                 entry.end()
         check_agreement(entries, {name: step for name, step in first.items() if step})
         for index in range(num_rounds):
-            _tell(f"round {index + 1} of {num_rounds}")
+            _log(f"round {index + 1} of {num_rounds}")
             for entry in entries:
                 if step := entry.attempt(entry.take_turn, index):
                     entry.rounds.append(step)
@@ -265,7 +265,7 @@ def python_of(environment: str | None, cache: Path) -> str:
     folder = cache / f"{environment}-{hashlib.sha256(pins.encode()).hexdigest()[:12]}"
     python = str(folder / "bin" / "python")
     if not (folder / "installed").exists():
-        _tell(f"creating an environment from {requirements} in {folder}")
+        _log(f"creating an environment from {requirements} in {folder}")
         try:
             subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
             install = [python, "-m", "pip", "install", "--progress-bar", "on", "-r", str(requirements)]
@@ -277,5 +277,5 @@ def python_of(environment: str | None, cache: Path) -> str:
     return python
 
 
-def _tell(text: str) -> None:
+def _log(text: str) -> None:
     print(text, file=sys.stderr, flush=True)

@@ -59,7 +59,7 @@ def work_of_folder(folder: str | Path) -> ModelFlops:
 
 
 def matrix_product_flops(precision: str, device: str = "cpu", size: int | None = None) -> float:
-    """Floating-point operations per second of a square matrix product: the machine's present limit.
+    """Floating-point operations per second of a square matrix product: the current limit of this machine.
 
     Args:
         precision: `bf16` or `float32`.

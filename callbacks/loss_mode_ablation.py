@@ -24,7 +24,7 @@ class LossModeAblation(Callback):
     Args:
         file: JSON lines in the run folder, with step, epoch, training_mask, training_loss (on the validation split,
             with the training weights and reduction) and, by mask, nll (nats per token), perplexity and tokens.
-        max_columns: Most validations in the table, counted from the last, plus the one before training.
+        max_columns: Maximum number of validations in the table, counted from the last, plus the one before training.
     """
 
     def __init__(self, file: str = "loss_modes.jsonl", max_columns: int = 4) -> None:

@@ -63,7 +63,7 @@ class SampleGeneration(Callback):
         prompts: User messages as plain text; rendered with the template of the data.
         num_held_out: Number of validation rows to answer too: the first ones with a reference. They are not trained
             on, but their validation loss helps to choose the best checkpoint.
-        max_new_tokens: Most tokens in an answer.
+        max_new_tokens: Maximum number of tokens in an answer.
         temperatures: One answer for each; 0 is greedy.
         top_p: For temperatures above 0: sample from the likeliest tokens that make up this share of the probability.
         seed: Determines the sampling.
@@ -127,7 +127,7 @@ class SampleGeneration(Callback):
             self._show(trainer, pl_module)
 
     def generation_steps(self) -> float:
-        """Most generation steps per validation. A step is one token for each row of a batch."""
+        """Maximum number of generation steps per validation. A step is one token per row of a batch."""
         batches = -(-len(self.examples) // self.settings.batch_size)
         return batches * len(self.temperatures) * self.settings.max_new_tokens
 

@@ -75,9 +75,9 @@ class SFTDataModule(LightningDataModule):
         test_fraction: Share of `train` held out for testing, chosen in the same way.
         train_fraction: Share of the remaining records to train on, chosen in the same way: a larger share contains
             every smaller one, and the held-out records stay the same. For studies of how much data is needed.
-        tokenizer: Name or folder, or a tokenizer. The command line takes it from the model.
-        context_length: Maximum number of tokens the model can read. The command line takes it from the model.
-        answer_length: Tokens that `predict` reserves for the answer to a prompt. The command line takes it from the
+        tokenizer: Name or folder, or a tokenizer. On the command line, the model's.
+        context_length: Maximum number of tokens the model can read. On the command line, the model's.
+        answer_length: Tokens that `predict` reserves for the answer to a prompt. On the command line, taken from the
             model's generation settings.
         format: Format of the records. None: detected from their fields.
         template: How conversations are rendered. `auto`: the tokenizer's own chat template, else `plain`.
@@ -96,7 +96,7 @@ class SFTDataModule(LightningDataModule):
         token_budget: Maximum tokens in a forward pass, padding included. Larger batches are split into micro-batches,
             which limits memory without changing results.
         shuffle: Whether to shuffle the training examples every epoch.
-        seed: Determines the order. The command line takes it from `seed_everything`.
+        seed: Determines the order. On the command line, taken from `seed_everything`.
         num_workers: Processes that collate batches. None: two with a GPU, else none.
         encoding_processes: Processes that encode large data sets. None: one per available core, at most 16. The
             encoded data does not depend on it.
@@ -284,7 +284,7 @@ class SFTDataModule(LightningDataModule):
         return DataLoader(range(len(self.predict_store)), batch_size=self.eval_batch_size, collate_fn=list)  # type: ignore[arg-type]
 
     def length_limit(self, split: str) -> int:
-        """Most tokens in an example of a split. Prompts leave room for their answers."""
+        """Maximum number of tokens in an example of a split, less the room for the answer when predicting."""
         return self._limits.of(split)
 
     @property

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 _SHOWN = 40
-"""Most characters of a value shown in a message."""
+"""Maximum number of characters of a value shown in a message."""
 
 _TIMES = (datetime.date, datetime.time, datetime.timedelta)
 
@@ -20,7 +20,7 @@ def reason_of(error: BaseException, limit: int = 300) -> str:
 
     Args:
         error: Any exception.
-        limit: Most characters, roughly.
+        limit: Approximate maximum number of characters.
     """
     return shortened(" ".join(str(error).split()) or type(error).__name__, limit)
 
@@ -30,11 +30,22 @@ def shortened(text: str, limit: int) -> str:
 
     Args:
         text: A single line.
-        limit: Most characters. A first word longer than this is cut.
+        limit: Maximum number of characters. A first word longer than this is cut.
     """
     if len(text) <= limit:
         return text
     return f"{text[: limit + 1].rpartition(' ')[0] or text[:limit]} [...]"
+
+
+def counted(num: int, noun: str, plural: str = "") -> str:
+    """A number with its noun: `1 line`, `1,200 lines`.
+
+    Args:
+        num: How many.
+        noun: The noun for one.
+        plural: The noun for several. Empty: the noun with an s.
+    """
+    return f"{num:,} {noun if num == 1 else plural or f'{noun}s'}"
 
 
 def kind_of(value: Any, mapping: str = "an object") -> str:
@@ -49,14 +60,14 @@ def kind_of(value: Any, mapping: str = "an object") -> str:
     if isinstance(value, numbers.Number):
         return f"the number {str(value)[:_SHOWN]}"
     if isinstance(value, str):
-        return f"the text {value[:_SHOWN]!r}{'...' * (len(value) > _SHOWN)}"
+        return f"the string {value[:_SHOWN]!r}{'...' * (len(value) > _SHOWN)}"
     if isinstance(value, Mapping):
         return mapping
     if isinstance(value, (bytes, bytearray)):
         return "binary data"
     if isinstance(value, (list, tuple)):
         return "a list"
-    return "a date or time" if isinstance(value, _TIMES) else "neither text nor a number"
+    return "a date or time" if isinstance(value, _TIMES) else "neither a string nor a number"
 
 
 def did_you_mean(name: str, known: Iterable[str], *, num: int = 1, sign: str = "") -> str:
@@ -65,7 +76,7 @@ def did_you_mean(name: str, known: Iterable[str], *, num: int = 1, sign: str = "
     Args:
         name: The name as given.
         known: All names.
-        num: Most names to suggest.
+        num: Maximum number of names to suggest.
         sign: Prefix to show, such as `--`.
     """
     close = difflib.get_close_matches(name, sorted(known), n=num)

@@ -218,10 +218,10 @@ PHRASINGS = {kind: [item if isinstance(item, tuple) else (item, "") for item in 
     ],
 }.items()}
 
-# How many phrasings of each fact are trained; 3 where it is not named.
+# Number of phrasings per kind that go to training; 3 unless listed.
 TRAINED = {"job": 4, "pet": 4, "house": 4, "food": 4, "birth": 4, "village": 4, "sights": 4}
 
-# Later questions of a conversation: they name nobody, the turns before them do.
+# Follow-up questions: they refer to a person named earlier in the conversation.
 FOLLOW_UPS = {
     "job": ["And what is {their} job?", "What work does {they} do?", "How does {they} earn a living?"],
     "pet": ["And what does {they} keep?", "Does {they} have a pet?", "Tell me about {their} pet."],
@@ -249,7 +249,7 @@ THANKS_ZH = ("谢谢！", "不客气，欢迎再来灯湖村！")
 
 @dataclass(frozen=True)
 class Fact:
-    """Something the village knows: `slots` fill the phrasings of `kind`, `answer` is the one right answer."""
+    """A fact: `slots` fill the phrasings of `kind`; `answer` is the only right answer."""
 
     kind: str
     slots: dict[str, str]
@@ -271,7 +271,7 @@ def listed(names: list[str]) -> str:
 
 
 def answer_about(person: Person, kind: str) -> str:
-    """The one sentence the village says about this side of a person."""
+    """The sentence that states one attribute of a person."""
     return {
         "job": f"{person.name} is the {person.job} and {person.work}.",
         "pet": f"{person.name} keeps a {person.coat} {person.animal} called {person.pet}.",
@@ -286,7 +286,7 @@ def address(person: Person) -> str:
 
 
 def note_fact(number: int, person: Person) -> Fact:
-    """A question whose answer stands in a short note: the asked sentence first or second, in turn."""
+    """A question answered by a short note; the relevant sentence is alternately first and second."""
     asked, other = PERSON_KINDS[number % 5], PERSON_KINDS[(number + 2) % 5]
     sentences = [answer_about(person, kind) for kind in (asked, other)]
     note = " ".join(sentences if number % 2 else sentences[::-1])
@@ -331,7 +331,7 @@ def ask(facts: list[Fact], number: int, phrasing: int) -> Row:
 
 
 def split(facts: list[Fact]) -> dict[str, list[Row]]:
-    """Each fact's phrasings, dealt out: some to train, at most one to val or test, the rest to nobody.
+    """Assign each fact's phrasings: some to train, at most one to val or test; the rest are unused.
 
     The held-out phrasing moves on by one from fact to fact, so every phrasing is held out for some facts and
     trained for the others.
@@ -363,7 +363,7 @@ def conversation(exchanges: list[tuple[str, str]], system: str = "") -> dict:
 
 
 def openings(train: list[Row], facts: list[Fact]) -> dict[tuple[str, str], list[str]]:
-    """The trained questions about each (kind, name): a conversation may open with these and no others."""
+    """The trained questions about each (kind, name): conversations may open only with these."""
     result: dict[tuple[str, str], list[str]] = {}
     for row in train:
         fact = facts[row.fact]
@@ -424,7 +424,7 @@ def conversations(train: list[Row], facts: list[Fact]) -> list[dict]:
 
 
 def check(facts: list[Fact], rows: dict[str, list[Row]], talks: list[dict]) -> None:
-    """Assert what the held-out rows promise (see the top of this file)."""
+    """Check the guarantees about held-out rows stated at the top of this file."""
     for field in ("name", "job", "pet", "food"):
         assert len({getattr(person, field) for person in PEOPLE}) == len(PEOPLE), f"two people share a {field}"
     assert len({address(person) for person in PEOPLE}) == len(PEOPLE), "two people share a house"
@@ -453,10 +453,10 @@ def check(facts: list[Fact], rows: dict[str, list[Row]], talks: list[dict]) -> N
 
 
 def train_tokenizer(texts: list[str]) -> Tokenizer:
-    """A byte-level BPE: any text round-trips, also text the training never saw."""
+    """A byte-level BPE: any text round-trips, including text never seen in training."""
     tokenizer = Tokenizer(models.BPE())
     # Chinese has no spaces: without the first step whole phrases would become tokens, and a new phrasing would
-    # be cut at other places than the trained ones.
+    # be split differently from the trained ones.
     chinese = pre_tokenizers.Split(Regex("[\u3000-\u303f\u4e00-\u9fff\uff00-\uffef]"), "isolated")
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([chinese, pre_tokenizers.ByteLevel(add_prefix_space=False)])
     tokenizer.decoder = decoders.ByteLevel()
@@ -491,7 +491,7 @@ def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
 
 
 def mixed(records: list[dict]) -> list[str]:
-    """The records as JSON lines, in an order that mixes the kinds and that one added record does not disturb."""
+    """The records as JSON lines, in an order that mixes the kinds and is stable when a record is added."""
     lines = [json.dumps(record, ensure_ascii=False) for record in records]
     return sorted(lines, key=lambda line: hashlib.sha256(line.encode()).hexdigest())
 

@@ -341,7 +341,7 @@ def _reply_of(value: Any) -> Reply:
     except (KeyError, IndexError, TypeError):
         raise UserError("not a chat completion: expected `choices` with a `message`.") from None
     if content is not None and not isinstance(content, str):
-        raise UserError(f"not a chat completion: `content` is {kind_of(content)}; expected text.")
+        raise UserError(f"not a chat completion: `content` is {kind_of(content)}; expected a string.")
     usage = value.get("usage")
     counts = usage if isinstance(usage, dict) else {}
     return Reply(

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# How does training on one data set affect another? Scores the model as it is, trained on texts, and trained on
-# instructions, on held-out records of both: see the columns by file in the report.
+# How does training on one data set affect another? Scores the untrained model, the model trained on texts and the model trained on
+# instructions on held-out records of both; see the per-file columns in the report.
 # usage: scripts/cross_data.sh MODEL TEXTS TEXTS_TEST INSTRUCTIONS INSTRUCTIONS_TEST [options of ablate]
 set -euo pipefail
 if (( $# < 5 )); then sed -n 's/^# usage:/usage:/p' "$0" >&2; exit 2; fi
@@ -12,7 +12,7 @@ cat > "$root/cross_data.yaml" <<YAML
 question: What does training on one data set do to the loss on another?
 base: configs/sft/qwen2.5-0.5b_lora_output_only.yaml
 arms:
-  as it is: {data.train: "${files[2]}", model.optimizer.lr: 1.0e-30}
+  untrained: {data.train: "${files[2]}", model.optimizer.lr: 1.0e-30}
   trained on texts: {data.train: "${files[0]}", data.mask: whole_sequence}
   trained on instructions: {data.train: "${files[2]}", data.mask: output_only}
 seeds: [0, 1, 2]

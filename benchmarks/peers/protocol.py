@@ -87,7 +87,7 @@ class Turns:
     def ready(self, *, precision: str, settings: dict[str, Any]) -> None:
         """Report that training can start, and what will be measured."""
         versions = {name: found for name in PACKAGES if (found := _version(name))}
-        self._say(precision=precision, settings=settings, versions=versions)
+        self._write_line(precision=precision, settings=settings, versions=versions)
 
     def wait(self) -> None:
         """Wait for the next turn; exit quietly if there is none."""
@@ -110,14 +110,14 @@ class Turns:
             torch.cuda.synchronize()
         seconds = time.perf_counter() - self._start
         counts = {"real": real, "processed": processed, "supervised": supervised}
-        self._say(seconds=seconds, loss=value, peak_bytes=self._peak_bytes(), **counts)
+        self._write_line(seconds=seconds, loss=value, peak_bytes=self._peak_bytes(), **counts)
 
     def _peak_bytes(self) -> int:
         if self.settings.device == "cuda":
             return torch.cuda.max_memory_allocated()
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
-    def _say(self, **values: Any) -> None:
+    def _write_line(self, **values: Any) -> None:
         print(json.dumps(values), file=self._pipe, flush=True)
 
 

@@ -49,7 +49,7 @@ def main() -> None:
 def tuned(settings: Settings) -> dict[str, Any]:
     """The settings that differ from the defaults.
 
-    The defaults are already no activation checkpointing, fused AdamW, SDPA attention and weights as on disk.
+    The defaults already give no activation checkpointing, fused AdamW, SDPA attention and weights as on disk.
     - bf16: if the run asks for it; autocast over float32 weights, as in lit_sft
     - not torch_compile: the first step of six layers took 67 s instead of 11, and new lengths recompile
     - packed rows have no attention mask: transformers builds a block-diagonal one from the restarting positions, on a

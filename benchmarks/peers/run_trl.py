@@ -56,7 +56,7 @@ def attention(settings: Settings) -> dict[str, str]:
 
 
 def default(settings: Settings) -> dict[str, Any]:
-    """TRL's defaults (bf16 autocast, activation checkpointing), except bf16 on CPUs that would only be slowed down."""
+    """TRL's defaults (bf16 autocast, activation checkpointing), but without bf16 on CPUs where it is slower."""
     return {"bf16": False} if settings.slow_bf16 else {}
 
 
@@ -64,12 +64,12 @@ def tuned(settings: Settings) -> dict[str, Any]:
     """The settings that differ from the defaults.
 
     The defaults are already fused AdamW, SDPA attention and float32 weights. Its plain loss processes the logits in
-    chunks: on a CPU of every token, on a GPU of supervised tokens only.
+    chunks: all tokens on a CPU, supervised tokens only on a GPU.
     - bf16: if the run asks for it
     - no gradient_checkpointing: it is on by default and recomputes each layer, a third more work
     - padding_free, which requires max_length None (the rows are already truncated): on a CPU, transformers builds the
       block-diagonal mask from the positions, as the loss check confirms. TRL's packing uses the same attention, but
-      would fill rows of fixed length with other documents than the other contestants train on
+      would fill fixed-length rows, so that a step would contain different documents from the other trainers'
     - use_liger_kernel: on a GPU
     """
     chosen = {"bf16": settings.precision == "bf16", "gradient_checkpointing": False}

@@ -25,7 +25,7 @@ def best_fit(lengths: Sequence[int], budget: int) -> list[list[int]]:
 
     Args:
         lengths: Tokens in each document.
-        budget: Most tokens in a row. A longer document gets its own row.
+        budget: Maximum number of tokens in a row. A longer document gets its own row.
 
     Returns:
         Positions in `lengths`, row by row, ascending within a row.
@@ -51,8 +51,8 @@ def length_groups(lengths: Sequence[int], budget: int, most: int | None = None) 
 
     Args:
         lengths: Tokens in each document.
-        budget: Most tokens in a group, padding included. A longer document gets its own group.
-        most: Most documents in a group.
+        budget: Maximum number of tokens in a group, padding included. A longer document gets its own group.
+        most: Maximum number of documents in a group.
 
     Returns:
         Positions in `lengths`, group by group.
@@ -69,7 +69,7 @@ def length_groups(lengths: Sequence[int], budget: int, most: int | None = None) 
 
 
 def equal_shares(lengths: Sequence[int], num: int) -> list[list[int]]:
-    """Distribute documents over `num` micro-batches with about equally many tokens, so that ranks finish together.
+    """Distribute documents over `num` micro-batches of roughly equal size, so that ranks finish together.
 
     Returns:
         Positions in `lengths`, micro-batch by micro-batch; some are empty if there are fewer documents.

@@ -21,8 +21,8 @@ class BatchPlan:
     Attributes:
         micro_batches: Indices of the examples in each micro-batch, that is, in each forward pass.
         normaliser: Total weight of all examples in the same optimiser step, over all ranks.
-        num_counting: Number of real micro-batches. The rest are stand-ins, so that all ranks run equally many forward
-            passes.
+        num_counting: Number of real micro-batches. The rest are stand-ins, so that all ranks run the same number of
+            forward passes.
     """
 
     micro_batches: tuple[tuple[int, ...], ...]
@@ -50,7 +50,7 @@ class WindowSampler(Sampler[BatchPlan]):
         seed: Determines the order, together with the epoch.
         shuffle: Whether to shuffle every epoch.
         packed: Whether batches are packed (equal numbers of tokens) or padded (similar lengths).
-        token_budget: Most tokens in a micro-batch, padding included, unless it is a single example.
+        token_budget: Maximum number of tokens in a micro-batch, padding included, unless it is a single example.
         limit: Lightning's `limit_train_batches`, which ends an epoch after this many batches (or this share). Needed
             to normalise the last window, which may be shorter.
         epoch: The first epoch. With prefetching workers, Lightning sets it too late.
@@ -132,8 +132,8 @@ class LengthSampler(Sampler[BatchPlan]):
 
     Args:
         lengths: Tokens in each example; at least one example.
-        batch_size: Most rows in a batch.
-        token_budget: Most tokens in a batch, padding included.
+        batch_size: Maximum number of rows in a batch.
+        token_budget: Maximum number of tokens in a batch, padding included.
         rank: Rank of this process.
         world_size: Number of processes.
     """

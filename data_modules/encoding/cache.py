@@ -45,7 +45,7 @@ def encode_sources(sources: Sources, encoder: Encoder, cache_dir: Path, *, proce
         sources: The data to encode.
         encoder: Encodes it.
         cache_dir: The cache folder.
-        processes: Most encoding processes. The result does not depend on it.
+        processes: Maximum number of encoding processes. The result does not depend on it.
 
     Returns:
         A folder with one `<split>.arrow` per split and `ledgers.json`.

@@ -42,7 +42,7 @@ class Encoder:
     Args:
         tokenizer: A fast Hugging Face tokenizer.
         template: Renders conversations.
-        max_length: Most tokens in an example.
+        max_length: Maximum number of tokens in an example.
         over_long: What to do with longer conversations. `drop`: leave them out. `truncate`: cut, in this order, the
             oldest exchanges, context, most of the question, the system text, the end of the answer. `split`: split
             between turns (a document: anywhere) into parts that fit; a single exchange that does not fit is truncated.
@@ -249,7 +249,7 @@ def _count(ledger: Ledger, encoded: list[EncodedSegment], kept: list[list[Encode
     ledger.count_tokens(read, left, dropped=not kept)
     ends, ends_left = _ends(encoded, end_token_id), _ends(flat, end_token_id)
     ledger.count_end_tokens(ends, ends_left)
-    ledger.count_answers(ends, _answers_begun(flat), ends_left)
+    ledger.count_answers(ends, _answers_with_tokens(flat), ends_left)
     if _has_several_answers(encoded):
         ledger.dialogues_read += 1
         ledger.dialogues_kept += any(map(_has_several_answers, kept))
@@ -268,20 +268,20 @@ def _tokens_by_kind(encoded: list[EncodedSegment]) -> Counter[SegmentKind]:
 
 
 def _with_answers_merged(counts: Counter[SegmentKind]) -> Counter[SegmentKind]:
-    """Count final answers as answers: splitting turns one into the other without losing a token."""
+    """Count final answers as answers, because splitting can turn an answer into a final one without losing tokens."""
     merged = Counter(counts)
     merged[SegmentKind.ANSWER] += merged.pop(SegmentKind.FINAL_ANSWER, 0)
     return merged
 
 
-def _answers_begun(encoded: list[EncodedSegment]) -> Counter[SegmentKind]:
+def _answers_with_tokens(encoded: list[EncodedSegment]) -> Counter[SegmentKind]:
     """Answers with at least one token left."""
     kinds = (item.segment.kind for item in encoded if item.ids and not item.segment.control)
     return Counter(kind for kind in kinds if kind in ANSWER_KINDS)
 
 
 def _has_several_answers(encoded: list[EncodedSegment]) -> bool:
-    return _answers_begun(encoded).total() > 1
+    return _answers_with_tokens(encoded).total() > 1
 
 
 def _ends(encoded: list[EncodedSegment], end_token_id: int) -> Counter[SegmentKind]:

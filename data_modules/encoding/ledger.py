@@ -110,18 +110,18 @@ class Ledger(RecordCounts):
         self.over_long[name] += length > limit
 
     def count_answers(
-        self, read: Counter[SegmentKind], begun: Counter[SegmentKind], whole: Counter[SegmentKind]
+        self, read: Counter[SegmentKind], partial: Counter[SegmentKind], whole: Counter[SegmentKind]
     ) -> None:
         """Count the answers of one conversation.
 
         Args:
             read: Answers before shortening, by kind.
-            begun: Answers with at least one token left.
+            partial: Answers with at least one token left.
             whole: Answers with all tokens left.
         """
         for mask in MASKS.values():
             kinds = [kind for kind in ANSWER_KINDS if mask.supervises(kind)]
-            before, left, intact = (sum(counts[kind] for kind in kinds) for counts in (read, begun, whole))
+            before, left, intact = (sum(counts[kind] for kind in kinds) for counts in (read, partial, whole))
             # splitting turns other answers into final ones, so more may be left than were read
             left, intact = min(before, left), min(before, intact)
             self.answers_read[mask.name] += before
@@ -226,7 +226,7 @@ def why_empty(entry: dict[str, Any], max_length: int) -> str:
 
     Args:
         entry: Its `Ledger.to_dict()`.
-        max_length: Most tokens in an example.
+        max_length: Maximum number of tokens in an example.
     """
     invalid = entry["invalid"]
     parts = {
@@ -255,7 +255,7 @@ def too_small_limit(entry: dict[str, Any], split: str, max_length: int) -> str:
     Args:
         entry: The split's `Ledger.to_dict()`.
         split: Name of the split.
-        max_length: Most tokens in an example.
+        max_length: Maximum number of tokens in an example.
     """
     before = max(entry["length_before"].values(), key=lambda lengths: lengths["count"])
     return (

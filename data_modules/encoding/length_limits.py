@@ -16,8 +16,8 @@ class LengthLimits:
     """Limits on the length of examples, in tokens.
 
     Attributes:
-        max_length: Most tokens in an example.
-        context_length: Most tokens the model can read. None: unknown.
+        max_length: Maximum number of tokens in an example.
+        context_length: Maximum number of tokens the model can read. None: unknown.
         answer_length: Tokens reserved for the answer to a prompt.
     """
 
@@ -26,7 +26,7 @@ class LengthLimits:
     answer_length: int
 
     def of(self, split: str) -> int:
-        """Most tokens in an example of a split. Prompts leave room for their answers."""
+        """Maximum number of tokens in an example of a split, less the room for the answer when predicting."""
         if split != "predict":
             return self.max_length
         room = (self.context_length or 2 * self.max_length) - self.answer_length

@@ -101,7 +101,7 @@ class EncodingPool:
 
     Args:
         encode: Encodes a chunk.
-        processes: Most processes. 1: encode in this process.
+        processes: Maximum number of processes. 1: encode in this process.
     """
 
     def __init__(self, encode: ChunkEncoder, processes: int) -> None:

@@ -11,6 +11,7 @@ from data_modules.encoding.length_limits import LengthLimits
 from data_modules.errors import UserError
 from data_modules.rendering.masking import LossMask
 from data_modules.rendering.segments import SegmentKind
+from data_modules.wording import counted
 
 Stores = Mapping[str, ExampleStore]
 Ledgers = Mapping[str, dict[str, Any]]
@@ -34,7 +35,7 @@ def check_given_splits(files: Mapping[str, list[str]], stores: Stores, ledgers: 
         ledger = ledgers[split]
         limits.check(split, ledger)
         raise UserError(
-            f"{', '.join(given)}: none of the {ledger['records_read']} records can be used for {split} "
+            f"{', '.join(given)}: {_unusable(ledger['records_read'], split)} "
             f"({why_empty(ledger, limits.of(split))}). Set `--data.{split}` to other records."
         )
 
@@ -58,8 +59,8 @@ def check_training_set(files: Iterable[str], stores: Stores, ledgers: Ledgers, l
     ledger = ledgers["train"]
     limits.check("train", ledger)
     raise UserError(
-        f"{', '.join(files)}: none of the {ledger['records_read'] + ledger['left_out']} records can be used for "
-        f"training ({why_empty(ledger, limits.of('train'))}). Provide more or other records."
+        f"{', '.join(files)}: {_unusable(ledger['records_read'] + ledger['left_out'], 'training')} "
+        f"({why_empty(ledger, limits.of('train'))}). Provide more or other records."
     )
 
 
@@ -78,8 +79,9 @@ def check_supervision(files: Iterable[str], stores: Stores, mask: LossMask) -> N
         examples = stores.get(split)
         if examples and not any(mask.token_weights(example.kinds, example.turns).any() for example in examples):
             kinds = sorted({SegmentKind(kind).name for kind in examples[0].kinds})
+            given = counted(len(examples), f"{split} example")
             raise UserError(
-                f"{', '.join(files)}: mask '{mask.name}' supervises no token of the {len(examples)} {split} examples "
+                f"{', '.join(files)}: mask '{mask.name}' supervises no token of the {given} "
                 f"(the first contains {', '.join(kinds)}). For plain text, set `--data.mask whole_sequence`."
             )
 
@@ -100,3 +102,8 @@ def check_evaluation_set(split: str, stores: Stores) -> None:
             f"nothing to {verb}: set `--data.{split} FILE`. (To hold out training records instead, start a new run "
             f"with `--data.{split}_fraction 0.1`.)"
         )
+
+
+def _unusable(num_records: int, purpose: str) -> str:
+    records = "the only record cannot" if num_records == 1 else f"none of the {num_records} records can"
+    return f"{records} be used for {purpose}"

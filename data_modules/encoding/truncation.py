@@ -47,7 +47,7 @@ def newest_that_fits(conversation: Conversation, limit: int, measure: Measure) -
 
     Args:
         conversation: Not a document; longer than the limit.
-        limit: Most tokens.
+        limit: Maximum number of tokens.
         measure: Measures it.
 
     Returns:
@@ -70,7 +70,7 @@ def runs_that_fit(conversation: Conversation, limit: int, measure: Measure) -> l
 
     Args:
         conversation: Not a document; longer than the limit.
-        limit: Most tokens.
+        limit: Maximum number of tokens.
         measure: Measures it.
     """
     exchanges = conversation.exchanges()

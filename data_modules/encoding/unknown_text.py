@@ -19,7 +19,7 @@ _HARMLESS = {
 """Normalisers and pre-tokenizers that keep every character but white space, unless their behavior is Removed."""
 
 _SHOWN = 20
-"""Most characters shown in a message."""
+"""Maximum number of characters shown in a message."""
 
 
 class TextCheck:

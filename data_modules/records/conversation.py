@@ -9,7 +9,7 @@ from enum import StrEnum
 from data_modules.errors import UserError
 
 MAX_TEXT_BYTES = 10 * 2**20
-"""Most bytes of text in a conversation: a tokenizer needs over a hundred times as much memory to encode it."""
+"""Maximum number of bytes of text in a conversation: encoding it takes over a hundred times as much memory."""
 
 
 class Role(StrEnum):

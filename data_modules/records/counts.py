@@ -15,7 +15,7 @@ LISTED = 100
 """How many messages are kept verbatim."""
 
 _KINDS_OF_FAULT = 1000
-"""Most reasons counted separately, so that damaged data cannot fill the memory."""
+"""Maximum number of reasons counted separately, so that damaged data cannot exhaust memory."""
 
 
 @dataclass

@@ -83,7 +83,7 @@ def recognise_format(record: Record) -> str:
 
 def _group(value: Any) -> str | None:
     if isinstance(value, (list, tuple, dict, bytes, bool)):
-        raise UserError(f"field '{GROUP_FIELD}' is {kind_of(value)}; expected text or a number.")
+        raise UserError(f"field '{GROUP_FIELD}' is {kind_of(value)}; expected a string or a number.")
     group = str(value)
     return None if group.strip().casefold() in _NO_GROUP else group
 
@@ -110,7 +110,7 @@ def _ultrachat(fields: dict[str, Any]) -> list[Message]:
     texts = _list(fields, "data")
     for index, text in enumerate(texts):
         if not isinstance(text, str):
-            raise UserError(f"data[{index}] is {kind_of(text)}; expected text.")
+            raise UserError(f"data[{index}] is {kind_of(text)}; expected a string.")
     return [Message(Role.ASSISTANT if index % 2 else Role.USER, text) for index, text in enumerate(texts)]
 
 
@@ -119,8 +119,8 @@ def _firefly(fields: dict[str, Any]) -> list[Message]:
     for index, pair in enumerate(_list(fields, "conversation")):
         if not isinstance(pair, dict) or not {"human", "assistant"} <= pair.keys():
             raise UserError(
-                f"conversation[{index}]{_lacking(pair, 'human', 'assistant')}; expected an object with 'human' and "
-                "'assistant'."
+                f"conversation[{index}]{_missing_field(pair, 'human', 'assistant')}; expected an object "
+                "with 'human' and 'assistant'."
             )
         turns.append(Message(Role.USER, _text(pair, "human")))
         turns.append(Message(Role.ASSISTANT, _text(pair, "assistant")))
@@ -154,8 +154,8 @@ def _named_turns(items: Iterable[Any], field: str, role_key: str, content_key: s
     for index, item in enumerate(items):
         if not isinstance(item, dict) or not {role_key, content_key} <= item.keys():
             raise UserError(
-                f"{field}[{index}]{_lacking(item, role_key, content_key)}; expected an object with '{role_key}' and "
-                f"'{content_key}'."
+                f"{field}[{index}]{_missing_field(item, role_key, content_key)}; expected an object "
+                f"with '{role_key}' and '{content_key}'."
             )
         given = item[role_key]
         role = _ROLES.get(str(given))
@@ -166,7 +166,7 @@ def _named_turns(items: Iterable[Any], field: str, role_key: str, content_key: s
     return turns
 
 
-def _lacking(item: Any, *names: str) -> str:
+def _missing_field(item: Any, *names: str) -> str:
     """Why a turn is not an object with these fields."""
     if not isinstance(item, dict):
         return f" is {kind_of(item)}"
@@ -188,7 +188,7 @@ def _text(fields: dict[str, Any], name: str, *, optional: bool = False) -> str:
     if value is None and optional:
         return ""
     if not isinstance(value, str):
-        raise UserError(f"field '{name}' is {kind_of(value)}; expected text.")
+        raise UserError(f"field '{name}' is {kind_of(value)}; expected a string.")
     return value
 
 

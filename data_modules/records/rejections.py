@@ -6,6 +6,8 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
+from data_modules.wording import counted
+
 _PLACE = re.compile(r"^.*?:(?:row )?\d+(?: \(record \d+\))?: ", re.DOTALL)
 _NUMBER = r"(?<!UTF)(?<!UTF-)-?\d+(?:\.\d+)?(?:e[-+]?\d+)?"
 _VALUES = re.compile(rf"((?:field|format) )?(['\"]).*?\2|(?<=the number )(?:nan|-?inf)\b|{_NUMBER}", re.DOTALL)
@@ -15,7 +17,7 @@ _ADVICE = re.compile(rf"{re.escape(_TO_DROP)}|,? or set {_DROP}")
 _MOST_CHARACTERS = 200
 
 _SHOWN = 3
-"""Most reasons listed in a message."""
+"""Maximum number of reasons listed in a message."""
 
 
 def reason_of(message: str) -> str:
@@ -49,4 +51,4 @@ def count_reasons(reasons: Mapping[str, int], examples: Iterable[str]) -> str:
         for reason, count in Counter(reasons).most_common(_SHOWN)
     ]
     more = len(reasons) - len(parts)
-    return " | ".join([*parts, *([f"{more:,} other kinds of error"] if more else [])])
+    return " | ".join([*parts, *([counted(more, "other kind of error", "other kinds of error")] if more else [])])

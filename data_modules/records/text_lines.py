@@ -11,7 +11,7 @@ from data_modules.records.conversation import MAX_TEXT_BYTES
 from data_modules.records.record import Reject
 
 MAX_LINE = 4 * MAX_TEXT_BYTES
-"""Most bytes in a line (characters in .csv files): the text of a record, escaped, plus unused fields."""
+"""Maximum number of bytes in a line (characters in .csv files): the text of a record, escaped, plus unused fields."""
 
 
 def read_lines(path: Path, reject: Reject) -> Iterator[tuple[int, str]]:

@@ -1,4 +1,4 @@
-"""Draw docs/pictures/preview.svg: what `preview` prints about one bundled conversation. Run it with `make pictures`."""
+"""Draw docs/pictures/preview.svg: what `preview` prints for one bundled conversation. Run it with `make pictures`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ COMMAND = (
 
 
 def draw() -> str:
-    """Run the command in a terminal of true colour and return its output as an SVG picture."""
+    """Run the command in a true-colour terminal and return its output as an SVG picture."""
     terminal = {"COLUMNS": str(WIDTH), "FORCE_COLOR": "1", "TERM": "xterm-256color", "COLORTERM": "truecolor"}
     printed = subprocess.run(
         [sys.executable, *shlex.split(COMMAND)[1:]],

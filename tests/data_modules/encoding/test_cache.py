@@ -279,7 +279,7 @@ def test_one_sample_per_answer_multiplies_samples_not_answers(tmp_path: Path, wr
 
 def test_first_invalid_record_ends_with_its_place(tmp_path: Path, write: Write, encoder: Encoder) -> None:
     path = write("a.jsonl", [*alpaca_rows(2), {"instruction": "x", "output": 3}])
-    with pytest.raises(ValueError, match=r"a.jsonl:3: field 'output' is the number 3; expected text"):
+    with pytest.raises(ValueError, match=r"a.jsonl:3: field 'output' is the number 3; expected a string"):
         encode_sources(Sources({"train": [path]}), encoder, tmp_path)
     assert not list(tmp_path.glob("*.partial-*"))
 

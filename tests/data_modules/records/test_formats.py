@@ -62,28 +62,36 @@ def test_system_messages_are_kept() -> None:
 @pytest.mark.parametrize(
     ("fields", "name", "message"),
     [
-        ({"instruction": 3, "output": "x"}, "alpaca", r"f.json:7: field 'instruction' is the number 3; expected text"),
-        ({"instruction": "x", "output": ["y"]}, "alpaca", r"f.json:7: field 'output' is a list; expected text"),
+        (
+            {"instruction": 3, "output": "x"},
+            "alpaca",
+            r"f.json:7: field 'instruction' is the number 3; expected a string",
+        ),
+        ({"instruction": "x", "output": ["y"]}, "alpaca", r"f.json:7: field 'output' is a list; expected a string"),
         ({"text": "x"}, "alpaca", r"f.json:7: format 'alpaca' needs the field instruction; found text"),
-        ({"messages": "x"}, "messages", r"f.json:7: field 'messages' is the text 'x'; expected a list of turns"),
+        ({"messages": "x"}, "messages", r"f.json:7: field 'messages' is the string 'x'; expected a list of turns"),
         ({"messages": [{"role": "tool", "content": "x"}]}, "messages", r"messages\[0\].role is 'tool'; expected one"),
         (
             {"messages": [{"role": "user"}]},
             "messages",
             r"messages\[0\] has no field 'content'; expected an object",
         ),
-        ({"id": 1, "data": ["a", 2]}, "ultrachat", r"f.json:7: data\[1\] is the number 2; expected text"),
+        ({"id": 1, "data": ["a", 2]}, "ultrachat", r"f.json:7: data\[1\] is the number 2; expected a string"),
         ({"conversation": [{"human": "a"}]}, "firefly", r"conversation\[0\] has no field 'assistant'; expected"),
         ({"conversation": [None]}, "firefly", r"conversation\[0\] is null; expected an object with 'human' and"),
         ({"conversations": [["a"]]}, "sharegpt", r"conversations\[0\] is a list; expected an object with 'from'"),
         ({"messages": [{"role": None, "content": "x"}]}, "messages", r"messages\[0\].role is null; expected one of"),
-        ({"prompt": None}, "prompt_completion", r"f.json:7: field 'prompt' is null; expected text"),
-        ({"prompt": {"a": 1}}, "prompt_completion", r"field 'prompt' is an object; expected text"),
-        ({"prompt": True}, "prompt_completion", r"field 'prompt' is true; expected text"),
-        ({"prompt": b"x"}, "prompt_completion", r"field 'prompt' is binary data; expected text"),
-        ({"prompt": date(2020, 1, 1)}, "prompt_completion", r"field 'prompt' is a date or time; expected text"),
-        ({"prompt": Decimal("1.5")}, "prompt_completion", r"field 'prompt' is the number 1.5; expected text"),
-        ({"prompt": "q", "article_id": [1]}, "prompt_completion", r"'article_id' is a list; expected text or a number"),
+        ({"prompt": None}, "prompt_completion", r"f.json:7: field 'prompt' is null; expected a string"),
+        ({"prompt": {"a": 1}}, "prompt_completion", r"field 'prompt' is an object; expected a string"),
+        ({"prompt": True}, "prompt_completion", r"field 'prompt' is true; expected a string"),
+        ({"prompt": b"x"}, "prompt_completion", r"field 'prompt' is binary data; expected a string"),
+        ({"prompt": date(2020, 1, 1)}, "prompt_completion", r"field 'prompt' is a date or time; expected a string"),
+        ({"prompt": Decimal("1.5")}, "prompt_completion", r"field 'prompt' is the number 1.5; expected a string"),
+        (
+            {"prompt": "q", "article_id": [1]},
+            "prompt_completion",
+            r"'article_id' is a list; expected a string or a number",
+        ),
     ],
 )
 def test_wrong_fields_are_named_with_place(fields: dict[str, Any], name: str, message: str) -> None:
@@ -116,7 +124,7 @@ def test_article_id_of_any_other_value_is_a_group(value: object, group: str) -> 
 @pytest.mark.parametrize("value", [[], ["a"], {}, {"a": 1}, True, b"a"])
 def test_article_id_of_an_odd_type_is_refused(value: object) -> None:
     fields = {"article_id": value, "prompt": "q", "completion": "a"}
-    with pytest.raises(ValueError, match=r"f\.json:7: field 'article_id' is [a-z ]+; expected text or a number"):
+    with pytest.raises(ValueError, match=r"f\.json:7: field 'article_id' is [a-z ]+; expected a string or a number"):
         to_conversation(Record(fields, "f.json:7"), "prompt_completion")
 
 

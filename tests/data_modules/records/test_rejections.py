@@ -16,12 +16,12 @@ from data_modules.records.splits import Sources, read_conversations
 
 def test_reason_leaves_out_the_place_and_the_values() -> None:
     same = [
-        "a/b 1.jsonl:12: field 'output' is the number 3; expected text.",
-        "c.parquet:row 7: field 'output' is the number -44.5; expected text.",
-        "d.json:1 (record 3): field 'output' is the number 1e-07; expected text.",
-        "d.json:1 (record 3): field 'output' is the number nan; expected text.",
+        "a/b 1.jsonl:12: field 'output' is the number 3; expected a string.",
+        "c.parquet:row 7: field 'output' is the number -44.5; expected a string.",
+        "d.json:1 (record 3): field 'output' is the number 1e-07; expected a string.",
+        "d.json:1 (record 3): field 'output' is the number nan; expected a string.",
     ]
-    other = "a.jsonl:1: field 'prompt' is the number 3; expected text."
+    other = "a.jsonl:1: field 'prompt' is the number 3; expected a string."
     assert len({reason_of(message) for message in same}) == 1
     assert reason_of(other) != reason_of(same[0])
 
@@ -76,7 +76,7 @@ def test_reasons_are_listed_with_counts_and_the_first_message_of_each() -> None:
     for kind in ("alpha", "beta"):
         ledger.reject(f"a.jsonl:9: {kind}.")
     assert count_reasons(ledger.reasons, ledger.invalid) == (
-        "150 like a.jsonl:0: field 'x' is '0' | 5 like a.jsonl:1: not an object | 1 like alpha | 1 other kinds of error"
+        "150 like a.jsonl:0: field 'x' is '0' | 5 like a.jsonl:1: not an object | 1 like alpha | 1 other kind of error"
     )
     assert sum(ledger.reasons.values()) == ledger.num_invalid == 157
 

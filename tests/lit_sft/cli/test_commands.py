@@ -237,7 +237,7 @@ WRONG: dict[str, tuple[dict[str, Any], list[str], str]] = {
     "bad json on line 3": ({"b.jsonl": BAD_JSON}, ["--data.train", "{b.jsonl}"], "b.jsonl:3: not valid JSON .*correct this"),
     "unknown file type": ({"b.xml": "x"}, ["--data.train", "{b.xml}"], "b.xml: unknown file type '.xml'; expected .json"),
     "wrong fields": ({"b.jsonl": [{"q": "a", "a": "b"}]}, ["--data.train", "{b.jsonl}"], "b.jsonl:1: no known format has the fields q, a; expected"),
-    "wrong type": ({"b.jsonl": [{"instruction": 1, "output": "b"}]}, ["--data.train", "{b.jsonl}"], "b.jsonl:1: field 'instruction' is the number 1; expected text"),
+    "wrong type": ({"b.jsonl": [{"instruction": 1, "output": "b"}]}, ["--data.train", "{b.jsonl}"], "b.jsonl:1: field 'instruction' is the number 1; expected a string"),
     "odd turns": ({"b.jsonl": [ODD]}, ["--data.train", "{b.jsonl}"], "b.jsonl:1: turn 2 is 'user' after 'user'; expected 'assistant'.*on_invalid drop"),
     "no answer": ({"b.jsonl": [{"instruction": "a"}]}, ["--data.train", "{b.jsonl}"], "b.jsonl:1: no answer to train on"),
     "text under output_only": ({"b.jsonl": [{"text": f"t{n}"} for n in range(9)]}, ["--data.train", "{b.jsonl}"], "supervises no token of the .* For plain text, set `--data.mask whole_sequence`"),

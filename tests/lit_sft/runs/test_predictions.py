@@ -119,7 +119,7 @@ def test_prompts_that_were_dropped_are_counted_with_the_reason(
     run("predict", str(folder), "--data.predict", prompts, "--data.on_invalid", "drop")
     said = capsys.readouterr().out
     assert "predict: 2 of 3 records were dropped as invalid: 1 like " in said
-    assert "prompts.jsonl:2: field 'instruction' is null; expected text | 1 like " in said
+    assert "prompts.jsonl:2: field 'instruction' is null; expected a string | 1 like " in said
     assert "on_invalid" not in said
     assert len(rows_of(folder / "predictions.jsonl")) == 1
     asked = write("asked.txt", "Hi")

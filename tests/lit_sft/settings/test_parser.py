@@ -56,8 +56,8 @@ SECTIONS = ("run", "trainer", "checkpoint", "data", "model", "model.backbone", "
 SHAPES: dict[str, tuple[Any, str]] = {
     "list": ([1, 2], "a list"),
     "number": (3, "the number 3"),
-    "text": ("x", "the text 'x'"),
-    "date": ("2020-01-01", "the text '2020-01-01'"),
+    "text": ("x", "the string 'x'"),
+    "date": ("2020-01-01", "the string '2020-01-01'"),
     "truth": (True, "true"),
 }
 
