@@ -48,6 +48,16 @@ def counted(num: int, noun: str, plural: str = "") -> str:
     return f"{num:,} {noun if num == 1 else plural or f'{noun}s'}"
 
 
+def either(words: Iterable[str]) -> str:
+    """Alternatives in words: `a string, a list of strings or null`.
+
+    Args:
+        words: At least one.
+    """
+    *others, last = words
+    return f"{', '.join(others)} or {last}" if others else last
+
+
 def kind_of(value: Any, mapping: str = "an object") -> str:
     """Describe a value in the file's terms rather than Python's: `null`, `a list`, `the number 3`.
 

@@ -18,7 +18,10 @@ COMMANDS = {
     "ablate": ("lit_sft.ablation.command:main", "run all trials of a study, then write its report"),
     "report": ("lit_sft.ablation.study_report:main", "compare the trials of a study, or any runs, on one page"),
     "evaluate": ("lit_sft.evaluation.command:main", "compare any models on a suite, item by item"),
-    "export": ("lit_sft.cli.export:main", "save a run's model as a Hugging Face folder, adapter merged or not"),
+    "export": (
+        "lit_sft.cli.export:main",
+        "save a run's model as a Hugging Face folder, optionally with the adapter merged",
+    ),
 }
 
 _LONGEST_MESSAGE = 1600
@@ -29,7 +32,7 @@ _USAGE = """usage: python -m lit_sft COMMAND [...]
 {commands}
 
 python -m lit_sft fit --config configs/quickstart.yaml      a first run
-python -m lit_sft test                                      the newest run, its best checkpoint
+python -m lit_sft test                                      test the best checkpoint of the newest run
 python -m lit_sft COMMAND --help                            the options of a command"""
 
 

@@ -15,8 +15,8 @@ from data_modules.errors import UserError
 
 _MASK = "***"
 _LEAST_PIECE = 8
-"""Letters and digits of the shortest part of a secret that is masked. Servers repeat keys cut or spaced out; anything
-shorter would also match ordinary words and numbers."""
+"""Minimum number of letters and digits of a secret that are masked. Servers may echo keys truncated or with spaces;
+anything shorter would also match ordinary words and numbers."""
 
 _PUBLIC = re.compile(
     r"sk-(?:(?:proj|svcacct|admin|or-v\d|ant-(?:api|admin)\d\d)-)?|github_pat_|gh[opsu]_|hf_|gsk_|xai-"

@@ -33,17 +33,17 @@ class Fields:
         return self.values.get(name) is not None
 
     def text(self, name: str) -> str:
-        """Read a text."""
+        """Read a string."""
         value = self._get(name)
         if not isinstance(value, str):
-            self._refuse(name, value, "text")
+            self._refuse(name, value, "a string")
         return value
 
     def texts(self, name: str) -> list[str]:
-        """Read a list of texts."""
+        """Read a list of strings."""
         values = self._get(name)
         if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
-            self._refuse(name, values, "a list of texts")
+            self._refuse(name, values, "a list of strings")
         return list(values)
 
     def file_name(self, name: str) -> str:

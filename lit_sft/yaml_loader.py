@@ -118,9 +118,9 @@ class _Reader:
         _check_tag(event)
         parent = self._open[-1] if self._open else None
         if parent is not None and parent.awaits_key:
-            raise _error(event, "a list or mapping is used as a key; keys are words")
+            raise _error(event, "a list or mapping is used as a key; keys must be strings")
         if len(self._open) == _MAX_DEPTH:
-            raise _error(event, f"nested more than {_MAX_DEPTH} deep")
+            raise _error(event, f"nested more than {_MAX_DEPTH} levels deep")
         path = parent.child_path() if parent else ()
         is_mapping = isinstance(event, yaml.MappingStartEvent)
         self._open.append(_Collection(is_mapping, event.anchor, event.start_mark.line + 1, path))
@@ -136,7 +136,9 @@ class _Reader:
 
 def _check_tag(event: Any) -> None:
     if event.tag not in _TAGS:
-        raise _error(event, f"tag {event.tag.replace('tag:yaml.org,2002:', '!!')}; settings are plain values")
+        raise _error(
+            event, f"tag {event.tag.replace('tag:yaml.org,2002:', '!!')}; YAML tags are not allowed in settings"
+        )
 
 
 def _error(event: Any, problem: str) -> Refused:

@@ -177,7 +177,7 @@ KEPT = r"last\.ckpt is unchanged.*fit --resume"
     [
         (sigterm, [], 143, STOPPED, FINISHED),
         (ctrl_c, [], 130, STOPPED, FINISHED),
-        (ctrl_c_twice, [], -signal.SIGINT, "again to exit at once", FINISHED),
+        (ctrl_c_twice, [], -signal.SIGINT, "repeat to exit immediately", FINISHED),
         (full_disk, [], 2, f"No space left on device.*{KEPT}", "No space left on device"),
         (read_only_disk, [], 2, "Read-only file system.*fit --resume", "Read-only file system"),
         (records_vanish, [], 0, FINISHED, "no such file"),

@@ -27,7 +27,7 @@ class RunCheckpoint(ModelCheckpoint):
     Differences from Lightning's own callback:
 
     - A score counts only if it is finite and was measured on the weights being saved.
-    - In a copied or moved run folder, scores are kept, and only files in the present folder are touched.
+    - In a copied or moved run folder, scores are kept, and only files in the current folder are touched.
     - A missing or replaced file is dropped from the ranking, so that the next best one is saved.
     - With `save_top_k` other than 1, files are named `step_N` by default, since no fixed name can mean the best.
     - Without validation, nothing is saved as `best`; `last.ckpt` holds the same weights.
@@ -87,13 +87,13 @@ class RunCheckpoint(ModelCheckpoint):
         self._before_validation = trainer.callback_metrics.get(self.monitor or "")
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save a checkpoint if the present weights rank high enough."""
+        """Save a checkpoint if the current weights rank high enough."""
         if not trainer.sanity_checking:
             self._validated_at = trainer.global_step
         super().on_validation_end(trainer, pl_module)
 
     def check_monitor_top_k(self, trainer: Trainer, current: Tensor | None = None) -> bool:
-        """Whether the score of the present weights is good enough to save them."""
+        """Whether the score of the current weights is good enough to save them."""
         if current is None or not self._is_measured(trainer):
             return False
         # -1 keeps every file; one whose score is not finite is never the best
@@ -104,14 +104,14 @@ class RunCheckpoint(ModelCheckpoint):
         return {**super().state_dict(), "steps": self._steps, "validated_at": self._validated_at}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore the state, with paths in the present run folder."""
+        """Restore the state, with paths in the current run folder."""
         state = _moved(state_dict, Path(str(self.dirpath)))
         super().load_state_dict(state)
         self._steps, self._validated_at = state["steps"], state.get("validated_at")
         self._is_restored = True
 
     def _is_measured(self, trainer: Trainer) -> bool:
-        """Whether the monitored metric was measured on the present weights, not in an earlier validation."""
+        """Whether the monitored metric was measured on the current weights, not in an earlier validation."""
         if is_measured_in_training(self.monitor):
             return True
         is_new = trainer.callback_metrics.get(self.monitor or "") is not self._before_validation
@@ -148,7 +148,7 @@ class RunCheckpoint(ModelCheckpoint):
         return found
 
     def _drop_lost(self, found: dict[str, int | None], *, is_own: bool) -> None:
-        """Drop files from the ranking: those other than what was scored, and the worst if there are too many.
+        """Drop missing, damaged and replaced files from the ranking, and the worst if there are too many.
 
         Args:
             found: The steps of all ranked files.
@@ -164,8 +164,8 @@ class RunCheckpoint(ModelCheckpoint):
         if lost and is_own:
             names, rest = (", ".join(map(os.path.basename, paths)) for paths in (lost, self.best_k_models))
             warnings.warn(
-                f"{self.dirpath}: {names}: missing, damaged or from another step than recorded. The best checkpoint "
-                f"will be chosen from {f'{rest} and ' if rest else ''}the next validations.",
+                f"{self.dirpath}: {names}: missing, damaged or from a different step than recorded. The best "
+                f"checkpoint will be chosen from {f'{rest} and ' if rest else ''}the next validations.",
                 stacklevel=2,
             )
         if self.monitor is None:

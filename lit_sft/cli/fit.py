@@ -53,7 +53,7 @@ def fit(session: Session) -> None:
     session.model.allow_changes = config.run.allow_changes
     # now: the run may overwrite it
     before = _steps_of(session.checkpoint) if session.request.is_resumed and session.checkpoint else None
-    session.go()
+    session.run_trainer()
     if session.trainer.is_global_zero:
         _report(session, before)
 
@@ -99,7 +99,7 @@ class RunRecord(Callback):
 
 
 def _report(session: Session, steps_before: int | None) -> None:
-    """Export the best model, write fit.json, and report what came out and what to do next."""
+    """Export the best model, write fit.json, and report the outcome and what to do next."""
     step = session.trainer.global_step
     if session.is_trial:
         print_line(f"fast_dev_run: training and validation work (step {step}); nothing was saved")

@@ -26,5 +26,5 @@ def predict(session: Session) -> None:
     leave_training_data(session.config.data, session.run.folder)
     writer = PredictionWriter(session.run.folder, Path(session.config.output) if session.config.output else None)
     session.build([writer], [])
-    session.go()
+    session.run_trainer()
     writer.report(print_line, session.model)

@@ -108,7 +108,7 @@ class Session:
         if self.start:
             self.start.watch(self.trainer)
 
-    def go(self) -> None:
+    def run_trainer(self) -> None:
         """Run the trainer's method of the same name as the command."""
         method = getattr(self.trainer, self.command)
         names = inspect.signature(method).parameters.keys() - {"model", "datamodule"}
@@ -195,7 +195,9 @@ def _check(config: Namespace, command: Command, request: Request) -> None:
         if trainer[name] is not None and trainer[name] < 1 and trainer[name] != -1:
             raise UserError(f"--trainer.{name} {trainer[name]}: expected 1 or more, or -1 for no limit.")
     if trainer.max_epochs in (None, -1) and trainer.max_steps == -1:
-        raise UserError("no end: set `--trainer.max_epochs` or `--trainer.max_steps`; the schedule depends on it.")
+        raise UserError(
+            "run length not set: give `--trainer.max_epochs` or `--trainer.max_steps`; the schedule depends on it."
+        )
     check_backbone(backbone_settings(config.model.backbone))
     check_accelerator(trainer.accelerator, trainer.devices, trainer.strategy)
     on_cpu = trainer.accelerator == "cpu" or not torch.cuda.is_available()

@@ -28,7 +28,7 @@ def main(argv: list[str]) -> None:
 def validate(session: Session) -> None:
     """Print the metrics of the validation split."""
     session.build([], [])
-    session.go()
+    session.run_trainer()
     if session.trainer.is_global_zero:
         print_metrics(console, "validation", {"validation": session.model.metrics["val"]})
 
@@ -39,7 +39,7 @@ def test(session: Session) -> None:
     if not rank_zero_only.rank:  # type: ignore[attr-defined]
         session.held.enter_context(lock_test(files.result))
     session.build([], [])
-    session.go()
+    session.run_trainer()
     if session.trainer.is_global_zero:
         _report(session, files)
 
@@ -47,7 +47,9 @@ def test(session: Session) -> None:
 def _report(session: Session, files: TestFiles) -> None:
     model, checkpoint = session.model, session.checkpoint
     model.to(session.trainer.strategy.root_device)  # the trainer has moved it to the CPU
-    answers, earlier = write_test(files, model, session.config.answers, checkpoint=checkpoint, config=_shaping(session))
+    answers, earlier = write_test(
+        files, model, session.config.answers, checkpoint=checkpoint, config=_relevant_settings(session)
+    )
     print_metrics(console, "test", {"test": model.metrics["test"]})
     _print_answers(answers)
     read, of = rows_tested(model)
@@ -55,11 +57,11 @@ def _report(session: Session, files: TestFiles) -> None:
         print_line(f"warning only {read:,} of {of:,} test rows were read (`--trainer.limit_test_batches`)")
     print_line(f"written {files.result}, {files.records.name} and {files.answers.name}")
     if earlier is not None:
-        print_line(f"kept    {earlier}: an earlier result, from other rows, settings or weights")
+        print_line(f"kept    {earlier}: an earlier result from different rows, settings or weights")
     session.print_next_steps("predict --data.predict FILE")
 
 
-def _shaping(session: Session) -> str:
+def _relevant_settings(session: Session) -> str:
     """The settings that affect a result, as text to hash; not its location or the number of scored answers."""
     settings = session.settings
     dumped = yaml.safe_load(settings.parser.dump(settings.config, skip_none=False, skip_validation=True))

@@ -8,7 +8,7 @@ from functools import cache
 from typing import Any, Literal
 
 _MAX_TOKENS = 1000
-"""Most tokens compared: the longest common subsequence is quadratic and in pure Python."""
+"""Maximum number of tokens compared: the longest common subsequence is quadratic and in pure Python."""
 
 # Each Han, kana or Hangul character is a token; other letters and digits form words.
 _CJK = r"\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af"

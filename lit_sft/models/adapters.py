@@ -123,11 +123,15 @@ def _check_adapter(adapted: nn.Module, saved: dict[str, torch.Tensor]) -> None:
     trained = get_peft_model_state_dict(adapted, save_embedding_layers=False)
     inside = adapted.state_dict() | trained  # embeddings may be saved too
     if missing := trained.keys() - saved.keys():
-        raise UserError(f"{len(missing)} of its weights are missing: {listed(missing)}")
+        raise UserError(
+            f"{len(missing)} of its weights {'is' if len(missing) == 1 else 'are'} missing: {listed(missing)}"
+        )
     if unknown := saved.keys() - inside.keys():
         raise UserError(f"the model has no place for {len(unknown)} of its weights: {listed(unknown)}")
     if other := [n for n, v in saved.items() if not torch.allclose(inside[n], v.to(inside[n]), 0, 0, equal_nan=True)]:
-        raise UserError(f"{len(other)} of its weights were changed by loading: {listed(other)}")
+        raise UserError(
+            f"{len(other)} of its weights {'was' if len(other) == 1 else 'were'} changed by loading: {listed(other)}"
+        )
 
 
 @contextmanager

@@ -94,7 +94,7 @@ def document_attention(
         scaling: Factor of the scores.
         dropout: Dropout of the attention weights.
         documents: The documents of the row, for B = 1. None: every row is one document.
-        sliding_window: Most tokens that a token sees, itself included.
+        sliding_window: Maximum number of tokens that a token attends to, itself included.
 
     Returns:
         (B, T, heads, head width), and None for the weights.

@@ -77,7 +77,7 @@ def build_backbone(settings: BackboneSettings, tokenizer: PreTrainedTokenizerBas
             model = _random(config, tokenizer)
         else:
             model = load_pretrained(settings.pretrained, config, trust_remote_code=settings.trust_remote_code)
-        _forget_padding(model)
+        _remove_pad_token(model)
         use_document_attention(model)
         check_vocabulary(model, tokenizer, settings.tokenizer_name)
         identity = base_identity(model, with_weights=settings.tuning == "lora")
@@ -129,7 +129,7 @@ def check_backbone(settings: BackboneSettings) -> None:
 
 
 def context_length(settings: BackboneSettings) -> int | None:
-    """Most tokens the model can read; None if unknown."""
+    """Maximum number of tokens the model can read; None if unknown."""
     length = getattr(load_config(settings), "max_position_embeddings", None)
     return None if length is None else int(length)
 
@@ -214,7 +214,7 @@ def _random(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> Pre
     return model
 
 
-def _forget_padding(model: PreTrainedModel) -> None:
+def _remove_pad_token(model: PreTrainedModel) -> None:
     """Remove the pad token from the model: padding is identified by its kind, not its id.
 
     If the pad and end tokens share an id, an embedding with a padding index would give the end token no gradient.

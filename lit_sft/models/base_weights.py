@@ -47,7 +47,7 @@ def base_identity(model: PreTrainedModel, *, with_weights: bool) -> BaseIdentity
         identity["config"] = digest({name: value for name, value in config.items() if name not in _NOISE})
     if with_weights:
         files = weight_files(folder, model.config)
-        identity["weights"] = digest([(file.name, _remembered_digest(file)) for file in files])
+        identity["weights"] = digest([(file.name, _cached_digest(file)) for file in files])
     return identity
 
 
@@ -87,24 +87,26 @@ def check_base(
         warnings.warn(f"{change}.", stacklevel=2)
 
 
-def _remembered_digest(path: Path) -> str:
+def _cached_digest(path: Path) -> str:
     """The digest of a file, cached on disk while its size and time stay the same."""
     seen, real = stamp(path), os.path.realpath(path)
     key = [real, *seen]
     # without a home folder or a writable disk, it is computed every time
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RuntimeError):
-        content: Any = read_json(_notes() / f"{digest(real)}.json")
+        content: Any = read_json(_digest_cache() / f"{digest(real)}.json")
         if content["key"] == key and content["check"] == digest([key, content["sha256"]]):
             return str(content["sha256"])
     found = file_digest(path)
     if is_settled(seen):
         with contextlib.suppress(OSError, RuntimeError):
-            _notes().mkdir(parents=True, exist_ok=True)
-            write_json(_notes() / f"{digest(real)}.json", {"key": key, "sha256": found, "check": digest([key, found])})
+            _digest_cache().mkdir(parents=True, exist_ok=True)
+            write_json(
+                _digest_cache() / f"{digest(real)}.json", {"key": key, "sha256": found, "check": digest([key, found])}
+            )
     return found
 
 
-def _notes() -> Path:
+def _digest_cache() -> Path:
     return Path(os.environ.get("LIT_SFT_CACHE", "~/.cache/lit_sft")).expanduser() / "digests"
 
 

@@ -102,7 +102,7 @@ def generate(
 
 
 def _batches(lengths: list[int], rooms: list[int], batch_size: int) -> Iterator[list[int]]:
-    """Batches of prompts with similar lengths and room for equally many new tokens."""
+    """Batches of prompts with similar lengths and room for the same number of new tokens."""
     order = sorted(range(len(lengths)), key=lambda index: lengths[index])
     for _, group in groupby(order, key=lambda index: rooms[index]):
         rows = list(group)

@@ -58,7 +58,7 @@ class LoadedModel:
 
     @property
     def context_length(self) -> int:
-        """Most tokens that the model reads; 1024 if unknown."""
+        """Maximum number of tokens that the model reads; 1024 if unknown."""
         length = getattr(causal_lm(self.backbone).config, "max_position_embeddings", None)
         return int(length or _USUAL_LENGTH)
 

@@ -22,6 +22,7 @@ from transformers.utils import logging as transformers_logging
 
 from data_modules.digests import check_digests
 from data_modules.errors import UserError
+from data_modules.wording import counted
 
 _SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
 
@@ -152,7 +153,7 @@ def check_finite(model: nn.Module, where: str) -> None:
         # the sum is fast, and finite only if all weights are; but it may also overflow
         if not parameter.detach().sum().isfinite() and not (finite := parameter.isfinite()).all():
             raise UserError(
-                f"{where}: {name} has {int((~finite).sum())} weights that are NaN or infinite; expected finite "
+                f"{where}: {name} has {counted(int((~finite).sum()), 'NaN or infinite weight')}; expected finite "
                 "numbers. The file is damaged, or the training that wrote it diverged: use another."
             )
 

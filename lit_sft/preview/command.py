@@ -94,7 +94,7 @@ def preview_parser() -> SettingsParser:
     group = parser.add_argument_group("What to show")
     groups: Any = parser._action_groups  # --help lists groups in this order
     groups.insert(0, groups.pop(groups.index(group)))
-    group.add_argument("--split", choices=("train", "val", "test"), default="train", help="Which split.")
+    group.add_argument("--split", choices=("train", "val", "test"), default="train", help="Split to show.")
     group.add_argument("--num", type=PositiveInt, default=3, help="Number of examples.")
     group.add_argument(
         "--masks",
@@ -103,7 +103,9 @@ def preview_parser() -> SettingsParser:
         help="Loss masks to show side by side. Default: the config's own and whole_sequence.",
     )
     group.add_argument("--html", type=str, metavar="FILE", help="Write an HTML page instead.")
-    group.add_argument("--json", action="store_true", help="Print JSON lines instead, with flags for every mask.")
+    group.add_argument(
+        "--json", action="store_true", help="Print JSON lines instead, with a flag per token for every mask."
+    )
     return parser
 
 

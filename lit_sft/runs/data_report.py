@@ -93,7 +93,7 @@ class SplitReport:
         split: Name of the split.
         ledger: `Ledger.to_dict()`, perhaps from an older version that counted less.
         mask: Name of the training mask.
-        limit: Most tokens per example.
+        limit: Maximum number of tokens per example.
         over_long: What happens to longer records.
         context_length: The model's context length, if known.
     """
@@ -119,8 +119,8 @@ class SplitReport:
             return []
         if self.split == "predict":
             return [
-                f"predict: {before['over_long']:,} of {before['count']:,} prompts were shortened to {self.limit:,} "
-                "tokens, to leave room for the answer."
+                f"predict: {before['over_long']:,} of {before['count']:,} prompts {_were(before['over_long'])} "
+                f"shortened to {self.limit:,} tokens, to leave room for the answer."
             ]
         lost = self._lost(before)
         return [f"{self.split}: {lost}", *(self._advice(before) if advise else [])] if lost else []
@@ -129,20 +129,24 @@ class SplitReport:
         """What happened to conversations that are too long; empty if splitting lost no answer."""
         answers, count = self.ledger["answers"][self.mask], before["over_long"]
         missing, read = answers["cut"] + answers["lost"], answers["read"]
-        shortened = f"{count:,} of {before['count']:,} {self._noun}"
+        shortened, they_are = f"{count:,} of {before['count']:,} {self._noun}", "it is" if count == 1 else "they are"
         if self.over_long == "drop":
-            return f"{shortened} {_were(count)} dropped with {missing:,} of {read:,} answers, {self._because('they')}."
+            return (
+                f"{shortened} {_were(count)} dropped with {missing:,} of {read:,} answers, {self._because(they_are)}."
+            )
         if missing:
-            return f"{missing:,} of {read:,} answers {_were(missing)} cut or lost, {self._because(self._noun)}."
+            return (
+                f"{missing:,} of {read:,} answers {_were(missing)} cut or lost, {self._because(f'{self._noun} are')}."
+            )
         if self.over_long == "split":
             return ""
         return (
-            f"{shortened} lost earlier turns or part of their prompt, {self._because('they')}; no answer supervised by "
-            f"the mask {self.mask} was cut."
+            f"{shortened} lost earlier turns or part of their prompt, {self._because(they_are)}; no answer "
+            f"supervised by the mask {self.mask} was cut."
         )
 
-    def _because(self, noun: str) -> str:
-        return f"because {noun} are longer than --data.max_length {self.limit}"
+    def _because(self, they_are: str) -> str:
+        return f"because {they_are} longer than --data.max_length {self.limit}"
 
     def _advice(self, before: dict[str, int]) -> list[str]:
         which = "before truncation" if self.over_long == "truncate" else f"of all {self._noun}"
@@ -180,12 +184,13 @@ class SplitReport:
         read, kept = (self.ledger["tokens"][reason]["text"] for reason in ("read", "kept"))
         if not before.get("over_long") or self.over_long == "split" or read == kept:
             return []
-        dropped = "are dropped" if self.over_long == "drop" else "keep only their beginning"
+        is_one = before["over_long"] == 1
+        are, keep = ("is", "keeps only its beginning") if is_one else ("are", "keep only their beginning")
         return [
-            f"{self.split}: {_percent(read - kept, read)} of the text was thrown away ({read - kept:,} of {read:,} "
-            f"tokens), because {before['over_long']:,} of {before['count']:,} documents are longer than "
-            f"--data.max_length {self.limit} and {dropped}. `--data.over_long split` cuts them into blocks instead and "
-            "keeps all of it."
+            f"{self.split}: {_percent(read - kept, read)} of the text was discarded ({read - kept:,} of {read:,} "
+            f"tokens), because {before['over_long']:,} of {before['count']:,} documents {are} longer than "
+            f"--data.max_length {self.limit} and {f'{are} dropped' if self.over_long == 'drop' else keep}. "
+            "`--data.over_long split` cuts them into blocks instead and keeps all of it."
         ]
 
     def _of_mask(self) -> list[str]:
@@ -197,19 +202,21 @@ class SplitReport:
         if not alone or dialogues["kept"] > _FEW * dialogues["read"]:
             return []
         return [
-            f"warning: {alone:,} of {dialogues['read']:,} conversations with several answers are left with one answer "
-            f"per example, so the mask {self.mask} trains them as output_only would, without the earlier turns."
+            f"warning: {alone:,} of {dialogues['read']:,} conversations with several answers "
+            f"{'is' if alone == 1 else 'are'} left with one answer per example, so the mask {self.mask} trains them as "
+            "output_only would, without the earlier turns."
         ]
 
     def _of_unknown_text(self) -> list[str]:
         unknown = self.ledger.get("unknown_text", {"count": 0})
         if not unknown["count"]:
             return []
+        contain = "contains" if unknown["count"] == 1 else "contain"
         total = sum(entry.get("count", 0) for entry in self.ledger.get("length_before", {}).values())
         return [
-            f"warning: {self.split}: {unknown['count']:,} of {total:,} records contain text that the tokenizer cannot "
-            f"represent, so the model never sees it (first: {unknown['first'][0]}). Clean the records, or choose a "
-            "model whose tokenizer covers it."
+            f"warning: {self.split}: {unknown['count']:,} of {total:,} records {contain} text that the tokenizer "
+            f"cannot represent, so the model never sees it (first: {unknown['first'][0]}). Clean the records, or "
+            "choose a model whose tokenizer covers it."
         ]
 
     def _before(self, records: str) -> dict[str, int]:
@@ -238,7 +245,7 @@ def template_warning(name: str, chosen: AnyTemplate, tokenizer: PreTrainedTokeni
         own = resolve_template("tokenizer", tokenizer)
     except UserError:
         return None  # its own template cannot be used for training
-    if not _stops_on(str(own.end), tokenizer) or _lays_out_alike(own, chosen):
+    if not _stops_on(str(own.end), tokenizer) or _render_the_same(own, chosen):
         return None
     ends = f" and ends answers with {chosen.end!r} instead of {own.end!r}" if chosen.end != own.end else ""
     return (
@@ -257,7 +264,7 @@ def _stops_on(end: str, tokenizer: PreTrainedTokenizerBase) -> bool:
     return end == tokenizer.eos_token or tokenizer.convert_tokens_to_ids(end) in ids
 
 
-def _lays_out_alike(own: AnyTemplate, chosen: AnyTemplate) -> bool:
+def _render_the_same(own: AnyTemplate, chosen: AnyTemplate) -> bool:
     """Whether two templates give the same text, apart from a default system turn."""
     turns = (Message(Role.SYSTEM, "a"), Message(Role.USER, "b"), Message(Role.ASSISTANT, "c"))
     for given in (turns, turns[1:]):

@@ -172,7 +172,7 @@ def find_resumable(path: str | None, root: str = "runs") -> tuple[Run, Path, lis
 
 
 def _no_whole_checkpoint(run: Run, broken: list[Path], weights_only: list[Path]) -> str:
-    reasons = {"damaged, cut short or not of a run": broken, "with weights only": weights_only}
+    reasons = {"damaged, truncated or not a checkpoint of a run": broken, "weights only": weights_only}
     listed = "; ".join(f"{', '.join(c.name for c in found)}: {why}" for why, found in reasons.items() if found)
     return f"{run.checkpoints}: no intact checkpoint ({listed}). Run `fit` again."
 
@@ -189,8 +189,8 @@ def paths_of(run: Run) -> Iterator[None]:
         if not elsewhere:
             raise
         raise UserError(
-            f"{error} The relative paths of this run ({', '.join(elsewhere)}) start from {started_in}; run the command "
-            "there."
+            f"{error} The relative paths of this run ({', '.join(elsewhere)}) are relative to {started_in}; run the "
+            "command there."
         ) from error
 
 

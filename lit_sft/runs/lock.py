@@ -32,6 +32,6 @@ def lock_test(result: Path) -> FileLock:
 
 def _lock(path: Path, written: Path, advice: str) -> FileLock:
     try:
-        return FileLock(path, lambda owner: f"{written}: being written by {owner}. {advice}")
+        return FileLock(path, lambda owner: f"{written}: in use by {owner}. {advice}")
     except OSError as error:
         raise UserError(f"{path.parent}: cannot write there ({error.strerror}).") from None

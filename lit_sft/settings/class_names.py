@@ -8,7 +8,7 @@ import inspect
 import re
 import sys
 
-_ROOMS = (
+_MODULES = (
     "callbacks",
     "lightning.pytorch.callbacks",
     "lightning.pytorch.loggers",
@@ -26,7 +26,7 @@ def nearest_class(path: str) -> str | None:
         path: An import path, or just a name.
     """
     module, _, name = path.rpartition(".")
-    known = {known: f"{room}.{known}" for room in reversed(_ROOMS) for known in _classes(room)}
+    known = {known: f"{module}.{known}" for module in reversed(_MODULES) for known in _classes(module)}
     known |= {own: f"{module}.{own}" for own in _classes(module, only_imported=True)}
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.7)
     return known[close[0]] if close and known[close[0]] != path else None

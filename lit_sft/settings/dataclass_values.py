@@ -11,12 +11,13 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 from jsonargparse import ArgumentParser
 
 from data_modules.errors import UserError
+from data_modules.wording import either
 from lit_sft.settings.sections import nearest
 
 _Made = TypeVar("_Made")
 
-_WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "null"}
-_PLURALS = {int: "whole numbers", float: "numbers", str: "texts"}
+_WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a string", type(None): "null"}
+_PLURALS = {int: "whole numbers", float: "numbers", str: "strings"}
 
 
 def dataclass_from(
@@ -32,7 +33,7 @@ def dataclass_from(
     Args:
         kind: The dataclass.
         values: Names to values, as a YAML file has them.
-        owner: What has these settings when `place` is empty, for messages: `a suite`.
+        owner: What the settings belong to if `place` is empty, for error messages: `a suite`.
         place: Dotted name of the settings in the file; empty for those of the file itself.
         converted: Values that need no conversion. Settings of any type belong here: text such as "1e-4" would become
             a number.
@@ -62,7 +63,7 @@ def check_name(name: str, kind: Any, *, place: str, owner: str) -> None:
         name: The setting.
         kind: The dataclass.
         place: Dotted name of its settings; may be empty.
-        owner: What has them when `place` is empty.
+        owner: What the settings belong to if `place` is empty.
     """
     known = [each.name for each in fields(kind)]
     if name in known:
@@ -88,7 +89,7 @@ def _typed(value: Any, kind: Any, name: str) -> Any:
 def _type_in_words(kind: Any) -> str:
     """A type for error messages, such as `a whole number or null`."""
     if get_origin(kind) in (Union, UnionType):
-        return " or ".join(map(_type_in_words, get_args(kind)))
+        return either(map(_type_in_words, get_args(kind)))
     if get_origin(kind) is Literal:
         return f"one of {', '.join(map(repr, get_args(kind)))}"
     if get_origin(kind) in (list, tuple):

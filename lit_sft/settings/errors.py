@@ -6,7 +6,7 @@ import re
 from collections.abc import Set
 from pathlib import Path
 
-from data_modules.wording import did_you_mean, kind_of, nearest_path
+from data_modules.wording import did_you_mean, either, kind_of, nearest_path
 from lit_sft.settings.class_names import missing_package, nearest_class
 from lit_sft.settings.sections import nearest
 from lit_sft.yaml_loader import load_yaml
@@ -28,7 +28,7 @@ _KEY = re.compile(r'\s*Parser key "([^"]+)":')
 _NOT_OWN = {"h", "help", "c", "config", "print_config"}
 
 _WORDS = {
-    "str": "text",
+    "str": "a string",
     "int": "a whole number",
     "float": "a number",
     "bool": "true or false",
@@ -37,6 +37,7 @@ _WORDS = {
     "dict": "a mapping",
     "tuple": "a list",
 }
+_PLURALS = {"str": "strings", "int": "whole numbers", "float": "numbers"}
 
 
 def in_one_line(message: str, options: Set[str] = frozenset()) -> str:
@@ -111,7 +112,7 @@ def _reason(body: str) -> str:
         return chosen[0]
     found = re.findall(r"^ *Given value: (.*)$", body, flags=re.MULTILINE)
     types = re.search(r"Subtypes: \[(.+)\]$", body, flags=re.MULTILINE)
-    kinds = " or ".join(dict.fromkeys(_kind(kind) for kind in _split(types[1]))) if types else "another type"
+    kinds = either(dict.fromkeys(map(_kind, _split(types[1])))) if types else "another type"
     return f"expected {kinds}, got {_short(found[-1] if found else '')}"
 
 
@@ -155,7 +156,9 @@ def _kind(name: str) -> str:
     if found := re.match(r"typing\.Literal\[(.+)\]$", name):
         return f"one of [{found[1]}]"
     if found := re.match(r"(?:list|List|collections\.abc\.Iterable|typing\.\w+)\[(.+)\]$", name):
-        return "a list of " + " or ".join(_kind(part).removeprefix("a ") for part in _split(found[1]))
+        return "a list of " + " or ".join(
+            _PLURALS.get(part) or _kind(part).removeprefix("a ") for part in _split(found[1])
+        )
     last = name.rpartition(".")[2]
     return _WORDS.get(last, f"a {last}")
 
@@ -174,7 +177,7 @@ def _split(names: str) -> list[str]:
 
 def _short(value: str) -> str:
     """A value in YAML's spelling, truncated if long."""
-    value = {"True": "true", "False": "false", "": "an empty text"}.get(value, value)
+    value = {"True": "true", "False": "false", "": "an empty string"}.get(value, value)
     return value if len(value) <= _LONGEST_VALUE else f"{value[:_LONGEST_VALUE]}..."
 
 

@@ -46,6 +46,24 @@ _CHECKPOINT_DEFAULTS: dict[str, Any] = {
     "enable_version_counter": False,
     "auto_insert_metric_name": False,
 }
+_CHECKPOINT_HELP = {
+    "dirpath": "Cannot be set: checkpoints are kept in the run folder.",
+    "filename": "Name without .ckpt; may contain {epoch}, {step} and metrics, such as {val/loss:.3f}.",
+    "monitor": "Metric that ranks checkpoints. null: do not rank them.",
+    "verbose": "Whether to log every saved checkpoint.",
+    "save_last": "Not used: last.ckpt is always written.",
+    "save_top_k": "Number of best checkpoints to keep. 0: only last.ckpt; -1: all.",
+    "save_on_exception": "Cannot be set to true; see --run.checkpoint_minutes.",
+    "save_weights_only": "Whether to leave out the optimiser state. Such files cannot be resumed from.",
+    "mode": "Whether the lowest (min) or the highest (max) value of the metric is the best.",
+    "auto_insert_metric_name": "Whether file names show metric names as well as their values.",
+    "every_n_train_steps": "Save every n steps. Needs a metric measured in training, or none.",
+    "train_time_interval": "Save at this interval of time. Needs a metric measured in training, or none.",
+    "every_n_epochs": "Save every n epochs.",
+    "save_on_train_epoch_end": "Whether to save at the end of an epoch instead of after validation. null: as needed.",
+    "enable_version_counter": "Whether a file with an existing name gets a version number instead of replacing it.",
+}
+"""One line for each option; Lightning's docstrings are long and partly do not apply here."""
 
 
 def training_parser(command: Command = "fit", source: Source | None = None, *, prog: str = "") -> SettingsParser:
@@ -73,6 +91,10 @@ def training_parser(command: Command = "fit", source: Source | None = None, *, p
     parser.add_lightning_class_args(RunCheckpoint, "checkpoint")
     parser.set_defaults({f"trainer.{name}": value for name, value in _TRAINER_DEFAULTS.items()})
     parser.set_defaults({f"checkpoint.{name}": value for name, value in _CHECKPOINT_DEFAULTS.items()})
+    for action in parser._actions:
+        section, _, name = action.dest.partition(".")
+        if section == "checkpoint":
+            action.help = _CHECKPOINT_HELP.get(name, action.help)
     _add_own_options(parser, command)
     _link(parser)
     return parser

@@ -23,8 +23,8 @@ class RunLength:
     """Limits of a run; -1 means no limit.
 
     Attributes:
-        max_epochs: Most epochs.
-        max_steps: Most optimiser steps.
+        max_epochs: Maximum number of epochs.
+        max_steps: Maximum number of optimiser steps.
         unused: Limits in a config file that are overridden, as text.
     """
 

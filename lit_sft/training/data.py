@@ -22,9 +22,9 @@ class TrainingData(Protocol):
     seed: int
     """Seed of the order of examples."""
     token_budget: int
-    """Most tokens in one forward pass."""
+    """Maximum number of tokens in one forward pass."""
     context_length: int | None
-    """Most tokens the model can read."""
+    """Maximum number of tokens the model can read."""
     template_name: TemplateName
     reduction: Reduction
     fingerprint: str
@@ -66,4 +66,4 @@ class TrainingData(Protocol):
         """Rows and tokens of a split that an evaluation reads, over all devices."""
 
     def length_limit(self, split: str) -> int:
-        """Most tokens per example in a split."""
+        """Maximum number of tokens per example in a split."""

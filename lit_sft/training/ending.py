@@ -11,9 +11,11 @@ from lightning.pytorch.callbacks import EarlyStopping, Timer
 from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason as Reason
 from torch import Tensor
 
+from data_modules.wording import counted
+
 
 def keep_stopped(trainer: Trainer, checkpoint: dict[str, Any]) -> None:
-    """Keep a run stopped on resuming if EarlyStopping ended it, unless its present settings allow more.
+    """Keep a run stopped on resuming if EarlyStopping ended it, unless its current settings allow more.
 
     Lightning would train another epoch, and would use the patience of the checkpoint instead of the settings'.
 
@@ -80,10 +82,10 @@ def _early_stopping(callbacks: Iterable[Callback]) -> list[EarlyStopping]:
 
 
 def _still_stops(callback: EarlyStopping, state: dict[str, Any], value: float | None) -> bool:
-    """Whether the reason that stopped a run still holds under the present settings.
+    """Whether the reason that stopped a run still applies under the current settings.
 
     Args:
-        callback: With the present settings.
+        callback: With the current settings.
         state: The callback's state in the checkpoint.
         value: The monitored metric in the checkpoint. None if unknown: thresholds then count as unchanged.
     """
@@ -108,8 +110,8 @@ def _is_past(callback: EarlyStopping, value: float | None, threshold: float | No
 def _reason(callback: EarlyStopping) -> str:
     monitor, best = callback.monitor, float(callback.best_score)
     return {
-        Reason.PATIENCE_EXHAUSTED: f"EarlyStopping: {monitor} did not improve on {best:.6g} in {callback.wait_count} "
-        f"validations (patience {callback.patience})",
+        Reason.PATIENCE_EXHAUSTED: f"EarlyStopping: {monitor} did not improve on {best:.6g} in "
+        f"{counted(callback.wait_count, 'validation')} (patience {callback.patience})",
         Reason.STOPPING_THRESHOLD: f"EarlyStopping: {monitor} passed its threshold {callback.stopping_threshold}",
         Reason.DIVERGENCE_THRESHOLD: f"EarlyStopping: {monitor} passed {callback.divergence_threshold}",
         Reason.NON_FINITE_METRIC: f"EarlyStopping: {monitor} was not finite",

@@ -224,7 +224,7 @@ class LitCausalLM(LightningModule):
         self._evaluate("test", micro_batches)
 
     def on_train_start(self) -> None:
-        """Apply the present optimiser settings, in place of a checkpoint's."""
+        """Apply the current optimiser settings instead of the checkpoint's."""
         self._check_val_every_n_epoch = self.trainer.check_val_every_n_epoch
         for config in self.trainer.lr_scheduler_configs:
             if isinstance(config.scheduler, LambdaLR):  # a callback may have replaced it

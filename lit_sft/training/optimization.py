@@ -97,7 +97,7 @@ def options_of(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
 
 
 def restore_options(optimizer: torch.optim.Optimizer, schedule: LambdaLR, options: list[dict[str, Any]]) -> None:
-    """Apply the present settings in a resumed run.
+    """Apply the current settings to a resumed run.
 
     Restoring a checkpoint also restores its optimiser options, including a learning rate that is wrong if the run is
     longer now.

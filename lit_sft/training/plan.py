@@ -10,6 +10,7 @@ from typing import Protocol, runtime_checkable
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
+from data_modules.wording import counted
 from lit_sft.training.module import LitCausalLM
 from lit_sft.training.preemption import RunKeeper
 
@@ -28,7 +29,7 @@ class Generates(Protocol):
     """A callback that generates text at validations."""
 
     def generation_steps(self) -> float:
-        """Most generation steps per validation; a step adds one token to each row of a batch."""
+        """Maximum number of generation steps per validation; a step adds one token to each row of a batch."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class RunPlan:
 
     Attributes:
         steps: Optimiser steps in total, including those before an interruption.
-        steps_by: Steps that each limit alone would allow: `--trainer.max_epochs` and `--trainer.max_steps`.
+        steps_by: Steps that each limit alone would give: `--trainer.max_epochs` and `--trainer.max_steps`.
         steps_per_epoch: Optimiser steps per epoch.
         batch_size: Examples per micro-batch.
         accumulate: Micro-batches per step and device.
@@ -45,7 +46,7 @@ class RunPlan:
         validations: Optimiser steps after which the run validates; 0 is before training. None: validation by time.
         rows: Rows per validation.
         tokens: Tokens per validation.
-        generated: Most generation steps of callbacks per validation.
+        generated: Maximum number of generation steps of callbacks per validation.
         trained: Tokens read in training.
     """
 
@@ -65,11 +66,11 @@ class RunPlan:
         """The plan in two lines."""
         examples = self.batch_size * self.accumulate * self.devices
         epochs = self.steps / self.steps_per_epoch
-        many = f"{self.batch_size} x {self.accumulate} accumulated x {_counted(self.devices, 'device')}"
-        others = [f"{name} would allow {of:,}" for name, of in self.steps_by.items() if of > self.steps]
+        many = f"{self.batch_size} x {self.accumulate} accumulated x {counted(self.devices, 'device')}"
+        others = [f"{name} alone would give {of:,}" for name, of in self.steps_by.items() if of > self.steps]
         training = [
-            f"{_counted(self.steps, 'step')} of {_counted(examples, 'example')} ({many})",
-            f"{epochs:.3g} epoch{'s' * (epochs != 1)} of {_counted(self.steps_per_epoch, 'step')}",
+            f"{counted(self.steps, 'step')} of {counted(examples, 'example')} ({many})",
+            f"{epochs:.3g} epoch{'s' * (epochs != 1)} of {counted(self.steps_per_epoch, 'step')}",
             *others,
         ]
         return [", ".join(training), self._validation_line()]
@@ -82,8 +83,8 @@ class RunPlan:
             return None
         generated = f", up to {count * self.generated:,.0f} steps of generation" if self.generated else ""
         return (
-            f"validation will take longer than training: {_counted(count, 'validation')} "
-            f"({count * self.tokens:,} tokens read{generated}) for {_counted(self.steps, 'step')} "
+            f"validation will take longer than training: {counted(count, 'validation')} "
+            f"({count * self.tokens:,} tokens read{generated}) for {counted(self.steps, 'step')} "
             f"({self.trained:,.0f} tokens read). {self._advice(cost)}"
         )
 
@@ -100,8 +101,8 @@ class RunPlan:
             *(["before training"] if 0 in self.validations else []),
             *([f"after step{'s' * (len(after) > 1)} {', '.join(listed)}"] if after else []),
         ]
-        count = _counted(len(self.validations), "validation")
-        return f"{count} of {_counted(self.rows, 'row')}, {' and '.join(places)}"
+        count = counted(len(self.validations), "validation")
+        return f"{count} of {counted(self.rows, 'row')}, {' and '.join(places)}"
 
     def _advice(self, cost: float) -> str:
         """The setting that brings validation below half the training time, or as close as possible."""
@@ -236,10 +237,6 @@ def validation_steps(
     return found
 
 
-def _counted(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'s' * (number != 1)}"
-
-
 def _callback_notes(trainer: Trainer, *, has_validations: bool) -> list[str]:
     """Which checkpoints are kept, and what may end the run early."""
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
@@ -256,5 +253,5 @@ def _callback_notes(trainer: Trainer, *, has_validations: bool) -> list[str]:
             ]
             notes.append(f"the newest checkpoint {', '.join(times)}{' and ' * bool(times)}at the end")
         elif isinstance(callback, EarlyStopping):
-            notes.append(f"EarlyStopping on {callback.monitor} may end it sooner")
+            notes.append(f"EarlyStopping on {callback.monitor} may end the run sooner")
     return notes

@@ -108,4 +108,4 @@ class RunKeeper(Callback):
             os.kill(os.getpid(), number)
         self.received = signal.Signals(number)
         # not print: the signal may have interrupted one
-        os.write(2, f"\n{self.received.name}: saving after this step; again to exit at once\n".encode())
+        os.write(2, f"\n{self.received.name}: saving after this step; repeat to exit immediately\n".encode())

@@ -110,7 +110,7 @@ def weights_identity(pretrained: str | None) -> str | None:
 
 
 def check_identity(saved: dict[str, str], present: dict[str, str], *, allow_changes: bool) -> None:
-    """Check that a checkpoint belongs to a run with the present settings and data.
+    """Check that a checkpoint belongs to a run with the current settings and data.
 
     Raises:
         UserError: If they differ; with `allow_changes`, a warning lists the differences instead.

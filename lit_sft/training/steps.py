@@ -28,5 +28,7 @@ def total_steps(trainer: Trainer, data: TrainingData) -> int:
     if trainer.max_epochs is not None and trainer.max_epochs > 0:
         limits.append(trainer.max_epochs * per_epoch)
     if not limits:
-        raise UserError("no end: set `--trainer.max_epochs` or `--trainer.max_steps`; the schedule depends on it.")
+        raise UserError(
+            "run length not set: give `--trainer.max_epochs` or `--trainer.max_steps`; the schedule depends on it."
+        )
     return min(limits)

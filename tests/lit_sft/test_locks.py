@@ -75,7 +75,7 @@ def test_a_killed_process_gives_it_up_though_its_children_live(tmp_path: Path, f
         assert other.stdout is not None
         assert other.stdout.readline() == "held\n"
         with pytest.raises(
-            ValueError, match=rf"{re.escape(str(tmp_path))}: being written by process {other.pid} on .* start a new run"
+            ValueError, match=rf"{re.escape(str(tmp_path))}: in use by process {other.pid} on .* start a new run"
         ):
             lock_run(tmp_path)
         other.kill()

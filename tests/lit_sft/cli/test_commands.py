@@ -276,7 +276,7 @@ WRONG: dict[str, tuple[dict[str, Any], list[str], str]] = {
     "warm-up beyond the run": ({}, ["--model.optimizer.warmup_ratio", "2"], "warmup_ratio 2.0: expected a fraction"),
     "validation without a target": ({"t.txt": "words"}, ["--data.val", "{t.txt}"], "supervises no token of the 1 val examples"),
     "validation is the training set": ({}, ["--data.val", "ROWS"], "can be used for training .* also in a held-out split"),
-    "no length": ({}, ["--trainer.max_steps", "-1", "--trainer.max_epochs", "-1"], "no end: set `--trainer.max_epochs`"),
+    "no length": ({}, ["--trainer.max_steps", "-1", "--trainer.max_epochs", "-1"], "run length not set: give `--trainer.max_epochs`"),
 }  # fmt: skip
 
 
@@ -401,7 +401,7 @@ def test_resume_passes_over_a_broken_checkpoint_and_says_so(
     (checkpoints / "last.ckpt").write_bytes(b"")
     assert main(["fit", "--resume", str(checkpoints.parent)]) == 2
     assert (
-        "no intact checkpoint (best.ckpt, last.ckpt: damaged, cut short or not of a run). Run `fit` again."
+        "no intact checkpoint (best.ckpt, last.ckpt: damaged, truncated or not a checkpoint of a run). Run `fit` again."
         in capsys.readouterr().err
     )
     best = checkpoints / "best.ckpt"

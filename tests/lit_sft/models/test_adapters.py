@@ -58,7 +58,7 @@ def test_every_weight_of_an_adapter_is_loaded(folders: Path, tokenizer: PreTrain
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda w: {n: t for n, t in w.items() if n != FIRST}, rf"1 of its weights are missing: {FIRST}\)"),
+        (lambda w: {n: t for n, t in w.items() if n != FIRST}, rf"1 of its weights is missing: {FIRST}\)"),
         (
             lambda w: w | {FIRST.replace("s.0", "s.7"): w[FIRST].clone()},
             r"the model has no place for 1 .*layers\.7\.self_attn",

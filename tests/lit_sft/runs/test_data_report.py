@@ -82,7 +82,7 @@ def test_advice_ends_where_the_model_does(context: int | None, advice: str) -> N
 def test_lost_turns_are_said_where_no_answer_of_the_mask_is_lost(make_data: MakeData) -> None:
     data = make_data([dialogue(3), dialogue(1)], mask="output_only", max_length=2 * (EXCHANGE + 10))
     assert data_remarks(data)[0] == (
-        "train: 1 of 2 conversations lost earlier turns or part of their prompt, because they are longer than "
+        "train: 1 of 2 conversations lost earlier turns or part of their prompt, because it is longer than "
         f"--data.max_length {2 * (EXCHANGE + 10)}; no answer supervised by the mask output_only was cut."
     )
 
@@ -90,7 +90,7 @@ def test_lost_turns_are_said_where_no_answer_of_the_mask_is_lost(make_data: Make
 def test_dropped_conversations_are_said(make_data: MakeData) -> None:
     data = make_data([dialogue(3), dialogue(1)], mask="firefly_multi_turn", max_length=60, over_long="drop")
     said = remarks(data)
-    assert "train: 1 of 2 conversations was dropped with 3 of 4 answers, because they are longer than" in said
+    assert "train: 1 of 2 conversations was dropped with 3 of 4 answers, because it is longer than" in said
     assert "Lengths of all conversations: median" in said
     assert "warning" not in said
 
@@ -101,13 +101,13 @@ def test_nothing_is_said_where_nothing_is_lost(make_data: MakeData) -> None:
     assert data_remarks(make_data([dialogue(3)] * 3 + [dialogue(8)], max_length=3 * 36, over_long="split")) == []
 
 
-@pytest.mark.parametrize(("over_long", "ending"), [("truncate", "keep only their beginning"), ("drop", "are dropped")])
+@pytest.mark.parametrize(("over_long", "ending"), [("truncate", "keeps only its beginning"), ("drop", "is dropped")])
 def test_text_that_is_thrown_away_is_said_as_a_share(make_data: MakeData, over_long: str, ending: str) -> None:
     rows = [{"text": "t" * 399}, {"text": "u" * 49}]
     data = make_data(rows, mask="whole_sequence", max_length=50, over_long=over_long)
     lost = 350 if over_long == "truncate" else 400
     assert data_remarks(data) == [
-        f"train: {lost * 100 // 450}% of the text was thrown away ({lost} of 450 tokens), because 1 of 2 documents are "
+        f"train: {lost * 100 // 450}% of the text was discarded ({lost} of 450 tokens), because 1 of 2 documents is "
         f"longer than --data.max_length 50 and {ending}. `--data.over_long split` cuts them into blocks instead and "
         "keeps all of it."
     ]
@@ -143,7 +143,7 @@ def test_shortened_prompts_are_said(tokenizer: PreTrainedTokenizerFast, write: C
     prompts = write("p.jsonl", [{"prompt": "p" * 90}, {"prompt": "q"}])
     data = SFTDataModule(predict=prompts, tokenizer=tokenizer, template="chatml", context_length=100, answer_length=40)
     data.setup("predict")
-    assert data_remarks(data) == ["predict: 1 of 2 prompts were shortened to 60 tokens, to leave room for the answer."]
+    assert data_remarks(data) == ["predict: 1 of 2 prompts was shortened to 60 tokens, to leave room for the answer."]
 
 
 def test_unknown_text_is_said_with_its_first_place() -> None:
@@ -151,7 +151,7 @@ def test_unknown_text_is_said_with_its_first_place() -> None:
     ledger.count_length(9, 10, is_text=False)
     ledger.count_unknown_text("rows.jsonl:1: '☃'")
     (warning,) = SplitReport("train", ledger.to_dict(), "output_only", 10, "truncate").remarks()
-    assert warning.startswith("warning: train: 1 of 1 records contain text that the tokenizer cannot represent")
+    assert warning.startswith("warning: train: 1 of 1 records contains text that the tokenizer cannot represent")
     assert "(first: rows.jsonl:1: '☃')" in warning
 
 

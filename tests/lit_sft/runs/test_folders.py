@@ -124,7 +124,7 @@ def test_where_relative_paths_start_is_said_when_they_lead_nowhere(
     with pytest.raises(ValueError, match="no file The relative paths of this run") as failed, paths_of(run):
         raise FileNotFoundError("./tokens, rows.jsonl: no file")
     assert str(failed.value).endswith(
-        f"The relative paths of this run (./tokens, rows.jsonl) start from {tmp_path}; run the command there."
+        f"The relative paths of this run (./tokens, rows.jsonl) are relative to {tmp_path}; run the command there."
     )
     with pytest.raises(ValueError, match=r"relative paths of this run \(\./tokens\) start"), paths_of(run):
         raise UserError(f"{Path('tokens').absolute()}: no tokenizer")
@@ -146,5 +146,5 @@ def test_the_newest_whole_checkpoint_is_resumed_whatever_its_name(tmp_path: Path
     (run.checkpoints / "c.ckpt").write_bytes(raw[:-30])
     _, checkpoint, broken = find_resumable(str(run.folder))
     assert (checkpoint.name, [path.name for path in broken]) == ("b.ckpt", ["c.ckpt"])
-    with pytest.raises(ValueError, match=r"no intact checkpoint \(d\.ckpt: with weights only\)"):
+    with pytest.raises(ValueError, match=r"no intact checkpoint \(d\.ckpt: weights only\)"):
         find_resumable(str(run.checkpoints / "d.ckpt"))

@@ -216,7 +216,7 @@ def test_test_answers_hold_the_question_and_an_earlier_result_that_differs_is_ke
     capsys.readouterr()
     assert main(["test", str(folder)]) == 2
     said = capsys.readouterr().err
-    assert f"{folder / 'result.json'}: being written by process {os.getpid()} on " in said
+    assert f"{folder / 'result.json'}: in use by process {os.getpid()} on " in said
     assert before == {path: path.read_bytes() for path in folder.iterdir() if path.is_file()}
     held.release()
     with lock_run(folder):  # it may be tested while it trains

@@ -54,7 +54,7 @@ def test_converted_values_stay_as_they_are() -> None:
         ({"minute": 1}, "soups.a", "no setting soups.a.minute; did you mean soups.a.minutes?"),
         ({"minutes": 1}, "soups.a", "soups.a.dish: missing; expected a value."),
         ({"dish": "x", "minutes": True}, "", "minutes True: expected a whole number."),
-        ({"dish": 3}, "", "dish 3: expected text."),
+        ({"dish": 3}, "", "dish 3: expected a string."),
         ({"dish": "x", "share": 10**400}, "", f"share {10**400}: expected a number or null."),
         ({"dish": "x", "heat": "mid"}, "soups.a", "soups.a.heat 'mid': expected one of 'low', 'high'."),
         ({"dish": "x", "weights": [1.5]}, "", "weights [1.5]: expected a list of whole numbers."),

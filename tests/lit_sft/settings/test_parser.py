@@ -166,13 +166,13 @@ CLASSES: list[tuple[str, Any, str]] = [
     ("trainer.callbacks", ["callbacks.RunHealth", "EarlyStoping"], "did you mean lightning.pytorch.callbacks.EarlyStopping?"),
     ("trainer.callbacks", ["nopkg.Foo"], "no class nopkg.Foo; check the name"),
     ("trainer.callbacks", ["torch.nn.Linear"], "torch.nn.Linear is not a Callback"),
-    ("trainer.callbacks", 3, "expected a list of Callback or a Callback or null, got 3"),
+    ("trainer.callbacks", 3, "expected a list of Callback, a Callback or null, got 3"),
     ("trainer.callbacks", [{"class_path": 3}], "class_path: expected a name such as callbacks.RunHealth, found the number 3"),
     ("trainer.callbacks", [{"class_path": "callbacks.RunHealth", "init_args": [1]}], "init_args: expected a mapping of settings, found a list"),
     ("trainer.callbacks", [{"class_path": "callbacks.RunHealth", "init_args": {"loss_spiek": 3}}], "Option 'loss_spiek' is not accepted; did you mean loss_spike?"),
     ("trainer.logger", "TensorBoardLoger", "did you mean lightning.pytorch.loggers.TensorBoardLogger?"),
     ("data.max_length", "x", "--data.max_length: expected a whole number or null, got x"),
-    ("data.train", {"a": 1}, "--data.train: expected text or a list of text or null, got {'a': 1}"),
+    ("data.train", {"a": 1}, "--data.train: expected a string, a list of strings or null, got {'a': 1}"),
     ("model.optimizer.betas", [1], "--model.optimizer.betas: Expected a tuple with 2 elements. Got value: [1]"),
     ("trainer.precision", "bf17", "did you mean bf16?"),
     ("data.mask", "output-only", "did you mean output_only?"),
@@ -211,9 +211,17 @@ trainer:
     [
         ("seed_everything: 1", "seed_everything: x", "c.yaml:1: --seed_everything: expected true or false or a whole"),
         ("rank: 4", "rank: four", "c.yaml:6: --model.backbone.lora.rank: expected a whole number, got four"),
-        ("train: rows.jsonl", "train: 3", "c.yaml:8: --data.train: expected text or a list of text or null, got 3"),
+        (
+            "train: rows.jsonl",
+            "train: 3",
+            "c.yaml:8: --data.train: expected a string, a list of strings or null, got 3",
+        ),
         ("max_steps: 5", "max_steps: true", "c.yaml:9: --trainer.max_steps: expected a whole number, got true"),
-        ("max_steps: 5", "max_steps: ''", "c.yaml:9: --trainer.max_steps: expected a whole number, got an empty text"),
+        (
+            "max_steps: 5",
+            "max_steps: ''",
+            "c.yaml:9: --trainer.max_steps: expected a whole number, got an empty string",
+        ),
         ("accelerator: cpu", "precision: 17", "c.yaml:11: --trainer.precision: expected one of"),
         ("num_held_out: 1", "num_held_out: x", "c.yaml:12: --trainer.callbacks: --num_held_out: expected a whole"),
     ],
@@ -232,7 +240,7 @@ def test_a_wrong_value_on_the_command_line_has_no_line(said: Callable[..., str])
 def test_a_very_long_value_is_told_without_its_middle(said: Callable[..., str]) -> None:
     told = said(changed("data.train", {"x" * 3000: "y" * 3000}))
     assert len(told) < 2000
-    assert re.match(r"lit_sft fit: c\.yaml:\d+: --data\.train: expected text", told)
+    assert re.match(r"lit_sft fit: c\.yaml:\d+: --data\.train: expected a string", told)
     told = said(CONFIG, "--model.backbone.tokenizer", "z" * 4000 + "/tokenizer")
     assert len(told) < 2000
     assert told.endswith("/tokenizer: File name too long")

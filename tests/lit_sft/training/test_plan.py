@@ -90,7 +90,7 @@ def test_a_plan_is_said_once_before_the_first_step(data: SFTDataModule, tmp_path
     rows = data.evaluated("val", 1)[0]
     assert said == [
         "plan    9 steps of 8 examples (4 x 2 accumulated x 1 device), 2.25 epochs of 4 steps, --trainer.max_epochs "
-        "would allow 12; max_epochs of a.yaml is not used",
+        "alone would give 12; max_epochs of a.yaml is not used",
         f"        4 validations of {rows:,} rows, before training and after steps 4, 8, 9",
     ]  # fmt: skip
 
