@@ -8,24 +8,22 @@ from __future__ import annotations
 import json
 import sys
 from contextlib import redirect_stdout
-from itertools import cycle, groupby
 from typing import Any
 
 from jsonargparse.typing import PositiveInt
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from data_modules.encoding.example import Example
 from data_modules.encoding.ledger import is_limit_too_small, too_small_limit, why_empty
 from data_modules.errors import UserError
 from data_modules.rendering.masking import MASKS, LossMask
-from data_modules.rendering.segments import SegmentKind
 from data_modules.sft_data_module import SFTDataModule
 from lit_sft.console import console, print_line_on
 from lit_sft.models.model_config import config_from
 from lit_sft.preview.page import write_page
-from lit_sft.preview.token_view import MARKS_LEGEND, MaskView, Row, ShownExample, show_example, to_json
+from lit_sft.preview.shortening import shortenings
+from lit_sft.preview.terminal import print_examples
+from lit_sft.preview.token_view import show_example, to_json
 from lit_sft.printable import printable
 from lit_sft.runs.data_report import data_remarks, dropped_lines
 from lit_sft.runs.folders import Run
@@ -33,19 +31,6 @@ from lit_sft.runs.requests import names_config, take_run
 from lit_sft.settings.options import training_parser
 from lit_sft.settings.parser import SettingsParser
 from lit_sft.settings.reading import parse_settings
-
-_SHADES = {
-    SegmentKind.SYSTEM: ("#a65fd6", "#c45fb4"),
-    SegmentKind.USER: ("#2c7fe0", "#3a97b8"),
-    SegmentKind.TEMPLATE: ("#737373", "#8c8c8c"),
-    SegmentKind.ANSWER: ("#3f8f3f", "#738a1c"),
-    SegmentKind.FINAL_ANSWER: ("#d2541c", "#b87614"),
-    SegmentKind.TEXT: ("#168f80", "#5580b0"),
-}
-"""Two alternating shades per kind, to show token boundaries; legible on black and on white."""
-
-_MASK_COLUMN = 40
-"""Terminal columns per mask; if the masks do not fit side by side, they are shown one below the other."""
 
 _USAGE = """python -m lit_sft preview [RUN | --config FILE ...] [--split SPLIT] [--num NUM]
                                  [--masks MASK ...] [--html FILE | --json] [--SETTING VALUE ...]"""
@@ -76,7 +61,10 @@ def main(argv: list[str]) -> None:
         for example in examples:
             print(json.dumps(to_json(example, data.tokenizer)))
     masks = _masks(options.masks, data.mask)
-    shown = [show_example(example, data.tokenizer, masks) for example in examples]
+    shortened = shortenings(data, options.split, examples)
+    shown = [
+        show_example(example, data.tokenizer, masks, what) for example, what in zip(examples, shortened, strict=True)
+    ]
     summary = _summary(data, options.split, len(examples))
     if options.html:
         write_page(options.html, summary, shown)
@@ -107,26 +95,6 @@ def preview_parser() -> SettingsParser:
         "--json", action="store_true", help="Print JSON lines instead, with a flag per token for every mask."
     )
     return parser
-
-
-def print_examples(console: Console, summary: str, shown: list[ShownExample]) -> None:
-    """Print examples as tables: one row per segment, one column per mask if the terminal is wide enough.
-
-    Without colour, brackets mark supervised tokens.
-    """
-    kinds = sorted({row.kind for example in shown for row in example.rows})
-    console.print(Text(summary))
-    console.print(_legend(kinds, plain=_is_plain(console)))
-    gutter = max(len(kind.name) for kind in kinds)
-    for example in shown:
-        console.print()
-        console.rule(
-            Text.assemble((example.origin, "bold"), f"  {example.num_tokens:,} tokens"), align="left", style="dim"
-        )
-        fits = console.width >= gutter + len(example.views) * (_MASK_COLUMN + 2)
-        for views in [example.views] if fits else [[view] for view in example.views]:
-            console.print()
-            console.print(_table(example.rows, views, gutter, plain=_is_plain(console)))
 
 
 def _with_config(command: str, arguments: list[str]) -> tuple[list[str], Run | None]:
@@ -177,44 +145,3 @@ def _summary(data: SFTDataModule, split: str, num: int) -> str:
     ]
     remarks = [*dropped_lines(data, split), *data_remarks(data, [split])]
     return "\n".join([", ".join(parts), *map(printable, remarks)])
-
-
-def _is_plain(console: Console) -> bool:
-    """Whether the output has neither colour nor underlining."""
-    return console.color_system is None
-
-
-def _legend(kinds: list[SegmentKind], *, plain: bool) -> Text:
-    if plain:
-        return Text(f"⟦supervised⟧ not supervised\n{MARKS_LEGEND}")
-    names = Text(" ").join(Text(kind.name, _SHADES[kind][0]) for kind in kinds)
-    supervised = ("supervised", "underline bold")
-    return Text.assemble(names, " · ", supervised, f" not supervised · shades alternate by token\n{MARKS_LEGEND}")
-
-
-def _table(rows: list[Row], views: list[MaskView], gutter: int, *, plain: bool) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, expand=True, header_style="none")
-    table.add_column("", width=gutter)
-    for view in views:
-        header = Text.assemble((view.name, "bold"), f"\n{view.caption}", overflow="fold")
-        table.add_column(header, ratio=1, overflow="fold")
-    for row in rows:
-        label = Text(row.kind.name, style=_SHADES[row.kind][0])
-        table.add_row(label, *(_row_text(row, view, plain=plain) for view in views))
-    return table
-
-
-def _row_text(row: Row, view: MaskView, *, plain: bool) -> Text:
-    text = Text(overflow="fold")
-    shades = cycle(_SHADES[row.kind])
-    for supervised, pieces in groupby(row.pieces, key=view.supervises):
-        text.append("⟦" if supervised and plain else "")
-        for piece in pieces:
-            text.append(piece.text, f"{next(shades)} {_emphasis(view.weights[piece.index])}")
-        text.append("⟧" if supervised and plain else "")
-    return text
-
-
-def _emphasis(weight: float) -> str:
-    """Underlined if supervised, and bold if its weight is 1."""
-    return f"{'underline' if weight > 0 else ''} {'bold' if weight >= 1 else ''}"

@@ -9,9 +9,6 @@ from data_modules.rendering.segments import SegmentKind
 from lit_sft.preview.token_view import MARKS_LEGEND, MaskView, Piece, Row, ShownExample
 from lit_sft.reporting.templates import keep_lines, render
 
-_STYLED_APART = ("answer", "text")
-"""Kinds whose names are classes of the shared style sheet already."""
-
 
 def write_page(path: str, summary: str, shown: list[ShownExample]) -> None:
     """Write the page.
@@ -63,5 +60,4 @@ def _title(row: Row, piece: Piece, view: MaskView) -> str:
 
 
 def _css(kind: SegmentKind) -> str:
-    name = kind.name.lower().replace("_", "-")
-    return f"{name}-kind" if name in _STYLED_APART else name
+    return f"kind-{kind.name.lower().replace('_', '-')}"

@@ -70,12 +70,21 @@ class MaskView:
 
 @dataclass(frozen=True, slots=True)
 class ShownExample:
-    """An example, ready to display."""
+    """An example, ready to display.
+
+    Attributes:
+        origin: Where the record is.
+        num_tokens: Its length.
+        rows: Its tokens.
+        views: The same under each mask.
+        shortened: How it was shortened, such as `truncated from 900 tokens`; empty if it was not.
+    """
 
     origin: str
     num_tokens: int
     rows: list[Row]
     views: list[MaskView]
+    shortened: str = ""
 
 
 def to_json(example: Example, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
@@ -98,13 +107,16 @@ def to_json(example: Example, tokenizer: PreTrainedTokenizerBase) -> dict[str, A
     }
 
 
-def show_example(example: Example, tokenizer: PreTrainedTokenizerBase, masks: list[LossMask]) -> ShownExample:
+def show_example(
+    example: Example, tokenizer: PreTrainedTokenizerBase, masks: list[LossMask], shortened: str = ""
+) -> ShownExample:
     """Split an example into rows of visible pieces.
 
     Args:
         example: Any example.
         tokenizer: The tokenizer that encoded it.
         masks: Masks to show side by side.
+        shortened: How it was shortened, if it was.
     """
     ids = example.input_ids.tolist()
     pieces = [piece for group, data in _characters(example, tokenizer) for piece in _pieces(ids, group, data)]
@@ -112,7 +124,7 @@ def show_example(example: Example, tokenizer: PreTrainedTokenizerBase, masks: li
     for (kind, turn), row in groupby(pieces, key=lambda p: (example.kinds[p.index], example.turns[p.index])):
         rows.append(Row(SegmentKind(int(kind)), int(turn), _with_visible_edges(tuple(row))))
     views = [MaskView(mask.name, mask.token_weights(example.kinds, example.turns)) for mask in masks]
-    return ShownExample(visible(example.origin), len(example), rows, views)
+    return ShownExample(visible(example.origin), len(example), rows, views, shortened)
 
 
 def visible(text: str) -> str:

@@ -21,8 +21,8 @@ from data_modules.encoding.example import Example
 from data_modules.rendering.masking import MASKS, resolve_mask
 from data_modules.rendering.segments import SegmentKind
 from lit_sft.__main__ import main
-from lit_sft.preview.command import print_examples
 from lit_sft.preview.page import page
+from lit_sft.preview.terminal import print_examples
 from lit_sft.preview.token_view import show_example, to_json, visible
 
 END, IM_START, IM_END = 256, 257, 258
@@ -310,6 +310,19 @@ def test_what_truncation_took_stands_below_the_summary(preview: Preview, tmp_pat
     assert "the mask firefly_multi_turn trains them as output_only would" in " ".join(lines)
     preview([TWO_TURNS], *limit, "--html", str(tmp_path / "page.html"))
     assert lost in (tmp_path / "page.html").read_text(encoding="utf-8")
+
+
+def test_truncated_examples_are_marked_in_the_terminal_and_on_the_page(preview: Preview, tmp_path: Path) -> None:
+    rows = [{"conversation": [{"human": "a", "assistant": "b"}]}, TWO_TURNS]  # 23 and 46 tokens
+    out = re.sub(r"\s", "", preview(rows, "--data.max_length", "30"))  # long paths are wrapped
+    assert "rows.jsonl:123tokensoutput_only" in out
+    assert "rows.jsonl:223tokens,truncatedfrom46tokensoutput_only" in out
+    preview(rows, "--data.max_length", "30", "--html", str(tmp_path / "page.html"))
+    headings = re.findall("<h2>.*</h2>", (tmp_path / "page.html").read_text(encoding="utf-8"))
+    assert [heading.partition("rows.jsonl")[2] for heading in headings] == [
+        ":1 <small>23 tokens</small></h2>",
+        ":2 <small>23 tokens, <b>truncated from 46 tokens</b></small></h2>",
+    ]
 
 
 def test_records_that_were_dropped_are_counted_with_the_reason(
