@@ -71,9 +71,10 @@ def _write_study(folder: Path, study: Study, plan: Plan) -> None:
     kind = study.budget.equal
     reached = sorted({float(getattr(amounts, kind)) for amounts in plan.amounts.values()})
     asked = study.budget.amount or reached[0]
-    budget = f"equal {kind.replace('_', ' ')}: {asked:,.4g} a trial"
+    budget = f"equal {kind.replace('_', ' ')}: {_amount(kind, asked)} per trial"
     if reached != [asked]:
-        budget += f", {' to '.join(f'{each:,.4g}' for each in dict.fromkeys((reached[0], reached[-1])))} in whole steps"
+        ends = dict.fromkeys(_amount(kind, each) for each in (reached[0], reached[-1]))
+        budget += f"; {' to '.join(ends)} after rounding to whole steps"
     trials = study.trials(folder.parent)
     write_json(
         folder / "study.json",
@@ -87,6 +88,13 @@ def _write_study(folder: Path, study: Study, plan: Plan) -> None:
             "trials": [{"arm": t.arm.name, "seed": t.seed, "folder": t.folder.name} for t in trials],
         },
     )
+
+
+def _amount(kind: str, amount: float) -> str:
+    """A budget: flops in TFLOP, everything else as a whole number."""
+    if kind != "flops":
+        return f"{amount:,.0f}"
+    return f"{amount / 1e12:,.1f} TFLOP" if amount >= 1e12 else f"{amount / 1e12:.3g} TFLOP"
 
 
 def _prepare(files: TrialFiles, plan: Plan, *, retry: bool) -> None:

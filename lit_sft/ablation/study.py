@@ -21,8 +21,6 @@ Settings = dict[str, Any]
 
 Equal = Literal["steps", "supervised_tokens", "flops"]
 
-_OWNER = "a study"
-
 _GIVEN = {
     "seed_everything": "use `seeds` instead",
     "data.seed": "use `seeds` instead",
@@ -53,9 +51,9 @@ class Budget:
 
     def __post_init__(self) -> None:
         if self.equal not in get_args(Equal):
-            raise UserError(f"budget.equal {self.equal!r}: expected one of {', '.join(get_args(Equal))}.")
+            raise UserError(f"equal {self.equal!r}: expected one of {', '.join(get_args(Equal))}.")
         if self.amount is not None and not 0 < self.amount < math.inf:
-            raise UserError(f"budget.amount {self.amount:g}: expected more than 0, or null for the baseline's own.")
+            raise UserError(f"amount {self.amount:g}: expected more than 0, or null for the baseline's own.")
 
 
 @dataclass(frozen=True)
@@ -217,13 +215,13 @@ def _study(values: Any, name: str) -> Study:
         raise UserError(f"arms.{wrong[0]}: expected a set of settings.")
     for given in (settings, axes, *arms.values()):
         refuse_trust(nested(given), name)
-    budget = dataclass_from(Budget, values.get("budget", {}), place="budget", owner=_OWNER)
+    budget = dataclass_from(Budget, values.get("budget", {}), place="budget")
     converted = {"axes": axes, "arms": arms, "settings": settings, "budget": budget}
     plain = {key: value for key, value in values.items() if key not in converted}
     plain |= {key: str(plain[key]) for key in ("name", "baseline") if key in plain}  # YAML reads 2024 as a number
     if isinstance(plain.get("base"), str):
         plain["base"] = [plain["base"]]
-    return dataclass_from(Study, {"name": name, **plain}, owner=_OWNER, converted=converted)
+    return dataclass_from(Study, {"name": name, **plain}, converted=converted)
 
 
 def _named(values: dict[Any, Any], key: str) -> dict[str, Any]:
@@ -240,4 +238,7 @@ def _name_of(point: Settings) -> str:
 def _shown(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return "+".join(map(str, value)) or "none"
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        short = f"{value:g}"
+        return short if float(short) == value else repr(value)  # six digits may not tell two arms apart
+    return str(value)

@@ -247,8 +247,9 @@ def _item(row: Any) -> Item:
     options = tuple(_text(option, "an option") for option in row["options"])
     if not 2 <= len(set(options)) == len(options) <= len(_LETTERS):
         raise UserError(f"options {list(options)}: expected 2 to {len(_LETTERS)} different ones")
-    if row["answer"] not in options:
-        raise UserError(f"answer {row['answer']!r}: not among the options")
+    answer = _text(row["answer"], "the answer")
+    if answer not in options:
+        raise UserError(f"answer {answer!r}: not among the options")
     language = row.get("language", "en")
     if language not in list(_WORDS):
         raise UserError(f"language {language!r}: expected {' or '.join(_WORDS)}")
@@ -257,7 +258,7 @@ def _item(row: Any) -> Item:
         raise UserError("a question or an option is empty")
     topic = "" if row.get("subject") is None else _text(row["subject"], "the subject")
     name = _text(row["id"], "the id")
-    return Item(name, question, options, options.index(row["answer"]), language, topic)
+    return Item(name, question, options, options.index(answer), language, topic)
 
 
 def _text(value: Any, what: str) -> str:

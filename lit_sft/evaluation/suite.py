@@ -36,11 +36,11 @@ class TextSet:
     rows: int | None = None
 
     def __post_init__(self) -> None:
-        _check_positive("text set", self, "window", "stride", "rows")
-        if (self.stride or 1) >= self.window:
-            raise UserError(
-                f"text set window {self.window}, stride {self.stride}: expected 2 or more, and a stride below it."
-            )
+        _check_positive(self, "window", "stride", "rows")
+        if self.window < 2:
+            raise UserError(f"window {self.window}: expected at least 2.")
+        if self.stride is not None and self.stride >= self.window:
+            raise UserError(f"stride {self.stride}: expected less than the window, {self.window}.")
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class ConversationSet:
     rows: int | None = None
 
     def __post_init__(self) -> None:
-        _check_positive("conversation set", self, "max_length", "rows")
+        _check_positive(self, "max_length", "rows")
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class AnswerSet:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _check_positive("answer set", self, "rows", "max_new_tokens")
+        _check_positive(self, "rows", "max_new_tokens")
         GenerationSettings(self.max_new_tokens, self.temperature, self.top_p)
 
 
@@ -110,9 +110,10 @@ class ChoiceSet:
     rows: int | None = None
 
     def __post_init__(self) -> None:
-        _check_positive("choice set", self, "rows")
-        if not self.forms or not self.rules:
-            raise UserError("choice set: expected at least one form and one rule.")
+        _check_positive(self, "rows")
+        for name in ("forms", "rules"):
+            if not getattr(self, name):
+                raise UserError(f"{name}: expected at least one.")
 
 
 @dataclass(frozen=True)
@@ -133,9 +134,9 @@ class HarnessSet:
     rows: int | None = None
 
     def __post_init__(self) -> None:
-        _check_positive("harness set", self, "rows")
+        _check_positive(self, "rows")
         if self.shots is not None and self.shots < 0:
-            raise UserError(f"harness set shots {self.shots}: expected at least 0.")
+            raise UserError(f"shots {self.shots}: expected at least 0.")
 
 
 @dataclass(frozen=True)
@@ -156,7 +157,7 @@ class PromptSet:
 
     def __post_init__(self) -> None:
         if not self.prompts or not all(prompt.strip() for prompt in self.prompts):
-            raise UserError("prompt set: expected at least one prompt, none of them empty.")
+            raise UserError("prompts: expected at least one, none of them empty.")
         GenerationSettings(self.max_new_tokens, self.temperature)
 
 
@@ -191,16 +192,16 @@ class JudgeSettings:
     price_written: float = 0.0
 
     def __post_init__(self) -> None:
-        _check_positive("judge", self, "concurrency", "max_tokens")
+        _check_positive(self, "concurrency", "max_tokens")
         if not self.retries >= 0:
-            raise UserError(f"judge retries {self.retries}: expected at least 0.")
+            raise UserError(f"retries {self.retries}: expected at least 0.")
         if not 0 < self.timeout < math.inf:
-            raise UserError(f"judge timeout {self.timeout:g}: expected more than 0 seconds.")
+            raise UserError(f"timeout {self.timeout:g}: expected more than 0 seconds.")
         for name in ("price_read", "price_written"):
             if not 0 <= getattr(self, name) < math.inf:
-                raise UserError(f"judge {name} {getattr(self, name):g}: expected at least 0.")
+                raise UserError(f"{name} {getattr(self, name):g}: expected at least 0.")
         if self.endpoint is not None:
-            read_address(self.endpoint, setting="judge.endpoint")
+            read_address(self.endpoint, setting="endpoint")
 
 
 AnySet = TextSet | ConversationSet | AnswerSet | ChoiceSet | HarnessSet | PromptSet
@@ -252,7 +253,7 @@ class Suite:
                 raise UserError(f"set {name!r}: expected a plain name that no other set has.")
         for name in self.judge.sets if self.judge else ():
             if name not in {**self.answers, **self.prompts}:
-                raise UserError(f"judge: no set of answers or prompts named {name!r}.")
+                raise UserError(f"judge.sets: no set of answers or prompts named {name!r}.")
         if unknown := set(self.published) - {*REPORTS, *REPORTS.values()}:
             raise UserError(f"published {', '.join(sorted(unknown))}: expected some of {', '.join(REPORTS.values())}.")
         if self.overlap < 1:
@@ -279,8 +280,8 @@ REPORTS = {"S1": "qwen_alpaca", "S3c": "gpt2_imdb_alpaca", "S4": "alpacafarm", "
 """Reports whose published numbers can be shown: the names that older suites use, and their present names."""
 
 
-def _check_positive(name: str, settings: object, *attributes: str) -> None:
+def _check_positive(settings: object, *attributes: str) -> None:
     for attribute in attributes:
         value = getattr(settings, attribute)
         if value is not None and value < 1:
-            raise UserError(f"{name} {attribute} {value}: expected at least 1.")
+            raise UserError(f"{attribute} {value}: expected at least 1.")

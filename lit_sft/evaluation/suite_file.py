@@ -15,8 +15,6 @@ from lit_sft.settings.dataclass_values import check_name, dataclass_from
 from lit_sft.settings.sections import nearest
 from lit_sft.yaml_loader import load_yaml
 
-_OWNER = "a suite"
-
 
 def read_suite(path: str, changes: Sequence[str] = ()) -> Suite:
     """Read a suite from a YAML file.
@@ -40,15 +38,15 @@ def read_suite(path: str, changes: Sequence[str] = ()) -> Suite:
     try:
         made: dict[str, Any] = {
             kind: {
-                str(name): dataclass_from(own, given, place=f"{kind}.{name}", owner=_OWNER)
+                str(name): dataclass_from(own, given, place=f"{kind}.{name}")
                 for name, given in _named(values, kind).items()
             }
             for kind, own in KINDS.items()
         }
         if "judge" in values:
-            made["judge"] = dataclass_from(JudgeSettings, values["judge"], place="judge", owner=_OWNER)
+            made["judge"] = dataclass_from(JudgeSettings, values["judge"], place="judge")
         plain = {name: value for name, value in values.items() if name not in made}
-        return dataclass_from(Suite, {"name": Path(path).stem, **plain}, owner=_OWNER, converted=made)
+        return dataclass_from(Suite, {"name": Path(path).stem, **plain}, converted=made)
     except UserError as error:
         raise UserError(without_credentials(f"{path}: {error}")) from None
 
@@ -65,11 +63,11 @@ def _check_target(name: str, shown: str) -> None:
     """Refuse a misspelt `--set`, so that the message does not blame the file."""
     kind, *rest = name.split(".")
     try:
-        check_name(kind, Suite, place="", owner=_OWNER)
+        check_name(kind, Suite, place="")
         if kind in KINDS and len(rest) > 1:
-            check_name(rest[1], KINDS[kind], place=f"{kind}.{rest[0]}", owner=_OWNER)
+            check_name(rest[1], KINDS[kind], place=f"{kind}.{rest[0]}")
         if kind == "judge" and rest:
-            check_name(rest[0], JudgeSettings, place="judge", owner=_OWNER)
+            check_name(rest[0], JudgeSettings, place="judge")
     except UserError as error:
         raise UserError(f"--set {shown}: {error}") from None
 

@@ -42,11 +42,13 @@ class GenerationSettings:
     batch_size: int = 16
 
     def __post_init__(self) -> None:
-        if self.max_new_tokens < 1 or self.batch_size < 1 or self.temperature < 0 or not 0 < self.top_p <= 1:
-            raise UserError(
-                f"generation settings {self}: expected max_new_tokens and batch_size of at least 1, temperature of at "
-                "least 0, and top_p above 0 and at most 1."
-            )
+        for name in ("max_new_tokens", "batch_size"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} {getattr(self, name)}: expected at least 1.")
+        if not self.temperature >= 0:
+            raise UserError(f"temperature {self.temperature:g}: expected at least 0.")
+        if not 0 < self.top_p <= 1:
+            raise UserError(f"top_p {self.top_p:g}: expected more than 0, at most 1.")
 
 
 @dataclass(frozen=True, slots=True)

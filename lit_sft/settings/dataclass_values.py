@@ -24,7 +24,6 @@ def dataclass_from(
     kind: type[_Made],
     values: Any,
     *,
-    owner: str,
     place: str = "",
     converted: Mapping[str, Any] = MappingProxyType({}),
 ) -> _Made:
@@ -33,18 +32,18 @@ def dataclass_from(
     Args:
         kind: The dataclass.
         values: Names to values, as a YAML file has them.
-        owner: What the settings belong to if `place` is empty, for error messages: `a suite`.
         place: Dotted name of the settings in the file; empty for those of the file itself.
         converted: Values that need no conversion. Settings of any type belong here: text such as "1e-4" would become
             a number.
 
     Raises:
-        UserError: If a name is unknown or missing, or a value has the wrong type; names the setting.
+        UserError: If a name is unknown or missing, or a value has the wrong type; names the setting. Errors of the
+            dataclass itself start with the name of a field, which `place` is put in front of.
     """
     if not isinstance(values, dict):
-        raise UserError(f"{place or owner}: expected names and values; got {values!r}.")
+        raise UserError(f"{f'{place}: ' if place else ''}expected names and values; got {values!r}.")
     for name in values:
-        check_name(str(name), kind, place=place, owner=owner)
+        check_name(str(name), kind, place=place)
     prefix = f"{place}." if place else ""
     if missing := [name for name in _required(kind) if name not in values and name not in converted]:
         raise UserError(f"{prefix}{missing[0]}: missing; expected a value.")
@@ -53,24 +52,23 @@ def dataclass_from(
     try:
         return kind(**typed, **converted)
     except UserError as error:
-        raise UserError(f"{place}: {error}" if place else str(error)) from None
+        raise UserError(f"{prefix}{error}") from None
 
 
-def check_name(name: str, kind: Any, *, place: str, owner: str) -> None:
+def check_name(name: str, kind: Any, *, place: str) -> None:
     """Refuse a setting that a dataclass does not have.
 
     Args:
         name: The setting.
         kind: The dataclass.
         place: Dotted name of its settings; may be empty.
-        owner: What the settings belong to if `place` is empty.
     """
     known = [each.name for each in fields(kind)]
     if name in known:
         return
     prefix = f"{place}." if place else ""
-    advice = nearest(name, set(known), sign=prefix) or f"{place or owner} has {', '.join(known)}."
-    raise UserError(f"no setting {prefix}{name}; {advice}")
+    advice = nearest(name, set(known), sign=prefix) or f"the settings are {', '.join(known)}."
+    raise UserError(f"unknown setting {prefix}{name}; {advice}")
 
 
 def _required(kind: Any) -> Iterable[str]:

@@ -20,7 +20,7 @@ def write_study(root: Path, tests: str = "test.json") -> Path:
     study = root / "mine"
     trials = [(arm, seed) for seed in SEEDS for arm in (*ARMS, "fails")]
     about = {
-        "question": "Does it matter?", "primary": "output_only", "budget": "equal steps: 4 a trial",
+        "question": "Does it matter?", "primary": "output_only", "budget": "equal steps: 4 per trial",
         "checkpoint": "last", "arms": [*ARMS, "fails"],
         "settings": {arm: {"data.mask": arm, "model.optimizer.lr": 0.1} for arm in (*ARMS, "fails")},
         "trials": [{"arm": arm, "seed": seed, "folder": f"{arm}-seed{seed}"} for arm, seed in trials],

@@ -47,13 +47,16 @@ def test_named_arms_change_several_settings_together(write: Write) -> None:
         ({"axes": {"data.mask": ["output_only"]}}, "at least two arms"),
         ({"axes": {"data.mask": "output_only"}}, "axes.data.mask: expected a list of values"),
         ({"arms": {"a": [1]}}, "arms.a: expected a set of settings"),
-        ({"axis": {}}, r"no setting axis; did you mean axes\?$"),
-        ({"x": {}}, "no setting x; a study has .*axes"),
+        ({"axis": {}}, r"unknown setting axis; did you mean axes\?$"),
+        ({"x": {}}, "unknown setting x; the settings are .*axes"),
         ({"axes": {"x": [1, 2]}, "baseline": "x=3"}, "baseline 'x=3': no such arm; the arms are x=1, x=2"),
         ({"axes": {"x": [1, 2]}, "seeds": [1, 1]}, "seeds .*: expected a list of distinct numbers"),
         ({"axes": {"x": [1, 1]}}, "two are equal or differ only in punctuation"),
         ({"axes": {"x": [1, 2]}, "budget": {"equal": "epochs"}}, "budget.equal 'epochs': expected one of 'steps'"),
-        ({"axes": {"x": [1, 2]}, "budget": {"equal": "steps", "amount": 0}}, "budget.amount 0: expected more than 0"),
+        (
+            {"axes": {"x": [1, 2]}, "budget": {"equal": "steps", "amount": 0}},
+            "budget.amount 0: expected more than 0",
+        ),
         ({"axes": {"x": [1, 2]}, "budget": 5}, "budget: expected names and values"),
         ({"axes": {"x": [1, 2]}, "budget": {"amount": "ten"}}, "budget.amount 'ten': expected a number"),
         ({"axes": {"x": [1, 2]}, "primary": "answr"}, "primary 'answr': expected one of .*answer"),
@@ -105,6 +108,16 @@ def test_what_is_wrong_is_named_with_the_file(write: Write, values: dict[str, An
 def test_a_file_that_is_no_study_is_refused(write: Write, content: str, message: str) -> None:
     with pytest.raises(ValueError, match=rf"broken\.yaml:.* {message}"):
         read_study(write("broken.yaml", content))
+
+
+def test_arms_whose_values_differ_in_a_late_digit_have_different_names(write: Write) -> None:
+    names = [arm.name for arm in study(write, axes={"model.optimizer.lr": [1.0000001, 1.0000002, 1e-4]}).all_arms()]
+    assert names == ["lr=1.0000001", "lr=1.0000002", "lr=0.0001"]
+
+
+def test_a_value_out_of_range_is_named_once(write: Write) -> None:
+    with pytest.raises(ValueError, match=r"masks\.yaml: budget\.amount nan: expected more than 0, or null"):
+        study(write, axes={"x": [1, 2]}, budget={"amount": float("nan")})
 
 
 def test_a_missing_file_is_named() -> None:

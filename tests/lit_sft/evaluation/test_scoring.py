@@ -195,6 +195,14 @@ def test_items_that_are_wrong_cost_themselves_alone(make_model: MakeModel, write
     assert "the context length of the model is 512" in skipped.reasons[4]
 
 
+def test_options_and_answers_may_be_numbers(write: Write) -> None:
+    rows = [{"id": "a", "question": "1 + 1?", "options": [1, 2], "answer": 2}]
+    rows += [{"id": "b", "question": "1 + 1?", "options": [1, 2.5], "answer": "2.5"}]
+    items, wrong = read_choices(write("c.jsonl", rows))
+    assert not wrong
+    assert [(item.options, item.answer) for item in items] == [(("1", "2"), 1), (("1", "2.5"), 1)]
+
+
 @pytest.mark.parametrize(
     "line",
     [

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
 import torch
 from transformers import PreTrainedTokenizerFast
 
+from data_modules.errors import UserError
 from lit_sft.models.adapters import LoraSettings, causal_lm
 from lit_sft.models.backbone import BackboneSettings, build_backbone
 from lit_sft.models.generation import Generated, GenerationSettings, generate
@@ -133,3 +135,19 @@ def test_answers_fill_no_more_than_the_context(tokenizer: PreTrainedTokenizerFas
     assert answer.num_tokens <= 7
     with pytest.raises(ValueError, match="a prompt of 512 tokens leaves no room for an answer: the model reads 512"):
         answers(model, tokenizer, [[7] * 512])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"max_new_tokens": 0}, "max_new_tokens 0: expected at least 1."),
+        ({"batch_size": 0}, "batch_size 0: expected at least 1."),
+        ({"temperature": -1.0}, "temperature -1: expected at least 0."),
+        ({"temperature": math.nan}, "temperature nan: expected at least 0."),
+        ({"top_p": 0.0}, "top_p 0: expected more than 0, at most 1."),
+    ],
+)
+def test_a_setting_out_of_range_is_named_alone(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError) as raised:
+        GenerationSettings(**settings)
+    assert str(raised.value) == message

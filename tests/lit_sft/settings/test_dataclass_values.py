@@ -28,7 +28,7 @@ class Recipe:
 
 
 def made(values: Any, place: str = "", **converted: Any) -> Recipe:
-    return dataclass_from(Recipe, values, owner="a recipe", place=place, converted=converted)
+    return dataclass_from(Recipe, values, place=place, converted=converted)
 
 
 def test_values_take_the_types_of_the_fields() -> None:
@@ -43,22 +43,22 @@ def test_converted_values_stay_as_they_are() -> None:
 @pytest.mark.parametrize(
     ("values", "place", "message"),
     [
-        (5, "", "a recipe: expected names and values; got 5."),
+        (5, "", "expected names and values; got 5."),
         ([], "soups.a", "soups.a: expected names and values; got []."),
-        ({"dihs": "rice"}, "", "no setting dihs; did you mean dish?"),
+        ({"dihs": "rice"}, "", "unknown setting dihs; did you mean dish?"),
         (
             {"dish": "x", "colour": 1},
             "",
-            "no setting colour; a recipe has dish, minutes, share, heat, weights, extras.",
+            "unknown setting colour; the settings are dish, minutes, share, heat, weights, extras.",
         ),
-        ({"minute": 1}, "soups.a", "no setting soups.a.minute; did you mean soups.a.minutes?"),
+        ({"minute": 1}, "soups.a", "unknown setting soups.a.minute; did you mean soups.a.minutes?"),
         ({"minutes": 1}, "soups.a", "soups.a.dish: missing; expected a value."),
         ({"dish": "x", "minutes": True}, "", "minutes True: expected a whole number."),
         ({"dish": 3}, "", "dish 3: expected a string."),
         ({"dish": "x", "share": 10**400}, "", f"share {10**400}: expected a number or null."),
         ({"dish": "x", "heat": "mid"}, "soups.a", "soups.a.heat 'mid': expected one of 'low', 'high'."),
         ({"dish": "x", "weights": [1.5]}, "", "weights [1.5]: expected a list of whole numbers."),
-        ({"dish": "x", "minutes": -1}, "soups.a", "soups.a: minutes -1: expected 0 or more."),
+        ({"dish": "x", "minutes": -1}, "soups.a", "soups.a.minutes -1: expected 0 or more."),
     ],
 )
 def test_what_is_wrong_is_named(values: Any, place: str, message: str) -> None:
@@ -74,5 +74,5 @@ def test_a_fault_in_the_dataclass_is_not_blamed_on_the_user() -> None:
             raise ValueError("a bug")
 
     with pytest.raises(ValueError, match="a bug") as raised:
-        dataclass_from(Broken, {}, owner="a recipe")
+        dataclass_from(Broken, {})
     assert not isinstance(raised.value, UserError)
