@@ -22,6 +22,8 @@ from lit_sft.settings.run_length import RunLength, run_length
 from lit_sft.settings.trust import allowed_code, unread_slots
 from lit_sft.training.module import LitCausalLM
 
+_LARGEST_SEED = 2**32 - 1
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -138,9 +140,16 @@ def parse_settings(
     parser.source = Source(run_config, allowed_code(arguments), unread)
     config = parser.parse_args(arguments)
     refuse_nulls(config)
+    _check_seed(config.seed_everything)
     length = run_length(config.trainer.max_epochs, config.trainer.max_steps, arguments)
     config.trainer.max_epochs, config.trainer.max_steps = length.max_epochs, length.max_steps
     return Settings(config, parser, length)
+
+
+def _check_seed(seed: int) -> None:
+    """Check the range that NumPy accepts; true and false are in it."""
+    if not 0 <= seed <= _LARGEST_SEED:
+        raise UserError(f"--seed_everything {seed}: expected 0 to {_LARGEST_SEED}, or true for a random seed.")
 
 
 def as_options(settings: Mapping[str, Any]) -> Iterator[str]:

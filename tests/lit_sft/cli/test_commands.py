@@ -250,6 +250,8 @@ WRONG: dict[str, tuple[dict[str, Any], list[str], str]] = {
     "fractions": ({}, ["--data.val_fraction", "0.7", "--data.test_fraction", "0.4"], "--data.val_fraction 0.7 .*less than 1 together"),
     "callback's own": ({}, ["--trainer.callbacks+=callbacks.LossModeAblation", "--trainer.callbacks.max_columns=0"], "lit_sft fit: LossModeAblation max_columns 0: expected at least 1"),
     "share of none": ({}, ["--data.train_fraction", "0"], "--data.train_fraction 0.*: expected a share above 0"),
+    "negative seed": ({}, ["--seed_everything", "-5"], "--seed_everything -5: expected 0 to 4294967295, or true for a random seed"),
+    "negative workers": ({}, ["--data.num_workers", "-1"], "--data.num_workers -1: expected 0 or more processes"),
     "batch of none": ({}, ["--data.batch_size", "0"], "--data.batch_size 0: expected at least 1 row"),
     "prompt weight": ({}, ["--data.prompt_weight", "2"], "--data.prompt_weight 2.*between 0 and 1"),
     "missing tokenizer": ({}, ["--model.backbone.tokenizer", "./nowhere"], "./nowhere: no such folder .* and not a model name on the hub"),

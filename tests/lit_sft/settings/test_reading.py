@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from data_modules.errors import UserError
 from lit_sft.settings.reading import as_options, parse_settings, read_settings
 
 ROOT = Path(__file__).parents[3]
@@ -70,3 +71,14 @@ def test_a_wrong_setting_is_one_line_from_python_too() -> None:
     with pytest.raises(ValueError, match=r"did you mean .*data\.mask") as raised:
         read_settings(QUICKSTART, {"data.mas": "output_only"})
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("seed", ["-5", "4294967296"])
+def test_a_seed_out_of_range_is_refused_by_name(seed: str) -> None:
+    with pytest.raises(UserError, match=f"--seed_everything {seed}: expected 0 to 4294967295, or true"):
+        parse_settings(["--config", "configs/quickstart.yaml", "--seed_everything", seed])
+
+
+@pytest.mark.parametrize("seed", ["true", "false", "0", "4294967295"])
+def test_seeds_in_range_are_accepted(seed: str) -> None:
+    parse_settings(["--config", "configs/quickstart.yaml", "--seed_everything", seed])
