@@ -91,7 +91,7 @@ class Progress:
         print(line, file=sys.stderr, flush=True)
 
 
-def shown(items: Iterable[Item], what: str, unit: str, total: int | None = None) -> Iterator[Item]:
+def with_progress(items: Iterable[Item], what: str, unit: str, total: int | None = None) -> Iterator[Item]:
     """Yield the items and show progress; see `Progress`."""
     with Progress(what, unit, total) as progress:
         for item in items:

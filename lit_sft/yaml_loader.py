@@ -62,7 +62,7 @@ def check_yaml(text: str) -> dict[Path, int]:
             the value that it refers to, or excessive aliases or nesting.
     """
     if len(text) > _MAX_CHARACTERS:
-        raise Refused(problem=f"{len(text):,} characters; expected at most {_MAX_CHARACTERS:,}")
+        raise RefusedYamlError(problem=f"{len(text):,} characters; expected at most {_MAX_CHARACTERS:,}")
     reader = _Reader()
     for event in yaml.parse(text, Loader=_Parser):
         reader.take(event)
@@ -141,11 +141,11 @@ def _check_tag(event: Any) -> None:
         )
 
 
-def _error(event: Any, problem: str) -> Refused:
-    return Refused(problem=problem, problem_mark=event.start_mark)
+def _error(event: Any, problem: str) -> RefusedYamlError:
+    return RefusedYamlError(problem=problem, problem_mark=event.start_mark)
 
 
-class Refused(yaml.MarkedYAMLError):
+class RefusedYamlError(yaml.MarkedYAMLError):
     """Valid YAML that no settings file should contain."""
 
 
@@ -191,4 +191,4 @@ def yaml_error_line(error: Exception, place: str) -> str:
     mark = getattr(error, "problem_mark", None)
     at = f"{place}:{mark.line + 1}" if mark else place
     problem = without_credentials(" ".join(str(getattr(error, "problem", None) or error).split()))
-    return f"{at}: {problem}." if isinstance(error, Refused) else f"{at}: not valid YAML ({problem})."
+    return f"{at}: {problem}." if isinstance(error, RefusedYamlError) else f"{at}: not valid YAML ({problem})."

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from data_modules.errors import UserError
-from data_modules.progress import shown
+from data_modules.progress import with_progress
 from lit_sft.ablation.study import Arm, Budget, Settings, Study
 from lit_sft.models.backbone import load_config
 from lit_sft.models.flops import model_flops
@@ -139,7 +139,7 @@ def make_plan(study: Study) -> Plan:
     """
     plan, amount = Plan(), study.budget.amount
     trials = list(itertools.product(study.all_arms(), study.seeds))
-    for arm, seed in shown(trials, "counting tokens", "trials", len(trials)):
+    for arm, seed in with_progress(trials, "counting tokens", "trials", len(trials)):
         if arm.name in plan.failures:
             continue
         try:

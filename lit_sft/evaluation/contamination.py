@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from data_modules.encoding.ledger import Ledger
-from data_modules.progress import shown
+from data_modules.progress import with_progress
 from data_modules.records.conversation import Conversation
 from data_modules.records.splits import Sources, read_conversations, read_splits
 from lit_sft.evaluation.item_results import Results
@@ -52,7 +52,8 @@ def find_exposure(suite: Suite, results: Results, model: str, data: TrainingData
     if data.sources is None:
         return Exposure(data, {}, {})
     index = _Index(texts_of(suite, results))
-    for split, conversation in shown(read_splits(data.sources), printable(f"training data of {model}"), "records"):
+    records = read_splits(data.sources)
+    for split, conversation in with_progress(records, printable(f"training data of {model}"), "records"):
         for name, item in index.find(_text_of(conversation)) if split in found else ():
             found[split].setdefault(name, set()).add(item)
     return Exposure(data, found["train"], found["val"])

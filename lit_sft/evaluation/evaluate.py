@@ -13,7 +13,7 @@ import torch
 
 from data_modules.digests import file_digest
 from data_modules.errors import UserError
-from data_modules.progress import shown
+from data_modules.progress import with_progress
 from data_modules.records.readers import source_fingerprint
 from lit_sft.evaluation.answers import answer_prompts, score_answers
 from lit_sft.evaluation.choices import score_choices, text_of
@@ -99,7 +99,7 @@ def score_set(model: LoadedModel, kind: str, name: str, settings: AnySet, allow_
         scored = score_task(model, settings, skipped, allow_code=allow_code)
     else:
         scored = _SCORERS[kind](model, settings, skipped)
-    for row in shown(scored, printable(f"{model.name}, {name}"), "items"):
+    for row in with_progress(scored, printable(f"{model.name}, {name}"), "items"):
         if row.item in rows:
             skipped.add(f"{row.item}: duplicate name; only the first item is scored.")
             continue

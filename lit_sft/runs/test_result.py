@@ -17,7 +17,7 @@ from rich.table import Table
 from data_modules.encoding.example import Example
 from data_modules.encoding.example_store import ExampleStore
 from data_modules.errors import UserError
-from data_modules.progress import shown
+from data_modules.progress import with_progress
 from lit_sft.checkpoints.digests import written_digest
 from lit_sft.files import json_line, read_json, write_json, write_lines
 from lit_sft.metrics.text import exact_match, mean, repetition, rouge_l
@@ -132,7 +132,7 @@ def score_answers(module: LitCausalLM, store: ExampleStore, num_rows: int, detai
     step = module.generation_settings.batch_size
     with details.open("w", encoding="utf-8") as stream:
         chunks = [examples[start : start + step] for start in range(0, len(examples), step)]
-        for chunk in shown(chunks, "answering", f"batches of {step} rows", len(chunks)):
+        for chunk in with_progress(chunks, "answering", f"batches of {step} rows", len(chunks)):
             for example, answer in zip(chunk, module.answer(chunk), strict=True):
                 rows.append(_scored(module, example, answer))
                 stream.write(json_line(rows[-1]))

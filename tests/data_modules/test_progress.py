@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import pytest
 
-from data_modules.progress import Pace, Progress, duration, shown
+from data_modules.progress import Pace, Progress, duration, with_progress
 
 
 class Clock:
@@ -46,13 +46,13 @@ def test_long_work_writes_lines_with_rate_and_time_left(capsys: pytest.CaptureFi
 
 
 def test_short_work_writes_nothing_to_a_log_file(capsys: pytest.CaptureFixture[str]) -> None:
-    assert list(shown(range(3), "answering", "rows", 3)) == [0, 1, 2]
+    assert list(with_progress(range(3), "answering", "rows", 3)) == [0, 1, 2]
     assert capsys.readouterr().err == ""
 
 
 def test_a_terminal_gets_a_bar(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
-    list(shown(range(3), "answering", "rows", 3))
+    list(with_progress(range(3), "answering", "rows", 3))
     assert "answering:   0%|" in capsys.readouterr().err
 
 

@@ -276,7 +276,7 @@ WRONG: dict[str, tuple[dict[str, Any], list[str], str]] = {
     "no accumulation": ({}, ["--trainer.accumulate_grad_batches", "0"], "--trainer.accumulate_grad_batches 0: expected 1 or more"),
     "run outside its root": ({}, ["--run.name", "../evil"], "--run.name ../evil: expected a plain name"),
     "warm-up beyond the run": ({}, ["--model.optimizer.warmup_ratio", "2"], "warmup_ratio 2.0: expected a fraction"),
-    "validation without a target": ({"t.txt": "words"}, ["--data.val", "{t.txt}"], "supervises no token of the 1 val examples"),
+    "validation without a target": ({"t.txt": "words"}, ["--data.val", "{t.txt}"], "supervises no token of the 1 val example "),
     "validation is the training set": ({}, ["--data.val", "ROWS"], "can be used for training .* also in a held-out split"),
     "no length": ({}, ["--trainer.max_steps", "-1", "--trainer.max_epochs", "-1"], "run length not set: give `--trainer.max_epochs`"),
 }  # fmt: skip
