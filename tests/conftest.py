@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read once, when huggingface_hub is imported: tests have no network
-os.environ["HF_HUB_CACHE"] = os.path.join(os.path.dirname(__file__), "no_cache")  # nor what was fetched before
+os.environ["HF_HUB_CACHE"] = os.path.join(os.path.dirname(__file__), "no_cache")  # nor previously downloaded files
 
 import json
 import signal
@@ -13,8 +13,8 @@ import sys
 
 _SHELL = ("COLUMNS", "LINES", "FORCE_COLOR", "NO_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE", "PYTHONIOENCODING")
 _JOB = ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-if "lightning" not in sys.modules:  # which reads some of them at once; processes of a test import this file after it
-    for _name in [*os.environ]:  # what a terminal, a cluster or a user has set would change what is tested
+if "lightning" not in sys.modules:  # Lightning reads some at import; test subprocesses import this file later
+    for _name in [*os.environ]:  # variables set by the terminal, cluster or user would affect the tests
         if _name in (*_SHELL, *_JOB) or _name.startswith(("SLURM_", "LIT_SFT_DEBUG", "LIT_SFT_RUN")):
             del os.environ[_name]
 
@@ -47,12 +47,12 @@ MODELS: dict[str, dict[str, Any]] = {
 
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    # a shell starts its background jobs deaf to Ctrl-C, and so would be every process that a test sends one to
+    # shells start background jobs with SIGINT ignored, and child processes inherit this
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def byte_tokenizer() -> PreTrainedTokenizerFast:
-    """One token a byte, its id the byte's value; then <|endoftext|> 256, <|im_start|> 257, <|im_end|> 258."""
+    """One token per byte, whose id is the byte's value; then <|endoftext|> 256, <|im_start|> 257, <|im_end|> 258."""
     keep = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAC + 1), *range(0xAE, 0xFF + 1)]
     shown = {byte: chr(byte) for byte in keep}
     for byte in range(256):
@@ -93,7 +93,7 @@ def _few_threads() -> Iterator[None]:
 
 @pytest.fixture
 def write(tmp_path: Path) -> Callable[..., str]:
-    """Write rows as a .json or .jsonl file, or text as it stands; gives the path."""
+    """Write rows as a .json or .jsonl file, or text verbatim; returns the path."""
 
     def _write(name: str, content: object) -> str:
         path = tmp_path / name

@@ -1,4 +1,4 @@
-"""Bits that flip on a disk."""
+"""Simulates bit flips on disk."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from pathlib import Path
 
 
 def flipped(path: Path, *, count: int, seed: int) -> Iterator[Path]:
-    """The file with one bit flipped, several times over: near its start, near its end, and anywhere; then restored.
+    """Flip one bit at a time, `count` times: near the start, near the end or anywhere; then restore the file.
 
     Args:
-        path: Changed in place while the caller looks at it.
-        count: Flips in all.
-        seed: Of the places.
+        path: The file; it is changed in place between yields.
+        count: Number of flips.
+        seed: Seed for choosing the bits.
     """
     content, draw = path.read_bytes(), random.Random(seed)
     size = len(content)

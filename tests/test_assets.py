@@ -33,8 +33,12 @@ MODEL_OF = {
 
 pytestmark = [
     pytest.mark.assets,
-    pytest.mark.skipif("LIT_SFT_ASSETS" not in os.environ, reason="LIT_SFT_ASSETS names no folder of real models"),
-    pytest.mark.skipif("LIT_SFT_RECORDS" not in os.environ, reason="LIT_SFT_RECORDS names no folder of real records"),
+    pytest.mark.skipif(
+        "LIT_SFT_ASSETS" not in os.environ, reason="LIT_SFT_ASSETS is not set to a folder of real models"
+    ),
+    pytest.mark.skipif(
+        "LIT_SFT_RECORDS" not in os.environ, reason="LIT_SFT_RECORDS is not set to a folder of real records"
+    ),
 ]
 
 
@@ -63,7 +67,7 @@ def test_supervised_tokens_of_real_rows_decode_to_the_answers(name: str, templat
             chosen = MASKS[mask].token_weights(example.kinds, example.turns) > 0
             return str(tokenizer.decode(example.input_ids[chosen], skip_special_tokens=False))
 
-        def normal(text: str) -> str:  # what the tokenizer itself makes of text (Qwen's composes accents)
+        def normal(text: str) -> str:  # the tokenizer's own normalisation (Qwen's composes accents)
             normalizer = tokenizer.backend_tokenizer.normalizer
             return normalizer.normalize_str(text) if normalizer else text
 

@@ -1,4 +1,4 @@
-"""Every YAML under configs/ is parsed, linked and instantiated as `fit` would, but for the hub's models and data."""
+"""Every YAML under configs/ is parsed, linked and instantiated as by `fit`, except models and data from the hub."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_first_line_says_what_it_shows(file: Path) -> None:
 def offline(
     tmp_path: Path, tokenizer: PreTrainedTokenizerFast, write: Callable[..., str]
 ) -> Callable[[Path], list[str]]:
-    """Options that put a tiny model of the same architecture and a few rows in the place of the hub's."""
+    """Options that replace hub models and data by a tiny model of the same architecture and a few rows."""
 
     def _options(file: Path) -> list[str]:
         settings = yaml.safe_load(file.read_text(encoding="utf-8"))

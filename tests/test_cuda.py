@@ -120,7 +120,7 @@ def test_every_precision_trains_with_clipping_and_counts_exactly(
 
 
 @pytest.mark.filterwarnings("ignore:trainer.precision")
-def test_float32_weights_clipping_and_warm_up_cure_the_divergence_of_fp16(make_data: MakeData, tmp_path: Path) -> None:
+def test_float32_weights_clipping_and_warm_up_prevent_fp16_divergence(make_data: MakeData, tmp_path: Path) -> None:
     data = make_data(alpaca_rows(64), batch_size=4, template="plain", mask="output_only", val_fraction=0.2)
     common: dict[str, Any] = {"max_epochs": 6, "accelerator": "gpu"}
     with pytest.raises(ValueError, match=r"expected a finite number[\s\S]*fp16 weights"):

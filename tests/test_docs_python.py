@@ -1,4 +1,4 @@
-"""The Python examples of docs/ run, on the bundled data and without network; those of docstrings too."""
+"""The Python examples in docs/ and in docstrings run on the bundled data without network access."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ WITH_EXAMPLES = ("lit_sft.training.module", "lit_sft.settings.reading", "data_mo
 
 @pytest.fixture
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with what a checkout has, where the examples may write."""
+    """A copy of the checkout in which the examples may write files."""
     for name in ("configs", "examples"):
         (tmp_path / name).symlink_to(ROOT / name)
     monkeypatch.chdir(tmp_path)

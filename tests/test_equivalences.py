@@ -73,7 +73,7 @@ def test_a_micro_batch_without_supervised_tokens_changes_nothing(
 
 
 def test_mean_of_means_would_fail_here(make_data: MakeData, tmp_path: Path) -> None:
-    """The check above can tell: averaging the micro-batches' own means gives other gradients."""
+    """The previous test is sensitive: averaging per-micro-batch means gives different gradients."""
 
     class MeanOfMeans(GradientLog):
         def training_step(self, micro_batches: Any, batch_idx: int) -> torch.Tensor:  # type: ignore[override]
@@ -129,7 +129,7 @@ def test_packed_equals_padded(make_data: MakeData, tmp_path: Path, tuning: str, 
 
 @pytest.mark.parametrize("packing", [True, False])
 @pytest.mark.parametrize("tuning", ["full", "lora"])
-def test_pieces_of_a_token_budget_equal_the_whole(
+def test_batch_split_by_token_budget_equals_the_whole_batch(
     make_data: MakeData, tmp_path: Path, tuning: str, packing: bool
 ) -> None:
     def run(**settings: Any) -> tuple[list[list[torch.Tensor]], dict[str, float], list[int]]:
@@ -163,7 +163,7 @@ def test_validation_loss_is_the_metric_of_the_training_mask(make_data: MakeData,
 @pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before the epoch ended")
 @pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
 @pytest.mark.parametrize("step", [3, 4, 6])
-def test_resuming_between_steps_equals_straight_through(make_data: MakeData, tmp_path: Path, step: int) -> None:
+def test_resuming_between_steps_equals_an_uninterrupted_run(make_data: MakeData, tmp_path: Path, step: int) -> None:
     def run(**settings: Any) -> dict[str, torch.Tensor]:
         data = make_data(alpaca_rows(16), batch_size=2, seed=3)  # eight batches, four steps an epoch
         module = make_module(schedule="linear")

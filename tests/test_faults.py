@@ -1,4 +1,4 @@
-"""Whatever befalls a run, it ends in a message, and its last checkpoint is whole."""
+"""Any fault ends a run with a message and leaves its last checkpoint intact."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ from tests.waiting import LONGEST, wait_until
 
 NUM_KILLS = 20
 
-# sums in another number of threads are other sums; and a config names a class of this file
+# a different number of threads gives different sums; and a config names a class in this file
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent.parent)}
 
-# as `python -m lit_sft`, but that a checkpoint takes its time, and a file beside it says while it is being written
+# like `python -m lit_sft`, but checkpoints are written slowly, and a marker file exists while one is being written
 SLOW_WRITER = """
 import io, sys, time
 from pathlib import Path
@@ -57,7 +57,7 @@ sys.exit(main())
 
 
 @pytest.mark.slow
-def test_twenty_kills_end_in_the_weights_of_a_run_without_any(
+def test_run_killed_twenty_times_ends_with_the_weights_of_an_uninterrupted_run(
     write: Callable[..., str], tokenizer_folder: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = write("tiny.yaml", yaml.safe_dump(settings(write, tokenizer_folder, tmp_path)))
@@ -87,13 +87,13 @@ def test_twenty_kills_end_in_the_weights_of_a_run_without_any(
 
 @dataclass
 class Victim:
-    """A run under way that something is about to befall.
+    """A running training process to which a fault is applied.
 
     Attributes:
-        folder: Of the run.
+        folder: The run folder.
         records: Its training file.
-        disk: What the run is written to.
-        process: That trains.
+        disk: The disk that the run writes to.
+        process: The training process.
     """
 
     folder: Path
@@ -111,7 +111,7 @@ def ctrl_c(victim: Victim) -> None:
 
 
 def ctrl_c_twice(victim: Victim) -> None:
-    """The second one comes before the checkpoint that the first one waits for is written."""
+    """The second arrives before the checkpoint triggered by the first is written."""
     wait_until((victim.folder / "writing").exists, victim.process)
     ctrl_c(victim)
     time.sleep(0.05)
@@ -125,7 +125,7 @@ def full_disk(victim: Victim) -> None:
 
 
 def read_only_disk(victim: Victim) -> None:
-    # refused for as long as a file is being written
+    # remounting fails while a file is being written
     remount = ["mount", "-o", "remount,ro", str(victim.disk)]
     wait_until(lambda: subprocess.run(remount, capture_output=True).returncode == 0, victim.process)
 
@@ -162,7 +162,7 @@ class Poison(Callback):
 
 
 def loss_jumps(victim: Victim) -> None:
-    """The learning rate sees to it."""
+    """Raises the learning rate so that the loss spikes."""
 
 
 FINISHED = r"model   .*next    python -m lit_sft test"
@@ -238,7 +238,7 @@ def test_a_fault_ends_in_a_message_and_keeps_the_last_checkpoint(
 
 @pytest.fixture
 def small_disk(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
-    """A disk of its own where the test is about disks: it can be filled and made read-only; mounting needs root."""
+    """A separate disk for disk faults, which can be filled and made read-only; mounting needs root."""
     folder = tmp_path / "disk"
     folder.mkdir()
     if request.node.callspec.params["fault"] not in (full_disk, read_only_disk):
@@ -294,7 +294,7 @@ def kill(arguments: list[str], folder: Path, *, while_writing: bool, delay: floa
     log = folder.parents[1] / "killed.log"
     log.parent.mkdir(exist_ok=True)
     with start(arguments, log) as process:
-        # a checkpoint of its own first, so that the chain of runs gets on
+        # wait for a new checkpoint, so that each run makes progress
         wait_until(lambda: last.exists() and last.stat().st_mtime_ns != before, process)
         time.sleep(delay)
         while while_writing and not writing.exists() and process.poll() is None:

@@ -1,4 +1,4 @@
-"""Damaged, odd and hostile files end in success or in one message that names the place; no row is lost uncounted."""
+"""Damaged, odd and hostile files end in success or in one message that names the place; every lost row is counted."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def csv_text(rows: list[Any], header: list[str], ending: str) -> str:
 
 
 def parquet(rows: list[Any], header: list[str]) -> bytes:
-    """Columns of text, and one of dates of which some do not exist in Python."""
+    """Columns of text, and one of dates, some of which Python cannot represent."""
     texts = [[*map(str, fields.values())] if isinstance(fields, dict) else [str(fields)] for fields in rows]
     cells = [
         [line[i].encode("utf-8", "replace").decode() if i < len(line) else None for line in texts] for i in range(3)
@@ -220,9 +220,9 @@ print(len(read), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, *ledger.inv
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(sys.platform != "linux", reason="counts memory in the unit of Linux")
+@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss has different units elsewhere")
 @pytest.mark.parametrize("name", ["rows.jsonl", "rows.json", "rows.csv", "rows.txt", "rows.parquet"])
-def test_a_record_of_a_hundred_megabytes_is_dropped_alone_in_bounded_memory(tmp_path: Path, name: str) -> None:
+def test_only_the_100_MB_record_is_dropped_in_bounded_memory(tmp_path: Path, name: str) -> None:
     path, huge = tmp_path / name, b"word " * 20_000_000
     if name == "rows.parquet":
         pq.write_table(pa.table({"text": ["one", huge.decode(), "two"]}), path)
@@ -234,7 +234,7 @@ def test_a_record_of_a_hundred_megabytes_is_dropped_alone_in_bounded_memory(tmp_
             "rows.txt": (b"one\n", b"\n", b"two"),
         }[name]
         path.write_bytes(before + huge + middle + after)
-    # in a process of its own, since the most memory that one has ever had is what the system tells
+    # in a separate process, because the system reports the peak memory of a whole process
     found = subprocess.run([sys.executable, "-c", READ_ALONE, str(path)], capture_output=True, text=True, check=True)
     count, kilobytes, message = found.stdout.strip().split(" ", 2)
     assert count == "2"
@@ -254,9 +254,7 @@ def test_a_record_of_a_hundred_megabytes_is_dropped_alone_in_bounded_memory(tmp_
         ),
     ],
 )
-def test_what_json_allows_and_no_record_should_hold_is_refused_with_its_line(
-    tmp_path: Path, raw: bytes, message: str
-) -> None:
+def test_valid_json_unsuitable_for_a_record_is_refused_with_its_line(tmp_path: Path, raw: bytes, message: str) -> None:
     found = read(tmp_path, "rows.jsonl", raw)
     assert isinstance(found, str)
     assert re.search(message, found)
@@ -264,7 +262,7 @@ def test_what_json_allows_and_no_record_should_hold_is_refused_with_its_line(
 
 @FEW
 @given(st.data())
-def test_damaged_checkpoints_are_never_taken_for_whole(tmp_path_factory: Any, data: st.DataObject) -> None:
+def test_damaged_checkpoints_are_never_accepted(tmp_path_factory: Any, data: st.DataObject) -> None:
     folder = tmp_path_factory.mktemp("run")
     run = Run(folder)
     run.checkpoints.mkdir()
@@ -287,7 +285,7 @@ def test_damaged_checkpoints_are_never_taken_for_whole(tmp_path_factory: Any, da
     assert torch.equal(state["state_dict"]["w"], torch.ones(64))
 
 
-@pytest.mark.filterwarnings("ignore")  # of settings that are odd and allowed
+@pytest.mark.filterwarnings("ignore")  # libraries may warn about odd but valid settings
 @pytest.mark.parametrize("index", range(60))
 def test_damaged_settings_end_in_one_message(
     index: int,
@@ -295,7 +293,7 @@ def test_damaged_settings_end_in_one_message(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.chdir(tmp_path)  # all names are relative: what is drawn depends on no path of this machine
+    monkeypatch.chdir(tmp_path)  # all paths are relative, so that random draws do not depend on this machine
     TOKENIZER.save_pretrained("tokenizer")
     Path("rows.jsonl").write_text("".join(json.dumps(r) + "\n" for r in chat_rows(6)))
     Path("config.yaml").write_text(damaged_config(index))
@@ -307,7 +305,7 @@ def test_damaged_settings_end_in_one_message(
 
 
 def damaged_config(index: int) -> str:
-    """A config with one setting that is wrong, and in every third something more in its text."""
+    """A config with one wrong setting and, in every third, damaged text."""
     draw = random.Random(index)
     config: dict[str, Any] = {
         "model": {

@@ -19,7 +19,7 @@ STEPS, EVERY = 5000, 500
 
 
 class Meter(Callback):
-    """Notes time and resident memory every five hundred steps."""
+    """Records time and resident memory every five hundred steps."""
 
     rows: ClassVar[list[tuple[int, float, float]]] = []
 

@@ -102,10 +102,10 @@ def test_two_processes_equal_one_with_the_same_batch(
 
 
 @pytest.mark.slow
-def test_a_sharded_model_is_not_filled_from_a_checkpoint_of_another(
+def test_sharded_model_refuses_a_checkpoint_of_another_model(
     write: Callable[..., str], tokenizer_folder: str, tmp_path: Path
 ) -> None:
-    """FSDP2's strategy loads by itself whatever fits; `fit --resume` of the same model goes on."""
+    """FSDP2's strategy silently loads only the weights that fit; `fit --resume` with the same model still works."""
     config: dict[str, Any] = {
         "seed_everything": 1,
         "model": {"backbone": {"config": MODELS["llama"], "tokenizer": tokenizer_folder}},

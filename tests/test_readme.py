@@ -114,7 +114,7 @@ def test_file_tree_is_the_real_one(package: str) -> None:
     assert named == {file.as_posix() for file in files if file.name != "__init__.py"}
 
 
-def test_citation_and_forms_are_valid() -> None:
+def test_citation_and_issue_templates_are_valid() -> None:
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert (citation["title"], citation["version"], citation["license"]) == (

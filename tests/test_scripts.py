@@ -1,4 +1,4 @@
-"""Every script of a study gives a command that this project understands."""
+"""Every study script runs a valid command."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ SCRIPTS = sorted((ROOT / "scripts").glob("*.sh"))
 STUDIES = [script for script in SCRIPTS if script.stem not in ("run_study", "overfitting")]
 
 
-def told(script: Path, folder: Path, *arguments: str) -> list[str]:
-    """The arguments that a script gives to Python, from another folder than the project's."""
+def arguments_of(script: Path, folder: Path, *arguments: str) -> list[str]:
+    """The arguments that a script passes to Python when run outside the project folder."""
     python = folder / "bin" / "python"
     python.parent.mkdir(exist_ok=True)
     python.write_text('#!/bin/sh\npwd; for argument in "$@"; do echo "$argument"; done\n')
@@ -32,7 +32,7 @@ def told(script: Path, folder: Path, *arguments: str) -> list[str]:
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
-def test_a_script_says_how_it_is_used(script: Path, tmp_path: Path) -> None:
+def test_script_prints_its_usage(script: Path, tmp_path: Path) -> None:
     done = subprocess.run([script], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode != 0
     assert "MODEL" in done.stderr
@@ -50,7 +50,9 @@ def test_a_script_runs_its_study_on_the_users_files(
     files = ["rows.jsonl"] if script.stem != "cross_data" else [
         "texts.jsonl", "texts_test.jsonl", "rows.jsonl", "rows_test.jsonl"
     ]  # fmt: skip
-    folder, *command = told(script, tmp_path, "Some/Model", *files, "--jobs", "2", "--set", "data.max_length=64")
+    folder, *command = arguments_of(
+        script, tmp_path, "Some/Model", *files, "--jobs", "2", "--set", "data.max_length=64"
+    )
     assert folder == str(ROOT)
     assert command[:3] == ["-m", "lit_sft", "ablate"]
     options = _parser().parse_args(command[3:])
@@ -66,9 +68,9 @@ def test_a_script_runs_its_study_on_the_users_files(
     assert trained == str(tmp_path / "rows.jsonl")
 
 
-def test_the_script_on_overfitting_is_a_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_overfitting_script_runs_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script = ROOT / "scripts" / "overfitting.sh"
-    _, *command = told(script, tmp_path, "Some/Model", "rows.jsonl", "--trainer.max_epochs", "7")
+    _, *command = arguments_of(script, tmp_path, "Some/Model", "rows.jsonl", "--trainer.max_epochs", "7")
     assert command[:3] == ["-m", "lit_sft", "fit"]
     settings = parse_settings(command[3:]).config
     assert settings.trainer.max_epochs == 7

@@ -1,4 +1,4 @@
-"""Nothing that data, models or checkpoints bring along is run, and what is secret is not written down."""
+"""Code in data, models or checkpoints is never run, and secrets are never written."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ ESCAPED_ALREADY = ["&lt;script&gt;document.title = 'owned'&lt;/script&gt;", "[x]
 
 
 class Trap:
-    """Unpickling one makes a file."""
+    """Creates a file when unpickled."""
 
     def __init__(self, sprung: Path) -> None:
         self.sprung = sprung
@@ -43,10 +43,10 @@ class Trap:
 
 @pytest.fixture(scope="module")
 def open_page(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
-    """Open a page in a browser without a window; gives the document once its scripts have run."""
+    """Open a page in a browser without a window; returns the document after its scripts have run."""
     browser = shutil.which("chromium") or shutil.which("google-chrome")
     if browser is None:
-        pytest.skip("needs chromium, as `apt-get install chromium` gives it")
+        pytest.skip("needs chromium (`apt-get install chromium`)")
 
     def _open(page: str) -> str:
         folder = tmp_path_factory.mktemp("browser")
@@ -72,7 +72,7 @@ def is_owned(document: str) -> bool:
 
 
 @pytest.mark.parametrize("text", RUNS_ITSELF)
-def test_the_texts_of_this_test_do_run_where_they_are_not_escaped(open_page: Callable[[str], str], text: str) -> None:
+def test_attack_strings_do_run_if_not_escaped(open_page: Callable[[str], str], text: str) -> None:
     assert is_owned(open_page(f"<title>page</title><p>{text}</p>"))
     assert is_owned(open_page(f"<title>page</title>{markdown(text)}"))
 
@@ -137,7 +137,7 @@ def test_a_checkpoint_runs_nothing(
 
 
 @pytest.mark.parametrize("is_asked_for", [False, True])
-def test_a_model_brings_its_own_code_only_when_asked_for(
+def test_model_code_runs_only_with_trust_remote_code(
     is_asked_for: bool,
     write: Callable[..., str],
     tokenizer_folder: str,

@@ -43,7 +43,7 @@ def make_trainer(folder: Path, **settings: Any) -> Trainer:
 
 
 def train(data: SFTDataModule, folder: Path, module: LitCausalLM | None = None, **settings: Any) -> LitCausalLM:
-    """Fit a module on data and give it back."""
+    """Fit a module on data and return it."""
     module = module or make_module()
     make_trainer(folder, **settings).fit(module, datamodule=data)
     return module

@@ -1,4 +1,4 @@
-"""Waiting for what another process does, for as long as it takes."""
+"""Waits for another process."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 LONGEST = 1800.0
-"""Seconds. Only a process that hangs takes this long; no slow machine does."""
+"""Timeout in seconds: longer than any slow machine needs."""
 
 
 def wait_until(

@@ -40,7 +40,7 @@ def test_lit_sft_and_transformers_agree_on_the_first_loss_of_bundled_rows(tmp_pa
 
 
 class FakeProcess:
-    """A contestant that finds a loss, or fails at a step."""
+    """A contestant that reports a given loss, or fails at a given step."""
 
     def __init__(self, loss: float, fails_at: int = 99) -> None:
         self.facts, self.loss, self.steps, self.fails_at = {"precision": "float32"}, loss, 0, fails_at
@@ -61,7 +61,7 @@ def fake_entries(*processes: FakeProcess) -> list[Entry]:
     return [Entry(c, lambda *_: next(remaining), list(range(6)), 2, stays=True) for c in contestants]  # type: ignore[arg-type,return-value]
 
 
-def test_contest_ends_before_timing_when_the_first_losses_differ() -> None:
+def test_comparison_stops_before_timing_when_first_losses_differ() -> None:
     with pytest.raises(SystemExit, match=r"C1: the loss of the first batch is 2\.0010000, that of lit_sft 2\.0000000"):
         compete(fake_entries(FakeProcess(2.0), FakeProcess(2.001)))
 
@@ -74,13 +74,13 @@ def test_agreement_tolerates_the_error_of_the_coarser_precision() -> None:
         check_agreement(entries, {"c0": {"loss": 2.0}, "c1": {"loss": float("nan")}})
 
 
-def test_peer_that_fails_costs_itself_alone() -> None:
+def test_failing_peer_does_not_stop_the_others() -> None:
     results = compete(fake_entries(FakeProcess(2.0), FakeProcess(2.0, fails_at=3), FakeProcess(2.0)))
     assert [len(result["rounds"]) for result in results.values()] == [2, 1, 2]
     assert [result.get("failure") for result in results.values()] == [None, "no memory", None]
 
 
-def test_batches_of_like_lengths_are_spread_over_all_rows_after_the_batch_that_warms_up() -> None:
+def test_grouped_batches_span_all_lengths_after_the_warm_up_batch() -> None:
     lengths = [9, 1, 5, 2, 6, 1, 8, 8, 3, 4]
     rows = Contestant("c", "C", "none.py", groups_lengths=True).ordered(lengths, 2, 2)
     assert rows[:2] == [0, 1]
@@ -88,7 +88,7 @@ def test_batches_of_like_lengths_are_spread_over_all_rows_after_the_batch_that_w
     assert Contestant("c", "C", "none.py").ordered(lengths, 2, 2) == [0, 1, 2, 3, 4, 5]
 
 
-def test_work_is_what_torch_counts_in_an_unpadded_row(tmp_path: Path) -> None:
+def test_flops_equal_torchs_count_for_an_unpadded_row(tmp_path: Path) -> None:
     folder = write_shape("tiny", 2, tmp_path, TOKENIZER)
     model = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager")
     ids, length = torch.arange(20).unsqueeze(0), 20
@@ -97,10 +97,10 @@ def test_work_is_what_torch_counts_in_an_unpadded_row(tmp_path: Path) -> None:
     work = work_of_folder(folder)
     above_the_diagonal = 12 * work.scores * (length * (length - 1) // 2)
     rotary = counter.get_total_flops() - work.flops([length], length, "full") - above_the_diagonal
-    assert 0 <= rotary < 1e-3 * counter.get_total_flops()  # the angles are a product too
+    assert 0 <= rotary < 1e-3 * counter.get_total_flops()  # computing the rotary angles is a matrix product too
 
 
-def test_made_rows_have_the_lengths_of_instruction_data(tmp_path: Path) -> None:
+def test_synthetic_rows_have_the_lengths_of_instruction_data(tmp_path: Path) -> None:
     store = make_rows(500, 400, tmp_path, max_length=1024)
     assert 110 < store.lengths.mean() < 140
     supervised = write_plain(store, tmp_path / "rows.json")

@@ -30,7 +30,9 @@ def suite(write: Write) -> str:
     )
 
 
-def test_metrics_are_those_of_evaluate_and_can_choose_the_best_checkpoint(fit: Callable[..., Any], suite: str) -> None:
+def test_metrics_equal_those_of_evaluate_and_can_select_the_best_checkpoint(
+    fit: Callable[..., Any], suite: str
+) -> None:
     monitor = BenchmarkMonitor(suite)
     with pytest.warns(UserWarning, match="missing could not be scored: .*nowhere.txt"):
         run = fit([monitor])
@@ -70,13 +72,13 @@ def test_the_best_checkpoint_is_chosen_by_a_metric_of_the_suite(
     assert float(checkpoint.best_model_score or 0) == pytest.approx(by_step[best])
 
 
-def test_it_scores_every_so_many_validations(fit: Callable[..., Any], suite: str) -> None:
+def test_scores_only_every_nth_validation(fit: Callable[..., Any], suite: str) -> None:
     with pytest.warns(UserWarning, match="missing could not be scored"):
         run = fit([BenchmarkMonitor(suite, every=2)])
     assert sorted({row["step"] for row in run.rows("benchmarks.jsonl")}) == [0, 4]
 
 
-def test_a_wrong_suite_is_said_before_anything_runs(write: Write, suite: str) -> None:
+def test_invalid_suite_is_rejected_before_anything_runs(write: Write, suite: str) -> None:
     with pytest.raises(ValueError, match=r"wrong\.yaml: .*choicse"):
         BenchmarkMonitor(write("wrong.yaml", "choicse: {general: {}}"))
     with pytest.raises(ValueError, match="every 0: expected at least 1"):
@@ -87,7 +89,7 @@ def test_the_traceback_of_a_set_that_fails_is_kept_in_the_run_folder(
     fit: Callable[..., Any], write: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: Any) -> Any:
-        raise KeyError("a fault of the scorer")
+        raise KeyError("scorer error")
 
     monkeypatch.delenv("LIT_SFT_DEBUG", raising=False)
     monkeypatch.setitem(_SCORERS, "text", fail)
@@ -97,9 +99,7 @@ def test_the_traceback_of_a_set_that_fails_is_kept_in_the_run_folder(
     assert "a fault of the scorer" in (run.folder / "errors.log").read_text(encoding="utf-8")
 
 
-def test_a_model_that_fails_for_a_fault_of_ours_leaves_its_traceback(
-    tmp_path: Path, suite: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_traceback_of_an_internal_error_is_kept(tmp_path: Path, suite: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def load() -> LoadedModel:
         raise KeyError("a fault of the loader")
 

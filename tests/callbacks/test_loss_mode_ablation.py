@@ -15,7 +15,7 @@ from data_modules.rendering.masking import MASKS
 
 
 class Reference(Callback):
-    """Scores the validation split example by example, without batches, by the full logits."""
+    """Scores the validation split example by example, without batches, from the full logits."""
 
     def __init__(self) -> None:
         self.rows: list[dict[str, tuple[float, int]]] = []
@@ -60,7 +60,7 @@ def test_one_chart_draws_all_masks_without_further_run_folders(fit: Callable[...
     assert [path.name for path in (tmp_path / "tb").iterdir()] == ["version_0"]
 
 
-def test_the_table_marks_the_training_mask_and_warns_of_comparing_rows(
+def test_table_marks_the_training_mask_and_warns_against_comparing_rows(
     fit: Callable[..., Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = fit([LossModeAblation(max_columns=1)])
@@ -74,7 +74,7 @@ def test_the_table_marks_the_training_mask_and_warns_of_comparing_rows(
     assert "compare values within a row, not between rows" in " ".join(printed.split())
 
 
-def test_a_partial_check_before_training_is_not_taken_for_a_validation(fit: Callable[..., Any]) -> None:
+def test_partial_sanity_check_is_not_recorded_as_a_validation(fit: Callable[..., Any]) -> None:
     run = fit([LossModeAblation()], num_sanity_val_steps=1, data={"eval_batch_size": 1})
     assert [row["step"] for row in run.rows("loss_modes.jsonl")] == [2, 4]
 

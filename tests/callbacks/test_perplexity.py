@@ -15,7 +15,7 @@ from callbacks.perplexity import PerplexityMonitor, Validation, best_of, num_ove
 
 
 class Reference(Callback):
-    """Scores every training batch by the full logits, with the weights it is about to be trained on."""
+    """Scores every training batch from the full logits, with the weights just before its update."""
 
     def __init__(self) -> None:
         self.sums: list[tuple[int, float, float]] = []
@@ -61,7 +61,7 @@ def test_training_perplexity_equals_an_independent_scoring_of_each_interval(
         assert after["train_perplexity"] == pytest.approx(math.exp(expected), rel=1e-5)
 
 
-def test_rows_hold_gap_change_and_best(fit: Callable[..., Any]) -> None:
+def test_rows_record_gap_change_and_best(fit: Callable[..., Any]) -> None:
     run = fit([PerplexityMonitor(segments=("answer", "user"))])
     before, *_, last = run.rows("perplexity.jsonl")
     assert last["val_nll"] == run.module.metrics["val"]["loss"]
@@ -98,7 +98,7 @@ def test_an_unknown_segment_is_refused() -> None:
         PerplexityMonitor(segments=("answers",))
 
 
-def test_overfitting_is_said_with_its_length_and_the_best_step() -> None:
+def test_overfitting_verdict_names_its_length_and_the_best_step() -> None:
     history = [
         row(0, None, 5.0, is_best=True),
         row(10, 4.0, 3.0, is_best=True),

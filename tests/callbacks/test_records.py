@@ -26,5 +26,5 @@ def test_files_of_callbacks_stay_in_the_run_folder(file: str) -> None:
 
 
 @pytest.mark.parametrize("file", ["a.jsonl", "logs/a b.jsonl", "结果.jsonl"])
-def test_names_in_it_are_taken(file: str) -> None:
+def test_names_inside_the_run_folder_are_accepted(file: str) -> None:
     assert Path("/runs/x/version_0", file_in_run(Callback(), file)).is_relative_to("/runs/x/version_0")

@@ -19,7 +19,7 @@ from lit_sft.training.module import LitCausalLM
 
 
 class BreaksAtStep(LitCausalLM):
-    """Its training loss is nan in the step after the second, as that of a bad record or a blow-up would be."""
+    """Returns a NaN training loss in the third step, as a bad record or divergence would."""
 
     def _loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
         total, nll = super()._loss(batch)
@@ -27,7 +27,7 @@ class BreaksAtStep(LitCausalLM):
 
 
 class Watch(Callback):
-    """Notes the origins of each step's batches, and computes each gradient norm by hand, from the sum of squares."""
+    """Records the origins of each step's batches, and computes each gradient norm by hand, from the sum of squares."""
 
     def __init__(self) -> None:
         self.origins: dict[int, list[tuple[str, ...]]] = {}
@@ -136,9 +136,9 @@ def test_a_nan_found_late_stops_before_the_next_validation(make_run: Callable[..
     assert module.metrics["val"] is module.metrics_before
 
 
-def test_rows_that_are_not_finite_by_themselves_are_told_from_the_others(make_run: Callable[..., Any]) -> None:
+def test_rows_with_non_finite_loss_are_distinguished_from_the_others(make_run: Callable[..., Any]) -> None:
     class BadToken(Callback):
-        """Plants nan in the input embedding of "7", which only some rows hold."""
+        """Puts NaN into the input embedding of "7", which only some rows contain."""
 
         def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
             pl_module.backbone.get_submodule("transformer.wte").weight.data[ord("7")] = math.nan  # type: ignore
@@ -187,7 +187,7 @@ def test_fp16_overflows_are_counted_as_skipped_steps_and_do_not_stop(fit: Callab
     assert float(run.trainer.callback_metrics["train/loss_scale"]) == 512
 
 
-def test_a_loss_spike_is_warned_of_with_its_records(make_run: Callable[..., Any]) -> None:
+def test_loss_spike_warning_lists_its_records(make_run: Callable[..., Any]) -> None:
     class Spikes(LitCausalLM):
         def _loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
             total, nll = super()._loss(batch)
@@ -202,7 +202,7 @@ def test_a_loss_spike_is_warned_of_with_its_records(make_run: Callable[..., Any]
     assert ", ".join(watch.origins[12][0]) in message
 
 
-def test_a_batch_without_a_supervised_token_is_no_failure(fit: Callable[..., Any]) -> None:
+def test_batch_without_supervised_tokens_is_not_a_failure(fit: Callable[..., Any]) -> None:
     class Unsupervised(LitCausalLM):
         def _loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
             if self.trainer.global_step == 1:

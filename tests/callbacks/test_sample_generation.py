@@ -107,13 +107,15 @@ def test_answers_of_random_weights_are_shown_short_and_kept_whole(
     assert {row["answer"] for row in run.rows("samples.jsonl")} == {"ab" * 80}
 
 
-def test_the_file_holds_the_answer_as_it_is_on_one_safe_line(fit: Callable[..., Any], hostile: None) -> None:
+def test_file_contains_the_unchanged_answer_as_one_safe_line(fit: Callable[..., Any], hostile: None) -> None:
     run = fit([SampleGeneration(["Hi"], num_held_out=0)])
     assert run.rows("samples.jsonl")[0]["answer"] == HOSTILE
     assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f]", (run.folder / "samples.jsonl").read_text(encoding="utf-8"))
 
 
-def test_nothing_is_printed_when_it_is_not_wanted(fit: Callable[..., Any], capsys: pytest.CaptureFixture[str]) -> None:
+def test_nothing_is_printed_when_print_table_is_false(
+    fit: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+) -> None:
     fit([SampleGeneration(["Hi"], num_held_out=0, max_new_tokens=2, print_table=False)])
     assert capsys.readouterr().out == ""
 
@@ -135,7 +137,7 @@ def test_a_prompt_without_room_for_an_answer_is_refused_before_training(fit: Cal
         fit([SampleGeneration(["Hi", "x" * 600])])
 
 
-def test_mode_and_random_state_are_left_as_found(make_run: Callable[..., Any]) -> None:
+def test_mode_and_random_state_are_restored(make_run: Callable[..., Any]) -> None:
     trainer, module, data = make_run([SampleGeneration(["Hi"], temperatures=(1.0,), max_new_tokens=3)], max_steps=1)
     trainer.fit(module, datamodule=data)
     callback = trainer.callbacks[0]

@@ -16,7 +16,7 @@ SUITE = "template: chatml\nconversations: {rows: {data: PATH}}\n"
 
 
 def steps_of_curves(folder: Path) -> dict[str, list[int]]:
-    """The steps of every curve and text that an event file of the folder holds."""
+    """The steps of every curve and text in the folder's event files."""
     steps: dict[str, list[int]] = {}
     for file in sorted(folder.glob("events*")):
         events = EventAccumulator(str(file)).Reload()
@@ -28,7 +28,7 @@ def steps_of_curves(folder: Path) -> dict[str, list[int]]:
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
-def test_all_that_is_logged_of_a_validation_stands_at_one_step(
+def test_all_values_of_a_validation_are_logged_at_one_step(
     fit: Callable[..., Any], write: Callable[..., str], tmp_path: Path, accumulate: int
 ) -> None:
     suite = write("suite.yaml", SUITE.replace("PATH", write("held_out.jsonl", alpaca_rows(4))))
@@ -40,13 +40,13 @@ def test_all_that_is_logged_of_a_validation_stands_at_one_step(
     steps = steps_of_curves(tmp_path)
     validated = {name: where for name, where in steps.items() if name.startswith(("val/", "benchmark/", "samples"))}
     assert {name.partition("/")[0] for name in validated} == {"val", "benchmark", "samples"}
-    assert set(map(tuple, validated.values())) <= {(0, 2, 4), (2, 4)}  # what compares with training begins later
+    assert set(map(tuple, validated.values())) <= {(0, 2, 4), (2, 4)}  # metrics that need a training loss start later
     assert {name for name, where in validated.items() if where == [2, 4]} == {"val/gap"}
     assert steps["train/perplexity"] == [2, 4]
 
 
 class SavesAfterValidation(Callback):
-    """Keeps a checkpoint of every validation."""
+    """Saves a checkpoint at every validation."""
 
     def on_validation_end(self, trainer: Trainer, *_: Any) -> None:
         if not trainer.sanity_checking:

@@ -22,7 +22,7 @@ def record(fit: Callable[..., Any], folder: str, **settings: Any) -> dict[str, A
     return found
 
 
-def test_runs_that_differ_in_the_mask_begin_alike_and_see_the_same_records(fit: Callable[..., Any]) -> None:
+def test_runs_with_different_masks_start_equal_and_see_the_same_records(fit: Callable[..., Any]) -> None:
     one, other = (record(fit, mask, data={"mask": mask}) for mask in ("whole_sequence", "output_only"))
     assert one["initial_weights"] == other["initial_weights"]
     assert one["order"] == other["order"]
@@ -46,7 +46,7 @@ def test_supervised_tokens_are_those_of_the_mask(fit: Callable[..., Any]) -> Non
     assert len(watcher.order) == 2
 
 
-def test_another_seed_or_order_is_seen(fit: Callable[..., Any]) -> None:
+def test_different_seed_or_order_is_detected(fit: Callable[..., Any]) -> None:
     one, other = record(fit, "a"), record(fit, "b", data={"seed": 9})
     assert one["initial_weights"] == other["initial_weights"]
     assert one["order"] != other["order"]
@@ -78,7 +78,7 @@ def test_a_resumed_run_has_the_record_of_one_that_was_not_stopped(make_run: Call
     assert run("stopped", 4, ckpt_path=tmp_path / "at.ckpt") == straight
 
 
-def test_a_training_step_that_gives_a_loss_alone_is_recorded(fit: Callable[..., Any]) -> None:
+def test_training_step_that_returns_only_a_loss_is_recorded(fit: Callable[..., Any]) -> None:
     class LossAlone(LitCausalLM):
         def training_step(self, micro_batches: Any, batch_idx: int) -> torch.Tensor:  # type: ignore[override]
             loss: torch.Tensor = super().training_step(micro_batches, batch_idx)["loss"]

@@ -58,7 +58,7 @@ def test_validating_alone_writes_no_history(make_run: Callable[..., Any], suite:
     assert not [file for file in Path(trainer.default_root_dir).rglob("*.jsonl") if "held_out" not in file.name]
 
 
-def test_weights_are_bit_identical_with_a_task_of_lm_eval(
+def test_weights_are_bit_identical_with_an_lm_eval_task(
     fit: Callable[..., Any], write: Callable[..., str], tmp_path: Path
 ) -> None:
     pytest.importorskip("lm_eval")

@@ -25,7 +25,7 @@ def test_lines_come_every_ten_seconds_at_first_and_at_most_five_minutes_apart() 
             due.append(second)
     assert due[:3] == [10, 20, 30]
     assert max(after - before for before, after in pairwise(due)) <= 301
-    assert len(due) < 500  # of a day
+    assert len(due) < 500  # over a whole day
 
 
 def test_long_work_writes_lines_with_rate_and_time_left(capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,7 +6,7 @@ from lit_sft.__main__ import _shortened
 ADDRESS = "https://huggingface.co/docs/transformers/installation#offline-mode"
 
 
-def test_no_address_is_cut_wherever_the_limit_falls() -> None:
+def test_urls_are_never_cut() -> None:
     text = f"Check your connection or see how to run offline at {ADDRESS} or elsewhere"
     for limit in range(10, len(text) + 1):
         assert ADDRESS in (cut := shortened(text, limit)) or "http" not in cut

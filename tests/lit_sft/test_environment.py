@@ -1,4 +1,4 @@
-"""Commands run for users without a name or a home, and on terminals that cannot show every sign."""
+"""Commands run for users without a name or a home, and on terminals that cannot show every character."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from tests.conftest import MODELS
 
 @pytest.fixture
 def nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A user whom the system does not know; gives the folder for temporary files."""
+    """A user id without an account; returns the temporary folder."""
 
     def unknown(number: int) -> Any:
         raise KeyError(f"getpwuid(): uid not found: {number}")
 
     for name in ("HOME", "LOGNAME", "USER", "LNAME", "USERNAME", "LIT_SFT_CACHE"):
-        monkeypatch.setenv(name, "")  # so that it is put back afterwards, whatever is set meanwhile
+        monkeypatch.setenv(name, "")  # so that it is restored afterwards
         monkeypatch.delenv(name)
     monkeypatch.setattr(pwd, "getpwuid", unknown)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
@@ -52,7 +52,7 @@ def test_an_unknown_user_gets_a_private_home_and_a_name(nobody: Path, capsys: py
 
 
 @pytest.mark.parametrize("trap", ["link", "open to others"])
-def test_a_folder_that_others_could_have_made_is_not_taken_for_a_home(nobody: Path, trap: str) -> None:
+def test_folder_that_others_could_have_created_is_not_used_as_home(nobody: Path, trap: str) -> None:
     bait = nobody / f"lit_sft-{os.getuid()}"
     (nobody / "elsewhere").mkdir()
     if trap == "link":
@@ -73,7 +73,7 @@ def test_data_without_a_home_to_cache_in_says_how_to_give_a_folder(nobody: Path)
 CHINESE = [{"instruction": f"第{n}个问题：你好吗？", "output": "很好 😀"} for n in range(12)]
 
 
-def test_a_terminal_that_lacks_signs_gets_their_codes(
+def test_terminal_without_unicode_gets_escape_codes(
     write: Callable[..., str],
     tokenizer_folder: str,
     tmp_path: Path,

@@ -31,7 +31,7 @@ from lit_sft.failures import BUG_NOTE, message_of, reason_in, reason_of_part
         ),
     ],
 )
-def test_failures_that_a_user_can_mend_are_one_line(error: Exception, message: str) -> None:
+def test_failures_that_a_user_can_fix_are_one_line(error: Exception, message: str) -> None:
     said = message_of(error)
     assert said is not None
     assert message in said
@@ -71,9 +71,7 @@ def test_the_traceback_of_a_programming_error_is_kept(tmp_path: Path, monkeypatc
     assert "secret" not in text.replace('{}["http://me:secret@host/"]', "")
 
 
-def test_a_programming_error_ends_the_job_where_that_is_asked_for(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_debug_variable_makes_bugs_end_the_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LIT_SFT_DEBUG", "1")
     with pytest.raises(TypeError, match="broken"):
         reason_of_part(TypeError("broken"), tmp_path)

@@ -28,7 +28,7 @@ def test_json_holds_no_nan_and_no_text_that_breaks_a_line_or_cannot_be_encoded(t
         assert found == {"nan": None, "list": [None, None, 1.5], "text": ODD["text"]}
 
 
-def test_lines_that_fail_half_way_leave_the_file_before_as_it_was(tmp_path: Path) -> None:
+def test_failed_write_leaves_the_previous_file_unchanged(tmp_path: Path) -> None:
     def rows() -> Iterator[int]:
         yield 1
         raise OSError("no space left")
@@ -41,7 +41,7 @@ def test_lines_that_fail_half_way_leave_the_file_before_as_it_was(tmp_path: Path
     assert [file.name for file in tmp_path.iterdir()] == ["rows.jsonl"]
 
 
-def test_a_damaged_file_is_written_over(tmp_path: Path) -> None:
+def test_damaged_file_is_overwritten(tmp_path: Path) -> None:
     path = tmp_path / "one.json"
     path.write_bytes(b"\xff\xfe")
     write_json(path, {"a": 1})
@@ -63,7 +63,7 @@ def test_a_line_that_is_damaged_is_named_and_does_not_affect_the_others(tmp_path
 
 
 @pytest.mark.parametrize("content", [b"{", b"[]", b"3", b"\xff", b"[" * 100_000, b"9" * 5000, b""])
-def test_what_is_no_json_object_is_refused_in_a_line(tmp_path: Path, content: bytes) -> None:
+def test_file_that_is_not_a_json_object_gives_a_one_line_error(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "one.json"
     path.write_bytes(content)
     with pytest.raises(ValueError, match=r"one\.json: (not valid JSON|found [a-z0-9 ]+; expected an object)") as raised:
@@ -71,7 +71,7 @@ def test_what_is_no_json_object_is_refused_in_a_line(tmp_path: Path, content: by
     assert "\n" not in str(raised.value)
 
 
-def test_names_become_folders_that_differ(tmp_path: Path) -> None:
+def test_different_names_give_different_folders(tmp_path: Path) -> None:
     assert [slug(name, "arm") for name in ("a b", "../..", "mask=output_only", "喂", "\x1b")] == [
         "a_b", "arm", "mask=output_only", "喂", "arm",
     ]  # fmt: skip

@@ -72,7 +72,7 @@ def test_settings_of_a_checkpoint_are_plain_values_and_trust_no_code() -> None:
     plain = plain_settings(trusting, OptimizerSettings(), LitCausalLM(trusting).generation_settings)
     assert json.loads(json.dumps(plain)) == plain
     read = settings_from({"hyper_parameters": plain}, Path("x.ckpt"))
-    assert read["backbone"] == BackboneSettings(pretrained="base")  # without the trust
+    assert read["backbone"] == BackboneSettings(pretrained="base")  # without trust_remote_code
 
 
 def test_a_checkpoint_without_settings_needs_them_given(data: SFTDataModule, tokenizer: Any, tmp_path: Path) -> None:
@@ -128,14 +128,14 @@ def batches_of(data: SFTDataModule, folder: Path, **settings: Any) -> dict[int, 
     return watch.batches
 
 
-def test_loaders_made_anew_every_epoch_give_the_same_batches(data: SFTDataModule, tmp_path: Path) -> None:
+def test_reloading_dataloaders_every_epoch_gives_the_same_batches(data: SFTDataModule, tmp_path: Path) -> None:
     settings = {"max_epochs": 3, "limit_val_batches": 0}
     usual = batches_of(data, tmp_path, **settings)
     assert batches_of(data, tmp_path, reload_dataloaders_every_n_epochs=1, **settings) == usual
     assert usual[0] != usual[1]
 
 
-def test_over_fitting_sees_the_same_batches_in_every_epoch(data: SFTDataModule, tmp_path: Path) -> None:
+def test_overfit_batches_repeats_the_same_batches(data: SFTDataModule, tmp_path: Path) -> None:
     epochs = batches_of(data, tmp_path, max_epochs=3, overfit_batches=2)
     assert len(epochs[0]) == 2
     assert epochs[0] == epochs[1] == epochs[2]
@@ -152,7 +152,7 @@ def test_over_fitting_sees_the_same_batches_in_every_epoch(data: SFTDataModule, 
         (GradientAccumulationScheduler({0: 2}), "GradientAccumulationScheduler changes the number of batches per step"),
     ],
 )
-def test_callbacks_that_change_a_run_behind_its_settings_are_refused(
+def test_callbacks_that_change_a_run_without_its_settings_are_refused(
     data: SFTDataModule, tmp_path: Path, callback: Callback, reason: str
 ) -> None:
     with pytest.raises(ValueError, match=reason):

@@ -1,4 +1,4 @@
-"""Starting a command must not import what it has no use for. Checked by name, never by time."""
+"""Starting a command must not import modules it does not need. Checked by name, not by time."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ HEAVY = {
     "transformers",
 }  # fmt: skip
 
-# what Lightning and transformers import for themselves is theirs
+# modules that Lightning and transformers import themselves are not counted
 TRAINING = {"accelerate", "lightning", "sympy", "tensorboard", "torch", "transformers"}
 
 ALLOWED = {
@@ -30,14 +30,14 @@ ALLOWED = {
 
 
 def imported_by(code: str) -> set[str]:
-    """Top-level modules in a fresh Python after some code."""
+    """Top-level modules imported in a fresh interpreter after running `code`."""
     report = f"{code}\nimport sys, json\nprint()\nprint(json.dumps([name for name in sys.modules if '.' not in name]))"
     said = subprocess.run([sys.executable, "-c", report], cwd=ROOT, check=True, capture_output=True, text=True).stdout
     return set(json.loads(said.splitlines()[-1]))
 
 
 @pytest.mark.parametrize("code", ALLOWED)
-def test_start_imports_nothing_heavy_but_what_is_needed(code: str) -> None:
+def test_start_up_imports_only_the_heavy_modules_it_needs(code: str) -> None:
     assert imported_by(code) & HEAVY <= ALLOWED[code]
 
 

@@ -35,7 +35,7 @@ def refusal(owner: str) -> str:
 
 @pytest.fixture(params=["flock", "flock of NFS", "no flock", "no fcntl"])
 def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Every kind of lock: the kernel's, and the file itself where a file system or a system has no other."""
+    """Every kind of lock: the kernel's lock, or the file itself if the file system or platform has no locks."""
 
     def unsupported(*_: Any) -> None:
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
@@ -56,20 +56,20 @@ def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
 
 
 @pytest.mark.filterwarnings("ignore:.*this file system has no locks")
-def test_one_holds_it_and_is_named_to_the_other(tmp_path: Path, kind: str) -> None:
+def test_second_process_is_refused_with_the_owners_name(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "a.lock"
     with FileLock(path, refusal):
         with pytest.raises(
             ValueError, match=rf"held by process {os.getpid()} on {re.escape(socket.gethostname())} \(.*, since \d"
         ):
             FileLock(path, refusal)
-        assert json.loads(path.read_text())["pid"] == os.getpid()  # the refused one has left it as it was
+        assert json.loads(path.read_text())["pid"] == os.getpid()  # the refused attempt has not changed it
     assert not path.exists()
     FileLock(path, refusal).release()
 
 
 @pytest.mark.parametrize("forks", ["forks", "alone"])
-def test_a_killed_process_gives_it_up_though_its_children_live(tmp_path: Path, forks: str) -> None:
+def test_lock_of_a_killed_process_is_released_even_if_children_live(tmp_path: Path, forks: str) -> None:
     command = [sys.executable, "-c", HOLDER, str(tmp_path), forks]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout is not None
@@ -91,7 +91,7 @@ def owned_by(path: Path, *, host: str, pid: int) -> None:
 
 @pytest.mark.filterwarnings("ignore:.*this file system has no locks")
 @pytest.mark.parametrize("kind", ["no flock", "no fcntl"], indirect=True)
-def test_without_kernel_locks_only_a_dead_process_of_this_machine_is_passed_over(tmp_path: Path, kind: str) -> None:
+def test_without_kernel_locks_only_locks_of_dead_local_processes_are_taken_over(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "a.lock"
     with subprocess.Popen([sys.executable, "-c", ""]) as ended:
         ended.wait()
@@ -106,7 +106,7 @@ def test_without_kernel_locks_only_a_dead_process_of_this_machine_is_passed_over
             FileLock(path, refusal)
 
 
-def test_a_lock_that_its_owner_removes_meanwhile_is_taken_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lock_removed_by_its_owner_in_the_meantime_is_acquired(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, lock, calls = tmp_path / "a.lock", locks.fcntl.flock, []
 
     def removed_first(descriptor: int, how: int) -> None:

@@ -1,4 +1,4 @@
-"""YAML is read in one way or refused with its line; size, aliases and nesting cost nothing."""
+"""YAML has one meaning or is refused with its line; huge sizes, aliases and nesting are cheap to reject."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_aliases_and_merges_of_moderate_size_are_read() -> None:
     assert value["c"] == [{"x": 1, "y": 2}] * 2
 
 
-def test_a_file_that_is_no_text_is_refused_by_name(tmp_path: Path) -> None:
+def test_binary_file_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "f.yaml").write_bytes(b"a: \xff\n")
     with pytest.raises(ValueError, match=r"f\.yaml: not UTF-8 text .* Write it anew"):
-        read_yaml(tmp_path / "f.yaml", advice="Write it anew.")
+        read_yaml(tmp_path / "f.yaml", advice="Write it again.")

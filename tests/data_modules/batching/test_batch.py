@@ -28,7 +28,7 @@ def test_collate_pads_on_the_right_and_lists_the_supervised_targets() -> None:
     batch = collate(EXAMPLES, mask=MASKS["output_only"], pad_token_id=12)
     assert batch.input_ids.tolist() == [[10, 11, 12], [10, 11, 12]]
     assert batch.kinds.tolist() == [[K.USER, K.FINAL_ANSWER, K.FINAL_ANSWER], [K.TEMPLATE, K.FINAL_ANSWER, K.PADDING]]
-    assert batch.targets.tolist() == [1, 2, 4]  # the token with the pad's id is no padding in row 0
+    assert batch.targets.tolist() == [1, 2, 4]  # a token with the pad id is not padding in row 0
     assert (batch.normaliser, batch.num_tokens, batch.origins) == (3.0, 5, ("a:1", "a:2"))
 
 

@@ -16,7 +16,7 @@ def flat(groups: list[list[int]]) -> list[int]:
 
 
 def test_best_fit_takes_the_fullest_row_that_has_room() -> None:
-    # 7 | 5: the 4 fits in both rests of 12, 5 and 7; the fuller is the first
+    # 7 | 5: 4 fits into either row (5 or 7 tokens left of 12); the first is fuller
     assert best_fit([7, 5, 4, 3, 2], 12) == [[0, 1], [2, 3, 4]]
     assert best_fit([4, 7, 8], 12) == [[0, 2], [1]]
     assert best_fit([20, 3], 12) == [[0], [1]]
@@ -30,12 +30,12 @@ def test_best_fit_keeps_every_document_once_within_the_budget(lengths: list[int]
 
 
 @given(st.lists(st.integers(1, 50), max_size=9), st.just(50))
-def test_best_fit_needs_few_more_rows_than_the_fewest_possible(lengths: list[int], budget: int) -> None:
+def test_best_fit_is_close_to_the_minimum_number_of_rows(lengths: list[int], budget: int) -> None:
     assert len(best_fit(lengths, budget)) <= 11 / 9 * fewest_rows(sorted(lengths, reverse=True), budget) + 6 / 9
 
 
 def fewest_rows(lengths: list[int], budget: int) -> int:
-    """By trying everything."""
+    """By brute force."""
 
     def place(rest: list[int], rows: list[int], best: int) -> int:
         if len(rows) >= best:

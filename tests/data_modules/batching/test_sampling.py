@@ -16,7 +16,7 @@ def sampler(**settings: Any) -> WindowSampler:
     return WindowSampler(LENGTHS, weight_of=WEIGHTS.__getitem__, **(defaults | settings))
 
 
-def test_every_example_comes_once_an_epoch_in_an_order_of_the_seed_and_epoch() -> None:
+def test_each_epoch_has_every_example_once_in_an_order_set_by_seed_and_epoch() -> None:
     this = sampler()
     first = [plan.indices for plan in this]
     assert sorted(index for indices in first for index in indices) == list(range(23))
@@ -26,7 +26,7 @@ def test_every_example_comes_once_an_epoch_in_an_order_of_the_seed_and_epoch() -
     assert [plan.indices for plan in this] != first
 
 
-def test_no_epoch_of_a_seed_has_the_order_of_an_epoch_of_another() -> None:
+def test_different_seeds_never_share_an_epochs_order() -> None:
     orders = [
         tuple(plan.indices for plan in sampler(seed=seed, epoch=epoch)) for seed in range(5) for epoch in range(5)
     ]
@@ -46,7 +46,7 @@ def test_normaliser_is_the_weight_of_the_window_over_all_ranks(accumulate: int, 
         assert {plan.normaliser for plan in window} == {total}
 
 
-def test_batch_size_and_accumulation_leave_the_steps_as_they_are() -> None:
+def test_batch_size_and_accumulation_do_not_change_the_steps() -> None:
     def steps(batch_size: int, accumulate: int) -> list[set[int]]:
         plans = list(sampler(batch_size=batch_size, accumulate=accumulate))
         return [
@@ -57,14 +57,14 @@ def test_batch_size_and_accumulation_leave_the_steps_as_they_are() -> None:
     assert steps(8, 1) == steps(4, 2) == steps(1, 8) == steps(2, 4)
 
 
-def test_limited_epoch_knows_its_last_window() -> None:
+def test_limited_epoch_normalises_its_last_window() -> None:
     for limit in (3, 0.4):  # of eight batches
         plans = list(sampler(limit=limit))
         assert len(plans) == 3
         assert plans[2].normaliser == sum(WEIGHTS[index] for index in plans[2].indices)
 
 
-def test_resumed_epoch_gives_the_batches_that_are_not_done() -> None:
+def test_resumed_epoch_yields_the_remaining_batches() -> None:
     this = sampler(done=5)
     assert list(this) == list(sampler())[5:]
     this.set_epoch(1)
@@ -72,7 +72,7 @@ def test_resumed_epoch_gives_the_batches_that_are_not_done() -> None:
 
 
 def test_a_rank_without_an_example_gets_a_stand_in_that_does_not_count() -> None:
-    # 23 examples, 11 on 2 ranks a batch: the last batch has one example, for the first rank
+    # 23 examples, batches of 11 on each of 2 ranks: the last batch has one example, for the first rank
     plans = [list(sampler(batch_size=11, accumulate=1, rank=rank, world_size=2))[-1] for rank in range(2)]
     assert sorted(plan.num_counting for plan in plans) == [0, 1]
     assert plans[0].micro_batches == plans[1].micro_batches
@@ -81,7 +81,7 @@ def test_a_rank_without_an_example_gets_a_stand_in_that_does_not_count() -> None
     assert only.num_counting == 0
 
 
-def test_packed_batches_of_a_step_have_as_many_tokens_and_padded_ones_similar_lengths() -> None:
+def test_packed_batches_have_equal_token_counts_and_padded_ones_similar_lengths() -> None:
     def batches(packed: bool) -> list[list[int]]:
         ranks = [sampler(accumulate=3, world_size=2, packed=packed, rank=rank) for rank in range(2)]
         plans = [plan for rank in ranks for plan in list(rank)[:3]]
@@ -100,7 +100,7 @@ def test_all_ranks_go_through_the_model_equally_often(packed: bool) -> None:
         for rank in range(3)
     ]
     own = [[plan.num_counting for plan in plans] for plans in ranks]
-    assert own[0] != own[1] or own[1] != own[2]  # by themselves they would not
+    assert own[0] != own[1] or own[1] != own[2]  # without balancing they would not
     for plans in zip(*ranks, strict=True):
         assert len({len(plan.micro_batches) for plan in plans}) == 1
         for plan in plans:

@@ -1,4 +1,4 @@
-"""Worker processes hand over their batches however long the path for temporary files is."""
+"""Workers can hand over batches even if the path of the temporary folder is long."""
 
 from __future__ import annotations
 
@@ -24,13 +24,11 @@ def long_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def test_workers_collate_where_the_path_for_temporary_files_is_long(
-    long_path: Path, make_data: Callable[..., SFTDataModule]
-) -> None:
+def test_workers_collate_with_a_long_temporary_path(long_path: Path, make_data: Callable[..., SFTDataModule]) -> None:
     data = make_data(alpaca_rows(4), num_workers=1, batch_size=2)
     loader = data.train_dataloader()
     assert len(multiprocessing.util.get_temp_dir()) < 60
-    loader.timeout = 120  # rather than for ever
+    loader.timeout = 120  # instead of forever
     assert len(list(loader)) == 2
     assert tempfile.gettempdir() == str(long_path)
 

@@ -55,7 +55,7 @@ def test_splits_do_not_depend_on_the_order_of_the_records(tmp_path: Path, write:
     assert sum(len(texts(first, split)) for split in ("train", "val", "test")) == 60
 
 
-def test_adding_records_moves_none_to_another_split(tmp_path: Path, write: Write, encoder: Encoder) -> None:
+def test_adding_records_does_not_move_others_to_another_split(tmp_path: Path, write: Write, encoder: Encoder) -> None:
     few = encode_sources(held_out(write("a.jsonl", alpaca_rows(40))), encoder, tmp_path)
     many = encode_sources(held_out(write("b.jsonl", alpaca_rows(60))), encoder, tmp_path)
     for split in ("train", "val", "test"):
@@ -85,7 +85,7 @@ def test_records_of_one_article_stay_in_one_split(tmp_path: Path, write: Write, 
     assert not articles["val"] & articles["test"]
 
 
-def test_training_loses_what_a_given_held_out_file_holds(tmp_path: Path, write: Write, encoder: Encoder) -> None:
+def test_records_of_a_held_out_file_are_removed_from_training(tmp_path: Path, write: Write, encoder: Encoder) -> None:
     rows = alpaca_rows(10)
     sources = Sources({"train": [write("a.jsonl", rows)], "val": [write("b.jsonl", rows[:3])]})
     folder = encode_sources(sources, encoder, tmp_path)
@@ -119,7 +119,7 @@ def test_records_without_an_article_are_split_and_compared_one_by_one(
 
 @pytest.mark.parametrize("stage", ["fit", "validate", "test", "predict", "preview"])
 @pytest.mark.parametrize("split", ["train", "val", "test", "predict"])
-def test_records_that_are_all_invalid_end_every_command_with_the_causes(
+def test_all_invalid_records_stop_every_command_with_the_reasons(
     write: Write, tokenizer: PreTrainedTokenizerFast, stage: str, split: str
 ) -> None:
     bad = write("bad.jsonl", "no json\n" + '{"q": 1}\n{"q": 2}\n' + '{"instruction": "x", "output": 3}\n')
@@ -150,7 +150,9 @@ def test_conversations_that_are_all_refused_by_the_template_are_listed(
     assert list(tmp_path.glob("*.partial*")) == []
 
 
-def test_causes_are_named_where_only_some_records_are_invalid(write: Write, tokenizer: PreTrainedTokenizerFast) -> None:
+def test_reasons_are_reported_when_only_some_records_are_invalid(
+    write: Write, tokenizer: PreTrainedTokenizerFast
+) -> None:
     path = write("a.jsonl", [{"q": 1}, *alpaca_rows(2)])
     data = SFTDataModule(
         path, val=write("b.jsonl", alpaca_rows(2)), tokenizer=tokenizer, template="plain", on_invalid="drop"
@@ -160,7 +162,7 @@ def test_causes_are_named_where_only_some_records_are_invalid(write: Write, toke
         data.setup("fit")
 
 
-def test_skipped_files_of_a_folder_are_in_the_ledger_also_when_the_cache_is_older(
+def test_ledger_lists_skipped_files_even_with_an_older_cache(
     tmp_path: Path, tokenizer: PreTrainedTokenizerFast
 ) -> None:
     folder = tmp_path / "rows"
@@ -254,7 +256,7 @@ def test_every_ledger_balances_whatever_happens_to_the_records(
     assert (train["samples_added"] > 0) == (samples == "answer")
 
 
-def test_a_record_that_is_not_accounted_for_is_noticed() -> None:
+def test_unaccounted_record_is_detected() -> None:
     ledger = Ledger(records_read=2, samples_added=1, num_invalid=1)
     ledger.count_length(9, 5, is_text=False)
     assert not ledger.is_balanced()
@@ -277,14 +279,14 @@ def test_one_sample_per_answer_multiplies_samples_not_answers(tmp_path: Path, wr
     assert all(answer in final_answers(each) for answer in final_answers(once))
 
 
-def test_first_invalid_record_ends_with_its_place(tmp_path: Path, write: Write, encoder: Encoder) -> None:
+def test_first_invalid_record_raises_with_its_location(tmp_path: Path, write: Write, encoder: Encoder) -> None:
     path = write("a.jsonl", [*alpaca_rows(2), {"instruction": "x", "output": 3}])
     with pytest.raises(ValueError, match=r"a.jsonl:3: field 'output' is the number 3; expected a string"):
         encode_sources(Sources({"train": [path]}), encoder, tmp_path)
     assert not list(tmp_path.glob("*.partial-*"))
 
 
-def test_firefly_and_ultrachat_forms_give_the_same_ids_and_kinds(
+def test_firefly_and_ultrachat_formats_give_the_same_ids_and_kinds(
     tmp_path: Path, write: Write, encoder: Encoder
 ) -> None:
     rows = chat_rows(12)

@@ -60,9 +60,7 @@ DAMAGES: dict[str, Callable[[Path], None]] = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_damaged_cache_is_noticed_and_made_again(
-    tmp_path: Path, sources: Sources, encoder: Encoder, damage: str
-) -> None:
+def test_damaged_cache_is_detected_and_rebuilt(tmp_path: Path, sources: Sources, encoder: Encoder, damage: str) -> None:
     folder = encode_sources(sources, encoder, tmp_path / "cache")
     whole = content(folder)
     DAMAGES[damage](folder)
@@ -73,7 +71,7 @@ def test_damaged_cache_is_noticed_and_made_again(
     assert [path.name for path in (tmp_path / "cache").iterdir()] == [folder.name]
 
 
-def test_whole_cache_is_taken_without_a_word(tmp_path: Path, sources: Sources, encoder: Encoder) -> None:
+def test_intact_cache_is_used_without_a_warning(tmp_path: Path, sources: Sources, encoder: Encoder) -> None:
     folder = encode_sources(sources, encoder, tmp_path)
     before = {file: file.stat().st_ino for file in folder.iterdir()}
     with warnings.catch_warnings():
@@ -82,9 +80,7 @@ def test_whole_cache_is_taken_without_a_word(tmp_path: Path, sources: Sources, e
     assert {file: file.stat().st_ino for file in folder.iterdir()} == before
 
 
-def test_cache_of_a_version_without_digests_is_made_again_without_a_word(
-    tmp_path: Path, sources: Sources, encoder: Encoder
-) -> None:
+def test_cache_without_digests_is_rebuilt_without_a_warning(tmp_path: Path, sources: Sources, encoder: Encoder) -> None:
     folder = encode_sources(sources, encoder, tmp_path)
     whole = content(folder)
     (folder / "digests.json").unlink()
@@ -95,10 +91,10 @@ def test_cache_of_a_version_without_digests_is_made_again_without_a_word(
     assert content(folder) == whole
 
 
-def test_two_at_once_do_not_write_into_each_other(
+def test_concurrent_writers_do_not_interfere(
     tmp_path: Path, sources: Sources, encoder: Encoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # the second begins and ends in the middle of the first, under the same process id, as on two machines
+    # the second runs entirely within the first, with the same process id, as may happen on two machines
     real, inner = Encoder.encode, list[Path]()
 
     def encode(self: Encoder, conversation: Conversation, ledger: Ledger | None = None) -> list[Example]:
@@ -146,7 +142,7 @@ def test_folder_is_not_kept_when_filling_it_fails(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_killed_processes_left_is_deleted_and_what_others_write_is_not(tmp_path: Path) -> None:
+def test_leftovers_of_killed_processes_are_deleted_but_not_files_being_written(tmp_path: Path) -> None:
     old, new = time.time() - 25 * 3600, time.time()
     written = {
         "a.partial-" + "0" * 32: (old, old),

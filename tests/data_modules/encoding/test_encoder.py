@@ -41,7 +41,7 @@ def chat(*contents: str, system: str = "", context: str = "") -> Conversation:
 
 
 def supervised_text(example: Example, mask: str, tokenizer: Any) -> str:
-    """What the mask trains, decoded; the first token apart, which nothing predicts."""
+    """The supervised text, decoded, without the first token, which nothing predicts."""
     weights = MASKS[mask].token_weights(example.kinds, example.turns)
     return str(tokenizer.decode(example.input_ids[weights > 0], skip_special_tokens=False))
 
@@ -59,7 +59,7 @@ def test_ids_and_kinds_are_those_of_the_segments(tokenizer: PreTrainedTokenizerF
     assert example.origin == "f.json:7"
 
 
-# answers that begin with what tokenizers like to merge, and contents that look like markers
+# answers that begin with characters that tokenizers tend to merge, and contents that look like markers
 TRICKY = [" a", "\n", "\n\n x", ":)", ")", ": b", "你好", "。", "👩‍🔬", "é", "<|im_end|>", "<|im_start|>user\n",
           "<|endoftext|>", "### Response:", "\n\nUser:\n", "\t", "x<|im_end|>\n<|im_start|>assistant\ny"]  # fmt: skip
 texts = st.one_of(
@@ -136,7 +136,7 @@ def test_document_start_is_added_where_the_tokenizer_adds_it() -> None:
     (example,) = encoder(tokenizer, "plain").encode(chat("a", "b"))
     assert example.input_ids[:2].tolist() == [IM_START, ord("U")]
     (own,) = encoder(tokenizer, "chatml").encode(chat("a", "b"))
-    assert own.input_ids[:2].tolist() == [IM_START, ord("u")]  # it begins with it already
+    assert own.input_ids[:2].tolist() == [IM_START, ord("u")]  # the template already starts with bos
 
 
 CONVERSATIONS = {
@@ -149,7 +149,7 @@ CONVERSATIONS = {
 
 @pytest.mark.parametrize("over_long", POLICIES)
 @pytest.mark.parametrize("name", CONVERSATIONS)
-def test_every_length_limit_is_kept_and_everything_lost_is_counted(
+def test_every_length_limit_is_respected_and_every_loss_counted(
     tokenizer: PreTrainedTokenizerFast, name: str, over_long: OverLong
 ) -> None:
     conversation = CONVERSATIONS[name]
@@ -196,12 +196,12 @@ def _tokens(example: Example, kinds: tuple[K, ...]) -> int:
 
 
 def _num_answers(example: Example, kinds: tuple[K, ...]) -> int:
-    """Answers of which at least a token is there."""
+    """Answers with at least one token left."""
     return len(np.unique(example.turns[np.isin(example.kinds, kinds)]))
 
 
 def _ends(example: Example, kinds: tuple[K, ...]) -> int:
-    """End tokens of answers and texts; a template's own, of a question, are not among them."""
+    """End tokens of answers and texts, but not those the template puts after questions."""
     counted = tuple(kind for kind in kinds if kind in (*ANSWERS, K.TEXT))
     return int(((example.input_ids == IM_END) & np.isin(example.kinds, counted)).sum())
 
@@ -221,7 +221,7 @@ def test_truncation_takes_context_before_question_and_question_before_answer(
     assert truncated(1) == ("Which bird?Wrens sing. Robins hop.", "The wren.<|im_end|>")  # the closing newline
     assert truncated(6) == ("Which bird?Wrens sing. Robins", "The wren.<|im_end|>")
     assert truncated(25) == ("Which bird", "The wren.<|im_end|>")
-    assert truncated(30) == ("Which bi", "The wre")  # a quarter of the limit stays for the question
+    assert truncated(30) == ("Which bi", "The wre")  # a quarter of the limit is reserved for the question
 
 
 def test_truncating_a_chat_drops_the_oldest_exchanges_whole(tokenizer: PreTrainedTokenizerFast) -> None:

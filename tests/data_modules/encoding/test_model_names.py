@@ -9,9 +9,7 @@ from data_modules.wording import nearest_path
 
 
 @pytest.mark.parametrize("name", ["gpt2", "Qwen/Qwen3-0.6B", "runs/quickstart", "a.b/c-d_e"])
-def test_what_can_be_a_name_on_the_hub_is_left_to_it(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_possible_hub_names_are_accepted(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     check_model_name(name)
 
@@ -23,7 +21,7 @@ def test_what_can_be_a_name_on_the_hub_is_left_to_it(
         "a" * 97, "there/a",
     ],
 )  # fmt: skip
-def test_what_cannot_be_a_name_on_the_hub_is_refused_at_once(
+def test_impossible_hub_names_are_refused_immediately(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -35,7 +33,7 @@ def test_what_cannot_be_a_name_on_the_hub_is_refused_at_once(
         check_model_name("file")
 
 
-def test_the_nearest_path_is_found_with_and_without_its_ending(tmp_path: Path) -> None:
+def test_nearest_path_is_found_with_and_without_its_suffix(tmp_path: Path) -> None:
     for name in ("loss_masks.yaml", "lora.yaml"):
         (tmp_path / name).touch()
     for given in ("los_masks.yaml", "loss_masks", "loss_masks.yml"):

@@ -33,7 +33,7 @@ def encoder(tokenizer: PreTrainedTokenizerFast) -> Encoder:
 
 @pytest.fixture
 def strict(tokenizer_folder: str) -> Encoder:
-    """Its own chat template rejects system turns."""
+    """An encoder whose chat template rejects system turns."""
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder)
@@ -56,7 +56,7 @@ def written(folder: Path) -> dict[str, bytes]:
 
 
 def both_ways(sources: Sources, encoder: Encoder, folder: Path) -> list[dict[str, bytes]]:
-    """Every byte that one process writes, and that two write."""
+    """All bytes written by one process, and by two."""
     folders = [encode_sources(sources, encoder, folder / str(n), processes=n) for n in (1, 2)]
     return [written(each) for each in folders]
 
@@ -80,7 +80,7 @@ def test_two_processes_write_the_bytes_of_one(tmp_path: Path, write: Write, enco
     assert one == two
 
 
-def test_ledger_lists_the_unreadable_before_the_refused_in_any_number_of_processes(
+def test_ledger_lists_unreadable_before_rejected_records_for_any_number_of_processes(
     tmp_path: Path, write: Write, strict: Encoder
 ) -> None:
     rows: list[dict[str, Any]] = [{"system": "s" * (n % 5 == 0), **row} for n, row in enumerate(alpaca_rows(60))]
@@ -98,7 +98,7 @@ def test_ledger_lists_the_unreadable_before_the_refused_in_any_number_of_process
 @pytest.mark.parametrize(
     ("refused", "unreadable", "first"), [(20, 22, 20), (24, 22, 22), (20, 55, 20), (3, 5, 3), (5, 3, 3), (29, 58, 29)]
 )
-def test_first_fault_is_what_is_raised_however_far_reading_has_gone(
+def test_first_error_in_file_order_is_raised_even_if_reading_is_ahead(
     tmp_path: Path, write: Write, strict: Encoder, processes: int, refused: int, unreadable: int, first: int
 ) -> None:
     rows: list[dict[str, Any]] = list(alpaca_rows(60))
@@ -117,7 +117,7 @@ def test_over_long_conversation_is_named_by_another_process(tmp_path: Path, writ
         encode_sources(sources, replace(encoder, over_long="error"), tmp_path, processes=2)
 
 
-def test_no_process_is_started_for_little_data(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_small_data_starts_no_process(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
     def never(*_: object) -> None:
         raise AssertionError("a process was started")
 
@@ -150,7 +150,7 @@ def test_reading_waits_for_encoding(encoder: Encoder) -> None:
     assert read == 700
 
 
-def test_death_of_a_process_ends_with_what_to_do(encoder: Encoder) -> None:
+def test_dead_process_raises_an_error_with_advice(encoder: Encoder) -> None:
     with EncodingPool(ChunkEncoder(encoder), 2) as pool:
         chunks = pool.run(conversations(7000))
         assert [next(chunks).num_conversations for _ in range(3)] == [7, 7, 7]
@@ -210,7 +210,7 @@ def is_running(process: int) -> bool:
     return "\nState:\tZ" not in Path(f"/proc/{process}/status").read_text() if Path("/proc").exists() else True
 
 
-def test_number_of_processes_is_that_of_usable_cores_but_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_number_of_processes_is_the_number_of_usable_cores_up_to_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2}, raising=False)
     assert num_processes(None) == 3
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)), raising=False)

@@ -112,7 +112,7 @@ def content(examples: list[Example]) -> list[Any]:
 
 
 @pytest.mark.parametrize("name", ENCODERS)
-def test_what_is_kept_is_what_a_scan_of_every_candidate_keeps(name: str) -> None:
+def test_truncation_keeps_the_same_as_an_exhaustive_scan(name: str) -> None:
     draw = random.Random(name)
     whole = encoder(name)
     for _ in range(60):
@@ -130,8 +130,8 @@ def dialogue(num_turns: int) -> Conversation:
     return Conversation(tuple(turns), "f:1")
 
 
-def test_an_end_that_fits_is_found_though_a_shorter_one_does_not_fit() -> None:
-    # Alpaca's opening is longer before an input, by more than the exchange without one that precedes it
+def test_a_fitting_suffix_is_found_even_if_a_shorter_one_does_not_fit() -> None:
+    # with an input, Alpaca's opening grows by more than the length of the preceding exchange
     exchanges = [
         (Message(Role.USER, "a" * 99), Message(Role.ASSISTANT, "b")),
         (Message(Role.USER, "c"), Message(Role.ASSISTANT, "d")),
@@ -161,7 +161,7 @@ def test_template_that_numbers_its_turns_is_scanned(monkeypatch: pytest.MonkeyPa
 
 def test_scan_measures_only_what_may_fit() -> None:
     class Uneven:
-        """Each exchange is longer the more precede it."""
+        """Each exchange is longer than the one before."""
 
         measured = 0
 
@@ -212,7 +212,7 @@ class Work:
 
 @pytest.mark.parametrize("over_long", PARTS)
 @pytest.mark.parametrize("name", ["alpaca", "own"])
-def test_shortening_takes_work_in_proportion_to_the_turns(
+def test_truncation_takes_time_linear_in_the_turns(
     name: str, over_long: OverLong, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     work = Work(monkeypatch, name, over_long)
@@ -224,7 +224,7 @@ def test_shortening_takes_work_in_proportion_to_the_turns(
     assert more_turns < 4.2 * turns
 
 
-def test_markers_in_many_contents_read_the_vocabulary_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_vocabulary_is_read_once_for_markers_in_many_messages(monkeypatch: pytest.MonkeyPatch) -> None:
     from tokenizers import AddedToken
 
     tokenizer = byte_tokenizer()
@@ -241,7 +241,7 @@ def test_markers_in_many_contents_read_the_vocabulary_once(monkeypatch: pytest.M
     assert len(read) <= 2
 
 
-def test_more_turns_than_can_be_numbered_are_refused_and_counted_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_many_turns_are_rejected_and_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(encoding, "_LAST_TURN", 9)
     whole, ledger = encoder("chatml"), Ledger()
     with pytest.raises(ValueError, match="f:1: 12 turns in one example; expected at most 10"):

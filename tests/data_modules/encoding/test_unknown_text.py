@@ -33,27 +33,27 @@ def build(model: Any, normalizer: Any = None, splitter: Any = None, decoder: Any
 
 
 def byte_level(**changes: Any) -> Tokenizer:
-    """The tokenizer of all tests with other parts."""
+    """The byte-level test tokenizer with some components replaced."""
     return Tokenizer.from_str(json.dumps(json.loads(byte_tokenizer().backend_tokenizer.to_str()) | changes))
 
 
 def without_a_byte() -> Tokenizer:
     parts = json.loads(byte_tokenizer().backend_tokenizer.to_str())
-    del parts["model"]["vocab"]["æ"]  # stands for the first byte of 日
+    del parts["model"]["vocab"]["æ"]  # represents the first byte of 日
     return Tokenizer.from_str(json.dumps(parts))
 
 
 COMPLETE: dict[str, Callable[[], Tokenizer]] = {
     "byte level": byte_level,
     "byte level after NFC": lambda: byte_level(normalizer={"type": "NFC"}),
-    "bytes for the unknown": lambda: build(
+    "byte fallback": lambda: build(
         models.BPE({**BYTES, "▁": 256, "<unk>": 257}, [], unk_token="<unk>", byte_fallback=True),
         normalizers.Sequence(SPACES),
     ),
 }
 PARTIAL: dict[str, Callable[[], Tokenizer]] = {
-    "pairs of letters that drop the unknown": lambda: build(models.BPE(LETTERS, [])),
-    "pairs of letters": lambda: build(models.BPE({**LETTERS, "<unk>": 95}, [], unk_token="<unk>")),
+    "bigrams that drop unknown characters": lambda: build(models.BPE(LETTERS, [])),
+    "bigrams": lambda: build(models.BPE({**LETTERS, "<unk>": 95}, [], unk_token="<unk>")),
     "words": lambda: build(
         models.WordLevel({"plain": 0, "ab": 1, "<unk>": 2}, unk_token="<unk>"), None, pre_tokenizers.Whitespace()
     ),
@@ -155,6 +155,6 @@ def test_markers_in_contents_that_become_unknown_are_named(
     assert "</s>" in message.partition("a.jsonl:1: ")[2]
 
 
-def test_a_sign_that_a_normaliser_adds_and_the_model_does_not_know_is_reported() -> None:
+def test_unknown_character_added_by_a_normaliser_is_reported() -> None:
     tokenizer = build(models.BPE({**LETTERS, "<unk>": 95}, [], unk_token="<unk>"), normalizers.Prepend("▁"))
     assert check(tokenizer, "ab") is not None

@@ -36,9 +36,7 @@ def read(path: str) -> tuple[list[tuple[str, ...]], list[str]]:
         ('a,b\n0,"1\n2" 3\n4,5\n', r"a\.csv:2: not valid CSV .*quote seems to be left open"),
     ],
 )
-def test_csv_file_is_refused_where_rows_or_columns_are_uncertain(
-    write: Write, content: str | bytes, message: str
-) -> None:
+def test_csv_file_with_ambiguous_rows_or_columns_is_refused(write: Write, content: str | bytes, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         read(write("a.csv", content))
 
@@ -53,14 +51,16 @@ def test_csv_file_is_refused_where_rows_or_columns_are_uncertain(
         (b"1,\x00", "contains a null character"),
     ],
 )
-def test_faulty_row_is_dropped_alone(write: Write, row: bytes, message: str) -> None:
+def test_only_the_faulty_row_is_dropped(write: Write, row: bytes, message: str) -> None:
     rows, rejected = read(write("a.csv", b'a,b\n0,"two\nlines"\n\n' + row + b"\n8,9\n"))
     assert rows == [("0", "two\nlines"), ("8", "9")]
     assert len(rejected) == 1
     assert rejected[0].startswith(f":5: {message}")
 
 
-def test_long_fields_are_read_and_the_limit_of_the_process_is_left_alone(write: Write) -> None:
+def test_long_fields_are_read_and_the_process_wide_limit_is_restored(
+    write: Write,
+) -> None:
     before = csv.field_size_limit(1000)
     try:
         rows, rejected = read(write("a.csv", f'a,b\n{"x" * 200_000},"{"y" * 140_000}\nz"\n'))
@@ -71,9 +71,7 @@ def test_long_fields_are_read_and_the_limit_of_the_process_is_left_alone(write: 
     assert rejected == []
 
 
-def test_row_that_is_too_long_is_dropped_alone_unless_a_quote_is_open(
-    write: Write, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_only_a_too_long_row_is_dropped_unless_a_quote_is_open(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(csv_files, "MAX_LINE", 20)
     path = write("a.csv", "a,b\n0,1\n" + "x" * 70 + ',"2"\r\n3,4\n')
     rows, rejected = read(path)

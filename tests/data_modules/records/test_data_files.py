@@ -23,7 +23,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def refused(source: Path) -> str:
-    """The message of a source that is neither read nor given a digest."""
+    """The error raised both when the source is read and when it is hashed."""
     with pytest.raises((ValueError, FileNotFoundError)) as reading:
         list(read_records(str(source), reject=print))
     with pytest.raises((ValueError, FileNotFoundError)) as digesting:
@@ -34,13 +34,13 @@ def refused(source: Path) -> str:
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
 @pytest.mark.parametrize("inside", [True, False])
-def test_named_pipe_is_refused_and_not_waited_for(folder: Path, inside: bool) -> None:
+def test_named_pipe_is_refused_without_waiting(folder: Path, inside: bool) -> None:
     os.mkfifo(folder / "c.jsonl")
     message = refused(folder if inside else folder / "c.jsonl")
     assert message.startswith(f"{folder / 'c.jsonl'}: a named pipe, which may never end")
 
 
-def test_device_without_an_end_is_refused(folder: Path) -> None:
+def test_infinite_device_is_refused(folder: Path) -> None:
     (folder / "c.jsonl").symlink_to("/dev/zero")
     assert refused(folder).startswith(f"{folder / 'c.jsonl'}: a character device")
     assert refused(Path("/dev/zero")).startswith("/dev/zero: a character device")
@@ -54,7 +54,7 @@ def test_socket_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @pytest.mark.parametrize("inside", [True, False])
-def test_link_that_leads_nowhere_is_refused(folder: Path, inside: bool) -> None:
+def test_broken_link_is_refused(folder: Path, inside: bool) -> None:
     link = folder / "c.jsonl"
     link.symlink_to("gone.jsonl")
     assert refused(folder if inside else link).startswith(
@@ -99,7 +99,7 @@ def test_file_whose_name_is_not_utf8_is_refused(folder: Path) -> None:
     try:
         (folder / name).write_text('{"x": 1}\n')
     except OSError:
-        pytest.skip("this file system has no such names")
+        pytest.skip("this file system does not allow such names")
     message = refused(folder)
     assert message.isascii()
     assert "the file name is not UTF-8" in message

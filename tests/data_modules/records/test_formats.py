@@ -110,7 +110,7 @@ def test_article_id_groups_records() -> None:
 
 
 @pytest.mark.parametrize("value", ["", " \n", None, float("nan"), Decimal("NaN"), "NaN", "null", "None", "<NA>"])
-def test_blank_article_id_is_no_group(value: object) -> None:
+def test_blank_article_id_means_no_group(value: object) -> None:
     fields = {"article_id": value, "prompt": "q", "completion": "a"}
     assert to_conversation(Record(fields, "f.json:7"), "prompt_completion").group is None
 

@@ -39,7 +39,7 @@ def read(path: str) -> tuple[list[object], list[str]]:
     ],
 )
 @pytest.mark.parametrize("lenient", [True, False])
-def test_json_list_that_is_not_one_list_is_refused_at_its_line(
+def test_json_file_that_is_not_a_single_list_is_refused_with_its_line(
     write: Write, content: str | bytes, message: str, lenient: bool
 ) -> None:
     path = write("a.json", content)
@@ -70,7 +70,7 @@ FAULTY = {
 
 @pytest.mark.parametrize("fault", FAULTY)
 @pytest.mark.parametrize("name", ["a.json", "a.jsonl"])
-def test_record_that_is_json_and_cannot_be_used_is_dropped_alone(write: Write, name: str, fault: str) -> None:
+def test_only_the_unusable_record_is_dropped(write: Write, name: str, fault: str) -> None:
     raw, message = FAULTY[fault]
     rows = [b'{"x": 1}', raw, b'{"x": 4}']
     path = write(name, b"[" + b",\n".join(rows) + b"]" if name == "a.json" else b"\n".join(rows))
@@ -80,13 +80,13 @@ def test_record_that_is_json_and_cannot_be_used_is_dropped_alone(write: Write, n
     assert rejected[0].startswith(f":2: {message}")
 
 
-def test_faulty_records_on_one_line_are_told_apart(write: Write) -> None:
+def test_faulty_records_on_one_line_are_distinguished(write: Write) -> None:
     values, rejected = read(write("a.json", '[{"x": 1}, {"x": 2, "x": 2}, 3, {"x": 4}]'))
     assert values == [1, 4]
     assert [message.partition(": ")[0] for message in rejected] == [":1 (record 2)", ":1 (record 3)"]
 
 
-def test_broken_json_behind_a_duplicate_field_is_still_refused(write: Write) -> None:
+def test_broken_json_after_a_duplicate_field_is_still_refused(write: Write) -> None:
     with pytest.raises(ValueError, match=r"a\.json:2: not valid JSON"):
         read(write("a.json", '[{"y": {"x": 1, "x": 2},\n "z" 3}, {"x": 4}]'))
 
@@ -104,14 +104,14 @@ def test_broken_json_behind_a_duplicate_field_is_still_refused(write: Write) -> 
         b'{"x": 1}\r{"x": 2}',
     ],
 )
-def test_faulty_line_is_dropped_alone(write: Write, line: bytes) -> None:
+def test_only_the_faulty_line_is_dropped(write: Write, line: bytes) -> None:
     values, rejected = read(write("a.jsonl", b'{"x": 1}\n' + line + b'\n\xef\xbb\xbf{"x": 4}'))
     assert values == [1, 4]
     assert len(rejected) == 1
     assert rejected[0].startswith(":2: ")
 
 
-def test_line_that_is_too_long_is_dropped_alone(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_too_long_line_is_dropped(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(text_lines, "MAX_LINE", 20)
     exact = b'{"x": "%s"}' % (b"e" * 11)
     assert len(exact) == 20

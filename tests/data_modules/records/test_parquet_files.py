@@ -33,7 +33,7 @@ def times(kind: pa.DataType, *values: int) -> pa.Array:
     ],
     ids=str,
 )
-def test_row_with_a_date_that_python_does_not_have_is_dropped_alone(tmp_path: Path, kind: pa.DataType) -> None:
+def test_only_the_row_with_an_unsupported_date_is_dropped(tmp_path: Path, kind: pa.DataType) -> None:
     far = 10**9 if kind == pa.date32() else 2**62
     pq.write_table(pa.table({"text": ["a", "b", "c"], "day": times(kind, 0, far, 1)}), tmp_path / "a.parquet")
     rows, rejected = read(tmp_path / "a.parquet")
@@ -66,7 +66,7 @@ def test_odd_columns_are_read_as_python_values(tmp_path: Path) -> None:
     assert rejected == []
 
 
-def test_text_that_is_not_utf8_is_dropped_alone(tmp_path: Path) -> None:
+def test_only_the_row_with_invalid_utf8_is_dropped(tmp_path: Path) -> None:
     raw = pa.array([b"a", b"\xff", b"c"])
     texts = pa.StringArray.from_buffers(3, *raw.buffers()[1:])
     pq.write_table(pa.table({"text": texts}), tmp_path / "a.parquet")
@@ -76,7 +76,7 @@ def test_text_that_is_not_utf8_is_dropped_alone(tmp_path: Path) -> None:
     assert rejected[0].startswith(":row 2: column 'text': string value cannot be read")
 
 
-def test_columns_of_one_name_are_refused(tmp_path: Path) -> None:
+def test_duplicate_column_names_are_refused(tmp_path: Path) -> None:
     text, pair = pa.array(["a"]), pa.struct([pa.field("x", pa.string()), pa.field("x", pa.string())])
     tables = {
         "duplicate column 'text'": pa.Table.from_arrays([text, text], names=["text", "text"]),

@@ -32,7 +32,7 @@ def test_reason_keeps_the_name_of_an_encoding() -> None:
     )
 
 
-def test_what_is_dropped_is_not_advised_to_be_dropped() -> None:
+def test_message_of_a_dropped_record_does_not_advise_dropping_it() -> None:
     ledger = Ledger("drop")
     ledger.reject("a.jsonl:2: turn 1 (user) is empty; expected text. Fill it in, or set `--data.on_invalid drop`.")
     assert ledger.invalid == ["a.jsonl:2: turn 1 (user) is empty; expected text. Fill it in."]
@@ -81,7 +81,7 @@ def test_reasons_are_listed_with_counts_and_the_first_message_of_each() -> None:
     assert sum(ledger.reasons.values()) == ledger.num_invalid == 157
 
 
-def test_kinds_of_fault_that_are_counted_apart_are_limited() -> None:
+def test_number_of_separately_counted_reasons_is_limited() -> None:
     ledger = Ledger("drop")
     letters = "abcdefghijklmnopqrstuvwxyz"
     for first in letters:

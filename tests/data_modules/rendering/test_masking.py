@@ -41,18 +41,18 @@ def test_prompt_weight_outside_0_to_1_is_refused(weight: float) -> None:
         resolve_mask("output_only", weight)
 
 
-def test_sample_reduction_shares_one_among_the_supervised_tokens() -> None:
+def test_sample_reduction_gives_supervised_tokens_total_weight_one() -> None:
     weights = MASKS["firefly_multi_turn"].token_weights(KINDS, TURNS, "sample")
     np.testing.assert_allclose(weights, [0, 0, 0, 1 / 3, 1 / 3, 0, 1 / 3, 0], rtol=1e-6)
 
 
-def test_turn_reduction_shares_one_among_each_turn() -> None:
+def test_turn_reduction_gives_each_turn_total_weight_one() -> None:
     weights = MASKS["firefly_multi_turn"].token_weights(KINDS, TURNS, "turn")
     np.testing.assert_allclose(weights, [0, 0, 0, 0.5, 0.5, 0, 1, 0], rtol=1e-6)
 
 
 @pytest.mark.parametrize("reduction", ["token", "sample", "turn"])
-def test_nothing_supervised_weighs_nothing(reduction: str) -> None:
+def test_all_weights_are_zero_without_supervised_tokens(reduction: str) -> None:
     user = np.full(4, K.USER, dtype=np.uint8)
     weights = MASKS["output_only"].token_weights(user, np.zeros(4, dtype=np.int16), reduction)  # type: ignore[arg-type]
     assert weights.tolist() == [0, 0, 0, 0]

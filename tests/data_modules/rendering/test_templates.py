@@ -56,7 +56,7 @@ def test_alpaca_is_stanfords_prompt_with_and_without_input(tokenizer: PreTrained
     )
 
 
-def test_chatml_kinds_give_headers_to_the_template_and_end_tokens_to_answers(
+def test_chatml_headers_are_template_and_end_tokens_are_answer(
     tokenizer: PreTrainedTokenizerFast,
 ) -> None:
     assert rendered("chatml", tokenizer, chat("a", "b", "c", "d", system="s")) == [
@@ -94,7 +94,7 @@ def test_prompt_is_the_beginning_of_the_training_text(
     assert full[len(prompt)][1] is K.FINAL_ANSWER
 
 
-def test_own_chat_template_is_cut_into_the_same_text_and_kinds_as_chatml(tokenizer: PreTrainedTokenizerFast) -> None:
+def test_tokenizer_chat_template_is_split_into_the_same_segments_as_chatml(tokenizer: PreTrainedTokenizerFast) -> None:
     conversation = chat("a", "b<|im_end|>", "c", "d", system="s", context="x")
     own = rendered("tokenizer", with_template(tokenizer, JINJA_CHATML), conversation)
 
@@ -104,7 +104,7 @@ def test_own_chat_template_is_cut_into_the_same_text_and_kinds_as_chatml(tokeniz
     assert by_character(own) == by_character(rendered("chatml", tokenizer, conversation))
 
 
-def test_own_chat_template_that_strips_is_exact_on_the_stripped_text(tokenizer: PreTrainedTokenizerFast) -> None:
+def test_chat_template_that_strips_is_exact_on_the_stripped_text(tokenizer: PreTrainedTokenizerFast) -> None:
     segments = rendered("tokenizer", with_template(tokenizer, JINJA_STRIPPING), chat(" a\n", "\nb "))
     assert ("a", K.USER) in segments
     assert ("b", K.FINAL_ANSWER) in segments
@@ -118,7 +118,7 @@ def test_own_chat_template_that_strips_is_exact_on_the_stripped_text(tokenizer: 
         (JINJA_OTHER_PROMPT, "its prompt for turn 3 differs from the text trained before it"),
     ],
 )
-def test_own_chat_template_is_refused_when_no_exact_cut_exists(
+def test_tokenizer_chat_template_without_an_exact_split_is_refused(
     tokenizer: PreTrainedTokenizerFast, jinja: str, message: str
 ) -> None:
     with pytest.raises(ValueError, match=rf"f.json:7: the tokenizer's own chat template cannot be split.*{message}"):
@@ -160,7 +160,7 @@ def test_missing_markers_are_refused(tokenizer: PreTrainedTokenizerFast) -> None
         resolve_template("tokenizer", bare)
 
 
-def test_text_is_one_segment_and_its_end(tokenizer: PreTrainedTokenizerFast) -> None:
+def test_plain_text_is_one_segment_plus_the_end_token(tokenizer: PreTrainedTokenizerFast) -> None:
     document = Conversation((Message(Role.TEXT, "Once."),), "f.txt:1")
     assert rendered("plain", tokenizer, document) == [("Once.", K.TEXT), ("<|endoftext|>", K.TEXT)]
 

@@ -11,7 +11,7 @@ import torch
 from lit_sft.checkpoints.atomic_io import AtomicCheckpointIO
 
 
-def test_what_is_written_is_read_again(tmp_path: Path) -> None:
+def test_checkpoint_round_trips(tmp_path: Path) -> None:
     path = tmp_path / "new folder" / "last.ckpt"
     AtomicCheckpointIO().save_checkpoint({"step": 3, "weight": torch.ones(2)}, path)
     assert torch.load(path, weights_only=True)["step"] == 3
@@ -19,7 +19,7 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("moment", ["write", "flush"])
-def test_a_full_disk_keeps_the_checkpoint_before_and_leaves_nothing_behind(
+def test_full_disk_keeps_the_previous_checkpoint_and_leaves_no_partial_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
     path, io = tmp_path / "last.ckpt", AtomicCheckpointIO()
@@ -37,7 +37,7 @@ def test_a_full_disk_keeps_the_checkpoint_before_and_leaves_nothing_behind(
 
 
 @pytest.mark.parametrize("taken", [0, 3])
-def test_torchs_own_errors_of_a_full_disk_are_told_from_errors_of_programs(
+def test_torchs_disk_full_errors_are_distinguished_from_bugs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, taken: int
 ) -> None:
     save, writes = torch.save, []
@@ -67,7 +67,7 @@ def test_torchs_own_errors_of_a_full_disk_are_told_from_errors_of_programs(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_writer_that_is_killed_leaves_no_file_of_the_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_killed_writer_leaves_no_file_with_the_final_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def killed(checkpoint: Any, file: Any) -> None:
         file.write(b"half of it")
         raise KeyboardInterrupt

@@ -32,7 +32,7 @@ def touch(folder: Path, *names: str) -> None:
         ("min", ["c.ckpt", "last.ckpt"], ("last.ckpt", False, "the last step; b.ckpt, the best, is missing")),
     ],
 )
-def test_the_best_by_the_record_is_taken_of_those_that_exist(
+def test_best_existing_checkpoint_in_the_record_is_chosen(
     tmp_path: Path, mode: str, there: list[str], expected: tuple[str, bool, str]
 ) -> None:
     write_best(tmp_path, "val/loss", mode, SCORES)
@@ -55,7 +55,7 @@ def test_runs_without_a_record_are_read_by_their_names(tmp_path: Path) -> None:
     assert best_of(tmp_path / "nowhere") is None
 
 
-def test_a_file_that_may_be_of_either_of_two_steps_is_given_no_metric(tmp_path: Path) -> None:
+def test_file_that_may_be_from_either_of_two_steps_gets_no_metric(tmp_path: Path) -> None:
     touch(tmp_path, "best.ckpt")
     write_best(tmp_path, "val/loss", "min", [Scored("best.ckpt", 2.0, 10), Scored("best.ckpt", 1.0, 20)])
     assert choose(tmp_path) == Choice(tmp_path / "best.ckpt", True, "best val/loss")
@@ -92,14 +92,14 @@ def test_a_damaged_record_is_one_message(tmp_path: Path, content: str, message: 
         ([], "there is no checkpoint in that folder either"),
     ],
 )
-def test_the_way_on_from_a_damaged_record_fits_what_is_there(tmp_path: Path, there: list[str], advice: str) -> None:
+def test_advice_for_a_damaged_record_matches_the_existing_files(tmp_path: Path, there: list[str], advice: str) -> None:
     (tmp_path / "best.json").write_text("{")
     touch(tmp_path, *there)
     with pytest.raises(ValueError, match=advice):
         choose(tmp_path)
 
 
-def test_a_trial_of_its_last_step_is_read_also_where_the_record_of_the_best_is_damaged(tmp_path: Path) -> None:
+def test_last_step_trial_is_read_even_if_the_best_record_is_damaged(tmp_path: Path) -> None:
     (tmp_path / "checkpoints").mkdir()
     write_best(tmp_path / "checkpoints", "val/loss", "min", SCORES)
     touch(tmp_path / "checkpoints", "b.ckpt", "last.ckpt")

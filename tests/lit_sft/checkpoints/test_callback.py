@@ -114,7 +114,7 @@ def test_a_score_of_earlier_weights_saves_nothing(fit: Fit, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("scores", "settings"), [([NAN, INF], {}), ([2, 1], {"save_top_k": 0}), ([2, 1], {"monitor": None})]
 )
-def test_where_none_is_the_best_the_last_is_taken_and_called_so(
+def test_without_a_best_checkpoint_the_last_is_used_and_named(
     fit: Fit, tmp_path: Path, scores: list[float | None], settings: dict[str, Any]
 ) -> None:
     fit(scores, tmp_path / "c", **settings)
@@ -146,7 +146,7 @@ def test_a_copied_run_keeps_its_best_score_and_leaves_the_original_alone(
 
 
 @pytest.mark.parametrize("loss", ["removed", "damaged", "replaced"])
-def test_a_best_file_that_is_lost_is_not_held_against_later_ones(fit: Fit, tmp_path: Path, loss: str) -> None:
+def test_lost_best_file_does_not_block_later_checkpoints(fit: Fit, tmp_path: Path, loss: str) -> None:
     folder = tmp_path / "c"
     fit([3, 1, 2], folder)
     best, last = folder / "best.ckpt", folder / "last.ckpt"
@@ -169,7 +169,7 @@ class KilledError(BaseException):
 
 @pytest.mark.parametrize("filename", ["best", "{step}"])
 @pytest.mark.parametrize(("moment", "best"), [("before it is written", 1), ("before the old one is removed", 2)])
-def test_a_kill_around_a_new_best_leaves_the_best_there_is(
+def test_kill_while_saving_a_new_best_leaves_a_valid_best(
     fit: Fit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str, best: int, filename: str
 ) -> None:
     write = AtomicCheckpointIO.save_checkpoint
@@ -211,7 +211,7 @@ def test_fewer_files_are_kept_after_resuming_with_a_smaller_number(fit: Fit, tmp
     assert (choose(folder).why, step_of(choose(folder).path)) == ("best score 0.5, step 4", 4)
 
 
-def test_another_callback_may_save_beside_but_not_over_the_runs_own_files(fit: Fit, tmp_path: Path) -> None:
+def test_another_callback_may_not_overwrite_the_runs_own_files(fit: Fit, tmp_path: Path) -> None:
     def other(**settings: Any) -> list[ModelCheckpoint]:
         return [ModelCheckpoint(tmp_path / "c", monitor="score", every_n_epochs=2, **settings)]
 

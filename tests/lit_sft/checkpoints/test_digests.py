@@ -19,7 +19,7 @@ from tests.training import make_module, make_trainer, train
 
 
 def checkpoint(value: float = 1.0) -> dict[str, Any]:
-    """As Lightning writes one, with tensors of several kinds."""
+    """A checkpoint as Lightning writes it, with tensors of several dtypes."""
     draw = torch.Generator().manual_seed(0)
     weights = {"a": torch.randn(40, 40, generator=draw), "b": torch.full((9,), value, dtype=torch.bfloat16)}
     moments = {0: {"step": torch.tensor(3.0), "exp_avg": torch.randn(40, 40, generator=draw)}}
@@ -60,7 +60,7 @@ def test_a_flipped_bit_in_a_checkpoint_without_a_digest_is_noticed_or_changes_no
     assert noticed >= 40
 
 
-def test_a_damaged_checkpoint_is_passed_over_when_resuming(tmp_path: Path) -> None:
+def test_damaged_checkpoint_is_skipped_when_resuming(tmp_path: Path) -> None:
     run = Run(tmp_path / "run")
     AtomicCheckpointIO().save_checkpoint(checkpoint(), run.checkpoints / "best.ckpt")
     AtomicCheckpointIO().save_checkpoint({**checkpoint(2.0), "global_step": 9}, run.checkpoints / "last.ckpt")
@@ -91,7 +91,7 @@ def test_a_checkpoint_that_was_cut_short_is_refused(tmp_path: Path, size: int) -
         read_checkpoint(path)
 
 
-def test_a_file_without_weights_is_no_checkpoint(tmp_path: Path) -> None:
+def test_file_without_weights_is_not_a_checkpoint(tmp_path: Path) -> None:
     path = tmp_path / "last.ckpt"
     for other in ({"step": 1}, [1, 2], torch.ones(2)):
         torch.save(other, path)
@@ -100,7 +100,7 @@ def test_a_file_without_weights_is_no_checkpoint(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("writer", [AtomicCheckpointIO(), TorchCheckpointIO()])
-def test_a_trainer_of_the_users_own_notices_a_flipped_bit_too(
+def test_plain_trainer_also_detects_a_flipped_bit(
     make_data: Callable[..., SFTDataModule], tmp_path: Path, writer: TorchCheckpointIO
 ) -> None:
     data, path = make_data(chat_rows(4), template="plain"), tmp_path / "last.ckpt"

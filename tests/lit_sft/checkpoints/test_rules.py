@@ -35,7 +35,7 @@ OUTSIDE = "expected a plain name inside the run folder"
         {"filename": "{epoch}", "save_top_k": 2, "enable_version_counter": True},
     ],
 )
-def test_settings_that_leave_no_doubt_are_taken(settings: dict[str, Any]) -> None:
+def test_unambiguous_settings_are_accepted(settings: dict[str, Any]) -> None:
     check_checkpoint_settings(DEFAULTS | settings)
 
 
@@ -70,9 +70,7 @@ def test_settings_that_leave_no_doubt_are_taken(settings: dict[str, Any]) -> Non
         ({"filename": "{step!r}", "save_top_k": -1}, "several files would get the same name"),
     ],
 )
-def test_settings_that_would_put_files_elsewhere_or_hide_which_is_best_are_refused_by_name(
-    settings: dict[str, Any], message: str
-) -> None:
+def test_settings_with_outside_files_or_an_ambiguous_best_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message) as refused:
         check_checkpoint_settings(DEFAULTS | settings)
     assert re.match(rf"--checkpoint\.{next(iter(settings))}\b", str(refused.value))

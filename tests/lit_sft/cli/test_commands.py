@@ -121,7 +121,7 @@ def test_lora_run_keeps_and_exports_adapters_only(
     options = ["--model.backbone.tuning", "lora", "--model.backbone.lora.rank", "2", "--data.template", "plain"]
     run("fit", "--config", path, *options)
     folder = root / "tiny" / "version_0"
-    # the random weights it adapts lie nowhere, so the export holds the whole model
+    # its random base weights are not on disk, so the export contains the whole model
     AutoModelForCausalLM.from_pretrained(folder / "model")
     base = ["--model.backbone.config", "null", "--model.backbone.pretrained", str(folder / "model")]
     run("fit", "--config", path, *options, *base, "--run.name", "second")
@@ -150,7 +150,7 @@ def test_before_training_metrics_are_those_of_the_initial_weights(path: str, roo
 
 
 def test_exported_weights_are_those_of_the_best_metrics(path: str, root: Path) -> None:
-    # so large a learning rate after a good beginning that the last weights are worse than the best
+    # the learning rate is so high that the last weights are worse than the best
     schedule = ["--model.optimizer.lr", "0.5", "--model.optimizer.schedule", "constant"]
     run("fit", "--config", path, *schedule, "--trainer.max_steps", "8", "--trainer.max_epochs", "4")
     folder = root / "tiny" / "version_0"
@@ -170,7 +170,7 @@ def test_last_epoch_is_validated_whatever_the_interval(path: str, root: Path) ->
     assert metrics["last"]["step"] == metrics["steps"] == 6
 
 
-def test_the_length_that_was_given_last_holds_also_on_resuming(
+def test_last_given_length_also_applies_when_resuming(
     config: dict[str, Any], root: Path, write: Write, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config["trainer"] |= {"max_epochs": 1, "max_steps": -1}  # two steps
@@ -225,7 +225,7 @@ WRONG: dict[str, tuple[dict[str, Any], list[str], str]] = {
     "unknown mask": ({}, ["--data.mask", "outputs"], "expected one of .'whole_sequence', 'output_only', .* outputs"),
     "word for a number": ({}, ["--trainer.max_steps", "many"], '--trainer.max_steps: expected a whole number, got many'),
     "missing data file": ({}, ["--data.train", "no/rows.json"], "no/rows.json: no such file or folder; check the path"),
-    "epochs of none": ({}, ["--trainer.max_epochs", "0"], "--trainer.max_epochs 0: expected 1 or more"),
+    "zero epochs": ({}, ["--trainer.max_epochs", "0"], "--trainer.max_epochs 0: expected 1 or more"),
     "negative steps": ({}, ["--trainer.max_steps", "-5"], "--trainer.max_steps -5: expected 1 or more, or -1 for no limit"),
     "mask with a hyphen": ({}, ["--data.mask", "output-only"], "--data.mask: expected one of .*; did you mean output_only"),
     "no room for a token": ({}, ["--data.token_budget", "0"], "--data.token_budget 0: expected at least 1"),
@@ -249,10 +249,10 @@ WRONG: dict[str, tuple[dict[str, Any], list[str], str]] = {
     "over-long is an error": ({}, ["--data.max_length", "40", "--data.over_long", "error"], r"rows.jsonl:\d+: \d+ tokens; expected at most 40. Raise"),
     "fractions": ({}, ["--data.val_fraction", "0.7", "--data.test_fraction", "0.4"], "--data.val_fraction 0.7 .*less than 1 together"),
     "callback's own": ({}, ["--trainer.callbacks+=callbacks.LossModeAblation", "--trainer.callbacks.max_columns=0"], "lit_sft fit: LossModeAblation max_columns 0: expected at least 1"),
-    "share of none": ({}, ["--data.train_fraction", "0"], "--data.train_fraction 0.*: expected a share above 0"),
+    "zero share": ({}, ["--data.train_fraction", "0"], "--data.train_fraction 0.*: expected a share above 0"),
     "negative seed": ({}, ["--seed_everything", "-5"], "--seed_everything -5: expected 0 to 4294967295, or true for a random seed"),
     "negative workers": ({}, ["--data.num_workers", "-1"], "--data.num_workers -1: expected 0 or more processes"),
-    "batch of none": ({}, ["--data.batch_size", "0"], "--data.batch_size 0: expected at least 1 row"),
+    "zero batch size": ({}, ["--data.batch_size", "0"], "--data.batch_size 0: expected at least 1 row"),
     "prompt weight": ({}, ["--data.prompt_weight", "2"], "--data.prompt_weight 2.*between 0 and 1"),
     "missing tokenizer": ({}, ["--model.backbone.tokenizer", "./nowhere"], "./nowhere: no such folder .* and not a model name on the hub"),
     "missing model": ({}, ["--model.backbone.config", "null", "--model.backbone.pretrained", "./nowhere"], "--model.backbone.pretrained ./nowhere: no such folder"),
@@ -264,11 +264,11 @@ WRONG: dict[str, tuple[dict[str, Any], list[str], str]] = {
     "unwritable runs": ({"file": "x"}, ["--run.root", "{file}"], "--run.root .*file: cannot create a folder there .* choose another"),
     "unwritable cache": ({"file": "x"}, ["--data.cache_dir", "{file}"], "--data.cache_dir .*file: cannot write there .* choose another"),
     "no template marker": ({}, ["--data.template", "tokenizer"], "the tokenizer has no chat template; use"),
-    "checkpoint of junk": ({"b.ckpt": "junk"}, ["--ckpt_path", "{b.ckpt}"], "--ckpt_path .*b.ckpt: damaged, truncated or not a checkpoint"),
+    "corrupt checkpoint": ({"b.ckpt": "junk"}, ["--ckpt_path", "{b.ckpt}"], "--ckpt_path .*b.ckpt: damaged, truncated or not a checkpoint"),
     "heads that do not divide": ({}, ["--model.backbone.config.n_head", "3"], "--model.backbone.config: n_head 3 does not divide n_embd 32; change"),
-    "heads in words": ({}, ["--model.backbone.config.n_head", "two"], "--model.backbone.config.n_head: expected a whole number, got 'two'"),
-    "no number of examples": ({}, ["COMMAND", "preview", "--config", "CONFIG", "--num", "-1"], "^lit_sft preview: --num: expected a whole number, at least 1, got -1$"),
-    "no name of a config": ({}, ["--config"], "^lit_sft fit: --config: has no value; add a file, such as `--config"),
+    "heads as text": ({}, ["--model.backbone.config.n_head", "two"], "--model.backbone.config.n_head: expected a whole number, got 'two'"),
+    "negative number of examples": ({}, ["COMMAND", "preview", "--config", "CONFIG", "--num", "-1"], "^lit_sft preview: --num: expected a whole number, at least 1, got -1$"),
+    "missing value of --config": ({}, ["--config"], "^lit_sft fit: --config: has no value; add a file, such as `--config"),
     "no value": ({}, ["--data.train"], "^lit_sft fit: --data.train: has no value; add one after it.$"),
     "unknown split": ({}, ["COMMAND", "preview", "--config", "CONFIG", "--split", "tran"], "--split: expected one of .*, got tran; did you mean train"),
     "unknown strategy": ({}, ["--trainer.strategy", "dpp"], "--trainer.strategy dpp: unknown; did you mean ddp"),
@@ -365,7 +365,7 @@ def final_weights(run_folder: Path) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_saves_and_leaves_and_resume_ends_as_if_nothing_had_been(
+def test_signal_saves_and_exits_and_resuming_gives_the_same_weights(
     path: str, root: Path, capsys: pytest.CaptureFixture[str], number: int
 ) -> None:
     before = signal.getsignal(number)
@@ -388,7 +388,7 @@ def test_a_signal_saves_and_leaves_and_resume_ends_as_if_nothing_had_been(
     assert steps == [5, 5]
 
 
-def test_resume_passes_over_a_broken_checkpoint_and_says_so(
+def test_resume_skips_a_broken_checkpoint_with_a_message(
     path: str, root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run("fit", "--config", path)
@@ -408,12 +408,12 @@ def test_resume_passes_over_a_broken_checkpoint_and_says_so(
     )
     best = checkpoints / "best.ckpt"
     assert main(["test", str(checkpoints.parent)]) == 2
-    assert f"lit_sft test: {best}: damaged" in capsys.readouterr().err  # it was the run that was given
+    assert f"lit_sft test: {best}: damaged" in capsys.readouterr().err  # the user named the run
     assert main(["test", str(checkpoints.parent), f"--ckpt_path={best}"]) == 2
     assert f"lit_sft test: --ckpt_path {best}: damaged" in capsys.readouterr().err
 
 
-def test_resume_longer_goes_on_and_with_another_mask_is_refused(
+def test_resuming_with_more_steps_continues_but_another_mask_is_refused(
     path: str, root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run("fit", "--config", path)
@@ -422,12 +422,12 @@ def test_resume_longer_goes_on_and_with_another_mask_is_refused(
     assert json.loads((Path(folder) / "fit.json").read_text())["steps"] == 3
     assert main(["fit", "--resume", folder, "--data.mask", "whole_sequence"]) == 2
     assert '--data.mask was "output_only" and is now "whole_sequence"' in capsys.readouterr().err
-    run("fit", f"--resume={folder}", "--trainer.max_steps", "4")  # the refused one has changed nothing
+    run("fit", f"--resume={folder}", "--trainer.max_steps", "4")  # the refused command has changed nothing
     assert yaml.safe_load((Path(folder) / "config.yaml").read_text())["data"]["mask"] == "output_only"
     assert json.loads((Path(folder) / "fit.json").read_text())["before"]
 
 
-def test_a_data_file_that_vanishes_under_way_costs_nothing(path: str, root: Path) -> None:
+def test_deleting_a_data_file_during_training_has_no_effect(path: str, root: Path) -> None:
     vanish = "[{class_path: tests.lit_sft.cli.test_commands.Vanishes, init_args: {file: ROWS}}]"
     rows = Path(path).parent / "rows.jsonl"
     run("fit", "--config", path, "--trainer.callbacks", vanish.replace("ROWS", str(rows)))
@@ -445,7 +445,7 @@ class Vanishes(Callback):
         self.file.unlink(missing_ok=True)
 
 
-def test_a_run_is_resumed_under_any_name_and_says_when_nothing_was_left(
+def test_run_is_resumed_under_any_name_and_reports_if_already_finished(
     path: str, root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run("fit", "--config", path)
@@ -459,7 +459,7 @@ def test_a_run_is_resumed_under_any_name_and_says_when_nothing_was_left(
     assert len(modes) == 1
 
 
-def test_the_last_checkpoint_is_of_the_last_step_also_where_another_was_better(path: str, root: Path) -> None:
+def test_last_checkpoint_is_from_the_last_step_even_if_another_was_better(path: str, root: Path) -> None:
     every_step = ["--trainer.check_val_every_n_epoch", "null", "--trainer.val_check_interval", "1"]
     run("fit", "--config", path, "--trainer.max_steps", "5", "--model.optimizer.lr", "3.0", *every_step)
     folder = root / "tiny" / "version_0" / "checkpoints"

@@ -18,7 +18,7 @@ END = 9
 KINDS = [K.TEMPLATE, K.USER, K.ANSWER, K.ANSWER, K.TEMPLATE, K.USER, K.FINAL_ANSWER, K.FINAL_ANSWER, K.FINAL_ANSWER]
 IDS = [1, 2, 3, END, 4, 5, 6, 7, END]
 TURNS = [0, 0, 1, 1, 1, 2, 3, 3, 3]
-NATS = [0.0, 1, 2, 3, 4, 5, 6, 7, 8]  # of each token; the first is not predicted
+NATS = [0.0, 1, 2, 3, 4, 5, 6, 7, 8]  # nats of each token; the first is not predicted
 SIZES = torch.tensor([[0, 0], [1, 1], [1, 0], [2, 1], [1, 1], [1, 1], [3, 1], [4, 2], [1, 1], [0, 0]])
 
 
@@ -42,7 +42,7 @@ def row() -> Batch:
     )
 
 
-def test_metrics_by_segment_and_mask_are_those_counted_by_hand() -> None:
+def test_metrics_by_segment_and_mask_equal_values_computed_by_hand() -> None:
     metrics = metric_of().compute()
     means = {key: value for key, value in metrics.items() if key.startswith("nll/")}
     assert means == pytest.approx(
@@ -84,7 +84,7 @@ def test_one_impossible_token_does_not_turn_other_segments_into_nan() -> None:
 
 
 @pytest.mark.parametrize("pack", [False, True])
-def test_sums_of_records_are_those_of_each_alone(pack: bool) -> None:
+def test_sums_of_a_record_do_not_depend_on_its_batch(pack: bool) -> None:
     ids, kinds, turns = np.array(IDS, np.int32), np.array(KINDS, np.uint8), np.array(TURNS, np.int16)
     parts = [Example(ids[:n], kinds[:n], turns[:n], origin) for n, origin in ((9, "f:1"), (9, "f:2"), (5, "f:1"))]
     batch = collate(parts, mask=MASKS["output_only"], pack=pack, score_all=True)

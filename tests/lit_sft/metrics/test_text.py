@@ -38,8 +38,9 @@ def test_tokenisations_are_named_and_differ() -> None:
 
 
 def rouge_l_f_beta(prediction: str, reference: str, beta: float) -> float:
-    """ROUGE-L on characters with recall weighed `beta` times: what the fifth reference report computed, with the number
-    of characters of the question for beta, which was passed in its place by mistake.
+    """ROUGE-L on characters with recall weighted by beta.
+
+    The fifth reference report passed the length of the question as beta by mistake.
     """
     table = [[0] * (len(reference) + 1) for _ in range(len(prediction) + 1)]
     for i, one in enumerate(prediction):
@@ -61,12 +62,12 @@ def rouge_l_f_beta(prediction: str, reference: str, beta: float) -> float:
             1.0,
             1.0,
         ),
-        # where prediction and reference differ in length, the question's length in place of beta makes recall of it
+        # if the lengths differ, using the question's length as beta turns the F-score into recall
         ("甲乙丙丁", "甲乙", 10, 101 * 0.5 / (1 + 100 * 0.5), 2 / 3),
         ("甲", "乙", 10, 0.0, 0.0),
     ],
 )
-def test_printed_metrics_of_the_report_and_the_right_ones(
+def test_values_printed_in_the_report_and_the_correct_ones(
     prediction: str, reference: str, question_length: int, printed: float, right: float
 ) -> None:
     assert rouge_l_f_beta(prediction, reference, question_length) == pytest.approx(printed)
@@ -74,13 +75,13 @@ def test_printed_metrics_of_the_report_and_the_right_ones(
     assert rouge(prediction, reference, "character")["rougeL_character"] == pytest.approx(right)
 
 
-def test_chrf_is_of_characters() -> None:
+def test_chrf_compares_characters() -> None:
     assert chrf("老乌龟叫石头。", "老乌龟叫石头。") == pytest.approx(1.0)
     assert 0 < chrf("老乌龟叫木头。", "老乌龟叫石头。") < 1
     assert chrf("abc", "xyz") == 0.0
 
 
-def test_distinct_runs_are_counted() -> None:
+def test_distinct_ngrams_are_counted() -> None:
     assert distinct("a b a b a", 2) == (2, 4)
     assert distinct("a", 2) == (0, 0)
     assert repetition("a b a b a", 2) == pytest.approx(0.5)

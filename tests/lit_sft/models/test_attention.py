@@ -48,14 +48,14 @@ def test_documents_attend_to_their_own_earlier_tokens_only(key_heads: int, windo
         torch.testing.assert_close(ours, theirs)
 
 
-def test_dense_fallback_equals_the_pieces() -> None:
+def test_dense_fallback_equals_attention_per_document() -> None:
     given = qkv(key_heads=2)
     dense = _dense(*given, LENGTHS, 0.3, 0.0, None)
     pieces, _ = document_attention(torch.nn.Module(), *given, None, scaling=0.3, documents=DOCUMENTS)
     torch.testing.assert_close(dense.transpose(1, 2), pieces)
 
 
-def test_bfloat16_on_a_cpu_is_computed_in_float32_also_under_autocast() -> None:
+def test_bfloat16_on_a_cpu_is_computed_in_float32_even_under_autocast() -> None:
     given = qkv(torch.bfloat16)
     exact, _ = document_attention(
         torch.nn.Module(), *(t.float() for t in given), None, scaling=0.3, documents=DOCUMENTS

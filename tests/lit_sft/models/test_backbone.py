@@ -69,7 +69,7 @@ def test_lora_on_all_linear_layers_trains_adapters_only_and_starts_as_the_model(
 
 @pytest.mark.parametrize(("rslora", "dora"), [(False, False), (True, False), (False, True)])
 @pytest.mark.parametrize("name", MODELS)
-def test_merged_weights_are_the_initial_ones_and_the_scaled_product(
+def test_merged_weights_are_the_initial_ones_plus_the_scaled_product(
     name: str, rslora: bool, dora: bool, tokenizer: PreTrainedTokenizerFast
 ) -> None:
     torch.manual_seed(0)

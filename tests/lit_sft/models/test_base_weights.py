@@ -60,7 +60,7 @@ def lora(base: Path) -> BackboneSettings:
 
 
 def change_weights(base: Path) -> None:
-    """One weight of the last tensor of the file, which the digest of its beginning does not see."""
+    """One weight of the last tensor of the file, which a digest of the start of the file does not cover."""
     before, path = weights_identity(str(base)), base / "model.safetensors"
     weights = load_file(path)
     weights["model.norm.weight"][0] += 0.5
@@ -95,7 +95,7 @@ def test_a_changed_base_is_refused_by_every_reader_of_a_checkpoint(
         change_weights(base)
         message = r"last\.ckpt: trained on a base model other than .*base: digest of its weights [0-9a-f]{12}, expected"
     else:
-        change_config(base, rms_norm_eps=1e-2)  # the weights do not matter any more, and this does
+        change_config(base, rms_norm_eps=1e-2)  # weights no longer matter, but the config does
         message = r"last\.ckpt: trained on a base model other than .*base: digest of its config [0-9a-f]{12}, expected"
     with pytest.raises(ValueError, match=message):
         load_weights(build_backbone(settings, data.tokenizer), checkpoint)
@@ -128,7 +128,7 @@ def test_an_exported_adapter_is_refused_on_another_base(base: Path, data: SFTDat
         open_model("m", str(tmp_path / "adapter"), device="cpu")
 
 
-def test_a_random_base_of_another_seed_is_refused(data: SFTDataModule, tmp_path: Path) -> None:
+def test_random_base_from_another_seed_is_refused(data: SFTDataModule, tmp_path: Path) -> None:
     module = train(data, tmp_path, make_module("gpt2", tuning="lora", seed=1), max_steps=1)
     module.trainer.save_checkpoint(tmp_path / "last.ckpt")
     torch.manual_seed(1)
@@ -149,7 +149,9 @@ def test_checkpoints_of_older_versions_are_read_without_a_base(base: Path, data:
     )
 
 
-def test_a_moved_base_and_what_changes_no_metric_are_accepted(base: Path, data: SFTDataModule, tmp_path: Path) -> None:
+def test_moved_base_and_changes_that_affect_no_metric_are_accepted(
+    base: Path, data: SFTDataModule, tmp_path: Path
+) -> None:
     before = identity_of(build_backbone(lora(base), data.tokenizer))
     shutil.move(base, tmp_path / "moved")
     change_config(tmp_path / "moved", transformers_version="9.9", use_cache=False)
@@ -196,7 +198,7 @@ def test_a_base_is_read_once_until_its_size_or_time_changes(base: Path, digested
     assert content != note.read_text()
 
 
-def test_a_damaged_note_of_a_digest_is_not_believed(base: Path, digested: list[str], tmp_path: Path) -> None:
+def test_damaged_digest_cache_is_ignored(base: Path, digested: list[str], tmp_path: Path) -> None:
     first = identify(base)
     (note,) = (tmp_path / "cache" / "digests").iterdir()
     content = note.read_bytes()
@@ -222,7 +224,7 @@ def test_a_cache_that_cannot_be_written_costs_time_only(
     assert len(digested) == 3
 
 
-def test_a_model_of_the_hub_is_identified_by_the_files_that_were_downloaded(
+def test_hub_model_is_identified_by_its_downloaded_files(
     base: Path, data: SFTDataModule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     repository = tmp_path / "hub" / "models--someone--llama"

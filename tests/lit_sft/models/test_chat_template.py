@@ -58,7 +58,7 @@ def random_conversation(draw: random.Random) -> Conversation:
 
 
 def messages(conversation: Conversation) -> list[dict[str, str]]:
-    """As the README says they are written."""
+    """Messages as documented in docs/exporting.md."""
     return [
         {"role": turn.role.value, "content": turn.content, **({"input": turn.context} if turn.context else {})}
         for turn in conversation.turns
@@ -84,7 +84,9 @@ def test_exported_template_renders_the_trained_text_and_ids(name: str, tokenizer
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
-def test_training_on_by_the_exported_template_encodes_the_same(name: str, tokenizer: PreTrainedTokenizerFast) -> None:
+def test_exported_template_encodes_the_same_when_used_for_training(
+    name: str, tokenizer: PreTrainedTokenizerFast
+) -> None:
     draw, template = random.Random(name), filled(name, tokenizer)
     other = exported(template, tokenizer)
     own = resolve_template("auto", other)
@@ -97,7 +99,7 @@ def test_training_on_by_the_exported_template_encodes_the_same(name: str, tokeni
         assert a.kinds.tolist() == b.kinds.tolist()
 
 
-def test_context_follows_the_message_where_a_chat_template_knows_no_input(tokenizer: PreTrainedTokenizerFast) -> None:
+def test_context_follows_the_message_if_the_template_has_no_input_field(tokenizer: PreTrainedTokenizerFast) -> None:
     other = copy.deepcopy(tokenizer)
     other.chat_template = "{% for m in messages %}{{ m['role'] }}:{{ m['content'] }}<|im_end|>{% endfor %}" + (
         "{% if add_generation_prompt %}assistant:{% endif %}"

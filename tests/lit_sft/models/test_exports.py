@@ -1,4 +1,4 @@
-"""Exported folders: complete or as they were, and every changed bit is noticed when they are read."""
+"""Exported folders: either complete or unchanged, and every changed bit is noticed when they are read."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ def test_exporting_replaces_what_was_exported_before_and_keeps_other_files(
     assert [path.name for path in tmp_path.glob(".*")] == []
 
 
-def test_an_export_that_fails_leaves_the_one_before(
+def test_failed_export_leaves_the_previous_one(
     base: Path, data: SFTDataModule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = export("merged", base, tmp_path / "m", data)
@@ -168,7 +168,7 @@ def test_an_export_that_fails_leaves_the_one_before(
     assert [path.name for path in tmp_path.glob(".*")] == []
 
 
-def test_an_export_killed_between_two_renames_is_put_back(base: Path, data: SFTDataModule, tmp_path: Path) -> None:
+def test_export_killed_between_renames_is_restored(base: Path, data: SFTDataModule, tmp_path: Path) -> None:
     folder = export("merged", base, tmp_path / "m", data)
     (folder / "notes.txt").write_text("mine")
     folder.rename(tmp_path / ".m.before")

@@ -66,7 +66,7 @@ def test_generation_stops_at_the_end_token_and_says_so(tokenizer: PreTrainedToke
     assert stopped == Generated(str(tokenizer.decode(ids[:length])), length + 1, ended=True)
 
 
-def test_everything_is_left_as_found(tokenizer: PreTrainedTokenizerFast) -> None:
+def test_model_and_random_state_are_restored(tokenizer: PreTrainedTokenizerFast) -> None:
     model = build("qwen2", tokenizer)
     model.train()
     causal_lm(model).model.layers[0].eval()
@@ -93,7 +93,7 @@ def test_sampling_depends_on_the_seed_and_temperature(tokenizer: PreTrainedToken
     assert sampled != answers(model, tokenizer)
 
 
-def test_what_is_drawn_depends_on_the_prompt_and_not_on_its_company(tokenizer: PreTrainedTokenizerFast) -> None:
+def test_sampling_depends_on_the_prompt_not_on_the_batch(tokenizer: PreTrainedTokenizerFast) -> None:
     model = build("gpt2", tokenizer)
     together = answers(model, tokenizer, temperature=1.0, batch_size=5)
     assert together == answers(model, tokenizer, temperature=1.0, batch_size=2)
@@ -101,7 +101,7 @@ def test_what_is_drawn_depends_on_the_prompt_and_not_on_its_company(tokenizer: P
     assert together[::-1] == answers(model, tokenizer, PROMPTS[::-1], temperature=1.0)
 
 
-def test_tokens_are_drawn_as_often_as_their_probability_says(tokenizer: PreTrainedTokenizerFast) -> None:
+def test_tokens_are_sampled_with_their_probabilities(tokenizer: PreTrainedTokenizerFast) -> None:
     model = build("gpt2", tokenizer).eval()
     prompt, count, temperature, top_p = PROMPTS[1], 2000, 0.5, 0.8
     with torch.no_grad():
@@ -129,7 +129,7 @@ def test_a_prompt_near_the_context_limit_does_not_shorten_the_answers_of_others(
     assert [answer.num_tokens for answer in together] == [12, 4, 3]
 
 
-def test_answers_fill_no_more_than_the_context(tokenizer: PreTrainedTokenizerFast) -> None:
+def test_answers_do_not_exceed_the_context(tokenizer: PreTrainedTokenizerFast) -> None:
     model = build("gpt2", tokenizer)
     (answer,) = answers(model, tokenizer, [[7] * 505], max_new_tokens=50)
     assert answer.num_tokens <= 7

@@ -37,7 +37,7 @@ def examples(make_data) -> list[Example]:  # type: ignore[no-untyped-def]
 
 
 def reference(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
-    """Of every target: cross-entropy on the full logits of its document alone."""
+    """Cross-entropy of every target, from the full logits of its document alone."""
     per_document = []
     for ids in _documents(batch):
         logits = model(input_ids=ids.unsqueeze(0)).logits[0, :-1].float()

@@ -1,4 +1,4 @@
-"""Settings of a model with random weights: what is wrong is said before any data is read."""
+"""Settings of a model with random weights: errors are raised before any data is read."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("name", "change", "message"), WRONG, ids=lambda value: str(value)[:40])
-def test_a_setting_that_no_model_can_have_is_named(name: str, change: dict[str, Any], message: str) -> None:
+def test_impossible_setting_is_named(name: str, change: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=rf"^--model\.backbone\.config{message}"):
         check_buildable(config_from(MODELS[name] | change))
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_a_right_config_is_left_as_it_is_and_nothing_is_drawn(name: str) -> None:
+def test_valid_config_is_unchanged_and_uses_no_randomness(name: str) -> None:
     config = config_from(MODELS[name])
     before, state = config.to_dict(), torch.get_rng_state()
     check_buildable(config)

@@ -97,7 +97,7 @@ def test_lightning_checkpoint_restores_the_weights_and_holds_only_what_was_train
 @pytest.mark.filterwarnings("ignore:You have requested `ensure_weight_tying`:UserWarning")
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("name", MODELS)
-def test_embeddings_trained_beside_adapters_stay_tied_and_reload(
+def test_embeddings_trained_along_with_adapters_stay_tied_and_reload(
     name: str, tied: bool, data: SFTDataModule, tmp_path: Path
 ) -> None:
     torch.manual_seed(0)
@@ -178,7 +178,7 @@ def test_exported_chat_template_renders_the_prompts_that_were_trained(
 
 
 @pytest.mark.parametrize(("is_named", "begin"), [(True, "--ckpt_path "), (False, "")])
-def test_a_checkpoint_is_called_by_an_option_only_if_that_was_given(tmp_path: Path, is_named: bool, begin: str) -> None:
+def test_error_names_ckpt_path_only_if_the_user_passed_it(tmp_path: Path, is_named: bool, begin: str) -> None:
     path = tmp_path / "last.ckpt"
     path.write_bytes(b"junk")
     with pytest.raises(ValueError, match=rf"^{begin}{re.escape(str(path))}: damaged, truncated"):

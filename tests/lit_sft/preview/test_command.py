@@ -1,4 +1,4 @@
-"""The preview command: what it says of a token is what is trained, and nothing in the data can steer its reader."""
+"""The preview command: it shows exactly what is trained, and data cannot inject markup or control sequences."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ Preview = Callable[..., str]
 def preview(
     write: Callable[..., str], tokenizer_folder: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> Preview:
-    """Run the command on rows, from a config whose model could never be built; gives what it prints."""
+    """Run the command on rows, with a config whose model cannot be built; returns the output."""
 
     def _preview(rows: list[dict[str, Any]], *arguments: str, status: int = 0) -> str:
         config = {
@@ -136,7 +136,7 @@ def test_json_says_which_run_on_stderr_only(
     run = tmp_path / "runs" / "quick" / "version_0"
     (run / "checkpoints").mkdir(parents=True)
     (run / "checkpoints" / "best.ckpt").touch()
-    # a run's own record holds what `fit` takes besides
+    # a run's config.yaml also contains options that only `fit` has
     config = json.loads((tmp_path / "config.yaml").read_text()) | {"ckpt_path": None, "weights_only": None}
     (run / "config.yaml").write_text(json.dumps(config))
     assert main(["preview", "--run.root", str(tmp_path / "runs"), "--json"]) == 0
@@ -183,7 +183,7 @@ def test_pieces_of_sentencepiece_tokens_are_read_as_spaces_and_bytes() -> None:
     assert to_json(example((SegmentKind.TEXT, [0, 1, 2, 3])), tokenizer)["tokens"] == [" Hi", "", "", "世"]
 
 
-def test_masks_side_by_side_differ_as_they_must(preview: Preview) -> None:
+def test_masks_side_by_side_show_their_differences(preview: Preview) -> None:
     out = preview([TWO_TURNS], "--masks", "output_only", "firefly_multi_turn")
     first, second = re.split("firefly_multi_turn", out)
     assert "2 of 46 tokens supervised (4.3%)" in first
@@ -192,20 +192,20 @@ def test_masks_side_by_side_differ_as_they_must(preview: Preview) -> None:
     assert re.findall(r"⟦(.*?)⟧", second) == ["b<|im_end|>", "d<|im_end|>"]
 
 
-def test_masks_default_to_the_own_and_the_whole_sequence(preview: Preview) -> None:
+def test_masks_default_to_the_configs_own_and_whole_sequence(preview: Preview) -> None:
     out = preview([TWO_TURNS], "--data.mask", "firefly_multi_turn")
     assert [name for name in MASKS if name in out] == ["whole_sequence", "firefly_multi_turn"]
     assert preview([TWO_TURNS], "--data.mask", "whole_sequence").count("tokens supervised") == 1
 
 
-def test_masks_stand_beside_each_other_only_where_they_fit(tokenizer: PreTrainedTokenizerFast) -> None:
+def test_masks_are_shown_side_by_side_only_if_they_fit(tokenizer: PreTrainedTokenizerFast) -> None:
     shown = show_example(example((SegmentKind.USER, [*b"ab"])), tokenizer, list(MASKS.values())[:2])
     both = re.compile("whole_sequence.*output_only")
     assert both.search(printed(shown, width=120))
     assert not both.search(printed(shown, width=80))
 
 
-def test_weights_between_none_and_full_are_told(tokenizer: PreTrainedTokenizerFast) -> None:
+def test_fractional_weights_are_shown(tokenizer: PreTrainedTokenizerFast) -> None:
     document = example((SegmentKind.USER, [*b"abcde"]), (SegmentKind.FINAL_ANSWER, [*b"xy"]))
     shown = show_example(document, tokenizer, [resolve_mask("output_only", prompt_weight=0.25)])
     assert shown.views[0].caption == "6 of 7 tokens supervised (85.7%), their weights sum to 3.0"
@@ -256,7 +256,7 @@ def test_colour_output_holds_no_raw_escape_sequence_of_the_data(tokenizer: PreTr
     assert re.sub(own, "", out).replace("\n", "").isprintable()
 
 
-def test_html_escapes_what_data_wrote_and_fetches_nothing(preview: Preview, tmp_path: Path) -> None:
+def test_html_escapes_data_and_loads_nothing_external(preview: Preview, tmp_path: Path) -> None:
     file = tmp_path / "page.html"
     assert preview([HOSTILE], "--html", str(file)) == ""
     text = file.read_text(encoding="utf-8")
@@ -296,12 +296,12 @@ def test_html_breaks_lines_where_the_text_does(tokenizer: PreTrainedTokenizerFas
     assert "".join(parsed.tokens).startswith("a↵\nb")
 
 
-def test_html_in_an_unwritable_place_says_so(preview: Preview, tmp_path: Path) -> None:
+def test_html_to_an_unwritable_path_is_an_error(preview: Preview, tmp_path: Path) -> None:
     message = preview([TWO_TURNS], "--html", str(tmp_path / "none" / "page.html"), status=2)
     assert re.search(r"--html .*page\.html: cannot be written \(No such file or directory\); expected", message)
 
 
-def test_what_truncation_took_stands_below_the_summary(preview: Preview, tmp_path: Path) -> None:
+def test_truncation_losses_are_printed_below_the_summary(preview: Preview, tmp_path: Path) -> None:
     limit = ("--data.max_length", "30", "--data.mask", "firefly_multi_turn")
     lost = "train: 1 of 2 answers was cut or lost, because conversations are longer than --data.max_length 30."
     lines = preview([TWO_TURNS], *limit).splitlines()
@@ -341,11 +341,11 @@ def test_records_that_were_dropped_are_counted_with_the_reason(
     assert "2 of 3 records were dropped as invalid" in (tmp_path / "page.html").read_text(encoding="utf-8")
 
 
-def test_preview_of_rows_without_a_fault_says_nothing_of_dropped_ones(preview: Preview) -> None:
+def test_preview_of_valid_rows_does_not_mention_dropped_records(preview: Preview) -> None:
     assert "dropped" not in preview([TWO_TURNS], "--data.on_invalid", "drop")
 
 
-def test_a_misspelt_setting_of_the_model_is_refused_as_fit_does(preview: Preview) -> None:
+def test_misspelt_model_setting_is_refused_as_in_fit(preview: Preview) -> None:
     said = preview([TWO_TURNS], "--model.backbone.config.n_positons", "64", status=2)
     assert "--model.backbone.config: gpt2 has no setting n_positons; did you mean n_positions?" in said
 

@@ -1,4 +1,4 @@
-"""Commands on the folders of runs: damaged, copied, in use, stopped early; one line each where something is wrong."""
+"""Commands on the folders of runs: damaged, copied, in use, stopped early; each error is one line."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_resuming_a_run_that_was_stopped_early_trains_nothing_and_says_why(
     assert f"stopped early at step {before // 2 * 3}: EarlyStopping: val/loss did not" in capsys.readouterr().out
 
 
-def test_what_is_tested_and_exported_is_said_with_the_reason(
+def test_commands_print_which_checkpoint_they_use_and_why(
     trained: Path, copy: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     best = json.loads((copy / "checkpoints" / "best.json").read_text())["checkpoints"][0]
@@ -101,7 +101,7 @@ def test_what_is_tested_and_exported_is_said_with_the_reason(
     assert main(["export", str(copy / "checkpoints" / "last.ckpt"), "--output", str(copy / "out")]) == 0
 
 
-def test_a_run_that_is_being_written_is_neither_resumed_nor_exported_into(
+def test_run_in_use_is_neither_resumed_nor_exported(
     copy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = {path: path.stat().st_mtime_ns for path in copy.rglob("*")}
@@ -111,7 +111,7 @@ def test_a_run_that_is_being_written_is_neither_resumed_nor_exported_into(
             said = capsys.readouterr().err.splitlines()
             begin = f"lit_sft {command[0]}: {copy}: in use by process "
             assert re.match(re.escape(begin) + r"\d+ on .*, since ", said[-1])
-        assert main(["export", str(copy), "--output", str(tmp_path / "out")]) == 0  # readers are welcome
+        assert main(["export", str(copy), "--output", str(tmp_path / "out")]) == 0  # reading is allowed
     assert before == {path: path.stat().st_mtime_ns for path in copy.rglob("*")}
 
 
@@ -129,7 +129,7 @@ def foreign(folder: Path, content: Any) -> None:
 
 
 def replaced(path: Path, content: bytes | None) -> None:
-    """Put a file in the place of a file or folder; None: a link that leads nowhere."""
+    """Replace a file or folder by a file; None: by a broken link."""
     shutil.rmtree(path) if path.is_dir() else path.unlink()
     path.symlink_to("nowhere") if content is None else path.write_bytes(content)
 
@@ -154,7 +154,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
         ),
         "belong to another model|not a checkpoint of a run",
     ),
-    "not of Lightning": (
+    "not written by Lightning": (
         lambda f: foreign(f, {"state_dict": {"w": torch.ones(2)}}),
         "not a checkpoint of a run|belong to another model",
     ),

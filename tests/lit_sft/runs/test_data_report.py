@@ -21,11 +21,11 @@ from tests.data_modules.rendering.test_templates import JINJA_CHATML
 MakeData = Callable[..., SFTDataModule]
 
 EXCHANGE = len("SuserLELSassistantLEL")
-"""Tokens of an exchange beside its contents, in ChatML."""
+"""Template tokens of an exchange in ChatML, without its contents."""
 
 
 def dialogue(num_exchanges: int, size: int = 10) -> dict[str, Any]:
-    """Of `size` tokens an exchange beside what the template adds."""
+    """A dialogue whose exchanges have `size` tokens each, plus the template's."""
     half = size // 2
     return {"conversation": [{"human": "h" * half, "assistant": "a" * (size - half)} for _ in range(num_exchanges)]}
 
@@ -34,7 +34,7 @@ def remarks(data: SFTDataModule) -> str:
     return "\n".join(data_remarks(data))
 
 
-def test_answers_that_truncation_takes_are_said_with_the_lengths_that_would_keep_them(make_data: MakeData) -> None:
+def test_truncated_answers_are_reported_with_the_limits_that_would_keep_them(make_data: MakeData) -> None:
     one = EXCHANGE + 10
     rows = [dialogue(n) for n in (1, 2, 2, 2, 3)] + [dialogue(4)]
     data = make_data(rows, mask="firefly_multi_turn", max_length=2 * one, context_length=10 * one)
@@ -47,7 +47,7 @@ def test_answers_that_truncation_takes_are_said_with_the_lengths_that_would_keep
     ]
 
 
-def test_share_that_a_length_keeps_is_the_share_that_is_not_longer() -> None:
+def test_share_kept_by_a_limit_is_the_share_of_records_within_it() -> None:
     ledger = Ledger()
     for length in range(1, 201):
         ledger.count_length(length, 100, is_text=False)
@@ -68,7 +68,7 @@ def test_share_that_a_length_keeps_is_the_share_that_is_not_longer() -> None:
         (150, "Keeping 95% whole takes 190 tokens, but the model's context length is 150."),
     ],
 )
-def test_advice_ends_where_the_model_does(context: int | None, advice: str) -> None:
+def test_advice_does_not_exceed_the_context_length(context: int | None, advice: str) -> None:
     ledger = Ledger()
     for length in range(1, 201):
         ledger.count_length(length, 100, is_text=False)
@@ -79,7 +79,7 @@ def test_advice_ends_where_the_model_does(context: int | None, advice: str) -> N
     assert lines[2] == f"  {advice}"
 
 
-def test_lost_turns_are_said_where_no_answer_of_the_mask_is_lost(make_data: MakeData) -> None:
+def test_lost_turns_are_reported_if_no_supervised_answer_is_lost(make_data: MakeData) -> None:
     data = make_data([dialogue(3), dialogue(1)], mask="output_only", max_length=2 * (EXCHANGE + 10))
     assert data_remarks(data)[0] == (
         "train: 1 of 2 conversations lost earlier turns or part of their prompt, because it is longer than "
@@ -87,7 +87,7 @@ def test_lost_turns_are_said_where_no_answer_of_the_mask_is_lost(make_data: Make
     )
 
 
-def test_dropped_conversations_are_said(make_data: MakeData) -> None:
+def test_dropped_conversations_are_reported(make_data: MakeData) -> None:
     data = make_data([dialogue(3), dialogue(1)], mask="firefly_multi_turn", max_length=60, over_long="drop")
     said = remarks(data)
     assert "train: 1 of 2 conversations was dropped with 3 of 4 answers, because it is longer than" in said
@@ -95,14 +95,14 @@ def test_dropped_conversations_are_said(make_data: MakeData) -> None:
     assert "warning" not in said
 
 
-def test_nothing_is_said_where_nothing_is_lost(make_data: MakeData) -> None:
+def test_nothing_is_reported_if_nothing_is_lost(make_data: MakeData) -> None:
     assert data_remarks(make_data(alpaca_rows(9))) == []
     # every answer is kept, in another example
     assert data_remarks(make_data([dialogue(3)] * 3 + [dialogue(8)], max_length=3 * 36, over_long="split")) == []
 
 
 @pytest.mark.parametrize(("over_long", "ending"), [("truncate", "keeps only its beginning"), ("drop", "is dropped")])
-def test_text_that_is_thrown_away_is_said_as_a_share(make_data: MakeData, over_long: str, ending: str) -> None:
+def test_discarded_text_is_reported_as_a_percentage(make_data: MakeData, over_long: str, ending: str) -> None:
     rows = [{"text": "t" * 399}, {"text": "u" * 49}]
     data = make_data(rows, mask="whole_sequence", max_length=50, over_long=over_long)
     lost = 350 if over_long == "truncate" else 400
@@ -123,12 +123,12 @@ def test_mask_for_several_answers_with_one_left_is_a_warning(make_data: MakeData
             "firefly_multi_turn trains them as output_only would"
         )
         assert (warning in remarks(data)) == is_warned
-    # some have several left; or none ever had several
+    # some still have several answers, or none ever had
     for rows, limit in (([dialogue(3)] * 3 + [dialogue(9)] * 5, 120), ([dialogue(1, 90)] * 4, 60)):
         assert "warning" not in remarks(make_data(rows, mask=mask, max_length=limit))
 
 
-def test_advice_is_given_once_and_for_samples_by_their_name(make_data: MakeData) -> None:
+def test_advice_is_given_once_and_speaks_of_samples(make_data: MakeData) -> None:
     rows = [dialogue(4) | {"id": n} for n in range(40)]
     for n, row in enumerate(rows):
         row["conversation"][0]["human"] = f"{n:05}"
@@ -139,14 +139,14 @@ def test_advice_is_given_once_and_for_samples_by_their_name(make_data: MakeData)
     assert "\nval: " in said
 
 
-def test_shortened_prompts_are_said(tokenizer: PreTrainedTokenizerFast, write: Callable[..., str]) -> None:
+def test_shortened_prompts_are_reported(tokenizer: PreTrainedTokenizerFast, write: Callable[..., str]) -> None:
     prompts = write("p.jsonl", [{"prompt": "p" * 90}, {"prompt": "q"}])
     data = SFTDataModule(predict=prompts, tokenizer=tokenizer, template="chatml", context_length=100, answer_length=40)
     data.setup("predict")
     assert data_remarks(data) == ["predict: 1 of 2 prompts was shortened to 60 tokens, to leave room for the answer."]
 
 
-def test_unknown_text_is_said_with_its_first_place() -> None:
+def test_unknown_text_is_reported_with_its_first_location() -> None:
     ledger = Ledger()
     ledger.count_length(9, 10, is_text=False)
     ledger.count_unknown_text("rows.jsonl:1: '☃'")
@@ -162,7 +162,7 @@ def test_ledger_of_an_earlier_version_is_reported(make_data: MakeData) -> None:
     assert data_remarks(data) == []
 
 
-def test_remarks_follow_the_table_and_cannot_steer_the_terminal(make_data: MakeData) -> None:
+def test_remarks_follow_the_table_and_contain_no_control_characters(make_data: MakeData) -> None:
     data = make_data([dialogue(3)], max_length=50)
     data.ledgers["train"]["unknown_text"] = {"count": 1, "first": ["x\x1b[31m: [bold]y"]}
     file = io.StringIO()
@@ -211,12 +211,12 @@ def test_chat_model_with_another_template_is_a_warning(tokenizer: PreTrainedToke
     assert warning("chatml", model) is None  # differs only in a default system prompt
 
 
-def test_base_model_that_ships_a_chat_template_is_none(tokenizer: PreTrainedTokenizerFast) -> None:
+def test_base_model_with_a_chat_template_is_not_a_chat_model(tokenizer: PreTrainedTokenizerFast) -> None:
     assert warning("alpaca", chat_model(tokenizer, eos="<|endoftext|>")) is None
     assert warning("plain", tokenizer) is None
 
 
-def test_chat_model_is_known_by_its_generation_config(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
+def test_chat_model_is_recognised_by_its_generation_config(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
     chat_model(tokenizer, eos="<|endoftext|>").save_pretrained(tmp_path)
     model = AutoTokenizer.from_pretrained(tmp_path)
     assert warning("alpaca", model) is None
@@ -226,7 +226,7 @@ def test_chat_model_is_known_by_its_generation_config(tokenizer: PreTrainedToken
     assert "ends answers with '<|endoftext|>' instead of '<|im_end|>'" in said
 
 
-def test_template_that_cannot_be_trained_in_is_not_advised(tokenizer: PreTrainedTokenizerFast) -> None:
+def test_template_unusable_for_training_is_not_recommended(tokenizer: PreTrainedTokenizerFast) -> None:
     model = chat_model(tokenizer)
     model.chat_template = "{% for m in messages %}{{ m['content'] | upper }}<|im_end|>{% endfor %}"
     assert warning("alpaca", model) is None

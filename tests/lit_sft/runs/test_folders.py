@@ -16,7 +16,7 @@ from lit_sft.runs.folders import Run, find_resumable, find_run, new_run, paths_o
 
 
 def make_run(folder: Path, *, started: object = None, names: tuple[str, ...] = ("last",)) -> Run:
-    """A run folder without a model: settings and checkpoints of as many steps as their place in `names`."""
+    """A run folder without a model: settings and checkpoints; the n-th name has n steps."""
     run = Run(folder)
     run.checkpoints.mkdir(parents=True)
     run.config.write_text("{}")
@@ -53,7 +53,7 @@ def test_run_numbers_are_given_once_to_processes_that_ask_at_the_same_time(
     assert sorted(folders) == [f"version_{number}" for number in range(8)]
 
 
-def test_a_folder_above_that_vanishes_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parent_folder_that_disappears_is_recreated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     count, removed = runs._next_number, []
 
     def vanishing(parent: Path) -> int:
@@ -81,7 +81,7 @@ def test_a_name_cannot_leave_the_folder_of_runs_or_steer_a_terminal(tmp_path: Pa
 
 
 @pytest.mark.parametrize("name", ["a b", "中文", ".hidden", "v1.0-α"])
-def test_plain_names_are_taken(tmp_path: Path, name: str) -> None:
+def test_plain_names_are_accepted(tmp_path: Path, name: str) -> None:
     assert new_run(str(tmp_path), name).folder == tmp_path / name / "version_0"
 
 
@@ -108,7 +108,7 @@ def test_runs_of_earlier_versions_count_from_when_their_settings_were_written(tm
     assert find_resumable(None, str(tmp_path))[0] == first
 
 
-def test_where_relative_paths_start_is_said_when_they_lead_nowhere(
+def test_error_for_a_missing_relative_path_names_its_base_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = make_run(tmp_path / "runs" / "a" / "version_0")
@@ -139,7 +139,7 @@ def test_where_relative_paths_start_is_said_when_they_lead_nowhere(
         raise UserError("rows.jsonl: line 3")
 
 
-def test_the_newest_whole_checkpoint_is_resumed_whatever_its_name(tmp_path: Path) -> None:
+def test_newest_intact_checkpoint_is_resumed_whatever_its_name(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", names=("best", "a", "last", "b", "c", "d"))
     save(run.checkpoints / "d.ckpt", 9, whole=False)  # weights alone cannot be resumed
     raw = (run.checkpoints / "c.ckpt").read_bytes()

@@ -37,7 +37,7 @@ def rows_of(path: Path) -> list[dict[str, Any]]:
 
 @pytest.fixture
 def fit(write: Write, tokenizer_folder: str, tmp_path: Path) -> Callable[..., Path]:
-    """Train for a step on rows, and give the run folder."""
+    """Train on rows for one step; returns the run folder."""
 
     def _fit(train: str, *options: str) -> Path:
         config = {
@@ -102,7 +102,7 @@ def test_a_run_on_plain_text_continues_lines(fit: Callable[..., Path], write: Wr
     assert row["prompt"] == "<|im_start|>user\nThis is<|im_end|>\n<|im_start|>assistant\n"
 
 
-def test_prompts_that_are_cut_are_said(
+def test_truncated_prompts_are_reported(
     fit: Callable[..., Path], write: Write, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = fit(write("rows.jsonl", alpaca_rows(24)), "--data.max_length", "64")
@@ -150,7 +150,7 @@ def start(writer: PredictionWriter) -> PredictionWriter:
     return writer
 
 
-def test_what_a_killed_prediction_leaves_is_in_nobodys_way(tmp_path: Path) -> None:
+def test_leftovers_of_a_killed_prediction_do_not_block_the_next(tmp_path: Path) -> None:
     output = tmp_path / "answers.jsonl"
     killed, writer = (start(PredictionWriter(tmp_path, output)) for _ in range(2))
     writer.on_predict_end(None, None)
@@ -177,9 +177,7 @@ def test_a_file_made_while_answers_are_written_is_not_overwritten(tmp_path: Path
 
 
 @pytest.mark.parametrize("bos", [[], [257]])
-def test_the_end_of_a_long_beginning_is_kept_behind_the_bos_token(
-    tokenizer: PreTrainedTokenizerFast, bos: list[int]
-) -> None:
+def test_end_of_a_long_text_is_kept_after_the_bos_token(tokenizer: PreTrainedTokenizerFast, bos: list[int]) -> None:
     encoder = Encoder(tokenizer, resolve_template("chatml", tokenizer), max_length=4, continues=True)
     encoder.__dict__["_document_start"] = bos  # as if the tokenizer had one
     texts = [Conversation((Message(Role.TEXT, text),), "here") for text in ("abcdefghij", "kl")]
@@ -226,7 +224,7 @@ def test_test_answers_hold_the_question_and_an_earlier_result_that_differs_is_ke
 
 @pytest.mark.parametrize("metrics", [None, [], "none", {}, {"test/loss": None}, {"test/loss": "1"}], ids=str)
 @pytest.mark.parametrize("loss", [1.5, math.nan])
-def test_a_damaged_result_makes_room(tmp_path: Path, metrics: Any, loss: float) -> None:
+def test_damaged_result_is_renamed(tmp_path: Path, metrics: Any, loss: float) -> None:
     files, answers = TestFiles(tmp_path), tmp_path / "new"
     files.answers.write_text("")
     answers.write_text("")

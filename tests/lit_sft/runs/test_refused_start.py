@@ -77,7 +77,7 @@ REFUSALS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-@pytest.mark.filterwarnings("ignore")  # of loggers and of settings that are odd
+@pytest.mark.filterwarnings("ignore")  # loggers may warn about odd settings
 @pytest.mark.parametrize("what", REFUSALS)
 def test_a_run_that_never_trains_leaves_nothing(config: dict[str, Any], tokenizer_folder: str, what: str) -> None:
     Path("bad.jsonl").write_text('{"instruction": "a"}\n')
@@ -100,7 +100,7 @@ def test_ctrl_c_outside_of_training_ends_in_one_line(
     assert capsys.readouterr().err.strip() == "lit_sft export: interrupted"
 
 
-def test_folders_that_were_there_stay(config: dict[str, Any]) -> None:
+def test_existing_folders_are_kept(config: dict[str, Any]) -> None:
     for name in ("runs/tiny", "logs/mine/version_7"):
         Path(name).mkdir(parents=True)
     Path("logs/mine/version_7/metrics.csv").write_text("step\n")
@@ -135,7 +135,7 @@ UNKNOWN: list[tuple[dict[str, Any], str | None, str]] = [
 
 
 @pytest.mark.parametrize(("callback", "monitor", "message"), UNKNOWN)
-def test_an_unknown_metric_to_watch_is_refused_with_those_there_are(
+def test_unknown_monitored_metric_is_refused_with_the_known_ones(
     config: dict[str, Any],
     callback: dict[str, Any],
     monitor: str | None,
@@ -162,7 +162,7 @@ def test_a_metric_that_needs_validation_rows_is_refused_without_any(
     assert not Path("runs").exists()
 
 
-def test_metrics_of_callbacks_are_known_and_those_of_others_not_judged() -> None:
+def test_our_callbacks_metrics_are_checked_and_third_party_ones_are_not() -> None:
     check_monitors([EarlyStopping("train/gradient_norm"), RunHealth()])
     check_monitors([EarlyStopping("lr-AdamW"), LearningRateMonitor()])
     check_monitors([EarlyStopping("anything"), Interrupts("setup")])

@@ -1,4 +1,4 @@
-"""Wrong arguments end in one line that says what to give."""
+"""Wrong arguments give a one-line error that says what is expected."""
 
 from __future__ import annotations
 
@@ -35,19 +35,19 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
 
 
 MISPLACED: dict[str, tuple[list[str], str]] = {
-    "run behind a value": (
+    "run after a value": (
         ["predict", "--data.predict", "my questions.txt", "RUN"],
         "RUN: not expected here; a run goes before the options: "
         "`python -m lit_sft predict RUN --data.predict 'my questions.txt'`.",
     ),
-    "run behind a joined value": (["test", "--run.root=x", "RUN"], "`python -m lit_sft test RUN --run.root=x`."),
-    "run behind a flag": (["preview", "--json", "RUN"], "`python -m lit_sft preview RUN --json`."),
+    "run after a joined value": (["test", "--run.root=x", "RUN"], "`python -m lit_sft test RUN --run.root=x`."),
+    "run after a flag": (["preview", "--json", "RUN"], "`python -m lit_sft preview RUN --json`."),
     "two runs": (["validate", "A", "B"], "B: not expected here; you have already named the run A."),
 }
 
 
 @pytest.mark.parametrize("name", MISPLACED)
-def test_a_run_that_is_named_last_is_refused_before_another_is_taken(
+def test_run_named_after_the_options_is_refused_instead_of_using_the_newest(
     name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments, message = MISPLACED[name]
@@ -69,7 +69,7 @@ def test_a_run_that_is_named_last_is_refused_before_another_is_taken(
         ["--json", "--num", "2"],
     ],
 )
-def test_a_run_in_its_place_is_taken(arguments: list[str]) -> None:
+def test_run_in_the_right_position_is_accepted(arguments: list[str]) -> None:
     check_run_first("predict", arguments)
 
 

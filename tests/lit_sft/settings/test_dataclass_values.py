@@ -61,7 +61,7 @@ def test_converted_values_stay_as_they_are() -> None:
         ({"dish": "x", "minutes": -1}, "soups.a", "soups.a.minutes -1: expected 0 or more."),
     ],
 )
-def test_what_is_wrong_is_named(values: Any, place: str, message: str) -> None:
+def test_error_names_the_setting(values: Any, place: str, message: str) -> None:
     with pytest.raises(UserError) as raised:
         made(values, place)
     assert str(raised.value) == message

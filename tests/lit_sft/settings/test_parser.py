@@ -1,4 +1,4 @@
-"""A wrong setting ends in one line that names it, what was found and the nearest right one."""
+"""A wrong setting ends in one line that names the setting, the value found and the closest valid name."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ SHAPES: dict[str, tuple[Any, str]] = {
 @pytest.mark.parametrize(
     ("section", "shape"), [*((section, "list") for section in SECTIONS), *(("data", shape) for shape in SHAPES)]
 )
-def test_a_section_that_is_no_mapping_is_named_with_its_line(
+def test_section_that_is_not_a_mapping_is_named_with_its_line(
     said: Callable[..., str], section: str, shape: str
 ) -> None:
     value, words = SHAPES[shape]
@@ -90,17 +90,17 @@ def test_a_section_given_as_something_else_on_the_command_line_is_named(
         *((command, "abc\n") for command in ("validate", "preview", "ablate")),
     ],
 )
-def test_a_config_that_is_no_mapping_is_named(said: Callable[..., str], text: str, command: str) -> None:
+def test_config_that_is_not_a_mapping_is_named(said: Callable[..., str], text: str, command: str) -> None:
     assert f"lit_sft {command}: c.yaml" in said(text, command=command)
 
 
 @pytest.mark.parametrize("command", ["fit", "validate", "test", "predict", "preview", "ablate"])
-def test_a_key_that_is_there_twice_is_refused_by_every_command(said: Callable[..., str], command: str) -> None:
+def test_duplicate_key_is_refused_by_every_command(said: Callable[..., str], command: str) -> None:
     message = said("data:\n  train: a\n  mask: output_only\n  train: b\n", command=command)
     assert message == f"lit_sft {command}: c.yaml:4: duplicate key 'train' (first on line 2); remove one of the two."
 
 
-def test_a_key_that_is_there_twice_in_a_suite_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_duplicate_key_in_a_suite_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "suite.yaml").write_text("choices:\n  a: {data: x}\n  a: {data: y}\n")
     assert main(["evaluate", "--suite", str(tmp_path / "suite.yaml"), "--models", "m=nowhere"]) == 2
     assert "suite.yaml:3: duplicate key 'a' (first on line 2)" in capsys.readouterr().err
@@ -125,7 +125,7 @@ def test_a_value_of_set_is_read_like_a_config(
     assert re.search(rf"--set question=.*:\d: .*{problem}", capsys.readouterr().err)
 
 
-def test_a_setting_given_dotted_and_in_its_section_is_given_twice(said: Callable[..., str]) -> None:
+def test_setting_given_both_dotted_and_in_its_section_is_a_duplicate(said: Callable[..., str]) -> None:
     message = said("trainer:\n  max_steps: 1\ntrainer.max_steps: 2\n")
     assert message == "lit_sft fit: c.yaml:3: trainer.max_steps is set twice; remove one of the two."
 
@@ -182,7 +182,7 @@ CLASSES: list[tuple[str, Any, str]] = [
 
 
 @pytest.mark.parametrize(("name", "value", "message"), CLASSES)
-def test_a_wrong_value_is_told_in_one_short_line(said: Callable[..., str], name: str, value: Any, message: str) -> None:
+def test_wrong_value_gives_one_short_line(said: Callable[..., str], name: str, value: Any, message: str) -> None:
     told = said(changed(name, value))
     assert message in told
     assert len(told) < 500
@@ -237,7 +237,7 @@ def test_a_wrong_value_on_the_command_line_has_no_line(said: Callable[..., str])
     assert told == "lit_sft fit: --trainer.max_steps: expected a whole number, got ten"
 
 
-def test_a_very_long_value_is_told_without_its_middle(said: Callable[..., str]) -> None:
+def test_very_long_value_is_shown_without_its_middle(said: Callable[..., str]) -> None:
     told = said(changed("data.train", {"x" * 3000: "y" * 3000}))
     assert len(told) < 2000
     assert re.match(r"lit_sft fit: c\.yaml:\d+: --data\.train: expected a string", told)
@@ -251,7 +251,7 @@ def test_a_message_of_a_class_itself_is_left_as_it_is() -> None:
     assert is_from_parser("Problem with given class_path 'a.B':\n  no")
 
 
-@pytest.mark.filterwarnings("ignore")  # of packages that only half support what is not there
+@pytest.mark.filterwarnings("ignore")  # packages may warn about optional dependencies
 @pytest.mark.parametrize(
     ("name", "value", "package"),
     [
@@ -262,7 +262,7 @@ def test_a_message_of_a_class_itself_is_left_as_it_is() -> None:
         ("trainer.plugins", [{"class_path": BITSANDBYTES, "init_args": {"mode": "nf4"}}], "bitsandbytes"),
     ],
 )
-def test_a_missing_package_behind_a_class_is_named_with_its_pip_command(
+def test_missing_package_of_a_class_is_named_with_its_pip_command(
     said: Callable[..., str], tokenizer_folder: str, tmp_path: Path, name: str, value: Any, package: str
 ) -> None:
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in chat_rows(6)))

@@ -13,10 +13,10 @@ FILES = {
     "neither": "trainer: {devices: 1}",
     "both": "trainer: {max_epochs: 2, max_steps: 60}",
     "saved": "trainer: {max_epochs: 18, max_steps: -1}",
-    "date": "{trainer: {max_steps: 60}, run: {name: 2026-13-45}}",  # a name, and no date that there is
+    "date": "{trainer: {max_steps: 60}, run: {name: 2026-13-45}}",  # a name, not a valid date
 }
 
-# what is typed, with names of FILES for config files; the parsed values; the limits that hold; what is not used
+# arguments (names in FILES are config files), parsed values, resulting limits, unused limits
 CASES = [
     ("", 3, -1, (3, -1), ""),
     ("neither", 3, -1, (3, -1), ""),
@@ -45,7 +45,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("typed", "max_epochs", "max_steps", "limits", "unused"), CASES)
-def test_the_limit_given_last_holds(
+def test_last_given_limit_wins(
     write: Callable[..., str], typed: str, max_epochs: int, max_steps: int, limits: tuple[int, int], unused: str
 ) -> None:
     arguments, paths = [], {}

@@ -1,4 +1,4 @@
-"""Settings of any structure, given to any command, are taken or end in one line: never in a traceback, never in a hang."""
+"""Settings of any structure, given to any command, are accepted or end in a one-line error, without traceback or hang."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ QUICK, MANY = 70, 2000
 
 
 class Raw(str):
-    """YAML as it stands."""
+    """Raw YAML text."""
 
 
 BOMB = "[&a [x, x, x, x, x, x, x, x, x, x], " + ", ".join(
@@ -115,7 +115,7 @@ def emit(value: Any) -> str:
 
 
 def pairs(value: Any) -> Any:
-    """Mappings as lists of pairs, so that a key can be there twice; an empty one as it stands."""
+    """Mappings as lists of pairs, so that keys can be duplicated; empty ones are kept."""
     if isinstance(value, dict):
         return [(key, pairs(part)) for key, part in value.items()] or Raw("{}")
     return [pairs(part) for part in value] if isinstance(value, list) else value
@@ -147,12 +147,12 @@ def damage(draw: random.Random, config: Any) -> None:
 
 
 def damaged(draw: random.Random, config: dict[str, Any]) -> str:
-    """A config with one to three changes of its structure, and in every fourth a few signs more or less in its text."""
+    """A config with one to three changes of its structure, and, in every fourth, a few characters added or removed."""
     changed = pairs(config)
     for _ in range(draw.choice([1, 1, 2, 3])):
         damage(draw, changed)
     text = emit(changed)
-    if draw.randrange(3) == 0:  # block style: what the loader reads of it, where it can be read
+    if draw.randrange(3) == 0:  # block style, if the loader can read it
         with suppress(yaml.YAMLError, ValueError, RecursionError, TypeError):
             text = yaml.safe_dump(yaml.safe_load(text))
     for _ in range(draw.choice([0, 0, 0, 1, 3])):
@@ -166,7 +166,7 @@ Write = Callable[[str], list[str]]
 
 @pytest.fixture
 def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[dict[str, Any], Write]]:
-    """For each command a whole config, and how to give it a damaged one. Nothing is trained or scored."""
+    """A complete config for each command, and how to pass a damaged one. Nothing is trained or scored."""
     monkeypatch.chdir(tmp_path)
     byte_tokenizer().save_pretrained("TOKENIZER")
     Path("rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in chat_rows(8)), encoding="utf-8")
@@ -228,7 +228,7 @@ def check(commands: dict[str, tuple[dict[str, Any], Write]], index: int) -> None
     assert len(lines[-1]) < 2000, lines[-1]
 
 
-@pytest.mark.filterwarnings("ignore")  # of settings that are odd and allowed
+@pytest.mark.filterwarnings("ignore")  # libraries may warn about odd but valid settings
 def test_settings_of_the_wrong_structure_end_in_one_line(commands: dict[str, tuple[dict[str, Any], Write]]) -> None:
     for index in range(QUICK):
         check(commands, index)

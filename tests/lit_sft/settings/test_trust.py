@@ -167,7 +167,7 @@ WRITERS = [
 
 
 @pytest.mark.parametrize("writer", WRITERS, ids=lambda writer: writer["class_path"])
-def test_a_run_names_no_internal_callback_which_would_write_where_it_says(
+def test_run_may_not_name_internal_callbacks_that_write_files(
     foreign: Foreign, writer: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     importlib.import_module("lit_sft.runs.predictions")  # a short name counts once its module is loaded
@@ -214,7 +214,7 @@ def test_every_command_that_needs_a_trainer_refuses(
 
 
 @pytest.mark.parametrize("command", READERS)
-def test_commands_that_need_no_trainer_do_not_look_at_what_it_would_run(foreign: Foreign, command: str) -> None:
+def test_commands_without_a_trainer_ignore_its_settings(foreign: Foreign, command: str) -> None:
     foreign.change(trainer={"callbacks": [spec("evil_code.Evil")], "logger": "evil_code.EvilLogger"})
     main(READERS[command](foreign))
     assert not foreign.mark.exists()
@@ -237,13 +237,13 @@ def test_a_command_that_does_not_train_does_not_look_at_the_logger(foreign: Fore
     assert not foreign.mark.exists()
 
 
-def test_what_the_command_line_gives_itself_is_not_read_from_the_run(foreign: Foreign) -> None:
+def test_settings_given_on_the_command_line_are_not_read_from_the_run(foreign: Foreign) -> None:
     foreign.change(trainer={"callbacks": [spec("evil_code.Evil")]})
     assert main(["validate", str(foreign.run), "--trainer.callbacks", "null"]) == 0
     assert not foreign.mark.exists()
 
 
-def test_a_config_of_ones_own_names_any_class_and_its_run_is_opened_with_permission(
+def test_own_config_may_name_any_class_and_opening_its_run_needs_permission(
     foreign: Foreign, capsys: pytest.CaptureFixture[str]
 ) -> None:
     own = foreign.run.parent / "own.yaml"
@@ -279,7 +279,7 @@ def test_runs_of_every_overlay_need_no_permission(trained: Path, tmp_path: Path,
     assert opened.trainer.strategy == cli.config.trainer.strategy
 
 
-def test_a_package_of_our_name_elsewhere_is_not_taken_for_ours(
+def test_foreign_package_with_our_name_is_refused(
     foreign: Foreign, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (foreign.run.parent / "callbacks").mkdir()
@@ -292,9 +292,7 @@ def test_a_package_of_our_name_elsewhere_is_not_taken_for_ours(
     assert not foreign.mark.exists()
 
 
-def test_trust_in_model_code_counts_on_the_command_line_only(
-    foreign: Foreign, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_trust_remote_code_works_on_the_command_line_only(foreign: Foreign, capsys: pytest.CaptureFixture[str]) -> None:
     values = yaml.safe_load(foreign.config.read_text())
     values["model"]["backbone"]["trust_remote_code"] = True
     foreign.config.write_text(yaml.safe_dump(values))
@@ -327,19 +325,19 @@ def test_what_is_allowed_must_be_an_import_path(
     assert f"--run.allow_code {path}: expected modules or classes" in capsys.readouterr().err
 
 
-def test_code_of_ones_own_is_found_at_any_depth() -> None:
+def test_custom_code_is_found_at_any_depth() -> None:
     callbacks = [
         spec("my.Own"),
         spec("lit_sft.training.preemption.RunKeeper"),
         spec("callbacks.RunHealth", inner=spec("my.Inner")),
-        test_code_of_ones_own_is_found_at_any_depth,
+        test_custom_code_is_found_at_any_depth,
     ]
     assert own_code({"trainer": {"callbacks": callbacks}}) == {
-        "my.Own", "my.Inner", "lit_sft.training.preemption.RunKeeper", f"{__name__}.test_code_of_ones_own_is_found_at_any_depth"
+        "my.Own", "my.Inner", "lit_sft.training.preemption.RunKeeper", f"{__name__}.test_custom_code_is_found_at_any_depth"
     }  # fmt: skip
 
 
-def test_other_configs_are_as_free_after_a_run_was_opened(foreign: Foreign) -> None:
+def test_opening_a_run_does_not_restrict_later_configs(foreign: Foreign) -> None:
     before = list(sys.path)
     assert main(["validate", str(foreign.run)]) == 0
     assert sys.path == before

@@ -1,4 +1,4 @@
-"""A device that is not there is refused in words of the command line; the machine's own devices play no part."""
+"""A device that is not there is refused in words of the command line; independent of the machine's real devices."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_a_device_that_is_not_there_is_refused(present: dict[str, bool], name: s
         check_accelerator(name, 1, "auto")
 
 
-def test_a_device_that_is_there_is_taken(present: dict[str, bool]) -> None:
+def test_available_device_is_accepted(present: dict[str, bool]) -> None:
     present["cuda"] = True
     for name in ("gpu", "cuda", "cpu", "auto"):
         check_accelerator(name, 1, "auto")
@@ -32,12 +32,12 @@ def test_a_device_that_is_there_is_taken(present: dict[str, bool]) -> None:
 
 
 @pytest.mark.parametrize("devices", [1, 2, -1, "auto", "1", "-1", "0,1", [0]])
-def test_devices_that_lightning_knows_are_taken(present: dict[str, bool], devices: object) -> None:
+def test_lightnings_device_formats_are_accepted(present: dict[str, bool], devices: object) -> None:
     check_accelerator("cpu", devices, "ddp")
 
 
 @pytest.mark.parametrize("devices", [0, "0", -3, "-3"])
-def test_a_number_of_devices_that_cannot_be_is_refused(present: dict[str, bool], devices: object) -> None:
+def test_impossible_number_of_devices_is_refused(present: dict[str, bool], devices: object) -> None:
     with pytest.raises(ValueError, match=rf"^--trainer\.devices {devices}: expected the number of devices, at least 1"):
         check_accelerator("cpu", devices, "auto")
 

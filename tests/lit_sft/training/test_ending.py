@@ -96,11 +96,11 @@ def test_a_run_that_was_stopped_early_stays_so_unless_its_settings_allow_more(
         assert "`trainer.callbacks` in the run's config.yaml" in ending.advice
 
 
-def test_a_run_that_was_not_stopped_goes_on() -> None:
+def test_run_that_was_not_stopped_continues() -> None:
     stopping = EarlyStopping("val/loss", patience=2)
     stopping._evaluate_stopping_criteria(torch.tensor(1.0))
     trainer = trainer_of(stopping)
     keep_stopped(trainer, {"callbacks": {stopping.state_key: stopping.state_dict()}})
-    keep_stopped(trainer, {})  # as in a checkpoint of weights
+    keep_stopped(trainer, {})  # as in a weights-only checkpoint
     assert not trainer.should_stop
     assert what_ended(trainer) is None

@@ -107,7 +107,7 @@ def test_a_callback_may_save_at_the_end_of_a_batch_before_the_guard(make_data: M
     assert (tmp_path / "3.ckpt").is_file()
 
 
-def test_a_nan_validation_loss_is_warned_of_and_training_goes_on(make_data: MakeData, tmp_path: Path) -> None:
+def test_nan_validation_loss_gives_a_warning_and_training_continues(make_data: MakeData, tmp_path: Path) -> None:
     class NanInValidation(LitCausalLM):
         def on_validation_epoch_start(self) -> None:
             if self.trainer.global_step == 4:
@@ -125,7 +125,7 @@ def test_a_nan_validation_loss_is_warned_of_and_training_goes_on(make_data: Make
     assert math.isfinite(module.metrics["val"]["loss"])
 
 
-def test_a_validation_without_a_supervised_token_is_said_to_be_undefined(
+def test_validation_loss_without_supervised_tokens_is_reported_as_undefined(
     make_data: MakeData, write: Callable[..., str], tmp_path: Path
 ) -> None:
     val = [write("val.jsonl", alpaca_rows(4)), write("long.txt", "a document is not supervised " * 9)]
@@ -138,7 +138,7 @@ def test_a_validation_without_a_supervised_token_is_said_to_be_undefined(
     ]  # fmt: skip
 
 
-def test_a_subclass_whose_step_gives_a_loss_alone_is_guarded_and_watched(make_data: MakeData, tmp_path: Path) -> None:
+def test_subclass_whose_step_returns_only_a_loss_is_guarded(make_data: MakeData, tmp_path: Path) -> None:
     class LossAlone(LitCausalLM):
         def training_step(self, micro_batches: Any, batch_idx: int) -> torch.Tensor:  # type: ignore[override]
             loss: torch.Tensor = super().training_step(micro_batches, batch_idx)["loss"]

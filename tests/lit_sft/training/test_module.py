@@ -14,7 +14,7 @@ from tests.training import make_module, make_trainer, train
 MakeData = Callable[..., SFTDataModule]
 
 
-def test_curves_begin_before_training_and_name_split_quantity_and_part(make_data: MakeData, tmp_path: Path) -> None:
+def test_curves_start_before_training_and_are_named_split_quantity_part(make_data: MakeData, tmp_path: Path) -> None:
     logger = TensorBoardLogger(tmp_path, name="", version="")
     data = make_data(alpaca_rows(40), val_fraction=0.2, batch_size=4)
     train(data, tmp_path, logger=logger, log_every_n_steps=1, max_epochs=2)

@@ -18,7 +18,7 @@ MakeData = Callable[..., SFTDataModule]
 
 
 class Watch(Callback):
-    """Notes what was planned before the first step, and after which steps a run validates."""
+    """Records the plan before the first step, and after which steps a run validates."""
 
     def __init__(self) -> None:
         self.validated: list[int] = []
@@ -65,7 +65,7 @@ def test_what_is_planned_is_what_happens(data: SFTDataModule, tmp_path: Path, wh
     trainer.fit(make_module(), datamodule=data)
     assert watch.plan.steps == trainer.global_step
     assert watch.plan.validations == watch.validated
-    assert watch.validated[-1] == trainer.global_step  # what a run ends with is always validated
+    assert watch.validated[-1] == trainer.global_step  # the last step is always validated
     assert trainer.check_val_every_n_epoch == LENGTHS[what].get("check_val_every_n_epoch", 1)
     assert watch.plan.steps_per_epoch == math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
 
@@ -82,7 +82,7 @@ def test_the_plan_counts_the_tokens_that_training_and_validation_read(data: SFTD
     assert watch.plan.generated == 2 * 5  # one batch, at two temperatures
 
 
-def test_a_plan_is_said_once_before_the_first_step(data: SFTDataModule, tmp_path: Path) -> None:
+def test_plan_is_printed_once_before_the_first_step(data: SFTDataModule, tmp_path: Path) -> None:
     said: list[str] = []
     settings = {"max_epochs": 3, "max_steps": 9, "accumulate_grad_batches": 2, "limit_val_batches": 1}
     trainer = make_trainer(tmp_path, callbacks=[PlanReport(said.append, "max_epochs of a.yaml")], **settings)
@@ -129,7 +129,7 @@ def plan(**changes: Any) -> RunPlan:
         ({"validations": None, "tokens": 10**9}, None),
     ],
 )
-def test_a_run_that_validates_more_than_it_trains_is_warned_of(changes: dict[str, Any], advice: str | None) -> None:
+def test_run_that_validates_more_than_it_trains_gives_a_warning(changes: dict[str, Any], advice: str | None) -> None:
     warning = plan(**changes).warning()
     assert (warning is None) == (advice is None)
     assert advice is None or advice in str(warning)

@@ -41,7 +41,7 @@ def test_every_cpu_precision_trains_with_clipping_and_counts_exactly(
 
 @pytest.mark.filterwarnings("ignore:trainer.precision 16-true")
 @pytest.mark.parametrize("cure", [{}, {"gradient_clip_val": 1.0}])
-def test_fp16_weights_diverge_with_and_without_clipping_and_the_stop_says_why(
+def test_fp16_weights_diverge_with_and_without_clipping_and_the_error_says_why(
     make_data: MakeData, tmp_path: Path, cure: dict[str, Any]
 ) -> None:
     data = make_data(alpaca_rows(64), batch_size=4, template="plain", mask="output_only", val_fraction=0.2)

@@ -72,7 +72,7 @@ def test_a_log_file_gets_step_loss_speed_and_time_left(make_data: Callable[..., 
     ]
 
 
-def test_lines_are_for_log_files_and_give_way_to_a_choice(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_lines_are_for_log_files_unless_the_user_chose_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
     def kinds(callbacks: list[Callback], enabled: bool | None) -> list[type]:
         return [type(callback) for callback in lines_without_terminal(callbacks, enabled, print)]
 

@@ -23,7 +23,7 @@ pytestmark = [
 
 
 class Diary(Callback):
-    """Notes what every batch held and gave, and saves at every occasion, if a folder is given."""
+    """Records the contents and loss of every batch, and saves at every hook if a folder is given."""
 
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = folder
@@ -60,7 +60,7 @@ def run(
     make_data: MakeData, folder: Path, diary: Diary, *, tuning: str = "full", fit: dict[str, Any] | None = None,
     data: dict[str, Any] | None = None, **settings: Any,
 ) -> LitCausalLM:  # fmt: skip
-    """Three epochs of eleven batches, two a step, with dropout and everything that has a state."""
+    """Three epochs of eleven batches, two per step, with dropout and every stateful component."""
     shaping = {"batch_size": 2, "val_fraction": 0.2, "seed": 3, "template": "plain", "mask": "firefly_multi_turn"}
     shaping |= data or {}
     module = make_module(tuning=tuning, dropout=0.1, schedule="linear" if "max_steps" not in settings else "constant")
@@ -85,7 +85,7 @@ def assert_same_end(one: LitCausalLM, other: LitCausalLM) -> None:
 
 
 @pytest.mark.parametrize(("tuning", "packing"), [("full", True), ("lora", True), ("full", False)])
-def test_resuming_from_any_moment_equals_straight_through_bit_for_bit(
+def test_resuming_at_any_point_is_bit_identical_to_an_uninterrupted_run(
     make_data: MakeData, tmp_path: Path, tuning: str, packing: bool
 ) -> None:
     settings: dict[str, Any] = {"tuning": tuning, "data": {"packing": packing}, "val_check_interval": 3}
@@ -105,7 +105,7 @@ def test_resuming_from_any_moment_equals_straight_through_bit_for_bit(
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded, use of fork")
-def test_resuming_with_processes_that_fetch_ahead_equals_straight_through(make_data: MakeData, tmp_path: Path) -> None:
+def test_resuming_with_prefetching_workers_equals_an_uninterrupted_run(make_data: MakeData, tmp_path: Path) -> None:
     settings: dict[str, Any] = {"data": {"num_workers": 1}}
     straight = Diary(tmp_path)
     end = run(make_data, tmp_path, straight, **settings)
@@ -116,7 +116,7 @@ def test_resuming_with_processes_that_fetch_ahead_equals_straight_through(make_d
         assert_same_end(end, ends)
 
 
-def test_a_last_batch_behind_a_validation_is_not_left_out(make_data: MakeData, tmp_path: Path) -> None:
+def test_last_batch_after_a_validation_is_not_skipped(make_data: MakeData, tmp_path: Path) -> None:
     settings: dict[str, Any] = {"val_check_interval": 10}  # of eleven batches
     straight = Diary(tmp_path)
     end = run(make_data, tmp_path, straight, **settings)
@@ -127,9 +127,7 @@ def test_a_last_batch_behind_a_validation_is_not_left_out(make_data: MakeData, t
 
 
 @pytest.mark.parametrize("stop", [3, 6, 9])
-def test_a_run_that_max_steps_ended_inside_an_epoch_goes_on_there(
-    make_data: MakeData, tmp_path: Path, stop: int
-) -> None:
+def test_run_ended_by_max_steps_within_an_epoch_continues_there(make_data: MakeData, tmp_path: Path, stop: int) -> None:
     straight, first = Diary(), Diary(tmp_path)
     end = run(make_data, tmp_path, straight, max_steps=15)
     run(make_data, tmp_path, first, max_steps=stop)
@@ -140,7 +138,7 @@ def test_a_run_that_max_steps_ended_inside_an_epoch_goes_on_there(
         assert_same_end(end, ends)
 
 
-def test_what_draws_between_batches_changes_nothing(make_data: MakeData, tmp_path: Path) -> None:
+def test_random_draws_between_batches_change_nothing(make_data: MakeData, tmp_path: Path) -> None:
     class Draws(Diary):
         def on_train_batch_end(self, *arguments: Any) -> None:
             super().on_train_batch_end(*arguments)
@@ -149,7 +147,7 @@ def test_what_draws_between_batches_changes_nothing(make_data: MakeData, tmp_pat
     assert_same_end(*(run(make_data, tmp_path, diary) for diary in (Diary(), Draws())))
 
 
-def test_every_batch_of_every_rank_draws_its_own() -> None:
+def test_every_batch_on_every_rank_has_its_own_seed() -> None:
     draws = set()
     for place in ((0, 0, 0, 0), (1, 0, 0, 0), (0, 1, 0, 0), (0, 0, 1, 0), (0, 0, 0, 1)):
         seed_batch(*place)
@@ -209,7 +207,7 @@ def test_a_run_that_is_made_longer_follows_the_longer_schedule_from_its_first_st
     assert rates == {step: 1e-3 * (1 - step / 18) for step in range(6, 18)}
 
 
-def test_optimizer_settings_that_are_changed_on_resuming_hold(make_data: MakeData, tmp_path: Path) -> None:
+def test_optimizer_settings_changed_on_resuming_take_effect(make_data: MakeData, tmp_path: Path) -> None:
     diary = Diary(tmp_path)
     run(make_data, tmp_path, diary, max_epochs=1)
     module = make_module(dropout=0.1, schedule="constant", lr=5e-4, weight_decay=0.1, betas=(0.8, 0.9))

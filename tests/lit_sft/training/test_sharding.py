@@ -13,17 +13,17 @@ from lit_sft.training.sharding import check_strategy
 
 
 class ZeRO3(SingleDeviceStrategy):
-    """What Lightning's DeepSpeedStrategy says of itself in stage 3; DeepSpeed itself is not installed here."""
+    """Mimics Lightning's DeepSpeedStrategy in stage 3; DeepSpeed itself is not installed here."""
 
     zero_stage_3 = True
 
 
 @pytest.mark.parametrize("strategy", [FSDPStrategy(), ZeRO3()])
-def test_strategies_that_take_the_head_apart_are_refused(strategy: Strategy) -> None:
+def test_strategies_that_shard_the_head_are_refused(strategy: Strategy) -> None:
     with pytest.raises(ValueError, match=rf"{type(strategy).__name__} .*fsdp2\.yaml"):
         check_strategy(strategy)
 
 
 @pytest.mark.parametrize("strategy", [SingleDeviceStrategy(), DDPStrategy(), ModelParallelStrategy()])
-def test_others_are_taken(strategy: Strategy) -> None:
+def test_other_strategies_are_accepted(strategy: Strategy) -> None:
     check_strategy(strategy)
