@@ -66,5 +66,5 @@ def test_aliases_and_merges_of_moderate_size_are_read() -> None:
 
 def test_binary_file_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "f.yaml").write_bytes(b"a: \xff\n")
-    with pytest.raises(ValueError, match=r"f\.yaml: not UTF-8 text .* Write it anew"):
+    with pytest.raises(ValueError, match=r"f\.yaml: not UTF-8 text .* Write it again"):
         read_yaml(tmp_path / "f.yaml", advice="Write it again.")

@@ -82,7 +82,7 @@ def refuse(folder: Path, tokenizer: PreTrainedTokenizerFast, message: str) -> No
             lambda w: w | {"transformer.ln_f.bias": torch.ones(32, dtype=torch.int32)},
             r"ln_f\.bias has dtype I32",
         ),
-        ("llama", lambda w: w | {"model.norm.weight": torch.full((32,), torch.nan)}, r"model\.norm\.weight has 32 w"),
+        ("llama", lambda w: w | {"model.norm.weight": torch.full((32,), torch.nan)}, r"model\.norm\.weight has 32 NaN"),
         (
             "llama",
             lambda w: w | {WEIGHT: w[WEIGHT].fill_diagonal_(torch.inf)},

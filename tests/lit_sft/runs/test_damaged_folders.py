@@ -72,7 +72,7 @@ def test_resuming_a_run_that_was_stopped_early_trains_nothing_and_says_why(
     said = capsys.readouterr().out
     assert re.search(
         rf"nothing left to do after step {before}: EarlyStopping: val/loss did not improve on [\d.]+ in 1 "
-        r"validations \(patience 1\); to continue, loosen EarlyStopping or remove it \(`trainer\.callbacks` in the",
+        r"validation \(patience 1\); to continue, loosen EarlyStopping or remove it \(`trainer\.callbacks` in the",
         said,
     )
     assert (copy / "checkpoints" / "last.ckpt").read_bytes() == weights
