@@ -10,10 +10,10 @@ import sys
 from lit_sft.environment import settle, use_utf8
 
 COMMANDS = {
-    "fit": ("lit_sft.cli.fit:main", "fine-tune a model"),
-    "validate": ("lit_sft.cli.test:main", "score a run on its validation split"),
-    "test": ("lit_sft.cli.test:main", "score a run and its answers on the test split; writes result.json"),
-    "predict": ("lit_sft.cli.predict:main", "answer prompts; writes JSON lines"),
+    "fit": ("lit_sft.cli.commands:main", "fine-tune a model"),
+    "validate": ("lit_sft.cli.commands:main", "score a run on its validation split"),
+    "test": ("lit_sft.cli.commands:main", "score a run and its answers on the test split; writes result.json"),
+    "predict": ("lit_sft.cli.commands:main", "answer prompts; writes JSON lines"),
     "preview": ("lit_sft.preview.command:main", "show the first examples token by token, under any masks"),
     "ablate": ("lit_sft.ablation.command:main", "run all trials of a study, then write its report"),
     "report": ("lit_sft.ablation.study_report:main", "compare the trials of a study, or any runs, on one page"),

@@ -12,7 +12,7 @@ from lit_sft.credentials import without_credentials
 from lit_sft.files import error_line
 
 BUG_NOTE = (
-    "This is a bug in lit_sft, not a mistake in your input. Please report it with the lines above and the command. "
+    "This is probably a bug in lit_sft. Please report it with the lines above and the command. "
     "Checkpoints written before it are intact."
 )
 """Follows the traceback of a programming error."""
@@ -21,14 +21,16 @@ BUG_NOTE = (
 def message_of(error: Exception) -> str | None:
     """A message for the user; None for unknown failures, such as bugs.
 
-    A `ValueError` raised by Lightning is about the trainer's settings.
+    What Lightning itself refuses is about the trainer's settings.
     """
     import torch
     from lightning.fabric.utilities.exceptions import MisconfigurationException
 
     text = str(error).strip()
-    if isinstance(error, ValueError):
-        return text if isinstance(error, UserError) or _is_raised_in(error, "lightning") else None
+    if isinstance(error, UserError):
+        return text
+    if isinstance(error, (ArithmeticError, ImportError, TypeError, ValueError)):
+        return f"--trainer: {text}" if _is_raised_in(error, "lightning") else None
     if isinstance(error, MisconfigurationException) or text.startswith("Early stopping conditioned on metric"):
         return text
     if isinstance(error, torch.OutOfMemoryError):

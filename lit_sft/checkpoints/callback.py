@@ -18,7 +18,6 @@ from lit_sft.checkpoints.digests import is_intact
 
 BEST_NAME = "best"
 _NAME_OF_EACH = "step_{step}"
-_ALWAYS_MEASURED = ("step", "epoch")
 
 
 class RunCheckpoint(ModelCheckpoint):
@@ -50,10 +49,11 @@ class RunCheckpoint(ModelCheckpoint):
         return super().state_key.replace(type(self).__qualname__, ModelCheckpoint.__qualname__, 1)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Stop ranking if the run never validates."""
+        """Stop ranking if the run never validates, in every ModelCheckpoint: they then keep the newest."""
         super().setup(trainer, pl_module, stage)
-        if stage == "fit" and not _validates(trainer) and not is_measured_in_training(self.monitor):
-            self.monitor = None
+        for callback in trainer.checkpoint_callbacks if stage == "fit" and not _validates(trainer) else ():
+            if isinstance(callback, ModelCheckpoint) and not is_measured_in_training(callback.monitor):
+                callback.monitor = None
         if self.monitor is None and self.filename == BEST_NAME:
             self.save_top_k = 0
 

@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 
 from data_modules.digests import check_digests
 from data_modules.errors import UserError
+from data_modules.wording import did_you_mean
 from lit_sft.files import read_json
 from lit_sft.models.base_weights import base_identity, check_base
 from lit_sft.models.pretrained import check_finite, first_line, listed
@@ -42,6 +43,15 @@ class LoraSettings:
     rslora: bool = False
     dora: bool = False
 
+    def __post_init__(self) -> None:
+        for name, is_right, expected in (
+            ("rank", self.rank >= 1, "1 or more"),
+            ("alpha", self.alpha > 0, "more than 0"),
+            ("dropout", 0 <= self.dropout < 1, "at least 0 and below 1"),
+        ):
+            if not is_right:
+                raise UserError(f"--model.backbone.lora.{name} {getattr(self, name)}: expected {expected}.")
+
 
 def causal_lm(backbone: nn.Module) -> PreTrainedModel:
     """The Hugging Face model inside the backbone, with any adapters in place."""
@@ -63,6 +73,7 @@ def with_adapters(model: PreTrainedModel, lora: LoraSettings) -> nn.Module:
     from transformers.pytorch_utils import Conv1D
 
     _check_targets(model, lora.target_modules)
+    _check_saved(model, lora.modules_to_save or [])
     saved = _with_tied_head(model, lora.modules_to_save)
     config = LoraConfig(
         task_type="CAUSAL_LM",
@@ -170,3 +181,13 @@ def _check_targets(model: PreTrainedModel, targets: str | list[str]) -> None:
                 f"--model.backbone.lora.target_modules: this model has no linear layer '{target}'; it has "
                 f"{', '.join(known)} (or use all-linear)."
             )
+
+
+def _check_saved(model: PreTrainedModel, names: list[str]) -> None:
+    """Refuse unknown names: peft would train nothing for them, without a word."""
+    modules = [name for name, _ in model.named_modules() if name]
+    for name in names:
+        if not any(module == name or module.endswith(f".{name}") for module in modules):
+            known = {module.rpartition(".")[2] for module in modules if not module.rpartition(".")[2].isdigit()}
+            advice = did_you_mean(name, known) or f"it has {', '.join(sorted(known))}."
+            raise UserError(f"--model.backbone.lora.modules_to_save: this model has no layer '{name}'; {advice}")

@@ -77,10 +77,13 @@ def check_base(
         before, now = saved.get(part), present.get(part)
         if before is None or now is None or before == now:
             continue
-        change = (
-            f"{where}: trained on a base model other than {present['name']}: digest of its {part} {now[:12]}, "
-            f"expected {before[:12]}"
+        is_random = saved.get("name") == present["name"] == _RANDOM
+        other = (
+            "other random weights (another seed or config)"
+            if is_random
+            else f"a base model other than {present['name']}"
         )
+        change = f"{where}: trained on {other}: digest of its {part} {now[:12]}, expected {before[:12]}"
         if not allow_changes:
             name = "same seed and config" if saved.get("name") == _RANDOM else saved.get("name")
             raise UserError(f"{change}. Restore the base it was trained on ({name}){advice}.")

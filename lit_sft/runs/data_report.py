@@ -250,7 +250,8 @@ def template_warning(name: str, chosen: AnyTemplate, tokenizer: PreTrainedTokeni
     ends = f" and ends answers with {chosen.end!r} instead of {own.end!r}" if chosen.end != own.end else ""
     return (
         f"this is a chat model with its own chat template, and --data.template {name} formats conversations "
-        f"differently{ends}, so the model has to unlearn what it knows. Use --data.template auto to train with its own."
+        f"differently{ends}, so the model must relearn how conversations are formatted. Use --data.template auto to "
+        "train with its own."
     )
 
 
@@ -258,8 +259,8 @@ def _stops_on(end: str, tokenizer: PreTrainedTokenizerBase) -> bool:
     """Whether a model stops on a token, according to its tokenizer and generation config."""
     try:
         found = GenerationConfig.from_pretrained(tokenizer.name_or_path, local_files_only=True).eos_token_id
-    except (OSError, ValueError):
-        found = None  # no generation config
+    except Exception:  # no generation config, or one that transformers cannot read
+        found = None
     ids = found if isinstance(found, list) else [found]
     return end == tokenizer.eos_token or tokenizer.convert_tokens_to_ids(end) in ids
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Any, TextIO
 
-from jsonargparse import Namespace
 from lightning.pytorch.callbacks import BasePredictionWriter
 
 from data_modules.encoding.ledger import is_plain_text
@@ -18,6 +18,7 @@ from lit_sft.fields import Fields
 from lit_sft.files import json_line, read_json
 from lit_sft.printable import excerpt, printable
 from lit_sft.runs.data_report import dropped_lines
+from lit_sft.settings.reading import Settings
 from lit_sft.training.module import LitCausalLM
 
 _SHOWN = 5
@@ -130,11 +131,11 @@ class PredictionWriter(BasePredictionWriter):
         return self._output
 
 
-def leave_training_data(data: Namespace, run: Path) -> None:
-    """If prompts are given, drop the run's data files from the settings, so that they need not exist.
+def without_training_data(settings: Settings, run: Path) -> Settings:
+    """If prompts are given, the settings without the run's data files, so that these need not exist.
 
     Args:
-        data: Settings of the data module; changed in place, as Lightning's command line expects.
+        settings: Settings of `predict`.
         run: The run folder; its ledger records what it was trained on.
 
     Raises:
@@ -142,13 +143,17 @@ def leave_training_data(data: Namespace, run: Path) -> None:
     """
     path = run / "ledger.json"
     ledger = read_json(path)
-    if not data.predict or not ledger or "train" not in ledger:
-        return
+    if not settings.config.data.predict or not ledger or "train" not in ledger:
+        return settings
     read = Fields(ledger, str(path)).fields("train").fields("tokens").fields("read")
     for kind in ("text", "user"):
         read.whole(kind)  # refuses a damaged file by name
-    data.train = data.val = data.test = None
-    data.text_prompts = data.text_prompts or ("beginning" if is_plain_text(ledger["train"]) else "question")
+    config = settings.config.clone()
+    config.data.train = config.data.val = config.data.test = None
+    config.data.text_prompts = config.data.text_prompts or (
+        "beginning" if is_plain_text(ledger["train"]) else "question"
+    )
+    return replace(settings, config=config)
 
 
 def _is_made(path: Path) -> bool:

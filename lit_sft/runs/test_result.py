@@ -11,9 +11,6 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
 from data_modules.encoding.example import Example
 from data_modules.encoding.example_store import ExampleStore
 from data_modules.errors import UserError
@@ -150,21 +147,6 @@ def write_records(path: Path, module: LitCausalLM) -> None:
         nats, tokens = ({name: pair[index] for name, pair in scores.items()} for index in range(2))
         rows.append({"origin": origin, "nats": nats, "tokens": tokens})
     write_lines(path, rows)
-
-
-def print_metrics(console: Console, title: str, columns: dict[str, dict[str, float]]) -> None:
-    """Print a table of perplexities by segment and mask, with one column per set of metrics."""
-    table = Table(title=title, title_justify="left")
-    table.add_column("perplexity on")
-    for name in columns:
-        table.add_column(name, justify="right")
-    table.add_column("tokens", justify="right")
-    last = list(columns.values())[-1]
-    names = [key.removeprefix("perplexity/") for key in last if key.startswith("perplexity/")]
-    for name in names:
-        values = [f"{metrics[f'perplexity/{name}']:,.2f}" if metrics else "" for metrics in columns.values()]
-        table.add_row(name.replace("_", " "), *values, f"{int(last[f'tokens/{name}']):,}")
-    console.print(table)
 
 
 def _digest(store: ExampleStore) -> str:

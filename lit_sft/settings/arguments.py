@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 import shlex
+from collections.abc import Sequence
 from typing import NoReturn
 
 from data_modules.errors import UserError
@@ -86,6 +87,17 @@ def _misplaced(command: str, arguments: list[str], place: int) -> str:
         return f"{argument}: not expected here; you have already named the run {rest[0]}."
     command_line = shlex.join(["python", "-m", "lit_sft", command, argument, *rest])
     return f"{argument}: not expected here; a run goes before the options: `{command_line}`."
+
+
+def in_long_form(arguments: Sequence[str]) -> list[str]:
+    """Spell `-c FILE` and `-cFILE` as `--config FILE`, so that everything else looks for one spelling only."""
+    spelled: list[str] = []
+    for argument in arguments:
+        if argument.startswith("-c"):
+            spelled += ["--config", *([argument[2:].removeprefix("=")] if argument[2:] else [])]
+        else:
+            spelled.append(argument)
+    return spelled
 
 
 def is_given(option: str, arguments: list[str]) -> bool:

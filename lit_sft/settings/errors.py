@@ -85,7 +85,12 @@ def _plain(text: str) -> str:
     if least := re.match(r"Not of type PositiveInt: (?:(.+) does not conform|.*: '(.*)'$)", text):
         return f"expected a whole number, at least 1, got {_short(least[1] or least[2])}"
     if stray := re.match(r"unrecognized arguments: ([^-]\S*)", text):
-        return f"{stray[1]}: not expected here; give either a run or --config. See --help for the options."
+        return (
+            f"{stray[1]}: not expected here. A run goes first (for fit: after --resume), without --config. "
+            "See --help for the options."
+        )
+    if link := re.match(r"argument .+ --> ([\w.]+):? .*", text):
+        return f"--{link[1]}: follows the settings of the model; change those instead."
     if option := re.match(r"argument (\S+?): (.+)$", text):
         return _of_option(option[1], option[2])
     if kind := re.match(r"Expected a (<class '[\w.]+'>|typing\.Literal\[.+?\])(\. Got value:(.*))?$", text):
@@ -97,8 +102,9 @@ def _of_option(names: str, problem: str) -> str:
     """Shorten an argparse message about an option; argparse lists all its spellings."""
     option = max((name for name in names.split("/") if not name.endswith("+")), key=len)
     if re.match(r"expected (one|at least one) argument", problem):
-        example = "; add a file, such as `--config configs/quickstart.yaml`." if option == "--config" else ""
-        return f"{option}: has no value{example or '; add one after it.'}"
+        usual = f"add one after it, or write `{option}=VALUE` if the value begins with a hyphen."
+        example = "add a file, such as `--config configs/quickstart.yaml`."
+        return f"{option}: has no value; {example if option == '--config' else usual}"
     if choice := re.match(r"invalid choice: (.+) \(choose from (.+)\)$", problem):
         return f"{option}: expected one of [{choice[2]}], got {_short(choice[1].strip(chr(39)))}"
     return f"{option}: {problem}"
@@ -177,7 +183,7 @@ def _split(names: str) -> list[str]:
 
 def _short(value: str) -> str:
     """A value in YAML's spelling, truncated if long."""
-    value = {"True": "true", "False": "false", "": "an empty string"}.get(value, value)
+    value = {"True": "true", "False": "false", "None": "null", "": "an empty string"}.get(value, value)
     return value if len(value) <= _LONGEST_VALUE else f"{value[:_LONGEST_VALUE]}..."
 
 

@@ -7,7 +7,6 @@ from typing import Any, Literal
 import lightning
 from jsonargparse import ActionConfigFile, Namespace  # type: ignore[attr-defined]
 from lightning.pytorch import Trainer
-from lightning.pytorch.cli import LightningCLI
 
 from data_modules.errors import UserError
 from data_modules.sft_data_module import SFTDataModule
@@ -83,7 +82,7 @@ def training_parser(command: Command = "fit", source: Source | None = None, *, p
         dump_header=[f"lightning.pytorch=={lightning.__version__}"],
     )
     parser.add_argument("-c", "--config", action=ActionConfigFile, help="YAML file of settings; later files win.")
-    parser.add_argument("--seed_everything", type=bool | int, default=42, help="Random seed; true: pick one at random.")
+    parser.add_argument("--seed_everything", type=bool | int, default=42, help="Random seed, a whole number.")
     parser.add_lightning_class_args(Trainer, "trainer")
     parser.add_lightning_class_args(LitCausalLM, "model")
     parser.add_lightning_class_args(SFTDataModule, "data")
@@ -109,11 +108,12 @@ def _add_own_options(parser: SettingsParser, command: Command) -> None:
     parser.add_argument(
         "--answers", type=int, default=200, help="Maximum number of rows that `test` answers and scores."
     )
-    parser.add_method_arguments(Trainer, command, skip=_skipped(command))
+    parser.add_method_arguments(Trainer, command, skip=_skipped())
 
 
-def _skipped(command: Command) -> set[str | int]:
-    return {*LightningCLI.subcommands()[command]}
+def _skipped() -> set[str | int]:
+    """Arguments of the trainer's methods that we set ourselves."""
+    return {"model", "datamodule", "dataloaders", "train_dataloaders", "val_dataloaders"}
 
 
 def _link(parser: SettingsParser) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from lightning.pytorch import Trainer
 from data_modules.errors import UserError
 from data_modules.sft_data_module import SFTDataModule
 from lit_sft.models.backbone import BackboneSettings
+from lit_sft.settings.arguments import in_long_form
 from lit_sft.settings.errors import in_one_line, is_from_parser
 from lit_sft.settings.nulls import refuse_nulls
 from lit_sft.settings.options import Command, training_parser
@@ -21,6 +23,7 @@ from lit_sft.settings.parser import SettingsParser, Source
 from lit_sft.settings.run_length import RunLength, run_length
 from lit_sft.settings.trust import allowed_code, unread_slots
 from lit_sft.training.module import LitCausalLM
+from lit_sft.training.trainer import build_trainer
 
 _LARGEST_SEED = 2**32 - 1
 
@@ -64,14 +67,16 @@ class Settings:
         return settings
 
     def trainer(self, **changes: Any) -> Trainer:
-        """Build a trainer with these settings and their checkpoint callback; it writes no run folder.
+        """Build a trainer with these settings that writes no files of its own.
+
+        `lit_sft.runs.fitting.train` trains in a run folder, with logs and checkpoints.
 
         Args:
             **changes: Arguments of Lightning's Trainer that override the settings.
         """
-        made = self.instantiated(self.parts("trainer", "checkpoint"))
-        callbacks = [*(made.trainer.callbacks or []), made.checkpoint]
-        return Trainer(**{**made.trainer, "callbacks": callbacks, **changes})
+        built = self.instantiated(self.parts("trainer")).trainer
+        logger = False if built.logger in (None, True) else built.logger
+        return build_trainer(built, **{"enable_checkpointing": False, "logger": logger, **changes})
 
     def parts(self, *sections: str) -> Namespace:
         """Some sections of the settings."""
@@ -135,6 +140,7 @@ def parse_settings(
     Raises:
         UserError: If an option or a config is wrong.
     """
+    arguments = in_long_form(arguments)
     unread = unread_slots(command if makes_trainer else None, arguments)
     parser = parser or training_parser(command)
     parser.source = Source(run_config, allowed_code(arguments), unread)
@@ -147,13 +153,13 @@ def parse_settings(
 
 
 def _check_seed(seed: int) -> None:
-    """Check the range that NumPy accepts; true and false are in it."""
+    """Check the range that NumPy accepts; true and false are in it, and `fit` refuses them."""
     if not 0 <= seed <= _LARGEST_SEED:
-        raise UserError(f"--seed_everything {seed}: expected 0 to {_LARGEST_SEED}, or true for a random seed.")
+        raise UserError(f"--seed_everything {seed}: expected a whole number from 0 to {_LARGEST_SEED}.")
 
 
 def as_options(settings: Mapping[str, Any]) -> Iterator[str]:
     """Turn settings by dotted name into command-line options."""
     for name, value in settings.items():
-        yield f"--{name}"
-        yield value if isinstance(value, str) else json.dumps(value)
+        # one argument, since a value of its own may begin with a hyphen
+        yield f"--{name}={os.fspath(value) if isinstance(value, (str, Path)) else json.dumps(value, default=os.fspath)}"

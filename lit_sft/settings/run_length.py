@@ -44,23 +44,23 @@ def run_length(max_epochs: int | None, max_steps: int, arguments: list[str]) -> 
         max_steps: As parsed, or its default.
         arguments: Options of a command, in order.
     """
-    holding: set[str] = set()
-    giver: dict[str, str] = {}
-    replaced: dict[str, str] = {}
+    active: set[str] = set()
+    set_by: dict[str, str] = {}
+    overridden: dict[str, str] = {}
     for source, values in _given(arguments):
         limits = {name for name, value in values.items() if value not in _NO_LIMIT}
         if limits:
-            replaced = {name: giver[name] for name in holding - values.keys()}
-            holding = limits
+            overridden = {name: set_by[name] for name in active - values.keys()}
+            active = limits
         else:
-            holding = holding - values.keys()
-        giver |= dict.fromkeys(values, source)
-    if not holding and "max_epochs" not in giver:
+            active = active - values.keys()
+        set_by |= dict.fromkeys(values, source)
+    if not active and "max_epochs" not in set_by:
         return RunLength(USUAL_EPOCHS, max_steps)
-    unused = ", ".join(f"{name} of {source}" for name, source in sorted(replaced.items()))
+    unused = ", ".join(f"{name} of {source}" for name, source in sorted(overridden.items()))
     return RunLength(
-        max_epochs if "max_epochs" in holding and max_epochs is not None else -1,
-        max_steps if "max_steps" in holding else -1,
+        max_epochs if "max_epochs" in active and max_epochs is not None else -1,
+        max_steps if "max_steps" in active else -1,
         unused,
     )
 
@@ -72,7 +72,7 @@ def _given(arguments: list[str]) -> list[tuple[str, dict[str, Any]]]:
     for index, argument in enumerate(arguments):
         option, is_joined, value = argument.partition("=")
         value = value if is_joined else arguments[index + 1] if index + 1 < len(arguments) else ""
-        if option in ("--config", "-c"):
+        if option == "--config":
             found.append((value, _limits(nested(_mapping(value)).get("trainer"))))
         elif option in _OPTIONS or option == "--trainer":
             typed |= {_OPTIONS[option]: _parsed(value)} if option in _OPTIONS else _limits(_mapping(value))

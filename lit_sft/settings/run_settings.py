@@ -11,7 +11,7 @@ class RunSettings:
 
     Attributes:
         root: Folder of all runs.
-        name: Folder of this group of runs. None: the name of the last config file.
+        name: Folder of this group of runs. None: the name of the first config file.
         checkpoint_minutes: Minutes between checkpoints, in addition to those at validations. None: no others.
         allow_changes: Whether a run may be resumed with different settings or data.
         allow_code: On the command line only: modules or classes, separated by commas, that a run's config may name

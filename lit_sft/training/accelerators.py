@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 
 import torch
 from lightning.pytorch.accelerators import AcceleratorRegistry
@@ -28,7 +29,7 @@ def check_accelerator(accelerator: object, devices: object, strategy: object) ->
     if isinstance(accelerator, str):
         _check_name(accelerator)
         _check_present(accelerator)
-    _check_devices(devices)
+    _check_devices(devices, accelerator)
     if isinstance(strategy, str) and strategy != "auto":
         known = StrategyRegistry.available_strategies()
         if strategy not in known:
@@ -54,10 +55,20 @@ def _check_present(name: str) -> None:
         raise UserError("--trainer.accelerator tpu: needs the package torch_xla; expected auto, cpu or gpu.")
 
 
-def _check_devices(devices: object) -> None:
+def _check_devices(devices: object, accelerator: object) -> None:
+    expected = "expected the number of devices, at least 1, or auto"
     try:
         count = int(devices) if isinstance(devices, (int, str)) else None
     except ValueError:
-        return  # a list such as "0,1", or auto
+        count = None
     if count is not None and (count == 0 or count < -1):
-        raise UserError(f"--trainer.devices {devices}: expected the number of devices, at least 1, or auto.")
+        raise UserError(f"--trainer.devices {devices}: {expected}.")
+    if count is None and devices != "auto" and _is_cpu(accelerator):
+        raise UserError(f"--trainer.devices {devices}: {expected}; only GPUs are chosen by number, such as 0,1.")
+    if isinstance(devices, str) and count is None and not re.fullmatch(r"auto|\d+(, ?\d+)*,?", devices):
+        raise UserError(f"--trainer.devices {devices}: {expected}, or numbers of GPUs such as 0,1.")
+
+
+def _is_cpu(accelerator: object) -> bool:
+    is_auto = accelerator == "auto" and not torch.cuda.is_available() and not torch.backends.mps.is_available()
+    return accelerator == "cpu" or is_auto

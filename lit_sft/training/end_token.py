@@ -22,7 +22,8 @@ def warn_of_frozen_end(backbone: nn.Module, settings: BackboneSettings, end: str
     model = causal_lm(backbone)
     ends = (model.config.eos_token_id, model.generation_config.eos_token_id)
     known = [index for end_id in ends for index in (end_id if isinstance(end_id, list) else [end_id])]
-    if settings.tuning == "lora" and end_token_id not in known and not settings.lora.modules_to_save:
+    is_frozen = not any(weight.requires_grad for weight in model.get_input_embeddings().parameters())
+    if settings.tuning == "lora" and end_token_id not in known and is_frozen:
         embedding = next(name for name, m in model.named_modules() if m is model.get_input_embeddings())
         warnings.warn(
             f"answers end with {end!r}, which is not this model's own end token, and LoRA keeps its embedding frozen: "

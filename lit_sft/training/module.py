@@ -298,8 +298,9 @@ class LitCausalLM(LightningModule):
             metrics: By log key, such as `val/loss`; identical on every process.
         """
         trainer = self.trainer
+        sync = not isinstance(trainer.strategy, SingleDeviceStrategy)
         for name, value in metrics.items() if not trainer.sanity_checking else ():
-            self.log(name, value, prog_bar=name == "val/loss", logger=False, sync_dist=trainer.world_size > 1)
+            self.log(name, value, prog_bar=name == "val/loss", logger=False, sync_dist=sync)
         for logger in trainer.loggers:
             logger.log_metrics(metrics, step=trainer.global_step)
             logger.save()
@@ -308,7 +309,8 @@ class LitCausalLM(LightningModule):
         """Compute and log the test metrics."""
         self.records = gather_records(self.segment_metrics["test"].take_records(), self.trainer.world_size)  # type: ignore[operator]
         self.metrics["test"] = self._finish("test")
-        self.log_dict(_scalars(self.metrics["test"], "test"), sync_dist=self.trainer.world_size > 1)
+        is_single = isinstance(self.trainer.strategy, SingleDeviceStrategy)
+        self.log_dict(_scalars(self.metrics["test"], "test"), sync_dist=not is_single)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Build AdamW and its schedule."""

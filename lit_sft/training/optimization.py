@@ -50,6 +50,11 @@ class OptimizerSettings:
         for name in ("min_lr_ratio", "warmup_ratio"):
             if not 0 <= (getattr(self, name) or 0) <= 1:
                 raise UserError(f"--model.optimizer.{name} {getattr(self, name)}: expected a fraction between 0 and 1.")
+        if not all(0 <= beta < 1 for beta in self.betas) or self.eps < 0:
+            raise UserError(
+                f"--model.optimizer.betas {list(self.betas)}, eps {self.eps:g}: expected betas of at least 0 and below "
+                "1, and eps of 0 or more."
+            )
         if self.weight_decay < 0 or (self.warmup_steps or 0) < 0:
             raise UserError(
                 f"--model.optimizer.weight_decay {self.weight_decay}, warmup_steps {self.warmup_steps}: expected both "

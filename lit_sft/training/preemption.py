@@ -56,7 +56,7 @@ class RunKeeper(Callback):
         self._save(trainer)
         self._restore_handlers()
         if self.received is not None:
-            print("\nthat was the last step: the run is complete", file=sys.stderr)
+            print("\nthat was the last step; the run is complete", file=sys.stderr)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Restore the signal handlers."""

@@ -10,6 +10,7 @@ from typing import Any, cast
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 from data_modules.batching.batch import Batch
@@ -86,8 +87,9 @@ class ProgressLines(ProgressBar):
         if trainer.sanity_checking and (trainer.global_step or trainer.num_sanity_val_steps != math.inf):
             return  # only part of the data, or a resumed run, which printed this line before
         loss = cast(LitCausalLM, pl_module).metrics["val"]["loss"]
-        place = f"after step {trainer.global_step:,}" if trainer.global_step else "before training"
-        self._print(f"validation {place}: loss {loss:.4f}")
+        steps = f" after step {trainer.global_step:,}" if trainer.global_step else " before training"
+        place = steps if trainer.state.fn == TrainerFn.FITTING else ""  # `validate` does not count steps
+        self._print(f"validation{place}: loss {loss:.4f}")
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock of the test."""

@@ -24,7 +24,7 @@ ALLOWED = {
     "import lit_sft.cli.export": set(),
     "from lit_sft.__main__ import main; main(['--help'])": set(),
     "import data_modules.encoding.pool": {"transformers"},
-    "import lit_sft.cli.fit": TRAINING,
+    "import lit_sft.cli.commands": TRAINING,
     "import lit_sft.preview.command, callbacks": TRAINING,
 }
 

@@ -250,7 +250,7 @@ WRONG: dict[str, tuple[dict[str, Any], list[str], str]] = {
     "fractions": ({}, ["--data.val_fraction", "0.7", "--data.test_fraction", "0.4"], "--data.val_fraction 0.7 .*less than 1 together"),
     "callback's own": ({}, ["--trainer.callbacks+=callbacks.LossModeAblation", "--trainer.callbacks.max_columns=0"], "lit_sft fit: LossModeAblation max_columns 0: expected at least 1"),
     "zero share": ({}, ["--data.train_fraction", "0"], "--data.train_fraction 0.*: expected a share above 0"),
-    "negative seed": ({}, ["--seed_everything", "-5"], "--seed_everything -5: expected 0 to 4294967295, or true for a random seed"),
+    "negative seed": ({}, ["--seed_everything", "-5"], "--seed_everything -5: expected a whole number from 0 to 4294967295"),
     "negative workers": ({}, ["--data.num_workers", "-1"], "--data.num_workers -1: expected 0 or more processes"),
     "zero batch size": ({}, ["--data.batch_size", "0"], "--data.batch_size 0: expected at least 1 row"),
     "prompt weight": ({}, ["--data.prompt_weight", "2"], "--data.prompt_weight 2.*between 0 and 1"),
@@ -269,7 +269,7 @@ WRONG: dict[str, tuple[dict[str, Any], list[str], str]] = {
     "heads as text": ({}, ["--model.backbone.config.n_head", "two"], "--model.backbone.config.n_head: expected a whole number, got 'two'"),
     "negative number of examples": ({}, ["COMMAND", "preview", "--config", "CONFIG", "--num", "-1"], "^lit_sft preview: --num: expected a whole number, at least 1, got -1$"),
     "missing value of --config": ({}, ["--config"], "^lit_sft fit: --config: has no value; add a file, such as `--config"),
-    "no value": ({}, ["--data.train"], "^lit_sft fit: --data.train: has no value; add one after it.$"),
+    "no value": ({}, ["--data.train"], "^lit_sft fit: --data.train: has no value; add one after it, or write `--data.train=VALUE`"),
     "unknown split": ({}, ["COMMAND", "preview", "--config", "CONFIG", "--split", "tran"], "--split: expected one of .*, got tran; did you mean train"),
     "unknown strategy": ({}, ["--trainer.strategy", "dpp"], "--trainer.strategy dpp: unknown; did you mean ddp"),
     "no gpu": ({}, ["--trainer.accelerator", "cuda"], "--trainer.accelerator cuda: PyTorch finds no such device .*; expected"),
@@ -278,6 +278,23 @@ WRONG: dict[str, tuple[dict[str, Any], list[str], str]] = {
     "warm-up beyond the run": ({}, ["--model.optimizer.warmup_ratio", "2"], "warmup_ratio 2.0: expected a fraction"),
     "validation without a target": ({"t.txt": "words"}, ["--data.val", "{t.txt}"], "supervises no token of the 1 val example "),
     "validation is the training set": ({}, ["--data.val", "ROWS"], "can be used for training .* also in a held-out split"),
+    "beta above one": ({}, ["--model.optimizer.betas", "[1.5,0.9]"], "--model.optimizer.betas .1.5, 0.9., eps 1e-08: expected betas"),
+    "negative eps": ({}, ["--model.optimizer.eps", "-1"], "eps -1: expected"),
+    "no rank": ({}, ["--model.backbone.tuning", "lora", "--model.backbone.lora.rank", "0"], "--model.backbone.lora.rank 0: expected 1 or more"),
+    "no scale": ({}, ["--model.backbone.lora.alpha", "0"], "--model.backbone.lora.alpha 0.0: expected more than 0"),
+    "negative dropout": ({}, ["--model.backbone.lora.dropout", "-1"], "--model.backbone.lora.dropout -1.0: expected at least 0 and below 1"),
+    "unknown layer to save": ({}, ["--model.backbone.tuning", "lora", "--data.template", "plain", "--model.backbone.lora.modules_to_save", "[wte2]"], "modules_to_save: this model has no layer 'wte2'; did you mean wte"),
+    "seed in words": ({}, ["--seed_everything", "true"], "--seed_everything true: expected a whole number; without one"),
+    "seed below zero": ({}, ["--seed_everything=-5"], "--seed_everything -5: expected a whole number"),
+    "null seed": ({}, ["--seed_everything", "null"], "--seed_everything: .*null"),
+    "validation every zero epochs": ({}, ["--trainer.check_val_every_n_epoch", "0"], "--trainer.check_val_every_n_epoch 0: expected 1 or more"),
+    "negative clipping": ({}, ["--trainer.gradient_clip_val=-1"], "--trainer.gradient_clip_val -1: expected 0 or more"),
+    "negative answers": ({}, ["--answers=-1"], "--answers -1: expected 0 or more"),
+    "gpu numbers on a cpu": ({}, ["--trainer.accelerator", "cpu", "--trainer.devices", "0,1"], "--trainer.devices 0,1: expected the number of devices"),
+    "missing engine": ({}, ["--trainer.precision", "transformer-engine"], "transformer.?engine"),
+    "linked setting": ({}, ["--data.context_length", "64"], "--data.context_length: follows the settings of the model"),
+    "run beside a config": ({}, ["runs/x"], "runs/x: not expected here. A run goes first"),
+    "time below zero": ({}, ["--trainer.max_time", "-1:00:00:00"], "--trainer.max_time: has no value; .* `--trainer.max_time=VALUE`"),
     "no length": ({}, ["--trainer.max_steps", "-1", "--trainer.max_epochs", "-1"], "run length not set: give `--trainer.max_epochs`"),
 }  # fmt: skip
 
@@ -409,8 +426,35 @@ def test_resume_skips_a_broken_checkpoint_with_a_message(
     best = checkpoints / "best.ckpt"
     assert main(["test", str(checkpoints.parent)]) == 2
     assert f"lit_sft test: {best}: damaged" in capsys.readouterr().err  # the user named the run
-    assert main(["test", str(checkpoints.parent), f"--ckpt_path={best}"]) == 2
-    assert f"lit_sft test: --ckpt_path {best}: damaged" in capsys.readouterr().err
+    assert main(["test", str(best)]) == 2
+    assert f"lit_sft test: {best}: damaged" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["test", "--resume", "RUN"], "--resume: only for `fit`; name the run itself: `python -m lit_sft test RUN`"),
+        (["test", "RUN", "--ckpt_path", "x.ckpt"], "--ckpt_path: the run already determines the checkpoint"),
+        (["validate", "RUN", "--ckpt_path=null"], "--ckpt_path: the run already determines the checkpoint"),
+        (["fit", "--resume", "RUN", "--ckpt_path", "x.ckpt"], "--ckpt_path: a resumed run continues from its newest"),
+    ],
+)
+def test_options_that_would_mix_two_runs_are_refused(
+    arguments: list[str], message: str, path: str, root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run("fit", "--config", path)
+    folder = root / "tiny" / "version_0"
+    before = sorted(root.rglob("*"))
+    assert main([str(folder) if argument == "RUN" else argument for argument in arguments]) == 2
+    assert message in capsys.readouterr().err
+    assert sorted(root.rglob("*")) == before
+
+
+def test_curves_are_offered_only_if_there_are_any(path: str, capsys: pytest.CaptureFixture[str]) -> None:
+    run("fit", "--config", path, "--trainer.logger", "false")
+    assert "tensorboard" not in capsys.readouterr().out
+    run("fit", "--config", path)
+    assert "curves  tensorboard --logdir" in capsys.readouterr().out
 
 
 def test_resuming_with_more_steps_continues_but_another_mask_is_refused(

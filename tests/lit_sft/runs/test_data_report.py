@@ -203,7 +203,8 @@ def test_chat_model_with_another_template_is_a_warning(tokenizer: PreTrainedToke
     model = chat_model(tokenizer)
     assert warning("alpaca", model) == (
         "this is a chat model with its own chat template, and --data.template alpaca formats conversations "
-        "differently, so the model has to unlearn what it knows. Use --data.template auto to train with its own."
+        "differently, so the model must relearn how conversations are formatted. Use --data.template auto to train "
+        "with its own."
     )
     assert warning("plain", model)
     assert warning("auto", model) is None

@@ -126,7 +126,7 @@ def test_error_for_a_missing_relative_path_names_its_base_folder(
     assert str(failed.value).endswith(
         f"The relative paths of this run (./tokens, rows.jsonl) are relative to {tmp_path}; run the command there."
     )
-    with pytest.raises(ValueError, match=r"relative paths of this run \(\./tokens\) start"), paths_of(run):
+    with pytest.raises(ValueError, match=r"relative paths of this run \(\./tokens\) are relative"), paths_of(run):
         raise UserError(f"{Path('tokens').absolute()}: no tokenizer")
     for other in ("no memory", "other_rows.jsonl: bad", "--data.rows.jsonl: bad", "x/tokens: bad", "tokens-of-yours"):
         with pytest.raises(ValueError, match=f"^{re.escape(other)}$"), paths_of(run):  # fails over something else

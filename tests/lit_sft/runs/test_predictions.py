@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import yaml
-from jsonargparse import Namespace
 from transformers import PreTrainedTokenizerFast
 
 from data_modules.encoding.encoder import Encoder
@@ -19,8 +18,9 @@ from data_modules.records.conversation import Conversation, Message, Role
 from data_modules.rendering.templates import resolve_template
 from lit_sft.__main__ import main
 from lit_sft.runs.lock import lock_run, lock_test
-from lit_sft.runs.predictions import PredictionWriter, leave_training_data
+from lit_sft.runs.predictions import PredictionWriter, without_training_data
 from lit_sft.runs.test_result import TestFiles, _make_room
+from lit_sft.settings.reading import read_settings
 from tests.conftest import MODELS, alpaca_rows
 
 Write = Callable[..., str]
@@ -253,5 +253,6 @@ def test_a_finite_loss_is_not_replaced_by_one_that_is_not(tmp_path: Path) -> Non
 )
 def test_a_damaged_ledger_is_refused_by_name(tmp_path: Path, train: Any, message: str) -> None:
     (tmp_path / "ledger.json").write_text(json.dumps({"train": train}))
+    settings = read_settings(Path(__file__).parents[3] / "configs" / "quickstart.yaml", {"data.predict": "ask.jsonl"})
     with pytest.raises(UserError, match=message):
-        leave_training_data(Namespace(predict="ask.jsonl", text_prompts=None), tmp_path)
+        without_training_data(settings, tmp_path)

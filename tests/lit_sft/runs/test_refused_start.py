@@ -123,14 +123,14 @@ def watching(kind: str, monitor: str) -> dict[str, Any]:
 
 
 UNKNOWN: list[tuple[dict[str, Any], str | None, str]] = [
-    (watching("EarlyStopping", "val_loss"), None, "EarlyStopping's monitor val_loss: .* Did you mean val/loss"),
-    (watching("EarlyStopping", "val/nll/anser"), None, "Did you mean val/nll/answer"),
+    (watching("EarlyStopping", "val_loss"), None, "EarlyStopping's monitor val_loss: .* did you mean val/loss"),
+    (watching("EarlyStopping", "val/nll/anser"), None, "did you mean val/nll/answer"),
     (
         watching("ModelCheckpoint", "accuracy"),
         None,
-        "ModelCheckpoint's monitor accuracy: .* Expected val/loss",
+        "ModelCheckpoint's monitor accuracy: .*expected val/loss",
     ),
-    ({}, "val_loss", "--checkpoint.monitor val_loss: no such metric. Did you mean val/loss"),
+    ({}, "val_loss", "--checkpoint.monitor val_loss: no such metric; did you mean val/loss"),
 ]
 
 

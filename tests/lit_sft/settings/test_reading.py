@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from callbacks.run_health import RunHealth
 from data_modules.errors import UserError
 from lit_sft.settings.reading import as_options, parse_settings, read_settings
 
@@ -23,9 +25,23 @@ def _in_the_repository(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_settings_are_options_of_fit() -> None:
     settings = {"data.mask": "output_only", "data.prompt_weight": None, "data.train": ["a", "b"], "x": 0.1, "y": "1"}
     assert list(as_options(settings)) == [
-        "--data.mask", "output_only", "--data.prompt_weight", "null", "--data.train", '["a", "b"]', "--x", "0.1",
-        "--y", "1",
-    ]  # fmt: skip
+        "--data.mask=output_only",
+        "--data.prompt_weight=null",
+        '--data.train=["a", "b"]',
+        "--x=0.1",
+        "--y=1",
+    ]
+
+
+def test_paths_and_values_that_begin_with_a_hyphen_can_be_changes(tmp_path: Path) -> None:
+    read = read_settings(QUICKSTART, {"data.train": [tmp_path / "a.json"], "data.test": tmp_path, "run.name": "-x"})
+    assert read.config.data.train == [str(tmp_path / "a.json")]
+    assert (read.config.data.test, read.config.run.name) == (str(tmp_path), "-x")
+
+
+@pytest.mark.parametrize("options", [["-c", str(QUICKSTART)], [f"-c{QUICKSTART}"], [f"--config={QUICKSTART}"]])
+def test_every_spelling_of_config_gives_the_same_settings(options: list[str]) -> None:
+    assert parse_settings(options).config.trainer.max_epochs == read_settings(QUICKSTART).config.trainer.max_epochs
 
 
 def test_changes_win_over_files_and_later_files_over_earlier_ones(tmp_path: Path) -> None:
@@ -43,13 +59,14 @@ def test_what_is_built_has_the_settings_that_were_read() -> None:
     assert read.data_module().max_length == read.config.model.backbone.config["n_positions"]
 
 
-def test_the_trainer_takes_changes_and_keeps_the_checkpoints_of_the_settings(tmp_path: Path) -> None:
-    trainer = read_settings(QUICKSTART, {"trainer.callbacks": None}).trainer(
-        default_root_dir=tmp_path, logger=False, max_steps=2
+@pytest.mark.parametrize("callbacks", [None, {"class_path": "callbacks.RunHealth"}])
+def test_trainer_takes_changes_and_writes_no_files(tmp_path: Path, callbacks: Any) -> None:
+    trainer = read_settings(QUICKSTART, {"trainer.callbacks": callbacks}).trainer(
+        default_root_dir=tmp_path, max_steps=2
     )
     assert trainer.max_steps == 2
-    assert trainer.checkpoint_callback is not None
-    assert trainer.checkpoint_callback.monitor == "val/loss"
+    assert (trainer.checkpoint_callback, trainer.loggers) == (None, [])
+    assert any(isinstance(callback, RunHealth) for callback in trainer.callbacks) is (callbacks is not None)  # type: ignore[attr-defined]
 
 
 def test_reading_leaves_the_process_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,7 +92,7 @@ def test_a_wrong_setting_is_one_line_from_python_too() -> None:
 
 @pytest.mark.parametrize("seed", ["-5", "4294967296"])
 def test_a_seed_out_of_range_is_refused_by_name(seed: str) -> None:
-    with pytest.raises(UserError, match=f"--seed_everything {seed}: expected 0 to 4294967295, or true"):
+    with pytest.raises(UserError, match=f"--seed_everything {seed}: expected a whole number from 0 to 4294967295"):
         parse_settings(["--config", "configs/quickstart.yaml", "--seed_everything", seed])
 
 

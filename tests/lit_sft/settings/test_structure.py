@@ -180,7 +180,7 @@ def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple
     def stop(*_: Any, **__: Any) -> Any:
         raise UserError("settings were read")
 
-    monkeypatch.setattr("lit_sft.cli.session.Session.go", stop)
+    monkeypatch.setattr("lit_sft.runs.session.Session.run_trainer", stop)
     monkeypatch.setattr("lit_sft.ablation.command.make_plan", stop)
     monkeypatch.setattr("lit_sft.runs.opening.build_backbone", stop)
 

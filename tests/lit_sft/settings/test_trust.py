@@ -162,7 +162,7 @@ WRITERS = [
     spec("lit_sft.runs.predictions.PredictionWriter", folder=".", output="owned"),
     spec("PredictionWriter", folder=".", output="owned"),
     spec("lit_sft.training.preemption.RunKeeper", folder="owned"),
-    spec("lit_sft.cli.predict.PredictionWriter", folder=".", output="owned"),
+    spec("lit_sft.cli.commands.PredictionWriter", folder=".", output="owned"),
 ]
 
 

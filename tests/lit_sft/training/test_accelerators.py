@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from data_modules.errors import UserError
 from lit_sft.training.accelerators import check_accelerator
 
 
@@ -31,9 +32,23 @@ def test_available_device_is_accepted(present: dict[str, bool]) -> None:
         check_accelerator("mps", 1, "auto")
 
 
-@pytest.mark.parametrize("devices", [1, 2, -1, "auto", "1", "-1", "0,1", [0]])
+@pytest.mark.parametrize("devices", [1, 2, -1, "auto", "1", "-1"])
 def test_lightnings_device_formats_are_accepted(present: dict[str, bool], devices: object) -> None:
     check_accelerator("cpu", devices, "ddp")
+
+
+@pytest.mark.parametrize("devices", ["0,1", [0]])
+def test_only_gpus_are_chosen_by_number(present: dict[str, bool], devices: object) -> None:
+    with pytest.raises(UserError, match=r"^--trainer\.devices .*: expected the number .*; only GPUs are chosen"):
+        check_accelerator("auto", devices, "ddp")
+    present["cuda"] = True
+    check_accelerator("gpu", devices, "ddp")
+
+
+def test_devices_that_are_not_numbers_are_refused(present: dict[str, bool]) -> None:
+    present["cuda"] = True
+    with pytest.raises(UserError, match=r"^--trainer\.devices abc: expected .*, or numbers of GPUs such as 0,1\.$"):
+        check_accelerator("gpu", "abc", "auto")
 
 
 @pytest.mark.parametrize("devices", [0, "0", -3, "-3"])

@@ -81,3 +81,12 @@ def test_progress_lines_are_for_log_files_unless_the_user_chose_otherwise(monkey
     assert kinds([TQDMProgressBar()], None) == [TQDMProgressBar]
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
     assert kinds([], None) == []
+
+
+def test_validation_alone_is_not_called_before_training(
+    make_data: Callable[..., SFTDataModule], tmp_path: Path
+) -> None:
+    lines: list[str] = []
+    trainer = make_trainer(tmp_path, callbacks=[ProgressLines(lines.append)], enable_progress_bar=True)
+    trainer.validate(make_module(), datamodule=make_data(alpaca_rows(10), val_fraction=0.3), verbose=False)
+    assert re.fullmatch(r"validation: loss [\d.]+", lines[-1])

@@ -1,47 +1,70 @@
-"""`python -m lit_sft fit --config FILE`, and `fit --resume`: trains and exports the best model."""
+"""Trains in a run folder, then exports the best model: `python -m lit_sft fit`, or `train` from Python."""
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import nn
 
 from data_modules.sft_data_module import SFTDataModule
-from lit_sft.checkpoints.callback import is_measured_in_training
-from lit_sft.cli.session import Session, run_command
 from lit_sft.console import console, print_line
 from lit_sft.files import write_json
 from lit_sft.models.backbone import build_backbone
 from lit_sft.models.saving import export_model, load_weights, read_checkpoint
 from lit_sft.runs.data_report import print_ledger
 from lit_sft.runs.folders import Run
-from lit_sft.runs.test_result import print_metrics
-from lit_sft.settings.reading import Settings
+from lit_sft.runs.metrics_table import print_metrics
+from lit_sft.runs.requests import Request
+from lit_sft.runs.session import Session, open_session
+from lit_sft.settings.reading import Settings, as_options
 from lit_sft.training.ending import what_ended
 from lit_sft.training.monitors import check_monitors
 from lit_sft.training.plan import PlanReport
 from lit_sft.training.preemption import RunKeeper
 
 
-def main(argv: list[str]) -> None:
-    """Train.
+def train(settings: Settings) -> Run:
+    """Train in a new run folder, as `python -m lit_sft fit --config FILE` does.
 
     Args:
-        argv: The command's name and its arguments.
+        settings: From `read_settings`.
+
+    Returns:
+        The run, with its checkpoints and the exported model.
 
     Raises:
         UserError: If a setting or the data is wrong.
     """
-    run_command(argv, fit)
+    with contextlib.ExitStack() as cleanup:
+        session = Session("fit", Request([]), settings, cleanup)
+        fit(session)
+        return session.run
+
+
+def resume(run: str | Path, changes: Mapping[str, Any] | None = None) -> Run:
+    """Continue an interrupted run from its newest intact checkpoint, as `python -m lit_sft fit --resume RUN` does.
+
+    Args:
+        run: The run folder.
+        changes: Settings by dotted name that may change, such as a higher `trainer.max_epochs`.
+
+    Raises:
+        UserError: If there is no such run, or the settings or data have changed.
+    """
+    with contextlib.ExitStack() as cleanup:
+        session = open_session("fit", ["--resume", str(run), *as_options(changes or {})], cleanup)
+        fit(session)
+        return session.run
 
 
 def fit(session: Session) -> None:
-    """Train in a run folder, then export the best model and report."""
+    """Train in the session's run folder, then export the best model and report."""
     config = session.config
     added: list[Callback] = [PlanReport(print_line, session.settings.length.unused)]
     record: list[Callback] = []
@@ -76,10 +99,6 @@ class RunRecord(Callback):
         if not self.is_resumed and trainer.is_global_zero:
             self._write(data)
         trainer.strategy.barrier("run record")
-        if not data.val_dataloader():
-            for callback in trainer.checkpoint_callbacks:
-                if isinstance(callback, ModelCheckpoint) and not is_measured_in_training(callback.monitor):
-                    callback.monitor = None  # nothing to rank by: keep the newest
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the record of a resumed run."""

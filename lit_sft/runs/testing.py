@@ -1,28 +1,42 @@
-"""`python -m lit_sft validate [RUN]` and `test [RUN]`: score a run, and its answers, on a split."""
+"""Scores a run, and its answers, on a split: `python -m lit_sft test`, or `score_run` from Python."""
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import yaml
 from lightning.pytorch.utilities import rank_zero_only
 
-from lit_sft.cli.session import Session, run_command
 from lit_sft.console import console, print_line
+from lit_sft.files import read_json
 from lit_sft.runs.lock import lock_test
-from lit_sft.runs.test_result import TestFiles, print_metrics, rows_tested, write_test
+from lit_sft.runs.metrics_table import print_metrics
+from lit_sft.runs.session import Session, open_session
+from lit_sft.runs.test_result import TestFiles, rows_tested, write_test
+from lit_sft.settings.reading import as_options
 
 
-def main(argv: list[str]) -> None:
-    """Score a run on its validation or test split.
+def score_run(run: str | Path, changes: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Score a run on its test split, as `python -m lit_sft test RUN` does.
 
     Args:
-        argv: The command's name, `validate` or `test`, and its arguments.
+        run: A run folder, or one of its checkpoints.
+        changes: Settings by dotted name, such as `data.test`.
+
+    Returns:
+        The content of the run's result.json.
 
     Raises:
-        UserError: If a setting or the data is wrong, or the run has no such split.
+        UserError: If there is no such run, or it has no test split.
     """
-    run_command(argv, {"validate": validate, "test": test}[argv[0]])
+    with contextlib.ExitStack() as cleanup:
+        session = open_session("test", [str(run), *as_options(changes or {})], cleanup)
+        test(session)
+        return dict(read_json(_files_of(session).result) or {})
 
 
 def validate(session: Session) -> None:
@@ -35,13 +49,17 @@ def validate(session: Session) -> None:
 
 def test(session: Session) -> None:
     """Write the metrics and scored answers of the test split as result.json, and print them."""
-    files = TestFiles(session.run.folder, session.run.suffix_of(session.checkpoint))
+    files = _files_of(session)
     if not rank_zero_only.rank:  # type: ignore[attr-defined]
-        session.held.enter_context(lock_test(files.result))
+        session.cleanup.enter_context(lock_test(files.result))
     session.build([], [])
     session.run_trainer()
     if session.trainer.is_global_zero:
         _report(session, files)
+
+
+def _files_of(session: Session) -> TestFiles:
+    return TestFiles(session.run.folder, session.run.suffix_of(session.checkpoint))
 
 
 def _report(session: Session, files: TestFiles) -> None:

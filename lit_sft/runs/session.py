@@ -1,30 +1,25 @@
-"""Shared by fit, validate, test and predict: turns settings into a run folder, trainer, model and data module."""
+"""A session: one use of a trainer, from settings to a run folder, trainer, model and data module."""
 
 from __future__ import annotations
 
 import contextlib
 import inspect
 import os
-import sys
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from jsonargparse import Namespace
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from data_modules.errors import UserError
 from data_modules.sft_data_module import SFTDataModule
-from lit_sft.checkpoints.atomic_io import AtomicCheckpointIO
 from lit_sft.checkpoints.rules import check_checkpoint_settings
-from lit_sft.console import print_line, quieten
-from lit_sft.failures import message_of
+from lit_sft.console import print_line
 from lit_sft.models.backbone import check_backbone
 from lit_sft.models.saving import check_checkpoint
 from lit_sft.runs.folders import Run, new_run
@@ -36,7 +31,17 @@ from lit_sft.settings.reading import Settings, parse_settings
 from lit_sft.training.accelerators import check_accelerator
 from lit_sft.training.module import LitCausalLM
 from lit_sft.training.precision import check_precision
-from lit_sft.training.progress_lines import lines_without_terminal
+from lit_sft.training.steps import check_length
+from lit_sft.training.trainer import build_trainer
+
+_LEAST = {
+    "accumulate_grad_batches": 1,
+    "check_val_every_n_epoch": 1,
+    "gradient_clip_val": 0,
+    "log_every_n_steps": 0,
+    "num_sanity_val_steps": -1,
+}
+"""Settings of the trainer and their least values; Lightning accepts others or divides by them."""
 
 _RUN_FOLDER = "LIT_SFT_RUN_FOLDER"
 """Environment variable with the run folder, set by the first process of a node for the others."""
@@ -44,19 +49,24 @@ _RUN_FOLDER = "LIT_SFT_RUN_FOLDER"
 
 @dataclass
 class Session:
-    """One training command, from its settings to its trainer.
+    """One use of a trainer: to fit, validate, test or predict.
+
+    Creating it checks the settings, seeds everything, and takes the run folder or creates a new one.
 
     Attributes:
-        command: The command's name.
+        command: What to do.
         request: What the user asked for.
-        settings: Settings, read and checked.
-        held: Contexts to exit when the command ends, however it ends.
+        settings: Settings, read.
+        cleanup: Contexts to exit when the session ends, however it ends.
+
+    Raises:
+        UserError: If a setting cannot work.
     """
 
     command: Command
     request: Request
     settings: Settings
-    held: contextlib.ExitStack
+    cleanup: contextlib.ExitStack
     run: Run = field(init=False)
     trainer: Trainer = field(init=False)
     model: LitCausalLM = field(init=False)
@@ -65,12 +75,15 @@ class Session:
     """Cleans up the folder of a new run if it fails to start."""
 
     def __post_init__(self) -> None:
-        self.config: Namespace = self.settings.config
-        if self.config.seed_everything is not False:
-            chosen = None if self.config.seed_everything is True else self.config.seed_everything
-            self.config.seed_everything = seed_everything(chosen, workers=True)
         _check(self.config, self.command, self.request)
+        if self.config.seed_everything is not False:  # runs of earlier versions may have none
+            seed_everything(self.config.seed_everything, workers=True)
         self.run = self._run_folder()
+
+    @property
+    def config(self) -> Namespace:
+        """All settings, by section."""
+        return self.settings.config
 
     @property
     def checkpoint(self) -> Path | None:
@@ -89,22 +102,17 @@ class Session:
             callbacks: Added to the callbacks of the settings.
             last: Callbacks to run after all others.
         """
-        made = self.settings.instantiated()
-        self.model, self.data = made.model, made.data
-        made.checkpoint.dirpath = str(self.run.checkpoints)
-        given = self.config.trainer
-        added: dict[str, Any] = {"default_root_dir": str(self.run.folder)}
-        if not _is_sharded(given.strategy):
-            added["plugins"] = [*_as_list(made.trainer.plugins), AtomicCheckpointIO()]
+        built = self.settings.instantiated()
+        self.model, self.data = built.model, built.data
+        built.checkpoint.dirpath = str(self.run.checkpoints)
+        changes: dict[str, Any] = {"default_root_dir": str(self.run.folder)}
         if self.command != "fit":
-            added["logger"] = False
-        elif given.logger in (None, True):
+            changes["logger"] = False
+        elif self.config.trainer.logger in (None, True):
             parent = self.run.folder.parent
-            added["logger"] = TensorBoardLogger(parent.parent, name=parent.name, version=self.run.folder.name)
-        own = [*_as_list(made.trainer.callbacks), *callbacks]
-        shown = lines_without_terminal(own, given.enable_progress_bar, print_line)
-        added["callbacks"] = [*shown, made.checkpoint, *last]
-        self.trainer = Trainer(**{**made.trainer, **added})
+            changes["logger"] = TensorBoardLogger(parent.parent, name=parent.name, version=self.run.folder.name)
+        last = [built.checkpoint, *last]
+        self.trainer = build_trainer(built.trainer, callbacks=callbacks, last=last, **changes)
         if self.start:
             self.start.watch(self.trainer)
 
@@ -126,7 +134,10 @@ class Session:
         Args:
             *commands: With their options, such as `predict --data.predict FILE`.
         """
-        print_line(f"curves  tensorboard --logdir {self.run.folder.parent.parent}")
+        if any(self.run.folder.glob("events.out.tfevents*")):
+            print_line(f"curves  tensorboard --logdir {self.run.folder.parent.parent}")
+        if not self.run.config.is_file():
+            return  # a test of untrained weights, which no other command can open
         for label, command in zip(("next", "or"), commands, strict=False):
             verb, _, options = command.partition(" ")
             print_line(f"{label:8}python -m lit_sft {verb} {self.run.folder} {options}".rstrip())
@@ -148,62 +159,50 @@ class Session:
         if self.is_trial:
             if self.request.is_resumed:
                 raise UserError("--trainer.fast_dev_run: only for new runs; leave out --resume.")
-            return Run(Path(self.held.enter_context(tempfile.TemporaryDirectory())))
+            return Run(Path(self.cleanup.enter_context(tempfile.TemporaryDirectory())))
         if self.request.is_resumed:
             assert self.request.opened is not None
             return self.request.opened
         above = NewFolders(Path(root) / name)
         run = new_run(root, name)
-        self.start = self.held.enter_context(RefusedStart(run, above, trains=self.command == "fit"))
-        self.held.enter_context(lock_run(run.folder))
+        self.start = self.cleanup.enter_context(RefusedStart(run, above, trains=self.command == "fit"))
+        self.cleanup.enter_context(lock_run(run.folder))
         return run
 
 
-def run_command(argv: list[str], command: Callable[[Session], None]) -> None:
-    """Read the settings of a training command and run it.
+def open_session(command: Command, arguments: list[str], cleanup: contextlib.ExitStack) -> Session:
+    """Open a session from command-line options.
 
     Args:
-        argv: The command's name and its arguments.
-        command: What it does.
+        command: The command's name.
+        arguments: Its arguments: a run and changes to its settings, or options as `fit` takes them.
+        cleanup: Contexts to exit when the session ends, however it ends.
 
     Raises:
-        UserError: If a setting is wrong, or on a failure that the user can fix.
+        UserError: If the run does not exist or a setting is wrong.
     """
-    name = cast(Command, argv[0])
-    quieten(name)
-    with contextlib.ExitStack() as held:
-        request = request_of(name, argv[1:], held)
-        sys.argv[1:] = [name, *request.arguments]  # Lightning starts the other processes of a node with these
-        try:
-            settings = parse_settings(
-                request.arguments,
-                command=name,
-                run_config=request.opened.config if request.opened else None,
-                makes_trainer=True,
-            )
-            command(Session(name, request, settings, held))
-        except (MisconfigurationException, RuntimeError, ValueError) as error:
-            if (message := message_of(error)) is None:
-                raise
-            raise UserError(message) from error
+    request = request_of(command, arguments, cleanup)
+    run_config = request.opened.config if request.opened else None
+    settings = parse_settings(request.arguments, command=command, run_config=run_config, makes_trainer=True)
+    return Session(command, request, settings, cleanup)
 
 
 def _check(config: Namespace, command: Command, request: Request) -> None:
     """Reject settings that cannot work before any file is written."""
     trainer = config.trainer
-    for name in ("max_epochs", "max_steps"):
-        if trainer[name] is not None and trainer[name] < 1 and trainer[name] != -1:
-            raise UserError(f"--trainer.{name} {trainer[name]}: expected 1 or more, or -1 for no limit.")
-    if trainer.max_epochs in (None, -1) and trainer.max_steps == -1:
-        raise UserError(
-            "run length not set: give `--trainer.max_epochs` or `--trainer.max_steps`; the schedule depends on it."
-        )
+    if command == "fit" and isinstance(config.seed_everything, bool):
+        seed = str(config.seed_everything).lower()
+        raise UserError(f"--seed_everything {seed}: expected a whole number; without one, a run cannot be repeated.")
+    check_length(trainer.max_epochs, trainer.max_steps)
     check_backbone(backbone_settings(config.model.backbone))
     check_accelerator(trainer.accelerator, trainer.devices, trainer.strategy)
     on_cpu = trainer.accelerator == "cpu" or not torch.cuda.is_available()
     check_precision(str(trainer.precision), on_cpu=on_cpu and not torch.backends.mps.is_available())
-    if trainer.accumulate_grad_batches < 1:
-        raise UserError(f"--trainer.accumulate_grad_batches {trainer.accumulate_grad_batches}: expected 1 or more.")
+    for name, least in _LEAST.items():
+        if trainer[name] is not None and trainer[name] < least:
+            raise UserError(f"--trainer.{name} {trainer[name]}: expected {least} or more.")
+    if config.answers < 0:
+        raise UserError(f"--answers {config.answers}: expected 0 or more.")
     check_checkpoint(config.ckpt_path, is_named=request.names_checkpoint, to_train=command == "fit")
     if command == "fit":
         check_checkpoint_settings(vars(config.checkpoint))
@@ -212,13 +211,3 @@ def _check(config: Namespace, command: Command, request: Request) -> None:
 def _name_of(config: Path) -> str:
     """The name of a config file; for a run's config, the name of that run."""
     return config.resolve().parent.parent.name if config.parent.name.startswith("version_") else config.stem
-
-
-def _as_list(value: Any) -> list[Any]:
-    """A Lightning setting that may be one thing, several or none, as a list."""
-    return list(value) if isinstance(value, list) else [] if value is None else [value]
-
-
-def _is_sharded(strategy: object) -> bool:
-    """Whether a strategy writes checkpoints in its own format."""
-    return any(name in str(strategy).lower() for name in ("fsdp", "deepspeed"))
