@@ -25,23 +25,39 @@ _USELESS = (
 """Library warnings that appear on every run and can be ignored."""
 
 
-def print_line_on(console: Console, line: str, *, keep_lines: bool = False) -> None:
-    """Print a line literally: no markup, no wrapping, no terminal control characters."""
-    console.print(printable(line, keep_lines=keep_lines), markup=False, highlight=False, soft_wrap=True)
-
-
-def cell(text: str) -> Text:
-    """A table cell or title, printed literally."""
-    return Text(printable(text))
-
+_ASCII = str.maketrans({"“": '"', "”": '"', "±": "+/-", "…": "...", "·": "-"})
+"""Stand-ins for the typographic signs of summaries on a terminal that lacks them, which would print their codes."""
 
 console = Console()
 """Where commands print."""
+
+error_console = Console(stderr=True)
+"""Where they print what went wrong, or what is not part of their output."""
+
+
+def print_line_on(console: Console, line: str, *, keep_lines: bool = False) -> None:
+    """Print a line literally: no markup, no wrapping, no terminal control characters."""
+    text = _for_terminal(console, printable(line, keep_lines=keep_lines))
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def cell(text: str, on: Console = console) -> Text:
+    """A table cell or title, printed literally on a console."""
+    return Text(_for_terminal(on, printable(text)))
+
+
+def _for_terminal(console: Console, text: str) -> str:
+    return text if console.encoding.startswith("utf") else text.translate(_ASCII)
 
 
 def print_line(line: str) -> None:
     """Print a line literally, without markup or wrapping; line breaks are kept."""
     print_line_on(console, line, keep_lines=True)
+
+
+def print_error_line(line: str) -> None:
+    """Print a line literally on stderr."""
+    print_line_on(error_console, line)
 
 
 def quieten(command: str) -> None:

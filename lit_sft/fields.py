@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, NoReturn
 
 from data_modules.errors import UserError
 from data_modules.wording import kind_of
+from lit_sft.files import is_file_name
 
 _LARGEST = 2**63
 
@@ -97,8 +97,3 @@ class Fields:
     def _refuse(self, name: str, value: Any, expected: str) -> NoReturn:
         shown = ascii(value)[:60] if isinstance(value, str) else kind_of(value)
         raise UserError(f"{self.place}: {name} is {shown}; expected {expected}.")
-
-
-def is_file_name(text: str) -> bool:
-    """Whether a text is a plain file name, without any path."""
-    return text not in ("", "..") and Path(text).name == text and "\0" not in text

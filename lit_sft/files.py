@@ -55,6 +55,14 @@ def write_json(path: Path, value: Any) -> None:
         _write_whole(path, [content])
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a UTF-8 text file atomically; line breaks stay as they are. A device such as /dev/stdout is written to."""
+    if path.exists() and not path.is_file():
+        path.write_bytes(text.encode())
+    else:
+        _write_whole(path, [text.encode()])
+
+
 def write_lines(path: Path, rows: Iterable[Any]) -> None:
     """Write a file of JSON lines atomically."""
     _write_whole(path, (json_line(row).encode() for row in rows))
@@ -233,9 +241,14 @@ def slug(name: str, empty: str) -> str:
     return kept if len(kept.encode()) <= _LONGEST_SLUG else f"{kept[: _LONGEST_SLUG // 4]}-{digest(name)}"
 
 
+def is_file_name(name: str) -> bool:
+    """Whether a name is a plain file name, without any path."""
+    return Path(name).name == name and name not in ("", "..") and "\0" not in name
+
+
 def is_plain_name(name: str) -> bool:
-    """Whether a name is a valid file name and safe to print."""
-    return Path(name).name == name and name not in ("", "..") and printable(name) == name
+    """Whether a name is a file name and safe to print."""
+    return is_file_name(name) and printable(name) == name
 
 
 def digest(value: Any) -> str:

@@ -3,31 +3,29 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 import shlex
 import subprocess
 import sys
 import tempfile
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from data_modules.errors import UserError
+from data_modules.progress import duration
 from lit_sft.ablation.budget import Plan, make_plan
 from lit_sft.ablation.ray_tasks import run_on_ray
-from lit_sft.ablation.run_study import define_trials
+from lit_sft.ablation.run_study import define_trials, run_study
 from lit_sft.ablation.runner import Runner
 from lit_sft.ablation.study import Study, check_base, read_study
 from lit_sft.ablation.study_report import write_report
 from lit_sft.ablation.trials import TrialFiles
-from lit_sft.console import cell, print_line_on
+from lit_sft.console import cell, console, print_line, quieten
 from lit_sft.failures import reason_in
-from lit_sft.files import read_json
+from lit_sft.files import read_json, write_text
 from lit_sft.settings.arguments import Arguments
 from lit_sft.yaml_loader import load_yaml
 
@@ -44,42 +42,53 @@ def main(argv: list[str]) -> None:
         UserError: If the study or its baseline is wrong.
     """
     options = _parser().parse_args(argv[1:])
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    console = Console()
+    quieten("ablate")
     if options.jobs < 1:
         raise UserError(f"--jobs {options.jobs}: expected at least 1.")
+    study = _study(options)
+    trials = [TrialFiles(study, trial) for trial in study.trials(Path(options.root))]
+    if options.only is not None and not 0 <= options.only < len(trials):
+        raise UserError(f"--only {options.only}: the study has trials 0 to {len(trials) - 1}.")
+    chosen = trials if options.only is None else [trials[options.only]]
+    if options.dry_run:
+        _show_plan(study, make_plan(study), trials)
+        return
+    if options.slurm or options.ray or options.only is not None:
+        plan, folder = make_plan(study), Path(options.root) / study.name
+        define_trials(study, plan, chosen, folder, retry=options.retry)
+        if options.slurm:
+            print_line(f"written {_write_slurm(folder, options, len(trials))}: `sbatch` it")
+            return
+        if options.ray:
+            _run_on_ray(options, trials)
+        else:
+            Runner(chosen, plan, options.jobs, console).run()
+        if options.only is None:
+            write_report([folder], console=console)
+    else:
+        run_study(study, options.root, jobs=options.jobs, retry=options.retry)
+    if not all(files.is_done for files in chosen):
+        raise SystemExit(1)
+
+
+def _study(options: argparse.Namespace) -> Study:
+    """Read the study, with the settings of `--set`."""
     study = read_study(options.config)
     changes = dict(map(_setting, options.set))
     study = replace(study, settings={**study.settings, **changes})
     if idle := [name for name in changes if all(name in arm.settings for arm in study.all_arms())]:
         raise UserError(f"--set {idle[0]}: every arm of the study sets it; edit the study file instead.")
     check_base(study, options.config)
-    plan = make_plan(study)
-    trials = [TrialFiles(study, trial) for trial in study.trials(Path(options.root))]
-    if options.dry_run:
-        _show_plan(console, study, plan, trials)
-        return
-    folder = Path(options.root) / study.name
-    if options.only is not None and not 0 <= options.only < len(trials):
-        raise UserError(f"--only {options.only}: the study has trials 0 to {len(trials) - 1}.")
-    chosen = trials if options.only is None else [trials[options.only]]
-    define_trials(study, plan, chosen, folder, retry=options.retry)
-    if options.slurm:
-        print_line_on(console, f"written {_write_slurm(folder, options, len(trials))}: `sbatch` it")
-        return
-    if options.ray:
-        open_trials = {i: files for i, files in enumerate(trials) if not (files.is_done or files.failure())}
-        commands = {
-            files.trial.name: [*_command(options, sys.executable), "--only", str(i)] for i, files in open_trials.items()
-        }
-        run_on_ray(commands, options.ray, options.jobs, partial(print_line_on, console))
-    else:
-        Runner(chosen, plan, options.jobs, console).run()
-    if options.only is None:
-        write_report([folder], console=console)
-    if not all(files.is_done for files in chosen):
-        raise SystemExit(1)
+    return study
+
+
+def _run_on_ray(options: argparse.Namespace, trials: list[TrialFiles]) -> None:
+    """Run every trial that is not done as a task of its own."""
+    open_trials = {i: files for i, files in enumerate(trials) if not (files.is_done or files.failure())}
+    commands = {
+        files.trial.name: [*_command(options, sys.executable), "--only", str(i)] for i, files in open_trials.items()
+    }
+    run_on_ray(commands, options.ray, options.jobs, print_line)
 
 
 def _setting(text: str) -> tuple[str, Any]:
@@ -89,7 +98,7 @@ def _setting(text: str) -> tuple[str, Any]:
     return name.removeprefix("--"), load_yaml(value, f"--set {text}")[0]
 
 
-def _show_plan(console: Console, study: Study, plan: Plan, trials: list[TrialFiles]) -> None:
+def _show_plan(study: Study, plan: Plan, trials: list[TrialFiles]) -> None:
     """Print the trials with their cost, the estimated time, and the commands."""
     with console.status(f"timing {_TIMED_STEPS} steps of the baseline"):
         overhead, per_flop = _timed(trials[0], plan)
@@ -105,15 +114,15 @@ def _show_plan(console: Console, study: Study, plan: Plan, trials: list[TrialFil
         seconds = overhead + per_flop * amounts.flops
         total += 0 if files.is_done else seconds
         counts = (amounts.steps, amounts.examples, amounts.tokens, amounts.supervised_tokens)
-        about = "done" if files.is_done else _duration(seconds)
+        about = "done" if files.is_done else duration(seconds)
         table.add_row(cell(files.trial.name), *(f"{n:,}" for n in counts), f"{amounts.flops / 1e12:,.1f}", about)
     console.print(table)
     console.print(
-        f"in all about {_duration(total)} if run one by one, assuming that all validate and answer as long as the first"
+        f"in all about {duration(total)} if run one by one, assuming that all validate and answer as long as the first"
     )
     for files in trials:
         if files.trial.arm.name not in plan.failures and not files.is_done:
-            print_line_on(console, shlex.join(files.command(plan)))
+            print_line(shlex.join(files.command(plan)))
 
 
 def _timed(files: TrialFiles, plan: Plan) -> tuple[float, float]:
@@ -132,14 +141,10 @@ def _timed(files: TrialFiles, plan: Plan) -> tuple[float, float]:
     return 2 * (elapsed - record["seconds"]), per_flop
 
 
-def _duration(seconds: float) -> str:
-    minutes = seconds / 60
-    return f"{minutes / 60:.1f} h" if minutes > 90 else f"{minutes:.0f} min" if minutes > 2 else f"{seconds:.0f} s"
-
-
 def _write_slurm(folder: Path, options: argparse.Namespace, num_trials: int) -> Path:
     script = folder / "slurm.sh"
-    script.write_text(
+    write_text(
+        script,
         "#!/bin/bash\n"
         "# One array task per trial. Add what your cluster needs: partition, account, time, GPUs.\n"
         f"#SBATCH --job-name={folder.name}\n"
@@ -148,7 +153,6 @@ def _write_slurm(folder: Path, options: argparse.Namespace, num_trials: int) -> 
         f"cd {shlex.quote(str(Path.cwd()))}\n"
         f"{shlex.join(_command(options, sys.executable))} --only $SLURM_ARRAY_TASK_ID\n"
         f"# when all are done: python -m lit_sft report {shlex.quote(str(folder))}\n",
-        encoding="utf-8",
     )
     return script
 

@@ -12,6 +12,7 @@ from lit_sft.ablation.runner import Runner
 from lit_sft.ablation.study import Study
 from lit_sft.ablation.study_report import write_report
 from lit_sft.ablation.trials import TrialFiles
+from lit_sft.console import console as terminal
 from lit_sft.files import write_json
 
 
@@ -30,7 +31,7 @@ def run_study(
         root: Folder of all studies; this one gets `<root>/<study.name>`.
         jobs: Trials at once.
         retry: Run failed trials again.
-        console: Where to print progress. None: the terminal.
+        console: Where to print progress and the answer. None: the terminal.
 
     Returns:
         The report's page. A trial that fails does not stop the others; the report lists it.
@@ -43,8 +44,8 @@ def run_study(
     plan, folder = make_plan(study), Path(root) / study.name
     trials = [TrialFiles(study, trial) for trial in study.trials(Path(root))]
     define_trials(study, plan, trials, folder, retry=retry)
-    Runner(trials, plan, jobs, console or Console()).run()
-    return write_report([folder])
+    Runner(trials, plan, jobs, console or terminal).run()
+    return write_report([folder], console=console or terminal)
 
 
 def define_trials(study: Study, plan: Plan, trials: list[TrialFiles], folder: Path, *, retry: bool) -> None:

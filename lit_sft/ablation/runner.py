@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from data_modules.progress import duration
 from lit_sft.ablation.budget import Plan
 from lit_sft.ablation.trials import TrialFiles
 from lit_sft.console import cell, print_line_on
@@ -40,7 +41,6 @@ class Job:
     state: State = "waiting"
     slot: int = 0
     process: subprocess.Popen[bytes] | None = None
-    began: float = field(default_factory=time.monotonic)
 
 
 class Runner:
@@ -183,7 +183,7 @@ class Runner:
             step, of, loss = (progress.get(name) for name in ("step", "of", "train_loss"))
             left = _left(progress) if job.state == "running" else ""
             table.add_row(
-                cell(job.files.trial.name),
+                cell(job.files.trial.name, self.console),
                 job.state,
                 f"{step} of {of}" if step else "",
                 f"{loss:.3f}" if isinstance(loss, float) else "",
@@ -202,7 +202,7 @@ def _left(progress: dict[str, Any]) -> str:
         seconds = progress["seconds"] / progress["step"] * (progress["of"] - progress["step"])
     except (KeyError, TypeError, ArithmeticError):
         return ""
-    return f"{seconds / 60:.0f} min" if seconds > 90 else f"{seconds:.0f} s"
+    return duration(seconds)
 
 
 def _reason(status: int, log: Path) -> str:

@@ -14,7 +14,8 @@ from lit_sft.ablation import study_tables
 from lit_sft.ablation.collect import Collected, different, read_runs, read_study_folder
 from lit_sft.ablation.comparison import Check, Comparison, Difference, Findings, shared_name
 from lit_sft.ablation.study_charts import draw_curves, draw_differences
-from lit_sft.console import print_line_on
+from lit_sft.console import console as terminal
+from lit_sft.console import print_error_line
 from lit_sft.files import digest, slug
 from lit_sft.reporting.formatting import difference_of, digits_of, interval_of, p_of, title_of
 from lit_sft.reporting.page import Cell, Report, Table, print_summary, write_pages
@@ -39,7 +40,7 @@ def main(argv: list[str]) -> None:
     folders = [Path(run) for run in options.runs]
     collected = _collect(folders)
     report, page = _write(collected, folders, Path(options.output) if options.output else None)
-    print_summary(Console(), report, page)
+    print_summary(terminal, report, page)
     if collected.failures and not _is_study(folders):
         raise SystemExit(1)
 
@@ -86,7 +87,7 @@ def _write(collected: Collected, folders: list[Path], output: Path | None) -> tu
     output = output or _own_folder(collected, different(folders))
     output.mkdir(parents=True, exist_ok=True)
     for name, reason in collected.failures.items():
-        print_line_on(Console(stderr=True), f"left out  {name}: {reason}")
+        print_error_line(f"left out  {name}: {reason}")
     report = make_report(comparison, collected, output)
     return report, write_pages(report, output)
 

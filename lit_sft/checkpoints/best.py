@@ -9,8 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from data_modules.errors import UserError
-from lit_sft.fields import is_file_name
-from lit_sft.files import read_json, write_json
+from lit_sft.files import is_file_name, read_json, write_json
 
 _RECORD = "best.json"
 

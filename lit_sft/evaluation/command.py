@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import unicodedata
-from functools import partial
 
 import torch
-from rich.console import Console
-from transformers.utils.logging import disable_progress_bar
 
 from data_modules.errors import UserError
-from lit_sft.console import print_line_on
+from lit_sft.console import console, print_error_line, print_line, quieten
 from lit_sft.evaluation.evaluate_models import evaluate_models
 from lit_sft.evaluation.suite_file import read_suite
 from lit_sft.files import slug
@@ -33,11 +29,7 @@ def main(argv: list[str]) -> None:
     """
     options = _parser().parse_args(argv[1:])
     suite, models = read_suite(options.suite, options.set), _models(options.models)
-    disable_progress_bar()
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    console = Console()
-    log, warn = partial(print_line_on, console), partial(print_line_on, Console(stderr=True))
+    quieten("evaluate")
     dtype = None if options.dtype == "auto" else getattr(torch, options.dtype)
     try:
         results, _ = evaluate_models(
@@ -47,12 +39,12 @@ def main(argv: list[str]) -> None:
             device=options.device,
             dtype=dtype,
             allow_code=options.allow_code,
-            log=log,
-            warn=warn,
+            log=print_line,
+            warn=print_error_line,
             console=console,
         )
     except KeyboardInterrupt:
-        log("stopped; finished sets and judge replies are kept. Run the same command again to continue.")
+        print_line("stopped; finished sets and judge replies are kept. Run the same command again to continue.")
         raise SystemExit(130) from None
     if results.failures:
         raise SystemExit(1)

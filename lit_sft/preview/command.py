@@ -11,14 +11,13 @@ from contextlib import redirect_stdout
 from typing import Any
 
 from jsonargparse.typing import PositiveInt
-from rich.console import Console
 
 from data_modules.encoding.example import Example
 from data_modules.encoding.ledger import is_limit_too_small, too_small_limit, why_empty
 from data_modules.errors import UserError
 from data_modules.rendering.masking import MASKS, LossMask
 from data_modules.sft_data_module import SFTDataModule
-from lit_sft.console import console, print_line_on
+from lit_sft.console import console, print_error_line
 from lit_sft.models.model_config import config_from
 from lit_sft.preview.page import write_page
 from lit_sft.preview.shortening import shortenings
@@ -68,7 +67,7 @@ def main(argv: list[str]) -> None:
     summary = _summary(data, options.split, len(examples))
     if options.html:
         write_page(options.html, summary, shown)
-        print_line_on(Console(stderr=True), f"written: {options.html}")
+        print_error_line(f"written: {options.html}")
     if not (options.json or options.html):
         print_examples(console, summary, shown)
 

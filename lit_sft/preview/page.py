@@ -6,6 +6,7 @@ from pathlib import Path
 
 from data_modules.errors import UserError
 from data_modules.rendering.segments import SegmentKind
+from lit_sft.files import write_text
 from lit_sft.preview.token_view import MARKS_LEGEND, MaskView, Piece, Row, ShownExample
 from lit_sft.reporting.templates import keep_lines, render
 
@@ -19,7 +20,7 @@ def write_page(path: str, summary: str, shown: list[ShownExample]) -> None:
     try:
         if Path(path).is_file() and not Path(path).read_bytes().lstrip()[:2].startswith(b"<"):
             raise UserError(f"--html {path}: exists and is not a page; expected a new file, or an earlier preview.")
-        Path(path).write_text(page(summary, shown), encoding="utf-8")
+        write_text(Path(path), page(summary, shown))
     except OSError as error:
         raise UserError(
             f"--html {path}: cannot be written ({error.strerror}); expected a file in an existing folder that you can "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import re
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,15 @@ from rich.table import Table as Grid
 
 from lit_sft.console import cell as plain_cell
 from lit_sft.console import print_line_on
-from lit_sft.printable import printable
+from lit_sft.files import write_text
+from lit_sft.printable import excerpt
 from lit_sft.reporting.templates import render
 
 # everything that HTML or Markdown could interpret, links and addresses included; an entity is text to both
 _MARKS = re.compile(r"[&<>*_`\[\]#|~!\\@]|:(?=//)|(?<=www)\.")
 _LONGEST_CELL = 600
 _LONGEST_NUMBER = 30
+_excerpt = partial(excerpt, limit=_LONGEST_CELL)
 _TONES = {1: "better", -1: "worse", 0: ""}
 
 
@@ -84,9 +87,9 @@ class Report:
 
 def write_pages(report: Report, folder: Path) -> Path:
     """Write report.html and report.md; returns the HTML page."""
-    (folder / "report.md").write_text(render_markdown(report), encoding="utf-8")
     page = folder / "report.html"
-    page.write_text(render_html(report), encoding="utf-8")
+    write_text(folder / "report.md", render_markdown(report))
+    write_text(page, render_html(report))
     return page
 
 
@@ -98,23 +101,23 @@ def print_summary(console: Console, report: Report, page: Path) -> None:
     if report.headline:
         grid = Grid(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
         for number, name in enumerate(report.headline.header):
-            grid.add_column(plain_cell(name), justify="right" if number else "left", overflow="fold")
+            grid.add_column(plain_cell(name, console), justify="right" if number else "left", overflow="fold")
         for row in report.headline.rows:
-            grid.add_row(*(_terminal_cell(each) for each in row))
+            grid.add_row(*(_terminal_cell(each, console) for each in row))
         console.print()
         console.print(grid)
     print_line_on(console, f"\nreport  {page}", keep_lines=True)
 
 
-def _terminal_cell(cell: Cell) -> Any:
-    text = plain_cell(_text(cell))
+def _terminal_cell(cell: Cell, console: Console) -> Any:
+    text = plain_cell(_text(cell), console)
     if isinstance(cell, Finding) and cell.sense:
         text.stylize("green" if cell.sense > 0 else "bold red")
     return text
 
 
 def render_markdown(report: Report) -> str:
-    """The report as Markdown; its pictures lie beside it."""
+    """The report as Markdown; its pictures are in the same folder."""
     parts = [f"# {_cell(report.question)}", *(f"{_cell(answer)}\n" for answer in report.answers)]
     parts += [f"\n![{_cell(title)}]({path.name})" for title, path in report.charts]
     headline = [report.headline] if report.headline else []
@@ -128,9 +131,7 @@ def render_markdown(report: Report) -> str:
 def render_html(report: Report) -> str:
     """The report as one HTML document, without scripts or external resources."""
     charts = [(title, _data_uri(path)) for title, path in report.charts]
-    return render(
-        "report.html", report=report, charts=charts, cut=_cut, text=_text, tone=_tone, tables=list(report.tables)
-    )
+    return render("report.html", {"excerpt": _excerpt, "text": _text, "tone": _tone}, report=report, charts=charts)
 
 
 def _data_uri(path: Path) -> Markup:
@@ -145,7 +146,7 @@ def _tone(cell: Cell) -> str:
 
 
 def _text(cell: Cell) -> str:
-    return _cut(cell.text if isinstance(cell, Finding) else cell)
+    return _excerpt(cell.text if isinstance(cell, Finding) else cell)
 
 
 def _row(cells: list[Cell]) -> str:
@@ -153,10 +154,4 @@ def _row(cells: list[Cell]) -> str:
 
 
 def _cell(text: str) -> str:
-    return _MARKS.sub(lambda found: f"&#{ord(found[0])};", _cut(text))
-
-
-def _cut(text: str) -> str:
-    """Printable text, cut where it is very long."""
-    text, more = printable(text[:_LONGEST_CELL]), len(text) - _LONGEST_CELL
-    return text if more <= 0 else f"{text}… (+{more:,} characters)"
+    return _MARKS.sub(lambda found: f"&#{ord(found[0])};", _excerpt(text))

@@ -7,6 +7,7 @@ import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from lit_sft.files import write_text
 from lit_sft.printable import printable
 
 _FORMULAS = tuple("=+-@＝＋－＠")
@@ -22,7 +23,7 @@ def write_csv(path: Path, rows: Iterable[Sequence[object]]) -> None:
     """
     stream = io.StringIO(newline="")
     csv.writer(stream).writerows(map(_cell, row) for row in rows)
-    path.write_text(stream.getvalue(), encoding="utf-8", newline="")
+    write_text(path, stream.getvalue())
 
 
 def _cell(value: object) -> object:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -10,14 +12,17 @@ from markupsafe import Markup, escape
 from lit_sft.printable import printable
 
 
-def render(template: str, **values: Any) -> str:
+def render(template: str, filters: Mapping[str, Callable[..., str]] = MappingProxyType({}), **values: Any) -> str:
     """Fill in a template of pages/.
 
     Args:
         template: Its file name.
+        filters: Functions that the template applies with `|`, by name.
         **values: What it shows; only `Markup` is taken as HTML.
     """
-    return _ENVIRONMENT.get_template(template).render(values)
+    environment = _ENVIRONMENT.overlay()
+    environment.filters = {**environment.filters, **filters}
+    return environment.get_template(template).render(values)
 
 
 def keep_lines(text: str) -> Markup:

@@ -8,7 +8,18 @@ from pathlib import Path
 import pytest
 
 from data_modules.errors import UserError
-from lit_sft.files import append_line, error_line, json_line, read_json, read_rows, slug, write_json, write_lines
+from lit_sft.files import (
+    append_line,
+    error_line,
+    is_file_name,
+    json_line,
+    read_json,
+    read_rows,
+    slug,
+    write_json,
+    write_lines,
+    write_text,
+)
 
 ODD = {"nan": math.nan, "list": [math.inf, -math.inf, 1.5], "text": "\x85\u2028\x7f\ud83d 中"}
 
@@ -85,3 +96,31 @@ def test_the_type_of_an_error_is_named_unless_it_is_the_users_or_the_systems() -
     assert error_line(FileNotFoundError(2, "No such file", "rows.json")) == "rows.json: No such file"
     assert error_line(ValueError("math domain error")) == "ValueError: math domain error"
     assert error_line(KeyError("labels")) == "KeyError: 'labels'"
+
+
+def test_a_text_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "page.html"
+    write_text(path, "one\r\n")
+    assert path.read_bytes() == b"one\r\n"
+    with pytest.raises(UnicodeEncodeError):
+        write_text(path, "two\ud800")
+    monkeypatch.setattr(Path, "replace", _refuse_to_replace)
+    with pytest.raises(OSError, match="no space left"):
+        write_text(path, "three")
+    assert path.read_bytes() == b"one\r\n"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def _refuse_to_replace(*_: object) -> None:
+    raise OSError("no space left")
+
+
+def test_a_device_is_written_to_and_not_replaced() -> None:
+    write_text(Path("/dev/null"), "page")
+    assert not Path("/dev/null").is_file()
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "/a", "a\0b"])
+def test_a_path_is_no_file_name(name: str) -> None:
+    assert not is_file_name(name)
+    assert is_file_name("a b.ckpt")

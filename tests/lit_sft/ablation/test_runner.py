@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from pathlib import Path
 
-from lit_sft.ablation.runner import _reason
+from lit_sft.ablation.runner import _left, _reason
 from lit_sft.failures import BUG_NOTE
 
 TRACEBACK = f"Traceback (most recent call last):\n  File ...\nKeyError: 'labels'\n{BUG_NOTE}\n"
@@ -20,3 +20,8 @@ def test_the_reason_is_that_of_the_latest_start(tmp_path: Path) -> None:
     log.write_text("\n$ python -m lit_sft fit\n")
     assert _reason(1, log) == f"no output (see {log})"
     assert _reason(-signal.SIGKILL, log) == f"killed by SIGKILL, usually out of memory; see {log}"
+
+
+def test_the_time_left_of_a_trial_is_given_as_everywhere() -> None:
+    assert _left({"step": 10, "of": 30, "seconds": 3600}) == "2.0 h"
+    assert _left({"step": 0, "of": 30, "seconds": 0}) == _left({}) == ""
