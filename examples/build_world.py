@@ -6,8 +6,8 @@ Everything is made from the tables below, without randomness and without network
 same bytes. The village and everyone in it are invented.
 
 A *fact* has one answer and can be asked in several *phrasings*. For most facts one phrasing is kept out of the
-training data and goes to `val.json` or `test.json`; the same phrasing is trained with other facts. Whoever answers
-a held-out row has therefore learnt the fact and learnt the phrasing, but never seen the two together.
+training data and goes to `val.json` or `test.json`; the same phrasing is trained with other facts. A model that
+answers a held-out row has therefore learnt the fact and the phrasing, but has never seen them together.
 """
 
 import argparse

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from data_modules.errors import UserError
 from data_modules.wording import kind_of
-from lit_sft.ablation.run_arms import by_arm, shaping
+from lit_sft.ablation.run_arms import by_arm, training_settings
 from lit_sft.ablation.run_files import TrialResult, file_of, read_trial, short_names
 from lit_sft.ablation.trials import result_of
 from lit_sft.fields import Fields
@@ -118,7 +118,7 @@ def read_runs(folders: list[Path]) -> Collected:
         if not folder.is_dir():
             raise UserError(f"{folder}: no such folder; expected a study, or a run such as runs/quickstart/version_0.")
         if (folder / "study.json").is_file():
-            raise UserError(f"{folder}: is a study; report it alone, or name the runs of several studies.")
+            raise UserError(f"{folder}: is a study; report it on its own, or name the runs of several studies.")
     runs: list[TrialResult] = []
     failures: dict[str, str] = {}
     for folder in different(folders):
@@ -128,7 +128,7 @@ def read_runs(folders: list[Path]) -> Collected:
             failures[str(folder)] = error_line(error)
     results = by_arm(runs)
     arms = list(dict.fromkeys(arm for arm, _ in results))
-    return Collected(arms, with_short_origins(results), failures, settings=_set_apart(results))
+    return Collected(arms, with_short_origins(results), failures, settings=_differing_settings(results))
 
 
 def different(folders: list[Path]) -> list[Path]:
@@ -174,9 +174,9 @@ def _with_short_origins(result: TrialResult) -> TrialResult:
     return replace(result, sums=sums, answers=short(result.answers))
 
 
-def _set_apart(results: dict[tuple[str, int], TrialResult]) -> dict[str, dict[str, Any]]:
+def _differing_settings(results: dict[tuple[str, int], TrialResult]) -> dict[str, dict[str, Any]]:
     """Settings in which the arms differ, by arm."""
-    settings = {arm: dict(_dotted(shaping(result))) for (arm, _), result in results.items()}
+    settings = {arm: dict(_dotted(training_settings(result))) for (arm, _), result in results.items()}
     names = {name for found in settings.values() for name in found}
     apart = sorted(name for name in names if len({json.dumps(s.get(name), default=str) for s in settings.values()}) > 1)
     return {arm: {name: found[name] for name in apart if name in found} for arm, found in settings.items()}

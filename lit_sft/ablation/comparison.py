@@ -65,17 +65,17 @@ class Difference:
 
 
 def shared_name(metric: str) -> str:
-    """The name under which `reporting.formatting` knows a metric of a study: losses are named by their tokens alone."""
+    """The name under which `reporting.formatting` knows a metric of a study: a loss is named by its tokens only."""
     return metric if metric in ANSWER_METRICS else f"nll/{metric}"
 
 
 Holds = Literal["yes", "NO", "by design", "unknown"]
 
-_SHAPES_WEIGHTS = ("model.backbone.pretrained", "model.backbone.config", "model.backbone.tokenizer")
-_SHAPES_ADAPTERS = (*_SHAPES_WEIGHTS, "model.backbone.lora", "model.backbone.tuning")
-_SHAPES_DATA = (
+_AFFECTS_WEIGHTS = ("model.backbone.pretrained", "model.backbone.config", "model.backbone.tokenizer")
+_AFFECTS_ADAPTERS = (*_AFFECTS_WEIGHTS, "model.backbone.lora", "model.backbone.tuning")
+_AFFECTS_DATA = (
     *("data.train", "data.val", "data.test", "data.format", "data.template", "data.samples", "data.max_length"),
-    *("data.over_long", "data.on_invalid", *_SHAPES_WEIGHTS),
+    *("data.over_long", "data.on_invalid", *_AFFECTS_WEIGHTS),
 )
 """Prefixes of settings that a study may vary on purpose, by what they affect."""
 
@@ -170,16 +170,16 @@ class Comparison:
     def checks(self) -> list[Check]:
         """Check the conditions for comparing in pairs."""
         found = [
-            self._same("initial weights", lambda r: r.record.get("initial_weights"), by=_SHAPES_WEIGHTS),
-            self._same("initial adapters", _initial_adapters, by=_SHAPES_ADAPTERS),
+            self._same("initial weights", lambda r: r.record.get("initial_weights"), by=_AFFECTS_WEIGHTS),
+            self._same("initial adapters", _initial_adapters, by=_AFFECTS_ADAPTERS),
             self._same(
                 "training records of every step",
                 lambda r: r.record.get("order") or None,
-                _agree_as_far_as_both_go,
-                by=(*_SHAPES_DATA, "data.batch_size", "trainer.accumulate_grad_batches"),
+                _share_a_prefix,
+                by=(*_AFFECTS_DATA, "data.batch_size", "trainer.accumulate_grad_batches"),
             ),
             self._same(
-                "training records and their encoding", lambda r: r.result.get("data_fingerprint"), by=_SHAPES_DATA
+                "training records and their encoding", lambda r: r.result.get("data_fingerprint"), by=_AFFECTS_DATA
             ),
             self._same("test records", lambda r: r.result.get("test_fingerprint")),
             self._same("versions", lambda r: r.result.get("versions")),
@@ -214,12 +214,12 @@ class Comparison:
             same = Check(what, "yes", "the same in all arms of a seed")
             return same if is_recorded else Check(what, "unknown", "not recorded")
         named = f"{', '.join(different)}: not the same as {self.baseline}"
-        causes = [{name for name in self._set_apart(arm) if name.startswith(by)} for arm in different]
+        causes = [{name for name in self._differing_settings(arm) if name.startswith(by)} for arm in different]
         if not all(causes):
             return Check(what, "NO", named)
         return Check(what, "by design", f"{named}, because of {', '.join(sorted(set().union(*causes)))}")
 
-    def _set_apart(self, arm: str) -> list[str]:
+    def _differing_settings(self, arm: str) -> list[str]:
         """Settings in which an arm differs from the baseline."""
         ours, theirs = (self.settings.get(name, {}) for name in (arm, self.baseline))
         return [name for name in {**ours, **theirs} if ours.get(name) != theirs.get(name)]
@@ -230,7 +230,7 @@ def _initial_adapters(result: TrialResult) -> str | None:
     return result.record.get("initial_adapters", "") if result.record else None
 
 
-def _agree_as_far_as_both_go(ours: list[str], theirs: list[str]) -> bool:
+def _share_a_prefix(ours: list[str], theirs: list[str]) -> bool:
     shared = min(len(ours), len(theirs))
     return ours[:shared] == theirs[:shared]
 

@@ -24,7 +24,7 @@ def by_arm(runs: list[TrialResult]) -> dict[tuple[str, int], TrialResult]:
     return {(name, run.seed): replace(run, arm=name) for name, arm in named for run in arm}
 
 
-def shaping(run: TrialResult) -> dict[str, Any]:
+def training_settings(run: TrialResult) -> dict[str, Any]:
     """The settings that all seeds of an arm share."""
     parts = {name: run.config.get(name) for name in ("model", "data", "trainer")}
     if isinstance(parts["data"], dict):
@@ -36,7 +36,7 @@ def _arms(runs: list[TrialResult]) -> list[list[TrialResult]]:
     alike: list[tuple[tuple[Path, str, dict[str, Any]], list[TrialResult]]] = []
     for run in runs:
         place = _place(run.folder.resolve())
-        key = place.parent, _arm(place), shaping(run)
+        key = place.parent, _arm(place), training_settings(run)
         same = next((group for known, group in alike if known == key), None)
         if same is None:
             alike.append((key, [run]))

@@ -104,5 +104,5 @@ def _prepare(files: TrialFiles, plan: Plan, *, retry: bool) -> None:
     if reason is not None:
         files.fail(reason, by="plan")
         return
-    files.define(plan, anew=retry and files.failure() is not None)
-    files.forgive(also_runs=retry)
+    files.define(plan, restart=retry and files.failure() is not None)
+    files.clear_failure(include_runs=retry)

@@ -71,8 +71,8 @@ def _headline_notes(found: Findings, names: list[str]) -> list[str]:
         f"Means over {_range(seeds)} {_plural('seed', seeds)} and {_range(records)} test {_plural('record', records)}."
     )
     return [
-        f"{size} In brackets: the difference from “{base}”, of shares in percentage points; better and worse are "
-        "differences beyond noise (p < 0.05, adjusted for the number of arms).",
+        f"{size} In brackets: the difference from “{base}” (in percentage points for percentages); better and "
+        "worse are differences beyond noise (p < 0.05, adjusted for the number of arms).",
         *(GLOSSARY[name] for name in ("nll", "rougeL_mixed") if any(shared_name(n).startswith(name) for n in names)),
     ]
 
@@ -108,7 +108,7 @@ def means(found: Findings, metrics: list[str], title: str, unit: str) -> Table:
         )
     notes = [interval_note("seeds and test records")]
     if unit == "tokens":
-        notes.append("Compare within a row: every row is over different tokens.")
+        notes.append("Compare within a row: each row averages over different tokens.")
     return Table(title, ["", *arms, "over"], rows, notes)
 
 
@@ -204,10 +204,16 @@ def ledger(comparison: Comparison) -> Table:
 def damaged(comparison: Comparison) -> list[list[Cell]]:
     """Trials with lines that could not be read."""
     return [
-        [f"{arm}, seed {seed}", f"{len(result.damaged):,} lines could not be read, the first: {result.damaged[0]}"]
+        [f"{arm}, seed {seed}", _unreadable(result.damaged)]
         for (arm, seed), result in comparison.results.items()
         if result.damaged
     ]
+
+
+def _unreadable(lines: list[str]) -> str:
+    if len(lines) == 1:
+        return f"1 line could not be read: {lines[0]}"
+    return f"{len(lines):,} lines could not be read, the first: {lines[0]}"
 
 
 def answers(comparison: Comparison) -> list[Table]:

@@ -61,7 +61,7 @@ class TrialFiles:
 
     def failure(self) -> str | None:
         """Why the trial failed, or None."""
-        found = _known(self.trial.folder / "failure.json")
+        found = _read_or_empty(self.trial.folder / "failure.json")
         return str(found.get("reason", "unknown reason")) if found is not None else None
 
     def fail(self, reason: str, *, by: Literal["plan", "run"] = "run") -> None:
@@ -69,15 +69,15 @@ class TrialFiles:
         self.trial.folder.mkdir(parents=True, exist_ok=True)
         write_json(self.trial.folder / "failure.json", {"reason": reason, "by": by})
 
-    def forgive(self, *, also_runs: bool) -> None:
+    def clear_failure(self, *, include_runs: bool) -> None:
         """Remove a recorded failure: of settings always, since they are valid now; of a run only if asked."""
-        found = _known(self.trial.folder / "failure.json")
-        if found is not None and (also_runs or found.get("by") == "plan"):
+        found = _read_or_empty(self.trial.folder / "failure.json")
+        if found is not None and (include_runs or found.get("by") == "plan"):
             (self.trial.folder / "failure.json").unlink(missing_ok=True)
 
     def progress(self) -> dict[str, Any]:
         """`step`, `of` and `train_loss` of the training; empty before the first step."""
-        return _known(self.run / "trial.json") or {}
+        return _read_or_empty(self.run / "trial.json") or {}
 
     @property
     def is_trained(self) -> bool:
@@ -99,7 +99,7 @@ class TrialFiles:
         return [*python, "fit", *self.arguments(plan)]
 
     def _trusted(self, plan: Plan) -> list[str]:
-        """Options that allow the code named in the study; a run's own config is not trusted to."""
+        """Options that allow the code that the study names, since a run's own config cannot."""
         code, trust = plan.code.get(self.trial.arm.name), "model.backbone.trust_remote_code"
         given = {name: value for name, value in self._settings().items() if name == trust}
         return [*(("--run.allow_code", ",".join(sorted(code))) if code else ()), *as_options(given)]
@@ -122,12 +122,12 @@ class TrialFiles:
         added = [f"--trainer.callbacks+={name}" for name in CALLBACKS if name not in plan.callbacks[key[0]]]
         return [*arguments_of(self.study, settings), *added]
 
-    def define(self, plan: Plan, *, anew: bool = False) -> None:
+    def define(self, plan: Plan, *, restart: bool = False) -> None:
         """Write the trial's definition, or check that it has not changed.
 
         Args:
             plan: With the trial's length.
-            anew: Start over if the definition has changed.
+            restart: Start over if the definition has changed.
 
         Raises:
             UserError: If the definition has changed.
@@ -147,17 +147,17 @@ class TrialFiles:
         path = self.trial.folder / "definition.json"
         known = read_json(path)
         if known is not None and (changes := _changes(known, json.loads(json.dumps(definition)))):
-            if not anew:
+            if not restart:
                 raise UserError(
-                    f"{self.trial.folder}: was started with other settings ({'; '.join(changes)}). Choose "
-                    "another `name` for the study, or remove this folder; --retry restarts failed trials."
+                    f"{self.trial.folder}: was started with different settings ({'; '.join(changes)}). "
+                    "Choose another `name` for the study, or remove this folder; --retry restarts failed trials."
                 )
             shutil.rmtree(self.run, ignore_errors=True)
         self.trial.folder.mkdir(parents=True, exist_ok=True)
         write_json(path, definition)
 
 
-def _known(path: Path) -> dict[str, Any] | None:
+def _read_or_empty(path: Path) -> dict[str, Any] | None:
     """Read a JSON file of a trial; empty if it is damaged, which must not stop a study."""
     try:
         return read_json(path)
@@ -173,7 +173,7 @@ def _changes(known: dict[str, Any], now: dict[str, Any]) -> list[str]:
         if isinstance(before, dict) and isinstance(after, dict):
             changes += _changes({**dict.fromkeys(after), **before}, {**dict.fromkeys(before), **after})
         elif before != after:
-            changes.append(f"{name} was {json.dumps(before)}, is {json.dumps(after)}")
+            changes.append(f"{name} was {json.dumps(before)}, is now {json.dumps(after)}")
     return changes
 
 

@@ -86,7 +86,7 @@ def contaminated(items: Mapping[str, str], files: list[str], size: int) -> set[s
 
 
 def in_words(results: Results, exposures: Mapping[str, Exposure]) -> list[str]:
-    """Which items appear in training data, a sentence for all models with the same findings."""
+    """Which items appear in training data: one sentence per group of models with the same findings."""
     models: dict[tuple[str, str], list[str]] = {}
     for model, exposure in exposures.items():
         models.setdefault((_counts(results, exposure.trained), _counts(results, exposure.chosen)), []).append(model)

@@ -78,7 +78,7 @@ def evaluate(
                 continue
             results.results[name, set_name] = result
             more = f", {result.num_skipped:,} skipped" if result.num_skipped else ""
-            how = "scored before" if is_known else f"in {result.seconds:.0f} s"
+            how = "already scored" if is_known else f"in {result.seconds:.0f} s"
             log(f"{name}, {set_name}: {len(result.rows):,} items {how}{more}")
         del model
         gc.collect()

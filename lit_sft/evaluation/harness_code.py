@@ -120,7 +120,7 @@ def _field(path: Path, name: str, value: yaml.Node, waiting: list[Path]) -> Iter
     if name in _SWITCHES and text.lower() not in ("", "false", "no", "off", "null", "~"):
         yield value, f"`{name}` {_SWITCHES[name]}"
     if name == "dataset_path" and _brings_code(text):
-        yield value, f"`dataset_path` {text!r} is more than data"
+        yield value, f"`dataset_path` {text!r} contains code, not only data"
     if name == "metric" and text and not _is_known_metric(text):
         yield value, f"the metric {text!r} is not one of lm-eval's: `evaluate` would load its code"
     if name == "include":

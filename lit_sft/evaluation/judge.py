@@ -13,6 +13,7 @@ from typing import Literal, Protocol
 
 from data_modules.errors import UserError
 from data_modules.records.conversation import Conversation, Message, Role
+from data_modules.wording import counted
 from lit_sft.credentials import read_address
 from lit_sft.endpoint import Endpoint, EndpointError
 from lit_sft.evaluation.suite import JudgeSettings
@@ -118,9 +119,11 @@ class EndpointJudge:
         """Why requests have stopped, and what to do; empty if they have not."""
         if not self.endpoint.stopped:
             return ""
+        are = "is" if len(self.replies) == 1 else "are"
+        cached = f"{counted(len(self.replies), 'reply', 'replies')} {are} cached"
         return (
-            f"requests stopped: {self.endpoint.stopped}. {len(self.replies):,} replies are cached in "
-            f"{self.replies.path}; run the same command again to request the rest."
+            f"requests stopped: {self.endpoint.stopped}. {cached} in {self.replies.path}; run the same command again "
+            "to request the rest."
         )
 
     def close(self) -> None:
@@ -153,8 +156,8 @@ def _key(variable: str) -> str:
     """
     key = os.environ.get(variable, "").strip()  # if read from a file, it may end in a newline
     if not key:
-        name = f"the environment variable {variable}" if re.fullmatch("[A-Z][A-Z0-9_]*", variable) else "key_variable"
-        raise UserError(f"judge: {name} holds no key for the endpoint; export it before you run the command.")
+        name = variable if re.fullmatch("[A-Z][A-Z0-9_]*", variable) else "named by key_variable"
+        raise UserError(f"judge: the environment variable {name} is empty; set it to the endpoint's key.")
     return key
 
 

@@ -66,7 +66,7 @@ def headline(results: Results, changes: list[Change]) -> Table | None:
         ]
     total = sum(len(compared(results, name)) for name in results.sets)
     if total > len(chosen):
-        notes.append(f"{len(chosen)} of {total} metrics that models are compared by; all of them are below.")
+        notes.append(f"{len(chosen)} of the {total} metrics used to compare models; all are listed below.")
     notes += [text for name, text in GLOSSARY.items() if any(metric.startswith(name) for _, metric in chosen)]
     return Table("The metrics that matter", header, rows, notes) if rows else None
 

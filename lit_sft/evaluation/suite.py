@@ -24,10 +24,10 @@ class TextSet:
 
     Attributes:
         data: Files, as `fit` reads them; plain text only.
-        window: Maximum tokens of context; the same for all models, so that they see equally much.
+        window: Maximum tokens of context; the same for all models, so that every model sees the same amount of context.
         stride: Tokens between the starts of two windows, less than a window; each token is scored once, with the
             context of the first window that contains it. None: half a window.
-        rows: Documents at most. None: all.
+        rows: Maximum number of documents. None: all.
     """
 
     data: str | list[str]
@@ -52,7 +52,7 @@ class ConversationSet:
         format: How records are read. None: recognised.
         max_length: Maximum tokens; longer conversations are truncated as in training. None: the context length, at
             most 1024.
-        rows: Records at most. None: all.
+        rows: Maximum number of records. None: all.
     """
 
     data: str | list[str]
@@ -71,7 +71,7 @@ class AnswerSet:
     Attributes:
         data: Files, as `fit` reads them.
         format: How records are read. None: recognised.
-        rows: Records at most. None: all.
+        rows: Maximum number of records. None: all.
         max_new_tokens: Maximum tokens of an answer.
         temperature: 0 picks the most likely token.
         top_p: Sample from the most likely tokens that make up this share of the probability.
@@ -101,7 +101,7 @@ class ChoiceSet:
         forms: `cloze` scores the option's text after the question; `letter` lists the options and scores
             their letters.
         rules: How an option's score is computed from its tokens; models are compared by the first.
-        rows: Items at most. None: all.
+        rows: Maximum number of items. None: all.
     """
 
     data: str = "general"
@@ -125,7 +125,7 @@ class HarnessSet:
         include: Folder of YAML tasks of your own. They run no Python functions unless allowed by
             `evaluate --allow_code FOLDER`. None: those of lm-eval, which need the hub.
         shots: Examples before each question. None: the task's own number.
-        rows: Items at most. None: all.
+        rows: Maximum number of items. None: all.
     """
 
     task: str
@@ -277,7 +277,7 @@ KINDS: dict[str, Any] = {
 """Kinds of sets by their name in a suite, in scoring order."""
 
 REPORTS = {"S1": "qwen_alpaca", "S3c": "gpt2_imdb_alpaca", "S4": "alpacafarm", "S5": "minigpt"}
-"""Reports whose published numbers can be shown: the names that older suites use, and their present names."""
+"""Reports whose published numbers can be shown: the names that older suites use, and their current names."""
 
 
 def _check_positive(settings: object, *attributes: str) -> None:

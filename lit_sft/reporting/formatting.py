@@ -68,9 +68,13 @@ def direction(metric: str) -> int:
 
 
 def title_of(metric: str) -> str:
-    """A metric's name in words, such as "bits per byte, answer tokens"."""
+    """A metric's name in words, such as "nats per answer token" or "bits per byte, answer tokens"."""
     name, _, rest = metric.partition("/")
-    return ", ".join(filter(None, (_TITLES.get(name, _words(name)), scope_of(metric) if rest else "")))
+    title, scope = _TITLES.get(name, _words(name)), scope_of(metric) if rest else ""
+    kind, tokens, file = scope.partition("tokens")
+    if title.endswith(" per token") and tokens:
+        return f"{title.removesuffix('token')}{kind}token{file}"
+    return ", ".join(filter(None, (title, scope)))
 
 
 def scope_of(metric: str) -> str:

@@ -1,4 +1,4 @@
-"""A study and its runs as `ablate` leaves them, and every way in which a file of them may be damaged."""
+"""Builds a study and its runs as `ablate` writes them, and damages their files in every way."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def write_study(root: Path, tests: str = "test.json") -> Path:
 
 
 def write_run(run: Path, arm: str, seed: int, tests: str = "test.json") -> Path:
-    """A tested run, whose metrics follow from its arm and seed."""
+    """A tested run, whose metrics are determined by its arm and seed."""
     draw = random.Random(f"{arm} {seed}")
     result = {
         "metrics": {"test/nll/answer": 1.5}, "answers": {"rows": 4, "exact_match": 0.5}, "mask": "output_only",
@@ -147,7 +147,7 @@ def _overwritten(path: Path, draw: random.Random) -> None:
 
 
 def _other_values(path: Path, draw: random.Random) -> None:
-    """A file that can be read and holds something else in one or two places."""
+    """A readable file with one or two values replaced."""
     text = path.read_text(encoding="utf-8")
     is_yaml, is_lines = path.suffix == ".yaml", path.suffix == ".jsonl"
     if path.suffix not in (".json", ".yaml", ".jsonl"):

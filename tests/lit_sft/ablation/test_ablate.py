@@ -1,4 +1,4 @@
-"""Studies of a tiny model, run as a user runs them: killed and begun again, and with arms that fail."""
+"""Studies of a tiny model, run as a user would run them: killed and restarted, and with failing arms."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def metrics(folder: Path) -> list[list[str]]:
 
 
 @pytest.mark.parametrize("equal", ["steps", "supervised_tokens", "flops"])
-def test_trials_have_equally_much_of_what_the_budget_names(settings: dict[str, Any], write: Write, equal: str) -> None:
+def test_all_trials_get_the_same_budget(settings: dict[str, Any], write: Write, equal: str) -> None:
     plan = make_plan(read_study(write("s.yaml", yaml.safe_dump({**settings, "budget": {"equal": equal}}))))
     amounts = {key: getattr(found, equal) for key, found in plan.amounts.items()}
     first = amounts["mask=whole_sequence", 0]
@@ -86,9 +86,7 @@ def finished(root: Path) -> list[Path]:
     return list((root / "masks" / "trials").glob("*/version_0/result_last.json"))
 
 
-def test_a_killed_study_goes_on_and_gives_the_same_report(
-    settings: dict[str, Any], write: Write, tmp_path: Path
-) -> None:
+def test_killed_study_resumes_and_gives_the_same_report(settings: dict[str, Any], write: Write, tmp_path: Path) -> None:
     config, straight, killed = write("masks.yaml", yaml.safe_dump(settings)), tmp_path / "straight", tmp_path / "killed"
     environment = {**os.environ, "COLUMNS": "200"}
     subprocess.run(command(config, straight), check=True, env=environment, capture_output=True)
@@ -107,7 +105,7 @@ def test_a_killed_study_goes_on_and_gives_the_same_report(
     assert "against" in again.stdout
     assert again.stdout.endswith(f"report  {killed / 'masks' / 'report.html'}\n")
 
-    # what was counted beforehand is what was trained; both arms of a seed began and went on alike
+    # the planned amounts equal the trained ones; both arms of a seed have equal weights and data order
     plan = make_plan(read_study(config))
     for trial in read_study(config).trials(straight):
         record = json.loads((trial.folder / "version_0" / "trial.json").read_text())
@@ -119,15 +117,13 @@ def test_a_killed_study_goes_on_and_gives_the_same_report(
     assert page.count('<td data-name="holds">yes</td>') == 7
     assert "<i>" not in page
     assert "<b>" not in page
-    # scored alike, whatever was trained
+    # scored the same way, whatever the training mask
     weights = {(row[1], row[-1]) for row in metrics(straight / "masks") if row[0] == "mean"}
     assert len(weights) == len({metric for metric, _ in weights})
 
 
 @pytest.mark.slow
-def test_a_study_killed_ten_times_gives_the_report_of_one_that_was_not(
-    settings: dict[str, Any], write: Write, tmp_path: Path
-) -> None:
+def test_study_killed_ten_times_gives_the_same_report(settings: dict[str, Any], write: Write, tmp_path: Path) -> None:
     config, straight, killed = write("masks.yaml", yaml.safe_dump(settings)), tmp_path / "straight", tmp_path / "killed"
     subprocess.run(command(config, straight), check=True, capture_output=True)
     moments, kills = random.Random(0), 0
@@ -158,7 +154,7 @@ def trials_under(folder: Path) -> list[int]:
     return found
 
 
-def test_arms_that_fail_cost_themselves_alone_and_the_report_says_why(
+def test_failing_arms_do_not_stop_the_others_and_the_report_says_why(
     settings: dict[str, Any], write: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arms = {
@@ -180,9 +176,9 @@ def test_arms_that_fail_cost_themselves_alone_and_the_report_says_why(
     same = [row for row in metrics(tmp_path / "fails") if row[0] == "difference" and row[2] == "same"]
     assert same
     assert {float(row[3]) for row in same} == {0.0}
-    assert "“same” and “base” are identical in nats per token, answer tokens, in every record and seed." in text
+    assert "“same” and “base” are identical in nats per answer token, in every record and seed." in text
 
-    # failed trials are left alone until asked for; what their settings ruled out is mended by other settings
+    # failed trials are not retried unless asked; failures caused by settings are cleared when the settings change
     study["arms"]["misspelt"] = {"data.mask": "output_only"}
     write("fails.yaml", yaml.safe_dump(study))
     before = (tmp_path / "fails" / "trials" / "diverges-seed0" / "log.txt").stat().st_size
@@ -194,23 +190,23 @@ def test_arms_that_fail_cost_themselves_alone_and_the_report_says_why(
     write("fails.yaml", yaml.safe_dump(study))
     assert main(["ablate", "--config", config, "--root", str(tmp_path)]) == 2
     assert (
-        "same-seed0: was started with other settings (model.optimizer.lr was null, is 0.001)"
+        "same-seed0: was started with different settings (model.optimizer.lr was null, is now 0.001)"
         in capsys.readouterr().err.replace("\n", " ")
     )
 
     study["arms"]["same"] = {}
     write("fails.yaml", yaml.safe_dump({**study, "answers": 3}))
     assert main(["ablate", "--config", config, "--root", str(tmp_path)]) == 2
-    assert "was started with other settings (answers was 4, is 3)" in capsys.readouterr().err.replace("\n", " ")
+    assert "was started with different settings (answers was 4, is now 3)" in capsys.readouterr().err.replace("\n", " ")
 
     write("fails.yaml", yaml.safe_dump(study))
     write("test.jsonl", alpaca_rows(57)[44:])
     assert main(["ablate", "--config", config, "--root", str(tmp_path)]) == 2
-    assert "was started with other settings (data was " in capsys.readouterr().err.replace("\n", " ")
+    assert "was started with different settings (data was " in capsys.readouterr().err.replace("\n", " ")
 
 
 class Killed(Callback):
-    """A process that the system ends."""
+    """A process that the system kills."""
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -258,7 +254,7 @@ def test_losses_are_given_by_file_where_there_are_several(tmp_path: Path) -> Non
     assert sum(nats for nats, _ in found.sums["whole_sequence in texts.jsonl"].values()) == 8.0
 
 
-def test_a_failed_trial_begins_anew_by_retry_and_the_baseline_may_fail_too(
+def test_retry_restarts_a_failed_trial_including_the_baseline(
     settings: dict[str, Any], write: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     study = {**settings, "axes": {}, "seeds": [0], "budget": {"amount": 2}}
@@ -275,7 +271,7 @@ def test_a_failed_trial_begins_anew_by_retry_and_the_baseline_may_fail_too(
     arguments = ["ablate", "--config", config, "--root", str(tmp_path)]
     assert main(arguments) == 2
     assert "--retry restarts failed trials" in capsys.readouterr().err.replace("\n", " ")
-    assert main([*arguments, "--set", "model.optimizer.lr=1e-3", "--retry"]) == 2  # of the other, which is done
+    assert main([*arguments, "--set", "model.optimizer.lr=1e-3", "--retry"]) == 2  # of the other trial, which is done
     capsys.readouterr()
     assert subprocess.run(command(config, tmp_path, "--retry"), capture_output=True).returncode == 0
     assert "“base”" in (tmp_path / "retry" / "report.md").read_text()
@@ -287,11 +283,11 @@ def test_a_failed_trial_begins_anew_by_retry_and_the_baseline_may_fail_too(
     assert "model.optimizer.lr" in again
     alone = write_report(runs[:1], tmp_path / "alone").with_suffix(".md").read_text()
     assert "There is nothing to compare “base” with" in alone
-    with pytest.raises(ValueError, match="is a study; report it alone"):
+    with pytest.raises(ValueError, match="is a study; report it on its own"):
         write_report([tmp_path / "retry", runs[0]])
 
 
-def test_what_all_arms_set_cannot_be_set_for_all(
+def test_setting_that_every_arm_sets_is_refused_for_all_trials(
     settings: dict[str, Any], write: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = write("masks.yaml", yaml.safe_dump(settings))
@@ -299,7 +295,7 @@ def test_what_all_arms_set_cannot_be_set_for_all(
     assert "--set data.mask: every arm of the study sets it" in capsys.readouterr().err
 
 
-def test_a_missing_base_is_named_as_the_study_names_it(
+def test_missing_base_is_named_as_in_the_study_file(
     settings: dict[str, Any], write: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     base = write("base.yaml", "data: {}")
@@ -308,7 +304,7 @@ def test_a_missing_base_is_named_as_the_study_names_it(
     assert f"{config}: base {tmp_path / 'bas.yaml'}: no such file; did you mean {base}?" in capsys.readouterr().err
 
 
-def test_nothing_to_compare_is_said(tmp_path: Path) -> None:
+def test_nothing_to_compare_is_reported(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"no such folder"):
         write_report([tmp_path / "a" / "version_0", tmp_path / "b" / "version_0"])
 

@@ -1,4 +1,4 @@
-"""What is paired with what, where trials are missing, diverged or were scored on something else."""
+"""Which trials are paired when some are missing, diverged or were scored on different tokens."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_an_arm_is_paired_on_the_seeds_that_it_shares_with_the_baseline() -> Non
     assert found.mean("answer", "never")[0].value == pytest.approx(3 / 6)
 
 
-def test_an_arm_that_was_scored_on_other_tokens_is_refused_alone() -> None:
+def test_only_the_arm_scored_on_different_tokens_is_refused() -> None:
     findings = Findings(comparison(*BASE, *BETTER, trial("other", 0, [1.0, 2.0, 4.0], tokens=3)))
     assert {d.arm for d in findings.differences} == {"better"}
     (refused,) = findings.refused
@@ -60,7 +60,7 @@ def test_an_arm_that_was_scored_on_other_tokens_is_refused_alone() -> None:
     assert "not comparable: scored on different tokens" in refused[2]
 
 
-def test_a_diverged_arm_is_called_so_and_does_not_weigh_on_the_others(tmp_path: Path) -> None:
+def test_diverged_arm_is_reported_and_does_not_affect_the_others(tmp_path: Path) -> None:
     diverged = [trial("diverged", seed, [math.nan, 2.0, 4.0]) for seed in range(3)]
     alone, both = comparison(*BASE, *BETTER), comparison(*BASE, *BETTER, *diverged)
     ours = {d.arm: d for d in Findings(both).differences}
@@ -85,7 +85,7 @@ def test_a_diverged_arm_is_called_so_and_does_not_weigh_on_the_others(tmp_path: 
         ({"step": 3}, "steps of the budget"),
     ],
 )
-def test_what_pairing_rests_on_is_checked(changed: dict[str, Any], what: str) -> None:
+def test_conditions_for_pairing_are_checked(changed: dict[str, Any], what: str) -> None:
     checks = comparison(*BASE, *BETTER[:2], trial("better", 2, [1.0, 2.0, 3.0], **changed)).checks()
     assert [(check.what, check.holds) for check in checks if check.holds != "yes"] == [(what, "NO")]
     assert all(check.holds == "yes" for check in comparison(*BASE, *BETTER).checks())
@@ -101,7 +101,7 @@ def test_what_pairing_rests_on_is_checked(changed: dict[str, Any], what: str) ->
         ({"initial_weights": "other"}, "model.backbone.lora.rank", "NO"),
     ],
 )
-def test_what_a_study_sets_apart_on_purpose_is_said_to_be_so(changed: dict[str, Any], setting: str, holds: str) -> None:
+def test_intended_differences_are_marked_by_design(changed: dict[str, Any], setting: str, holds: str) -> None:
     other = [trial("other", seed, [1.0, 2.0, 3.0], **changed) for seed in range(3)]
     found = comparison(*BASE, *other, settings={"base": {setting: 1, "x": 3}, "other": {setting: 2, "x": 3}})
     (check,) = [check for check in found.checks() if check.holds != "yes"]
@@ -131,24 +131,22 @@ def test_a_difference_counts_even_if_another_arm_was_not_recorded() -> None:
     assert (checks["initial weights"], checks["initial adapters"]) == ("NO", "unknown")
 
 
-def test_metrics_that_are_all_alike_tell_nothing(tmp_path: Path) -> None:
+def test_identical_metrics_give_no_p_value(tmp_path: Path) -> None:
     same = [trial("same", t.seed, [nats for nats, _ in t.sums["answer"].values()]) for t in BASE]
     found = comparison(*BASE, *same)
     (difference,) = Findings(found).differences
     assert difference.is_zero
     assert not difference.is_known
     report = make_report(found, Collected(found.arms, found.results, {}), tmp_path)
-    assert any(
-        "“same” and “base” are identical in nats per token, answer tokens" in answer for answer in report.answers
-    )
+    assert any("“same” and “base” are identical in nats per answer token" in answer for answer in report.answers)
 
 
-def test_orders_are_compared_as_far_as_the_shorter_goes() -> None:
+def test_data_orders_are_compared_up_to_the_shorter_one() -> None:
     longer = [trial("longer", seed, [1.0, 2.0, 4.0], order=["a", "b", "c"]) for seed in range(3)]
     assert all(check.holds == "yes" for check in comparison(*BASE, *longer).checks())
 
 
-def test_pictures_show_names_as_they_are(tmp_path: Path) -> None:
+def test_charts_show_names_verbatim(tmp_path: Path) -> None:
     odd = [trial(r"$\frac$ [b] <i>", seed, [0.5 + seed, 1.5, 3.0]) for seed in range(3)]
     found = comparison(*BASE, *odd)
     assert draw_curves(found, "answer", tmp_path / "c.png") == tmp_path / "c.png"

@@ -1,4 +1,4 @@
-"""Damaged run folders and studies: a report of what is left that names what is not, or one line."""
+"""Damaged run folders and studies: either a report of the rest that names what is missing, or a one-line error."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.lit_sft.ablation.damaged import CASES, STUDY, SUITE, damage, odd_sett
 
 @pytest.fixture(autouse=True)
 def _small_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """They are drawn all the same, coarsely."""
+    """Charts are still drawn, at a low resolution."""
     monkeypatch.setattr("lit_sft.reporting.pictures._DPI", 20)
     monkeypatch.setattr("matplotlib.figure.Figure.tight_layout", lambda figure: None)
 
@@ -58,7 +58,7 @@ SOME = [case for case in CASES if re.search("study|failure|config|result|trial\\
 
 
 @pytest.mark.parametrize("case", SOME, ids=lambda case: f"{case[0].rpartition('/')[2]} {case[1]} {case[2]}")
-def test_a_damaged_file_costs_its_trial_or_ends_in_one_line(
+def test_damaged_file_fails_its_trial_or_ends_in_a_one_line_error(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], case: tuple[str, str, int]
 ) -> None:
     check(tmp_path, case, capsys)
@@ -77,19 +77,20 @@ def test_a_line_that_a_killed_process_left_half_written_does_not_lose_its_trial(
     lost = {key for key in whole if cut[key] != whole[key]}
     expected = {"test_records": {"whole_sequence", "output_only"}, "test_answers": {"exact_match", "rougeL_mixed"}}
     assert {metric for _, metric, arm in lost if arm == "other"} == expected.get(file, set())
-    assert all(int(cut[key][-2]) == 3 for key in lost)  # of four records, those that all have
+    assert all(int(cut[key][-2]) == 3 for key in lost)  # the records, out of four, that all trials have
     page = (study / "report.md").read_text(encoding="utf-8")
     assert "Some lines of the results could not be read" in page
-    assert _cell(f"1 lines could not be read, the first: {path}:") in page
+    assert _cell(f"1 line could not be read: {path}:") in page
 
 
-def test_records_that_are_not_those_of_the_others_are_refused_also_in_a_damaged_trial(tmp_path: Path) -> None:
+def test_different_records_are_refused_even_in_a_damaged_trial(tmp_path: Path) -> None:
     study = write_study(tmp_path)
     path = study / "trials" / "other-seed1" / "version_0" / "test_records.jsonl"
     lines = path.read_text().splitlines()
     path.write_text("\n".join([lines[0].replace(": 3", ": 4"), *lines[1:3], lines[3][:-9]]))
     assert ("difference", "output_only", "other") not in metrics(study)
-    path.write_text("\n".join([*lines[:2], lines[2][:-9]]))  # two lines are gone, and one is known to be
+    # two lines are missing, but only one is reported as damaged
+    path.write_text("\n".join([*lines[:2], lines[2][:-9]]))
     assert ("difference", "output_only", "other") not in metrics(study)
 
 
@@ -138,19 +139,19 @@ def test_files_are_named_without_the_folders_that_they_share(files: list[str], n
     assert list(short_names(files).values()) == names
 
 
-def test_a_study_goes_on_beside_damaged_files(tmp_path: Path) -> None:
+def test_study_continues_despite_damaged_files(tmp_path: Path) -> None:
     trial = Trial(Arm("a", {}), 0, tmp_path)
     files = TrialFiles(Study("s", [], axes={"data.mask": ["whole_sequence", "output_only"]}), trial)
     assert (files.progress(), files.failure()) == ({}, None)
     write_text(files.run / "trial.json", '{"step": 3, "of')
     write_text(tmp_path / "failure.json", "[")
     assert (files.progress(), files.failure()) == ({}, "unknown reason")
-    files.forgive(also_runs=True)
+    files.clear_failure(include_runs=True)
     assert files.failure() is None
 
 
 def metrics(study: Path) -> dict[tuple[str, ...], list[str]]:
-    """The lines of a study's table: what, metric and arm to the numbers."""
+    """The lines of a study's table: a mapping from (kind, metric, arm) to the numbers."""
     write_report([study])
     with (study / "report.csv").open(encoding="utf-8", newline="") as stream:
         return {tuple(row[:3]): row[3:] for row in csv.reader(stream)}
@@ -183,7 +184,7 @@ def test_many_odd_suites_and_studies_are_read_or_refused_in_one_line(tmp_path: P
 
 
 @pytest.mark.slow
-def test_every_damaged_file_costs_its_trial_or_ends_in_one_line(
+def test_every_damaged_file_fails_its_trial_or_ends_in_a_one_line_error(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert len(CASES) > 300

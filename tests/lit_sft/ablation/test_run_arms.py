@@ -34,16 +34,16 @@ def test_a_copied_run_is_an_arm_of_its_own(tmp_path: Path) -> None:
     assert arms == {"mine/version_0": [0], "mine/version_1": [0], "copy": [0], "tried": [0]}
 
 
-def test_renamed_runs_beside_each_other_are_called_by_their_own_names(tmp_path: Path) -> None:
+def test_renamed_runs_in_one_folder_keep_their_own_names(tmp_path: Path) -> None:
     assert seeds_of([run(tmp_path / "low", 0), run(tmp_path / "high", 1)]) == {"low": [0], "high": [1]}
 
 
-def test_runs_of_one_name_in_different_places_are_told_apart_by_as_much_of_the_path_as_it_takes(tmp_path: Path) -> None:
+def test_runs_with_the_same_name_get_enough_of_their_path_to_be_unique(tmp_path: Path) -> None:
     places = [tmp_path / place / "runs" / "mine" / "version_0" for place in ("a", "b")]
     assert seeds_of([run(place) for place in places]) == {"a/runs/mine/version_0": [0], "b/runs/mine/version_0": [0]}
 
 
-def test_runs_of_one_name_with_other_settings_are_other_arms(tmp_path: Path) -> None:
+def test_runs_with_the_same_name_but_different_settings_are_separate_arms(tmp_path: Path) -> None:
     folders = [
         run(tmp_path / "mine" / f"version_{number}", seed, mask)
         for number, (seed, mask) in enumerate([(0, "a"), (1, "a"), (0, "b"), (1, "b")])
@@ -74,11 +74,11 @@ def test_a_comparison_leaves_the_reports_of_its_runs_alone(tmp_path: Path, monke
     assert page.parent.name.startswith("base_against_other-")
     assert {path: path.read_bytes() for path in first.iterdir() if path.is_file()} == own
     assert write_report([first, second]) == page
-    assert write_report([first, third]) != page  # of the same names
+    assert write_report([first, third]) != page  # with the same names
     assert write_report([first, second], tmp_path / "here") == tmp_path / "here" / "report.html"
 
 
-def test_a_run_that_is_left_out_is_an_exit_status_of_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_skipped_run_gives_exit_status_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     runs, out = [run(tmp_path / name) for name in ("one", "two")], str(tmp_path / "out")
     assert main(["report", *map(str, runs), "--output", out]) == 0
     (runs[1] / "result.json").unlink()

@@ -91,7 +91,7 @@ def test_named_arms_change_several_settings_together(write: Write) -> None:
         ({"axes": {"x": [1, 2]}, "checkpoint": "first"}, "checkpoint 'first': expected one of 'last', 'best'"),
     ],
 )
-def test_what_is_wrong_is_named_with_the_file(write: Write, values: dict[str, Any], message: str) -> None:
+def test_error_names_the_file_and_the_setting(write: Write, values: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=rf"masks\.yaml: .*{message}"):
         study(write, **values)
 
@@ -105,7 +105,7 @@ def test_what_is_wrong_is_named_with_the_file(write: Write, values: dict[str, An
         ("base: a.yaml\narms:\n  one: {x: 1}\n  one: {x: 2}", "duplicate key 'one'"),
     ],
 )
-def test_a_file_that_is_no_study_is_refused(write: Write, content: str, message: str) -> None:
+def test_file_that_is_not_a_study_is_refused(write: Write, content: str, message: str) -> None:
     with pytest.raises(ValueError, match=rf"broken\.yaml:.* {message}"):
         read_study(write("broken.yaml", content))
 
@@ -125,11 +125,11 @@ def test_a_missing_file_is_named() -> None:
         read_study("no/study.yaml")
 
 
-def test_a_budget_is_of_steps_unless_said_otherwise() -> None:
+def test_budget_is_in_steps_by_default() -> None:
     assert Budget() == Budget("steps", None)
 
 
-def test_a_trial_may_run_again_what_its_study_names(write: Write, tmp_path: Path) -> None:
+def test_resumed_trial_may_run_the_code_that_its_study_names(write: Write, tmp_path: Path) -> None:
     made = study(write, axes={"x": [1, 2]}, seeds=[0])
     trusting = replace(made, settings={"model.backbone.trust_remote_code": True})
     files = TrialFiles(trusting, trusting.trials(tmp_path)[0])

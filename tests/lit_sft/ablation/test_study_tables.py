@@ -24,7 +24,7 @@ def test_the_headline_drops_losses_over_the_same_tokens_and_no_metric_of_answers
     table = headline(Findings(comparison(*runs)), "answer")
     assert table is not None
     assert [row[0] for row in table.rows] == [
-        "nats per token, answer tokens",
+        "nats per answer token",
         "exact match",
         "ROUGE-L",
         "answers that end by themselves",

@@ -18,7 +18,7 @@ MakeModel = Callable[..., LoadedModel]
 
 @pytest.fixture
 def make_model(tokenizer: PreTrainedTokenizerFast) -> MakeModel:
-    """A model of a shape in MODELS whose weights follow from a seed."""
+    """A model from MODELS with weights determined by a seed."""
 
     def _make(shape: str = "gpt2", seed: int = 0, token_budget: int = 300) -> LoadedModel:
         torch.manual_seed(seed)

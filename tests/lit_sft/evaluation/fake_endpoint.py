@@ -18,20 +18,20 @@ FLOOD = 500
 
 
 class Endpoint:
-    """A server of chat completions that prefers the longer answer, or says what `reply` gives."""
+    """A server of chat completions that prefers the longer answer, or replies with the result of `reply`."""
 
     def __init__(self) -> None:
         self.requests: list[str] = []
         self.seen: list[tuple[str, str]] = []
         """Path and `Authorization` of each request."""
         self.error = ""
-        """What a 401 says."""
+        """Message of a 401 response."""
         self.usage: Any = {"prompt_tokens": 100, "completion_tokens": 10, "total_tokens": 110}
         self.faults: dict[str, str] = {}
-        """By a word of the request: what goes wrong the first time; `always X`: every time."""
+        """Maps a word in the request to the fault of its first attempt; `always X`: of every attempt."""
         self.reply: Callable[[str], str] = prefer_longer
         self.flooded = 0
-        """Parts of floods sent, of 64 KB each."""
+        """Number of 64 KB chunks sent by floods."""
         self.most_at_once = self._at_once = 0
         self._lock = threading.Lock()
         endpoint = self
@@ -110,7 +110,7 @@ class Endpoint:
             self.flooded += 1
 
     def _drip(self, handler: BaseHTTPRequestHandler, data: str) -> None:
-        """A byte every now and then, and never the last: each is in time, all of them are not."""
+        """Sends a byte now and then without ever finishing: each read is in time, the whole reply is not."""
         pause = threading.Event()
         for byte in data.encode()[:-1]:
             handler.wfile.write(bytes([byte]))

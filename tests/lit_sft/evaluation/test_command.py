@@ -32,7 +32,7 @@ ITEM = {"question": "Who <b>sings</b>?", "options": ["a bird", "a stone"], "answ
 
 @pytest.fixture
 def model(tmp_path: Path) -> Callable[[int], str]:
-    """A folder with a small GPT-2 whose weights follow from a seed."""
+    """A folder with a small GPT-2 with weights determined by a seed."""
 
     def _model(seed: int) -> str:
         folder = tmp_path / f"model{seed}"
@@ -104,7 +104,7 @@ def test_two_models_are_scored_compared_and_kept(
     assert json.loads((out / "results.json").read_text())["figures"]["tuned"]["items"]
     assert (out / "changes.png").stat().st_size > 5000
 
-    # what is done is not done again; what has changed is
+    # finished sets are not scored again, changed ones are
     stamps = {file: file.stat().st_mtime_ns for file in out.rglob("*.jsonl")}
     write("items.jsonl", [{"id": "other", **ITEM}])
     assert evaluate(tmp_path, write, suite, *models) == 0
@@ -113,7 +113,7 @@ def test_two_models_are_scored_compared_and_kept(
     capsys.readouterr()
 
 
-def test_a_model_and_a_set_that_fail_cost_themselves_alone(
+def test_failing_model_and_set_do_not_stop_the_others(
     tmp_path: Path, write: Write, suite: dict[str, Any], model: Callable[[int], str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     suite["text"]["absent"] = {"data": str(tmp_path / "absent.txt")}
@@ -201,7 +201,7 @@ def test_a_run_and_an_adapter_are_scored_as_their_merged_model(
     assert not torch.allclose(nats, torch.tensor(open_model("base", base).nats([ids])[0]))
     capsys.readouterr()
 
-    # a run's own training files are looked into without being told
+    # a run's own training files are searched by default
     asked = {"asked": {"data": str(tmp_path / "train.jsonl"), "rows": 10, "max_new_tokens": 2}}
     assert evaluate(tmp_path, write, {"answers": asked}, f"base={base}", f"tuned={run}") == 0
     said = capsys.readouterr().out
@@ -229,7 +229,7 @@ def test_a_local_judge_and_its_win_rate(
     suite["judge"] = {"sets": ["asked"], "model": "m", "endpoint": address, "key_variable": "NO_SUCH_KEY"}
     assert evaluate(tmp_path, write, suite, f"base={model(0)}", f"tuned={model(1)}") == 1
     said = capsys.readouterr()
-    assert "NO_SUCH_KEY holds no key" in said.err
+    assert "NO_SUCH_KEY is empty" in said.err
     page = (tmp_path / "out" / "report.html").read_text()
     assert "Judge: m at http://***@127.0.0.1:9/v1?key=***." in page
     texts = [
@@ -240,7 +240,7 @@ def test_a_local_judge_and_its_win_rate(
     assert not [text for text in texts if "pass-77" in text or "carol" in text]
 
 
-def test_items_that_stand_in_training_records_are_told_apart(
+def test_items_found_in_training_records_are_reported_separately(
     tmp_path: Path, write: Write, suite: dict[str, Any], model: Callable[[int], str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     train = write("train.jsonl", [{"instruction": "Say, WHO sings? A bird does.", "output": "桥下住着一只老乌龟。"}])
@@ -275,7 +275,7 @@ def test_items_that_stand_in_training_records_are_told_apart(
         (["--models", "a=x", "--suite", "nowhere.yaml"], "nowhere.yaml: no such file"),
     ],
 )
-def test_mistakes_are_answered_at_once(
+def test_mistakes_are_reported_immediately(
     arguments: list[str], message: str, write: Write, capsys: pytest.CaptureFixture[str]
 ) -> None:
     suite = write("suite.yaml", "choices: {general: {}}")
@@ -283,7 +283,7 @@ def test_mistakes_are_answered_at_once(
     assert message in capsys.readouterr().err
 
 
-def test_the_reason_that_nothing_was_scored_is_said_once(
+def test_reason_why_nothing_was_scored_is_printed_once(
     tmp_path: Path, write: Write, capsys: pytest.CaptureFixture[str]
 ) -> None:
     suite = {"choices": {"general": {"rows": 1}}}
@@ -296,12 +296,12 @@ def test_the_reason_that_nothing_was_scored_is_said_once(
     assert last == "lit_sft evaluate: nothing could be scored; see the reasons above."
 
 
-def test_a_home_folder_behind_a_name_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tilde_after_name_is_expanded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/me")
     assert _models(["a=~/model", "b=gpt2"]) == {"a": "/home/me/model", "b": "gpt2"}
 
 
-def test_a_folder_of_runs_names_its_newest(tmp_path: Path) -> None:
+def test_folder_of_runs_suggests_the_newest_run(tmp_path: Path) -> None:
     for number in (2, 10):
         (tmp_path / f"version_{number}").mkdir()
         (tmp_path / f"version_{number}" / "config.yaml").touch()

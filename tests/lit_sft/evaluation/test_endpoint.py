@@ -57,7 +57,7 @@ def test_a_request_has_one_deadline_however_slowly_its_reply_comes(
 
 
 @pytest.mark.parametrize("fault", ["401", "429", "503", "refused"])
-def test_a_dead_endpoint_is_given_up_after_a_few_requests_and_asked_the_rest_later(
+def test_requests_to_a_dead_endpoint_stop_after_a_few_and_continue_on_rerun(
     endpoint: Endpoint, tmp_path: Path, fault: str
 ) -> None:
     settings = settings_of(endpoint, sets=["asked"], retries=0, concurrency=2)
@@ -67,8 +67,8 @@ def test_a_dead_endpoint_is_given_up_after_a_few_requests_and_asked_the_rest_lat
     if fault == "refused":
         endpoint.server.server_close()
     results, judgings, said = judge_all(settings, tmp_path, pairs(40))
-    assert len(endpoint.requests) - asked <= 7  # five, and what was under way
-    assert sorted(judgings["tuned", "asked"].scores) == ["i0", "i1", "i2"]  # what is kept still counts
+    assert len(endpoint.requests) - asked <= 7  # five, plus those in flight
+    assert sorted(judgings["tuned", "asked"].scores) == ["i0", "i1", "i2"]  # cached replies still count
     assert judgings["tuned", "asked"].count(unparsed=False) == 2 * 37
     (line,) = [line for line in said if line.startswith("judge: ")]
     assert "requests stopped: 5 requests in a row to http://127.0.0.1:" in line
@@ -87,9 +87,7 @@ def test_a_dead_endpoint_is_given_up_after_a_few_requests_and_asked_the_rest_lat
 @pytest.mark.parametrize(
     ("fault", "pauses"), [("500", [0.5, 1.0, 2.0, 4.0, 8.0, 8.0]), ("429", [0.1] * 6), ("400", []), ("401", [])]
 )
-def test_what_may_go_away_is_tried_again_after_growing_pauses(
-    endpoint: Endpoint, fault: str, pauses: list[float]
-) -> None:
+def test_transient_errors_are_retried_with_growing_pauses(endpoint: Endpoint, fault: str, pauses: list[float]) -> None:
     endpoint.faults, waited = {"": f"always {fault}"}, list[float]()
 
     async def wait(seconds: float) -> None:
@@ -114,18 +112,18 @@ def test_only_the_beginning_of_an_error_is_read(endpoint: Endpoint, status: str)
     assert endpoint.flooded < FLOOD
 
 
-def test_nothing_is_asked_once_everything_has_ended(endpoint: Endpoint) -> None:
+def test_no_request_is_sent_after_close(endpoint: Endpoint) -> None:
     client = Client(endpoint.address, "m", key=KEY, timeout=60.0, retries=0, max_tokens=8)
     endpoint.reply = lambda prompt: "yes"
     assert client.ask("question").text == "yes"
     client.close()
-    client.stopped = ""  # as a thread sees it that looked just before
+    client.stopped = ""  # as seen by a thread that checked just before
     with pytest.raises(EndpointError, match="not sent: judging was stopped"):
         client.ask("question")
     assert len(endpoint.requests) == 1
 
 
-def test_requests_under_way_are_given_up_when_the_judging_is_stopped(endpoint: Endpoint, tmp_path: Path) -> None:
+def test_pending_requests_are_cancelled_when_judging_stops(endpoint: Endpoint, tmp_path: Path) -> None:
     endpoint.faults = {f"number{n}.": "always hang" for n in range(1, 9)}
     judge = EndpointJudge(settings_of(endpoint, timeout=60.0), tmp_path / "replies.jsonl")
 
@@ -138,14 +136,14 @@ def test_requests_under_way_are_given_up_when_the_judging_is_stopped(endpoint: E
     assert "not sent" in judge("question", "a", "b").reason
 
 
-def test_faults_of_single_items_do_not_end_the_judging(endpoint: Endpoint, tmp_path: Path) -> None:
+def test_errors_of_single_items_do_not_stop_judging(endpoint: Endpoint, tmp_path: Path) -> None:
     endpoint.faults = {f"number{n}.": "always 400" for n in range(1, 18)}
     found = judged(endpoint, tmp_path, pairs(20), concurrency=1)
     assert sorted(found.scores) == ["i0", "i18", "i19"]
     assert len(endpoint.requests) == 40  # a request that is wrong is not tried again
 
 
-def test_an_endpoint_that_replies_with_nonsense_only_is_given_up_too(endpoint: Endpoint, tmp_path: Path) -> None:
+def test_requests_stop_if_every_reply_is_unusable(endpoint: Endpoint, tmp_path: Path) -> None:
     endpoint.faults = {"question": "always html"}
     found = judged(endpoint, tmp_path, pairs(40), concurrency=1)
     assert len(endpoint.requests) == 20
@@ -153,9 +151,7 @@ def test_an_endpoint_that_replies_with_nonsense_only_is_given_up_too(endpoint: E
 
 
 @pytest.mark.parametrize("usage", [None, {"prompt_tokens": None, "completion_tokens": -3}, "much", {}])
-def test_an_endpoint_that_does_not_say_what_it_read_is_believed_all_the_same(
-    endpoint: Endpoint, tmp_path: Path, usage: Any
-) -> None:
+def test_reply_without_token_usage_is_accepted(endpoint: Endpoint, tmp_path: Path, usage: Any) -> None:
     endpoint.usage = usage
     for _ in range(2):
         found = judged(endpoint, tmp_path, pairs(3), price_read=2.0, price_written=50.0)
@@ -163,7 +159,7 @@ def test_an_endpoint_that_does_not_say_what_it_read_is_believed_all_the_same(
     assert len(endpoint.requests) == 6
 
 
-def test_replies_and_answers_that_utf_8_cannot_hold_are_judged_and_kept(endpoint: Endpoint, tmp_path: Path) -> None:
+def test_text_that_utf8_cannot_encode_is_judged_and_kept(endpoint: Endpoint, tmp_path: Path) -> None:
     endpoint.reply = lambda prompt: '{"winner": "A", "why": "\ud800"}'
     some = [Pair("lone", "question \udfff", "a\ud800", "b"), *pairs(1)]
     for _ in range(2):
@@ -197,7 +193,7 @@ def test_a_damaged_line_of_the_replies_does_not_affect_the_others(
     assert len(judged(endpoint, tmp_path, pairs(3)).scores) == 3
     assert len(endpoint.requests) == 6
     assert len(judged(endpoint, tmp_path, pairs(3)).scores) == 3
-    assert len(endpoint.requests) == 6  # what was written behind the damage is read again
+    assert len(endpoint.requests) == 6  # lines after the damaged one are read
 
 
 def test_one_process_at_a_time_judges_into_a_folder(endpoint: Endpoint, tmp_path: Path) -> None:
@@ -289,7 +285,7 @@ def test_a_verdict_is_not_lost_to_a_key_that_is_part_of_it(
 
 
 @pytest.mark.parametrize(("key", "is_judged"), [(f" {KEY}\n", True), (f"{KEY[:9]}\u00e9{KEY[9:]}", False)])
-def test_a_key_that_no_header_can_hold_is_a_reason_and_not_repeated(
+def test_key_invalid_in_a_header_is_reported_without_repeating_it(
     endpoint: Endpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str, is_judged: bool
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", key)
@@ -299,7 +295,7 @@ def test_a_key_that_no_header_can_hold_is_a_reason_and_not_repeated(
     assert KEY[:6] not in row["reason"]
 
 
-def test_a_new_password_finds_what_is_kept(endpoint: Endpoint, tmp_path: Path) -> None:
+def test_cached_replies_survive_a_new_password(endpoint: Endpoint, tmp_path: Path) -> None:
     judged(endpoint, tmp_path, pairs(2))
     judged(endpoint, tmp_path, pairs(2), endpoint=with_user(endpoint, "?key=another"))
     assert len(endpoint.requests) == 4
@@ -309,13 +305,13 @@ def test_a_new_password_finds_what_is_kept(endpoint: Endpoint, tmp_path: Path) -
 def test_a_key_given_as_the_name_of_its_variable_is_not_repeated(
     endpoint: Endpoint, tmp_path: Path, variable: str
 ) -> None:
-    with pytest.raises(ValueError, match="judge: key_variable holds no key") as raised:
+    with pytest.raises(ValueError, match="judge: the environment variable named by key_variable is empty") as raised:
         EndpointJudge(settings_of(endpoint, key_variable=variable), tmp_path / "replies.jsonl")
     assert variable not in str(raised.value)
 
 
 @pytest.mark.parametrize("address", ["", "sk-key", "ftp://h", "http://", "http://u:pass@h:no/", "http://u:pass@[h"])
-def test_what_is_no_address_is_refused_without_repeating_it(address: str) -> None:
+def test_invalid_address_is_refused_without_repeating_it(address: str) -> None:
     with pytest.raises(ValueError, match=r"^endpoint: not an HTTP address; expected one such as"):
         JudgeSettings(sets=[], model="m", endpoint=address)
 
@@ -329,7 +325,7 @@ def test_settings_out_of_range_are_named(setting: dict[str, Any]) -> None:
         JudgeSettings(sets=[], model="m", **setting)
 
 
-def test_addresses_in_a_text_lose_what_is_secret() -> None:
+def test_credentials_in_addresses_are_masked() -> None:
     text = "at https://me:p@w@h:80/v1?a=1&b=2#frag, http://t@h/x?tok and http://h/v1#tok; mail me@h"
     assert (
         without_credentials(text)

@@ -1,4 +1,4 @@
-"""Tasks of lm-eval from a folder of the user's own run no code, unless they may."""
+"""Tasks of lm-eval from a folder of the user's own run no code unless allowed."""
 
 from __future__ import annotations
 
@@ -57,9 +57,9 @@ CODE = {
     "a function": ('"Question: {{q}}\\nAnswer:"', "!function trap.shown", r"mine\.yaml:7: `!function trap\.shown`"),
     "a class": ("task: mine", "task: mine\nclass: x.Y", r"mine\.yaml:3: `class` names a Python class"),
     "an object": ("gold\n", "!!python/object/apply:os.system [ls]\n", r"`!!python/object/apply:os\.system` is code"),
-    "a script": ("dataset_path: json", "dataset_path: tasks/trap.py", r"`dataset_path` 'tasks/trap\.py' is more"),
-    "a folder with a script": ("dataset_path: json", "dataset_path: tasks", "`dataset_path` 'tasks' is more than data"),
-    "pickles": ("dataset_path: json", "dataset_path: pandas", "'pandas' is more than data"),
+    "a script": ("dataset_path: json", "dataset_path: tasks/trap.py", r"`dataset_path` 'tasks/trap\.py' contains code"),
+    "a folder with a script": ("dataset_path: json", "dataset_path: tasks", "'tasks' contains code, not only data"),
+    "pickles": ("dataset_path: json", "dataset_path: pandas", "'pandas' contains code, not only data"),
     "remote code": ("{data_files", "{trust_remote_code: true, data_files", "`trust_remote_code` runs a data set's own"),
     "unsafe code": ("task: mine", "task: mine\nunsafe_code: true", "`unsafe_code` runs what the model writes"),
     "a foreign metric": ("metric: acc,", "metric: ./metric,", r"the metric '\./metric' is not one of lm-eval's"),
@@ -71,7 +71,7 @@ CODE = {
 
 
 @pytest.mark.parametrize("case", CODE)
-def test_tasks_that_bring_code_are_refused_before_anything_runs(
+def test_tasks_containing_code_are_refused_before_anything_runs(
     tmp_path: Path,
     tasks: Path,
     write: Write,
@@ -122,7 +122,7 @@ def test_a_function_runs_where_it_is_allowed(tmp_path: Path, tasks: Path, make_m
     assert (tmp_path / "sprung").exists()
 
 
-def test_a_template_that_hides_what_it_reaches_for_is_stopped_when_it_runs(
+def test_template_that_hides_access_to_internals_is_stopped_at_run_time(
     tmp_path: Path, tasks: Path, make_model: MakeModel
 ) -> None:
     command = f"touch {tmp_path / 'sprung'}"

@@ -60,7 +60,7 @@ def test_losses_are_compared_by_students_test_and_less_is_better() -> None:
     assert change.sense == 1
 
 
-def test_a_mean_is_over_tokens_and_a_pair_over_shared_items() -> None:
+def test_means_are_over_tokens_and_differences_over_shared_items() -> None:
     before = result("text", {"x": {"nll": (10.0, 5.0)}, "y": {"nll": (3.0, 1.0)}, "z": {"nll": (9.0, 9.0)}})
     after = result("text", {"x": {"nll": (5.0, 5.0)}, "y": {"nll": (3.0, 1.0)}})
     results = results_of(before, after)
@@ -72,7 +72,7 @@ def test_a_mean_is_over_tokens_and_a_pair_over_shared_items() -> None:
     assert (change.before, change.after, change.estimate.num_rows) == (pytest.approx(13 / 6), pytest.approx(8 / 6), 2)
 
 
-def test_other_tokens_are_not_compared_and_bytes_are() -> None:
+def test_losses_over_different_tokens_are_compared_per_byte_only() -> None:
     before = result(
         "conversations", {f"i{n}": {"nll/answer": (9.0, 3.0), "bits_per_byte/answer": (9.0, 4.0)} for n in range(4)}
     )
@@ -87,7 +87,7 @@ def test_other_tokens_are_not_compared_and_bytes_are() -> None:
         results.change("tuned", "s", "nll/answer")
 
 
-def test_parts_are_adjusted_among_themselves() -> None:
+def test_p_values_of_parts_are_adjusted_within_a_set() -> None:
     changes, _ = compare(results_of(result("choices", right(BEFORE)), result("choices", right(AFTER))))
     assert [change.group for change in changes] == ["", "a", "b"]
     whole, *parts = changes
@@ -96,7 +96,7 @@ def test_parts_are_adjusted_among_themselves() -> None:
     assert min(p.adjusted_p for p in parts) == pytest.approx(2 * min(p.p_value for p in parts))
 
 
-def test_one_item_tells_nothing() -> None:
+def test_single_item_gives_no_p_value() -> None:
     changes, _ = compare(results_of(result("choices", right([0])), result("choices", right([1]))))
     assert all(math.isnan(change.estimate.standard_error) for change in changes)
     assert not any(change.is_found for change in changes)
@@ -105,7 +105,7 @@ def test_one_item_tells_nothing() -> None:
 @pytest.mark.parametrize(
     "pair", [(1.0, 0.0), (1.0, -1.0), (1.0, math.nan), (math.nan, 1.0), (math.inf, 1.0), (1.0, math.inf)]
 )
-def test_a_metric_without_a_weight_or_value_costs_its_item_and_no_page(
+def test_metric_without_weight_or_value_skips_the_item_but_keeps_the_page(
     tmp_path: Path, pair: tuple[float, float]
 ) -> None:
     metrics = {"accuracy/cloze/sum": pair, "accuracy/letter/sum": pair}
@@ -122,7 +122,7 @@ def test_a_metric_without_a_weight_or_value_costs_its_item_and_no_page(
     assert "x: accuracy/cloze/sum is" in skipped.reasons[0]
 
 
-def test_a_share_that_is_none_is_shown_as_it_is(tmp_path: Path) -> None:
+def test_metric_outside_0_to_1_is_shown_unchanged(tmp_path: Path) -> None:
     rows = {f"i{n}": {"exact_match": (50.0 + n, 1.0), "acc": (-1.0, 1.0)} for n in range(3)}
     report = make_report(
         Suite(choices={"s": ChoiceSet()}),
@@ -156,7 +156,7 @@ def test_scores_that_are_damaged_are_not_read(tmp_path: Path, damage: bytes, fil
     assert read_set(tmp_path, "s", "key") is None
 
 
-def test_what_is_written_is_read_for_the_same_key_only(tmp_path: Path) -> None:
+def test_scores_are_read_back_for_the_same_key_only(tmp_path: Path) -> None:
     made = SetResult(
         "choices", {"a\u2028": Scored("a\u2028", {"x": (1.0, 2.0)}, "g", {"answer": "喂\n"})}, ["b: why"], 2.5
     )

@@ -28,7 +28,7 @@ from tests.waiting import wait_until
 pytest.importorskip("openai")
 
 
-def test_every_fault_is_tried_again_and_every_item_is_accounted_for(endpoint: Endpoint, tmp_path: Path) -> None:
+def test_every_fault_is_retried_and_every_item_accounted_for(endpoint: Endpoint, tmp_path: Path) -> None:
     endpoint.faults = {f"number{n}.": fault for n, fault in enumerate(("429", "500", "hang", "truncated"))}
     endpoint.faults |= {"number4.": "always malformed", "number5.": "always 500", "number6.": "always empty"}
     found = judged(endpoint, tmp_path, pairs(12), timeout=5.0)
@@ -41,7 +41,7 @@ def test_every_fault_is_tried_again_and_every_item_is_accounted_for(endpoint: En
     endpoint.faults.clear()
     asked = len(endpoint.requests)
     again = judged(endpoint, tmp_path, pairs(12))
-    assert len(endpoint.requests) == asked + 6  # what had failed, in both orders; nothing else
+    assert len(endpoint.requests) == asked + 6  # only the failed pairs, in both orders
     assert len(again.scores) == 12
 
 
@@ -87,7 +87,7 @@ def test_no_more_requests_at_once_than_allowed(endpoint: Endpoint, tmp_path: Pat
     assert 1 <= endpoint.most_at_once <= 3
 
 
-def test_a_killed_judging_goes_on_without_asking_again(
+def test_killed_judging_resumes_without_repeating_requests(
     endpoint: Endpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     code = f"""
@@ -111,18 +111,19 @@ judge_pairs(EndpointJudge(settings, Path({str(tmp_path / "replies.jsonl")!r})), 
         process.kill()
         process.wait()
     lines = (tmp_path / "replies.jsonl").read_text().splitlines()
-    (tmp_path / "replies.jsonl").write_text("\n".join(lines[:-1]) + "\n" + lines[-1][:30])  # as a kill may leave it
+    # as a killed process may leave it
+    (tmp_path / "replies.jsonl").write_text("\n".join(lines[:-1]) + "\n" + lines[-1][:30])
     kept = len(lines) - 1
-    monkeypatch.setenv("OPENAI_API_KEY", "second")  # tells who asked: what was on its way may arrive at any time
+    monkeypatch.setenv("OPENAI_API_KEY", "second")  # identifies the sender: requests in flight may arrive at any time
     found = judged(endpoint, tmp_path, pairs(200))
     assert len(found.scores) == 200
     second = [authorization for _, authorization in endpoint.seen].count("Bearer second")
     assert second == 400 - kept
-    assert len(endpoint.seen) - second - len(lines) <= 4  # what was on its way when it was killed
+    assert len(endpoint.seen) - second - len(lines) <= 4  # requests in flight when it was killed
     assert max(Counter(endpoint.requests).values()) <= 2
     asked = len(endpoint.requests)
     assert len(judged(endpoint, tmp_path, pairs(200), timeout=5.0).scores) == 200
-    assert len(endpoint.requests) == asked  # also what was written behind the half line is kept
+    assert len(endpoint.requests) == asked  # lines after the half-written one are kept too
 
 
 @pytest.mark.parametrize(
@@ -156,7 +157,7 @@ def test_a_local_judge_encodes_one_answer_at_a_time(make_model: MakeModel, monke
 
     def watched(encoder: Encoder, conversation: Conversation, ledger: Any = None) -> list[Example]:
         with contextlib.suppress(threading.BrokenBarrierError):
-            meeting.wait(0.3)  # which a second thread inside the tokenizer would end
+            meeting.wait(0.3)  # long enough for a second thread to enter the tokenizer
             met.set()
         return encode(encoder, conversation, ledger)
 
@@ -179,7 +180,7 @@ def test_an_answer_that_a_local_model_cannot_read_does_not_affect_the_others(
     assert bad.base_first.reason
 
 
-def test_length_control_takes_away_what_length_alone_wins() -> None:
+def test_length_control_removes_wins_due_to_length_alone() -> None:
     draw = np.random.default_rng(0)
     texts = [(int(draw.integers(1, 60)), int(draw.integers(20, 80))) for _ in range(400)]
     by_length = [

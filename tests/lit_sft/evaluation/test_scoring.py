@@ -38,7 +38,7 @@ TEXTS = ["The brown pony sleeps beside the mill. " * 4, "桥下住着一只老�
 
 @torch.no_grad()
 def nats_of(model: LoadedModel, ids: list[int]) -> list[float]:
-    """What each token but the first costs, one forward pass a token."""
+    """Nats of each token but the first, with one forward pass per token."""
     costs = []
     for end in range(1, len(ids)):
         logits = model.backbone(input_ids=torch.tensor([ids[:end]])).logits[0, -1].double()
@@ -106,7 +106,7 @@ def test_conversations_are_scored_by_segment(shape: str, make_model: MakeModel, 
         ("So ", ["a", "bc"]),
     ],
 )
-def test_rules_rank_as_their_definitions(shape: str, prompt: str, options: list[str], make_model: MakeModel) -> None:
+def test_rules_rank_as_defined(shape: str, prompt: str, options: list[str], make_model: MakeModel) -> None:
     model = make_model(shape)
     asked = Options.of(model, prompt, options)
     for score, option in zip(asked.scores(iter(model.nats(asked.sequences))), options, strict=True):
@@ -176,7 +176,7 @@ def test_the_embedded_suite_is_balanced_and_bilingual() -> None:
     assert content_hash(items) != content_hash(items[1:])
 
 
-def test_items_that_are_wrong_cost_themselves_alone(make_model: MakeModel, write: Write) -> None:
+def test_invalid_items_do_not_affect_the_others(make_model: MakeModel, write: Write) -> None:
     good = {"id": "a", "question": "Who?", "options": ["me", "you"], "answer": "me"}
     rows = [
         good,
@@ -227,7 +227,7 @@ def test_a_bad_line_of_items_does_not_affect_the_others(write: Write, line: byte
 
 
 @pytest.mark.parametrize("kind", ["choices", "conversations"])
-def test_all_items_that_are_left_out_are_counted_however_many(make_model: MakeModel, write: Write, kind: str) -> None:
+def test_all_skipped_items_are_counted(make_model: MakeModel, write: Write, kind: str) -> None:
     good = {"id": "a", "question": "Who?", "options": ["me", "you"], "answer": "me"}
     rows = [good, *[{"id": f"bad {n}"} for n in range(250)]] if kind == "choices" else alpaca_rows(1)
     rows += [{"instruction": n, "output": "x"} for n in range(250)] if kind == "conversations" else []
@@ -237,7 +237,7 @@ def test_all_items_that_are_left_out_are_counted_however_many(make_model: MakeMo
     assert (len(result.rows), result.num_skipped, len(result.skipped)) == (1, 250, 100)
 
 
-def test_a_text_begins_behind_a_bos_token_whose_id_is_0(make_model: MakeModel, write: Write) -> None:
+def test_text_starts_after_a_bos_token_with_id_0(make_model: MakeModel, write: Write) -> None:
     model = make_model()
     model.tokenizer = copy.deepcopy(model.tokenizer)
     model.tokenizer.bos_token = model.tokenizer.convert_ids_to_tokens(0)

@@ -1,4 +1,4 @@
-"""Suites: what is wrong is named with the file."""
+"""Suites: error messages name the file and the setting."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ ROOT = Path(__file__).parents[3]
         ),
     ],
 )
-def test_what_is_wrong_is_named_with_the_file(write: Write, content: str, message: str) -> None:
+def test_error_names_the_file_and_the_setting(write: Write, content: str, message: str) -> None:
     with pytest.raises(ValueError, match=rf"mine\.yaml:.*{message}"):
         read_suite(write("mine.yaml", content))
 
@@ -125,13 +125,13 @@ def test_a_misspelt_change_is_named_as_it_was_typed(write: Write, change: str, a
     assert str(raised.value) == f"--set {change}: {advice}"
 
 
-def test_changes_may_replace_what_others_made(write: Write) -> None:
+def test_later_changes_may_replace_earlier_ones(write: Write) -> None:
     path = write("mine.yaml", "text: {a: {data: x.txt}}")
     suite = read_suite(path, ["choices.new.data=general", "choices.new.rows=3", "choices=null"])
     assert [name for _, name, _ in suite.sets()] == ["a"]
 
 
-def test_a_misspelt_file_is_looked_for_where_suites_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_misspelt_file_is_searched_in_the_suites_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     for given in ("configs/evaluate/quikstart.yaml", "quickstart", "quickstart.yml"):
         with pytest.raises(

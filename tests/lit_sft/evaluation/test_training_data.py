@@ -1,4 +1,4 @@
-"""Where a run's own training files are, and which items of a suite stand in them."""
+"""Where a run's own training files are, and which items of a suite occur in them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def words(count: int) -> list[dict[str, str]]:
 
 @pytest.fixture
 def make_run(tmp_path: Path) -> Callable[..., Path]:
-    """A run folder with what is read of it here: its config, and a checkpoint that knows the records."""
+    """A run folder with only its config and a checkpoint containing the digests of the records."""
 
     def _make(data: dict[str, Any], *, knows: list[str] | None = None, place: str = "runs/mine/version_0") -> Path:
         run = tmp_path / place
@@ -55,9 +55,7 @@ def results_of(rows: dict[str, list[Scored]], kinds: dict[str, str]) -> Results:
     return results
 
 
-def test_a_runs_own_files_are_looked_into_split_by_split(
-    tmp_path: Path, write: Write, make_run: Callable[..., Path]
-) -> None:
+def test_a_runs_own_files_are_searched_by_split(tmp_path: Path, write: Write, make_run: Callable[..., Path]) -> None:
     rows = words(40)
     train, val, test = (
         write("train.jsonl", rows[:20]),
@@ -83,7 +81,7 @@ def test_a_runs_own_files_are_looked_into_split_by_split(
     assert data is not None
     assert data.state == "unchanged"
     found = find_exposure(suite, results, "tuned", data)
-    # row 18 stands in validation too, which takes it out of training; rows 24 and 25 are tested on, others unknown
+    # row 18 is also in validation and therefore not in training; rows 24 and 25 are test rows; the others occur nowhere
     assert found.trained == {name: {f"{asked}:{n}" for n in (1, 2, 3)} for name in ("asked", "same")} | {
         "prose": {f"{tmp_path / 'prose.txt'}:2"}
     }
@@ -160,7 +158,7 @@ def test_files_are_found_from_the_folder_in_which_the_training_was_started(
         ("unknown", "not verified", "has no digest of them"),
     ],
 )
-def test_what_is_not_known_is_said(
+def test_unknown_training_data_is_reported(
     write: Write, make_run: Callable[..., Path], what: str, state: str, said: str
 ) -> None:
     train = write("train.jsonl", words(3))
@@ -179,7 +177,7 @@ def test_what_is_not_known_is_said(
         assert find_exposure(suite, Results(["tuned"]), "tuned", data).trained == {}
 
 
-def test_a_model_that_lies_in_no_run_has_no_training_data(tmp_path: Path, make_run: Callable[..., Path]) -> None:
+def test_model_outside_a_run_has_no_training_data(tmp_path: Path, make_run: Callable[..., Path]) -> None:
     (tmp_path / "model").mkdir()
     (tmp_path / "config.yaml").write_text("anything: else\n")
     for source in ("gpt2", str(tmp_path / "model"), str(tmp_path / "nowhere.ckpt")):

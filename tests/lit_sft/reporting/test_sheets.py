@@ -1,4 +1,4 @@
-"""CSV files hold names that others gave, and a spreadsheet runs none of them."""
+"""CSV files contain untrusted names, and a spreadsheet must not run any of them."""
 
 from __future__ import annotations
 
@@ -30,5 +30,5 @@ def test_numbers_and_other_names_stay_as_they_are(tmp_path: Path, value: object)
     assert cells(tmp_path / "a.csv", value, "x") == [str(value), "x"]
 
 
-def test_what_steers_a_terminal_or_is_no_utf_8_is_written_as_a_sign(tmp_path: Path) -> None:
+def test_control_characters_and_invalid_utf8_are_written_as_symbols(tmp_path: Path) -> None:
     assert cells(tmp_path / "a.csv", "a\x1b[2J\u202eb\ud800") == ["a␛[2J\\u202eb\\ud800"]

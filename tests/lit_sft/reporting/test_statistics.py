@@ -1,4 +1,4 @@
-"""A planted effect is found, a planted nothing is not: on simulated studies whose truth is known."""
+"""On simulated studies with a known truth, a real effect is found and a null effect is not."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SOURCES = {
     "records": (0.0, 0.3, 0.01),
     "noise": (0.0, 0.0, 0.3),
     "all": (0.03, 0.3, 0.3),
-    "all, seeds most": (0.1, 0.3, 0.3),
+    "all, mostly seeds": (0.1, 0.3, 0.3),
 }
 
 
@@ -35,7 +35,8 @@ def study(draw: np.random.Generator, num_seeds: int, source: str, shift: float) 
 @pytest.mark.parametrize("source", SOURCES)
 def test_of_400_studies_of_equal_arms_few_find_a_difference(num_seeds: int, source: str) -> None:
     draw = np.random.default_rng(num_seeds)
-    # where neither seeds nor records matter the test is careful, near 2.5 %: more studies, to tell that from 2
+    # if neither seeds nor records vary, the test is conservative, near 2.5 %; more studies are needed to distinguish
+    # that from 2 %
     num_studies = 2000 if source == "noise" else 400
     found = [estimate(*study(draw, num_seeds, source, 0.0)).p_value < 0.05 for _ in range(num_studies)]
     assert 0.02 <= np.mean(found) <= 0.08
@@ -43,13 +44,13 @@ def test_of_400_studies_of_equal_arms_few_find_a_difference(num_seeds: int, sour
 
 @pytest.mark.parametrize("num_seeds", [3, 5, 10])
 @pytest.mark.parametrize("source", SOURCES)
-def test_of_400_intervals_19_in_20_hold_the_true_shift(num_seeds: int, source: str) -> None:
+def test_95_percent_of_400_intervals_contain_the_true_shift(num_seeds: int, source: str) -> None:
     draw = np.random.default_rng(100 + num_seeds)
     estimates = [estimate(*study(draw, num_seeds, source, 0.05)) for _ in range(400)]
     assert 0.92 <= np.mean([e.low <= 0.05 <= e.high for e in estimates]) <= 0.98
 
 
-def test_a_bootstrap_over_three_seeds_would_not_hold_this() -> None:
+def test_bootstrap_over_three_seeds_fails_this_check() -> None:
     draw, found = np.random.default_rng(0), []
     for _ in range(400):
         sums, tokens = study(draw, 3, "seeds", 0.0)
@@ -59,7 +60,7 @@ def test_a_bootstrap_over_three_seeds_would_not_hold_this() -> None:
     assert np.mean(found) > 0.12
 
 
-def test_a_shift_that_is_large_beside_its_error_is_always_found() -> None:
+def test_shift_much_larger_than_its_error_is_always_found() -> None:
     draw = np.random.default_rng(1)
     assert all(estimate(*study(draw, 5, "all", 0.3)).p_value < 0.05 for _ in range(100))
 
@@ -95,7 +96,7 @@ def test_wrong_shapes_are_refused(sums: Floats, weights: Floats) -> None:
         estimate(sums, weights)
 
 
-def test_metrics_over_nothing_are_refused() -> None:
+def test_zero_total_weight_is_refused() -> None:
     with pytest.raises(ValueError, match="all rows have zero weight"):
         estimate(np.zeros((2, 3)), np.zeros(3))
 
@@ -107,5 +108,5 @@ def test_holm_adjusts_as_in_the_textbook() -> None:
     assert holm([0.01, float("nan"), 0.04])[::2] == pytest.approx([0.02, 0.04])
 
 
-def test_where_nothing_varies_a_difference_cannot_be_told() -> None:
+def test_no_p_value_without_variance() -> None:
     assert np.isnan(estimate(np.ones((1, 4)), np.ones(4)).p_value)
