@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import operator
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -11,57 +10,21 @@ import numpy as np
 
 from data_modules.errors import UserError
 from lit_sft.ablation.run_files import ANSWER_METRICS, TrialResult
-from lit_sft.reporting.formatting import direction, verdict_of
+from lit_sft.reporting.differences import Difference
 from lit_sft.reporting.statistics import Estimate, Floats, estimate, holm
 
-MORE_IS_BETTER = ("exact_match", "rougeL_mixed")
 
-
-@dataclass(frozen=True)
-class Difference:
+@dataclass(frozen=True, kw_only=True)
+class ArmDifference(Difference):
     """An arm against the baseline in one metric, paired by seed and record.
 
     Attributes:
-        metric: Name.
         arm: Name.
-        before: The baseline's mean over the seeds that both have.
-        after: The arm's.
-        estimate: Estimate of the difference.
-        adjusted_p: By Holm's method among the arms.
+        name: The metric's name in the study.
     """
 
-    metric: str
     arm: str
-    before: float
-    after: float
-    estimate: Estimate
-    adjusted_p: float
-
-    @property
-    def is_zero(self) -> bool:
-        """Whether arm and baseline are equal in every record and seed, which leaves nothing to test."""
-        return self.estimate.value == self.estimate.standard_error == 0
-
-    @property
-    def is_known(self) -> bool:
-        """Whether there is a p-value: the values are finite, more than one, and not all equal."""
-        return math.isfinite(self.adjusted_p)
-
-    @property
-    def is_found(self) -> bool:
-        """Whether the difference is beyond noise."""
-        return self.is_known and self.adjusted_p < 1 - self.estimate.confidence
-
-    @property
-    def sense(self) -> int:
-        """1 if the arm is better, -1 if it is worse, 0 if there is no difference or the metric has no direction."""
-        return direction(shared_name(self.metric)) * int(np.sign(self.estimate.value))
-
-    @property
-    def verdict(self) -> str:
-        """What was found, in a word or two."""
-        name, change = shared_name(self.metric), self.estimate.value
-        return verdict_of(name, change, is_found=self.is_found, is_known=self.is_known)
+    name: str
 
 
 def shared_name(metric: str) -> str:
@@ -286,7 +249,7 @@ class Findings:
     def __init__(self, comparison: Comparison) -> None:
         self.comparison = comparison
         self.means: dict[str, dict[str, tuple[Estimate, float]]] = {}
-        self.differences: list[Difference] = []
+        self.differences: list[ArmDifference] = []
         self.refused: list[tuple[str, str, str]] = []
         for metric in comparison.metrics():
             self._add(metric)
@@ -303,6 +266,8 @@ class Findings:
                 self.refused.append((metric, arm, str(error)))
         adjusted = holm([each.p_value for each in estimates.values()])
         self.differences += [
-            Difference(metric, arm, *self.comparison.both(metric, arm), each, p)
+            ArmDifference(
+                shared_name(metric), *self.comparison.both(metric, arm), each, each.p_value, p, arm=arm, name=metric
+            )
             for (arm, each), p in zip(estimates.items(), adjusted, strict=True)
         ]

@@ -8,44 +8,42 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from lit_sft.ablation.comparison import MORE_IS_BETTER, Comparison, Difference, shared_name
-from lit_sft.reporting.formatting import is_share, scope_of, title_of
-from lit_sft.reporting.pictures import plain_text, save_picture
+from lit_sft.ablation.comparison import ArmDifference, Comparison, shared_name
+from lit_sft.ablation.run_files import ANSWER_METRICS
+from lit_sft.reporting.formatting import better_of, direction, is_share, scope_of, title_of, unit_of
+from lit_sft.reporting.pictures import COLOURS, plain_text, save_picture
 
 _WIDE = 4
 """Ratio of highest to lowest value above which curves are drawn on a log scale."""
-_COLOURS = {1: "tab:green", -1: "tab:red", 0: "tab:gray"}
 
 
-def draw_differences(differences: list[Difference], primary: str, path: Path) -> Path | None:
+def draw_differences(differences: list[ArmDifference], primary: str, path: Path) -> Path | None:
     """Each arm's difference from the baseline with its interval, in the primary metric and in those of answers."""
     arms = list(dict.fromkeys(d.arm for d in differences))[::-1]
     finite = [d for d in differences if d.is_known]
-    panels = {name: [d for d in finite if d.metric == name] for name in dict.fromkeys((primary, *MORE_IS_BETTER))}
-    panels = {name: rows for name, rows in panels.items() if rows}
+    names = dict.fromkeys((primary, *(name for name in ANSWER_METRICS if direction(name) == 1)))
+    panels = {shared_name(name): rows for name in names if (rows := [d for d in finite if d.name == name])}
     if not panels:
         return None
     figure = Figure(figsize=(7, len(panels) * (0.9 + 0.35 * len(arms))))
     axes = figure.subplots(len(panels), 1, squeeze=False)[:, 0]
-    for axis, (name, rows) in zip(axes, panels.items(), strict=True):
+    for axis, (metric, rows) in zip(axes, panels.items(), strict=True):
         for d in rows:
-            scale = 100 if is_share(d.metric) else 1
+            scale = 100 if is_share(metric) else 1
             value, width = scale * d.estimate.value, scale * d.estimate.half_width
-            colour = _COLOURS[d.sense if d.is_found else 0]
-            axis.errorbar(value, arms.index(d.arm), xerr=width, fmt="o", color=colour, capsize=3)
+            axis.errorbar(value, arms.index(d.arm), xerr=width, fmt="o", color=COLOURS[d.colour], capsize=3)
         axis.axvline(0, color="black", linewidth=0.8)
         axis.xaxis.set_major_locator(MaxNLocator(4))
-        axis.set_title(plain_text(scope_of(shared_name(name)) or title_of(name)), fontsize=10)
-        axis.set_xlabel(_axis_label(name), fontsize=9)
+        axis.set_title(plain_text(scope_of(metric) or title_of(metric)), fontsize=10)
+        axis.set_xlabel(_axis_label(metric), fontsize=9)
         axis.set_yticks(range(len(arms)), map(plain_text, arms))
         axis.set_ylim(-0.6, len(arms) - 0.4)
     return save_picture(figure, path)
 
 
 def _axis_label(metric: str) -> str:
-    if metric not in MORE_IS_BETTER:
-        return "difference in nats per token (lower is better)"
-    return f"difference{' in percentage points' if is_share(metric) else ''} (higher is better)"
+    unit, better = "percentage points" if is_share(metric) else unit_of(metric), better_of(metric)
+    return f"difference{f' in {unit}' if unit else ''}{f' ({better})' if better else ''}"
 
 
 def draw_curves(comparison: Comparison, mask: str, path: Path) -> Path | None:

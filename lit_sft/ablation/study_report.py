@@ -12,7 +12,7 @@ from rich.console import Console
 from data_modules.errors import UserError
 from lit_sft.ablation import study_tables
 from lit_sft.ablation.collect import Collected, different, read_runs, read_study_folder
-from lit_sft.ablation.comparison import Check, Comparison, Difference, Findings, shared_name
+from lit_sft.ablation.comparison import ArmDifference, Check, Comparison, Findings, shared_name
 from lit_sft.ablation.study_charts import draw_curves, draw_differences
 from lit_sft.console import console as terminal
 from lit_sft.console import print_error_line
@@ -116,7 +116,7 @@ def make_report(comparison: Comparison, collected: Collected, output: Path) -> R
             draw_curves(comparison, primary, output / "curves.png"),
         ),
     ]
-    examples, more_answers = _first([table for table in study_tables.answers(comparison) if table.rows])
+    sides = [table for table in study_tables.answers(comparison) if table.rows]
     refused = [[f"{title_of(shared_name(metric))}, {arm}", why] for metric, arm, why in found.refused]
     losses, answers = (study_tables.metrics_of(found, is_answers=is_answers) for is_answers in (False, True))
     lacking: list[list[Cell]] = [*map(list[Cell], refused), *map(list[Cell], failures.items())]
@@ -134,22 +134,17 @@ def make_report(comparison: Comparison, collected: Collected, output: Path) -> R
         question=collected.question or f"{' against '.join(comparison.arms)}",
         answers=_in_words(found, primary, failures),
         design=_design(comparison, collected),
-        tables=[table for table in (*more_answers, *tables) if table.rows],
+        tables=[table for table in (*sides[1:], *tables) if table.rows],
         charts=[(title, path) for title, path in charts if path is not None],
         headline=study_tables.headline(found, primary),
-        examples=examples,
+        examples=sides[:1],
     )
-
-
-def _first(tables: list[Table]) -> tuple[list[Table], list[Table]]:
-    """The table to show, and those to fold."""
-    return tables[:1], tables[1:]
 
 
 def _in_words(found: Findings, primary: str, failures: dict[str, str]) -> list[str]:
     """The answer to the question, one sentence per arm, and its caveats."""
     comparison = found.comparison
-    compared = [d for d in found.differences if d.metric == primary]
+    compared = [d for d in found.differences if d.name == primary]
     num_known = sum(each.is_known for each in compared)
     lines = [_sentence(each, comparison.baseline, num_known) for each in compared]
     if not lines:
@@ -188,20 +183,19 @@ def _unanswered(comparison: Comparison, primary: str) -> str:
     return f"The question cannot be answered: there are no comparable results for {title_of(shared_name(primary))}."
 
 
-def _sentence(each: Difference, base: str, num_known: int) -> str:
+def _sentence(each: ArmDifference, base: str, num_known: int) -> str:
     """What was found about one arm."""
-    name = shared_name(each.metric)
     if each.is_zero:
-        return f"“{each.arm}” and “{base}” are identical in {title_of(name)}, in every record and seed."
+        return f"“{each.arm}” and “{base}” are identical in {title_of(each.metric)}, in every record and seed."
     if not each.is_known:
         return (
             f"“{each.arm}” cannot be tested against “{base}”: too few values, values that are not finite, or the same "
             "difference in every record."
         )
     among = f", adjusted for {num_known} comparisons" if num_known > 1 else ""
-    interval = interval_of(name, each.estimate, digits_of(each.before, each.after))
+    interval = interval_of(each.metric, each.estimate, digits_of(each.before, each.after))
     sure = f"95 % interval of the difference {interval}; p {p_of(each.adjusted_p, is_sentence=True)}{among}"
-    amount = difference_of(name, each.before, each.after)
+    amount = difference_of(each.metric, each.before, each.after)
     if not each.is_found:
         return f"“{each.arm}” does not differ from “{base}” beyond noise: {amount} ({sure})."
     return f"“{each.arm}” is {each.verdict} than “{base}”: {amount} ({sure})."
@@ -227,9 +221,9 @@ def _lines(found: Findings) -> Iterator[list[object]]:
         for arm, (e, weight) in by_arm.items():
             yield ["mean", metric, arm, e.value, e.low, e.high, "", "", e.num_seeds, e.num_rows, weight]
     for d in found.differences:
-        e, weight = d.estimate, found.means[d.metric][d.arm][1]
+        e, weight = d.estimate, found.means[d.name][d.arm][1]
         numbers = [e.value, e.low, e.high, e.p_value, d.adjusted_p, e.num_seeds, e.num_rows, weight]
-        yield ["difference", d.metric, d.arm, *numbers]
+        yield ["difference", d.name, d.arm, *numbers]
 
 
 def _shown(settings: dict[str, Any]) -> str:

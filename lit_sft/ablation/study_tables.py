@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import math
 
-from lit_sft.ablation.comparison import Comparison, Difference, Findings, shared_name
+from lit_sft.ablation.comparison import ArmDifference, Comparison, Findings, shared_name
 from lit_sft.ablation.run_files import ANSWER_METRICS
 from lit_sft.reporting.formatting import (
     GLOSSARY,
     change_of,
     interval_note,
-    interval_of,
-    p_of,
     title_of,
     value_of,
     value_with_error,
@@ -20,7 +18,7 @@ from lit_sft.reporting.page import Cell, Finding, Table
 
 _MOST_METRICS = 5
 _MOST_ANSWERS = 5
-_MATTER = ("answer", "exact_match", "rougeL_mixed", "ended", "first_answer_token", "user", "whole_sequence")
+_HEADLINE = ("answer", "exact_match", "rougeL_mixed", "ended", "first_answer_token", "user", "whole_sequence")
 """Metrics of the first table, after the one that the study asks about."""
 
 
@@ -30,7 +28,7 @@ def headline(found: Findings, primary: str) -> Table | None:
     names = _headline_metrics(found, primary)
     if not names:
         return None
-    differences = {(each.metric, each.arm): each for each in found.differences}
+    differences = {(each.name, each.arm): each for each in found.differences}
     rows = [
         [
             title_of(shared_name(metric)),
@@ -44,14 +42,14 @@ def headline(found: Findings, primary: str) -> Table | None:
 def _headline_metrics(found: Findings, primary: str) -> list[str]:
     """Up to five, skipping losses with the same values as an earlier one: masks may cover the same tokens."""
     chosen: dict[tuple[str, tuple[float, ...]], str] = {}
-    for metric in dict.fromkeys((primary, *_MATTER)):
+    for metric in dict.fromkeys((primary, *_HEADLINE)):
         if means := found.means.get(metric):
             kind = metric if metric in ANSWER_METRICS else "loss"
             chosen.setdefault((kind, tuple(mean.value for mean, _ in means.values())), metric)
     return list(chosen.values())[:_MOST_METRICS]
 
 
-def _headline_cell(found: Findings, metric: str, arm: str, difference: Difference | None) -> Cell:
+def _headline_cell(found: Findings, metric: str, arm: str, difference: ArmDifference | None) -> Cell:
     if arm not in found.means[metric]:
         return ""
     name, mean = shared_name(metric), found.means[metric][arm][0].value
@@ -59,7 +57,7 @@ def _headline_cell(found: Findings, metric: str, arm: str, difference: Differenc
         return value_of(name, mean, 3)
     change = change_of(name, difference.estimate.value, 3) if difference.estimate.value else ""
     text = f"{value_of(name, mean, 3)} ({', '.join(filter(None, (change, difference.verdict)))})"
-    return Finding(text, difference.sense if difference.is_found else 0)
+    return Finding(text, difference.colour)
 
 
 def _headline_notes(found: Findings, names: list[str]) -> list[str]:
@@ -117,23 +115,8 @@ def differences(found: Findings, metrics: list[str], title: str) -> Table:
     base = found.comparison.baseline
     rows: list[list[Cell]] = []
     for each in found.differences:
-        if each.metric not in metrics:
-            continue
-        name = shared_name(each.metric)
-        rows.append(
-            [
-                each.arm,
-                title_of(name),
-                value_of(name, each.before),
-                value_of(name, each.after),
-                change_of(name, each.estimate.value),
-                interval_of(name, each.estimate) if each.is_known else "",
-                p_of(each.estimate.p_value),
-                p_of(each.adjusted_p),
-                str(each.estimate.num_seeds),
-                Finding(each.verdict, each.sense if each.is_found else 0),
-            ]
-        )
+        if each.name in metrics:
+            rows.append([each.arm, title_of(each.metric), *each.cells(), str(each.estimate.num_seeds), each.finding])
     header = [
         "arm",
         "metric",

@@ -7,8 +7,8 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from lit_sft.evaluation.item_results import Change
-from lit_sft.reporting.formatting import direction, interval_bounds, is_share, title_of, unit_of
-from lit_sft.reporting.pictures import plain_text, save_picture
+from lit_sft.reporting.formatting import better_of, interval_bounds, is_share, title_of, unit_of
+from lit_sft.reporting.pictures import COLOURS, plain_text, save_picture
 from lit_sft.reporting.statistics import Estimate
 
 _MOST_ROWS = 80
@@ -43,8 +43,7 @@ def draw_headline(metrics: list[tuple[str, str, Means]], path: Path) -> Path | N
         axis.set_ylim(-0.6, len(names) - 0.4)
         axis.set_title(plain_text(title), fontsize=10)
         unit = "per cent" if is_share(metric) else unit_of(metric)
-        better = {1: "higher is better", -1: "lower is better", 0: ""}[direction(metric)]
-        axis.set_xlabel(", ".join(filter(None, (unit, better))), fontsize=9)
+        axis.set_xlabel(", ".join(filter(None, (unit, better_of(metric)))), fontsize=9)
     return save_picture(figure, path)
 
 
@@ -72,9 +71,8 @@ def draw_changes(changes: list[Change], path: Path) -> Path | None:
         largest = sorted(rows, key=lambda c: -abs(c.estimate.value))[:_MOST_ROWS]
         rows = sorted(largest, key=lambda c: c.estimate.value)
         for place, change in enumerate(rows):
-            colour = {1: "tab:green", -1: "tab:red", 0: "tab:gray"}[change.sense if change.is_found else 0]
-            width = 100 * change.estimate.half_width
-            axis.errorbar(100 * change.estimate.value, place, xerr=width, fmt="o", color=colour, capsize=3)
+            value, width = 100 * change.estimate.value, 100 * change.estimate.half_width
+            axis.errorbar(value, place, xerr=width, fmt="o", color=COLOURS[change.colour], capsize=3)
         axis.set_yticks(range(len(rows)), [plain_text(_label(c)) for c in rows], fontsize=8)
         axis.set_ylim(-0.6, len(rows) - 0.4)
         axis.axvline(0, color="black", linewidth=0.8)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +13,8 @@ from scipy.stats import binomtest
 from data_modules.errors import UserError
 from lit_sft.evaluation.scores import Scored, has_mean
 from lit_sft.files import read_json, read_rows, write_json, write_lines
-from lit_sft.reporting.formatting import SHARES, direction, title_of, verdict_of
+from lit_sft.reporting.differences import Difference
+from lit_sft.reporting.formatting import SHARES, direction, title_of
 from lit_sft.reporting.statistics import Estimate, estimate, holm
 
 _Kind = TypeVar("_Kind")
@@ -51,47 +51,21 @@ class SetResult:
         return len(self.skipped) + self.more_skipped
 
 
-@dataclass(frozen=True)
-class Change:
+@dataclass(frozen=True, kw_only=True)
+class Change(Difference):
     """A model against the baseline in one metric of one set, item by item.
+
+    p comes from McNemar's exact test where items are right or wrong, otherwise from Student's t.
 
     Attributes:
         model: Its name.
         set: The set's name.
         group: Part of the set; empty for all of it.
-        metric: Name.
-        before: The baseline's mean over the items that both models have.
-        after: The model's mean over the same items.
-        estimate: Estimate of the difference.
-        p_value: Two-sided: McNemar's exact test where items are right or wrong, else Student's t.
-        adjusted_p: Adjusted by Holm's method within its family of comparisons.
     """
 
     model: str
     set: str
     group: str
-    metric: str
-    before: float
-    after: float
-    estimate: Estimate
-    p_value: float
-    adjusted_p: float = math.nan
-
-    @property
-    def is_found(self) -> bool:
-        """Whether the change is beyond noise."""
-        return self.adjusted_p < 1 - self.estimate.confidence
-
-    @property
-    def sense(self) -> int:
-        """1 if the model is better, -1 if it is worse, 0 if nothing changed or the metric has no direction."""
-        return direction(self.metric) * int(np.sign(self.estimate.value))
-
-    @property
-    def verdict(self) -> str:
-        """What was found, in a word or two."""
-        is_known = not math.isnan(self.adjusted_p)
-        return verdict_of(self.metric, self.estimate.value, is_found=self.is_found, is_known=is_known)
 
 
 class Results:
@@ -161,7 +135,7 @@ class Results:
         found = _estimate(pairs)
         p = _mcnemar(pairs) if _is_binary(metric, [*after.values(), *before.values()]) else found.p_value
         ours, theirs = (_estimate(part[i] for i in shared).value for part in (after, before))
-        return Change(model, name, group, metric, theirs, ours, found, p)
+        return Change(metric, theirs, ours, found, p, model=model, set=name, group=group)
 
 
 def compare(results: Results) -> tuple[list[Change], dict[str, str]]:

@@ -7,24 +7,22 @@ from itertools import groupby, zip_longest
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from lit_sft.evaluation.contamination import Exposure, Items
 from lit_sft.evaluation.item_results import Change, Results, compared
 from lit_sft.evaluation.suite import REPORTS, Suite
 from lit_sft.evaluation.win_rate import Judgings, length_controlled_rate, rate
+from lit_sft.files import read_yaml
 from lit_sft.metrics.segments import perplexity
 from lit_sft.reporting.formatting import (
     GLOSSARY,
     change_of,
     interval_note,
     interval_of,
-    p_of,
     title_of,
     value_of,
     value_with_error,
 )
-from lit_sft.reporting.page import Cell, Finding, Table
+from lit_sft.reporting.page import Cell, Table
 
 TRAINING_DATA = "training data"
 """With a model's name, the key in `Results.failures` of a search of its training data."""
@@ -90,17 +88,13 @@ def _change_row(change: Change, is_named: bool) -> list[Cell]:
         change_of(metric, change.estimate.value, 3),
         interval_of(metric, change.estimate, 3),
         f"{change.estimate.num_rows:,}",
-        _found(change),
+        change.finding,
     ]
 
 
 def place_of(change: Change) -> str:
     """Set, part and metric of a change."""
     return f"{', '.join(filter(None, [change.set, change.group]))}: {title_of(change.metric)}"
-
-
-def _found(change: Change) -> Finding:
-    return Finding(change.verdict, change.sense if change.is_found else 0)
 
 
 def changes_table(results: Results, changes: list[Change], title: str) -> Table:
@@ -110,13 +104,8 @@ def changes_table(results: Results, changes: list[Change], title: str) -> Table:
             place_of(change),
             change.model,
             f"{change.estimate.num_rows:,}",
-            value_of(change.metric, change.before),
-            value_of(change.metric, change.after),
-            change_of(change.metric, change.estimate.value),
-            interval_of(change.metric, change.estimate),
-            p_of(change.p_value),
-            p_of(change.adjusted_p),
-            _found(change),
+            *change.cells(),
+            change.finding,
         ]
         for change in changes
     ]
@@ -292,7 +281,7 @@ def published_table(suite: Suite) -> Table:
 def published() -> list[dict[str, Any]]:
     """Numbers from the reference reports, with what they can be compared with."""
     path = Path(__file__).with_name("published.yaml")
-    entries: list[dict[str, Any]] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    entries: list[dict[str, Any]] = read_yaml(path, advice="It is part of lit_sft; install it again.")
     return entries
 
 

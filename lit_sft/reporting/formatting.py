@@ -67,6 +67,11 @@ def direction(metric: str) -> int:
     return (name in _MORE_IS_BETTER) - (name in _LESS_IS_BETTER)
 
 
+def better_of(metric: str) -> str:
+    """Which values of a metric are better; empty if unknown."""
+    return {1: "higher is better", -1: "lower is better", 0: ""}[direction(metric)]
+
+
 def title_of(metric: str) -> str:
     """A metric's name in words, such as "nats per answer token" or "bits per byte, answer tokens"."""
     name, _, rest = metric.partition("/")

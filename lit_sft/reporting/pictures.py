@@ -13,6 +13,9 @@ from matplotlib.figure import Figure
 
 from lit_sft.printable import printable
 
+COLOURS = {1: "tab:green", -1: "tab:red", 0: "tab:gray"}
+"""Colours of differences: better, worse, neither."""
+
 _DPI = 120
 
 _FONTS = ["DejaVu Sans", "Noto Sans CJK SC", "Noto Sans CJK JP", "Source Han Sans SC", "PingFang SC", "Microsoft YaHei"]
