@@ -102,7 +102,7 @@ def _prepare(files: TrialFiles, plan: Plan, *, retry: bool) -> None:
     """Record a trial's definition, and clear a failure that changed settings may have fixed."""
     reason = plan.failures.get(files.trial.arm.name)
     if reason is not None:
-        files.fail(reason, by="plan")
+        files.record_failure(reason, by="plan")
         return
     files.define(plan, restart=retry and files.failure() is not None)
     files.clear_failure(include_runs=retry)

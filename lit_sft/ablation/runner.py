@@ -23,7 +23,7 @@ from lit_sft.console import cell, print_line_on
 from lit_sft.failures import reason_in
 from lit_sft.printable import printable
 
-State = Literal["waiting", "running", "testing", "elsewhere", "done", "failed"]
+State = Literal["waiting", "running", "testing", "in another process", "done", "failed"]
 
 
 @dataclass
@@ -32,7 +32,7 @@ class Job:
 
     Attributes:
         files: The trial's files.
-        state: `elsewhere`: another process is running it.
+        state: `in another process`: another study is running it.
         slot: Index among the jobs that run at once.
         process: The subprocess that trains or tests, in its own session.
     """
@@ -85,7 +85,7 @@ class Runner:
         for job in self.jobs:
             if job.process is not None and job.process.poll() is not None:
                 self._ended(job)
-            elif job.state in ("waiting", "elsewhere"):
+            elif job.state in ("waiting", "in another process"):
                 self._begin(job)
         return any(job.state not in ("done", "failed") for job in self.jobs)
 
@@ -103,7 +103,7 @@ class Runner:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:  # a killed study, whose trials still run
-                self._enter(job, "elsewhere")
+                self._enter(job, "in another process")
                 return
             if job.files.is_done or job.files.failure():  # in the meantime
                 self._enter(job, _state_of(job.files))
@@ -132,7 +132,7 @@ class Runner:
         elif status == 0 and job.state == "running" and job.files.is_trained:
             self._start(job)  # continues with the test
         else:
-            job.files.fail(_reason(status, job.files.log))
+            job.files.record_failure(_reason(status, job.files.log))
             self._enter(job, "failed")
 
     def _enter(self, job: Job, state: State) -> None:

@@ -21,7 +21,7 @@ Settings = dict[str, Any]
 
 Equal = Literal["steps", "supervised_tokens", "flops"]
 
-_GIVEN = {
+_CONTROLLED = {
     "seed_everything": "use `seeds` instead",
     "data.seed": "use `seeds` instead",
     "trainer.max_steps": "use `budget` instead",
@@ -149,8 +149,8 @@ class Study:
             UserError: If a study sets one of them.
         """
         for name in itertools.chain(self.settings, self.axes, *self.arms.values()):
-            if name in _GIVEN:
-                raise UserError(f"{name}: cannot be set in a study; {_GIVEN[name]}.")
+            if name in _CONTROLLED:
+                raise UserError(f"{name}: cannot be set in a study; {_CONTROLLED[name]}.")
 
     def all_arms(self) -> list[Arm]:
         """Every arm, the baseline first."""

@@ -64,7 +64,7 @@ class TrialFiles:
         found = _read_or_empty(self.trial.folder / "failure.json")
         return str(found.get("reason", "unknown reason")) if found is not None else None
 
-    def fail(self, reason: str, *, by: Literal["plan", "run"] = "run") -> None:
+    def record_failure(self, reason: str, *, by: Literal["plan", "run"] = "run") -> None:
         """Record a failure: of its settings (`plan`), or of its run."""
         self.trial.folder.mkdir(parents=True, exist_ok=True)
         write_json(self.trial.folder / "failure.json", {"reason": reason, "by": by})

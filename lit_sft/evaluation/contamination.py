@@ -115,9 +115,8 @@ def texts_of(suite: Suite, results: Results) -> dict[tuple[str, str], tuple[str,
     texts: dict[tuple[str, str], tuple[str, int]] = {}
     for kind, name, settings in suite.sets():
         rows = {item: row for (_, other), r in results.results.items() if other == name for item, row in r.rows.items()}
-        if rows and isinstance(
-            settings, (TextSet, ConversationSet)
-        ):  # a set without rows may have failed because its data is unreadable
+        # a set without rows may have failed because its data is unreadable
+        if rows and isinstance(settings, (TextSet, ConversationSet)):
             size = suite.overlap * (_OF_DOCUMENTS if kind == "text" else 1)
             read = _read_again(settings)
             texts |= {(name, item): (read[item], size) for item in rows if item in read}

@@ -21,7 +21,7 @@ from lit_sft.evaluation.item_results import Results
 from lit_sft.evaluation.report_tables import TRAINING_DATA
 from lit_sft.evaluation.suite import ChoiceSet, JudgeSettings, Suite
 from lit_sft.evaluation.training_data import training_data_of
-from lit_sft.evaluation.win_rate import Judgings, judge_models
+from lit_sft.evaluation.win_rate import AllVerdicts, judge_models
 from lit_sft.failures import reason_of_part
 from lit_sft.models.loaded import LoadedModel
 from lit_sft.reporting.page import print_summary, write_pages
@@ -96,7 +96,7 @@ def _judgings(
     log: Callable[[str], None],
     warn: Callable[[str], None],
     load: Callable[..., LoadedModel],
-) -> Judgings:
+) -> AllVerdicts:
     """Compare the answers in pairs, if the suite has a judge. If that fails, the scores are reported anyway."""
     try:
         return judge_models(suite.judge, results, folder, log, load) if suite.judge is not None else {}

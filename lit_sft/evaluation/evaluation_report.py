@@ -12,7 +12,7 @@ from lit_sft.evaluation.contamination import Exposure, Items, in_words
 from lit_sft.evaluation.exports import write_results, write_table
 from lit_sft.evaluation.item_results import Change, Results, compare, compared
 from lit_sft.evaluation.suite import Suite
-from lit_sft.evaluation.win_rate import Judgings
+from lit_sft.evaluation.win_rate import AllVerdicts
 from lit_sft.reporting.formatting import (
     difference_of,
     digits_of,
@@ -34,7 +34,7 @@ def make_report(
     *,
     about: list[str],
     seen: Items | None = None,
-    judgings: Judgings | None = None,
+    judgings: AllVerdicts | None = None,
     exposures: Mapping[str, Exposure] | None = None,
 ) -> Report:
     """Lay out the findings; draws the pictures and writes the numbers to report.csv and results.json.

@@ -9,7 +9,7 @@ from typing import Any
 from lit_sft.evaluation.contamination import Exposure
 from lit_sft.evaluation.item_results import Change, Results
 from lit_sft.evaluation.suite import Suite
-from lit_sft.evaluation.win_rate import Judging, Judgings, length_controlled_rate, rate
+from lit_sft.evaluation.win_rate import AllVerdicts, SetVerdicts, length_controlled_rate, rate
 from lit_sft.files import write_json
 from lit_sft.reporting.sheets import write_csv
 
@@ -19,7 +19,7 @@ def write_results(
     suite: Suite,
     results: Results,
     changes: list[Change],
-    judgings: Judgings,
+    judgings: AllVerdicts,
     exposures: Mapping[str, Exposure],
 ) -> None:
     """Write means, changes, win rates and contamination as JSON; unknown values are null."""
@@ -69,7 +69,7 @@ def write_results(
     write_json(path, found)
 
 
-def _win_rate(model: str, name: str, judging: Judging) -> dict[str, Any]:
+def _win_rate(model: str, name: str, judging: SetVerdicts) -> dict[str, Any]:
     found = rate(judging)
     return {
         "model": model,

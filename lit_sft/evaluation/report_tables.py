@@ -10,7 +10,7 @@ from typing import Any
 from lit_sft.evaluation.contamination import Exposure, Items
 from lit_sft.evaluation.item_results import Change, Results, compared
 from lit_sft.evaluation.suite import REPORTS, Suite
-from lit_sft.evaluation.win_rate import Judgings, length_controlled_rate, rate
+from lit_sft.evaluation.win_rate import AllVerdicts, length_controlled_rate, rate
 from lit_sft.files import read_yaml
 from lit_sft.metrics.segments import perplexity
 from lit_sft.reporting.formatting import (
@@ -164,7 +164,7 @@ def metrics(results: Results, name: str) -> Table:
     return Table(f"{name}: every metric", ["", *results.models], rows, notes)
 
 
-def win_rates(judgings: Judgings) -> Table:
+def win_rates(judgings: AllVerdicts) -> Table:
     """What a judge preferred."""
     rows: list[list[Cell]] = []
     for (model, name), judging in judgings.items():

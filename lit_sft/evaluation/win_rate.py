@@ -45,7 +45,7 @@ class Pair:
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class JudgedPair:
     """A pair with its verdicts: with the baseline's answer first, and with it second."""
 
     pair: Pair
@@ -74,7 +74,7 @@ class Judged:
 
 
 @dataclass
-class Judging:
+class SetVerdicts:
     """A judge's verdicts on two models.
 
     Attributes:
@@ -82,7 +82,7 @@ class Judging:
         price: Price of an input and of an output token, in the currency of the settings.
     """
 
-    judged: list[Judged]
+    judged: list[JudgedPair]
     price: tuple[float, float] = (0.0, 0.0)
     verdicts: list[Verdict] = field(init=False)
 
@@ -125,7 +125,7 @@ class Judging:
         return sum(v.winner is None and v.is_unparsed == unparsed for v in self.verdicts)
 
 
-Judgings = dict[tuple[str, str], Judging]
+AllVerdicts = dict[tuple[str, str], SetVerdicts]
 """A judge's verdicts by model and set."""
 
 
@@ -135,7 +135,7 @@ def judge_pairs(
     concurrency: int,
     tick: Callable[[], object],
     give_up: Callable[[], object] = lambda: None,
-) -> list[Judged]:
+) -> list[JudgedPair]:
     """Have every pair judged in both orders, several at once.
 
     Args:
@@ -159,7 +159,7 @@ def judge_pairs(
             pool.shutdown(wait=False, cancel_futures=True)
             give_up()
             raise
-    return [Judged(pair, verdicts[index, True], verdicts[index, False]) for index, pair in enumerate(pairs)]
+    return [JudgedPair(pair, verdicts[index, True], verdicts[index, False]) for index, pair in enumerate(pairs)]
 
 
 def judge_models(
@@ -168,7 +168,7 @@ def judge_models(
     folder: Path,
     log: Callable[[str], None],
     load: Callable[[str, str], LoadedModel] = open_model,
-) -> Judgings:
+) -> AllVerdicts:
     """Have every model's answers judged against the baseline's.
 
     Args:
@@ -211,8 +211,8 @@ def _judge_sets(
     results: Results,
     log: Callable[[str], None],
     give_up: Callable[[], object] = lambda: None,
-) -> Judgings:
-    found: Judgings = {}
+) -> AllVerdicts:
+    found: AllVerdicts = {}
     for model in results.models[1:]:
         for name in settings.sets:
             pairs = _pairs(results, model, name)
@@ -221,14 +221,16 @@ def _judge_sets(
             what = printable(f"judging {model}, {name}")
             with Progress(what, "verdicts", 2 * len(pairs)) as progress:
                 judged = judge_pairs(judge, pairs, settings.concurrency, progress.update, give_up)
-            found[model, name] = Judging(judged, (settings.price_read / _MILLION, settings.price_written / _MILLION))
+            found[model, name] = SetVerdicts(
+                judged, (settings.price_read / _MILLION, settings.price_written / _MILLION)
+            )
             if not found[model, name].scores:
                 results.failures[what] = f"no pair has both verdicts ({judged[0].row()['reason']})"
             log(f"{what}: {len(found[model, name].scores):,} of {len(pairs):,} pairs judged in both orders")
     return found
 
 
-def _write_verdicts(path: Path, judgings: Judgings) -> None:
+def _write_verdicts(path: Path, judgings: AllVerdicts) -> None:
     write_lines(
         path,
         (
@@ -239,13 +241,13 @@ def _write_verdicts(path: Path, judgings: Judgings) -> None:
     )
 
 
-def rate(judging: Judging) -> Estimate | None:
+def rate(judging: SetVerdicts) -> Estimate | None:
     """Win rate over the pairs with both verdicts, a tie counting half; None if there are none."""
     scores = np.array(list(judging.scores.values()))
     return estimate(scores[None], np.ones(len(scores))) if len(scores) else None
 
 
-def length_controlled_rate(judging: Judging) -> float | None:
+def length_controlled_rate(judging: SetVerdicts) -> float | None:
     """Estimate the win rate for answers of equal length.
 
     A logistic regression of the score on the difference in length (tanh of it over its standard deviation),

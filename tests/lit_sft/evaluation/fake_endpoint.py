@@ -12,7 +12,7 @@ from typing import Any
 
 from lit_sft.evaluation.judge import EndpointJudge
 from lit_sft.evaluation.suite import JudgeSettings
-from lit_sft.evaluation.win_rate import Judging, Pair, judge_pairs
+from lit_sft.evaluation.win_rate import Pair, SetVerdicts, judge_pairs
 
 FLOOD = 500
 
@@ -135,8 +135,8 @@ def pairs(count: int) -> list[Pair]:
     return [Pair(f"i{n}", f"question number{n}.", "short", "long answer" if n % 3 else "brief") for n in range(count)]
 
 
-def judged(server: Endpoint, folder: Path, some: list[Pair], **changed: Any) -> Judging:
+def judged(server: Endpoint, folder: Path, some: list[Pair], **changed: Any) -> SetVerdicts:
     settings = settings_of(server, **changed)
     judge = EndpointJudge(settings, folder / "replies.jsonl")
     price = settings.price_read / 1e6, settings.price_written / 1e6
-    return Judging(judge_pairs(judge, some, settings.concurrency, lambda: None), price)
+    return SetVerdicts(judge_pairs(judge, some, settings.concurrency, lambda: None), price)

@@ -23,7 +23,7 @@ from lit_sft.evaluation.item_results import Results, SetResult
 from lit_sft.evaluation.judge import EndpointJudge
 from lit_sft.evaluation.scores import Scored
 from lit_sft.evaluation.suite import JudgeSettings
-from lit_sft.evaluation.win_rate import Judgings, Pair, judge_models, judge_pairs
+from lit_sft.evaluation.win_rate import AllVerdicts, Pair, judge_models, judge_pairs
 from lit_sft.locks import only_one
 from tests.lit_sft.evaluation.fake_endpoint import FLOOD, Endpoint, judged, pairs, prefer_longer, settings_of
 
@@ -40,7 +40,7 @@ def results_of(some: list[Pair]) -> Results:
     return results
 
 
-def judge_all(settings: JudgeSettings, folder: Path, some: list[Pair]) -> tuple[Results, Judgings, list[str]]:
+def judge_all(settings: JudgeSettings, folder: Path, some: list[Pair]) -> tuple[Results, AllVerdicts, list[str]]:
     results, said = results_of(some), list[str]()
     return results, judge_models(settings, results, folder, said.append), said
 

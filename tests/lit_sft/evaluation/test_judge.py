@@ -20,7 +20,7 @@ from data_modules.encoding.example import Example
 from data_modules.records.conversation import Conversation
 from lit_sft.evaluation.judge import EndpointJudge, LikelihoodJudge, Verdict, parse_winner
 from lit_sft.evaluation.suite import JudgeSettings
-from lit_sft.evaluation.win_rate import Judged, Judging, Pair, judge_pairs, length_controlled_rate, rate
+from lit_sft.evaluation.win_rate import JudgedPair, Pair, SetVerdicts, judge_pairs, length_controlled_rate, rate
 from tests.lit_sft.evaluation.conftest import MakeModel
 from tests.lit_sft.evaluation.fake_endpoint import Endpoint, judged, pairs, prefer_longer
 from tests.waiting import wait_until
@@ -63,7 +63,7 @@ def test_a_reply_without_a_verdict_is_counted_and_not_paid_for_again(endpoint: E
     ],
 )  # fmt: skip
 def test_verdicts_of_both_orders_make_a_score(verdicts: tuple[Any, Any], score: float, agreement: float) -> None:
-    judging = Judging([Judged(Pair("i", "q", "a", "b"), *map(Verdict, verdicts))])
+    judging = SetVerdicts([JudgedPair(Pair("i", "q", "a", "b"), *map(Verdict, verdicts))])
     assert judging.scores == {"i": score}
     assert judging.agreement == agreement
 
@@ -184,19 +184,19 @@ def test_length_control_removes_wins_due_to_length_alone() -> None:
     draw = np.random.default_rng(0)
     texts = [(int(draw.integers(1, 60)), int(draw.integers(20, 80))) for _ in range(400)]
     by_length = [
-        Judged(
+        JudgedPair(
             Pair(str(n), "q", "x" * base, "x" * other),
             *[Verdict(w) for w in (("second", "first") if other > base else ("first", "second"))],
         )
         for n, (base, other) in enumerate(texts)
     ]
-    plain, controlled = rate(Judging(by_length)), length_controlled_rate(Judging(by_length))
+    plain, controlled = rate(SetVerdicts(by_length)), length_controlled_rate(SetVerdicts(by_length))
     assert plain is not None
     assert controlled is not None
     assert plain.value > 0.65
     assert abs(controlled - 0.5) < 0.1
-    assert length_controlled_rate(Judging([])) is None
-    assert rate(Judging([])) is None
+    assert length_controlled_rate(SetVerdicts([])) is None
+    assert rate(SetVerdicts([])) is None
 
 
 @pytest.mark.assets
@@ -213,7 +213,7 @@ def test_a_real_local_server_judges(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("OPENAI_API_KEY", "none is needed")
     settings = JudgeSettings([], "smollm2", f"{server.listening_address}/v1", timeout=120, concurrency=1)
     some = [Pair("a", "What is the capital of France?", "Paris.", "I like trains."), Pair("b", "Say hi.", "hi", "hi")]
-    judging = Judging(judge_pairs(EndpointJudge(settings, tmp_path / "replies.jsonl"), some, 1, lambda: None))
+    judging = SetVerdicts(judge_pairs(EndpointJudge(settings, tmp_path / "replies.jsonl"), some, 1, lambda: None))
     assert len(judging.judged) == 2
     assert judging.count(unparsed=False) == 0
     assert judging.scores.get("b", 0.5) == 0.5
