@@ -84,7 +84,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--precision", choices=("bf16", "float32"), default="float32")
     parser.add_argument("--batch-size", type=int, default=8, help="rows per step")
     parser.add_argument("--steps", type=int, default=5, help="timed steps per contestant, after one warm-up step")
-    parser.add_argument("--max-length", type=int, default=512, help="most tokens in a row")
+    parser.add_argument("--max-length", type=int, default=512, help="maximum number of tokens in a row")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--contestants", nargs="+", choices=names, default=usual, metavar="NAME", help=", ".join(names))
     parser.add_argument("--output", default="runs/benchmark", help="folder for the report")

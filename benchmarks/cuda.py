@@ -71,7 +71,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--precision", choices=("bf16", "float32"), default="bf16")
     parser.add_argument("--tokens", type=int, default=16384, help="approximate real tokens per step")
     parser.add_argument("--steps", type=int, default=10, help="timed steps, after one warm-up step")
-    parser.add_argument("--max-length", type=int, default=1024, help="most tokens of a row")
+    parser.add_argument("--max-length", type=int, default=1024, help="maximum number of tokens in a row")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--peak-tflops", type=float, help="peak of the GPU; default: the rate of a matrix product")
     parser.add_argument("--threads", type=int, default=os.cpu_count())

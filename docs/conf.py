@@ -1,4 +1,4 @@
-"""Configuration of the documentation site: `make docs` builds docs/ with Sphinx, without network."""
+"""Configuration of the documentation site: `make docs` builds docs/ with Sphinx, without network access."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Real tokenizers, a real model and real records, where they are present. See CONTRIBUTING.md."""
+"""Real tokenizers, a real model and real records, if they are available. See CONTRIBUTING.md."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ def main(argv: list[str]) -> None:
         plan, folder = make_plan(study), Path(options.root) / study.name
         define_trials(study, plan, chosen, folder, retry=options.retry)
         if options.slurm:
-            print_line(f"written {_write_slurm(folder, options, len(trials))}: `sbatch` it")
+            print_line(f"written {_write_slurm(folder, options, len(trials))}; submit it with `sbatch`")
             return
         if options.ray:
             _run_on_ray(options, trials)
@@ -118,7 +118,8 @@ def _show_plan(study: Study, plan: Plan, trials: list[TrialFiles]) -> None:
         table.add_row(cell(files.trial.name), *(f"{n:,}" for n in counts), f"{amounts.flops / 1e12:,.1f}", about)
     console.print(table)
     console.print(
-        f"in all about {duration(total)} if run one by one, assuming that all validate and answer as long as the first"
+        f"about {duration(total)} in total if run one at a time, assuming that every trial validates and answers as "
+        "long as the first"
     )
     for files in trials:
         if files.trial.arm.name not in plan.failures and not files.is_done:
@@ -136,7 +137,7 @@ def _timed(files: TrialFiles, plan: Plan) -> tuple[float, float]:
         elapsed = os.times().elapsed - began
         record = read_json(Path(folder) / "timed" / "version_0" / "trial.json")
     if done.returncode or record is None:
-        raise UserError(f"{files.trial.arm.name}: the baseline does not run: {reason_in(done.stderr)}")
+        raise UserError(f"{files.trial.arm.name}: the baseline fails: {reason_in(done.stderr)}")
     per_flop = record["seconds"] / record["step"] * plan.amounts[key].steps / plan.amounts[key].flops
     return 2 * (elapsed - record["seconds"]), per_flop
 

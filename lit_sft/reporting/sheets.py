@@ -1,4 +1,4 @@
-"""CSV files in which a spreadsheet finds no formulas."""
+"""CSV files without cells that a spreadsheet would run as formulas."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ def keep_stopped(trainer: Trainer, checkpoint: dict[str, Any]) -> None:
 
     Args:
         trainer: About to restore its callbacks; does not train if the run stays stopped.
-        checkpoint: The checkpoint to resume from. The states of EarlyStopping are updated to the present settings, in
+        checkpoint: The checkpoint to resume from. The states of EarlyStopping are updated to the current settings, in
             place, as Lightning's hook expects.
     """
     states, metrics = checkpoint.get("callbacks", {}), checkpoint.get("figures", {})
