@@ -15,7 +15,8 @@ from torch.optim import Optimizer
 from data_modules.batching.batch import Batch
 from data_modules.errors import UserError
 from data_modules.rendering.segments import SegmentKind
-from lit_sft.training.finite_guard import FiniteGuard, MicroBatch, listed, scaler_of
+from data_modules.wording import listed
+from lit_sft.training.finite_guard import MOST_ORIGINS, FiniteGuard, MicroBatch, scaler_of
 
 _FEWEST_LOSSES = 10
 """Spikes are detected only after this many losses."""
@@ -94,7 +95,7 @@ class RunHealth(FiniteGuard):
         if mean > self.loss_spike * median:
             warnings.warn(
                 f"RunHealth: a batch of step {seen.step} has loss {mean:.3g}, {mean / median:.1f} times the "
-                f"median {median:.3g} of earlier batches. Its records: {listed(seen.origins)}.",
+                f"median {median:.3g} of earlier batches. Its records: {listed(seen.origins, MOST_ORIGINS)}.",
                 stacklevel=2,
             )
 

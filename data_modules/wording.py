@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import difflib
 import numbers
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +78,12 @@ def kind_of(value: Any, mapping: str = "an object") -> str:
     if isinstance(value, (list, tuple)):
         return "a list"
     return "a date or time" if isinstance(value, _TIMES) else "neither a string nor a number"
+
+
+def listed(names: Sequence[str], limit: int = 3) -> str:
+    """The first few names, and the number of others: `a, b, c and 2 more`."""
+    rest = len(names) - limit
+    return ", ".join(names[:limit]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def did_you_mean(name: str, known: Iterable[str], *, num: int = 1, sign: str = "") -> str:

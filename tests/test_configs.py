@@ -91,7 +91,7 @@ def test_config_is_instantiated(
 ) -> None:
     monkeypatch.chdir(ROOT)
     overlays = ["--config", str(overlay)] if overlay else []
-    settings = parse_settings(["--config", str(file), *overlays, *offline(file)], makes_trainer=True)
+    settings = parse_settings(["--config", str(file), *overlays, *offline(file)], reads_trainer_classes=True)
     made = settings.instantiated()
     trainer: dict[str, Any] = {**made.trainer, "logger": False, "default_root_dir": str(tmp_path)}
     if trainer["precision"] == "16-mixed":

@@ -15,6 +15,7 @@ from torch import Tensor
 from data_modules.errors import UserError
 from lit_sft.checkpoints.best import Scored, write_best
 from lit_sft.checkpoints.digests import is_intact
+from lit_sft.checkpoints.header import read_header
 
 BEST_NAME = "best"
 _NAME_OF_EACH = "step_{step}"
@@ -221,8 +222,5 @@ def _moved(state: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 def _step_of(checkpoint: Path) -> int | None:
     """The step of a checkpoint, read without its weights; None if it cannot be read."""
-    try:
-        return int(torch.load(checkpoint, map_location="meta", mmap=True, weights_only=True)["global_step"])
-    except Exception:
-        # a damaged file can raise any of a dozen exception types
-        return None
+    step = (read_header(checkpoint) or {}).get("global_step")
+    return step if isinstance(step, int) else None

@@ -7,12 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-
 from data_modules.encoding.cache import records_digest
 from data_modules.errors import UserError
 from data_modules.records.splits import Sources
 from data_modules.sft_data_module import SFTDataModule
+from lit_sft.checkpoints.header import read_header
 from lit_sft.fields import Fields
 from lit_sft.files import read_yaml
 
@@ -125,12 +124,9 @@ def _candidates(files: list[str], run: Path) -> Iterator[list[str]]:
 def _identity_of(run: Path) -> dict[str, Any]:
     """Identity of a run from one of its checkpoints; empty if none can be read."""
     for checkpoint in sorted((run / "checkpoints").glob("*.ckpt")):
-        try:
-            saved = torch.load(checkpoint, map_location="meta", mmap=True, weights_only=True)
-        except Exception:  # a damaged file raises any of a dozen types
-            continue
-        if isinstance(saved, dict) and isinstance(saved.get("identity"), dict):
-            return dict(saved["identity"])
+        identity = (read_header(checkpoint) or {}).get("identity")
+        if isinstance(identity, dict):
+            return dict(identity)
     return {}
 
 

@@ -15,10 +15,10 @@ from transformers import PreTrainedModel
 
 from data_modules.digests import check_digests
 from data_modules.errors import UserError
-from data_modules.wording import did_you_mean
+from data_modules.wording import did_you_mean, listed
 from lit_sft.files import read_json
 from lit_sft.models.base_weights import base_identity, check_base
-from lit_sft.models.pretrained import check_finite, first_line, listed
+from lit_sft.models.pretrained import check_finite, first_line
 
 
 @dataclass(frozen=True)
@@ -135,10 +135,10 @@ def _check_adapter(adapted: nn.Module, saved: dict[str, torch.Tensor]) -> None:
     inside = adapted.state_dict() | trained  # embeddings may be saved too
     if missing := trained.keys() - saved.keys():
         raise UserError(
-            f"{len(missing)} of its weights {'is' if len(missing) == 1 else 'are'} missing: {listed(missing)}"
+            f"{len(missing)} of its weights {'is' if len(missing) == 1 else 'are'} missing: {listed(sorted(missing))}"
         )
     if unknown := saved.keys() - inside.keys():
-        raise UserError(f"the model has no place for {len(unknown)} of its weights: {listed(unknown)}")
+        raise UserError(f"the model has no place for {len(unknown)} of its weights: {listed(sorted(unknown))}")
     if other := [n for n, v in saved.items() if not torch.allclose(inside[n], v.to(inside[n]), 0, 0, equal_nan=True)]:
         raise UserError(
             f"{len(other)} of its weights {'was' if len(other) == 1 else 'were'} changed by loading: {listed(other)}"

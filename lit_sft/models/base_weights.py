@@ -51,6 +51,20 @@ def base_identity(model: PreTrainedModel, *, with_weights: bool) -> BaseIdentity
     return identity
 
 
+def quick_identity(pretrained: str | None) -> str | None:
+    """Identify pretrained weights by their config and the first MiB of each file, or by their hub name.
+
+    Every checkpoint records it, of full fine-tuning too, so it must not read whole files as `base_identity` does.
+    """
+    if pretrained is None or not Path(pretrained).is_dir():
+        return pretrained
+    found = hashlib.sha256()
+    for file in sorted([*Path(pretrained).glob("config.json"), *Path(pretrained).glob("*.safetensors")]):
+        with file.open("rb") as stream:
+            found.update(f"{file.name} {file.stat().st_size} ".encode() + stream.read(2**20))
+    return f"weights {found.hexdigest()[:16]}"
+
+
 def identity_of(backbone: nn.Module) -> BaseIdentity:
     """The identity stored by `build_backbone`; empty for models built elsewhere."""
     identity: BaseIdentity = backbone.__dict__.get("base_identity", {})

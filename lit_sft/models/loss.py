@@ -34,12 +34,12 @@ def supervised_loss(backbone: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
         in the order of `batch.targets`.
     """
     model = causal_lm(backbone)
-    rows, ids = _target_rows(model, batch)
+    hidden_states, ids = _target_states(model, batch)
     shares = batch.weights.flatten()[batch.targets]
     head = model.get_output_embeddings()
     if _is_plain(head, model.config):
-        return linear_cross_entropy(rows, head.weight, head.bias, ids, shares)
-    nll = _cross_entropy(model, rows, ids)
+        return linear_cross_entropy(hidden_states, head.weight, head.bias, ids, shares)
+    nll = _cross_entropy(model, hidden_states, ids)
     return (nll * shares).sum(), nll.detach()
 
 
@@ -55,12 +55,12 @@ def token_nll(backbone: nn.Module, batch: Batch) -> Tensor:
         (N,) float32, nats, in the order of `batch.targets`.
     """
     model = causal_lm(backbone)
-    rows, ids = _target_rows(model, batch)
-    chunks = zip(torch.split(rows, _ROWS_AT_ONCE), torch.split(ids, _ROWS_AT_ONCE), strict=True)
+    hidden_states, ids = _target_states(model, batch)
+    chunks = zip(torch.split(hidden_states, _ROWS_AT_ONCE), torch.split(ids, _ROWS_AT_ONCE), strict=True)
     return torch.cat([_cross_entropy(model, *chunk) for chunk in chunks])
 
 
-def _target_rows(model: PreTrainedModel, batch: Batch) -> tuple[Tensor, Tensor]:
+def _target_states(model: PreTrainedModel, batch: Batch) -> tuple[Tensor, Tensor]:
     """The (N, D) hidden states that predict the targets, and the (N,) ids of the targets."""
     # Padding is on the right, where a causal model's real tokens cannot see it: no attention mask is needed.
     hidden = model.base_model(
@@ -80,9 +80,9 @@ def _is_plain(head: nn.Module, config: object) -> bool:
     return type(head) is nn.Linear and not head._forward_hooks and not head._forward_pre_hooks and not is_scaled
 
 
-def _cross_entropy(model: nn.Module, rows: Tensor, ids: Tensor) -> Tensor:
+def _cross_entropy(model: nn.Module, hidden_states: Tensor, ids: Tensor) -> Tensor:
     """Compute (N,) nats from (N, D) hidden states and (N,) ids, in float32."""
-    logits = _scale(model.get_output_embeddings()(rows).float(), model.config)  # type: ignore[operator]
+    logits = _scale(model.get_output_embeddings()(hidden_states).float(), model.config)  # type: ignore[operator]
     return F.cross_entropy(logits, ids, reduction="none")
 
 

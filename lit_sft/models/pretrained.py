@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from transformers.utils import logging as transformers_logging
 
 from data_modules.digests import check_digests
 from data_modules.errors import UserError
-from data_modules.wording import counted
+from data_modules.wording import counted, listed
 
 _SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
 
@@ -193,12 +193,6 @@ def first_line(error: BaseException) -> str:
     return line if " " in line else f"{type(error).__name__} {line}".strip()
 
 
-def listed(names: Iterable[str], limit: int = 3) -> str:
-    """The first few names, and the number of others."""
-    every = sorted(names)
-    return ", ".join(every[:limit]) + (f" and {len(every) - limit} more" if len(every) > limit else "")
-
-
 @contextmanager
 def _without_report() -> Iterator[None]:
     """Suppress the forty-line table that transformers logs; our error says the same in one line."""
@@ -230,7 +224,7 @@ def _check_files(folder: Path, config: PretrainedConfig, where: str) -> None:
                 )
             owners[name] = file.name
     if (folder / _INDEX).is_file() and (absent := _index(folder / _INDEX).keys() - owners.keys()):
-        raise UserError(f"{where}: no shard contains {listed(absent)} from the index; copy the folder again.")
+        raise UserError(f"{where}: no shard contains {listed(sorted(absent))} from the index; copy the folder again.")
 
 
 def _checked_names(file: Path, where: str) -> list[str]:
@@ -274,7 +268,7 @@ def _check_complete(model: PreTrainedModel, found: dict[str, Any], where: str) -
     shapes = [f"{n}: {tuple(a)} in the file, {tuple(b)} in config.json" for n, a, b in found["mismatched_keys"]]
     unexpected = [name for name in found["unexpected_keys"] if not name.endswith(_CONSTANTS)]
     faults = [
-        f"{len(names)} {kind} ({listed(names)})"
+        f"{len(names)} {kind} ({listed(sorted(names))})"
         for kind, names in (
             ("missing", found["missing_keys"]),
             ("that the model does not have", unexpected),

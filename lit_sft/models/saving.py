@@ -15,12 +15,13 @@ from data_modules.digests import DIGESTS, write_digests
 from data_modules.errors import UserError
 from data_modules.rendering.templates import Template
 from data_modules.sft_data_module import SFTDataModule
+from data_modules.wording import listed
 from lit_sft.checkpoints.digests import check_intact
 from lit_sft.files import replaced_folder, write_json
 from lit_sft.models.adapters import causal_lm, is_adapted
 from lit_sft.models.base_weights import BaseIdentity, check_base, identity_of
 from lit_sft.models.chat_template import jinja_of
-from lit_sft.models.pretrained import check_finite, first_line, listed
+from lit_sft.models.pretrained import check_finite, first_line
 
 _WRITTEN = {
     "config.json", "generation_config.json", "adapter_config.json", "tokenizer.json", "tokenizer_config.json",
@@ -170,7 +171,7 @@ def check_fit(state: dict[str, Any], model: nn.Module, where: str, *, adapted: b
         if _kind(state[name]) != _kind(own[name])
     ]
     faults = [
-        f"{len(names)} {what} ({listed(names, limit=2)})"
+        f"{len(names)} {what} ({listed(sorted(names), 2)})"
         for what, names in (("missing", missing), ("unknown", unknown), ("of the wrong shape", other))
         if names
     ]

@@ -14,6 +14,7 @@ from typing import Any
 from data_modules.errors import UserError
 from lit_sft.checkpoints.best import Choice, choose
 from lit_sft.checkpoints.digests import is_intact
+from lit_sft.checkpoints.header import read_header
 from lit_sft.files import read_json, read_yaml, write_json
 
 _LONGEST_NAME = 100
@@ -234,18 +235,13 @@ def _check_run(run: Run, named: str | None) -> None:
 
 def _progress(checkpoint: Path) -> tuple[int, int, float] | tuple[()] | None:
     """The progress of a checkpoint: steps, batches, time written. Empty if it has weights only, None if unreadable."""
-    import torch
-
+    header = read_header(checkpoint) or {}
     try:
-        state = torch.load(checkpoint, map_location="meta", mmap=True, weights_only=True)
-        if not isinstance(state, dict):
-            return None
-        batches = state["loops"]["fit_loop"]["epoch_loop.batch_progress"]["total"]["ready"]
-        found = int(state["global_step"]), int(batches), checkpoint.stat().st_mtime
-        return found if "optimizer_states" in state else ()
-    except Exception:
-        # a damaged file can raise any of a dozen exception types
+        batches = header["loops"]["fit_loop"]["epoch_loop.batch_progress"]["total"]["ready"]
+        found = int(header["global_step"]), int(batches), checkpoint.stat().st_mtime
+    except (LookupError, TypeError, ValueError, OSError):
         return None
+    return found if "optimizer_states" in header else ()
 
 
 def _is_intact(checkpoint: Path) -> bool:

@@ -183,7 +183,7 @@ def open_session(command: Command, arguments: list[str], cleanup: contextlib.Exi
     """
     request = request_of(command, arguments, cleanup)
     run_config = request.opened.config if request.opened else None
-    settings = parse_settings(request.arguments, command=command, run_config=run_config, makes_trainer=True)
+    settings = parse_settings(request.arguments, command=command, run_config=run_config, reads_trainer_classes=True)
     return Session(command, request, settings, cleanup)
 
 

@@ -17,7 +17,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 from data_modules.errors import UserError
 from lit_sft.settings.errors import in_one_line, setting_of
 from lit_sft.settings.sections import check_sections
-from lit_sft.settings.trust import check_parts, is_runs_config, known_imports_only, refuse_trust, vetted
+from lit_sft.settings.trust import check_parts, checked_run_settings, is_runs_config, known_imports_only, refuse_trust
 from lit_sft.yaml_loader import check_yaml, line_of, load_yaml
 
 _NOT_IN_CONFIGS = {"c", "config", "h", "print_config"}
@@ -110,7 +110,7 @@ class SettingsParser(LightningArgumentParser):
         if not path or not self.source.is_run(Path(os.path.abspath(path))):
             refuse_trust(sections, place, lines)
             return self._located(sections, prev_cfg, place, lines)
-        sections = vetted(sections, place, lines, self.source.allowed, self.source.unread)
+        sections = checked_run_settings(sections, place, lines, self.source.allowed, self.source.unread)
         with known_imports_only(place, self.source.allowed):
             parsed = self._located(sections, prev_cfg, place, lines)
         check_parts(parsed, place, self.source.allowed)
@@ -132,18 +132,12 @@ class SettingsParser(LightningArgumentParser):
         return parsed
 
 
-def _parsers(parser: LightningArgumentParser) -> list[LightningArgumentParser]:
-    commands = getattr(parser, "_subcommands_action", None)
-    return [parser, *(commands.choices.values() if commands else ())]
-
-
 def options_of(parser: LightningArgumentParser) -> set[str]:
-    """All options of a parser and its subcommands, such as `data.mask`."""
-    actions = [action for p in _parsers(parser) for action in p._actions]
-    options = {option.lstrip("-") for action in actions for option in action.option_strings}
+    """All options of a parser, such as `data.mask`."""
+    options = {option.lstrip("-") for action in parser._actions for option in action.option_strings}
     return {option for option in options if not option.endswith("+")}
 
 
 def groups_of(parser: LightningArgumentParser) -> set[str]:
     """Options that contain others, such as `data` and `model.backbone`."""
-    return {action.dest for p in _parsers(parser) for action in p._actions if isinstance(action, _ActionConfigLoad)}
+    return {action.dest for action in parser._actions if isinstance(action, _ActionConfigLoad)}

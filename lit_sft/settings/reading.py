@@ -21,7 +21,7 @@ from lit_sft.settings.nulls import refuse_nulls
 from lit_sft.settings.options import Command, training_parser
 from lit_sft.settings.parser import SettingsParser, Source
 from lit_sft.settings.run_length import RunLength, run_length
-from lit_sft.settings.trust import allowed_code, unread_slots
+from lit_sft.settings.trust import allowed_code, ignored_class_settings
 from lit_sft.training.module import LitCausalLM
 from lit_sft.training.trainer import build_trainer
 
@@ -117,7 +117,9 @@ def read_settings(
     """
     files = [configs] if isinstance(configs, (str, Path)) else configs
     given = [argument for file in files for argument in ("--config", str(file))]
-    return parse_settings([*given, *as_options(changes or {})], run_config=run_config, makes_trainer=run_config is None)
+    return parse_settings(
+        [*given, *as_options(changes or {})], run_config=run_config, reads_trainer_classes=run_config is None
+    )
 
 
 def parse_settings(
@@ -125,7 +127,7 @@ def parse_settings(
     *,
     command: Command = "fit",
     run_config: Path | None = None,
-    makes_trainer: bool = False,
+    reads_trainer_classes: bool = False,
     parser: SettingsParser | None = None,
 ) -> Settings:
     """Read settings from command-line options.
@@ -134,14 +136,14 @@ def parse_settings(
         arguments: Options as the user types them, including `--config FILE`.
         command: The command that takes them.
         run_config: The config of a run, if it is among the arguments.
-        makes_trainer: Whether the trainer's callbacks, loggers and plugins are needed; if not, a run's are not read.
+        reads_trainer_classes: Whether to read callbacks, loggers and plugins from a run's config.
         parser: A parser from `training_parser`, perhaps with more options. None: a new one.
 
     Raises:
         UserError: If an option or a config is wrong.
     """
     arguments = in_long_form(arguments)
-    unread = unread_slots(command if makes_trainer else None, arguments)
+    unread = ignored_class_settings(command if reads_trainer_classes else None, arguments)
     parser = parser or training_parser(command)
     parser.source = Source(run_config, allowed_code(arguments), unread)
     config = parser.parse_args(arguments)

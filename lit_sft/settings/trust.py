@@ -56,7 +56,7 @@ def allowed_code(arguments: Sequence[str]) -> tuple[str, ...]:
     return paths
 
 
-def unread_slots(command: str | None, arguments: Sequence[str]) -> frozenset[str]:
+def ignored_class_settings(command: str | None, arguments: Sequence[str]) -> frozenset[str]:
     """The trainer's settings that take classes and that a command does not need from a run's config.
 
     Args:
@@ -128,7 +128,7 @@ def refuse_trust(values: Mapping[str, Any], place: str, lines: Mapping[Keys, int
             )
 
 
-def vetted(
+def checked_run_settings(
     values: Mapping[str, Any], place: str, lines: Mapping[Keys, int], allowed: Sequence[str], unread: Set[str]
 ) -> dict[str, Any]:
     """Check that a run's config names no unknown code, and return its settings.

@@ -18,13 +18,14 @@ from torch.optim import Optimizer
 
 from data_modules.batching.batch import Batch
 from data_modules.errors import UserError
+from data_modules.wording import listed
 from lit_sft.models.generation import undisturbed
 from lit_sft.models.loss import mean_of_step, token_nll
 
 if TYPE_CHECKING:
     from lit_sft.training.module import LitCausalLM
 
-_MOST_ORIGINS = 16
+MOST_ORIGINS = 16
 _USUAL_INTERVAL = 50
 """Optimiser steps between checks if the trainer logs nothing."""
 
@@ -68,7 +69,7 @@ class FiniteGuard(Callback):
         self.every_n_steps, self.check_every_step = every_n_steps, check_every_step
         self.skipped_steps = 0
         """Steps that the fp16 scaler skipped because their gradient overflowed."""
-        self._pieces: list[Batch] = []
+        self._micro_batches: list[Batch] = []
         self._losses: list[Tensor] = []
         self._unread: list[MicroBatch] = []
         self._unread_means: list[Tensor] = []
@@ -81,17 +82,17 @@ class FiniteGuard(Callback):
         self, trainer: Trainer, pl_module: LightningModule, batch: list[Batch], batch_idx: int
     ) -> None:
         """Collect the losses of a new batch."""
-        self._pieces, self._losses = batch, []
+        self._micro_batches, self._losses = batch, []
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
         """Collect the loss of a micro-batch; check the batch after its last one."""
         self._losses.append(loss.detach())
-        if len(self._losses) < len(self._pieces):
+        if len(self._losses) < len(self._micro_batches):
             return
-        origins, total = _origins(self._pieces), torch.stack(self._losses).sum()
+        origins, total = _origins(self._micro_batches), torch.stack(self._losses).sum()
         self._unread.append(MicroBatch(trainer.global_step + 1, trainer.fit_loop.batch_idx, origins, total))
         if self._checks_now(pl_module):
-            self._check_losses(trainer, pl_module, micro_batches=self._pieces)
+            self._check_losses(trainer, pl_module, micro_batches=self._micro_batches)
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         """Check the gradient before clipping, after fp16 gradients are unscaled."""
@@ -115,7 +116,7 @@ class FiniteGuard(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: list[Batch], batch_idx: int
     ) -> None:
         """Check the losses and norms collected so far, if it is time."""
-        self._pieces = []
+        self._micro_batches = []
         self._unread_means.append(mean_of_step(outputs))
         if self._is_reading_due(trainer):
             self._last_reading = trainer.global_step
@@ -205,7 +206,7 @@ class FiniteGuard(Callback):
         lines = [
             f"the loss of step {first.step} (epoch {trainer.current_epoch}, batch {first.batch_idx}) is {value}; "
             f"expected a finite number. {_state_of_weights(changed=micro_batches is None)}",
-            f"  records: {listed(first.origins)}",
+            f"  records: {listed(first.origins, MOST_ORIGINS)}",
             *(_culprits(trainer, module, micro_batches) if micro_batches is not None else []),
         ]
         return "\n".join([*lines, *self._circumstances(trainer, module)])
@@ -216,8 +217,8 @@ class FiniteGuard(Callback):
             f"the gradient {step} has norm {norm} although the loss is finite; expected a finite number. "
             f"{_state_of_weights(changed=changed)}"
         ]
-        if not changed and self._pieces:
-            lines.append(f"  records of the step's last batch: {listed(_origins(self._pieces))}")
+        if not changed and self._micro_batches:
+            lines.append(f"  records of the step's last batch: {listed(_origins(self._micro_batches), MOST_ORIGINS)}")
         return "\n".join([*lines, *self._circumstances(trainer, module)])
 
     def _circumstances(self, trainer: Trainer, module: LightningModule) -> list[str]:
@@ -236,12 +237,6 @@ class FiniteGuard(Callback):
 def scaler_of(trainer: Trainer) -> Any:
     """fp16's gradient scaler, if there is one."""
     return getattr(trainer.precision_plugin, "scaler", None)
-
-
-def listed(origins: tuple[str, ...]) -> str:
-    """The first records by name, and the number of others."""
-    rest = len(origins) - _MOST_ORIGINS
-    return ", ".join(origins[:_MOST_ORIGINS]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def _validation_message(metrics: dict[str, float]) -> str:
@@ -289,7 +284,7 @@ def _culprits(trainer: Trainer, module: LightningModule, micro_batches: list[Bat
             culprits += [micro_batch.origins[index] for index in documents]
     if not culprits or len(culprits) == len(_origins(micro_batches)):
         return []
-    return [f"  not finite on their own: {listed(tuple(culprits))}"]
+    return [f"  not finite on their own: {listed(culprits, MOST_ORIGINS)}"]
 
 
 def _learning_rate(trainer: Trainer) -> float:

@@ -18,7 +18,7 @@ _FIGURES = ("nll", "perplexity", "bits_per_byte")
 _NAMED = ("val/loss", "train/loss", "train/lr", "step", "epoch")
 _OF_PARTS = tuple(f"val/{metric}/{part}" for metric in _FIGURES for part in _PARTS)
 
-_HOUSE = ("lit_sft", "callbacks", "lightning")
+_OWN_PACKAGES = ("lit_sft", "callbacks", "lightning")
 
 
 def check_monitors(callbacks: Iterable[Callback]) -> None:
@@ -31,7 +31,7 @@ def check_monitors(callbacks: Iterable[Callback]) -> None:
         UserError: If a metric is unknown; names the closest ones and lists all.
     """
     callbacks = list(callbacks)
-    if any(type(callback).__module__.partition(".")[0] not in _HOUSE for callback in callbacks):
+    if any(type(callback).__module__.partition(".")[0] not in _OWN_PACKAGES for callback in callbacks):
         return
     logged = [name for callback in callbacks for name in getattr(callback, "logs", ())]
     if any(isinstance(callback, LearningRateMonitor) for callback in callbacks):

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import warnings
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +13,7 @@ from lightning.pytorch import Trainer
 
 from data_modules.errors import UserError
 from lit_sft.models.backbone import BackboneSettings
+from lit_sft.models.base_weights import quick_identity
 from lit_sft.training.data import TrainingData
 from lit_sft.training.optimization import OptimizerSettings
 
@@ -88,7 +87,7 @@ def run_identity(
         "--data.batch_size x --trainer.devices": data.batch_size * trainer.world_size,
         "--trainer.accumulate_grad_batches": trainer.accumulate_grad_batches,
         **_flat("--model.backbone", asdict(backbone)),
-        "--model.backbone.pretrained": weights_identity(backbone.pretrained),
+        "--model.backbone.pretrained": quick_identity(backbone.pretrained),
         **_flat("--model.optimizer", asdict(optimizer)),
         "--trainer.precision": str(trainer.precision),
         "--trainer.gradient_clip_val": trainer.gradient_clip_val,
@@ -96,17 +95,6 @@ def run_identity(
     return {
         name: json.dumps(value, sort_keys=True, default=str) for name, value in settings.items() if name not in _FREE
     }
-
-
-def weights_identity(pretrained: str | None) -> str | None:
-    """Identify pretrained weights: by a digest of the config and the start of each weight file, or by hub name."""
-    if pretrained is None or not Path(pretrained).is_dir():
-        return pretrained
-    digest = hashlib.sha256()
-    for file in sorted([*Path(pretrained).glob("config.json"), *Path(pretrained).glob("*.safetensors")]):
-        with file.open("rb") as stream:
-            digest.update(f"{file.name} {file.stat().st_size} ".encode() + stream.read(2**20))
-    return f"weights {digest.hexdigest()[:16]}"
 
 
 def check_identity(saved: dict[str, str], present: dict[str, str], *, allow_changes: bool) -> None:

@@ -18,11 +18,10 @@ from data_modules import digests
 from data_modules.sft_data_module import SFTDataModule
 from lit_sft.models.adapters import LoraSettings, causal_lm
 from lit_sft.models.backbone import BackboneSettings, build_backbone
-from lit_sft.models.base_weights import base_identity, check_base, identity_of
+from lit_sft.models.base_weights import base_identity, check_base, identity_of, quick_identity
 from lit_sft.models.saving import export_model, load_weights
 from lit_sft.runs.opening import open_model
 from lit_sft.training.module import LitCausalLM
-from lit_sft.training.resuming import weights_identity
 from tests.conftest import MODELS, byte_tokenizer, chat_rows
 from tests.training import make_module, make_trainer, train
 
@@ -61,11 +60,11 @@ def lora(base: Path) -> BackboneSettings:
 
 def change_weights(base: Path) -> None:
     """One weight of the last tensor of the file, which a digest of the start of the file does not cover."""
-    before, path = weights_identity(str(base)), base / "model.safetensors"
+    before, path = quick_identity(str(base)), base / "model.safetensors"
     weights = load_file(path)
     weights["model.norm.weight"][0] += 0.5
     save_file(weights, path, {"format": "pt"})
-    assert weights_identity(str(base)) == before
+    assert quick_identity(str(base)) == before
 
 
 def change_config(base: Path, **values: Any) -> None:
