@@ -158,7 +158,7 @@ def test_lost_best_file_does_not_block_later_checkpoints(fit: Fit, tmp_path: Pat
         best.write_bytes(raw)
     else:
         shutil.copy(last, best)
-    with pytest.warns(UserWarning, match=r"best\.ckpt: missing, damaged or from another step.*next validations"):
+    with pytest.warns(UserWarning, match=r"best\.ckpt: missing, damaged or from a different step.*next validations"):
         fit([3, 1, 2, 2.5, 4], folder, resume=last)
     assert (choose(folder).why, step_of(best)) == ("best score 2.5, step 4", 4)
 
