@@ -265,10 +265,10 @@ def _text(value: Any, what: str) -> str:
     """A field as text; numbers keep their spelling.
 
     Raises:
-        UserError: If it is neither text nor a number, or is not valid UTF-8.
+        UserError: If it is neither a string nor a number, or is not valid UTF-8.
     """
     if not isinstance(value, (str, int, float)):
-        raise UserError(f"{what}: found {kind_of(value)}; expected text")
+        raise UserError(f"{what}: found {kind_of(value)}; expected a string or a number")
     text = str(value)
     if any("\ud800" <= character <= "\udfff" for character in text):
         raise UserError(f"{what}: not UTF-8")
