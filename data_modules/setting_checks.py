@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from data_modules.errors import UserError
 from data_modules.wording import did_you_mean, shortened
+
+
+def check_choices(known: Mapping[str, Sequence[str | None]], **values: object) -> None:
+    """Refuse values that are not among the choices of their settings; see `check_choice`."""
+    for name, value in values.items():
+        check_choice(name, value, known[name])
 
 
 def check_choice(name: str, value: object, choices: Sequence[str | None]) -> None:

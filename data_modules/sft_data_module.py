@@ -43,10 +43,21 @@ from data_modules.records.formats import FormatName
 from data_modules.records.splits import Samples, Sources, TextUse, held_out_fractions, skipped_in
 from data_modules.rendering.masking import LossMask, MaskName, Reduction, resolve_mask
 from data_modules.rendering.templates import TemplateName, resolve_template
-from data_modules.setting_checks import check_choice, check_sizes
+from data_modules.setting_checks import check_choices, check_sizes
 
 Paths = str | list[str] | None
 TextPrompts = Literal["question", "beginning"]
+
+
+_CHOICES = {
+    "template": get_args(TemplateName),
+    "mask": get_args(MaskName),
+    "reduction": get_args(Reduction),
+    "samples": get_args(Samples),
+    "over_long": get_args(OverLong),
+    "on_invalid": get_args(OnInvalid),
+    "text_prompts": (None, *get_args(TextPrompts)),
+}
 
 
 class SFTDataModule(LightningDataModule):
@@ -139,13 +150,8 @@ class SFTDataModule(LightningDataModule):
     ) -> None:
         super().__init__()
         check_sizes(batch_size, eval_batch_size, token_budget, num_workers)
-        check_choice("template", template, get_args(TemplateName))
-        check_choice("mask", mask, get_args(MaskName))
-        check_choice("reduction", reduction, get_args(Reduction))
-        check_choice("samples", samples, get_args(Samples))
-        check_choice("over_long", over_long, get_args(OverLong))
-        check_choice("on_invalid", on_invalid, get_args(OnInvalid))
-        check_choice("text_prompts", text_prompts, (None, *get_args(TextPrompts)))
+        check_choices(_CHOICES, template=template, mask=mask, reduction=reduction, samples=samples)
+        check_choices(_CHOICES, over_long=over_long, on_invalid=on_invalid, text_prompts=text_prompts)
         self.mask: LossMask = resolve_mask(mask, prompt_weight)
         self.mask_name, self.reduction, self._prompt_weight = mask, reduction, prompt_weight
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size or 2 * batch_size

@@ -309,8 +309,7 @@ class LitCausalLM(LightningModule):
         """Compute and log the test metrics."""
         self.records = gather_records(self.segment_metrics["test"].take_records(), self.trainer.world_size)  # type: ignore[operator]
         self.metrics["test"] = self._finish("test")
-        is_single = isinstance(self.trainer.strategy, SingleDeviceStrategy)
-        self.log_dict(_scalars(self.metrics["test"], "test"), sync_dist=not is_single)
+        self.log_dict(_scalars(self.metrics["test"], "test"), sync_dist=self.trainer.world_size > 1)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Build AdamW and its schedule."""
