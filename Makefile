@@ -37,7 +37,7 @@ test-assets: $(VENV)/.installed ## test on real tokenizers, models and records, 
 test-gpu: $(VENV)/.installed ## test what needs a CUDA GPU (minutes)
 	$(BIN)/python -m pytest -m gpu -rs
 
-test-faults: $(VENV)/.installed ## kill and resume a run twenty times, and train one long run (30 minutes)
+test-faults: $(VENV)/.installed ## kill and resume a run twenty times, then do one long training run (30 minutes)
 	$(BIN)/python -m pytest -m slow -rs tests/test_processes.py tests/test_faults.py tests/test_long_run.py tests/test_hostile_input.py tests/lit_sft/settings tests/lit_sft/ablation
 
 docs: $(VENV)/.docs ## build the documentation site, docs/_build/index.html; fails on any warning (1 minute)

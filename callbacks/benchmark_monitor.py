@@ -81,7 +81,7 @@ class BenchmarkMonitor(Callback):
         print_for(trainer, _table(shown, trainer.global_step))
 
     def generation_steps(self) -> float:
-        """Maximum number of generation steps per validation, on average. A step is one token per row of a batch."""
+        """Upper bound on generation steps, averaged over validations. A step is one token per row of a batch."""
         sizes = [(each.rows or 0, each.max_new_tokens) for each in self.suite.answers.values()]
         sizes += [(len(each.prompts), each.max_new_tokens) for each in self.suite.prompts.values()]
         at_once = GenerationSettings().batch_size

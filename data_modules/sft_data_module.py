@@ -107,7 +107,7 @@ class SFTDataModule(LightningDataModule):
         token_budget: Maximum tokens in a forward pass, padding included. Larger batches are split into micro-batches,
             which limits memory without changing results.
         shuffle: Whether to shuffle the training examples every epoch.
-        seed: Determines the order. On the command line, taken from `seed_everything`.
+        seed: Seed for the order of the training examples. On the command line, taken from `seed_everything`.
         num_workers: Processes that collate batches. None: two with a GPU, else none.
         encoding_processes: Processes that encode large data sets. None: one per available core, at most 16. The
             encoded data does not depend on it.

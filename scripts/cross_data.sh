@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # How does training on one data set affect another? Scores the untrained model, the model trained on texts and the model trained on
-# instructions on held-out records of both; see the per-file columns in the report.
+# instructions on held-out records of both; see the per-file rows in the report.
 # usage: scripts/cross_data.sh MODEL TEXTS TEXTS_TEST INSTRUCTIONS INSTRUCTIONS_TEST [options of ablate]
 set -euo pipefail
 if (( $# < 5 )); then sed -n 's/^# usage:/usage:/p' "$0" >&2; exit 2; fi

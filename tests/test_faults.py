@@ -287,7 +287,7 @@ def run_to_the_end(*arguments: str) -> None:
 
 
 def kill(arguments: list[str], folder: Path, *, while_writing: bool, delay: float) -> str:
-    """Start a run and kill it; says what it was doing."""
+    """Start a run and kill it; return what it was doing."""
     writing, last = folder / "writing", folder / "checkpoints" / "last.ckpt"
     writing.unlink(missing_ok=True)
     before = last.stat().st_mtime_ns if last.exists() else None

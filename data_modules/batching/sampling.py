@@ -47,7 +47,7 @@ class WindowSampler(Sampler[BatchPlan]):
         batch_size: Examples per batch on one rank; an average if batches are packed.
         accumulate: Batches per optimiser step.
         weight_of: Returns the loss weight of an example, by index.
-        seed: Determines the order, together with the epoch.
+        seed: Seed for the order, together with the epoch.
         shuffle: Whether to shuffle every epoch.
         packed: Whether batches are packed (equal numbers of tokens) or padded (similar lengths).
         token_budget: Maximum number of tokens in a micro-batch, padding included, unless it is a single example.

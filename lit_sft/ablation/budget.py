@@ -98,7 +98,7 @@ class TrialCost:
         self.data.setup("fit")
 
     def own_steps(self) -> int:
-        """Number of steps by the base config's own settings."""
+        """Number of steps that the base config's own settings give."""
         limits = [self.trainer.max_steps] if self.trainer.max_steps > 0 else []
         if self.trainer.max_epochs and self.trainer.max_epochs > 0:
             batches = self.data.num_train_batches(self.trainer.limit_train_batches)

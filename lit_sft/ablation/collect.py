@@ -118,7 +118,9 @@ def read_runs(folders: list[Path]) -> Collected:
         if not folder.is_dir():
             raise UserError(f"{folder}: no such folder; expected a study, or a run such as runs/quickstart/version_0.")
         if (folder / "study.json").is_file():
-            raise UserError(f"{folder}: is a study; report it on its own, or name the runs of several studies.")
+            raise UserError(
+                f"{folder}: this is a study; report it alone, or, to compare studies, name their run folders instead."
+            )
     runs: list[TrialResult] = []
     failures: dict[str, str] = {}
     for folder in different(folders):

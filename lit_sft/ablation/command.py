@@ -118,8 +118,8 @@ def _show_plan(study: Study, plan: Plan, trials: list[TrialFiles]) -> None:
         table.add_row(cell(files.trial.name), *(f"{n:,}" for n in counts), f"{amounts.flops / 1e12:,.1f}", about)
     console.print(table)
     console.print(
-        f"about {duration(total)} in total if run one at a time, assuming that every trial validates and answers as "
-        "long as the first"
+        f"about {duration(total)} in total if run one at a time, assuming that validation and answering take as "
+        "long in every trial as in the first"
     )
     for files in trials:
         if files.trial.arm.name not in plan.failures and not files.is_done:

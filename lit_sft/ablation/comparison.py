@@ -125,7 +125,7 @@ class Comparison:
         """Each record's value for an arm and for the baseline, (S, R) each, and its weight, (R,)."""
         seeds = self.paired(arm)
         if not seeds:
-            raise UserError(f"no seed has a result of both {arm} and {self.baseline}")
+            raise UserError(f"no seed has a result for both {arm} and {self.baseline}")
         ours, theirs = (self.trials(name, seeds=seeds) for name in (arm, self.baseline))
         origins, weights = _scored(metric, [*ours, *theirs])
         return _added(metric, ours, origins), _added(metric, theirs, origins), weights
@@ -189,7 +189,7 @@ class Comparison:
 
 
 def _initial_adapters(result: TrialResult) -> str | None:
-    """Their digest; empty in records from before adapters, None without a record."""
+    """Digest of the initial adapters; empty if the record predates this field, None if there is no record."""
     return result.record.get("initial_adapters", "") if result.record else None
 
 

@@ -59,7 +59,7 @@ def define_trials(study: Study, plan: Plan, trials: list[TrialFiles], folder: Pa
         retry: Whether failed trials will run again.
 
     Raises:
-        UserError: If a trial has run with other settings or data.
+        UserError: If a trial has run with different settings or data.
     """
     for files in trials:
         _prepare(files, plan, retry=retry)

@@ -44,7 +44,7 @@ def headline_metrics(results: Results) -> list[tuple[str, str]]:
 
 
 def headline(results: Results, changes: list[Change]) -> Table | None:
-    """The metrics that matter: of one model its means, of several the change from the first to each."""
+    """The metrics that matter: for one model, its means; for several, the change from the first to each."""
     chosen = headline_metrics(results)
     if not chosen:
         return None
@@ -58,9 +58,9 @@ def headline(results: Results, changes: list[Change]) -> Table | None:
         name = others[0] if len(others) == 1 else "compared model"
         header = ["", results.models[0], name, "change", "95 % interval", "items", "verdict"]
         notes = [
-            f"Item by item against “{results.models[0]}”, over the items that both models answered. The interval is of "
-            "the change; changes of percentages are in percentage points. Better and worse: beyond noise (p < 0.05, "
-            "adjusted for the number of comparisons)."
+            f"Item by item against “{results.models[0]}”, over the items that both models answered. The interval is "
+            "for the change; changes in percentages are in percentage points. Better and worse: beyond noise (p < "
+            "0.05, adjusted for the number of comparisons)."
         ]
     total = sum(len(compared(results, name)) for name in results.sets)
     if total > len(chosen):
@@ -231,7 +231,7 @@ def exposure_table(suite: Suite, results: Results, exposures: Mapping[str, Expos
 
 
 def all_seen(seen: Items, exposures: Mapping[str, Exposure]) -> Items:
-    """Items that any model was trained on; the clean part of a set is without them, for all models."""
+    """Items that any model was trained on; the clean part of a set leaves them out for every model."""
     parts = [seen, *(exposure.trained for exposure in exposures.values())]
     return {name: set().union(*(part.get(name, set()) for part in parts)) for part in parts for name in part}
 
@@ -279,7 +279,7 @@ def published_table(suite: Suite) -> Table:
 
 
 def published() -> list[dict[str, Any]]:
-    """Numbers from the reference reports, with what they can be compared with."""
+    """Numbers from the published reports, and what each can be compared with."""
     path = Path(__file__).with_name("published.yaml")
     entries: list[dict[str, Any]] = read_yaml(path, advice="It is part of lit_sft; install it again.")
     return entries

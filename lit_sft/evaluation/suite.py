@@ -75,7 +75,7 @@ class AnswerSet:
         max_new_tokens: Maximum tokens of an answer.
         temperature: 0 picks the most likely token.
         top_p: Sample from the most likely tokens that make up this share of the probability.
-        seed: Seed of sampling. Together with the prompt it determines the answer; the batch size does not matter.
+        seed: Seed for sampling. Together with the prompt it determines the answer; the batch size does not matter.
     """
 
     data: str | list[str]
@@ -147,7 +147,7 @@ class PromptSet:
         prompts: User messages.
         max_new_tokens: Maximum tokens of an answer.
         temperature: 0 picks the most likely token.
-        seed: Seed of sampling.
+        seed: Seed for sampling.
     """
 
     prompts: list[str]

@@ -54,7 +54,8 @@ def base_identity(model: PreTrainedModel, *, with_weights: bool) -> BaseIdentity
 def quick_identity(pretrained: str | None) -> str | None:
     """Identify pretrained weights by their config and the first MiB of each file, or by their hub name.
 
-    Every checkpoint records it, of full fine-tuning too, so it must not read whole files as `base_identity` does.
+    Every checkpoint records it, including those of full fine-tuning, so this function must not read whole files as
+    `base_identity` does.
     """
     if pretrained is None or not Path(pretrained).is_dir():
         return pretrained

@@ -126,7 +126,7 @@ class LoadedModel:
         Args:
             prompts: User messages.
             settings: How answers are generated.
-            seed: Seed of sampling, at temperatures above 0.
+            seed: Seed for sampling, at temperatures above 0.
 
         Raises:
             UserError: If a prompt is empty, or too long to leave room for an answer.

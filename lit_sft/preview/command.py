@@ -97,7 +97,7 @@ def preview_parser() -> SettingsParser:
 
 
 def _with_config(command: str, arguments: list[str]) -> tuple[list[str], Run | None]:
-    """The arguments, with the config of the named run (or the newest) if there is none; and that run, if used."""
+    """The arguments, with the config of the named (or newest) run added if they name none; and that run, if used."""
     if names_config(arguments):
         return arguments, None
     with redirect_stdout(sys.stderr):

@@ -39,7 +39,7 @@ class Difference:
 
     @property
     def is_known(self) -> bool:
-        """Whether there is a p-value: the values are finite, more than one, and do not all differ by the same."""
+        """Whether there is a p-value: at least two values, all finite, that do not all differ by the same amount."""
         return math.isfinite(self.adjusted_p)
 
     @property

@@ -116,7 +116,10 @@ def interval_of(metric: str, estimate: Estimate, digits: int = 4) -> str:
 
 
 def interval_bounds(metric: str, estimate: Estimate) -> tuple[float, float] | None:
-    """The 95 % interval of a mean; None if it is unknown. For the shares of one seed Wilson's, within 0 and 1."""
+    """The 95 % interval of a mean; None if it is unknown.
+
+    For shares from a single seed, Wilson's interval, which stays between 0 and 1.
+    """
     if _is_proportion(metric, estimate):
         right, total = round(estimate.value * estimate.num_rows), estimate.num_rows
         interval = binomtest(right, total).proportion_ci(method="wilson")

@@ -229,7 +229,7 @@ class SplitReport:
 
 
 def template_warning(name: str, chosen: AnyTemplate, tokenizer: PreTrainedTokenizerBase) -> str | None:
-    """A warning if a chat model is trained with another template than its own; None if not.
+    """A warning if a chat model is trained with a template other than its own; None if not.
 
     A chat template does not prove a chat model: base models such as Qwen2.5-0.5B ship one they were never trained on.
     A chat model has its template's end of turn as its eos token, or in its generation config.

@@ -20,7 +20,7 @@ class TrainingData(Protocol):
     batch_size: int
     """Examples per training batch and device."""
     seed: int
-    """Seed of the order of examples."""
+    """Seed for the order of the examples."""
     token_budget: int
     """Maximum number of tokens in one forward pass."""
     context_length: int | None

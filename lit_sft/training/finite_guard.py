@@ -272,7 +272,7 @@ def _origins(micro_batches: list[Batch]) -> tuple[str, ...]:
 
 
 def _culprits(trainer: Trainer, module: LightningModule, micro_batches: list[Batch]) -> list[str]:
-    """Name the documents whose own loss is not finite, unless all are; takes one more forward pass."""
+    """Name the documents whose own loss is not finite, unless that is all of them; takes one more forward pass."""
     if trainer.world_size > 1:
         return []  # gathering sharded weights takes all processes, and the others have found nothing
     backbone = cast("LitCausalLM", module).backbone

@@ -86,7 +86,7 @@ class LitCausalLM(LightningModule):
         self._seed = torch.initial_seed()
         """Seed of the backbone's random weights."""
         self.allow_changes = False
-        """Whether to resume from a checkpoint with other settings or data."""
+        """Whether to resume from a checkpoint with different settings or data."""
         self.checkpoint: Path | None = None
         """The checkpoint to load. A sharded model is checked against it first: its strategy loads only what fits."""
         self.metrics: dict[str, dict[str, float]] = {}

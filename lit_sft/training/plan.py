@@ -136,7 +136,7 @@ class PlanReport(Callback):
         self._is_printed = False
 
     def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Print the plan before the validation before training."""
+        """Print the plan before the initial validation."""
         self._print_once(trainer, pl_module)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -138,7 +138,7 @@ class ProgressLines(ProgressBar):
 def lines_without_terminal(
     callbacks: list[Callback], enable_progress_bar: bool | None, log: Callable[[str], None]
 ) -> list[Callback]:
-    """Add progress lines if stdout is not a terminal, unless the user chose a progress bar or none.
+    """Add progress lines if stdout is not a terminal, unless the user turned the progress bar on or off explicitly.
 
     Args:
         callbacks: The trainer's callbacks.

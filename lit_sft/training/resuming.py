@@ -120,7 +120,7 @@ def check_identity(saved: dict[str, str], present: dict[str, str], *, allow_chan
         *(["the original settings (see the run's config.yaml)"] if not all(are_records) else []),
     ]
     raise UserError(
-        f"this checkpoint belongs to a run with other settings or data: {'; '.join(changes)}. Restore "
+        f"this checkpoint belongs to a run with different settings or data: {'; '.join(changes)}. Restore "
         f"{' and '.join(restore)}, or accept the change with `--run.allow_changes true`."
     )
 

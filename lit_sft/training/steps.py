@@ -31,7 +31,7 @@ def total_steps(trainer: Trainer, data: TrainingData) -> int:
     """Optimiser steps of the whole run. Lightning's own estimate would rebuild the data loader on resuming.
 
     Args:
-        trainer: Its limits count.
+        trainer: The trainer whose limits apply.
         data: The run's data.
 
     Raises:

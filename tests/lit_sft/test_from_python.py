@@ -112,7 +112,7 @@ def test_a_model_is_tested_and_answers_without_training(data: SFTDataModule, tmp
 
 
 class Watch(Callback):
-    """Notes the records of each batch, and the epoch they are of."""
+    """Records which examples are in each batch, and its epoch."""
 
     def __init__(self) -> None:
         self.batches: dict[int, list[tuple[str, ...]]] = {}

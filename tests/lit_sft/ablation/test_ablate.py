@@ -283,7 +283,7 @@ def test_retry_restarts_a_failed_trial_including_the_baseline(
     assert "model.optimizer.lr" in again
     alone = write_report(runs[:1], tmp_path / "alone").with_suffix(".md").read_text()
     assert "There is nothing to compare “base” with" in alone
-    with pytest.raises(ValueError, match="is a study; report it on its own"):
+    with pytest.raises(ValueError, match="is a study; report it alone"):
         write_report([tmp_path / "retry", runs[0]])
 
 

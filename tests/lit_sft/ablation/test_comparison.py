@@ -47,7 +47,7 @@ def test_an_arm_is_paired_on_the_seeds_that_it_shares_with_the_baseline() -> Non
     assert found.difference("answer", "better").num_seeds == 3
     once = found.difference("answer", "once")
     assert (once.num_seeds, once.value) == (1, 0.0)
-    with pytest.raises(ValueError, match="no seed has a result of both never and base"):
+    with pytest.raises(ValueError, match="no seed has a result for both never and base"):
         found.difference("answer", "never")
     assert found.mean("answer", "never")[0].value == pytest.approx(3 / 6)
 

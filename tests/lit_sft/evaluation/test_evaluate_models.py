@@ -1,4 +1,4 @@
-"""What a search of training data that fails leaves of an evaluation."""
+"""What remains of an evaluation when the search of the training data fails."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ def test_tokenisations_are_named_and_differ() -> None:
 def rouge_l_f_beta(prediction: str, reference: str, beta: float) -> float:
     """ROUGE-L on characters with recall weighted by beta.
 
-    The fifth reference report passed the length of the question as beta by mistake.
+    A published report passed the length of the question as beta by mistake.
     """
     table = [[0] * (len(reference) + 1) for _ in range(len(prediction) + 1)]
     for i, one in enumerate(prediction):
@@ -53,7 +53,7 @@ def rouge_l_f_beta(prediction: str, reference: str, beta: float) -> float:
 @pytest.mark.parametrize(
     ("prediction", "reference", "question_length", "printed", "right"),
     [
-        # the fifth reference report's own examples
+        # that report's own examples
         ("羊侃的字是公祖。", "羊侃的字是祖忻。", 8, 0.875, 0.875),
         (
             "拜仁慕尼黑二队的主场位于慕尼黑的绿森林体育场。",

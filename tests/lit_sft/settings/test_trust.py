@@ -1,4 +1,4 @@
-"""A run folder of somebody else runs no code, whichever command opens it, until the command line allows it."""
+"""Somebody else's run folder runs no code, whichever command opens it, until the command line allows it."""
 
 from __future__ import annotations
 
