@@ -34,7 +34,7 @@ def draw_differences(differences: list[ArmDifference], primary: str, path: Path)
             axis.errorbar(value, arms.index(d.arm), xerr=width, fmt="o", color=COLOURS[d.colour], capsize=3)
         axis.axvline(0, color="black", linewidth=0.8)
         axis.xaxis.set_major_locator(MaxNLocator(4))
-        axis.set_title(plain_text(scope_of(metric) or title_of(metric)), fontsize=10)
+        axis.set_title(_without_marks(scope_of(metric) or title_of(metric)), fontsize=10)
         axis.set_xlabel(_axis_label(metric), fontsize=9)
         axis.set_yticks(range(len(arms)), map(plain_text, arms))
         axis.set_ylim(-0.6, len(arms) - 0.4)
@@ -44,6 +44,11 @@ def draw_differences(differences: list[ArmDifference], primary: str, path: Path)
 def _axis_label(metric: str) -> str:
     unit, better = "percentage points" if is_share(metric) else unit_of(metric), better_of(metric)
     return f"difference{f' in {unit}' if unit else ''}{f' ({better})' if better else ''}"
+
+
+def _without_marks(words: str) -> str:
+    """Prepare words for a picture, where backticks would be drawn."""
+    return plain_text(words.replace("`", ""))
 
 
 def draw_curves(comparison: Comparison, mask: str, path: Path) -> Path | None:
@@ -69,6 +74,6 @@ def draw_curves(comparison: Comparison, mask: str, path: Path) -> Path | None:
         axis.set_yscale("log")  # otherwise all but the first steps would look flat
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.set_xlabel("optimiser step")
-    axis.set_ylabel(plain_text(f"validation loss, nats per token\n{scope_of(shared_name(name))}"))
+    axis.set_ylabel(f"validation loss, nats per token\n{_without_marks(scope_of(shared_name(name)))}")
     axis.legend()
     return save_picture(figure, path)
