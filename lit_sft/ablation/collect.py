@@ -19,6 +19,9 @@ from lit_sft.files import error_line, read_json
 
 _Row = TypeVar("_Row")
 
+_RUN_FILES = ("config.yaml", "ledger.json", "checkpoints", "result.json", "result_last.json")
+"""A folder without any of these is not a run."""
+
 
 @dataclass(frozen=True)
 class Collected:
@@ -112,7 +115,7 @@ def read_runs(folders: list[Path]) -> Collected:
     A run given twice, by whatever path, counts once. A run without a result is among the failures.
 
     Raises:
-        UserError: If a folder does not exist.
+        UserError: If a folder does not exist, or is not a run.
     """
     for folder in folders:
         if not folder.is_dir():
@@ -120,6 +123,11 @@ def read_runs(folders: list[Path]) -> Collected:
         if (folder / "study.json").is_file():
             raise UserError(
                 f"{folder}: this is a study; report it alone, or, to compare studies, name their run folders instead."
+            )
+        if not any((folder / name).exists() for name in _RUN_FILES):
+            raise UserError(
+                f"{folder}: not a run folder (no config.yaml); expected a study, or a run such as "
+                "runs/quickstart/version_0."
             )
     runs: list[TrialResult] = []
     failures: dict[str, str] = {}

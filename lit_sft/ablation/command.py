@@ -30,6 +30,7 @@ from lit_sft.settings.arguments import Arguments
 from lit_sft.yaml_loader import load_yaml
 
 _TIMED_STEPS = 4
+_UNITS_OF_WORK = (("TFLOP", 1e12), ("GFLOP", 1e9), ("MFLOP", 1e6))
 
 
 def main(argv: list[str]) -> None:
@@ -51,7 +52,9 @@ def main(argv: list[str]) -> None:
         raise UserError(f"--only {options.only}: the study has trials 0 to {len(trials) - 1}.")
     chosen = trials if options.only is None else [trials[options.only]]
     if options.dry_run:
-        _show_plan(study, make_plan(study), trials)
+        plan = make_plan(study)
+        _check_arms(plan, options.config)
+        _show_plan(study, plan, trials)
         return
     if options.slurm or options.ray or options.only is not None:
         plan, folder = make_plan(study), Path(options.root) / study.name
@@ -98,32 +101,48 @@ def _setting(text: str) -> tuple[str, Any]:
     return name.removeprefix("--"), load_yaml(value, f"--set {text}")[0]
 
 
+def _check_arms(plan: Plan, path: str) -> None:
+    """Refuse a plan with invalid arms, which a study would leave out.
+
+    Raises:
+        UserError: If an arm's settings are invalid; names the study's file, the first such arm, and the others.
+    """
+    if plan.failures:
+        (arm, reason), *others = plan.failures.items()
+        more = f" Also invalid: {', '.join(f'“{name}”' for name, _ in others)}." if others else ""
+        raise UserError(f"{path}: arm “{arm}”: {reason}{more}")
+
+
 def _show_plan(study: Study, plan: Plan, trials: list[TrialFiles]) -> None:
     """Print the trials with their cost, the estimated time, and the commands."""
     with console.status(f"timing {_TIMED_STEPS} steps of the baseline"):
         overhead, per_flop = _timed(trials[0], plan)
     table = Table(title=cell(f"{study.name}: {study.question}"), title_justify="left")
-    for name in ("trial", "steps", "examples", "tokens", "supervised", "TFLOP", "about"):
+    unit, size = _unit_of_work(plan)
+    for name in ("trial", "steps", "examples", "tokens", "supervised", unit, "about"):
         table.add_column(name, justify="left" if name == "trial" else "right")
     total = 0.0
     for files in trials:
-        amounts = plan.amounts.get((files.trial.arm.name, files.trial.seed))
-        if amounts is None:
-            table.add_row(cell(files.trial.name), "", "", "", "", "", cell(plan.failures[files.trial.arm.name]))
-            continue
+        amounts = plan.amounts[files.trial.arm.name, files.trial.seed]
         seconds = overhead + per_flop * amounts.flops
         total += 0 if files.is_done else seconds
         counts = (amounts.steps, amounts.examples, amounts.tokens, amounts.supervised_tokens)
         about = "done" if files.is_done else duration(seconds)
-        table.add_row(cell(files.trial.name), *(f"{n:,}" for n in counts), f"{amounts.flops / 1e12:,.1f}", about)
+        table.add_row(cell(files.trial.name), *(f"{n:,}" for n in counts), f"{amounts.flops / size:,.1f}", about)
     console.print(table)
     console.print(
         f"about {duration(total)} in total if run one at a time, assuming that validation and answering take as "
         "long in every trial as in the first"
     )
     for files in trials:
-        if files.trial.arm.name not in plan.failures and not files.is_done:
-            print_line(shlex.join(files.command(plan)))
+        for command in [] if files.is_done else files.commands(plan):
+            print_line(shlex.join(command))
+
+
+def _unit_of_work(plan: Plan) -> tuple[str, float]:
+    """The unit in which the smallest trial does not round to zero, and how many operations it is."""
+    least = min(amounts.flops for amounts in plan.amounts.values())
+    return next((unit for unit in _UNITS_OF_WORK if least >= unit[1]), _UNITS_OF_WORK[-1])
 
 
 def _timed(files: TrialFiles, plan: Plan) -> tuple[float, float]:

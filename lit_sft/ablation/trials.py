@@ -19,6 +19,8 @@ from lit_sft.settings.reading import as_options
 CALLBACKS = ("callbacks.LossModeAblation", "callbacks.TrialRecord")
 """Callbacks that write what reports read; by name, because this layer does not import callbacks."""
 
+_PROGRAM = [sys.executable, "-m", "lit_sft"]
+
 
 @dataclass(frozen=True)
 class TrialFiles:
@@ -91,12 +93,22 @@ class TrialFiles:
 
     def command(self, plan: Plan) -> list[str]:
         """The next command: `fit` from the start or from the last checkpoint, or `test`."""
-        python = [sys.executable, "-m", "lit_sft"]
         if self.is_trained:
-            return [*python, "test", str(self.tested), "--answers", str(self.study.answers), *self._trusted(plan)]
+            return self._test(self.tested, plan)
         if any((self.run / "checkpoints").glob("*.ckpt")):
-            return [*python, "fit", "--resume", str(self.run), *self._trusted(plan)]
-        return [*python, "fit", *self.arguments(plan)]
+            return [*_PROGRAM, "fit", "--resume", str(self.run), *self._trusted(plan)]
+        return [*_PROGRAM, "fit", *self.arguments(plan)]
+
+    def commands(self, plan: Plan) -> list[list[str]]:
+        """All remaining commands: `fit`, unless training is complete, and `test`."""
+        if self.is_trained:
+            return [self.command(plan)]
+        # without a checkpoint's name, `test` takes the best one, which is known only after training
+        tested = self.run if self.study.checkpoint == "best" else self.tested
+        return [self.command(plan), self._test(tested, plan)]
+
+    def _test(self, tested: Path, plan: Plan) -> list[str]:
+        return [*_PROGRAM, "test", str(tested), "--answers", str(self.study.answers), *self._trusted(plan)]
 
     def _trusted(self, plan: Plan) -> list[str]:
         """Options that allow the code that the study names, since a run's own config cannot."""

@@ -24,6 +24,7 @@ from lit_sft.ablation.collect import read_trial
 from lit_sft.ablation.ray_tasks import short_folder
 from lit_sft.ablation.study import read_study
 from lit_sft.ablation.study_report import write_report
+from lit_sft.ablation.trials import TrialFiles
 from tests.conftest import MODELS, alpaca_rows
 from tests.waiting import wait_until
 
@@ -219,12 +220,40 @@ def test_a_plan_is_shown_with_its_commands_and_nothing_is_run(
     assert main(["ablate", "--config", config, "--root", str(tmp_path / "runs"), "--dry-run"]) == 0
     said = capsys.readouterr().out
     assert said.count("-m lit_sft fit --config") == 4
+    assert said.count("checkpoints/last.ckpt --answers 4") == 4  # of `test`, which follows each `fit`
+    assert "MFLOP" in said
+    assert " 0.0 " not in said
     assert " in total if run one at a time" in " ".join(said.split())
     assert not list((tmp_path / "runs").rglob("*.ckpt"))
     assert main(["ablate", "--config", config, "--root", str(tmp_path / "runs"), "--slurm", "--jobs", "3"]) == 0
     script = (tmp_path / "runs" / "masks" / "slurm.sh").read_text()
     assert "#SBATCH --array=0-3%3" in script
     assert "--only $SLURM_ARRAY_TASK_ID" in script
+
+
+def test_a_plan_of_the_best_checkpoint_tests_the_run_as_a_whole(
+    settings: dict[str, Any], write: Write, tmp_path: Path
+) -> None:
+    study = read_study(write("best.yaml", yaml.safe_dump({**settings, "seeds": [0], "checkpoint": "best"})))
+    files = TrialFiles(study, study.trials(tmp_path)[0])
+    plan = make_plan(study)
+    assert [left[3] for left in files.commands(plan)] == ["fit", "test"]
+    assert files.commands(plan)[1][4] == str(files.run)  # which checkpoint is best is known after training only
+    (files.run / "checkpoints").mkdir(parents=True)
+    (files.run / "fit.json").write_text("{}")
+    assert [left[3:5] for left in files.commands(plan)] == [["test", str(files.run / "checkpoints" / "last.ckpt")]]
+
+
+def test_an_arm_with_wrong_settings_fails_the_plan(
+    settings: dict[str, Any], write: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arms = {"base": {}, "misspelt": {"data.msk": "output_only"}, "unknown value": {"data.mask": "whole"}}
+    config = write("wrong.yaml", yaml.safe_dump({**settings, "axes": {}, "arms": arms}))
+    assert main(["ablate", "--config", config, "--root", str(tmp_path / "runs"), "--dry-run"]) == 2
+    said = capsys.readouterr()
+    assert f"{config}: arm “misspelt”: unrecognized arguments: --data.msk=output_only" in said.err
+    assert "Also invalid: “unknown value”." in said.err
+    assert "-m lit_sft fit" not in said.out
 
 
 def test_trials_run_on_a_local_ray_cluster(settings: dict[str, Any], write: Write, tmp_path: Path) -> None:

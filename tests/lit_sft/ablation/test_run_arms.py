@@ -93,6 +93,15 @@ def test_skipped_run_gives_exit_status_1(tmp_path: Path, capsys: pytest.CaptureF
     assert said.out.endswith(f"\nreport  {out}/report.html\n")
 
 
+@pytest.mark.parametrize("outer", ["runs", "runs/mine", "runs/study/trials"])
+def test_a_folder_of_runs_is_not_a_run(outer: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(tmp_path / outer / "mine-seed0" / "version_0")
+    assert main(["report", str(tmp_path / outer)]) == 2
+    said = capsys.readouterr().err
+    assert f"{tmp_path / outer}: not a run folder (no config.yaml); expected a study, or a run such as" in said
+    assert "lit_sft test" not in said
+
+
 def test_settings_with_keys_that_are_not_text_are_compared_too(tmp_path: Path) -> None:
     folders = [run(tmp_path / "runs" / "mine" / f"version_{seed}", seed) for seed in (0, 1)]
     for folder in folders:
