@@ -115,7 +115,7 @@ def read_runs(folders: list[Path]) -> Collected:
     A run given twice, by whatever path, counts once. A run without a result is among the failures.
 
     Raises:
-        UserError: If a folder does not exist, or is not a run.
+        UserError: If a folder does not exist or is not a run, or if all are the same folder.
     """
     for folder in folders:
         if not folder.is_dir():
@@ -129,6 +129,8 @@ def read_runs(folders: list[Path]) -> Collected:
                 f"{folder}: not a run folder (no config.yaml); expected a study, or a run such as "
                 "runs/quickstart/version_0."
             )
+    if len(folders) > len(different(folders)) == 1:
+        raise UserError(f"{', '.join(map(str, folders))}: the same folder; name a second run to compare it with.")
     runs: list[TrialResult] = []
     failures: dict[str, str] = {}
     for folder in different(folders):

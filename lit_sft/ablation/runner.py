@@ -169,7 +169,12 @@ class Runner:
 
     def table(self) -> Table:
         """State and progress of every trial."""
-        table = Table(title="trials", title_justify="left")
+        losses = {
+            tuple(job.files.settings.get(name) for name in ("data.mask", "data.prompt_weight", "data.reduction"))
+            for job in self.jobs
+        }
+        caption = "training losses are under each arm's own mask, so do not compare them" if len(losses) > 1 else None
+        table = Table(title="trials", title_justify="left", caption=caption, caption_justify="left")
         for name, justify in (
             ("trial", "left"),
             ("state", "left"),

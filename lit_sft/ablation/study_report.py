@@ -152,6 +152,12 @@ def _in_words(found: Findings, primary: str, failures: dict[str, str]) -> list[s
     counts = {each.arm: each.estimate.num_seeds for each in compared}
     if counts and min(counts.values()) == 1:
         lines.append("With one seed, the intervals do not include variation between seeds.")
+    if counts and min(counts.values()) == 2:
+        lines.append(
+            "With two seeds, the variation between seeds is hardly known: intervals are often far too wide and "
+            "sometimes too narrow (in simulations, up to 13 % of equal arms reach p < 0.05 instead of 5 %). Use at "
+            "least three seeds."
+        )
     if len(set(counts.values())) > 1:
         lines.append(f"Seeds compared: {', '.join(f'{count} of “{arm}”' for arm, count in counts.items())}.")
     lines += _on_checks(comparison.checks())

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 
+from data_modules.rendering.templates import TEMPLATES
 from lit_sft.ablation.comparison import ArmDifference, Comparison, Findings, shared_name
 from lit_sft.ablation.run_files import ANSWER_METRICS
 from lit_sft.reporting.formatting import (
     GLOSSARY,
     change_of,
-    interval_note,
+    interval_notes,
     title_of,
     value_of,
     value_with_error,
@@ -104,7 +105,7 @@ def means(found: Findings, metrics: list[str], title: str, unit: str) -> Table:
                 "; ".join(dict.fromkeys(over)),
             ]
         )
-    notes = [interval_note("seeds and test records")]
+    notes = interval_notes("seeds and test records", rows)
     if unit == "tokens":
         notes.append("Compare within a row: each row averages over different tokens.")
     return Table(title, ["", *arms, "over"], rows, notes)
@@ -213,7 +214,9 @@ def answers(comparison: Comparison) -> list[Table]:
         [origin, trials[0].answers[origin][0], *(trial.answers[origin][1] for trial in trials)] for origin in shown
     ]
     prompts = [prompt for prompt in trials[0].samples if all(prompt in trial.samples for trial in trials)]
-    samples: list[list[Cell]] = [[prompt, *(trial.samples[prompt] for trial in trials)] for prompt in prompts]
+    samples: list[list[Cell]] = [
+        [_question(prompt), *(trial.samples[prompt] for trial in trials)] for prompt in prompts
+    ]
     title = f"Answers to test records, seed {seed}"
     more = [f"The first {len(shown)} of {len(origins):,} that were generated."] if len(origins) > len(shown) else []
     return [
@@ -222,6 +225,16 @@ def answers(comparison: Comparison) -> list[Table]:
             f"Answers to fixed prompts at the end of training, seed {seed}", ["prompt", *arms], samples, is_text=True
         ),
     ]
+
+
+def _question(prompt: str) -> str:
+    """The user's message of a rendered prompt; the prompt itself if it has several, or an unknown template."""
+    for template in TEMPLATES.values():
+        header, _, ending = f"{template.opening}{template.user}".partition("{user}")
+        question = prompt.removeprefix(header).removesuffix(ending)
+        if prompt == f"{header}{question}{ending}" and ending not in question:
+            return question
+    return prompt
 
 
 def metrics_of(found: Findings, *, is_answers: bool) -> list[str]:

@@ -113,17 +113,19 @@ class TrialFiles:
     def _trusted(self, plan: Plan) -> list[str]:
         """Options that allow the code that the study names, since a run's own config cannot."""
         code, trust = plan.code.get(self.trial.arm.name), "model.backbone.trust_remote_code"
-        given = {name: value for name, value in self._settings().items() if name == trust}
+        given = {name: value for name, value in self.settings.items() if name == trust}
         return [*(("--run.allow_code", ",".join(sorted(code))) if code else ()), *as_options(given)]
 
-    def _settings(self) -> Settings:
+    @property
+    def settings(self) -> Settings:
+        """Settings on top of the base config, without the trial's length."""
         return settings_of(self.study, self.trial.arm, self.trial.seed)
 
     def arguments(self, plan: Plan) -> list[str]:
         """Options of `fit`."""
         key = self.trial.arm.name, self.trial.seed
         settings = {
-            **self._settings(),
+            **self.settings,
             "trainer.max_steps": plan.amounts[key].steps,
             "trainer.max_epochs": -1,
             "trainer.check_val_every_n_epoch": None,
@@ -148,7 +150,7 @@ class TrialFiles:
         definition = {
             "arm": self.trial.arm.name,
             "seed": self.trial.seed,
-            "settings": self._settings(),
+            "settings": self.settings,
             "base": [digest(Path(file).read_text(encoding="utf-8")) for file in self.study.base],
             "data": plan.data[key[0]],
             "steps": plan.amounts[key].steps,

@@ -16,7 +16,7 @@ from lit_sft.metrics.segments import perplexity
 from lit_sft.reporting.formatting import (
     GLOSSARY,
     change_of,
-    interval_note,
+    interval_notes,
     interval_of,
     title_of,
     value_of,
@@ -51,7 +51,7 @@ def headline(results: Results, changes: list[Change]) -> Table | None:
     if len(results.models) == 1:
         rows = [_mean_row(results, *pair) for pair in chosen]
         header = ["", results.models[0], "items"]
-        notes = [interval_note("the items")]
+        notes = interval_notes("the items", rows)
     else:
         others = results.models[1:]
         rows = [_change_row(change, len(others) > 1) for pair in chosen for change in _of(changes, pair)]
@@ -156,7 +156,7 @@ def metrics(results: Results, name: str) -> Table:
     counts = [results.results.get((model, name)) for model in results.models]
     rows.append(["items", *(f"{len(result.rows):,}" if result else "" for result in counts)])
     is_loss = results.kind(name) in ("text", "conversations")
-    notes = [interval_note("the items")]
+    notes = interval_notes("the items", rows)
     if is_loss:
         notes.append(
             "Compare nats per token between models with the same tokenizer only; bits per byte between any models."

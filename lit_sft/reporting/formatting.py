@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import re
 
 from scipy.stats import binomtest
 
+from lit_sft.reporting.page import Cell
 from lit_sft.reporting.statistics import Estimate
 
 SHARES = ("accuracy", "acc", "acc_norm", "acc_bytes", "exact_match")
@@ -129,9 +131,20 @@ def interval_bounds(metric: str, estimate: Estimate) -> tuple[float, float] | No
     return estimate.low, estimate.high
 
 
-def interval_note(over: str) -> str:
-    """Explains the intervals of `value_with_error` below a table; `over` is what the means are taken over."""
-    return f"± and the range in brackets are 95 % confidence intervals over {over}."
+def interval_notes(over: str, rows: list[list[Cell]]) -> list[str]:
+    """Explain the intervals of `value_with_error` below a table; empty if it has none.
+
+    Args:
+        over: What the means are taken over.
+        rows: The table's.
+    """
+    cells = [cell if isinstance(cell, str) else cell.text for row in rows for cell in row[1:]]
+    has_width, has_range = (any(re.search(mark, cell) for cell in cells) for mark in (r"±\d", r"\([\d.]+ to [\d.]+\)"))
+    if has_width and has_range:
+        return [f"± and the range in brackets are 95 % confidence intervals over {over}."]
+    if has_width or has_range:
+        return [f"{'±' if has_width else 'The range in brackets'} is the 95 % confidence interval over {over}."]
+    return []
 
 
 def _is_proportion(metric: str, estimate: Estimate) -> bool:
@@ -166,8 +179,8 @@ def label_of(metric: str) -> str:
 def difference_of(metric: str, before: float, after: float) -> str:
     """A difference in words, with its unit and both values.
 
-    Such as "its loss on answer tokens is 0.064 nats per token higher: 1.624 against 1.560", or "its exact match is 3.0
-    percentage points higher: 12.0% against 9.0%".
+    Such as "its loss on answer tokens is 0.064 nats per token higher, 1.624 against 1.560", or "its exact match is 3.0
+    percentage points higher, 12.0% against 9.0%".
     """
     change, digits = after - before, digits_of(before, after)
     value = value_of(metric, after, digits)
@@ -175,10 +188,10 @@ def difference_of(metric: str, before: float, after: float) -> str:
     what = f"its {'loss' + (f' on {scope}' if scope else '') if is_loss else label_of(metric)} is"
     amount = f"{100 * abs(change):.1f}" if is_share(metric) else f"{abs(change):.{digits}f}"
     if not float(amount):
-        return " ".join(filter(None, (what, "the same on average:", value, unit_of(metric))))
+        return " ".join(filter(None, (what, "the same on average,", value, unit_of(metric))))
     unit = "percentage points" if is_share(metric) else unit_of(metric)
     more = "higher" if change > 0 else "lower"
-    return f"{' '.join(filter(None, (what, amount, unit, more)))}: {value} against {value_of(metric, before, digits)}"
+    return f"{' '.join(filter(None, (what, amount, unit, more)))}, {value} against {value_of(metric, before, digits)}"
 
 
 def digits_of(*values: float) -> int:

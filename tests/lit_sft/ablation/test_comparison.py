@@ -141,6 +141,15 @@ def test_identical_metrics_give_no_p_value(tmp_path: Path) -> None:
     assert any("“same” and “base” are identical in nats per answer token" in answer for answer in report.answers)
 
 
+@pytest.mark.parametrize(
+    ("num_seeds", "caveat"), [(1, "With one seed, the"), (2, "With two seeds, the variation"), (3, None)]
+)
+def test_too_few_seeds_are_a_caveat(num_seeds: int, caveat: str | None, tmp_path: Path) -> None:
+    found = comparison(*BASE[:num_seeds], *BETTER[:num_seeds])
+    answers = make_report(found, Collected(found.arms, found.results, {}), tmp_path).answers
+    assert [line[: len(caveat or "")] for line in answers[1:]] == ([caveat] if caveat else [])
+
+
 def test_data_orders_are_compared_up_to_the_shorter_one() -> None:
     longer = [trial("longer", seed, [1.0, 2.0, 4.0], order=["a", "b", "c"]) for seed in range(3)]
     assert all(check.holds == "yes" for check in comparison(*BASE, *longer).checks())

@@ -102,6 +102,14 @@ def test_a_folder_of_runs_is_not_a_run(outer: str, tmp_path: Path, capsys: pytes
     assert "lit_sft test" not in said
 
 
+def test_one_folder_named_twice_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    one, two = run(tmp_path / "one"), run(tmp_path / "two")
+    again = tmp_path / "two" / ".." / "one"
+    assert main(["report", str(one), str(again)]) == 2
+    assert f"{one}, {again}: the same folder; name a second run to compare it with." in capsys.readouterr().err
+    assert seeds_of([one, two, again]) == {"one": [0], "two": [0]}
+
+
 def test_settings_with_keys_that_are_not_text_are_compared_too(tmp_path: Path) -> None:
     folders = [run(tmp_path / "runs" / "mine" / f"version_{seed}", seed) for seed in (0, 1)]
     for folder in folders:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+import pytest
+
+from data_modules.rendering.templates import ALPACA
 from lit_sft.ablation.comparison import Findings
-from lit_sft.ablation.study_tables import differences, headline, means
+from lit_sft.ablation.study_tables import answers, differences, headline, means
 from lit_sft.reporting.page import Finding
 from tests.lit_sft.ablation.test_comparison import comparison, trial
 
@@ -15,10 +18,10 @@ def test_the_headline_drops_losses_over_the_same_tokens_and_no_metric_of_answers
     runs = []
     for arm in ("base", "other"):
         one = trial(arm, 0, [1.0, 2.0, 3.0])
-        answers = dict.fromkeys(one.sums["answer"], (0.0, 1.0))
+        scores = dict.fromkeys(one.sums["answer"], (0.0, 1.0))
         more = {
             "whole_sequence": one.sums["answer"],
-            **dict.fromkeys(("exact_match", "rougeL_mixed", "ended"), answers),
+            **dict.fromkeys(("exact_match", "rougeL_mixed", "ended"), scores),
         }
         runs.append(replace(one, sums=one.sums | more))
     table = headline(Findings(comparison(*runs)), "answer")
@@ -40,6 +43,26 @@ def test_a_metric_that_diverged_is_shown_as_not_finite() -> None:
     assert "nan" not in str(means(found, ["answer"], "Losses", "tokens").rows)
     (row,) = differences(found, ["answer"], "Differences from").rows
     assert (row[3], row[4], row[-1]) == ("not finite", "", Finding("not finite", 0))
+
+
+CHATML_PROMPT = "<|im_start|>user\nWho?<|im_end|>\n<|im_start|>assistant\n"
+ALPACA_PROMPT = f"{ALPACA.opening}### Instruction:\nWho?\n\n### Response:"
+
+
+@pytest.mark.parametrize(
+    ("prompt", "shown"),
+    [
+        (CHATML_PROMPT, "Who?"),
+        (ALPACA_PROMPT, "Who?"),
+        ("User:\nWho?\nMe?\n\nAssistant:\n", "Who?\nMe?"),
+        (f"{CHATML_PROMPT}Me.<|im_end|>\n{CHATML_PROMPT}", f"{CHATML_PROMPT}Me.<|im_end|>\n{CHATML_PROMPT}"),
+        ("[INST] Who? [/INST]", "[INST] Who? [/INST]"),
+    ],
+)
+def test_fixed_prompts_are_shown_as_the_question(prompt: str, shown: str) -> None:
+    runs = [replace(trial(arm, 0, [1.0, 2.0]), samples={prompt: arm}) for arm in ("base", "other")]
+    _, fixed = answers(comparison(*runs))
+    assert fixed.rows == [[shown, "base", "other"]]
 
 
 def test_a_constant_difference_is_not_called_too_few_values() -> None:

@@ -29,7 +29,7 @@ def test_the_first_metrics_of_all_sets_come_before_the_second_of_any(tmp_path: P
     ] * 2
     assert ["cloze" in sentence for sentence in sentences] == [True, True, False, False]
     assert sentences[0].startswith(
-        "“tuned” is better on “one”: its accuracy (cloze, sum) is 100.0 percentage points higher: 100.0% against 0.0% ("
+        "“tuned” is better on “one”: its accuracy (cloze, sum) is 100.0 percentage points higher, 100.0% against 0.0% ("
     )
 
 

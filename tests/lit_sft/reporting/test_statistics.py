@@ -50,6 +50,17 @@ def test_95_percent_of_400_intervals_contain_the_true_shift(num_seeds: int, sour
     assert 0.92 <= np.mean([e.low <= 0.05 <= e.high for e in estimates]) <= 0.98
 
 
+def test_two_seeds_are_too_few_as_reports_say() -> None:
+    found = {}
+    for source in SOURCES:
+        draw = np.random.default_rng(2)
+        found[source] = np.mean([estimate(*study(draw, 2, source, 0.0)).p_value < 0.05 for _ in range(1000)])
+    assert 0.10 <= max(found.values()) <= 0.14
+    draw = np.random.default_rng(2)
+    widths = [np.median([estimate(*study(draw, n, "seeds", 0.0)).half_width for _ in range(400)]) for n in (2, 3)]
+    assert widths[0] > 2 * widths[1]
+
+
 def test_bootstrap_over_three_seeds_fails_this_check() -> None:
     draw, found = np.random.default_rng(0), []
     for _ in range(400):
