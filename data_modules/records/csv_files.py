@@ -128,6 +128,12 @@ def _check_header(header: list[str], place: str) -> None:
         raise UserError(null_character(place))
     if header[0].startswith("\ufeff"):
         raise UserError(f"{place}: the file starts with two byte order marks; remove them.")
+    separator = next((mark for mark in ";\t|" if mark in header[0]), None) if len(header) == 1 else None
+    if separator:
+        raise UserError(
+            f"{place}: one column, {readable(header[0])!r}, whose parts seem to be separated by {separator!r}; "
+            "expected commas. Save the file with commas (in pandas: `to_csv`)."
+        )
     for number, name in enumerate(header, start=1):
         if not name.strip():
             raise UserError(

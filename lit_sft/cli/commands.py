@@ -47,6 +47,8 @@ def predict(session: Session) -> None:
     """Write an answer to every prompt, and print the first ones."""
     session.settings = without_training_data(session.settings, session.run.folder)
     writer = PredictionWriter(session.run.folder, Path(session.config.output) if session.config.output else None)
+    if not session.config.data.predict:
+        print_line("predict: no --data.predict, so these are answers to the test split")
     session.build([writer], [])
     session.run_trainer()
     writer.report(print_line, session.model)

@@ -27,6 +27,7 @@ def main(argv: list[str]) -> None:
     from lit_sft.console import print_line
     from lit_sft.models.adapters import is_adapted
     from lit_sft.models.saving import export_model
+    from lit_sft.runs.model_paths import check_model_paths
     from lit_sft.runs.opening import backbone_of_run
     from lit_sft.settings.reading import read_settings
 
@@ -42,6 +43,7 @@ def main(argv: list[str]) -> None:
             held.enter_context(lock_run(run.folder))  # `fit` writes the same files when it ends
         held.enter_context(paths_of(run))
         settings = read_settings(run.config, trust, run_config=run.config)
+        check_model_paths(settings)
         data = settings.data_module()
         backbone = backbone_of_run(settings, data.tokenizer, checkpoint)
         if options.merge and not is_adapted(backbone):

@@ -12,6 +12,7 @@ from lit_sft.console import console, print_error_line, print_line, quieten
 from lit_sft.evaluation.evaluate_models import evaluate_models
 from lit_sft.evaluation.suite_file import read_suite
 from lit_sft.files import slug
+from lit_sft.runs.opening import device_named
 from lit_sft.settings.arguments import Arguments
 
 _DTYPES = ("auto", "float32", "bfloat16", "float16")
@@ -29,6 +30,7 @@ def main(argv: list[str]) -> None:
     """
     options = _parser().parse_args(argv[1:])
     suite, models = read_suite(options.suite, options.set), _models(options.models)
+    device = device_named(options.device)
     quieten("evaluate")
     dtype = None if options.dtype == "auto" else getattr(torch, options.dtype)
     try:
@@ -36,7 +38,7 @@ def main(argv: list[str]) -> None:
             models,
             suite,
             options.output or f"runs/evaluations/{suite.name}",
-            device=options.device,
+            device=device,
             dtype=dtype,
             allow_code=options.allow_code,
             log=print_line,

@@ -99,7 +99,12 @@ def load_config(settings: BackboneSettings) -> PretrainedConfig:
         UserError: If not exactly one of `pretrained` and `config` is set, or the config cannot be read, has changed
             since it was exported, or is not for a causal language model.
     """
-    if (settings.pretrained is None) == (settings.config is None):
+    if settings.pretrained is not None and settings.config is not None:
+        raise UserError(
+            "two models: `--model.backbone.pretrained` and `--model.backbone.config` are both set. To use the "
+            "pretrained one, add `--model.backbone.config null`."
+        )
+    if settings.pretrained is None and settings.config is None:
         raise UserError(
             "no model: set either `--model.backbone.pretrained NAME_OR_FOLDER`, or `--model.backbone.config` to the "
             "settings of a model with random weights."

@@ -14,6 +14,7 @@ from jsonargparse.typing import PositiveInt
 
 from data_modules.encoding.example import Example
 from data_modules.encoding.ledger import is_limit_too_small, too_small_limit, why_empty
+from data_modules.encoding.split_checks import check_supervision
 from data_modules.errors import UserError
 from data_modules.rendering.masking import MASKS, LossMask
 from data_modules.sft_data_module import SFTDataModule
@@ -26,6 +27,7 @@ from lit_sft.preview.token_view import show_example, to_json
 from lit_sft.printable import printable
 from lit_sft.runs.data_report import data_remarks, dropped_lines
 from lit_sft.runs.folders import Run
+from lit_sft.runs.model_paths import check_model_paths
 from lit_sft.runs.requests import names_config, take_run
 from lit_sft.settings.options import training_parser
 from lit_sft.settings.parser import SettingsParser
@@ -46,6 +48,7 @@ def main(argv: list[str]) -> None:
     """
     arguments, run = _with_config(argv[0], argv[1:])
     settings = parse_settings(arguments, run_config=run.config if run else None, parser=preview_parser())
+    check_model_paths(settings)
     options, data = settings.config, settings.data_module()
     if options.model.backbone.config is not None:
         config_from(options.model.backbone.config)  # its context length limits the examples
@@ -131,6 +134,15 @@ def _masks(names: list[str] | None, own: LossMask) -> list[LossMask]:
     return list(dict.fromkeys(masks))
 
 
+def _warning(data: SFTDataModule) -> list[str]:
+    """Why `fit` would refuse the data, if its mask supervises nothing."""
+    try:
+        check_supervision(data.sources.files["train"], data.stores, data.mask)
+    except UserError as error:
+        return [f"warning {error}"]
+    return []
+
+
 def _summary(data: SFTDataModule, split: str, num: int) -> str:
     ledger = data.ledgers[split]
     lost = [f"{ledger[key]:,} {key}" for key in ("dropped", "truncated", "split", "duplicates") if ledger[key]]
@@ -142,5 +154,5 @@ def _summary(data: SFTDataModule, split: str, num: int) -> str:
         f"at most {data.max_length:,} tokens",
         *lost,
     ]
-    remarks = [*dropped_lines(data, split), *data_remarks(data, [split])]
+    remarks = [*dropped_lines(data, split), *data_remarks(data, [split]), *_warning(data)]
     return "\n".join([", ".join(parts), *map(printable, remarks)])

@@ -85,21 +85,22 @@ def new_run(root: str, name: str) -> Run:
         UserError: If it cannot be created.
     """
     _check_name(name)
-    parent = Path(root) / name
+    parent, reason = Path(root) / name, ""
     for _ in range(_TRIES):
         try:
             parent.mkdir(parents=True, exist_ok=True)
             folder = parent / f"version_{_next_number(parent)}"
             folder.mkdir()
-        except (FileExistsError, FileNotFoundError):
+        except (FileExistsError, FileNotFoundError) as error:
             # another process took the number first, or removed the parent folder because its own run failed to start
+            reason = str(error.strerror)
             continue
         except OSError as error:
             raise UserError(
                 f"--run.root {root}: cannot create a folder there ({error.strerror}); choose another."
             ) from None
         return Run(folder)
-    raise UserError(f"--run.root {root}: cannot create {parent}/version_N after {_TRIES} tries; choose another.")
+    raise UserError(f"--run.root {root}: cannot create {parent}/version_N ({reason}); choose another.")
 
 
 def _next_number(parent: Path) -> int:
@@ -178,11 +179,17 @@ def _no_whole_checkpoint(run: Run, broken: list[Path], weights_only: list[Path])
     return f"{run.checkpoints}: no intact checkpoint ({listed}). Run `fit` again."
 
 
+class StartedElsewhereError(UserError):
+    """A relative path of a run does not exist here; the message names the folder to start in."""
+
+
 @contextlib.contextmanager
 def paths_of(run: Run) -> Iterator[None]:
     """If a command on a run fails because a relative path does not exist here, report where the run's paths start."""
     try:
         yield
+    except StartedElsewhereError:
+        raise
     except (UserError, FileNotFoundError) as error:
         started_in = _read_start(run).get("cwd")
         elsewhere = _paths_only_in(run, Path(started_in)) if isinstance(started_in, str) else []

@@ -22,6 +22,7 @@ from lit_sft.models.backbone import BackboneSettings, build_backbone
 from lit_sft.models.loaded import LoadedModel
 from lit_sft.models.saving import load_weights
 from lit_sft.runs.folders import find_run
+from lit_sft.runs.model_paths import check_model_paths
 from lit_sft.settings.reading import Settings, read_settings
 
 
@@ -63,12 +64,12 @@ def open_model(
     Raises:
         UserError: If there is no such model, or it cannot be read.
     """
+    place = device_named(device)
     if source.endswith(".ckpt") or (Path(source) / "config.yaml").is_file():
         backbone, tokenizer, own = _of_run(source)
     else:
         with settings_unnamed():
             backbone, tokenizer, own = (_of_adapter if _is_adapter(source) else _of_model)(source)
-    place = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     if dtype is None:
         dtype = (
             torch.bfloat16
@@ -80,9 +81,28 @@ def open_model(
     return LoadedModel(name, backbone, tokenizer, template or own, budget)
 
 
+def device_named(name: str) -> str:
+    """The device with a name; for `auto`, a GPU if there is one.
+
+    Raises:
+        UserError: If there is no such device, or PyTorch does not find it on this machine.
+    """
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UserError(f"--device {name}: no such device; expected auto, cpu, cuda or one such as cuda:1.") from None
+    found = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
+    if (device.index or 0) >= found.get(device.type, 0):
+        raise UserError(f"--device {name}: PyTorch finds no such device on this machine; expected auto or cpu.")
+    return name
+
+
 def _of_run(source: str) -> tuple[nn.Module, PreTrainedTokenizerBase, TemplateName]:
     run, checkpoint = find_run(source)
     settings = read_settings(run.config, run_config=run.config)
+    check_model_paths(settings)
     data = settings.data_module()
     return backbone_of_run(settings, data.tokenizer, checkpoint), data.tokenizer, data.template_name
 

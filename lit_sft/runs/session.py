@@ -24,6 +24,7 @@ from lit_sft.models.backbone import check_backbone
 from lit_sft.models.saving import check_checkpoint
 from lit_sft.runs.folders import Run, new_run
 from lit_sft.runs.lock import lock_run
+from lit_sft.runs.model_paths import check_model_paths
 from lit_sft.runs.refused_start import NewFolders, RefusedStart
 from lit_sft.runs.requests import Request, request_of
 from lit_sft.settings.options import Command, backbone_settings
@@ -75,6 +76,7 @@ class Session:
     """Cleans up the folder of a new run if it fails to start."""
 
     def __post_init__(self) -> None:
+        check_model_paths(self.settings)
         _check(self.config, self.command, self.request)
         if self.config.seed_everything is not False:  # runs of earlier versions may have none
             seed_everything(self.config.seed_everything, workers=True)

@@ -85,6 +85,8 @@ def _plain(text: str) -> str:
     if least := re.match(r"Not of type PositiveInt: (?:(.+) does not conform|.*: '(.*)'$)", text):
         return f"expected a whole number, at least 1, got {_short(least[1] or least[2])}"
     if stray := re.match(r"unrecognized arguments: ([^-]\S*)", text):
+        if stray[1].endswith((".yaml", ".yml")):
+            return f"{stray[1]}: not expected here; did you mean `--config {stray[1]}`?"
         return (
             f"{stray[1]}: not expected here. A run goes first (for fit: after --resume), without --config. "
             "See --help for the options."

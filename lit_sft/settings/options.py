@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from argparse import SUPPRESS
 from typing import Any, Literal
 
 import lightning
@@ -100,13 +101,16 @@ def training_parser(command: Command = "fit", source: Source | None = None, *, p
 
 
 def _add_own_options(parser: SettingsParser, command: Command) -> None:
-    parser.add_argument(
-        "--resume", metavar="[RUN]", help="Continue a run (default: the newest) from its newest intact checkpoint."
-    )
+    help_of_resume = "Continue a run (default: the newest) from its newest intact checkpoint."
+    is_fit, is_test = (parser.prog.endswith(f" {name}") for name in ("fit", "test"))
+    parser.add_argument("--resume", metavar="[RUN]", help=help_of_resume if is_fit else SUPPRESS)
     if command == "predict":
         parser.add_argument("--output", metavar="FILE", help="Answer file. Default: a new one in the run folder.")
     parser.add_argument(
-        "--answers", type=int, default=200, help="Maximum number of rows that `test` answers and scores."
+        "--answers",
+        type=int,
+        default=200,
+        help="Maximum number of rows to answer and score." if is_test else SUPPRESS,
     )
     parser.add_method_arguments(Trainer, command, skip=_skipped())
 

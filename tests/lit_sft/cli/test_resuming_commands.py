@@ -15,7 +15,7 @@ import yaml
 from lightning.pytorch import Callback, Trainer
 
 from lit_sft.__main__ import main
-from tests.lit_sft.cli.conftest import run
+from tests.lit_sft.cli.conftest import Write, run
 
 
 def test_newest_run_is_the_one_started_last(path: str, root: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -173,3 +173,37 @@ def test_last_checkpoint_is_from_the_last_step_even_if_another_was_better(path: 
     folder = root / "tiny" / "version_0" / "checkpoints"
     steps = {name: torch.load(folder / f"{name}.ckpt", weights_only=True)["global_step"] for name in ("best", "last")}
     assert steps["best"] < steps["last"] == 5
+
+
+@pytest.mark.parametrize("command", ["fit", "test", "export", "preview"])
+def test_relative_model_paths_are_refused_elsewhere_without_asking_the_hub(
+    command: str,
+    config: dict[str, Any],
+    root: Path,
+    write: Write,
+    tokenizer_folder: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    start, elsewhere = root.parent / "start", root.parent / "elsewhere"
+    elsewhere.mkdir()
+    shutil.copytree(tokenizer_folder, start / "own" / "tokens")
+    config["model"]["backbone"]["tokenizer"] = "own/tokens"
+    path = shutil.move(write("tiny.yaml", yaml.safe_dump(config)), start / "tiny.yaml")
+    monkeypatch.chdir(start)
+    run("fit", "--config", str(path))
+    monkeypatch.chdir(elsewhere)
+    folder = str(root / "tiny" / "version_0")
+    assert main(["fit", "--config", str(path)] if command == "fit" else [command, folder]) == 2
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert "own/tokens" in message
+    assert str(start) in message
+    assert "connection" not in message
+
+
+def test_predict_without_prompts_names_the_test_split(
+    path: str, root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run("fit", "--config", path)
+    run("predict", str(root / "tiny" / "version_0"))
+    assert "no --data.predict, so these are answers to the test split" in capsys.readouterr().out

@@ -136,7 +136,7 @@ def test_pickled_weights_are_refused(tmp_path: Path, tokenizer: PreTrainedTokeni
     ("settings", "message"),
     [
         ({}, "no model: set either"),
-        ({"pretrained": "x", "config": {}}, "no model: set either"),
+        ({"pretrained": "x", "config": {}}, "two models: .* are both set"),
         ({"pretrained": "no/such-model-here"}, "--model.backbone.pretrained no/such-model-here: no such folder or hub"),
         ({"config": {"n_layer": 2}}, "--model.backbone.config: no model_type"),
         ({"config": {"model_type": "gtp2"}}, "transformers has no model_type 'gtp2'"),

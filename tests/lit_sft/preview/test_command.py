@@ -387,3 +387,10 @@ def test_help_begins_with_the_usage_and_the_options_of_preview_itself(capsys: py
     }
     own = {option: places.pop(option) for option in ("--split", "--num", "--masks", "--html", "--json")}
     assert max(own.values()) < 25 < min(places.values())
+
+
+def test_mask_that_supervises_nothing_is_a_warning(preview: Preview) -> None:
+    shown = " ".join(
+        preview([{"text": f"Line {number}."} for number in range(9)], "--data.mask", "output_only").split()
+    )
+    assert re.search("warning .*rows.jsonl: mask 'output_only' supervises no token of the 9 train examples", shown)
