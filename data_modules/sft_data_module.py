@@ -9,18 +9,18 @@ from itertools import islice
 from typing import Any, Literal, get_args
 
 import torch
-from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
 
 from data_modules.batching.batch import Batch, collate
 from data_modules.batching.loaders import batch_loader
-from data_modules.batching.sampling import LengthSampler, WindowSampler, limited
+from data_modules.batching.sampling import LengthSampler, WindowSampler, batches_done, limited
 from data_modules.encoding.cache import (
     cache_folder,
-    data_fingerprint,
-    data_identity,
     encode_sources,
+    identity_digest,
+    identity_of_encoded,
     load_ledgers,
     load_split,
 )
@@ -41,6 +41,7 @@ from data_modules.errors import UserError
 from data_modules.records.counts import OnInvalid
 from data_modules.records.formats import FormatName
 from data_modules.records.splits import Samples, Sources, TextUse, held_out_fractions, skipped_in
+from data_modules.records.turn_order import Consecutive, FirstAnswer, TurnRules
 from data_modules.rendering.masking import LossMask, MaskName, Reduction, resolve_mask
 from data_modules.rendering.templates import TemplateName, resolve_template
 from data_modules.setting_checks import check_choices, check_sizes
@@ -91,6 +92,8 @@ class SFTDataModule(LightningDataModule):
         answer_length: Tokens that `predict` reserves for the answer to a prompt. On the command line, taken from the
             model's generation settings.
         format: Format of the records. None: detected from their fields.
+        columns: Fields of the format that have other names in your files, such as
+            `{instruction: question, output: answer}`.
         template: How conversations are rendered. `auto`: the tokenizer's own chat template, else `plain`.
         mask: Which tokens are supervised: all, the final answer of each conversation, or every answer.
         prompt_weight: Weight of prompt tokens in the loss, 0 to 1. None: the mask's own.
@@ -100,6 +103,8 @@ class SFTDataModule(LightningDataModule):
         over_long: What to do with longer examples: truncate (context first, the answer last), split (between turns),
             drop, or error.
         on_invalid: Whether an invalid record stops the run or is dropped and listed.
+        consecutive: Whether several messages of one role in a row are an error, or joined with a blank line.
+        first_answer: Whether a conversation that begins with an answer is an error, or loses this answer.
         batch_size: Training examples per batch on each device.
         eval_batch_size: Rows per evaluation batch. None: twice the training batch.
         packing: Concatenate the documents of a batch in one row, isolated from one another, instead of padding each to
@@ -129,6 +134,7 @@ class SFTDataModule(LightningDataModule):
         context_length: int | None = None,
         answer_length: int = 256,
         format: FormatName | None = None,
+        columns: dict[str, str] | None = None,
         template: TemplateName = "auto",
         mask: MaskName = "output_only",
         prompt_weight: float | None = None,
@@ -137,6 +143,8 @@ class SFTDataModule(LightningDataModule):
         max_length: int | None = None,
         over_long: OverLong = "truncate",
         on_invalid: OnInvalid = "error",
+        consecutive: Consecutive = "error",
+        first_answer: FirstAnswer = "error",
         batch_size: int = 8,
         eval_batch_size: int | None = None,
         packing: bool = True,
@@ -165,9 +173,19 @@ class SFTDataModule(LightningDataModule):
         self._tokenizer = tokenizer
         files = {split: _as_list(paths) for split, paths in (("train", train), ("val", val), ("test", test)) if paths}
         fractions = held_out_fractions(val_fraction, test_fraction)
-        self.sources = Sources(files, fractions, train_fraction, format, on_invalid, samples)
-        self.predict_sources = Sources(
-            files={"predict": _as_list(predict)}, format=format, on_invalid=on_invalid, require_answer=False
+        self.sources = Sources(
+            files,
+            fractions,
+            train_fraction,
+            format,
+            on_invalid,
+            samples,
+            columns=columns or {},
+            turn_rules=TurnRules(consecutive, first_answer),
+        )
+        prompts = {"predict": _as_list(predict)}
+        self.predict_sources = replace(
+            self.sources, files=prompts, fractions={}, train_fraction=1.0, samples="conversation", require_answer=False
         )
         self._text_prompts = text_prompts
         self.stores: dict[str, ExampleStore] = {}
@@ -220,8 +238,9 @@ class SFTDataModule(LightningDataModule):
                 split: {**ledger, "skipped_files": skipped.get(split, [])}
                 for split, ledger in load_ledgers(folder).items()
             }
-        self.fingerprint = data_fingerprint(self.sources, self.encoder)
-        self._identity = data_identity(self.sources, self.encoder)  # now: the files may change or vanish during the run
+        # now: the files may change or vanish during the run
+        self._identity = identity_of_encoded(self.sources, self.encoder, self.ledgers)
+        self.fingerprint = identity_digest(self._identity)
         self._check_splits(stage)
 
     def _check_splits(self, stage: str) -> None:
@@ -352,7 +371,7 @@ class SFTDataModule(LightningDataModule):
             token_budget=self.token_budget,
             limit=trainer.limit_train_batches if trainer else limit,
             epoch=trainer.current_epoch if trainer else 0,
-            done=_batches_done(trainer) if trainer else 0,
+            done=batches_done(trainer) if trainer else 0,
             rank=trainer.global_rank if trainer else 0,
             world_size=trainer.world_size if trainer else 1,
         )
@@ -386,9 +405,3 @@ class SFTDataModule(LightningDataModule):
 
 def _as_list(paths: Paths) -> list[str]:
     return [paths] if isinstance(paths, str) else list(paths or [])
-
-
-def _batches_done(trainer: Trainer) -> int:
-    """Batches already done in the epoch that a run resumes; Lightning continues counting from there."""
-    loop = trainer.fit_loop.epoch_loop
-    return int(loop.batch_progress.current.ready) if loop.restarting else 0

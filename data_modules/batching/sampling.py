@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 import torch
+from lightning.pytorch import Trainer
 from torch.utils.data import Sampler
 
 from data_modules.batching.packing import best_fit, equal_shares, length_groups, similar_lengths
@@ -159,3 +160,9 @@ def limited(num_batches: int, limit: int | float | None) -> int:
     if limit is None:
         return num_batches
     return int(num_batches * limit) if isinstance(limit, float) else min(num_batches, limit)
+
+
+def batches_done(trainer: Trainer) -> int:
+    """Batches already done in the epoch that a run resumes; Lightning continues counting from there."""
+    loop = trainer.fit_loop.epoch_loop
+    return int(loop.batch_progress.current.ready) if loop.restarting else 0

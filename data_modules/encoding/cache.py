@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,23 @@ from data_modules.encoding.ledger import Ledger
 from data_modules.encoding.pool import ChunkEncoder, EncodingPool
 from data_modules.errors import UserError
 from data_modules.progress import Progress
+from data_modules.records.columns import check_found
 from data_modules.records.conversation import Conversation
 from data_modules.records.readers import source_fingerprint
 from data_modules.records.splits import Sources, all_invalid, without_duplicates
+from data_modules.records.turn_order import TurnRules
 
 _VERSION = 4
-"""Bump when the same records would be encoded differently, so that no stale cache is read."""
+"""Bump when the same records would be encoded differently, so that no stale cache is read.
+A run cannot be resumed with another version."""
+
+_CACHE_VERSION = 5
+"""Bump when some records would be encoded differently, and `identity_of_encoded` shows which runs had such records: no
+stale cache is read, and all other runs can be resumed."""
+
+CHANGED_FIELDS = "fields that earlier versions ignored"
+
+_IN_ORDER = asdict(TurnRules())
 
 
 def cache_folder(given: str | None) -> Path:
@@ -90,12 +102,31 @@ def load_ledgers(folder: Path) -> dict[str, dict[str, Any]]:
 
 def cache_key(sources: Sources, encoder: Encoder) -> str:
     """A digest of everything that affects the encoded data, including the paths in its origins."""
-    return _digest([sources.files, data_fingerprint(sources, encoder)])
+    return _digest([sources.files, data_fingerprint(sources, encoder), _CACHE_VERSION])
 
 
 def data_fingerprint(sources: Sources, encoder: Encoder) -> str:
     """A digest of the contents of the files and how they are encoded, independent of their paths."""
-    return _digest(data_identity(sources, encoder))
+    return identity_digest(data_identity(sources, encoder))
+
+
+def identity_digest(identity: Mapping[str, Any]) -> str:
+    """A digest of a `data_identity`."""
+    return _digest(identity)
+
+
+def identity_of_encoded(sources: Sources, encoder: Encoder, ledgers: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+    """`data_identity`, with the fields that versions before fields were checked ignored or refused, if any has a value.
+
+    A run of such a version had other examples, so it cannot be resumed.
+
+    Args:
+        sources: The data.
+        encoder: Encodes it.
+        ledgers: `Ledger.to_dict()` by split.
+    """
+    changed = sorted({name for split in sources.splits for name in ledgers[split].get("changed_fields", ())})
+    return {**data_identity(sources, encoder), **({CHANGED_FIELDS: changed} if changed else {})}
 
 
 def data_identity(sources: Sources, encoder: Encoder) -> dict[str, Any]:
@@ -112,6 +143,8 @@ def data_identity(sources: Sources, encoder: Encoder) -> dict[str, Any]:
         "answers wanted": sources.require_answer,
         # only if not the default, so that older runs and caches keep their keys
         **({"plain text is": sources.text} if sources.text != "document" else {}),
+        **({"--data.columns": sources.columns} if sources.columns else {}),
+        **{f"--data.{name}": rule for name, rule in asdict(sources.turn_rules).items() if rule != _IN_ORDER[name]},
         "tokenizer": _digest([tokenizer.backend_tokenizer.to_str(), tokenizer.bos_token, tokenizer.eos_token]),
         "--data.template": encoder.template.name,
         "layout of the template": _digest(
@@ -135,6 +168,8 @@ def _encode_splits(sources: Sources, encoder: Encoder, folder: Path, processes: 
     """Write the examples of every split to a folder; returns their ledgers."""
     ledgers: dict[str, Any] = {}
     taken: set[str] = set()
+    found: set[str] = set()
+    names: set[str] = set()
     for split in sources.splits:
         # held-out conversations stay whole, so that metrics cover the same tokens whatever `samples` is
         samples = sources.samples if split == "train" else "conversation"
@@ -152,6 +187,10 @@ def _encode_splits(sources: Sources, encoder: Encoder, folder: Path, processes: 
                 raise UserError(all_invalid(sources.files[split], read))
             assert read.is_balanced(), f"{split}: records are unaccounted for: {read}"
             ledgers[split] = read.to_dict()
+            found |= read.columns_found
+            names |= {name for counts in read.unknown_fields.values() for name in counts}
+    if sources.require_answer:  # prompts may lack the column with the answers
+        check_found(sources.columns, found, names)
     return ledgers
 
 

@@ -253,6 +253,7 @@ def _count(ledger: Ledger, encoded: list[EncodedSegment], kept: list[list[Encode
     if _has_several_answers(encoded):
         ledger.dialogues_read += 1
         ledger.dialogues_kept += any(map(_has_several_answers, kept))
+    ledger.untrained_ends += sum(_ends_untrained(part) for part in kept)
     ledger.dropped += not kept
     ledger.split += len(kept) > 1
     ledger.truncated += bool(kept) and bool(_with_answers_merged(read) - _with_answers_merged(left))
@@ -282,6 +283,11 @@ def _answers_with_tokens(encoded: list[EncodedSegment]) -> Counter[SegmentKind]:
 
 def _has_several_answers(encoded: list[EncodedSegment]) -> bool:
     return _answers_with_tokens(encoded).total() > 1
+
+
+def _ends_untrained(encoded: list[EncodedSegment]) -> bool:
+    last = encoded[-1].segment.turn
+    return any(item.segment.turn == last and item.segment.kind is SegmentKind.CONTEXT_ANSWER for item in encoded)
 
 
 def _ends(encoded: list[EncodedSegment], end_token_id: int) -> Counter[SegmentKind]:

@@ -32,9 +32,11 @@ class Example:
 
     def prompt_ids(self) -> list[int]:
         """The prompt for inference: everything before the final answer; all of a bare prompt or document."""
-        final = np.flatnonzero(self.kinds == SegmentKind.FINAL_ANSWER)
+        is_last = self.turns == self.turns.max(initial=0)
+        is_untrained = (self.kinds == SegmentKind.CONTEXT_ANSWER) & is_last
+        final = np.flatnonzero((self.kinds == SegmentKind.FINAL_ANSWER) | is_untrained)
         return list(map(int, self.input_ids[: final[0]] if len(final) else self.input_ids))
 
     def answer_ids(self) -> list[int]:
-        """The final answer with its end token; empty if there is none."""
+        """The final answer with its end token; empty if there is none, or its record excludes it from training."""
         return list(map(int, self.input_ids[self.kinds == SegmentKind.FINAL_ANSWER]))

@@ -12,6 +12,7 @@ from data_modules.records.counts import LISTED, RecordCounts
 from data_modules.records.rejections import count_reasons
 from data_modules.rendering.masking import MASKS, LossMask
 from data_modules.rendering.segments import ANSWER_KINDS, SegmentKind
+from data_modules.wording import counted
 
 KINDS = tuple(kind for kind in SegmentKind if kind is not SegmentKind.PADDING)
 
@@ -30,6 +31,7 @@ _COUNTS = (
     "unknown_text",
     "dialogues_read",
     "dialogues_kept",
+    "untrained_ends",
 )
 
 _COUNTERS = (
@@ -41,6 +43,8 @@ _COUNTERS = (
     "answers_lost",
     "lengths",
     "over_long",
+    "changed_fields",
+    "changed_turns",
 )
 
 
@@ -69,6 +73,7 @@ class Ledger(RecordCounts):
         answers_lost: By mask, answers that were lost completely.
         dialogues_read: Conversations with several answers.
         dialogues_kept: Dialogues with an example that still has several answers.
+        untrained_ends: Examples that end with an answer that their record excludes from training.
         tokens: Tokens by kind, for each of read, kept, dropped, truncated and repeated.
     """
 
@@ -81,6 +86,7 @@ class Ledger(RecordCounts):
     unknown_first: list[str] = field(default_factory=list)
     dialogues_read: int = 0
     dialogues_kept: int = 0
+    untrained_ends: int = 0
     supervised_tokens_lost: Counter[str] = field(default_factory=Counter)
     end_tokens_lost: Counter[str] = field(default_factory=Counter)
     answers_read: Counter[str] = field(default_factory=Counter)
@@ -150,6 +156,9 @@ class Ledger(RecordCounts):
         self.formats = [*self.formats, *other.formats]
         for name in _COUNTERS:
             setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.columns_found |= other.columns_found
+        for file, names in other.unknown_fields.items():
+            self.unknown_fields[file] += names
         for name, lengths in other.whole_lengths.items():
             self.whole_lengths[name] += lengths
         for reason, counts in other.tokens.items():
@@ -208,8 +217,25 @@ class Ledger(RecordCounts):
             "dialogues": {"read": self.dialogues_read, "kept": self.dialogues_kept},
             "length": self.length_percentiles(),
             "length_before": self.whole_length_percentiles(),
-            "tokens": {reason: {k.name.lower(): counts[k] for k in KINDS} for reason, counts in self.tokens.items()},
+            "tokens": {reason: _by_name(counts) for reason, counts in self.tokens.items()},
+            **self._of_fields(),
         }
+
+    def _of_fields(self) -> dict[str, Any]:
+        """What was done with fields and turns; nothing if there is nothing to report."""
+        counts = {
+            "unknown_fields": {file: dict(sorted(names.items())) for file, names in self.unknown_fields.items()},
+            "changed_fields": {name: count for name, count in sorted(self.changed_fields.items()) if count},
+            "changed_turns": dict(self.changed_turns),
+            "untrained_ends": self.untrained_ends,
+        }
+        return {name: count for name, count in counts.items() if count}
+
+
+def _by_name(counts: Counter[SegmentKind]) -> dict[str, int]:
+    # untrained answers are rare: data without them has the same ledger as before they had a kind of their own
+    kinds = (kind for kind in KINDS if counts[kind] or kind is not SegmentKind.CONTEXT_ANSWER)
+    return {kind.name.lower(): counts[kind] for kind in kinds}
 
 
 def _percentiles(
@@ -275,6 +301,20 @@ def is_plain_text(ledger: dict[str, Any]) -> bool:
     return read["text"] > 0 and not read["user"]
 
 
+def unused_fields(ledger: dict[str, Any]) -> list[str]:
+    """One line for each file with fields that nothing reads.
+
+    Args:
+        ledger: A `Ledger.to_dict()`.
+    """
+    lines = []
+    for file, names in ledger.get("unknown_fields", {}).items():
+        (first, count), *others = names.items()
+        shown = [f"{first} ({counted(count, 'record')})", *(f"{name} ({count:,})" for name, count in others)]
+        lines.append(f"{file}: fields not used: {', '.join(shown)}")
+    return lines
+
+
 def _add_lost(lost: Counter[str], read: Counter[SegmentKind], kept: Counter[SegmentKind]) -> None:
     """Count by mask, not by kind: an answer that becomes the last of a part changes kind without being lost."""
     if read == kept:
@@ -306,7 +346,7 @@ def ledger_rows(ledgers: dict[str, dict[str, Any]], mask: str) -> list[tuple[str
     if any(unknown):
         rows.append(("with unknown text", *(f"{count:,}" for count in unknown)))
     for kind in KINDS:
-        counts = [entry["tokens"]["kept"][kind.name.lower()] for entry in columns]
+        counts = [entry["tokens"]["kept"].get(kind.name.lower(), 0) for entry in columns]
         if any(counts):
             rows.append((f"{kind.name.lower().replace('_', ' ')} tokens", *(f"{count:,}" for count in counts)))
     for key in ("supervised_tokens_lost", "end_tokens_lost"):

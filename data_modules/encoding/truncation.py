@@ -12,7 +12,7 @@ from typing import Protocol
 
 from data_modules.errors import UserError
 from data_modules.records.conversation import Conversation, Message
-from data_modules.rendering.segments import Segment, SegmentKind
+from data_modules.rendering.segments import ASSISTANT_KINDS, Segment, SegmentKind
 
 
 class Measure(Protocol):
@@ -201,9 +201,7 @@ def _cut(encoded: list[EncodedSegment], limit: int, *, keep: int, chosen: list[b
 
 def _take_closing(encoded: list[EncodedSegment], limit: int) -> list[EncodedSegment]:
     """Drop the newline after the last end token, the least useful token."""
-    is_closing = encoded[-1].segment.kind is SegmentKind.TEMPLATE and SegmentKind.FINAL_ANSWER in {
-        item.segment.kind for item in encoded
-    }
+    is_closing = encoded[-1].segment.kind is SegmentKind.TEMPLATE and any(_is_final_answer(encoded))
     return encoded[:-1] if is_closing else encoded
 
 
@@ -221,7 +219,7 @@ def _take_system(encoded: list[EncodedSegment], limit: int) -> list[EncodedSegme
 
 def _take_answer(encoded: list[EncodedSegment], limit: int) -> list[EncodedSegment]:
     """Cut the answer. It also loses its end token and what follows: the text does not end there."""
-    answers = _of_kind(encoded, SegmentKind.FINAL_ANSWER)
+    answers = _is_final_answer(encoded)
     if not any(answers):
         return encoded
     encoded = encoded[: answers.index(True) + 1]
@@ -230,6 +228,12 @@ def _take_answer(encoded: list[EncodedSegment], limit: int) -> list[EncodedSegme
 
 def _take_all_question(encoded: list[EncodedSegment], limit: int) -> list[EncodedSegment]:
     return _cut(encoded, limit, keep=0, chosen=_of_kind(encoded, SegmentKind.USER))
+
+
+def _is_final_answer(encoded: list[EncodedSegment]) -> list[bool]:
+    """Which segments are the last turn's answer, trained or not; none in a bare prompt."""
+    last = encoded[-1].segment.turn
+    return [item.segment.turn == last and item.segment.kind in ASSISTANT_KINDS for item in encoded]
 
 
 def _of_kind(encoded: list[EncodedSegment], kind: SegmentKind) -> list[bool]:

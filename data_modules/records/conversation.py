@@ -29,11 +29,13 @@ class Message:
         role: Who speaks.
         content: The text.
         context: Material that a user turn refers to (Alpaca's `input`). Truncated first.
+        is_trained: Whether an answer may be trained. False: it is only context for later answers, under every mask.
     """
 
     role: Role
     content: str
     context: str = ""
+    is_trained: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +83,13 @@ class Conversation:
 
     @property
     def is_answered(self) -> bool:
-        """Whether there is something to train on: a document, or a final answer."""
+        """Whether this is a document, or ends with an answer."""
         return self.turns[-1].role in (Role.ASSISTANT, Role.TEXT)
+
+    @property
+    def is_trainable(self) -> bool:
+        """Whether there is something to train on: a document, or an answer that its record does not exclude."""
+        return any(turn.is_trained and turn.role in (Role.ASSISTANT, Role.TEXT) for turn in self.turns)
 
     @property
     def system_turns(self) -> tuple[Message, ...]:
@@ -107,7 +114,10 @@ class Conversation:
         return replace(self, turns=self.turns[:-1]) if self.turns[-1].role is Role.ASSISTANT else self
 
     def content_key(self) -> str:
-        """A digest of the text that does not depend on the record's format: equal conversations have equal keys."""
+        """A digest of the text that does not depend on the record's format: equal conversations have equal keys.
+
+        Nor does it depend on which answers are trained: the same text must not be in two splits.
+        """
         digest = hashlib.blake2b(digest_size=16)
         for turn in self.turns:
             for part in (turn.role.value, turn.content, turn.context):
@@ -117,15 +127,16 @@ class Conversation:
 
 
 def expand_answers(conversation: Conversation) -> list[Conversation]:
-    """Make one conversation per answer, each ending with that answer.
+    """Make one conversation per trained answer, each ending with that answer.
 
     A conversation with n answers becomes n conversations, so the data grows; with `output_only`, every answer is
-    supervised exactly once. Documents and bare prompts are returned unchanged.
+    supervised exactly once. Documents, bare prompts and conversations without a trained answer are returned unchanged.
     """
     exchanges = conversation.exchanges()
-    if conversation.is_text or not conversation.is_answered:
+    if conversation.is_text or not (conversation.is_answered and conversation.is_trainable):
         return [conversation]
-    return [conversation.with_exchanges(exchanges[:count]) for count in range(1, len(exchanges) + 1)]
+    trained = [count for count, pair in enumerate(exchanges, start=1) if pair[-1].is_trained]
+    return [conversation.with_exchanges(exchanges[:count]) for count in trained]
 
 
 def _check_content(turn: Message, number: int, origin: str) -> int:
@@ -155,8 +166,17 @@ def _check_order(turns: tuple[Message, ...], origin: str) -> None:
     for index, turn in enumerate(spoken):
         expected = Role.USER if index % 2 == 0 else Role.ASSISTANT
         if turn.role is not expected:
-            before = f"after '{spoken[index - 1].role}'" if index else "at the start"
+            before = spoken[index - 1].role if index else None
+            place = f"after '{before}'" if before else "at the start"
             raise UserError(
-                f"{origin}: turn {index + offset} is '{turn.role}' {before}; expected '{expected}': user and "
-                "assistant must alternate, user first. Merge or remove turns, or set `--data.on_invalid drop`."
+                f"{origin}: turn {index + offset} is '{turn.role}' {place}; "
+                f"expected '{expected}': user and assistant must alternate, user first. Merge or remove turns, "
+                f"{_rule_for(turn.role, before)}or set `--data.on_invalid drop`."
             )
+
+
+def _rule_for(role: Role, before: Role | None) -> str:
+    """The setting that puts a turn in order, as part of an error message; empty if there is none."""
+    if role is before:
+        return "set `--data.consecutive merge`, "
+    return "set `--data.first_answer drop`, " if role is Role.ASSISTANT and before is None else ""

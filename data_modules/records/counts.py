@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import Literal
 
 from data_modules.errors import UserError
+from data_modules.records.known_fields import FoundFields
+from data_modules.records.record import readable
 from data_modules.records.rejections import reason_of, with_advice, without_advice
+from data_modules.records.turn_order import EMPTY_SYSTEM
 
 OnInvalid = Literal["error", "drop"]
 
@@ -16,6 +19,9 @@ LISTED = 100
 
 _KINDS_OF_FAULT = 1000
 """Maximum number of reasons counted separately, so that damaged data cannot exhaust memory."""
+
+_UNKNOWN_NAMES = 100
+"""Maximum number of unknown fields counted by name in a file, for the same reason."""
 
 
 @dataclass
@@ -31,6 +37,10 @@ class RecordCounts:
         reasons: Number of invalid records by reason; see `reason_of`.
         duplicates: Conversations left out because another split holds the same one, or one of the same group.
         formats: The format detected in each file.
+        unknown_fields: Fields that nothing reads: for each file, the number of records with each.
+        changed_fields: Records that versions before fields were checked read in another way, by field.
+        changed_turns: How many turns were dropped or joined, by what was done.
+        columns_found: Columns of `--data.columns` that some record has.
     """
 
     on_invalid: OnInvalid = "error"
@@ -41,6 +51,28 @@ class RecordCounts:
     reasons: Counter[str] = field(default_factory=Counter)
     duplicates: int = 0
     formats: list[str] = field(default_factory=list)
+    unknown_fields: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+    changed_fields: Counter[str] = field(default_factory=Counter)
+    changed_turns: Counter[str] = field(default_factory=Counter)
+    columns_found: set[str] = field(default_factory=set)
+
+    def count_fields(self, file: str, found: FoundFields) -> None:
+        """Count a record's fields beside those of its format."""
+        self.changed_fields.update(found.changed)
+        for name in map(readable, found.unknown):
+            names = self.unknown_fields[file]
+            names[name if name in names or len(names) < _UNKNOWN_NAMES else "other fields"] += 1
+
+    def count_changes(self, changes: Counter[str], *, has_untrained: bool) -> None:
+        """Count what was done with a record's turns.
+
+        Args:
+            changes: How many turns were dropped or joined, by what was done.
+            has_untrained: Whether the record excludes an answer from training.
+        """
+        self.changed_turns += changes
+        self.changed_fields["weight"] += has_untrained
+        self.changed_fields["empty system message"] += changes[EMPTY_SYSTEM] > 0
 
     def reject(self, message: str) -> None:
         """Count an invalid record, or raise its message, which says how to drop it.

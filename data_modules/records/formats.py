@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from data_modules.errors import UserError
+from data_modules.records.column_proposals import proposal
 from data_modules.records.conversation import Conversation, Message, Role
+from data_modules.records.counts import RecordCounts
+from data_modules.records.field_values import is_given, text, turn_list
+from data_modules.records.known_fields import FoundFields, examine, preference_fault
+from data_modules.records.messages import is_trained, missing_field, named_turns
 from data_modules.records.record import Record
+from data_modules.records.turn_order import TurnRules, arranged
 from data_modules.wording import kind_of
 
 GROUP_FIELD = "article_id"
 """Records with the same value in this field (several pairs made from one article) stay in one split. 0 and "0" are the
 same value; blank, null and NaN mean no group."""
 
+_IN_ORDER = TurnRules()
+
 _NO_GROUP = ("", "nan", "nat", "null", "none", "<na>")
 """How programs write a missing value, in lower case."""
-
-_ROLES = {
-    "system": Role.SYSTEM,
-    "user": Role.USER,
-    "human": Role.USER,
-    "assistant": Role.ASSISTANT,
-    "gpt": Role.ASSISTANT,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,33 +36,57 @@ class Format:
         fields: The fields that identify this format; all must be present. Answer fields are not included, so that
             `predict` can read bare prompts.
         turns: Converts fields to turns. Raises UserError without the origin, which `to_conversation` adds.
+        optional: Other fields that `turns` reads, except those of `known_fields`.
+        of_message: If the first of `fields` is a list of messages, the fields of a message.
     """
 
     name: str
     fields: tuple[str, ...]
     turns: Callable[[dict[str, Any]], list[Message]]
+    optional: tuple[str, ...] = ()
+    of_message: tuple[str, ...] = ()
+
+    def examine(self, fields: dict[str, Any]) -> FoundFields:
+        """Find the fields of a record beside those of this format."""
+        message_list = self.fields[0] if self.of_message else ""
+        return examine(fields, self.name, (*self.fields, *self.optional), message_list, self.of_message)
 
 
-def to_conversation(record: Record, name: str) -> Conversation:
+def to_conversation(
+    record: Record, name: str, rules: TurnRules = _IN_ORDER, counts: RecordCounts | None = None
+) -> Conversation:
     """Read a record in the named format.
 
+    Args:
+        record: The record.
+        name: A name in FORMATS.
+        rules: What is done with turns that are out of order.
+        counts: Counts the fields that are not used and the turns that were changed, if given.
+
     Raises:
-        UserError: If a field is missing or has the wrong type, or the turns are out of order.
+        UserError: If a field is missing, refused or has the wrong type, or the turns are out of order.
     """
     layout = FORMATS[name]
     missing = [field for field in layout.fields if field not in record.fields]
     if missing:
         raise UserError(
             f"{record.origin}: format '{name}' needs the field{'s' * (len(missing) > 1)} {', '.join(missing)}; found "
-            f"{record.field_names or 'no fields'}. Correct the record, or set `--data.format`; "
+            f"{record.field_names or 'no fields'}. Correct the record, or set {_columns(record)}`--data.format`; "
             "all records of a file must have the same format."
         )
+    found = layout.examine(record.fields)
+    if counts is not None:
+        counts.count_fields(record.file, found)
     try:
-        turns = layout.turns(record.fields)
+        if found.fault:
+            raise UserError(found.fault)
+        turns, changes = arranged(layout.turns(record.fields), rules)
         group = _group(record.fields.get(GROUP_FIELD))
     except UserError as error:
         raise UserError(f"{record.origin}: {error}") from None
-    return Conversation(tuple(turns), record.origin, group)
+    if counts is not None:
+        counts.count_changes(changes, has_untrained=not all(turn.is_trained for turn in turns))
+    return Conversation(turns, record.origin, group)
 
 
 def recognise_format(record: Record) -> str:
@@ -74,11 +98,30 @@ def recognise_format(record: Record) -> str:
     for layout in FORMATS.values():
         if all(field in record.fields for field in layout.fields):
             return layout.name
+    fault = preference_fault(record.fields)
+    if fault:
+        raise UserError(f"{record.origin}: {fault}")
     known = "; ".join(f"{layout.name}: {', '.join(layout.fields)}" for layout in FORMATS.values())
     raise UserError(
         f"{record.origin}: no known format has the fields {record.field_names or '(none)'}; expected the fields of "
-        f"one of {{{known}}}. Rename the fields."
+        f"one of {{{known}}}. {_to_rename(record)}"
     )
+
+
+def _to_rename(record: Record) -> str:
+    proposed = proposal(record.fields)
+    if proposed:
+        return f"Set {proposed}, or rename the fields."
+    return (
+        "Set `--data.columns '{instruction: YOUR_COLUMN, output: YOUR_COLUMN}'` with the names of your columns, or "
+        "rename the fields."
+    )
+
+
+def _columns(record: Record) -> str:
+    """The columns to propose, as part of a list of options; may be empty."""
+    proposed = proposal(record.fields)
+    return f"{proposed} or " if proposed else ""
 
 
 def _group(value: Any) -> str | None:
@@ -89,58 +132,60 @@ def _group(value: Any) -> str | None:
 
 
 def _alpaca(fields: dict[str, Any]) -> list[Message]:
-    turns = _system(fields)
-    turns.append(Message(Role.USER, _text(fields, "instruction"), context=_text(fields, "input", optional=True)))
-    return turns + _answer(_text(fields, "output", optional=True))
+    question = Message(Role.USER, text(fields, "instruction"), context=text(fields, "input", optional=True))
+    return [*_system(fields), *_history(fields), question, *_answer(text(fields, "output", optional=True))]
 
 
 def _prompt_completion(fields: dict[str, Any]) -> list[Message]:
-    return [Message(Role.USER, _text(fields, "prompt")), *_answer(_text(fields, "completion", optional=True))]
+    question = Message(Role.USER, text(fields, "prompt"))
+    return [*_system(fields), *_history(fields), question, *_answer(text(fields, "completion", optional=True))]
 
 
 def _messages(fields: dict[str, Any]) -> list[Message]:
-    return _named_turns(_list(fields, "messages"), "messages", "role", "content")
+    return _with_system(fields, named_turns(turn_list(fields, "messages"), "messages", "role", "content"))
 
 
 def _sharegpt(fields: dict[str, Any]) -> list[Message]:
-    return _system(fields) + _named_turns(_list(fields, "conversations"), "conversations", "from", "value")
+    return _with_system(fields, named_turns(turn_list(fields, "conversations"), "conversations", "from", "value"))
 
 
 def _ultrachat(fields: dict[str, Any]) -> list[Message]:
-    texts = _list(fields, "data")
-    for index, text in enumerate(texts):
-        if not isinstance(text, str):
-            raise UserError(f"data[{index}] is {kind_of(text)}; expected a string.")
-    return [Message(Role.ASSISTANT if index % 2 else Role.USER, text) for index, text in enumerate(texts)]
+    texts = turn_list(fields, "data")
+    for index, content in enumerate(texts):
+        if not isinstance(content, str):
+            raise UserError(f"data[{index}] is {kind_of(content)}; expected a string.")
+    turns = [Message(Role.ASSISTANT if index % 2 else Role.USER, content) for index, content in enumerate(texts)]
+    return _system(fields) + turns
 
 
 def _firefly(fields: dict[str, Any]) -> list[Message]:
     turns = _system(fields)
-    for index, pair in enumerate(_list(fields, "conversation")):
+    for index, pair in enumerate(turn_list(fields, "conversation")):
+        place = f"conversation[{index}]"
         if not isinstance(pair, dict) or not {"human", "assistant"} <= pair.keys():
             raise UserError(
-                f"conversation[{index}]{_missing_field(pair, 'human', 'assistant')}; expected an object "
-                "with 'human' and 'assistant'."
+                f"{place}{missing_field(pair, 'human', 'assistant')}; expected an object with 'human' and 'assistant'."
             )
-        turns.append(Message(Role.USER, _text(pair, "human")))
-        turns.append(Message(Role.ASSISTANT, _text(pair, "assistant")))
+        turns.append(Message(Role.USER, text(pair, "human")))
+        trained = is_trained(pair, Role.ASSISTANT, place)
+        turns.append(Message(Role.ASSISTANT, text(pair, "assistant"), is_trained=trained))
     return turns
 
 
 def _plain_text(fields: dict[str, Any]) -> list[Message]:
-    return [Message(Role.TEXT, _text(fields, "text"))]
+    return [Message(Role.TEXT, text(fields, "text"))]
 
 
 # The order matters if a record has the fields of two formats: the more specific one comes first.
 FORMATS: dict[str, Format] = {
     layout.name: layout
     for layout in (
-        Format("messages", ("messages",), _messages),
-        Format("sharegpt", ("conversations",), _sharegpt),
-        Format("firefly", ("conversation",), _firefly),
+        Format("messages", ("messages",), _messages, of_message=("role", "content")),
+        Format("sharegpt", ("conversations",), _sharegpt, of_message=("from", "value")),
+        Format("firefly", ("conversation",), _firefly, of_message=("human", "assistant")),
         Format("ultrachat", ("id", "data"), _ultrachat),
-        Format("alpaca", ("instruction",), _alpaca),
-        Format("prompt_completion", ("prompt",), _prompt_completion),
+        Format("alpaca", ("instruction",), _alpaca, optional=("input", "output")),
+        Format("prompt_completion", ("prompt",), _prompt_completion, optional=("completion",)),
         Format("text", ("text",), _plain_text),
     )
 }
@@ -149,51 +194,37 @@ FormatName = Literal["messages", "sharegpt", "firefly", "ultrachat", "alpaca", "
 assert set(FORMATS) == set(FormatName.__args__)  # type: ignore[attr-defined]
 
 
-def _named_turns(items: Iterable[Any], field: str, role_key: str, content_key: str) -> list[Message]:
-    turns = []
-    for index, item in enumerate(items):
-        if not isinstance(item, dict) or not {role_key, content_key} <= item.keys():
-            raise UserError(
-                f"{field}[{index}]{_missing_field(item, role_key, content_key)}; expected an object "
-                f"with '{role_key}' and '{content_key}'."
-            )
-        given = item[role_key]
-        role = _ROLES.get(str(given))
-        if role is None:
-            shown = repr(given[:40]) if isinstance(given, str) else kind_of(given)
-            raise UserError(f"{field}[{index}].{role_key} is {shown}; expected one of {', '.join(_ROLES)}.")
-        turns.append(Message(role, _text(item, content_key)))
+def _with_system(fields: dict[str, Any], turns: list[Message]) -> list[Message]:
+    """The turns after the record's system message, unless they begin with the same one."""
+    system = _system(fields)
+    own = turns[0].content.strip() if turns and turns[0].role is Role.SYSTEM else ""
+    if not (system and own):
+        return system + turns
+    if own != system[0].content.strip():
+        raise UserError(
+            "field 'system' differs from the system message of the conversation; expected one system message. "
+            "Remove one of the two, or set `--data.on_invalid drop`."
+        )
     return turns
 
 
-def _missing_field(item: Any, *names: str) -> str:
-    """Why a turn is not an object with these fields."""
-    if not isinstance(item, dict):
-        return f" is {kind_of(item)}"
-    return f" has no field '{next(name for name in names if name not in item)}'"
-
-
 def _system(fields: dict[str, Any]) -> list[Message]:
-    text = _text(fields, "system", optional=True)
-    return [Message(Role.SYSTEM, text)] if text.strip() else []
+    return [Message(Role.SYSTEM, text(fields, "system"))] if is_given(fields.get("system")) else []
 
 
-def _answer(text: str) -> list[Message]:
+def _history(fields: dict[str, Any]) -> list[Message]:
+    """Earlier turns as LLaMA-Factory writes them: a list of [question, answer]."""
+    if not is_given(fields.get("history")):
+        return []
+    turns: list[Message] = []
+    for index, pair in enumerate(turn_list(fields, "history")):
+        if not (isinstance(pair, list) and len(pair) == 2 and all(isinstance(part, str) for part in pair)):
+            shown = kind_of(pair) if not isinstance(pair, list) else f"a list of {len(pair)}"
+            raise UserError(f"history[{index}] is {shown}; expected [question, answer], two strings.")
+        turns += [Message(Role.USER, pair[0]), Message(Role.ASSISTANT, pair[1])]
+    return turns
+
+
+def _answer(content: str) -> list[Message]:
     """The answer, if any. A blank one makes the record a bare prompt, which `predict` accepts and training rejects."""
-    return [Message(Role.ASSISTANT, text)] if text.strip() else []
-
-
-def _text(fields: dict[str, Any], name: str, *, optional: bool = False) -> str:
-    value = fields.get(name)
-    if value is None and optional:
-        return ""
-    if not isinstance(value, str):
-        raise UserError(f"field '{name}' is {kind_of(value)}; expected a string.")
-    return value
-
-
-def _list(fields: dict[str, Any], name: str) -> list[Any]:
-    value = fields[name]
-    if not isinstance(value, list):
-        raise UserError(f"field '{name}' is {kind_of(value)}; expected a list of turns.")
-    return value
+    return [Message(Role.ASSISTANT, content)] if content.strip() else []

@@ -23,6 +23,11 @@ class Record:
     origin: str
 
     @property
+    def file(self) -> str:
+        """The file or dataset, without the line."""
+        return self.origin.rpartition(":")[0]
+
+    @property
     def field_names(self) -> str:
         """The field names, made printable for messages."""
         return ", ".join(readable(name) for name in self.fields)

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from data_modules.errors import UserError
+from data_modules.records.column_proposals import proposal
+from data_modules.records.columns import check_columns, in_columns, renamed
 from data_modules.records.conversation import Conversation
 from data_modules.records.counts import OnInvalid, RecordCounts
 from data_modules.records.data_files import skipped_files
@@ -15,6 +17,7 @@ from data_modules.records.formats import FormatName, recognise_format, to_conver
 from data_modules.records.readers import read_records
 from data_modules.records.record import Record
 from data_modules.records.rejections import count_reasons
+from data_modules.records.turn_order import Consecutive, FirstAnswer, TurnRules
 from data_modules.setting_checks import check_choice
 
 Samples = Literal["conversation", "answer"]
@@ -36,6 +39,8 @@ class Sources:
         require_answer: Whether a bare prompt is invalid.
         text: How to treat plain text (a line of a .txt file, or a record with only the field `text`): as a finished
             document, a question, or the beginning of a text to continue.
+        columns: The column that each field is read from, for fields with other names in the files.
+        turn_rules: What is done with turns that are out of order.
     """
 
     files: dict[str, list[str]]
@@ -46,11 +51,16 @@ class Sources:
     samples: Samples = "conversation"
     require_answer: bool = True
     text: TextUse = "document"
+    columns: dict[str, str] = field(default_factory=dict)
+    turn_rules: TurnRules = field(default_factory=TurnRules)
 
     def __post_init__(self) -> None:
         if not 0 < self.train_fraction <= 1:
             raise UserError(f"--data.train_fraction {self.train_fraction}: expected a share above 0, at most 1.")
         check_choice("format", self.format, (None, *get_args(FormatName)))
+        check_choice("consecutive", self.turn_rules.consecutive, get_args(Consecutive))
+        check_choice("first_answer", self.turn_rules.first_answer, get_args(FirstAnswer))
+        check_columns(self.columns, self.format)
 
     @property
     def splits(self) -> list[str]:
@@ -156,10 +166,8 @@ def _read_source(source: str, sources: Sources, counts: RecordCounts) -> Iterato
     for record in read_records(source, reject=counts.reject):
         try:
             conversation = _conversation(record, sources, layouts, counts)
-            if sources.require_answer and not conversation.is_answered:
-                raise UserError(_unanswered(record))
         except UserError as error:
-            counts.reject(str(error))
+            counts.reject(in_columns(str(error), record, sources.columns))
             continue
         counts.records_read += 1
         yield conversation
@@ -167,26 +175,38 @@ def _read_source(source: str, sources: Sources, counts: RecordCounts) -> Iterato
 
 
 def _conversation(record: Record, sources: Sources, layouts: dict[str, str], counts: RecordCounts) -> Conversation:
+    record = renamed(record, sources.columns, counts.columns_found)
     is_prompt = sources.text != "document" and record.fields.keys() == {"text"}  # applies to any training format
     name = "text" if is_prompt else sources.format or _format_of(record, layouts, counts)
-    conversation = to_conversation(record, name)
+    conversation = to_conversation(record, name, sources.turn_rules, counts)
+    if sources.require_answer:
+        _check_answer(record, conversation)
     return conversation.as_question() if sources.text == "question" and conversation.is_text else conversation
 
 
 def _format_of(record: Record, layouts: dict[str, str], counts: RecordCounts) -> str:
     """The format of a file, detected from its first record with a known one."""
-    file = record.origin.rpartition(":")[0]
+    file = record.file
     if file not in layouts:
         layouts[file] = recognise_format(record)
         counts.formats.append(f"{file}: {layouts[file]} (recognised)")
     return layouts[file]
 
 
-def _unanswered(record: Record) -> str:
-    return (
-        f"{record.origin}: no answer to train on (fields: {record.field_names}); the last turn must be the "
-        "assistant's and not blank. Complete the record, or set `--data.on_invalid drop`."
-    )
+def _check_answer(record: Record, conversation: Conversation) -> None:
+    """Refuse a conversation without an answer to train on."""
+    if not conversation.is_answered:
+        proposed = proposal(record.fields, has_prompt=True)
+        raise UserError(
+            f"{record.origin}: no answer to train on (fields: {record.field_names}); the last turn must be the "
+            f"assistant's and not blank. Complete the record, {f'set {proposed}, ' * bool(proposed)}"
+            "or set `--data.on_invalid drop`."
+        )
+    if not conversation.is_trainable:
+        raise UserError(
+            f"{record.origin}: no answer to train on: every answer has the weight 0, so nothing would be trained. "
+            "Give one the weight 1, or set `--data.on_invalid drop`."
+        )
 
 
 def without_duplicates(split: str, sources: Sources, counts: RecordCounts, taken: set[str]) -> Iterator[Conversation]:

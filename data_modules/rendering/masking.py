@@ -63,10 +63,12 @@ def _mask(name: MaskName, *kinds: SegmentKind) -> LossMask:
     return LossMask(name, tuple(float(kind in kinds) for kind in SegmentKind))
 
 
+_NEVER_SUPERVISED = (SegmentKind.PADDING, SegmentKind.CONTEXT_ANSWER)
+
 MASKS: dict[str, LossMask] = {
     mask.name: mask
     for mask in (
-        _mask("whole_sequence", *(kind for kind in SegmentKind if kind is not SegmentKind.PADDING)),
+        _mask("whole_sequence", *(kind for kind in SegmentKind if kind not in _NEVER_SUPERVISED)),
         _mask("output_only", SegmentKind.FINAL_ANSWER),
         _mask("firefly_multi_turn", *ANSWER_KINDS),
     )

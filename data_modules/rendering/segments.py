@@ -17,9 +17,15 @@ class SegmentKind(IntEnum):
     """Any answer but the last of its conversation, with its end token."""
     FINAL_ANSWER = 5
     TEXT = 6
+    CONTEXT_ANSWER = 7
+    """An answer that its record marks as not to be trained, with its end token. No mask supervises it."""
 
 
 ANSWER_KINDS = (SegmentKind.ANSWER, SegmentKind.FINAL_ANSWER)
+"""Answers to train on."""
+
+ASSISTANT_KINDS = (*ANSWER_KINDS, SegmentKind.CONTEXT_ANSWER)
+"""Everything the assistant says."""
 
 
 @dataclass(frozen=True, slots=True)

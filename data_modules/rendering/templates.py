@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerBase
 
 from data_modules.errors import UserError
 from data_modules.records.conversation import Conversation, Message, Role
-from data_modules.rendering.segments import ANSWER_KINDS, Segment, SegmentKind
+from data_modules.rendering.segments import ASSISTANT_KINDS, Segment, SegmentKind
 from data_modules.wording import reason_of
 
 TemplateName = Literal["auto", "alpaca", "chatml", "plain", "tokenizer"]
@@ -66,7 +66,7 @@ class Template:
             if turn.role is Role.USER:
                 segments += _fill(self.user_with_context if turn.context else self.user, turn, index)
             elif turn.role is Role.ASSISTANT:
-                kind = SegmentKind.FINAL_ANSWER if index == last else SegmentKind.ANSWER
+                kind = _kind(turn, final=index == last)
                 segments += [_segment(turn.content, kind, index), _end(self.end, kind, index)]
                 segments += _literal(self.closing if index == last else self.between, index)
         return list(_joined(segments))
@@ -148,7 +148,7 @@ class ChatTemplate:
         segments = list(_literal(literals[0], 0))
         for part, literal in zip(contents, literals[1:], strict=True):
             segments += [part] if part.text else []
-            if part.kind in ANSWER_KINDS:
+            if part.kind in ASSISTANT_KINDS:
                 segments.append(_end(self.end, part.kind, part.turn))
                 literal = literal.removeprefix(self.end)
             segments += _literal(literal, part.turn)
@@ -174,7 +174,7 @@ class ChatTemplate:
             raise self._refusal(conversation, "it drops, repeats or reorders turns")
         literals = re.split("\ue000\\d+\ue001", rendered)
         for part, literal in zip(_contents(marked), literals[1:], strict=True):
-            if part.kind in ANSWER_KINDS and not literal.startswith(self.end):
+            if part.kind in ASSISTANT_KINDS and not literal.startswith(self.end):
                 raise self._refusal(conversation, f"an answer is not followed by its end token {self.end!r}")
         self._check_prompts(marked, rendered, literals)
         return literals
@@ -284,7 +284,7 @@ def _contents(conversation: Conversation) -> list[Segment]:
     last = len(conversation.turns) - 1
     parts = []
     for index, turn in enumerate(conversation.turns):
-        parts.append(_segment(turn.content, _kind(turn.role, final=index == last), index))
+        parts.append(_segment(turn.content, _kind(turn, final=index == last), index))
         if turn.context:
             parts.append(replace(_segment(turn.context, SegmentKind.USER, index), context=True))
     return parts
@@ -293,7 +293,7 @@ def _contents(conversation: Conversation) -> list[Segment]:
 def _answers_to_check(conversation: Conversation, literals: list[str]) -> list[int]:
     """The turns of the first and last answers, and of every answer whose exchange has new fixed text."""
     chosen, seen, start = [], set(), 0
-    answers = [(place, part.turn) for place, part in enumerate(_contents(conversation)) if part.kind in ANSWER_KINDS]
+    answers = [(place, part.turn) for place, part in enumerate(_contents(conversation)) if part.kind in ASSISTANT_KINDS]
     for number, (place, turn) in enumerate(answers):
         exchange = tuple(literals[start : place + 1])  # the fixed text before each of its contents
         start = place + 1
@@ -303,10 +303,12 @@ def _answers_to_check(conversation: Conversation, literals: list[str]) -> list[i
     return chosen
 
 
-def _kind(role: Role, *, final: bool) -> SegmentKind:
-    if role is Role.ASSISTANT:
+def _kind(turn: Message, *, final: bool) -> SegmentKind:
+    if turn.role is Role.ASSISTANT:
+        if not turn.is_trained:
+            return SegmentKind.CONTEXT_ANSWER
         return SegmentKind.FINAL_ANSWER if final else SegmentKind.ANSWER
-    return SegmentKind.SYSTEM if role is Role.SYSTEM else SegmentKind.USER
+    return SegmentKind.SYSTEM if turn.role is Role.SYSTEM else SegmentKind.USER
 
 
 def _join(literals: list[str], contents: list[Segment]) -> str:

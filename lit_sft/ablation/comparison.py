@@ -38,7 +38,7 @@ _AFFECTS_WEIGHTS = ("model.backbone.pretrained", "model.backbone.config", "model
 _AFFECTS_ADAPTERS = (*_AFFECTS_WEIGHTS, "model.backbone.lora", "model.backbone.tuning")
 _AFFECTS_DATA = (
     *("data.train", "data.val", "data.test", "data.format", "data.template", "data.samples", "data.max_length"),
-    *("data.over_long", "data.on_invalid", *_AFFECTS_WEIGHTS),
+    *("data.over_long", "data.on_invalid", "data.columns", "data.consecutive", "data.first_answer", *_AFFECTS_WEIGHTS),
 )
 """Prefixes of settings that a study may vary on purpose, by what they affect."""
 

@@ -27,6 +27,7 @@ SEGMENTS: dict[str, tuple[int, ...]] = {
     "first_answer_token": (_FIRST,),
     "end_token": (_END,),
     "text": (SegmentKind.TEXT,),
+    "context_answer": (SegmentKind.CONTEXT_ANSWER,),
 }
 """The segments with metrics, as sums over these rows. An end token counts both in its answer and separately."""
 

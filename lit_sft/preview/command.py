@@ -13,7 +13,7 @@ from typing import Any
 from jsonargparse.typing import PositiveInt
 
 from data_modules.encoding.example import Example
-from data_modules.encoding.ledger import is_limit_too_small, too_small_limit, why_empty
+from data_modules.encoding.ledger import is_limit_too_small, too_small_limit, unused_fields, why_empty
 from data_modules.encoding.split_checks import check_supervision
 from data_modules.errors import UserError
 from data_modules.rendering.masking import MASKS, LossMask
@@ -54,7 +54,8 @@ def main(argv: list[str]) -> None:
         config_from(options.model.backbone.config)  # its context length limits the examples
     with redirect_stdout(sys.stderr):  # keep stdout for the examples
         examples = _first_examples(data, options.split, options.num)
-        for line in data.ledgers[options.split]["skipped_files"]:
+        ledger = data.ledgers[options.split]
+        for line in (*ledger["skipped_files"], *unused_fields(ledger)):
             print(printable(line))
         if options.json:
             for line in dropped_lines(data, options.split):

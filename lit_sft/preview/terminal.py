@@ -23,6 +23,7 @@ SHADES: Shades = {
     SegmentKind.ANSWER: ("#3f8f3f", "#738a1c"),
     SegmentKind.FINAL_ANSWER: ("#d2541c", "#b87614"),
     SegmentKind.TEXT: ("#168f80", "#5580b0"),
+    SegmentKind.CONTEXT_ANSWER: ("#b0567a", "#a0703c"),
 }
 """Legible on black and on white."""
 
@@ -33,6 +34,7 @@ SHADES_OF_16: Shades = {
     SegmentKind.ANSWER: ("green", "bright_green"),
     SegmentKind.FINAL_ANSWER: ("red", "bright_red"),
     SegmentKind.TEXT: ("cyan", "bright_cyan"),
+    SegmentKind.CONTEXT_ANSWER: ("yellow", "bright_yellow"),
 }
 """For terminals with 16 colours, where the nearest to several of the others is the same."""
 

@@ -47,6 +47,7 @@ _SEGMENTS = {
     "first_answer_token": "first answer tokens",
     "end_token": "end tokens",
     "text": "text tokens",
+    "context_answer": "tokens of answers that are not trained",
 }
 _MASKS = ("whole_sequence", "output_only", "firefly_multi_turn")
 _UNITS = {name: _TITLES[name] for name in _LESS_IS_BETTER} | {"num_tokens": "tokens"}

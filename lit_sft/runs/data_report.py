@@ -10,7 +10,7 @@ from rich.table import Table
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from data_modules.encoding.encoder import OverLong
-from data_modules.encoding.ledger import ledger_rows
+from data_modules.encoding.ledger import ledger_rows, unused_fields
 from data_modules.errors import UserError
 from data_modules.records.conversation import Conversation, Message, Role
 from data_modules.records.rejections import count_reasons, without_advice
@@ -37,6 +37,8 @@ def print_ledger(console: Console, data: SFTDataModule) -> None:
         for line in ledger["formats"]:
             console.print(f"  {split}: {printable(line)}", style="dim", markup=False)
         for line in ledger["skipped_files"]:
+            console.print(f"  {split}: {printable(line)}", style="yellow", markup=False)
+        for line in unused_fields(ledger):
             console.print(f"  {split}: {printable(line)}", style="yellow", markup=False)
         for message in ledger["invalid"]["first"][:5]:
             console.print(f"  dropped: {printable(without_advice(message))}", style="yellow", markup=False)
@@ -111,7 +113,13 @@ class SplitReport:
         Args:
             advise: Whether to advise on how to lose less.
         """
-        return [*self._of_chats(advise), *self._of_texts(), *self._of_mask(), *self._of_unknown_text()]
+        return [
+            *self._of_chats(advise),
+            *self._of_texts(),
+            *self._of_mask(),
+            *self._of_turns(),
+            *self._of_unknown_text(),
+        ]
 
     def _of_chats(self, advise: bool) -> list[str]:
         before = self._before("conversations")
@@ -205,6 +213,21 @@ class SplitReport:
             f"warning: {alone:,} of {dialogues['read']:,} conversations with several answers "
             f"{'is' if alone == 1 else 'are'} left with one answer per example, so the mask {self.mask} trains them as "
             "output_only would, without the earlier turns."
+        ]
+
+    def _of_turns(self) -> list[str]:
+        """Turns that were dropped or joined, and examples whose last answer is not trained."""
+        changes = [f"{count:,} {what}" for what, count in self.ledger.get("changed_turns", {}).items()]
+        ends = self.ledger.get("untrained_ends", 0)
+        untrained = (
+            f"warning: {self.split}: {ends:,} of {self.ledger['examples']:,} examples end with an answer of weight 0, "
+            "so the mask output_only trains nothing in them. `--data.samples answer` or another mask trains their "
+            "other answers."
+        )
+        is_lost = ends and self.mask == "output_only"
+        return [
+            *([f"{self.split}: {', '.join(changes)}."] if changes else []),
+            *([untrained] if is_lost else []),
         ]
 
     def _of_unknown_text(self) -> list[str]:

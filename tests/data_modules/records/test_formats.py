@@ -70,7 +70,11 @@ def test_system_messages_are_kept() -> None:
         ({"instruction": "x", "output": ["y"]}, "alpaca", r"f.json:7: field 'output' is a list; expected a string"),
         ({"text": "x"}, "alpaca", r"f.json:7: format 'alpaca' needs the field instruction; found text"),
         ({"messages": "x"}, "messages", r"f.json:7: field 'messages' is the string 'x'; expected a list of turns"),
-        ({"messages": [{"role": "tool", "content": "x"}]}, "messages", r"messages\[0\].role is 'tool'; expected one"),
+        (
+            {"messages": [{"role": "tool", "content": "x"}]},
+            "messages",
+            r"messages\[0\].role is 'tool'; tool calls are not",
+        ),
         (
             {"messages": [{"role": "user"}]},
             "messages",

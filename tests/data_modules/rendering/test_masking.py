@@ -31,7 +31,8 @@ def test_a_documents_first_token_is_never_supervised() -> None:
 def test_prompt_weight_changes_prompt_tokens_only() -> None:
     weights = resolve_mask("firefly_multi_turn", 0.25).token_weights(KINDS, TURNS)
     assert weights.tolist() == [0, 0.25, 0.25, 1, 1, 0.25, 1, 0]
-    assert resolve_mask("whole_sequence", 0.25).weights == (*resolve_mask("firefly_multi_turn", 0.25).weights[:6], 1.0)
+    prompt = resolve_mask("firefly_multi_turn", 0.25).weights[:6]
+    assert resolve_mask("whole_sequence", 0.25).weights == (*prompt, 1.0, 0.0)
     assert resolve_mask("output_only") is MASKS["output_only"]
 
 

@@ -1,0 +1,238 @@
+"""Fields beside those of a format, and what is done with each. A field that changes what a record means is read or
+refused, never ignored; a field that is not listed here is reported by name.
+
+`docs/data.md` shows the table of this module.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import lru_cache
+from typing import Any, Literal
+
+from data_modules.records.field_values import is_given
+from data_modules.wording import kind_of
+
+Place = Literal["record", "message"]
+
+
+class Use(StrEnum):
+    """What is done with a field."""
+
+    HONOURED = "honoured"
+    REFUSED = "refused"
+    NO_MEANING = "no meaning"
+
+
+TOOLS = "tool calls are not supported yet"
+ONLY_TEXT = "only text is supported"
+REASONING = "reasoning is not supported yet"
+_PREFERENCE = "preference data, for DPO, KTO or reward training; this project trains on answers (SFT)"
+_NOTHING = ("[]", "{}", "null", "none", "nan")
+"""How a table of text, such as .csv, writes that there is nothing."""
+
+_ADVICE = "Remove the field, or set `--data.on_invalid drop`."
+
+
+def is_boolean(value: Any) -> bool:
+    """Whether a value is true or false, or the same as text."""
+    return isinstance(value, bool) or (isinstance(value, str) and value.strip().casefold() in ("true", "false"))
+
+
+@dataclass(frozen=True, slots=True)
+class KnownField:
+    """Fields with one meaning.
+
+    Attributes:
+        names: Their names.
+        use: What is done with them.
+        reason: What they do, or why they are refused: the end of an error message.
+        formats: The formats in which they have this meaning. Empty: all.
+        is_new: Whether earlier versions ignored them, so that a run of such a version had other examples.
+        applies: Which values have this meaning; a field with another value counts as unknown.
+    """
+
+    names: tuple[str, ...]
+    use: Use
+    reason: str
+    formats: tuple[str, ...] = ()
+    is_new: bool = True
+    applies: Callable[[Any], bool] = is_given
+
+
+_CHATS = ("messages", "sharegpt", "firefly", "ultrachat")
+_PAIRS = ("alpaca", "prompt_completion")
+_MEDIA = ("image", "images", "audio", "audios", "video", "videos")
+_IDS = ("id", "idx", "index", "uid", "uuid", "conversation_id", "prompt_id", "__index_level_0__")
+
+RECORD_FIELDS = (
+    KnownField(
+        ("system",), Use.HONOURED, "the system message", formats=("sharegpt", "firefly", "alpaca"), is_new=False
+    ),
+    KnownField(("system",), Use.HONOURED, "the system message", formats=("messages", "ultrachat", "prompt_completion")),
+    KnownField(("system",), Use.REFUSED, "plain text has no system message", formats=("text",)),
+    KnownField(("history",), Use.HONOURED, "earlier turns, a list of [question, answer]", formats=_PAIRS),
+    KnownField(
+        ("history",), Use.REFUSED, "a record of this format has no turns beside its own", formats=(*_CHATS, "text")
+    ),
+    KnownField(("article_id",), Use.HONOURED, "records with the same value stay in one split", is_new=False),
+    KnownField(("tools", "tool_calls", "functions", "function_call"), Use.REFUSED, TOOLS),
+    KnownField(_MEDIA, Use.REFUSED, ONLY_TEXT),
+    KnownField(("chosen", "rejected", "score_chosen", "score_rejected", "kto_tag"), Use.REFUSED, _PREFERENCE),
+    KnownField(
+        ("label",),
+        Use.REFUSED,
+        f"true or false beside an answer is {_PREFERENCE}",
+        formats=(*_CHATS, *_PAIRS),
+        applies=is_boolean,
+    ),
+    KnownField(("completions", "labels"), Use.REFUSED, _PREFERENCE, formats=("prompt_completion",)),
+    KnownField(("chat_template_kwargs",), Use.REFUSED, "options for a chat template are not supported yet"),
+    KnownField((*_IDS, "parallel_tool_calls"), Use.NO_MEANING, "names the record, or needs `tools`", is_new=False),
+)
+
+WEIGHTS = ("weight", "train", "training", "loss_weight")
+"""Fields of a message that say whether it is trained: OpenAI's, Axolotl's two and LLaMA-Factory's."""
+
+MESSAGE_FIELDS = (
+    KnownField(
+        WEIGHTS, Use.HONOURED, "1 or true: as always; 0 or false: the answer is context and never trained", is_new=False
+    ),
+    KnownField(("train_detail", "training_detail"), Use.REFUSED, "training parts of an answer is not supported"),
+    KnownField(("tool_calls", "tool_call_id", "tools", "functions", "function_call"), Use.REFUSED, TOOLS),
+    KnownField(("reasoning_content", "reasoning", "thinking"), Use.REFUSED, REASONING),
+    KnownField(_MEDIA, Use.REFUSED, ONLY_TEXT),
+    KnownField(("refusal",), Use.REFUSED, "a refusal is read only as the content of its message"),
+    KnownField(("id", "message_id"), Use.NO_MEANING, "names the message", is_new=False),
+)
+
+_FIELDS: dict[Place, tuple[KnownField, ...]] = {"record": RECORD_FIELDS, "message": MESSAGE_FIELDS}
+
+
+@dataclass(frozen=True, slots=True)
+class FoundFields:
+    """The fields of one record beside those of its format.
+
+    Attributes:
+        unknown: Fields that nothing reads, each once; those of messages as `messages[].name`.
+        changed: Fields that change the record and that earlier versions ignored.
+        fault: Why the record is refused; empty if it is not.
+    """
+
+    unknown: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
+    fault: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """A field with a value.
+
+    Attributes:
+        name: Its name in counts.
+        place: Its name in messages.
+        value: The value.
+        known: What is known of it, if anything.
+    """
+
+    name: str
+    place: str
+    value: Any
+    known: KnownField | None
+
+    @property
+    def fault(self) -> str:
+        """Why it is refused; empty if it is not."""
+        if self.known is None or self.known.use is not Use.REFUSED:
+            return ""
+        return f"{self.place} is {kind_of(self.value)}; {self.known.reason}. {_ADVICE}"
+
+
+def examine(
+    fields: Mapping[str, Any],
+    format: str,
+    own: tuple[str, ...],
+    message_list: str = "",
+    own_of_message: tuple[str, ...] = (),
+) -> FoundFields:
+    """Find the fields of a record beside those of its format.
+
+    Args:
+        fields: The record's.
+        format: Name of its format.
+        own: The fields that the format reads.
+        message_list: The field with the list of messages, if the format has one.
+        own_of_message: The fields that the format reads in a message.
+    """
+    found = [_Found(name, f"field '{name}'", *rest) for name, *rest in _given(fields, "record", format, own)]
+    changed: list[str] = []
+    items = fields.get(message_list) if message_list else ()
+    for index, item in enumerate(items if isinstance(items, list) else ()):
+        if isinstance(item, Mapping):
+            found += [
+                _Found(f"{message_list}[].{name}", f"{message_list}[{index}].{name}", *rest)
+                for name, *rest in _given(item, "message", format, own_of_message)
+            ]
+            changed += _newly_read(item)
+    if not (found or changed):
+        return FoundFields()
+    changed += [each.name for each in found if each.known is not None and each.known.is_new]
+    return FoundFields(
+        unknown=tuple(dict.fromkeys(each.name for each in found if each.known is None)),
+        changed=tuple(dict.fromkeys(changed)),
+        fault=next(filter(None, (each.fault for each in found)), ""),
+    )
+
+
+def preference_fault(fields: Mapping[str, Any]) -> str:
+    """Why a record without a known format is refused if it is preference data; empty if it is not."""
+    for name, value, known in _given(fields, "record", "", ()):
+        if known is not None and known.reason == _PREFERENCE:
+            return f"field '{name}' is {kind_of(value)}; {known.reason}."
+    return ""
+
+
+def table() -> list[tuple[str, str, str, str]]:
+    """The known fields as rows for the docs: names, where, what is done, why. The same reason is one row."""
+    rows: dict[tuple[str, str, Use, str], list[str]] = {}
+    for place, known in ((place, known) for place, fields in _FIELDS.items() for known in fields):
+        names = ", ".join(f"`{name}`" for name in known.names)
+        rows.setdefault((names, place, known.use, known.reason), []).extend(known.formats)
+    return [
+        (names, f"{place}: {', '.join(formats)}" if formats else place, use.value, reason)
+        for (names, place, use, reason), formats in rows.items()
+    ]
+
+
+def _given(
+    fields: Mapping[str, Any], place: Place, format: str, own: tuple[str, ...]
+) -> Iterator[tuple[str, Any, KnownField | None]]:
+    """Fields with a value beside those the format reads, and what is known of them."""
+    for name, known in _others(tuple(fields), place, format, own):
+        value = fields[name]
+        if is_given(value) and not (isinstance(value, str) and value.strip().casefold() in _NOTHING):
+            yield name, value, known if known is None or known.applies(value) else None
+
+
+def _newly_read(message: Mapping[str, Any]) -> list[str]:
+    """Contents and roles that earlier versions refused, so that a run of theirs may have dropped the record."""
+    found = ["role developer"] if "developer" in (message.get("role"), message.get("from")) else []
+    has_parts = isinstance(message.get("content"), list) or isinstance(message.get("value"), list)
+    return [*found, *(["content parts"] if has_parts else [])]
+
+
+@lru_cache(maxsize=1024)
+def _others(
+    names: tuple[str, ...], place: Place, format: str, own: tuple[str, ...]
+) -> tuple[tuple[str, KnownField | None], ...]:
+    """Cached, because most records of a file have the same fields."""
+    known = {
+        name: field
+        for field in reversed(_FIELDS[place])
+        for name in field.names
+        if not field.formats or format in field.formats
+    }
+    others = ((name, known.get(name)) for name in names if name not in own)
+    return tuple((name, field) for name, field in others if field is None or field.use is not Use.NO_MEANING)
