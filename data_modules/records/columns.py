@@ -75,7 +75,7 @@ def renamed(record: Record, columns: Columns, found: set[str]) -> Record:
         if isinstance(items := fields.get(name), list):
             messages = [_renamed(item, of_message, found) if isinstance(item, dict) else item for item in items]
             fields = {**fields, name: messages}
-    return Record(fields, record.origin)
+    return Record(fields, record.origin, {field: column for field, column in columns.items() if column in record.fields})
 
 
 def in_columns(message: str, record: Record, columns: Columns) -> str:
@@ -92,9 +92,13 @@ def in_columns(message: str, record: Record, columns: Columns) -> str:
     missing = {
         field: column
         for field, column in _only(columns, _OF_RECORD).items()
-        if column not in record.fields and re.search(rf"\b{field}\b", message)
+        if column not in record.fields and (re.search(rf"\b{field}\b", message) or _is_answer(field, message))
     }
     return f"{message} {_unread(missing, record.fields)}" if missing else message
+
+
+def _is_answer(field: str, message: str) -> bool:
+    return field in ("output", "completion") and ": no answer to train on" in message
 
 
 def check_found(columns: Columns, found: set[str], names: Iterable[str]) -> None:
@@ -117,7 +121,7 @@ def _renamed(fields: dict[str, Any], columns: Columns, found: set[str]) -> dict[
     field_of = {column: field for field, column in columns.items() if column in fields}
     if not field_of:
         return fields
-    found |= field_of.keys()
+    found.update(field_of)
     # a column whose name is that of a field read from elsewhere stays, under a name that is reported as not used
     return {
         field_of.get(name) or (f"{name} (own column)" if name in columns else name): value

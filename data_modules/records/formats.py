@@ -110,6 +110,8 @@ def recognise_format(record: Record) -> str:
 
 def _to_rename(record: Record) -> str:
     proposed = proposal(record.fields)
+    if record.columns:
+        return "Correct `--data.columns`, or rename the fields."
     if proposed:
         return f"Set {proposed}, or rename the fields."
     return (
@@ -120,7 +122,7 @@ def _to_rename(record: Record) -> str:
 
 def _columns(record: Record) -> str:
     """The columns to propose, as part of a list of options; may be empty."""
-    proposed = proposal(record.fields)
+    proposed = "" if record.columns else proposal(record.fields)
     return f"{proposed} or " if proposed else ""
 
 

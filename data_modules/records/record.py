@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 Reject = Callable[[str], None]
@@ -17,10 +17,12 @@ class Record:
     Attributes:
         fields: Values by field name.
         origin: `file:line` (`file:row N` for parquet, `name:N` for a hub dataset), counted from 1.
+        columns: For fields with another name in the file, this name.
     """
 
     fields: dict[str, Any]
     origin: str
+    columns: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def file(self) -> str:
@@ -29,8 +31,8 @@ class Record:
 
     @property
     def field_names(self) -> str:
-        """The field names, made printable for messages."""
-        return ", ".join(readable(name) for name in self.fields)
+        """The field names as in the file, made printable for messages."""
+        return ", ".join(readable(self.columns.get(name, name)) for name in self.fields)
 
 
 def readable(name: str) -> str:

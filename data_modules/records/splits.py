@@ -196,7 +196,7 @@ def _format_of(record: Record, layouts: dict[str, str], counts: RecordCounts) ->
 def _check_answer(record: Record, conversation: Conversation) -> None:
     """Refuse a conversation without an answer to train on."""
     if not conversation.is_answered:
-        proposed = proposal(record.fields, has_prompt=True)
+        proposed = "" if record.columns else proposal(record.fields, has_prompt=True)
         raise UserError(
             f"{record.origin}: no answer to train on (fields: {record.field_names}); the last turn must be the "
             f"assistant's and not blank. Complete the record, {f'set {proposed}, ' * bool(proposed)}"

@@ -1,0 +1,396 @@
+"""Record shapes as they are found in public data sets: each is read right, or refused with the field's name."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from data_modules.records.conversation import Conversation
+from data_modules.records.counts import RecordCounts
+from data_modules.records.formats import FORMATS, to_conversation
+from data_modules.records.record import Record
+from data_modules.records.splits import Sources, read_conversations
+
+Write = Callable[..., str]
+Fields = dict[str, Any]
+
+TOOLS = "tool calls are not supported yet"
+MEDIA = "only text is supported"
+PREFERENCE = r"preference data, for DPO, KTO or reward training; this project trains on answers \(SFT\)"
+REASONING = "reasoning is not supported yet"
+
+HI = ["user: Hi", "assistant: Hello"]
+TALK = [*HI, "user: Bye", "assistant: See you"]
+
+
+def said(role: str, content: Any, **more: Any) -> Fields:
+    return {"role": role, "content": content, **more}
+
+
+def chat(*, first: Fields | None = None, last: Fields | None = None, **record: Any) -> Fields:
+    """Two exchanges in the format `messages`, with more fields on its answers and on the record."""
+    texts = ("user", "Hi"), ("assistant", "Hello"), ("user", "Bye"), ("assistant", "See you")
+    messages = [said(role, text) for role, text in texts]
+    return {"messages": [messages[0], messages[1] | (first or {}), messages[2], messages[3] | (last or {})], **record}
+
+
+def asked(user: Fields | None = None, answer: Fields | None = None, **record: Any) -> Fields:
+    return {"messages": [said("user", "Hi") | (user or {}), said("assistant", "Hello") | (answer or {})], **record}
+
+
+def shared(*turns: tuple[str, str], answer: Fields | None = None, **record: Any) -> Fields:
+    """The format `sharegpt`, with more fields on the last message."""
+    items = [{"from": role, "value": text} for role, text in turns or (("human", "Hi"), ("gpt", "Hello"))]
+    return {"conversations": [*items[:-1], items[-1] | (answer or {})], **record}
+
+
+def alpaca(**record: Any) -> Fields:
+    return {"instruction": "Hi", "input": "", "output": "Hello", **record}
+
+
+def completion(**record: Any) -> Fields:
+    return {"prompt": "Hi", "completion": "Hello", **record}
+
+
+def parts(*texts: str, key: str = "text") -> list[Fields]:
+    return [{"type": "text", key: text} for text in texts]
+
+
+CALL = [{"id": "1", "type": "function", "function": {"name": "now", "arguments": "{}"}}]
+TOOL = [{"type": "function", "function": {"name": "now", "parameters": {}}}]
+OPENAI_EXPORT = {"refusal": None, "tool_calls": None, "function_call": None, "audio": None, "annotations": None}
+
+READ: dict[str, tuple[Fields, list[str]]] = {
+    # system messages
+    "messages with a system message": (
+        {"messages": [said("system", "Brief."), *asked()["messages"]]},
+        ["system: Brief.", *HI],
+    ),
+    "messages with system beside them": (asked(system="Brief."), ["system: Brief.", *HI]),
+    "messages with the same system twice": (
+        {"messages": [said("system", "Brief."), *asked()["messages"]], "system": "Brief. "},
+        ["system: Brief.", *HI],
+    ),
+    "messages with an empty system beside them": (asked(system=""), HI),
+    "messages with null as system": (asked(system=None), HI),
+    "an empty system message": ({"messages": [said("system", "  "), *asked()["messages"]]}, HI),
+    "null as the content of a system message": ({"messages": [said("system", None), *asked()["messages"]]}, HI),
+    "an empty system message, filled beside": (
+        {"messages": [said("system", ""), *asked()["messages"]], "system": "Brief."},
+        ["system: Brief.", *HI],
+    ),
+    "developer": ({"messages": [said("developer", "Brief."), *asked()["messages"]]}, ["system: Brief.", *HI]),
+    "sharegpt with a system turn": (
+        shared(("system", "Brief."), ("human", "Hi"), ("gpt", "Hello")),
+        ["system: Brief.", *HI],
+    ),
+    "sharegpt with system beside": (shared(system="Brief."), ["system: Brief.", *HI]),
+    "sharegpt with the same system twice": (
+        shared(("system", "Brief."), ("human", "Hi"), ("gpt", "Hello"), system="Brief."),
+        ["system: Brief.", *HI],
+    ),
+    "alpaca with system": (alpaca(system="Brief."), ["system: Brief.", *HI]),
+    "prompt and completion with system": (completion(system="Brief."), ["system: Brief.", *HI]),
+    "firefly with system": (
+        {"conversation": [{"human": "Hi", "assistant": "Hello"}], "system": "Brief."},
+        ["system: Brief.", *HI],
+    ),
+    "ultrachat with system": ({"id": "0", "data": ["Hi", "Hello"], "system": "Brief."}, ["system: Brief.", *HI]),
+    # history
+    "alpaca with history": (alpaca(instruction="Bye", output="See you", history=[["Hi", "Hello"]]), TALK),
+    "alpaca with history, system and input": (
+        alpaca(instruction="Bye", input="x", output="See you", history=[["Hi", "Hello"]], system="Brief."),
+        ["system: Brief.", *HI, "user: Bye + x", "assistant: See you"],
+    ),
+    "alpaca with an empty history": (alpaca(history=[]), HI),
+    "alpaca with null as history": (alpaca(history=None), HI),
+    "prompt and completion with history": (
+        completion(prompt="Bye", completion="See you", history=[["Hi", "Hello"]]),
+        TALK,
+    ),
+    "messages with an empty history": (asked(history=[]), HI),
+    # weights
+    "OpenAI weight 0": (chat(first={"weight": 0}), [HI[0], "assistant, untrained: Hello", *TALK[2:]]),
+    "OpenAI weight 1": (chat(first={"weight": 1}, last={"weight": 1}), TALK),
+    "weight 0.0": (chat(first={"weight": 0.0}), [HI[0], "assistant, untrained: Hello", *TALK[2:]]),
+    "weight null": (chat(first={"weight": None}), TALK),
+    "OpenAI weight 0 on the last answer": (chat(last={"weight": 0}), [*TALK[:3], "assistant, untrained: See you"]),
+    "weight 0 on a user's message": (asked(user={"weight": 0}), HI),
+    "Axolotl train": ({"messages": [said("user", "Hi", train=False), said("assistant", "Hello", train=True)]}, HI),
+    "Axolotl train false": (chat(first={"train": False}), [HI[0], "assistant, untrained: Hello", *TALK[2:]]),
+    "Axolotl training false": (chat(first={"training": False}), [HI[0], "assistant, untrained: Hello", *TALK[2:]]),
+    "LLaMA-Factory loss_weight and parts": (
+        {
+            "messages": [
+                said("system", parts("Brief.", key="value"), loss_weight=0.0),
+                said("user", parts("Hi", key="value")),
+                said("assistant", parts("Hello", key="value"), loss_weight=0.0),
+                said("user", "Bye", loss_weight=0.0),
+                said("assistant", parts("See you", key="value"), loss_weight=1.0),
+            ]
+        },
+        ["system: Brief.", HI[0], "assistant, untrained: Hello", *TALK[2:]],
+    ),
+    "two weights that agree": (
+        chat(first={"weight": 0, "train": False}),
+        [HI[0], "assistant, untrained: Hello", *TALK[2:]],
+    ),
+    "sharegpt with weight 0": (
+        {
+            "conversations": [
+                {"from": "human", "value": "Hi"},
+                {"from": "gpt", "value": "Hello", "weight": 0},
+                {"from": "human", "value": "Bye"},
+                {"from": "gpt", "value": "See you"},
+            ]
+        },
+        [HI[0], "assistant, untrained: Hello", *TALK[2:]],
+    ),
+    "firefly with weight 0": (
+        {
+            "conversation": [
+                {"human": "Hi", "assistant": "Hello", "weight": 0},
+                {"human": "Bye", "assistant": "See you"},
+            ]
+        },
+        [HI[0], "assistant, untrained: Hello", *TALK[2:]],
+    ),
+    # contents of parts
+    "a content of one text part": (asked(user={"content": parts("Hi")}), HI),
+    "a content of several text parts": (asked(answer={"content": parts("Hel", "lo")}), HI),
+    "text parts of the Responses API": (
+        asked(
+            {"content": [{"type": "input_text", "text": "Hi"}]}, {"content": [{"type": "output_text", "text": "Hello"}]}
+        ),
+        HI,
+    ),
+    "text parts with an empty image, as Arrow stores them": (
+        asked(user={"content": [{"type": "text", "text": "Hi", "image": None}]}),
+        HI,
+    ),
+    "sharegpt with text parts": (
+        {"conversations": [{"from": "human", "value": parts("Hi")}, {"from": "gpt", "value": "Hello"}]},
+        HI,
+    ),
+    # fields that are there but empty
+    "empty tool fields": (asked(answer={"tool_calls": []}, tools=[]), HI),
+    "an export of OpenAI's": (asked(answer=OPENAI_EXPORT), HI),
+    "sharegpt with tools as an empty string": (shared(system="", tools=""), HI),
+    "empty images": (asked(images=[], videos=None), HI),
+    "empty thinking": (asked(answer={"thinking": "", "reasoning_content": None}), HI),
+    "alpaca of a CSV file with empty lists as text": (alpaca(images="[]", tools="null"), HI),
+    "NaN where Arrow has no value": (asked(answer={"weight": math.nan}, tools=math.nan), HI),
+    # fields without a meaning, and unknown ones
+    "ids": (asked(id="1", conversation_id=2, uuid="3"), HI),
+    "unknown fields": (asked(answer={"name": "Bo"}, source="web"), HI),
+    "a class label": (alpaca(label="greeting"), HI),
+    "a number as label": (completion(label=3), HI),
+    "plain text with a true or false label": ({"text": "Hi", "label": True}, ["text: Hi"]),
+}
+
+REFUSED: dict[str, tuple[Fields, str]] = {
+    "two different system messages": (
+        {"messages": [said("system", "Brief."), *asked()["messages"]], "system": "Long."},
+        "field 'system' differs from the system message of the conversation",
+    ),
+    "two different system messages in sharegpt": (
+        shared(("system", "Brief."), ("human", "Hi"), ("gpt", "Hello"), system="Long."),
+        "field 'system' differs",
+    ),
+    "a list as system": (asked(system=["Brief."]), "field 'system' is a list; expected a string"),
+    "plain text with system": ({"text": "Hi", "system": "Brief."}, "plain text has no system message"),
+    "history of messages": (asked(history=[["Hi", "Hello"]]), "field 'history' is a list; a record of this format has"),
+    "history as text": (alpaca(history="Hi"), "field 'history' is the string 'Hi'; expected a list of turns"),
+    "history of three": (
+        alpaca(history=[["a", "b", "c"]]),
+        r"history\[0\] is a list of 3; expected \[question, answer",
+    ),
+    "history of objects": (alpaca(history=[{"q": "a"}]), r"history\[0\] is an object; expected \[question, answer"),
+    "history without an answer": (alpaca(history=[["Hi", ""]]), r"turn 2 \(assistant\) is empty"),
+    # tools
+    "the role tool": (
+        {"messages": [*asked()["messages"], said("tool", "12:00"), said("assistant", "Noon")]},
+        rf"messages\[2\].role is 'tool'; {TOOLS}",
+    ),
+    "the role function": ({"messages": [said("function", "x")]}, rf"messages\[0\].role is 'function'; {TOOLS}"),
+    "the role ipython": ({"messages": [said("ipython", "x")]}, rf"messages\[0\].role is 'ipython'; {TOOLS}"),
+    "sharegpt with an observation": (
+        shared(("observation", "x")),
+        rf"conversations\[0\].from is 'observation'; {TOOLS}",
+    ),
+    "sharegpt with a function call": (
+        shared(("human", "Hi"), ("function_call", "{}")),
+        rf"conversations\[1\].from is 'function_call'; {TOOLS}",
+    ),
+    "tool calls beside a content": (
+        asked(answer={"tool_calls": CALL}),
+        rf"messages\[1\].tool_calls is a list; {TOOLS}",
+    ),
+    "tool calls without a content": (
+        asked(answer={"content": None, "tool_calls": CALL}),
+        rf"messages\[1\].tool_calls is a list; {TOOLS}",
+    ),
+    "a function call of the old kind": (
+        asked(answer={"function_call": {"name": "now"}}),
+        rf"messages\[1\].function_call is an object; {TOOLS}",
+    ),
+    "tools of the record": (asked(tools=TOOL), rf"field 'tools' is a list; {TOOLS}"),
+    "tools as JSON text": (shared(tools='[{"name": "now"}]'), rf"field 'tools' is the string .*; {TOOLS}"),
+    "tools beside alpaca": (alpaca(tools="now()"), rf"field 'tools' is the string 'now\(\)'; {TOOLS}"),
+    "functions of the old kind": (asked(functions=TOOL), rf"field 'functions' is a list; {TOOLS}"),
+    "a tool call as a part": (
+        asked(answer={"content": [{"type": "tool_call", "value": "{}"}]}),
+        rf"content\[0\].type is 'tool_call'; {TOOLS}",
+    ),
+    # media
+    "images of the record": (alpaca(images=["a.png"]), rf"field 'images' is a list; {MEDIA}"),
+    "an image of the record": (completion(image="a.png"), rf"field 'image' is the string 'a.png'; {MEDIA}"),
+    "audios beside sharegpt": (shared(audios=["a.wav"]), rf"field 'audios' is a list; {MEDIA}"),
+    "videos beside messages": (asked(videos=["a.mp4"]), rf"field 'videos' is a list; {MEDIA}"),
+    "an image as a part": (
+        asked({"content": [*parts("Hi"), {"type": "image_url", "image_url": {"url": "a.png"}}]}),
+        rf"messages\[0\].content\[1\].type is 'image_url'; {MEDIA}",
+    ),
+    "sound as a part": (
+        asked({"content": [{"type": "input_audio", "input_audio": {}}]}),
+        rf"content\[0\].type is 'input_audio'; {MEDIA}",
+    ),
+    "an image inside a text part": (
+        asked({"content": [{"type": "text", "text": "Hi", "image": "a.png"}]}),
+        rf"content\[0\].image is .*; {MEDIA}",
+    ),
+    "sound of a message": (asked(answer={"audio": {"id": "1"}}), rf"messages\[1\].audio is an object; {MEDIA}"),
+    "a part of an unknown type": (
+        asked({"content": [{"type": "card"}]}),
+        r"content\[0\].type is 'card'; expected text",
+    ),
+    "text as a part": (
+        asked({"content": ["Hi"]}),
+        r"messages\[0\].content\[0\] is the string 'Hi'; expected an object",
+    ),
+    "a content without parts": (asked({"content": []}), r"turn 1 \(user\) is empty"),
+    "null as the content of an answer": (asked(answer={"content": None}), "field 'content' is null; expected a string"),
+    # weights
+    "a weight between 0 and 1": (
+        asked(answer={"weight": 0.5}),
+        r"messages\[1\].weight is the number 0.5; weights between 0 and 1 are not supported yet; expected 0 or 1",
+    ),
+    "a weight above 1": (
+        asked(answer={"loss_weight": 2}),
+        r"messages\[1\].loss_weight is the number 2; expected 0 or 1",
+    ),
+    "a weight as text": (asked(answer={"weight": "0"}), r"messages\[1\].weight is the string '0'; expected 0 or 1"),
+    "weights that differ": (
+        asked(answer={"weight": 1, "train": False}),
+        r"messages\[1\]: weight and train contradict each other",
+    ),
+    "a user's message to be trained": (
+        asked(user={"train": True}),
+        r"messages\[0\].train is true, but the message is the user's",
+    ),
+    "a system message to be trained": (
+        {"messages": [said("system", "Brief.", loss_weight=1.0), *asked()["messages"]]},
+        r"messages\[0\].loss_weight is the number 1.0, but the message is the system's",
+    ),
+    "parts of an answer to be trained": (
+        asked(answer={"train_detail": [{"begin_offset": 0}]}),
+        r"messages\[1\].train_detail is a list; training parts of",
+    ),
+    "no answer to be trained": (
+        asked(answer={"weight": 0}),
+        "every answer has the weight 0, so nothing would be trained",
+    ),
+    # reasoning
+    "reasoning_content": (
+        asked(answer={"reasoning_content": "Hm"}),
+        rf"messages\[1\].reasoning_content .*; {REASONING}",
+    ),
+    "thinking": (asked(answer={"thinking": "Hm"}), rf"messages\[1\].thinking is the string 'Hm'; {REASONING}"),
+    "thinking as a part": (
+        asked(answer={"content": [{"type": "thinking", "thinking": "Hm"}, *parts("Hello")]}),
+        rf"content\[0\].type is 'thinking'; {REASONING}",
+    ),
+    "a refusal": (
+        asked(answer={"refusal": "No."}),
+        r"messages\[1\].refusal is the string 'No.'; a refusal is read only",
+    ),
+    # preference data
+    "DPO": ({"prompt": "Hi", "chosen": "Hello", "rejected": "Go"}, f"field 'chosen' is .*; {PREFERENCE}"),
+    "DPO without a prompt": ({"chosen": "Hi Hello", "rejected": "Hi Go"}, f"field 'chosen' is .*; {PREFERENCE}"),
+    "DPO of messages": ({"chosen": asked()["messages"], "rejected": []}, f"field 'chosen' is a list; {PREFERENCE}"),
+    "DPO beside messages": (asked(score_chosen=8.5, score_rejected=1), f"field 'score_chosen' is .*; {PREFERENCE}"),
+    "DPO of sharegpt": (
+        shared(("human", "Hi"), chosen={"from": "gpt", "value": "a"}),
+        f"field 'chosen' is an object; {PREFERENCE}",
+    ),
+    "DPO of alpaca": (
+        {"instruction": "Hi", "chosen": "Hello", "rejected": "Go"},
+        f"field 'chosen' is .*; {PREFERENCE}",
+    ),
+    "KTO": (completion(label=False), f"field 'label' is false; true or false beside an answer is {PREFERENCE}"),
+    "KTO of a CSV file": (completion(label="True"), f"field 'label' is the string 'True'; .*{PREFERENCE}"),
+    "KTO of alpaca": (alpaca(label=True), f"field 'label' is true; .*{PREFERENCE}"),
+    "KTO of messages": (asked(kto_tag=False), f"field 'kto_tag' is false; {PREFERENCE}"),
+    "rewards of steps": (
+        {"prompt": "Hi", "completions": ["a", "b"], "labels": [True, False]},
+        f"field 'completions' is a list; {PREFERENCE}",
+    ),
+    "options for a chat template": (
+        asked(chat_template_kwargs={"enable_thinking": False}),
+        "options for a chat template",
+    ),
+    # order of turns
+    "two messages of the user": (
+        {"messages": [said("user", "Hi"), *asked()["messages"]]},
+        "turn 2 is 'user' after 'user'.*--data.consecutive merge",
+    ),
+    "an answer at the start": (
+        {"messages": [said("assistant", "Welcome"), *asked()["messages"]]},
+        "turn 1 .* at the start.*--data.first_answer drop",
+    ),
+}
+
+
+def shown(conversation: Conversation) -> list[str]:
+    return [
+        f"{turn.role}{', untrained' * (not turn.is_trained)}: {turn.content}{f' + {turn.context}' * bool(turn.context)}"
+        for turn in conversation.turns
+    ]
+
+
+def read(write: Write, fields: Fields) -> list[Conversation]:
+    sources = Sources({"train": [write("rows.jsonl", [fields])]})
+    return list(read_conversations("train", sources, RecordCounts()))
+
+
+@pytest.mark.parametrize("shape", READ)
+def test_a_record_is_read_with_everything_that_changes_its_meaning(write: Write, shape: str) -> None:
+    fields, expected = READ[shape]
+    (conversation,) = read(write, fields)
+    assert shown(conversation) == expected
+
+
+@pytest.mark.parametrize("shape", REFUSED)
+def test_a_record_that_cannot_be_read_is_refused_with_the_name_of_the_field(write: Write, shape: str) -> None:
+    fields, message = REFUSED[shape]
+    with pytest.raises(ValueError, match=rf"rows\.jsonl:1: .*{message}.*`--data\.on_invalid drop`\.$"):
+        read(write, fields)
+
+
+def test_there_are_many_shapes_of_every_format() -> None:
+    assert len(READ) + len(REFUSED) >= 60
+    seen = {name for fields, _ in (*READ.values(), *REFUSED.values()) for name in FORMATS if name in _formats(fields)}
+    assert seen == set(FORMATS)
+
+
+def _formats(fields: Fields) -> list[str]:
+    return [layout.name for layout in FORMATS.values() if all(name in fields for name in layout.fields)][:1]
+
+
+def test_refusals_without_a_known_format_name_no_way_to_map_columns() -> None:
+    with pytest.raises(ValueError, match=PREFERENCE) as error:
+        to_conversation(Record({"prompt": "Hi", "chosen": "a"}, "f.json:7"), "prompt_completion")
+    assert "--data.columns" not in str(error.value)
