@@ -49,7 +49,9 @@ def _chat(fields: Mapping[str, Any]) -> dict[str, str]:
 
 def _pair(fields: Mapping[str, Any]) -> dict[str, str]:
     columns = {known: column for known in _NAMES if (column := _column(fields, _NAMES[known]))}
-    return columns if {"instruction", "output"} <= columns.keys() else {}
+    if not {"instruction", "output"} <= columns.keys():
+        return {}
+    return {known: column for known, column in columns.items() if known != column}
 
 
 def _answer(fields: Mapping[str, Any]) -> dict[str, str]:

@@ -75,7 +75,8 @@ def renamed(record: Record, columns: Columns, found: set[str]) -> Record:
         if isinstance(items := fields.get(name), list):
             messages = [_renamed(item, of_message, found) if isinstance(item, dict) else item for item in items]
             fields = {**fields, name: messages}
-    return Record(fields, record.origin, {field: column for field, column in columns.items() if column in record.fields})
+    used = {field: column for field, column in columns.items() if column in record.fields}
+    return Record(fields, record.origin, used)
 
 
 def in_columns(message: str, record: Record, columns: Columns) -> str:

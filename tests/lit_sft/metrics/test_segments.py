@@ -63,6 +63,30 @@ def test_metrics_by_segment_and_mask_equal_values_computed_by_hand() -> None:
     assert "nll/system" not in metrics
 
 
+def test_answers_that_are_not_trained_have_metrics_of_their_own_and_are_in_no_mask() -> None:
+    batch = row()
+    batch.kinds[batch.kinds == K.ANSWER] = K.CONTEXT_ANSWER
+    metric = SegmentMetrics(SIZES, END)
+    metric.update(torch.tensor(NATS[1:]), batch)
+    metrics = metric.compute()
+    means = {key: value for key, value in metrics.items() if key.startswith("nll/")}
+    assert means == pytest.approx(
+        {
+            "nll/user": (1 + 5) / 2,
+            "nll/template": 4,
+            "nll/context_answer": (2 + 3) / 2,
+            "nll/answer": (6 + 7 + 8) / 3,
+            "nll/first_answer_token": 6,
+            "nll/end_token": 8,
+            "nll/whole_sequence": (36 - 2 - 3) / 6,
+            "nll/output_only": (6 + 7 + 8) / 3,
+            "nll/firefly_multi_turn": (6 + 7 + 8) / 3,
+        }
+    )
+    assert metrics["tokens/context_answer"] == 2
+    assert "nll/context_answer" not in metric_of().compute()
+
+
 def test_state_keeps_its_precision_under_every_cast() -> None:
     metric = metric_of()
     for cast in (metric.bfloat16, metric.half, metric.float, lambda: metric.to(torch.bfloat16)):
