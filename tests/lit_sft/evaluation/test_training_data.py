@@ -118,6 +118,27 @@ def test_shares_held_out_of_the_training_file_are_not_called_trained_on(
     assert 4 <= len(chosen) <= 22
 
 
+def test_training_files_are_read_from_the_columns_of_the_run(write: Write, make_run: Callable[..., Path]) -> None:
+    rows = words(6)
+    mapped = [{"question": row["instruction"], "answer": row["output"]} for row in rows[:3]]
+    merged = {
+        "messages": [{"role": "user", "content": rows[4]["instruction"]}] * 2 + [{"role": "assistant", "content": "x"}]
+    }
+    settings = {
+        "columns": {"instruction": "question", "output": "answer"},
+        "consecutive": "merge",
+        "first_answer": "drop",
+    }
+    files = [write("train.jsonl", mapped), write("merged.jsonl", [merged])]
+    data = training_data_of(str(make_run({"train": files, **settings})))
+    assert data is not None
+    items = [Scored(str(n), {}, details={"question": row["instruction"]}) for n, row in enumerate(rows)]
+    found = find_exposure(
+        Suite(answers={"asked": AnswerSet("x")}), results_of({"asked": items}, {"asked": "answers"}), "tuned", data
+    )
+    assert found.trained == {"asked": {"0", "1", "2", "4"}}
+
+
 def test_a_set_that_could_not_be_scored_does_not_stop_the_search_for_the_others(
     write: Write, make_run: Callable[..., Path]
 ) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 import io
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,13 @@ def dialogue(num_exchanges: int, size: int = 10) -> dict[str, Any]:
     """A dialogue whose exchanges have `size` tokens each, plus the template's."""
     half = size // 2
     return {"conversation": [{"human": "h" * half, "assistant": "a" * (size - half)} for _ in range(num_exchanges)]}
+
+
+def printed(data: SFTDataModule) -> str:
+    console = Console(file=io.StringIO(), width=300)
+    print_ledger(console, data)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
 
 
 def remarks(data: SFTDataModule) -> str:
@@ -237,6 +245,35 @@ def test_template_warning_is_the_last_remark(make_data: MakeData, tokenizer: Pre
     data = make_data(alpaca_rows(4), tokenizer=chat_model(tokenizer), template="alpaca")
     (remark,) = data_remarks(data)
     assert remark.startswith("warning: this is a chat model")
+
+
+def test_fields_that_nothing_reads_are_printed_once_per_file(make_data: MakeData) -> None:
+    rows = [{**row, "source": "web", "\x1b[31mtopic": "x"} for row in alpaca_rows(3)]
+    text = printed(make_data(rows))
+    line = r"rows\.jsonl: fields not used: '\\x1b\[31mtopic' \(3 records\), source \(3\)"
+    assert len(re.findall(line, text)) == 1
+    assert "\x1b" not in text
+    assert "fields not used" not in printed(make_data(alpaca_rows(3)))
+
+
+def test_dropped_and_joined_turns_are_reported(make_data: MakeData) -> None:
+    said = [{"role": role, "content": "x"} for role in ("assistant", "user", "user", "assistant")]
+    data = make_data([{"messages": said}] * 3, consecutive="merge", first_answer="drop")
+    assert data_remarks(data) == ["train: 3 messages joined with the one before, 3 answers at the start dropped."]
+    assert data.ledgers["train"]["changed_turns"] == {
+        "messages joined with the one before": 3,
+        "answers at the start dropped": 3,
+    }
+
+
+@pytest.mark.parametrize(("mask", "is_reported"), [("output_only", True), ("firefly_multi_turn", False)])
+def test_examples_that_a_weight_leaves_without_supervision_are_reported(
+    make_data: MakeData, mask: str, is_reported: bool
+) -> None:
+    said = [{"role": role, "content": "x"} for role in ("user", "assistant", "user", "assistant")]
+    rows = [{"messages": said}, {"messages": [*said[:3], {**said[3], "weight": 0}]}]
+    found = remarks(make_data(rows, mask=mask))
+    assert ("train: 1 of 2 examples end with an answer of weight 0, so the mask output_only" in found) == is_reported
 
 
 def test_ledger_can_be_written_as_json(make_data: MakeData) -> None:

@@ -8,9 +8,10 @@ import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from data_modules.encoding.cache import CHANGED_FIELDS
 from data_modules.sft_data_module import SFTDataModule
 from lit_sft.training.module import LitCausalLM
-from lit_sft.training.resuming import seed_batch
+from lit_sft.training.resuming import check_identity, seed_batch
 from tests.conftest import chat_rows
 from tests.training import make_module, make_trainer
 
@@ -195,6 +196,17 @@ def test_resuming_with_other_records_is_refused_unless_allowed(
         resume(allow=False)
     with pytest.warns(UserWarning, match=rf"resumed with changes: {changed}$"):
         resume(allow=True)
+
+
+def test_run_of_a_version_that_ignored_fields_of_its_records_is_not_resumed() -> None:
+    before = {"--data.mask": '"output_only"'}
+    now = {**before, CHANGED_FIELDS: '["history", "weight"]'}
+    ignored = r"this version of the code reads or refuses fields that were ignored before \(history, weight\)"
+    with pytest.raises(ValueError, match=rf"with other settings or data: {ignored}\. .*--run\.allow_changes true"):
+        check_identity(before, now, allow_changes=False)
+    with pytest.warns(UserWarning, match=rf"resumed with changes: {ignored}\.$"):
+        check_identity(before, now, allow_changes=True)
+    check_identity(now, now, allow_changes=False)
 
 
 def test_a_run_that_is_made_longer_follows_the_longer_schedule_from_its_first_step(
