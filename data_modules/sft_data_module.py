@@ -173,20 +173,9 @@ class SFTDataModule(LightningDataModule):
         self._tokenizer = tokenizer
         files = {split: _as_list(paths) for split, paths in (("train", train), ("val", val), ("test", test)) if paths}
         fractions = held_out_fractions(val_fraction, test_fraction)
-        self.sources = Sources(
-            files,
-            fractions,
-            train_fraction,
-            format,
-            on_invalid,
-            samples,
-            columns=columns or {},
-            turn_rules=TurnRules(consecutive, first_answer),
-        )
-        prompts = {"predict": _as_list(predict)}
-        self.predict_sources = replace(
-            self.sources, files=prompts, fractions={}, train_fraction=1.0, samples="conversation", require_answer=False
-        )
+        rules = TurnRules(consecutive, first_answer)
+        self.sources = Sources(files, fractions, train_fraction, format, on_invalid, samples, columns or {}, rules)
+        self.predict_sources = self.sources.of_prompts(_as_list(predict))
         self._text_prompts = text_prompts
         self.stores: dict[str, ExampleStore] = {}
         self.ledgers: dict[str, dict[str, Any]] = {}

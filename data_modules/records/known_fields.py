@@ -90,7 +90,8 @@ RECORD_FIELDS = (
     ),
     KnownField(("completions", "labels"), Use.REFUSED, _PREFERENCE, formats=("prompt_completion",)),
     KnownField(("chat_template_kwargs",), Use.REFUSED, "options for a chat template are not supported yet"),
-    KnownField((*_IDS, "parallel_tool_calls"), Use.NO_MEANING, "names the record, or needs `tools`", is_new=False),
+    KnownField(_IDS, Use.NO_MEANING, "names the record", is_new=False),
+    KnownField(("parallel_tool_calls",), Use.NO_MEANING, "is about `tools`", is_new=False),
 )
 
 WEIGHTS = ("weight", "train", "training", "loss_weight")
@@ -195,13 +196,13 @@ def preference_fault(fields: Mapping[str, Any]) -> str:
 
 
 def table() -> list[tuple[str, str, str, str]]:
-    """The known fields as rows for the docs: names, where, what is done, why. The same reason is one row."""
+    """The known fields as rows for the docs: where, names, what is done, why. The same reason is one row."""
     rows: dict[tuple[str, str, Use, str], list[str]] = {}
     for place, known in ((place, known) for place, fields in _FIELDS.items() for known in fields):
         names = ", ".join(f"`{name}`" for name in known.names)
         rows.setdefault((names, place, known.use, known.reason), []).extend(known.formats)
     return [
-        (names, f"{place}: {', '.join(formats)}" if formats else place, use.value, reason)
+        (f"{place}: {', '.join(formats)}" if formats else place, names, use.value, reason)
         for (names, place, use, reason), formats in rows.items()
     ]
 

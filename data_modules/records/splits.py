@@ -36,11 +36,11 @@ class Sources:
         format: A name in FORMATS. None: detected from the fields, file by file.
         on_invalid: Whether an invalid record stops the run or is dropped.
         samples: `answer` makes a sample of every answer in a training conversation.
+        columns: The column that each field is read from, for fields with other names in the files.
+        turn_rules: What is done with turns that are out of order.
         require_answer: Whether a bare prompt is invalid.
         text: How to treat plain text (a line of a .txt file, or a record with only the field `text`): as a finished
             document, a question, or the beginning of a text to continue.
-        columns: The column that each field is read from, for fields with other names in the files.
-        turn_rules: What is done with turns that are out of order.
     """
 
     files: dict[str, list[str]]
@@ -49,10 +49,10 @@ class Sources:
     format: str | None = None
     on_invalid: OnInvalid = "error"
     samples: Samples = "conversation"
-    require_answer: bool = True
-    text: TextUse = "document"
     columns: dict[str, str] = field(default_factory=dict)
     turn_rules: TurnRules = field(default_factory=TurnRules)
+    require_answer: bool = True
+    text: TextUse = "document"
 
     def __post_init__(self) -> None:
         if not 0 < self.train_fraction <= 1:
@@ -61,6 +61,17 @@ class Sources:
         check_choice("consecutive", self.turn_rules.consecutive, get_args(Consecutive))
         check_choice("first_answer", self.turn_rules.first_answer, get_args(FirstAnswer))
         check_columns(self.columns, self.format)
+
+    def of_prompts(self, files: list[str]) -> Sources:
+        """Files of prompts to answer, read in the same way."""
+        return Sources(
+            {"predict": files},
+            format=self.format,
+            on_invalid=self.on_invalid,
+            columns=self.columns,
+            turn_rules=self.turn_rules,
+            require_answer=False,
+        )
 
     @property
     def splits(self) -> list[str]:

@@ -10,7 +10,7 @@ from data_modules.records.formats import FORMATS
 from data_modules.records.known_fields import MESSAGE_FIELDS, RECORD_FIELDS, Use, examine, table
 from tests.documents import text_of
 
-HEADER = "| field | of | what is done | meaning, or reason |\n|---|---|---|---|\n"
+HEADER = "| of a | field | what is done | meaning, or reason |\n|---|---|---|---|\n"
 
 
 def rendered() -> str:
