@@ -58,7 +58,8 @@ class RecordCounts:
 
     def count_fields(self, file: str, found: FoundFields) -> None:
         """Count a record's fields beside those of its format."""
-        self.changed_fields.update(found.changed)
+        for name in found.changed:
+            self.changed_fields[name] += 1
         for name in map(readable, found.unknown):
             names = self.unknown_fields[file]
             names[name if name in names or len(names) < _UNKNOWN_NAMES else "other fields"] += 1
@@ -70,8 +71,11 @@ class RecordCounts:
             changes: How many turns were dropped or joined, by what was done.
             has_untrained: Whether the record excludes an answer from training.
         """
+        if has_untrained:
+            self.changed_fields["weight"] += 1
+        if not changes:
+            return
         self.changed_turns += changes
-        self.changed_fields["weight"] += has_untrained
         self.changed_fields["empty system message"] += changes[EMPTY_SYSTEM] > 0
 
     def reject(self, message: str) -> None:

@@ -169,14 +169,15 @@ def examine(
     """
     found = [_Found(name, f"field '{name}'", *rest) for name, *rest in _given(fields, "record", format, own)]
     changed: list[str] = []
-    items = fields.get(message_list) if message_list else ()
+    items = fields.get(message_list) if message_list else None
     for index, item in enumerate(items if isinstance(items, list) else ()):
-        if isinstance(item, Mapping):
-            found += [
-                _Found(f"{message_list}[].{name}", f"{message_list}[{index}].{name}", *rest)
-                for name, *rest in _given(item, "message", format, own_of_message)
-            ]
-            changed += _newly_read(item)
+        if isinstance(item, dict):
+            changed += _newly_read(item, *own_of_message)
+            if len(item) > len(own_of_message):  # otherwise it has no other fields, or is refused for lack of one
+                found += [
+                    _Found(f"{message_list}[].{name}", f"{message_list}[{index}].{name}", *rest)
+                    for name, *rest in _given(item, "message", format, own_of_message)
+                ]
     if not (found or changed):
         return FoundFields()
     changed += [each.name for each in found if each.known is not None and each.known.is_new]
@@ -217,11 +218,10 @@ def _given(
             yield name, value, known if known is None or known.applies(value) else None
 
 
-def _newly_read(message: Mapping[str, Any]) -> list[str]:
+def _newly_read(message: Mapping[str, Any], role: str, content: str) -> tuple[str, ...]:
     """Contents and roles that earlier versions refused, so that a run of theirs may have dropped the record."""
-    found = ["role developer"] if "developer" in (message.get("role"), message.get("from")) else []
-    has_parts = isinstance(message.get("content"), list) or isinstance(message.get("value"), list)
-    return [*found, *(["content parts"] if has_parts else [])]
+    found = ("role developer",) if message.get(role) == "developer" else ()
+    return (*found, "content parts") if isinstance(message.get(content), list) else found
 
 
 @lru_cache(maxsize=1024)

@@ -20,6 +20,7 @@ ROLES = {
     "gpt": Role.ASSISTANT,
 }
 
+_WEIGHTS = frozenset(WEIGHTS)
 _TOOL_ROLES = ("tool", "function", "observation", "ipython", "function_call", "tool_call", "tool_response")
 
 _TEXT_TYPES = ("text", "input_text", "output_text")
@@ -50,15 +51,18 @@ def named_turns(items: Iterable[Any], field: str, role_key: str, content_key: st
     """
     turns = []
     for index, item in enumerate(items):
-        place = f"{field}[{index}]"
         if not isinstance(item, dict) or not {role_key, content_key} <= item.keys():
             raise UserError(
-                f"{place}{missing_field(item, role_key, content_key)}; expected an object "
+                f"{field}[{index}]{missing_field(item, role_key, content_key)}; expected an object "
                 f"with '{role_key}' and '{content_key}'."
             )
-        role = _role(item[role_key], f"{place}.{role_key}")
-        content = _content(item, content_key, role, place)
-        turns.append(Message(role, content, is_trained=is_trained(item, role, place)))
+        given, content = item[role_key], item[content_key]
+        role = ROLES.get(given) if isinstance(given, str) else None
+        if role is None:
+            raise _role_error(given, f"{field}[{index}].{role_key}")
+        if not isinstance(content, str):
+            content = _content(item, content_key, role, f"{field}[{index}]")
+        turns.append(Message(role, content, is_trained=is_trained(item, role, f"{field}[{index}]")))
     return turns
 
 
@@ -80,6 +84,8 @@ def is_trained(item: Mapping[str, Any], role: Role, place: str) -> bool:
     Raises:
         UserError: If a weight is neither 0 nor 1, two weights differ, or a prompt is to be trained.
     """
+    if _WEIGHTS.isdisjoint(item):
+        return True
     weights = {name: _weight(item[name], f"{place}.{name}") for name in WEIGHTS if is_given(item.get(name))}
     if len(set(weights.values())) > 1:
         raise UserError(f"{place}: {' and '.join(weights)} contradict each other; keep one of them.")
@@ -102,14 +108,11 @@ def _weight(value: Any, place: str) -> bool:
     return bool(value)
 
 
-def _role(given: Any, place: str) -> Role:
-    role = ROLES.get(given) if isinstance(given, str) else None
-    if role is None:
-        if given in _TOOL_ROLES:
-            raise UserError(f"{place} is {given!r}; {TOOLS}. Remove the record, or set `--data.on_invalid drop`.")
-        shown = repr(given[:40]) if isinstance(given, str) else kind_of(given)
-        raise UserError(f"{place} is {shown}; expected one of {', '.join(ROLES)}.")
-    return role
+def _role_error(given: Any, place: str) -> UserError:
+    if given in _TOOL_ROLES:
+        return UserError(f"{place} is {given!r}; {TOOLS}. Remove the record, or set `--data.on_invalid drop`.")
+    shown = repr(given[:40]) if isinstance(given, str) else kind_of(given)
+    return UserError(f"{place} is {shown}; expected one of {', '.join(ROLES)}.")
 
 
 def _content(item: Mapping[str, Any], key: str, role: Role, place: str) -> str:

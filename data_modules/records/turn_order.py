@@ -38,9 +38,8 @@ def arranged(turns: Sequence[Message], rules: TurnRules) -> tuple[tuple[Message,
     Raises:
         UserError: If messages with different weights would be joined.
     """
-    done: Counter[str] = Counter()
     kept = [turn for turn in turns if turn.role is not Role.SYSTEM or turn.content.strip()]
-    done[EMPTY_SYSTEM] = len(turns) - len(kept)
+    done = {EMPTY_SYSTEM: len(turns) - len(kept)}
     if rules.consecutive == "merge":
         merged = _merged(kept)
         done["messages joined with the one before"] = len(kept) - len(merged)
@@ -49,7 +48,7 @@ def arranged(turns: Sequence[Message], rules: TurnRules) -> tuple[tuple[Message,
     if rules.first_answer == "drop" and first is not None and kept[first].role is Role.ASSISTANT:
         del kept[first]
         done["answers at the start dropped"] = 1
-    return tuple(kept), +done  # without zeros
+    return tuple(kept), Counter({what: count for what, count in done.items() if count})
 
 
 def _merged(turns: Sequence[Message]) -> list[Message]:
