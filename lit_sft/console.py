@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 import threading
 import warnings
+from collections.abc import Iterator
 
 from rich.console import Console
 from rich.text import Text
@@ -24,6 +26,8 @@ _USELESS = (
 )
 """Library warnings that appear on every run and can be ignored."""
 
+
+_LOGGERS = ("lightning.pytorch", "lightning.fabric")
 
 _ASCII = str.maketrans({"“": '"', "”": '"', "±": "+/-", "…": "...", "·": "-"})
 """Stand-ins for the typographic signs of summaries on a terminal that lacks them, which would print their codes."""
@@ -66,12 +70,27 @@ def quieten(command: str) -> None:
 
     disable_progress_bar()
     threading.excepthook = _print_thread_error
-    for name in ("lightning.pytorch", "lightning.fabric"):  # the seed is in config.yaml
+    for name in _LOGGERS:  # the seed is in config.yaml
         logging.getLogger(name).setLevel(logging.WARNING)
     if command != "fit":  # other commands do not need the saved state of training callbacks
         warnings.filterwarnings("ignore", "Be aware that when using `ckpt_path`, callbacks used to create the check")
     for message in _USELESS:
         warnings.filterwarnings("ignore", message)
+
+
+@contextlib.contextmanager
+def quiet(command: str) -> Iterator[None]:
+    """Hide those messages inside a block; afterwards, a Python program has its own settings again."""
+    loggers = [logging.getLogger(name) for name in _LOGGERS]
+    levels, hook = [logger.level for logger in loggers], threading.excepthook
+    try:
+        with warnings.catch_warnings():
+            quieten(command)
+            yield
+    finally:
+        threading.excepthook = hook
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def _print_thread_error(stopped: threading.ExceptHookArgs) -> None:

@@ -35,13 +35,15 @@ def print_ledger(console: Console, data: SFTDataModule) -> None:
     console.print(table)
     for split, ledger in data.ledgers.items():
         for line in ledger["formats"]:
-            console.print(f"  {split}: {printable(line)}", style="dim", markup=False)
+            console.print(f"  {split}: {printable(line)}", style="dim", markup=False, soft_wrap=True)
         for line in ledger["skipped_files"]:
-            console.print(f"  {split}: {printable(line)}", style="yellow", markup=False)
+            console.print(f"  {split}: {printable(line)}", style="yellow", markup=False, soft_wrap=True)
         for line in unused_fields(ledger):
-            console.print(f"  {split}: {printable(line)}", style="yellow", markup=False)
+            console.print(f"  {split}: {printable(line)}", style="yellow", markup=False, soft_wrap=True)
         for message in ledger["invalid"]["first"][:5]:
-            console.print(f"  dropped: {printable(without_advice(message))}", style="yellow", markup=False)
+            console.print(
+                f"  dropped: {printable(without_advice(message))}", style="yellow", markup=False, soft_wrap=True
+            )
     for remark in data_remarks(data):
         console.print(printable(remark), style="yellow", markup=False, highlight=False, soft_wrap=True)
 

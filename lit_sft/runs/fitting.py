@@ -13,7 +13,7 @@ from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import nn
 
 from data_modules.sft_data_module import SFTDataModule
-from lit_sft.console import console, print_line
+from lit_sft.console import console, print_line, quiet
 from lit_sft.files import write_json
 from lit_sft.models.backbone import build_backbone
 from lit_sft.models.saving import export_model, load_weights, read_checkpoint
@@ -42,6 +42,7 @@ def train(settings: Settings) -> Run:
         UserError: If a setting or the data is wrong.
     """
     with contextlib.ExitStack() as cleanup:
+        cleanup.enter_context(quiet("fit"))
         session = Session("fit", Request([]), settings, cleanup)
         fit(session)
         return session.run
@@ -58,6 +59,7 @@ def resume(run: str | Path, changes: Mapping[str, Any] | None = None) -> Run:
         UserError: If there is no such run, or the settings or data have changed.
     """
     with contextlib.ExitStack() as cleanup:
+        cleanup.enter_context(quiet("fit"))
         session = open_session("fit", ["--resume", str(run), *as_options(changes or {})], cleanup)
         fit(session)
         return session.run

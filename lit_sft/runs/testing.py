@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 from lightning.pytorch.utilities import rank_zero_only
 
-from lit_sft.console import console, print_line
+from lit_sft.console import console, print_line, quiet
 from lit_sft.files import read_json
 from lit_sft.runs.lock import lock_test
 from lit_sft.runs.metrics_table import print_metrics
@@ -34,6 +34,7 @@ def score_run(run: str | Path, changes: Mapping[str, Any] | None = None) -> dict
         UserError: If there is no such run, or it has no test split.
     """
     with contextlib.ExitStack() as cleanup:
+        cleanup.enter_context(quiet("test"))
         session = open_session("test", [str(run), *as_options(changes or {})], cleanup)
         test(session)
         return dict(read_json(_files_of(session).result) or {})
