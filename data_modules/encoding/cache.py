@@ -116,7 +116,7 @@ def identity_digest(identity: Mapping[str, Any]) -> str:
 
 
 def identity_of_encoded(sources: Sources, encoder: Encoder, ledgers: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
-    """`data_identity`, with the fields that versions before fields were checked ignored or refused, if any has a value.
+    """`data_identity`, plus the fields of these records that earlier versions ignored or refused, if there are any.
 
     A run of such a version had other examples, so it cannot be resumed.
 

@@ -17,6 +17,9 @@ _NAMES = {
 
 _TEXTS = ("content", "document", "body", "article", "story", "raw_content")
 
+_YAML_WORDS = ("null", "true", "false", "yes", "no", "on", "off", "y", "n")
+"""Words that YAML does not read as text."""
+
 _LISTS = {"messages": ("role", "content"), "conversations": ("from", "value"), "conversation": ("human", "assistant")}
 """Fields with a list of messages, by the fields of a message."""
 
@@ -76,15 +79,5 @@ def _is_typeable(name: str) -> bool:
 
 
 def _quoted(name: str) -> str:
-    is_plain = re.fullmatch(r"[A-Za-z_][\w-]*", name) and name.casefold() not in (
-        "null",
-        "true",
-        "false",
-        "yes",
-        "no",
-        "on",
-        "off",
-        "y",
-        "n",
-    )
+    is_plain = re.fullmatch(r"[A-Za-z_][\w-]*", name) and name.casefold() not in _YAML_WORDS
     return name if is_plain else json.dumps(name, ensure_ascii=False)

@@ -60,7 +60,7 @@ def check_columns(columns: Columns, format: str | None = None) -> None:
 def renamed(record: Record, columns: Columns, found: set[str]) -> Record:
     """A record with the fields of a format instead of the user's columns.
 
-    A record with none of the columns stays as it is, so that files of other formats can be read beside it.
+    A record with none of the columns stays as it is, so that files of other formats can be read along with it.
 
     Args:
         record: The record as in its file.

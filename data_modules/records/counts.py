@@ -38,7 +38,7 @@ class RecordCounts:
         duplicates: Conversations left out because another split holds the same one, or one of the same group.
         formats: The format detected in each file.
         unknown_fields: Fields that nothing reads: for each file, the number of records with each.
-        changed_fields: Records that versions before fields were checked read in another way, by field.
+        changed_fields: Number of records that earlier versions read differently, by field.
         changed_turns: How many turns were dropped or joined, by what was done.
         columns_found: Columns of `--data.columns` that some record has.
     """
@@ -57,7 +57,7 @@ class RecordCounts:
     columns_found: set[str] = field(default_factory=set)
 
     def count_fields(self, file: str, found: FoundFields) -> None:
-        """Count a record's fields beside those of its format."""
+        """Count a record's fields other than those of its format."""
         for name in found.changed:
             self.changed_fields[name] += 1
         for name in map(readable, found.unknown):

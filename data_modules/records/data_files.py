@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from data_modules.errors import UserError
+from data_modules.wording import nearest_path
 
 SUFFIXES = (".json", ".jsonl", ".csv", ".parquet", ".txt")
 """Extensions of data files."""
@@ -64,7 +65,8 @@ def missing(source: str) -> str:
     path = Path(source)
     if path.is_symlink():
         return f"{source}: {_broken_link(path)}."
-    return f"{source}: no such file or folder; check the path (relative to {Path.cwd()})."
+    advice = nearest_path(path) or f"check the path (relative to {Path.cwd()})."
+    return f"{source}: no such file or folder; {advice}"
 
 
 def _walk(folder: Path) -> Iterator[tuple[Path, bool]]:

@@ -47,7 +47,7 @@ class Format:
     of_message: tuple[str, ...] = ()
 
     def examine(self, fields: dict[str, Any]) -> FoundFields:
-        """Find the fields of a record beside those of this format."""
+        """Find the fields of a record other than those of this format."""
         message_list = self.fields[0] if self.of_message else ""
         return examine(fields, self.name, (*self.fields, *self.optional), message_list, self.of_message)
 

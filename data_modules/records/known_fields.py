@@ -1,4 +1,4 @@
-"""Fields beside those of a format, and what is done with each. A field that changes what a record means is read or
+"""Fields other than those of a format, and what is done with each. A field that changes what a record means is read or
 refused, never ignored; a field that is not listed here is reported by name.
 
 `docs/data.md` shows the table of this module.
@@ -31,7 +31,7 @@ ONLY_TEXT = "only text is supported"
 REASONING = "reasoning is not supported yet"
 _PREFERENCE = "preference data, for DPO, KTO or reward training; this project trains on answers (SFT)"
 _NOTHING = ("[]", "{}", "null", "none", "nan")
-"""How a table of text, such as .csv, writes that there is nothing."""
+"""How a file without types, such as .csv, writes an empty value."""
 
 _ADVICE = "Remove the field, or set `--data.on_invalid drop`."
 
@@ -75,7 +75,7 @@ RECORD_FIELDS = (
     KnownField(("system",), Use.REFUSED, "plain text has no system message", formats=("text",)),
     KnownField(("history",), Use.HONOURED, "earlier turns, a list of [question, answer]", formats=_PAIRS),
     KnownField(
-        ("history",), Use.REFUSED, "a record of this format has no turns beside its own", formats=(*_CHATS, "text")
+        ("history",), Use.REFUSED, "a record of this format already lists all of its turns", formats=(*_CHATS, "text")
     ),
     KnownField(("article_id",), Use.HONOURED, "records with the same value stay in one split", is_new=False),
     KnownField(("tools", "tool_calls", "functions", "function_call"), Use.REFUSED, TOOLS),
@@ -84,7 +84,7 @@ RECORD_FIELDS = (
     KnownField(
         ("label",),
         Use.REFUSED,
-        f"true or false beside an answer is {_PREFERENCE}",
+        f"a label of true or false marks {_PREFERENCE}",
         formats=(*_CHATS, *_PAIRS),
         applies=is_boolean,
     ),
@@ -99,9 +99,12 @@ WEIGHTS = ("weight", "train", "training", "loss_weight")
 
 MESSAGE_FIELDS = (
     KnownField(
-        WEIGHTS, Use.HONOURED, "1 or true: as always; 0 or false: the answer is context and never trained", is_new=False
+        WEIGHTS,
+        Use.HONOURED,
+        "1 or true: trained as usual; 0 or false: the answer is only context, never trained",
+        is_new=False,
     ),
-    KnownField(("train_detail", "training_detail"), Use.REFUSED, "training parts of an answer is not supported"),
+    KnownField(("train_detail", "training_detail"), Use.REFUSED, "training on part of an answer is not supported"),
     KnownField(("tool_calls", "tool_call_id", "tools", "functions", "function_call"), Use.REFUSED, TOOLS),
     KnownField(("reasoning_content", "reasoning", "thinking"), Use.REFUSED, REASONING),
     KnownField(_MEDIA, Use.REFUSED, ONLY_TEXT),
@@ -114,7 +117,7 @@ _FIELDS: dict[Place, tuple[KnownField, ...]] = {"record": RECORD_FIELDS, "messag
 
 @dataclass(frozen=True, slots=True)
 class FoundFields:
-    """The fields of one record beside those of its format.
+    """The fields of one record other than those of its format.
 
     Attributes:
         unknown: Fields that nothing reads, each once; those of messages as `messages[].name`.
@@ -135,7 +138,7 @@ class _Found:
         name: Its name in counts.
         place: Its name in messages.
         value: The value.
-        known: What is known of it, if anything.
+        known: Its entry in the table, if it has one.
     """
 
     name: str
@@ -158,7 +161,7 @@ def examine(
     message_list: str = "",
     own_of_message: tuple[str, ...] = (),
 ) -> FoundFields:
-    """Find the fields of a record beside those of its format.
+    """Find the fields of a record other than those of its format.
 
     Args:
         fields: The record's.
@@ -211,7 +214,7 @@ def table() -> list[tuple[str, str, str, str]]:
 def _given(
     fields: Mapping[str, Any], place: Place, format: str, own: tuple[str, ...]
 ) -> Iterator[tuple[str, Any, KnownField | None]]:
-    """Fields with a value beside those the format reads, and what is known of them."""
+    """Fields with a value that the format does not read, each with its entry in the table, if it has one."""
     for name, known in _others(tuple(fields), place, format, own):
         value = fields[name]
         if is_given(value) and not (isinstance(value, str) and value.strip().casefold() in _NOTHING):
@@ -219,7 +222,7 @@ def _given(
 
 
 def _newly_read(message: Mapping[str, Any], role: str, content: str) -> tuple[str, ...]:
-    """Contents and roles that earlier versions refused, so that a run of theirs may have dropped the record."""
+    """Contents and roles that earlier versions refused, so that their runs may have dropped the record."""
     found = ("role developer",) if message.get(role) == "developer" else ()
     return (*found, "content parts") if isinstance(message.get(content), list) else found
 

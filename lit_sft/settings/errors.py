@@ -62,7 +62,9 @@ def setting_of(message: str) -> str | None:
 
 
 def _no_such_file(found: re.Match[str]) -> str:
-    return f"{found[1]}: no such file; {nearest_path(Path(found[1])) or 'check the path.'}"
+    path = Path(found[1])  # jsonargparse makes it absolute
+    path = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+    return f"{path}: no such file; {nearest_path(path) or 'check the path.'}"
 
 
 def is_from_parser(message: str) -> bool:

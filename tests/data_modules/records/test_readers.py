@@ -125,3 +125,9 @@ def test_fingerprint_follows_content(write: Callable[..., str]) -> None:
     before = source_fingerprint(path)
     write("a.jsonl", [{"x": 2}])
     assert source_fingerprint(path) != before
+
+
+def test_misspelt_file_is_answered_with_the_nearest_name(tmp_path: Path) -> None:
+    (tmp_path / "train.json").write_text("[]")
+    with pytest.raises(FileNotFoundError, match=r"trian\.json: no such file or folder; did you mean .*train\.json\?"):
+        origins(str(tmp_path / "trian.json"))

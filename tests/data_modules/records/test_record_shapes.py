@@ -202,7 +202,10 @@ REFUSED: dict[str, tuple[Fields, str]] = {
     ),
     "a list as system": (asked(system=["Brief."]), "field 'system' is a list; expected a string"),
     "plain text with system": ({"text": "Hi", "system": "Brief."}, "plain text has no system message"),
-    "history of messages": (asked(history=[["Hi", "Hello"]]), "field 'history' is a list; a record of this format has"),
+    "history of messages": (
+        asked(history=[["Hi", "Hello"]]),
+        "field 'history' is a list; a record of this format already lists all of its turns",
+    ),
     "history as text": (alpaca(history="Hi"), "field 'history' is the string 'Hi'; expected a list of turns"),
     "history of three": (
         alpaca(history=[["a", "b", "c"]]),
@@ -297,7 +300,7 @@ REFUSED: dict[str, tuple[Fields, str]] = {
     ),
     "parts of an answer to be trained": (
         asked(answer={"train_detail": [{"begin_offset": 0}]}),
-        r"messages\[1\].train_detail is a list; training parts of",
+        r"messages\[1\].train_detail is a list; training on part of",
     ),
     "no answer to be trained": (
         asked(answer={"weight": 0}),
@@ -330,7 +333,10 @@ REFUSED: dict[str, tuple[Fields, str]] = {
         {"instruction": "Hi", "chosen": "Hello", "rejected": "Go"},
         f"field 'chosen' is .*; {PREFERENCE}",
     ),
-    "KTO": (completion(label=False), f"field 'label' is false; true or false beside an answer is {PREFERENCE}"),
+    "KTO": (
+        completion(label=False),
+        f"field 'label' is false; a label of true or false marks {PREFERENCE}",
+    ),
     "KTO of a CSV file": (completion(label="True"), f"field 'label' is the string 'True'; .*{PREFERENCE}"),
     "KTO of alpaca": (alpaca(label=True), f"field 'label' is true; .*{PREFERENCE}"),
     "KTO of messages": (asked(kto_tag=False), f"field 'kto_tag' is false; {PREFERENCE}"),
