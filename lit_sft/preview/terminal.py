@@ -67,13 +67,13 @@ def print_examples(console: Console, summary: str, shown: list[ShownExample]) ->
     """Print examples as tables: one row per segment, one column per mask if the terminal is wide enough."""
     look = _look_on(console)
     kinds = sorted({row.kind for example in shown for row in example.rows})
-    console.print(Text(summary))
+    console.print(Text(summary), soft_wrap=True)  # names files, which a break would make hard to copy and find
     console.print(_legend(kinds, look))
     gutter = max(len(kind.name) for kind in kinds)
     for example in shown:
         console.print()
         console.rule(style="dim")
-        console.print(_heading(example))  # not as the rule's title, which would cut it off
+        console.print(_heading(example), soft_wrap=True)  # not as the rule's title, which would cut it off
         fits = console.width >= gutter + len(example.views) * (_MASK_COLUMN + 2)
         for views in [example.views] if fits else [[view] for view in example.views]:
             console.print()

@@ -389,7 +389,11 @@ def test_help_begins_with_the_usage_and_the_options_of_preview_itself(capsys: py
     assert max(own.values()) < 25 < min(places.values())
 
 
-def test_mask_that_supervises_nothing_is_a_warning(preview: Preview) -> None:
+@pytest.mark.parametrize("columns", [20, 41, 80])
+def test_mask_that_supervises_nothing_is_a_warning(
+    preview: Preview, columns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))  # narrower than the file's name, which must stay whole
     shown = " ".join(
         preview([{"text": f"Line {number}."} for number in range(9)], "--data.mask", "output_only").split()
     )
