@@ -96,7 +96,7 @@ class SFTDataModule(LightningDataModule):
             `{instruction: question, output: answer}`.
         template: How conversations are rendered. `auto`: the tokenizer's own chat template, else `plain`.
         mask: Which tokens are supervised: all, the final answer of each conversation, or every answer.
-        prompt_weight: Weight of prompt tokens in the loss, 0 to 1. None: the mask's own.
+        prompt_weight: Weight of prompt tokens (tool results too) in the loss, 0 to 1. None: the mask's own.
         reduction: Whether every supervised token, every sample or every turn counts equally.
         samples: `answer` expands a training conversation into one sample per answer.
         max_length: Maximum number of tokens in an example. None: the model's context length, at most 1024.

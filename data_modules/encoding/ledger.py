@@ -11,7 +11,7 @@ import numpy as np
 from data_modules.records.counts import LISTED, RecordCounts
 from data_modules.records.rejections import count_reasons
 from data_modules.rendering.masking import MASKS, LossMask
-from data_modules.rendering.segments import ANSWER_KINDS, SegmentKind
+from data_modules.rendering.segments import ANSWER_KINDS, RARE_KINDS, SegmentKind
 from data_modules.wording import counted
 
 KINDS = tuple(kind for kind in SegmentKind if kind is not SegmentKind.PADDING)
@@ -233,8 +233,8 @@ class Ledger(RecordCounts):
 
 
 def _by_name(counts: Counter[SegmentKind]) -> dict[str, int]:
-    # untrained answers are rare: data without them has the same ledger as before they had a kind of their own
-    kinds = (kind for kind in KINDS if counts[kind] or kind is not SegmentKind.CONTEXT_ANSWER)
+    # data without these kinds has the same ledger as before they existed
+    kinds = (kind for kind in KINDS if counts[kind] or kind not in RARE_KINDS)
     return {kind.name.lower(): counts[kind] for kind in kinds}
 
 

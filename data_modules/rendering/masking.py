@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from data_modules.errors import UserError
-from data_modules.rendering.segments import ANSWER_KINDS, SegmentKind
+from data_modules.rendering.segments import FINAL_KINDS, PROMPT_KINDS, TRAINED_KINDS, SegmentKind
 
 MaskName = Literal["whole_sequence", "output_only", "firefly_multi_turn"]
 Reduction = Literal["token", "sample", "turn"]
@@ -69,8 +69,8 @@ MASKS: dict[str, LossMask] = {
     mask.name: mask
     for mask in (
         _mask("whole_sequence", *(kind for kind in SegmentKind if kind not in _NEVER_SUPERVISED)),
-        _mask("output_only", SegmentKind.FINAL_ANSWER),
-        _mask("firefly_multi_turn", *ANSWER_KINDS),
+        _mask("output_only", *FINAL_KINDS),
+        _mask("firefly_multi_turn", *TRAINED_KINDS),
     )
 }
 
@@ -80,7 +80,7 @@ def resolve_mask(name: MaskName, prompt_weight: float | None = None) -> LossMask
 
     Args:
         name: One of MASKS.
-        prompt_weight: Weight of system, user and template tokens, 0 to 1. None: the mask's own, which is 1 for
+        prompt_weight: Weight of what the model reads (system, user, template and tool result tokens), 0 to 1. None: the mask's own, which is 1 for
             `whole_sequence` and 0 for the others.
 
     Raises:
@@ -91,6 +91,5 @@ def resolve_mask(name: MaskName, prompt_weight: float | None = None) -> LossMask
         return mask
     if not 0 <= prompt_weight <= 1:
         raise UserError(f"--data.prompt_weight {prompt_weight}: expected a weight between 0 and 1.")
-    prompt = (SegmentKind.SYSTEM, SegmentKind.USER, SegmentKind.TEMPLATE)
-    weights = tuple(prompt_weight if kind in prompt else mask.weights[kind] for kind in SegmentKind)
+    weights = tuple(prompt_weight if kind in PROMPT_KINDS else mask.weights[kind] for kind in SegmentKind)
     return replace(mask, name=f"{name}_prompt{prompt_weight:g}", weights=weights)

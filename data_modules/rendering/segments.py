@@ -20,14 +20,43 @@ class SegmentKind(IntEnum):
     FINAL_ANSWER = 5
     TEXT = 6
     CONTEXT_ANSWER = 7
-    """An answer that its record marks as not to be trained, with its end token. No mask supervises it."""
+    """What the assistant says without being trained on it, with its end token: a message of weight 0. No mask
+    supervises it."""
+    THINKING = 8
+    """What the model writes before any answer but the last, with its markers."""
+    TOOL_CALL = 9
+    """The tool calls of any assistant message but the last, with their markers."""
+    TOOL_RESULT = 10
+    """What a tool returns. The model reads it."""
+    FINAL_THINKING = 11
+    """The thinking of the last assistant message."""
+    FINAL_TOOL_CALL = 12
+    """The tool calls of a conversation that ends with them."""
 
 
 ANSWER_KINDS = (SegmentKind.ANSWER, SegmentKind.FINAL_ANSWER)
-"""Answers to train on."""
+"""The text of answers to train on."""
 
-ASSISTANT_KINDS = (*ANSWER_KINDS, SegmentKind.CONTEXT_ANSWER)
-"""Everything the assistant says."""
+THINKING_KINDS = (SegmentKind.THINKING, SegmentKind.FINAL_THINKING)
+"""Thinking to train on."""
+
+TOOL_CALL_KINDS = (SegmentKind.TOOL_CALL, SegmentKind.FINAL_TOOL_CALL)
+"""Tool calls to train on."""
+
+FINAL_KINDS = (SegmentKind.FINAL_ANSWER, SegmentKind.FINAL_THINKING, SegmentKind.FINAL_TOOL_CALL)
+"""The last assistant message of a conversation, if it is to be trained on: one generation."""
+
+TRAINED_KINDS = (*ANSWER_KINDS, *THINKING_KINDS, *TOOL_CALL_KINDS)
+"""What the model emits and is trained on."""
+
+ASSISTANT_KINDS = (*TRAINED_KINDS, SegmentKind.CONTEXT_ANSWER)
+"""Everything the model emits, trained or not. Tool results are not emitted."""
+
+PROMPT_KINDS = (SegmentKind.SYSTEM, SegmentKind.USER, SegmentKind.TEMPLATE, SegmentKind.TOOL_RESULT)
+"""What the model reads of a conversation."""
+
+RARE_KINDS = (SegmentKind.CONTEXT_ANSWER, *THINKING_KINDS, *TOOL_CALL_KINDS, SegmentKind.TOOL_RESULT)
+"""Kinds that most data does not have. Reports leave them out where they have no tokens."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,13 @@ from torchmetrics import Metric
 
 from data_modules.batching.batch import Batch
 from data_modules.rendering.masking import MASKS
-from data_modules.rendering.segments import ANSWER_KINDS, SegmentKind
+from data_modules.rendering.segments import (
+    ANSWER_KINDS,
+    THINKING_KINDS,
+    TOOL_CALL_KINDS,
+    TRAINED_KINDS,
+    SegmentKind,
+)
 
 _FIRST = len(SegmentKind)
 _END = _FIRST + 1
@@ -28,8 +34,12 @@ SEGMENTS: dict[str, tuple[int, ...]] = {
     "end_token": (_END,),
     "text": (SegmentKind.TEXT,),
     "context_answer": (SegmentKind.CONTEXT_ANSWER,),
+    "thinking": THINKING_KINDS,
+    "tool_call": TOOL_CALL_KINDS,
+    "tool_result": (SegmentKind.TOOL_RESULT,),
 }
-"""The segments with metrics, as sums over these rows. An end token counts both in its answer and separately."""
+"""The segments with metrics, as sums over these rows. An end token counts both in what it ends, an answer or a tool
+call, and separately."""
 
 
 class ExactSumMetric(Metric):
@@ -104,9 +114,10 @@ class SegmentMetrics(ExactSumMetric):
         ids = batch.input_ids.flatten()[batch.targets]
         kinds, turns = batch.kinds.flatten(), batch.turns.flatten()
         kind, before = kinds[batch.targets].long(), batch.targets - 1
-        is_answer = _is_answer(kind)
-        follows = _is_answer(kinds[before]) & (turns[before] == turns[batch.targets])
-        is_first, is_end = is_answer & ~follows, is_answer & (ids == self.end_token_id)
+        is_answer = _is_one_of(kind, ANSWER_KINDS)
+        follows = _is_one_of(kinds[before], ANSWER_KINDS) & (turns[before] == turns[batch.targets])
+        is_first = is_answer & ~follows
+        is_end = _is_one_of(kind, TRAINED_KINDS) & (ids == self.end_token_id)
         sizes = self.token_sizes[ids].double().T  # type: ignore[index]
         values = torch.stack([nll.double(), torch.ones_like(nll, dtype=torch.float64), *sizes])
         sums = values.new_zeros(len(values), len(batch.origins) * _NUM_SUMS)
@@ -172,8 +183,8 @@ def perplexity(nll: float) -> float:
     return math.exp(nll) if nll < 700 else math.inf
 
 
-def _is_answer(kinds: Tensor) -> Tensor:
-    return (kinds == SegmentKind.ANSWER) | (kinds == SegmentKind.FINAL_ANSWER)
+def _is_one_of(kinds: Tensor, wanted: tuple[SegmentKind, ...]) -> Tensor:
+    return torch.stack([kinds == kind for kind in wanted]).any(0)
 
 
 def _score_weights() -> dict[str, list[float]]:

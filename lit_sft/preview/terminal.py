@@ -24,6 +24,11 @@ SHADES: Shades = {
     SegmentKind.FINAL_ANSWER: ("#d2541c", "#b87614"),
     SegmentKind.TEXT: ("#168f80", "#5580b0"),
     SegmentKind.CONTEXT_ANSWER: ("#b0567a", "#a0703c"),
+    SegmentKind.THINKING: ("#8a7f1e", "#9c6f2e"),
+    SegmentKind.TOOL_CALL: ("#1f8a9c", "#3f8f6f"),
+    SegmentKind.TOOL_RESULT: ("#6a6fe0", "#8a6ad0"),
+    SegmentKind.FINAL_THINKING: ("#b8860b", "#9a8f2a"),
+    SegmentKind.FINAL_TOOL_CALL: ("#d6408a", "#c05a6a"),
 }
 """Legible on black and on white."""
 
@@ -35,8 +40,14 @@ SHADES_OF_16: Shades = {
     SegmentKind.FINAL_ANSWER: ("red", "bright_red"),
     SegmentKind.TEXT: ("cyan", "bright_cyan"),
     SegmentKind.CONTEXT_ANSWER: ("yellow", "bright_yellow"),
+    SegmentKind.THINKING: ("bright_yellow", "yellow"),
+    SegmentKind.TOOL_CALL: ("bright_green", "green"),
+    SegmentKind.TOOL_RESULT: ("bright_blue", "blue"),
+    SegmentKind.FINAL_THINKING: ("bright_magenta", "magenta"),
+    SegmentKind.FINAL_TOOL_CALL: ("bright_red", "red"),
 }
-"""For terminals with 16 colours, where the nearest to several of the others is the same."""
+"""For terminals with 16 colours, where the nearest to several of the others is the same. Black and white could be
+invisible, so two kinds may have the same two colours; the first of the two, which the legend shows, differs."""
 
 _MASK_COLUMN = 40
 """Terminal columns per mask; if the masks do not fit side by side, they are shown one below the other."""

@@ -48,6 +48,9 @@ _SEGMENTS = {
     "end_token": "end tokens",
     "text": "text tokens",
     "context_answer": "tokens of answers that are not trained",
+    "thinking": "thinking tokens",
+    "tool_call": "tool call tokens",
+    "tool_result": "tool result tokens",
 }
 _MASKS = ("whole_sequence", "output_only", "firefly_multi_turn")
 _UNITS = {name: _TITLES[name] for name in _LESS_IS_BETTER} | {"num_tokens": "tokens"}

@@ -4,9 +4,20 @@ import numpy as np
 import pytest
 
 from data_modules.rendering.masking import MASKS, resolve_mask
-from data_modules.rendering.segments import SegmentKind
+from data_modules.rendering.segments import (
+    ASSISTANT_KINDS,
+    FINAL_KINDS,
+    PROMPT_KINDS,
+    TRAINED_KINDS,
+    SegmentKind,
+)
 
 K = SegmentKind
+# an exchange with a tool: a question, a call, its result, an answer with thinking; then an answer of weight 0 and thinking
+KINDS_OF_TOOLS = np.array(
+    [K.TEMPLATE, K.USER, K.TOOL_CALL, K.TOOL_RESULT, K.THINKING, K.ANSWER, K.CONTEXT_ANSWER, K.FINAL_THINKING,
+     K.FINAL_ANSWER, K.FINAL_TOOL_CALL], dtype=np.uint8
+)  # fmt: skip
 KINDS = np.array([K.TEMPLATE, K.SYSTEM, K.USER, K.ANSWER, K.ANSWER, K.USER, K.FINAL_ANSWER, K.PADDING], dtype=np.uint8)
 TURNS = np.array([0, 0, 1, 2, 2, 3, 4, 0], dtype=np.int16)
 
@@ -23,6 +34,28 @@ def test_named_masks(mask: str, expected: list[int]) -> None:
     assert MASKS[mask].token_weights(KINDS, TURNS).tolist() == expected
 
 
+@pytest.mark.parametrize(
+    ("mask", "expected"),
+    [
+        ("whole_sequence", [0, 1, 1, 1, 1, 1, 0, 1, 1, 1]),
+        ("output_only", [0, 0, 0, 0, 0, 0, 0, 1, 1, 1]),
+        ("firefly_multi_turn", [0, 0, 1, 0, 1, 1, 0, 1, 1, 1]),
+    ],
+)
+def test_named_masks_with_thinking_and_tools(mask: str, expected: list[int]) -> None:
+    turns = np.arange(10, dtype=np.int16)
+    assert MASKS[mask].token_weights(KINDS_OF_TOOLS, turns).tolist() == expected
+
+
+def test_masks_of_answers_supervise_what_the_model_emits_and_nothing_else() -> None:
+    supervised = {name: {kind for kind in K if mask.supervises(kind)} for name, mask in MASKS.items()}
+    assert supervised["firefly_multi_turn"] == set(TRAINED_KINDS)
+    assert supervised["output_only"] == set(FINAL_KINDS) < set(TRAINED_KINDS)
+    assert supervised["whole_sequence"] == set(K) - {K.PADDING, K.CONTEXT_ANSWER}
+    assert set(ASSISTANT_KINDS) | set(PROMPT_KINDS) == set(K) - {K.PADDING, K.TEXT}
+    assert not set(ASSISTANT_KINDS) & set(PROMPT_KINDS)
+
+
 def test_a_documents_first_token_is_never_supervised() -> None:
     text = np.full(3, K.TEXT, dtype=np.uint8)
     assert MASKS["whole_sequence"].token_weights(text, np.zeros(3, dtype=np.int16)).tolist() == [0, 1, 1]
@@ -31,8 +64,9 @@ def test_a_documents_first_token_is_never_supervised() -> None:
 def test_prompt_weight_changes_prompt_tokens_only() -> None:
     weights = resolve_mask("firefly_multi_turn", 0.25).token_weights(KINDS, TURNS)
     assert weights.tolist() == [0, 0.25, 0.25, 1, 1, 0.25, 1, 0]
-    prompt = resolve_mask("firefly_multi_turn", 0.25).weights[:6]
-    assert resolve_mask("whole_sequence", 0.25).weights == (*prompt, 1.0, 0.0)
+    whole, answers = (resolve_mask(name, 0.25).weights for name in ("whole_sequence", "firefly_multi_turn"))
+    assert {kind for kind in K if whole[kind] != answers[kind]} == {K.TEXT}
+    assert {kind for kind in K if whole[kind] == 0.25} == set(PROMPT_KINDS)
     assert resolve_mask("output_only") is MASKS["output_only"]
 
 

@@ -87,6 +87,31 @@ def test_answers_that_are_not_trained_have_metrics_of_their_own_and_are_in_no_ma
     assert "nll/context_answer" not in metric_of().compute()
 
 
+def test_thinking_tool_calls_and_results_have_losses_of_their_own() -> None:
+    batch = row()
+    kinds = [K.TEMPLATE, K.USER, K.TOOL_CALL, K.TOOL_CALL, K.TOOL_RESULT, K.THINKING, K.FINAL_THINKING]
+    batch.kinds[:] = torch.tensor([[*kinds, K.FINAL_ANSWER, K.FINAL_ANSWER]])
+    metric = SegmentMetrics(SIZES, END)
+    metric.update(torch.tensor(NATS[1:]), batch)
+    metrics = metric.compute()
+    means = {key: value for key, value in metrics.items() if key.startswith("nll/")}
+    assert means == pytest.approx(
+        {
+            "nll/user": 1,
+            "nll/tool_call": (2 + 3) / 2,
+            "nll/tool_result": 4,
+            "nll/thinking": (5 + 6) / 2,
+            "nll/answer": (7 + 8) / 2,
+            "nll/first_answer_token": 7,
+            "nll/end_token": (3 + 8) / 2,
+            "nll/whole_sequence": 36 / 8,
+            "nll/output_only": (6 + 7 + 8) / 3,
+            "nll/firefly_multi_turn": (2 + 3 + 5 + 6 + 7 + 8) / 6,
+        }
+    )
+    assert not {f"nll/{name}" for name in ("thinking", "tool_call", "tool_result")} & metric_of().compute().keys()
+
+
 def test_state_keeps_its_precision_under_every_cast() -> None:
     metric = metric_of()
     for cast in (metric.bfloat16, metric.half, metric.float, lambda: metric.to(torch.bfloat16)):

@@ -33,7 +33,7 @@ def test_all_shades_of_a_terminal_with_16_colours_differ() -> None:
     numbers = [
         Color.parse(shade).downgrade(ColorSystem.STANDARD).number for pair in SHADES_OF_16.values() for shade in pair
     ]
-    assert len(set(numbers)) == 14
+    assert len(set(numbers)) == 14  # black and white could be invisible
 
 
 @pytest.mark.parametrize(("supervised", "underlined"), [("whole_sequence", True), ("output_only", False)])
