@@ -80,8 +80,8 @@ def resolve_mask(name: MaskName, prompt_weight: float | None = None) -> LossMask
 
     Args:
         name: One of MASKS.
-        prompt_weight: Weight of what the model reads (system, user, template and tool result tokens), 0 to 1. None: the mask's own, which is 1 for
-            `whole_sequence` and 0 for the others.
+        prompt_weight: Weight of what the model reads, 0 to 1: system, user, template and tool result tokens. None: the
+            mask's own, which is 1 for `whole_sequence` and 0 for the others.
 
     Raises:
         UserError: If the weight is outside 0 to 1.

@@ -13,7 +13,7 @@ from data_modules.rendering.segments import (
 )
 
 K = SegmentKind
-# an exchange with a tool: a question, a call, its result, an answer with thinking; then an answer of weight 0 and thinking
+# a question, a call, its result, an answer with thinking; an answer of weight 0; an answer with thinking and a call
 KINDS_OF_TOOLS = np.array(
     [K.TEMPLATE, K.USER, K.TOOL_CALL, K.TOOL_RESULT, K.THINKING, K.ANSWER, K.CONTEXT_ANSWER, K.FINAL_THINKING,
      K.FINAL_ANSWER, K.FINAL_TOOL_CALL], dtype=np.uint8
