@@ -23,12 +23,11 @@ from lit_sft.models.model_config import config_from
 from lit_sft.preview.page import write_page
 from lit_sft.preview.shortening import shortenings
 from lit_sft.preview.terminal import print_examples
-from lit_sft.preview.token_view import show_example, to_json
 from lit_sft.printable import printable
+from lit_sft.reporting.token_view import show_example, to_json
 from lit_sft.runs.data_report import data_remarks, dropped_lines
-from lit_sft.runs.folders import Run
 from lit_sft.runs.model_paths import check_model_paths
-from lit_sft.runs.requests import names_config, take_run
+from lit_sft.runs.requests import with_run_config
 from lit_sft.settings.options import training_parser
 from lit_sft.settings.parser import SettingsParser
 from lit_sft.settings.reading import parse_settings
@@ -46,7 +45,7 @@ def main(argv: list[str]) -> None:
     Raises:
         UserError: If the split is empty, or the page cannot be written.
     """
-    arguments, run = _with_config(argv[0], argv[1:])
+    arguments, run = with_run_config(argv[0], argv[1:])
     settings = parse_settings(arguments, run_config=run.config if run else None, parser=preview_parser())
     check_model_paths(settings)
     options, data = settings.config, settings.data_module()
@@ -98,15 +97,6 @@ def preview_parser() -> SettingsParser:
         "--json", action="store_true", help="Print JSON lines instead, with a flag per token for every mask."
     )
     return parser
-
-
-def _with_config(command: str, arguments: list[str]) -> tuple[list[str], Run | None]:
-    """The arguments, with the config of the named (or newest) run added if they name none; and that run, if used."""
-    if names_config(arguments):
-        return arguments, None
-    with redirect_stdout(sys.stderr):
-        run, _, rest = take_run(command, arguments)
-    return ["--config", str(run.config), *rest], run
 
 
 def _first_examples(data: SFTDataModule, split: str, num: int) -> list[Example]:

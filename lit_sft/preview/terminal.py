@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from data_modules.rendering.segments import SegmentKind
-from lit_sft.preview.token_view import MARKS_LEGEND, MaskView, Row, ShownExample
+from lit_sft.reporting.token_view import MARKS_LEGEND, MaskView, Row, ShownExample
 
 Shades = Mapping[SegmentKind, tuple[str, str]]
 """Two alternating shades per kind, to show token boundaries."""

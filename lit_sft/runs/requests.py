@@ -10,7 +10,7 @@ from pathlib import Path
 from lightning.pytorch.utilities import rank_zero_only
 
 from data_modules.errors import UserError
-from lit_sft.console import print_line
+from lit_sft.console import print_error_line, print_line
 from lit_sft.runs.folders import Run, find_resumable, find_run, paths_of
 from lit_sft.runs.lock import lock_run
 from lit_sft.settings.arguments import check_run_first, in_long_form, is_given, root_of
@@ -78,6 +78,17 @@ def take_run(
     run, checkpoint = find_run(named, root_of(command, arguments))
     log(f"{command}: run {run.folder}, its config.yaml and {run.described(checkpoint)}")
     return run, checkpoint, arguments[1:] if named else arguments
+
+
+def with_run_config(command: str, arguments: list[str]) -> tuple[list[str], Run | None]:
+    """The arguments, with the config of the named (or newest) run added if they name none; and that run, if used.
+
+    What was found is printed on stderr, which leaves stdout to the command.
+    """
+    if names_config(arguments):
+        return arguments, None
+    run, _, rest = take_run(command, arguments, print_error_line)
+    return ["--config", str(run.config), *rest], run
 
 
 def _asks_to_resume(argument: str) -> bool:

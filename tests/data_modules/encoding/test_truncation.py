@@ -16,7 +16,7 @@ from data_modules.encoding.example import Example
 from data_modules.encoding.ledger import Ledger
 from data_modules.records.conversation import Conversation, Message, Role
 from data_modules.rendering.templates import resolve_template
-from lit_sft.preview.token_view import show_example
+from lit_sft.reporting.token_view import show_example
 from tests.conftest import byte_tokenizer
 from tests.data_modules.rendering.test_templates import JINJA_CHATML, JINJA_STRIPPING
 

@@ -23,7 +23,7 @@ from data_modules.rendering.segments import SegmentKind
 from lit_sft.__main__ import main
 from lit_sft.preview.page import page
 from lit_sft.preview.terminal import print_examples
-from lit_sft.preview.token_view import show_example, to_json, visible
+from lit_sft.reporting.token_view import show_example, to_json, visible
 
 END, IM_START, IM_END = 256, 257, 258
 TWO_TURNS = {"conversation": [{"human": "a", "assistant": "b"}, {"human": "c", "assistant": "d"}]}

@@ -13,7 +13,7 @@ from data_modules.encoding.example import Example
 from data_modules.rendering.masking import MASKS
 from data_modules.rendering.segments import SegmentKind
 from lit_sft.preview.terminal import SHADES, SHADES_OF_16, Shades, print_examples
-from lit_sft.preview.token_view import show_example
+from lit_sft.reporting.token_view import show_example
 
 
 def test_every_kind_has_two_shades() -> None:
