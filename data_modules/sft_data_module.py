@@ -14,8 +14,9 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
 
 from data_modules.batching.batch import Batch, collate
+from data_modules.batching.batch_settings import BatchSettings
 from data_modules.batching.loaders import batch_loader
-from data_modules.batching.sampling import LengthSampler, WindowSampler, batches_done, limited
+from data_modules.batching.sampling import LengthSampler, WindowSampler, limited
 from data_modules.encoding.cache import (
     cache_folder,
     encode_sources,
@@ -38,6 +39,7 @@ from data_modules.encoding.split_checks import (
 )
 from data_modules.encoding.tokenizers import load_tokenizer
 from data_modules.errors import UserError
+from data_modules.records.content_keys import KeepTogether
 from data_modules.records.counts import OnInvalid
 from data_modules.records.formats import FormatName
 from data_modules.records.splits import Samples, Sources, TextUse, held_out_fractions, skipped_in
@@ -54,9 +56,7 @@ _CHOICES = {
     "template": get_args(TemplateName),
     "mask": get_args(MaskName),
     "reduction": get_args(Reduction),
-    "samples": get_args(Samples),
     "over_long": get_args(OverLong),
-    "on_invalid": get_args(OnInvalid),
     "text_prompts": (None, *get_args(TextPrompts)),
 }
 
@@ -87,6 +87,8 @@ class SFTDataModule(LightningDataModule):
         test_fraction: Share of `train` held out for testing, chosen in the same way.
         train_fraction: Share of the remaining records to train on, chosen in the same way: a larger share contains
             every smaller one, and the held-out records stay the same. For studies of how much data is needed.
+        keep_together: Which records count as the same, so that all of them are in one split: those with the same text,
+            with the same words (`normalized`: case, punctuation and white space aside), or with the same `prompt`.
         tokenizer: Name or folder, or a tokenizer. On the command line, the model's.
         context_length: Maximum number of tokens the model can read. On the command line, the model's.
         answer_length: Tokens that `predict` reserves for the answer to a prompt. On the command line, taken from the
@@ -121,6 +123,11 @@ class SFTDataModule(LightningDataModule):
             or as the beginning of a text to continue. None: as a beginning if the training data is plain text.
     """
 
+    stores: dict[str, ExampleStore]
+    ledgers: dict[str, dict[str, Any]]
+    fingerprint: str
+    _identity: dict[str, Any]
+
     def __init__(
         self,
         train: Paths = None,
@@ -130,6 +137,7 @@ class SFTDataModule(LightningDataModule):
         val_fraction: float = 0.05,
         test_fraction: float = 0.05,
         train_fraction: float = 1.0,
+        keep_together: KeepTogether = "exact",
         tokenizer: str | PreTrainedTokenizerBase = "",
         context_length: int | None = None,
         answer_length: int = 256,
@@ -158,29 +166,26 @@ class SFTDataModule(LightningDataModule):
     ) -> None:
         super().__init__()
         check_sizes(batch_size, eval_batch_size, token_budget, num_workers)
-        check_choices(_CHOICES, template=template, mask=mask, reduction=reduction, samples=samples)
-        check_choices(_CHOICES, over_long=over_long, on_invalid=on_invalid, text_prompts=text_prompts)
+        check_choices(_CHOICES, template=template, mask=mask, reduction=reduction, over_long=over_long)
+        check_choices(_CHOICES, text_prompts=text_prompts)
         self.mask: LossMask = resolve_mask(mask, prompt_weight)
         self.mask_name, self.reduction, self._prompt_weight = mask, reduction, prompt_weight
-        self.batch_size, self.eval_batch_size = batch_size, eval_batch_size or 2 * batch_size
-        self.packing, self.token_budget, self.shuffle, self.seed = packing, token_budget, shuffle, seed
+        eval_batch_size = eval_batch_size or 2 * batch_size
+        self._batches = BatchSettings(batch_size, eval_batch_size, packing, token_budget, shuffle, seed)
+        self.batch_size, self.token_budget, self.seed = batch_size, token_budget, seed
         self.num_workers = 2 * torch.cuda.is_available() if num_workers is None else num_workers
         self.encoding_processes = num_processes(encoding_processes)
         self.cache_dir = cache_folder(cache_dir)
         self.template_name, self.over_long = template, over_long
         self.context_length, self.answer_length = context_length, answer_length
         self.max_length = resolve_max_length(max_length, context_length)
-        self._tokenizer = tokenizer
         files = {split: _as_list(paths) for split, paths in (("train", train), ("val", val), ("test", test)) if paths}
-        fractions = held_out_fractions(val_fraction, test_fraction)
-        rules = TurnRules(consecutive, first_answer)
-        self.sources = Sources(files, fractions, train_fraction, format, on_invalid, samples, columns or {}, rules)
+        shares, rules = held_out_fractions(val_fraction, test_fraction), TurnRules(consecutive, first_answer)
+        reading = (train_fraction, format, on_invalid, samples, columns or {}, rules, keep_together)
+        self.sources = Sources(files, shares, *reading)
         self.predict_sources = self.sources.of_prompts(_as_list(predict))
-        self._text_prompts = text_prompts
-        self.stores: dict[str, ExampleStore] = {}
-        self.ledgers: dict[str, dict[str, Any]] = {}
-        self.fingerprint = ""
-        self._identity: dict[str, Any] = {}
+        self._tokenizer, self._text_prompts = tokenizer, text_prompts
+        self.stores, self.ledgers, self._identity, self.fingerprint = {}, {}, {}, ""
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -249,7 +254,7 @@ class SFTDataModule(LightningDataModule):
             "--data.mask": self.mask_name,
             "--data.prompt_weight": self._prompt_weight,
             "--data.reduction": self.reduction,
-            "--data.shuffle": self.shuffle,
+            "--data.shuffle": self._batches.shuffle,
             "--data.seed": self.seed,
         }
 
@@ -295,7 +300,7 @@ class SFTDataModule(LightningDataModule):
         """Indices into `predict_store`, in file order, so that answers can be matched to prompts."""
         if self.trainer and self.trainer.world_size > 1:
             raise UserError("predict runs on one device: set `--trainer.devices 1`.")
-        return DataLoader(range(len(self.predict_store)), batch_size=self.eval_batch_size, collate_fn=list)  # type: ignore[arg-type]
+        return DataLoader(range(len(self.predict_store)), batch_size=self._batches.eval_batch_size, collate_fn=list)  # type: ignore[arg-type]
 
     def length_limit(self, split: str) -> int:
         """Maximum number of tokens in an example of a split, less the room for the answer when predicting."""
@@ -347,22 +352,13 @@ class SFTDataModule(LightningDataModule):
             sampler.set_epoch(sampler.epoch + 1)
 
     def _train_sampler(self, accumulate: int = 1, limit: int | float | None = None) -> WindowSampler:
-        trainer = self.trainer
-        return WindowSampler(
-            self.stores["train"].lengths.tolist(),
-            batch_size=self.batch_size,
-            accumulate=trainer.accumulate_grad_batches if trainer else accumulate,
-            weight_of=lambda index: self._weight(self.stores["train"][index]),
-            seed=self.seed,
-            # to overfit, every epoch must have the same batches
-            shuffle=self.shuffle and not (trainer and trainer.overfit_batches),  # type: ignore[attr-defined]
-            packed=self.packing,
-            token_budget=self.token_budget,
-            limit=trainer.limit_train_batches if trainer else limit,
-            epoch=trainer.current_epoch if trainer else 0,
-            done=batches_done(trainer) if trainer else 0,
-            rank=trainer.global_rank if trainer else 0,
-            world_size=trainer.world_size if trainer else 1,
+        store = self.stores["train"]
+        return self._batches.train_sampler(
+            store.lengths.tolist(),
+            lambda index: self._weight(store[index]),
+            self.trainer,
+            accumulate=accumulate,
+            limit=limit,
         )
 
     def _eval_loader(self, split: str) -> DataLoader[list[Batch]] | list[Any]:
@@ -371,14 +367,7 @@ class SFTDataModule(LightningDataModule):
         return self._loader(split, self._eval_sampler(split), score_all=True)
 
     def _eval_sampler(self, split: str) -> LengthSampler:
-        trainer = self.trainer
-        return LengthSampler(
-            self.stores[split].lengths.tolist(),
-            batch_size=self.eval_batch_size,
-            token_budget=self.token_budget,
-            rank=trainer.global_rank if trainer else 0,
-            world_size=trainer.world_size if trainer else 1,
-        )
+        return self._batches.eval_sampler(self.stores[split].lengths.tolist(), self.trainer)
 
     def _loader(self, split: str, sampler: Any, *, score_all: bool = False) -> DataLoader[list[Batch]]:
         collate_micro_batch = partial(
@@ -387,7 +376,7 @@ class SFTDataModule(LightningDataModule):
             reduction=self.reduction,
             pad_token_id=self.pad_token_id,
             score_all=score_all,
-            pack=self.packing,
+            pack=self._batches.packing,
         )
         return batch_loader(self.stores[split], collate_micro_batch, sampler, num_workers=self.num_workers)
 

@@ -144,6 +144,7 @@ def data_identity(sources: Sources, encoder: Encoder) -> dict[str, Any]:
         # only if not the default, so that older runs and caches keep their keys
         **({"plain text is": sources.text} if sources.text != "document" else {}),
         **({"--data.columns": sources.columns} if sources.columns else {}),
+        **({"--data.keep_together": sources.keep_together} if sources.keep_together != "exact" else {}),
         **{f"--data.{name}": rule for name, rule in asdict(sources.turn_rules).items() if rule != _IN_ORDER[name]},
         "tokenizer": _digest([tokenizer.backend_tokenizer.to_str(), tokenizer.bos_token, tokenizer.eos_token]),
         "--data.template": encoder.template.name,

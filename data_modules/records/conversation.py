@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -73,7 +72,7 @@ class Conversation:
 
     @property
     def group_key(self) -> str | None:
-        """The key shared by all records of the group; never equal to a `content_key`. None: no group."""
+        """The key shared by all records of the group; never equal to a content key. None: no group."""
         return None if self.group is None else f"group {self.group}"
 
     @property
@@ -112,18 +111,6 @@ class Conversation:
     def prompt(self) -> Conversation:
         """Everything before the final answer."""
         return replace(self, turns=self.turns[:-1]) if self.turns[-1].role is Role.ASSISTANT else self
-
-    def content_key(self) -> str:
-        """A digest of the text that does not depend on the record's format: equal conversations have equal keys.
-
-        Nor does it depend on which answers are trained: the same text must not be in two splits.
-        """
-        digest = hashlib.blake2b(digest_size=16)
-        for turn in self.turns:
-            for part in (turn.role.value, turn.content, turn.context):
-                raw = part.encode()
-                digest.update(len(raw).to_bytes(8, "little") + raw)
-        return digest.hexdigest()
 
 
 def expand_answers(conversation: Conversation) -> list[Conversation]:

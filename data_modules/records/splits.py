@@ -10,6 +10,7 @@ from typing import Literal, get_args
 from data_modules.errors import UserError
 from data_modules.records.column_proposals import proposal
 from data_modules.records.columns import check_columns, in_columns, renamed
+from data_modules.records.content_keys import KeepTogether, content_key
 from data_modules.records.conversation import Conversation
 from data_modules.records.counts import OnInvalid, RecordCounts
 from data_modules.records.data_files import skipped_files
@@ -38,6 +39,7 @@ class Sources:
         samples: `answer` makes a sample of every answer in a training conversation.
         columns: The column that each field is read from, for fields with other names in the files.
         turn_rules: What is done with turns that are out of order.
+        keep_together: Which conversations count as the same and stay in one split.
         require_answer: Whether a bare prompt is invalid.
         text: How to treat plain text (a line of a .txt file, or a record with only the field `text`): as a finished
             document, a question, or the beginning of a text to continue.
@@ -51,6 +53,7 @@ class Sources:
     samples: Samples = "conversation"
     columns: dict[str, str] = field(default_factory=dict)
     turn_rules: TurnRules = field(default_factory=TurnRules)
+    keep_together: KeepTogether = "exact"
     require_answer: bool = True
     text: TextUse = "document"
 
@@ -58,8 +61,11 @@ class Sources:
         if not 0 < self.train_fraction <= 1:
             raise UserError(f"--data.train_fraction {self.train_fraction}: expected a share above 0, at most 1.")
         check_choice("format", self.format, (None, *get_args(FormatName)))
+        check_choice("on_invalid", self.on_invalid, get_args(OnInvalid))
+        check_choice("samples", self.samples, get_args(Samples))
         check_choice("consecutive", self.turn_rules.consecutive, get_args(Consecutive))
         check_choice("first_answer", self.turn_rules.first_answer, get_args(FirstAnswer))
+        check_choice("keep_together", self.keep_together, get_args(KeepTogether))
         check_columns(self.columns, self.format)
 
     def of_prompts(self, files: list[str]) -> Sources:
@@ -106,25 +112,42 @@ def skipped_in(sources: Sources) -> dict[str, list[str]]:
     return {split: [line for file in files for line in skipped_files(file)] for split, files in sources.files.items()}
 
 
-def split_of(conversation: Conversation, fractions: dict[str, float], train_fraction: float = 1.0) -> str | None:
-    """The split of a conversation, from a hash of its group or content: other records and their order do not matter.
+def keys_of(conversation: Conversation, keep_together: KeepTogether = "exact") -> list[str]:
+    """The keys that a conversation must not share with one of another split; the first decides its split.
 
     Args:
         conversation: Any conversation.
-        fractions: Share of each held-out split.
+        keep_together: Which conversations count as the same.
+    """
+    return list(filter(None, (conversation.group_key, content_key(conversation, keep_together))))
+
+
+def split_of(key: str, fractions: dict[str, float], train_fraction: float = 1.0) -> str | None:
+    """The split of all conversations with a key, from its hash: other records and their order do not matter.
+
+        0           test_fraction            1 - val_fraction           1
+        |   test    |         train          |            val           |
+
+    Each held-out split has its own end of the line, so that changing its share exchanges records with `train` only.
+    What `train_fraction` leaves out depends on a second hash: changing any share never exchanges two training records.
+
+    Args:
+        key: The first of `keys_of`.
+        fractions: Share of each held-out split, `val` and `test`.
         train_fraction: Share of the remaining records to train on. A larger share contains every smaller one; held-out
             records do not depend on it.
 
     Returns:
         `train`, a key of `fractions`, or None if left out.
     """
-    key = conversation.group_key or conversation.content_key()
-    point = int.from_bytes(hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big") / 2**64
-    for split, fraction in fractions.items():
-        if point < fraction:
-            return split
-        point -= fraction
-    return "train" if train_fraction == 1 or point < train_fraction * (1 - sum(fractions.values())) else None
+    digest = hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+    # 53 bits, so that both are below 1 as floats
+    point, kept = ((int.from_bytes(half, "big") >> 11) / 2**53 for half in (digest[:8], digest[8:]))
+    if point < fractions.get("test", 0.0):
+        return "test"
+    if point >= 1 - fractions.get("val", 0.0):
+        return "val"
+    return "train" if kept < train_fraction else None
 
 
 def read_conversations(split: str, sources: Sources, counts: RecordCounts) -> Iterator[Conversation]:
@@ -142,7 +165,8 @@ def read_conversations(split: str, sources: Sources, counts: RecordCounts) -> It
         for conversation in _read_source(source, sources, counter):
             num_valid += 1
             if split == "train" or not own_files:
-                place = split_of(conversation, sources.shares, sources.train_fraction)
+                first, *_ = keys_of(conversation, sources.keep_together)
+                place = split_of(first, sources.shares, sources.train_fraction)
                 if place != split:
                     counter.records_read -= 1
                     counts.left_out += split == "train" and place is None
@@ -224,7 +248,7 @@ def without_duplicates(split: str, sources: Sources, counts: RecordCounts, taken
     """The conversations of a split, without those that an earlier split contains or shares a group with."""
     own: set[str] = set()
     for conversation in read_conversations(split, sources, counts):
-        keys = set(filter(None, (conversation.content_key(), conversation.group_key)))
+        keys = set(keys_of(conversation, sources.keep_together))
         if not keys.isdisjoint(taken):
             counts.duplicates += 1
             continue

@@ -93,7 +93,9 @@ def _sources_of(config: Path) -> Sources:
     for split in _SPLITS:
         if split in data:
             settings[split] = data.texts(split) if isinstance(data.values[split], list) else data.text(split)
-    settings |= {name: data.text(name) for name in ("format", "consecutive", "first_answer") if name in data}
+    settings |= {
+        name: data.text(name) for name in ("format", "consecutive", "first_answer", "keep_together") if name in data
+    }
     if "columns" in data:
         settings["columns"] = dict(data.fields("columns").values)
     try:

@@ -51,10 +51,3 @@ def test_expand_answers_makes_one_sample_of_each_answer_with_its_history() -> No
     samples = expand_answers(talk(S, U, A, U, A))
     assert [len(sample.turns) for sample in samples] == [3, 5]
     assert all(sample.turns[0].role is S for sample in samples)
-
-
-def test_content_key_depends_on_content_alone() -> None:
-    assert talk(U, A).content_key() == talk(U, A, origin="elsewhere:9").content_key()
-    joined = Conversation((Message(U, "t0t", context="1"), Message(A, "x")), "o").content_key()
-    split = Conversation((Message(U, "t0", context="t1"), Message(A, "x")), "o").content_key()
-    assert joined != split

@@ -55,7 +55,7 @@ LENGTHS: dict[str, dict[str, Any]] = {
 
 @pytest.fixture
 def data(make_data: MakeData) -> SFTDataModule:
-    return make_data(alpaca_rows(40), val_fraction=0.35, batch_size=4)  # 7 batches
+    return make_data(alpaca_rows(40), val_fraction=0.25, batch_size=4)  # 7 batches
 
 
 @pytest.mark.parametrize("what", LENGTHS)

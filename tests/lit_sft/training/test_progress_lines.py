@@ -36,7 +36,7 @@ class Clock(Callback):
 def test_a_log_file_gets_step_loss_speed_and_time_left(make_data: Callable[..., SFTDataModule], tmp_path: Path) -> None:
     clock, said = Clock(), []
     lines = ProgressLines(said.append, lambda: clock.now)
-    data = make_data(alpaca_rows(40), val_fraction=0.3, batch_size=4, eval_batch_size=4)
+    data = make_data(alpaca_rows(40), val_fraction=0.2, batch_size=4, eval_batch_size=4)
     settings = {"max_steps": 11, "max_epochs": -1, "limit_val_batches": 2, "enable_progress_bar": True}
     trainer = make_trainer(tmp_path, callbacks=[clock, lines], **settings)
     trainer.fit(make_module(), datamodule=data)

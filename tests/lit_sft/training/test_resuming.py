@@ -66,7 +66,7 @@ def run(
     shaping |= data or {}
     module = make_module(tuning=tuning, dropout=0.1, schedule="linear" if "max_steps" not in settings else "constant")
     trainer = make_trainer(folder, callbacks=[diary], **({"max_epochs": 3, "accumulate_grad_batches": 2} | settings))
-    trainer.fit(module, datamodule=make_data(chat_rows(26), **shaping), weights_only=True, **(fit or {}))
+    trainer.fit(module, datamodule=make_data(chat_rows(28), **shaping), weights_only=True, **(fit or {}))
     return module
 
 
@@ -186,7 +186,7 @@ def test_resuming_with_other_records_is_refused_unless_allowed(
         module = make_module(dropout=0.1, schedule="linear")
         module.allow_changes = allow
         data = make_data(
-            chat_rows(27), batch_size=2, val_fraction=0.2, seed=3, template="plain", mask="firefly_multi_turn"
+            chat_rows(29), batch_size=2, val_fraction=0.2, seed=3, template="plain", mask="firefly_multi_turn"
         )
         trainer = make_trainer(tmp_path, max_epochs=3, accumulate_grad_batches=2)
         trainer.fit(module, datamodule=data, ckpt_path=diary.saved["batch 0.3"], weights_only=True)
@@ -224,7 +224,7 @@ def test_optimizer_settings_changed_on_resuming_take_effect(make_data: MakeData,
     run(make_data, tmp_path, diary, max_epochs=1)
     module = make_module(dropout=0.1, schedule="constant", lr=5e-4, weight_decay=0.1, betas=(0.8, 0.9))
     module.allow_changes = True
-    data = make_data(chat_rows(26), batch_size=2, val_fraction=0.2, seed=3, template="plain", mask="firefly_multi_turn")
+    data = make_data(chat_rows(28), batch_size=2, val_fraction=0.2, seed=3, template="plain", mask="firefly_multi_turn")
     resumed = Diary()
     trainer = make_trainer(tmp_path, max_epochs=2, accumulate_grad_batches=2, callbacks=[resumed])
     with pytest.warns(UserWarning, match="resumed with changes"):

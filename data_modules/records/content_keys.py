@@ -1,0 +1,84 @@
+"""Keys of what conversations say. Those with equal keys stay in one split, whatever file or format they come from."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import unicodedata
+from typing import Literal
+
+from data_modules.records.conversation import Conversation, Message, Role
+
+KeepTogether = Literal["exact", "normalized", "prompt"]
+"""Which conversations count as the same, from few to many:
+
+exact: the same text in every turn, apart from white space at the ends of lines and blank lines.
+normalized: the same words and numbers in every turn, apart from case, punctuation, white space and Unicode variants.
+prompt: the same words and numbers before the first answer, whatever the answers.
+
+Conversations that are the same under one of them are the same under all that follow.
+"""
+
+_CJK = "\u2e80-\u9fff\uf900-\ufaff\uac00-\ud7af"
+"""Scripts without spaces between words (and Hangul, where spacing varies)."""
+
+# a sign between two digits is part of a number: 3.5 is not 35, and 2*3 is not 2/3
+_TOKEN = re.compile(r"\d+(?:\s*[^\w\s]+\s*\d+)*|[^\W\d_]+|[^\w\s]")
+_INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u2060-\u2064\ufeff]")
+_BESIDE_CJK = re.compile(f"(?<=[{_CJK}]) | (?=[{_CJK}])")
+
+
+def content_key(conversation: Conversation, keep_together: KeepTogether = "exact") -> str:
+    """The key of a conversation: a digest of its text, independent of its format and of which answers are trained.
+
+    The text of a message with context (Alpaca's `input`) is both, joined by a line break, as most formats write it.
+
+    Args:
+        conversation: Any conversation or document.
+        keep_together: Which conversations have equal keys.
+    """
+    turns, text_of = conversation.turns, exact_text
+    if keep_together != "exact":
+        text_of = normalized_text
+    if keep_together == "prompt":
+        turns = _before_first_answer(turns)
+    digest = hashlib.blake2b(digest_size=16)
+    for turn in turns:
+        for part in (turn.role.value, text_of(_full_text(turn))):
+            raw = part.encode()
+            digest.update(len(raw).to_bytes(8, "little") + raw)
+    return digest.hexdigest()
+
+
+def exact_text(text: str) -> str:
+    """A text without white space at the ends of its lines, blank lines and indentation of the first line."""
+    lines = (line.rstrip() for line in text.strip().splitlines())
+    return "\n".join(filter(None, lines))
+
+
+def normalized_text(text: str) -> str:
+    """The words, numbers and symbols of a text in NFKC and lower case, without punctuation, one space between words.
+
+    A text of nothing but punctuation keeps it.
+    """
+    plain = _INVISIBLE.sub("", unicodedata.normalize("NFKC", text).casefold())
+    tokens = [
+        token if token.isalnum() else "".join(token.split())
+        for token in _TOKEN.findall(plain)
+        if not _is_punctuation(token)
+    ]
+    return _BESIDE_CJK.sub("", " ".join(tokens)) or "".join(text.split())
+
+
+def _is_punctuation(token: str) -> bool:
+    return len(token) == 1 and unicodedata.category(token)[0] in "PC"
+
+
+def _full_text(turn: Message) -> str:
+    return f"{turn.content}\n{turn.context}" if turn.context else turn.content
+
+
+def _before_first_answer(turns: tuple[Message, ...]) -> tuple[Message, ...]:
+    """The opening turns; a document is its own prompt."""
+    first = next((index for index, turn in enumerate(turns) if turn.role is Role.ASSISTANT), len(turns))
+    return turns[:first]
