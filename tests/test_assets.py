@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,15 @@ from transformers import AutoTokenizer
 
 from data_modules.encoding.encoder import Encoder
 from data_modules.encoding.ledger import Ledger
+from data_modules.errors import UserError
+from data_modules.records.conversation import Conversation
 from data_modules.records.splits import Sources, read_conversations
 from data_modules.rendering.masking import MASKS
 from data_modules.rendering.segments import SegmentKind
-from data_modules.rendering.templates import resolve_template
+from data_modules.rendering.templates import Template, TemplateName, resolve_template
 from data_modules.sft_data_module import SFTDataModule
 from lit_sft.__main__ import main
+from lit_sft.models.chat_template import jinja_of
 
 K = SegmentKind
 RECORDS = ("alpaca_en_800.json", "alpaca_zh_700.json", "firefly_multi_turn_22.jsonl")
@@ -80,6 +84,56 @@ def test_supervised_tokens_of_real_rows_decode_to_the_answers(name: str, templat
         assert [int(ends[example.turns == t].sum()) for t in np.unique(example.turns[is_answer])] == [1] * len(answers)
         (prompt,) = encoder.encode(conversation.prompt())
         assert example.prompt_ids() == prompt.input_ids.tolist()
+
+
+@pytest.mark.parametrize("template", ["alpaca", "plain", "chatml", "tokenizer"])
+@pytest.mark.parametrize("name", [*TOKENIZERS, "smollm2-135m"])
+def test_prompts_of_real_rows_have_the_ids_of_their_text_and_of_the_exported_template(
+    name: str, template: TemplateName
+) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(asset(name))
+    if name == "gpt2-tokenizer" and template in ("chatml", "tokenizer"):
+        with pytest.raises(UserError):
+            resolve_template(template, tokenizer)
+        return
+    encoder = Encoder(tokenizer, resolve_template(template, tokenizer), 10**6)
+    exported, has_input = AutoTokenizer.from_pretrained(asset(name)), True
+    if isinstance(encoder.template, Template):
+        exported.chat_template = jinja_of(encoder.template, bos=encoder.starts_documents)
+    else:
+        has_input = encoder.template.has_input
+    counts = Counter[str]()
+    for file in ("alpaca_en_800.json", "alpaca_zh_700.json", "firefly_multi_turn_22.jsonl", "ultrachat_form_22.jsonl"):
+        sources = Sources({"train": [records(file)]}, on_invalid="drop")
+        for conversation in list(read_conversations("train", sources, Ledger("drop")))[:230]:
+            (example,) = encoder.encode(conversation)
+            for count, exchange in enumerate(conversation.exchanges()):
+                prompt = conversation.with_exchanges([*conversation.exchanges()[:count], exchange[:1]])
+                (alone,) = encoder.encode(prompt)
+                ids = alone.input_ids.tolist()
+                assert example.input_ids[: len(ids)].tolist() == ids
+                text = "".join(segment.text for segment in encoder.template.render(prompt))
+                given = chat_messages(prompt, has_input=has_input)
+                chat = exported.apply_chat_template(given, add_generation_prompt=True, return_dict=False)
+                assert chat == tokenizer(text, add_special_tokens=False).input_ids
+                counts["rows"] += not count
+                counts["later"] += bool(count)
+                counts["first differs"] += not count and chat != ids
+                counts["later differs"] += bool(count) and chat != ids
+    assert counts["rows"] > 500
+    assert counts["later"] > 100
+    assert not counts["first differs"]
+    # an answer right after "### Response:" is a string of its own, since the model generates it
+    assert counts["later differs"] <= (2 if (name, template) == ("qwen2.5-tokenizer", "alpaca") else 0)
+
+
+def chat_messages(conversation: Conversation, *, has_input: bool) -> list[dict[str, str]]:
+    given = []
+    for turn in conversation.turns:
+        joined = turn.content if has_input or not turn.context else f"{turn.content}\n{turn.context}"
+        given.append({"role": turn.role.value, "content": joined})
+        given[-1] |= {"input": turn.context} if has_input and turn.context else {}
+    return given
 
 
 @pytest.mark.parametrize("name", TOKENIZERS)

@@ -25,11 +25,11 @@ from data_modules.records.readers import source_fingerprint
 from data_modules.records.splits import Sources, all_invalid, without_duplicates
 from data_modules.records.turn_order import TurnRules
 
-_VERSION = 4
+_VERSION = 5
 """Bump when the same records would be encoded differently, so that no stale cache is read.
 A run cannot be resumed with another version."""
 
-_CACHE_VERSION = 5
+_CACHE_VERSION = 6
 """Bump when some records would be encoded differently, and `identity_of_encoded` shows which runs had such records: no
 stale cache is read, and all other runs can be resumed."""
 

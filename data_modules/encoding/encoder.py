@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
@@ -14,21 +13,17 @@ from transformers import PreTrainedTokenizerBase
 
 from data_modules.encoding.example import Example
 from data_modules.encoding.ledger import Ledger
-from data_modules.encoding.tokenizers import special_ids
-from data_modules.encoding.truncation import EncodedSegment, length, newest_that_fits, runs_that_fit, shorten
+from data_modules.encoding.strings import EncodedSegment, Known, StringEncoder, UnencodableError, length
+from data_modules.encoding.truncation import newest_that_fits, runs_that_fit, shorten
 from data_modules.encoding.unknown_text import TextCheck
 from data_modules.errors import UserError
-from data_modules.records.conversation import Conversation, Message
-from data_modules.rendering.segments import ANSWER_KINDS, SegmentKind
+from data_modules.records.conversation import Conversation
+from data_modules.rendering.segments import ANSWER_KINDS, Segment, SegmentKind
 from data_modules.rendering.templates import AnyTemplate, Template
 
 OverLong = Literal["drop", "truncate", "split", "error"]
 
 _LAST_TURN = np.iinfo(np.int16).max
-
-
-class UnencodableError(UserError):
-    """The tokenizer cannot encode a text."""
 
 
 class OverLongError(UserError):
@@ -56,7 +51,6 @@ class Encoder:
     max_length: int
     over_long: OverLong = "truncate"
     continues: bool = False
-    _control_ids: dict[str, list[int]] = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.max_length < 1:
@@ -65,10 +59,7 @@ class Encoder:
     @cached_property
     def end_token_id(self) -> int:
         """The one token that ends every answer; generation stops on it."""
-        ids = self._encode_control(str(self.template.end))
-        if len(ids) != 1:
-            raise UserError(f"the end token {self.template.end!r} is encoded as {len(ids)} tokens; expected one.")
-        return ids[0]
+        return self._strings.end_token_id
 
     def encode(self, conversation: Conversation, ledger: Ledger | None = None) -> list[Example]:
         """Encode a conversation as examples: none if dropped, several if split, otherwise one.
@@ -81,7 +72,7 @@ class Encoder:
             OverLongError: If it is too long and `over_long` is `error`.
             UserError: If the template or the tokenizer rejects it, or it has too many turns.
         """
-        known: dict[str, list[int]] = {}
+        known: Known = {}
         try:
             encoded = self._encoded(conversation, known)
         except UnencodableError as error:
@@ -98,7 +89,8 @@ class Encoder:
         examples = [_example(part, conversation.origin) for part in kept]
         if ledger is not None:
             # first, because it may fail: a record must be counted completely or not at all
-            lost = next(filter(None, (self._text_check.lost(text, ids) for text, ids in known.items())), None)
+            contents = (item for item in encoded if not item.segment.control)
+            lost = next(filter(None, (self._text_check.lost(item.segment.text, item.ids) for item in contents)), None)
             ledger.count_length(length(encoded), self.max_length, is_text=conversation.is_text)
             _count(ledger, encoded, kept, self.end_token_id)
             if lost is not None:
@@ -106,7 +98,7 @@ class Encoder:
         return examples
 
     def _shorten(
-        self, conversation: Conversation, encoded: list[EncodedSegment], known: dict[str, list[int]]
+        self, conversation: Conversation, encoded: list[EncodedSegment], known: Known
     ) -> Iterator[list[EncodedSegment]]:
         if self.over_long == "drop":
             return
@@ -115,7 +107,8 @@ class Encoder:
             return
         choose = runs_that_fit if self.over_long == "split" else newest_that_fits
         for part in choose(conversation, self.max_length, _Measure(self, known)):
-            short = shorten(encoded if part is conversation else self._encoded(part, known), self.max_length)
+            whole = encoded if part is conversation else self._encoded(part, known)
+            short = shorten(whole, self.max_length, lambda segments: self._strings_of(segments, known))
             if short is not None:
                 yield short
 
@@ -132,22 +125,28 @@ class Encoder:
             if len(block) > 1:
                 yield [EncodedSegment(segment, block)]
 
-    def _encoded(self, conversation: Conversation, known: dict[str, list[int]]) -> list[EncodedSegment]:
-        """Render and encode. `known` collects the ids of contents, so that none is encoded twice."""
+    def _encoded(self, conversation: Conversation, known: Known) -> list[EncodedSegment]:
+        """Render and encode. `known` collects what is encoded, so that nothing is encoded twice."""
         segments = self.template.render(conversation)
         if self.continues and conversation.is_text:
             segments = [part for part in segments if not part.control]
-        new = list(dict.fromkeys(part.text for part in segments if not part.control and part.text not in known))
-        known.update(zip(new, self._encode_contents(new), strict=True))
-        encoded = [
-            EncodedSegment(part, self._encode_control(part.text) if part.control else known[part.text])
-            for part in segments
-        ]
+        return self._strings_of(segments, known)
+
+    def _strings_of(self, segments: list[Segment], known: Known) -> list[EncodedSegment]:
+        """Encode segments, with the token that starts a document."""
+        encoded = self._strings.encode(segments, known)
         start = self._document_start
         if start and encoded and encoded[0].ids[:1] != start:
-            first = replace(segments[0], kind=SegmentKind.TEXT if conversation.is_text else SegmentKind.TEMPLATE)
+            is_text = segments[0].kind is SegmentKind.TEXT
+            first = replace(segments[0], kind=SegmentKind.TEXT if is_text else SegmentKind.TEMPLATE)
             encoded.insert(0, EncodedSegment(replace(first, text="", control=True), start))
         return encoded
+
+    @cached_property
+    def _strings(self) -> StringEncoder:
+        end = str(self.template.end)
+        fixed = repr(self.template) if isinstance(self.template, Template) else end
+        return StringEncoder(self.tokenizer, end, fixed)
 
     @property
     def starts_documents(self) -> bool:
@@ -164,68 +163,16 @@ class Encoder:
     def _text_check(self) -> TextCheck:
         return TextCheck(self.tokenizer)
 
-    def _encode_control(self, text: str) -> list[int]:
-        if text not in self._control_ids:
-            self._control_ids[text] = self.tokenizer(text, add_special_tokens=False).input_ids
-        return self._control_ids[text]
-
-    def _encode_contents(self, texts: list[str]) -> list[list[int]]:
-        """Encode text written by people and models: markers in it are plain text, never tokens."""
-        if not texts:
-            return []
-        return [
-            self._encode_broken_up(text) if not self._reserved_ids.isdisjoint(ids) else ids
-            for text, ids in zip(texts, self._encode_plain(texts), strict=True)
-        ]
-
-    def _encode_plain(self, texts: list[str]) -> list[list[int]]:
-        """Encode without special tokens, with the bare backend: the wrapper is a third slower, as it adds offsets."""
-        backend = self.tokenizer.backend_tokenizer
-        backend.no_truncation()
-        backend.no_padding()
-        backend.encode_special_tokens = True  # treat them as plain text; each call of the wrapper resets this
-        try:
-            return [encoding.ids for encoding in backend.encode_batch_fast(texts, add_special_tokens=False)]
-        except Exception as error:  # the only type that the backend raises
-            raise UnencodableError(
-                f"the tokenizer cannot encode this text ({error}); use a tokenizer with an unknown token, or set "
-                "`--data.on_invalid drop`."
-            ) from None
-
-    def _encode_broken_up(self, text: str) -> list[int]:
-        """Encode markers in two halves: some tokenizers match markers that are not flagged as special anyway."""
-        return [index for ids in self._encode_plain(self._inside_markers.split(text)) for index in ids]
-
-    @cached_property
-    def _inside_markers(self) -> re.Pattern[str]:
-        """Matches between the first and second character of every reserved marker."""
-        markers = [marker for marker, index in self.tokenizer.get_vocab().items() if index in self._reserved_ids]
-        return re.compile("|".join(f"(?<={re.escape(m[0])})(?={re.escape(m[1:])})" for m in markers if m[1:]))
-
-    @cached_property
-    def _reserved_ids(self) -> frozenset[int]:
-        """Ids that contents must never produce: special tokens and the template's markers."""
-        fixed = repr(self.template) if isinstance(self.template, Template) else ""
-        markers = (index for token, index in self.tokenizer.get_added_vocab().items() if token in fixed)
-        return frozenset({*special_ids(self.tokenizer), self.end_token_id, *markers})
-
 
 @dataclass(frozen=True, slots=True)
 class _Measure:
-    """Measures parts of a conversation whose contents are already encoded."""
+    """Measures parts of a conversation, of which most is encoded already."""
 
     encoder: Encoder
-    known: dict[str, list[int]]
+    known: Known
 
     def length(self, part: Conversation) -> int:
         return length(self.encoder._encoded(part, self.known))
-
-    def least(self, turn: Message) -> int:
-        return sum(self._least(text) for text in (turn.content, turn.context))
-
-    def _least(self, text: str) -> int:
-        # templates may strip the contents
-        return min((len(self.known[form]) for form in (text, text.strip()) if form in self.known), default=0)
 
 
 def _example(encoded: list[EncodedSegment], origin: str) -> Example:

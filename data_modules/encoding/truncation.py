@@ -6,13 +6,17 @@ exchanges and adjacent pairs, so that the whole conversation is rendered a few t
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from bisect import bisect_left
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Protocol
 
+from data_modules.encoding.strings import EncodedSegment, length
 from data_modules.errors import UserError
-from data_modules.records.conversation import Conversation, Message
+from data_modules.records.conversation import Conversation
 from data_modules.rendering.segments import ASSISTANT_KINDS, Segment, SegmentKind
+
+Encode = Callable[[list[Segment]], list[EncodedSegment]]
 
 
 class Measure(Protocol):
@@ -21,25 +25,9 @@ class Measure(Protocol):
     def length(self, part: Conversation) -> int:
         """Tokens in a part when rendered and encoded. Raises UserError if the template rejects it."""
 
-    def least(self, turn: Message) -> int:
-        """Tokens in the contents of a turn, without the template's."""
-
 
 _QUESTION_SHARE = 4
 """A question keeps 1/4 of the limit before the answer is cut."""
-
-
-@dataclass(frozen=True, slots=True)
-class EncodedSegment:
-    """A segment and its ids."""
-
-    segment: Segment
-    ids: list[int]
-
-
-def length(encoded: Iterable[EncodedSegment]) -> int:
-    """Number of tokens."""
-    return sum(len(item.ids) for item in encoded)
 
 
 def newest_that_fits(conversation: Conversation, limit: int, measure: Measure) -> list[Conversation]:
@@ -154,80 +142,112 @@ def _starts_of_runs(lengths: _RunLengths, count: int, limit: int) -> list[int] |
 
 
 def _scan_for_newest(conversation: Conversation, limit: int, measure: Measure) -> Conversation:
+    """Search from the end, so that the work depends on what fits and not on the length of the conversation."""
     exchanges = conversation.exchanges()
-    for oldest in range(_first_that_may_fit(exchanges, limit, measure), len(exchanges)):
-        shorter = conversation.with_exchanges(exchanges[oldest:])
-        if measure.length(shorter) <= limit:
-            break
-    return shorter
 
+    def newest(count: int) -> Conversation:
+        return conversation.with_exchanges(exchanges[len(exchanges) - count :])
 
-def _first_that_may_fit(exchanges: list[tuple[Message, ...]], limit: int, measure: Measure) -> int:
-    """The first exchange from which the contents alone fit, without the template; at worst the last."""
-    first, least = len(exchanges), 0
-    while first and least <= limit:
-        first -= 1
-        least += sum(map(measure.least, exchanges[first]))
-    return min(first + (least > limit), len(exchanges) - 1)
+    return newest(_most_that_fit(len(exchanges), limit, lambda count: measure.length(newest(count))))
 
 
 def _scan_for_runs(conversation: Conversation, limit: int, measure: Measure) -> list[Conversation]:
-    runs, start, exchanges = [], 0, conversation.exchanges()
-    for stop in range(1, len(exchanges)):
-        if measure.length(conversation.with_exchanges(exchanges[start : stop + 1])) > limit:
-            runs.append(conversation.with_exchanges(exchanges[start:stop]))
-            start = stop
-    return [*runs, conversation.with_exchanges(exchanges[start:])]
+    rest, runs = conversation.exchanges(), []
+
+    def run(count: int) -> Conversation:
+        return conversation.with_exchanges(rest[:count])
+
+    while rest:
+        most = _most_that_fit(len(rest), limit, lambda count: measure.length(run(count)))
+        runs.append(run(most))
+        rest = rest[most:]
+    return runs
 
 
-def shorten(encoded: list[EncodedSegment], limit: int) -> list[EncodedSegment] | None:
-    """Shorten to the limit, context first, the answer last; None if nothing would be left of the answer."""
+def _most_that_fit(count: int, limit: int, length_of: Callable[[int], int]) -> int:
+    """The largest number up to `count` whose length is within the limit, at least 1. More are never shorter."""
+    most, step = 1, 1
+    while most < count and length_of(min(most + step, count)) <= limit:
+        most, step = min(most + step, count), 2 * step
+    between = range(most + 1, min(most + step, count))
+    return most + bisect_left(between, True, key=lambda number: length_of(number) > limit)
+
+
+def shorten(encoded: list[EncodedSegment], limit: int, encode: Encode) -> list[EncodedSegment] | None:
+    """Shorten to the limit, context first, the answer last; None if nothing would be left of the answer.
+
+    A shortened prompt is encoded again, because it is still one string. An answer just loses its last tokens.
+
+    Args:
+        encoded: The segments of a conversation or prompt.
+        limit: Maximum number of tokens.
+        encode: Encodes segments.
+    """
     for step in (_take_closing, _take_context, _take_question, _take_system, _take_answer, _take_all_question):
         if length(encoded) <= limit:
             return encoded
-        encoded = step(encoded, limit)
+        encoded = step(encoded, limit, encode)
     return encoded if length(encoded) <= limit else None
 
 
-def _cut(encoded: list[EncodedSegment], limit: int, *, keep: int, chosen: list[bool]) -> list[EncodedSegment]:
-    """Cut the excess from the ends of the chosen segments, first to last, leaving `keep` tokens in each."""
-    excess, shorter = length(encoded) - limit, []
-    for item, is_chosen in zip(encoded, chosen, strict=True):
-        take = max(0, min(excess, len(item.ids) - keep)) if is_chosen else 0
-        excess -= take
-        shorter.append(replace(item, ids=item.ids[: len(item.ids) - take]))
-    return shorter
-
-
-def _take_closing(encoded: list[EncodedSegment], limit: int) -> list[EncodedSegment]:
+def _take_closing(encoded: list[EncodedSegment], limit: int, encode: Encode) -> list[EncodedSegment]:
     """Drop the newline after the last end token, the least useful token."""
     is_closing = encoded[-1].segment.kind is SegmentKind.TEMPLATE and any(_is_final_answer(encoded))
     return encoded[:-1] if is_closing else encoded
 
 
-def _take_context(encoded: list[EncodedSegment], limit: int) -> list[EncodedSegment]:
-    return _cut(encoded, limit, keep=0, chosen=[item.segment.context for item in encoded])
+def _take_context(encoded: list[EncodedSegment], limit: int, encode: Encode) -> list[EncodedSegment]:
+    return _cut_prompt(encoded, limit, encode, keep=0, chosen=lambda segment: segment.context)
 
 
-def _take_question(encoded: list[EncodedSegment], limit: int) -> list[EncodedSegment]:
-    return _cut(encoded, limit, keep=max(1, limit // _QUESTION_SHARE), chosen=_of_kind(encoded, SegmentKind.USER))
+def _take_question(encoded: list[EncodedSegment], limit: int, encode: Encode) -> list[EncodedSegment]:
+    keep = max(1, limit // _QUESTION_SHARE)
+    return _cut_prompt(encoded, limit, encode, keep=keep, chosen=_is_question)
 
 
-def _take_system(encoded: list[EncodedSegment], limit: int) -> list[EncodedSegment]:
-    return _cut(encoded, limit, keep=0, chosen=_of_kind(encoded, SegmentKind.SYSTEM))
+def _take_system(encoded: list[EncodedSegment], limit: int, encode: Encode) -> list[EncodedSegment]:
+    return _cut_prompt(encoded, limit, encode, keep=0, chosen=lambda segment: segment.kind is SegmentKind.SYSTEM)
 
 
-def _take_answer(encoded: list[EncodedSegment], limit: int) -> list[EncodedSegment]:
+def _take_answer(encoded: list[EncodedSegment], limit: int, encode: Encode) -> list[EncodedSegment]:
     """Cut the answer. It also loses its end token and what follows: the text does not end there."""
-    answers = _is_final_answer(encoded)
-    if not any(answers):
+    if not any(answers := _is_final_answer(encoded)):
         return encoded
-    encoded = encoded[: answers.index(True) + 1]
-    return _cut(encoded, limit, keep=1, chosen=answers[: len(encoded)])
+    first = answers.index(True)
+    left, shorter = max(1, limit - length(encoded[:first])), encoded[:first]
+    for item in encoded[first : len(answers) - answers[::-1].index(True)]:
+        shorter += [replace(item, ids=item.ids[:left])] if left else []
+        left -= min(left, len(item.ids))
+    return shorter
 
 
-def _take_all_question(encoded: list[EncodedSegment], limit: int) -> list[EncodedSegment]:
-    return _cut(encoded, limit, keep=0, chosen=_of_kind(encoded, SegmentKind.USER))
+def _take_all_question(encoded: list[EncodedSegment], limit: int, encode: Encode) -> list[EncodedSegment]:
+    return _cut_prompt(encoded, limit, encode, keep=0, chosen=_is_question)
+
+
+def _cut_prompt(
+    encoded: list[EncodedSegment], limit: int, encode: Encode, *, keep: int, chosen: Callable[[Segment], bool]
+) -> list[EncodedSegment]:
+    """Cut the ends of the chosen segments, first to last, until all fits or `keep` tokens are left in each."""
+    while (excess := length(encoded) - limit) > 0:
+        long = (at for at, item in enumerate(encoded) if chosen(item.segment) and len(item.ids) > keep)
+        place = next(long, None)
+        if place is None:
+            break
+        item = encoded[place]
+        left = max(keep, len(item.ids) - excess)
+        text = item.segment.text[: item.starts[left]] if left else ""
+        # shorter at every turn, even if it is encoded as more tokens
+        encoded = _with_text(encoded, place, text, encode)
+    return encoded
+
+
+def _with_text(encoded: list[EncodedSegment], place: int, text: str, encode: Encode) -> list[EncodedSegment]:
+    """Replace the text of a segment and encode again; an answer that has been cut stays as it is."""
+    segments = [item.segment for item in encoded]
+    segments[place] = replace(segments[place], text=text)
+    cut = {item.segment: item for item in encoded if item.segment.kind in ASSISTANT_KINDS}
+    return [cut.get(item.segment, item) for item in encode([part for part in segments if part.text])]
 
 
 def _is_final_answer(encoded: list[EncodedSegment]) -> list[bool]:
@@ -236,5 +256,5 @@ def _is_final_answer(encoded: list[EncodedSegment]) -> list[bool]:
     return [item.segment.turn == last and item.segment.kind in ASSISTANT_KINDS for item in encoded]
 
 
-def _of_kind(encoded: list[EncodedSegment], kind: SegmentKind) -> list[bool]:
-    return [item.segment.kind is kind for item in encoded]
+def _is_question(segment: Segment) -> bool:
+    return segment.kind is SegmentKind.USER

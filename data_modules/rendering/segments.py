@@ -61,7 +61,7 @@ RARE_KINDS = (SegmentKind.CONTEXT_ANSWER, *THINKING_KINDS, *TOOL_CALL_KINDS, Seg
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A piece of text that is encoded on its own.
+    """A piece of text whose tokens are of one kind.
 
     Attributes:
         text: The text.

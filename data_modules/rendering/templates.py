@@ -153,7 +153,7 @@ def _fill(pattern: str, turn: Message, index: int) -> list[Segment]:
 
 
 def _joined(segments: list[Segment]) -> Iterator[Segment]:
-    """Merge adjacent fixed texts, so that they are tokenized as one."""
+    """Merge adjacent fixed texts."""
     for is_fixed, run in groupby(segments, key=lambda segment: segment.kind is SegmentKind.TEMPLATE):
         parts = list(run)
         if is_fixed:

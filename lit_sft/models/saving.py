@@ -37,8 +37,9 @@ def export_model(backbone: nn.Module, folder: Path, data: SFTDataModule, *, merg
     Args:
         backbone: The trained model.
         folder: The folder to write; created if needed.
-        data: Its tokenizer and template are saved too: `apply_chat_template` renders the text that was trained. Its ids
-            differ from the trained ones only where the tokenizer merges across the borders of a message.
+        data: Its tokenizer and template are saved too: `apply_chat_template` renders the text that was trained, and
+            gives a prompt the ids that were trained. Earlier answers were trained as strings of their own, so their
+            ids may differ at the edges.
         merge: Merge adapters into the weights; otherwise only the adapter is written. Adapters on random weights are
             always merged, because nobody else has those weights.
 

@@ -107,7 +107,7 @@ def test_identity_of_other_data_is_that_of_earlier_versions(make_data: MakeData,
     data = make_data(rows)
     assert cache.CHANGED_FIELDS not in data.identity()
     assert data.fingerprint == cache.data_fingerprint(data.sources, data.encoder)
-    assert data.identity()["version of the encoding"] == 4
+    assert data.identity()["version of the encoding"] == 5
 
 
 def test_cache_of_an_earlier_version_is_not_read(

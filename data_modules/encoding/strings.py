@@ -1,0 +1,346 @@
+"""Encodes the segments of a conversation as token ids.
+
+A prompt is one string to the tokenizer, as it is for every client that sends it to a model, so a token may cover the
+end of a message and the template's text after it. Borders stand only around what the model emits and at the end token,
+because generation begins and ends there. Each token belongs to the segment that contains its first character.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate, groupby
+from unicodedata import is_normalized
+
+import numpy as np
+from tokenizers import Encoding
+from tokenizers.decoders import ByteLevel
+from tokenizers.normalizers import NFC
+from transformers import PreTrainedTokenizerBase
+
+from data_modules.encoding.tokenizers import bytes_of_tokens, special_ids
+from data_modules.errors import UserError
+from data_modules.rendering.segments import ASSISTANT_KINDS, Segment, SegmentKind
+
+_EMITTED = (*ASSISTANT_KINDS, SegmentKind.TEXT)
+
+
+class UnencodableError(UserError):
+    """The tokenizer cannot encode a text."""
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedSegment:
+    """A segment and the tokens whose first character it contains.
+
+    Attributes:
+        segment: The segment.
+        ids: Its tokens.
+        starts: Character of the segment's text at which each token starts. Only for parts of a prompt.
+    """
+
+    segment: Segment
+    ids: list[int]
+    starts: Sequence[int] = ()
+
+
+def length(encoded: Iterable[EncodedSegment]) -> int:
+    """Number of tokens."""
+    return sum(len(item.ids) for item in encoded)
+
+
+@dataclass(frozen=True, slots=True)
+class _String:
+    """Adjacent segments that are encoded together.
+
+    Attributes:
+        parts: The text of each segment, and whether markers in it become tokens.
+        before: Text that the tokenizer reads before it, because the first token depends on it; not part of the result.
+        is_emitted: Whether the model emits it.
+    """
+
+    parts: tuple[tuple[str, bool], ...]
+    before: str
+    is_emitted: bool
+
+    @property
+    def text(self) -> str:
+        """All parts."""
+        return "".join(text for text, _ in self.parts)
+
+
+@dataclass(frozen=True, slots=True)
+class _Tokens:
+    """Ids, and the character at which each starts; no characters for text that the model emits."""
+
+    ids: list[int]
+    starts: Sequence[int] = ()
+
+
+Known = dict[_String, _Tokens]
+"""What has been encoded of one conversation."""
+
+
+@dataclass(frozen=True)
+class StringEncoder:
+    """Encodes segments with a tokenizer.
+
+    Args:
+        tokenizer: A fast Hugging Face tokenizer.
+        end: The end token of an answer.
+        fixed: Contains the fixed text of the template: markers in it become tokens there, never in contents.
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    end: str
+    fixed: str
+
+    def encode(self, segments: Sequence[Segment], known: Known) -> list[EncodedSegment]:
+        """Encode the segments of a conversation.
+
+        Args:
+            segments: From its beginning.
+            known: Collects what is encoded, so that parts of one conversation share the work.
+
+        Raises:
+            UnencodableError: If the tokenizer cannot encode a text.
+        """
+        strings = list(self._strings(segments))
+        new = [string for string, _ in strings if string not in known]
+        if new:
+            self._add(dict.fromkeys(new), known)
+        return [item for string, group in strings for item in _assigned(known[string], group)]
+
+    def _strings(self, segments: Sequence[Segment]) -> Iterator[tuple[_String, list[Segment]]]:
+        """The segments between two borders, and the string that they make."""
+        is_first = True
+        for (is_emitted, is_end), run in groupby(segments, self._side):
+            group = list(run)
+            before = "" if is_first or is_end else self._before_emitted if is_emitted else self._before_prompt
+            yield _String(tuple((part.text, part.control) for part in group), before, is_emitted), group
+            is_first = False
+
+    def _side(self, segment: Segment) -> tuple[bool, bool]:
+        return segment.kind in _EMITTED, segment.control and segment.text == self.end
+
+    def _add(self, strings: Iterable[_String], known: Known) -> None:
+        alone, joined = [], []
+        for string in strings:
+            if all(control for _, control in string.parts) and not string.before:
+                known[string] = self._fixed_text(string.text)
+            elif len(string.parts) == 1 and string.is_emitted and not string.before:
+                alone.append(string)
+            else:
+                joined.append(string)
+        for string, ids in zip(alone, self._contents([string.text for string in alone]), strict=True):
+            known[string] = _Tokens(ids)
+        for string, tokens in zip(joined, self._located([s.before + s.text for s in joined]), strict=True):
+            known[string] = self._checked(string, tokens)
+
+    def control(self, text: str) -> list[int]:
+        """Encode fixed text of the template."""
+        return self._fixed_text(text).ids
+
+    def _fixed_text(self, text: str) -> _Tokens:
+        if text not in self._of_fixed_text:
+            (self._of_fixed_text[text],) = self._located([text])
+        return self._of_fixed_text[text]
+
+    @cached_property
+    def _of_fixed_text(self) -> dict[str, _Tokens]:
+        return {}
+
+    def _located(self, texts: list[str], *, plain: bool = False) -> list[_Tokens]:
+        """Encode, and find the character at which each token starts."""
+        located = []
+        for text, encoding in zip(texts, self._batch(texts, plain=plain), strict=True):
+            starts = self._counted_starts(text, encoding.ids)
+            if starts is None:
+                (encoding,) = self._batch([text], plain=plain, places=True)
+                starts = _starts(encoding)
+            located.append(_Tokens(encoding.ids, starts))
+        return located
+
+    def _batch(self, texts: list[str], *, plain: bool, places: bool = False) -> list[Encoding]:
+        """Encode with the bare backend: the wrapper adds offsets, which take as long as the rest.
+
+        Args:
+            texts: Any.
+            plain: Whether special tokens are plain text; each call of the wrapper resets this.
+            places: Whether to find the place of each token in the text.
+        """
+        if not texts:
+            return []
+        backend = self.tokenizer.backend_tokenizer
+        backend.no_truncation()
+        backend.no_padding()
+        backend.encode_special_tokens = plain
+        encode = backend.encode_batch if places else backend.encode_batch_fast
+        try:
+            encodings: list[Encoding] = encode(texts, add_special_tokens=False)
+        except Exception as error:  # the only type that the backend raises
+            raise UnencodableError(
+                f"the tokenizer cannot encode this text ({error}); use a tokenizer with an unknown token, or set "
+                "`--data.on_invalid drop`."
+            ) from None
+        finally:
+            backend.encode_special_tokens = False
+        return encodings
+
+    def _counted_starts(self, text: str, ids: list[int]) -> list[int] | None:
+        """The starts of tokens from their sizes; None if they do not simply add up to the text."""
+        if self._sizes is None or not (text.isascii() or is_normalized("NFC", text)):
+            return None
+        *starts, size = accumulate(map(self._sizes.__getitem__, ids), initial=0)
+        if text.isascii():
+            return starts if size == len(text) else None
+        raw = np.frombuffer(text.encode(), dtype=np.uint8)
+        characters = np.cumsum(raw & 0xC0 != 0x80) - 1  # the other bytes continue a character
+        return characters[starts].tolist() if size == len(raw) else None
+
+    @cached_property
+    def _sizes(self) -> list[int] | None:
+        """The bytes of each token; None unless the tokens of a text in Unicode's form NFC are always its bytes."""
+        backend = self.tokenizer.backend_tokenizer
+        is_plain = backend.normalizer is None or isinstance(backend.normalizer, NFC)
+        if not (is_plain and isinstance(backend.decoder, ByteLevel)):
+            return None
+        sizes, written = [0] * len(self.tokenizer), bytes_of_tokens(self.tokenizer)
+        for index in self.tokenizer.get_vocab().values():
+            sizes[index] = len(written(index))
+        return sizes
+
+    def _contents(self, texts: list[str]) -> list[list[int]]:
+        """Encode text written by people and models: markers in it are plain text, never tokens."""
+        return [
+            self._broken_up(text) if not self.reserved_ids.isdisjoint(encoding.ids) else encoding.ids
+            for text, encoding in zip(texts, self._batch(texts, plain=True), strict=True)
+        ]
+
+    def _broken_up(self, text: str) -> list[int]:
+        """Encode markers in two halves: some tokenizers match markers that are not flagged as special anyway."""
+        encodings = self._batch(self._inside_markers.split(text), plain=True)
+        return [index for encoding in encodings for index in encoding.ids]
+
+    def _checked(self, string: _String, tokens: _Tokens) -> _Tokens:
+        """The tokens of a string; encoded with more care if its contents have markers, which must not become tokens."""
+        if string.before:  # one token
+            starts = [max(0, start - len(string.before)) for start in tokens.starts[1:]]
+            tokens = _Tokens(tokens.ids[1:], starts)
+        is_safe = self.reserved_ids.isdisjoint(tokens.ids) or self._are_all_fixed(string, tokens)
+        return tokens if is_safe else self._between_markers(string)
+
+    def _are_all_fixed(self, string: _String, tokens: _Tokens) -> bool:
+        """Whether reserved tokens occur in the template's text only."""
+        borders = list(accumulate((len(text) for text, _ in string.parts), initial=0))
+        ends = [*tokens.starts[1:], borders[-1]]
+        for index, start, end in zip(tokens.ids, tokens.starts, ends, strict=True):
+            if index in self.reserved_ids:
+                touched = range(bisect_right(borders, start) - 1, bisect_left(borders, max(end, start + 1)))
+                if not all(string.parts[part][1] for part in touched):
+                    return False
+        return True
+
+    def _between_markers(self, string: _String) -> _Tokens:
+        """Encode the text between the template's own markers as plain text."""
+        ids: list[int] = []
+        starts: list[int] = []
+        place = 0
+        for is_marker, run in groupby(self._split_at_markers(string), lambda piece: piece[1]):
+            pieces = [text for text, _ in run]
+            for text in pieces if is_marker else ["".join(pieces)]:
+                found = self._fixed_text(text) if is_marker else self._plain_text(text)
+                ids += found.ids
+                starts += [place + start for start in found.starts]
+                place += len(text)
+        return _Tokens(ids, starts)
+
+    def _split_at_markers(self, string: _String) -> Iterator[tuple[str, bool]]:
+        """The text of a string in pieces, and which of them are markers of the template."""
+        for text, control in string.parts:
+            if not control:
+                yield text, False
+                continue
+            tokens = self._fixed_text(text)
+            ends = [*tokens.starts[1:], len(text)]
+            for index, start, end in zip(tokens.ids, tokens.starts, ends, strict=True):
+                if start < end:
+                    yield text[start:end], index in self.reserved_ids
+
+    def _plain_text(self, text: str) -> _Tokens:
+        """Encode text without markers, with the character at which each token starts."""
+        (whole,) = self._located([text], plain=True)
+        if self.reserved_ids.isdisjoint(whole.ids):
+            return whole
+        pieces = self._inside_markers.split(text)
+        found = self._located(pieces, plain=True)
+        places = accumulate(map(len, pieces), initial=0)
+        starts = [place + start for place, tokens in zip(places, found, strict=False) for start in tokens.starts]
+        return _Tokens([index for tokens in found for index in tokens.ids], starts)
+
+    @cached_property
+    def _inside_markers(self) -> re.Pattern[str]:
+        """Matches between the first and second character of every reserved marker."""
+        markers = [marker for marker, index in self.tokenizer.get_vocab().items() if index in self.reserved_ids]
+        return re.compile("|".join(f"(?<={re.escape(m[0])})(?={re.escape(m[1:])})" for m in markers if m[1:]))
+
+    @cached_property
+    def reserved_ids(self) -> frozenset[int]:
+        """Ids that contents must never produce: special tokens, the end token and the template's markers."""
+        added = self.tokenizer.get_added_vocab().items()
+        fixed = (index for token, index in added if token in self.fixed)
+        return frozenset({*special_ids(self.tokenizer), self.end_token_id, *fixed})
+
+    @cached_property
+    def end_token_id(self) -> int:
+        """The one token that ends every answer.
+
+        Raises:
+            UserError: If the end is not one token.
+        """
+        ids = self.control(self.end)
+        if len(ids) != 1:
+            raise UserError(f"the end token {self.end!r} is encoded as {len(ids)} tokens; expected one.")
+        return ids[0]
+
+    @cached_property
+    def _before_prompt(self) -> str:
+        """What the tokenizer must read before a prompt that follows an answer: the end token, if it makes a difference.
+
+        Some end tokens swallow the white space after them, and some tokenizers begin a text with a space mark.
+        """
+        after = {text: self.control(self.end + text) for text in ("x", "\nx", " x")}
+        return self.end if any(ids != [self.end_token_id, *self.control(x)] for x, ids in after.items()) else ""
+
+    @cached_property
+    def _before_emitted(self) -> str:
+        """The same before text that the model emits, whose white space must stay."""
+        marker = self.tokenizer.added_tokens_decoder.get(self.end_token_id)
+        return "" if marker is not None and marker.rstrip else self._before_prompt
+
+
+def _starts(encoding: Encoding) -> list[int]:
+    """Where each token starts. Tokens cover the text without gaps: some tokenizers report them without their spaces."""
+    starts: list[int] = []
+    end = 0
+    for first, after in encoding.offsets:
+        starts.append(max(starts[-1] if starts else 0, min(first, end)))
+        end = max(end, after)
+    return starts
+
+
+def _assigned(tokens: _Tokens, group: list[Segment]) -> list[EncodedSegment]:
+    """The tokens of a string by segment."""
+    if len(group) == 1:
+        return [EncodedSegment(group[0], tokens.ids, tokens.starts)]
+    items, first, character = [], 0, 0
+    for segment in group:
+        after = character + len(segment.text)
+        end = bisect_left(tokens.starts, after, first) if segment is not group[-1] else len(tokens.ids)
+        starts = [start - character for start in tokens.starts[first:end]]
+        items.append(EncodedSegment(segment, tokens.ids[first:end], starts))
+        first, character = end, after
+    return items
