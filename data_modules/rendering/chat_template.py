@@ -2,49 +2,50 @@
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import product
+from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
 from data_modules.errors import UserError
 from data_modules.records.conversation import Conversation, Message, Role
-from data_modules.rendering.segments import (
-    ASSISTANT_KINDS,
-    Segment,
-    SegmentKind,
-    end_token,
-    fixed_text,
-    kind_of_turn,
-)
+from data_modules.rendering.chat_shape import Pieces, Shape, Slot, cut
+from data_modules.rendering.emission import MARK, End, Unclear, find_end, mark
+from data_modules.rendering.jinja_source import INPUT_KEY, ChatOptions, source_of, with_options
+from data_modules.rendering.segments import Segment, SegmentKind, document, end_token, fixed_text, kind_of_turn
 from data_modules.wording import reason_of
 
-INPUT_KEY = "input"
-"""The field for a user message's context in exported chat templates."""
-
-_CHECKED_FIRST, _CHECKED_LAST = 24, 8
-"""The prompts of these answers are always checked; of the others, only those preceded by new fixed text."""
+_ADVICE = "Use `--data.template chatml` (or alpaca, plain)."
 
 
 @dataclass(frozen=True, slots=True)
 class ChatTemplate:
-    """The tokenizer's own chat template, split into segments.
+    """The tokenizer's own chat template.
 
-    Each shape of conversation is rendered once with placeholders for the contents; the text between them is TEMPLATE.
-    Every conversation is then rendered in full and refused unless it equals its segments joined.
+    What is trained is a prompt, exactly as `apply_chat_template(messages, add_generation_prompt=True)` renders it, and
+    what the model must emit after it, as `apply_chat_template` renders the conversation with the answer.
 
     Attributes:
-        tokenizer: Has the Jinja template.
-        end: The special token that follows an answer.
+        tokenizer: Its special tokens are used by the template.
+        source: The Jinja program.
+        ending: How answers end.
         has_input: Whether a user message may have its context in a separate field, `input`. Otherwise the context
             follows the message on a new line.
     """
 
     tokenizer: PreTrainedTokenizerBase
-    end: str
+    source: str = field(repr=False)
+    ending: End
     has_input: bool = False
     name: str = "tokenizer"
-    _shapes: dict[tuple[tuple[Role, bool], ...], list[str]] = field(default_factory=dict, repr=False, compare=False)
+    _shapes: dict[tuple[Any, ...], Shape] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def end(self) -> str:
+        """The special token that ends an answer."""
+        return self.ending.token
 
     def render(self, conversation: Conversation) -> list[Segment]:
         """Render a conversation as segments.
@@ -53,60 +54,52 @@ class ChatTemplate:
             UserError: If the template rejects the conversation, or alters the contents so that no exact split exists.
         """
         if conversation.is_text:
-            return [
-                Segment(conversation.turns[0].content, SegmentKind.TEXT, 0),
-                end_token(self.end, SegmentKind.TEXT, 0),
-            ]
-        contents, literals = _contents(conversation), self._literals(conversation)
-        rendered = self._apply(conversation)
-        if rendered != _join(literals, contents):
-            # many templates strip the contents; segments of the stripped text are then exact
-            contents = [replace(part, text=part.text.strip()) for part in contents]
-            if rendered != _join(literals, contents):
-                raise self._refusal(conversation, "it does not render turns unchanged between fixed markers")
-        segments = list(fixed_text(literals[0], 0))
-        for part, literal in zip(contents, literals[1:], strict=True):
-            segments += [part] if part.text else []
-            if part.kind in ASSISTANT_KINDS:
-                segments.append(end_token(self.end, part.kind, part.turn))
-                literal = literal.removeprefix(self.end)
-            segments += fixed_text(literal, part.turn)
-        return segments
+            return document(conversation.turns[0].content, self.end)
+        try:
+            shape = self._shape(conversation)
+            forms = self._forms(conversation, shape)
+        except Unclear as error:
+            raise UserError(
+                f"{conversation.origin}: the tokenizer's own chat template cannot be split into segments exactly: "
+                f"{error}. {_ADVICE}"
+            ) from None
+        return list(self._segments(conversation, shape, forms))
 
-    def _literals(self, conversation: Conversation) -> list[str]:
-        """The fixed text around the contents of a conversation: one more piece than there are contents."""
+    def _shape(self, conversation: Conversation) -> Shape:
         shape = tuple((turn.role, bool(turn.context)) for turn in conversation.turns)
         if shape not in self._shapes:
-            self._shapes[shape] = self._cut(conversation)
+            self._shapes[shape] = cut(conversation, self._apply, self.ending)
         return self._shapes[shape]
 
-    def _cut(self, conversation: Conversation) -> list[str]:
-        marks = [f"\ue000{index}\ue001" for index in range(2 * len(conversation.turns))]
-        turns = tuple(
-            replace(turn, content=marks[2 * i], context=marks[2 * i + 1] if turn.context else "")
-            for i, turn in enumerate(conversation.turns)
-        )
-        marked = replace(conversation, turns=turns)
-        rendered = self._apply(marked)
-        present = [part.text for part in _contents(marked)]
-        if re.findall("\ue000\\d+\ue001", rendered) != present:
-            raise self._refusal(conversation, "it drops, repeats or reorders turns")
-        literals = re.split("\ue000\\d+\ue001", rendered)
-        for part, literal in zip(_contents(marked), literals[1:], strict=True):
-            if part.kind in ASSISTANT_KINDS and not literal.startswith(self.end):
-                raise self._refusal(conversation, f"an answer is not followed by its end token {self.end!r}")
-        self._check_prompts(marked, rendered, literals)
-        return literals
+    def _forms(self, conversation: Conversation, shape: Shape) -> dict[Slot, str]:
+        """The contents as the template renders them: unchanged, or without white space at their ends."""
+        given = [getattr(conversation.turns[turn], part) for turn, part in shape.slots]
+        forms = _matched(shape.prompt, given, self._apply(conversation.prompt()))
+        if forms is not None and shape.answer is not None:
+            forms |= _ending_in(shape.answer, given, self._apply(conversation)) or {}
+        if forms is None or len(forms) < len(given):
+            raise Unclear("it does not render turns unchanged between fixed markers")
+        return {slot: forms[index] for index, slot in enumerate(shape.slots)}
 
-    def _check_prompts(self, marked: Conversation, rendered: str, literals: list[str]) -> None:
-        """Check that the text trained before each answer is the prompt that inference would send.
-
-        A check renders the whole conversation, so in long conversations only some answers are checked.
-        """
-        for index in _answers_to_check(marked, literals):
-            prompt = self._apply(replace(marked, turns=marked.turns[:index]))
-            if rendered[: rendered.index(marked.turns[index].content)] != prompt:
-                raise self._refusal(marked, f"its prompt for turn {index + 1} differs from the text trained before it")
+    def _segments(self, conversation: Conversation, shape: Shape, forms: Mapping[Slot, str]) -> Iterator[Segment]:
+        last = len(conversation.turns) - 1
+        for item in shape.items:
+            turn = conversation.turns[item.turn]
+            kind = kind_of_turn(turn, final=item.turn == last)
+            if turn.role is Role.ASSISTANT and item.turn not in shape.emitted:
+                kind = SegmentKind.CONTEXT_ANSWER
+            if item.slot is not None:
+                text = forms[item.slot]
+                if text:
+                    yield Segment(text, kind, item.turn, context=item.slot[1] == "context")
+            elif not item.is_emitted:
+                yield from fixed_text(item.text, item.turn)
+            else:
+                text = item.text.removesuffix(self.end)
+                if text:
+                    yield Segment(text, kind, item.turn, control=True)
+                if text != item.text:
+                    yield end_token(self.end, kind, item.turn)
 
     def _apply(self, conversation: Conversation) -> str:
         from jinja2.exceptions import TemplateError
@@ -114,6 +107,7 @@ class ChatTemplate:
         try:
             text = self.tokenizer.apply_chat_template(
                 _messages(conversation, has_input=self.has_input),
+                chat_template=self.source,
                 tokenize=False,
                 add_generation_prompt=not conversation.is_answered,
             )
@@ -131,34 +125,37 @@ class ChatTemplate:
         assert isinstance(text, str)
         return text
 
-    def _refusal(self, conversation: Conversation, why: str) -> UserError:
-        return UserError(
-            f"{conversation.origin}: the tokenizer's own chat template cannot be split into segments exactly: {why}. "
-            "Use `--data.template chatml` (or alpaca, plain)."
-        )
 
-
-def own_template(tokenizer: PreTrainedTokenizerBase) -> ChatTemplate:
+def own_template(tokenizer: PreTrainedTokenizerBase, options: ChatOptions = ChatOptions()) -> ChatTemplate:
     """The tokenizer's own chat template, with the end token found in it.
 
+    Args:
+        tokenizer: Has a chat template; of several, the one named `default` is used.
+        options: Settings of the template.
+
     Raises:
-        UserError: If the tokenizer has no chat template, or none that ends answers with a special token.
+        UserError: If there is no chat template, or none that ends answers with a special token.
     """
-    if not tokenizer.chat_template:
+    source = source_of(tokenizer)
+    if source is None:
         raise UserError("the tokenizer has no chat template; use `--data.template plain` (or alpaca, chatml).")
-    user, answer = (
-        Message(Role.USER, "\ue0000\ue001", context="\ue0002\ue001"),
-        Message(Role.ASSISTANT, "\ue0001\ue001"),
-    )
-    probe = Conversation((user, answer), "the template")
-    draft = ChatTemplate(tokenizer, end="", has_input=True)
-    rendered = draft._apply(probe)
-    after = rendered.partition(answer.content)[2]
-    specials = sorted(map(str, tokenizer.get_added_vocab()), key=len, reverse=True)
-    end = next((token for token in specials if after.startswith(token)), None)
-    if end is None:
-        raise draft._refusal(probe, f"an answer is followed by {after[:20]!r}, which is not a special token")
-    return ChatTemplate(tokenizer, end=end, has_input=user.context in rendered)
+    draft = ChatTemplate(tokenizer, with_options(source, options), End("", is_rendered=True), has_input=True)
+    user, answer = Message(Role.USER, mark(0), context=mark(2)), Message(Role.ASSISTANT, mark(1))
+    exchange = Conversation((user, answer), "the template")
+    rendered = draft._apply(exchange)
+    try:
+        longer = draft._apply(Conversation((user, answer, Message(Role.USER, mark(3))), "the template"))
+    except UserError:
+        longer = ""  # a template for a single exchange
+    after_last = MARK.split(rendered.partition(answer.content)[2])[0]
+    after_earlier = MARK.split(longer.partition(answer.content)[2])[0]
+    try:
+        ending = find_end(after_last, after_earlier, list(map(str, tokenizer.get_added_vocab())), tokenizer.eos_token)
+    except Unclear as error:
+        raise UserError(
+            f"the template: the tokenizer's own chat template cannot be split into segments exactly: {error}. {_ADVICE}"
+        ) from None
+    return ChatTemplate(tokenizer, draft.source, ending, has_input=user.context in rendered)
 
 
 def _messages(conversation: Conversation, *, has_input: bool) -> list[dict[str, str]]:
@@ -170,30 +167,33 @@ def _messages(conversation: Conversation, *, has_input: bool) -> list[dict[str, 
     return messages
 
 
-def _contents(conversation: Conversation) -> list[Segment]:
-    """The contents of the turns in order; context follows its message."""
-    last = len(conversation.turns) - 1
-    parts = []
-    for index, turn in enumerate(conversation.turns):
-        parts.append(Segment(turn.content, kind_of_turn(turn, final=index == last), index))
-        if turn.context:
-            parts.append(replace(Segment(turn.context, SegmentKind.USER, index), context=True))
-    return parts
+def _matched(pieces: Pieces, given: list[str], rendered: str) -> dict[int, str] | None:
+    """The forms of the contents with which pieces make exactly the rendered text; None if there are none."""
+    if not rendered.startswith(pieces[0]):
+        return None
+    place, found = len(pieces[0]), {}
+    for index, after in zip(map(int, pieces[1::2]), pieces[2::2], strict=True):
+        form = next((form for form in _stripped(given[index]) if rendered.startswith(form + after, place)), None)
+        if form is None:
+            return None
+        found[index] = form
+        place += len(form) + len(after)
+    return found if place == len(rendered) else None
 
 
-def _answers_to_check(conversation: Conversation, literals: list[str]) -> list[int]:
-    """The turns of the first and last answers, and of every answer whose exchange has new fixed text."""
-    chosen, seen, start = [], set(), 0
-    answers = [(place, part.turn) for place, part in enumerate(_contents(conversation)) if part.kind in ASSISTANT_KINDS]
-    for number, (place, turn) in enumerate(answers):
-        exchange = tuple(literals[start : place + 1])  # the fixed text before each of its contents
-        start = place + 1
-        if number < _CHECKED_FIRST or number >= len(answers) - _CHECKED_LAST or exchange not in seen:
-            chosen.append(turn)
-            seen.add(exchange)
-    return chosen
+def _ending_in(pieces: Pieces, given: list[str], rendered: str) -> dict[int, str] | None:
+    """The forms of the contents with which pieces make the end of the rendered text; None if there are none."""
+    indices = [int(index) for index in pieces[1::2]]
+    for forms in product(*(_stripped(given[index]) for index in indices)):
+        if rendered.endswith(pieces[0] + "".join(map(str.__add__, forms, pieces[2::2]))):
+            return dict(zip(indices, forms, strict=True))
+    return None
 
 
-def _join(literals: list[str], contents: list[Segment]) -> str:
-    pairs = zip(literals[1:], contents, strict=True)
-    return literals[0] + "".join(part.text + literal for literal, part in pairs)
+def _stripped(text: str) -> list[str]:
+    """Forms in which a template may render a content, the likeliest first."""
+    return list(
+        dict.fromkeys(
+            (text, text.strip(), text.lstrip(), text.rstrip(), text.strip("\n"), text.lstrip("\n"), text.rstrip("\n"))
+        )
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 
-from data_modules.rendering.chat_template import INPUT_KEY
+from data_modules.rendering.jinja_source import INPUT_KEY
 from data_modules.rendering.templates import Template
 
 _FIRST, _MESSAGE = "messages[0]", "message"

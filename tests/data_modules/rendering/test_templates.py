@@ -113,9 +113,12 @@ def test_chat_template_that_strips_is_exact_on_the_stripped_text(tokenizer: PreT
 @pytest.mark.parametrize(
     ("jinja", "message"),
     [
-        (JINJA_DROPS_SYSTEM, "it drops, repeats or reorders turns"),
+        (JINJA_DROPS_SYSTEM, "it drops or repeats turns"),
         (JINJA_UPPER, "it does not render turns unchanged between fixed markers"),
-        (JINJA_OTHER_PROMPT, "its prompt for turn 3 differs from the text trained before it"),
+        (
+            JINJA_OTHER_PROMPT,
+            "its prompt ends with '.*assistant.nThink: ', but an answer follows '.*assistant.n'",
+        ),
     ],
 )
 def test_tokenizer_chat_template_without_an_exact_split_is_refused(
@@ -126,16 +129,29 @@ def test_tokenizer_chat_template_without_an_exact_split_is_refused(
 
 
 @pytest.mark.parametrize("odd", [3, 81, 195])
-def test_a_prompt_that_differs_anywhere_in_a_long_conversation_is_refused(
-    tokenizer: PreTrainedTokenizerFast, odd: int
-) -> None:
+def test_text_before_any_answer_of_a_long_conversation_is_emitted(tokenizer: PreTrainedTokenizerFast, odd: int) -> None:
     thinks = JINJA_CHATML.replace(
         "{{ m['content'] }}", "{% if loop.index0 == ODD %}Think: {% endif %}{{ m['content'] }}"
     )
     contents = [f"turn {n}" for n in range(200)]
     assert len(rendered("tokenizer", with_template(tokenizer, JINJA_CHATML), chat(*contents))) == 501
-    with pytest.raises(ValueError, match=f"its prompt for turn {odd + 1} differs from the text trained before it"):
-        rendered("tokenizer", with_template(tokenizer, thinks.replace("ODD", str(odd))), chat(*contents))
+    segments = rendered("tokenizer", with_template(tokenizer, thinks.replace("ODD", str(odd))), chat(*contents))
+    assert len(segments) == 502
+    assert ("Think: ", K.ANSWER) in segments
+
+
+@pytest.mark.parametrize("odd", [3, 195])
+def test_an_answer_that_is_rendered_differently_later_is_context_in_a_long_conversation(
+    tokenizer: PreTrainedTokenizerFast, odd: int
+) -> None:
+    forgets = JINJA_CHATML.replace(
+        "{{ m['content'] }}", "{% if loop.index0 == ODD and loop.last %}Think: {% endif %}{{ m['content'] }}"
+    )
+    contents = [f"turn {n}" for n in range(200)]
+    segments = rendered("tokenizer", with_template(tokenizer, forgets.replace("ODD", str(odd))), chat(*contents))
+    untrained = [text for text, kind in segments if kind is K.CONTEXT_ANSWER]
+    assert untrained == [f"turn {odd}"]
+    assert len([text for text, kind in segments if kind is K.ANSWER]) == 2 * 98
 
 
 def test_own_chat_template_without_end_token_is_refused(tokenizer: PreTrainedTokenizerFast) -> None:
