@@ -44,8 +44,9 @@ from data_modules.records.counts import OnInvalid
 from data_modules.records.formats import FormatName
 from data_modules.records.splits import Samples, Sources, TextUse, held_out_fractions, skipped_in
 from data_modules.records.turn_order import Consecutive, FirstAnswer, TurnRules
+from data_modules.rendering.jinja_source import Argument, ChatOptions
 from data_modules.rendering.masking import LossMask, MaskName, Reduction, resolve_mask
-from data_modules.rendering.templates import TemplateName, resolve_template
+from data_modules.rendering.templates import TemplateName, resolve_template, tokenizer_with_options
 from data_modules.setting_checks import check_choices, check_sizes
 
 Paths = str | list[str] | None
@@ -97,6 +98,10 @@ class SFTDataModule(LightningDataModule):
         columns: Fields of the format that have other names in your files, such as
             `{instruction: question, output: answer}`.
         template: How conversations are rendered. `auto`: the tokenizer's own chat template, else `plain`.
+        template_date: The date that the tokenizer's own chat template prints instead of today's, as YYYY-MM-DD. None:
+            2025-01-01, so that the data does not depend on the day.
+        chat_template_kwargs: Values for variables of the tokenizer's own chat template, such as
+            `{enable_thinking: false}`. Exported tokenizers have them as defaults.
         mask: Which tokens are supervised: all, the final answer of each conversation, or every answer.
         prompt_weight: Weight of prompt tokens (tool results too) in the loss, 0 to 1. None: the mask's own.
         reduction: Whether every supervised token, every sample or every turn counts equally.
@@ -144,6 +149,8 @@ class SFTDataModule(LightningDataModule):
         format: FormatName | None = None,
         columns: dict[str, str] | None = None,
         template: TemplateName = "auto",
+        template_date: str | None = None,
+        chat_template_kwargs: dict[str, Argument] | None = None,
         mask: MaskName = "output_only",
         prompt_weight: float | None = None,
         reduction: Reduction = "token",
@@ -183,14 +190,15 @@ class SFTDataModule(LightningDataModule):
         shares, rules = held_out_fractions(val_fraction, test_fraction), TurnRules(consecutive, first_answer)
         reading = (train_fraction, format, on_invalid, samples, columns or {}, rules, keep_together)
         self.sources = Sources(files, shares, *reading)
-        self.predict_sources = self.sources.of_prompts(_as_list(predict))
-        self._tokenizer, self._text_prompts = tokenizer, text_prompts
+        self.predict_sources, self._text_prompts = self.sources.of_prompts(_as_list(predict)), text_prompts
+        self._tokenizer, self._chat_options = tokenizer, ChatOptions(template_date, chat_template_kwargs or {})
         self.stores, self.ledgers, self._identity, self.fingerprint = {}, {}, {}, ""
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """The tokenizer, loaded when first used."""
-        return self._tokenizer if not isinstance(self._tokenizer, str) else load_tokenizer(self._tokenizer)
+        given = self._tokenizer if not isinstance(self._tokenizer, str) else load_tokenizer(self._tokenizer)
+        return tokenizer_with_options(given, self.template_name, self._chat_options)
 
     @cached_property
     def encoder(self) -> Encoder:

@@ -148,9 +148,7 @@ def data_identity(sources: Sources, encoder: Encoder) -> dict[str, Any]:
         **{f"--data.{name}": rule for name, rule in asdict(sources.turn_rules).items() if rule != _IN_ORDER[name]},
         "tokenizer": _digest([tokenizer.backend_tokenizer.to_str(), tokenizer.bos_token, tokenizer.eos_token]),
         "--data.template": encoder.template.name,
-        "layout of the template": _digest(
-            repr(encoder.template) if encoder.template.name != "tokenizer" else tokenizer.chat_template
-        ),
+        "layout of the template": _digest(encoder.template.layout),
         "--data.max_length": encoder.max_length,
         "--data.over_long": encoder.over_long,
     }

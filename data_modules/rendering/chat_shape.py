@@ -84,7 +84,7 @@ def cut(conversation: Conversation, render: Callable[[Conversation], str], end: 
         UserError: If the template rejects the conversation.
     """
     slots = slots_of(conversation)
-    marked = _marked(conversation, slots)
+    marked = marked_conversation(conversation, slots)
     prompt = render(marked.prompt())
     given = [index for index, (turn, _) in enumerate(slots) if turn < len(marked.prompt().turns)]
     if sorted(map(int, MARK.findall(prompt))) != given:
@@ -103,7 +103,8 @@ def cut(conversation: Conversation, render: Callable[[Conversation], str], end: 
     )
 
 
-def _marked(conversation: Conversation, slots: tuple[Slot, ...]) -> Conversation:
+def marked_conversation(conversation: Conversation, slots: tuple[Slot, ...]) -> Conversation:
+    """The conversation with a mark for each of its texts."""
     turns = list(conversation.turns)
     for index, (turn, part) in enumerate(slots):
         marked: dict[str, str] = {part: mark(index)}

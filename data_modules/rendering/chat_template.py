@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any
 
@@ -11,9 +11,10 @@ from transformers import PreTrainedTokenizerBase
 
 from data_modules.errors import UserError
 from data_modules.records.conversation import Conversation, Message, Role
-from data_modules.rendering.chat_shape import Pieces, Shape, Slot, cut
+from data_modules.rendering.chat_shape import Pieces, Shape, Slot, cut, marked_conversation
 from data_modules.rendering.emission import MARK, End, Unclear, find_end, mark
-from data_modules.rendering.jinja_source import INPUT_KEY, ChatOptions, source_of, with_options
+from data_modules.rendering.generation_marks import has_marks, marked_turns
+from data_modules.rendering.jinja_source import INPUT_KEY, ChatOptions, joining_input, source_of, with_options
 from data_modules.rendering.segments import Segment, SegmentKind, document, end_token, fixed_text, kind_of_turn
 from data_modules.wording import reason_of
 
@@ -47,6 +48,16 @@ class ChatTemplate:
         """The special token that ends an answer."""
         return self.ending.token
 
+    @property
+    def layout(self) -> str:
+        """Everything that the rendered text depends on, besides the conversation."""
+        return self.source
+
+    @property
+    def exported(self) -> str:
+        """The Jinja program for an exported tokenizer: it renders the trained text of every record."""
+        return self.source if self.has_input else joining_input(self.source)
+
     def render(self, conversation: Conversation) -> list[Segment]:
         """Render a conversation as segments.
 
@@ -66,10 +77,16 @@ class ChatTemplate:
         return list(self._segments(conversation, shape, forms))
 
     def _shape(self, conversation: Conversation) -> Shape:
-        shape = tuple((turn.role, bool(turn.context)) for turn in conversation.turns)
-        if shape not in self._shapes:
-            self._shapes[shape] = cut(conversation, self._apply, self.ending)
-        return self._shapes[shape]
+        key = tuple((turn.role, bool(turn.context)) for turn in conversation.turns)
+        if key not in self._shapes:
+            shape = cut(conversation, self._apply, self.ending)
+            if has_marks(self.source) and conversation.is_answered:
+                marked = marked_conversation(conversation, shape.slots)
+                messages = _messages(marked, has_input=self.has_input)
+                turns = marked_turns(marked, messages, shape.slots, self.tokenizer, self.source)
+                shape = replace(shape, emitted=shape.emitted & turns)
+            self._shapes[key] = shape
+        return self._shapes[key]
 
     def _forms(self, conversation: Conversation, shape: Shape) -> dict[Slot, str]:
         """The contents as the template renders them: unchanged, or without white space at their ends."""
@@ -126,12 +143,11 @@ class ChatTemplate:
         return text
 
 
-def own_template(tokenizer: PreTrainedTokenizerBase, options: ChatOptions = ChatOptions()) -> ChatTemplate:
+def own_template(tokenizer: PreTrainedTokenizerBase) -> ChatTemplate:
     """The tokenizer's own chat template, with the end token found in it.
 
     Args:
         tokenizer: Has a chat template; of several, the one named `default` is used.
-        options: Settings of the template.
 
     Raises:
         UserError: If there is no chat template, or none that ends answers with a special token.
@@ -139,7 +155,7 @@ def own_template(tokenizer: PreTrainedTokenizerBase, options: ChatOptions = Chat
     source = source_of(tokenizer)
     if source is None:
         raise UserError("the tokenizer has no chat template; use `--data.template plain` (or alpaca, chatml).")
-    draft = ChatTemplate(tokenizer, with_options(source, options), End("", is_rendered=True), has_input=True)
+    draft = ChatTemplate(tokenizer, with_options(source, ChatOptions()), End("", is_rendered=True), has_input=True)
     user, answer = Message(Role.USER, mark(0), context=mark(2)), Message(Role.ASSISTANT, mark(1))
     exchange = Conversation((user, answer), "the template")
     rendered = draft._apply(exchange)

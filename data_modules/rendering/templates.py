@@ -6,6 +6,7 @@ is trained on exactly the prompts it will see.
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -17,6 +18,7 @@ from transformers import PreTrainedTokenizerBase
 from data_modules.errors import UserError
 from data_modules.records.conversation import Conversation, Message, Role
 from data_modules.rendering.chat_template import ChatTemplate, own_template
+from data_modules.rendering.jinja_source import ChatOptions, source_of, with_options
 from data_modules.rendering.segments import Segment, SegmentKind, end_token, fixed_text, kind_of_turn
 
 TemplateName = Literal["auto", "alpaca", "chatml", "plain", "tokenizer"]
@@ -47,6 +49,11 @@ class Template:
     system: str = "{system}\n\n"
     between: str = "\n\n"
     closing: str = ""
+
+    @property
+    def layout(self) -> str:
+        """Everything that the rendered text depends on, besides the conversation."""
+        return repr(self)
 
     def render(self, conversation: Conversation) -> list[Segment]:
         """Render a conversation as segments. A bare prompt ends with the header of the answer to come."""
@@ -109,6 +116,38 @@ TEMPLATES: dict[str, Template] = {template.name: template for template in (ALPAC
 AnyTemplate = Template | ChatTemplate
 
 
+def tokenizer_with_options(
+    tokenizer: PreTrainedTokenizerBase, name: TemplateName, options: ChatOptions
+) -> PreTrainedTokenizerBase:
+    """The tokenizer, with these settings in its chat template.
+
+    Args:
+        tokenizer: Not changed.
+        name: The template in use: the settings are those of the tokenizer's own.
+        options: If nothing is set, the result is the given tokenizer.
+
+    Raises:
+        UserError: If another template is used, or the tokenizer's own does not have these settings.
+    """
+    if options.is_default:
+        return tokenizer
+    source = source_of(tokenizer)
+    if source is None or _chosen(name, tokenizer) != "tokenizer":
+        raise UserError(
+            "`--data.template_date` and `--data.chat_template_kwargs` belong to the tokenizer's own chat template, "
+            f"but the template is '{_chosen(name, tokenizer)}'; remove them, or set `--data.template tokenizer`."
+        )
+    changed = copy.deepcopy(tokenizer)
+    changed.chat_template = with_options(source, options)
+    return changed
+
+
+def _chosen(name: TemplateName, tokenizer: PreTrainedTokenizerBase) -> TemplateName:
+    if name != "auto":
+        return name
+    return "tokenizer" if tokenizer.chat_template else "plain"
+
+
 def resolve_template(name: TemplateName, tokenizer: PreTrainedTokenizerBase) -> AnyTemplate:
     """The named template, with this tokenizer's end token filled in.
 
@@ -119,8 +158,7 @@ def resolve_template(name: TemplateName, tokenizer: PreTrainedTokenizerBase) -> 
     Raises:
         UserError: If the tokenizer lacks what the template needs.
     """
-    if name == "auto":
-        name = "tokenizer" if tokenizer.chat_template else "plain"
+    name = _chosen(name, tokenizer)
     if name == "tokenizer":
         return own_template(tokenizer)
     template = TEMPLATES[name]

@@ -158,7 +158,7 @@ class LoadedModel:
             digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
         template = self.encoder.template
         digest.update(f"{self.tokenizer.backend_tokenizer.to_str()}{template.name}{template.end}".encode())
-        digest.update(str(self.tokenizer.chat_template if template.name == "tokenizer" else repr(template)).encode())
+        digest.update(template.layout.encode())
         return digest.hexdigest()
 
     def _score(self, examples: list[Example]) -> tuple[Batch, torch.Tensor]:

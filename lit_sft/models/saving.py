@@ -206,6 +206,10 @@ def _save_tokenizer(folder: Path, data: SFTDataModule) -> None:
     template = data.encoder.template
     if isinstance(template, Template):
         tokenizer.chat_template = jinja_of(template, bos=data.encoder.starts_documents)
+    elif isinstance(tokenizer.chat_template, dict):  # several templates, by name
+        tokenizer.chat_template = {**tokenizer.chat_template, "default": template.exported}
+    else:
+        tokenizer.chat_template = template.exported
     tokenizer.save_pretrained(folder)
 
 
