@@ -89,7 +89,7 @@ RECORD_FIELDS = (
         applies=is_boolean,
     ),
     KnownField(("completions", "labels"), Use.REFUSED, _PREFERENCE, formats=("prompt_completion",)),
-    KnownField(("chat_template_kwargs",), Use.REFUSED, "options for a chat template are not supported yet"),
+    KnownField(("chat_template_kwargs",), Use.REFUSED, "set them for all records with `--data.chat_template_kwargs`"),
     KnownField(_IDS, Use.NO_MEANING, "names the record", is_new=False),
     KnownField(("parallel_tool_calls",), Use.NO_MEANING, "is about `tools`", is_new=False),
 )
