@@ -69,7 +69,7 @@ def write_plain(store: ExampleStore, path: Path) -> list[int]:
     """Write the rows as `input_ids` and `labels`; returns the number of supervised tokens in each."""
     rows = []
     for example in store:
-        weights = MASKS[MASK].token_weights(example.kinds, example.turns, "token")
+        weights = example.loss_weights(MASKS[MASK])
         labels = np.where(weights > 0, example.input_ids, -100)
         labels[0] = -100  # nothing predicts the first token
         rows.append({"input_ids": example.input_ids.tolist(), "labels": labels.tolist()})

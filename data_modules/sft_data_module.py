@@ -43,6 +43,7 @@ from data_modules.records.content_keys import KeepTogether
 from data_modules.records.counts import OnInvalid
 from data_modules.records.formats import FormatName
 from data_modules.records.splits import Samples, Sources, TextUse, held_out_fractions, skipped_in
+from data_modules.records.thinking import Thinking
 from data_modules.records.turn_order import Consecutive, FirstAnswer, TurnRules
 from data_modules.rendering.jinja_source import Argument, ChatOptions
 from data_modules.rendering.masking import LossMask, MaskName, Reduction, resolve_mask
@@ -74,7 +75,7 @@ class SFTDataModule(LightningDataModule):
         Where did Rowan grow up as a baby?<|im_end|>
         <|im_start|>assistant
         Rowan was born in Far Orchard.<|im_end|>
-        >>> weights = data.mask.token_weights(example.kinds, example.turns)
+        >>> weights = example.loss_weights(data.mask)
         >>> data.tokenizer.decode(example.input_ids[weights > 0])
         'Rowan was born in Far Orchard.<|im_end|>'
 
@@ -112,6 +113,7 @@ class SFTDataModule(LightningDataModule):
         on_invalid: Whether an invalid record stops the run or is dropped and listed.
         consecutive: Whether several messages of one role in a row are an error, or joined with a blank line.
         first_answer: Whether a conversation that begins with an answer is an error, or loses this answer.
+        thinking: Whether thinking before an answer is trained, only context for the answer (mask), or left out (strip).
         batch_size: Training examples per batch on each device.
         eval_batch_size: Rows per evaluation batch. None: twice the training batch.
         packing: Concatenate the documents of a batch in one row, isolated from one another, instead of padding each to
@@ -160,6 +162,7 @@ class SFTDataModule(LightningDataModule):
         on_invalid: OnInvalid = "error",
         consecutive: Consecutive = "error",
         first_answer: FirstAnswer = "error",
+        thinking: Thinking = "train",
         batch_size: int = 8,
         eval_batch_size: int | None = None,
         packing: bool = True,
@@ -183,11 +186,10 @@ class SFTDataModule(LightningDataModule):
         self.num_workers = 2 * torch.cuda.is_available() if num_workers is None else num_workers
         self.encoding_processes = num_processes(encoding_processes)
         self.cache_dir = cache_folder(cache_dir)
-        self.template_name, self.over_long = template, over_long
-        self.context_length, self.answer_length = context_length, answer_length
-        self.max_length = resolve_max_length(max_length, context_length)
+        self.template_name, self.over_long, self.answer_length = template, over_long, answer_length
+        self.context_length, self.max_length = context_length, resolve_max_length(max_length, context_length)
         files = {split: _as_list(paths) for split, paths in (("train", train), ("val", val), ("test", test)) if paths}
-        shares, rules = held_out_fractions(val_fraction, test_fraction), TurnRules(consecutive, first_answer)
+        shares, rules = held_out_fractions(val_fraction, test_fraction), TurnRules(consecutive, first_answer, thinking)
         reading = (train_fraction, format, on_invalid, samples, columns or {}, rules, keep_together)
         self.sources = Sources(files, shares, *reading)
         self.predict_sources, self._text_prompts = self.sources.of_prompts(_as_list(predict)), text_prompts
@@ -338,7 +340,7 @@ class SFTDataModule(LightningDataModule):
         return is_plain_text(load_ledgers(folder)["train"])
 
     def _weight(self, example: Example) -> float:
-        return float(self.mask.token_weights(example.kinds, example.turns, self.reduction).sum(dtype="float64"))
+        return float(example.loss_weights(self.mask, self.reduction).sum(dtype="float64"))
 
     def train_steps(self, accumulate: int = 1, limit: int | float | None = None) -> Iterator[list[list[int]]]:
         """Yield the examples of each optimiser step on one device, forever: indices into the training split, by batch.

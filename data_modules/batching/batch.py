@@ -124,7 +124,7 @@ def collate(
         row, start = (0, starts[index]) if pack else (index, 0)
         place = (row, slice(start, start + len(example)))
         input_ids[place], kinds[place], turns[place] = example.input_ids, example.kinds, example.turns
-        weights[place] = mask.token_weights(example.kinds, example.turns, reduction)
+        weights[place] = example.loss_weights(mask, reduction)
         positions[place] = np.arange(len(example))
     if not counts:
         weights[:], kinds[:] = 0.0, SegmentKind.PADDING

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import groupby
 from typing import Literal
 
 import numpy as np
@@ -18,7 +19,8 @@ from data_modules.encoding.truncation import newest_that_fits, runs_that_fit, sh
 from data_modules.encoding.unknown_text import TextCheck
 from data_modules.errors import UserError
 from data_modules.records.conversation import Conversation
-from data_modules.rendering.segments import ANSWER_KINDS, Segment, SegmentKind
+from data_modules.rendering.masking import Weights
+from data_modules.rendering.segments import FINAL_KINDS, TRAINED_KINDS, Segment, SegmentKind
 from data_modules.rendering.templates import AnyTemplate, Template
 
 OverLong = Literal["drop", "truncate", "split", "error"]
@@ -127,7 +129,7 @@ class Encoder:
 
     def _encoded(self, conversation: Conversation, known: Known) -> list[EncodedSegment]:
         """Render and encode. `known` collects what is encoded, so that nothing is encoded twice."""
-        segments = self.template.render(conversation)
+        segments = _with_weights(self.template.render(conversation), conversation)
         if self.continues and conversation.is_text:
             segments = [part for part in segments if not part.control]
         return self._strings_of(segments, known)
@@ -145,7 +147,7 @@ class Encoder:
     @cached_property
     def _strings(self) -> StringEncoder:
         end = str(self.template.end)
-        fixed = repr(self.template) if isinstance(self.template, Template) else end
+        fixed = self.template.fixed if isinstance(self.template, Template) else end
         return StringEncoder(self.tokenizer, end, fixed)
 
     @property
@@ -187,7 +189,24 @@ def _example(encoded: list[EncodedSegment], origin: str) -> Example:
         kinds=np.repeat(np.asarray([item.segment.kind for item in encoded], dtype=np.uint8), lengths),
         turns=np.repeat(np.asarray([item.segment.turn for item in encoded], dtype=np.int16), lengths),
         origin=origin,
+        message_weights=_message_weights(encoded),
     )
+
+
+def _with_weights(segments: list[Segment], conversation: Conversation) -> list[Segment]:
+    """Segments with the weights of their messages. Those of weight 0 have a kind of their own."""
+    weights = [turn.weight or 1.0 for turn in conversation.turns]
+    if all(weight == 1 for weight in weights):
+        return segments
+    return [replace(segment, weight=weights[segment.turn]) for segment in segments]
+
+
+def _message_weights(encoded: list[EncodedSegment]) -> Weights:
+    """The weight of every turn, (number of turns,); empty if all are 1."""
+    weights = {item.segment.turn: item.segment.weight for item in encoded}
+    if all(weight == 1 for weight in weights.values()):
+        return np.zeros(0, dtype=np.float32)
+    return np.asarray([weights.get(turn, 1.0) for turn in range(max(weights) + 1)], dtype=np.float32)
 
 
 def _count(ledger: Ledger, encoded: list[EncodedSegment], kept: list[list[EncodedSegment]], end_token_id: int) -> None:
@@ -217,15 +236,17 @@ def _tokens_by_kind(encoded: list[EncodedSegment]) -> Counter[SegmentKind]:
 
 def _with_answers_merged(counts: Counter[SegmentKind]) -> Counter[SegmentKind]:
     """Count final answers as answers, because splitting can turn an answer into a final one without losing tokens."""
-    merged = Counter(counts)
-    merged[SegmentKind.ANSWER] += merged.pop(SegmentKind.FINAL_ANSWER, 0)
+    merged: Counter[SegmentKind] = Counter()
+    for kind, count in counts.items():
+        merged[_IF_NOT_FINAL.get(kind, kind)] += count
     return merged
 
 
 def _answers_with_tokens(encoded: list[EncodedSegment]) -> Counter[SegmentKind]:
-    """Answers with at least one token left."""
-    kinds = (item.segment.kind for item in encoded if item.ids and not item.segment.control)
-    return Counter(kind for kind in kinds if kind in ANSWER_KINDS)
+    """Answers with at least one token left, each counted as ANSWER or FINAL_ANSWER."""
+    kinds = (item.segment.kind for item in encoded if item.ids)
+    runs = (next(run) for is_answer, run in groupby(kinds, lambda kind: kind in TRAINED_KINDS) if is_answer)
+    return Counter(map(_of_answer, runs))
 
 
 def _has_several_answers(encoded: list[EncodedSegment]) -> bool:
@@ -233,11 +254,26 @@ def _has_several_answers(encoded: list[EncodedSegment]) -> bool:
 
 
 def _ends_untrained(encoded: list[EncodedSegment]) -> bool:
-    last = encoded[-1].segment.turn
-    return any(item.segment.turn == last and item.segment.kind is SegmentKind.CONTEXT_ANSWER for item in encoded)
+    kinds = {item.segment.kind for item in encoded if item.segment.turn == encoded[-1].segment.turn}
+    return SegmentKind.CONTEXT_ANSWER in kinds and kinds.isdisjoint(TRAINED_KINDS)
 
 
 def _ends(encoded: list[EncodedSegment], end_token_id: int) -> Counter[SegmentKind]:
-    supervised = (*ANSWER_KINDS, SegmentKind.TEXT)
+    """End tokens that can be supervised; that of an answer counts as ANSWER or FINAL_ANSWER."""
     kinds = (item.segment.kind for item in encoded if item.ids[-1:] == [end_token_id])
-    return Counter(kind for kind in kinds if kind in supervised)
+    return Counter(_of_answer(kind) for kind in kinds if kind in (*TRAINED_KINDS, SegmentKind.TEXT))
+
+
+def _of_answer(kind: SegmentKind) -> SegmentKind:
+    """The kind that stands for a whole answer with its thinking and tool calls."""
+    if kind not in TRAINED_KINDS:
+        return kind
+    return SegmentKind.FINAL_ANSWER if kind in FINAL_KINDS else SegmentKind.ANSWER
+
+
+_IF_NOT_FINAL = {
+    SegmentKind.FINAL_ANSWER: SegmentKind.ANSWER,
+    SegmentKind.FINAL_THINKING: SegmentKind.THINKING,
+    SegmentKind.FINAL_TOOL_CALL: SegmentKind.TOOL_CALL,
+}
+"""The kinds of the last answer, and those they would have if another followed."""

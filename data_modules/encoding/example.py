@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
-from data_modules.rendering.masking import Kinds, Turns
-from data_modules.rendering.segments import SegmentKind
+from data_modules.rendering.masking import Kinds, LossMask, Reduction, Turns, Weights
+from data_modules.rendering.segments import ASSISTANT_KINDS, FINAL_KINDS, SegmentKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,23 +20,44 @@ class Example:
         kinds: SegmentKind of each token, (T,) uint8.
         turns: Turn of each token, (T,) int16.
         origin: Where the record is, `file:line`.
+        message_weights: How much each turn counts in the loss, above 0 and up to 1, (number of turns,) float32; empty
+            if all count fully. Messages of weight 0 have a kind instead, CONTEXT_ANSWER.
     """
 
     input_ids: npt.NDArray[np.int32]
     kinds: Kinds
     turns: Turns
     origin: str
+    message_weights: Weights = field(default_factory=lambda: np.zeros(0, dtype=np.float32))
 
     def __len__(self) -> int:
         return len(self.input_ids)
+
+    def loss_weights(self, mask: LossMask, reduction: Reduction = "token") -> Weights:
+        """The weight of each token in the loss: the mask's, after the reduction, times that of its message.
+
+        The reduction knows nothing of messages' weights. So an answer of weight 0.5 counts half as much as the same
+        answer of weight 1 under every reduction, and an example with one counts less than others.
+
+        Args:
+            mask: The loss mask.
+            reduction: How the mask's weights are shared among tokens.
+
+        Returns:
+            (T,) float32.
+        """
+        weights = mask.token_weights(self.kinds, self.turns, reduction)
+        if not len(self.message_weights):
+            return weights
+        return np.where(np.isin(self.kinds, ASSISTANT_KINDS), weights * self.message_weights[self.turns], weights)
 
     def prompt_ids(self) -> list[int]:
         """The prompt for inference: everything before the final answer; all of a bare prompt or document."""
         is_last = self.turns == self.turns.max(initial=0)
         is_untrained = (self.kinds == SegmentKind.CONTEXT_ANSWER) & is_last
-        final = np.flatnonzero((self.kinds == SegmentKind.FINAL_ANSWER) | is_untrained)
+        final = np.flatnonzero(np.isin(self.kinds, FINAL_KINDS) | is_untrained)
         return list(map(int, self.input_ids[: final[0]] if len(final) else self.input_ids))
 
     def answer_ids(self) -> list[int]:
-        """The final answer with its end token; empty if there is none, or its record excludes it from training."""
-        return list(map(int, self.input_ids[self.kinds == SegmentKind.FINAL_ANSWER]))
+        """The final answer with its thinking, tool calls and end token, unless they are not to be trained."""
+        return list(map(int, self.input_ids[np.isin(self.kinds, FINAL_KINDS)]))

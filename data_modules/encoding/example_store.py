@@ -1,9 +1,13 @@
-"""Encoded examples on disk: one memory-mapped Arrow file per split, so that a million examples take no RAM."""
+"""Encoded examples on disk: one memory-mapped Arrow file per split, so that a million examples take no RAM.
+
+The weights of messages, which few examples have, follow the kinds of the tokens, as the bytes of float32 numbers. So
+they take no space in the other examples.
+"""
 
 from __future__ import annotations
 
 import bisect
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Iterable, Iterator, Sequence, Sized
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,6 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from data_modules.encoding.example import Example
+from data_modules.rendering.masking import Kinds
 
 _SCHEMA = pa.schema(
     [
@@ -28,13 +33,20 @@ def record_batch(examples: list[Example]) -> pa.RecordBatch:
     """Examples as one record batch of an Arrow file."""
     origins = [example.origin.encode() for example in examples]
     ends, text = _ends(origins), pa.py_buffer(b"".join(origins))
-    columns = [_column(field, examples) for field in list(_SCHEMA)[:3]]
+    kinds = [_with_weights(example) for example in examples]
+    ids, turns = [example.input_ids for example in examples], [example.turns for example in examples]
+    columns = [_column(_SCHEMA.field(0), ids), _column(_SCHEMA.field(1), kinds), _column(_SCHEMA.field(2), turns)]
     return pa.record_batch([*columns, pa.StringArray.from_buffers(len(examples), ends, text)], schema=_SCHEMA)
 
 
-def _column(field: pa.Field, examples: list[Example]) -> pa.Array:
+def _with_weights(example: Example) -> Kinds:
+    """The kinds of an example's tokens, then its messages' weights, if it has any."""
+    weights = example.message_weights
+    return np.concatenate([example.kinds, weights.view(np.uint8)]) if len(weights) else example.kinds
+
+
+def _column(field: pa.Field, parts: Sequence[npt.NDArray[Any]]) -> pa.Array:
     """One field of all examples, concatenated in memory: Arrow would convert it number by number."""
-    parts = [getattr(example, field.name) for example in examples]
     numbers = np.concatenate(parts) if parts else np.zeros(0, dtype=np.uint8)
     values = pa.Array.from_buffers(field.type.value_type, len(numbers), [None, pa.py_buffer(numbers)])
     return pa.Array.from_buffers(field.type, len(parts), [None, _ends(parts)], children=[values])
@@ -73,7 +85,8 @@ class ExampleStore:
         which = bisect.bisect_right(self._starts, index) - 1
         batch, row = self._batches[which], index - self._starts[which]
         ids, kinds, turns = (_numbers(batch.column(i)[row].values) for i in range(3))
-        return Example(ids, kinds, turns, batch.column(3)[row].as_py())
+        weights = np.frombuffer(kinds[len(ids) :].tobytes(), dtype=np.float32)
+        return Example(ids, kinds[: len(ids)], turns, batch.column(3)[row].as_py(), weights)
 
     def __iter__(self) -> Iterator[Example]:
         return (self[index] for index in range(len(self)))

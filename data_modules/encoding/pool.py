@@ -178,7 +178,7 @@ def _chunks(conversations: Iterable[Conversation]) -> Iterator[Chunk]:
     try:
         for conversation in conversations:
             chunk.append(conversation)
-            size += sum(len(turn.content) + len(turn.context) for turn in conversation.turns)
+            size += sum(len(text) for turn in conversation.turns for text in turn.texts)
             if len(chunk) == _CHUNK_CONVERSATIONS or size >= _CHUNK_CHARACTERS:
                 yield chunk
                 chunk, size = [], 0

@@ -77,7 +77,7 @@ def check_supervision(files: Iterable[str], stores: Stores, mask: LossMask) -> N
     """
     for split in ("train", "val"):
         examples = stores.get(split)
-        if examples and not any(mask.token_weights(example.kinds, example.turns).any() for example in examples):
+        if examples and not any(example.loss_weights(mask).any() for example in examples):
             kinds = sorted({SegmentKind(kind).name for kind in examples[0].kinds})
             given = counted(len(examples), f"{split} example")
             raise UserError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
+from collections.abc import Callable
 from typing import Literal
 
 from data_modules.records.conversation import Conversation, Message, Role
@@ -31,7 +32,9 @@ _BESIDE_CJK = re.compile(f"(?<=[{_CJK}]) | (?=[{_CJK}])")
 def content_key(conversation: Conversation, keep_together: KeepTogether = "exact") -> str:
     """The key of a conversation: a digest of its text, independent of its format and of which answers are trained.
 
-    The text of a message with context (Alpaca's `input`) is both, joined by a line break, as most formats write it.
+    Thinking does not count, so that `--data.thinking` moves no record to another split. Tools and their calls do,
+    without the ids of calls. The text of a message with context (Alpaca's `input`) is both, joined by a line break, as
+    most formats write it.
 
     Args:
         conversation: Any conversation or document.
@@ -44,9 +47,12 @@ def content_key(conversation: Conversation, keep_together: KeepTogether = "exact
         turns = _before_first_answer(turns)
     digest = hashlib.blake2b(digest_size=16)
     for turn in turns:
-        for part in (turn.role.value, text_of(_full_text(turn))):
+        calls = _of_calls(turn, text_of) if turn.tool_calls else ()
+        for part in (turn.role.value, text_of(_full_text(turn)), *calls):
             raw = part.encode()
             digest.update(len(raw).to_bytes(8, "little") + raw)
+    for tool in conversation.tools:
+        digest.update(b"tool" + text_of(tool).encode())
     return digest.hexdigest()
 
 
@@ -76,6 +82,10 @@ def _is_punctuation(token: str) -> bool:
 
 def _full_text(turn: Message) -> str:
     return f"{turn.content}\n{turn.context}" if turn.context else turn.content
+
+
+def _of_calls(turn: Message, text_of: Callable[[str], str]) -> list[str]:
+    return [part for call in turn.tool_calls for part in (call.name, text_of(call.arguments))]
 
 
 def _before_first_answer(turns: tuple[Message, ...]) -> tuple[Message, ...]:

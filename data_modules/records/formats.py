@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from data_modules.errors import UserError
@@ -12,8 +12,9 @@ from data_modules.records.conversation import Conversation, Message, Role
 from data_modules.records.counts import RecordCounts
 from data_modules.records.field_values import is_given, text, turn_list
 from data_modules.records.known_fields import FoundFields, examine, preference_fault
-from data_modules.records.messages import is_trained, missing_field, named_turns
+from data_modules.records.messages import keys_of_messages, missing_field, named_turns, weight_of
 from data_modules.records.record import Record
+from data_modules.records.tools import TOOLS, tools_of
 from data_modules.records.turn_order import TurnRules, arranged
 from data_modules.wording import kind_of
 
@@ -48,8 +49,10 @@ class Format:
 
     def examine(self, fields: dict[str, Any]) -> FoundFields:
         """Find the fields of a record other than those of this format."""
-        message_list = self.fields[0] if self.of_message else ""
-        return examine(fields, self.name, (*self.fields, *self.optional), message_list, self.of_message)
+        message_list, of_message = self.fields[0] if self.of_message else "", self.of_message
+        if self.turns in _EITHER_SPELLING:
+            of_message = keys_of_messages(fields.get(message_list), *of_message)
+        return examine(fields, self.name, (*self.fields, *self.optional), message_list, of_message)
 
 
 def to_conversation(
@@ -81,12 +84,13 @@ def to_conversation(
         if found.fault:
             raise UserError(found.fault)
         turns, changes = arranged(layout.turns(record.fields), rules)
+        tools = () if TOOLS.isdisjoint(record.fields) else tools_of(record.fields)
         group = _group(record.fields.get(GROUP_FIELD))
     except UserError as error:
         raise UserError(f"{record.origin}: {error}") from None
     if counts is not None:
         counts.count_changes(changes, has_untrained=not all(turn.is_trained for turn in turns))
-    return Conversation(turns, record.origin, group)
+    return Conversation(turns, record.origin, group, tools)
 
 
 def recognise_format(record: Record) -> str:
@@ -139,16 +143,38 @@ def _alpaca(fields: dict[str, Any]) -> list[Message]:
 
 
 def _prompt_completion(fields: dict[str, Any]) -> list[Message]:
+    if isinstance(fields["prompt"], list):
+        return _conversational(fields)
     question = Message(Role.USER, text(fields, "prompt"))
     return [*_system(fields), *_history(fields), question, *_answer(text(fields, "completion", optional=True))]
 
 
+def _conversational(fields: dict[str, Any]) -> list[Message]:
+    """TRL's conversational form: both fields are lists of messages. Answers in the prompt are not trained."""
+    if is_given(fields.get("history")):
+        raise UserError("field 'history' is given, but the prompt already lists all turns; expected one of the two.")
+    prompt = named_turns(fields["prompt"], "prompt", "role", "content")
+    completion = fields.get("completion")
+    answer = named_turns(turn_list(fields, "completion"), "completion", "role", "content") if completion else []
+    return _with_system(fields, [replace(turn, weight=_CONTEXT[turn.role]) for turn in prompt] + answer)
+
+
+_CONTEXT = {role: 0.0 if role is Role.ASSISTANT else 1.0 for role in Role}
+"""The weight of a message in a prompt."""
+
+
 def _messages(fields: dict[str, Any]) -> list[Message]:
-    return _with_system(fields, named_turns(turn_list(fields, "messages"), "messages", "role", "content"))
+    items = turn_list(fields, "messages")
+    return _with_system(fields, named_turns(items, "messages", *keys_of_messages(items, "role", "content")))
 
 
 def _sharegpt(fields: dict[str, Any]) -> list[Message]:
-    return _with_system(fields, named_turns(turn_list(fields, "conversations"), "conversations", "from", "value"))
+    items = turn_list(fields, "conversations")
+    return _with_system(fields, named_turns(items, "conversations", *keys_of_messages(items, "from", "value")))
+
+
+_EITHER_SPELLING = (_messages, _sharegpt)
+"""Formats whose messages may have `role` and `content`, or `from` and `value`."""
 
 
 def _ultrachat(fields: dict[str, Any]) -> list[Message]:
@@ -169,8 +195,8 @@ def _firefly(fields: dict[str, Any]) -> list[Message]:
                 f"{place}{missing_field(pair, 'human', 'assistant')}; expected an object with 'human' and 'assistant'."
             )
         turns.append(Message(Role.USER, text(pair, "human")))
-        trained = is_trained(pair, Role.ASSISTANT, place)
-        turns.append(Message(Role.ASSISTANT, text(pair, "assistant"), is_trained=trained))
+        weight = weight_of(pair, Role.ASSISTANT, place)
+        turns.append(Message(Role.ASSISTANT, text(pair, "assistant"), weight=weight))
     return turns
 
 

@@ -26,9 +26,7 @@ class Use(StrEnum):
     NO_MEANING = "no meaning"
 
 
-TOOLS = "tool calls are not supported yet"
 ONLY_TEXT = "only text is supported"
-REASONING = "reasoning is not supported yet"
 _PREFERENCE = "preference data, for DPO, KTO or reward training; this project trains on answers (SFT)"
 _NOTHING = ("[]", "{}", "null", "none", "nan")
 """How a file without types, such as .csv, writes an empty value."""
@@ -78,7 +76,14 @@ RECORD_FIELDS = (
         ("history",), Use.REFUSED, "a record of this format already lists all of its turns", formats=(*_CHATS, "text")
     ),
     KnownField(("article_id",), Use.HONOURED, "records with the same value stay in one split", is_new=False),
-    KnownField(("tools", "tool_calls", "functions", "function_call"), Use.REFUSED, TOOLS),
+    KnownField(
+        ("tools", "functions"),
+        Use.HONOURED,
+        "the functions that the assistant may call: a list, or the same as JSON text",
+        formats=(*_CHATS, *_PAIRS),
+    ),
+    KnownField(("tools", "functions"), Use.REFUSED, "plain text has no tools", formats=("text",)),
+    KnownField(("tool_calls", "function_call"), Use.REFUSED, "a call is read from the message that makes it"),
     KnownField(_MEDIA, Use.REFUSED, ONLY_TEXT),
     KnownField(("chosen", "rejected", "score_chosen", "score_rejected", "kto_tag"), Use.REFUSED, _PREFERENCE),
     KnownField(
@@ -101,12 +106,22 @@ MESSAGE_FIELDS = (
     KnownField(
         WEIGHTS,
         Use.HONOURED,
-        "1 or true: trained as usual; 0 or false: the answer is only context, never trained",
+        "0 to 1, or true or false: how much an assistant's message counts in the loss; 0: only context, never trained",
         is_new=False,
     ),
     KnownField(("train_detail", "training_detail"), Use.REFUSED, "training on part of an answer is not supported"),
-    KnownField(("tool_calls", "tool_call_id", "tools", "functions", "function_call"), Use.REFUSED, TOOLS),
-    KnownField(("reasoning_content", "reasoning", "thinking"), Use.REFUSED, REASONING),
+    KnownField(
+        ("tool_calls", "function_call"),
+        Use.HONOURED,
+        "calls of functions, each with `name` and `arguments`, an object or JSON text",
+    ),
+    KnownField(("tool_call_id",), Use.HONOURED, "the call that a tool's message is the result of"),
+    KnownField(("tools", "functions"), Use.REFUSED, "functions are read from `tools` of the record"),
+    KnownField(
+        ("reasoning_content", "reasoning", "thinking"),
+        Use.HONOURED,
+        "what the assistant thinks before it answers; see `--data.thinking`",
+    ),
     KnownField(_MEDIA, Use.REFUSED, ONLY_TEXT),
     KnownField(("refusal",), Use.REFUSED, "a refusal is read only as the content of its message"),
     KnownField(("id", "message_id"), Use.NO_MEANING, "names the message", is_new=False),
@@ -175,11 +190,13 @@ def examine(
     items = fields.get(message_list) if message_list else None
     for index, item in enumerate(items if isinstance(items, list) else ()):
         if isinstance(item, dict):
-            changed += _newly_read(item, *own_of_message)
+            new = _newly_read(item, *own_of_message)
+            changed += new
             if len(item) > len(own_of_message):  # otherwise it has no other fields, or is refused for lack of one
+                own_fields = (*own_of_message, "name") if "role tool" in new else own_of_message
                 found += [
                     _Found(f"{message_list}[].{name}", f"{message_list}[{index}].{name}", *rest)
-                    for name, *rest in _given(item, "message", format, own_of_message)
+                    for name, *rest in _given(item, "message", format, own_fields)
                 ]
     if not (found or changed):
         return FoundFields()
@@ -223,8 +240,16 @@ def _given(
 
 def _newly_read(message: Mapping[str, Any], role: str, content: str) -> tuple[str, ...]:
     """Contents and roles that earlier versions refused, so that their runs may have dropped the record."""
-    found = ("role developer",) if message.get(role) == "developer" else ()
+    given = message.get(role) if role in ("role", "from") else None
+    found = _NEW_ROLES.get(given, ()) if isinstance(given, str) else ()
     return (*found, "content parts") if isinstance(message.get(content), list) else found
+
+
+_NEW_ROLES = {
+    "developer": ("role developer",),
+    **dict.fromkeys(("tool", "function", "observation", "ipython", "tool_response"), ("role tool",)),
+    **dict.fromkeys(("function_call", "tool_call"), ("role function_call",)),
+}
 
 
 @lru_cache(maxsize=1024)

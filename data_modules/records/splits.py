@@ -18,6 +18,7 @@ from data_modules.records.formats import FormatName, recognise_format, to_conver
 from data_modules.records.readers import read_records
 from data_modules.records.record import Record
 from data_modules.records.rejections import count_reasons
+from data_modules.records.thinking import Thinking
 from data_modules.records.turn_order import Consecutive, FirstAnswer, TurnRules
 from data_modules.setting_checks import check_choice
 
@@ -65,6 +66,7 @@ class Sources:
         check_choice("samples", self.samples, get_args(Samples))
         check_choice("consecutive", self.turn_rules.consecutive, get_args(Consecutive))
         check_choice("first_answer", self.turn_rules.first_answer, get_args(FirstAnswer))
+        check_choice("thinking", self.turn_rules.thinking, get_args(Thinking))
         check_choice("keep_together", self.keep_together, get_args(KeepTogether))
         check_columns(self.columns, self.format)
 

@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from data_modules.errors import UserError
 from data_modules.records.conversation import Conversation, Message, Role
+from data_modules.records.thinking import with_thinking
 from data_modules.rendering.chat_shape import Pieces, Shape, Slot, cut, marked_conversation
 from data_modules.rendering.emission import MARK, End, Unclear, find_end, mark
 from data_modules.rendering.generation_marks import has_marks, marked_turns
@@ -66,6 +67,7 @@ class ChatTemplate:
         """
         if conversation.is_text:
             return document(conversation.turns[0].content, self.end)
+        conversation = _without_new_parts(conversation)
         try:
             shape = self._shape(conversation)
             forms = self._forms(conversation, shape)
@@ -172,6 +174,19 @@ def own_template(tokenizer: PreTrainedTokenizerBase) -> ChatTemplate:
             f"the template: the tokenizer's own chat template cannot be split into segments exactly: {error}. {_ADVICE}"
         ) from None
     return ChatTemplate(tokenizer, draft.source, ending, has_input=user.context in rendered)
+
+
+def _without_new_parts(conversation: Conversation) -> Conversation:
+    """The conversation with its thinking as part of the answers; tools are refused."""
+    masked = any(turn.thinking and not turn.is_thinking_trained for turn in conversation.turns)
+    if conversation.has_tools or masked:
+        what = "tools" if conversation.has_tools else "`--data.thinking mask`"
+        raise UserError(
+            f"{conversation.origin}: {what} with the tokenizer's own chat template: not supported yet. Use "
+            "`--data.template chatml`, or set `--data.on_invalid drop`."
+        )
+    turns = (replace(turn, content=with_thinking(turn), thinking="") for turn in conversation.turns)
+    return replace(conversation, turns=tuple(turns))
 
 
 def _messages(conversation: Conversation, *, has_input: bool) -> list[dict[str, str]]:

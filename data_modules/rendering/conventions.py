@@ -187,6 +187,11 @@ def _check_shape(convention: Convention, conversation: Conversation) -> None:
         "untrained answer": not all(turn.is_trained for turn in conversation.turns),
         "context": any(turn.context for turn in conversation.turns),
     }
+    if conversation.has_tools or any(turn.thinking or 0 < turn.weight < 1 for turn in conversation.turns):
+        raise UserError(
+            f"{conversation.origin}: tools, thinking and weights between 0 and 1 are not reproduced by "
+            "--data.convention yet. Remove the setting, or set `--data.on_invalid drop`."
+        )
     for shape in convention.refused:
         if shapes[shape]:
             raise UserError(

@@ -69,6 +69,7 @@ class Segment:
         turn: Index of the turn it belongs to; fixed text belongs to the turn it frames.
         control: Whether markers in the text become tokens. Never for text written by users and models.
         context: Whether it is truncated first.
+        weight: How much the message it belongs to counts in the loss. The encoder sets it; templates do not.
     """
 
     text: str
@@ -76,6 +77,7 @@ class Segment:
     turn: int
     control: bool = False
     context: bool = False
+    weight: float = 1.0
 
 
 def kind_of_turn(turn: Message, *, final: bool) -> SegmentKind:
@@ -89,7 +91,33 @@ def kind_of_turn(turn: Message, *, final: bool) -> SegmentKind:
         if not turn.is_trained:
             return SegmentKind.CONTEXT_ANSWER
         return SegmentKind.FINAL_ANSWER if final else SegmentKind.ANSWER
+    if turn.role is Role.TOOL:
+        return SegmentKind.TOOL_RESULT
     return SegmentKind.SYSTEM if turn.role is Role.SYSTEM else SegmentKind.USER
+
+
+def kind_of_thinking(turn: Message, *, final: bool) -> SegmentKind:
+    """The kind of an assistant's thinking, with its markers.
+
+    Args:
+        turn: An assistant's message.
+        final: Whether it is the last of its conversation.
+    """
+    if not (turn.is_trained and turn.is_thinking_trained):
+        return SegmentKind.CONTEXT_ANSWER
+    return SegmentKind.FINAL_THINKING if final else SegmentKind.THINKING
+
+
+def kind_of_calls(turn: Message, *, final: bool) -> SegmentKind:
+    """The kind of an assistant's tool calls, with their markers and the end token after them.
+
+    Args:
+        turn: An assistant's message.
+        final: Whether it is the last of its conversation.
+    """
+    if not turn.is_trained:
+        return SegmentKind.CONTEXT_ANSWER
+    return SegmentKind.FINAL_TOOL_CALL if final else SegmentKind.TOOL_CALL
 
 
 def end_token(text: str, kind: SegmentKind, turn: int) -> Segment:

@@ -17,11 +17,42 @@ from transformers import PreTrainedTokenizerBase
 
 from data_modules.errors import UserError
 from data_modules.records.conversation import Conversation, Message, Role
+from data_modules.records.thinking import CLOSING, OPENING
+from data_modules.records.tools import call_text
 from data_modules.rendering.chat_template import ChatTemplate, own_template
 from data_modules.rendering.jinja_source import ChatOptions, source_of, with_options
-from data_modules.rendering.segments import Segment, SegmentKind, end_token, fixed_text, kind_of_turn
+from data_modules.rendering.segments import (
+    Segment,
+    SegmentKind,
+    end_token,
+    fixed_text,
+    kind_of_calls,
+    kind_of_thinking,
+    kind_of_turn,
+)
 
 TemplateName = Literal["auto", "alpaca", "chatml", "plain", "tokenizer"]
+
+
+@dataclass(frozen=True, slots=True)
+class ToolStyle:
+    """How a template writes tools, as strings with the placeholders {system}, {tools}, {call} and {result}.
+
+    Attributes:
+        system: A system turn with the functions that may be called, each a line of JSON.
+        opening: The same without a system turn.
+        call: A call; calls are separated from the text before them and from each other by a line break.
+        first_result: The first result after an assistant's turn.
+        next_result: Every other one.
+        after_results: Follows the last of them: the header of the answer.
+    """
+
+    system: str
+    opening: str
+    call: str
+    first_result: str
+    next_result: str
+    after_results: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +69,7 @@ class Template:
         system: A system turn, which replaces the opening.
         between: Separates an answer from the next user turn.
         closing: Follows the last answer.
+        tools: How tools are written. None: conversations with tools are refused.
     """
 
     name: str
@@ -49,6 +81,15 @@ class Template:
     system: str = "{system}\n\n"
     between: str = "\n\n"
     closing: str = ""
+    tools: ToolStyle | None = None
+
+    @property
+    def fixed(self) -> str:
+        """The text whose markers must not become tokens in contents: those that structure a conversation.
+
+        Markers of thinking and tools may: models write them, and in other records they are part of the text.
+        """
+        return repr(replace(self, tools=None))
 
     @property
     def layout(self) -> str:
@@ -56,30 +97,66 @@ class Template:
         return repr(self)
 
     def render(self, conversation: Conversation) -> list[Segment]:
-        """Render a conversation as segments. A bare prompt ends with the header of the answer to come."""
+        """Render a conversation as segments. A bare prompt ends with the header of the answer to come.
+
+        Raises:
+            UserError: If the conversation has tools and the template cannot write them.
+        """
         assert self.end is not None, "resolve_template fills in the end"
         if conversation.is_text:
             return [
                 Segment(conversation.turns[0].content, SegmentKind.TEXT, 0),
                 end_token(self.end, SegmentKind.TEXT, 0),
             ]
+        if self.tools is None and conversation.has_tools:
+            raise UserError(
+                f"{conversation.origin}: template '{self.name}' cannot write tools, tool calls or their results; use "
+                "`--data.template chatml` (or the tokenizer's own), or set `--data.on_invalid drop`."
+            )
         segments = list(self._render_opening(conversation))
-        last = len(conversation.turns) - 1
-        for index, turn in enumerate(conversation.turns):
+        turns, last = conversation.turns, len(conversation.turns) - 1
+        for index, turn in enumerate(turns):
             if turn.role is Role.USER:
                 segments += _fill(self.user_with_context if turn.context else self.user, turn, index)
+            elif turn.role is Role.TOOL:
+                segments += self._render_result(turns, index)
             elif turn.role is Role.ASSISTANT:
-                kind = kind_of_turn(turn, final=index == last)
-                segments += [Segment(turn.content, kind, index), end_token(self.end, kind, index)]
+                segments += self._render_answer(turn, index, final=index == last)
                 segments += fixed_text(self.closing if index == last else self.between, index)
         return list(_joined(segments))
 
     def _render_opening(self, conversation: Conversation) -> Iterator[Segment]:
         first = conversation.turns[0]
-        if first.role is Role.SYSTEM:
+        if self.tools and conversation.tools:
+            pattern = self.tools.system if first.role is Role.SYSTEM else self.tools.opening
+            yield from _fill(pattern, first, 0, tools="\n".join(conversation.tools))
+        elif first.role is Role.SYSTEM:
             yield from _fill(self.system, first, 0)
         else:
             yield from fixed_text(self.opening_with_context if first.context else self.opening, 0)
+
+    def _render_answer(self, turn: Message, index: int, *, final: bool) -> Iterator[Segment]:
+        """What the model emits: its thinking, its text, its calls and the end token."""
+        assert self.end is not None
+        kind = kind_of_turn(turn, final=final)
+        if turn.thinking:
+            yield from _emitted(OPENING, turn.thinking, CLOSING, kind_of_thinking(turn, final=final), index)
+        if turn.content:
+            yield Segment(turn.content, kind, index)
+        for number, call in enumerate(turn.tool_calls):
+            assert self.tools is not None
+            kind = kind_of_calls(turn, final=final)
+            before, after = self.tools.call.split("{call}")
+            line = "\n" if number or turn.content else ""
+            yield from _emitted(line + before, call_text(call), after, kind, index)
+        yield end_token(self.end, kind, index)
+
+    def _render_result(self, turns: tuple[Message, ...], index: int) -> Iterator[Segment]:
+        assert self.tools is not None
+        is_first = turns[index - 1].role is not Role.TOOL
+        yield from _fill(self.tools.first_result if is_first else self.tools.next_result, turns[index], index)
+        if index + 1 == len(turns) or turns[index + 1].role is not Role.TOOL:
+            yield from fixed_text(self.tools.after_results, index)
 
 
 # Source: Stanford Alpaca's training prompts; no newline follows "### Response:".
@@ -93,7 +170,20 @@ ALPACA = Template(
     user_with_context="### Instruction:\n{user}\n\n### Input:\n{context}\n\n### Response:",
 )
 
-# Source: OpenAI's chat markup language as Qwen uses it, without Qwen's default system prompt.
+_CHATML_TOOLS = """# Tools
+
+You can call functions. Each line between <tools> and </tools> describes one of them:
+<tools>
+{tools}
+</tools>
+
+To call a function, write its name and its arguments as a JSON object between <tool_call> and </tool_call>:
+<tool_call>
+{"name": "the function", "arguments": {"the argument": "its value"}}
+</tool_call>"""
+
+# Source: OpenAI's chat markup language as Qwen uses it, without Qwen's default system prompt. The markers of tools are
+# those of Hermes and Qwen; the words around them are our own.
 CHATML = Template(
     name="chatml",
     system="<|im_start|>system\n{system}<|im_end|>\n",
@@ -102,6 +192,14 @@ CHATML = Template(
     end="<|im_end|>",
     between="\n",
     closing="\n",
+    tools=ToolStyle(
+        system=f"<|im_start|>system\n{{system}}\n\n{_CHATML_TOOLS}<|im_end|>\n",
+        opening=f"<|im_start|>system\n{_CHATML_TOOLS}<|im_end|>\n",
+        call="<tool_call>\n{call}\n</tool_call>",
+        first_result="<|im_start|>user\n<tool_response>\n{result}\n</tool_response>",
+        next_result="\n<tool_response>\n{result}\n</tool_response>",
+        after_results="<|im_end|>\n<|im_start|>assistant\n",
+    ),
 )
 
 PLAIN = Template(
@@ -177,17 +275,26 @@ def resolve_template(name: TemplateName, tokenizer: PreTrainedTokenizerBase) -> 
     return replace(template, end=end)
 
 
-def _fill(pattern: str, turn: Message, index: int) -> list[Segment]:
-    """Segments of a pattern such as "User: {user}" for one system or user turn."""
+def _fill(pattern: str, turn: Message, index: int, tools: str = "") -> list[Segment]:
+    """Segments of a pattern such as "User: {user}" for one system or user turn, or the result of a tool."""
     values = {
         "{system}": Segment(turn.content, SegmentKind.SYSTEM, index),
         "{user}": Segment(turn.content, SegmentKind.USER, index),
         "{context}": Segment(turn.context, SegmentKind.USER, index, context=True),
+        "{tools}": Segment(tools, SegmentKind.SYSTEM, index),
+        "{result}": Segment(turn.content, SegmentKind.TOOL_RESULT, index, context=True),
     }
     segments: list[Segment] = []
-    for piece in re.split(r"(\{system\}|\{user\}|\{context\})", pattern):
+    for piece in re.split(r"(\{system\}|\{user\}|\{context\}|\{tools\}|\{result\})", pattern):
         segments += [values[piece]] if piece in values else fixed_text(piece, index)
-    return segments
+    return [segment for segment in segments if segment.text]
+
+
+def _emitted(before: str, text: str, after: str, kind: SegmentKind, index: int) -> Iterator[Segment]:
+    """A text between markers, all of which the model emits."""
+    yield Segment(before, kind, index, control=True)
+    yield Segment(text, kind, index)
+    yield Segment(after, kind, index, control=True)
 
 
 def _joined(segments: list[Segment]) -> Iterator[Segment]:

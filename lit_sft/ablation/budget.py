@@ -115,9 +115,7 @@ class TrialCost:
         for batches in itertools.islice(steps, 10**7):
             examples = [store[index] for batch in batches for index in batch]
             lengths = [len(example) for example in examples]
-            supervised = sum(
-                int(np.count_nonzero(mask.token_weights(example.kinds, example.turns))) for example in examples
-            )
+            supervised = sum(int(np.count_nonzero(example.loss_weights(mask))) for example in examples)
             total = Amounts(
                 total.steps + 1,
                 total.batches + len(batches),

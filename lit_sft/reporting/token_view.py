@@ -101,9 +101,7 @@ def to_json(example: Example, tokenizer: PreTrainedTokenizerBase) -> dict[str, A
         "tokens": tokens,
         "kinds": [SegmentKind(int(kind)).name for kind in example.kinds],
         "turns": example.turns.tolist(),
-        "supervised": {
-            name: (mask.token_weights(example.kinds, example.turns) > 0).tolist() for name, mask in MASKS.items()
-        },
+        "supervised": {name: (example.loss_weights(mask) > 0).tolist() for name, mask in MASKS.items()},
     }
 
 
@@ -123,7 +121,7 @@ def show_example(
     rows = []
     for (kind, turn), row in groupby(pieces, key=lambda p: (example.kinds[p.index], example.turns[p.index])):
         rows.append(Row(SegmentKind(int(kind)), int(turn), _with_visible_edges(tuple(row))))
-    views = [MaskView(mask.name, mask.token_weights(example.kinds, example.turns)) for mask in masks]
+    views = [MaskView(mask.name, example.loss_weights(mask)) for mask in masks]
     return ShownExample(visible(example.origin), len(example), rows, views, shortened)
 
 

@@ -34,7 +34,7 @@ def talk(*answers: str, system: str = "") -> Conversation:
     for index, answer in enumerate(answers):
         turns.append(Message(Role.USER, f"q{index}"))
         if answer != "?":
-            turns.append(Message(Role.ASSISTANT, answer.strip("()"), is_trained=not answer.startswith("(")))
+            turns.append(Message(Role.ASSISTANT, answer.strip("()"), weight=float(not answer.startswith("("))))
     return Conversation(tuple(turns), "f.json:7")
 
 

@@ -108,7 +108,7 @@ def test_field_that_is_read_from_another_column_is_reported_as_not_used(write: W
             {"instrution": "question"},
             r"no format has the field 'instrution'; expected FIELD: COLUMN .*did you mean instruc",
         ),
-        ({"tools": "question"}, r"no format has the field 'tools'"),
+        ({"images": "question"}, r"no format has the field 'images'"),
         ({"instruction": "q", "prompt": "q"}, r"instruction and prompt are both read from the column 'q'; expected"),
         ({"role": "q", "from": "q"}, r"role and from are both read from the column 'q'"),
         ({"instruction": ""}, r"the column of 'instruction' is ''; expected the name of a column"),

@@ -151,7 +151,7 @@ def test_the_prompt_is_everything_before_the_first_answer() -> None:
 
 def test_keys_do_not_depend_on_where_a_record_is_or_what_is_trained() -> None:
     def talk(origin: str, *, trained: bool) -> Conversation:
-        turns = (Message(Role.USER, "a"), Message(Role.ASSISTANT, "b", is_trained=trained))
+        turns = (Message(Role.USER, "a"), Message(Role.ASSISTANT, "b", weight=float(trained)))
         return Conversation(turns, origin, group=None if trained else "g")
 
     for level in LEVELS:

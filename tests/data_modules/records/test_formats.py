@@ -73,7 +73,7 @@ def test_system_messages_are_kept() -> None:
         (
             {"messages": [{"role": "tool", "content": "x"}]},
             "messages",
-            r"messages\[0\].role is 'tool'; tool calls are not",
+            r"turn 1 is 'tool' at the start; expected 'user'",
         ),
         (
             {"messages": [{"role": "user"}]},

@@ -3,64 +3,30 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any
 
 import pytest
 
-from data_modules.records.conversation import Conversation
-from data_modules.records.counts import RecordCounts
 from data_modules.records.formats import FORMATS, to_conversation
 from data_modules.records.record import Record
-from data_modules.records.splits import Sources, read_conversations
+from tests.data_modules.records.shapes import (
+    HI,
+    TALK,
+    Fields,
+    Write,
+    alpaca,
+    asked,
+    chat,
+    completion,
+    parts,
+    read,
+    said,
+    shared,
+    shown,
+)
 
-Write = Callable[..., str]
-Fields = dict[str, Any]
-
-TOOLS = "tool calls are not supported yet"
 MEDIA = "only text is supported"
 PREFERENCE = r"preference data, for DPO, KTO or reward training; this project trains on answers \(SFT\)"
-REASONING = "reasoning is not supported yet"
 
-HI = ["user: Hi", "assistant: Hello"]
-TALK = [*HI, "user: Bye", "assistant: See you"]
-
-
-def said(role: str, content: Any, **more: Any) -> Fields:
-    return {"role": role, "content": content, **more}
-
-
-def chat(*, first: Fields | None = None, last: Fields | None = None, **record: Any) -> Fields:
-    """Two exchanges in the format `messages`, with more fields on its answers and on the record."""
-    texts = ("user", "Hi"), ("assistant", "Hello"), ("user", "Bye"), ("assistant", "See you")
-    messages = [said(role, text) for role, text in texts]
-    return {"messages": [messages[0], messages[1] | (first or {}), messages[2], messages[3] | (last or {})], **record}
-
-
-def asked(user: Fields | None = None, answer: Fields | None = None, **record: Any) -> Fields:
-    return {"messages": [said("user", "Hi") | (user or {}), said("assistant", "Hello") | (answer or {})], **record}
-
-
-def shared(*turns: tuple[str, str], answer: Fields | None = None, **record: Any) -> Fields:
-    """The format `sharegpt`, with more fields on the last message."""
-    items = [{"from": role, "value": text} for role, text in turns or (("human", "Hi"), ("gpt", "Hello"))]
-    return {"conversations": [*items[:-1], items[-1] | (answer or {})], **record}
-
-
-def alpaca(**record: Any) -> Fields:
-    return {"instruction": "Hi", "input": "", "output": "Hello", **record}
-
-
-def completion(**record: Any) -> Fields:
-    return {"prompt": "Hi", "completion": "Hello", **record}
-
-
-def parts(*texts: str, key: str = "text") -> list[Fields]:
-    return [{"type": "text", key: text} for text in texts]
-
-
-CALL = [{"id": "1", "type": "function", "function": {"name": "now", "arguments": "{}"}}]
-TOOL = [{"type": "function", "function": {"name": "now", "parameters": {}}}]
 OPENAI_EXPORT = {"refusal": None, "tool_calls": None, "function_call": None, "audio": None, "annotations": None}
 
 READ: dict[str, tuple[Fields, list[str]]] = {
@@ -213,41 +179,6 @@ REFUSED: dict[str, tuple[Fields, str]] = {
     ),
     "history of objects": (alpaca(history=[{"q": "a"}]), r"history\[0\] is an object; expected \[question, answer"),
     "history without an answer": (alpaca(history=[["Hi", ""]]), r"turn 2 \(assistant\) is empty"),
-    # tools
-    "the role tool": (
-        {"messages": [*asked()["messages"], said("tool", "12:00"), said("assistant", "Noon")]},
-        rf"messages\[2\].role is 'tool'; {TOOLS}",
-    ),
-    "the role function": ({"messages": [said("function", "x")]}, rf"messages\[0\].role is 'function'; {TOOLS}"),
-    "the role ipython": ({"messages": [said("ipython", "x")]}, rf"messages\[0\].role is 'ipython'; {TOOLS}"),
-    "sharegpt with an observation": (
-        shared(("observation", "x")),
-        rf"conversations\[0\].from is 'observation'; {TOOLS}",
-    ),
-    "sharegpt with a function call": (
-        shared(("human", "Hi"), ("function_call", "{}")),
-        rf"conversations\[1\].from is 'function_call'; {TOOLS}",
-    ),
-    "tool calls beside a content": (
-        asked(answer={"tool_calls": CALL}),
-        rf"messages\[1\].tool_calls is a list; {TOOLS}",
-    ),
-    "tool calls without a content": (
-        asked(answer={"content": None, "tool_calls": CALL}),
-        rf"messages\[1\].tool_calls is a list; {TOOLS}",
-    ),
-    "a function call of the old kind": (
-        asked(answer={"function_call": {"name": "now"}}),
-        rf"messages\[1\].function_call is an object; {TOOLS}",
-    ),
-    "tools of the record": (asked(tools=TOOL), rf"field 'tools' is a list; {TOOLS}"),
-    "tools as JSON text": (shared(tools='[{"name": "now"}]'), rf"field 'tools' is the string .*; {TOOLS}"),
-    "tools beside alpaca": (alpaca(tools="now()"), rf"field 'tools' is the string 'now\(\)'; {TOOLS}"),
-    "functions of the old kind": (asked(functions=TOOL), rf"field 'functions' is a list; {TOOLS}"),
-    "a tool call as a part": (
-        asked(answer={"content": [{"type": "tool_call", "value": "{}"}]}),
-        rf"content\[0\].type is 'tool_call'; {TOOLS}",
-    ),
     # media
     "images of the record": (alpaca(images=["a.png"]), rf"field 'images' is a list; {MEDIA}"),
     "an image of the record": (completion(image="a.png"), rf"field 'image' is the string 'a.png'; {MEDIA}"),
@@ -277,15 +208,14 @@ REFUSED: dict[str, tuple[Fields, str]] = {
     "a content without parts": (asked({"content": []}), r"turn 1 \(user\) is empty"),
     "null as the content of an answer": (asked(answer={"content": None}), "field 'content' is null; expected a string"),
     # weights
-    "a weight between 0 and 1": (
-        asked(answer={"weight": 0.5}),
-        r"messages\[1\].weight is the number 0.5; weights between 0 and 1 are not supported yet; expected 0 or 1",
-    ),
     "a weight above 1": (
         asked(answer={"loss_weight": 2}),
-        r"messages\[1\].loss_weight is the number 2; expected 0 or 1",
+        r"messages\[1\].loss_weight is the number 2; expected a number from 0 to 1",
     ),
-    "a weight as text": (asked(answer={"weight": "0"}), r"messages\[1\].weight is the string '0'; expected 0 or 1"),
+    "a weight as text": (
+        asked(answer={"weight": "0"}),
+        r"messages\[1\].weight is the string '0'; expected a number",
+    ),
     "weights that differ": (
         asked(answer={"weight": 1, "train": False}),
         r"messages\[1\]: weight and train contradict each other",
@@ -305,16 +235,6 @@ REFUSED: dict[str, tuple[Fields, str]] = {
     "no answer to be trained": (
         asked(answer={"weight": 0}),
         "every answer has the weight 0, so nothing would be trained",
-    ),
-    # reasoning
-    "reasoning_content": (
-        asked(answer={"reasoning_content": "Hm"}),
-        rf"messages\[1\].reasoning_content .*; {REASONING}",
-    ),
-    "thinking": (asked(answer={"thinking": "Hm"}), rf"messages\[1\].thinking is the string 'Hm'; {REASONING}"),
-    "thinking as a part": (
-        asked(answer={"content": [{"type": "thinking", "thinking": "Hm"}, *parts("Hello")]}),
-        rf"content\[0\].type is 'thinking'; {REASONING}",
     ),
     "a refusal": (
         asked(answer={"refusal": "No."}),
@@ -346,7 +266,7 @@ REFUSED: dict[str, tuple[Fields, str]] = {
     ),
     "options for a chat template": (
         asked(chat_template_kwargs={"enable_thinking": False}),
-        "options for a chat template",
+        "set them for all records with `--data.chat_template_kwargs`",
     ),
     # order of turns
     "two messages of the user": (
@@ -358,18 +278,6 @@ REFUSED: dict[str, tuple[Fields, str]] = {
         "turn 1 .* at the start.*--data.first_answer drop",
     ),
 }
-
-
-def shown(conversation: Conversation) -> list[str]:
-    return [
-        f"{turn.role}{', untrained' * (not turn.is_trained)}: {turn.content}{f' + {turn.context}' * bool(turn.context)}"
-        for turn in conversation.turns
-    ]
-
-
-def read(write: Write, fields: Fields) -> list[Conversation]:
-    sources = Sources({"train": [write("rows.jsonl", [fields])]})
-    return list(read_conversations("train", sources, RecordCounts()))
 
 
 @pytest.mark.parametrize("shape", READ)

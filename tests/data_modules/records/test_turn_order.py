@@ -56,16 +56,16 @@ def test_joined_messages_keep_their_contexts_and_weights() -> None:
     given = [
         Message(U, "a", context="x"),
         Message(U, "b"),
-        Message(A, "c", is_trained=False),
-        Message(A, "d", is_trained=False),
+        Message(A, "c", weight=0.0),
+        Message(A, "d", weight=0.0),
     ]
     arrangement, _ = arranged(given, MERGE)
-    assert arrangement == (Message(U, "a\n\nb", context="x"), Message(A, "c\n\nd", is_trained=False))
+    assert arrangement == (Message(U, "a\n\nb", context="x"), Message(A, "c\n\nd", weight=0.0))
 
 
 def test_messages_with_different_weights_are_not_joined() -> None:
-    with pytest.raises(ValueError, match=r"turn 3 \(assistant\) cannot be joined .* only one of them has the weight 0"):
-        arranged([Message(U, "a"), Message(A, "b"), Message(A, "c", is_trained=False)], MERGE)
+    with pytest.raises(ValueError, match=r"turn 3 \(assistant\) cannot be joined .* their weights differ"):
+        arranged([Message(U, "a"), Message(A, "b"), Message(A, "c", weight=0.0)], MERGE)
 
 
 def test_rules_apply_to_files_and_are_counted(write: Callable[..., str]) -> None:

@@ -199,7 +199,7 @@ def test_a_template_or_tokenizer_that_the_trainer_cannot_use_is_an_error(
         ("stanford_alpaca", TWO),
         ("litgpt", TWO),
         ("firefly", Conversation((Message(Role.TEXT, "t"),), "row")),
-        ("llamafactory", Conversation((*TWO.turns[:1], Message(Role.ASSISTANT, "a", is_trained=False)), "row")),
+        ("llamafactory", Conversation((*TWO.turns[:1], Message(Role.ASSISTANT, "a", weight=0.0)), "row")),
     ],
 )
 def test_a_record_that_the_trainer_does_not_read_is_refused_by_name(name: str, row: Conversation) -> None:
