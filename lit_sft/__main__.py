@@ -15,6 +15,7 @@ COMMANDS = {
     "test": ("lit_sft.cli.commands:main", "score a run and its answers on the test split; writes result.json"),
     "predict": ("lit_sft.cli.commands:main", "answer prompts; writes JSON lines"),
     "preview": ("lit_sft.preview.command:main", "show the first examples token by token, under any masks"),
+    "lint": ("lit_sft.lint.command:main", "find faults in records, their encoding or any trainer's labels"),
     "ablate": ("lit_sft.ablation.command:main", "run all trials of a study, then write its report"),
     "report": ("lit_sft.ablation.study_report:main", "compare the trials of a study, or any runs, on one page"),
     "evaluate": ("lit_sft.evaluation.command:main", "compare any models on a suite, item by item"),
@@ -42,7 +43,7 @@ def main(argv: list[str] | None = None) -> int:
     Set LIT_SFT_DEBUG=1 to see the traceback anyway.
 
     Returns:
-        The exit status: 2 for a user's mistake, 130 after Ctrl-C.
+        The exit status: the command's own (1 if `lint` finds errors), 2 for a user's mistake, 130 after Ctrl-C.
     """
     argv = sys.argv[1:] if argv is None else argv
     if not argv or argv[0] in ("-h", "--help"):
@@ -55,9 +56,10 @@ def main(argv: list[str] | None = None) -> int:
         print(f"lit_sft: no command {argv[0]!a}; {advice}", file=sys.stderr)
         return 2
     settle()
+    status = None
     module, function = COMMANDS[argv[0]][0].split(":")
     try:
-        getattr(importlib.import_module(module), function)(argv)
+        status = getattr(importlib.import_module(module), function)(argv)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has closed the pipe
     except KeyboardInterrupt:
@@ -77,7 +79,7 @@ def main(argv: list[str] | None = None) -> int:
 
         print(printable(f"lit_sft {argv[0]}: {_shortened(_message(error))}", keep_lines=True), file=sys.stderr)
         return 2
-    return 0
+    return status or 0
 
 
 def _message(error: Exception) -> str:

@@ -45,6 +45,8 @@ def test_command_of_a_document_is_parsed(line: str, monkeypatch: pytest.MonkeyPa
     from lit_sft.cli.export import _parser
     from lit_sft.evaluation import command as evaluation
     from lit_sft.evaluation.suite_file import read_suite
+    from lit_sft.lint.command import lint_parser
+    from lit_sft.lint.subjects import with_subject
     from lit_sft.preview.command import preview_parser
     from lit_sft.runs.requests import names_config
     from lit_sft.settings.options import Command, training_parser
@@ -70,6 +72,12 @@ def test_command_of_a_document_is_parsed(line: str, monkeypatch: pytest.MonkeyPa
         return
     if command == "report":
         assert arguments
+        return
+    if command == "lint":
+        of_run = ["--config", "configs/quickstart.yaml"]  # instead of a run, which does not exist yet
+        options, _ = with_subject(command, [*of_run, *(a for a in arguments if not a.startswith("runs/"))])
+        config = parse_settings(options, parser=lint_parser()).config
+        assert config.data.train or config.labels
         return
     arguments = [argument for argument in arguments if argument != "--print_config"]  # which prints and exits
     if not names_config(arguments):  # takes the newest run's config, as `fit` saved it

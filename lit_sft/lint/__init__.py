@@ -1,0 +1,1 @@
+"""The lint command: what is wrong with records, with their encoding, or with any trainer's labels."""

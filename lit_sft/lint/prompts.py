@@ -1,0 +1,126 @@
+"""Compares the prompts of training with those that the exported tokenizer gives at inference."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from data_modules.encoding.encoder import Encoder
+from data_modules.encoding.example import Example
+from data_modules.records.conversation import Conversation, Role
+from data_modules.rendering.jinja_source import INPUT_KEY
+from data_modules.rendering.segments import FINAL_KINDS, SegmentKind
+from data_modules.rendering.templates import Template
+from lit_sft.models.chat_template import jinja_of
+
+_BEFORE, _AFTER = 12, 24
+"""Characters on either side of the border before an answer that can be part of one token."""
+
+_LAST = frozenset(map(int, (*FINAL_KINDS, SegmentKind.CONTEXT_ANSWER)))
+
+_SHOWN = 8
+"""Tokens shown where two prompts part."""
+
+
+class PromptCheck:
+    """Encodes prompts as a program does that loads the exported tokenizer.
+
+    Args:
+        encoder: The encoder of the training data.
+    """
+
+    def __init__(self, encoder: Encoder) -> None:
+        self._tokenizer, template = encoder.tokenizer, encoder.template
+        self._backend: Any = encoder.tokenizer.backend_tokenizer
+        self._backend.no_truncation()
+        self._backend.no_padding()
+        self._own, self._chat_template = None, ""
+        if isinstance(template, Template):
+            # the environment that transformers renders chat templates in, without its work for each call
+            environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+            self._own = environment.from_string(jinja_of(template, bos=encoder.starts_documents))
+        else:
+            self._chat_template = template.exported
+        self._edges: dict[str, list[int]] = {}
+
+    def text_of(self, conversation: Conversation) -> str | None:
+        """The prompt before the last answer as the exported chat template renders it; None if it is rejected."""
+        messages = self._messages(conversation)
+        try:
+            if self._own:
+                return self._own.render(
+                    messages=messages, add_generation_prompt=True, bos_token=self._tokenizer.bos_token
+                )
+            return str(
+                self._tokenizer.apply_chat_template(
+                    messages, chat_template=self._chat_template, tokenize=False, add_generation_prompt=True
+                )
+            )
+        except Exception:  # a template is a program and can fail in any way; encoding has reported it
+            return None
+
+    def difference(self, text: str, example: Example) -> tuple[str, str] | None:
+        """Where the prompt of an example differs from the ids of a text: what was found, and the text there.
+
+        Args:
+            text: From `text_of`.
+            example: The whole example, not truncated.
+        """
+        expected = self.ids_of(text)
+        if _is_prompt(example, expected):
+            return None
+        trained = example.prompt_ids()
+        place = next(
+            (index for index, pair in enumerate(zip(expected, trained, strict=False)) if pair[0] != pair[1]),
+            min(len(expected), len(trained)),
+        )
+        ours, theirs = (self._words(ids[place : place + _SHOWN]) for ids in (trained, expected))
+        return f"from token {place}, trained {ours}, at inference {theirs}", self._tokenizer.decode(
+            trained[max(0, place - _SHOWN) : place + _SHOWN]
+        )
+
+    def merge(self, text: str, answer: str) -> str | None:
+        """The text of the token that joins the end of a prompt and the beginning of an answer; None if none does.
+
+        Args:
+            text: The prompt.
+            answer: The answer.
+        """
+        edge = text[-_BEFORE:]
+        if edge not in self._edges:
+            self._edges = {edge: self.ids_of(edge)}  # nearly always the end of the same header
+        alone, together = self._edges[edge], self.ids_of(edge + answer[:_AFTER])
+        if together[: len(alone)] == alone:
+            return None
+        place = next(index for index, token in enumerate(alone) if together[index : index + 1] != [token])
+        return str(self._tokenizer.decode(together[place : place + 1]))
+
+    def ids_of(self, text: str) -> list[int]:
+        """The ids of a rendered prompt; its markers become tokens."""
+        self._backend.encode_special_tokens = False  # the encoder sets it for every text of its own
+        ids: list[int] = self._backend.encode_batch_fast([text], add_special_tokens=False)[0].ids
+        return ids
+
+    def _messages(self, conversation: Conversation) -> list[dict[str, Any]]:
+        return [
+            {"role": turn.role.value, "content": turn.content, **({INPUT_KEY: turn.context} if turn.context else {})}
+            for turn in conversation.turns[:-1]
+        ]
+
+    def _words(self, ids: list[int]) -> str:
+        return " ".join(repr(self._tokenizer.decode([index])) for index in ids[:3]) or "nothing"
+
+
+def _is_prompt(example: Example, ids: list[int]) -> bool:
+    """Whether ids are the prompt of an example; quicker than building it."""
+    length = len(ids)
+    if not 0 < length < len(example) or example.kinds[length] not in _LAST or example.kinds[length - 1] in _LAST:
+        return False
+    return bool((example.input_ids[:length] == np.asarray(ids, dtype=np.int32)).all())
+
+
+def has_prompt(conversation: Conversation) -> bool:
+    """Whether a conversation ends with an answer to a prompt."""
+    return len(conversation.turns) > 1 and conversation.turns[-1].role is Role.ASSISTANT
