@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import groupby
 from typing import Literal
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
+from data_modules.encoding.counting import count_tokens
 from data_modules.encoding.example import Example
 from data_modules.encoding.ledger import Ledger
+from data_modules.encoding.losses import Part, turns_in
 from data_modules.encoding.strings import EncodedSegment, Known, StringEncoder, UnencodableError, length
 from data_modules.encoding.truncation import newest_that_fits, runs_that_fit, shorten
 from data_modules.encoding.unknown_text import TextCheck
 from data_modules.errors import UserError
 from data_modules.records.conversation import Conversation
 from data_modules.rendering.masking import Weights
-from data_modules.rendering.segments import FINAL_KINDS, TRAINED_KINDS, Segment, SegmentKind
+from data_modules.rendering.segments import Segment, SegmentKind
 from data_modules.rendering.templates import AnyTemplate, Template
 
 OverLong = Literal["drop", "truncate", "split", "error"]
@@ -80,39 +80,37 @@ class Encoder:
         except UnencodableError as error:
             raise UserError(f"{conversation.origin}: {error}") from None
         if length(encoded) <= self.max_length:
-            kept = [encoded]
+            parts = [Part(range(len(conversation.turns)), encoded, encoded)]
         elif self.over_long == "error":
             raise OverLongError(
                 f"{conversation.origin}: {length(encoded)} tokens; expected at most {self.max_length}. Raise "
                 "`--data.max_length`, or set `--data.over_long` to truncate, split or drop."
             )
         else:
-            kept = list(self._shorten(conversation, encoded, known))
-        examples = [_example(part, conversation.origin) for part in kept]
+            parts = list(self._shorten(conversation, encoded, known))
+        examples = [_example(part.kept, conversation.origin) for part in parts]
         if ledger is not None:
             # first, because it may fail: a record must be counted completely or not at all
             contents = (item for item in encoded if not item.segment.control)
             lost = next(filter(None, (self._text_check.lost(item.segment.text, item.ids) for item in contents)), None)
             ledger.count_length(length(encoded), self.max_length, is_text=conversation.is_text)
-            _count(ledger, encoded, kept, self.end_token_id)
+            count_tokens(ledger, encoded, parts, self.end_token_id)
             if lost is not None:
                 ledger.count_unknown_text(f"{conversation.origin}: {lost}")
         return examples
 
-    def _shorten(
-        self, conversation: Conversation, encoded: list[EncodedSegment], known: Known
-    ) -> Iterator[list[EncodedSegment]]:
+    def _shorten(self, conversation: Conversation, encoded: list[EncodedSegment], known: Known) -> Iterator[Part]:
         if self.over_long == "drop":
             return
         if conversation.is_text:
-            yield from self._cut_text(encoded)
+            yield from (Part((0,), encoded, block) for block in self._cut_text(encoded))
             return
         choose = runs_that_fit if self.over_long == "split" else newest_that_fits
         for part in choose(conversation, self.max_length, _Measure(self, known)):
             whole = encoded if part is conversation else self._encoded(part, known)
             short = shorten(whole, self.max_length, lambda segments: self._strings_of(segments, known))
             if short is not None:
-                yield short
+                yield Part(turns_in(part, conversation), whole, short)
 
     def _cut_text(self, encoded: list[EncodedSegment]) -> Iterator[list[EncodedSegment]]:
         """Split a document into blocks; only the first if truncating. Blocks of one token have nothing to predict."""
@@ -177,7 +175,7 @@ class _Measure:
         return length(self.encoder._encoded(part, self.known))
 
 
-def _example(encoded: list[EncodedSegment], origin: str) -> Example:
+def _example(encoded: Sequence[EncodedSegment], origin: str) -> Example:
     if encoded[-1].segment.turn > _LAST_TURN:
         raise UserError(
             f"{origin}: {encoded[-1].segment.turn + 1:,} turns in one example; expected at most {_LAST_TURN + 1:,}. "
@@ -201,79 +199,9 @@ def _with_weights(segments: list[Segment], conversation: Conversation) -> list[S
     return [replace(segment, weight=weights[segment.turn]) for segment in segments]
 
 
-def _message_weights(encoded: list[EncodedSegment]) -> Weights:
+def _message_weights(encoded: Sequence[EncodedSegment]) -> Weights:
     """The weight of every turn, (number of turns,); empty if all are 1."""
     weights = {item.segment.turn: item.segment.weight for item in encoded}
     if all(weight == 1 for weight in weights.values()):
         return np.zeros(0, dtype=np.float32)
     return np.asarray([weights.get(turn, 1.0) for turn in range(max(weights) + 1)], dtype=np.float32)
-
-
-def _count(ledger: Ledger, encoded: list[EncodedSegment], kept: list[list[EncodedSegment]], end_token_id: int) -> None:
-    flat = [item for part in kept for item in part]
-    read, left = _tokens_by_kind(encoded), _tokens_by_kind(flat)
-    ledger.count_tokens(read, left, dropped=not kept)
-    ends, ends_left = _ends(encoded, end_token_id), _ends(flat, end_token_id)
-    ledger.count_end_tokens(ends, ends_left)
-    ledger.count_answers(ends, _answers_with_tokens(flat), ends_left)
-    if _has_several_answers(encoded):
-        ledger.dialogues_read += 1
-        ledger.dialogues_kept += any(map(_has_several_answers, kept))
-    ledger.untrained_ends += sum(_ends_untrained(part) for part in kept)
-    ledger.dropped += not kept
-    ledger.split += len(kept) > 1
-    ledger.truncated += bool(kept) and bool(_with_answers_merged(read) - _with_answers_merged(left))
-    ledger.examples += len(kept)
-    ledger.lengths.update(length(part) for part in kept)
-
-
-def _tokens_by_kind(encoded: list[EncodedSegment]) -> Counter[SegmentKind]:
-    counts: Counter[SegmentKind] = Counter()
-    for item in encoded:
-        counts[item.segment.kind] += len(item.ids)
-    return counts
-
-
-def _with_answers_merged(counts: Counter[SegmentKind]) -> Counter[SegmentKind]:
-    """Count final answers as answers, because splitting can turn an answer into a final one without losing tokens."""
-    merged: Counter[SegmentKind] = Counter()
-    for kind, count in counts.items():
-        merged[_IF_NOT_FINAL.get(kind, kind)] += count
-    return merged
-
-
-def _answers_with_tokens(encoded: list[EncodedSegment]) -> Counter[SegmentKind]:
-    """Answers with at least one token left, each counted as ANSWER or FINAL_ANSWER."""
-    kinds = (item.segment.kind for item in encoded if item.ids)
-    runs = (next(run) for is_answer, run in groupby(kinds, lambda kind: kind in TRAINED_KINDS) if is_answer)
-    return Counter(map(_of_answer, runs))
-
-
-def _has_several_answers(encoded: list[EncodedSegment]) -> bool:
-    return _answers_with_tokens(encoded).total() > 1
-
-
-def _ends_untrained(encoded: list[EncodedSegment]) -> bool:
-    kinds = {item.segment.kind for item in encoded if item.segment.turn == encoded[-1].segment.turn}
-    return SegmentKind.CONTEXT_ANSWER in kinds and kinds.isdisjoint(TRAINED_KINDS)
-
-
-def _ends(encoded: list[EncodedSegment], end_token_id: int) -> Counter[SegmentKind]:
-    """End tokens that can be supervised; that of an answer counts as ANSWER or FINAL_ANSWER."""
-    kinds = (item.segment.kind for item in encoded if item.ids[-1:] == [end_token_id])
-    return Counter(_of_answer(kind) for kind in kinds if kind in (*TRAINED_KINDS, SegmentKind.TEXT))
-
-
-def _of_answer(kind: SegmentKind) -> SegmentKind:
-    """The kind that stands for a whole answer with its thinking and tool calls."""
-    if kind not in TRAINED_KINDS:
-        return kind
-    return SegmentKind.FINAL_ANSWER if kind in FINAL_KINDS else SegmentKind.ANSWER
-
-
-_IF_NOT_FINAL = {
-    SegmentKind.FINAL_ANSWER: SegmentKind.ANSWER,
-    SegmentKind.FINAL_THINKING: SegmentKind.THINKING,
-    SegmentKind.FINAL_TOOL_CALL: SegmentKind.TOOL_CALL,
-}
-"""The kinds of the last answer, and those they would have if another followed."""

@@ -8,10 +8,11 @@ from typing import Any, Literal
 
 import numpy as np
 
+from data_modules.encoding.losses import Account
 from data_modules.records.counts import LISTED, RecordCounts
 from data_modules.records.rejections import count_reasons
 from data_modules.rendering.masking import MASKS, LossMask
-from data_modules.rendering.segments import ANSWER_KINDS, RARE_KINDS, SegmentKind
+from data_modules.rendering.segments import RARE_KINDS, SegmentKind
 from data_modules.wording import counted
 
 KINDS = tuple(kind for kind in SegmentKind if kind is not SegmentKind.PADDING)
@@ -66,8 +67,8 @@ class Ledger(RecordCounts):
         lengths: Number of examples by length in tokens.
         whole_lengths: Number of `conversations` and of `documents` by length before shortening.
         over_long: Number of `conversations` and `documents` that are longer than the limit.
-        supervised_tokens_lost: By mask, supervised tokens that are in no example.
-        end_tokens_lost: By mask, supervised end tokens that are in no example.
+        supervised_tokens_lost: By mask, tokens supervised in their whole conversation that are in no example.
+        end_tokens_lost: By mask, the end tokens among them.
         answers_read: By mask, supervised answers before shortening.
         answers_cut: By mask, answers that lost their end.
         answers_lost: By mask, answers that were lost completely.
@@ -75,6 +76,7 @@ class Ledger(RecordCounts):
         dialogues_kept: Dialogues with an example that still has several answers.
         untrained_ends: Examples that end with an answer that their record excludes from training.
         tokens: Tokens by kind, for each of read, kept, dropped, truncated and repeated.
+        account: Tokens by the kind that they have in whole conversations, and why those that were lost were lost.
     """
 
     samples_added: int = 0
@@ -98,6 +100,7 @@ class Ledger(RecordCounts):
     tokens: dict[str, Counter[SegmentKind]] = field(
         default_factory=lambda: {r: Counter() for r in ("read", "kept", "dropped", "truncated", "repeated")}
     )
+    account: Account = field(default_factory=Account)
 
     def count_unknown_text(self, message: str) -> None:
         """Count a conversation with text that the tokenizer cannot represent.
@@ -116,36 +119,42 @@ class Ledger(RecordCounts):
         self.over_long[name] += length > limit
 
     def count_answers(
-        self, read: Counter[SegmentKind], partial: Counter[SegmentKind], whole: Counter[SegmentKind]
+        self, *, read: Counter[SegmentKind], cut: Counter[SegmentKind], lost: Counter[SegmentKind]
     ) -> None:
-        """Count the answers of one conversation.
+        """Count the answers of one conversation, by the kind that they have in it.
 
         Args:
-            read: Answers before shortening, by kind.
-            partial: Answers with at least one token left.
-            whole: Answers with all tokens left.
+            read: Answers before shortening.
+            cut: Answers that lost their end.
+            lost: Answers with no token left.
         """
         for mask in MASKS.values():
-            kinds = [kind for kind in ANSWER_KINDS if mask.supervises(kind)]
-            before, left, intact = (sum(counts[kind] for kind in kinds) for counts in (read, partial, whole))
-            # splitting turns other answers into final ones, so more may be left than were read
-            left, intact = min(before, left), min(before, intact)
-            self.answers_read[mask.name] += before
-            self.answers_cut[mask.name] += left - intact
-            self.answers_lost[mask.name] += before - left
+            self.answers_read[mask.name] += _supervised(read, mask)
+            self.answers_cut[mask.name] += _supervised(cut, mask)
+            self.answers_lost[mask.name] += _supervised(lost, mask)
 
-    def count_end_tokens(self, read: Counter[SegmentKind], kept: Counter[SegmentKind]) -> None:
-        """Count the end tokens of one conversation before and after shortening."""
-        _add_lost(self.end_tokens_lost, read, kept)
+    def count_end_tokens(self, lost: Counter[SegmentKind]) -> None:
+        """Count the end tokens that one conversation lost, by the kind that they have in it."""
+        for mask in MASKS.values():
+            self.end_tokens_lost[mask.name] += _supervised(lost, mask)
 
-    def count_tokens(self, read: Counter[SegmentKind], kept: Counter[SegmentKind], *, dropped: bool) -> None:
-        """Count the tokens of one conversation before and after shortening."""
+    def count_tokens(self, read: Counter[SegmentKind], kept: Counter[SegmentKind], account: Account) -> None:
+        """Count the tokens of one conversation.
+
+        Args:
+            read: Its tokens before shortening, by kind.
+            kept: The tokens of its examples, by kind.
+            account: What became of each token.
+        """
         self.tokens["read"] += read
         self.tokens["kept"] += kept
         if read != kept:
-            self.tokens["dropped" if dropped else "truncated"] += read - kept
+            self.tokens["truncated" if kept else "dropped"] += read - kept
             self.tokens["repeated"] += kept - read
-        _add_lost(self.supervised_tokens_lost, read, kept)
+        self.account.add(account)
+        lost = account.all_lost
+        for mask in MASKS.values() if lost else ():
+            self.supervised_tokens_lost[mask.name] += _supervised(lost, mask)
 
     def add(self, other: Ledger) -> None:
         """Add the counts of another ledger of the same split; its messages go last."""
@@ -163,6 +172,7 @@ class Ledger(RecordCounts):
             self.whole_lengths[name] += lengths
         for reason, counts in other.tokens.items():
             self.tokens[reason] += counts
+        self.account.add(other.account)
 
     @property
     def num_encoded(self) -> int:
@@ -218,6 +228,8 @@ class Ledger(RecordCounts):
             "length": self.length_percentiles(),
             "length_before": self.whole_length_percentiles(),
             "tokens": {reason: _by_name(counts) for reason, counts in self.tokens.items()},
+            "tokens_by_kind_in_record": self.account.by_kind(),
+            "supervised_tokens": {name: self.account.under(mask) for name, mask in MASKS.items()},
             **self._of_fields(),
         }
 
@@ -313,14 +325,6 @@ def unused_fields(ledger: dict[str, Any]) -> list[str]:
         shown = [f"{first} ({counted(count, 'record')})", *(f"{name} ({count:,})" for name, count in others)]
         lines.append(f"{file}: fields not used: {', '.join(shown)}")
     return lines
-
-
-def _add_lost(lost: Counter[str], read: Counter[SegmentKind], kept: Counter[SegmentKind]) -> None:
-    """Count by mask, not by kind: an answer that becomes the last of a part changes kind without being lost."""
-    if read == kept:
-        return
-    for mask in MASKS.values():
-        lost[mask.name] += max(0, _supervised(read, mask) - _supervised(kept, mask))
 
 
 def _supervised(counts: Counter[SegmentKind], mask: LossMask) -> int:

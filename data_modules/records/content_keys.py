@@ -67,7 +67,7 @@ def normalized_text(text: str) -> str:
 
     A text of nothing but punctuation keeps it.
     """
-    plain = _INVISIBLE.sub("", unicodedata.normalize("NFKC", text).casefold())
+    plain = _INVISIBLE.sub("", unicodedata.normalize("NFKC", text).casefold()).replace("_", " ")
     tokens = [
         token if token.isalnum() else "".join(token.split())
         for token in _TOKEN.findall(plain)
