@@ -24,7 +24,7 @@ _CJK = "\u2e80-\u9fff\uf900-\ufaff\uac00-\ud7af"
 """Scripts without spaces between words (and Hangul, where spacing varies)."""
 
 # a sign between two digits is part of a number: 3.5 is not 35, and 2*3 is not 2/3
-_TOKEN = re.compile(r"\d+(?:\s*[^\w\s]+\s*\d+)*|[^\W\d_]+|[^\w\s]")
+_TOKEN = re.compile(r"\d+(?:(?:\s*[^\w\s])+\s*\d+)*|[^\W\d_]+|[^\w\s]")
 _INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u2060-\u2064\ufeff]")
 _BESIDE_CJK = re.compile(f"(?<=[{_CJK}]) | (?=[{_CJK}])")
 
