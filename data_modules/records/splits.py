@@ -163,10 +163,11 @@ def read_conversations(split: str, sources: Sources, counts: RecordCounts) -> It
     # a held-out split is read from train's files, and train already counts their invalid records
     counter = counts if own_files else RecordCounts(sources.on_invalid)
     num_valid = 0
+    is_shared = bool(sources.shares) or sources.train_fraction < 1  # otherwise every record of train is trained on
     for source in files:
         for conversation in _read_source(source, sources, counter):
             num_valid += 1
-            if split == "train" or not own_files:
+            if is_shared and (split == "train" or not own_files):
                 first, *_ = keys_of(conversation, sources.keep_together)
                 place = split_of(first, sources.shares, sources.train_fraction)
                 if place != split:

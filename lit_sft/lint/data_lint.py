@@ -20,6 +20,7 @@ from data_modules.errors import UserError
 from data_modules.progress import Progress
 from data_modules.records.conversation import Conversation, Message, Role, expand_answers
 from data_modules.records.counts import RecordCounts
+from data_modules.records.rejections import without_advice
 from data_modules.records.splits import Sources, read_conversations
 from data_modules.rendering.masking import MASKS, Weights
 from data_modules.rendering.segments import SegmentKind
@@ -51,7 +52,7 @@ class _Counts(RecordCounts):
 
     def reject(self, message: str) -> None:
         super().reject(message)
-        _report_invalid(self.findings, message)
+        _report_invalid(self.findings, without_advice(message))
 
 
 def lint_data(data: SFTDataModule, findings: Findings, *, has_tokenizer: bool, is_random: bool = False) -> Report:
@@ -71,7 +72,7 @@ def lint_data(data: SFTDataModule, findings: Findings, *, has_tokenizer: bool, i
         findings.skip((rule.name for rule in RULES.values() if rule.subject in ("tokens", "labels")), _NO_TOKENIZER)
     tokens = _TokenRules(data, findings) if has_tokenizer else None
     if tokens and findings.wants("end-token-mismatch", "pad-is-end"):
-        check_stopping(data, findings, is_random=is_random)
+        check_stopping(data, tokens.end_token_id, findings, is_random=is_random)
     sources = replace(data.sources, on_invalid="drop")
     started = time.perf_counter()
     walk = _Walk(sources, findings, tokens)
@@ -152,6 +153,7 @@ class _TokenRules:
         self.data, self.findings = data, findings
         self.encoder: Encoder = data.encoder
         self.whole = replace(data.encoder, max_length=_UNLIMITED)
+        self.end_token_id = self.whole.end_token_id  # now: the encoder looks at every token when first used
         self.prompts = PromptCheck(data.encoder)
         self.knows_all = TextCheck(data.tokenizer).knows_every_byte
         self.num_supervised = self.num_stops = 0
@@ -220,7 +222,7 @@ class _TokenRules:
     def _check_labels(self, example: Example, *, is_text: bool, seen: set[str]) -> None:
         if is_text or not self.findings.wants(*_LABEL_RULES):
             return
-        row = row_of_example(example, self._weights(example), self.encoder.end_token_id)
+        row = row_of_example(example, self._weights(example), self.end_token_id)
         for rule, place in faults_of(row):
             self._add(
                 rule, example.origin, f"at token {place:,} of {len(row.ids):,}", self._near(row, place), row, seen
@@ -241,14 +243,14 @@ class _TokenRules:
             self.findings.counts["end-token-unsupervised"] = self.num_supervised
 
     def _weights(self, example: Example) -> Weights:
-        return self.data.mask.token_weights(example.kinds, example.turns)
+        return example.loss_weights(self.data.mask)
 
     def _add(self, rule: str, origin: str, detail: str, quote: str, row: Example | LabelledRow, seen: set[str]) -> None:
         if rule in seen:
             return
         seen.add(rule)
         if isinstance(row, Example):
-            row = row_of_example(row, self._weights(row), self.encoder.end_token_id)
+            row = row_of_example(row, self._weights(row), self.end_token_id)
         self.findings.add(rule, origin, detail, quote, row)
 
     def _near(self, row: LabelledRow, place: int) -> str:

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from data_modules.records.content_keys import KeepTogether, content_key
-from data_modules.records.conversation import Conversation, Role
+from data_modules.records.conversation import Conversation, Message, Role
 
 THRESHOLD = 0.8
 """Share of common character 5-grams from which two conversations are near-duplicates."""
@@ -108,9 +108,9 @@ class DuplicateIndex:
             self.is_full = True
             return
         turns = conversation.turns
-        words = [_plain(f"{turn.content}{turn.context}") for turn in turns]
+        words = [_plain(_said(turn)) for turn in turns]
         first = next((place for place, turn in enumerate(turns) if turn.role is Role.ASSISTANT), 0)
-        self._exact.append(_digest("\0".join(f"{turn.role} {turn.content}\n{turn.context}" for turn in turns)))
+        self._exact.append(_digest("\0".join("\n".join((turn.role, *turn.texts)) for turn in turns)))
         self._normalised.append(_digest("\0".join(words)))
         # documents have no prompt
         self._prompts.append(_digest("\0".join(words[:first])) if first else len(self._prompts))
@@ -144,7 +144,7 @@ class DuplicateIndex:
 
 def traits_of(conversation: Conversation) -> Traits:
     """What a conversation is compared by."""
-    words = "".join(_plain(f"{turn.content}{turn.context}") for turn in conversation.turns)
+    words = "".join(_plain(_said(turn)) for turn in conversation.turns)
     spoken = [turn for turn in conversation.turns if turn.role is not Role.SYSTEM]
     return Traits(
         conversation.origin,
@@ -165,6 +165,13 @@ def similarity(one: Indices, other: Indices) -> float:
     """The Jaccard similarity of two sorted sets."""
     shared = len(np.intersect1d(one, other, assume_unique=True))
     return shared / max(1, len(one) + len(other) - shared)
+
+
+def _said(turn: Message) -> str:
+    """What a message says without its thinking, which does not make two conversations differ."""
+    if not turn.tool_calls:
+        return turn.content + turn.context
+    return "".join([turn.content, turn.context, *(call.name + call.arguments for call in turn.tool_calls)])
 
 
 def _plain(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,9 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from data_modules.encoding.encoder import Encoder
 from data_modules.encoding.example import Example
-from data_modules.records.conversation import Conversation, Role
+from data_modules.records.conversation import Conversation, Message, Role
+from data_modules.records.thinking import with_thinking
+from data_modules.rendering.chat_template import ChatTemplate
 from data_modules.rendering.jinja_source import INPUT_KEY
 from data_modules.rendering.segments import FINAL_KINDS, SegmentKind
 from data_modules.rendering.templates import Template
@@ -36,26 +39,33 @@ class PromptCheck:
         self._backend: Any = encoder.tokenizer.backend_tokenizer
         self._backend.no_truncation()
         self._backend.no_padding()
-        self._own, self._chat_template = None, ""
-        if isinstance(template, Template):
+        self._own, self._is_own = None, isinstance(template, Template)
+        self._chat_template = (
+            template.exported
+            if isinstance(template, ChatTemplate)
+            else jinja_of(template, bos=encoder.starts_documents)
+        )
+        if self._is_own:
             # the environment that transformers renders chat templates in, without its work for each call
             environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
-            self._own = environment.from_string(jinja_of(template, bos=encoder.starts_documents))
-        else:
-            self._chat_template = template.exported
+            self._own = environment.from_string(self._chat_template)
         self._edges: dict[str, list[int]] = {}
 
     def text_of(self, conversation: Conversation) -> str | None:
         """The prompt before the last answer as the exported chat template renders it; None if it is rejected."""
         messages = self._messages(conversation)
         try:
-            if self._own:
+            if self._own and not conversation.has_tools:
                 return self._own.render(
                     messages=messages, add_generation_prompt=True, bos_token=self._tokenizer.bos_token
                 )
             return str(
                 self._tokenizer.apply_chat_template(
-                    messages, chat_template=self._chat_template, tokenize=False, add_generation_prompt=True
+                    messages,
+                    tools=[json.loads(tool) for tool in conversation.tools] or None,
+                    chat_template=self._chat_template,
+                    tokenize=False,
+                    add_generation_prompt=True,
                 )
             )
         except Exception:  # a template is a program and can fail in any way; encoding has reported it
@@ -104,13 +114,25 @@ class PromptCheck:
         return ids
 
     def _messages(self, conversation: Conversation) -> list[dict[str, Any]]:
-        return [
-            {"role": turn.role.value, "content": turn.content, **({INPUT_KEY: turn.context} if turn.context else {})}
-            for turn in conversation.turns[:-1]
-        ]
+        return [_message(turn, thinking_apart=self._is_own) for turn in conversation.turns[:-1]]
 
     def _words(self, ids: list[int]) -> str:
         return " ".join(repr(self._tokenizer.decode([index])) for index in ids[:3]) or "nothing"
+
+
+def _message(turn: Message, *, thinking_apart: bool) -> dict[str, Any]:
+    """A turn as a message for `apply_chat_template`."""
+    message: dict[str, Any] = {"role": turn.role.value, "content": turn.content}
+    if turn.context:
+        message[INPUT_KEY] = turn.context
+    if turn.thinking:
+        message |= {"reasoning_content": turn.thinking} if thinking_apart else {"content": with_thinking(turn)}
+    if turn.tool_calls:
+        message["tool_calls"] = [
+            {"type": "function", "function": {"name": call.name, "arguments": json.loads(call.arguments)}}
+            for call in turn.tool_calls
+        ]
+    return message
 
 
 def _is_prompt(example: Example, ids: list[int]) -> bool:

@@ -10,15 +10,16 @@ from data_modules.sft_data_module import SFTDataModule
 from lit_sft.lint.findings import Findings
 
 
-def check_stopping(data: SFTDataModule, findings: Findings, *, is_random: bool) -> None:
+def check_stopping(data: SFTDataModule, end: int, findings: Findings, *, is_random: bool) -> None:
     """Check that the model stops on the template's end token, and whether padding looks like it.
 
     Args:
         data: The data module; needs a tokenizer.
+        end: The token that ends answers.
         findings: Where to report.
         is_random: Whether the model has random weights, so that it stops on whatever is trained.
     """
-    tokenizer, end = data.tokenizer, data.end_token_id
+    tokenizer = data.tokenizer
     shown = tokenizer.convert_ids_to_tokens(end)
     if not is_random:
         stops = _stops(tokenizer)

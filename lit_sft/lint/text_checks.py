@@ -122,12 +122,12 @@ def faults_in_text(conversation: Conversation, markers: MarkerSearch) -> Iterato
     """
     seen: set[str] = set()
     for number, turn in enumerate(conversation.turns, start=1):
-        for text in (turn.content, turn.context):
+        for text in turn.texts:
             for rule, detail, quote in _faults_of_part(text, markers) if text else ():
                 if rule not in seen:
                     seen.add(rule)
                     yield rule, f"{detail}, turn {number} ({turn.role})", quote
-        if turn.role is Role.ASSISTANT:
+        if turn.role is Role.ASSISTANT and turn.content:
             for rule, detail, quote in _faults_of_answer(conversation.turns, number - 1):
                 if rule not in seen:
                     seen.add(rule)
@@ -164,7 +164,7 @@ def _faults_of_answer(turns: tuple[Message, ...], index: int) -> Iterator[Fault]
     if loop := repetition(answer):
         unit, times = loop
         yield "repeated-answer", f"{times} times {unit[:_AROUND]!r}", answer[-3 * _AROUND :]
-    if index and not (answer.isascii() and turns[index - 1].content.isascii()):
+    if turns[index - 1].role is Role.USER and not (answer.isascii() and turns[index - 1].content.isascii()):
         asked, given = script_of(turns[index - 1].content), script_of(answer)
         if asked and given and asked != given:
             yield "answer-script", f"question in {asked}, answer in {given}", answer[: 2 * _AROUND]

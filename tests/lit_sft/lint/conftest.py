@@ -24,6 +24,8 @@ def chat(*texts: str, system: str = "") -> dict[str, Any]:
     return {"messages": [*([{"role": "system", "content": system}] if system else []), *messages]}
 
 
+CALL = {"type": "function", "function": {"name": "weather", "arguments": '{"city": "Oslo"}'}}
+
 CLEAN = [
     chat("Where is the bakery?", "Next to the old mill, on the left bank of the river."),
     chat("Name three fruits.", "Apple, pear and plum."),
@@ -33,6 +35,17 @@ CLEAN = [
     chat("Who wrote this letter?", "It is not signed, so I cannot tell."),
 ]
 """Rows without any fault."""
+
+WITH_TOOLS: dict[str, Any] = {
+    "messages": [
+        {"role": "user", "content": "How warm is it in Oslo?"},
+        {"role": "assistant", "content": "", "tool_calls": [CALL]},
+        {"role": "tool", "content": '{"degrees": 12, "sky": "é & <b>"}'},
+        {"role": "assistant", "content": "It is 12 degrees.", "reasoning_content": "Twelve."},
+    ],
+    "tools": [{"type": "function", "function": CALL["function"] | {"parameters": {}, "description": "<i>"}}],
+}
+"""A row without any fault: thinking, a call without text, and its result with signs that HTML would escape."""
 
 
 def fired(report: Report) -> dict[str, int]:

@@ -15,7 +15,7 @@ from data_modules.sft_data_module import SFTDataModule
 from lit_sft.lint.data_lint import lint_data
 from lit_sft.lint.findings import Findings
 from lit_sft.lint.rules import RULES
-from tests.lit_sft.lint.conftest import CLEAN, Lint, byte_level, chat, fired
+from tests.lit_sft.lint.conftest import CLEAN, WITH_TOOLS, Lint, byte_level, chat, fired
 
 LONG = " ".join(f"Stop {number} is called Halt {number * number}." for number in range(60))
 """A text without repetition, of 1,500 characters."""
@@ -63,6 +63,18 @@ def test_planted_fault_is_found_once_and_nothing_else(rule: str, lint: Lint) -> 
 def test_rows_without_faults_have_no_findings(lint: Lint) -> None:
     report = lint(CLEAN)
     assert (fired(report), report.rows, report.findings.not_run) == ({}, {"train": len(CLEAN)}, {})
+
+
+def test_tools_and_thinking_without_faults_have_no_findings(lint: Lint) -> None:
+    thinking = chat("Which is larger, 7 or 9?", "Nine.", "And 11?", "Eleven.")
+    thinking["messages"][1]["reasoning_content"] = "Seven is smaller."
+    report = lint([*CLEAN, WITH_TOOLS, thinking], max_length=4096)
+    assert (fired(report), report.findings.not_run) == ({}, {})
+
+
+def test_supervised_tool_result_is_found(lint: Lint) -> None:
+    found = fired(lint([WITH_TOOLS], max_length=4096, prompt_weight=0.1, mask="output_only"))
+    assert found == {"tool-result-supervised": 1, "template-supervised": 1}
 
 
 def test_found_example_says_where_and_what(lint: Lint) -> None:
