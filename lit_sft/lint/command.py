@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import redirect_stdout
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,12 @@ from transformers import PreTrainedTokenizerBase
 
 from data_modules.encoding.tokenizers import load_tokenizer
 from data_modules.errors import UserError
+from data_modules.records.counts import RecordCounts
+from data_modules.records.splits import read_conversations
+from data_modules.rendering.conventions import resolve_convention
 from lit_sft.console import console, print_error_line
 from lit_sft.files import write_json
+from lit_sft.lint.claims import Claim
 from lit_sft.lint.data_lint import lint_data
 from lit_sft.lint.dump_lint import lint_dump
 from lit_sft.lint.findings import Findings, Report
@@ -34,7 +39,7 @@ from lit_sft.settings.parser import SettingsParser
 from lit_sft.settings.reading import Settings, parse_settings
 
 _USAGE = """python -m lit_sft lint [DATA ... | RUN | --config FILE ... | --labels FILE] [--tokenizer FOLDER]
-                              [--rules NAMES] [--ignore NAMES] [--strict]
+                              [--as NAME] [--rules NAMES] [--ignore NAMES] [--strict]
                               [--json FILE] [--sarif FILE] [--html FILE] [--SETTING VALUE ...]"""
 
 
@@ -76,6 +81,7 @@ def lint_parser() -> SettingsParser:
     groups.insert(0, groups.pop(groups.index(group)))
     group.add_argument("--tokenizer", metavar="FOLDER", help="Short for --model.backbone.tokenizer.")
     group.add_argument("--labels", metavar="FILE", help="Lint a dump of input_ids and labels (JSON lines) instead.")
+    group.add_argument("--as", metavar="NAME", help="The trainer that made the labels, such as trl:assistant_only.")
     group.add_argument("--rules", metavar="NAMES", help="Rules to run, separated by commas. Default: all.")
     group.add_argument("--ignore", metavar="NAMES", help="Rules to leave out, separated by commas.")
     group.add_argument("--list-rules", action="store_true", help="List the rules.")
@@ -100,8 +106,26 @@ def _lint_records(settings: Settings, findings: Findings) -> tuple[Report, PreTr
 def _lint_labels(settings: Settings, findings: Findings) -> tuple[Report, PreTrainedTokenizerBase | None]:
     name = settings.config.data.tokenizer
     tokenizer = load_tokenizer(name) if name else None
-    report = lint_dump(settings.config.labels, findings, TokenText(tokenizer) if tokenizer else None)
+    claim = _claim(settings, tokenizer) if settings.config["as"] else None
+    report = lint_dump(settings.config.labels, findings, TokenText(tokenizer) if tokenizer else None, claim)
     return report, tokenizer
+
+
+def _claim(settings: Settings, tokenizer: PreTrainedTokenizerBase | None) -> Claim:
+    """What the trainer named with `--as` makes of the records."""
+    name, data = settings.config["as"], settings.config.data
+    if tokenizer is None or not data.train:
+        raise UserError(
+            f"--as {name}: needs the tokenizer and the records that the dump was made of: `lint rows.jsonl --labels "
+            f"labels.jsonl --as {name} --tokenizer FOLDER`."
+        )
+    try:
+        convention = resolve_convention(name, tokenizer, data.template)
+    except UserError as error:
+        raise UserError(str(error).replace("--data.convention", "--as")) from None
+    sources = replace(settings.data_module().sources, fractions={})
+    conversations = read_conversations("train", sources, RecordCounts(sources.on_invalid))
+    return Claim(convention, conversations, data.max_length)
 
 
 def _write_reports(options: Namespace, report: Report, tokenizer: PreTrainedTokenizerBase | None) -> None:

@@ -16,6 +16,7 @@ from data_modules.errors import UserError
 from data_modules.progress import Progress
 from data_modules.records.data_files import missing
 from data_modules.wording import counted, kind_of
+from lit_sft.lint.claims import Claim
 from lit_sft.lint.findings import Findings, Report
 from lit_sft.lint.labels import LabelledRow, faults_of, is_stop_trained
 from lit_sft.lint.token_text import Ids, TokenText
@@ -67,19 +68,22 @@ def read_dump(path: str) -> Iterator[DumpedRow]:
         raise UserError(f"--labels {path}: no rows; expected JSON lines with 'input_ids' and 'labels'.")
 
 
-def lint_dump(path: str, findings: Findings, text: TokenText | None) -> Report:
+def lint_dump(path: str, findings: Findings, text: TokenText | None, claim: Claim | None = None) -> Report:
     """Lint a dump of ids and labels.
 
     Args:
         path: The file.
         findings: Where to report; says which rules to run.
         text: The text of its tokens. None: no tokenizer is known, and the rules that need one are not run.
+        claim: What the labels should be. They are then compared with it, instead of with the label rules.
 
     Raises:
         UserError: If a line cannot be read.
     """
     findings.skip_unfit(("text", "tokens"), "not with --labels, which looks at ids and labels only")
-    if text is None:
+    if claim:
+        findings.skip_unfit(("labels",), "not with --as, which says what is supervised")
+    elif text is None:
         findings.skip(_NEEDS_TOKENIZER, _NO_TOKENIZER)
     started, count = time.perf_counter(), 0
     totals = _Totals()
@@ -87,9 +91,10 @@ def lint_dump(path: str, findings: Findings, text: TokenText | None) -> Report:
         for dumped in read_dump(path):
             count += 1
             progress.update()
-            _check(dumped, findings, text, totals)
+            _check(dumped, findings, text, totals, claim)
     totals.report(findings, text)
-    return Report(path, {"labels": count}, findings, time.perf_counter() - started)
+    remarks = [f"compared with {claim.name}"] if claim else []
+    return Report(path, {"labels": count}, findings, time.perf_counter() - started, remarks)
 
 
 class _Totals:
@@ -116,10 +121,15 @@ class _Totals:
         findings.counts["end-token-unsupervised"] = self.num_supervised * findings.wants("end-token-unsupervised")
 
 
-def _check(dumped: DumpedRow, findings: Findings, text: TokenText | None, totals: _Totals) -> None:
+def _check(dumped: DumpedRow, findings: Findings, text: TokenText | None, totals: _Totals, claim: Claim | None) -> None:
     row = _labelled(dumped, text)
     if shift := _shift(dumped):
         findings.add(*shift[:1], dumped.origin, shift[1], _quote(dumped, shift[2], text), row)
+        return
+    if claim:
+        if difference := claim.difference(row.ids, row.is_supervised, row.is_padding):
+            quote = _quote(dumped, difference[1], text)
+            findings.add("labels-not-as-claimed", dumped.origin, difference[0], quote, row)
         return
     for rule, place in faults_of(row):
         if text is not None or rule not in _NEEDS_TOKENIZER:

@@ -104,6 +104,14 @@ _LABELS = (
         "Supervised labels are neither the tokens at their place nor shifted by one.",
         "Check how ids and labels are built, padded and concatenated.",
     ),
+    Rule(
+        "labels-not-as-claimed",
+        "error",
+        "dump",
+        "The labels are not those that the trainer named with --as makes of the same record.",
+        "Check the trainer's version and settings, its template (`--data.template`) and its length limit "
+        "(`--data.max_length`).",
+    ),
 )
 
 _TOKENS = (

@@ -32,11 +32,14 @@ def with_subject(command: str, arguments: list[str]) -> tuple[list[str], Run | N
     """
     named, options = _split(in_long_form(arguments))
     options = [_renamed(option) for option in options]
-    if is_given("--labels", options):
-        if named:
-            raise UserError(f"{named[0]}: not expected with --labels, which names the file itself.")
+    is_dump = is_given("--labels", options)
+    if is_given("--as", options) and not is_dump:
+        raise UserError("--as: only with --labels, the file that the trainer's labels were written to.")
+    if is_dump and not named:
         return options, None
-    if len(named) == 1 and _is_run(named[0]) and not names_config(options):
+    if is_dump and not is_given("--as", options):
+        raise UserError(f"{named[0]}: not expected with --labels, which names the file itself (unless with --as).")
+    if not is_dump and len(named) == 1 and _is_run(named[0]) and not names_config(options):
         return with_run_config(command, [named[0], *_without_values(options)])
     if not named:
         is_data = is_given("--data.train", options) or names_config(options)

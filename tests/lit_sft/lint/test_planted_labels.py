@@ -8,12 +8,16 @@ from typing import Any
 import pytest
 
 from data_modules.errors import UserError
+from data_modules.records.counts import RecordCounts
+from data_modules.records.splits import Sources, read_conversations
+from data_modules.rendering.conventions import expected_labels, resolve_convention
+from lit_sft.__main__ import main
 from lit_sft.lint.dump_lint import lint_dump
 from lit_sft.lint.findings import Findings
 from lit_sft.lint.rules import RULES
 from lit_sft.lint.token_text import TokenText
 from tests.conftest import END, IM_END, IM_START, byte_tokenizer
-from tests.lit_sft.lint.conftest import fired
+from tests.lit_sft.lint.conftest import CLEAN, fired
 
 QUESTION = [IM_START, *b"user\nHow are you?", IM_END, *b"\n", IM_START, *b"assistant\n"]
 ANSWER = [*b"Fine.", IM_END]
@@ -134,3 +138,44 @@ def test_line_that_is_no_row_is_refused(line: str, message: str, write: Callable
 def test_empty_dump_is_refused(write: Callable[..., str]) -> None:
     with pytest.raises(UserError, match="no rows"):
         lint(write("rows.jsonl", "\n"))
+
+
+def test_dump_is_compared_with_what_the_trainer_makes_of_the_records(
+    write: Callable[..., str], tokenizer_folder: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tokenizer = byte_tokenizer()
+    convention = resolve_convention("trl:assistant_only", tokenizer, "chatml")
+    rows, conversations = write("rows.jsonl", CLEAN), []
+    for source in read_conversations("train", Sources({"train": [rows]}), RecordCounts()):
+        made = expected_labels(convention, source)
+        assert made is not None
+        conversations.append(made)
+    dump = [{"input_ids": ids + [END] * 4, "labels": labels + [-100] * 4} for ids, labels in reversed(conversations)]
+    arguments = ["--as", "trl:assistant_only", "--tokenizer", tokenizer_folder, "--data.template", "chatml"]
+    good = write("good.jsonl", dump)
+    assert main(["lint", rows, "--labels", good, *arguments]) == 0, capsys.readouterr()
+    assert "compared with trl:assistant_only" in capsys.readouterr().out
+    # the last supervised token of the first row, and ids of no record
+    place = max(index for index, label in enumerate(dump[0]["labels"]) if label >= 0)
+    dump[0]["labels"][place] = -100
+    dump[1] = GOOD[0]
+    bad = write("bad.jsonl", dump)
+    assert main(["lint", rows, "--labels", bad, *arguments]) == 1
+    out = capsys.readouterr().out
+    assert "error labels-not-as-claimed: 2 rows" in out
+    assert f"bad.jsonl:1: {rows}:6: token {place} is not supervised; trl:assistant_only supervises it" in out
+    assert "bad.jsonl:2: no record gives these ids" in out
+
+
+def test_claim_without_records_is_refused(
+    write: Callable[..., str], tokenizer_folder: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dump, rows = write("dump.jsonl", GOOD), write("rows.jsonl", CLEAN)
+    tokenizer = ["--tokenizer", tokenizer_folder]
+    for arguments, message in (
+        (["--labels", dump, "--as", "trl:messages", *tokenizer], "needs the tokenizer and the records"),
+        ([rows, "--as", "trl:messages", *tokenizer], "--as: only with --labels"),
+        ([rows, "--labels", dump, "--as", "trl:message", *tokenizer], "--as trl:message: no such convention"),
+    ):
+        assert main(["lint", *arguments]) == 2
+        assert message in capsys.readouterr().err
