@@ -133,11 +133,13 @@ class Encoder:
         return self._strings_of(segments, known)
 
     def _strings_of(self, segments: list[Segment], known: Known) -> list[EncodedSegment]:
-        """Encode segments, with the token that starts a document."""
+        """Encode segments, with the token that starts a document. Chat templates of tokenizers write it themselves."""
         encoded = self._strings.encode(segments, known)
         start = self._document_start
+        is_text = bool(segments) and segments[0].kind is SegmentKind.TEXT
+        if not is_text and not isinstance(self.template, Template):
+            return encoded
         if start and encoded and encoded[0].ids[:1] != start:
-            is_text = segments[0].kind is SegmentKind.TEXT
             first = replace(segments[0], kind=SegmentKind.TEXT if is_text else SegmentKind.TEMPLATE)
             encoded.insert(0, EncodedSegment(replace(first, text="", control=True), start))
         return encoded

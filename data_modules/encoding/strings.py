@@ -116,15 +116,19 @@ class StringEncoder:
 
     def _strings(self, segments: Sequence[Segment]) -> Iterator[tuple[_String, list[Segment]]]:
         """The segments between two borders, and the string that they make."""
-        is_first = True
+        previous: Segment | None = None
         for (is_emitted, is_end), run in groupby(segments, self._side):
             group = list(run)
-            before = "" if is_first or is_end else self._before_emitted if is_emitted else self._before_prompt
+            if previous is None or is_end:
+                before = ""
+            else:
+                before = self._before_emitted(group[0].text, previous) if is_emitted else self._before_prompt
             yield _String(tuple((part.text, part.control) for part in group), before, is_emitted), group
-            is_first = False
+            previous = group[-1]
 
     def _side(self, segment: Segment) -> tuple[bool, bool]:
-        return segment.kind in _EMITTED, segment.control and segment.text == self.end
+        is_emitted = segment.kind in _EMITTED and not segment.is_read
+        return is_emitted, segment.control and segment.text == self.end
 
     def _add(self, strings: Iterable[_String], known: Known) -> None:
         alone, joined = [], []
@@ -227,9 +231,10 @@ class StringEncoder:
 
     def _checked(self, string: _String, tokens: _Tokens) -> _Tokens:
         """The tokens of a string; encoded with more care if its contents have markers, which must not become tokens."""
-        if string.before:  # one token
-            starts = [max(0, start - len(string.before)) for start in tokens.starts[1:]]
-            tokens = _Tokens(tokens.ids[1:], starts)
+        if string.before:
+            skipped = len(self.control(string.before))
+            starts = [max(0, start - len(string.before)) for start in tokens.starts[skipped:]]
+            tokens = _Tokens(tokens.ids[skipped:], starts)
         is_safe = self.reserved_ids.isdisjoint(tokens.ids) or self._are_all_fixed(string, tokens)
         return tokens if is_safe else self._between_markers(string)
 
@@ -315,11 +320,23 @@ class StringEncoder:
         after = {text: self.control(self.end + text) for text in ("x", "\nx", " x")}
         return self.end if any(ids != [self.end_token_id, *self.control(x)] for x, ids in after.items()) else ""
 
+    def _before_emitted(self, text: str, prompt_end: Segment) -> str:
+        """The same before text that the model emits: it continues the prompt, which may end with a special token.
+
+        A line break is a token of its own, except perhaps before another.
+        """
+        if not self._begins_with_mark:
+            return ""
+        last = self.control(prompt_end.text)[-1] if prompt_end.control else None
+        marker = self.tokenizer.added_tokens_decoder.get(last)
+        if marker is not None and not marker.rstrip:
+            return str(marker.content)
+        return "." if text.startswith("\n") else "\n"
+
     @cached_property
-    def _before_emitted(self) -> str:
-        """The same before text that the model emits, whose white space must stay."""
-        marker = self.tokenizer.added_tokens_decoder.get(self.end_token_id)
-        return "" if marker is not None and marker.rstrip else self._before_prompt
+    def _begins_with_mark(self) -> bool:
+        """Whether the tokenizer puts a space mark before every text."""
+        return self.control("\nx")[len(self.control("\n")) :] != self.control("x")
 
 
 def _starts(encoding: Encoding) -> list[int]:

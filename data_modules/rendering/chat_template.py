@@ -110,7 +110,8 @@ class ChatTemplate:
             if item.slot is not None:
                 text = forms[item.slot]
                 if text:
-                    yield Segment(text, kind, item.turn, context=item.slot[1] == "context")
+                    is_read = turn.role is Role.ASSISTANT and not item.is_emitted
+                    yield Segment(text, kind, item.turn, context=item.slot[1] == "context", is_read=is_read)
             elif not item.is_emitted:
                 yield from fixed_text(item.text, item.turn)
             else:

@@ -70,6 +70,8 @@ class Segment:
         control: Whether markers in the text become tokens. Never for text written by users and models.
         context: Whether it is truncated first.
         weight: How much the message it belongs to counts in the loss. The encoder sets it; templates do not.
+        is_read: Whether the model only reads it, as part of a prompt, although the assistant says it: a template may
+            render an earlier answer differently from how it was emitted.
     """
 
     text: str
@@ -78,6 +80,7 @@ class Segment:
     control: bool = False
     context: bool = False
     weight: float = 1.0
+    is_read: bool = False
 
 
 def kind_of_turn(turn: Message, *, final: bool) -> SegmentKind:
