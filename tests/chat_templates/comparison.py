@@ -29,8 +29,7 @@ class Compared:
         rows: Conversations that are rendered, and those that are refused, by reason.
         system: Whether system messages are accepted.
         prompts: Prompts with equal ids, of all.
-        texts: Conversations whose text is exactly that of `apply_chat_template`, of all. The others differ where the
-            template writes another text before an answer than its own prompt, or no end token.
+        texts: How the trained text compares with that of `apply_chat_template` for the whole conversation.
         earlier: Earlier answers that are trained in place, of all.
         marks: What `{% generation %}` marks and what we train have in common.
     """
@@ -39,7 +38,7 @@ class Compared:
     refused: Counter[str] = field(default_factory=Counter)
     system: bool = True
     prompts: list[bool] = field(default_factory=list)
-    texts: list[bool] = field(default_factory=list)
+    texts: Counter[str] = field(default_factory=Counter)
     earlier: list[bool] = field(default_factory=list)
     marks: Counter[str] = field(default_factory=Counter)
 
@@ -110,12 +109,18 @@ def _compare(
     assert asks.input_ids.tolist() == example.input_ids[: len(asks)].tolist()
     result.prompts.append(asks.input_ids.tolist() == render(messages[:-1], **source, **asked))
     full = render(messages, tokenize=False, **source)
-    result.texts.append(text == full)
+    result.texts[_difference(text, full, template.end)] += 1
     exported = messages_of(conversation.prompt(), joined=False)
     assert render(exported, chat_template=template.exported, tokenize=False, **asked) == prompt
     _compare_earlier(conversation, segments, lambda some: render(some, tokenize=False, **source, **asked), result)
     if has_marks(template.source):
         result.marks[_marks(messages, segments, template, tokenizer)] += 1
+
+
+def _difference(text: str, full: str, end: str) -> str:
+    if text == full:
+        return "the same"
+    return "the end token is added" if text == full + end else "the prompt differs"
 
 
 def _compare_earlier(conversation: Conversation, segments: list[Any], prompt_of: Any, result: Compared) -> None:
