@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from data_modules.rendering.jinja_source import ChatOptions, with_options
 from data_modules.rendering.templates import resolve_template, tokenizer_with_options
 from data_modules.sft_data_module import SFTDataModule
 from lit_sft.models.saving import _save_tokenizer
+from tests.conftest import alpaca_rows
 
 _CHAT = "{% for m in messages %}{{ m.role }}: {{ m.content }}<|im_end|>{% endfor %}{% if add_generation_prompt %}"
 DATED = (
@@ -47,9 +49,7 @@ def test_date_that_is_none_is_refused(date: str) -> None:
 
 
 def test_date_of_a_template_that_prints_none_is_refused(tokenizer: PreTrainedTokenizerFast) -> None:
-    with pytest.raises(
-        UserError, match="--data.template_date 2026-01-31: the tokenizer's chat template prints no date"
-    ):
+    with pytest.raises(UserError, match=r"template_date 2026-01-31: the tokenizer's chat template prints no date"):
         rendered(tokenizer, THINKS, ChatOptions("2026-01-31"))
 
 
@@ -113,9 +113,7 @@ def test_exported_tokenizer_prints_the_trained_date_and_joins_the_input(
 
 
 def test_options_are_in_the_runs_identity(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
-    from tests.conftest import alpaca_rows
-
-    (tmp_path / "a.json").write_text(__import__("json").dumps(alpaca_rows(30)))
+    (tmp_path / "a.json").write_text(json.dumps(alpaca_rows(30)))
     given = copy.deepcopy(tokenizer)
     given.chat_template = DATED
     prints = set()
