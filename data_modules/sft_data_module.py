@@ -19,9 +19,9 @@ from data_modules.batching.loaders import batch_loader
 from data_modules.batching.sampling import LengthSampler, WindowSampler, limited
 from data_modules.encoding.cache import (
     cache_folder,
+    data_identity,
     encode_sources,
     identity_digest,
-    identity_of_encoded,
     load_ledgers,
     load_split,
 )
@@ -243,7 +243,7 @@ class SFTDataModule(LightningDataModule):
                 for split, ledger in load_ledgers(folder).items()
             }
         # now: the files may change or vanish during the run
-        self._identity = identity_of_encoded(self.sources, self.encoder, self.ledgers)
+        self._identity = data_identity(self.sources, self.encoder)
         self.fingerprint = identity_digest(self._identity)
         self._check_splits(stage)
 

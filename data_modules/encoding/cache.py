@@ -29,12 +29,6 @@ _VERSION = 5
 """Bump when the same records would be encoded differently, so that no stale cache is read.
 A run cannot be resumed with another version."""
 
-_CACHE_VERSION = 6
-"""Bump when some records would be encoded differently, and `identity_of_encoded` shows which runs had such records: no
-stale cache is read, and all other runs can be resumed."""
-
-CHANGED_FIELDS = "fields that earlier versions ignored"
-
 _IN_ORDER = asdict(TurnRules())
 
 
@@ -102,7 +96,7 @@ def load_ledgers(folder: Path) -> dict[str, dict[str, Any]]:
 
 def cache_key(sources: Sources, encoder: Encoder) -> str:
     """A digest of everything that affects the encoded data, including the paths in its origins."""
-    return _digest([sources.files, data_fingerprint(sources, encoder), _CACHE_VERSION])
+    return _digest([sources.files, data_fingerprint(sources, encoder)])
 
 
 def data_fingerprint(sources: Sources, encoder: Encoder) -> str:
@@ -113,20 +107,6 @@ def data_fingerprint(sources: Sources, encoder: Encoder) -> str:
 def identity_digest(identity: Mapping[str, Any]) -> str:
     """A digest of a `data_identity`."""
     return _digest(identity)
-
-
-def identity_of_encoded(sources: Sources, encoder: Encoder, ledgers: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
-    """`data_identity`, plus the fields of these records that earlier versions ignored or refused, if there are any.
-
-    A run of such a version had other examples, so it cannot be resumed.
-
-    Args:
-        sources: The data.
-        encoder: Encodes it.
-        ledgers: `Ledger.to_dict()` by split.
-    """
-    changed = sorted({name for split in sources.splits for name in ledgers[split].get("changed_fields", ())})
-    return {**data_identity(sources, encoder), **({CHANGED_FIELDS: changed} if changed else {})}
 
 
 def data_identity(sources: Sources, encoder: Encoder) -> dict[str, Any]:

@@ -44,7 +44,6 @@ _COUNTERS = (
     "answers_lost",
     "lengths",
     "over_long",
-    "changed_fields",
     "changed_turns",
 )
 
@@ -237,7 +236,6 @@ class Ledger(RecordCounts):
         """What was done with fields and turns; nothing if there is nothing to report."""
         counts = {
             "unknown_fields": {file: dict(sorted(names.items())) for file, names in self.unknown_fields.items()},
-            "changed_fields": {name: count for name, count in sorted(self.changed_fields.items()) if count},
             "changed_turns": dict(self.changed_turns),
             "untrained_ends": self.untrained_ends,
         }

@@ -10,7 +10,6 @@ from data_modules.errors import UserError
 from data_modules.records.known_fields import FoundFields
 from data_modules.records.record import readable
 from data_modules.records.rejections import reason_of, with_advice, without_advice
-from data_modules.records.turn_order import EMPTY_SYSTEM
 
 OnInvalid = Literal["error", "drop"]
 
@@ -38,7 +37,6 @@ class RecordCounts:
         duplicates: Conversations left out because another split holds the same one, or one of the same group.
         formats: The format detected in each file.
         unknown_fields: Fields that nothing reads: for each file, the number of records with each.
-        changed_fields: Number of records that earlier versions read differently, by field.
         changed_turns: How many turns were dropped or joined, by what was done.
         columns_found: Columns of `--data.columns` that some record has.
     """
@@ -52,31 +50,19 @@ class RecordCounts:
     duplicates: int = 0
     formats: list[str] = field(default_factory=list)
     unknown_fields: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
-    changed_fields: Counter[str] = field(default_factory=Counter)
     changed_turns: Counter[str] = field(default_factory=Counter)
     columns_found: set[str] = field(default_factory=set)
 
     def count_fields(self, file: str, found: FoundFields) -> None:
         """Count a record's fields other than those of its format."""
-        for name in found.changed:
-            self.changed_fields[name] += 1
         for name in map(readable, found.unknown):
             names = self.unknown_fields[file]
             names[name if name in names or len(names) < _UNKNOWN_NAMES else "other fields"] += 1
 
-    def count_changes(self, changes: Counter[str], *, has_untrained: bool) -> None:
-        """Count what was done with a record's turns.
-
-        Args:
-            changes: How many turns were dropped or joined, by what was done.
-            has_untrained: Whether the record excludes an answer from training.
-        """
-        if has_untrained:
-            self.changed_fields["weight"] += 1
-        if not changes:
-            return
-        self.changed_turns += changes
-        self.changed_fields["empty system message"] += changes[EMPTY_SYSTEM] > 0
+    def count_changes(self, changes: Counter[str]) -> None:
+        """Count how many turns of a record were dropped or joined, by what was done."""
+        if changes:
+            self.changed_turns += changes
 
     def reject(self, message: str) -> None:
         """Count an invalid record, or raise its message, which says how to drop it.

@@ -89,7 +89,7 @@ def to_conversation(
     except UserError as error:
         raise UserError(f"{record.origin}: {error}") from None
     if counts is not None:
-        counts.count_changes(changes, has_untrained=not all(turn.is_trained for turn in turns))
+        counts.count_changes(changes)
     return Conversation(turns, record.origin, group, tools)
 
 

@@ -48,7 +48,6 @@ class KnownField:
         use: What is done with them.
         reason: What they do, or why they are refused: the end of an error message.
         formats: The formats in which they have this meaning. Empty: all.
-        is_new: Whether earlier versions ignored them, so that a run of such a version had other examples.
         applies: Which values have this meaning; a field with another value counts as unknown.
     """
 
@@ -56,7 +55,6 @@ class KnownField:
     use: Use
     reason: str
     formats: tuple[str, ...] = ()
-    is_new: bool = True
     applies: Callable[[Any], bool] = is_given
 
 
@@ -66,16 +64,14 @@ _MEDIA = ("image", "images", "audio", "audios", "video", "videos")
 _IDS = ("id", "idx", "index", "uid", "uuid", "conversation_id", "prompt_id", "__index_level_0__")
 
 RECORD_FIELDS = (
-    KnownField(
-        ("system",), Use.HONOURED, "the system message", formats=("sharegpt", "firefly", "alpaca"), is_new=False
-    ),
+    KnownField(("system",), Use.HONOURED, "the system message", formats=("sharegpt", "firefly", "alpaca")),
     KnownField(("system",), Use.HONOURED, "the system message", formats=("messages", "ultrachat", "prompt_completion")),
     KnownField(("system",), Use.REFUSED, "plain text has no system message", formats=("text",)),
     KnownField(("history",), Use.HONOURED, "earlier turns, a list of [question, answer]", formats=_PAIRS),
     KnownField(
         ("history",), Use.REFUSED, "a record of this format already lists all of its turns", formats=(*_CHATS, "text")
     ),
-    KnownField(("article_id",), Use.HONOURED, "records with the same value stay in one split", is_new=False),
+    KnownField(("article_id",), Use.HONOURED, "records with the same value stay in one split"),
     KnownField(
         ("tools", "functions"),
         Use.HONOURED,
@@ -95,8 +91,8 @@ RECORD_FIELDS = (
     ),
     KnownField(("completions", "labels"), Use.REFUSED, _PREFERENCE, formats=("prompt_completion",)),
     KnownField(("chat_template_kwargs",), Use.REFUSED, "set them for all records with `--data.chat_template_kwargs`"),
-    KnownField(_IDS, Use.NO_MEANING, "names the record", is_new=False),
-    KnownField(("parallel_tool_calls",), Use.NO_MEANING, "is about `tools`", is_new=False),
+    KnownField(_IDS, Use.NO_MEANING, "names the record"),
+    KnownField(("parallel_tool_calls",), Use.NO_MEANING, "is about `tools`"),
 )
 
 WEIGHTS = ("weight", "train", "training", "loss_weight")
@@ -107,7 +103,6 @@ MESSAGE_FIELDS = (
         WEIGHTS,
         Use.HONOURED,
         "0 to 1, or true or false: how much an assistant's message counts in the loss; 0: only context, never trained",
-        is_new=False,
     ),
     KnownField(("train_detail", "training_detail"), Use.REFUSED, "training on part of an answer is not supported"),
     KnownField(
@@ -124,7 +119,7 @@ MESSAGE_FIELDS = (
     ),
     KnownField(_MEDIA, Use.REFUSED, ONLY_TEXT),
     KnownField(("refusal",), Use.REFUSED, "a refusal is read only as the content of its message"),
-    KnownField(("id", "message_id"), Use.NO_MEANING, "names the message", is_new=False),
+    KnownField(("id", "message_id"), Use.NO_MEANING, "names the message"),
 )
 
 _FIELDS: dict[Place, tuple[KnownField, ...]] = {"record": RECORD_FIELDS, "message": MESSAGE_FIELDS}
@@ -136,12 +131,10 @@ class FoundFields:
 
     Attributes:
         unknown: Fields that nothing reads, each once; those of messages as `messages[].name`.
-        changed: Fields that change the record and that earlier versions ignored.
         fault: Why the record is refused; empty if it is not.
     """
 
     unknown: tuple[str, ...] = ()
-    changed: tuple[str, ...] = ()
     fault: str = ""
 
 
@@ -186,24 +179,20 @@ def examine(
         own_of_message: The fields that the format reads in a message.
     """
     found = [_Found(name, f"field '{name}'", *rest) for name, *rest in _given(fields, "record", format, own)]
-    changed: list[str] = []
     items = fields.get(message_list) if message_list else None
     for index, item in enumerate(items if isinstance(items, list) else ()):
-        if isinstance(item, dict):
-            new = _newly_read(item, *own_of_message)
-            changed += new
-            if len(item) > len(own_of_message):  # otherwise it has no other fields, or is refused for lack of one
-                own_fields = (*own_of_message, "name") if "role tool" in new else own_of_message
-                found += [
-                    _Found(f"{message_list}[].{name}", f"{message_list}[{index}].{name}", *rest)
-                    for name, *rest in _given(item, "message", format, own_fields)
-                ]
-    if not (found or changed):
+        # with fewer fields, it has no others or is refused for lack of one
+        if isinstance(item, dict) and len(item) > len(own_of_message):
+            names_a_tool = item.get(own_of_message[0]) in _NAMED_BY_A_TOOL
+            own_fields = (*own_of_message, "name") if names_a_tool else own_of_message
+            found += [
+                _Found(f"{message_list}[].{name}", f"{message_list}[{index}].{name}", *rest)
+                for name, *rest in _given(item, "message", format, own_fields)
+            ]
+    if not found:
         return FoundFields()
-    changed += [each.name for each in found if each.known is not None and each.known.is_new]
     return FoundFields(
         unknown=tuple(dict.fromkeys(each.name for each in found if each.known is None)),
-        changed=tuple(dict.fromkeys(changed)),
         fault=next(filter(None, (each.fault for each in found)), ""),
     )
 
@@ -238,18 +227,8 @@ def _given(
             yield name, value, known if known is None or known.applies(value) else None
 
 
-def _newly_read(message: Mapping[str, Any], role: str, content: str) -> tuple[str, ...]:
-    """Contents and roles that earlier versions refused, so that their runs may have dropped the record."""
-    given = message.get(role) if role in ("role", "from") else None
-    found = _NEW_ROLES.get(given, ()) if isinstance(given, str) else ()
-    return (*found, "content parts") if isinstance(message.get(content), list) else found
-
-
-_NEW_ROLES = {
-    "developer": ("role developer",),
-    **dict.fromkeys(("tool", "function", "observation", "ipython", "tool_response"), ("role tool",)),
-    **dict.fromkeys(("function_call", "tool_call"), ("role function_call",)),
-}
+_NAMED_BY_A_TOOL = ("tool", "function", "observation", "ipython", "tool_response")
+"""Roles of messages whose `name` is the tool's, and is read."""
 
 
 @lru_cache(maxsize=1024)

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from lightning.pytorch import Trainer
 
-from data_modules.encoding.cache import CHANGED_FIELDS
 from data_modules.errors import UserError
 from lit_sft.models.backbone import BackboneSettings
 from lit_sft.models.base_weights import quick_identity
@@ -134,9 +133,6 @@ def _change(name: str, before: str | None, now: str | None) -> str:
         if before is None or now is None:
             return f"the records of {split} were {_given(before)} and are now {_given(now)}"
         return f"the records of {split} have been changed, added, removed or reordered since"
-    if name == CHANGED_FIELDS:
-        names = ", ".join(json.loads(now or before or "[]"))
-        return f"this version of the code reads or refuses fields that were ignored before ({names})"
     return _CHANGED.get(name, f"{name} has changed")
 
 
