@@ -22,12 +22,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from data_modules.sft_data_module import SFTDataModule
+
+hypothesis.settings.register_profile("same cases every time", derandomize=True, deadline=None)
+hypothesis.settings.load_profile("same cases every time")
 
 END, IM_START, IM_END = 256, 257, 258
 

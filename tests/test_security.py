@@ -84,6 +84,7 @@ def test_a_browser_runs_nothing_that_data_wrote_into_a_preview(
     rows = [{"conversation": [{"human": text, "assistant": text}]} for text in texts]
     name = "<svg onload=document.title='owned'>.jsonl"
     config = settings(write(name, rows), tokenizer_folder, tmp_path) | {"trainer": {}}
+    config["data"] |= {"val_fraction": 0, "test_fraction": 0}
     file = tmp_path / "page.html"
     assert (
         main(["preview", "--config", write("c.yaml", yaml.safe_dump(config)), "--html", str(file), "--num", "9"]) == 0
@@ -174,6 +175,7 @@ def test_tokens_and_passwords_of_the_environment_are_in_no_file_of_a_run(
     for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "WANDB_API_KEY", "AWS_SECRET_ACCESS_KEY", "MY_PASSWORD"):
         monkeypatch.setenv(name, secret)
     config = settings(write("rows.jsonl", chat_rows(12)), tokenizer_folder, tmp_path)
+    config["data"] |= {"test_fraction": 0.3}
     assert main(["fit", "--config", write("c.yaml", yaml.safe_dump(config))]) == 0
     assert main(["test", "--run.root", config["run"]["root"]]) == 0
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
