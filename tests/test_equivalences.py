@@ -11,8 +11,10 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from data_modules.batching.batch import collate
 from data_modules.rendering.masking import MASKS
 from data_modules.sft_data_module import SFTDataModule
+from lit_sft.models.loss import token_nll
 from lit_sft.training.module import LitCausalLM
 from tests.conftest import MODELS, alpaca_rows, chat_rows
 from tests.training import make_module, make_trainer, train
@@ -70,6 +72,49 @@ def test_a_micro_batch_without_supervised_tokens_changes_nothing(
         for a, b in zip(without, with_text, strict=True):
             assert torch.isfinite(b).all()
             torch.testing.assert_close(a, b, rtol=0, atol=1e-6)
+
+
+def weighted_rows(count: int) -> list[dict[str, Any]]:
+    """Conversations whose answers have weights."""
+    rows = chat_rows(count)
+    for n, row in enumerate(rows):
+        for i, pair in enumerate(row["conversation"]):
+            pair["weight"] = (0.25, 1, 0.5, 0.75)[(n + i) % 4]
+    return rows
+
+
+@pytest.mark.parametrize("reduction", ["token", "sample", "turn"])
+def test_weights_of_messages_depend_on_neither_packing_nor_accumulation(
+    make_data: MakeData, tmp_path: Path, reduction: str
+) -> None:
+    settings = {"mask": "firefly_multi_turn", "reduction": reduction, "shuffle": False, "template": "plain"}
+
+    def steps(size: int, accumulate: int, packing: bool, rows: list[dict[str, Any]]) -> list[list[torch.Tensor]]:
+        data = make_data(rows, batch_size=size, packing=packing, **settings)
+        return gradients(data, tmp_path, accumulate_grad_batches=accumulate)
+
+    whole = steps(8, 1, True, weighted_rows(14))
+    for size, accumulate, packing in ((4, 2, True), (1, 8, True), (8, 1, False), (2, 4, False)):
+        for a, b in zip(itertools.chain(*whole), itertools.chain(*steps(size, accumulate, packing, weighted_rows(14))),
+                        strict=True):  # fmt: skip
+            torch.testing.assert_close(a, b, rtol=0, atol=1e-6)
+    unweighted = steps(8, 1, True, chat_rows(14))
+    assert any(not torch.allclose(a, b, atol=1e-4) for a, b in zip(whole[0], unweighted[0], strict=True))
+
+
+def test_loss_is_the_mean_weighted_by_messages(make_data: MakeData, tmp_path: Path) -> None:
+    data = make_data(weighted_rows(6), mask="firefly_multi_turn", batch_size=6, template="plain")
+    module = make_module(lr=1e-30)
+    train(data, tmp_path, module)
+    total, weight = 0.0, 0.0
+    for example, row in zip(data.stores["train"], weighted_rows(6), strict=True):
+        batch = collate([example], mask=MASKS["firefly_multi_turn"])
+        nll = token_nll(module.backbone, batch)
+        turns = batch.turns.flatten()[batch.targets].tolist()
+        shares = [row["conversation"][turn // 2]["weight"] for turn in turns]
+        total += sum(share * float(nats) for share, nats in zip(shares, nll, strict=True))
+        weight += sum(shares)
+    assert float(module.trainer.callback_metrics["train/loss"]) == pytest.approx(total / weight, rel=1e-5)
 
 
 def test_mean_of_means_would_fail_here(make_data: MakeData, tmp_path: Path) -> None:
