@@ -24,12 +24,13 @@ _OF_MESSAGE = {name for layout in FORMATS.values() for name in layout.of_message
 }
 
 
-def check_columns(columns: Columns, format: str | None = None) -> None:
+def check_columns(columns: Columns, format: str | None = None, *, option: str = "--data.columns") -> None:
     """Refuse columns for unknown fields, and two fields from one column.
 
     Args:
         columns: The user's columns.
         format: The format of the records, if it is known.
+        option: How the user sets them, for error messages.
 
     Raises:
         UserError: Likewise.
@@ -39,19 +40,19 @@ def check_columns(columns: Columns, format: str | None = None) -> None:
             known = sorted(_OF_RECORD | _OF_MESSAGE)
             hint = did_you_mean(str(field), known)
             raise UserError(
-                f"--data.columns: no format has the field '{field}'; expected FIELD: COLUMN with one of the fields "
+                f"{option}: no format has the field '{field}'; expected FIELD: COLUMN with one of the fields "
                 f"{', '.join(known)}{f'; {hint}' if hint else '.'}"
             )
         if not isinstance(column, str) or not column:
-            raise UserError(f"--data.columns: the column of '{field}' is {column!r}; expected the name of a column.")
+            raise UserError(f"{option}: the column of '{field}' is {column!r}; expected the name of a column.")
         if format and field in _OF_FORMATS and field not in (*FORMATS[format].fields, *FORMATS[format].optional):
-            raise UserError(f"--data.columns: format '{format}' has no field '{field}'; correct one of the two.")
+            raise UserError(f"{option}: format '{format}' has no field '{field}'; correct one of the two.")
     for fields in (_OF_RECORD, _OF_MESSAGE):
         owners: dict[str, str] = {}
         for field, column in _only(columns, fields).items():
             if column in owners:
                 raise UserError(
-                    f"--data.columns: {owners[column]} and {field} are both read from the column '{column}'; "
+                    f"{option}: {owners[column]} and {field} are both read from the column '{column}'; "
                     "expected a column of its own for each. Remove one of the two."
                 )
             owners[column] = field
@@ -102,20 +103,21 @@ def _is_answer(field: str, message: str) -> bool:
     return field in ("output", "completion") and ": no answer to train on" in message
 
 
-def check_found(columns: Columns, found: set[str], names: Iterable[str]) -> None:
+def check_found(columns: Columns, found: set[str], names: Iterable[str], *, option: str = "--data.columns") -> None:
     """Refuse columns that no record has.
 
     Args:
         columns: The user's columns.
         found: Columns that some record has.
         names: Other fields of the records.
+        option: How the user sets them, for error messages.
 
     Raises:
         UserError: If a column is missing.
     """
     missing = {field: column for field, column in columns.items() if column not in found}
     if missing:
-        raise UserError(_unread(missing, names, what="no record has"))
+        raise UserError(_unread(missing, names, what="no record has", option=option))
 
 
 def _renamed(fields: dict[str, Any], columns: Columns, found: set[str]) -> dict[str, Any]:
@@ -130,11 +132,17 @@ def _renamed(fields: dict[str, Any], columns: Columns, found: set[str]) -> dict[
     }
 
 
-def _unread(missing: Columns, names: Iterable[str], *, what: str = "this record does not have") -> str:
+def _unread(
+    missing: Columns,
+    names: Iterable[str],
+    *,
+    what: str = "this record does not have",
+    option: str = "--data.columns",
+) -> str:
     fields = ", ".join(f"{field} from '{column}'" for field, column in missing.items())
     hints = (did_you_mean(column, names) for column in missing.values())
     hint = next(filter(None, hints), "correct the name, or remove it.")
-    return f"`--data.columns` reads {fields}, which {what}; {hint}"
+    return f"`{option}` reads {fields}, which {what}; {hint}"
 
 
 def _only(columns: Columns, fields: set[str]) -> dict[str, str]:

@@ -84,6 +84,12 @@ def with_thinking(turn: Message) -> str:
     return f"{OPENING}{turn.thinking}{CLOSING}{turn.content}" if turn.thinking else turn.content
 
 
+def without_thinking(text: str) -> str:
+    """A text as models emit it, without the block of thinking at its start and the white space around it."""
+    block = _ANY_BLOCK.match(text)
+    return text[block.end() :] if block else text
+
+
 def _with_block_split_off(turn: Message, how: Thinking, number: int) -> Message:
     content = turn.content
     if turn.thinking:

@@ -8,6 +8,9 @@ from dataclasses import replace
 from data_modules.encoding.example import Example
 from data_modules.errors import UserError
 from data_modules.records.conversation import Conversation, Message, Role
+from data_modules.records.thinking import without_thinking
+from data_modules.records.tools import call_text
+from data_modules.rendering.segments import ASSISTANT_KINDS
 from lit_sft.evaluation.scores import Metrics, Scored, Skipped, read_items
 from lit_sft.evaluation.suite import AnswerSet, PromptSet
 from lit_sft.metrics.text import chrf, distinct, exact_match, repetition, rouge
@@ -27,7 +30,7 @@ def score_answers(model: LoadedModel, settings: AnswerSet, skipped: Skipped) -> 
     """
     how = GenerationSettings(settings.max_new_tokens, settings.temperature, settings.top_p, _ANSWERS_AT_ONCE)
     asked: list[tuple[Conversation, Example]] = []
-    for conversation in read_items(settings.data, settings.rows, skipped, format=settings.format):
+    for conversation in read_items(settings.data, settings.rows, skipped, settings.format, settings.columns):
         if conversation.is_text:
             skipped.add(f"{conversation.origin}: plain text, with nothing to answer.")
             continue
@@ -37,7 +40,9 @@ def score_answers(model: LoadedModel, settings: AnswerSet, skipped: Skipped) -> 
         chunk = asked[start : start + _ANSWERS_AT_ONCE]
         answers = model.answer([example.prompt_ids() for _, example in chunk], how, settings.seed)
         for (conversation, _), answer in zip(chunk, answers, strict=True):
-            reference = conversation.turns[-1].content
+            reference = _reference(conversation, model)
+            if conversation.turns[-1].thinking:
+                answer = replace(answer, text=without_thinking(answer.text))
             details = {"question": _asked(conversation), "answer": answer.text, "reference": reference}
             yield Scored(conversation.origin, _metrics(answer, reference), details=details)
 
@@ -54,10 +59,22 @@ def answer_prompts(model: LoadedModel, settings: PromptSet, skipped: Skipped) ->
         yield Scored(text, _own_metrics(answer), details={"question": text, "answer": answer.text})
 
 
+def _reference(conversation: Conversation, model: LoadedModel) -> str:
+    """The record's own answer as the model would emit it, without thinking, which differs every time."""
+    turn, last = conversation.turns[-1], len(conversation.turns) - 1
+    if not (turn.thinking or turn.tool_calls):
+        return turn.content
+    rendered = model.encoder.template.render(conversation)
+    emitted = [part.text for part in rendered if part.turn == last and part.kind in ASSISTANT_KINDS]
+    return without_thinking("".join(emitted).removesuffix(str(model.encoder.template.end)))
+
+
 def _asked(conversation: Conversation) -> str:
     """The conversation before the answer."""
     turns = conversation.turns[:-1]
-    texts = [f"{turn.content}\n\n{turn.context}" if turn.context else turn.content for turn in turns]
+    texts = [
+        "\n\n".join(filter(None, (turn.content, turn.context, *map(call_text, turn.tool_calls)))) for turn in turns
+    ]
     if len(turns) == 1:
         return texts[0]
     return "\n\n".join(f"{turn.role.value}: {text}" for turn, text in zip(turns, texts, strict=True))

@@ -129,8 +129,8 @@ def texts_of(suite: Suite, results: Results) -> dict[tuple[str, str], tuple[str,
 
 def _read_again(settings: TextSet | ConversationSet) -> dict[str, str]:
     """The texts of a set's items, which are not stored with its scores."""
-    form = "text" if isinstance(settings, TextSet) else settings.format
-    found = read_items(settings.data, settings.rows, Skipped(), format=form)
+    form, columns = ("text", None) if isinstance(settings, TextSet) else (settings.format, settings.columns)
+    found = read_items(settings.data, settings.rows, Skipped(), form, columns)
     return {conversation.origin: _text_of(conversation) for conversation in found}
 
 
@@ -141,7 +141,7 @@ def _seen(index: _Index[_Name], files: list[str]) -> set[_Name]:
 
 
 def _text_of(conversation: Conversation) -> str:
-    return "\n".join(f"{turn.content} {turn.context}" for turn in conversation.turns)
+    return "\n".join(" ".join(filter(None, turn.texts)) for turn in conversation.turns)
 
 
 class _Index(Generic[_Name]):

@@ -120,13 +120,18 @@ def _known_or_scored(
     allow_code: Sequence[str],
 ) -> tuple[SetResult, bool]:
     dtype = str(next(model.backbone.parameters()).dtype)
-    key = digest([_VERSION, identity, dtype, kind, asdict(settings), _content(settings)])
+    key = digest([_VERSION, identity, dtype, kind, _described(settings), _content(settings)])
     known = read_set(place, name, key)
     if known is not None:
         return known, True
     scored = score_set(model, kind, name, settings, allow_code)
     write_set(place, name, key, scored)
     return scored, False
+
+
+def _described(settings: AnySet) -> dict[str, Any]:
+    """The settings that a score depends on; columns only if given, so that earlier scores remain valid."""
+    return {name: value for name, value in asdict(settings).items() if name != "columns" or value}
 
 
 def _content(settings: AnySet) -> Any:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from data_modules.encoding.ledger import Ledger
 from data_modules.errors import UserError
+from data_modules.records.columns import check_found
 from data_modules.records.conversation import Conversation
 from data_modules.records.splits import Sources, read_conversations
 
@@ -76,7 +78,13 @@ class Skipped:
 
 
 def read_items(
-    data: str | list[str], rows: int | None, skipped: Skipped, *, format: str | None = None, answered: bool = True
+    data: str | list[str],
+    rows: int | None,
+    skipped: Skipped,
+    format: str | None = None,
+    columns: Mapping[str, str] | None = None,
+    *,
+    answered: bool = True,
 ) -> list[Conversation]:
     """Read the first records of files; invalid ones are skipped.
 
@@ -85,19 +93,24 @@ def read_items(
         rows: Maximum number of records. None: all.
         skipped: Collects the invalid ones.
         format: How records are read. None: recognised.
+        columns: Fields of the format that have other names in the files.
         answered: Whether records without an answer are invalid.
 
     Raises:
-        UserError: If no record is valid.
+        UserError: If no record is valid, or none has one of the columns.
     """
     files = [data] if isinstance(data, str) else list(data)
     ledger = Ledger("drop")
-    sources = Sources({"items": files}, format=format, on_invalid="drop", require_answer=answered)
+    sources = Sources(
+        {"items": files}, format=format, on_invalid="drop", columns=dict(columns or {}), require_answer=answered
+    )
     found: list[Conversation] = []
     for conversation in read_conversations("items", sources, ledger):
         if len(found) == rows:
             break
         found.append(conversation)
+    names = {name for counts in ledger.unknown_fields.values() for name in counts}
+    check_found(sources.columns, ledger.columns_found, names, option="columns")
     skipped.add(*ledger.invalid, count=ledger.num_invalid)
     if not found:
         raise UserError(f"{', '.join(files)}: no record can be scored; {ledger.num_invalid:,} are invalid.")

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from data_modules.errors import UserError
+from data_modules.records.columns import check_columns
 from data_modules.records.formats import FormatName
 from data_modules.rendering.templates import TemplateName
 from lit_sft.credentials import read_address
@@ -53,14 +54,17 @@ class ConversationSet:
         max_length: Maximum tokens; longer conversations are truncated as in training. None: the context length, at
             most 1024.
         rows: Maximum number of records. None: all.
+        columns: Fields of the format that have other names in the files, as in `--data.columns`.
     """
 
     data: str | list[str]
     format: FormatName | None = None
     max_length: int | None = None
     rows: int | None = None
+    columns: dict[str, str] | None = None
 
     def __post_init__(self) -> None:
+        _check_columns(self)
         _check_positive(self, "max_length", "rows")
 
 
@@ -76,6 +80,7 @@ class AnswerSet:
         temperature: 0 picks the most likely token.
         top_p: Sample from the most likely tokens that make up this share of the probability.
         seed: Seed for sampling. Together with the prompt it determines the answer; the batch size does not matter.
+        columns: Fields of the format that have other names in the files, as in `--data.columns`.
     """
 
     data: str | list[str]
@@ -85,8 +90,10 @@ class AnswerSet:
     temperature: float = 0.0
     top_p: float = 1.0
     seed: int = 0
+    columns: dict[str, str] | None = None
 
     def __post_init__(self) -> None:
+        _check_columns(self)
         _check_positive(self, "rows", "max_new_tokens")
         GenerationSettings(self.max_new_tokens, self.temperature, self.top_p)
 
@@ -278,6 +285,10 @@ KINDS: dict[str, Any] = {
 
 REPORTS = {"S1": "qwen_alpaca", "S3c": "gpt2_imdb_alpaca", "S4": "alpacafarm", "S5": "minigpt"}
 """Reports whose published numbers can be shown: the names that older suites use, and their current names."""
+
+
+def _check_columns(settings: ConversationSet | AnswerSet) -> None:
+    check_columns(settings.columns or {}, settings.format, option="columns")
 
 
 def _check_positive(settings: object, *attributes: str) -> None:

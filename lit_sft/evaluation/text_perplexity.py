@@ -87,7 +87,7 @@ def score_conversations(model: LoadedModel, settings: ConversationSet, skipped: 
     encoder = replace(model.encoder, max_length=model.length(settings.max_length), over_long="truncate")
     examples: list[Example] = []
     ledger, truncated = Ledger(), set()
-    for conversation in read_items(settings.data, settings.rows, skipped, format=settings.format):
+    for conversation in read_items(settings.data, settings.rows, skipped, settings.format, settings.columns):
         before = ledger.truncated
         try:
             examples += encoder.encode(conversation, ledger)

@@ -15,6 +15,7 @@ from data_modules.encoding.example import Example
 from data_modules.encoding.example_store import ExampleStore
 from data_modules.errors import UserError
 from data_modules.progress import with_progress
+from data_modules.records.thinking import without_thinking
 from lit_sft.checkpoints.digests import written_digest
 from lit_sft.files import json_line, read_json, write_json, write_lines
 from lit_sft.metrics.text import exact_match, mean, repetition, rouge_l
@@ -160,10 +161,13 @@ def _digest(store: ExampleStore) -> str:
 def _scored(module: LitCausalLM, example: Example, answer: Generated) -> dict[str, Any]:
     row = answer_row(example, answer, module.data.tokenizer, module.data.end_token_id)
     assert row["reference"] is not None  # the caller skips such examples
+    text, expected = answer.text, without_thinking(row["reference"])
+    if expected != row["reference"]:  # thinking differs every time
+        text = without_thinking(text)
     return {
         **row,
-        "exact_match": exact_match(answer.text, row["reference"]),
-        "rougeL_mixed": rouge_l(answer.text, row["reference"]),
+        "exact_match": exact_match(text, expected),
+        "rougeL_mixed": rouge_l(text, expected),
         "repetition": repetition(answer.text),
     }
 

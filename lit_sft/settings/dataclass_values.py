@@ -90,6 +90,8 @@ def _type_in_words(kind: Any) -> str:
         return either(map(_type_in_words, get_args(kind)))
     if get_origin(kind) is Literal:
         return f"one of {', '.join(map(repr, get_args(kind)))}"
+    if get_origin(kind) is dict:
+        return "names and values"
     if get_origin(kind) in (list, tuple):
         element = get_args(kind)[0]
         return f"a list of {_PLURALS.get(element) or _type_in_words(element)}"

@@ -20,12 +20,12 @@ MakeModel = Callable[..., LoadedModel]
 def make_model(tokenizer: PreTrainedTokenizerFast) -> MakeModel:
     """A model from MODELS with weights determined by a seed."""
 
-    def _make(shape: str = "gpt2", seed: int = 0, token_budget: int = 300) -> LoadedModel:
+    def _make(shape: str = "gpt2", seed: int = 0, token_budget: int = 300, template: str = "plain") -> LoadedModel:
         torch.manual_seed(seed)
         backbone = build_backbone(BackboneSettings(config=MODELS[shape]), tokenizer)
         for parameter in backbone.parameters():
             parameter.data *= 3  # far enough from uniform that rules and models differ
-        return LoadedModel(f"{shape} {seed}", backbone.eval(), tokenizer, "plain", token_budget)
+        return LoadedModel(f"{shape} {seed}", backbone.eval(), tokenizer, template, token_budget)  # type: ignore[arg-type]
 
     return _make
 
