@@ -168,7 +168,7 @@ def _trl() -> Iterator[Job]:
     for limit in (None, 48):
         yield Job("trl", "trl:messages", {"mode": "messages", "chat_template": ""}, max_length=limit)
         yield Job("trl", "trl:prompt_completion", {"mode": "prompt_completion", "chat_template": ""}, max_length=limit)
-        for own in ("qwen2_5_training.jinja", "phi3_training.jinja"):
+        for own in ("qwen2_5_training.jinja", "qwen3_training.jinja", "phi3_training.jinja"):
             yield Job("trl", "trl:assistant_only", {"mode": "assistant_only", "chat_template": own}, max_length=limit)
         own = "qwen2_5.jinja"
         yield Job("trl", "trl:assistant_only", {"mode": "assistant_only", "chat_template": own}, max_length=limit)
