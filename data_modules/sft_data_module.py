@@ -45,9 +45,10 @@ from data_modules.records.formats import FormatName
 from data_modules.records.splits import Samples, Sources, TextUse, held_out_fractions, skipped_in
 from data_modules.records.thinking import Thinking
 from data_modules.records.turn_order import Consecutive, FirstAnswer, TurnRules
+from data_modules.rendering.conventions import resolve_mask, template_and_convention
 from data_modules.rendering.jinja_source import Argument, ChatOptions
-from data_modules.rendering.masking import LossMask, MaskName, Reduction, resolve_mask
-from data_modules.rendering.templates import TemplateName, resolve_template, tokenizer_with_options
+from data_modules.rendering.masking import MaskName, Reduction
+from data_modules.rendering.templates import TemplateName, tokenizer_with_options
 from data_modules.setting_checks import check_choices, check_sizes
 
 Paths = str | list[str] | None
@@ -104,6 +105,7 @@ class SFTDataModule(LightningDataModule):
         chat_template_kwargs: Values for variables of the tokenizer's own chat template, such as
             `{enable_thinking: false}`. Exported tokenizers have them as defaults.
         mask: Which tokens are supervised: all, the final answer of each conversation, or every answer.
+        convention: Train as another trainer would, such as `trl:assistant_only` or `axolotl`, instead of by a mask.
         prompt_weight: Weight of prompt tokens (tool results too) in the loss, 0 to 1. None: the mask's own.
         reduction: Whether every supervised token, every sample or every turn counts equally.
         samples: `answer` expands a training conversation into one sample per answer.
@@ -154,6 +156,7 @@ class SFTDataModule(LightningDataModule):
         template_date: str | None = None,
         chat_template_kwargs: dict[str, Argument] | None = None,
         mask: MaskName = "output_only",
+        convention: str | None = None,
         prompt_weight: float | None = None,
         reduction: Reduction = "token",
         samples: Samples = "conversation",
@@ -178,14 +181,13 @@ class SFTDataModule(LightningDataModule):
         check_sizes(batch_size, eval_batch_size, token_budget, num_workers)
         check_choices(_CHOICES, template=template, mask=mask, reduction=reduction, over_long=over_long)
         check_choices(_CHOICES, text_prompts=text_prompts)
-        self.mask: LossMask = resolve_mask(mask, prompt_weight)
-        self.mask_name, self.reduction, self._prompt_weight = mask, reduction, prompt_weight
+        self.mask_name, self.mask = mask, resolve_mask(mask, prompt_weight, convention, over_long)
+        self.reduction, self._prompt_weight, self.convention = reduction, prompt_weight, convention
         eval_batch_size = eval_batch_size or 2 * batch_size
         self._batches = BatchSettings(batch_size, eval_batch_size, packing, token_budget, shuffle, seed)
         self.batch_size, self.token_budget, self.seed = batch_size, token_budget, seed
         self.num_workers = 2 * torch.cuda.is_available() if num_workers is None else num_workers
-        self.encoding_processes = num_processes(encoding_processes)
-        self.cache_dir = cache_folder(cache_dir)
+        self.encoding_processes, self.cache_dir = num_processes(encoding_processes), cache_folder(cache_dir)
         self.template_name, self.over_long, self.answer_length = template, over_long, answer_length
         self.context_length, self.max_length = context_length, resolve_max_length(max_length, context_length)
         files = {split: _as_list(paths) for split, paths in (("train", train), ("val", val), ("test", test)) if paths}
@@ -205,8 +207,8 @@ class SFTDataModule(LightningDataModule):
     @cached_property
     def encoder(self) -> Encoder:
         """Encodes conversations for training and prompts for generation."""
-        template = resolve_template(self.template_name, self.tokenizer)
-        return Encoder(self.tokenizer, template, self.max_length, self.over_long)
+        template, convention = template_and_convention(self.convention, self.tokenizer, self.template_name)
+        return Encoder(self.tokenizer, template, self.max_length, self.over_long, convention=convention)
 
     @property
     def end_token_id(self) -> int:
@@ -325,8 +327,7 @@ class SFTDataModule(LightningDataModule):
         if self.predict_sources.files["predict"]:
             text: TextUse = self._text_prompts or ("beginning" if self._trains_on_text() else "question")
             # prompts are truncated, never dropped
-            limit, continues = self.length_limit("predict"), text == "beginning"
-            encoder = replace(self.encoder, max_length=limit, over_long="truncate", continues=continues)
+            encoder = self.encoder.for_prompts(self.length_limit("predict"), continues=text == "beginning")
             sources.append((replace(self.predict_sources, text=text), encoder))
         if not sources:
             raise UserError("no data: set `--data.train FILE` (json, jsonl, csv, parquet, txt, or a folder of them).")

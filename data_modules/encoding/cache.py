@@ -127,6 +127,7 @@ def data_identity(sources: Sources, encoder: Encoder) -> dict[str, Any]:
         **({"--data.keep_together": sources.keep_together} if sources.keep_together != "exact" else {}),
         **{f"--data.{name}": rule for name, rule in asdict(sources.turn_rules).items() if rule != _IN_ORDER[name]},
         "tokenizer": _digest([tokenizer.backend_tokenizer.to_str(), tokenizer.bos_token, tokenizer.eos_token]),
+        **({"--data.convention": encoder.convention.name} if encoder.convention else {}),
         "--data.template": encoder.template.name,
         "layout of the template": _digest(encoder.template.layout),
         "--data.max_length": encoder.max_length,

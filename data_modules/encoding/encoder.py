@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
+from data_modules.encoding.convention_runs import runs_of
 from data_modules.encoding.counting import count_tokens
 from data_modules.encoding.example import Example
 from data_modules.encoding.ledger import Ledger
@@ -19,6 +20,7 @@ from data_modules.encoding.truncation import newest_that_fits, runs_that_fit, sh
 from data_modules.encoding.unknown_text import TextCheck
 from data_modules.errors import UserError
 from data_modules.records.conversation import Conversation
+from data_modules.rendering.conventions import ResolvedConvention
 from data_modules.rendering.masking import Weights
 from data_modules.rendering.segments import Segment, SegmentKind
 from data_modules.rendering.templates import AnyTemplate, Template
@@ -46,6 +48,7 @@ class Encoder:
             `error`: stop the run.
         continues: Whether documents are beginnings of texts to continue. They get no end token, and long ones are cut
             at the start.
+        convention: Encodes and cuts answered conversations as another trainer would; `over_long` has no effect then.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -53,10 +56,15 @@ class Encoder:
     max_length: int
     over_long: OverLong = "truncate"
     continues: bool = False
+    convention: ResolvedConvention | None = None
 
     def __post_init__(self) -> None:
         if self.max_length < 1:
             raise UserError(f"--data.max_length {self.max_length}: expected at least 1 token.")
+
+    def for_prompts(self, max_length: int, *, continues: bool) -> Encoder:
+        """The same for prompts, which are truncated, never dropped or cut by a convention."""
+        return replace(self, max_length=max_length, over_long="truncate", continues=continues, convention=None)
 
     @cached_property
     def end_token_id(self) -> int:
@@ -79,6 +87,8 @@ class Encoder:
             encoded = self._encoded(conversation, known)
         except UnencodableError as error:
             raise UserError(f"{conversation.origin}: {error}") from None
+        if self.convention is not None and conversation.is_answered:
+            return self._encode_by_convention(self.convention, conversation, encoded, ledger)
         if length(encoded) <= self.max_length:
             parts = [Part(range(len(conversation.turns)), encoded, encoded)]
         elif self.over_long == "error":
@@ -90,14 +100,41 @@ class Encoder:
             parts = list(self._shorten(conversation, encoded, known))
         examples = [_example(part.kept, conversation.origin) for part in parts]
         if ledger is not None:
-            # first, because it may fail: a record must be counted completely or not at all
-            contents = (item for item in encoded if not item.segment.control)
-            lost = next(filter(None, (self._text_check.lost(item.segment.text, item.ids) for item in contents)), None)
-            ledger.count_length(length(encoded), self.max_length, is_text=conversation.is_text)
-            count_tokens(ledger, encoded, parts, self.end_token_id)
-            if lost is not None:
-                ledger.count_unknown_text(f"{conversation.origin}: {lost}")
+            self._count(ledger, conversation, encoded, encoded, parts)
         return examples
+
+    def _encode_by_convention(
+        self,
+        convention: ResolvedConvention,
+        conversation: Conversation,
+        ordinary: list[EncodedSegment],
+        ledger: Ledger | None,
+    ) -> list[Example]:
+        whole, tokens = (convention.encode(conversation, limit) for limit in (_NO_LIMIT, self.max_length))
+        complete = ordinary if whole is None else runs_of(whole)
+        parts = [] if tokens is None else [Part(range(len(conversation.turns)), complete, runs_of(tokens))]
+        if ledger is not None:
+            self._count(ledger, conversation, ordinary, complete, parts)
+        if tokens is None:
+            return []
+        return [replace(_example(parts[0].kept, conversation.origin), labelled=np.asarray(tokens.trained))]
+
+    def _count(
+        self,
+        ledger: Ledger,
+        conversation: Conversation,
+        ordinary: list[EncodedSegment],
+        complete: list[EncodedSegment],
+        parts: list[Part],
+    ) -> None:
+        """Count a conversation. `ordinary` is our own encoding of it, `complete` that which was shortened."""
+        # first, because it may fail: a record must be counted completely or not at all
+        contents = (item for item in ordinary if not item.segment.control)
+        lost = next(filter(None, (self._text_check.lost(item.segment.text, item.ids) for item in contents)), None)
+        ledger.count_length(length(complete), self.max_length, is_text=conversation.is_text)
+        count_tokens(ledger, complete, parts, self.end_token_id)
+        if lost is not None:
+            ledger.count_unknown_text(f"{conversation.origin}: {lost}")
 
     def _shorten(self, conversation: Conversation, encoded: list[EncodedSegment], known: Known) -> Iterator[Part]:
         if self.over_long == "drop":
@@ -164,6 +201,9 @@ class Encoder:
     @cached_property
     def _text_check(self) -> TextCheck:
         return TextCheck(self.tokenizer)
+
+
+_NO_LIMIT = 2**31
 
 
 @dataclass(frozen=True, slots=True)

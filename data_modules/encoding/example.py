@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from data_modules.rendering.masking import Kinds, LossMask, Reduction, Turns, Weights
+from data_modules.rendering.masking import Flags, Kinds, LossMask, Reduction, Turns, Weights
 from data_modules.rendering.segments import ASSISTANT_KINDS, FINAL_KINDS, SegmentKind
 
 
@@ -22,6 +22,7 @@ class Example:
         origin: Where the record is, `file:line`.
         message_weights: How much each turn counts in the loss, above 0 and up to 1, (number of turns,) float32; empty
             if all count fully. Messages of weight 0 have a kind instead, CONTEXT_ANSWER.
+        labelled: Which tokens another trainer would train, (T,); None without `--data.convention`.
     """
 
     input_ids: npt.NDArray[np.int32]
@@ -29,6 +30,7 @@ class Example:
     turns: Turns
     origin: str
     message_weights: Weights = field(default_factory=lambda: np.zeros(0, dtype=np.float32))
+    labelled: Flags | None = None
 
     def __len__(self) -> int:
         return len(self.input_ids)
@@ -46,7 +48,7 @@ class Example:
         Returns:
             (T,) float32.
         """
-        weights = mask.token_weights(self.kinds, self.turns, reduction)
+        weights = mask.token_weights(self.kinds, self.turns, reduction, self.labelled)
         if not len(self.message_weights):
             return weights
         return np.where(np.isin(self.kinds, ASSISTANT_KINDS), weights * self.message_weights[self.turns], weights)

@@ -1,7 +1,7 @@
 """Encoded examples on disk: one memory-mapped Arrow file per split, so that a million examples take no RAM.
 
 The weights of messages, which few examples have, follow the kinds of the tokens, as the bytes of float32 numbers. So
-they take no space in the other examples.
+they take no space in the other examples. A token that a convention labels has the highest bit of its kind set.
 """
 
 from __future__ import annotations
@@ -29,6 +29,9 @@ _SCHEMA = pa.schema(
 )
 
 
+_LABELLED = np.uint8(128)
+
+
 def record_batch(examples: list[Example]) -> pa.RecordBatch:
     """Examples as one record batch of an Arrow file."""
     origins = [example.origin.encode() for example in examples]
@@ -41,8 +44,10 @@ def record_batch(examples: list[Example]) -> pa.RecordBatch:
 
 def _with_weights(example: Example) -> Kinds:
     """The kinds of an example's tokens, then its messages' weights, if it has any."""
-    weights = example.message_weights
-    return np.concatenate([example.kinds, weights.view(np.uint8)]) if len(weights) else example.kinds
+    weights, kinds = example.message_weights, example.kinds
+    if example.labelled is not None:
+        kinds = kinds | (example.labelled.astype(np.uint8) * _LABELLED)
+    return np.concatenate([kinds, weights.view(np.uint8)]) if len(weights) else kinds
 
 
 def _column(field: pa.Field, parts: Sequence[npt.NDArray[Any]]) -> pa.Array:
@@ -86,7 +91,10 @@ class ExampleStore:
         batch, row = self._batches[which], index - self._starts[which]
         ids, kinds, turns = (_numbers(batch.column(i)[row].values) for i in range(3))
         weights = np.frombuffer(kinds[len(ids) :].tobytes(), dtype=np.float32)
-        return Example(ids, kinds[: len(ids)], turns, batch.column(3)[row].as_py(), weights)
+        kinds, labelled = kinds[: len(ids)], None
+        if (kinds >= _LABELLED).any():
+            kinds, labelled = kinds % _LABELLED, kinds >= _LABELLED
+        return Example(ids, kinds, turns, batch.column(3)[row].as_py(), weights, labelled)
 
     def __iter__(self) -> Iterator[Example]:
         return (self[index] for index in range(len(self)))

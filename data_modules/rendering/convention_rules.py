@@ -88,8 +88,6 @@ def trl_messages(task: Task) -> Tokens | None:
 
 def trl_assistant_only(task: Task) -> Tokens | None:
     """TRL, `assistant_only_loss`: the text inside the template's `{% generation %}` marks."""
-    if not task.is_chat:
-        raise UserError("TRL trains assistant messages only with a chat template: set `--data.template chatml`.")
     tokens = _whole(task)
     if isinstance(task.template, ChatTemplate) and _MARKED in str(task.tokenizer.chat_template):
         tokens = replace(tokens, trained=_marked(task))

@@ -84,7 +84,7 @@ class Convention:
     markers: bool = True
 
 
-_CHATML_ONLY: dict[str, Template | None] = {"chatml": None, "tokenizer": None}
+_CHAT: dict[str, Template | None] = {"chatml": None, "tokenizer": None}
 _NO_DOCUMENTS = ("plain text", "untrained answer")
 _TEXT_TOOLS = "tool calls trained, tool results not"
 
@@ -95,7 +95,7 @@ CONVENTIONS: dict[str, Convention] = {
             name="firefly",
             rule=rules.firefly,
             trained=frozenset({Part.THINKING, Part.ANSWER, Part.END, Part.AFTER_END}),
-            templates=_CHATML_ONLY,
+            templates=_CHAT,
             refused=_NO_DOCUMENTS,
             strings="each message; its content is stripped",
             bos="none",
@@ -152,6 +152,7 @@ CONVENTIONS: dict[str, Convention] = {
             name="trl:assistant_only",
             rule=rules.trl_assistant_only,
             trained=SPOKEN,
+            templates={"tokenizer": None, "chatml": None},
             refused=_NO_DOCUMENTS,
             strings="the conversation",
             bos="the chat template's",
@@ -199,6 +200,7 @@ CONVENTIONS: dict[str, Convention] = {
             name="axolotl",
             rule=rules.axolotl,
             trained=EMITTED,
+            templates={"tokenizer": None, "chatml": None},
             choices={
                 "train_on_eos": ("turn", "all", "last", "none"),
                 "roles_to_train": ("system", "user", "assistant"),
@@ -268,7 +270,7 @@ CONVENTIONS: dict[str, Convention] = {
             name="minimind",
             rule=rules.minimind,
             trained=frozenset({*SPOKEN} - {Part.HEADER_END}),
-            templates=_CHATML_ONLY,
+            templates=_CHAT,
             refused=_NO_DOCUMENTS,
             strings="the conversation",
             bos="none",

@@ -17,6 +17,9 @@ from data_modules.records.conversation import Conversation, Role
 from data_modules.rendering.convention_rules import Task
 from data_modules.rendering.convention_table import CONVENTIONS, Convention
 from data_modules.rendering.convention_tokens import Tokens
+from data_modules.rendering.masking import LossMask, MaskName
+from data_modules.rendering.masking import resolve_mask as named_mask
+from data_modules.rendering.segments import SegmentKind
 from data_modules.rendering.templates import AnyTemplate, Template, TemplateName, resolve_template
 from data_modules.wording import did_you_mean
 
@@ -98,6 +101,57 @@ def resolve_convention(
     if tokenizer.eos_token_id is None:
         raise UserError(f"--data.convention {name}: needs a tokenizer with an eos token; this one has none.")
     return ResolvedConvention(name, convention, options, _template(convention, template, tokenizer), tokenizer)
+
+
+def resolve_mask(
+    name: MaskName, prompt_weight: float | None = None, convention: str | None = None, over_long: str = "truncate"
+) -> LossMask:
+    """The mask to train with: a named one, or that of a convention, which trains what the other trainer labels.
+
+    Args:
+        name: `--data.mask`.
+        prompt_weight: `--data.prompt_weight`.
+        convention: `--data.convention`.
+        over_long: `--data.over_long`.
+
+    Raises:
+        UserError: If there is no such convention, or another setting contradicts it.
+    """
+    if convention is None:
+        return named_mask(name, prompt_weight)
+    parse_convention(convention)
+    given = (
+        ("mask", name, "output_only"),
+        ("prompt_weight", prompt_weight, None),
+        ("over_long", over_long, "truncate"),
+    )
+    for option, value, default in given:
+        if value != default:
+            raise UserError(
+                f"--data.convention {convention} and --data.{option} {value}: the convention decides what is trained "
+                "and what is cut; remove one of the two."
+            )
+    weights = tuple(float(kind is not SegmentKind.PADDING) for kind in SegmentKind)
+    return LossMask(convention, weights, by_convention=True)
+
+
+def template_and_convention(
+    convention: str | None, tokenizer: PreTrainedTokenizerBase, template: TemplateName
+) -> tuple[AnyTemplate, ResolvedConvention | None]:
+    """The template to train with, and the convention if one is named.
+
+    Args:
+        convention: `--data.convention`.
+        tokenizer: The tokenizer to train with.
+        template: `--data.template`.
+
+    Raises:
+        UserError: If the tokenizer or the convention does not go with the template.
+    """
+    if convention is None:
+        return resolve_template(template, tokenizer), None
+    resolved = resolve_convention(convention, tokenizer, template)
+    return resolved.template, resolved
 
 
 def parse_convention(name: str) -> tuple[Convention, dict[str, str]]:

@@ -20,6 +20,7 @@ Reduction = Literal["token", "sample", "turn"]
 Kinds = npt.NDArray[np.uint8]
 Turns = npt.NDArray[np.int16]
 Weights = npt.NDArray[np.float32]
+Flags = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +30,16 @@ class LossMask:
     Attributes:
         name: What the user types.
         weights: Indexed by SegmentKind.
+        by_convention: Whether the labels of another trainer decide, whatever the kinds.
     """
 
     name: str
     weights: tuple[float, ...]
+    by_convention: bool = False
 
-    def token_weights(self, kinds: Kinds, turns: Turns, reduction: Reduction = "token") -> Weights:
+    def token_weights(
+        self, kinds: Kinds, turns: Turns, reduction: Reduction = "token", labelled: Flags | None = None
+    ) -> Weights:
         """The weight of each token of a document in the loss.
 
         Args:
@@ -42,11 +47,14 @@ class LossMask:
             turns: Turn of each token, (T,).
             reduction: `token`: every supervised token counts equally. `sample`: every document counts equally, its
                 weight 1 shared among its supervised tokens. `turn`: the same for every turn.
+            labelled: Which tokens have a label by a convention, (T,). Other masks ignore it.
 
         Returns:
             (T,) float32. The first is zero: nothing predicts a document's first token.
         """
         weights = np.asarray(self.weights, dtype=np.float32)[kinds]
+        if self.by_convention:
+            weights = weights * (0 if labelled is None else labelled)
         weights[:1] = 0.0
         if reduction == "token":
             return weights

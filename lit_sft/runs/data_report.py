@@ -26,8 +26,9 @@ _FEW = 0.1
 
 def print_ledger(console: Console, data: SFTDataModule) -> None:
     """Print the ledgers of all splits as one table, with remarks below."""
-    header, *rows = ledger_rows(data.ledgers, data.mask_name)
-    table = Table(title=f"data: template {data.encoder.template.name}, mask {data.mask.name}", title_justify="left")
+    header, *rows = ledger_rows(data.ledgers, "whole_sequence" if data.convention else data.mask_name)
+    how = f"{'convention' if data.convention else 'mask'} {data.mask.name}"
+    table = Table(title=f"data: template {data.encoder.template.name}, {how}", title_justify="left")
     for index, name in enumerate(header):
         table.add_column(name, justify="right" if index else "left")
     for row in rows:
@@ -76,6 +77,9 @@ def data_remarks(data: SFTDataModule, splits: list[str] | None = None) -> list[s
     """
     remarks: list[str] = []
     for split in splits or data.ledgers:
+        if data.convention:
+            remarks += _cut_by_convention(data.convention, split, data.ledgers[split], data.length_limit(split))
+            continue
         report = SplitReport(
             split=split,
             ledger=data.ledgers[split],
@@ -87,6 +91,17 @@ def data_remarks(data: SFTDataModule, splits: list[str] | None = None) -> list[s
         remarks += report.remarks(advise=not remarks)
     warning = template_warning(data.template_name, data.encoder.template, data.tokenizer)
     return [*remarks, *([f"warning: {warning}"] if warning else [])]
+
+
+def _cut_by_convention(convention: str, split: str, ledger: dict[str, Any], limit: int) -> list[str]:
+    before = ledger["length_before"]["conversations"]
+    if not before["over_long"]:
+        return []
+    dropped = f", of which {ledger['dropped']:,} {_were(ledger['dropped'])} dropped" if ledger["dropped"] else ""
+    return [
+        f"{split}: {before['over_long']:,} of {before['count']:,} conversations are longer than --data.max_length "
+        f"{limit:,}; {convention} cuts them as that trainer does{dropped}."
+    ]
 
 
 @dataclass(frozen=True)
