@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import product
@@ -10,14 +11,25 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from data_modules.errors import UserError
-from data_modules.records.conversation import Conversation, Message, Role
+from data_modules.records.conversation import Conversation, Message, Role, ToolCall
 from data_modules.records.thinking import with_thinking
 from data_modules.rendering.chat_shape import Pieces, Shape, Slot, cut, marked_conversation
 from data_modules.rendering.emission import MARK, End, Unclear, find_end, mark
 from data_modules.rendering.generation_marks import has_marks, marked_turns
 from data_modules.rendering.jinja_source import INPUT_KEY, ChatOptions, joining_input, source_of, with_options
-from data_modules.rendering.segments import Segment, SegmentKind, document, end_token, fixed_text, kind_of_turn
+from data_modules.rendering.segments import (
+    Segment,
+    SegmentKind,
+    document,
+    end_token,
+    fixed_text,
+    kind_of_calls,
+    kind_of_thinking,
+    kind_of_turn,
+)
 from data_modules.wording import reason_of
+
+_KINDS = {"thinking": kind_of_thinking, "content": kind_of_turn, "calls": kind_of_calls}
 
 _ADVICE = "Use `--data.template chatml` (or alpaca, plain)."
 
@@ -35,12 +47,16 @@ class ChatTemplate:
         ending: How answers end.
         has_input: Whether a user message may have its context in a separate field, `input`. Otherwise the context
             follows the message on a new line.
+        renders_thinking: Whether thinking is a field of a message. Otherwise it is part of the content.
+        tool_source: The Jinja program for records with tools, if there is another one.
     """
 
     tokenizer: PreTrainedTokenizerBase
     source: str = field(repr=False)
     ending: End
     has_input: bool = False
+    renders_thinking: bool = False
+    tool_source: str | None = field(default=None, repr=False)
     name: str = "tokenizer"
     _shapes: dict[tuple[Any, ...], Shape] = field(default_factory=dict, repr=False, compare=False)
 
@@ -67,8 +83,10 @@ class ChatTemplate:
         """
         if conversation.is_text:
             return document(conversation.turns[0].content, self.end)
-        conversation = _without_new_parts(conversation)
+        self._check_markers(conversation)
         try:
+            if not self.renders_thinking:
+                conversation = _with_thinking_inside(conversation)
             shape = self._shape(conversation)
             forms = self._forms(conversation, shape)
         except Unclear as error:
@@ -79,32 +97,50 @@ class ChatTemplate:
         return list(self._segments(conversation, shape, forms))
 
     def _shape(self, conversation: Conversation) -> Shape:
-        key = tuple((turn.role, bool(turn.context)) for turn in conversation.turns)
+        if conversation.has_tools:  # calls are fixed text here, so shapes are rarely equal
+            return self._new_shape(conversation)
+        key = tuple((turn.role, bool(turn.context), bool(turn.thinking)) for turn in conversation.turns)
         if key not in self._shapes:
-            shape = cut(conversation, self._apply, self.ending)
-            if has_marks(self.source) and conversation.is_answered:
-                marked = marked_conversation(conversation, shape.slots)
-                messages = _messages(marked, has_input=self.has_input)
-                turns = marked_turns(marked, messages, shape.slots, self.tokenizer, self.source)
-                shape = replace(shape, emitted=shape.emitted & turns)
-            self._shapes[key] = shape
+            self._shapes[key] = self._new_shape(conversation)
         return self._shapes[key]
+
+    def _new_shape(self, conversation: Conversation) -> Shape:
+        shape = cut(conversation, self._apply, self.ending)
+        if not has_marks(self.source) or not conversation.is_answered or conversation.has_tools:
+            return shape
+        marked = marked_conversation(conversation, shape.slots)
+        messages = _messages(marked, has_input=self.has_input)
+        turns = marked_turns(marked, messages, shape.slots, self.tokenizer, self.source)
+        return replace(shape, emitted=shape.emitted & turns)
+
+    def _check_markers(self, conversation: Conversation) -> None:
+        """Refuse special tokens in tools and calls, which the template writes as its own text."""
+        texts = [
+            part for turn in conversation.turns for call in turn.tool_calls for part in (call.name, call.arguments)
+        ]
+        for text in (*texts, *conversation.tools):
+            for token in self.tokenizer.get_added_vocab():
+                if token in text:
+                    raise UserError(
+                        f"{conversation.origin}: a tool or its call contains {token!r}, a special token of the "
+                        "tokenizer. Remove it, or set `--data.on_invalid drop`."
+                    )
 
     def _forms(self, conversation: Conversation, shape: Shape) -> dict[Slot, str]:
         """The contents as the template renders them: unchanged, or without white space at their ends."""
         given = [getattr(conversation.turns[turn], part) for turn, part in shape.slots]
         forms = _matched(shape.prompt, given, self._apply(conversation.prompt()))
-        if forms is not None and shape.answer is not None:
-            forms |= _ending_in(shape.answer, given, self._apply(conversation)) or {}
-        if forms is None or len(forms) < len(given):
+        answer = _ending_in(shape.answer, given, self._apply(conversation)) if shape.answer is not None else {}
+        if forms is None or answer is None:
             raise Unclear("it does not render turns unchanged between fixed markers")
-        return {slot: forms[index] for index, slot in enumerate(shape.slots)}
+        forms = {**forms, **answer}
+        return {slot: forms.get(index, given[index]) for index, slot in enumerate(shape.slots)}
 
     def _segments(self, conversation: Conversation, shape: Shape, forms: Mapping[Slot, str]) -> Iterator[Segment]:
         last = len(conversation.turns) - 1
         for item in shape.items:
             turn = conversation.turns[item.turn]
-            kind = kind_of_turn(turn, final=item.turn == last)
+            kind = _KINDS[item.stage](turn, final=item.turn == last)
             if turn.role is Role.ASSISTANT and item.turn not in shape.emitted:
                 kind = SegmentKind.CONTEXT_ANSWER
             if item.slot is not None:
@@ -127,7 +163,8 @@ class ChatTemplate:
         try:
             text = self.tokenizer.apply_chat_template(
                 _messages(conversation, has_input=self.has_input),
-                chat_template=self.source,
+                tools=[json.loads(tool) for tool in conversation.tools] or None,
+                chat_template=(self.tool_source if conversation.tools else None) or self.source,
                 tokenize=False,
                 add_generation_prompt=not conversation.is_answered,
             )
@@ -174,29 +211,51 @@ def own_template(tokenizer: PreTrainedTokenizerBase) -> ChatTemplate:
         raise UserError(
             f"the template: the tokenizer's own chat template cannot be split into segments exactly: {error}. {_ADVICE}"
         ) from None
-    return ChatTemplate(tokenizer, draft.source, ending, has_input=user.context in rendered)
+    has_input, tools = user.context in rendered, None
+    if isinstance(tokenizer.chat_template, dict) and "tool_use" in tokenizer.chat_template:
+        tools = with_options(str(tokenizer.chat_template["tool_use"]), ChatOptions())
+    found = ChatTemplate(tokenizer, draft.source, ending, has_input, tool_source=tools)
+    return replace(found, renders_thinking=_renders_thinking(found))
 
 
-def _without_new_parts(conversation: Conversation) -> Conversation:
-    """The conversation with its thinking as part of the answers; tools are refused."""
-    masked = any(turn.thinking and not turn.is_thinking_trained for turn in conversation.turns)
-    if conversation.has_tools or masked:
-        what = "tools" if conversation.has_tools else "`--data.thinking mask`"
-        raise UserError(
-            f"{conversation.origin}: {what} with the tokenizer's own chat template: not supported yet. Use "
-            "`--data.template chatml`, or set `--data.on_invalid drop`."
-        )
+def _renders_thinking(template: ChatTemplate) -> bool:
+    """Whether a template has thinking before answers, from the field of a message."""
+    thinks = Message(Role.ASSISTANT, mark(1), thinking=mark(0))
+    try:
+        cut(Conversation((Message(Role.USER, mark(2)), thinks), "the template"), template._apply, template.ending)
+    except (Unclear, UserError):
+        return False
+    return True
+
+
+def _with_thinking_inside(conversation: Conversation) -> Conversation:
+    """The conversation with its thinking as part of the answers."""
+    if any(turn.thinking and not turn.is_thinking_trained for turn in conversation.turns):
+        raise Unclear("it does not render thinking, so `--data.thinking mask` cannot tell it from the answer")
     turns = (replace(turn, content=with_thinking(turn), thinking="") for turn in conversation.turns)
     return replace(conversation, turns=tuple(turns))
 
 
-def _messages(conversation: Conversation, *, has_input: bool) -> list[dict[str, str]]:
-    messages = []
-    for turn in conversation.turns:
-        content = f"{turn.content}\n{turn.context}" if turn.context and not has_input else turn.content
-        given = {INPUT_KEY: turn.context} if turn.context and has_input else {}
-        messages.append({"role": turn.role.value, "content": content, **given})
-    return messages
+def _messages(conversation: Conversation, *, has_input: bool) -> list[dict[str, Any]]:
+    return [_message(turn, has_input=has_input) for turn in conversation.turns]
+
+
+def _message(turn: Message, *, has_input: bool) -> dict[str, Any]:
+    content = f"{turn.content}\n{turn.context}" if turn.context and not has_input else turn.content
+    message: dict[str, Any] = {"role": turn.role.value, "content": content}
+    if turn.context and has_input:
+        message[INPUT_KEY] = turn.context
+    if turn.thinking:
+        message["reasoning_content"] = turn.thinking
+    if turn.tool_calls:
+        message["tool_calls"] = [_call(call) for call in turn.tool_calls]
+    given = {"tool_call_id": turn.call_id, "name": turn.name}
+    return message | {name: value for name, value in given.items() if value}
+
+
+def _call(call: ToolCall) -> dict[str, Any]:
+    function = {"name": call.name, "arguments": json.loads(call.arguments)}
+    return {"type": "function", "function": function, **({"id": call.id} if call.id else {})}
 
 
 def _matched(pieces: Pieces, given: list[str], rendered: str) -> dict[int, str] | None:

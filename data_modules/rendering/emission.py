@@ -84,6 +84,8 @@ def emission(prompt: str, full: str, end: End, *, thinking: str = "", has_calls:
         emitted = _closed(header, emitted, opened, thinking)
     if thinking and thinking not in emitted:
         raise Unclear("it does not render the thinking of an answer; set `--data.thinking strip`")
+    if has_calls and not end.is_rendered:
+        raise Unclear("it does not write how a message with tool calls ends")
     text, closing = _until_end(emitted, end, has_calls=has_calls)
     return Emission(text, closing, rendered)
 
