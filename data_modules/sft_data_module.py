@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import cached_property, partial
-from itertools import islice
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerBase
 from data_modules.batching.batch import Batch, collate
 from data_modules.batching.batch_settings import BatchSettings
 from data_modules.batching.loaders import batch_loader
-from data_modules.batching.sampling import LengthSampler, WindowSampler, limited
+from data_modules.batching.sampling import LengthSampler, WindowSampler, limited, windows
 from data_modules.encoding.cache import (
     cache_folder,
     data_identity,
@@ -30,28 +30,33 @@ from data_modules.encoding.example import Example
 from data_modules.encoding.example_store import ExampleStore
 from data_modules.encoding.ledger import is_plain_text
 from data_modules.encoding.length_limits import LengthLimits, resolve_max_length
+from data_modules.encoding.mixture import Mixture, mixture_of
 from data_modules.encoding.pool import num_processes
-from data_modules.encoding.split_checks import (
-    check_evaluation_set,
-    check_given_splits,
-    check_supervision,
-    check_training_set,
-)
+from data_modules.encoding.split_checks import check_splits
 from data_modules.encoding.tokenizers import load_tokenizer
 from data_modules.errors import UserError
 from data_modules.records.content_keys import KeepTogether
 from data_modules.records.counts import OnInvalid
 from data_modules.records.formats import FormatName
-from data_modules.records.splits import Samples, Sources, TextUse, held_out_fractions, skipped_in
+from data_modules.records.mix import files_of, read_mix
+from data_modules.records.splits import (
+    Paths,
+    Samples,
+    Sources,
+    TextUse,
+    as_list,
+    given_files,
+    held_out_fractions,
+    skipped_in,
+)
 from data_modules.records.thinking import Thinking
 from data_modules.records.turn_order import Consecutive, FirstAnswer, TurnRules
 from data_modules.rendering.conventions import resolve_mask, template_and_convention
 from data_modules.rendering.jinja_source import Argument, ChatOptions
-from data_modules.rendering.masking import MaskName, Reduction
+from data_modules.rendering.masking import LossMask, MaskName, Reduction
 from data_modules.rendering.templates import TemplateName, tokenizer_with_options
 from data_modules.setting_checks import check_choices, check_sizes
 
-Paths = str | list[str] | None
 TextPrompts = Literal["question", "beginning"]
 
 
@@ -90,6 +95,8 @@ class SFTDataModule(LightningDataModule):
         test_fraction: Share of `train` held out for testing, chosen in the same way.
         train_fraction: Share of the remaining records to train on, chosen in the same way: a larger share contains
             every smaller one, and the held-out records stay the same. For studies of how much data is needed.
+        mix: Several sources instead of `train`, each with `name`, `files`, and optionally `weight`, `repeats`, `cap`,
+            `format`, `columns`, `template` or `mask`. See docs/mixtures.md.
         keep_together: Which records count as the same, so that all of them are in one split: those with the same text,
             with the same words (`normalized`: case, punctuation and white space aside), or with the same `prompt`.
         tokenizer: Name or folder, or a tokenizer. On the command line, the model's.
@@ -146,6 +153,7 @@ class SFTDataModule(LightningDataModule):
         val_fraction: float = 0.05,
         test_fraction: float = 0.05,
         train_fraction: float = 1.0,
+        mix: list[dict[str, Any]] | None = None,
         keep_together: KeepTogether = "exact",
         tokenizer: str | PreTrainedTokenizerBase = "",
         context_length: int | None = None,
@@ -183,18 +191,17 @@ class SFTDataModule(LightningDataModule):
         check_choices(_CHOICES, text_prompts=text_prompts)
         self.mask_name, self.mask = mask, resolve_mask(mask, prompt_weight, convention, over_long)
         self.reduction, self._prompt_weight, self.convention = reduction, prompt_weight, convention
-        eval_batch_size = eval_batch_size or 2 * batch_size
         self._batches = BatchSettings(batch_size, eval_batch_size, packing, token_budget, shuffle, seed)
         self.batch_size, self.token_budget, self.seed = batch_size, token_budget, seed
         self.num_workers = 2 * torch.cuda.is_available() if num_workers is None else num_workers
         self.encoding_processes, self.cache_dir = num_processes(encoding_processes), cache_folder(cache_dir)
         self.template_name, self.over_long, self.answer_length = template, over_long, answer_length
         self.context_length, self.max_length = context_length, resolve_max_length(max_length, context_length)
-        files = {split: _as_list(paths) for split, paths in (("train", train), ("val", val), ("test", test)) if paths}
+        self.mix = read_mix(mix, train)
         shares, rules = held_out_fractions(val_fraction, test_fraction), TurnRules(consecutive, first_answer, thinking)
         reading = (train_fraction, format, on_invalid, samples, columns or {}, rules, keep_together)
-        self.sources = Sources(files, shares, *reading)
-        self.predict_sources, self._text_prompts = self.sources.of_prompts(_as_list(predict)), text_prompts
+        self.sources = Sources(given_files(train=train or files_of(self.mix), val=val, test=test), shares, *reading)
+        self.predict_sources, self._text_prompts = self.sources.of_prompts(as_list(predict)), text_prompts
         self._tokenizer, self._chat_options = tokenizer, ChatOptions(template_date, chat_template_kwargs or {})
         self.stores, self.ledgers, self._identity, self.fingerprint = {}, {}, {}, ""
 
@@ -221,10 +228,29 @@ class SFTDataModule(LightningDataModule):
         pad = self.tokenizer.pad_token_id
         return self.end_token_id if pad is None else int(pad)
 
+    @cached_property
+    def mixture(self) -> Mixture | None:
+        """The sources of `mix`, each with its encoder and its mask; None without."""
+        return mixture_of(self.mix, self.sources, self.encoder, self.mask, self._prompt_weight)
+
+    def mask_of(self, example: Example) -> LossMask:
+        """The loss mask of an example: that of its source, or of all."""
+        return self._masks[example.source]
+
+    @property
+    def _masks(self) -> tuple[LossMask, ...]:
+        # the last one is that of source -1: examples of no mixture
+        return (*(self.mixture.masks if self.mixture else ()), self.mask)
+
     def prepare_data(self) -> None:
         """Encode all data once, on one process; the others read the cache."""
         for sources, encoder in self._all_sources():
-            encode_sources(sources, encoder, self.cache_dir, processes=self.encoding_processes)
+            self._encode(sources, encoder)
+
+    def _encode(self, sources: Sources, encoder: Encoder) -> Path:
+        if self.mixture and sources is self.sources:
+            return self.mixture.encode(self.cache_dir, processes=self.encoding_processes)
+        return encode_sources(sources, encoder, self.cache_dir, processes=self.encoding_processes)
 
     def setup(self, stage: str) -> None:
         """Open the encoded splits.
@@ -235,8 +261,7 @@ class SFTDataModule(LightningDataModule):
         if self.stores:
             return
         for sources, encoder in self._all_sources():
-            # already in the cache, unless setup is called alone
-            folder = encode_sources(sources, encoder, self.cache_dir, processes=self.encoding_processes)
+            folder = self._encode(sources, encoder)  # already in the cache, unless setup is called alone
             stores = {split: load_split(folder, split) for split in sources.splits}
             self.stores |= {split: store for split, store in stores.items() if store is not None}
             skipped = skipped_in(sources)  # not cached: they do not invalidate the cache
@@ -245,19 +270,13 @@ class SFTDataModule(LightningDataModule):
                 for split, ledger in load_ledgers(folder).items()
             }
         # now: the files may change or vanish during the run
-        self._identity = data_identity(self.sources, self.encoder)
+        if self.mixture:
+            self.stores["train"], self._identity = self.mixture.begin(self.stores, self.ledgers)
+        else:
+            self._identity = data_identity(self.sources, self.encoder)
         self.fingerprint = identity_digest(self._identity)
-        self._check_splits(stage)
-
-    def _check_splits(self, stage: str) -> None:
         given = {**self.sources.files, **self.predict_sources.files}
-        check_given_splits(given, self.stores, self.ledgers, self._limits)
-        if stage == "fit":
-            files = self.sources.files.get("train", [])
-            check_training_set(files, self.stores, self.ledgers, self._limits)
-            check_supervision(files, self.stores, self.mask)
-        elif stage in ("validate", "test"):
-            check_evaluation_set(stage.removesuffix("idate"), self.stores)
+        check_splits(stage, given, self.stores, self.ledgers, self._limits, self.mask_of)
 
     def identity(self) -> dict[str, Any]:
         """Everything about the data that a training run depends on, by setting."""
@@ -312,7 +331,7 @@ class SFTDataModule(LightningDataModule):
         """Indices into `predict_store`, in file order, so that answers can be matched to prompts."""
         if self.trainer and self.trainer.world_size > 1:
             raise UserError("predict runs on one device: set `--trainer.devices 1`.")
-        return DataLoader(range(len(self.predict_store)), batch_size=self._batches.eval_batch_size, collate_fn=list)  # type: ignore[arg-type]
+        return DataLoader(range(len(self.predict_store)), batch_size=self._batches.eval_rows, collate_fn=list)  # type: ignore[arg-type]
 
     def length_limit(self, split: str) -> int:
         """Maximum number of tokens in an example of a split, less the room for the answer when predicting."""
@@ -337,11 +356,11 @@ class SFTDataModule(LightningDataModule):
         """Whether the training data is plain text, so that the model has not learned to answer questions."""
         if "train" not in self.sources.files:
             return False
-        folder = encode_sources(self.sources, self.encoder, self.cache_dir, processes=self.encoding_processes)
-        return is_plain_text(load_ledgers(folder)["train"])
+        return is_plain_text(load_ledgers(self._encode(self.sources, self.encoder))["train"])
 
-    def _weight(self, example: Example) -> float:
-        return float(example.loss_weights(self.mask, self.reduction).sum(dtype="float64"))
+    def _weight(self, index: int) -> float:
+        example = self.stores["train"][index]
+        return float(example.loss_weights(self.mask_of(example), self.reduction).sum(dtype="float64"))
 
     def train_steps(self, accumulate: int = 1, limit: int | float | None = None) -> Iterator[list[list[int]]]:
         """Yield the examples of each optimiser step on one device, forever: indices into the training split, by batch.
@@ -353,24 +372,11 @@ class SFTDataModule(LightningDataModule):
         Raises:
             UserError: If an epoch has no batch.
         """
-        sampler = self._train_sampler(accumulate, limit)
-        while True:
-            if not sampler.num_used:
-                raise UserError(f"--trainer.limit_train_batches {limit}: leaves none of {sampler.num_batches} batches.")
-            plans = islice(sampler, sampler.num_used)
-            while window := list(islice(plans, accumulate)):
-                yield [list(plan.indices) for plan in window]
-            sampler.set_epoch(sampler.epoch + 1)
+        return windows(self._train_sampler(accumulate, limit), accumulate, limit)
 
     def _train_sampler(self, accumulate: int = 1, limit: int | float | None = None) -> WindowSampler:
-        store = self.stores["train"]
-        return self._batches.train_sampler(
-            store.lengths.tolist(),
-            lambda index: self._weight(store[index]),
-            self.trainer,
-            accumulate=accumulate,
-            limit=limit,
-        )
+        lengths, weight = self.stores["train"].lengths.tolist(), self._weight
+        return self._batches.train_sampler(lengths, weight, self.trainer, accumulate=accumulate, limit=limit)
 
     def _eval_loader(self, split: str) -> DataLoader[list[Batch]] | list[Any]:
         if split not in self.stores or not len(self.stores[split]):
@@ -383,14 +389,10 @@ class SFTDataModule(LightningDataModule):
     def _loader(self, split: str, sampler: Any, *, score_all: bool = False) -> DataLoader[list[Batch]]:
         collate_micro_batch = partial(
             collate,
-            mask=self.mask,
+            mask=self._masks,
             reduction=self.reduction,
             pad_token_id=self.pad_token_id,
             score_all=score_all,
             pack=self._batches.packing,
         )
         return batch_loader(self.stores[split], collate_micro_batch, sampler, num_workers=self.num_workers)
-
-
-def _as_list(paths: Paths) -> list[str]:
-    return [paths] if isinstance(paths, str) else list(paths or [])

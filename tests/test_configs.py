@@ -35,7 +35,7 @@ def name_of(file: Path) -> str:
 
 
 def test_number_of_configs() -> None:
-    assert (len(WHOLE), len(OVERLAYS), len(STUDIES), len(SUITES)) == (10, 6, 10, 5)
+    assert (len(WHOLE), len(OVERLAYS), len(STUDIES), len(SUITES)) == (11, 6, 11, 5)
 
 
 @pytest.mark.parametrize("file", STUDIES, ids=name_of)

@@ -27,6 +27,7 @@ class Batch:
         targets: Flat positions in (B*T) of the tokens to predict, (N,) int64; never a document's first.
         normaliser: Sum of all weights in this optimiser step, over micro-batches and ranks.
         origins: Where the record of each document is, `file:line`.
+        sources: Index of the source of each document in a mixture; -1 if it is not from one.
         positions: Position of each token in its document, (B, T) int64.
         lengths: Tokens in each document.
         boundaries: In a packed row: starts of the documents and the end of the last, (documents + 1,) int32. None
@@ -41,6 +42,7 @@ class Batch:
         "normaliser",
         "origins",
         "positions",
+        "sources",
         "targets",
         "turns",
         "weights",
@@ -59,11 +61,13 @@ class Batch:
         positions: Tensor,
         lengths: tuple[int, ...],
         boundaries: Tensor | None = None,
+        sources: tuple[int, ...] = (),
     ) -> None:
         self.input_ids, self.kinds, self.turns = input_ids, kinds, turns
         self.weights, self.targets = weights, targets
         self.normaliser, self.origins = normaliser, origins
         self.positions, self.lengths, self.boundaries = positions, lengths, boundaries
+        self.sources = sources or (-1,) * len(origins)
 
     @property
     def num_tokens(self) -> int:
@@ -93,7 +97,7 @@ class Batch:
 def collate(
     examples: Sequence[Example],
     *,
-    mask: LossMask,
+    mask: LossMask | Sequence[LossMask],
     reduction: Reduction = "token",
     normaliser: float | None = None,
     pad_token_id: int = 0,
@@ -105,7 +109,7 @@ def collate(
 
     Args:
         examples: The documents.
-        mask: Which tokens are supervised.
+        mask: Which tokens are supervised. For a mixture: a mask for each source, then one for other examples.
         reduction: How weights are shared among tokens.
         normaliser: Total weight of the optimiser step. None: the total of this batch.
         pad_token_id: Any id; padding is identified by its kind.
@@ -120,11 +124,12 @@ def collate(
     turns, weights = np.zeros(shape, dtype=np.int16), np.zeros(shape, dtype=np.float32)
     positions = np.broadcast_to(np.arange(shape[1]), shape).copy()
     starts = np.cumsum((0, *lengths))
+    masks = (mask,) if isinstance(mask, LossMask) else mask
     for index, example in enumerate(examples):
         row, start = (0, starts[index]) if pack else (index, 0)
         place = (row, slice(start, start + len(example)))
         input_ids[place], kinds[place], turns[place] = example.input_ids, example.kinds, example.turns
-        weights[place] = example.loss_weights(mask, reduction)
+        weights[place] = example.loss_weights(masks[example.source], reduction)
         positions[place] = np.arange(len(example))
     if not counts:
         weights[:], kinds[:] = 0.0, SegmentKind.PADDING
@@ -140,5 +145,6 @@ def collate(
         origins=tuple(example.origin for example in examples),
         positions=torch.from_numpy(positions),
         lengths=lengths,
+        sources=tuple(example.source for example in examples),
         boundaries=torch.from_numpy(starts.astype(np.int32)) if pack else None,
     )

@@ -16,7 +16,7 @@ class BatchSettings:
 
     Attributes:
         batch_size: Training examples per batch.
-        eval_batch_size: Maximum number of rows in an evaluation batch.
+        eval_batch_size: Maximum number of rows in an evaluation batch. None: twice the training batch.
         packing: Whether documents are concatenated in one row.
         token_budget: Maximum number of tokens in a forward pass, padding included.
         shuffle: Whether to shuffle the training examples every epoch.
@@ -24,11 +24,16 @@ class BatchSettings:
     """
 
     batch_size: int
-    eval_batch_size: int
+    eval_batch_size: int | None
     packing: bool
     token_budget: int
     shuffle: bool
     seed: int
+
+    @property
+    def eval_rows(self) -> int:
+        """Maximum number of rows in an evaluation batch."""
+        return self.eval_batch_size or 2 * self.batch_size
 
     def train_sampler(
         self,
@@ -74,7 +79,7 @@ class BatchSettings:
         """
         return LengthSampler(
             lengths,
-            batch_size=self.eval_batch_size,
+            batch_size=self.eval_rows,
             token_budget=self.token_budget,
             rank=trainer.global_rank if trainer else 0,
             world_size=trainer.world_size if trainer else 1,

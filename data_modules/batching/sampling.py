@@ -11,6 +11,7 @@ from lightning.pytorch import Trainer
 from torch.utils.data import Sampler
 
 from data_modules.batching.packing import best_fit, equal_shares, length_groups, similar_lengths
+from data_modules.errors import UserError
 
 _SEEDS_APART = 1_000_003
 
@@ -124,6 +125,26 @@ class WindowSampler(Sampler[BatchPlan]):
         # far apart, so that different seeds never share an epoch's order
         generator = torch.Generator().manual_seed(self.seed + _SEEDS_APART * self.epoch)
         return torch.randperm(len(self.lengths), generator=generator).tolist()
+
+
+def windows(sampler: WindowSampler, accumulate: int, limit: int | float | None = None) -> Iterator[list[list[int]]]:
+    """Yield the examples of each optimiser step, forever: their indices, by batch.
+
+    Args:
+        sampler: Plans the batches.
+        accumulate: Batches per optimiser step.
+        limit: Lightning's `limit_train_batches`, for the error.
+
+    Raises:
+        UserError: If an epoch has no batch.
+    """
+    while True:
+        if not sampler.num_used:
+            raise UserError(f"--trainer.limit_train_batches {limit}: leaves none of {sampler.num_batches} batches.")
+        plans = islice(sampler, sampler.num_used)
+        while window := list(islice(plans, accumulate)):
+            yield [list(plan.indices) for plan in window]
+        sampler.set_epoch(sampler.epoch + 1)
 
 
 class LengthSampler(Sampler[BatchPlan]):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -60,7 +60,7 @@ def encode_sources(sources: Sources, encoder: Encoder, cache_dir: Path, *, proce
         UserError: If a record is invalid and `on_invalid` is `error`, or a file cannot be read.
         ChildProcessError: If a process died.
     """
-    _check_outside(cache_dir, sources)
+    check_outside(cache_dir, sources)
     folder = cache_dir / cache_key(sources, encoder)
     names = [*(f"{split}.arrow" for split in sources.splits), "ledgers.json"]
     if is_whole(folder, names):
@@ -71,7 +71,7 @@ def encode_sources(sources: Sources, encoder: Encoder, cache_dir: Path, *, proce
     return folder
 
 
-def _check_outside(cache_dir: Path, sources: Sources) -> None:
+def check_outside(cache_dir: Path, sources: Sources) -> None:
     """Refuse a cache inside a data folder: its .json files would be read as records."""
     for split, files in sources.files.items():
         for file in files:
@@ -83,9 +83,12 @@ def _check_outside(cache_dir: Path, sources: Sources) -> None:
 
 
 def load_split(folder: Path, split: str) -> ExampleStore | None:
-    """Open the examples of a split; None if there is no such split."""
+    """Open the examples of a split, or of all sources of a mixture; None if there is no such split."""
     path = folder / f"{split}.arrow"
-    return ExampleStore(path) if path.exists() else None
+    if path.exists():
+        return ExampleStore(path)
+    sources = sorted(folder.glob(f"{split}.*.arrow"), key=lambda each: int(each.suffixes[-2][1:]))
+    return ExampleStore(sources) if sources else None
 
 
 def load_ledgers(folder: Path) -> dict[str, dict[str, Any]]:
@@ -124,6 +127,7 @@ def data_identity(sources: Sources, encoder: Encoder) -> dict[str, Any]:
         # only if not the default, so that older runs and caches keep their keys
         **({"plain text is": sources.text} if sources.text != "document" else {}),
         **({"--data.columns": sources.columns} if sources.columns else {}),
+        **({"cap": sources.cap} if sources.cap else {}),
         **({"--data.keep_together": sources.keep_together} if sources.keep_together != "exact" else {}),
         **{f"--data.{name}": rule for name, rule in asdict(sources.turn_rules).items() if rule != _IN_ORDER[name]},
         "tokenizer": _digest([tokenizer.backend_tokenizer.to_str(), tokenizer.bos_token, tokenizer.eos_token]),
@@ -146,35 +150,63 @@ def _digest(value: Any) -> str:
 
 def _encode_splits(sources: Sources, encoder: Encoder, folder: Path, processes: int) -> dict[str, Any]:
     """Write the examples of every split to a folder; returns their ledgers."""
-    ledgers: dict[str, Any] = {}
     taken: set[str] = set()
-    found: set[str] = set()
-    names: set[str] = set()
-    for split in sources.splits:
-        # held-out conversations stay whole, so that metrics cover the same tokens whatever `samples` is
-        samples = sources.samples if split == "train" else "conversation"
-        with EncodingPool(ChunkEncoder(encoder, sources.on_invalid, samples), processes) as pool:
-            read, encoded = Ledger(sources.on_invalid), Ledger(sources.on_invalid)
-            conversations = without_duplicates(split, sources, read, taken)
-            write_batches(folder / f"{split}.arrow", _encode_split(split, conversations, pool, encoded))
-            # added at the end: reading runs ahead of encoding, and each lists its rejected records in order
-            read.add(encoded)
-            if (
-                split in sources.files
-                and encoded.num_invalid
-                and not (read.examples or read.duplicates or read.dropped)
-            ):
-                raise UserError(all_invalid(sources.files[split], read))
-            assert read.is_balanced(), f"{split}: records are unaccounted for: {read}"
-            ledgers[split] = read.to_dict()
-            found |= read.columns_found
-            names |= {name for counts in read.unknown_fields.values() for name in counts}
-    if sources.require_answer:  # prompts may lack the column with the answers
+    ledgers = {
+        split: encode_split(split, sources, encoder, folder / f"{split}.arrow", taken=taken, processes=processes)
+        for split in sources.splits
+    }
+    check_columns_found(sources, list(ledgers.values()))
+    return {split: ledger.to_dict() for split, ledger in ledgers.items()}
+
+
+def encode_split(
+    split: str, sources: Sources, encoder: Encoder, path: Path, *, taken: set[str], processes: int
+) -> Ledger:
+    """Write the examples of one split to a file.
+
+    Args:
+        split: Its name.
+        sources: Where its records come from.
+        encoder: Encodes it.
+        path: The file.
+        taken: The keys of earlier splits, which this one must not have; its own are added if it is held out.
+        processes: Maximum number of encoding processes.
+
+    Raises:
+        UserError: If a record is invalid and `on_invalid` is `error`, or a file cannot be read.
+        ChildProcessError: If a process died.
+    """
+    # held-out conversations stay whole, so that metrics cover the same tokens whatever `samples` is
+    samples = sources.samples if split == "train" else "conversation"
+    with EncodingPool(ChunkEncoder(encoder, sources.on_invalid, samples), processes) as pool:
+        read, encoded = Ledger(sources.on_invalid), Ledger(sources.on_invalid)
+        conversations = without_duplicates(split, sources, read, taken)
+        write_batches(path, _encoded_chunks(split, conversations, pool, encoded))
+    # added at the end: reading runs ahead of encoding, and each lists its rejected records in order
+    read.add(encoded)
+    if split in sources.files and encoded.num_invalid and not (read.examples or read.duplicates or read.dropped):
+        raise UserError(all_invalid(sources.files[split], read))
+    assert read.is_balanced(), f"{split}: records are unaccounted for: {read}"
+    return read
+
+
+def check_columns_found(sources: Sources, ledgers: Collection[Ledger]) -> None:
+    """Refuse columns that no record has; prompts may lack the column with the answers.
+
+    Args:
+        sources: The columns, and the files of the records.
+        ledgers: What was found in them.
+
+    Raises:
+        UserError: If a column is missing.
+    """
+    found = {name for ledger in ledgers for name in ledger.columns_found}
+    names = {name for ledger in ledgers for counts in ledger.unknown_fields.values() for name in counts}
+    if sources.require_answer:
         check_found(sources.columns, found, names)
-    return ledgers
 
 
-def _encode_split(
+def _encoded_chunks(
     split: str, conversations: Iterator[Conversation], pool: EncodingPool, ledger: Ledger
 ) -> Iterator[pa.RecordBatch]:
     with Progress(f"encoding {split}", "conversations") as progress:

@@ -23,6 +23,8 @@ class Example:
         message_weights: How much each turn counts in the loss, above 0 and up to 1, (number of turns,) float32; empty
             if all count fully. Messages of weight 0 have a kind instead, CONTEXT_ANSWER.
         labelled: Which tokens another trainer would train, (T,); None without `--data.convention`.
+        hash: The `hash_of` its record, by which a share of the examples is chosen.
+        source: Index of its source in a mixture. -1: not from a mixture.
     """
 
     input_ids: npt.NDArray[np.int32]
@@ -31,6 +33,8 @@ class Example:
     origin: str
     message_weights: Weights = field(default_factory=lambda: np.zeros(0, dtype=np.float32))
     labelled: Flags | None = None
+    hash: int = 0
+    source: int = -1
 
     def __len__(self) -> int:
         return len(self.input_ids)

@@ -25,6 +25,7 @@ _SCHEMA = pa.schema(
         ("kinds", pa.list_(pa.uint8())),
         ("turns", pa.list_(pa.int16())),
         ("origin", pa.string()),
+        ("hash", pa.uint64()),
     ]
 )
 
@@ -39,7 +40,8 @@ def record_batch(examples: list[Example]) -> pa.RecordBatch:
     kinds = [_with_weights(example) for example in examples]
     ids, turns = [example.input_ids for example in examples], [example.turns for example in examples]
     columns = [_column(_SCHEMA.field(0), ids), _column(_SCHEMA.field(1), kinds), _column(_SCHEMA.field(2), turns)]
-    return pa.record_batch([*columns, pa.StringArray.from_buffers(len(examples), ends, text)], schema=_SCHEMA)
+    hashes = pa.array([example.hash for example in examples], pa.uint64())
+    return pa.record_batch([*columns, pa.StringArray.from_buffers(len(examples), ends, text), hashes], schema=_SCHEMA)
 
 
 def _with_weights(example: Example) -> Kinds:
@@ -70,31 +72,44 @@ def write_batches(path: Path, batches: Iterable[pa.RecordBatch]) -> None:
 
 
 class ExampleStore:
-    """Examples from a file by `write_batches`, by index. Pickled as its path, for data loader workers."""
+    """Examples from files by `write_batches`, by index. Pickled as its paths, for data loader workers.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        reader = pa.ipc.open_file(pa.memory_map(str(path)))
-        self._batches = [reader.get_batch(i) for i in range(reader.num_record_batches)]
+    Args:
+        path: The file, or one file for each source of a mixture.
+        rows: Which examples, as indices into all of the files' examples one file after the other; an example may occur
+            several times. None: each once.
+    """
+
+    def __init__(self, path: Path | Sequence[Path], rows: npt.NDArray[np.int64] | None = None) -> None:
+        self.path, self._rows = path, rows
+        paths = [path] if isinstance(path, Path) else path
+        first = -1 if isinstance(path, Path) else 0
+        readers = [pa.ipc.open_file(pa.memory_map(str(each))) for each in paths]
+        self._batches = [reader.get_batch(i) for reader in readers for i in range(reader.num_record_batches)]
+        self._sources = [
+            source for source, reader in enumerate(readers, first) for _ in range(reader.num_record_batches)
+        ]
         self._starts = np.cumsum([0, *(batch.num_rows for batch in self._batches)]).tolist()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return ExampleStore, (self.path,)
+        return ExampleStore, (self.path, self._rows)
 
     def __len__(self) -> int:
-        return int(self._starts[-1])
+        return int(self._starts[-1]) if self._rows is None else len(self._rows)
 
     def __getitem__(self, index: int) -> Example:
         if not 0 <= index < len(self):
             raise IndexError(f"{self.path}: example {index} of {len(self)}")
-        which = bisect.bisect_right(self._starts, index) - 1
-        batch, row = self._batches[which], index - self._starts[which]
+        place = index if self._rows is None else int(self._rows[index])
+        which = bisect.bisect_right(self._starts, place) - 1
+        batch, row = self._batches[which], place - self._starts[which]
         ids, kinds, turns = (_numbers(batch.column(i)[row].values) for i in range(3))
         weights = np.frombuffer(kinds[len(ids) :].tobytes(), dtype=np.float32)
         kinds, labelled = kinds[: len(ids)], None
         if (kinds >= _LABELLED).any():
             kinds, labelled = kinds % _LABELLED, kinds >= _LABELLED
-        return Example(ids, kinds, turns, batch.column(3)[row].as_py(), weights, labelled)
+        origin, number = batch.column(3)[row].as_py(), batch.column(4)[row].as_py()
+        return Example(ids, kinds, turns, origin, weights, labelled, number, self._sources[which])
 
     def __iter__(self) -> Iterator[Example]:
         return (self[index] for index in range(len(self)))
@@ -103,7 +118,21 @@ class ExampleStore:
     def lengths(self) -> npt.NDArray[np.int64]:
         """Tokens in each example, (number of examples,)."""
         parts = [np.diff(_numbers(batch.column(0).offsets)) for batch in self._batches]
-        return np.concatenate(parts).astype(np.int64) if parts else np.zeros(0, dtype=np.int64)
+        return self._of_rows(parts).astype(np.int64)
+
+    @cached_property
+    def hashes(self) -> npt.NDArray[np.uint64]:
+        """The `hash_of` the record of each example, (number of examples,)."""
+        return self._of_rows([_numbers(batch.column(4)) for batch in self._batches]).astype(np.uint64)
+
+    @cached_property
+    def sources(self) -> npt.NDArray[np.int64]:
+        """Index of the source of each example, (number of examples,); -1 outside mixtures."""
+        return self._of_rows([np.repeat(self._sources, [batch.num_rows for batch in self._batches])]).astype(np.int64)
+
+    def _of_rows(self, parts: list[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+        values = np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64)
+        return values if self._rows is None else values[self._rows]
 
 
 def _numbers(values: pa.Array) -> Any:

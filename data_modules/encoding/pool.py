@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, islice
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import wait
@@ -22,6 +22,7 @@ from data_modules.encoding.example import Example
 from data_modules.encoding.example_store import record_batch
 from data_modules.encoding.ledger import Ledger
 from data_modules.errors import UserError
+from data_modules.records.content_keys import content_key, hash_of
 from data_modules.records.conversation import Conversation, expand_answers
 from data_modules.records.counts import OnInvalid
 from data_modules.records.splits import Samples
@@ -82,8 +83,9 @@ class ChunkEncoder:
         for conversation in chunk:
             samples = expand_answers(conversation) if self.samples == "answer" else [conversation]
             ledger.samples_added += len(samples) - 1
+            number = hash_of(content_key(conversation))
             for sample in samples:
-                examples += self._encode(sample, ledger)
+                examples += [replace(example, hash=number) for example in self._encode(sample, ledger)]
         return EncodedChunk(len(chunk), record_batch(examples), ledger)
 
     def _encode(self, sample: Conversation, ledger: Ledger) -> list[Example]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from data_modules.encoding.example import Example
 from data_modules.encoding.example_store import ExampleStore
 from data_modules.encoding.ledger import why_empty
 from data_modules.encoding.length_limits import LengthLimits
@@ -15,6 +16,35 @@ from data_modules.wording import counted
 
 Stores = Mapping[str, ExampleStore]
 Ledgers = Mapping[str, dict[str, Any]]
+
+
+def check_splits(
+    stage: str,
+    files: Mapping[str, list[str]],
+    stores: Stores,
+    ledgers: Ledgers,
+    limits: LengthLimits,
+    mask_of: Callable[[Example], LossMask],
+) -> None:
+    """Make all checks that a command needs.
+
+    Args:
+        stage: Lightning's `fit`, `validate`, `test` or `predict`.
+        files: The user's files, by split.
+        stores: Examples by split.
+        ledgers: `Ledger.to_dict()` by split.
+        limits: The length limits.
+        mask_of: The loss mask of an example.
+
+    Raises:
+        UserError: If there is nothing to train on or to evaluate, or the mask supervises no token.
+    """
+    check_given_splits(files, stores, ledgers, limits)
+    if stage == "fit":
+        check_training_set(files.get("train", []), stores, ledgers, limits)
+        check_supervision(files.get("train", []), stores, mask_of)
+    elif stage in ("validate", "test"):
+        check_evaluation_set(stage.removesuffix("idate"), stores)
 
 
 def check_given_splits(files: Mapping[str, list[str]], stores: Stores, ledgers: Ledgers, limits: LengthLimits) -> None:
@@ -64,20 +94,21 @@ def check_training_set(files: Iterable[str], stores: Stores, ledgers: Ledgers, l
     )
 
 
-def check_supervision(files: Iterable[str], stores: Stores, mask: LossMask) -> None:
+def check_supervision(files: Iterable[str], stores: Stores, mask_of: Callable[[Example], LossMask]) -> None:
     """Refuse a mask that supervises no token of the training or validation examples.
 
     Args:
         files: The user's training files.
         stores: Examples by split.
-        mask: The loss mask.
+        mask_of: The loss mask of an example.
 
     Raises:
         UserError: If the mask supervises nothing.
     """
     for split in ("train", "val"):
         examples = stores.get(split)
-        if examples and not any(example.loss_weights(mask).any() for example in examples):
+        if examples and not any(example.loss_weights(mask_of(example)).any() for example in examples):
+            mask = mask_of(examples[0])
             kinds = sorted({SegmentKind(kind).name for kind in examples[0].kinds})
             given = counted(len(examples), f"{split} example")
             raise UserError(

@@ -56,6 +56,15 @@ def content_key(conversation: Conversation, keep_together: KeepTogether = "exact
     return digest.hexdigest()
 
 
+def hash_of(key: str) -> int:
+    """A number from 0 to 2**64 - 1 by which records are chosen, whatever their order, file and format.
+
+    Args:
+        key: The content key of a record.
+    """
+    return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8, person=b"choice").digest(), "big")
+
+
 def exact_text(text: str) -> str:
     """A text without white space at the ends of its lines, blank lines and indentation of the first line."""
     lines = (line.rstrip() for line in text.strip().splitlines())

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+import heapq
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
 from data_modules.errors import UserError
 from data_modules.records.column_proposals import proposal
 from data_modules.records.columns import check_columns, in_columns, renamed
-from data_modules.records.content_keys import KeepTogether, content_key
+from data_modules.records.content_keys import KeepTogether, content_key, hash_of
 from data_modules.records.conversation import Conversation
 from data_modules.records.counts import OnInvalid, RecordCounts
 from data_modules.records.data_files import skipped_files
@@ -23,6 +25,8 @@ from data_modules.records.turn_order import Consecutive, FirstAnswer, TurnRules
 from data_modules.setting_checks import check_choice
 
 Samples = Literal["conversation", "answer"]
+
+Paths = str | list[str] | None
 
 TextUse = Literal["document", "question", "beginning"]
 
@@ -41,6 +45,7 @@ class Sources:
         columns: The column that each field is read from, for fields with other names in the files.
         turn_rules: What is done with turns that are out of order.
         keep_together: Which conversations count as the same and stay in one split.
+        cap: Maximum number of training records, chosen by a hash of each.
         require_answer: Whether a bare prompt is invalid.
         text: How to treat plain text (a line of a .txt file, or a record with only the field `text`): as a finished
             document, a question, or the beginning of a text to continue.
@@ -55,6 +60,7 @@ class Sources:
     columns: dict[str, str] = field(default_factory=dict)
     turn_rules: TurnRules = field(default_factory=TurnRules)
     keep_together: KeepTogether = "exact"
+    cap: int | None = None
     require_answer: bool = True
     text: TextUse = "document"
 
@@ -93,6 +99,16 @@ class Sources:
         if "train" not in self.files:
             return {}
         return {split: share for split, share in self.fractions.items() if share and split not in self.files}
+
+
+def as_list(paths: Paths) -> list[str]:
+    """One or several files as a list; None: an empty one."""
+    return [paths] if isinstance(paths, str) else list(paths or [])
+
+
+def given_files(**paths: Paths) -> dict[str, list[str]]:
+    """The files of each split that has any."""
+    return {split: as_list(given) for split, given in paths.items() if given}
 
 
 def held_out_fractions(val: float, test: float) -> dict[str, float]:
@@ -248,13 +264,38 @@ def _check_answer(record: Record, conversation: Conversation) -> None:
 
 
 def without_duplicates(split: str, sources: Sources, counts: RecordCounts, taken: set[str]) -> Iterator[Conversation]:
-    """The conversations of a split, without those that an earlier split contains or shares a group with."""
+    """The conversations of a split, without those that an earlier split contains or shares a group with.
+
+    Training records beyond the cap are left out too, and counted as such.
+    """
     own: set[str] = set()
+    fits = _under_cap(sources, taken) if split == "train" and sources.cap else None
     for conversation in read_conversations(split, sources, counts):
         keys = set(keys_of(conversation, sources.keep_together))
         if not keys.isdisjoint(taken):
             counts.duplicates += 1
             continue
+        if fits and not fits(conversation):
+            counts.records_read -= 1
+            counts.left_out += 1
+            continue
         own |= keys if split != "train" else set()
         yield conversation
     taken |= own
+
+
+def _under_cap(sources: Sources, taken: set[str]) -> Callable[[Conversation], bool]:
+    """Whether a training record is one of those with the lowest hashes; to be asked once for each, in any order."""
+    records = without_duplicates("train", replace(sources, cap=None), RecordCounts(sources.on_invalid), taken)
+    left = Counter(heapq.nsmallest(sources.cap or 0, map(_hash, records)))  # equal records have equal hashes
+
+    def fits(conversation: Conversation) -> bool:
+        number = _hash(conversation)
+        left[number] -= 1
+        return left[number] >= 0
+
+    return fits
+
+
+def _hash(conversation: Conversation) -> int:
+    return hash_of(content_key(conversation))

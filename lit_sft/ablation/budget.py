@@ -109,13 +109,13 @@ class TrialCost:
 
     def until(self, budget: Budget, amount: float) -> Amounts:
         """Amounts when the budget is used up; the step that reaches it is the last."""
-        store, mask = self.data.stores["train"], self.data.mask
+        store, mask_of = self.data.stores["train"], self.data.mask_of
         total = Amounts()
         steps = self.data.train_steps(self.trainer.accumulate_grad_batches, self.trainer.limit_train_batches)
         for batches in itertools.islice(steps, 10**7):
             examples = [store[index] for batch in batches for index in batch]
             lengths = [len(example) for example in examples]
-            supervised = sum(int(np.count_nonzero(example.loss_weights(mask))) for example in examples)
+            supervised = sum(int(np.count_nonzero(each.loss_weights(mask_of(each)))) for each in examples)
             total = Amounts(
                 total.steps + 1,
                 total.batches + len(batches),

@@ -15,7 +15,10 @@ from lit_sft.checkpoints.header import read_header
 from lit_sft.fields import Fields
 from lit_sft.files import read_yaml
 
-State = Literal["unchanged", "changed", "not verified", "missing"]
+State = Literal["unchanged", "changed", "not verified", "missing", "mixture", "older"]
+
+_VERSION_OF_SPLITS = 5
+"""Runs of earlier versions of the encoding held out other records."""
 
 _SPLITS = ("train", "val", "test")
 _SHARES = ("val_fraction", "test_fraction", "train_fraction")
@@ -28,7 +31,9 @@ class TrainingData:
     Attributes:
         named: Training files as the config names them.
         sources: The same with paths that exist; None if the training files are not found.
-        state: `changed`: not the records it was trained on. `not verified`: its checkpoint has no digest.
+        state: `changed`: not the records it was trained on. `not verified`: its checkpoint has no digest. `mixture`:
+            trained on a mixture, which is not searched. `older`: an earlier version held out other records, so all
+            records of the files are searched.
     """
 
     named: list[str]
@@ -44,6 +49,8 @@ class TrainingData:
             "not verified": f"{files} (not verified: the run has no digest of them)",
             "changed": f"{files} (CHANGED since training)",
             "missing": f"not searched: {files} not found",
+            "mixture": f"not searched: {files} (a mixture, --data.mix)",
+            "older": f"{files} (all records, also held-out ones: an earlier version of this program divided them)",
         }[self.state]
 
 
@@ -59,7 +66,9 @@ def training_data_of(source: str) -> TrainingData | None:
     run = _run_of(Path(source))
     if run is None:
         return None
-    sources = _sources_of(run / "config.yaml")
+    sources, is_mixture = _sources_of(run / "config.yaml")
+    if is_mixture:
+        return TrainingData(sources.files["train"], None, "mixture")
     if "train" not in sources.files:
         return None
     identity = _identity_of(run)
@@ -73,6 +82,8 @@ def training_data_of(source: str) -> TrainingData | None:
     located = replace(sources, files=present, fractions=sources.shares)
     if digests["train"] is None:
         return TrainingData(named, located, "not verified")
+    if _is_older(identity) and (sources.shares or sources.train_fraction < 1):
+        return TrainingData(named, replace(located, fractions={}, train_fraction=1.0), "older")
     is_same = records_digest(present["train"]) == digests["train"]
     return TrainingData(named, located, "unchanged" if is_same else "changed")
 
@@ -85,8 +96,13 @@ def _run_of(place: Path) -> Path | None:
     return run if (run / "config.yaml").is_file() and (run / "checkpoints").is_dir() else None
 
 
-def _sources_of(config: Path) -> Sources:
-    """The data files named in a run's config."""
+def _is_older(identity: dict[str, Any]) -> bool:
+    version = identity.get("version of the encoding")
+    return isinstance(version, str) and version.isdecimal() and int(version) < _VERSION_OF_SPLITS
+
+
+def _sources_of(config: Path) -> tuple[Sources, bool]:
+    """The data files named in a run's config, and whether they are a mixture."""
     values = Fields(read_yaml(config, advice="A run's settings are written when it starts."), str(config))
     data = values.fields("data")
     settings: dict[str, Any] = {name: data.number(name) for name in _SHARES if name in data}
@@ -99,7 +115,8 @@ def _sources_of(config: Path) -> Sources:
     if "columns" in data:
         settings["columns"] = dict(data.fields("columns").values)
     try:
-        return SFTDataModule(**settings, on_invalid="drop").sources
+        mix = data.values.get("mix")
+        return SFTDataModule(**settings, mix=mix, on_invalid="drop").sources, bool(mix)
     except UserError as error:
         raise UserError(f"{config}: {error}") from None
 

@@ -243,7 +243,7 @@ class _TokenRules:
             self.findings.counts["end-token-unsupervised"] = self.num_supervised
 
     def _weights(self, example: Example) -> Weights:
-        return example.loss_weights(self.data.mask)
+        return example.loss_weights(self.data.mask_of(example))
 
     def _add(self, rule: str, origin: str, detail: str, quote: str, row: Example | LabelledRow, seen: set[str]) -> None:
         if rule in seen:

@@ -223,3 +223,10 @@ def gather_records(records: dict[str, RecordSums], world_size: int) -> dict[str,
     for part in parts:
         gathered |= {origin: gathered.get(origin, RecordSums()) + sums for origin, sums in part.items()}
     return gathered
+
+
+def scalars(metrics: dict[str, float], split: str) -> dict[str, float]:
+    """The metrics of a split to draw as curves, by log key: all but the counts."""
+    return {
+        f"{split}/{name}": value for name, value in metrics.items() if name.partition("/")[0] not in ("tokens", "step")
+    }

@@ -62,10 +62,10 @@ def main(argv: list[str]) -> None:
     if options.json:
         for example in examples:
             print(json.dumps(to_json(example, data.tokenizer)))
-    masks = _masks(options.masks, data.mask)
     shortened = shortenings(data, options.split, examples)
     shown = [
-        show_example(example, data.tokenizer, masks, what) for example, what in zip(examples, shortened, strict=True)
+        show_example(example, data.tokenizer, _masks(options.masks, data.mask_of(example)), what)
+        for example, what in zip(examples, shortened, strict=True)
     ]
     summary = _summary(data, options.split, len(examples))
     if options.html:
@@ -128,7 +128,7 @@ def _masks(names: list[str] | None, own: LossMask) -> list[LossMask]:
 def _warning(data: SFTDataModule) -> list[str]:
     """Why `fit` would refuse the data, if its mask supervises nothing."""
     try:
-        check_supervision(data.sources.files["train"], data.stores, data.mask)
+        check_supervision(data.sources.files["train"], data.stores, data.mask_of)
     except UserError as error:
         return [f"warning {error}"]
     return []

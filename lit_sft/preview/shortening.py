@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+from data_modules.encoding.encoder import Encoder
 from data_modules.encoding.example import Example
 from data_modules.encoding.ledger import Ledger
 from data_modules.records.conversation import Conversation, expand_answers
@@ -28,21 +31,29 @@ def shortenings(data: SFTDataModule, split: str, examples: list[Example]) -> lis
         return [""] * len(examples)
     missing = {example.origin for example in examples}
     found: dict[_Key, str] = {}
-    for conversation in read_conversations(split, data.sources, RecordCounts(data.sources.on_invalid)):
+    for encoder, conversation in _conversations(data, split):
         if conversation.origin in missing:
-            found |= _by_example(data, split, conversation)
+            found |= _by_example(data, split, conversation, encoder)
             missing.discard(conversation.origin)
         if not missing:
             break
     return [found.get(_key(example), "") for example in examples]
 
 
-def _by_example(data: SFTDataModule, split: str, conversation: Conversation) -> dict[_Key, str]:
+def _conversations(data: SFTDataModule, split: str) -> Iterator[tuple[Encoder, Conversation]]:
+    """The conversations of a split, each with the encoder of its source."""
+    whole = [("", data.sources, data.encoder)]
+    for _, sources, encoder in data.mixture.feeds(split) if data.mixture else whole:
+        for conversation in read_conversations(split, sources, RecordCounts(sources.on_invalid)):
+            yield encoder, conversation
+
+
+def _by_example(data: SFTDataModule, split: str, conversation: Conversation, encoder: Encoder) -> dict[_Key, str]:
     is_expanded = split == "train" and data.sources.samples == "answer"
     found: dict[_Key, str] = {}
     for sample in expand_answers(conversation) if is_expanded else [conversation]:
         ledger = Ledger()
-        parts = data.encoder.encode(sample, ledger)
+        parts = encoder.encode(sample, ledger)
         found |= {_key(part): _in_words(ledger, len(parts)) for part in parts}
     return found
 

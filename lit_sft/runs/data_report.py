@@ -11,6 +11,7 @@ from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from data_modules.encoding.encoder import OverLong
 from data_modules.encoding.ledger import ledger_rows, unused_fields
+from data_modules.encoding.mixture import Mixture
 from data_modules.errors import UserError
 from data_modules.records.conversation import Conversation, Message, Role
 from data_modules.records.rejections import count_reasons, without_advice
@@ -34,6 +35,8 @@ def print_ledger(console: Console, data: SFTDataModule) -> None:
     for row in rows:
         table.add_row(*map(cell, row))
     console.print(table)
+    if data.mixture:
+        console.print(_mixture_table(data.mixture, data.ledgers["train"]["sources"]))
     for split, ledger in data.ledgers.items():
         for line in ledger["formats"]:
             console.print(f"  {split}: {printable(line)}", style="dim", markup=False, soft_wrap=True)
@@ -47,6 +50,22 @@ def print_ledger(console: Console, data: SFTDataModule) -> None:
             )
     for remark in data_remarks(data):
         console.print(printable(remark), style="yellow", markup=False, highlight=False, soft_wrap=True)
+
+
+def _mixture_table(mixture: Mixture, ledgers: dict[str, Any]) -> Table:
+    """What every source contributes to an epoch."""
+    table = Table(title="mixture: one epoch", title_justify="left")
+    for name in ("source", "records", "examples", "repeats", "per epoch", "share", "tokens", "template", "mask"):
+        table.add_column(name, justify="left" if name in ("source", "template", "mask") else "right")
+    total = sum(ledger["epoch"]["examples"] for ledger in ledgers.values())
+    for source, encoder, mask in zip(mixture.mix, mixture.encoders, mixture.masks, strict=True):
+        ledger = ledgers[source.name]
+        epoch = ledger["epoch"]
+        counts = (ledger["records_read"], ledger["examples"], epoch["repeats"], epoch["examples"])
+        share = f"{epoch['examples'] / total:.1%}"
+        cells = (*(f"{count:,}" for count in counts), share, f"{epoch['tokens']:,}", encoder.template.name, mask.name)
+        table.add_row(cell(source.name), *map(cell, cells))
+    return table
 
 
 def dropped_lines(data: TrainingData, split: str) -> list[str]:

@@ -9,6 +9,7 @@ from transformers import PreTrainedTokenizerBase
 
 from data_modules.encoding.encoder import Encoder
 from data_modules.encoding.example_store import ExampleStore
+from data_modules.records.mix import MixSource
 from data_modules.records.splits import Sources
 from data_modules.rendering.masking import LossMask, Reduction
 from data_modules.rendering.templates import TemplateName
@@ -29,6 +30,8 @@ class TrainingData(Protocol):
     reduction: Reduction
     fingerprint: str
     """Digest of the records and their encoding."""
+    mix: tuple[MixSource, ...]
+    """The sources of a mixture; none without one."""
     sources: Sources
     """Where the records come from."""
     stores: dict[str, ExampleStore]

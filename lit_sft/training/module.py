@@ -22,7 +22,8 @@ from data_modules.batching.batch import Batch
 from data_modules.encoding.example import Example
 from data_modules.encoding.tokenizers import load_tokenizer, token_sizes
 from data_modules.errors import UserError
-from lit_sft.metrics.segments import RecordSums, SegmentMetrics, WeightedMean, gather_records
+from lit_sft.metrics.segments import RecordSums, SegmentMetrics, WeightedMean, gather_records, scalars
+from lit_sft.metrics.sources import SourceMetrics
 from lit_sft.models.adapters import causal_lm, is_adapted
 from lit_sft.models.answer_rows import answer_row
 from lit_sft.models.backbone import BackboneSettings, build_backbone
@@ -124,6 +125,8 @@ class LitCausalLM(LightningModule):
             {split: SegmentMetrics(sizes, end_token_id, by_record=split == "test") for split in ("val", "test")}
         )
         self.losses = nn.ModuleDict({split: WeightedMean() for split in ("val", "test")})
+        names = [source.name for source in self.data.mix]
+        self.source_metrics = nn.ModuleDict({split: SourceMetrics(names) for split in ("val", "test")})
         if isinstance(self.trainer.strategy, ModelParallelStrategy) and self.checkpoint is not None:
             self._check_weights(read_checkpoint(self.checkpoint, map_location="meta", mmap=True), self.checkpoint)
         warn_of_frozen_end(self.backbone, self.backbone_settings, self.data.encoder.template.end, end_token_id)
@@ -282,11 +285,11 @@ class LitCausalLM(LightningModule):
         metrics["step"] = self.trainer.global_step
         self.metrics["val"] = metrics
         if not self.trainer.sanity_checking:
-            self.log_validation(_scalars(metrics, "val"))
+            self.log_validation(scalars(metrics, "val"))
         elif self.trainer.global_step == 0 and self.trainer.num_sanity_val_steps == math.inf:
             # Lightning discards the validation before training; over all batches it is the "before"
             self.metrics_before = metrics
-            self.log_validation(_scalars(metrics, "val"))
+            self.log_validation(scalars(metrics, "val"))
 
     def log_validation(self, metrics: dict[str, float]) -> None:
         """Log validation metrics for checkpoints and curves.
@@ -309,7 +312,7 @@ class LitCausalLM(LightningModule):
         """Compute and log the test metrics."""
         self.records = gather_records(self.segment_metrics["test"].take_records(), self.trainer.world_size)  # type: ignore[operator]
         self.metrics["test"] = self._finish("test")
-        self.log_dict(_scalars(self.metrics["test"], "test"), sync_dist=self.trainer.world_size > 1)
+        self.log_dict(scalars(self.metrics["test"], "test"), sync_dist=self.trainer.world_size > 1)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Build AdamW and its schedule."""
@@ -380,21 +383,15 @@ class LitCausalLM(LightningModule):
             nll, weights = score(token_nll, self.backbone, batch), batch.weights.flatten()[batch.targets]
             self.segment_metrics[split].update(nll, batch)  # type: ignore[operator]
             self.losses[split].update(nll, weights)  # type: ignore[operator]
+            self.source_metrics[split].update(nll, weights, batch)  # type: ignore[operator]
 
     def _finish(self, split: str) -> dict[str, float]:
-        by_segment, loss = self.segment_metrics[split], self.losses[split]
-        metrics: dict[str, float] = {"loss": loss.compute(), **by_segment.compute()}  # type: ignore[operator]
-        by_segment.reset()  # type: ignore[operator]
-        loss.reset()  # type: ignore[operator]
+        by_segment, loss, by_source = self.segment_metrics[split], self.losses[split], self.source_metrics[split]
+        metrics = {"loss": loss.compute(), **by_segment.compute(), **by_source.compute()}  # type: ignore[operator]
+        for metric in (by_segment, loss, by_source):
+            metric.reset()  # type: ignore[operator]
         return metrics
 
     def total_steps(self) -> int:
         """Optimiser steps of the whole run."""
         return total_steps(self.trainer, self.data)
-
-
-def _scalars(metrics: dict[str, float], split: str) -> dict[str, float]:
-    """The metrics to draw as curves: all but the counts."""
-    return {
-        f"{split}/{name}": value for name, value in metrics.items() if name.partition("/")[0] not in ("tokens", "step")
-    }

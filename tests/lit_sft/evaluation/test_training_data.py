@@ -15,6 +15,7 @@ import yaml
 
 from data_modules.encoding.cache import records_digest
 from data_modules.errors import UserError
+from lit_sft.evaluation import training_data
 from lit_sft.evaluation.contamination import find_exposure, in_words
 from lit_sft.evaluation.evaluation_report import make_report
 from lit_sft.evaluation.item_results import Results, SetResult
@@ -222,3 +223,29 @@ def test_a_wrong_setting_in_a_runs_config_is_refused_with_the_file(
     run = make_run({"train": write("train.jsonl", words(2)), **setting})
     with pytest.raises(UserError, match=f"{re.escape(str(run / 'config.yaml'))}: {message}"):
         training_data_of(str(run))
+
+
+def test_a_mixture_is_named_and_not_searched(make_run: Callable[..., Path], write: Write) -> None:
+    mix = [{"name": "a", "files": write("a.jsonl", words(3))}, {"name": "b", "files": ["b.jsonl"]}]
+    data = training_data_of(str(make_run({"mix": mix})))
+    assert data is not None
+    assert (data.sources, data.description) == (
+        None,
+        f"not searched: {mix[0]['files']}, b.jsonl (a mixture, --data.mix)",
+    )
+
+
+@pytest.mark.parametrize(
+    ("version", "share", "state"), [("4", 0.5, "older"), ("4", 0.0, "unchanged"), ("5", 0.5, "unchanged")]
+)
+def test_runs_that_held_out_other_records_are_searched_in_full(
+    make_run: Callable[..., Path], write: Write, monkeypatch: pytest.MonkeyPatch, version: str, share: float, state: str
+) -> None:
+    run = make_run({"train": write("train.jsonl", words(60)), "val_fraction": share}, knows=["train"])
+    known = training_data._identity_of(run)
+    monkeypatch.setattr(training_data, "_identity_of", lambda _: {**known, "version of the encoding": version})
+    data = training_data_of(str(run))
+    assert data is not None
+    assert data.state == state
+    assert data.sources is not None
+    assert data.sources.shares == ({"val": share} if state == "unchanged" and share else {})
