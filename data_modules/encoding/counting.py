@@ -8,7 +8,14 @@ from collections.abc import Iterable, Sequence
 from data_modules.encoding.ledger import Ledger
 from data_modules.encoding.losses import Part, account_of
 from data_modules.encoding.strings import EncodedSegment, length
+from data_modules.records.conversation import Conversation
 from data_modules.rendering.segments import ANSWER_KINDS, FINAL_KINDS, TRAINED_KINDS, SegmentKind
+
+ANSWERS_READ = (
+    "earlier answers are context, because the chat template renders them differently once the conversation goes on; "
+    "`--data.samples answer` trains each in a sample of its own"
+)
+"""What is done with answers that were not emitted as they are rendered."""
 
 
 def count_tokens(ledger: Ledger, whole: Sequence[EncodedSegment], parts: Sequence[Part], end_token_id: int) -> None:
@@ -35,6 +42,19 @@ def count_tokens(ledger: Ledger, whole: Sequence[EncodedSegment], parts: Sequenc
     ledger.truncated += bool(parts) and account.is_shortened()
     ledger.examples += len(parts)
     ledger.lengths.update(length(part.kept) for part in parts)
+
+
+def count_answers_read(ledger: Ledger, conversation: Conversation, whole: Iterable[EncodedSegment]) -> None:
+    """Count the answers that are to be trained, but that the template renders in another way later.
+
+    Args:
+        ledger: Counts them.
+        conversation: The conversation.
+        whole: The same before shortening.
+    """
+    read = {item.segment.turn for item in whole if item.segment.is_read}
+    if trained := sum(conversation.turns[turn].is_trained for turn in read):
+        ledger.changed_turns[ANSWERS_READ] += trained
 
 
 def _count_answers(ledger: Ledger, ends: dict[int, SegmentKind], started: set[int], ended: set[int]) -> None:

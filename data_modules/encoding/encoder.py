@@ -11,7 +11,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from data_modules.encoding.convention_runs import runs_of
-from data_modules.encoding.counting import count_tokens
+from data_modules.encoding.counting import count_answers_read, count_tokens
 from data_modules.encoding.example import Example
 from data_modules.encoding.ledger import Ledger
 from data_modules.encoding.losses import Part, turns_in
@@ -133,6 +133,7 @@ class Encoder:
         lost = next(filter(None, (self._text_check.lost(item.segment.text, item.ids) for item in contents)), None)
         ledger.count_length(length(complete), self.max_length, is_text=conversation.is_text)
         count_tokens(ledger, complete, parts, self.end_token_id)
+        count_answers_read(ledger, conversation, complete)
         if lost is not None:
             ledger.count_unknown_text(f"{conversation.origin}: {lost}")
 

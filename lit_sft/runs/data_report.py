@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
+from data_modules.encoding.counting import ANSWERS_READ
 from data_modules.encoding.encoder import OverLong
 from data_modules.encoding.ledger import ledger_rows, unused_fields
 from data_modules.encoding.mixture import Mixture
@@ -253,7 +254,10 @@ class SplitReport:
 
     def _of_turns(self) -> list[str]:
         """Turns that were dropped or joined, and examples whose last answer is not trained."""
-        changes = [f"{count:,} {what}" for what, count in self.ledger.get("changed_turns", {}).items()]
+        turns = dict(self.ledger.get("changed_turns", {}))
+        if self.ledger["samples_added"]:
+            turns.pop(ANSWERS_READ, None)  # each is trained in a sample of its own
+        changes = [f"{count:,} {what}" for what, count in turns.items()]
         ends = self.ledger.get("untrained_ends", 0)
         untrained = (
             f"warning: {self.split}: {ends:,} of {self.ledger['examples']:,} examples end with an answer of weight 0, "

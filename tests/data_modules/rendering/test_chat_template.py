@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import pytest
 from transformers import PreTrainedTokenizerFast
 
+from data_modules.encoding.counting import ANSWERS_READ
 from data_modules.encoding.encoder import Encoder
+from data_modules.encoding.ledger import Ledger
 from data_modules.errors import UserError
 from data_modules.records.conversation import Conversation, Message, Role, expand_answers
 from data_modules.rendering.chat_template import ChatTemplate, own_template
@@ -151,6 +154,21 @@ def test_one_sample_per_answer_trains_answers_that_are_rendered_differently_late
         for sample in expand_answers(chat("a", "b", "c", "d"))
     ]
     assert texts == [["<think>\n\n</think>\n\nb<e>"], ["<think>\n\n</think>\n\nd<e>"]]
+
+
+def test_answers_that_are_only_context_are_counted(chat_tokenizer: PreTrainedTokenizerFast) -> None:
+    ledger = Ledger("error")
+    template = template_of(chat_tokenizer, EMPTY_THINKING)
+    encoder = Encoder(template.tokenizer, template, 10**6)
+    excluded = replace(chat("a", "b", "c", "d").turns[1], weight=0.0)
+    turns = chat("a", "b", "c", "d", "e", "f").turns
+    for conversation in (
+        chat("a", "b"),
+        replace(chat("a"), turns=turns),
+        replace(chat("a"), turns=(*turns[:1], excluded, *turns[2:])),
+    ):
+        encoder.encode(conversation, ledger)
+    assert dict(ledger.changed_turns) == {ANSWERS_READ: 3}
 
 
 def test_system_message_stays_where_the_prompt_has_it(chat_tokenizer: PreTrainedTokenizerFast) -> None:
