@@ -90,14 +90,26 @@ def run(jobs: list[Job], python: Path, tokenizer_folder: Path, rows: list[Row], 
     Returns:
         The rows that differ, by job.
     """
+    found = results_of(jobs, python, tokenizer_folder, rows, folder)
+    results = []
+    for index, (job, theirs) in enumerate(zip(jobs, found, strict=True)):
+        tokenizer, template = AutoTokenizer.from_pretrained(tokenizer_folder), folder / f"out_{index}.jinja"
+        if template.exists():  # one of the trainer's own
+            tokenizer.chat_template = template.read_text(encoding="utf-8")
+        results.append(list(_differences(job, rows_of(job, rows), theirs, tokenizer)))
+    return results
+
+
+def results_of(
+    jobs: list[Job], python: Path, tokenizer_folder: Path, rows: list[Row], folder: Path
+) -> list[dict[int, tuple[list[int], list[int]]]]:
+    """Ids and labels of a trainer, by job and row; rows that it drops are missing. The arguments are those of `run`."""
     settings = [_settings(job, index, tokenizer_folder, rows, folder) for index, job in enumerate(jobs)]
     (folder / "jobs.json").write_text(json.dumps(settings), encoding="utf-8")
     command = [str(python), str(HERE / "drivers" / f"run_{jobs[0].trainer}.py"), str(folder / "jobs.json")]
     done = subprocess.run(command, capture_output=True, text=True, cwd=folder, check=False)
     assert done.returncode == 0, f"{jobs[0].trainer} failed:\n{done.stderr[-4000:]}"
-    return [
-        _compared(job, rows, Path(given["out"]), tokenizer_folder) for job, given in zip(jobs, settings, strict=True)
-    ]
+    return [_read(Path(given["out"])) for given in settings]
 
 
 def rows_of(job: Job, rows: list[Row]) -> list[Row]:
@@ -114,16 +126,11 @@ def _settings(job: Job, index: int, tokenizer_folder: Path, rows: list[Row], fol
     return {**files, "max_length": job.max_length, **job.settings}
 
 
-def _compared(job: Job, rows: list[Row], out: Path, tokenizer_folder: Path) -> list[Mismatch]:
-    theirs = {}
-    for line in out.read_text(encoding="utf-8").splitlines():
-        item = json.loads(line)
-        theirs[item["row"]] = (item["input_ids"], item["labels"])
-    assert theirs, f"{job.trainer} kept no row"
-    tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder)
-    if out.with_suffix(".jinja").exists():
-        tokenizer.chat_template = out.with_suffix(".jinja").read_text(encoding="utf-8")
-    return list(_differences(job, rows_of(job, rows), theirs, tokenizer))
+def _read(out: Path) -> dict[int, tuple[list[int], list[int]]]:
+    items = map(json.loads, out.read_text(encoding="utf-8").splitlines())
+    theirs = {item["row"]: (item["input_ids"], item["labels"]) for item in items}
+    assert theirs, f"{out.name}: the trainer kept no row"
+    return theirs
 
 
 def _torchtune_files(tokenizer_folder: Path, folder: Path) -> dict[str, Any]:
