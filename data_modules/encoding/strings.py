@@ -11,7 +11,7 @@ import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import accumulate, groupby
 from unicodedata import is_normalized
 
@@ -196,26 +196,15 @@ class StringEncoder:
 
     def _counted_starts(self, text: str, ids: list[int]) -> list[int] | None:
         """The starts of tokens from their sizes; None if they do not simply add up to the text."""
-        if self._sizes is None or not (text.isascii() or is_normalized("NFC", text)):
+        sizes = _token_sizes(self.tokenizer, len(self.tokenizer))
+        if sizes is None or not (text.isascii() or is_normalized("NFC", text)):
             return None
-        *starts, size = accumulate(map(self._sizes.__getitem__, ids), initial=0)
+        *starts, size = accumulate(map(sizes.__getitem__, ids), initial=0)
         if text.isascii():
             return starts if size == len(text) else None
         raw = np.frombuffer(text.encode(), dtype=np.uint8)
         characters = np.cumsum(raw & 0xC0 != 0x80) - 1  # the other bytes continue a character
         return characters[starts].tolist() if size == len(raw) else None
-
-    @cached_property
-    def _sizes(self) -> list[int] | None:
-        """The bytes of each token; None unless the tokens of a text in Unicode's form NFC are always its bytes."""
-        backend = self.tokenizer.backend_tokenizer
-        is_plain = backend.normalizer is None or isinstance(backend.normalizer, NFC)
-        if not (is_plain and isinstance(backend.decoder, ByteLevel)):
-            return None
-        sizes, written = [0] * len(self.tokenizer), bytes_of_tokens(self.tokenizer)
-        for index in self.tokenizer.get_vocab().values():
-            sizes[index] = len(written(index))
-        return sizes
 
     def _contents(self, texts: list[str]) -> list[list[int]]:
         """Encode text written by people and models: markers in it are plain text, never tokens."""
@@ -337,6 +326,25 @@ class StringEncoder:
     def _begins_with_mark(self) -> bool:
         """Whether the tokenizer puts a space mark before every text."""
         return self.control("\nx")[len(self.control("\n")) :] != self.control("x")
+
+
+@lru_cache(maxsize=4)
+def _token_sizes(tokenizer: PreTrainedTokenizerBase, num_tokens: int) -> list[int] | None:
+    """The bytes of each token; None unless the tokens of a text in Unicode's form NFC are always its bytes.
+
+    Args:
+        tokenizer: A fast tokenizer.
+        num_tokens: How many tokens it has, because tokens may be added to it.
+    """
+    backend = tokenizer.backend_tokenizer
+    is_plain = backend.normalizer is None or isinstance(backend.normalizer, NFC)
+    if not (is_plain and isinstance(backend.decoder, ByteLevel)):
+        return None
+    indices = tokenizer.get_vocab().values()
+    sizes, written = [0] * (1 + max(indices, default=num_tokens)), bytes_of_tokens(tokenizer)
+    for index in indices:
+        sizes[index] = len(written(index))
+    return sizes
 
 
 def _starts(encoding: Encoding) -> list[int]:
