@@ -236,8 +236,9 @@ def litgpt(task: Task) -> Tokens | None:
     if source.ids[-1:] == [task.eos_token_id]:
         source = source.first(len(source) - 1)
     target = _litgpt_ids(task, answer[:1], bos=False)
-    if target.ids[-1:] != [task.eos_token_id]:
-        target = target + Tokens([task.eos_token_id], [(answer[1],)], [True])
+    # an answer that ends with eos loses it: LitGPT takes it for one that the tokenizer added
+    ended, eos = target.ids[-1:] == [task.eos_token_id], Tokens([task.eos_token_id], [(answer[1],)], [True])
+    target = target.first(len(target) - 1) if ended else target + eos
     both = (source.first(task.limit) + target.first(task.limit)).first(task.limit)
     return both.from_place(len(source.first(task.limit)) if "mask_prompt" in task.options else 0)
 

@@ -110,6 +110,12 @@ def test_litgpt_trains_the_prompt_unless_it_is_masked() -> None:
     assert text_of("litgpt:mask_prompt", row, tokenizer=tokenizer, limit=len(text) + 1) == f"{text}⟦a⟧"
 
 
+def test_litgpt_takes_the_eos_from_an_answer_that_ends_with_it() -> None:
+    row, tokenizer = dialogue("q", "a<|endoftext|>", system="s"), chat_tokenizer(eos="<|endoftext|>")
+    shown = text_of("litgpt:mask_prompt", row, tokenizer=tokenizer)
+    assert shown == "s### Instruction:\nq\n\n### Response:\n⟦a⟧"
+
+
 def test_ultrachat_trains_answers_and_their_ends_after_plain_headers() -> None:
     tokenizer = chat_tokenizer("<s>", eos="<|endoftext|>", bos="<s>")
     expected = "<s>User: q<|endoftext|>\nAssistant: ⟦a<|endoftext|>⟧\nUser: r<|endoftext|>\nAssistant: ⟦b<|endoftext|>⟧"
