@@ -15,7 +15,7 @@ from data_modules.wording import did_you_mean
 Columns = Mapping[str, str]
 """The user's column by the field that is read from it."""
 
-_LISTS = tuple(layout.fields[0] for layout in FORMATS.values() if layout.of_message)
+_LISTS = tuple(name for layout in FORMATS.values() for name in layout.message_lists)
 _HONOURED = {name for known in RECORD_FIELDS if known.use is Use.HONOURED for name in known.names}
 _OF_FORMATS = {name for layout in FORMATS.values() for name in (*layout.fields, *layout.optional)}
 _OF_RECORD = _OF_FORMATS | _HONOURED

@@ -14,7 +14,8 @@ from data_modules.records.field_values import is_given, text, turn_list
 from data_modules.records.known_fields import FoundFields, examine, preference_fault
 from data_modules.records.messages import keys_of_messages, missing_field, named_turns, weight_of
 from data_modules.records.record import Record
-from data_modules.records.tools import TOOLS, tools_of
+from data_modules.records.thinking import thinking_of
+from data_modules.records.tools import TOOLS, calls_of, tools_of
 from data_modules.records.turn_order import TurnRules, arranged
 from data_modules.wording import kind_of
 
@@ -38,7 +39,7 @@ class Format:
             `predict` can read bare prompts.
         turns: Converts fields to turns. Raises UserError without the origin, which `to_conversation` adds.
         optional: Other fields that `turns` reads, except those of `known_fields`.
-        of_message: If the first of `fields` is a list of messages, the fields of a message.
+        of_message: The fields of a message, if the record's own fields are, or may be, lists of messages.
     """
 
     name: str
@@ -49,10 +50,15 @@ class Format:
 
     def examine(self, fields: dict[str, Any]) -> FoundFields:
         """Find the fields of a record other than those of this format."""
-        message_list, of_message = self.fields[0] if self.of_message else "", self.of_message
+        of_message = self.of_message
         if self.turns in _EITHER_SPELLING:
-            of_message = keys_of_messages(fields.get(message_list), *of_message)
-        return examine(fields, self.name, (*self.fields, *self.optional), message_list, of_message)
+            of_message = keys_of_messages(fields.get(self.fields[0]), *of_message)
+        return examine(fields, self.name, (*self.fields, *self.optional), self.message_lists, of_message)
+
+    @property
+    def message_lists(self) -> tuple[str, ...]:
+        """The fields that are, or may be, lists of messages."""
+        return (*self.fields, *self.optional) if self.of_message else ()
 
 
 def to_conversation(
@@ -196,7 +202,9 @@ def _firefly(fields: dict[str, Any]) -> list[Message]:
             )
         turns.append(Message(Role.USER, text(pair, "human")))
         weight = weight_of(pair, Role.ASSISTANT, place)
-        turns.append(Message(Role.ASSISTANT, text(pair, "assistant"), weight=weight))
+        thinking, calls = thinking_of(pair, Role.ASSISTANT, place), calls_of(pair, Role.ASSISTANT, place)
+        answer = text(pair, "assistant")
+        turns.append(Message(Role.ASSISTANT, answer, weight=weight, thinking=thinking, tool_calls=calls))
     return turns
 
 
@@ -213,7 +221,7 @@ FORMATS: dict[str, Format] = {
         Format("firefly", ("conversation",), _firefly, of_message=("human", "assistant")),
         Format("ultrachat", ("id", "data"), _ultrachat),
         Format("alpaca", ("instruction",), _alpaca, optional=("input", "output")),
-        Format("prompt_completion", ("prompt",), _prompt_completion, optional=("completion",)),
+        Format("prompt_completion", ("prompt",), _prompt_completion, ("completion",), ("role", "content")),
         Format("text", ("text",), _plain_text),
     )
 }

@@ -166,7 +166,7 @@ def examine(
     fields: Mapping[str, Any],
     format: str,
     own: tuple[str, ...],
-    message_list: str = "",
+    message_lists: tuple[str, ...] = (),
     own_of_message: tuple[str, ...] = (),
 ) -> FoundFields:
     """Find the fields of a record other than those of its format.
@@ -175,12 +175,12 @@ def examine(
         fields: The record's.
         format: Name of its format.
         own: The fields that the format reads.
-        message_list: The field with the list of messages, if the format has one.
+        message_lists: The fields that may be lists of messages.
         own_of_message: The fields that the format reads in a message.
     """
     found = [_Found(name, f"field '{name}'", *rest) for name, *rest in _given(fields, "record", format, own)]
-    items = fields.get(message_list) if message_list else None
-    for index, item in enumerate(items if isinstance(items, list) else ()):
+    lists = ((name, items) for name in message_lists if isinstance(items := fields.get(name), list))
+    for message_list, index, item in ((name, *place) for name, items in lists for place in enumerate(items)):
         # with fewer fields, it has no others or is refused for lack of one
         if isinstance(item, dict) and len(item) > len(own_of_message):
             names_a_tool = item.get(own_of_message[0]) in _NAMED_BY_A_TOOL

@@ -146,12 +146,12 @@ def _role_error(given: Any, place: str) -> UserError:
 def _messages(item: Mapping[str, Any], role: Role, given: str, content_key: str, place: str) -> Iterator[Message]:
     """A message with other fields than its role and content; several if it has the results of several tools."""
     thinking, content = _content(item, content_key, role, place)
+    calls = calls_of(item, role, place)
     if role is Role.TOOL:
         call_id, name = (value if isinstance(value := item.get(key), str) else "" for key in ("tool_call_id", "name"))
         weight_of(item, role, place)
         yield from (Message(role, result, call_id=call_id, name=name) for result in split_results(content))
         return
-    calls = calls_of(item, place) if role is Role.ASSISTANT else ()
     if given in _CALLING_ROLES:
         content, calls = "", calls + calls_in(content, f"{place}.{content_key}")
     in_fields = thinking_of(item, role, place)

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from data_modules.errors import UserError
-from data_modules.records.conversation import ToolCall
+from data_modules.records.conversation import Role, ToolCall
 from data_modules.records.field_values import is_given
 from data_modules.wording import kind_of
 
@@ -51,19 +51,26 @@ def tools_of(fields: Mapping[str, Any]) -> tuple[str, ...]:
     return ()
 
 
-def calls_of(item: Mapping[str, Any], place: str) -> tuple[ToolCall, ...]:
+def calls_of(item: Mapping[str, Any], role: Role, place: str) -> tuple[ToolCall, ...]:
     """The calls in an assistant message's `tool_calls`, or in `function_call`, the older name.
 
     Args:
         item: The message.
+        role: Its role.
         place: Where it is, for error messages.
 
     Raises:
-        UserError: If a call cannot be read, or both fields are given.
+        UserError: If a call cannot be read, another role calls, or both fields are given.
     """
     calls, old = item.get("tool_calls"), item.get("function_call")
     if is_given(calls) and is_given(old):
         raise UserError(f"{place}: both tool_calls and function_call are given; expected one of them. {_ADVICE}")
+    if role is not Role.ASSISTANT and (is_given(calls) or is_given(old)):
+        name = "tool_calls" if is_given(calls) else "function_call"
+        raise UserError(
+            f"{place}.{name} is given, but the message is the {role}'s; only the assistant's messages have calls. "
+            f"{_ADVICE}"
+        )
     if is_given(old):
         return (_call(old, f"{place}.function_call"),)
     if not is_given(calls):

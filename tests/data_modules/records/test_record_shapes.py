@@ -29,6 +29,9 @@ PREFERENCE = r"preference data, for DPO, KTO or reward training; this project tr
 
 OPENAI_EXPORT = {"refusal": None, "tool_calls": None, "function_call": None, "audio": None, "annotations": None}
 
+PAIR = {"human": "Hi", "assistant": "Hello"}
+ONE_CALL = [{"function": {"name": "now", "arguments": "{}"}}]
+
 READ: dict[str, tuple[Fields, list[str]]] = {
     # system messages
     "messages with a system message": (
@@ -149,6 +152,8 @@ READ: dict[str, tuple[Fields, list[str]]] = {
     "empty thinking": (asked(answer={"thinking": "", "reasoning_content": None}), HI),
     "alpaca of a CSV file with empty lists as text": (alpaca(images="[]", tools="null"), HI),
     "NaN where Arrow has no value": (asked(answer={"weight": math.nan}, tools=math.nan), HI),
+    "thinking in firefly": ({"conversation": [PAIR | {"reasoning_content": "Hm."}]}, [HI[0], "assistant: (Hm.)Hello"]),
+    "a call in firefly": ({"conversation": [PAIR | {"tool_calls": ONE_CALL}]}, [HI[0], "assistant: Hello now{}"]),
     # fields without a meaning, and unknown ones
     "ids": (asked(id="1", conversation_id=2, uuid="3"), HI),
     "unknown fields": (asked(answer={"name": "Bo"}, source="web"), HI),
@@ -158,6 +163,18 @@ READ: dict[str, tuple[Fields, list[str]]] = {
 }
 
 REFUSED: dict[str, tuple[Fields, str]] = {
+    "a call of the user": (
+        asked({"tool_calls": ONE_CALL}),
+        r"messages\[0\].tool_calls is given, but the message is the user's",
+    ),
+    "an image in a list of prompts": (
+        {"prompt": [said("user", "Hi", images=["a.png"])], "completion": [said("assistant", "Hello")]},
+        rf"prompt\[0\].images is a list; {MEDIA}",
+    ),
+    "a refusal in a list of completions": (
+        {"prompt": [said("user", "Hi")], "completion": [said("assistant", "Hello", refusal="No.")]},
+        r"completion\[0\].refusal is the string 'No.'; a refusal is read only",
+    ),
     "two different system messages": (
         {"messages": [said("system", "Brief."), *asked()["messages"]], "system": "Long."},
         "field 'system' differs from the system message of the conversation",
