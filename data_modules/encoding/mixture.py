@@ -74,7 +74,9 @@ class Mixture:
             ChildProcessError: If a process died.
         """
         check_outside(cache_dir, self.shared)
-        keys = [cache_key(sources, encoder) for _, sources, encoder in self.feeds("train")]
+        feeds = zip(self.mix, self.feeds("train"), strict=True)
+        # with the names, by which the ledgers list the sources
+        keys = [(source.name, cache_key(sources, encoder)) for source, (_, sources, encoder) in feeds]
         folder = cache_dir / identity_digest({"mixture": [*keys, cache_key(self.shared, self.encoder)]})
         files = [name for split in self.shared.splits for name, _, _ in self.feeds(split)]
         if is_whole(folder, names := [*files, "ledgers.json"]):

@@ -110,6 +110,13 @@ def test_other_weights_encode_nothing(make: Callable[..., SFTDataModule], monkey
     assert before.fingerprint != after.fingerprint
 
 
+def test_a_source_can_be_renamed(tokenizer: PreTrainedTokenizerFast, files: dict[str, str]) -> None:
+    for name in ("alpaca", "renamed"):
+        data = SFTDataModule(mix=[{"name": name, "files": files["alpaca"]}], tokenizer=tokenizer, template="chatml")
+        data.setup("fit")
+        assert list(data.ledgers["train"]["sources"]) == [name]
+
+
 def test_held_out_records_come_from_every_source_once(make: Callable[..., SFTDataModule]) -> None:
     data = make({"alpaca": {"repeats": 3}, "chats": {"repeats": 0.5}, "qa": {}})
     for split in ("val", "test"):
