@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Literal
 
 from data_modules.records.conversation import Conversation, Message, Role
+from data_modules.records.thinking import may_think, without_thinking
 
 KeepTogether = Literal["exact", "normalized", "prompt"]
 """Which conversations count as the same, from few to many:
@@ -90,7 +91,8 @@ def _is_punctuation(token: str) -> bool:
 
 
 def _full_text(turn: Message) -> str:
-    return f"{turn.content}\n{turn.context}" if turn.context else turn.content
+    content = without_thinking(turn.content) if turn.role is Role.ASSISTANT and may_think(turn) else turn.content
+    return f"{content}\n{turn.context}" if turn.context else content
 
 
 def _of_calls(turn: Message, text_of: Callable[[str], str]) -> list[str]:

@@ -21,6 +21,7 @@ _VERSION_OF_SPLITS = 5
 """Runs of earlier versions of the encoding held out other records."""
 
 _SPLITS = ("train", "val", "test")
+_READING = ("format", "consecutive", "first_answer", "keep_together", "thinking")
 _SHARES = ("val_fraction", "test_fraction", "train_fraction")
 
 
@@ -109,9 +110,7 @@ def _sources_of(config: Path) -> tuple[Sources, bool]:
     for split in _SPLITS:
         if split in data:
             settings[split] = data.texts(split) if isinstance(data.values[split], list) else data.text(split)
-    settings |= {
-        name: data.text(name) for name in ("format", "consecutive", "first_answer", "keep_together") if name in data
-    }
+    settings |= {name: data.text(name) for name in _READING if name in data}
     if "columns" in data:
         settings["columns"] = dict(data.fields("columns").values)
     try:

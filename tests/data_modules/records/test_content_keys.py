@@ -158,6 +158,13 @@ def test_keys_do_not_depend_on_where_a_record_is_or_what_is_trained() -> None:
         assert content_key(talk("a:1", trained=True), level) == content_key(talk("b:2", trained=False), level)
 
 
+@pytest.mark.parametrize("level", LEVELS)
+def test_thinking_moves_no_record_however_it_is_written(level: KeepTogether) -> None:
+    for answer in ("<think>\nHm.\n</think>\n\nHello", "<think>Hm.</think>Hello", "\n<think>\n\n</think>\nHello"):
+        assert pair("Hi", answer, level) == pair("Hi", "Hello", level)
+    assert pair("<think>Hm.</think>Hi", "Hello", level) != pair("Hi", "Hello", level)
+
+
 TEXTS = st.text(st.sampled_from("aB1 \n\t.,*+你_"), min_size=1, max_size=8).filter(str.strip)
 
 
