@@ -90,7 +90,7 @@ def trl_assistant_only(task: Task) -> Tokens | None:
     """TRL, `assistant_only_loss`: the text inside the template's `{% generation %}` marks."""
     tokens = _whole(task)
     if isinstance(task.template, ChatTemplate) and _MARKED in str(task.tokenizer.chat_template):
-        tokens = replace(tokens, trained=_marked(task))
+        tokens = replace(tokens, trained=_marked(task, task.template))
     elif not any(piece.text == "<|im_start|>assistant" for pieces in tokens.pieces for piece in pieces):
         raise UserError(
             "TRL refuses a chat template without {% generation %} marks unless it knows one with marks; add them to "
@@ -99,9 +99,14 @@ def trl_assistant_only(task: Task) -> Tokens | None:
     return _with_labels(tokens.first(task.limit))
 
 
-def _marked(task: Task) -> list[bool]:
+def _marked(task: Task, template: ChatTemplate) -> list[bool]:
     messages = [{"role": turn.role.value, "content": _content(turn)} for turn in task.conversation.turns]
-    encoded = task.tokenizer.apply_chat_template(messages, return_assistant_tokens_mask=True, return_dict=True)
+    encoded = task.tokenizer.apply_chat_template(
+        messages,
+        chat_template=template.source,  # the tokenizer's own may print today's date, and have other ids
+        return_assistant_tokens_mask=True,
+        return_dict=True,
+    )
     return [bool(flag) for flag in encoded["assistant_masks"]]
 
 

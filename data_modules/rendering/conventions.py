@@ -164,9 +164,10 @@ def parse_convention(name: str) -> tuple[Convention, dict[str, str]]:
     if base not in CONVENTIONS:
         base, _, given = name.rpartition(":")
     if base not in CONVENTIONS:
+        hint = did_you_mean(name, CONVENTIONS)
         raise UserError(
-            f"--data.convention {name}: no such convention{did_you_mean(name, CONVENTIONS)}; expected one of "
-            f"{', '.join(CONVENTIONS)}."
+            f"--data.convention {name}: no such convention; expected one of {', '.join(CONVENTIONS)}"
+            f"{f'; {hint}' if hint else '.'}"
         )
     convention, options = CONVENTIONS[base], {}
     for item in filter(None, given.split(",")):

@@ -213,5 +213,20 @@ def test_a_record_that_the_trainer_does_not_read_is_refused_by_name(name: str, r
         text_of(name, row)
 
 
+def test_a_misspelt_name_is_refused_with_the_nearest_one() -> None:
+    with pytest.raises(UserError, match=r"trl:mesages: no such convention; expected .*; did you mean trl:messages\?$"):
+        parse_convention("trl:mesages")
+
+
+def test_marks_are_found_in_the_text_that_is_trained_whatever_the_day() -> None:
+    tokenizer = chat_tokenizer()
+    tokenizer.chat_template = (
+        "{{ strftime_now('%A') }}\n{% for m in messages %}{% if m['role'] == 'user' %}{{ m['content'] + '<|im_end|>' }}"
+        "{% else %}{% generation %}{{ m['content'] + '<|im_end|>' }}{% endgeneration %}{% endif %}{% endfor %}"
+    )
+    trained = text_of("trl:assistant_only", TWO, tokenizer=tokenizer)
+    assert trained == "Wednesday\nq<|im_end|>⟦a<|im_end|>⟧r<|im_end|>⟦b<|im_end|>⟧"
+
+
 def test_every_convention_names_its_source() -> None:
     assert all(convention.source and convention.strings and convention.cut for convention in CONVENTIONS.values())
