@@ -68,12 +68,20 @@ class ChatTemplate:
     @property
     def layout(self) -> str:
         """Everything that the rendered text depends on, besides the conversation."""
-        return self.source
+        return self.source if self.tool_source is None else repr((self.source, self.tool_source))
 
     @property
     def exported(self) -> str:
         """The Jinja program for an exported tokenizer: it renders the trained text of every record."""
-        return self.source if self.has_input else joining_input(self.source)
+        return self._for_export(self.source)
+
+    @property
+    def exported_for_tools(self) -> str | None:
+        """The same for records with tools, if there is another program for them."""
+        return None if self.tool_source is None else self._for_export(self.tool_source)
+
+    def _for_export(self, source: str) -> str:
+        return source if self.has_input else joining_input(source)
 
     def render(self, conversation: Conversation) -> list[Segment]:
         """Render a conversation as segments.

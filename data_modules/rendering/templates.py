@@ -236,7 +236,11 @@ def tokenizer_with_options(
             f"but the template is '{_chosen(name, tokenizer)}'; remove them, or set `--data.template tokenizer`."
         )
     changed = copy.deepcopy(tokenizer)
-    changed.chat_template = with_options(source, options)
+    if isinstance(changed.chat_template, dict) and "tool_use" in changed.chat_template:
+        names = ("default", "tool_use")
+        changed.chat_template |= {name: with_options(str(source_of(tokenizer, name)), options) for name in names}
+    else:
+        changed.chat_template = with_options(source, options)
     return changed
 
 

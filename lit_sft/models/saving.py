@@ -207,7 +207,8 @@ def _save_tokenizer(folder: Path, data: SFTDataModule) -> None:
     if isinstance(template, Template):
         tokenizer.chat_template = jinja_of(template, bos=data.encoder.starts_documents)
     elif isinstance(tokenizer.chat_template, dict):  # several templates, by name
-        tokenizer.chat_template = {**tokenizer.chat_template, "default": template.exported}
+        exported = {"default": template.exported, "tool_use": template.exported_for_tools}
+        tokenizer.chat_template |= {name: source for name, source in exported.items() if source}
     else:
         tokenizer.chat_template = template.exported
     tokenizer.save_pretrained(folder)

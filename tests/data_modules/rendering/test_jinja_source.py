@@ -112,6 +112,23 @@ def test_exported_tokenizer_prints_the_trained_date_and_joins_the_input(
     assert given.chat_template == ({"default": DATED, "other": THINKS} if named else DATED)
 
 
+def test_template_for_tools_is_dated_identified_and_exported_too(
+    tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    given, layouts = copy.deepcopy(tokenizer), []
+    for tools in (DATED, DATED + "{# another one #}"):
+        given.chat_template = {"default": DATED, "tool_use": tools}
+        layouts.append(resolve_template("auto", given).layout)
+    assert layouts[0] != layouts[1]
+    data = SFTDataModule("none.json", tokenizer=given, template_date="2026-01-31")
+    _save_tokenizer(tmp_path, data)
+    exported = AutoTokenizer.from_pretrained(tmp_path)
+    tool = {"type": "function", "function": {"name": "add", "description": "Adds."}}
+    text = exported.apply_chat_template([{"role": "user", "content": "hi"}], tools=[tool], tokenize=False)
+    assert "another one" in exported.chat_template["tool_use"]
+    assert text.startswith("Today: 31 Jan 2026, 2026-01-31\n")
+
+
 def test_options_are_in_the_runs_identity(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text(json.dumps(alpaca_rows(30)))
     given = copy.deepcopy(tokenizer)
