@@ -240,7 +240,7 @@ class _TokenRules:
         if self.num_supervised and not self.num_stops and not reported:
             for origin, row in self.unstopped:
                 self.findings.add("end-token-unsupervised", origin, "in no row of this data", "", row)
-            self.findings.counts["end-token-unsupervised"] = self.num_supervised
+            self.findings.count("end-token-unsupervised", self.num_supervised - len(self.unstopped))
 
     def _weights(self, example: Example) -> Weights:
         return example.loss_weights(self.data.mask_of(example))

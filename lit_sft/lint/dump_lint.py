@@ -118,7 +118,7 @@ class _Totals:
             return
         for origin, row in self.first:
             findings.add("end-token-unsupervised", origin, "in no row of this dump", "", row)
-        findings.counts["end-token-unsupervised"] = self.num_supervised * findings.wants("end-token-unsupervised")
+        findings.count("end-token-unsupervised", self.num_supervised - len(self.first))
 
 
 def _check(dumped: DumpedRow, findings: Findings, text: TokenText | None, totals: _Totals, claim: Claim | None) -> None:

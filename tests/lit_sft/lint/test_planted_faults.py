@@ -55,6 +55,12 @@ PLANTED: dict[str, list[dict[str, Any]]] = {
 """For each rule, rows with the fault that it must find once. The settings are the same for all."""
 
 
+def test_a_rule_that_is_switched_off_is_not_counted(lint: Lint) -> None:
+    settings = {"convention": "axolotl:train_on_eos=none", "template": "chatml"}
+    assert fired(lint(CLEAN, **settings))["end-token-unsupervised"] == len(CLEAN)
+    assert fired(lint(CLEAN, rules=frozenset(("nothing-supervised",)), **settings)) == {}
+
+
 @pytest.mark.parametrize("rule", PLANTED)
 def test_planted_fault_is_found_once_and_nothing_else(rule: str, lint: Lint) -> None:
     assert fired(lint([*CLEAN, *PLANTED[rule]])) == {rule: 1}
