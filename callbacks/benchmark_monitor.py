@@ -108,7 +108,7 @@ class BenchmarkMonitor(Callback):
 
     def _loaded(self, module: LitCausalLM) -> LoadedModel:
         if self._model is None:
-            template = self.suite.template or module.data.template_name
+            template = self.suite.template or module.data.encoder.template
             budget = module.data.token_budget
             self._model = LoadedModel("now", module.backbone, module.data.tokenizer, template, budget)
         return self._model

@@ -22,7 +22,7 @@ from data_modules.errors import UserError
 from data_modules.records.conversation import Conversation, Message, Role
 from data_modules.rendering.masking import MASKS
 from data_modules.rendering.segments import SegmentKind
-from data_modules.rendering.templates import TemplateName, resolve_template
+from data_modules.rendering.templates import AnyTemplate, TemplateName, resolve_template
 from lit_sft.models.adapters import causal_lm
 from lit_sft.models.generation import Generated, GenerationSettings, generate, undisturbed
 from lit_sft.models.loss import token_nll
@@ -41,18 +41,21 @@ class LoadedModel:
         name: Name in tables.
         backbone: A causal language model, with or without adapters.
         tokenizer: Its own.
-        template: Renders conversations.
+        template: Renders conversations, or its name.
         token_budget: Tokens of a batch, unless it is a single sequence.
     """
 
     name: str
     backbone: nn.Module
     tokenizer: PreTrainedTokenizerBase
-    template: TemplateName = "auto"
+    template: TemplateName | AnyTemplate = "auto"
     token_budget: int = 4096
 
     def __post_init__(self) -> None:
-        self.encoder = Encoder(self.tokenizer, resolve_template(self.template, self.tokenizer), self.context_length)
+        template = self.template
+        if isinstance(template, str):
+            template = resolve_template(template, self.tokenizer)
+        self.encoder = Encoder(self.tokenizer, template, self.context_length)
         rows = causal_lm(self.backbone).get_input_embeddings().weight.shape[0]
         self.token_sizes = token_sizes(self.tokenizer, rows, self.encoder.end_token_id)
 

@@ -13,7 +13,7 @@ from transformers import GenerationConfig
 
 from data_modules.digests import DIGESTS, write_digests
 from data_modules.errors import UserError
-from data_modules.rendering.templates import Template
+from data_modules.rendering.templates import TEMPLATES, Template, resolve_template
 from data_modules.sft_data_module import SFTDataModule
 from data_modules.wording import listed
 from lit_sft.checkpoints.digests import check_intact
@@ -216,7 +216,10 @@ def _save_tokenizer(folder: Path, data: SFTDataModule) -> None:
 
 def _save_settings(folder: Path, data: SFTDataModule, base: BaseIdentity | None) -> None:
     template = data.encoder.template
-    settings = {"template": template.name, "end_token": template.end, "max_length": data.max_length}
+    # a trainer's own template (`--data.convention`) is known to others by the exported chat template only
+    is_known = template.name in TEMPLATES and template == resolve_template(template.name, data.tokenizer)  # type: ignore[arg-type]
+    name = template.name if is_known else "tokenizer"
+    settings = {"template": name, "end_token": template.end, "max_length": data.max_length}
     write_json(folder / "lit_sft.json", settings | ({} if base is None else {"base": base}))
 
 

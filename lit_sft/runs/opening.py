@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase
 from data_modules.digests import check_digests
 from data_modules.encoding.tokenizers import load_tokenizer
 from data_modules.errors import UserError
-from data_modules.rendering.templates import TemplateName
+from data_modules.rendering.templates import AnyTemplate, TemplateName
 from lit_sft.files import read_json
 from lit_sft.models.adapters import load_adapter
 from lit_sft.models.backbone import BackboneSettings, build_backbone
@@ -65,6 +65,7 @@ def open_model(
         UserError: If there is no such model, or it cannot be read.
     """
     place = device_named(device)
+    own: TemplateName | AnyTemplate
     if source.endswith(".ckpt") or (Path(source) / "config.yaml").is_file():
         backbone, tokenizer, own = _of_run(source)
     else:
@@ -99,12 +100,12 @@ def device_named(name: str) -> str:
     return name
 
 
-def _of_run(source: str) -> tuple[nn.Module, PreTrainedTokenizerBase, TemplateName]:
+def _of_run(source: str) -> tuple[nn.Module, PreTrainedTokenizerBase, AnyTemplate]:
     run, checkpoint = find_run(source)
     settings = read_settings(run.config, run_config=run.config)
     check_model_paths(settings)
     data = settings.data_module()
-    return backbone_of_run(settings, data.tokenizer, checkpoint), data.tokenizer, data.template_name
+    return backbone_of_run(settings, data.tokenizer, checkpoint), data.tokenizer, data.encoder.template
 
 
 def _is_adapter(source: str) -> bool:

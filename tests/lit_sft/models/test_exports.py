@@ -16,12 +16,13 @@ from torch import nn
 
 from data_modules.digests import DIGESTS, check_digests
 from data_modules.encoding.tokenizers import load_tokenizer
+from data_modules.records.conversation import Conversation, Message, Role
 from data_modules.sft_data_module import SFTDataModule
 from lit_sft.models.adapters import LoraSettings, load_adapter
 from lit_sft.models.backbone import BackboneSettings, build_backbone
 from lit_sft.models.saving import export_model
 from lit_sft.runs.opening import open_model
-from tests.conftest import MODELS, byte_tokenizer, chat_rows
+from tests.conftest import MODELS, alpaca_rows, byte_tokenizer, chat_rows
 from tests.flips import flipped
 
 MakeData = Callable[..., SFTDataModule]
@@ -187,3 +188,19 @@ def test_weights_of_an_exported_model_are_those_of_the_model(base: Path, data: S
     assert all(torch.equal(saved[name], own[name]) for name in saved)
     shutil.copytree(tmp_path / "a", tmp_path / "copy")  # the list has names, not paths
     check_digests(tmp_path / "copy")
+
+
+@pytest.mark.parametrize(
+    ("convention", "template"), [("litgpt", "alpaca"), ("llamafactory", "alpaca"), ("torchtune", "auto")]
+)
+def test_export_of_a_convention_asks_with_its_template(
+    convention: str, template: str, make_data: MakeData, tmp_path: Path
+) -> None:
+    tokenizer = byte_tokenizer()
+    tokenizer.chat_template = "{% for m in messages %}{{ m['content'] }}<|im_end|>{% endfor %}"
+    data = make_data(alpaca_rows(2), tokenizer=tokenizer, convention=convention, template=template)
+    export_model(build_backbone(BackboneSettings(config=MODELS["gpt2"]), data.tokenizer), tmp_path / "m", data)
+    prompt = Conversation((Message(Role.USER, "a", context="b"),), "f:1")
+    (expected,) = data.encoder.encode(prompt)
+    (found,) = open_model("m", str(tmp_path / "m")).encoder.encode(prompt)
+    assert found.input_ids.tolist() == expected.input_ids.tolist()

@@ -1,11 +1,20 @@
-"""Opening models: devices that do not exist are refused before anything is read."""
+"""Opening models: as they were trained, and on a device that exists."""
 
 from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from data_modules.errors import UserError
+from data_modules.records.conversation import Conversation, Message, Role
+from lit_sft.__main__ import main
 from lit_sft.runs.opening import device_named, open_model
+from tests.conftest import MODELS, alpaca_rows
+
+PROMPT = Conversation((Message(Role.USER, "Hi"),), "f:1")
 
 
 @pytest.mark.parametrize(
@@ -28,3 +37,19 @@ def test_device_is_chosen_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     assert [device_named(name) for name in ("auto", "cpu", "cuda:1")] == ["cpu", "cpu", "cuda:1"]
+
+
+def test_run_of_a_convention_is_asked_with_its_template(
+    write: Callable[..., str], tokenizer_folder: str, tmp_path: Path
+) -> None:
+    config = {"model": {"backbone": {"config": MODELS["gpt2"], "tokenizer": tokenizer_folder}}}
+    fit = [
+        "fit", "--config", write("run.yaml", json.dumps(config)), "--data.train", write("train.jsonl", alpaca_rows(20)),
+        "--data.convention", "litgpt", "--trainer.max_steps", "1", "--trainer.accelerator", "cpu",
+        "--run.root", str(tmp_path / "runs"), "--trainer.enable_progress_bar", "false",
+    ]  # fmt: skip
+    assert main(fit) == 0
+    run = tmp_path / "runs" / "run" / "version_0"
+    for place in (run, run / "model"):
+        text = "".join(part.text for part in open_model("m", str(place)).encoder.template.render(PROMPT))
+        assert text.endswith("### Instruction:\nHi\n\n### Response:\n"), place
