@@ -18,6 +18,7 @@ from transformers import PreTrainedTokenizerBase
 from data_modules.encoding.tokenizers import load_tokenizer
 from data_modules.errors import UserError
 from data_modules.records.counts import RecordCounts
+from data_modules.records.mix import files_of, read_mix
 from data_modules.records.splits import read_conversations
 from data_modules.rendering.conventions import resolve_convention
 from lit_sft.console import console, print_error_line
@@ -150,5 +151,7 @@ def _first_file(options: Namespace) -> str:
         return str(options.labels)
     if options.config:
         return str(options.config[0])
+    if options.data.mix:
+        return files_of(read_mix(options.data.mix))[0]
     train = options.data.train
     return str(train if isinstance(train, str) else train[0])

@@ -70,12 +70,11 @@ def lint_data(data: SFTDataModule, findings: Findings, *, has_tokenizer: bool, i
     findings.skip_unfit(("dump",), "only with --labels")
     if not has_tokenizer:
         findings.skip((rule.name for rule in RULES.values() if rule.subject in ("tokens", "labels")), _NO_TOKENIZER)
-    tokens = _TokenRules(data, findings) if has_tokenizer else None
-    if tokens and findings.wants("end-token-mismatch", "pad-is-end"):
-        check_stopping(data, tokens.end_token_id, findings, is_random=is_random)
-    sources = replace(data.sources, on_invalid="drop")
+    if has_tokenizer and findings.wants("end-token-mismatch", "pad-is-end"):
+        check_stopping(data, data.encoder.end_token_id, findings, is_random=is_random)
+    sources = data.sources
     started = time.perf_counter()
-    walk = _Walk(sources, findings, tokens)
+    walk = _Walk(data, findings, has_tokenizer=has_tokenizer)
     with _one_thread():
         rows = {split: walk.read(number, split) for number, split in enumerate(sources.splits)}
     walk.finish()
@@ -91,26 +90,32 @@ def lint_data(data: SFTDataModule, findings: Findings, *, has_tokenizer: bool, i
 class _Walk:
     """One pass over all splits."""
 
-    def __init__(self, sources: Sources, findings: Findings, tokens: _TokenRules | None) -> None:
-        self.sources, self.findings, self.tokens = sources, findings, tokens
+    def __init__(self, data: SFTDataModule, findings: Findings, *, has_tokenizer: bool) -> None:
+        self.data, self.findings = data, findings
+        # those of each source of a mixture, then those of all other rows
+        self.tokens = [_TokenRules(data, findings, index) for index in (*range(len(data.mix)), -1) if has_tokenizer]
         self.index = DuplicateIndex()
         self.systems: Counter[str] = Counter()
         self.first_system: dict[str, str] = {}
         self.num_conversations = 0
-        self.markers = tokens.markers if tokens else marker_search()
+        self.markers = marker_search()
 
     def read(self, number: int, split: str) -> int:
         """Lint a split; returns the number of rows read."""
-        counts = _Counts("drop", findings=self.findings)
+        return sum(self._read_part(number, split, *part) for part in _parts(self.data, split))
+
+    def _read_part(self, number: int, split: str, index: int, sources: Sources) -> int:
+        counts, tokens = _Counts("drop", findings=self.findings), self.tokens[index] if self.tokens else None
         compares, nearly = self.findings.wants(*_DUPLICATE_RULES), self.findings.wants("near-duplicate")
+        markers = tokens.markers if tokens else self.markers
         with Progress(f"linting {split}", "rows") as progress:
-            for conversation in read_conversations(split, self.sources, counts):
+            for conversation in read_conversations(split, sources, counts):
                 progress.update()
-                self._check_text(conversation)
+                self._check_text(conversation, markers)
                 if compares:
                     self.index.add(conversation, number, nearly=nearly)
-                if self.tokens:
-                    self.tokens.check(conversation, split)
+                if tokens:
+                    tokens.check(conversation, split)
         if self.findings.wants("unused-fields"):
             for file, names in counts.unknown_fields.items():
                 self.findings.counts["unused-fields"] += max(names.values()) - 1
@@ -121,13 +126,19 @@ class _Walk:
     def finish(self) -> None:
         """Report what only all rows together show."""
         if self.findings.wants(*_DUPLICATE_RULES):
-            report_repeats(self.index, self.sources, self.findings)
+            report_repeats(self.index, self._again(), self.findings)
         self._report_systems()
-        if self.tokens:
-            self.tokens.finish()
+        for tokens in self.tokens:
+            tokens.finish()
 
-    def _check_text(self, conversation: Conversation) -> None:
-        for rule, detail, quote in faults_in_text(conversation, self.markers):
+    def _again(self) -> Iterator[Conversation]:
+        """Every conversation once more, in the order in which they were read."""
+        for split in self.data.sources.splits:
+            for _, sources in _parts(self.data, split):
+                yield from read_conversations(split, sources, RecordCounts("drop"))
+
+    def _check_text(self, conversation: Conversation, markers: MarkerSearch) -> None:
+        for rule, detail, quote in faults_in_text(conversation, markers):
             self.findings.add(rule, conversation.origin, detail, quote)
         if not conversation.is_text:
             self.num_conversations += 1
@@ -146,19 +157,29 @@ class _Walk:
         self.findings.counts["system-prompts"] = self.num_conversations
 
 
-class _TokenRules:
-    """The rules that need a tokenizer."""
+def _parts(data: SFTDataModule, split: str) -> list[tuple[int, Sources]]:
+    """What a split is read from: the index of each source of a mixture and how it is read; -1 outside mixtures."""
+    shared = replace(data.sources, on_invalid="drop")
+    if not data.mix or (split != "train" and split in shared.files):
+        return [(-1, shared)]
+    return [(index, source.sources(shared)) for index, source in enumerate(data.mix)]
 
-    def __init__(self, data: SFTDataModule, findings: Findings) -> None:
+
+class _TokenRules:
+    """The rules that need a tokenizer, for one source of a mixture or (-1) for what belongs to none."""
+
+    def __init__(self, data: SFTDataModule, findings: Findings, source: int = -1) -> None:
         self.data, self.findings = data, findings
-        self.encoder: Encoder = data.encoder
-        self.whole = replace(data.encoder, max_length=_UNLIMITED)
+        mixture = data.mixture if source >= 0 else None
+        self.encoder: Encoder = mixture.encoders[source] if mixture else data.encoder
+        self.mask = mixture.masks[source] if mixture else data.mask
+        self.whole = replace(self.encoder, max_length=_UNLIMITED)
         self.end_token_id = self.whole.end_token_id  # now: the encoder looks at every token when first used
-        self.prompts = PromptCheck(data.encoder)
+        self.prompts = PromptCheck(self.encoder)
         self.knows_all = TextCheck(data.tokenizer).knows_every_byte
         self.num_supervised = self.num_stops = 0
         self.unstopped: list[tuple[str, LabelledRow]] = []
-        self.mask_of_ledger = data.mask_name if data.mask_name in MASKS else "firefly_multi_turn"
+        self.mask_of_ledger = self.mask.name if self.mask.name in MASKS else "firefly_multi_turn"
 
     @cached_property
     def markers(self) -> MarkerSearch:
@@ -243,7 +264,7 @@ class _TokenRules:
             self.findings.count("end-token-unsupervised", self.num_supervised - len(self.unstopped))
 
     def _weights(self, example: Example) -> Weights:
-        return example.loss_weights(self.data.mask_of(example))
+        return example.loss_weights(self.mask)
 
     def _add(self, rule: str, origin: str, detail: str, quote: str, row: Example | LabelledRow, seen: set[str]) -> None:
         if rule in seen:
@@ -291,8 +312,14 @@ def _report_invalid(findings: Findings, message: str) -> None:
 
 
 def _remarks(data: SFTDataModule) -> list[str]:
+    sources = zip(data.mix, data.mixture.encoders, data.mixture.masks, strict=True) if data.mixture else ()
     return [
         f"template {data.encoder.template.name}",
         f"mask {data.mask.name}",
         f"at most {data.max_length:,} tokens",
+        *(
+            f"{source.name}: template {encoder.template.name}, mask {mask.name}"
+            for source, encoder, mask in sources
+            if source.template or source.mask
+        ),
     ]

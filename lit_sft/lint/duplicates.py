@@ -110,7 +110,8 @@ class DuplicateIndex:
         turns = conversation.turns
         words = [_plain(_said(turn)) for turn in turns]
         first = next((place for place, turn in enumerate(turns) if turn.role is Role.ASSISTANT), 0)
-        self._exact.append(_digest("\0".join("\n".join((turn.role, *turn.texts)) for turn in turns)))
+        said = ("\n".join((turn.role, *turn.texts)) for turn in turns)
+        self._exact.append(_digest("\0".join((*said, *conversation.tools))))
         self._normalised.append(_digest("\0".join(words)))
         # documents have no prompt
         self._prompts.append(_digest("\0".join(words[:first])) if first else len(self._prompts))

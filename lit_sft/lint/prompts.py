@@ -39,13 +39,14 @@ class PromptCheck:
         self._backend: Any = encoder.tokenizer.backend_tokenizer
         self._backend.no_truncation()
         self._backend.no_padding()
-        self._own, self._is_own = None, isinstance(template, Template)
+        self._own, is_own = None, isinstance(template, Template)
+        self._thinks_apart = not isinstance(template, ChatTemplate) or template.renders_thinking
         self._chat_template = (
             template.exported
             if isinstance(template, ChatTemplate)
             else jinja_of(template, bos=encoder.starts_documents)
         )
-        if self._is_own:
+        if is_own:
             # the environment that transformers renders chat templates in, without its work for each call
             environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
             self._own = environment.from_string(self._chat_template)
@@ -114,7 +115,7 @@ class PromptCheck:
         return ids
 
     def _messages(self, conversation: Conversation) -> list[dict[str, Any]]:
-        return [_message(turn, thinking_apart=self._is_own) for turn in conversation.turns[:-1]]
+        return [_message(turn, thinking_apart=self._thinks_apart) for turn in conversation.turns[:-1]]
 
     def _words(self, ids: list[int]) -> str:
         return " ".join(repr(self._tokenizer.decode([index])) for index in ids[:3]) or "nothing"
@@ -130,9 +131,11 @@ def _message(turn: Message, *, thinking_apart: bool) -> dict[str, Any]:
     if turn.tool_calls:
         message["tool_calls"] = [
             {"type": "function", "function": {"name": call.name, "arguments": json.loads(call.arguments)}}
+            | ({"id": call.id} if call.id else {})
             for call in turn.tool_calls
         ]
-    return message
+    given = {"tool_call_id": turn.call_id, "name": turn.name}
+    return message | {name: value for name, value in given.items() if value}
 
 
 def _is_prompt(example: Example, ids: list[int]) -> bool:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 
 from data_modules.records.conversation import Conversation
-from data_modules.records.counts import RecordCounts
-from data_modules.records.splits import Sources, read_conversations
 from lit_sft.lint.duplicates import (
     MOST_CONVERSATIONS,
     THRESHOLD,
@@ -34,12 +32,12 @@ _IN_COMMON: dict[Likeness, str] = {
 }
 
 
-def report_repeats(index: DuplicateIndex, sources: Sources, findings: Findings) -> None:
+def report_repeats(index: DuplicateIndex, again: Iterable[Conversation], findings: Findings) -> None:
     """Report the repeats of an index. Each conversation repeats at most one other: in the strongest way.
 
     Args:
         index: Every conversation, in reading order.
-        sources: Where they were read; read again up to the last conversation that is needed.
+        again: The conversations in the same order; read up to the last one that is needed.
         findings: Where to report.
     """
     if index.is_full:
@@ -51,7 +49,7 @@ def report_repeats(index: DuplicateIndex, sources: Sources, findings: Findings) 
         if pair not in shown:
             findings.count("duplicate" if pair.in_one_split else "split-leak")
     compared = [pair for pair in candidates if pair.likeness != "exact" or pair in shown]
-    traits = _read(sources, {number for pair in compared for number in (pair.earlier, pair.later)})
+    traits = _read(again, {number for pair in compared for number in (pair.earlier, pair.later)})
     done: set[int] = set()
     for pair in compared:
         earlier, later = traits[pair.earlier], traits[pair.later]
@@ -68,19 +66,14 @@ def _of(pairs: list[Pair], in_one_split: bool) -> list[Pair]:
     return [pair for pair in pairs if pair.in_one_split == in_one_split]
 
 
-def _read(sources: Sources, wanted: set[int]) -> dict[int, Traits]:
+def _read(conversations: Iterable[Conversation], wanted: set[int]) -> dict[int, Traits]:
     """The traits of the wanted conversations, by their number in reading order."""
     if not wanted:
         return {}
     last, found = max(wanted), {}
-    for number, conversation in enumerate(_all(sources)):
+    for number, conversation in enumerate(conversations):
         if number in wanted:
             found[number] = traits_of(conversation)
         if number == last:
             break
     return found
-
-
-def _all(sources: Sources) -> Iterator[Conversation]:
-    for split in sources.splits:
-        yield from read_conversations(split, sources, RecordCounts(sources.on_invalid))

@@ -42,7 +42,7 @@ def with_subject(command: str, arguments: list[str]) -> tuple[list[str], Run | N
     if not is_dump and len(named) == 1 and _is_run(named[0]) and not names_config(options):
         return with_run_config(command, [named[0], *_without_values(options)])
     if not named:
-        is_data = is_given("--data.train", options) or names_config(options)
+        is_data = any(is_given(name, options) for name in ("--data.train", "--data.mix")) or names_config(options)
         return (options, None) if is_data else with_run_config(command, options)
     if is_given("--data.train", options):
         raise UserError(f"{named[0]}: data files are named twice; leave out --data.train.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -51,6 +52,14 @@ def test_every_likeness_is_found() -> None:
     # the same words are the same prompt too; lint reports the first only
     assert alike(first, dialogue("who are you", "a model"))[0] == ("normalized", 0, 1)
     assert alike(first, dialogue("Who are you?", "Nobody.")) == [("prompt", 0, 1)]
+
+
+def test_other_tools_are_another_conversation() -> None:
+    one, other = (
+        replace(dialogue("Is it raining?", "No."), tools=(tool,)) for tool in ('{"name": "a"}', '{"name": "b"}')
+    )
+    assert [likeness for likeness, _, _ in alike(one, other)] == ["near"]
+    assert alike(one, one) == [("exact", 0, 1)]
 
 
 def test_documents_have_no_prompt_in_common() -> None:

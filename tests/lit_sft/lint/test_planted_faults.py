@@ -211,3 +211,20 @@ def test_no_end_token_in_any_row_is_found(lint: Lint, monkeypatch: pytest.Monkey
     monkeypatch.setattr(labels, "is_stop_trained", lambda row: False)
     monkeypatch.setattr("lit_sft.lint.data_lint.is_stop_trained", lambda row: False)
     assert fired(lint(CLEAN)) == {"end-token-unsupervised": len(CLEAN)}
+
+
+def test_template_that_reads_thinking_from_its_field_has_no_findings(
+    lint: Lint, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    last = "{% set ns = namespace(last=0) %}{% for m in messages %}{% if m.role == 'user' %}"
+    last += "{% set ns.last = loop.index0 %}{% endif %}{% endfor %}"
+    answer = "{% if loop.index0 > ns.last %}<think>\n{{ m.reasoning_content }}\n</think>\n\n{% endif %}"
+    tokenizer.chat_template = (
+        f"{last}{{% for m in messages %}}<|im_start|>{{{{ m.role }}}}\n{{% if m.role == 'assistant' %}}{answer}"
+        "{% endif %}{{ m.content }}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+    row = chat("Which is larger, 7 or 9?", "Nine.", "And 11?", "Eleven.")
+    for place in (1, 3):
+        row["messages"][place]["reasoning_content"] = "One is smaller."
+    assert fired(lint([row], template="tokenizer", rules=frozenset({"prompt-differs", "invalid-record"}))) == {}
