@@ -129,7 +129,8 @@ def resolve_mask(
         if value != default:
             raise UserError(
                 f"--data.convention {convention} and --data.{option} {value}: the convention decides what is trained "
-                "and what is cut; remove one of the two."
+                f"and what is cut. Remove one of the two, or set `--data.{option}` to its default, "
+                f"{'null' if default is None else default}."
             )
     weights = tuple(float(kind is not SegmentKind.PADDING) for kind in SegmentKind)
     return LossMask(convention, weights, by_convention=True)
