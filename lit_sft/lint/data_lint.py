@@ -202,7 +202,13 @@ class _TokenRules:
 
     def _check_sample(self, sample: Conversation, seen: set[str]) -> None:
         ledger = None if self.knows_all else Ledger()
-        whole = self.whole.encode(sample, ledger)[0]
+        examples = self.whole.encode(sample, ledger)
+        if not examples:
+            if "nothing-supervised" not in seen:
+                seen.add("nothing-supervised")
+                self.findings.add("nothing-supervised", sample.origin, f"{self.data.convention} drops the record")
+            return
+        whole = examples[0]
         if ledger and ledger.unknown_text:
             self._add("unknown-text", sample.origin, ledger.unknown_first[0].partition(": ")[2], "", whole, seen)
         if has_prompt(sample) and self.findings.wants("prompt-differs", "merged-border"):

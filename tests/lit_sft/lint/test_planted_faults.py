@@ -55,6 +55,11 @@ PLANTED: dict[str, list[dict[str, Any]]] = {
 """For each rule, rows with the fault that it must find once. The settings are the same for all."""
 
 
+def test_rows_that_a_convention_drops_are_counted(lint: Lint) -> None:
+    report = lint(CLEAN, convention="axolotl:roles_to_train=system")
+    assert fired(report) == {"nothing-supervised": len(CLEAN)}
+
+
 def test_a_rule_that_is_switched_off_is_not_counted(lint: Lint) -> None:
     settings = {"convention": "axolotl:train_on_eos=none", "template": "chatml"}
     assert fired(lint(CLEAN, **settings))["end-token-unsupervised"] == len(CLEAN)
