@@ -251,9 +251,8 @@ def _check_shape(convention: Convention, conversation: Conversation) -> None:
     for shape in convention.refused:
         if shapes[shape]:
             raise UserError(
-                f"{conversation.origin}: {_SHAPES[shape]}, which --data.convention {convention.name} does not train: "
-                f"{convention.name} reads no such records. Remove the record, set `--data.on_invalid drop`, or use "
-                "another convention."
+                f"{conversation.origin}: {_SHAPES[shape]}, which --data.convention {convention.name} does not train. "
+                "Remove the record, set `--data.on_invalid drop`, or use another convention."
             )
 
 

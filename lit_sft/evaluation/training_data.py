@@ -51,7 +51,7 @@ class TrainingData:
             "changed": f"{files} (CHANGED since training)",
             "missing": f"not searched: {files} not found",
             "mixture": f"not searched: {files} (a mixture, --data.mix)",
-            "older": f"{files} (all records, also held-out ones: an earlier version of this program divided them)",
+            "older": f"{files} (all records, including held-out ones: an earlier version split them differently)",
         }[self.state]
 
 
