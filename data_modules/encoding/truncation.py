@@ -243,10 +243,12 @@ def _cut_prompt(
 
 
 def _with_text(encoded: list[EncodedSegment], place: int, text: str, encode: Encode) -> list[EncodedSegment]:
-    """Replace the text of a segment and encode again; an answer that has been cut stays as it is."""
+    """Replace the text of a segment and encode again; the answer, which may be cut already, stays as it is."""
     segments = [item.segment for item in encoded]
     segments[place] = replace(segments[place], text=text)
-    cut = {item.segment: item for item in encoded if item.segment.kind in ASSISTANT_KINDS}
+    # answers that are only read are part of the prompt, whose tokens may begin elsewhere now
+    emitted = (item for item in encoded if item.segment.kind in ASSISTANT_KINDS and not item.segment.is_read)
+    cut = {item.segment: item for item in emitted}
     return [cut.get(item.segment, item) for item in encode([part for part in segments if part.text])]
 
 

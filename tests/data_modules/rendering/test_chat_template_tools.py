@@ -13,7 +13,7 @@ from data_modules.encoding.encoder import Encoder
 from data_modules.errors import UserError
 from data_modules.records.conversation import Conversation, Message, Role, ToolCall
 from data_modules.rendering.chat_template import ChatTemplate, own_template
-from data_modules.rendering.segments import SegmentKind
+from data_modules.rendering.segments import Segment, SegmentKind
 from tests.chat_templates.small_tokenizers import small_tokenizer
 
 K = SegmentKind
@@ -141,3 +141,25 @@ def test_records_with_tools_use_the_template_for_them(tokenizer: PreTrainedToken
     template = own_template(given)
     assert parts(template, ASKED, ANSWERED)[0] == ("<u>", K.TEMPLATE)
     assert parts(template, ASKED, ANSWERED, tools=(TOOL,))[0][0].startswith("<u>tools: ")
+
+
+# an earlier answer follows the question without any marker, so a token may cover the end of the one and the other
+UNMARKED = (
+    "{% for m in messages %}{% if m.role == 'assistant' and loop.last %}<a>{{ m.content }}<e>{% else %}{{ m.content }}"
+    "{% for c in m.tool_calls %}<c>{{ c.function.name }}<r>{% endfor %}"
+    "{% endif %}{% endfor %}{% if add_generation_prompt %}<a>{% endif %}"
+)
+
+
+def test_shortened_prompt_with_an_answer_that_is_only_read_has_the_ids_of_its_text() -> None:
+    template = template_of(UNMARKED)
+    calling = Message(Role.ASSISTANT, "er this", tool_calls=(CALL,))
+    conversation = Conversation((Message(Role.USER, "the answer is helloansw" * 3), calling, RESULT, ANSWERED), "f:1")
+    assert Segment("er this", K.CONTEXT_ANSWER, 1, is_read=True) in template.render(conversation)
+    (whole,) = Encoder(template.tokenizer, template, 1000).encode(conversation)
+    for limit in range(len(whole) - 12, len(whole)):
+        (example,) = Encoder(template.tokenizer, template, limit).encode(conversation)
+        ids = example.prompt_ids()
+        text = template.tokenizer.decode(ids)
+        assert len(example) <= limit
+        assert ids == template.tokenizer(text, add_special_tokens=False).input_ids, text
