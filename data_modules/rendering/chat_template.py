@@ -48,6 +48,7 @@ class ChatTemplate:
         has_input: Whether a user message may have its context in a separate field, `input`. Otherwise the context
             follows the message on a new line.
         renders_thinking: Whether thinking is a field of a message. Otherwise it is part of the content.
+        closes_thinking: Whether the prompt ends with a block of thinking, so that the answer cannot have any.
         tool_source: The Jinja program for records with tools, if there is another one.
     """
 
@@ -56,6 +57,7 @@ class ChatTemplate:
     ending: End
     has_input: bool = False
     renders_thinking: bool = False
+    closes_thinking: bool = False
     tool_source: str | None = field(default=None, repr=False)
     name: str = "tokenizer"
     _shapes: dict[tuple[Any, ...], Shape] = field(default_factory=dict, repr=False, compare=False)
@@ -92,6 +94,7 @@ class ChatTemplate:
         if conversation.is_text:
             return document(conversation.turns[0].content, self.end)
         self._check_markers(conversation)
+        self._check_thinking(conversation)
         try:
             if not self.renders_thinking:
                 conversation = _with_thinking_inside(conversation)
@@ -120,6 +123,14 @@ class ChatTemplate:
         messages = _messages(marked, has_input=self.has_input)
         turns = marked_turns(marked, messages, shape.slots, self.tokenizer, self.source)
         return replace(shape, emitted=shape.emitted & turns)
+
+    def _check_thinking(self, conversation: Conversation) -> None:
+        if self.closes_thinking and any(turn.thinking for turn in conversation.turns):
+            raise UserError(
+                f"{conversation.origin}: has thinking, but the prompt of the tokenizer's chat template ends with "
+                "'</think>', so no thinking can follow. Set `--data.thinking strip`, turn thinking on with "
+                "`--data.chat_template_kwargs`, or set `--data.on_invalid drop`."
+            )
 
     def _check_markers(self, conversation: Conversation) -> None:
         """Refuse special tokens in tools and calls, which the template writes as its own text."""
@@ -223,7 +234,8 @@ def own_template(tokenizer: PreTrainedTokenizerBase) -> ChatTemplate:
     if isinstance(tokenizer.chat_template, dict) and "tool_use" in tokenizer.chat_template:
         tools = with_options(str(tokenizer.chat_template["tool_use"]), ChatOptions())
     found = ChatTemplate(tokenizer, draft.source, ending, has_input, tool_source=tools)
-    return replace(found, renders_thinking=_renders_thinking(found))
+    closes = found._apply(Conversation((user,), "the template")).rstrip().endswith("</think>")
+    return replace(found, renders_thinking=_renders_thinking(found), closes_thinking=closes)
 
 
 def _renders_thinking(template: ChatTemplate) -> bool:

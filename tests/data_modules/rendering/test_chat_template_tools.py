@@ -109,6 +109,14 @@ def test_thinking_that_is_dropped_later_makes_its_answer_context() -> None:
     assert [kind for text, kind in found if "one and one" in text] == [K.FINAL_THINKING]
 
 
+def test_thinking_after_a_prompt_that_ends_it_is_refused() -> None:
+    closed = template_of(OPEN.replace("<think>\n", "<think>\n\n</think>\n\n"))
+    assert parts(closed, ASKED, ANSWERED)[-1] == ("It is 2.<e>", K.FINAL_ANSWER)
+    for turns in ((ASKED, THOUGHT), (ASKED, THOUGHT, ASKED, ANSWERED)):
+        with pytest.raises(UserError, match=r"has thinking, but the prompt .* ends with '</think>'.*thinking strip"):
+            parts(closed, *turns)
+
+
 def test_masked_thinking_is_context() -> None:
     masked = Message(Role.ASSISTANT, "It is 2.", thinking="one and one", is_thinking_trained=False)
     found = parts(template_of(TOOLS), ASKED, masked)
