@@ -97,9 +97,6 @@ def data_remarks(data: SFTDataModule, splits: list[str] | None = None) -> list[s
     """
     remarks: list[str] = []
     for split in splits or data.ledgers:
-        if data.convention:
-            remarks += _cut_by_convention(data.convention, split, data.ledgers[split], data.length_limit(split))
-            continue
         report = SplitReport(
             split=split,
             ledger=data.ledgers[split],
@@ -107,21 +104,11 @@ def data_remarks(data: SFTDataModule, splits: list[str] | None = None) -> list[s
             limit=data.length_limit(split),
             over_long=data.over_long,
             context_length=data.context_length,
+            convention=data.convention,
         )
         remarks += report.remarks(advise=not remarks)
     warning = template_warning(data.template_name, data.encoder.template, data.tokenizer)
     return [*remarks, *([f"warning: {warning}"] if warning else [])]
-
-
-def _cut_by_convention(convention: str, split: str, ledger: dict[str, Any], limit: int) -> list[str]:
-    before = ledger["length_before"]["conversations"]
-    if not before["over_long"]:
-        return []
-    dropped = f", of which {ledger['dropped']:,} {_were(ledger['dropped'])} dropped" if ledger["dropped"] else ""
-    return [
-        f"{split}: {before['over_long']:,} of {before['count']:,} conversations are longer than --data.max_length "
-        f"{limit:,}; {convention} cuts them as that trainer does{dropped}."
-    ]
 
 
 @dataclass(frozen=True)
@@ -135,6 +122,7 @@ class SplitReport:
         limit: Maximum number of tokens per example.
         over_long: What happens to longer records.
         context_length: The model's context length, if known.
+        convention: The other trainer by whose rules records are cut, if any. Prompts to predict are not.
     """
 
     split: str
@@ -143,6 +131,7 @@ class SplitReport:
     limit: int
     over_long: OverLong
     context_length: int | None = None
+    convention: str | None = None
 
     def remarks(self, *, advise: bool = True) -> list[str]:
         """One sentence per line; empty if nothing was lost.
@@ -150,12 +139,24 @@ class SplitReport:
         Args:
             advise: Whether to advise on how to lose less.
         """
+        if self.convention and self.split != "predict":
+            return [*self._of_convention(), *self._of_turns(), *self._of_unknown_text()]
         return [
             *self._of_chats(advise),
             *self._of_texts(),
             *self._of_mask(),
             *self._of_turns(),
             *self._of_unknown_text(),
+        ]
+
+    def _of_convention(self) -> list[str]:
+        before, dropped = self._before("conversations"), self.ledger["dropped"]
+        if not before.get("over_long"):
+            return []
+        of_them = f", of which {dropped:,} {_were(dropped)} dropped" if dropped else ""
+        return [
+            f"{self.split}: {before['over_long']:,} of {before['count']:,} conversations are longer than "
+            f"--data.max_length {self.limit:,}; {self.convention} cuts them as that trainer does{of_them}."
         ]
 
     def _of_chats(self, advise: bool) -> list[str]:

@@ -16,6 +16,7 @@ from data_modules.records.conversation import Conversation, Message, Role
 from data_modules.rendering.conventions import expected_labels, resolve_convention
 from data_modules.rendering.masking import MASKS
 from data_modules.sft_data_module import SFTDataModule
+from lit_sft.runs.data_report import data_remarks
 from tests.conftest import byte_tokenizer
 
 CHAT = ("trl:messages", "trl:assistant_only", "trl:prompt_completion", "llamafactory", "llamafactory:mask_history",
@@ -107,3 +108,19 @@ def test_the_ledger_counts_what_the_convention_cuts(records: str) -> None:
 def test_prompts_to_predict_are_not_cut_by_the_convention(records: str, tmp_path: Path) -> None:
     data = data_module(records, tmp_path, convention="axolotl", predict=records)
     assert len(data.stores["predict"]) == len(ROWS)
+
+
+def test_remarks_say_who_cuts_and_what_else_was_changed(records: str, tmp_path: Path) -> None:
+    path, messages = tmp_path / "long.jsonl", [{"role": "user", "content": "q" * 90}] * 2
+    answered = [*messages, {"role": "assistant", "content": "a"}]
+    path.write_text(json.dumps({"messages": answered}) + "\n")
+    settings = {"convention": "axolotl", "consecutive": "merge", "max_length": 100, "context_length": 120}
+    data = SFTDataModule(
+        [records, str(path)], predict=str(path), tokenizer=byte_tokenizer(), cache_dir=str(tmp_path), answer_length=20,
+        template="chatml", val_fraction=0, test_fraction=0, **settings,  # type: ignore[arg-type]
+    )  # fmt: skip
+    data.setup("predict")
+    train, changed, predict, *_ = data_remarks(data)
+    assert "longer than --data.max_length 100; axolotl cuts them as that trainer does, of which" in train
+    assert changed == "train: 1 messages joined with the one before."
+    assert predict.startswith("predict: 1 of 1 prompts was shortened to 100 tokens")
