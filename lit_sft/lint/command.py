@@ -97,11 +97,6 @@ def _lint_records(settings: Settings, findings: Findings) -> tuple[Report, PreTr
     data, backbone = settings.data_module(), settings.config.model.backbone
     if not data.sources.files:
         raise UserError("no data: name files (`lint rows.jsonl`), or set `--config FILE` or `--data.train FILE`.")
-    if data.mix:
-        raise UserError(
-            "--data.mix: lint reads one source at a time, because each may have its own columns, template and mask. "
-            f"Run `lint {' '.join(data.mix[0].files)}` with the settings of '{data.mix[0].name}', then the others."
-        )
     if backbone.config is not None:
         config_from(backbone.config)  # its context length limits the examples
     has_tokenizer = bool(settings.config.data.tokenizer)

@@ -66,7 +66,6 @@ def test_errors_exit_with_1(lint: Run, write: Callable[..., str]) -> None:
         (["--labels", "{rows}"], "rows.jsonl:1: no field 'input_ids'"),
         (["{rows}", "--labels", "{rows}"], "not expected with --labels"),
         (["{rows}", "--html", "{rows}"], "exists and is not a page"),
-        (["--config", "configs/mixture.yaml"], "--data.mix: lint reads one source at a time"),
     ],
 )
 def test_what_cannot_run_exits_with_2(arguments: list[str], message: str, lint: Run, write: Callable[..., str]) -> None:
