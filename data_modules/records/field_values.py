@@ -18,8 +18,14 @@ def is_given(value: Any) -> bool:
     return not (isinstance(value, (list, tuple, dict)) and not value)
 
 
-def text(fields: Mapping[str, Any], name: str, *, optional: bool = False) -> str:
-    """Read a string. With `optional`, a missing field or null is an empty string.
+def text(fields: Mapping[str, Any], name: str, *, optional: bool = False, place: str = "") -> str:
+    """Read a string.
+
+    Args:
+        fields: The fields of a record, of a message or of a part of one.
+        name: The field.
+        optional: Whether a missing field or null is an empty string.
+        place: Where the message or part is, for error messages; empty for a record.
 
     Raises:
         UserError: If the value is not a string.
@@ -28,7 +34,8 @@ def text(fields: Mapping[str, Any], name: str, *, optional: bool = False) -> str
     if value is None and optional:
         return ""
     if not isinstance(value, str):
-        raise UserError(f"field '{name}' is {kind_of(value)}; expected a string.")
+        field = f"{place}.{name}" if place else f"field '{name}'"
+        raise UserError(f"{field} is {kind_of(value)}; expected a string.")
     return value
 
 

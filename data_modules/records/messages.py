@@ -126,7 +126,7 @@ def weight_of(item: Mapping[str, Any], role: Role, place: str) -> float:
     for name in (name for name, weight in weights.items() if weight):
         raise UserError(
             f"{place}.{name} is {kind_of(item[name])}, but the message is the {role}'s; only the assistant's messages "
-            "can be selected for training. Remove the field, use `--data.prompt_weight`, or set "
+            "can be selected for training. Remove the field or use `--data.prompt_weight`, or set "
             "`--data.on_invalid drop`."
         )
     return 1.0
@@ -176,7 +176,7 @@ def _content(item: Mapping[str, Any], key: str, role: Role, place: str) -> tuple
         return _parts(value, f"{place}.{key}", role)
     # an empty system message is dropped later; beside a call, and as the result of a tool, there may be no text
     optional = role in (Role.SYSTEM, Role.TOOL) or is_given(item.get("tool_calls") or item.get("function_call"))
-    return "", text(item, key, optional=optional)
+    return "", text(item, key, optional=optional, place=place)
 
 
 def _parts(parts: list[Any], place: str, role: Role) -> tuple[str, str]:
@@ -202,7 +202,7 @@ def _thinking(part: Mapping[str, Any], kind: str, place: str) -> str:
     value = part.get(kind)
     if isinstance(value, list):
         return "".join(_part(each, f"{place}.{kind}[{index}]") for index, each in enumerate(value))
-    return text(part, kind) if value is not None else _text(part)
+    return text(part, kind, place=place) if value is not None else _text(part, place)
 
 
 def _part(part: Any, place: str) -> str:
@@ -215,8 +215,8 @@ def _part(part: Any, place: str) -> str:
     for name in part:
         if name not in _PART_FIELDS and is_given(part[name]):
             raise UserError(f"{place}.{name} is {kind_of(part[name])}; {ONLY_TEXT}.")
-    return _text(part)
+    return _text(part, place)
 
 
-def _text(part: Mapping[str, Any]) -> str:
-    return text(part, "text" if "text" in part and part["text"] is not None else "value")
+def _text(part: Mapping[str, Any], place: str) -> str:
+    return text(part, "text" if "text" in part and part["text"] is not None else "value", place=place)

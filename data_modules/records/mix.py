@@ -149,4 +149,7 @@ def _check(source: MixSource, place: str) -> None:
     if source.cap is not None and source.cap < 1:
         raise UserError(f"{place}: cap {source.cap}; expected at least 1 record. To leave a source out, remove it.")
     if source.weight is not None and source.repeats != 1:
-        raise UserError(f"{place}: has both a weight and repeats; the weight decides how often it is repeated.")
+        raise UserError(
+            f"{place}: has both a weight and repeats; a weight decides how often the source is "
+            "repeated, so remove one of them."
+        )

@@ -47,7 +47,7 @@ def thinking_of(item: Mapping[str, Any], role: Role, place: str) -> str:
             f"{place}.{names[0]} is given, but the message is the {role}'s; only the assistant's messages have "
             "thinking. Remove the field, or set `--data.on_invalid drop`."
         )
-    found = {text(item, name).strip("\n") for name in names}
+    found = {text(item, name, place=place).strip("\n") for name in names}
     if len(found) > 1:
         raise UserError(f"{place}: {' and '.join(names)} differ; keep one of them, or set `--data.on_invalid drop`.")
     return found.pop()

@@ -141,13 +141,14 @@ def _call(call: Any, place: str) -> ToolCall:
             f"{place} is {kind_of(call)}{' without a name' if isinstance(call, dict) else ''}; expected a call, an "
             f"object with 'name' and 'arguments'. {_ADVICE}"
         )
-    arguments = function.get("arguments", function.get("parameters"))
+    field = "arguments" if "arguments" in function else "parameters"
+    arguments, where = function.get(field), f"{place}{'' if function is call else '.function'}.{field}"
     if isinstance(arguments, str):
-        arguments = _parsed(arguments or "{}", f"{place}.arguments", "a JSON object")
+        arguments = _parsed(arguments or "{}", where, "a JSON object")
     if arguments is None:
         arguments = {}
     if not isinstance(arguments, dict):
-        raise UserError(f"{place}.arguments is {kind_of(arguments)}; expected a JSON object. {_ADVICE}")
+        raise UserError(f"{where} is {kind_of(arguments)}; expected a JSON object. {_ADVICE}")
     given = call.get("id")
     return ToolCall(function["name"], json_text(arguments), given if isinstance(given, str) else "")
 

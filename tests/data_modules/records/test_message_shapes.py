@@ -240,11 +240,11 @@ REFUSED: dict[str, tuple[Fields, str]] = {
     ),
     "arguments that are not JSON": (
         used({"tool_calls": [call("zone")]}),
-        r"messages\[1\].tool_calls\[0\].arguments is the string 'zone'; expected a JSON object as JSON",
+        r"messages\[1\].tool_calls\[0\].function.arguments is the string 'zone'; expected a JSON object as JSON",
     ),
     "arguments with a name twice": (
         used({"tool_calls": [call('{"a": 1, "a": 2}')]}),
-        r"tool_calls\[0\].arguments is the string",
+        r"tool_calls\[0\].function.arguments is the string",
     ),
     "arguments that are a list": (used({"tool_calls": [call([1])]}), "arguments is a list; expected a JSON object"),
     "NaN as an argument": (used({"tool_calls": [call('{"a": NaN}')]}), "arguments is the string"),
@@ -290,7 +290,7 @@ REFUSED: dict[str, tuple[Fields, str]] = {
     ),
     "no content and no calls": (
         asked(answer={"content": None, "tool_calls": []}),
-        "field 'content' is null; expected a string",
+        r"messages\[1\].content is null; expected a string",
     ),
     "thinking of a user": (
         asked(user={"thinking": "Hm."}),
@@ -312,7 +312,10 @@ REFUSED: dict[str, tuple[Fields, str]] = {
         asked(answer={"content": [*parts("Hello"), {"type": "thinking", "thinking": "Hm."}]}),
         r"messages\[1\].content\[1\].type is 'thinking'; only an assistant's message can have thinking, once",
     ),
-    "thinking as a number": (asked(answer={"thinking": 3}), "field 'thinking' is the number 3; expected a string"),
+    "thinking as a number": (
+        asked(answer={"thinking": 3}),
+        r"messages\[1\].thinking is the number 3; expected a string",
+    ),
     "thinking without an answer": (
         asked(answer={"content": "", "thinking": "Hm."}),
         r"turn 2 \(assistant\) is empty",

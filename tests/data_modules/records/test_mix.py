@@ -44,7 +44,7 @@ def test_sources_are_sorted_by_name_and_have_defaults() -> None:
         ([{**A, "cap": True}], "--data.mix[0].cap is true; expected a whole number."),
         ([{**A, "weight": "2"}], "--data.mix[0].weight is the string '2'; expected a number."),
         ([{**A, "weight": 1}, B], "--data.mix: no weight for b; a weight is a share of the examples, so either all"),
-        ([{**A, "weight": 1, "repeats": 2}], "--data.mix a: has both a weight and repeats"),
+        ([{**A, "weight": 1, "repeats": 2}], "--data.mix a: has both a weight and repeats; a weight decides how often"),
     ],
 )  # fmt: skip
 def test_wrong_settings_are_refused_by_name(mix: Any, message: str) -> None:

@@ -223,7 +223,10 @@ REFUSED: dict[str, tuple[Fields, str]] = {
         r"messages\[0\].content\[0\] is the string 'Hi'; expected an object",
     ),
     "a content without parts": (asked({"content": []}), r"turn 1 \(user\) is empty"),
-    "null as the content of an answer": (asked(answer={"content": None}), "field 'content' is null; expected a string"),
+    "null as the content of an answer": (
+        asked(answer={"content": None}),
+        r"messages\[1\].content is null; expected a string",
+    ),
     # weights
     "a weight above 1": (
         asked(answer={"loss_weight": 2}),
