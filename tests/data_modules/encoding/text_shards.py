@@ -1,0 +1,41 @@
+"""Encoded documents in memory, as blocks read them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+END, STOP = 0, 1
+"""The end token, and the token that ends a sentence."""
+
+
+@dataclass
+class FakeShards:
+    """Documents given as lists of ids."""
+
+    documents: list[list[int]]
+
+    def __post_init__(self) -> None:
+        self.starts = np.cumsum([0, *map(len, self.documents)]).astype(np.int64)
+        self.ids = np.asarray([token for document in self.documents for token in document], dtype=np.int32)
+
+    def tokens(self, start: int, stop: int) -> npt.NDArray[np.int32]:
+        """Ids of a range."""
+        return self.ids[start:stop]
+
+    def sentence_ends(self, start: int, stop: int) -> npt.NDArray[np.bool_]:
+        """Whether a sentence ends with each token of a range."""
+        assert 0 <= start <= stop <= len(self.ids)
+        return self.ids[start:stop] == STOP
+
+
+def of_letters(*texts: str) -> FakeShards:
+    """Documents from text: `E` is the end token, `.` ends a sentence."""
+    return FakeShards([[{"E": END, ".": STOP}.get(letter, ord(letter)) for letter in text] for text in texts])
+
+
+def shown(shards: FakeShards, start: int, stop: int) -> str:
+    """The reverse of `of_letters`."""
+    return "".join({END: "E", STOP: "."}.get(token, chr(token)) for token in shards.ids[start:stop].tolist())
