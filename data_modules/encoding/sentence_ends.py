@@ -1,0 +1,57 @@
+"""Where the sentences of a text end, as characters and as tokens.
+
+A sentence ends after 。！？｡．wherever they occur, and after . ! ? if white space or the end of the text follows, so
+that 3.14, www.x.org and v2.0 end none. Closing quotes and brackets after the mark belong to the sentence: 说：“走吧。”
+ends after the quote. A straight quote after a mark counts as closing.
+
+The word before a full stop is not looked at: "Mr. Smith" and "e.g. this" have two ends. A line break alone ends
+nothing, because a heading is no sentence.
+"""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import numpy.typing as npt
+
+_ANYWHERE = "。！？｡．"
+_CLOSING = r"""["'”’»›」』】〉》〕〗）)\]］}｝＂＇]*"""
+_END = re.compile(
+    rf"(?:[.!?]*[{_ANYWHERE}][.!?{_ANYWHERE}]*{_CLOSING}|[.!?]+{_CLOSING}(?=\s|\Z))(\s*)",
+)
+
+Places = npt.NDArray[np.int64]
+
+
+def sentence_ends(text: str) -> tuple[Places, Places]:
+    """Where the sentences of a text end.
+
+    Args:
+        text: Any.
+
+    Returns:
+        For each sentence, the index after its last character, and the index after the white space that follows.
+    """
+    found = [(match.start(1), match.end()) for match in _END.finditer(text)]
+    places = np.asarray(found, dtype=np.int64).reshape(-1, 2)
+    return places[:, 0], places[:, 1]
+
+
+def tokens_at_ends(ends: Places, spaces: Places, starts: Places, stops: Places) -> Places:
+    """The tokens that complete a sentence: nothing but white space may follow its last character in the token.
+
+    Args:
+        ends: Where each sentence ends, from `sentence_ends`, in characters or bytes.
+        spaces: Where the white space after it ends.
+        starts: Where each token starts, in the same unit, in order. Tokens that share a character share its start.
+        stops: Where each token ends.
+
+    Returns:
+        Indices of tokens, in order. A sentence has none if its last character shares its token with the next sentence.
+    """
+    last = np.searchsorted(starts, ends, side="left") - 1
+    known = (last >= 0) & (ends > 0)
+    last, ends, spaces = last[known], ends[known], spaces[known]
+    found: Places = last[(stops[last] >= ends) & (stops[last] <= spaces)]
+    return np.unique(found)
