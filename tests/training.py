@@ -17,12 +17,19 @@ from tests.conftest import MODELS
 
 
 def make_module(
-    name: str = "gpt2", *, seed: int = 0, tuning: str = "full", dropout: float = 0.0, **optimizer: Any
+    name: str = "gpt2",
+    *,
+    seed: int = 0,
+    tuning: str = "full",
+    dropout: float = 0.0,
+    name_of_optimizer: str = "adamw",
+    **optimizer: Any,
 ) -> LitCausalLM:
     """An unbuilt module with random weights that depend on the seed."""
     torch.manual_seed(seed)
     backbone = BackboneSettings(config=MODELS[name], tuning=tuning, lora=LoraSettings(rank=2), dropout=dropout)  # type: ignore[arg-type]
-    return LitCausalLM(backbone, OptimizerSettings(**({"lr": 1e-3, "schedule": "constant"} | optimizer)))
+    settings = {"lr": 1e-3, "schedule": "constant", "name": name_of_optimizer} | optimizer
+    return LitCausalLM(backbone, OptimizerSettings(**settings))  # type: ignore[arg-type]
 
 
 def make_trainer(folder: Path, **settings: Any) -> Trainer:

@@ -40,6 +40,7 @@ from lit_sft.training.optimization import (
     OptimizerSettings,
     build_optimizer,
     build_schedule,
+    check_optimizer,
     options_of,
     restore_options,
 )
@@ -69,7 +70,7 @@ class LitCausalLM(LightningModule):
 
     Args:
         backbone: Which model, and how much of it to train.
-        optimizer: AdamW and its schedule.
+        optimizer: The optimiser and its schedule.
         generation: How `test` and `predict` generate answers.
     """
 
@@ -315,8 +316,9 @@ class LitCausalLM(LightningModule):
         self.log_dict(scalars(self.metrics["test"], "test"), sync_dist=self.trainer.world_size > 1)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """Build AdamW and its schedule."""
+        """Build the optimiser and its schedule."""
         precision = str(self.trainer.precision)
+        check_optimizer(self.optimizer_settings, self.backbone_settings, self.trainer.strategy)
         warn_of_lost_updates(precision, self.optimizer_settings.lr)
         # with a fused step, the gradient scaler unscales inside it, too late for clipping
         optimizer = build_optimizer(self, self.optimizer_settings, fused=precision != "16-mixed")

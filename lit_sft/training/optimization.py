@@ -1,34 +1,43 @@
-"""AdamW with weight decay on matrices only, and learning-rate schedules with warm-up."""
+"""AdamW or Muon with weight decay on matrices only, and learning-rate schedules with warm-up."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, Literal
 
 import torch
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy, Strategy
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from data_modules.errors import UserError
+from lit_sft.models.backbone import BackboneSettings
+from lit_sft.training.muon import MuonAdamW, matrices_of_layers
 
 Schedule = Literal["constant", "linear", "cosine"]
+
+_MOMENTUM = 0.95
+_OF_MUON = ("name", "momentum")
 
 
 @dataclass(frozen=True)
 class OptimizerSettings:
-    """AdamW and its schedule.
+    """The optimiser and its schedule.
 
     Attributes:
-        lr: Peak learning rate.
+        lr: Peak learning rate. Muon's updates are scaled to the size of AdamW's, so both use the same one.
         weight_decay: Weight decay of matrices; biases, norms and scales are not decayed.
-        betas: Decay rates of the averages of the gradient and of its square.
-        eps: Added to the denominator.
+        betas: AdamW's decay rates of the averages of the gradient and of its square.
+        eps: Added to AdamW's denominator.
         schedule: Shape of the schedule after the warm-up.
         min_lr_ratio: Final learning rate, as a fraction of `lr`.
         warmup_steps: Optimiser steps of linear warm-up.
         warmup_ratio: Warm-up as a fraction of all steps. Set at most one of the two.
+        name: `adamw`; or `muon`, which updates the weight matrices of the layers with Muon and everything else
+            (embeddings, head, norms, biases) with AdamW.
+        momentum: Decay rate of Muon's average of the gradient.
     """
 
     lr: float = 5e-5
@@ -39,6 +48,8 @@ class OptimizerSettings:
     min_lr_ratio: float = 0.0
     warmup_steps: int | None = None
     warmup_ratio: float | None = None
+    name: Literal["adamw", "muon"] = "adamw"
+    momentum: float = _MOMENTUM
 
     def __post_init__(self) -> None:
         if self.warmup_steps is not None and self.warmup_ratio is not None:
@@ -47,6 +58,7 @@ class OptimizerSettings:
             )
         if self.lr <= 0:
             raise UserError(f"--model.optimizer.lr {self.lr}: expected a positive learning rate.")
+        self._check_momentum()
         for name in ("min_lr_ratio", "warmup_ratio"):
             if not 0 <= (getattr(self, name) or 0) <= 1:
                 raise UserError(f"--model.optimizer.{name} {getattr(self, name)}: expected a fraction between 0 and 1.")
@@ -61,27 +73,75 @@ class OptimizerSettings:
                 "to be 0 or more."
             )
 
+    def _check_momentum(self) -> None:
+        if not 0 <= self.momentum < 1:
+            raise UserError(f"--model.optimizer.momentum {self.momentum}: expected at least 0 and below 1.")
+        if self.name != "muon" and self.momentum != _MOMENTUM:
+            raise UserError(
+                f"--model.optimizer.momentum {self.momentum}: only Muon has a momentum; AdamW's is the first of "
+                "`--model.optimizer.betas`. Leave it out, or set `--model.optimizer.name muon`."
+            )
+
+    def identity(self) -> dict[str, Any]:
+        """The settings that a run depends on. Muon's are left out without Muon, as in runs of earlier versions."""
+        return {key: value for key, value in asdict(self).items() if self.name == "muon" or key not in _OF_MUON}
+
     def num_warmup_steps(self, total_steps: int) -> int:
         """Warm-up steps of a run with `total_steps`."""
         return self.warmup_steps if self.warmup_steps is not None else round((self.warmup_ratio or 0.0) * total_steps)
 
 
-def build_optimizer(module: nn.Module, settings: OptimizerSettings, *, fused: bool = True) -> torch.optim.AdamW:
-    """AdamW over the trainable parameters.
+def build_optimizer(module: nn.Module, settings: OptimizerSettings, *, fused: bool = True) -> torch.optim.Optimizer:
+    """The optimiser of the trainable parameters.
 
     Args:
         module: Module with the parameters.
         settings: Learning rate and so on.
-        fused: Whether to use the fused kernel. It is five times faster, but cannot be combined with a gradient scaler
-            and clipping.
+        fused: Whether AdamW uses the fused kernel. It is five times faster, but cannot be combined with a gradient
+            scaler and clipping.
     """
-    trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    groups: list[dict[str, Any]] = [
-        {"params": [p for p in trainable if p.dim() >= 2], "weight_decay": settings.weight_decay},
-        {"params": [p for p in trainable if p.dim() < 2], "weight_decay": 0.0},
-    ]
-    groups = [group for group in groups if group["params"]]
-    return torch.optim.AdamW(groups, lr=settings.lr, betas=settings.betas, eps=settings.eps, fused=fused)
+    matrices = matrices_of_layers(module) if settings.name == "muon" else []
+    chosen = {id(parameter) for parameter in matrices}
+    others = [p for p in module.parameters() if p.requires_grad and id(p) not in chosen]
+    groups = _groups([p for p in others if p.dim() >= 2], settings.weight_decay) + _groups(
+        [p for p in others if p.dim() < 2], 0.0
+    )
+    if settings.name == "adamw":
+        return torch.optim.AdamW(groups, lr=settings.lr, betas=settings.betas, eps=settings.eps, fused=fused)
+    return MuonAdamW(
+        _groups(matrices, settings.weight_decay),
+        groups,
+        lr=settings.lr,
+        momentum=settings.momentum,
+        betas=settings.betas,
+        eps=settings.eps,
+        fused=fused,
+    )
+
+
+def _groups(parameters: list[nn.Parameter], weight_decay: float) -> list[dict[str, Any]]:
+    """One group of parameters, or none."""
+    return [{"params": parameters, "weight_decay": weight_decay}] if parameters else []
+
+
+def check_optimizer(settings: OptimizerSettings, backbone: BackboneSettings, strategy: Strategy) -> None:
+    """Refuse Muon where it would not be Muon.
+
+    Raises:
+        UserError: With LoRA, or a strategy that splits matrices over processes.
+    """
+    if settings.name != "muon":
+        return
+    if backbone.tuning == "lora":
+        raise UserError(
+            "--model.optimizer.name muon with `--model.backbone.tuning lora`: Muon makes the update of a whole weight "
+            "matrix orthogonal, and an adapter is a product of two. Use adamw, or train all weights."
+        )
+    if not isinstance(strategy, SingleDeviceStrategy | DDPStrategy):
+        raise UserError(
+            f"--model.optimizer.name muon with {type(strategy).__name__}: Muon needs whole weight matrices, and this "
+            "strategy splits them over processes. Use adamw, or DDP: `--config configs/overlays/ddp.yaml`."
+        )
 
 
 def build_schedule(optimizer: torch.optim.Optimizer, settings: OptimizerSettings, total_steps: int) -> LambdaLR:

@@ -88,7 +88,7 @@ def run_identity(
         "--trainer.accumulate_grad_batches": trainer.accumulate_grad_batches,
         **_flat("--model.backbone", asdict(backbone)),
         "--model.backbone.pretrained": quick_identity(backbone.pretrained),
-        **_flat("--model.optimizer", asdict(optimizer)),
+        **_flat("--model.optimizer", optimizer.identity()),
         "--trainer.precision": str(trainer.precision),
         "--trainer.gradient_clip_val": trainer.gradient_clip_val,
     }

@@ -58,12 +58,13 @@ class Diary(Callback):
 
 def run(
     make_data: MakeData, folder: Path, diary: Diary, *, tuning: str = "full", fit: dict[str, Any] | None = None,
-    data: dict[str, Any] | None = None, **settings: Any,
+    data: dict[str, Any] | None = None, optimizer: str = "adamw", **settings: Any,
 ) -> LitCausalLM:  # fmt: skip
     """Three epochs of eleven batches, two per step, with dropout and every stateful component."""
     shaping = {"batch_size": 2, "val_fraction": 0.2, "seed": 3, "template": "plain", "mask": "firefly_multi_turn"}
     shaping |= data or {}
-    module = make_module(tuning=tuning, dropout=0.1, schedule="linear" if "max_steps" not in settings else "constant")
+    schedule = "linear" if "max_steps" not in settings else "constant"
+    module = make_module(tuning=tuning, dropout=0.1, schedule=schedule, name_of_optimizer=optimizer)
     trainer = make_trainer(folder, callbacks=[diary], **({"max_epochs": 3, "accumulate_grad_batches": 2} | settings))
     trainer.fit(module, datamodule=make_data(chat_rows(28), **shaping), weights_only=True, **(fit or {}))
     return module
@@ -84,11 +85,15 @@ def assert_same_end(one: LitCausalLM, other: LitCausalLM) -> None:
     }
 
 
-@pytest.mark.parametrize(("tuning", "packing"), [("full", True), ("lora", True), ("full", False)])
+@pytest.mark.parametrize(
+    ("tuning", "packing", "optimizer"),
+    [("full", True, "adamw"), ("lora", True, "adamw"), ("full", False, "adamw"), ("full", True, "muon")],
+)
 def test_resuming_at_any_point_is_bit_identical_to_an_uninterrupted_run(
-    make_data: MakeData, tmp_path: Path, tuning: str, packing: bool
+    make_data: MakeData, tmp_path: Path, tuning: str, packing: bool, optimizer: str
 ) -> None:
     settings: dict[str, Any] = {"tuning": tuning, "data": {"packing": packing}, "val_check_interval": 3}
+    settings["optimizer"] = optimizer
     straight = Diary(tmp_path)
     end = run(make_data, tmp_path, straight, **settings)
     moments = [
@@ -96,7 +101,7 @@ def test_resuming_at_any_point_is_bit_identical_to_an_uninterrupted_run(
         "batch 0.10", "end of epoch 0",  # 0.2: inside a window
         "start of 1.0", "batch 1.4", "start of 1.6", "batch 1.7", "batch 2.0", "batch 2.9", "end of training",
     ]  # fmt: skip
-    for moment in moments if tuning == "full" and packing else moments[1::4]:
+    for moment in moments if (tuning, packing, optimizer) == ("full", True, "adamw") else moments[1::4]:
         resumed = Diary()
         ends = run(make_data, tmp_path, resumed, fit={"ckpt_path": straight.saved[moment]}, **settings)
         rest = len(resumed.entries)
