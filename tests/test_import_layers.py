@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 
-DATA = ("records", "rendering", "encoding", "batching")
+DATA = ("records", "cleaning", "rendering", "encoding", "batching")
 """Subpackages of data_modules in the order of data flow: each imports only earlier ones."""
 
 LAYERS: tuple[tuple[str, ...], ...] = (

@@ -1,0 +1,98 @@
+"""`Cleaner` applies a list of rules to documents and says what each rule changed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from data_modules.cleaning.edits import Drop, apply_edits, excerpt
+from data_modules.cleaning.ledger import CleaningLedger
+from data_modules.cleaning.outcome import Change, Cleaned
+from data_modules.cleaning.rules import RULES, Rule, identity_of, read_rules
+
+EMPTY = "empty"
+"""Label of the rule that every list ends with: a document without any text is dropped."""
+
+_MOST_ROUNDS = 50
+"""A rule is applied until it finds nothing more: outer brackets are empty once the inner ones are gone."""
+
+
+class Cleaner:
+    """Applies rules to documents, one after the other.
+
+    A cleaner can be pickled, so that worker processes can clean. The result depends on the text and the rules only.
+
+    Args:
+        rules: The name and the rule of each, in order. `from_settings` reads them from YAML values.
+    """
+
+    def __init__(self, rules: Sequence[tuple[str, Rule]]) -> None:
+        self._named = tuple(rules)
+        times: Counter[str] = Counter()
+        labels = []
+        for name, _ in rules:
+            times[name] += 1
+            labels.append(name if times[name] == 1 else f"{name} ({times[name]})")
+        self.labels = (*labels, EMPTY)
+
+    @classmethod
+    def from_settings(cls, items: Any, place: str = "--data.cleaning") -> Cleaner:
+        """The cleaner of a list of rules.
+
+        Args:
+            items: Names of rules, or mappings of one name to its options, in the order in which they are applied.
+            place: The option as the user would type it, for error messages.
+
+        Raises:
+            UserError: If a rule or an option is unknown, or a value is impossible.
+        """
+        return cls(read_rules(items, RULES, place))
+
+    def identity(self) -> list[Any]:
+        """What decides how texts are cleaned, as JSON values for cache keys."""
+        return identity_of(self._named)
+
+    def ledger(self) -> CleaningLedger:
+        """An empty ledger with a row for every rule."""
+        return CleaningLedger.of(self.labels)
+
+    def clean(self, text: str) -> Cleaned:
+        """Clean a document.
+
+        Args:
+            text: Any text.
+
+        Returns:
+            The clean text, or None if a rule dropped the document, and what each rule changed.
+        """
+        num_read = len(text)
+        changes: list[Change] = []
+        for position, (_, rule) in enumerate(self._named):
+            text, change = _applied(rule, text, self.labels[position], position)
+            if change is not None:
+                changes.append(change)
+                if change.is_drop:
+                    return Cleaned(None, num_read, 0, tuple(changes))
+        if not text.strip():
+            changes.append(Change(EMPTY, len(self._named), len(text), is_drop=True, reason="no text is left"))
+            return Cleaned(None, num_read, 0, tuple(changes))
+        return Cleaned(text, num_read, len(text), tuple(changes))
+
+
+def _applied(rule: Rule, old: str, label: str, position: int) -> tuple[str, Change | None]:
+    """A text after a rule, and what the rule changed."""
+    text, start, removed, added = old, -1, 0, 0
+    for _ in range(_MOST_ROUNDS):
+        found = rule(text)
+        if isinstance(found, Drop):
+            before = excerpt(old, 0)
+            return text, Change(label, position, len(old), is_drop=True, before=before, reason=found.reason)
+        if not found:
+            break
+        start = found[0][0] if start < 0 else start
+        text, lost, gained = apply_edits(text, found)
+        removed, added = removed + lost, added + gained
+    if start < 0:
+        return text, None
+    return text, Change(label, position, removed, added, before=excerpt(old, start), after=excerpt(text, start))

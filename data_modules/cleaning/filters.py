@@ -1,0 +1,144 @@
+"""Rules that drop lines or whole documents: boilerplate, length, repetition."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass
+from functools import cache
+
+from data_modules.cleaning.edits import Drop, Edit
+from data_modules.cleaning.options import option
+from data_modules.cleaning.units import is_cjk, units_of
+from data_modules.errors import UserError
+from data_modules.wording import counted
+
+_LINE = re.compile(r"[^\n]*\n?")
+
+
+@dataclass(frozen=True)
+class BoilerplateLines:
+    """Removes lines that a pattern matches from beginning to end, without the white space around them."""
+
+    patterns: tuple[str, ...] = option("Regular expressions; `.*` stands for any text.", str, many=-1)
+
+    def __post_init__(self) -> None:
+        for pattern in self.patterns:
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise UserError(f"patterns: '{pattern}' is not a regular expression: {error}.") from None
+
+    def __call__(self, text: str) -> list[Edit]:
+        """The edits of a text."""
+        pattern = _any_of(self.patterns)
+        lines = (line for line in _LINE.finditer(text) if line[0])
+        return [(*line.span(), "") for line in lines if line[0].strip() and pattern.fullmatch(line[0].strip())]
+
+
+@dataclass(frozen=True)
+class MinLength:
+    """Drops documents with fewer characters, not counting white space."""
+
+    characters: int = option("Fewest characters.", int, 20, least=1)
+
+    def __call__(self, text: str) -> list[Edit] | Drop:
+        """The decision about a document."""
+        num = len("".join(text.split()))
+        return Drop(counted(num, "character")) if num < self.characters else []
+
+
+@dataclass(frozen=True)
+class MaxLength:
+    """Drops documents with more characters, not counting white space."""
+
+    characters: int = option("Most characters.", int, 1_000_000, least=1)
+
+    def __call__(self, text: str) -> list[Edit] | Drop:
+        """The decision about a document."""
+        num = len("".join(text.split()))
+        return Drop(counted(num, "character")) if num > self.characters else []
+
+
+@dataclass(frozen=True)
+class Repetition:
+    """Drops documents that repeat themselves: repeated lines, one frequent n-gram, or many repeated n-grams. The
+    limits are those of Gopher (Rae et al. 2021, arXiv 2112.11446, table A1). In Chinese and Japanese text, which has
+    no spaces between words, 3 characters stand for 2 words."""
+
+    lines: float = option("Largest share of lines that repeat an earlier one.", float, 0.30, least=0, most=1)
+    line_characters: float = option("Largest share of characters in such lines.", float, 0.20, least=0, most=1)
+    frequent: tuple[float, ...] = option(
+        "Largest share of characters in the most frequent 2-, 3- and 4-gram.",
+        float,
+        (0.20, 0.18, 0.16),
+        least=0,
+        most=1,
+        many=3,
+    )
+    repeated: tuple[float, ...] = option(
+        "Largest share of characters in n-grams that repeat an earlier one, for n from 5 to 10.",
+        float,
+        (0.15, 0.14, 0.13, 0.12, 0.11, 0.10),
+        least=0,
+        most=1,
+        many=6,
+    )
+
+    def __call__(self, text: str) -> list[Edit] | Drop:
+        """The decision about a document."""
+        reason = self._in_lines(text) or self._in_units(units_of(text))
+        return Drop(reason) if reason else []
+
+    def _in_lines(self, text: str) -> str:
+        lines = [stripped for line in text.split("\n") if (stripped := line.strip())]
+        again = Counter(lines)
+        num = len(lines) - len(again)
+        size = sum(len(line) * (times - 1) for line, times in again.items())
+        if num > self.lines * len(lines):
+            return f"{num / len(lines):.0%} of its lines are repeated"
+        if size > self.line_characters * sum(map(len, lines)):
+            return f"{size / sum(map(len, lines)):.0%} of its characters are in repeated lines"
+        return ""
+
+    def _in_units(self, units: list[str]) -> str:
+        total = sum(map(len, units))
+        by_character = 2 * sum(map(is_cjk, units)) > len(units)
+        for n, most in enumerate(self.frequent, start=2):
+            size = _frequent_characters(units, _length(n, by_character))
+            if size > most * total:
+                return f"{size / total:.0%} of its characters are in one {n}-gram"
+        for n, most in enumerate(self.repeated, start=5):
+            size = _repeated_characters(units, _length(n, by_character))
+            if size > most * total:
+                return f"{size / total:.0%} of its characters are in repeated {n}-grams"
+        return ""
+
+
+def _length(n: int, by_character: bool) -> int:
+    """Units of an n-gram. A Chinese word has about 1.5 characters."""
+    return (3 * n + 1) // 2 if by_character else n
+
+
+def _frequent_characters(units: list[str], n: int) -> int:
+    """Characters in the n-gram that has most of them, if it occurs more than once."""
+    grams = Counter(zip(*(units[i:] for i in range(n)), strict=False))
+    return max((sum(map(len, gram)) * times for gram, times in grams.items() if times > 1), default=0)
+
+
+def _repeated_characters(units: list[str], n: int) -> int:
+    """Characters of units that are part of an n-gram that occurred before; each is counted once."""
+    seen: set[tuple[str, ...]] = set()
+    size, counted_to = 0, 0
+    for start in range(len(units) - n + 1):
+        gram = tuple(units[start : start + n])
+        if gram in seen:
+            size += sum(map(len, units[max(start, counted_to) : start + n]))
+            counted_to = start + n
+        seen.add(gram)
+    return size
+
+
+@cache
+def _any_of(patterns: tuple[str, ...]) -> re.Pattern[str]:
+    return re.compile("|".join(f"(?:{pattern})" for pattern in patterns))

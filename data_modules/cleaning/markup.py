@@ -1,0 +1,163 @@
+"""Rules about what extraction leaves behind: headings, empty brackets, conversion markup of Chinese Wikipedia, tags."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from data_modules.cleaning.characters import CJK, SPACES
+from data_modules.cleaning.code import outside_code
+from data_modules.cleaning.edits import Edit, substitutions
+from data_modules.cleaning.options import option
+
+_HEADING = re.compile(rf"(?:[{SPACES}\r]*\n)*([^\n]+)(\n[{SPACES}\r]*(?:\n[{SPACES}\r]*)*)")
+_MARKED = re.compile(r"#{1,6} |(=+) .*? \1\s*$|(=+)[^=].*?\2\s*$")
+_SENTENCE_END = re.compile(r"[。！？；：，、…!?;:,.][\"'”’」』）)\]】]*\s*$")
+_MOST_HEADINGS = 3
+
+_SHORT_LABEL = "(?:[英法德日韩俄韓語西葡意荷希]+[语語文]|拉丁[语語文]|[阿希]\\w{1,3}[语語文])[:：]"
+_FILL = rf"[{SPACES}\n，,、；;：:·]"
+_EMPTY_WIDE = "|".join(f"{first}(?:{_FILL}|{_SHORT_LABEL})*{last}" for first, last in ("（）", "【】", "［］", "〔〕"))
+_EMPTY_INNER = rf"\((?:{_FILL}|{_SHORT_LABEL})*\)|\[{_FILL}*\]"
+_EMPTY_NARROW = rf"\((?:{_FILL}|{_SHORT_LABEL}|{_EMPTY_INNER})*\)|\[(?:{_FILL}|{_EMPTY_INNER})*\]"
+_END = r"(?=[ \t\n,.;:!?，。；：！？、)）]|\Z)"
+_EMPTY = re.compile(
+    # with the space before, unless that keeps two words apart
+    rf"(?<=\S)[ \t]+(?:{_EMPTY_WIDE}){_END}|(?:{_EMPTY_WIDE})"
+    # not after an operator, the sign of a list item, or a name, which calls a function or declares an array
+    rf"|(?<=[^\s=(,\[{{:+*-])[ \t]+(?:{_EMPTY_NARROW}){_END}"
+    rf"|(?:^(?!\[)|(?<=[^\w\])}}>=(,\[{{:\s])|(?<=[{CJK}]))(?:{_EMPTY_NARROW})(?![\w(\[{{.])"
+    rf"|(?<=[{CJK}])(?:{_EMPTY_NARROW})",
+    re.MULTILINE,
+)
+
+_CONVERSION = re.compile(r"-\{((?:(?!-\{|\}-)[^\n]){0,2000})\}-")
+_NEAREST = {
+    "zh-hans": ("zh-hans", "zh-cn", "zh-sg", "zh-my", "zh"),
+    "zh-hant": ("zh-hant", "zh-tw", "zh-hk", "zh-mo", "zh"),
+    "zh-cn": ("zh-cn", "zh-hans", "zh-sg", "zh-my", "zh"),
+    "zh-sg": ("zh-sg", "zh-hans", "zh-cn", "zh-my", "zh"),
+    "zh-my": ("zh-my", "zh-sg", "zh-hans", "zh-cn", "zh"),
+    "zh-tw": ("zh-tw", "zh-hant", "zh-hk", "zh-mo", "zh"),
+    "zh-hk": ("zh-hk", "zh-mo", "zh-hant", "zh-tw", "zh"),
+    "zh-mo": ("zh-mo", "zh-hk", "zh-hant", "zh-tw", "zh"),
+}
+"""The variants to fall back on. Source: MediaWiki, includes/language/converters/ZhConverter.php."""
+_VARIANTS = tuple(_NEAREST)
+_CHOICE = re.compile(r"\s*(?:[^;=]*=>\s*)?(zh(?:-[a-z]{2,4})?)\s*:\s*(.*?)\s*", re.IGNORECASE | re.DOTALL)
+_HIDDEN_FLAGS = set("HT-")
+
+_WITH_CONTENT = "script|style|ref|gallery|timeline|imagemap|templatedata|templatestyles"
+_INLINE = (
+    "a|abbr|audio|b|big|body|button|canvas|cite|code|col|colgroup|del|dfn|em|embed|font|frame|head|html|i|iframe|img|"
+    "input|ins|kbd|label|legend|link|mark|meta|noscript|optgroup|option|picture|q|ruby|rb|rp|rt|rtc|s|samp|script|"
+    "select|small|source|span|strike|strong|style|sub|summary|sup|svg|tbody|td|template|textarea|tfoot|th|thead|tt|u|"
+    "video|wbr|includeonly|noinclude|nowiki|onlyinclude|poem|ref|references|gallery|timeline|imagemap|"
+    "templatestyles|math|chem"
+)
+_BLOCKS = (
+    "address|article|aside|blockquote|br|caption|center|dd|details|div|dl|doc|dt|fieldset|figcaption|figure|footer|"
+    "form|h[1-6]|header|hr|li|main|nav|ol|p|pre|section|table|title|tr|ul"
+)
+_TAG = re.compile(
+    rf"<!--.*?-->|<({_WITH_CONTENT})\b[^<>]*(?<!/)>.*?</\1\s*>"
+    rf"|<!DOCTYPE[^<>]*>|</?(?:(?P<block>{_BLOCKS})|{_INLINE})(?![\w-])"
+    r"(?:\s+[\w:.-]+(?:\s*=\s*(?:\"[^\"<>]*\"|'[^'<>]*'|[^\s\"'<>]+))?)*\s*/?>",
+    re.IGNORECASE | re.DOTALL,
+)
+
+
+@dataclass(frozen=True)
+class FirstHeading:
+    """Removes the heading that an article starts with: a short first paragraph of one line that does not end like a
+    sentence, or a line marked as a heading. Up to three in a row, if text follows them."""
+
+    characters: int = option("Longest heading, in characters.", int, 60, least=1)
+
+    def __call__(self, text: str) -> list[Edit]:
+        """The edits of a text."""
+        end = 0
+        for num in range(_MOST_HEADINGS + 1):
+            found = _HEADING.match(text, end)
+            if found is None or not self._is_heading(found, text):
+                return [(0, end, "")] if 0 < end < len(text) and text[end:].strip() else []
+            if num < _MOST_HEADINGS:
+                end = found.end()
+        return []  # a list, not headings
+
+    def _is_heading(self, found: re.Match[str], text: str) -> bool:
+        line = found[1].strip()
+        if len(line) > self.characters:
+            return False
+        if _MARKED.match(line):
+            return True
+        repeats_itself = text.startswith(line, found.end()) and text[found.end() :].find("\n") != len(line)
+        return (found[2].count("\n") > 1 or repeats_itself) and not _SENTENCE_END.search(line)
+
+
+@dataclass(frozen=True)
+class EmptyBrackets:
+    """Removes brackets with nothing in them but white space, commas, semicolons, colons and names of languages, as
+    left where a template was: （）, （，）, （英语：）, ( ; ), 【】, []. Code such as `f()` and `x = []` stays, and so
+    do the boxes of to-do lists."""
+
+    def __call__(self, text: str) -> list[Edit]:
+        """The edits of a text."""
+        return outside_code(text, substitutions(text, _EMPTY, ""))
+
+
+@dataclass(frozen=True)
+class ConversionMarkup:
+    """Resolves the markup by which Chinese Wikipedia converts between scripts: `-{}-` is removed, `-{X}-` becomes X,
+    `-{zh-hans:X;zh-hant:Y}-` becomes the text of one variant."""
+
+    variant: str = option("The variant to keep, or the nearest one given.", str, "zh-hans", choices=_VARIANTS)
+
+    def __call__(self, text: str) -> list[Edit]:
+        """The edits of a text."""
+        return outside_code(text, substitutions(text, _CONVERSION, self._resolved), only_marked=True)
+
+    def _resolved(self, found: re.Match[str]) -> str:
+        flags, bar, rules = found[1].rpartition("|")
+        if bar and not re.fullmatch(r"[A-Za-z;\s-]*", flags):
+            flags, rules = "", found[1]
+        marks = {flag.strip().upper() for flag in flags.split(";")}
+        if marks & _HIDDEN_FLAGS:
+            return ""
+        pairs = [_CHOICE.fullmatch(part) for part in _parts(rules)]
+        if pairs and all(pairs) and "R" not in marks:
+            by_variant = {pair[1].lower(): pair[2] for pair in pairs if pair}
+            nearest = [by_variant[name] for name in _NEAREST[self.variant] if name in by_variant]
+            return [*nearest, *by_variant.values()][0]
+        if rules and not bar and not re.search(f"[{CJK}]", _line_of(found)):
+            return found[0]  # braces in code: file-{1,2}-a
+        return rules
+
+
+@dataclass(frozen=True)
+class Tags:
+    """Removes tags of HTML and of wikis, and comments; text between tags stays, but not scripts, styles, footnotes and
+    galleries. Tags that end a line in a browser become a newline. Other text in angle brackets stays."""
+
+    def __call__(self, text: str) -> list[Edit]:
+        """The edits of a text."""
+        if "<" not in text:
+            return []
+        return outside_code(text, substitutions(text, _TAG, _untagged), only_marked=True)
+
+
+def _untagged(found: re.Match[str]) -> str:
+    text, before, after = found.string, found.start() - 1, found.end()
+    at_line = before < 0 or text[before] == "\n" or after == len(text) or text[after] == "\n"
+    return "\n" if found["block"] and not at_line else ""
+
+
+def _parts(rules: str) -> list[str]:
+    """The rules between semicolons; a semicolon that no variant follows is part of a text."""
+    parts = re.split(r";(?=\s*(?:[^;:]*=>\s*)?zh(?:-[a-z]{2,4})?\s*:)", rules, flags=re.IGNORECASE)
+    return [part.rstrip().removesuffix(";") for part in parts if part.strip()]
+
+
+def _line_of(found: re.Match[str]) -> str:
+    text = found.string
+    return text[text.rfind("\n", 0, found.start()) + 1 : (text.find("\n", found.end()) + 1 or len(text) + 1) - 1]

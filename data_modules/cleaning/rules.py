@@ -1,0 +1,126 @@
+"""Every cleaning rule by name: reading a list of rules, and the table of docs/cleaning.md."""
+
+from __future__ import annotations
+
+import inspect
+import unicodedata
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any, Protocol
+
+from data_modules.cleaning.characters import ControlCharacters, LatinWidth, LineEnds, Nfc, WhiteSpace
+from data_modules.cleaning.chinese import ChineseScript, opencc_version
+from data_modules.cleaning.edits import Drop, Edit
+from data_modules.cleaning.filters import BoilerplateLines, MaxLength, MinLength, Repetition
+from data_modules.cleaning.markup import ConversionMarkup, EmptyBrackets, FirstHeading, Tags
+from data_modules.cleaning.options import help_of, read_options
+from data_modules.cleaning.width import PunctuationWidth
+from data_modules.errors import UserError
+from data_modules.wording import did_you_mean, kind_of
+
+
+class Rule(Protocol):
+    """A rule about single documents: a frozen dataclass of its options, called with a text."""
+
+    def __call__(self, text: str) -> list[Edit] | Drop:
+        """The edits of a text, in order; none if it is clean. Or the decision to drop it."""
+
+
+RULES: dict[str, Callable[..., Rule]] = {
+    "line_ends": LineEnds,
+    "control_characters": ControlCharacters,
+    "nfc": Nfc,
+    "tags": Tags,
+    "conversion_markup": ConversionMarkup,
+    "chinese_script": ChineseScript,
+    "latin_width": LatinWidth,
+    "first_heading": FirstHeading,
+    "boilerplate_lines": BoilerplateLines,
+    "empty_brackets": EmptyBrackets,
+    "punctuation_width": PunctuationWidth,
+    "white_space": WhiteSpace,
+    "min_length": MinLength,
+    "max_length": MaxLength,
+    "repetition": Repetition,
+}
+"""The rules about single documents, in the order in which they are best applied."""
+
+_VERSION = 1
+"""Raised whenever a rule changes a text differently."""
+
+
+def read_rules(items: Any, known: Mapping[str, Callable[..., Any]], place: str) -> list[tuple[str, Any]]:
+    """Read a list of rules.
+
+    Args:
+        items: Names of rules, or mappings of one name to the options of that rule.
+        known: The rules by name.
+        place: The option as the user would type it.
+
+    Returns:
+        The name and the rule of each item, in order.
+
+    Raises:
+        UserError: If a rule or an option is unknown, or a value is impossible.
+    """
+    if not isinstance(items, Sequence) or isinstance(items, str):
+        raise UserError(f"{place} is {kind_of(items, 'a mapping')}; expected a list of rules: [nfc, white_space].")
+    return [_rule(item, known, f"{place}[{index}]", place) for index, item in enumerate(items)]
+
+
+def identity_of(rules: Sequence[tuple[str, Any]]) -> list[Any]:
+    """What decides how texts are cleaned, as JSON values: rules with their options, and versions.
+
+    Args:
+        rules: The name and the rule of each item, in order.
+    """
+    versions: dict[str, Any] = {"rules": _VERSION}
+    names = {name for name, _ in rules}
+    if "nfc" in names:
+        versions["unicode"] = unicodedata.unidata_version
+    if "chinese_script" in names:
+        versions["opencc"] = opencc_version()
+    options = [
+        [name, {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(rule).items()}]
+        for name, rule in rules
+    ]
+    return [versions, *options]
+
+
+def describe(rule: Any) -> str:
+    """What a rule does: its docstring, in one line."""
+    return " ".join(inspect.cleandoc(rule.__doc__).split())
+
+
+def rules_table(known: Mapping[str, Any]) -> str:
+    """The rules as a Markdown table with their options.
+
+    Args:
+        known: The rules by name.
+    """
+    rows = ["| rule | what it does | options |", "|---|---|---|"]
+    for name, rule in known.items():
+        options = "<br>".join(f"`{key}` ({default}): {help}" for key, default, help in help_of(rule))
+        rows.append(f"| `{name}` | {describe(rule)} | {options} |")
+    return "\n".join(rows)
+
+
+def _rule(item: Any, known: Mapping[str, Callable[..., Any]], at: str, place: str) -> tuple[str, Any]:
+    if isinstance(item, str):
+        name, options = item, None
+    elif isinstance(item, Mapping) and len(item) == 1 and isinstance(next(iter(item)), str):
+        name, options = next(iter(item.items()))
+    else:
+        found = "several rules" if isinstance(item, Mapping) and len(item) > 1 else kind_of(item, "a mapping")
+        raise UserError(
+            f"{at} is {found}; expected a rule's name, or its name and options: {{min_length: {{characters: 20}}}}."
+        )
+    if name not in known:
+        hint = did_you_mean(name, known) or f"expected some of {', '.join(known)}."
+        raise UserError(f"{at}: unknown rule '{name}'; {hint}")
+    kind: Any = known[name]
+    try:
+        return name, kind(**read_options(kind, options, f"{place} {name}"))
+    except UserError as error:
+        message = str(error)
+        raise UserError(message if message.startswith(place) else f"{place} {name}: {message}") from None

@@ -1,0 +1,55 @@
+"""Every rule on hand-written cases in Chinese and English; cleaning twice is cleaning once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from data_modules.cleaning.cleaner import Cleaner
+from data_modules.cleaning.rules import RULES
+from tests.data_modules.cleaning.cases import CHARACTERS, Case
+from tests.data_modules.cleaning.markup_cases import CHINESE, MARKUP
+
+CASES = {**CHARACTERS, **MARKUP}
+ALL = [pytest.param(rule, case, id=f"{rule}-{i}") for rule, cases in CASES.items() for i, case in enumerate(cases)]
+
+
+def clean(rule: str, text: str, options: dict[str, Any]) -> str | None:
+    """The text after one rule; the rule for empty texts, which follows every list, is left out."""
+    outcome = Cleaner.from_settings([{rule: options}]).clean(f"{text}")
+    dropped = [change.rule for change in outcome.changes if change.is_drop]
+    return "" if dropped == ["empty"] else outcome.text
+
+
+@pytest.mark.parametrize(("rule", "case"), ALL)
+def test_rule_on_a_case(rule: str, case: Case) -> None:
+    options, before, after = case
+    assert clean(rule, before, options) == after
+
+
+@pytest.mark.parametrize(("rule", "case"), ALL)
+def test_cleaning_twice_is_cleaning_once(rule: str, case: Case) -> None:
+    options, before, _ = case
+    once = clean(rule, before, options)
+    assert once is None or clean(rule, once, options) == once
+
+
+@pytest.mark.parametrize("case", CHINESE, ids=str)
+def test_chinese_script_on_a_case(case: Case) -> None:
+    pytest.importorskip("opencc", reason='needs pip install "lit_sft[chinese]"')
+    options, before, after = case
+    assert clean("chinese_script", before, options) == after
+    assert clean("chinese_script", str(after), options) == after
+
+
+def test_every_rule_has_cases_that_change_and_that_do_not_in_both_languages() -> None:
+    assert {*CASES, "chinese_script"} == set(RULES)
+    for rule, cases in {**CASES, "chinese_script": CHINESE}.items():
+        assert len(cases) >= 6, rule
+        for is_changed in (True, False):
+            texts = [before for _, before, after in cases if (before != after) is is_changed]
+            # OpenCC has nothing to change in English; line_ends and such are about ASCII too
+            assert len(texts) >= 2, rule
+            assert any("\u3400" <= character <= "\u9fff" for text in texts for character in text), rule
+            assert any(character.isascii() and character.isalpha() for text in texts for character in text), rule
