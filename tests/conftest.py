@@ -74,6 +74,12 @@ def tokenizer() -> PreTrainedTokenizerFast:
     return byte_tokenizer()
 
 
+@pytest.fixture(autouse=True)
+def _tokenizer_stays_as_it_is(tokenizer: PreTrainedTokenizerFast) -> Iterator[None]:
+    yield
+    assert tokenizer.chat_template is None, "a test changed the tokenizer that all tests share: change a copy"
+
+
 @pytest.fixture(scope="session")
 def tokenizer_folder(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("tokenizer")

@@ -188,6 +188,10 @@ class Encoder:
         fixed = self.template.fixed if isinstance(self.template, Template) else end
         return StringEncoder(self.tokenizer, end, fixed)
 
+    def ids_of_prompt(self, text: str) -> list[int]:
+        """The ids of a rendered prompt as any client encodes it; quick if `encode` has just encoded it."""
+        return self._strings.ids_of(text)
+
     @property
     def starts_documents(self) -> bool:
         """Whether every document begins with the tokenizer's bos."""

@@ -141,8 +141,24 @@ class StringEncoder:
                 joined.append(string)
         for string, ids in zip(alone, self._contents([string.text for string in alone]), strict=True):
             known[string] = _Tokens(ids)
-        for string, tokens in zip(joined, self._located([s.before + s.text for s in joined]), strict=True):
+        texts = [string.before + string.text for string in joined]
+        located = self._located(texts)
+        self._newest.clear()
+        self._newest.update((text, tokens.ids) for text, tokens in zip(texts, located, strict=True))
+        for string, tokens in zip(joined, located, strict=True):
             known[string] = self._checked(string, tokens)
+
+    def ids_of(self, text: str) -> list[int]:
+        """The ids of a text as any client encodes it: its markers become tokens, whoever wrote them.
+
+        Quick if it is a prompt of the conversation that was encoded last.
+        """
+        newest = self._newest.get(text)
+        return self._batch([text], plain=False)[0].ids if newest is None else newest
+
+    @cached_property
+    def _newest(self) -> dict[str, list[int]]:
+        return {}
 
     def control(self, text: str) -> list[int]:
         """Encode fixed text of the template."""

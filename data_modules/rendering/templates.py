@@ -305,7 +305,7 @@ def _joined(segments: list[Segment]) -> Iterator[Segment]:
     """Merge adjacent fixed texts."""
     for is_fixed, run in groupby(segments, key=lambda segment: segment.kind is SegmentKind.TEMPLATE):
         parts = list(run)
-        if is_fixed:
+        if is_fixed and len(parts) > 1:
             yield replace(parts[-1], text="".join(part.text for part in parts))
         else:
             yield from parts

@@ -175,7 +175,7 @@ class _TokenRules:
         self.mask = mixture.masks[source] if mixture else data.mask
         self.whole = replace(self.encoder, max_length=_UNLIMITED)
         self.end_token_id = self.whole.end_token_id  # now: the encoder looks at every token when first used
-        self.prompts = PromptCheck(self.encoder)
+        self.prompts = PromptCheck(self.whole)
         self.knows_all = TextCheck(data.tokenizer).knows_every_byte
         self.num_supervised = self.num_stops = 0
         self.unstopped: list[tuple[str, LabelledRow]] = []

@@ -31,14 +31,12 @@ class PromptCheck:
     """Encodes prompts as a program does that loads the exported tokenizer.
 
     Args:
-        encoder: The encoder of the training data.
+        encoder: The encoder that the examples come from.
     """
 
     def __init__(self, encoder: Encoder) -> None:
         self._tokenizer, template = encoder.tokenizer, encoder.template
-        self._backend: Any = encoder.tokenizer.backend_tokenizer
-        self._backend.no_truncation()
-        self._backend.no_padding()
+        self._ids_of = encoder.ids_of_prompt
         self._own, is_own = None, isinstance(template, Template)
         self._thinks_apart = not isinstance(template, ChatTemplate) or template.renders_thinking
         self._chat_template = (
@@ -79,7 +77,7 @@ class PromptCheck:
             text: From `text_of`.
             example: The whole example, not truncated.
         """
-        expected = self.ids_of(text)
+        expected = self._ids_of(text)
         if _is_prompt(example, expected):
             return None
         trained = example.prompt_ids()
@@ -101,18 +99,12 @@ class PromptCheck:
         """
         edge = text[-_BEFORE:]
         if edge not in self._edges:
-            self._edges = {edge: self.ids_of(edge)}  # nearly always the end of the same header
-        alone, together = self._edges[edge], self.ids_of(edge + answer[:_AFTER])
+            self._edges = {edge: self._ids_of(edge)}  # nearly always the end of the same header
+        alone, together = self._edges[edge], self._ids_of(edge + answer[:_AFTER])
         if together[: len(alone)] == alone:
             return None
         place = next(index for index, token in enumerate(alone) if together[index : index + 1] != [token])
         return str(self._tokenizer.decode(together[place : place + 1]))
-
-    def ids_of(self, text: str) -> list[int]:
-        """The ids of a rendered prompt; its markers become tokens."""
-        self._backend.encode_special_tokens = False  # the encoder sets it for every text of its own
-        ids: list[int] = self._backend.encode_batch_fast([text], add_special_tokens=False)[0].ids
-        return ids
 
     def _messages(self, conversation: Conversation) -> list[dict[str, Any]]:
         return [_message(turn, thinking_apart=self._thinks_apart) for turn in conversation.turns[:-1]]

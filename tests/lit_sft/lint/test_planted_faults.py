@@ -219,16 +219,17 @@ def test_no_end_token_in_any_row_is_found(lint: Lint, monkeypatch: pytest.Monkey
 
 
 def test_template_that_reads_thinking_from_its_field_has_no_findings(
-    lint: Lint, tokenizer: PreTrainedTokenizerFast
+    lint: Lint, tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     last = "{% set ns = namespace(last=0) %}{% for m in messages %}{% if m.role == 'user' %}"
     last += "{% set ns.last = loop.index0 %}{% endif %}{% endfor %}"
     answer = "{% if loop.index0 > ns.last %}<think>\n{{ m.reasoning_content }}\n</think>\n\n{% endif %}"
-    tokenizer.chat_template = (
+    own = (
         f"{last}{{% for m in messages %}}<|im_start|>{{{{ m.role }}}}\n{{% if m.role == 'assistant' %}}{answer}"
         "{% endif %}{{ m.content }}<|im_end|>\n{% endfor %}"
         "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
     )
+    monkeypatch.setattr(tokenizer, "chat_template", own)
     row = chat("Which is larger, 7 or 9?", "Nine.", "And 11?", "Eleven.")
     for place in (1, 3):
         row["messages"][place]["reasoning_content"] = "One is smaller."
