@@ -23,13 +23,14 @@ def make_module(
     tuning: str = "full",
     dropout: float = 0.0,
     name_of_optimizer: str = "adamw",
+    backbone: dict[str, Any] | None = None,
     **optimizer: Any,
 ) -> LitCausalLM:
     """An unbuilt module with random weights that depend on the seed."""
     torch.manual_seed(seed)
-    backbone = BackboneSettings(config=MODELS[name], tuning=tuning, lora=LoraSettings(rank=2), dropout=dropout)  # type: ignore[arg-type]
+    chosen: dict[str, Any] = {"config": MODELS[name], "tuning": tuning, "dropout": dropout} | (backbone or {})
     settings = {"lr": 1e-3, "schedule": "constant", "name": name_of_optimizer} | optimizer
-    return LitCausalLM(backbone, OptimizerSettings(**settings))  # type: ignore[arg-type]
+    return LitCausalLM(BackboneSettings(lora=LoraSettings(rank=2), **chosen), OptimizerSettings(**settings))  # type: ignore[arg-type]
 
 
 def make_trainer(folder: Path, **settings: Any) -> Trainer:

@@ -38,6 +38,12 @@ def token_sizes(tokenizer: PreTrainedTokenizerBase, num_rows: int, end_token_id:
     return counts
 
 
+def num_ids(tokenizer: PreTrainedTokenizerBase) -> int:
+    """One more than the highest token id: the rows that an embedding needs, even if some ids are unused."""
+    count: int = max(len(tokenizer), 1 + max(tokenizer.get_vocab().values()))
+    return count
+
+
 def special_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
     """Ids of all tokens flagged as special, with or without a role such as eos."""
     flagged = {index for index, token in tokenizer.added_tokens_decoder.items() if token.special}

@@ -10,7 +10,7 @@ import numpy as np
 from data_modules.errors import UserError
 from data_modules.progress import with_progress
 from lit_sft.ablation.study import Arm, Budget, Settings, Study
-from lit_sft.models.backbone import load_config
+from lit_sft.models.backbone import load_config, vocabulary_size
 from lit_sft.models.flops import model_flops
 from lit_sft.settings.reading import as_options, parse_settings
 from lit_sft.settings.trust import own_code
@@ -92,7 +92,7 @@ class TrialCost:
         backbone = settings.backbone()
         config = load_config(backbone)
         if backbone.pretrained is None:
-            config.vocab_size = len(self.data.tokenizer)
+            config.vocab_size = vocabulary_size(backbone, self.data.tokenizer)
         self.tuning, self.work = backbone.tuning, model_flops(config, backbone.lora)
         self.data.prepare_data()
         self.data.setup("fit")

@@ -12,6 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, Pre
 
 from data_modules.digests import check_digests
 from data_modules.encoding.model_names import check_model_name
+from data_modules.encoding.tokenizers import num_ids
 from data_modules.errors import UserError
 from data_modules.wording import reason_of
 from lit_sft.models.adapters import LoraSettings, causal_lm, with_adapters
@@ -37,6 +38,8 @@ class BackboneSettings:
         compile: Compile every layer with torch.compile, once for all lengths. The first step takes a minute longer.
             On a CPU, this needs a C++ compiler.
         trust_remote_code: Run the model code of the hub repository. Enable it only if you trust the code.
+        pad_vocab_to_multiple_of: Round the vocabulary of a model with random weights up, so that the vocabulary head
+            is faster on GPUs: 128 turns GPT-2's 50,257 entries into 50,304. The added entries are never generated.
     """
 
     pretrained: str | None = None
@@ -48,6 +51,7 @@ class BackboneSettings:
     gradient_checkpointing: bool = False
     compile: bool = False
     trust_remote_code: bool = False
+    pad_vocab_to_multiple_of: int | None = None
 
     @property
     def tokenizer_name(self) -> str:
@@ -74,6 +78,7 @@ def build_backbone(settings: BackboneSettings, tokenizer: PreTrainedTokenizerBas
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(torch.initial_seed())
         if settings.pretrained is None:
+            config.vocab_size = vocabulary_size(settings, tokenizer)
             model = _random(config, tokenizer)
         else:
             model = load_pretrained(settings.pretrained, config, trust_remote_code=settings.trust_remote_code)
@@ -104,6 +109,7 @@ def load_config(settings: BackboneSettings) -> PretrainedConfig:
             "two models: `--model.backbone.pretrained` and `--model.backbone.config` are both set. To use the "
             "pretrained one, add `--model.backbone.config null`."
         )
+    _check_padding(settings)
     if settings.pretrained is None and settings.config is None:
         raise UserError(
             "no model: set either `--model.backbone.pretrained NAME_OR_FOLDER`, or `--model.backbone.config` to the "
@@ -122,6 +128,12 @@ def load_config(settings: BackboneSettings) -> PretrainedConfig:
     return _with_dropout(config, settings.dropout)
 
 
+def vocabulary_size(settings: BackboneSettings, tokenizer: PreTrainedTokenizerBase) -> int:
+    """Rows of the embedding of a model with random weights: every id of the tokenizer, then padding if it is set."""
+    multiple = settings.pad_vocab_to_multiple_of or 1
+    return -(-num_ids(tokenizer) // multiple) * multiple
+
+
 def check_backbone(settings: BackboneSettings) -> None:
     """Check the settings of a model without building it.
 
@@ -131,6 +143,17 @@ def check_backbone(settings: BackboneSettings) -> None:
     config = load_config(settings)
     if settings.pretrained is None:
         check_buildable(config)
+
+
+def _check_padding(settings: BackboneSettings) -> None:
+    multiple = settings.pad_vocab_to_multiple_of
+    if multiple is not None and multiple < 1:
+        raise UserError(f"--model.backbone.pad_vocab_to_multiple_of {multiple}: expected at least 1.")
+    if multiple is not None and settings.pretrained is not None:
+        raise UserError(
+            f"--model.backbone.pad_vocab_to_multiple_of {multiple}: pretrained weights keep their vocabulary. Leave it "
+            "out, or set `--model.backbone.config` for random weights."
+        )
 
 
 def context_length(settings: BackboneSettings) -> int | None:
@@ -211,7 +234,6 @@ def _with_dropout(config: PretrainedConfig, dropout: float | None) -> Pretrained
 
 
 def _random(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
-    config.vocab_size = max(len(tokenizer), 1 + max(tokenizer.get_vocab().values()))
     config.bos_token_id, config.eos_token_id = tokenizer.bos_token_id, tokenizer.eos_token_id
     config.pad_token_id = None
     check_buildable(config)

@@ -20,6 +20,7 @@ from transformers import (
     TopPLogitsWarper,
 )
 
+from data_modules.encoding.tokenizers import num_ids
 from data_modules.errors import UserError
 from lit_sft.models.adapters import causal_lm
 from lit_sft.models.attention import ordinary_attention
@@ -93,12 +94,14 @@ def generate(
     """
     settings = settings or GenerationSettings()
     results: dict[int, Generated] = {}
+    known = num_ids(tokenizer)
     rooms = [_room(backbone, len(prompt), settings.max_new_tokens) for prompt in prompts]
     with undisturbed(backbone), _bare(causal_lm(backbone)), torch.no_grad():
         for rows in _batches([len(prompt) for prompt in prompts], rooms, settings.batch_size):
             chosen = [prompts[row] for row in rows]
             draws = _draws(settings, [_seed_of(prompt, seed) for prompt in chosen])
-            answers = _generate_batch(backbone, chosen, end_token_id, draws, max_new_tokens=rooms[rows[0]])
+            steps = LogitsProcessorList([_OnlyKnown(known), *draws])
+            answers = _generate_batch(backbone, chosen, end_token_id, steps, max_new_tokens=rooms[rows[0]])
             results |= zip(rows, (_decode(ids, tokenizer, end_token_id) for ids in answers), strict=True)
     return [results[index] for index in range(len(prompts))]
 
@@ -143,7 +146,7 @@ def _generate_batch(
     backbone: nn.Module,
     prompts: list[Sequence[int]],
     end_token_id: int,
-    draws: LogitsProcessorList,
+    steps: LogitsProcessorList,
     *,
     max_new_tokens: int,
 ) -> list[list[int]]:
@@ -160,9 +163,25 @@ def _generate_batch(
         input_ids=ids.to(device),
         attention_mask=attention_mask.to(device),
         generation_config=config,
-        logits_processor=draws,
+        logits_processor=steps,
     )
     return output[:, ids.shape[1] :].tolist()  # type: ignore[no-any-return]
+
+
+class _OnlyKnown(LogitsProcessor):  # type: ignore[misc]
+    """Rules out the rows that pad an embedding: the tokenizer has no text for them.
+
+    Args:
+        count: Ids that the tokenizer knows.
+    """
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        if scores.shape[1] <= self.count:
+            return scores
+        return torch.cat([scores[:, : self.count], torch.full_like(scores[:, self.count :], -torch.inf)], dim=1)
 
 
 class _Draw(LogitsProcessor):  # type: ignore[misc]

@@ -21,6 +21,7 @@ from transformers.models.auto.modeling_auto import (
 from transformers.utils import logging as transformers_logging
 
 from data_modules.digests import check_digests
+from data_modules.encoding.tokenizers import num_ids
 from data_modules.errors import UserError
 from data_modules.wording import counted, listed
 
@@ -171,7 +172,7 @@ def check_vocabulary(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase,
     Raises:
         UserError: If the tokenizer has ids that the model does not know.
     """
-    rows, needed = model.get_input_embeddings().weight.shape[0], 1 + max(tokenizer.get_vocab().values())
+    rows, needed = model.get_input_embeddings().weight.shape[0], num_ids(tokenizer)
     if needed > rows:
         raise UserError(
             f"tokenizer {name} has token ids up to {needed - 1}, but the model's embedding has {rows} rows; set "

@@ -229,8 +229,9 @@ def test_template_that_reads_thinking_from_its_field_has_no_findings(
         "{% endif %}{{ m.content }}<|im_end|>\n{% endfor %}"
         "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
     )
-    monkeypatch.setattr(tokenizer, "chat_template", own)
     row = chat("Which is larger, 7 or 9?", "Nine.", "And 11?", "Eleven.")
     for place in (1, 3):
         row["messages"][place]["reasoning_content"] = "One is smaller."
-    assert fired(lint([row], template="tokenizer", rules=frozenset({"prompt-differs", "invalid-record"}))) == {}
+    with monkeypatch.context() as patch:
+        patch.setattr(tokenizer, "chat_template", own)
+        assert fired(lint([row], template="tokenizer", rules=frozenset({"prompt-differs", "invalid-record"}))) == {}
