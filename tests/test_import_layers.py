@@ -32,12 +32,12 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("training",),
     ("settings",),
     ("runs",),
-    ("cli", "preview", "lint", "ablation", "evaluation"),
+    ("cli", "preview", "lint", "ablation", "evaluation", "tokenization"),
     ("__main__",),
 )
 """Subpackages and files of lit_sft, lowest layer first: each imports only lower layers, but the lowest also itself."""
 
-COMMANDS = ("cli", "preview", "lint", "ablation", "evaluation")
+COMMANDS = ("cli", "preview", "lint", "ablation", "evaluation", "tokenization")
 
 
 def subpackage_of(file: Path) -> tuple[str, str]:

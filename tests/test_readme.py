@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import importlib
 import re
 import shlex
 import tomllib
@@ -38,6 +40,12 @@ def test_commands_page_shows_every_command() -> None:
     assert set(re.findall(r"^\| `(\w+)` \|", text_of("docs/commands.md"), flags=re.MULTILINE)) == COMMANDS.keys()
 
 
+def parser_of_tokenizer_command(name: str) -> argparse.ArgumentParser:
+    module = importlib.import_module(f"lit_sft.tokenization.{name}_command")
+    parser: argparse.ArgumentParser = module._parser()
+    return parser
+
+
 @pytest.mark.parametrize("line", COMMAND_LINES)
 def test_command_of_a_document_is_parsed(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from lit_sft.ablation import command as ablate
@@ -72,6 +80,9 @@ def test_command_of_a_document_is_parsed(line: str, monkeypatch: pytest.MonkeyPa
         return
     if command == "report":
         assert arguments
+        return
+    if command == "tokenizer":
+        parser_of_tokenizer_command(arguments[0]).parse_args(arguments[1:])
         return
     if command == "lint":
         of_run = ["--config", "configs/quickstart.yaml"]  # instead of a run, which does not exist yet

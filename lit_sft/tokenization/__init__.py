@@ -1,0 +1,1 @@
+"""The tokenizer command: trains a byte-level BPE tokenizer, and compares any tokenizers on the same text."""

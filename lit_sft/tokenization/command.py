@@ -1,0 +1,43 @@
+"""`python -m lit_sft tokenizer train|compare`: train a tokenizer, or compare several on the same text."""
+
+from __future__ import annotations
+
+import importlib
+
+from data_modules.errors import UserError
+from data_modules.wording import did_you_mean
+
+_COMMANDS = {
+    "train": ("lit_sft.tokenization.train_command", "train a byte-level BPE tokenizer on any records or text"),
+}
+
+_USAGE = """usage: python -m lit_sft tokenizer {names} [...]
+
+{commands}
+
+python -m lit_sft tokenizer COMMAND --help    the options of one"""
+
+
+def main(argv: list[str]) -> None:
+    """Run one of the two.
+
+    Args:
+        argv: `tokenizer`, the name of one of them, and its arguments.
+
+    Raises:
+        UserError: If there is no such command, or its arguments are wrong.
+    """
+    if len(argv) > 1 and argv[1] in ("-h", "--help"):
+        print(_usage())
+        return
+    if len(argv) < 2:
+        raise UserError(f"which one? Expected {' or '.join(_COMMANDS)}, such as `python -m lit_sft tokenizer train`.")
+    if argv[1] not in _COMMANDS:
+        hint = did_you_mean(argv[1], _COMMANDS) or f"expected {' or '.join(_COMMANDS)}."
+        raise UserError(f"{argv[1]}: no such command; {hint}")
+    importlib.import_module(_COMMANDS[argv[1]][0]).main(argv[1:])
+
+
+def _usage() -> str:
+    commands = "\n".join(f"  {name:10}{purpose}" for name, (_, purpose) in _COMMANDS.items())
+    return _USAGE.format(names="|".join(_COMMANDS), commands=commands)

@@ -1,0 +1,149 @@
+"""An even sample of texts, chosen by a hash of each: every file, and every part of it, gives the same share."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from data_modules.errors import UserError
+from data_modules.progress import Progress
+from data_modules.records.counts import RecordCounts
+from lit_sft.tokenization.texts import Text, TextFiles, read_texts
+
+_PLACES = 1 << 18
+"""Texts are ordered by a hash with so many values; a sample is the beginning of this order."""
+
+
+@dataclass
+class SourceCount:
+    """What a source holds, and how much of it is used.
+
+    Attributes:
+        source: The file, folder or hub name.
+        records: Records that were read, the invalid ones included.
+        invalid: Records that were skipped because they are invalid.
+        texts: Texts of the others: documents and messages.
+        num_bytes: Their size in UTF-8.
+        used_texts: Texts in the sample.
+        used_bytes: Their size in UTF-8.
+    """
+
+    source: str
+    records: int = 0
+    invalid: int = 0
+    texts: int = 0
+    num_bytes: int = 0
+    used_texts: int = 0
+    used_bytes: int = 0
+
+
+@dataclass
+class Occurrences:
+    """Where special tokens occur in the texts.
+
+    Attributes:
+        texts: Number of texts with each token.
+        first: The first place of each.
+    """
+
+    texts: dict[str, int] = field(default_factory=dict)
+    first: dict[str, str] = field(default_factory=dict)
+
+    def look(self, text: Text, tokens: Iterable[str]) -> None:
+        """Count the tokens that a text contains."""
+        for token in tokens:
+            if token in text.text:
+                self.texts[token] = self.texts.get(token, 0) + 1
+                self.first.setdefault(token, text.origin)
+
+
+@dataclass
+class Corpus:
+    """The texts of several sources, counted, and the share of them to use.
+
+    Attributes:
+        files: How they are read.
+        counts: Each source in order.
+        special: The special tokens that occur in the texts.
+        messages: The first messages about invalid records.
+        max_bytes: Size of the sample in UTF-8, at most. None: everything is used.
+        border: Where in the order of hashes the sample ends.
+    """
+
+    files: TextFiles
+    counts: list[SourceCount] = field(default_factory=list)
+    special: Occurrences = field(default_factory=Occurrences)
+    messages: list[str] = field(default_factory=list)
+    max_bytes: int | None = None
+    border: int = _PLACES
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of all texts."""
+        return sum(count.num_bytes for count in self.counts)
+
+    @property
+    def used_bytes(self) -> int:
+        """Bytes of the sample, once it has been read."""
+        return sum(count.used_bytes for count in self.counts)
+
+    def texts(self) -> Iterator[Text]:
+        """The texts of the sample in order; the same at every call. A larger sample contains every smaller one."""
+        for count in self.counts:
+            count.used_texts = count.used_bytes = 0
+            for text in read_texts(self.files, count.source):
+                if self.max_bytes is None or _place(text) < self.border:
+                    count.used_texts += 1
+                    count.used_bytes += text.num_bytes
+                    yield text
+
+
+def count_corpus(files: TextFiles, special_tokens: Iterable[str] = (), max_bytes: int | None = None) -> Corpus:
+    """Read every text once and count it.
+
+    Args:
+        files: What to read.
+        special_tokens: Control tokens to look for in the texts.
+        max_bytes: Size of the sample. None, or more than there is: everything.
+
+    Raises:
+        UserError: If a file cannot be read, there is no text at all, or no text fits into the sample.
+    """
+    corpus, tokens = Corpus(files), tuple(special_tokens)
+    bytes_at = np.zeros(_PLACES, dtype=np.int64)
+    with Progress("counting text", "bytes") as progress:
+        for source in files.files:
+            records, count = RecordCounts(files.on_invalid), SourceCount(source)
+            for text in read_texts(files, source, records):
+                count.texts += 1
+                count.num_bytes += text.num_bytes
+                if max_bytes is not None:
+                    bytes_at[_place(text)] += text.num_bytes
+                corpus.special.look(text, tokens)
+                progress.update(text.num_bytes)
+            count.records, count.invalid = records.records_read + records.num_invalid, records.num_invalid
+            corpus.messages += records.invalid
+            corpus.counts.append(count)
+    if not corpus.num_bytes:
+        raise UserError(f"{', '.join(files.files)}: no text; expected records with text that is not empty.")
+    if max_bytes is not None and max_bytes < corpus.num_bytes:
+        corpus.max_bytes, corpus.border = max_bytes, _border(bytes_at, max_bytes)
+    return corpus
+
+
+def _place(text: Text) -> int:
+    """A number below `_PLACES` that depends only on the text."""
+    return int.from_bytes(hashlib.blake2b(text.text.encode(), digest_size=8).digest()) % _PLACES
+
+
+def _border(bytes_at: npt.NDArray[np.int64], max_bytes: int) -> int:
+    """The place before which texts have at most `max_bytes` bytes together."""
+    border = int(np.searchsorted(np.cumsum(bytes_at), max_bytes, side="right"))
+    if not bytes_at[:border].any():
+        first = int(bytes_at[bytes_at > 0][0])
+        raise UserError(f"--max_bytes {max_bytes:,}: no text fits into the sample; raise it to {first:,} or more.")
+    return border
