@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
@@ -12,11 +12,18 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from data_modules.batching.batch import Batch
 from data_modules.batching.sampling import BatchPlan
 from data_modules.batching.worker_sockets import shorten_socket_paths
-from data_modules.encoding.example_store import ExampleStore
+
+
+class Indexed(Protocol):
+    """Examples by index, such as an `ExampleStore`."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Any: ...
 
 
 def batch_loader(
-    store: ExampleStore, collate_micro_batch: Callable[..., Batch], sampler: Sampler[BatchPlan], *, num_workers: int
+    store: Indexed, collate_micro_batch: Callable[..., Batch], sampler: Sampler[BatchPlan], *, num_workers: int
 ) -> DataLoader[list[Batch]]:
     """A loader that yields each batch as a list of micro-batches.
 
@@ -42,7 +49,7 @@ def batch_loader(
 class _PlannedDataset(Dataset[Any]):
     """A dataset whose items are the micro-batches of a BatchPlan."""
 
-    def __init__(self, store: ExampleStore, collate_micro_batch: Callable[..., Batch]) -> None:
+    def __init__(self, store: Indexed, collate_micro_batch: Callable[..., Batch]) -> None:
         self.store, self.collate_micro_batch = store, collate_micro_batch
 
     def __len__(self) -> int:

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from lightning.pytorch import Trainer
 from torch.utils.data import Sampler
@@ -100,7 +102,7 @@ class WindowSampler(Sampler[BatchPlan]):
         done, self.done = self.done % max(1, self.num_used), 0
         order = self._order()[: self.num_used * self.batch_size * self.world_size]
         rows = self.accumulate * self.batch_size * self.world_size
-        windows = (order[start : start + rows] for start in range(0, len(order), rows))
+        windows = (order[start : start + rows].tolist() for start in range(0, len(order), rows))
         plans = (plan for window in windows for plan in self._window(window))
         yield from islice(plans, done, None)
 
@@ -119,12 +121,13 @@ class WindowSampler(Sampler[BatchPlan]):
         groups = self.cut([self.lengths[index] for index in indices], self.token_budget)
         return [tuple(indices[position] for position in group) for group in groups]
 
-    def _order(self) -> list[int]:
+    def _order(self) -> npt.NDArray[np.int64]:
+        """The examples of the epoch; as numbers in an array, because there may be many millions."""
         if not self.shuffle:
-            return list(range(len(self.lengths)))
+            return np.arange(len(self.lengths))
         # far apart, so that different seeds never share an epoch's order
         generator = torch.Generator().manual_seed(self.seed + _SEEDS_APART * self.epoch)
-        return torch.randperm(len(self.lengths), generator=generator).tolist()
+        return torch.randperm(len(self.lengths), generator=generator).numpy()
 
 
 def windows(sampler: WindowSampler, accumulate: int, limit: int | float | None = None) -> Iterator[list[list[int]]]:

@@ -7,6 +7,7 @@ they take no space in the other examples. A token that a convention labels has t
 from __future__ import annotations
 
 import bisect
+import hashlib
 from collections.abc import Iterable, Iterator, Sequence, Sized
 from functools import cached_property
 from pathlib import Path
@@ -134,6 +135,18 @@ class ExampleStore:
     def sources(self) -> npt.NDArray[np.int64]:
         """Index of the source of each example, (number of examples,); -1 outside mixtures."""
         return self._of_rows([np.repeat(self._sources, [batch.num_rows for batch in self._batches])]).astype(np.int64)
+
+    @property
+    def mean_length(self) -> float:
+        """Mean number of tokens in an example."""
+        return float(self.lengths.mean())
+
+    def digest(self) -> str:
+        """A digest of everything in the examples that metrics depend on."""
+        digest = hashlib.sha256()
+        for example in self:
+            digest.update(example.input_ids.tobytes() + example.kinds.tobytes() + example.turns.tobytes())
+        return digest.hexdigest()[:16]
 
     def _of_rows(self, parts: list[npt.NDArray[Any]]) -> npt.NDArray[Any]:
         values = np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64)
