@@ -10,6 +10,7 @@ from rich.table import Table
 from callbacks.output import append_row, file_in_run, is_fitting, is_whole_validation, print_for, writers
 from data_modules.errors import UserError
 from data_modules.rendering.masking import MASKS
+from data_modules.text_data_module import TextDataModule
 from lit_sft.training.module import LitCausalLM
 
 _WARNING = "Each row averages over different tokens: compare values within a row, not between rows."
@@ -25,6 +26,9 @@ class LossModeAblation(Callback):
         file: JSON lines in the run folder, with step, epoch, training_mask, training_loss (on the validation split,
             with the training weights and reduction) and, by mask, nll (nats per token), perplexity and tokens.
         max_columns: Maximum number of validations in the table, counted from the last, plus the one before training.
+
+    Raises:
+        UserError: If `max_columns` is below 1, or the run trains on text.
     """
 
     def __init__(self, file: str = "loss_modes.jsonl", max_columns: int = 4) -> None:
@@ -32,6 +36,18 @@ class LossModeAblation(Callback):
             raise UserError(f"LossModeAblation max_columns {max_columns}: expected at least 1.")
         self.file, self.max_columns = file_in_run(self, file), max_columns
         self.rows: list[dict[str, Any]] = []
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuse text, of which every mask supervises every token.
+
+        Raises:
+            UserError: If the run trains on text.
+        """
+        if isinstance(trainer.datamodule, TextDataModule):  # type: ignore[attr-defined]
+            raise UserError(
+                "LossModeAblation compares loss masks, and a text run (data_module: text) trains on every token; "
+                "remove it. callbacks.PerplexityMonitor records the perplexity of text."
+            )
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Set up the TensorBoard chart."""

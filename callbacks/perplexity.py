@@ -148,13 +148,14 @@ class PerplexityMonitor(Callback):
     def _table(self) -> Table:
         best = best_of(self.history)
         table = Table(title="perplexity on training (since the last validation) and validation", title_justify="left")
-        for name in ("step", "epoch", "train", "val", "gap (nats)", *(s.replace("_", " ") for s in self.segments)):
+        segments = [name for name in self.segments if any(name in row.perplexity for row in self.history)]
+        for name in ("step", "epoch", "train", "val", "gap (nats)", *(s.replace("_", " ") for s in segments)):
             table.add_column(name, justify="right")
         table.add_column("")
         for row in self.history:
             train = "" if row.train_nll is None else _shown(perplexity(row.train_nll))
             gap = "" if row.gap is None else f"{row.gap:+.3f}"
-            parts = [_shown(row.perplexity[name]) if name in row.perplexity else "" for name in self.segments]
+            parts = [_shown(row.perplexity[name]) if name in row.perplexity else "" for name in segments]
             mark = "best" if row is best else ""
             table.add_row(str(row.step), str(row.epoch), train, _shown(perplexity(row.val_nll)), gap, *parts, mark)
         return table

@@ -13,8 +13,10 @@ from rich.text import Text
 
 from callbacks.output import append_row, file_in_run, is_fitting, print_for, writers
 from data_modules.encoding.example import Example
+from data_modules.encoding.example_store import ExampleStore
 from data_modules.errors import UserError
 from data_modules.records.conversation import Conversation, Message, Role
+from data_modules.text_data_module import TextDataModule
 from lit_sft.models.answer_rows import question, reference
 from lit_sft.models.generation import Generated, GenerationSettings, generate
 from lit_sft.printable import excerpt
@@ -60,9 +62,11 @@ class SampleGeneration(Callback):
     and the random state are restored, so training is not affected.
 
     Args:
-        prompts: User messages as plain text; rendered with the template of the data.
-        num_held_out: Number of validation rows to answer too: the first ones with a reference. They are not trained
-            on, but their validation loss helps to choose the best checkpoint.
+        prompts: User messages as plain text; rendered with the template of the data. In a text run, beginnings of
+            texts to continue.
+        num_held_out: Number of validation rows to answer too: the first ones with a reference; in a text run, the first
+            documents, of which the beginning is given. They are not trained on, but their validation loss helps to
+            choose the best checkpoint.
         max_new_tokens: Maximum number of tokens in an answer.
         temperatures: One answer for each; 0 is greedy.
         top_p: For temperatures above 0: sample from the likeliest tokens that make up this share of the probability.
@@ -108,7 +112,12 @@ class SampleGeneration(Callback):
         """Collect the prompts and validation rows to answer."""
         assert isinstance(pl_module, LitCausalLM)
         data = pl_module.data
-        self.examples = [*self._bare_prompts(data), *_validation_rows(data, self.num_held_out)]
+        held_out = (
+            data.beginnings(self.num_held_out)
+            if isinstance(data, TextDataModule)
+            else _validation_rows(data, self.num_held_out)
+        )
+        self.examples = [*self._bare_prompts(data), *held_out]
         if not self.examples:
             warnings.warn(
                 "SampleGeneration has nothing to answer: no prompts, and no validation row with an answer. Set its "
@@ -168,7 +177,10 @@ class SampleGeneration(Callback):
             origin = f"SampleGeneration prompts[{index}]"
             if not text.strip():
                 raise UserError(f"{origin}: empty; expected text.")
-            (example,) = encoder.encode(Conversation((Message(Role.USER, text),), origin))
+            if isinstance(data, TextDataModule):
+                example = data.prompt(text, origin)
+            else:
+                (example,) = encoder.encode(Conversation((Message(Role.USER, text),), origin))
             if data.context_length is not None and len(example) >= data.context_length:
                 raise UserError(
                     f"{origin}: {len(example)} tokens leave no room for an answer: the model reads "
@@ -185,7 +197,8 @@ def markdown_text(text: str) -> str:
 
 def _validation_rows(data: TrainingData, count: int) -> list[Example]:
     found: list[Example] = []
-    for example in data.stores.get("val", ()) if count else ():
+    store = data.stores.get("val")
+    for example in store if count and isinstance(store, ExampleStore) else ():
         if example.answer_ids():
             found.append(example)
         if len(found) == count:

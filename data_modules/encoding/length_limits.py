@@ -53,6 +53,29 @@ class LengthLimits:
         raise UserError(too_small_limit(ledger, split, limit))
 
 
+def resolve_block_size(name: str, size: int | None, context_length: int | None) -> int:
+    """The size of text blocks or windows: the user's choice, else the model's context length, at most 1024.
+
+    Args:
+        name: The setting.
+        size: Its value.
+        context_length: Maximum number of tokens the model can read. None: unknown.
+
+    Raises:
+        UserError: If it is below 2, or the model cannot read as many tokens.
+    """
+    if size is None:
+        return min(_DEFAULT_MAX_LENGTH, context_length or _DEFAULT_MAX_LENGTH)
+    if size < 2:
+        raise UserError(f"--data.{name} {size}: expected at least 2 tokens, as the first is not predicted.")
+    if context_length is not None and size > context_length:
+        raise UserError(
+            f"--data.{name} {size}: the model reads at most {context_length} tokens; set it to {context_length} or "
+            "less, or choose a model with a longer context."
+        )
+    return size
+
+
 def resolve_max_length(max_length: int | None, context_length: int | None) -> int:
     """The maximum length of examples: the user's choice, else the model's context length, at most 1024.
 

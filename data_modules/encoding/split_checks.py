@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sized
 from typing import Any
 
 from data_modules.encoding.example import Example
@@ -117,7 +117,7 @@ def check_supervision(files: Iterable[str], stores: Stores, mask_of: Callable[[E
             )
 
 
-def check_evaluation_set(split: str, stores: Stores) -> None:
+def check_evaluation_set(split: str, stores: Mapping[str, Sized]) -> None:
     """Refuse to validate or test without examples.
 
     Args:

@@ -3,7 +3,7 @@
     training, blocks of 6        a a . a E b | b b . b . E     as `text_blocks` plans them
     evaluation, windows of 4     a a . a | a E | b b b . | . b . E
 
-A window begins with the last token of the window before. So every token but the first of its document is predicted once.
+A window begins with the last token of the one before it, so every token but the first of a document is predicted once.
 """
 
 from __future__ import annotations
@@ -164,6 +164,10 @@ class EvaluationWindows:
 
     def __iter__(self) -> Iterator[list[TextSequence]]:
         return (self[index] for index in range(len(self)))
+
+    def of_documents(self) -> Iterator[TextSequence]:
+        """The first window of each document."""
+        return (self[int(first)][0] for first in np.unique(self._firsts[:-1]) if first < len(self))
 
     @cached_property
     def lengths(self) -> npt.NDArray[np.int64]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from data_modules.errors import UserError
 from data_modules.progress import with_progress
+from data_modules.text_data_module import TextDataModule
 from lit_sft.ablation.study import Arm, Budget, Settings, Study
 from lit_sft.models.backbone import load_config, vocabulary_size
 from lit_sft.models.flops import model_flops
@@ -48,6 +49,7 @@ class Plan:
         callbacks: Class paths of the callbacks that each arm sets itself.
         code: Import paths outside the known packages that each arm's settings name.
         data: Digest of each arm's records and their encoding.
+        is_text: Whether each arm is a text run.
     """
 
     amounts: dict[tuple[str, int], Amounts] = field(default_factory=dict)
@@ -56,6 +58,7 @@ class Plan:
     callbacks: dict[str, set[str]] = field(default_factory=dict)
     code: dict[str, set[str]] = field(default_factory=dict)
     data: dict[str, str] = field(default_factory=dict)
+    is_text: dict[str, bool] = field(default_factory=dict)
 
 
 def settings_of(study: Study, arm: Arm, seed: int) -> Settings:
@@ -109,13 +112,11 @@ class TrialCost:
 
     def until(self, budget: Budget, amount: float) -> Amounts:
         """Amounts when the budget is used up; the step that reaches it is the last."""
-        store, mask_of = self.data.stores["train"], self.data.mask_of
         total = Amounts()
         steps = self.data.train_steps(self.trainer.accumulate_grad_batches, self.trainer.limit_train_batches)
         for batches in itertools.islice(steps, 10**7):
-            examples = [store[index] for batch in batches for index in batch]
-            lengths = [len(example) for example in examples]
-            supervised = sum(int(np.count_nonzero(each.loss_weights(mask_of(each)))) for each in examples)
+            examples = [index for batch in batches for index in batch]
+            lengths, supervised = self._sizes(examples)
             total = Amounts(
                 total.steps + 1,
                 total.batches + len(batches),
@@ -127,6 +128,16 @@ class TrialCost:
             if getattr(total, budget.equal) >= amount:
                 return total
         raise UserError(f"budget.amount {amount:g}: not reached in ten million steps.")
+
+    def _sizes(self, examples: list[int]) -> tuple[list[int], int]:
+        """The lengths of all documents that attend to themselves only, and the number of tokens in the loss."""
+        if isinstance(self.data, TextDataModule):
+            blocks = self.data.training_blocks
+            lengths = [length for index in examples for length in blocks.sequence_lengths(index)]
+            return lengths, sum(lengths) - len(lengths)
+        found = [self.data.stores["train"][index] for index in examples]
+        weights = (each.loss_weights(self.data.mask_of(each)) for each in found)
+        return [len(example) for example in found], sum(int(np.count_nonzero(each)) for each in weights)
 
 
 def make_plan(study: Study) -> Plan:
@@ -154,6 +165,7 @@ def make_plan(study: Study) -> Plan:
         plan.amounts[arm.name, seed] = amounts
         plan.intervals[arm.name, seed] = max(1, amounts.batches // study.validations)
         plan.callbacks[arm.name] = {callback.class_path for callback in cost.trainer.callbacks or []}
+        plan.is_text[arm.name] = isinstance(cost.data, TextDataModule)
         plan.code[arm.name] = own_code(cost.trainer)
         plan.data[arm.name] = cost.data.fingerprint
     return plan

@@ -19,6 +19,9 @@ from lit_sft.settings.reading import as_options
 CALLBACKS = ("callbacks.LossModeAblation", "callbacks.TrialRecord")
 """Callbacks that write what reports read; by name, because this layer does not import callbacks."""
 
+CALLBACKS_OF_TEXT = ("callbacks.TrialRecord",)
+"""The same for text runs, which have no masks to compare."""
+
 _PROGRAM = [sys.executable, "-m", "lit_sft"]
 
 
@@ -133,7 +136,8 @@ class TrialFiles:
             "run.root": str(self.trial.folder.parent),
             "run.name": self.trial.folder.name,
         }
-        added = [f"--trainer.callbacks+={name}" for name in CALLBACKS if name not in plan.callbacks[key[0]]]
+        callbacks = CALLBACKS_OF_TEXT if plan.is_text.get(key[0]) else CALLBACKS
+        added = [f"--trainer.callbacks+={name}" for name in callbacks if name not in plan.callbacks[key[0]]]
         return [*arguments_of(self.study, settings), *added]
 
     def define(self, plan: Plan, *, restart: bool = False) -> None:

@@ -21,6 +21,7 @@ from data_modules.records.counts import RecordCounts
 from data_modules.records.mix import files_of, read_mix
 from data_modules.records.splits import read_conversations
 from data_modules.rendering.conventions import resolve_convention
+from data_modules.sft_data_module import SFTDataModule
 from lit_sft.console import console, print_error_line
 from lit_sft.files import write_json
 from lit_sft.lint.claims import Claim
@@ -95,6 +96,7 @@ def lint_parser() -> SettingsParser:
 
 def _lint_records(settings: Settings, findings: Findings) -> tuple[Report, PreTrainedTokenizerBase | None]:
     data, backbone = settings.data_module(), settings.config.model.backbone
+    assert isinstance(data, SFTDataModule), "parse_settings refuses text"
     if not data.sources.files:
         raise UserError("no data: name files (`lint rows.jsonl`), or set `--config FILE` or `--data.train FILE`.")
     if backbone.config is not None:

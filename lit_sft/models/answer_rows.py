@@ -31,7 +31,7 @@ def question(example: Example, tokenizer: PreTrainedTokenizerBase) -> str:
     asked = example.kinds == SegmentKind.USER
     if asked.any():
         asked &= example.turns == example.turns[asked].max()
-    elif not example.answer_ids():
+    else:
         asked = example.kinds == SegmentKind.TEXT
     return str(tokenizer.decode(example.input_ids[asked].tolist()))
 

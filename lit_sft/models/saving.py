@@ -15,6 +15,7 @@ from data_modules.digests import DIGESTS, write_digests
 from data_modules.errors import UserError
 from data_modules.rendering.templates import TEMPLATES, Template, resolve_template
 from data_modules.sft_data_module import SFTDataModule
+from data_modules.text_data_module import TextDataModule
 from data_modules.wording import listed
 from lit_sft.checkpoints.digests import check_intact
 from lit_sft.files import replaced_folder, write_json
@@ -22,6 +23,8 @@ from lit_sft.models.adapters import causal_lm, is_adapted
 from lit_sft.models.base_weights import BaseIdentity, check_base, identity_of
 from lit_sft.models.chat_template import jinja_of
 from lit_sft.models.pretrained import check_finite, first_line
+
+AnyData = SFTDataModule | TextDataModule
 
 _WRITTEN = {
     "config.json", "generation_config.json", "adapter_config.json", "tokenizer.json", "tokenizer_config.json",
@@ -31,7 +34,7 @@ _WRITTEN = {
 """Files that an export may contain besides the weights."""
 
 
-def export_model(backbone: nn.Module, folder: Path, data: SFTDataModule, *, merge: bool = False) -> None:
+def export_model(backbone: nn.Module, folder: Path, data: AnyData, *, merge: bool = False) -> None:
     """Write the model (or adapter), tokenizer, chat template and generation settings.
 
     Args:
@@ -39,7 +42,7 @@ def export_model(backbone: nn.Module, folder: Path, data: SFTDataModule, *, merg
         folder: The folder to write; created if needed.
         data: Its tokenizer and template are saved too: `apply_chat_template` renders the text that was trained, and
             gives a prompt the ids that were trained. Earlier answers were trained as strings of their own, so their
-            ids may differ at the edges.
+            ids may differ at the edges. After training on text, the tokenizer is saved as it is.
         merge: Merge adapters into the weights; otherwise only the adapter is written. Adapters on random weights are
             always merged, because nobody else has those weights.
 
@@ -57,7 +60,7 @@ def export_model(backbone: nn.Module, folder: Path, data: SFTDataModule, *, merg
         ) from error
 
 
-def _write_model(model: nn.Module, folder: Path, data: SFTDataModule) -> None:
+def _write_model(model: nn.Module, folder: Path, data: AnyData) -> None:
     generation = GenerationConfig(eos_token_id=data.end_token_id, pad_token_id=data.pad_token_id, do_sample=False)
     inner = causal_lm(model)
     defaults, inner.generation_config = inner.generation_config, generation
@@ -200,11 +203,13 @@ def _has_base(backbone: nn.Module) -> bool:
     return all(config.base_model_name_or_path for config in backbone.peft_config.values())  # type: ignore[operator]
 
 
-def _save_tokenizer(folder: Path, data: SFTDataModule) -> None:
+def _save_tokenizer(folder: Path, data: AnyData) -> None:
     tokenizer = copy.deepcopy(data.tokenizer)
     tokenizer.model_max_length = data.context_length or data.max_length
     template = data.encoder.template
-    if isinstance(template, Template):
+    if isinstance(data, TextDataModule):
+        pass  # trained on text, which no chat template has rendered: the tokenizer keeps the one it has
+    elif isinstance(template, Template):
         tokenizer.chat_template = jinja_of(template, bos=data.encoder.starts_documents)
     elif isinstance(tokenizer.chat_template, dict):  # several templates, by name
         exported = {"default": template.exported, "tool_use": template.exported_for_tools}
@@ -214,7 +219,7 @@ def _save_tokenizer(folder: Path, data: SFTDataModule) -> None:
     tokenizer.save_pretrained(folder)
 
 
-def _save_settings(folder: Path, data: SFTDataModule, base: BaseIdentity | None) -> None:
+def _save_settings(folder: Path, data: AnyData, base: BaseIdentity | None) -> None:
     template = data.encoder.template
     # a trainer's own template (`--data.convention`) is known to others by the exported chat template only
     is_known = template.name in TEMPLATES and template == resolve_template(template.name, data.tokenizer)  # type: ignore[arg-type]

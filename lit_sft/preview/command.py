@@ -49,6 +49,7 @@ def main(argv: list[str]) -> None:
     settings = parse_settings(arguments, run_config=run.config if run else None, parser=preview_parser())
     check_model_paths(settings)
     options, data = settings.config, settings.data_module()
+    assert isinstance(data, SFTDataModule), "parse_settings refuses text"
     if options.model.backbone.config is not None:
         config_from(options.model.backbone.config)  # its context length limits the examples
     with redirect_stdout(sys.stderr):  # keep stdout for the examples

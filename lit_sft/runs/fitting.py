@@ -12,16 +12,17 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import nn
 
-from data_modules.sft_data_module import SFTDataModule
+from data_modules.text_data_module import TextDataModule
 from lit_sft.console import console, print_line, quiet
 from lit_sft.files import write_json
 from lit_sft.models.backbone import build_backbone
-from lit_sft.models.saving import export_model, load_weights, read_checkpoint
+from lit_sft.models.saving import AnyData, export_model, load_weights, read_checkpoint
 from lit_sft.runs.data_report import print_ledger
 from lit_sft.runs.folders import Run
 from lit_sft.runs.metrics_table import print_metrics
 from lit_sft.runs.requests import Request
 from lit_sft.runs.session import Session, open_session
+from lit_sft.runs.text_report import print_text_ledger
 from lit_sft.settings.reading import Settings, as_options
 from lit_sft.training.ending import what_ended
 from lit_sft.training.monitors import check_monitors
@@ -97,7 +98,7 @@ class RunRecord(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Write the record of a new run."""
-        data: SFTDataModule = trainer.datamodule  # type: ignore[attr-defined]
+        data: AnyData = trainer.datamodule  # type: ignore[attr-defined]
         if not self.is_resumed and trainer.is_global_zero:
             self._write(data)
         trainer.strategy.barrier("run record")
@@ -107,7 +108,7 @@ class RunRecord(Callback):
         if self.is_resumed and trainer.is_global_zero:
             self._write(trainer.datamodule)  # type: ignore[attr-defined]
 
-    def _write(self, data: SFTDataModule) -> None:
+    def _write(self, data: AnyData) -> None:
         config = self.settings.config.clone()
         # options that apply to this command only
         config.ckpt_path, config.run.allow_changes, config.run.allow_code = None, False, None
@@ -115,7 +116,10 @@ class RunRecord(Callback):
         self.settings.parser.save(config, self.run.config, skip_none=False, overwrite=True, multifile=False)
         write_json(self.run.folder / "ledger.json", data.ledgers)
         self.run.note_start()
-        print_ledger(console, data)
+        if isinstance(data, TextDataModule):
+            print_text_ledger(console, data)
+        else:
+            print_ledger(console, data)
         print_line(f"run folder: {self.run.folder}")
 
 
@@ -139,7 +143,11 @@ def _report(session: Session, steps_before: int | None) -> None:
     elif ending and ending.is_early:
         print_line(f"stopped early at step {step}: {ending}")
     print_line(f"model   {run.model}  (Hugging Face format, from {choice})")
-    session.print_next_steps("test" if session.data.stores.get("test") else "predict --data.predict FILE", "preview")
+    has_test = bool(session.data.stores.get("test"))
+    if isinstance(session.data, TextDataModule):
+        session.print_next_steps(*["test"] * has_test)
+    else:
+        session.print_next_steps("test" if has_test else "predict --data.predict FILE", "preview")
 
 
 def _print_validations(metrics: dict[str, dict[str, Any]]) -> None:

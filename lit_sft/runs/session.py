@@ -17,11 +17,10 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from data_modules.errors import UserError
-from data_modules.sft_data_module import SFTDataModule
 from lit_sft.checkpoints.rules import check_checkpoint_settings
 from lit_sft.console import print_line
 from lit_sft.models.backbone import check_backbone
-from lit_sft.models.saving import check_checkpoint
+from lit_sft.models.saving import AnyData, check_checkpoint
 from lit_sft.runs.folders import Run, new_run
 from lit_sft.runs.lock import lock_run
 from lit_sft.runs.model_paths import check_model_paths
@@ -71,7 +70,7 @@ class Session:
     run: Run = field(init=False)
     trainer: Trainer = field(init=False)
     model: LitCausalLM = field(init=False)
-    data: SFTDataModule = field(init=False)
+    data: AnyData = field(init=False)
     start: RefusedStart | None = field(init=False, default=None)
     """Cleans up the folder of a new run if it fails to start."""
 

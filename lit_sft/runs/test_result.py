@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import platform
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import count
@@ -13,9 +14,11 @@ from typing import Any
 
 from data_modules.encoding.example import Example
 from data_modules.encoding.example_store import ExampleStore
+from data_modules.encoding.text_store import EvaluationWindows
 from data_modules.errors import UserError
 from data_modules.progress import with_progress
 from data_modules.records.thinking import without_thinking
+from data_modules.text_data_module import TextDataModule
 from lit_sft.checkpoints.digests import written_digest
 from lit_sft.files import json_line, read_json, write_json, write_lines
 from lit_sft.metrics.text import exact_match, mean, repetition, rouge_l
@@ -80,9 +83,11 @@ def write_test(
         Metrics of the answers (see `score_answers`), and the new path of an earlier result that differs, if any.
     """
     store = module.data.stores["test"]
+    assert isinstance(store, (ExampleStore, EvaluationWindows))
     read, of = rows_tested(module)
     answers = files.answers.with_name(f"{files.answers.name}.partial")
-    metrics = score_answers(module, store, num_rows, answers)
+    asked = store if isinstance(store, ExampleStore) else ()  # text has no answers
+    metrics = score_answers(module, asked, num_rows, answers)
     result = {
         "metrics": {f"test/{name}": value for name, value in module.metrics.get("test", {}).items()},
         "answers": metrics,
@@ -93,10 +98,10 @@ def write_test(
         "config_hash": hashlib.sha256(config.encode()).hexdigest()[:16],
         "data_fingerprint": module.data.fingerprint,
         # a test of some of the rows is a different test
-        "test_fingerprint": _digest(store) + (f" ({read} of {of})" if read < of else ""),
+        "test_fingerprint": store.digest() + (f" ({read} of {of})" if read < of else ""),
         "test_rows": {"read": read, "of": of},
         "files": [files.records.name, files.answers.name],
-        "ledger": module.data.ledgers,
+        "ledger": _ledger(module, files.folder),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
     }
     earlier = _make_room(files, result, answers)
@@ -112,7 +117,9 @@ def rows_tested(module: LitCausalLM) -> tuple[int, int]:
     return module.data.evaluated("test", limit)[0], len(module.data.stores["test"])
 
 
-def score_answers(module: LitCausalLM, store: ExampleStore, num_rows: int, details: Path) -> dict[str, float]:
+def score_answers(
+    module: LitCausalLM, store: ExampleStore | Sequence[Example], num_rows: int, details: Path
+) -> dict[str, float]:
     """Answer the first rows and compare with their references.
 
     Args:
@@ -150,12 +157,13 @@ def write_records(path: Path, module: LitCausalLM) -> None:
     write_lines(path, rows)
 
 
-def _digest(store: ExampleStore) -> str:
-    """Digest of everything in the examples that metrics depend on."""
-    digest = hashlib.sha256()
-    for example in store:
-        digest.update(example.input_ids.tobytes() + example.kinds.tobytes() + example.turns.tobytes())
-    return digest.hexdigest()[:16]
+def _ledger(module: LitCausalLM, run: Path) -> dict[str, Any]:
+    """The ledger of every split; that of the training blocks as `fit` wrote it, because a test plans none."""
+    ledgers = module.data.ledgers
+    if not isinstance(module.data, TextDataModule) or "train" not in ledgers:
+        return ledgers
+    written = (read_json(run / "ledger.json") or {}).get("train")
+    return {**ledgers, "train": written} if written else ledgers
 
 
 def _scored(module: LitCausalLM, example: Example, answer: Generated) -> dict[str, Any]:

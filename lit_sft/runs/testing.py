@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 from lightning.pytorch.utilities import rank_zero_only
 
+from data_modules.text_data_module import TextDataModule
 from lit_sft.console import console, print_line, quiet
 from lit_sft.files import read_json
 from lit_sft.runs.lock import lock_test
@@ -77,7 +78,8 @@ def _report(session: Session, files: TestFiles) -> None:
     print_line(f"written {files.result}, {files.records.name} and {files.answers.name}")
     if earlier is not None:
         print_line(f"kept    {earlier}: an earlier result from different rows, settings or weights")
-    session.print_next_steps("predict --data.predict FILE")
+    if not isinstance(session.data, TextDataModule):
+        session.print_next_steps("predict --data.predict FILE")
 
 
 def _relevant_settings(session: Session) -> str:

@@ -12,22 +12,21 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from data_modules.errors import UserError
-from data_modules.sft_data_module import SFTDataModule
 from lit_sft.models.backbone import BackboneSettings
 from lit_sft.models.generation import GenerationSettings
+from lit_sft.settings.data_modules import DATA_MODULES
 from lit_sft.settings.run_settings import RunSettings
 from lit_sft.training.optimization import OptimizerSettings
 
 _OWNERS: dict[str, Any] = {
     "trainer": Trainer,
-    "data": SFTDataModule,
     "checkpoint": ModelCheckpoint,
     "run": RunSettings,
     "model.backbone": BackboneSettings,
     "model.optimizer": OptimizerSettings,
     "model.generation": GenerationSettings,
 }
-"""The class behind each section of a config."""
+"""The class behind each section of a config, except `data`."""
 
 
 def refuse_nulls(config: Namespace) -> None:
@@ -36,7 +35,8 @@ def refuse_nulls(config: Namespace) -> None:
     Raises:
         UserError: If one is null; names it and its default.
     """
-    for name, owner in _OWNERS.items():
+    owners = {**_OWNERS, "data": DATA_MODULES[config.data_module]}
+    for name, owner in owners.items():
         _refuse_nulls(name, owner, config.get(name))
 
 

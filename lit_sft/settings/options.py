@@ -10,9 +10,9 @@ from jsonargparse import ActionConfigFile, Namespace  # type: ignore[attr-define
 from lightning.pytorch import Trainer
 
 from data_modules.errors import UserError
-from data_modules.sft_data_module import SFTDataModule
 from lit_sft.checkpoints.callback import RunCheckpoint
 from lit_sft.models.backbone import BackboneSettings, context_length
+from lit_sft.settings.data_modules import DATA_MODULES, DataModuleName, elsewhere
 from lit_sft.settings.parser import SettingsParser, Source
 from lit_sft.settings.run_length import USUAL_EPOCHS
 from lit_sft.settings.run_settings import RunSettings
@@ -66,13 +66,22 @@ _CHECKPOINT_HELP = {
 """One line for each option; Lightning's docstrings are long and partly do not apply here."""
 
 
-def training_parser(command: Command = "fit", source: Source | None = None, *, prog: str = "") -> SettingsParser:
+_DATA_MODULE_HELP = (
+    "What to train on: conversations (sft), or plain text in blocks (text). `fit --data_module text --help` shows the "
+    "options of text."
+)
+
+
+def training_parser(
+    command: Command = "fit", source: Source | None = None, *, prog: str = "", data_module: DataModuleName = "sft"
+) -> SettingsParser:
     """Build the parser of a training command.
 
     Args:
         command: The command; use `fit` to only read settings.
         source: Where the settings come from.
         prog: The command as shown by `--help`. Empty: `python -m lit_sft COMMAND`.
+        data_module: Which data module has the options of `data`; see `data_module_of`.
     """
     prog = prog or f"python -m lit_sft {command}"
     parser = SettingsParser(
@@ -84,9 +93,11 @@ def training_parser(command: Command = "fit", source: Source | None = None, *, p
     )
     parser.add_argument("-c", "--config", action=ActionConfigFile, help="YAML file of settings; later files win.")
     parser.add_argument("--seed_everything", type=bool | int, default=42, help="Random seed, a whole number.")
+    parser.add_argument("--data_module", type=DataModuleName, default=data_module, help=_DATA_MODULE_HELP)
     parser.add_lightning_class_args(Trainer, "trainer")
     parser.add_lightning_class_args(LitCausalLM, "model")
-    parser.add_lightning_class_args(SFTDataModule, "data")
+    parser.add_lightning_class_args(DATA_MODULES[data_module], "data")
+    parser.data_module, parser.elsewhere = data_module, elsewhere(data_module)
     parser.add_class_arguments(RunSettings, "run")
     parser.add_lightning_class_args(RunCheckpoint, "checkpoint")
     parser.set_defaults({f"trainer.{name}": value for name, value in _TRAINER_DEFAULTS.items()})
@@ -96,7 +107,7 @@ def training_parser(command: Command = "fit", source: Source | None = None, *, p
         if section == "checkpoint":
             action.help = _CHECKPOINT_HELP.get(name, action.help)
     _add_own_options(parser, command)
-    _link(parser)
+    _link(parser, data_module)
     return parser
 
 
@@ -120,10 +131,11 @@ def _skipped() -> set[str | int]:
     return {"model", "datamodule", "dataloaders", "train_dataloaders", "val_dataloaders"}
 
 
-def _link(parser: SettingsParser) -> None:
+def _link(parser: SettingsParser, data_module: DataModuleName) -> None:
     parser.link_arguments("model.backbone", "data.tokenizer", compute_fn=_tokenizer_name)
     parser.link_arguments("model.backbone", "data.context_length", compute_fn=_context_length)
-    parser.link_arguments("model.generation.max_new_tokens", "data.answer_length")
+    if data_module == "sft":
+        parser.link_arguments("model.generation.max_new_tokens", "data.answer_length")
     parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from jsonargparse._actions import _ActionConfigLoad
 from lightning.pytorch.cli import LightningArgumentParser
 
 from data_modules.errors import UserError
+from lit_sft.settings.data_modules import DataModuleName
 from lit_sft.settings.errors import in_one_line, setting_of
 from lit_sft.settings.sections import check_sections
 from lit_sft.settings.trust import check_parts, checked_run_settings, is_runs_config, known_imports_only, refuse_trust
@@ -76,11 +78,18 @@ class SettingsParser(LightningArgumentParser):
         # no abbreviations: their meaning would change when an option is added
         super().__init__(*args, **{"allow_abbrev": False, **options})
         self.source = source or Source()
+        self.data_module: DataModuleName = "sft"
+        """Which data module has the options of `data`."""
+        self.elsewhere: dict[str, str] = {}
+        """Why options of another data module are not available, by option."""
         self._given = "--config"
         """The config being read, as the user named it."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise the message as a user's mistake, with the closest option if one was misspelt."""
+        unknown = re.match(r"unrecognized arguments: --([\w.]+)", message)
+        if unknown and unknown[1] in self.elsewhere:
+            raise UserError(f"--{unknown[1]}: {self.elsewhere[unknown[1]]}") from None
         raise UserError(in_one_line(message, options_of(self))) from None
 
     def parse_path(self, path: str | os.PathLike[str], *args: Any, **options: Any) -> Namespace:
@@ -106,7 +115,9 @@ class SettingsParser(LightningArgumentParser):
         place = self._given if path else "--config"
         values, lines = load_yaml(content, place, loader=_LOADER)
         options = {name for name in options_of(self) if not name.endswith("help")} - _NOT_IN_CONFIGS
-        sections = check_sections(values, place, lines, groups=groups_of(self), options=options)
+        sections = check_sections(
+            values, place, lines, groups=groups_of(self), options=options, elsewhere=self.elsewhere
+        )
         if not path or not self.source.is_run(Path(os.path.abspath(path))):
             refuse_trust(sections, place, lines)
             return self._located(sections, prev_cfg, place, lines)

@@ -14,8 +14,10 @@ from lightning.pytorch import Trainer
 
 from data_modules.errors import UserError
 from data_modules.sft_data_module import SFTDataModule
+from data_modules.text_data_module import TextDataModule
 from lit_sft.models.backbone import BackboneSettings
 from lit_sft.settings.arguments import in_long_form
+from lit_sft.settings.data_modules import DATA_MODULES, data_module_of
 from lit_sft.settings.errors import in_one_line, is_from_parser
 from lit_sft.settings.nulls import refuse_nulls
 from lit_sft.settings.options import Command, training_parser
@@ -52,9 +54,9 @@ class Settings:
         """Seed of everything random."""
         return int(self.config.seed_everything)
 
-    def data_module(self) -> SFTDataModule:
+    def data_module(self) -> SFTDataModule | TextDataModule:
         """Build the data module; nothing is read before `prepare_data` and `setup`."""
-        return SFTDataModule(**self.config.data)
+        return DATA_MODULES[self.config.data_module](**self.config.data)
 
     def model(self) -> LitCausalLM:
         """Build the module; its weights are built or loaded when the trainer starts."""
@@ -144,7 +146,13 @@ def parse_settings(
     """
     arguments = in_long_form(arguments)
     unread = ignored_class_settings(command if reads_trainer_classes else None, arguments)
-    parser = parser or training_parser(command)
+    name = data_module_of(arguments)
+    if name == "text" and (command == "predict" or parser is not None):
+        this = parser.prog.rpartition(" ")[2] if parser else command
+        raise UserError(
+            f"{this}: for conversations only, and this config is of a text run (data_module: text); `test` scores it."
+        )
+    parser = parser or training_parser(command, data_module=name)
     parser.source = Source(run_config, allowed_code(arguments), unread)
     config = parser.parse_args(arguments)
     refuse_nulls(config)

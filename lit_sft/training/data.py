@@ -1,4 +1,4 @@
-"""The data module that training needs, as a protocol. `SFTDataModule` implements it."""
+"""The data module that training needs, as a protocol. `SFTDataModule` and `TextDataModule` implement it."""
 
 from __future__ import annotations
 
@@ -13,6 +13,16 @@ from data_modules.records.mix import MixSource
 from data_modules.records.splits import Sources
 from data_modules.rendering.masking import LossMask, Reduction
 from data_modules.rendering.templates import TemplateName
+
+
+class Store(Protocol):
+    """The encoded examples of a split: conversations, documents or blocks."""
+
+    def __len__(self) -> int: ...
+
+    @property
+    def mean_length(self) -> float:
+        """Mean number of tokens in an example."""
 
 
 class TrainingData(Protocol):
@@ -34,10 +44,16 @@ class TrainingData(Protocol):
     """The sources of a mixture; none without one."""
     sources: Sources
     """Where the records come from."""
-    stores: dict[str, ExampleStore]
-    """The encoded examples of each split."""
     ledgers: dict[str, dict[str, Any]]
     """What happened to the records of each split."""
+
+    @property
+    def stores(self) -> Mapping[str, Store]:
+        """The encoded examples of each split."""
+
+    @property
+    def max_length(self) -> int:
+        """Maximum number of tokens in an example."""
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -50,6 +66,10 @@ class TrainingData(Protocol):
     @property
     def end_token_id(self) -> int:
         """The token that ends an answer."""
+
+    @property
+    def pad_token_id(self) -> int:
+        """The pad token, or the end token if there is none."""
 
     @property
     def mask(self) -> LossMask:

@@ -127,7 +127,7 @@ class LitCausalLM(LightningModule):
         )
         self.losses = nn.ModuleDict({split: WeightedMean() for split in ("val", "test")})
         names = [source.name for source in self.data.mix]
-        self.source_metrics = nn.ModuleDict({split: SourceMetrics(names) for split in ("val", "test")})
+        self.source_metrics = nn.ModuleDict({split: SourceMetrics(names, sizes) for split in ("val", "test")})
         if isinstance(self.trainer.strategy, ModelParallelStrategy) and self.checkpoint is not None:
             self._check_weights(read_checkpoint(self.checkpoint, map_location="meta", mmap=True), self.checkpoint)
         warn_of_frozen_end(self.backbone, self.backbone_settings, self.data.encoder.template.end, end_token_id)

@@ -184,7 +184,7 @@ def plan_of(trainer: Trainer, module: LitCausalLM) -> RunPlan:
             max_epochs=trainer.max_epochs,
         )
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
-    lengths = data.stores["train"].lengths
+    examples = data.stores["train"]
     return RunPlan(
         steps=steps,
         steps_by={name: of for name, of in limits.items() if of > 0},
@@ -196,8 +196,8 @@ def plan_of(trainer: Trainer, module: LitCausalLM) -> RunPlan:
         rows=rows,
         tokens=tokens,
         generated=sum(callback.generation_steps() for callback in callbacks if isinstance(callback, Generates)),
-        trained=float(lengths.mean())
-        * min(len(lengths), batches * data.batch_size * trainer.world_size)
+        trained=examples.mean_length
+        * min(len(examples), batches * data.batch_size * trainer.world_size)
         * steps
         / per_epoch,
     )

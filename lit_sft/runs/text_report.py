@@ -1,0 +1,101 @@
+"""Prints what became of the documents of a text run before training: documents, blocks, and what they lose."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from data_modules.text_data_module import TextDataModule
+from lit_sft.console import cell
+from lit_sft.printable import printable
+
+_BLOCK_COLUMNS = (
+    "blocks", "documents", "documents_cut", "documents_dropped", "sentences_cut", "tokens", "kept", "cropped", "padding"
+)  # fmt: skip
+
+
+def print_text_ledger(console: Console, data: TextDataModule) -> None:
+    """Print what became of the documents, and what the blocks of the training documents lose.
+
+    Args:
+        console: Where to.
+        data: Set up.
+    """
+    console.print(_documents(data))
+    if "blocks" in data.ledgers.get("train", {}):
+        console.print(_blocks(data))
+    for split, ledger in data.ledgers.items():
+        for message in ledger.get("invalid", {}).get("first", [])[:5]:
+            console.print(f"  {split}: dropped: {printable(message)}", style="yellow", markup=False, soft_wrap=True)
+    for line in text_remarks(data):
+        console.print(printable(line), style="yellow", markup=False, highlight=False, soft_wrap=True)
+
+
+def text_remarks(data: TextDataModule) -> list[str]:
+    """What the blocks lose, in a sentence; empty if they lose nothing worth a line."""
+    blocks = data.ledgers.get("train", {}).get("blocks")
+    if not blocks or not blocks["cropped"]:
+        return []
+    share, documents = blocks["cropped"] / blocks["tokens"], blocks["documents_dropped"]
+    dropped = f", and {documents:,} documents have no sentence that fits" if documents else ""
+    return [
+        f"train: {share:.1%} of the tokens are in no block ({blocks['cropped']:,} of {blocks['tokens']:,}), because "
+        f"{blocks['documents_cut']:,} documents are longer than --data.block_size {data.block_size}{dropped}. "
+        + ("" if data.keep_rest else "`--data.keep_rest true` puts the rest in blocks of its own.")
+    ]
+
+
+def _documents(data: TextDataModule) -> Table:
+    """A row for each split: records read, documents and tokens."""
+    table = Table(title="data: plain text", title_justify="left")
+    splits = list(data.ledgers)
+    table.add_column("")
+    for split in splits:
+        table.add_column(split, justify="right")
+    for name, values in _document_rows(data).items():
+        if any(value is not None for value in values):
+            table.add_row(cell(name), *("" if value is None else f"{value:,}" for value in values))
+    return table
+
+
+def _document_rows(data: TextDataModule) -> dict[str, list[int | None]]:
+    ledgers = data.ledgers
+    rows: dict[str, list[int | None]] = {
+        name.replace("_", " "): [_count(ledger, name) for ledger in ledgers.values()]
+        for name in ("records_read", "invalid", "duplicates", "left_out", "documents", "tokens")
+    }
+    rows[f"windows of {data.eval_window} tokens"] = [
+        ledger["windows"]["count"] if "windows" in ledger else None for ledger in ledgers.values()
+    ]
+    return rows
+
+
+def _count(ledger: Mapping[str, Any], name: str) -> int | None:
+    """A count of a ledger; some are mappings with a count."""
+    value = ledger.get(name)
+    value = value.get("count") if isinstance(value, Mapping) else value
+    return value if isinstance(value, int) else None
+
+
+def _blocks(data: TextDataModule) -> Table:
+    """A row for each source: its blocks, and what they lose."""
+    rest = ", rest kept" if data.keep_rest else ""
+    title = f"blocks: {data.blocks}{rest}, {data.block_size} tokens, documents {_ATTENTION[data.document_attention]}"
+    table = Table(title=title, title_justify="left")
+    sources = data.ledgers["train"].get("sources", {}) if data.mix else {}
+    table.add_column("source" if sources else "")
+    for name in (*_BLOCK_COLUMNS, *(("per epoch", "repeats") if sources else ())):
+        table.add_column(name.replace("_", " "), justify="right")
+    for source, ledger in sources.items():
+        epoch = (f"{ledger['epoch']['blocks']:,}", f"{ledger['epoch']['repeats']:g}")
+        table.add_row(cell(source), *(f"{ledger['blocks'][name]:,}" for name in _BLOCK_COLUMNS), *epoch)
+    whole = data.ledgers["train"]["blocks"]
+    total = (f"{len(data.training_blocks):,}", "") if sources else ()
+    table.add_row("all" if sources else "train", *(f"{whole[name]:,}" for name in _BLOCK_COLUMNS), *total)
+    return table
+
+
+_ATTENTION = {"isolated": "isolated", "across": "seen as one sequence"}
