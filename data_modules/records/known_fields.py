@@ -39,6 +39,16 @@ def is_boolean(value: Any) -> bool:
     return isinstance(value, bool) or (isinstance(value, str) and value.strip().casefold() in ("true", "false"))
 
 
+def is_below_one(value: Any) -> bool:
+    """Whether a value means that something is trained less than the rest: false, or a weight of at least 0 below 1."""
+    if is_boolean(value):
+        return str(value).strip().casefold() == "false"
+    try:
+        return 0 <= float(value) < 1
+    except (TypeError, ValueError):
+        return False
+
+
 @dataclass(frozen=True, slots=True)
 class KnownField:
     """Fields with one meaning.
@@ -61,6 +71,9 @@ class KnownField:
 _CHATS = ("messages", "sharegpt", "firefly", "ultrachat")
 _PAIRS = ("alpaca", "prompt_completion")
 _MEDIA = ("image", "images", "audio", "audios", "video", "videos")
+WEIGHTS = ("weight", "train", "training", "loss_weight")
+"""Fields of a message that say whether it is trained: OpenAI's, Axolotl's two and LLaMA-Factory's."""
+
 _IDS = ("id", "idx", "index", "uid", "uuid", "conversation_id", "prompt_id", "__index_level_0__")
 
 RECORD_FIELDS = (
@@ -90,13 +103,16 @@ RECORD_FIELDS = (
         applies=is_boolean,
     ),
     KnownField(("completions", "labels"), Use.REFUSED, _PREFERENCE, formats=("prompt_completion",)),
+    KnownField(
+        WEIGHTS,
+        Use.REFUSED,
+        "false, or a weight below 1, is read from the messages of a conversation only: give it to each answer",
+        applies=is_below_one,
+    ),
     KnownField(("chat_template_kwargs",), Use.REFUSED, "set them for all records with `--data.chat_template_kwargs`"),
     KnownField(_IDS, Use.NO_MEANING, "names the record"),
     KnownField(("parallel_tool_calls",), Use.NO_MEANING, "is about `tools`"),
 )
-
-WEIGHTS = ("weight", "train", "training", "loss_weight")
-"""Fields of a message that say whether it is trained: OpenAI's, Axolotl's two and LLaMA-Factory's."""
 
 MESSAGE_FIELDS = (
     KnownField(

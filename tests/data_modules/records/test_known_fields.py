@@ -35,10 +35,21 @@ def test_every_refused_field_of_a_record_is_refused_in_every_format_it_belongs_t
     own = dict.fromkeys(layout.fields, "x")
     for known in RECORD_FIELDS:
         if known.use is Use.REFUSED and (not known.formats or format in known.formats):
+            value = known.applies(True)
             for name in known.names:
                 assert layout.examine({**own, name: None}).fault == ""
-                fault = layout.examine({**own, name: True}).fault
-                assert fault.startswith(f"field '{name}' is true; {known.reason}. Remove the field, or set")
+                fault = layout.examine({**own, name: value}).fault
+                assert fault.startswith(f"field '{name}' is {str(value).lower()}; {known.reason}. Remove the field, or")
+
+
+@pytest.mark.parametrize(
+    ("value", "is_refused"),
+    [(0, True), (0.5, True), ("0", True), (False, True), ("False", True), (1, False), (True, False), (72.5, False)],
+)
+def test_weight_of_a_whole_record_is_refused_if_it_would_be_trained_less(value: Any, is_refused: bool) -> None:
+    found = FORMATS["alpaca"].examine({"instruction": "x", "output": "y", "weight": value})
+    assert bool(found.fault) is is_refused
+    assert ("weight" in found.unknown) is not is_refused
 
 
 @pytest.mark.parametrize("format", [name for name, layout in FORMATS.items() if layout.of_message])
