@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from data_modules.cleaning.duplicates import Duplicates, SetRule
 from data_modules.cleaning.edits import Drop, apply_edits, excerpt
 from data_modules.cleaning.ledger import CleaningLedger
 from data_modules.cleaning.outcome import Change, Cleaned
-from data_modules.cleaning.rules import RULES, Rule, identity_of, read_rules
+from data_modules.cleaning.rules import Rule, identity_of, read_rules
 
 EMPTY = "empty"
-"""Label of the rule that every list ends with: a document without any text is dropped."""
+"""Label of the rule that follows those about single documents: a document without any text is dropped."""
 
 _MOST_ROUNDS = 50
 """A rule is applied until it finds nothing more: outer brackets are empty once the inner ones are gone."""
@@ -25,16 +25,13 @@ class Cleaner:
 
     Args:
         rules: The name and the rule of each, in order. `from_settings` reads them from YAML values.
+        set_rules: The same for rules about the whole set of documents, which `duplicates` applies.
     """
 
-    def __init__(self, rules: Sequence[tuple[str, Rule]]) -> None:
-        self._named = tuple(rules)
-        times: Counter[str] = Counter()
-        labels = []
-        for name, _ in rules:
-            times[name] += 1
-            labels.append(name if times[name] == 1 else f"{name} ({times[name]})")
-        self.labels = (*labels, EMPTY)
+    def __init__(self, rules: Sequence[tuple[str, Rule]], set_rules: Sequence[tuple[str, SetRule]] = ()) -> None:
+        self._rules, self._set_rules = tuple(rules), tuple(set_rules)
+        first, last = _labels([name for name, _ in rules]), _labels([name for name, _ in set_rules])
+        self.labels = (*first, EMPTY, *last)
 
     @classmethod
     def from_settings(cls, items: Any, place: str = "--data.cleaning") -> Cleaner:
@@ -47,18 +44,24 @@ class Cleaner:
         Raises:
             UserError: If a rule or an option is unknown, or a value is impossible.
         """
-        return cls(read_rules(items, RULES, place))
+        return cls(*read_rules(items, place))
 
     def identity(self) -> list[Any]:
         """What decides how texts are cleaned, as JSON values for cache keys."""
-        return identity_of(self._named)
+        return identity_of([*self._rules, *self._set_rules])
 
     def ledger(self) -> CleaningLedger:
         """An empty ledger with a row for every rule."""
         return CleaningLedger.of(self.labels)
 
+    def duplicates(self) -> Duplicates:
+        """What judges the outcomes of all documents in reading order, by the rules about the whole set."""
+        first = len(self._rules) + 1
+        places = range(first, len(self.labels))
+        return Duplicates([(self.labels[i], i, rule) for i, (_, rule) in zip(places, self._set_rules, strict=True)])
+
     def clean(self, text: str) -> Cleaned:
-        """Clean a document.
+        """Clean a document by the rules about single documents.
 
         Args:
             text: Any text.
@@ -68,16 +71,24 @@ class Cleaner:
         """
         num_read = len(text)
         changes: list[Change] = []
-        for position, (_, rule) in enumerate(self._named):
+        for position, (_, rule) in enumerate(self._rules):
             text, change = _applied(rule, text, self.labels[position], position)
             if change is not None:
                 changes.append(change)
                 if change.is_drop:
                     return Cleaned(None, num_read, 0, tuple(changes))
         if not text.strip():
-            changes.append(Change(EMPTY, len(self._named), len(text), is_drop=True, reason="no text is left"))
+            changes.append(Change(EMPTY, len(self._rules), len(text), is_drop=True, reason="no text is left"))
             return Cleaned(None, num_read, 0, tuple(changes))
-        return Cleaned(text, num_read, len(text), tuple(changes))
+        fingerprint = b"".join(rule.fingerprint(text) for _, rule in self._set_rules)
+        opening = excerpt(text, 0) if fingerprint else ""
+        return Cleaned(text, num_read, len(text), tuple(changes), fingerprint, opening)
+
+
+def _labels(names: Sequence[str]) -> list[str]:
+    """The names, with a number for those listed before."""
+    times = [names[: index + 1].count(name) for index, name in enumerate(names)]
+    return [name if num == 1 else f"{name} ({num})" for name, num in zip(names, times, strict=True)]
 
 
 def _applied(rule: Rule, old: str, label: str, position: int) -> tuple[str, Change | None]:

@@ -6,10 +6,12 @@ import inspect
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from itertools import pairwise
 from typing import Any, Protocol
 
 from data_modules.cleaning.characters import ControlCharacters, LatinWidth, LineEnds, Nfc, WhiteSpace
 from data_modules.cleaning.chinese import ChineseScript, opencc_version
+from data_modules.cleaning.duplicates import ExactDuplicates, NearDuplicates, SetRule
 from data_modules.cleaning.edits import Drop, Edit
 from data_modules.cleaning.filters import BoilerplateLines, MaxLength, MinLength, Repetition
 from data_modules.cleaning.markup import ConversionMarkup, EmptyBrackets, FirstHeading, Tags
@@ -45,27 +47,40 @@ RULES: dict[str, Callable[..., Rule]] = {
 }
 """The rules about single documents, in the order in which they are best applied."""
 
+SET_RULES: dict[str, Callable[..., SetRule]] = {
+    "exact_duplicates": ExactDuplicates,
+    "near_duplicates": NearDuplicates,
+}
+"""The rules about the whole set of documents. They come last."""
+
 _VERSION = 1
 """Raised whenever a rule changes a text differently."""
 
 
-def read_rules(items: Any, known: Mapping[str, Callable[..., Any]], place: str) -> list[tuple[str, Any]]:
+def read_rules(items: Any, place: str) -> tuple[list[tuple[str, Rule]], list[tuple[str, SetRule]]]:
     """Read a list of rules.
 
     Args:
         items: Names of rules, or mappings of one name to the options of that rule.
-        known: The rules by name.
         place: The option as the user would type it.
 
     Returns:
-        The name and the rule of each item, in order.
+        The name and the rule of each item, in order: those about single documents, and those about the set.
 
     Raises:
-        UserError: If a rule or an option is unknown, or a value is impossible.
+        UserError: If a rule or an option is unknown, a value is impossible, or a rule about the set is not at the end.
     """
     if not isinstance(items, Sequence) or isinstance(items, str):
         raise UserError(f"{place} is {kind_of(items, 'a mapping')}; expected a list of rules: [nfc, white_space].")
-    return [_rule(item, known, f"{place}[{index}]", place) for index, item in enumerate(items)]
+    rules = [_rule(item, f"{place}[{index}]", place) for index, item in enumerate(items)]
+    num_single = sum(name in RULES for name, _ in rules)
+    for (name, _), (later, _) in pairwise(rules):
+        if name in SET_RULES and later in RULES:
+            raise UserError(
+                f"{place}: {name} is before {later}; duplicates are found among clean documents, so list {name} after "
+                f"{later}."
+            )
+    return rules[:num_single], rules[num_single:]
 
 
 def identity_of(rules: Sequence[tuple[str, Any]]) -> list[Any]:
@@ -92,20 +107,17 @@ def describe(rule: Any) -> str:
     return " ".join(inspect.cleandoc(rule.__doc__).split())
 
 
-def rules_table(known: Mapping[str, Any]) -> str:
-    """The rules as a Markdown table with their options.
-
-    Args:
-        known: The rules by name.
-    """
+def rules_table() -> str:
+    """All rules as a Markdown table with their options."""
     rows = ["| rule | what it does | options |", "|---|---|---|"]
-    for name, rule in known.items():
+    every: dict[str, Any] = {**RULES, **SET_RULES}
+    for name, rule in every.items():
         options = "<br>".join(f"`{key}` ({default}): {help}" for key, default, help in help_of(rule))
         rows.append(f"| `{name}` | {describe(rule)} | {options} |")
     return "\n".join(rows)
 
 
-def _rule(item: Any, known: Mapping[str, Callable[..., Any]], at: str, place: str) -> tuple[str, Any]:
+def _rule(item: Any, at: str, place: str) -> tuple[str, Any]:
     if isinstance(item, str):
         name, options = item, None
     elif isinstance(item, Mapping) and len(item) == 1 and isinstance(next(iter(item)), str):
@@ -115,6 +127,7 @@ def _rule(item: Any, known: Mapping[str, Callable[..., Any]], at: str, place: st
         raise UserError(
             f"{at} is {found}; expected a rule's name, or its name and options: {{min_length: {{characters: 20}}}}."
         )
+    known: dict[str, Callable[..., Any]] = {**RULES, **SET_RULES}
     if name not in known:
         hint = did_you_mean(name, known) or f"expected some of {', '.join(known)}."
         raise UserError(f"{at}: unknown rule '{name}'; {hint}")

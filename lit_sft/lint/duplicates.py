@@ -16,6 +16,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from data_modules.cleaning.minhash import least_values, mixed
 from data_modules.records.content_keys import KeepTogether, content_key
 from data_modules.records.conversation import Conversation, Message, Role
 
@@ -188,14 +189,7 @@ def _grams(text: str) -> npt.NDArray[np.uint32]:
     hashes = np.zeros(windows, dtype=np.uint32)
     for place, power in enumerate(_POWERS):
         hashes += codes[place : place + windows] * power
-    return _mixed(hashes)
-
-
-def _mixed(hashes: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint32]:
-    """Spread the bits of hashes. Source: the finalizer of MurmurHash3."""
-    hashes = (hashes ^ (hashes >> np.uint32(16))) * np.uint32(0x85EBCA6B)
-    hashes = (hashes ^ (hashes >> np.uint32(13))) * np.uint32(0xC2B2AE35)
-    return hashes ^ (hashes >> np.uint32(16))
+    return mixed(hashes)
 
 
 def _bands_of(hashes: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint64]:
@@ -203,7 +197,7 @@ def _bands_of(hashes: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint64]:
 
     Source: Broder, "On the resemblance and containment of documents", 1997.
     """
-    least = (hashes[None, :] * _MULTIPLIERS).min(axis=1).reshape(_BANDS, _ROWS).astype(np.uint64)
+    least = least_values(hashes, _MULTIPLIERS).reshape(_BANDS, _ROWS).astype(np.uint64)
     powers = np.array([1, 0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9], dtype=np.uint64)
     return np.asarray((least * powers).sum(axis=1), dtype=np.uint64)
 
