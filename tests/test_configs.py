@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
-from transformers import PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from data_modules.rendering.masking import MASKS
 from lit_sft.ablation.budget import arguments_of, settings_of
 from lit_sft.ablation.study import read_study
 from lit_sft.metrics.segments import SEGMENTS
 from lit_sft.models.adapters import causal_lm
-from lit_sft.models.backbone import BackboneSettings, build_backbone
+from lit_sft.models.backbone import BackboneSettings, build_backbone, load_config
 from lit_sft.settings.reading import parse_settings
 from tests.conftest import MODELS, alpaca_rows
 
@@ -27,7 +29,12 @@ FILES = sorted((ROOT / "configs").rglob("*.yaml"))
 OVERLAYS = [file for file in FILES if file.parent.name == "overlays"]
 STUDIES = [file for file in FILES if file.parent.name == "ablation"]
 SUITES = [file for file in FILES if file.parent.name == "evaluate"]  # read in tests/lit_sft/evaluation/test_suite.py
+PRETRAIN = [file for file in FILES if file.parent.name == "pretrain"]
 WHOLE = [file for file in FILES if file not in OVERLAYS + STUDIES + SUITES]
+
+
+NUM_IDS = {"openai-community/gpt2": 50257, "HuggingFaceTB/SmolLM2-135M": 49152}
+"""Ids of tokenizers on the hub, see also tests/test_assets.py."""
 
 
 def name_of(file: Path) -> str:
@@ -35,7 +42,7 @@ def name_of(file: Path) -> str:
 
 
 def test_number_of_configs() -> None:
-    assert (len(WHOLE), len(OVERLAYS), len(STUDIES), len(SUITES)) == (11, 6, 11, 5)
+    assert (len(WHOLE), len(OVERLAYS), len(STUDIES), len(SUITES)) == (14, 6, 11, 6)
 
 
 @pytest.mark.parametrize("file", STUDIES, ids=name_of)
@@ -54,6 +61,18 @@ def test_first_line_says_what_it_shows(file: Path) -> None:
     assert file.read_text(encoding="utf-8").startswith("# ")
 
 
+@pytest.mark.parametrize("file", PRETRAIN, ids=name_of)
+def test_first_line_of_a_pretraining_config_counts_the_weights(file: Path) -> None:
+    settings = yaml.safe_load(file.read_text(encoding="utf-8"))["model"]["backbone"]
+    config = load_config(BackboneSettings(config=settings["config"]))
+    multiple = settings.get("pad_vocab_to_multiple_of", 1)
+    config.vocab_size = -(-NUM_IDS[settings["tokenizer"]] // multiple) * multiple
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    count = sum(parameter.numel() for parameter in model.parameters())
+    assert f"{count:,} weights" in file.read_text(encoding="utf-8").splitlines()[0]
+
+
 @pytest.fixture
 def offline(
     tmp_path: Path, tokenizer: PreTrainedTokenizerFast, write: Callable[..., str]
@@ -62,6 +81,17 @@ def offline(
 
     def _options(file: Path) -> list[str]:
         settings = yaml.safe_load(file.read_text(encoding="utf-8"))
+        if file in PRETRAIN:
+            own = settings["model"]["backbone"]["config"]
+            context = {name: own[name] for name in ("n_positions", "max_position_embeddings") if name in own}
+            tokenizer.save_pretrained(tmp_path / "tokenizer")
+            rows = [{"text": f"Row {n} of the text. " * 20} for n in range(30)]
+            return [
+                "--model.backbone.config", json.dumps({**MODELS[own["model_type"]], **context}),
+                "--model.backbone.tokenizer", str(tmp_path / "tokenizer"),
+                "--model.backbone.compile", "false",  # see test_backbone
+                "--data.train", write("texts.jsonl", rows),
+            ]  # fmt: skip
         pretrained = settings["model"]["backbone"].get("pretrained")
         if pretrained is None:
             return []
