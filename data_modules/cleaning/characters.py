@@ -6,13 +6,8 @@ import re
 import unicodedata
 from dataclasses import dataclass
 
+from data_modules.cleaning.code import outside_code
 from data_modules.cleaning.edits import Edit, substitutions
-
-CJK = (
-    "\u2e80-\u2fdf\u3005-\u3007\u3021-\u3029\u3031-\u303c\u3040-\u30ff\u3105-\u312f"
-    "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
-)
-"""Ideographs, kana and Bopomofo, for a character class: the scripts that have full-width punctuation."""
 
 SPACES = " \t\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000"
 """White space within a line, for a character class."""
@@ -32,12 +27,15 @@ _JOINER = re.compile(f"(?<![{_JOINED}])[\u200c\u200d]+|[\u200c\u200d]+(?![{_JOIN
 _LINE_END = re.compile("\r\n?|[\x0b\x0c\x85\u2028\u2029]")
 
 _SPACE = re.compile(
-    rf"\A(?:[{SPACES}]*\n)+"  # blank lines at the start
-    rf"|[{SPACES}\n]+\Z"  # white space at the end
-    rf"|[{SPACES}]*\n(?:[{SPACES}]*\n)+"  # line ends with blank lines between them
-    rf"|[{SPACES}]+(?=\n)"  # white space at the end of a line
-    rf"|(?:^|(?<=\n))[ \t]*[{SPACES.replace(' ', '', 1).replace(chr(9), '')}][{SPACES}]*"  # indentation by other spaces
-    rf"|(?<=[^{SPACES}\n])[{SPACES}]+(?=[^{SPACES}\n])"  # white space between two words
+    rf"\A(?:[{SPACES}]*+\n)+"  # blank lines at the start
+    rf"|(?<![{SPACES}\n])[{SPACES}\n]++\Z"  # white space at the end
+    # a run is looked at from its start only, as the time would grow with the square of its length
+    rf"|(?<![{SPACES}])(?:"
+    rf"[{SPACES}]*+\n(?:[{SPACES}]*+\n)+"  # line ends with blank lines between them
+    rf"|[{SPACES}]++(?=\n)"  # white space at the end of a line
+    rf"|(?:^|(?<=\n))[ \t]*+[{SPACES.replace(' ', '', 1).replace(chr(9), '')}][{SPACES}]*+"  # indentation by others
+    rf"|(?<=[^{SPACES}\n])[{SPACES}]++(?=[^\n])"  # white space between two words
+    r")"
 )
 
 _LATIN = re.compile(
@@ -81,11 +79,12 @@ class LineEnds:
 @dataclass(frozen=True)
 class WhiteSpace:
     """One space between words, at most one blank line in a row, no white space at the ends of lines or of the text.
-    Indentation by spaces and tabs stays; indentation by ideographic and other wide spaces is removed."""
+    Indentation by spaces and tabs stays, that by ideographic and other wide spaces is removed. Code in Markdown
+    stays."""
 
     def __call__(self, text: str) -> list[Edit]:
         """The edits of a text."""
-        return substitutions(text, _SPACE, _space)
+        return outside_code(text, substitutions(text, _SPACE, _space), only_marked=True)
 
 
 @dataclass(frozen=True)

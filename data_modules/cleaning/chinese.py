@@ -12,6 +12,7 @@ from data_modules.cleaning.options import option
 from data_modules.errors import UserError
 
 _CONFIGS = {"simplified": "t2s", "traditional": "s2t", "taiwan": "s2tw", "hong_kong": "s2hk"}
+_CHARACTERS = re.compile("[^\0\ud800-\udfff]+")  # OpenCC takes neither a null character nor a lone surrogate
 _PIECE = re.compile(r"[^\n，。；！？、]*[\n，。；！？、]?")
 
 
@@ -34,7 +35,7 @@ class ChineseScript:
         """The edits of a text."""
         if text.isascii():
             return []
-        new = _converter(self.to).convert(text)
+        new = _CHARACTERS.sub(lambda run: _converter(self.to).convert(run[0]), text)
         return [] if new == text else _edits(text, new)
 
 

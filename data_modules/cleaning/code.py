@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 
-from data_modules.cleaning.characters import CJK
 from data_modules.cleaning.edits import Edit
+from data_modules.cleaning.units import CJK
 
 _FENCE = re.compile(r"^[ \t]*(```+|~~~+)[^\n]*\n.*?(?:^[ \t]*\1[`~]*[ \t]*$|\Z)", re.MULTILINE | re.DOTALL)
 _MARKED = re.compile(r"``[^\n]+?``|`[^`\n]+`|\$\$[^$]+\$\$|\\\([^\n]+?\\\)|\\\[.+?\\\]", re.DOTALL)

@@ -66,6 +66,7 @@ class Repetition:
     limits are those of Gopher (Rae et al. 2021, arXiv 2112.11446, table A1). In Chinese and Japanese text, which has
     no spaces between words, 3 characters stand for 2 words."""
 
+    words: int = option("Fewest words of a document that is judged; shorter ones stay.", int, 50, least=1)
     lines: float = option("Largest share of lines that repeat an earlier one.", float, 0.30, least=0, most=1)
     line_characters: float = option("Largest share of characters in such lines.", float, 0.20, least=0, most=1)
     frequent: tuple[float, ...] = option(
@@ -87,7 +88,11 @@ class Repetition:
 
     def __call__(self, text: str) -> list[Edit] | Drop:
         """The decision about a document."""
-        reason = self._in_lines(text) or self._in_units(units_of(text))
+        units = units_of(text)
+        by_character = 2 * sum(map(is_cjk, units)) > len(units)
+        if len(units) < _length(self.words, by_character):
+            return []
+        reason = self._in_lines(text) or self._in_units(units, by_character)
         return Drop(reason) if reason else []
 
     def _in_lines(self, text: str) -> str:
@@ -101,9 +106,8 @@ class Repetition:
             return f"{size / sum(map(len, lines)):.0%} of its characters are in repeated lines"
         return ""
 
-    def _in_units(self, units: list[str]) -> str:
+    def _in_units(self, units: list[str], by_character: bool) -> str:
         total = sum(map(len, units))
-        by_character = 2 * sum(map(is_cjk, units)) > len(units)
         for n, most in enumerate(self.frequent, start=2):
             size = _frequent_characters(units, _length(n, by_character))
             if size > most * total:
@@ -116,14 +120,15 @@ class Repetition:
 
 
 def _length(n: int, by_character: bool) -> int:
-    """Units of an n-gram. A Chinese word has about 1.5 characters."""
+    """Units of n words. A Chinese word has about 1.5 characters."""
     return (3 * n + 1) // 2 if by_character else n
 
 
 def _frequent_characters(units: list[str], n: int) -> int:
-    """Characters in the n-gram that has most of them, if it occurs more than once."""
+    """Characters in the most frequent n-gram, if it occurs more than once."""
     grams = Counter(zip(*(units[i:] for i in range(n)), strict=False))
-    return max((sum(map(len, gram)) * times for gram, times in grams.items() if times > 1), default=0)
+    times, size = max(((times, sum(map(len, gram))) for gram, times in grams.items()), default=(0, 0))
+    return size * times if times > 1 else 0
 
 
 def _repeated_characters(units: list[str], n: int) -> int:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from data_modules.cleaning.characters import CJK, SPACES
+from data_modules.cleaning.characters import SPACES
 from data_modules.cleaning.code import outside_code
 from data_modules.cleaning.edits import Edit, substitutions
 from data_modules.cleaning.options import option
+from data_modules.cleaning.units import CJK
 
 _HEADING = re.compile(rf"(?:[{SPACES}\r]*\n)*([^\n]+)(\n[{SPACES}\r]*(?:\n[{SPACES}\r]*)*)")
 _MARKED = re.compile(r"#{1,6} |(=+) .*? \1\s*$|(=+)[^=].*?\2\s*$")
@@ -21,13 +22,15 @@ _EMPTY_WIDE = "|".join(f"{first}(?:{_FILL}|{_SHORT_LABEL})*{last}" for first, la
 _EMPTY_INNER = rf"\((?:{_FILL}|{_SHORT_LABEL})*\)|\[{_FILL}*\]"
 _EMPTY_NARROW = rf"\((?:{_FILL}|{_SHORT_LABEL}|{_EMPTY_INNER})*\)|\[(?:{_FILL}|{_EMPTY_INNER})*\]"
 _END = r"(?=[ \t\n,.;:!?，。；：！？、)）]|\Z)"
+_END = r"(?=[ \t\n,.;:!?，。；：！？、)）]|\Z)"
+_NAMED = "(?<![号號])(?<!comma)(?<!colon)"  # the comma (,) and the colon (:)
 _EMPTY = re.compile(
     # with the space before, unless that keeps two words apart
-    rf"(?<=\S)[ \t]+(?:{_EMPTY_WIDE}){_END}|(?:{_EMPTY_WIDE})"
+    rf"(?<=\S){_NAMED}[ \t]+(?:{_EMPTY_WIDE}){_END}|{_NAMED}(?:{_EMPTY_WIDE})"
     # not after an operator, the sign of a list item, or a name, which calls a function or declares an array
-    rf"|(?<=[^\s=(,\[{{:+*-])[ \t]+(?:{_EMPTY_NARROW}){_END}"
-    rf"|(?:^(?!\[)|(?<=[^\w\])}}>=(,\[{{:\s])|(?<=[{CJK}]))(?:{_EMPTY_NARROW})(?![\w(\[{{.])"
-    rf"|(?<=[{CJK}])(?:{_EMPTY_NARROW})",
+    rf"|(?<=[^\s=(,\[{{:+*-]){_NAMED}[ \t]+(?:{_EMPTY_NARROW}){_END}"
+    rf"|(?:^(?!\[)|(?<=[^\w\])}}>=(,\[{{:\s]))(?:{_EMPTY_NARROW})(?![\w(\[{{.])"
+    rf"|(?<=[{CJK}]){_NAMED}(?:{_EMPTY_NARROW})",
     re.MULTILINE,
 )
 
@@ -47,7 +50,6 @@ _VARIANTS = tuple(_NEAREST)
 _CHOICE = re.compile(r"\s*(?:[^;=]*=>\s*)?(zh(?:-[a-z]{2,4})?)\s*:\s*(.*?)\s*", re.IGNORECASE | re.DOTALL)
 _HIDDEN_FLAGS = set("HT-")
 
-_WITH_CONTENT = "script|style|ref|gallery|timeline|imagemap|templatedata|templatestyles"
 _INLINE = (
     "a|abbr|audio|b|big|body|button|canvas|cite|code|col|colgroup|del|dfn|em|embed|font|frame|head|html|i|iframe|img|"
     "input|ins|kbd|label|legend|link|mark|meta|noscript|optgroup|option|picture|q|ruby|rb|rp|rt|rtc|s|samp|script|"
@@ -59,11 +61,12 @@ _BLOCKS = (
     "address|article|aside|blockquote|br|caption|center|dd|details|div|dl|doc|dt|fieldset|figcaption|figure|footer|"
     "form|h[1-6]|header|hr|li|main|nav|ol|p|pre|section|table|title|tr|ul"
 )
+_DROPPED = "script|style|ref|gallery|timeline|imagemap|templatedata|templatestyles"
 _TAG = re.compile(
-    rf"<!--.*?-->|<({_WITH_CONTENT})\b[^<>]*(?<!/)>.*?</\1\s*>"
-    rf"|<!DOCTYPE[^<>]*>|</?(?:(?P<block>{_BLOCKS})|{_INLINE})(?![\w-])"
+    rf"(?P<comment><!--)|<!DOCTYPE[^<>]*>|<(?P<dropped>{_DROPPED})\b[^<>]*(?<!/)>"
+    rf"|</?(?:(?P<block>{_BLOCKS})|{_INLINE})(?![\w-])"
     r"(?:\s+[\w:.-]+(?:\s*=\s*(?:\"[^\"<>]*\"|'[^'<>]*'|[^\s\"'<>]+))?)*\s*/?>",
-    re.IGNORECASE | re.DOTALL,
+    re.IGNORECASE,
 )
 
 
@@ -143,13 +146,32 @@ class Tags:
         """The edits of a text."""
         if "<" not in text:
             return []
-        return outside_code(text, substitutions(text, _TAG, _untagged), only_marked=True)
+        return outside_code(text, _untagged(text), only_marked=True)
 
 
-def _untagged(found: re.Match[str]) -> str:
-    text, before, after = found.string, found.start() - 1, found.end()
-    at_line = before < 0 or text[before] == "\n" or after == len(text) or text[after] == "\n"
-    return "\n" if found["block"] and not at_line else ""
+def _untagged(text: str) -> list[Edit]:
+    """The edits that remove tags, comments and content that is no text."""
+    edits: list[Edit] = []
+    never_closed: set[str] = set()
+    place = 0
+    while found := _TAG.search(text, place):
+        place = found.end()
+        closing = "-->" if found["comment"] else rf"</{found['dropped']}\s*>" if found["dropped"] else ""
+        if closing and closing not in never_closed:
+            end = re.compile(closing, re.IGNORECASE).search(text, place)
+            if end:
+                place = end.end()
+            else:
+                never_closed.add(closing)  # not searched again, which would take the square of the time
+        if place > found.end() or not found["comment"]:
+            edits.append((found.start(), place, "\n" if found["block"] and not _at_line(text, found) else ""))
+    return edits
+
+
+def _at_line(text: str, found: re.Match[str]) -> bool:
+    """Whether a line starts or ends at a tag."""
+    start, stop = found.span()
+    return start == 0 or stop == len(text) or text[start - 1] == "\n" or text[stop] == "\n"
 
 
 def _parts(rules: str) -> list[str]:

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import re
 
-from data_modules.cleaning.characters import CJK
+CJK = (
+    "\u2e80-\u2fdf\u3005-\u3007\u3021-\u3029\u3031-\u303c\u3040-\u30ff\u3105-\u312f"
+    "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+)
+"""Ideographs, kana and Bopomofo, for a character class: the scripts that have full-width punctuation."""
 
 _UNIT = re.compile(rf"[{CJK}]|[^\W{CJK}]+")
 _CJK = re.compile(f"[{CJK}]")

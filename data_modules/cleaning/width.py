@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from data_modules.cleaning.characters import CJK
 from data_modules.cleaning.code import outside_code
 from data_modules.cleaning.edits import Edit, substitutions
+from data_modules.cleaning.units import CJK
 
 _WIDE = (
     "\u3001-\u3003\u3008-\u3011\u3014-\u301b\uff01\uff08\uff09\uff0c\uff1a\uff1b\uff1f\u2018\u2019\u201c\u201d\u2026"
@@ -16,9 +16,10 @@ _AFTER_CJK = f"[{CJK}{_WIDE}]"
 _TO_FULL = str.maketrans(",!?;:.()", "，！？；：。（）")
 _TO_HALF = str.maketrans("，！？；：。（）", ",!?;:.()")
 
-# not before a digit (a time, a number, a decimal), not part of a smiley, an ellipsis, a file name
+# a full-width mark brings its own space; not part of a smiley, an ellipsis or a file name
 _NARROW_MARK = re.compile(
-    rf"(?<=[{CJK}{_WIDE}])(?:[,!?;](?![,;.])|:(?![()DPpO/\\:-])|\.(?=[ \t]*(?:[\n{_WIDE}]|\Z)|[ \t]*[{CJK}]))"
+    rf"(?<=[{CJK}{_WIDE}])"
+    rf"(?:[,!?;](?![,;.])|:(?![()DPpO/\\:-])|\.(?=[ \t]*(?:[\n{_WIDE}]|\Z)|[ \t]*[{CJK}]))(?: +(?=[^\s]))?"
 )
 _NARROW_BRACKETS = re.compile(rf"(?:(?<=[{CJK}{_WIDE}])|^)\(([^()\n]+)\)", re.MULTILINE)
 _HAS_CJK = re.compile(f"[{CJK}]")
@@ -41,7 +42,7 @@ def _widened(text: str) -> list[Edit]:
     """Half-width punctuation after CJK characters."""
     if not _HAS_CJK.search(text):
         return []
-    edits = substitutions(text, _NARROW_MARK, lambda mark: mark[0].translate(_TO_FULL))
+    edits = substitutions(text, _NARROW_MARK, lambda mark: mark[0].rstrip().translate(_TO_FULL))
     for pair in _NARROW_BRACKETS.finditer(text):
         follows_cjk = pair.start() > 0 and text[pair.start() - 1] != "\n"
         if follows_cjk or _HAS_CJK.match(pair[1]):

@@ -4,6 +4,16 @@ from __future__ import annotations
 
 from tests.data_modules.cleaning.cases import Case, becomes, same
 
+ENGLISH = (
+    "The quick brown fox jumps over the lazy dog while seven wizards brew a strange potion near the river. Nobody in "
+    "the village knew where they came from, but every child had a story about them, and each story was different. "
+    "When winter arrived, the smoke above their hut turned green, which meant good luck, or so people believed."
+)
+CHINESE_TEXT = (
+    "春天来了，花园里的玫瑰开始绽放，孩子们在草地上奔跑，老人坐在长椅上读报纸，一切都显得安静而美好。河边的柳树垂下嫩绿枝条，"
+    "几只燕子掠过水面，远处传来火车鸣笛。黄昏时分，街灯一盏接着一盏亮起，下班的行人匆匆走向地铁站口。"
+)
+
 MARKUP: dict[str, list[Case]] = {
     "first_heading": [
         becomes("数学\n\n数学是研究数量的学科。", "数学是研究数量的学科。"),
@@ -36,6 +46,8 @@ MARKUP: dict[str, list[Case]] = {
         becomes("A reference [] and another [ ].", "A reference and another."),
         becomes("The end ().", "The end."),
         becomes("(( )) at the start", " at the start"),
+        same("逗号（，）和冒号 (:) 是标点"),
+        same("a comma (,) and a semicolon (;)"),
         same("call f() and main() now"),
         same("x = [] and y = ()"),
         same("int a[] and list[ ]"),
@@ -111,21 +123,19 @@ MARKUP: dict[str, list[Case]] = {
         same("文" * 2000),
     ],
     "repetition": [
-        becomes("buy now\n" * 10, None),
-        becomes("点击这里\n" * 10, None),
+        becomes("buy now\n" * 30, None),
+        becomes("点击这里\n" * 30, None),
         becomes("the cat sat on the mat and " * 20, None),
-        becomes("哈哈哈哈哈哈哈哈哈哈哈哈哈哈哈哈哈哈哈哈", None),
+        becomes("哈" * 100, None),
         becomes("我们的产品质量最好，欢迎来电咨询订购。" * 8, None),
-        becomes("first line of text\nsecond line of it\nfirst line of text", None),
-        same(
-            "first line of text\nsecond line of it\nfirst line of text",
-            lines=0.4,
-            line_characters=0.5,
-            frequent=[1, 1, 1],
-        ),
-        same("The quick brown fox jumps over the lazy dog while seven wizards brew a strange potion near the river."),
-        same("春天来了，花园里的玫瑰开始绽放，孩子们在草地上奔跑，老人坐在长椅上读报纸，一切都显得安静而美好。"),
-        same("One\nTwo\nThree\nFour"),
+        becomes(f"{ENGLISH}\n{CHINESE_TEXT}\n{ENGLISH}", None),
+        same(f"{ENGLISH}\n{CHINESE_TEXT}\n{ENGLISH}", lines=0.5, line_characters=0.7, repeated=[0.7] * 6),
+        becomes("one two three four " * 10, None, words=40),
+        same("one two three four " * 10, words=41),
+        same("点击这里" * 10),
+        same(ENGLISH),
+        same(CHINESE_TEXT),
+        same("\n".join(f"{2 * i} {word}" for i, word in enumerate(ENGLISH.split()))),
         same(""),
     ],
 }

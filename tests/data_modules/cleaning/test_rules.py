@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -53,3 +54,24 @@ def test_every_rule_has_cases_that_change_and_that_do_not_in_both_languages() ->
             assert len(texts) >= 2, rule
             assert any("\u3400" <= character <= "\u9fff" for text in texts for character in text), rule
             assert any(character.isascii() and character.isalpha() for text in texts for character in text), rule
+
+
+STARTS = ("(", "( , ", "<b ", "<b a='", "<ref>x", "<!--", "-{", "\n ", "` ", "$$ ", "a@", "a=", "（", "中,", "中(")
+LONG = [
+    *(start * 20_000 for start in STARTS),
+    "()" * 20_000 + ")" * 20_000,
+    "-{" * 20_000 + "}-" * 20_000,
+    " " * 100_000 + "x",
+    "👨\u200d" * 20_000,
+    "a" + "\u0301" * 20_000,
+]
+
+
+@pytest.mark.parametrize("rule", [name for name in RULES if name not in ("boilerplate_lines", "chinese_script")])
+def test_time_does_not_grow_with_the_square_of_the_text(rule: str) -> None:
+    cleaner = Cleaner.from_settings([rule])
+    start = time.process_time()
+    for text in LONG:
+        cleaner.clean(text)
+    # less than one second; a rule that looks at every character from every other takes minutes
+    assert time.process_time() - start < 15
