@@ -207,6 +207,8 @@ def mixture_of(
     for source in mix:
         check_choice(f"mix {source.name}: template", source.template, (None, *get_args(TemplateName)))
         check_choice(f"mix {source.name}: mask", source.mask, (None, *get_args(MaskName)))
+        if source.cleaning is not None:
+            raise UserError(f"--data.mix {source.name}: cleaning is for text runs (`data_module: text`); remove it.")
         if encoder.convention is not None and (source.template or source.mask):
             raise UserError(
                 f"--data.mix {source.name}: has its own template or mask, but --data.convention sets both for all "

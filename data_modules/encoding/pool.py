@@ -1,4 +1,4 @@
-"""Encodes conversations in chunks, in one process or several, with the same result."""
+"""Encodes conversations or documents in chunks, in one process or several, with the same result."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ import pickle
 import signal
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from itertools import chain, islice
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import wait
+from typing import Any, Generic, Self, TypeVar
 
 import pyarrow as pa
 
@@ -29,6 +30,9 @@ from data_modules.records.splits import Samples
 
 Chunk = list[Conversation]
 
+AnyChunk = TypeVar("AnyChunk")
+Result = TypeVar("Result")
+
 _CHUNK_CONVERSATIONS = 500
 _CHUNK_CHARACTERS = 1_000_000
 """A chunk takes about 0.25 seconds to encode and milliseconds to send. Chunks of long documents are shorter."""
@@ -38,6 +42,10 @@ _CHUNKS_ALONE = 4
 
 _CHUNKS_AHEAD = 2
 """Chunks queued or in progress per process: enough to keep it busy, few enough to limit memory."""
+
+_CHARACTERS_AHEAD = 64_000_000
+"""Maximum number of characters queued or in progress, if a single chunk has fewer. Limits memory where documents are
+very long."""
 
 _MOST_PROCESSES = 16
 """One process reads the records; more encoders than this would wait for it."""
@@ -98,33 +106,34 @@ class ChunkEncoder:
             return []
 
 
-class EncodingPool:
-    """Encodes conversations in order; starts processes once there is enough data.
+class ChunkPool(Generic[AnyChunk, Result]):
+    """Encodes chunks in order; starts processes once there are enough of them.
 
     Args:
-        encode: Encodes a chunk.
+        encode: Encodes a chunk. Sent to every process once.
         processes: Maximum number of processes. 1: encode in this process.
+        size: Number of characters of a chunk.
     """
 
-    def __init__(self, encode: ChunkEncoder, processes: int) -> None:
-        self.encode, self.processes = encode, processes
+    def __init__(
+        self, encode: Callable[[AnyChunk], Result], processes: int, size: Callable[[AnyChunk], int] = lambda _: 0
+    ) -> None:
+        self.encode, self.processes, self._size = encode, processes, size
         self._executor: ProcessPoolExecutor | None = None
 
-    def __enter__(self) -> EncodingPool:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._executor is not None:
             self._executor.shutdown(cancel_futures=True)
 
-    def run(self, conversations: Iterable[Conversation]) -> Iterator[EncodedChunk]:
-        """Encode conversations. The first error in file order is raised, however far ahead reading is.
+    def run_chunks(self, chunks: Iterator[AnyChunk]) -> Iterator[Result]:
+        """Encode chunks. The first error in order is raised, however far ahead reading is.
 
         Raises:
-            UserError: If one cannot be read or encoded and `on_invalid` is `error`.
             ChildProcessError: If a process died.
         """
-        chunks = _chunks(conversations)
         yield from map(self.encode, islice(chunks, self._num_chunks_alone))
         first = next(chunks, None)
         if first is not None:
@@ -137,16 +146,32 @@ class EncodingPool:
             return None
         return 0 if self._executor else _CHUNKS_ALONE
 
-    def _side_by_side(self, executor: ProcessPoolExecutor, chunks: Iterable[Chunk]) -> Iterator[EncodedChunk]:
-        pending: deque[Future[EncodedChunk]] = deque()
-        for future in _submitted(executor, chunks):
-            pending.append(future)
-            if len(pending) == _CHUNKS_AHEAD * self.processes:
-                yield self._result(pending.popleft())
+    def _side_by_side(self, executor: ProcessPoolExecutor, chunks: Iterable[AnyChunk]) -> Iterator[Result]:
+        pending: deque[tuple[Future[Result], int]] = deque()
+        ahead = 0
+        for future, size in self._submitted(executor, chunks):
+            pending.append((future, size))
+            ahead += size
+            while len(pending) == _CHUNKS_AHEAD * self.processes or (ahead > _CHARACTERS_AHEAD and pending):
+                first, size = pending.popleft()
+                ahead -= size
+                yield self._result(first)
         while pending:
-            yield self._result(pending.popleft())
+            yield self._result(pending.popleft()[0])
 
-    def _result(self, future: Future[EncodedChunk]) -> EncodedChunk:
+    def _submitted(
+        self, executor: ProcessPoolExecutor, chunks: Iterable[AnyChunk]
+    ) -> Iterator[tuple[Future[Result], int]]:
+        """Submit each chunk. If reading fails, yield a failed future, so that errors are raised in order."""
+        try:
+            for chunk in chunks:
+                yield executor.submit(_encode_in_child, chunk), self._size(chunk)
+        except Exception as error:
+            failed: Future[Result] = Future()
+            failed.set_exception(error)
+            yield failed, 0
+
+    def _result(self, future: Future[Result]) -> Result:
         try:
             return future.result()
         except BrokenProcessPool:
@@ -155,6 +180,27 @@ class EncodingPool:
                 "Set `--data.encoding_processes 1`, or a lower number. In your own script, start the work under "
                 "`if __name__ == '__main__':`."
             ) from None
+
+
+class EncodingPool(ChunkPool[Chunk, EncodedChunk]):
+    """Encodes conversations in order.
+
+    Args:
+        encode: Encodes a chunk.
+        processes: Maximum number of processes. 1: encode in this process.
+    """
+
+    def __init__(self, encode: ChunkEncoder, processes: int) -> None:
+        super().__init__(encode, processes)
+
+    def run(self, conversations: Iterable[Conversation]) -> Iterator[EncodedChunk]:
+        """Encode conversations. The first error in file order is raised, however far ahead reading is.
+
+        Raises:
+            UserError: If one cannot be read or encoded and `on_invalid` is `error`.
+            ChildProcessError: If a process died.
+        """
+        return self.run_chunks(_chunks(conversations))
 
 
 def num_processes(wanted: int | None) -> int:
@@ -191,25 +237,14 @@ def _chunks(conversations: Iterable[Conversation]) -> Iterator[Chunk]:
         yield chunk
 
 
-def _submitted(executor: ProcessPoolExecutor, chunks: Iterable[Chunk]) -> Iterator[Future[EncodedChunk]]:
-    """Submit each chunk. If reading fails, yield a failed future, so that errors are raised in order."""
-    try:
-        for chunk in chunks:
-            yield executor.submit(_encode_in_child, chunk)
-    except Exception as error:
-        failed: Future[EncodedChunk] = Future()
-        failed.set_exception(error)
-        yield failed
-
-
-def _start(encode: ChunkEncoder, processes: int) -> ProcessPoolExecutor:
+def _start(encode: Callable[[Any], Any], processes: int) -> ProcessPoolExecutor:
     # not forked: torch, the tokenizer and Lightning have threads by now, and a fork could inherit their locks
     return ProcessPoolExecutor(
         processes, get_context("spawn"), initializer=_begin_child, initargs=(pickle.dumps(encode),)
     )
 
 
-_encode_of_child: ChunkEncoder
+_encode_of_child: Callable[[Any], Any]
 """Set once in each process of the pool at startup."""
 
 
@@ -229,5 +264,5 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _encode_in_child(chunk: Chunk) -> EncodedChunk:
+def _encode_in_child(chunk: Any) -> Any:
     return _encode_of_child(chunk)

@@ -139,7 +139,7 @@ class StringEncoder:
                 alone.append(string)
             else:
                 joined.append(string)
-        for string, ids in zip(alone, self._contents([string.text for string in alone]), strict=True):
+        for string, ids in zip(alone, self.contents([string.text for string in alone]), strict=True):
             known[string] = _Tokens(ids)
         texts = [string.before + string.text for string in joined]
         located = self._located(texts)
@@ -212,7 +212,7 @@ class StringEncoder:
 
     def _counted_starts(self, text: str, ids: list[int]) -> list[int] | None:
         """The starts of tokens from their sizes; None if they do not simply add up to the text."""
-        sizes = _token_sizes(self.tokenizer, len(self.tokenizer))
+        sizes = bytes_per_token(self.tokenizer, len(self.tokenizer))
         if sizes is None or not (text.isascii() or is_normalized("NFC", text)):
             return None
         *starts, size = accumulate(map(sizes.__getitem__, ids), initial=0)
@@ -222,12 +222,28 @@ class StringEncoder:
         characters = np.cumsum(raw & 0xC0 != 0x80) - 1  # the other bytes continue a character
         return characters[starts].tolist() if size == len(raw) else None
 
-    def _contents(self, texts: list[str]) -> list[list[int]]:
-        """Encode text written by people and models: markers in it are plain text, never tokens."""
+    def contents(self, texts: list[str]) -> list[list[int]]:
+        """Encode text written by people and models: markers in it are plain text, never tokens.
+
+        Raises:
+            UnencodableError: If the tokenizer cannot encode a text.
+        """
+        found = [encoding.ids for encoding in self._batch(texts, plain=True)]
         return [
-            self._broken_up(text) if not self.reserved_ids.isdisjoint(encoding.ids) else encoding.ids
-            for text, encoding in zip(texts, self._batch(texts, plain=True), strict=True)
+            ids if self.reserved_ids.isdisjoint(ids) else self._broken_up(text)
+            for text, ids in zip(texts, found, strict=True)
         ]
+
+    def contents_with_places(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """The same ids of one text, and the characters that each token covers, as the tokenizer reports."""
+        (whole,) = self._batch([text], plain=True, places=True)
+        if self.reserved_ids.isdisjoint(ids := whole.ids):
+            return ids, whole.offsets
+        pieces = self._inside_markers.split(text)
+        starts = accumulate(map(len, pieces), initial=0)
+        encodings = self._batch(pieces, plain=True, places=True)
+        places = [(at + a, at + b) for at, each in zip(starts, encodings, strict=False) for a, b in each.offsets]
+        return [index for each in encodings for index in each.ids], places
 
     def _broken_up(self, text: str) -> list[int]:
         """Encode markers in two halves: some tokenizers match markers that are not flagged as special anyway."""
@@ -345,7 +361,7 @@ class StringEncoder:
 
 
 @lru_cache(maxsize=4)
-def _token_sizes(tokenizer: PreTrainedTokenizerBase, num_tokens: int) -> list[int] | None:
+def bytes_per_token(tokenizer: PreTrainedTokenizerBase, num_tokens: int) -> list[int] | None:
     """The bytes of each token; None unless the tokens of a text in Unicode's form NFC are always its bytes.
 
     Args:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import accumulate
 from unicodedata import is_normalized
 
 import numpy as np
 import numpy.typing as npt
 from transformers import PreTrainedTokenizerBase
 
+from data_modules.encoding.long_texts import WINDOW, encode_long
 from data_modules.encoding.sentence_ends import Places, sentence_ends, tokens_at_ends
-from data_modules.encoding.strings import StringEncoder, _token_sizes
+from data_modules.encoding.strings import StringEncoder, bytes_per_token
+from data_modules.encoding.unknown_text import TextCheck
 from data_modules.errors import UserError
+
+Ids = npt.NDArray[np.int32]
+Marks = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,14 +26,16 @@ class EncodedText:
     """A document in tokens.
 
     Attributes:
-        ids: The start token if the tokenizer puts one before every text, the text, the end token; (T,) int64.
+        ids: The start token if the tokenizer puts one before every text, the text, the end token; (T,) int32.
         sentence_ends: Whether each token completes a sentence, (T,) bool. The end token does not.
         num_bytes: Bytes of the text in UTF-8.
+        lost: The first part of the text that the tokenizer cannot represent, for a message; None if there is none.
     """
 
-    ids: npt.NDArray[np.int64]
-    sentence_ends: npt.NDArray[np.bool_]
+    ids: Ids
+    sentence_ends: Marks
     num_bytes: int
+    lost: str | None = None
 
 
 @dataclass(frozen=True)
@@ -52,44 +58,54 @@ class TextEncoder:
         Raises:
             UnencodableError: If the tokenizer cannot encode a text.
         """
-        return [self._document(text, ids) for text, ids in zip(texts, self._strings._contents([*texts]), strict=True)]
+        short = iter(self._strings.contents([text for text in texts if len(text) <= WINDOW]))
+        return [
+            self._document(text, [(text, next(short))] if len(text) <= WINDOW else self._parts(text)) for text in texts
+        ]
 
-    def _document(self, text: str, ids: list[int]) -> EncodedText:
-        opening, end = self.document_start, int(self.tokenizer.eos_token_id)
-        marks = np.zeros(len(opening) + len(ids) + 1, dtype=np.bool_)
-        marks[len(opening) + self._ends(text, ids)] = True
-        return EncodedText(np.asarray([*opening, *ids, end], dtype=np.int64), marks, len(text.encode()))
+    def _parts(self, text: str) -> Iterator[tuple[str, list[int]]]:
+        for part, ids in encode_long(text, self._strings.contents_with_places):
+            yield part, ids.tolist()
 
-    def _ends(self, text: str, ids: list[int]) -> Places:
+    def _document(self, text: str, parts: Iterable[tuple[str, list[int]]]) -> EncodedText:
+        opening = np.asarray(self.document_start, dtype=np.int32)
+        ids, marks, lost = [opening], [np.zeros(len(opening), dtype=np.bool_)], None
+        for part, tokens in parts:
+            numbers = np.asarray(tokens, dtype=np.int32)
+            ids.append(numbers)
+            marks.append(np.zeros(len(numbers), dtype=np.bool_))
+            marks[-1][self._ends(part, numbers)] = True
+            lost = lost or self._check.lost(part, tokens)
+        ids.append(np.asarray([self.tokenizer.eos_token_id], dtype=np.int32))
+        marks.append(np.zeros(1, dtype=np.bool_))
+        num_bytes = len(text) if text.isascii() else len(text.encode())
+        return EncodedText(np.concatenate(ids), np.concatenate(marks), num_bytes, lost)
+
+    def _ends(self, text: str, ids: Ids) -> Places:
         """The tokens that end a sentence."""
         ends, spaces = sentence_ends(text)
-        if not len(ends) or not ids:
+        if not len(ends) or not len(ids):
             return ends[:0]
-        if self._sizes is not None and (text.isascii() or is_normalized("NFC", text)):
-            # in bytes, because a token may end inside a character; other bytes continue one
-            raw, sizes = np.frombuffer(text.encode(), dtype=np.uint8), self._sizes[ids]
-            stops = np.cumsum(sizes)
-            if stops[-1] == len(raw):
-                byte_of = np.append(np.flatnonzero(raw & 0xC0 != 0x80), len(raw))
+        byte_of = self._byte_of(text)
+        if self._sizes is not None and byte_of is not None:
+            # in bytes, because a token may end inside a character
+            stops = np.cumsum(sizes := self._sizes[ids])
+            if stops[-1] == byte_of[-1]:
                 return tokens_at_ends(byte_of[ends], byte_of[spaces], stops - sizes, stops)
-        places = np.asarray(self._offsets(text), dtype=np.int64).reshape(-1, 2)
+        places = np.asarray(self._strings.contents_with_places(text)[1], dtype=np.int64).reshape(-1, 2)
         return tokens_at_ends(ends, spaces, np.maximum.accumulate(places[:, 0]), places[:, 1])
 
-    def _offsets(self, text: str) -> list[tuple[int, int]]:
-        """The characters that each token covers, as the tokenizer reports them; slow."""
-        strings = self._strings
-        (whole,) = strings._batch([text], plain=True, places=True)
-        if strings.reserved_ids.isdisjoint(whole.ids):
-            return list(whole.offsets)
-        pieces = strings._inside_markers.split(text)
-        places = accumulate(map(len, pieces), initial=0)
-        encodings = strings._batch(pieces, plain=True, places=True)
-        return [(at + a, at + b) for at, each in zip(places, encodings, strict=False) for a, b in each.offsets]
+    def _byte_of(self, text: str) -> Places | None:
+        """The first byte of each character, then the number of bytes; None if tokens may stand for other bytes."""
+        if self._sizes is None or not (text.isascii() or is_normalized("NFC", text)):
+            return None
+        raw = np.frombuffer(text.encode(), dtype=np.uint8)
+        return np.append(np.flatnonzero(raw & 0xC0 != 0x80), len(raw))  # the other bytes continue a character
 
     @cached_property
     def _sizes(self) -> Places | None:
         """The bytes of each token; None unless the tokens of a text are always its bytes."""
-        sizes = _token_sizes(self.tokenizer, len(self.tokenizer))
+        sizes = bytes_per_token(self.tokenizer, len(self.tokenizer))
         return None if sizes is None else np.asarray(sizes, dtype=np.int64)
 
     @cached_property
@@ -102,3 +118,7 @@ class TextEncoder:
     def _strings(self) -> StringEncoder:
         end = str(self.tokenizer.eos_token)
         return StringEncoder(self.tokenizer, end, end)
+
+    @cached_property
+    def _check(self) -> TextCheck:
+        return TextCheck(self.tokenizer)

@@ -1,6 +1,6 @@
 """Tokens of documents on disk, memory-mapped: any number of them takes no RAM.
 
-A folder of `write_shards` holds, for each split:
+A folder of `encode_texts` holds, for each split:
 
     train-00000.tokens    tokens of the documents one after the other, uint16 or uint32; a shard ends with a document
     train-00000.ends      one bit per token of the shard, lowest bit first: whether it completes a sentence

@@ -57,6 +57,20 @@ def content_key(conversation: Conversation, keep_together: KeepTogether = "exact
     return digest.hexdigest()
 
 
+def document_key(text: str, keep_together: KeepTogether = "exact") -> str:
+    """The `content_key` of a plain document.
+
+    Args:
+        text: Its text.
+        keep_together: Which documents have equal keys.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    for part in (Role.TEXT.value, exact_text(text) if keep_together == "exact" else normalized_text(text)):
+        raw = part.encode()
+        digest.update(len(raw).to_bytes(8, "little") + raw)
+    return digest.hexdigest()
+
+
 def hash_of(key: str) -> int:
     """A number from 0 to 2**64 - 1 by which records are chosen, whatever their order, file and format.
 

@@ -11,13 +11,21 @@ from typing import TextIO
 
 from data_modules.errors import UserError
 from data_modules.records.record import Record, Reject, readable
-from data_modules.records.text_lines import MAX_LINE, escaped_byte, null_character, skip_line, too_long
+from data_modules.records.text_lines import (
+    MAX_LINE,
+    USUAL,
+    Reading,
+    escaped_byte,
+    null_character,
+    skip_line,
+    too_long,
+)
 
 _field_limit = threading.Lock()
 """Guards the csv module's process-wide limit, which is raised while a row is read and then restored."""
 
 
-def read_csv(path: Path, reject: Reject) -> Iterator[Record]:
+def read_csv(path: Path, reject: Reject, reading: Reading = USUAL) -> Iterator[Record]:
     """Read rows as fields named by the header.
 
     Raises:
@@ -25,7 +33,7 @@ def read_csv(path: Path, reject: Reject) -> Iterator[Record]:
             text.
     """
     with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
-        lines = _Lines(stream)
+        lines = _Lines(stream, reading)
         rows = csv.reader(lines, strict=True)
         header: list[str] = []
         while not header:
@@ -51,13 +59,15 @@ class _Lines:
     """Feeds the lines of a stream to the csv module.
 
     Attributes:
+        limit: Maximum number of characters in a line.
         first: Number of the first line of the current row.
         number: Number of the last line read.
         quotes: Quotes in the current row so far.
     """
 
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
+    def __init__(self, stream: TextIO, reading: Reading) -> None:
+        self._stream, self._on_bytes = stream, reading.on_bytes
+        self.limit = reading.most_bytes or MAX_LINE
         self.number = 0
         self.begin_row()
 
@@ -68,12 +78,13 @@ class _Lines:
         return self
 
     def __next__(self) -> str:
-        line = self._stream.readline(MAX_LINE + 1)
+        line = self._stream.readline(self.limit + 1)
         if not line:
             raise StopIteration
         self.number += 1
+        self._on_bytes(len(line))
         self.quotes += line.count('"')
-        if len(line) > MAX_LINE and line[-1] not in "\r\n":
+        if len(line) > self.limit and line[-1] not in "\r\n":
             self.quotes += skip_line(self._stream)
             raise _LongLineError
         return line
@@ -85,9 +96,9 @@ def _next_row(rows: Iterator[list[str]], lines: _Lines, path: Path, reject: Reje
     while True:
         lines.begin_row()
         try:
-            row = _parse(rows)
+            row = _parse(rows, lines.limit)
         except (csv.Error, _LongLineError) as error:
-            fault = _fault_of_line(error, f"{path}:{lines.first}")
+            fault = _fault_of_line(error, f"{path}:{lines.first}", lines.limit)
             # after a single line with balanced quotes, the next line starts a new row
             if lines.first != lines.number or lines.quotes % 2:
                 raise UserError(fault + _UNCLOSED) from None
@@ -101,18 +112,18 @@ def _next_row(rows: Iterator[list[str]], lines: _Lines, path: Path, reject: Reje
 _UNCLOSED = " A quote seems to be left open, so the rows that follow cannot be separated."
 
 
-def _parse(rows: Iterator[list[str]]) -> list[str] | None:
+def _parse(rows: Iterator[list[str]], limit: int) -> list[str] | None:
     with _field_limit:
-        before = csv.field_size_limit(MAX_LINE)
+        before = csv.field_size_limit(limit)
         try:
             return next(rows, None)
         finally:
             csv.field_size_limit(before)
 
 
-def _fault_of_line(error: csv.Error | _LongLineError, place: str) -> str:
+def _fault_of_line(error: csv.Error | _LongLineError, place: str, limit: int) -> str:
     if isinstance(error, _LongLineError):
-        return too_long(place)
+        return too_long(place, limit)
     return f"{place}: not valid CSV ({error}); fix the quoting of this row."
 
 

@@ -76,22 +76,11 @@ def to_conversation(
         UserError: If a field is missing, refused or has the wrong type, or the turns are out of order.
     """
     layout = FORMATS[name]
-    missing = [field for field in layout.fields if field not in record.fields]
-    if missing:
-        raise UserError(
-            f"{record.origin}: format '{name}' needs the field{'s' * (len(missing) > 1)} {', '.join(missing)}; found "
-            f"{record.field_names or 'no fields'}. Correct the record, or set {_columns(record)}`--data.format`; "
-            "all records of a file must have the same format."
-        )
-    found = layout.examine(record.fields)
-    if counts is not None:
-        counts.count_fields(record.file, found)
+    check_fields(record, name, counts)
     try:
-        if found.fault:
-            raise UserError(found.fault)
         turns, changes = arranged(layout.turns(record.fields), rules)
         tools = () if TOOLS.isdisjoint(record.fields) else tools_of(record.fields)
-        group = _group(record.fields.get(GROUP_FIELD))
+        group = group_of(record)
     except UserError as error:
         raise UserError(f"{record.origin}: {error}") from None
     if counts is not None:
@@ -136,7 +125,39 @@ def _columns(record: Record) -> str:
     return f"{proposed} or " if proposed else ""
 
 
-def _group(value: Any) -> str | None:
+def check_fields(record: Record, name: str, counts: RecordCounts | None = None) -> None:
+    """Refuse a record that lacks a field of its format, or has one that is refused.
+
+    Args:
+        record: The record.
+        name: A name in FORMATS.
+        counts: Counts the fields that are not used, if given.
+
+    Raises:
+        UserError: Likewise.
+    """
+    layout = FORMATS[name]
+    missing = [field for field in layout.fields if field not in record.fields]
+    if missing:
+        raise UserError(
+            f"{record.origin}: format '{name}' needs the field{'s' * (len(missing) > 1)} {', '.join(missing)}; found "
+            f"{record.field_names or 'no fields'}. Correct the record, or set {_columns(record)}`--data.format`; "
+            "all records of a file must have the same format."
+        )
+    found = layout.examine(record.fields)
+    if counts is not None:
+        counts.count_fields(record.file, found)
+    if found.fault:
+        raise UserError(f"{record.origin}: {found.fault}")
+
+
+def group_of(record: Record) -> str | None:
+    """The group of a record; None if it has none.
+
+    Raises:
+        UserError: If it is not text or a number; without the origin.
+    """
+    value = record.fields.get(GROUP_FIELD)
     if isinstance(value, (list, tuple, dict, bytes, bool)):
         raise UserError(f"field '{GROUP_FIELD}' is {kind_of(value)}; expected a string or a number.")
     group = str(value)

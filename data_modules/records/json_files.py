@@ -10,7 +10,7 @@ from typing import Any
 
 from data_modules.errors import UserError
 from data_modules.records.record import Record, Reject
-from data_modules.records.text_lines import escaped_byte, not_utf8, read_lines
+from data_modules.records.text_lines import USUAL, Reading, escaped_byte, not_utf8, read_lines
 from data_modules.wording import kind_of
 
 _SPACE = re.compile(r"[ \t\r\n]*")
@@ -22,9 +22,9 @@ class _DuplicateFieldError(UserError):
     """An object has a duplicate field."""
 
 
-def read_jsonl(path: Path, reject: Reject) -> Iterator[Record]:
+def read_jsonl(path: Path, reject: Reject, reading: Reading = USUAL) -> Iterator[Record]:
     """Read one object per line."""
-    for number, line in read_lines(path, reject):
+    for number, line in read_lines(path, reject, reading):
         try:
             fields = json.loads(line, object_pairs_hook=_object)
         except (ValueError, RecursionError) as error:
@@ -33,7 +33,7 @@ def read_jsonl(path: Path, reject: Reject) -> Iterator[Record]:
             yield from _as_record(fields, f"{path}:{number}", reject)
 
 
-def read_json(path: Path, reject: Reject) -> Iterator[Record]:
+def read_json(path: Path, reject: Reject, reading: Reading = USUAL) -> Iterator[Record]:
     """Read a JSON list of objects, one element at a time so that each keeps its line number.
 
     Raises:
@@ -47,6 +47,7 @@ def read_json(path: Path, reject: Reject) -> Iterator[Record]:
         # several records on one line are numbered
         origin = f"{path}:{line}" + (f" (record {number})" if line == before else "")
         fields, end = _decode_element(text, at, path, origin, reject)
+        reading.on_bytes(end - at)
         byte = None if is_whole else escaped_byte(text[at:end])
         if byte is not None:
             reject(f"{origin}: not UTF-8 (byte {byte}); save the file as UTF-8.")

@@ -30,6 +30,7 @@ class MixSource:
         columns: The column that each field is read from. None: those of `--data.columns`.
         template: How its conversations are rendered. None: `--data.template`.
         mask: Which of its tokens are supervised. None: `--data.mask`.
+        cleaning: Cleaning rules, for text runs. None: `--data.cleaning`.
     """
 
     name: str
@@ -41,6 +42,7 @@ class MixSource:
     columns: dict[str, str] | None = None
     template: str | None = None
     mask: str | None = None
+    cleaning: list[Any] | None = None
 
     def sources(self, shared: Sources) -> Sources:
         """Where its records are and how they are read.
@@ -72,6 +74,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "columns": (dict,),
     "template": (str,),
     "mask": (str,),
+    "cleaning": (list,),
 }
 assert list(_TYPES) == [each.name for each in fields(MixSource)]
 

@@ -11,12 +11,13 @@ import pyarrow as pa
 
 from data_modules.errors import UserError
 from data_modules.records.record import Record, Reject, readable
+from data_modules.records.text_lines import USUAL, Reading
 from data_modules.wording import reason_of
 
 _ROWS_AT_ONCE = 1024
 
 
-def read_parquet(path: Path, reject: Reject) -> Iterator[Record]:
+def read_parquet(path: Path, reject: Reject, reading: Reading = USUAL) -> Iterator[Record]:
     """Read rows as fields named by their columns.
 
     Raises:
@@ -28,9 +29,11 @@ def read_parquet(path: Path, reject: Reject) -> Iterator[Record]:
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
             _check_columns(file.schema_arrow, path)
+            bytes_per_row = path.stat().st_size / max(1, file.metadata.num_rows)
             for batch in file.iter_batches(batch_size=_ROWS_AT_ONCE):
                 yield from _rows(_with_plain_times(batch), path, number, reject)
                 number += batch.num_rows
+                reading.on_bytes(int(batch.num_rows * bytes_per_row))
     except (pa.ArrowException, OSError) as error:
         if isinstance(error, PermissionError):
             raise

@@ -15,17 +15,19 @@ from data_modules.records.data_files import SUFFIXES, data_files
 from data_modules.records.json_files import read_json, read_jsonl
 from data_modules.records.parquet_files import read_parquet
 from data_modules.records.record import Record, Reject
-from data_modules.records.text_lines import read_lines
+from data_modules.records.text_lines import USUAL, Reading
+from data_modules.records.txt_files import read_txt
 from data_modules.wording import reason_of
 
 
-def read_records(source: str, *, reject: Reject) -> Iterator[Record]:
+def read_records(source: str, *, reject: Reject, reading: Reading = USUAL) -> Iterator[Record]:
     """Read every record of a source in order, a few at a time.
 
     Args:
         source: A file, a folder (all data files in it, recursively, sorted), or a hub dataset: `name`, or
             `name[split]` for a split other than `train`.
         reject: Receives the message for each unreadable record.
+        reading: How files are read.
 
     Raises:
         FileNotFoundError: If the source does not exist.
@@ -38,7 +40,7 @@ def read_records(source: str, *, reject: Reject) -> Iterator[Record]:
         is_empty = False
         reject(message)
 
-    for record in _read(source, _reject):
+    for record in _read(source, _reject, reading):
         is_empty = False
         yield record
     if is_empty:
@@ -57,28 +59,29 @@ def source_fingerprint(source: str) -> str:
     return digest.hexdigest()
 
 
-def _read(source: str, reject: Reject) -> Iterator[Record]:
+def source_bytes(source: str) -> int | None:
+    """The size of a source's files; None for a hub dataset."""
+    if _is_hub_name(source):
+        return None
+    return sum(file.stat().st_size for file in data_files(source))
+
+
+def _read(source: str, reject: Reject, reading: Reading) -> Iterator[Record]:
     if _is_hub_name(source):
         yield from _read_hub(source)
         return
     for file in data_files(source):
         if file.stat().st_size == 0:
             raise UserError(f"{file}: the file is empty; expected at least one record.")
-        yield from READERS[file.suffix.lower()](file, reject)
+        yield from READERS[file.suffix.lower()](file, reject, reading)
 
 
-def _read_txt(path: Path, reject: Reject) -> Iterator[Record]:
-    """Read every non-blank line as a document."""
-    for number, line in read_lines(path, reject):
-        yield Record({"text": line}, f"{path}:{number}")
-
-
-READERS: dict[str, Callable[[Path, Reject], Iterator[Record]]] = {
+READERS: dict[str, Callable[[Path, Reject, Reading], Iterator[Record]]] = {
     ".json": read_json,
     ".jsonl": read_jsonl,
     ".csv": read_csv,
     ".parquet": read_parquet,
-    ".txt": _read_txt,
+    ".txt": read_txt,
 }
 assert set(READERS) == set(SUFFIXES)
 

@@ -20,6 +20,7 @@ from data_modules.records.formats import FormatName, recognise_format, to_conver
 from data_modules.records.readers import read_records
 from data_modules.records.record import Record
 from data_modules.records.rejections import count_reasons
+from data_modules.records.text_lines import TxtDocuments
 from data_modules.records.thinking import Thinking
 from data_modules.records.turn_order import Consecutive, FirstAnswer, TurnRules
 from data_modules.setting_checks import check_choice
@@ -49,6 +50,7 @@ class Sources:
         require_answer: Whether a bare prompt is invalid.
         text: How to treat plain text (a line of a .txt file, or a record with only the field `text`): as a finished
             document, a question, or the beginning of a text to continue.
+        txt_documents: What a document is in a .txt file.
     """
 
     files: dict[str, list[str]]
@@ -63,6 +65,7 @@ class Sources:
     cap: int | None = None
     require_answer: bool = True
     text: TextUse = "document"
+    txt_documents: TxtDocuments = "line"
 
     def __post_init__(self) -> None:
         if not 0 < self.train_fraction <= 1:
@@ -74,6 +77,7 @@ class Sources:
         check_choice("first_answer", self.turn_rules.first_answer, get_args(FirstAnswer))
         check_choice("thinking", self.turn_rules.thinking, get_args(Thinking))
         check_choice("keep_together", self.keep_together, get_args(KeepTogether))
+        check_choice("txt_documents", self.txt_documents, get_args(TxtDocuments))
         check_columns(self.columns, self.format)
 
     def of_prompts(self, files: list[str]) -> Sources:

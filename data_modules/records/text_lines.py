@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import IO, AnyStr
+from typing import IO, AnyStr, Literal
 
 from data_modules.records.conversation import MAX_TEXT_BYTES
 from data_modules.records.record import Reject
@@ -14,17 +15,53 @@ MAX_LINE = 4 * MAX_TEXT_BYTES
 """Maximum number of bytes in a line (characters in .csv files): the text of a record, escaped, plus unused fields."""
 
 
-def read_lines(path: Path, reject: Reject) -> Iterator[tuple[int, str]]:
-    """Yield numbered, non-blank lines, split at newlines only (not at U+2028 or a lone carriage return)."""
+TxtDocuments = Literal["line", "paragraph", "file"]
+
+
+def _ignore(_: int) -> None:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How files are read.
+
+    Attributes:
+        most_bytes: Maximum number of bytes in a line (characters in .csv files). None: `MAX_LINE`.
+        txt: What a document is in a .txt file: every line, the lines between two blank ones, or the whole file.
+        on_bytes: Called with the number of bytes that were read, again and again.
+    """
+
+    most_bytes: int | None = None
+    txt: TxtDocuments = "line"
+    on_bytes: Callable[[int], None] = _ignore
+
+
+USUAL = Reading()
+
+
+def read_lines(
+    path: Path, reject: Reject, reading: Reading = USUAL, *, blank: bool = False
+) -> Iterator[tuple[int, str]]:
+    """Yield numbered lines, split at newlines only (not at U+2028 or a lone carriage return).
+
+    Args:
+        path: The file.
+        reject: Receives the message for each unreadable line.
+        reading: The maximum length of a line, and who is told how much was read.
+        blank: Whether to yield blank lines too.
+    """
+    limit = reading.most_bytes or MAX_LINE
     with path.open("rb") as stream:
         for number in count(1):
-            raw = stream.readline(MAX_LINE + 1)
+            raw = stream.readline(limit + 1)
             if not raw:
                 return
             place = f"{path}:{number}"
-            if len(raw) > MAX_LINE and not raw.endswith(b"\n"):
+            reading.on_bytes(len(raw))
+            if len(raw) > limit and not raw.endswith(b"\n"):
                 skip_line(stream)
-                reject(too_long(place))
+                reject(too_long(place, limit))
                 continue
             try:
                 line = raw.rstrip(b"\r\n").decode("utf-8-sig")
@@ -33,7 +70,7 @@ def read_lines(path: Path, reject: Reject) -> Iterator[tuple[int, str]]:
                 continue
             if "\0" in line:
                 reject(null_character(place))
-            elif line.strip():
+            elif blank or line.strip():
                 yield number, line
 
 
@@ -47,9 +84,9 @@ def skip_line(stream: IO[AnyStr]) -> int:
     return quotes
 
 
-def too_long(place: str) -> str:
+def too_long(place: str, limit: int) -> str:
     """The message for a line that is too long to read."""
-    return f"{place}: a line of more than {MAX_LINE:,} bytes; split the record."
+    return f"{place}: a line of more than {limit:,} bytes; split the record."
 
 
 def null_character(place: str) -> str:

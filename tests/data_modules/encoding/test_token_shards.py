@@ -1,37 +1,45 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from data_modules.encoding.shard_writer import write_shards
+from data_modules.encoding import text_chunks
+from data_modules.encoding.text_cache import encode_texts
 from data_modules.encoding.text_encoder import TextEncoder
 from data_modules.encoding.token_shards import TokenShards, open_shards
-from data_modules.records.content_keys import hash_of
+from data_modules.records.content_keys import document_key, hash_of
+from data_modules.records.splits import Sources
 from tests.conftest import END
 
-TEXTS = ["He left. She came.", "他走了。“走吧。”她", "", "no end", "One! Two? 3.14", "<|endoftext|>."]
+TEXTS = ["He left. She came.", "他走了。“走吧。”她", "x", "no end", "One! Two? 3.14", "<|endoftext|>."]
 
 
 @pytest.fixture
-def shards(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> TokenShards:
-    """Shards of about 12 tokens."""
-    documents = [(text, str(n)) for n, text in enumerate(TEXTS)]
-    folder = write_shards({"train": documents, "val": []}, TextEncoder(tokenizer), tmp_path / "x", shard_tokens=12)
+def shards(
+    tmp_path: Path, write: Callable[..., str], tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
+) -> TokenShards:
+    """Shards of about 12 tokens, and an empty split."""
+    monkeypatch.setattr(text_chunks, "_CHUNK_DOCUMENTS", 1)
+    file = write("texts.jsonl", [{"text": text} for text in TEXTS])
+    sources = Sources({"train": [file], "test": [write("x.jsonl", [{"text": "x"}])]}, {"val": 1e-9})
+    folder = encode_texts(sources, (), None, TextEncoder(tokenizer), tmp_path / "cache", shard_tokens=12)
     return open_shards(folder)["train"]
 
 
 def test_documents_are_their_bytes_and_an_end_token(shards: TokenShards) -> None:
-    expected = [[*text.encode(), END] for text in TEXTS]
+    texts = [text for text in TEXTS if text != "x"]  # the test split has it
+    expected = [[*text.encode(), END] for text in texts]
     found = [shards.tokens(int(a), int(b)).tolist() for a, b in zip(shards.starts[:-1], shards.starts[1:], strict=True)]
     assert found == expected
-    assert len(shards) == shards.num_documents == len(TEXTS)
+    assert len(shards) == shards.num_documents == len(texts)
     assert shards.starts[-1] == shards.num_tokens == sum(map(len, expected))
-    assert shards.num_bytes.tolist() == [len(text.encode()) for text in TEXTS]
-    assert shards.sources.tolist() == [-1] * len(TEXTS)
-    assert shards.hashes.tolist() == [hash_of(str(n)) for n in range(len(TEXTS))]
+    assert shards.num_bytes.tolist() == [len(text.encode()) for text in texts]
+    assert shards.sources.tolist() == [-1] * len(texts)
+    assert shards.hashes.tolist() == [hash_of(document_key(text)) for text in texts]
 
 
 def test_any_range_of_tokens_is_read_across_shards(shards: TokenShards) -> None:
@@ -69,4 +77,4 @@ def test_a_split_without_documents_is_empty(shards: TokenShards) -> None:
     assert (empty.num_documents, empty.num_tokens, empty.starts.tolist()) == (0, 0, [0])
     assert empty.tokens(0, 0).tolist() == []
     assert empty.sources.tolist() == []
-    assert list(open_shards(shards.folder)) == ["train"]
+    assert list(open_shards(shards.folder)) == ["test", "train"]

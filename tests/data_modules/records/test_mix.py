@@ -32,7 +32,7 @@ def test_sources_are_sorted_by_name_and_have_defaults() -> None:
         ({"a": 1}, "--data.mix is an object; expected a list of sources"),
         (["a.json"], "--data.mix[0] is the string 'a.json'; expected the settings of a source"),
         ([{**A, "wieght": 2}], "--data.mix[0]: unknown setting 'wieght'; expected some of name, files, weight, "
-                               "repeats, cap, format, columns, template, mask; did you mean weight?"),
+                               "repeats, cap, format, columns, template, mask, cleaning; did you mean weight?"),
         ([{"files": "a.json"}], "--data.mix[0] has no 'name'; expected at least 'name' and 'files'."),
         ([A, {"name": "b"}], "--data.mix[1] has no 'files'; expected"),
         ([A, {**B, "name": "a"}], "--data.mix: two sources have the name 'a'; rename one of them."),

@@ -1,0 +1,49 @@
+"""Records from .txt files: every line, the lines between two blank ones, or the whole file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from data_modules.records.conversation import MAX_TEXT_BYTES
+from data_modules.records.record import Record, Reject
+from data_modules.records.text_lines import USUAL, Reading, read_lines
+
+
+def read_txt(path: Path, reject: Reject, reading: Reading = USUAL) -> Iterator[Record]:
+    """Read the documents of a .txt file.
+
+    Args:
+        path: The file.
+        reject: Receives the message for each unreadable line or document.
+        reading: What a document is: by default, every line that is not blank.
+    """
+    if reading.txt == "line":
+        for number, line in read_lines(path, reject, reading):
+            yield Record({"text": line}, f"{path}:{number}")
+        return
+    limit = reading.most_bytes or MAX_TEXT_BYTES
+    lines, first, size = list[str](), 1, 0
+    for number, line in read_lines(path, reject, reading, blank=True):
+        is_end = reading.txt == "paragraph" and not line.strip()
+        if is_end and lines:
+            yield from _document(lines, f"{path}:{first}", size, limit, reject)
+        if is_end:
+            lines, size = [], 0
+            continue
+        first = first if lines else number
+        size += len(line.encode()) + 1
+        if size <= limit:  # a document that is too long is not kept in memory
+            lines.append(line)
+    if lines:
+        yield from _document(lines, f"{path}:{first}", size, limit, reject)
+
+
+def _document(lines: list[str], origin: str, size: int, limit: int, reject: Reject) -> Iterator[Record]:
+    if size > limit:
+        reject(
+            f"{origin}: a document of {size:,} bytes; expected at most {limit:,}. Separate documents by blank lines "
+            "and set `--data.txt_documents paragraph`, or split the file."
+        )
+    elif text := "\n".join(lines).strip("\n"):
+        yield Record({"text": text}, origin)
