@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from data_modules.cleaning.code import outside_code
 from data_modules.cleaning.edits import Edit, substitutions
 
-SPACES = " \t\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000"
+_WIDE = "\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000"
+SPACES = f" \t{_WIDE}"
 """White space within a line, for a character class."""
 
 # no character of the class composes with the one before it, so NFC never joins two pieces
@@ -26,17 +27,9 @@ _JOINER = re.compile(f"(?<![{_JOINED}])[\u200c\u200d]+|[\u200c\u200d]+(?![{_JOIN
 
 _LINE_END = re.compile("\r\n?|[\x0b\x0c\x85\u2028\u2029]")
 
-_SPACE = re.compile(
-    rf"\A(?:[{SPACES}]*+\n)+"  # blank lines at the start
-    rf"|(?<![{SPACES}\n])[{SPACES}\n]++\Z"  # white space at the end
-    # a run is looked at from its start only, as the time would grow with the square of its length
-    rf"|(?<![{SPACES}])(?:"
-    rf"[{SPACES}]*+\n(?:[{SPACES}]*+\n)+"  # line ends with blank lines between them
-    rf"|[{SPACES}]++(?=\n)"  # white space at the end of a line
-    rf"|(?:^|(?<=\n))[ \t]*+[{SPACES.replace(' ', '', 1).replace(chr(9), '')}][{SPACES}]*+"  # indentation by others
-    rf"|(?<=[^{SPACES}\n])[{SPACES}]++(?=[^\n])"  # white space between two words
-    r")"
-)
+# a run of white space, but not a single space
+_GAP = re.compile(f"[{SPACES}\n](?:[{SPACES}\n]++|(?<! ))")
+_INDENTATION = re.compile("[ \t]*")
 
 _LATIN = re.compile(
     "[\uff10-\uff19\uff21-\uff3a\uff41-\uff5a]+|(?<=[0-9\uff10-\uff19])(?:\uff0e(?=[0-9\uff10-\uff19])|\uff05)"
@@ -84,7 +77,7 @@ class WhiteSpace:
 
     def __call__(self, text: str) -> list[Edit]:
         """The edits of a text."""
-        return outside_code(text, substitutions(text, _SPACE, _space), only_marked=True)
+        return outside_code(text, substitutions(text, _GAP, _narrowed), only_marked=True)
 
 
 @dataclass(frozen=True)
@@ -97,12 +90,12 @@ class LatinWidth:
         return substitutions(text, _LATIN, lambda found: found[0].translate(_TO_ASCII))
 
 
-def _space(found: re.Match[str]) -> str:
-    """What white space is replaced by."""
-    text = found.string
-    if found.end() == len(text) or (found.start() == 0 and "\n" in found[0]):
+def _narrowed(gap: re.Match[str]) -> str:
+    """What a run of white space is replaced by."""
+    if gap.end() == len(gap.string):
         return ""
-    if "\n" in found[0]:
-        return "\n\n"
-    is_inside = found.start() > 0 and text[found.start() - 1] != "\n" and text[found.end()] != "\n"
-    return " " if is_inside else ""
+    *lines, indentation = gap[0].split("\n")
+    kept = indentation if _INDENTATION.fullmatch(indentation) else ""
+    if gap.start() == 0:
+        return kept
+    return "\n" * min(2, len(lines)) + kept if lines else " "

@@ -7,11 +7,17 @@ from collections import Counter
 from dataclasses import dataclass
 from functools import cache
 
+import numpy as np
+import numpy.typing as npt
+
 from data_modules.cleaning.edits import Drop, Edit
 from data_modules.cleaning.options import option
-from data_modules.cleaning.units import is_cjk, units_of
+from data_modules.cleaning.units import codes_of, is_cjk, units_of
 from data_modules.errors import UserError
 from data_modules.wording import counted
+
+Codes = npt.NDArray[np.uint64]
+Sizes = npt.NDArray[np.int64]
 
 _LINE = re.compile(r"[^\n]*\n?")
 
@@ -107,13 +113,15 @@ class Repetition:
         return ""
 
     def _in_units(self, units: list[str], by_character: bool) -> str:
-        total = sum(map(len, units))
+        codes = codes_of(units).astype(np.uint64)
+        sizes = np.fromiter(map(len, units), np.int64, len(units))
+        total = int(sizes.sum())
         for n, most in enumerate(self.frequent, start=2):
-            size = _frequent_characters(units, _length(n, by_character))
+            size = _frequent_characters(codes, sizes, _length(n, by_character))
             if size > most * total:
                 return f"{size / total:.0%} of its characters are in one {n}-gram"
         for n, most in enumerate(self.repeated, start=5):
-            size = _repeated_characters(units, _length(n, by_character))
+            size = _repeated_characters(codes, sizes, _length(n, by_character))
             if size > most * total:
                 return f"{size / total:.0%} of its characters are in repeated {n}-grams"
         return ""
@@ -124,24 +132,33 @@ def _length(n: int, by_character: bool) -> int:
     return (3 * n + 1) // 2 if by_character else n
 
 
-def _frequent_characters(units: list[str], n: int) -> int:
-    """Characters in the most frequent n-gram, if it occurs more than once."""
-    grams = Counter(zip(*(units[i:] for i in range(n)), strict=False))
-    times, size = max(((times, sum(map(len, gram))) for gram, times in grams.items()), default=(0, 0))
-    return size * times if times > 1 else 0
+def _grams(codes: Codes, n: int) -> Codes:
+    """A hash of every run of n units, (N - n + 1,)."""
+    grams = np.zeros(max(0, len(codes) - n + 1), dtype=np.uint64)
+    for place in range(n):
+        grams = (grams ^ (grams >> np.uint64(29))) * np.uint64(0xBF58476D1CE4E5B9) + codes[place : place + len(grams)]
+    return grams
 
 
-def _repeated_characters(units: list[str], n: int) -> int:
-    """Characters of units that are part of an n-gram that occurred before; each is counted once."""
-    seen: set[tuple[str, ...]] = set()
-    size, counted_to = 0, 0
-    for start in range(len(units) - n + 1):
-        gram = tuple(units[start : start + n])
-        if gram in seen:
-            size += sum(map(len, units[max(start, counted_to) : start + n]))
-            counted_to = start + n
-        seen.add(gram)
-    return size
+def _frequent_characters(codes: Codes, sizes: Sizes, n: int) -> int:
+    """Characters in the most frequent n-gram (the longest of several), if it occurs more than once."""
+    _, first, times = np.unique(_grams(codes, n), return_index=True, return_counts=True)
+    most = int(times.max(initial=0))
+    if most < 2:
+        return 0
+    return most * max(int(sizes[start : start + n].sum()) for start in first[times == most])
+
+
+def _repeated_characters(codes: Codes, sizes: Sizes, n: int) -> int:
+    """Characters of units in n-grams that occurred before; each is counted once."""
+    grams = _grams(codes, n)
+    is_new = np.zeros(len(grams), dtype=bool)
+    is_new[np.unique(grams, return_index=True)[1]] = True
+    steps = np.zeros(len(codes) + 1, dtype=np.int64)
+    again = np.flatnonzero(~is_new)
+    np.add.at(steps, again, 1)
+    np.add.at(steps, again + n, -1)
+    return int(sizes[np.cumsum(steps)[:-1] > 0].sum())
 
 
 @cache

@@ -21,18 +21,11 @@ _FILL = rf"[{SPACES}\n，,、；;：:·]"
 _EMPTY_WIDE = "|".join(f"{first}(?:{_FILL}|{_SHORT_LABEL})*{last}" for first, last in ("（）", "【】", "［］", "〔〕"))
 _EMPTY_INNER = rf"\((?:{_FILL}|{_SHORT_LABEL})*\)|\[{_FILL}*\]"
 _EMPTY_NARROW = rf"\((?:{_FILL}|{_SHORT_LABEL}|{_EMPTY_INNER})*\)|\[(?:{_FILL}|{_EMPTY_INNER})*\]"
-_END = r"(?=[ \t\n,.;:!?，。；：！？、)）]|\Z)"
-_END = r"(?=[ \t\n,.;:!?，。；：！？、)）]|\Z)"
-_NAMED = "(?<![号號])(?<!comma)(?<!colon)"  # the comma (,) and the colon (:)
-_EMPTY = re.compile(
-    # with the space before, unless that keeps two words apart
-    rf"(?<=\S){_NAMED}[ \t]+(?:{_EMPTY_WIDE}){_END}|{_NAMED}(?:{_EMPTY_WIDE})"
-    # not after an operator, the sign of a list item, or a name, which calls a function or declares an array
-    rf"|(?<=[^\s=(,\[{{:+*-]){_NAMED}[ \t]+(?:{_EMPTY_NARROW}){_END}"
-    rf"|(?:^(?!\[)|(?<=[^\w\])}}>=(,\[{{:\s]))(?:{_EMPTY_NARROW})(?![\w(\[{{.])"
-    rf"|(?<=[{CJK}]){_NAMED}(?:{_EMPTY_NARROW})",
-    re.MULTILINE,
-)
+_EMPTY = re.compile(f"{_EMPTY_WIDE}|{_EMPTY_NARROW}")
+_ENDS = frozenset(" \t\n,.;:!?，。；：！？、)）")
+_OPERATORS = frozenset("=(,[{:+*-")
+_NAMED = ("号", "號", "comma", "colon")
+_IS_CJK = re.compile(f"[{CJK}]")
 
 _CONVERSION = re.compile(r"-\{((?:(?!-\{|\}-)[^\n]){0,2000})\}-")
 _NEAREST = {
@@ -106,7 +99,8 @@ class EmptyBrackets:
 
     def __call__(self, text: str) -> list[Edit]:
         """The edits of a text."""
-        return outside_code(text, substitutions(text, _EMPTY, ""))
+        starts = ((found, _start_of_gap(text, found)) for found in _EMPTY.finditer(text))
+        return outside_code(text, [(start, found.end(), "") for found, start in starts if start >= 0])
 
 
 @dataclass(frozen=True)
@@ -147,6 +141,29 @@ class Tags:
         if "<" not in text:
             return []
         return outside_code(text, _untagged(text), only_marked=True)
+
+
+def _start_of_gap(text: str, found: re.Match[str]) -> int:
+    """Where to cut before empty brackets: with the space before, unless that keeps two words apart; -1 to keep them."""
+    start, after = found.start(), text[found.end() : found.end() + 1]
+    gap = start
+    while gap and text[gap - 1] in " \t":
+        gap -= 1
+    before = text[gap - 1 : gap].strip("\n")
+    if text.endswith(_NAMED, 0, gap):  # the comma (,) and the colon (:)
+        return -1
+    if found[0][0] in "([" and not _IS_CJK.match(before) and _is_code(before, found[0], after, has_gap=gap < start):
+        return -1
+    return gap if before and (not after or after in _ENDS) else start
+
+
+def _is_code(before: str, brackets: str, after: str, *, has_gap: bool) -> bool:
+    """Whether half-width brackets follow a name or an operator, or are the box of a list item."""
+    if has_gap:
+        return before in _OPERATORS or not (not after or after in _ENDS)
+    if not before:
+        return brackets[0] == "["
+    return before.isalnum() or before in "_])}>=(,[{:" or (bool(after) and (after.isalnum() or after in "_([{."))
 
 
 def _untagged(text: str) -> list[Edit]:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from zlib import crc32
 
 import numpy as np
 import numpy.typing as npt
 
-from data_modules.cleaning.units import units_of
+from data_modules.cleaning.units import codes_of, units_of
 
 HASHES = 384
 """Hash functions of a signature, and its bytes. An estimate of 0.8 has a standard deviation of 0.02."""
@@ -65,9 +64,7 @@ def shingles_of(text: str) -> Hashes:
     Args:
         text: Any text.
     """
-    # a hash of the standard library in bulk: Python's own differs between processes
-    units = "\n".join(units_of(text) or [text]).encode("utf-8", "surrogatepass").split(b"\n")
-    codes = np.array(list(map(crc32, units)), dtype=np.uint32)
+    codes = codes_of(units_of(text) or [text.replace("\n", " ")])
     num = max(1, len(codes) - SHINGLE + 1)
     hashes = np.full(num, min(len(codes), SHINGLE), dtype=np.uint32)
     for place in range(min(SHINGLE, len(codes))):

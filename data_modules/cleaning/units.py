@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import re
+from zlib import crc32
+
+import numpy as np
+import numpy.typing as npt
 
 CJK = (
     "\u2e80-\u2fdf\u3005-\u3007\u3021-\u3029\u3031-\u303c\u3040-\u30ff\u3105-\u312f"
@@ -21,6 +25,17 @@ def units_of(text: str) -> list[str]:
         text: Any text.
     """
     return _UNIT.findall(text.lower())
+
+
+def codes_of(units: list[str]) -> npt.NDArray[np.uint32]:
+    """A hash of every unit, (N,), the same in every process.
+
+    Args:
+        units: Texts without line ends.
+    """
+    # one call in bulk; Python's own hash differs between processes
+    encoded = "\n".join(units).encode("utf-8", "surrogatepass").split(b"\n") if units else []
+    return np.array(list(map(crc32, encoded)), dtype=np.uint32)
 
 
 def is_cjk(unit: str) -> bool:

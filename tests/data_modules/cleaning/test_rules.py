@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import time
+import unicodedata
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from data_modules.cleaning.cleaner import Cleaner
 from data_modules.cleaning.rules import RULES
@@ -54,6 +57,16 @@ def test_every_rule_has_cases_that_change_and_that_do_not_in_both_languages() ->
             assert len(texts) >= 2, rule
             assert any("\u3400" <= character <= "\u9fff" for text in texts for character in text), rule
             assert any(character.isascii() and character.isalpha() for text in texts for character in text), rule
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"])))
+def test_nfc_is_that_of_the_standard_library(text: str) -> None:
+    assert clean("nfc", text, {}) == ("" if not text.strip() else unicodedata.normalize("NFC", text))
+
+
+@given(st.text(st.sampled_from("e\u0301\u0323\u1112\u1161\u11ab\u304b\u3099 中a\uac00\u0340\u2126\u0344\u1100")))
+def test_nfc_of_combining_characters_is_that_of_the_standard_library(text: str) -> None:
+    assert clean("nfc", f"x{text}", {}) == unicodedata.normalize("NFC", f"x{text}")
 
 
 STARTS = ("(", "( , ", "<b ", "<b a='", "<ref>x", "<!--", "-{", "\n ", "` ", "$$ ", "a@", "a=", "（", "中,", "中(")
