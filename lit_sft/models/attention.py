@@ -68,8 +68,6 @@ def documents_of(batch: Batch) -> Documents | None:
     return None if batch.boundaries is None else Documents(batch.lengths, batch.boundaries)
 
 
-# a compiler would specialise on the lengths of the documents and recompile for every batch
-@torch.compiler.disable  # type: ignore[untyped-decorator]
 def document_attention(
     module: nn.Module,
     query: Tensor,
@@ -99,6 +97,23 @@ def document_attention(
     Returns:
         (B, T, heads, head width), and None for the weights.
     """
+    if documents is None and (sliding_window is None or query.shape[2] <= sliding_window):
+        return _causal(query, key, value, scaling, dropout).transpose(1, 2), None
+    return _within_documents(query, key, value, documents, scaling, dropout, sliding_window), None
+
+
+# a compiler would specialise on the lengths of the documents and recompile for every batch
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def _within_documents(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    documents: Documents | None,
+    scaling: float | None,
+    dropout: float,
+    sliding_window: int | None,
+) -> Tensor:
+    """(B, heads, T, width) in, (B, T, heads, width) out."""
     lengths = documents.lengths if documents else (query.shape[2],)
     if sliding_window is not None and max(lengths) > sliding_window:
         output = _dense(query, key, value, lengths, scaling, dropout, sliding_window)
@@ -107,10 +122,10 @@ def document_attention(
     elif query.device.type == "cpu":
         output = _one_by_one(query, key, value, lengths, scaling, dropout)
     elif dropout == 0.0 and _has_flash(query):
-        return _variable_length(query, key, value, documents, scaling), None
+        return _variable_length(query, key, value, documents, scaling)
     else:
         output = _dense(query, key, value, lengths, scaling, dropout, None)
-    return output.transpose(1, 2), None
+    return output.transpose(1, 2)
 
 
 AttentionInterface.register(NAME, document_attention)

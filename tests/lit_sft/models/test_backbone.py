@@ -5,11 +5,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from data_modules.batching.batch import collate
+from data_modules.batching.text_batches import collate_texts
+from data_modules.encoding.text_store import TextSequence
 from data_modules.rendering.masking import MASKS
 from data_modules.sft_data_module import SFTDataModule
 from lit_sft.models.adapters import LoraSettings, causal_lm
@@ -212,3 +215,27 @@ def test_compiled_layers_give_the_same_gradients_and_are_compiled_once_for_all_l
     assert answers[0] == answers[1]
     assert len(graphs) == seen[-1]
     assert plain.state_dict().keys() == compiled.state_dict().keys()
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # the compiler's own
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+@pytest.mark.parametrize("name", list(MODELS))
+def test_rows_of_one_document_compile_without_a_break(
+    tokenizer: PreTrainedTokenizerFast, name: str, precision: str
+) -> None:
+    """Blocks of pretraining: attention is part of the compiled layer."""
+    torch.manual_seed(0)
+    plain = build_backbone(BackboneSettings(config=MODELS[name]), tokenizer)
+    compiled = copy.deepcopy(plain)
+    torch.compiler.reset()
+    compile_layers(compiled, backend="eager", fullgraph=True)
+    for rows in (4, 2):
+        ids = np.random.default_rng(rows).integers(256, size=(rows, 24), dtype=np.int32)
+        batch = collate_texts([[TextSequence(row, "made up")] for row in ids])
+        for backbone in (plain, compiled):
+            backbone.zero_grad()
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bf16"):
+                loss = supervised_loss(backbone, batch)[0]
+            loss.backward()  # type: ignore[no-untyped-call]
+        for a, b in zip(plain.parameters(), compiled.parameters(), strict=True):
+            torch.testing.assert_close(a.grad, b.grad, rtol=1e-5, atol=1e-5)
