@@ -29,6 +29,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from data_modules.sft_data_module import SFTDataModule
+from data_modules.text_data_module import TextDataModule
 
 hypothesis.settings.register_profile("same cases every time", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("same cases every time")
@@ -148,3 +149,23 @@ def chat_rows(count: int) -> list[dict[str, Any]]:
         {"conversation": [{"human": f"Say {n} {i}.", "assistant": f"{n}" * (i + n % 4 + 1)} for i in range(n % 3 + 1)]}
         for n in range(count)
     ]
+
+
+@pytest.fixture
+def make_text(tokenizer: PreTrainedTokenizerFast, write: Callable[..., str]) -> Callable[..., TextDataModule]:
+    """A data module on documents, encoded and set up to fit."""
+
+    def _make(texts: list[str], **settings: Any) -> TextDataModule:
+        rows = [{"text": text} for text in texts]
+        defaults = {"tokenizer": tokenizer, "val_fraction": 0.0, "test_fraction": 0.0, "block_size": 32}
+        data = TextDataModule(write("texts.jsonl", rows), **(defaults | settings))
+        data.prepare_data()
+        data.setup("fit")
+        return data
+
+    return _make
+
+
+def articles(count: int) -> list[str]:
+    """Documents of very different lengths, of short sentences."""
+    return [" ".join(f"Sheep {n}.{part} sleeps." for part in range(n % 7 + 1)) for n in range(count)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,9 +17,13 @@ class FakeShards:
     """Documents given as lists of ids."""
 
     documents: list[list[int]]
+    sources: Any = None
+    """Index of the source of each document; none: -1."""
 
     def __post_init__(self) -> None:
         self.starts = np.cumsum([0, *map(len, self.documents)]).astype(np.int64)
+        numbers = [-1] * len(self.documents) if self.sources is None else self.sources
+        self.sources = np.asarray(numbers, dtype=np.int16)
         self.ids = np.asarray([token for document in self.documents for token in document], dtype=np.int32)
 
     def tokens(self, start: int, stop: int) -> npt.NDArray[np.int32]:
@@ -31,11 +36,17 @@ class FakeShards:
         return self.ids[start:stop] == STOP
 
 
-def of_letters(*texts: str) -> FakeShards:
+def of_letters(*texts: str, sources: list[int] | None = None) -> FakeShards:
     """Documents from text: `E` is the end token, `.` ends a sentence."""
-    return FakeShards([[{"E": END, ".": STOP}.get(letter, ord(letter)) for letter in text] for text in texts])
+    documents = [[{"E": END, ".": STOP}.get(letter, ord(letter)) for letter in text] for text in texts]
+    return FakeShards(documents, sources)
 
 
 def shown(shards: FakeShards, start: int, stop: int) -> str:
+    """A range of tokens, as `of_letters` takes it."""
+    return spelled(shards.ids[start:stop])
+
+
+def spelled(ids: npt.NDArray[np.int32]) -> str:
     """The reverse of `of_letters`."""
-    return "".join({END: "E", STOP: "."}.get(token, chr(token)) for token in shards.ids[start:stop].tolist())
+    return "".join({END: "E", STOP: "."}.get(token, chr(token)) for token in ids.tolist())
