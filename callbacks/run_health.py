@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 import warnings
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -16,7 +17,10 @@ from data_modules.batching.batch import Batch
 from data_modules.errors import UserError
 from data_modules.rendering.segments import SegmentKind
 from data_modules.wording import listed
+from lit_sft.models.adapters import causal_lm
+from lit_sft.models.flops import model_flops, peak_flops
 from lit_sft.training.finite_guard import MOST_ORIGINS, FiniteGuard, MicroBatch, scaler_of
+from lit_sft.training.module import LitCausalLM
 
 _FEWEST_LOSSES = 10
 """Spikes are detected only after this many losses."""
@@ -27,7 +31,9 @@ class RunHealth(FiniteGuard):
 
     Logs `train/gradient_norm` (over all trained weights and the whole optimiser step, before clipping),
     `train/loss_scale` and `train/skipped_steps` (fp16 only), `train/tokens_per_second` (without padding) and
-    `train/supervised_tokens_per_second`, over all devices and excluding validation time.
+    `train/supervised_tokens_per_second`, over all devices and excluding validation time. In half precision on a GPU of
+    known peak rate (see `lit_sft.models.flops`) also `train/mfu`: the operations that training needs, whatever the
+    implementation, as a share of that rate.
 
     As a subclass it replaces the guard, so that nothing is checked or computed twice.
 
@@ -45,6 +51,7 @@ class RunHealth(FiniteGuard):
         "train/gradient_norm",
         "train/tokens_per_second",
         "train/supervised_tokens_per_second",
+        "train/mfu",
         "train/loss_scale",
         "train/skipped_steps",
     )
@@ -60,6 +67,7 @@ class RunHealth(FiniteGuard):
             raise UserError(f"RunHealth loss_spike {loss_spike}: expected a factor above 1, such as 3.")
         self.loss_spike = loss_spike
         self._throughput = _Throughput()
+        self._peak: float | None = None
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: list[Batch], batch_idx: int
@@ -67,6 +75,16 @@ class RunHealth(FiniteGuard):
         """Start the clock."""
         super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
         self._throughput.start()
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Look up the peak rate of the device."""
+        assert isinstance(pl_module, LitCausalLM)
+        self._peak = _peak_of(trainer)
+        if self._peak is not None:
+            backbone = pl_module.backbone_settings
+            lora = backbone.lora if backbone.tuning == "lora" else None
+            work = model_flops(causal_lm(pl_module.backbone).config, lora)
+            self._throughput.work = lambda lengths, targets: work.flops(lengths, targets, backbone.tuning)
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         """Check and log the gradient norm."""
@@ -103,6 +121,8 @@ class RunHealth(FiniteGuard):
         rates = self._throughput.finish(trainer)
         pl_module.log("train/tokens_per_second", rates[0], prog_bar=True)
         pl_module.log("train/supervised_tokens_per_second", rates[1])
+        if self._peak is not None:
+            pl_module.log("train/mfu", rates[2] / self._peak / trainer.world_size)
         if (scaler := scaler_of(trainer)) is not None:
             pl_module.log("train/loss_scale", float(scaler.get_scale()))
             pl_module.log("train/skipped_steps", float(self.skipped_steps))
@@ -116,6 +136,9 @@ class _Throughput:
         self._seconds = 0.0
         self._tokens: Tensor | None = None
         self._supervised = 0
+        self._flops = 0.0
+        self.work: Callable[[Sequence[int], int], float] = lambda lengths, targets: 0.0
+        """The floating-point operations that a batch needs, by the lengths of its documents and its targets."""
 
     def start(self) -> None:
         if self._started is None:
@@ -132,16 +155,26 @@ class _Throughput:
             tokens = (micro_batch.kinds != SegmentKind.PADDING).sum()
             self._tokens = tokens if self._tokens is None else self._tokens + tokens
             self._supervised += micro_batch.targets.numel()
+            self._flops += self.work(micro_batch.lengths, micro_batch.targets.numel())
 
-    def finish(self, trainer: Trainer) -> tuple[float, float]:
-        """Tokens and supervised tokens per second over all devices; resets the counts."""
+    def finish(self, trainer: Trainer) -> tuple[float, float, float]:
+        """Tokens, supervised tokens and operations per second over all devices; resets the counts."""
         assert self._tokens is not None
-        counts = torch.stack([self._tokens, torch.full_like(self._tokens, self._supervised)]).double()
+        others = torch.tensor([self._supervised, self._flops], dtype=torch.float64, device=self._tokens.device)
+        counts = torch.cat([self._tokens.double().view(1), others])
         total = trainer.strategy.reduce(counts, reduce_op="sum")
         assert isinstance(total, Tensor)
-        tokens, supervised = total.tolist()
+        tokens, supervised, flops = total.tolist()
         self.pause()
         seconds = max(self._seconds, 1e-9)
-        self._seconds, self._tokens, self._supervised = 0.0, None, 0
+        self._seconds, self._tokens, self._supervised, self._flops = 0.0, None, 0, 0.0
         self.start()
-        return tokens / seconds, supervised / seconds
+        return tokens / seconds, supervised / seconds, flops / seconds
+
+
+def _peak_of(trainer: Trainer) -> float | None:
+    """Peak rate of the GPU at half precision; None if it is not known, or training uses neither."""
+    device = trainer.strategy.root_device
+    if device.type != "cuda" or "16" not in str(trainer.precision):
+        return None
+    return peak_flops(torch.cuda.get_device_name(device))

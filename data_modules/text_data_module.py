@@ -254,9 +254,10 @@ class TextDataModule(LightningDataModule):
         # now: the files may change or vanish during the run
         self._identity = text_identity(self.sources, self.mix, self.cleaning, self.text_encoder)
         self.fingerprint = identity_digest(self._identity)
-        for split in ("val", "test"):
-            if split in self._shards:
-                self.stores[split] = found = EvaluationWindows(self._shards[split], self.eval_window)
+        for split, shards in self._shards.items():
+            self.ledgers[split] |= {"documents": shards.num_documents, "tokens": shards.num_tokens}
+            if split != "train":
+                self.stores[split] = found = EvaluationWindows(shards, self.eval_window)
                 self.ledgers[split]["windows"] = {"size": self.eval_window, "count": len(found)}
 
     def _plan_blocks(self, shards: TokenShards) -> None:

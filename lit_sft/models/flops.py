@@ -12,6 +12,11 @@ from transformers.pytorch_utils import Conv1D
 
 from lit_sft.models.adapters import LoraSettings
 
+PEAK_TERAFLOPS = {
+    "H200": 989.0, "H100 80GB HBM3": 989.0, "H100 PCIe": 756.0, "A100": 312.0, "L40S": 362.0, "L4": 121.0, "A10": 125.0,
+}  # fmt: skip
+"""Peak rate of matrix products in bfloat16 by name of the GPU, dense. Source: NVIDIA's data sheets."""
+
 
 @dataclass(frozen=True)
 class ModelFlops:
@@ -72,6 +77,19 @@ def model_flops(config: PretrainedConfig, lora: LoraSettings | None = None) -> M
         head=head.weight.numel(),
         scores=config.num_hidden_layers * config.num_attention_heads * width,
     )
+
+
+def peak_flops(device_name: str) -> float | None:
+    """Peak rate of a GPU for matrix products in half precision, in floating-point operations a second; None if unknown.
+
+    Args:
+        device_name: As `torch.cuda.get_device_name` gives it. Part of a GPU (MIG) counts as unknown.
+    """
+    if "MIG" in device_name.split():
+        return None
+    words = f" {device_name.replace('-', ' ')} "
+    found = [peak for name, peak in PEAK_TERAFLOPS.items() if f" {name} " in words]
+    return found[0] * 1e12 if found else None
 
 
 def _is_target(name: str, targets: str | list[str]) -> bool:

@@ -12,8 +12,8 @@ from data_modules.text_data_module import TextDataModule
 from lit_sft.console import cell
 from lit_sft.printable import printable
 
-_BLOCK_COLUMNS = (
-    "blocks", "documents", "documents_cut", "documents_dropped", "sentences_cut", "tokens", "kept", "cropped", "padding"
+_COUNTS = (
+    "documents", "documents_cut", "documents_dropped", "sentences_cut", "tokens", "kept", "cropped", "blocks", "padding"
 )  # fmt: skip
 
 
@@ -81,21 +81,32 @@ def _count(ledger: Mapping[str, Any], name: str) -> int | None:
 
 
 def _blocks(data: TextDataModule) -> Table:
-    """A row for each source: its blocks, and what they lose."""
+    """A column for each source and one for all: their blocks, and what these lose."""
     rest = ", rest kept" if data.keep_rest else ""
     title = f"blocks: {data.blocks}{rest}, {data.block_size} tokens, documents {_ATTENTION[data.document_attention]}"
     table = Table(title=title, title_justify="left")
-    sources = data.ledgers["train"].get("sources", {}) if data.mix else {}
-    table.add_column("source" if sources else "")
-    for name in (*_BLOCK_COLUMNS, *(("per epoch", "repeats") if sources else ())):
-        table.add_column(name.replace("_", " "), justify="right")
-    for source, ledger in sources.items():
-        epoch = (f"{ledger['epoch']['blocks']:,}", f"{ledger['epoch']['repeats']:g}")
-        table.add_row(cell(source), *(f"{ledger['blocks'][name]:,}" for name in _BLOCK_COLUMNS), *epoch)
-    whole = data.ledgers["train"]["blocks"]
-    total = (f"{len(data.training_blocks):,}", "") if sources else ()
-    table.add_row("all" if sources else "train", *(f"{whole[name]:,}" for name in _BLOCK_COLUMNS), *total)
+    ledger = data.ledgers["train"]
+    sources = {name: ledger["sources"][name] for name in sorted(each.name for each in data.mix)}
+    columns = [*(each["blocks"] for each in sources.values()), ledger["blocks"]]
+    table.add_column("")
+    for name in (*sources, "all" if sources else "train"):
+        table.add_column(cell(name), justify="right")
+    for name in _COUNTS:
+        table.add_row(name.replace("_", " "), *(_with_share(name, column) for column in columns))
+    if sources:
+        epochs = [each["epoch"] for each in sources.values()]
+        table.add_row("repeats", *(f"{epoch['repeats']:g}" for epoch in epochs), "")
+        table.add_row(
+            "blocks per epoch", *(f"{epoch['blocks']:,}" for epoch in epochs), f"{len(data.training_blocks):,}"
+        )
     return table
+
+
+def _with_share(name: str, blocks: Mapping[str, int]) -> str:
+    """A count, with its share of the tokens or documents."""
+    whole = "tokens" if name in ("kept", "cropped") else "documents" if name.startswith("documents_") else ""
+    share = f" ({blocks[name] / blocks[whole]:.1%})" if whole and blocks[whole] else ""
+    return f"{blocks[name]:,}{share}"
 
 
 _ATTENTION = {"isolated": "isolated", "across": "seen as one sequence"}

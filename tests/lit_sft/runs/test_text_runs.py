@@ -1,0 +1,108 @@
+"""A text run from its config to an exported model: fit, resume, test, the files they write."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from data_modules.errors import UserError
+from lit_sft.runs.fitting import resume, train
+from lit_sft.runs.folders import Run
+from lit_sft.runs.opening import open_model
+from lit_sft.runs.testing import score_run
+from lit_sft.settings.reading import read_settings
+from tests.conftest import MODELS, articles
+
+pytestmark = pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before the epoch ended")
+
+
+@pytest.fixture
+def config(write: Callable[..., str], tokenizer_folder: str, tmp_path: Path) -> str:
+    values: dict[str, Any] = {
+        "data_module": "text",
+        "model": {"backbone": {"config": MODELS["gpt2"], "tokenizer": tokenizer_folder}},
+        "data": {
+            "train": write("texts.jsonl", [{"text": text} for text in articles(60)]), "val_fraction": 0.2,
+            "test_fraction": 0.2, "blocks": "sentence_end", "block_size": 48, "batch_size": 4,
+        },
+        "trainer": {
+            "max_steps": 4, "accelerator": "cpu", "enable_progress_bar": False,
+            "callbacks": [
+                {"class_path": "callbacks.SampleGeneration", "init_args": {"prompts": ["Once"], "max_new_tokens": 4,
+                                                                           "num_held_out": 2}},
+                {"class_path": "callbacks.PerplexityMonitor"},
+                {"class_path": "callbacks.RunHealth"},
+                {"class_path": "callbacks.TrialRecord"},
+            ],
+        },
+        "run": {"root": str(tmp_path / "runs")},
+    }  # fmt: skip
+    return write("text.yaml", yaml.safe_dump(values))
+
+
+@pytest.fixture
+def run(config: str) -> Run:
+    return train(read_settings(config))
+
+
+def _json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def test_a_text_run_is_trained_resumed_tested_and_exported(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    blocks = _json(run.folder / "ledger.json")["train"]["blocks"]
+    assert blocks["tokens"] == blocks["kept"] + blocks["cropped"] > blocks["kept"]
+    assert yaml.safe_load(run.config.read_text())["data_module"] == "text"
+    _check_samples(run)
+    resume(run.folder, {"trainer.max_steps": 6})
+    assert _json(run.folder / "fit.json")["steps"] == 6
+    result = score_run(run.folder)
+    metrics = result["metrics"]
+    assert metrics["test/loss"] == pytest.approx(metrics["test/nll/text"])
+    assert {"test/perplexity/text", "test/bits_per_byte/text"} <= metrics.keys()
+    assert result["ledger"]["train"]["blocks"] == blocks
+    assert (result["mask"], result["answers"]) == ("whole_sequence", {})
+    rows = [json.loads(line) for line in (run.folder / "test_records.jsonl").read_text().splitlines()]
+    assert len(rows) == result["ledger"]["test"]["documents"]
+    assert sum(row["tokens"]["text"] for row in rows) == metrics["test/tokens/text"]
+    _check_export(run)
+
+
+def _check_samples(run: Run) -> None:
+    samples = [json.loads(line) for line in (run.folder / "samples.jsonl").read_text().splitlines()]
+    assert {row["step"] for row in samples} == {0, 4}
+    first, *held_out = samples[:3]
+    assert (first["prompt"], first["reference"]) == ("Once", None)
+    for row in held_out:
+        assert row["prompt"].startswith("Sheep ")
+        assert row["reference"]
+        assert "<|endoftext|>" not in row["reference"]
+
+
+def _check_export(run: Run) -> None:
+    model, tokenizer = (kind.from_pretrained(run.model) for kind in (AutoModelForCausalLM, AutoTokenizer))
+    assert model.generation_config.eos_token_id == tokenizer.eos_token_id == 256
+    assert tokenizer.chat_template is None
+    assert _json(run.model / "lit_sft.json")["template"] == "plain"
+    opened = open_model("text", str(run.folder))
+    assert opened.encoder.template.name == "plain"
+    assert open_model("model", str(run.model)).encoder.template.name == "plain"
+
+
+def test_loss_mode_ablation_is_refused_and_leaves_no_run(config: str, tmp_path: Path) -> None:
+    callbacks = [{"class_path": "callbacks.LossModeAblation"}]
+    with pytest.raises(UserError, match=r"LossModeAblation compares loss masks, and a text run .* remove it"):
+        train(read_settings(config, {"trainer.callbacks": callbacks}))
+    assert not (tmp_path / "runs").exists()
+
+
+def test_too_small_blocks_are_refused_in_one_line(config: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no sentence of their [\d,]+ tokens fits in 8\. Raise `--data\.block_size`"):
+        train(read_settings(config, {"data.block_size": 8}))
+    assert not (tmp_path / "runs").exists()
