@@ -47,7 +47,7 @@ test-conventions: $(VENV)/.installed ## install five other trainers and compare 
 	$(BIN)/python -m pytest -m conventions -rs tests/conventions
 
 test-faults: $(VENV)/.installed ## kill and resume a run twenty times, then do one long training run (30 minutes)
-	$(BIN)/python -m pytest -m slow -rs tests/test_processes.py tests/test_faults.py tests/test_long_run.py tests/test_hostile_input.py tests/lit_sft/settings tests/lit_sft/ablation
+	$(BIN)/python -m pytest -m slow -rs tests/test_processes.py tests/test_faults.py tests/test_text_faults.py tests/test_long_run.py tests/test_hostile_input.py tests/lit_sft/settings tests/lit_sft/ablation
 
 docs: $(VENV)/.docs ## build the documentation site, docs/_build/index.html; fails on any warning (1 minute)
 	$(BIN)/sphinx-build -q -W --keep-going -b html docs docs/_build
