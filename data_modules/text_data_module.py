@@ -34,10 +34,12 @@ from data_modules.encoding.text_store import DocumentAttention, EvaluationWindow
 from data_modules.encoding.token_shards import TokenShards, open_shards, read_manifest
 from data_modules.encoding.tokenizers import load_tokenizer
 from data_modules.errors import UserError
+from data_modules.records.content_keys import KeepTogether
 from data_modules.records.conversation import Conversation, Message, Role
 from data_modules.records.counts import OnInvalid
 from data_modules.records.mix import files_of, read_mix
 from data_modules.records.splits import Paths, Sources, given_files, held_out_fractions
+from data_modules.records.text_lines import TxtDocuments
 from data_modules.rendering.masking import LossMask, Reduction, resolve_mask
 from data_modules.rendering.segments import SegmentKind
 from data_modules.rendering.templates import TemplateName, resolve_template
@@ -68,6 +70,9 @@ class TextDataModule(LightningDataModule):
         columns: The field of the records that holds the text, if it has another name: `{text: content}`.
         cleaning: Cleaning rules, in order. See docs/cleaning.md.
         on_invalid: Whether an invalid record stops the run or is dropped and listed.
+        txt_documents: What a document is in a txt file: a line, the lines between two blank ones, or the file.
+        keep_together: Which documents count as the same, so that all of them are in one split: those with the same
+            text, or with the same words (`normalized`: case, punctuation and white space aside).
         tokenizer: Name or folder, or a tokenizer. On the command line, the model's.
         context_length: Maximum number of tokens the model can read. On the command line, the model's.
         blocks: How documents form blocks. `stream`: one after the other, cut anywhere. `best_fit`: packed whole, only
@@ -110,6 +115,8 @@ class TextDataModule(LightningDataModule):
         columns: dict[str, str] | None = None,
         cleaning: list[Any] | None = None,
         on_invalid: OnInvalid = "error",
+        txt_documents: TxtDocuments = "line",
+        keep_together: KeepTogether = "exact",
         tokenizer: str | PreTrainedTokenizerBase = "",
         context_length: int | None = None,
         blocks: BlockPolicy = "stream",
@@ -144,7 +151,8 @@ class TextDataModule(LightningDataModule):
         self.mix = read_mix(mix, train)
         files = given_files(train=train or files_of(self.mix), val=val, test=test)
         shares = held_out_fractions(val_fraction, test_fraction)
-        self.sources = Sources(files, shares, train_fraction, "text", on_invalid, columns=columns or {})
+        reading: dict[str, Any] = {"columns": columns or {}, "txt_documents": txt_documents, "on_invalid": on_invalid}
+        self.sources = Sources(files, shares, train_fraction, "text", keep_together=keep_together, **reading)
         self._tokenizer, self._shards = tokenizer, dict[str, TokenShards]()
         self.stores, self.ledgers, self._identity, self.fingerprint = {}, {}, {}, ""
 
@@ -255,7 +263,6 @@ class TextDataModule(LightningDataModule):
         self._identity = text_identity(self.sources, self.mix, self.cleaning, self.text_encoder)
         self.fingerprint = identity_digest(self._identity)
         for split, shards in self._shards.items():
-            self.ledgers[split] |= {"documents": shards.num_documents, "tokens": shards.num_tokens}
             if split != "train":
                 self.stores[split] = found = EvaluationWindows(shards, self.eval_window)
                 self.ledgers[split]["windows"] = {"size": self.eval_window, "count": len(found)}

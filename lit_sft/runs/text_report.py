@@ -8,6 +8,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from data_modules.cleaning.ledger import HEADER, CleaningLedger
+from data_modules.encoding.ledger import unused_fields
+from data_modules.records.rejections import without_advice
 from data_modules.text_data_module import TextDataModule
 from lit_sft.console import cell
 from lit_sft.printable import printable
@@ -25,17 +28,35 @@ def print_text_ledger(console: Console, data: TextDataModule) -> None:
         data: Set up.
     """
     console.print(_documents(data))
+    for split, ledger in data.ledgers.items():
+        if "cleaning" in ledger and ledger["cleaning"]["rules"]:
+            console.print(_cleaning(split, CleaningLedger.from_dict(ledger["cleaning"])))
     if "blocks" in data.ledgers.get("train", {}):
         console.print(_blocks(data))
     for split, ledger in data.ledgers.items():
-        for message in ledger.get("invalid", {}).get("first", [])[:5]:
-            console.print(f"  {split}: dropped: {printable(message)}", style="yellow", markup=False, soft_wrap=True)
+        for line in unused_fields(ledger):
+            console.print(f"  {split}: {printable(line)}", style="yellow", markup=False, soft_wrap=True)
+        for message in ledger["invalid"]["first"][:5]:
+            console.print(
+                f"  dropped: {printable(without_advice(message))}", style="yellow", markup=False, soft_wrap=True
+            )
     for line in text_remarks(data):
         console.print(printable(line), style="yellow", markup=False, highlight=False, soft_wrap=True)
 
 
 def text_remarks(data: TextDataModule) -> list[str]:
-    """What the blocks lose, in a sentence; empty if they lose nothing worth a line."""
+    """What the tokenizer and the blocks lose, in sentences."""
+    remarks = []
+    for split, ledger in data.ledgers.items():
+        if unknown := ledger["unknown_text"]["count"]:
+            remarks.append(
+                f"warning: {split}: {unknown:,} of {ledger['documents']:,} documents contain text that the tokenizer "
+                f"cannot represent, so the model never sees it (first: {ledger['unknown_text']['first'][0]})."
+            )
+    return [*remarks, *_block_remarks(data)]
+
+
+def _block_remarks(data: TextDataModule) -> list[str]:
     blocks = data.ledgers.get("train", {}).get("blocks")
     if not blocks or not blocks["cropped"]:
         return []
@@ -61,12 +82,24 @@ def _documents(data: TextDataModule) -> Table:
     return table
 
 
+def _cleaning(split: str, ledger: CleaningLedger) -> Table:
+    """What each cleaning rule did to the documents of a split."""
+    table = Table(title=f"cleaning {split}: {ledger.summary()}", title_justify="left")
+    for index, name in enumerate(HEADER):
+        table.add_column(name, justify="right" if index else "left")
+    for row in ledger.rows():
+        table.add_row(*map(cell, row))
+    return table
+
+
 def _document_rows(data: TextDataModule) -> dict[str, list[int | None]]:
     ledgers = data.ledgers
     rows: dict[str, list[int | None]] = {
-        name.replace("_", " "): [_count(ledger, name) for ledger in ledgers.values()]
-        for name in ("records_read", "invalid", "duplicates", "left_out", "documents", "tokens")
+        _NAMES.get(name, name.replace("_", " ")): [_count(ledger, name) for ledger in ledgers.values()]
+        for name in ("records_read", "invalid", "dropped", "duplicates", "left_out", "documents")
     }
+    rows["tokens"] = [sum(ledger["tokens"].values()) for ledger in ledgers.values()]
+    rows["bytes"] = [ledger["bytes"] for ledger in ledgers.values()]
     rows[f"windows of {data.eval_window} tokens"] = [
         ledger["windows"]["count"] if "windows" in ledger else None for ledger in ledgers.values()
     ]
@@ -108,5 +141,7 @@ def _with_share(name: str, blocks: Mapping[str, int]) -> str:
     share = f" ({blocks[name] / blocks[whole]:.1%})" if whole and blocks[whole] else ""
     return f"{blocks[name]:,}{share}"
 
+
+_NAMES = {"dropped": "dropped by cleaning"}
 
 _ATTENTION = {"isolated": "isolated", "across": "seen as one sequence"}
