@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from data_modules.records.conversation import MAX_TEXT_BYTES
 from data_modules.records.record import Record, Reject
-from data_modules.records.text_lines import USUAL, Reading, read_lines
+from data_modules.records.text_lines import MAX_LINE, USUAL, Reading, read_lines
 
 
 def read_txt(path: Path, reject: Reject, reading: Reading = USUAL) -> Iterator[Record]:
@@ -22,20 +21,20 @@ def read_txt(path: Path, reject: Reject, reading: Reading = USUAL) -> Iterator[R
         for number, line in read_lines(path, reject, reading):
             yield Record({"text": line}, f"{path}:{number}")
         return
-    limit = reading.most_bytes or MAX_TEXT_BYTES
+    limit = (reading.most_bytes or MAX_LINE) // 4  # as long as a text in other files may be
     lines, first, size = list[str](), 1, 0
     for number, line in read_lines(path, reject, reading, blank=True):
         is_end = reading.txt == "paragraph" and not line.strip()
-        if is_end and lines:
+        if is_end and size:
             yield from _document(lines, f"{path}:{first}", size, limit, reject)
         if is_end:
             lines, size = [], 0
             continue
-        first = first if lines else number
+        first = first if size else number
         size += len(line.encode()) + 1
         if size <= limit:  # a document that is too long is not kept in memory
             lines.append(line)
-    if lines:
+    if size:
         yield from _document(lines, f"{path}:{first}", size, limit, reject)
 
 
@@ -43,7 +42,7 @@ def _document(lines: list[str], origin: str, size: int, limit: int, reject: Reje
     if size > limit:
         reject(
             f"{origin}: a document of {size:,} bytes; expected at most {limit:,}. Separate documents by blank lines "
-            "and set `--data.txt_documents paragraph`, or split the file."
+            "with `--data.txt_documents paragraph`, or split the file."
         )
     elif text := "\n".join(lines).strip("\n"):
         yield Record({"text": text}, origin)
