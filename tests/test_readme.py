@@ -12,6 +12,7 @@ from typing import cast
 import pytest
 import yaml
 
+from data_modules.cleaning.cleaner import Cleaner
 from data_modules.records.formats import FORMATS
 from data_modules.rendering.masking import MASKS
 from lit_sft.__main__ import COMMANDS
@@ -50,6 +51,7 @@ def parser_of_tokenizer_command(name: str) -> argparse.ArgumentParser:
 def test_command_of_a_document_is_parsed(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from lit_sft.ablation import command as ablate
     from lit_sft.ablation.study import read_study
+    from lit_sft.cleaning import command as clean
     from lit_sft.cli.export import _parser
     from lit_sft.evaluation import command as evaluation
     from lit_sft.evaluation.suite_file import read_suite
@@ -83,6 +85,10 @@ def test_command_of_a_document_is_parsed(line: str, monkeypatch: pytest.MonkeyPa
         return
     if command == "tokenizer":
         parser_of_tokenizer_command(arguments[0]).parse_args(arguments[1:])
+        return
+    if command == "clean":
+        given = clean._parser().parse_args(arguments)
+        assert Cleaner.from_settings(clean.rules_of(given.rules))
         return
     if command == "lint":
         of_run = ["--config", "configs/quickstart.yaml"]  # instead of a run, which does not exist yet
