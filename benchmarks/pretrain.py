@@ -37,6 +37,7 @@ if not __package__:  # run as a script
 import torch
 import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
+from transformers import PreTrainedModel
 
 from benchmarks.plain_loop import PlainLoop, Recipe
 from benchmarks.runner import TOLERANCE
@@ -45,11 +46,9 @@ from data_modules.batching.batch import Batch
 from data_modules.text_data_module import TextDataModule
 from lit_sft.models.adapters import causal_lm
 from lit_sft.models.backbone import BackboneSettings
+from lit_sft.models.flops import model_flops, peak_flops
 from lit_sft.training.module import LitCausalLM
 from lit_sft.training.optimization import OptimizerSettings
-
-PEAKS = {"H200": 989.0, "H100": 989.0, "A100": 312.0, "L40S": 362.0, "RTX 4090": 165.2, "L4": 121.0, "T4": 65.0}
-"""Dense bf16 TFLOP/s (fp16 for the T4) from NVIDIA's data sheets, by a part of the name that torch reports."""
 
 CONFIG = Path(__file__).parents[1] / "configs" / "pretrain" / "gpt2_124m.yaml"
 """The config whose optimiser and clipping are measured."""
@@ -282,23 +281,25 @@ def check_losses(rounds: list[dict[str, dict[str, float]]], tolerance: float) ->
                 sys.exit(f"step {index + 1}: the loss of {name} is {step['loss']:.7f}, that of lit_sft {expected:.7f}.")
 
 
-def flops_per_token(model: Any, block_size: int) -> float:
+def flops_per_token(model: PreTrainedModel, block_size: int) -> float:
     """Operations per token by Chowdhery et al. 2022, appendix B: 6 N + 12 L H Q T, N without position embeddings.
+
+    It counts the masked half of the scores, unlike the `train/mfu` of a run, so that figures can be compared with those
+    of nanoGPT and llm.c.
 
     Args:
         model: The model.
         block_size: T, the length of a sequence.
     """
-    config = model.config
     positions = sum(p.numel() for name, p in model.named_parameters() if name.endswith("wpe.weight"))
     count = sum(p.numel() for p in model.parameters()) - positions
-    return float(6 * count + 12 * config.num_hidden_layers * config.hidden_size * block_size)
+    return float(6 * count + 12 * model_flops(model.config).scores * block_size)
 
 
 def table(result: dict[str, Any]) -> str:
     """The metrics as Markdown."""
     settings, rounds = result["settings"], result["rounds"][WARM_UP:]
-    peak, source = peak_flops(result)
+    peak, source = peak_of(result)
     tokens = settings["tokens"] // settings["block_size"] * settings["block_size"]
     own = [found["lit_sft"] for found in rounds]
     lines = [
@@ -333,15 +334,12 @@ def ratio(own: list[dict[str, float]], other: list[dict[str, float]], clock: str
     return f"{statistics.median(ratios):.3f} x ({min(ratios):.3f} to {max(ratios):.3f})"
 
 
-def peak_flops(result: dict[str, Any]) -> tuple[float, str]:
+def peak_of(result: dict[str, Any]) -> tuple[float, str]:
     """The peak to compare with, in FLOP/s, and where it is from."""
     if given := result["settings"]["peak_tflops"]:
         return given * 1e12, "given"
-    if result["settings"]["device"] == "cuda" and result["settings"]["precision"] == "bf16":
-        for name, tflops in PEAKS.items():
-            if name in result["device"]:
-                return tflops * 1e12, f"data sheet of the {name}"
-    return max(result["ceiling_flops"]), "a matrix product timed here"
+    known = peak_flops(result["device"]) if result["settings"]["precision"] == "bf16" else None
+    return (max(result["ceiling_flops"]), "a matrix product timed here") if known is None else (known, "data sheet")
 
 
 if __name__ == "__main__":

@@ -42,7 +42,7 @@ def name_of(file: Path) -> str:
 
 
 def test_number_of_configs() -> None:
-    assert (len(WHOLE), len(OVERLAYS), len(STUDIES), len(SUITES)) == (14, 6, 11, 6)
+    assert (len(WHOLE), len(OVERLAYS), len(STUDIES), len(SUITES)) == (14, 6, 12, 6)
 
 
 @pytest.mark.parametrize("file", STUDIES, ids=name_of)
