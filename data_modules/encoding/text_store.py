@@ -32,6 +32,10 @@ class Shards(Tokens, Protocol):
     def sources(self) -> npt.NDArray[np.int16]:
         """Index of each document's source in a mixture, (documents,); -1 outside mixtures."""
 
+    @property
+    def num_bytes(self) -> Places:
+        """Bytes of each document's text in UTF-8, (documents,)."""
+
     def tokens(self, start: int, stop: int) -> npt.NDArray[np.int32]:
         """Ids of a range of tokens."""
 
@@ -164,6 +168,14 @@ class EvaluationWindows:
 
     def __iter__(self) -> Iterator[list[TextSequence]]:
         return (self[index] for index in range(len(self)))
+
+    def num_bytes(self, origin: str) -> int:
+        """Bytes of the text of a document, whichever tokenizer encoded it.
+
+        Args:
+            origin: That of any of its windows.
+        """
+        return int(self.shards.num_bytes[int(origin.rpartition(" ")[2])])
 
     def of_documents(self) -> Iterator[TextSequence]:
         """The first window of each document."""

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from data_modules.errors import UserError
-from lit_sft.ablation.run_files import ANSWER_METRICS, TrialResult
+from lit_sft.ablation.run_files import ANSWER_METRICS, BITS_PER_BYTE, TrialResult
 from lit_sft.reporting.differences import Difference
 from lit_sft.reporting.statistics import Estimate, Floats, estimate, holm
 
@@ -29,14 +29,16 @@ class ArmDifference(Difference):
 
 def shared_name(metric: str) -> str:
     """The name under which `reporting.formatting` knows a metric of a study: a loss is named by its tokens only."""
-    return metric if metric in ANSWER_METRICS else f"nll/{metric}"
+    return metric if metric in (*ANSWER_METRICS, BITS_PER_BYTE) else f"nll/{metric}"
 
 
 Holds = Literal["yes", "NO", "by design", "unknown"]
 
 _AFFECTS_WEIGHTS = ("model.backbone.pretrained", "model.backbone.config", "model.backbone.tokenizer")
 _AFFECTS_ADAPTERS = (*_AFFECTS_WEIGHTS, "model.backbone.lora", "model.backbone.tuning")
+_AFFECTS_TEXTS = ("data.cleaning", "data.mix", "data.txt_documents", "data.eval_window", "data.block_size")
 _AFFECTS_DATA = (
+    *("data.blocks", "data.keep_rest", "data.document_attention", *_AFFECTS_TEXTS),
     *("data.train", "data.val", "data.test", "data.format", "data.template", "data.samples", "data.max_length"),
     *("data.over_long", "data.on_invalid", "data.columns", "data.consecutive", "data.first_answer", *_AFFECTS_WEIGHTS),
 )
@@ -144,10 +146,19 @@ class Comparison:
             self._same(
                 "training records and their encoding", lambda r: r.result.get("data_fingerprint"), by=_AFFECTS_DATA
             ),
-            self._same("test records", lambda r: r.result.get("test_fingerprint")),
+            self._same(
+                "test records",
+                lambda r: r.result.get("test_fingerprint"),
+                by=("model.backbone.tokenizer", *_AFFECTS_TEXTS) if self._are_texts else (),
+            ),
             self._same("versions", lambda r: r.result.get("versions")),
         ]
         return [*found, self._all_completed()]
+
+    @property
+    def _are_texts(self) -> bool:
+        """Whether the arms are text runs, whose test documents are the same under every tokenizer."""
+        return all(result.config.get("data_module") == "text" for result in self.results.values())
 
     def _all_completed(self) -> Check:
         """Whether every trial took all steps of its budget."""

@@ -17,6 +17,9 @@ from lit_sft.files import read_json, read_rows, read_yaml
 ANSWER_METRICS = ("exact_match", "rougeL_mixed", "ended", "repetition", "num_tokens")
 """Columns of test_answers.jsonl, as means over the records."""
 
+BITS_PER_BYTE = "bits_per_byte"
+"""The metric of text runs that compares tokenizers: its weight is the bytes of a document, the same for all of them."""
+
 Sums = dict[str, dict[str, tuple[float, float]]]
 
 _Row = TypeVar("_Row")
@@ -36,8 +39,8 @@ class TrialResult:
         folder: The run folder.
         result: Its result.json.
         record: Its trial.json; empty for a run without `TrialRecord`.
-        sums: Value and weight by metric and record origin: nats and tokens for a loss, the value and 1 for a metric
-            of answers.
+        sums: Value and weight by metric and record origin: nats and tokens for a loss, bits and bytes for bits per
+            byte, the value and 1 for a metric of answers.
         curve: Step and nll by mask, for each validation.
         samples: Answers to fixed prompts at the last step, by prompt.
         answers: Reference and answer by origin of the test record.
@@ -80,7 +83,7 @@ def read_trial(file: Path, arm: str) -> TrialResult | None:
         result=_checked_result(result, str(file)),
         record=_checked_record(read_json(run / "trial.json") or {}, str(run / "trial.json")),
         sums=_sums(run, Fields(result, str(file)), damaged),
-        curve=list(_read(run / "loss_modes.jsonl", _point, damaged)),
+        curve=_curve(run, damaged, is_text=config.values.get("data_module") == "text"),
         samples=_last_samples(run, damaged),
         config=dict(config.values),
         damaged=damaged,
@@ -170,12 +173,35 @@ def _values(row: Fields) -> tuple[str, list[tuple[str, float, float]]]:
     nats, tokens = row.numbers("nats"), row.fields("tokens")
     if nats.keys() != tokens.values.keys():
         raise UserError(f"{row.place}: nats and tokens have different metrics.")
-    return origin, [(name, _finite(value), tokens.whole(name)) for name, value in nats.items()]
+    losses = [(name, _finite(value), float(tokens.whole(name))) for name, value in nats.items()]
+    return origin, [*losses, *_bits(row, nats)]
+
+
+def _bits(row: Fields, nats: dict[str, float]) -> list[tuple[str, float, float]]:
+    """The bits of a document and its bytes, if it is of a text run.
+
+    A document's first token is not predicted, and how many bytes it has depends on the tokenizer. It counts like the
+    rest of its document, so that the weight does not.
+    """
+    if "document_bytes" not in row:
+        return []
+    size, predicted = row.whole("document_bytes"), row.whole("predicted_bytes")
+    if not size or not predicted:
+        return []
+    return [(BITS_PER_BYTE, _finite(nats["text"] / math.log(2) * size / predicted), float(size))]
 
 
 def _finite(value: float) -> float:
     """Replace values too large to square and sum by NaN, which makes the mean NaN."""
     return value if abs(value) < _LARGEST else math.nan
+
+
+def _curve(run: Path, damaged: list[str], *, is_text: bool) -> Curve:
+    """Nll by mask at every validation. A text run has no masks to compare, but every token is in its loss."""
+    if not is_text:
+        return list(_read(run / "loss_modes.jsonl", _point, damaged))
+    rows = _read(run / "perplexity.jsonl", lambda row: (row.whole("step"), _finite(row.number("val_nll"))), damaged)
+    return [(step, {"text": loss}) for step, loss in rows]
 
 
 def _point(row: Fields) -> tuple[int, dict[str, float]]:

@@ -97,8 +97,8 @@ class Study:
         seeds: Every arm has one trial per seed.
         budget: What is equal in all trials.
         settings: Settings of all trials, on top of the base config.
-        primary: The metric that answers the question: a segment or mask (nats per token, lower is better), or
-            `exact_match` or `rougeL_mixed` (higher is better).
+        primary: The metric that answers the question: a segment or mask (nats per token, lower is better),
+            `bits_per_byte` in text runs, or `exact_match` or `rougeL_mixed` (higher is better).
         answers: Maximum number of test rows with generated answers.
         validations: Number of points on the learning curves.
         checkpoint: The one that is tested: `last`, at the end of the budget, or `best`, by validation loss under the
@@ -130,8 +130,8 @@ class Study:
             raise UserError(f"answers {self.answers}: expected 0 or more.")
         if self.validations < 1:
             raise UserError(f"validations {self.validations}: expected at least 1.")
-        if self.primary not in (*SEGMENTS, *MASKS, "exact_match", "rougeL_mixed"):
-            known = ", ".join((*SEGMENTS, *MASKS, "exact_match", "rougeL_mixed"))
+        if self.primary not in (*SEGMENTS, *MASKS, "bits_per_byte", "exact_match", "rougeL_mixed"):
+            known = ", ".join((*SEGMENTS, *MASKS, "bits_per_byte", "exact_match", "rougeL_mixed"))
             raise UserError(f"primary {self.primary!r}: expected one of {known}.")
         self.check_settings()
         names = [arm.name for arm in self.all_arms()]

@@ -6,7 +6,7 @@ import math
 
 from data_modules.rendering.templates import TEMPLATES
 from lit_sft.ablation.comparison import ArmDifference, Comparison, Findings, shared_name
-from lit_sft.ablation.run_files import ANSWER_METRICS
+from lit_sft.ablation.run_files import ANSWER_METRICS, BITS_PER_BYTE
 from lit_sft.reporting.formatting import (
     GLOSSARY,
     change_of,
@@ -19,7 +19,16 @@ from lit_sft.reporting.page import Cell, Finding, Table
 
 _MOST_METRICS = 5
 _MOST_ANSWERS = 5
-_HEADLINE = ("answer", "exact_match", "rougeL_mixed", "ended", "first_answer_token", "user", "whole_sequence")
+_HEADLINE = (
+    "answer",
+    BITS_PER_BYTE,
+    "exact_match",
+    "rougeL_mixed",
+    "ended",
+    "first_answer_token",
+    "user",
+    "whole_sequence",
+)
 """Metrics of the first table, after the one that the study asks about."""
 
 
@@ -72,7 +81,11 @@ def _headline_notes(found: Findings, names: list[str]) -> list[str]:
     return [
         f"{size} In brackets: the difference from “{base}” (in percentage points for percentages); better and "
         "worse are differences beyond noise (p < 0.05, adjusted for the number of arms).",
-        *(GLOSSARY[name] for name in ("nll", "rougeL_mixed") if any(shared_name(n).startswith(name) for n in names)),
+        *(
+            GLOSSARY[name]
+            for name in ("nll", BITS_PER_BYTE, "rougeL_mixed")
+            if any(shared_name(n).startswith(name) for n in names)
+        ),
     ]
 
 
@@ -97,7 +110,8 @@ def means(found: Findings, metrics: list[str], title: str, unit: str) -> Table:
     for metric in metrics:
         cells = [found.means[metric].get(arm) for arm in arms]
         name = shared_name(metric)
-        over = [f"{cell[1]:,.0f} {unit}, {cell[0].num_rows:,} records" for cell in cells if cell]
+        weight = "bytes" if metric == BITS_PER_BYTE else unit
+        over = [f"{cell[1]:,.0f} {weight}, {cell[0].num_rows:,} records" for cell in cells if cell]
         rows.append(
             [
                 title_of(name),

@@ -19,7 +19,7 @@ from lit_sft.settings.reading import as_options
 CALLBACKS = ("callbacks.LossModeAblation", "callbacks.TrialRecord")
 """Callbacks that write what reports read; by name, because this layer does not import callbacks."""
 
-CALLBACKS_OF_TEXT = ("callbacks.TrialRecord",)
+CALLBACKS_OF_TEXT = ("callbacks.PerplexityMonitor", "callbacks.TrialRecord")
 """The same for text runs, which have no masks to compare."""
 
 _PROGRAM = [sys.executable, "-m", "lit_sft"]

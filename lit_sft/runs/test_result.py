@@ -21,6 +21,7 @@ from data_modules.records.thinking import without_thinking
 from data_modules.text_data_module import TextDataModule
 from lit_sft.checkpoints.digests import written_digest
 from lit_sft.files import json_line, read_json, write_json, write_lines
+from lit_sft.metrics.segments import RecordSums
 from lit_sft.metrics.text import exact_match, mean, repetition, rouge_l
 from lit_sft.models.answer_rows import answer_row
 from lit_sft.models.generation import Generated
@@ -148,12 +149,12 @@ def score_answers(
 
 
 def write_records(path: Path, module: LitCausalLM) -> None:
-    """Write each test record's contribution to the metrics: `nats` and `tokens` by segment and mask."""
+    """Write each test record's contribution to the metrics: `nats` and `tokens` by segment and mask; of text, bytes."""
     rows = []
     for origin, sums in sorted(module.records.items()):
         scores = sums.scores()
         nats, tokens = ({name: pair[index] for name, pair in scores.items()} for index in range(2))
-        rows.append({"origin": origin, "nats": nats, "tokens": tokens})
+        rows.append({"origin": origin, "nats": nats, "tokens": tokens, **_bytes(module, origin, sums)})
     write_lines(path, rows)
 
 
@@ -164,6 +165,15 @@ def _ledger(module: LitCausalLM, run: Path) -> dict[str, Any]:
         return ledgers
     written = (read_json(run / "ledger.json") or {}).get("train")
     return {**ledgers, "train": written} if written else ledgers
+
+
+def _bytes(module: LitCausalLM, origin: str, sums: RecordSums) -> dict[str, int]:
+    """The bytes of a document of a text run, and of its predicted tokens: all but the first."""
+    store = module.data.stores["test"]
+    if not isinstance(store, EvaluationWindows):
+        return {}
+    _, predicted = sums.scores("bytes").get("text", (0.0, 0))
+    return {"document_bytes": store.num_bytes(origin), "predicted_bytes": predicted}
 
 
 def _scored(module: LitCausalLM, example: Example, answer: Generated) -> dict[str, Any]:

@@ -24,6 +24,7 @@ class FakeShards:
         self.starts = np.cumsum([0, *map(len, self.documents)]).astype(np.int64)
         numbers = [-1] * len(self.documents) if self.sources is None else self.sources
         self.sources = np.asarray(numbers, dtype=np.int16)
+        self.num_bytes = np.asarray([len(each) - 1 for each in self.documents], dtype=np.int64)
         self.ids = np.asarray([token for document in self.documents for token in document], dtype=np.int32)
 
     def tokens(self, start: int, stop: int) -> npt.NDArray[np.int32]:

@@ -12,6 +12,7 @@ import yaml
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from data_modules.errors import UserError
+from lit_sft.ablation.run_files import read_trial
 from lit_sft.runs.fitting import resume, train
 from lit_sft.runs.folders import Run
 from lit_sft.runs.opening import open_model
@@ -72,6 +73,7 @@ def test_a_text_run_is_trained_resumed_tested_and_exported(run: Run, capsys: pyt
     assert len(rows) == result["ledger"]["test"]["documents"]
     assert sum(row["tokens"]["text"] for row in rows) == metrics["test/tokens/text"]
     _check_export(run)
+    _check_study(run, metrics)
 
 
 def _check_samples(run: Run) -> None:
@@ -83,6 +85,20 @@ def _check_samples(run: Run) -> None:
         assert row["prompt"].startswith("Sheep ")
         assert row["reference"]
         assert "<|endoftext|>" not in row["reference"]
+
+
+def _check_study(run: Run, metrics: dict[str, float]) -> None:
+    """A study pairs documents by their bytes, whichever tokenizer encoded them."""
+    trial = read_trial(run.folder / "result.json", "text")
+    assert trial is not None
+    bits = trial.sums["bits_per_byte"]
+    texts = {text for text in articles(60) if len(text.encode()) in {int(weight) for _, weight in bits.values()}}
+    assert len(bits) == len(trial.sums["text"])
+    assert texts
+    whole = sum(value for value, _ in bits.values()) / sum(weight for _, weight in bits.values())
+    assert whole == pytest.approx(metrics["test/bits_per_byte/text"], rel=0.01)
+    assert trial.curve[-1][0] == 6
+    assert trial.curve[-1][1] == {"text": _json(run.folder / "fit.json")["last"]["loss"]}
 
 
 def _check_export(run: Run) -> None:
