@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-_CHUNK = 65_536
+_CHUNK = 16_384
 """Fingerprints in an array, so that growing never copies them."""
 
 _SMALLEST = 1024

@@ -6,22 +6,21 @@ import re
 from dataclasses import dataclass
 
 from data_modules.cleaning.code import outside_code
-from data_modules.cleaning.edits import Edit, substitutions
+from data_modules.cleaning.edits import Edit
 from data_modules.cleaning.units import CJK
 
-_WIDE = (
-    "\u3001-\u3003\u3008-\u3011\u3014-\u301b\uff01\uff08\uff09\uff0c\uff1a\uff1b\uff1f\u2018\u2019\u201c\u201d\u2026"
-)
-_AFTER_CJK = f"[{CJK}{_WIDE}]"
+_WIDE = "\u3001-\u3003\u3008-\u3011\u3014-\u301b\uff01\uff08\uff09\uff0c\uff1a\uff1b\uff1f"
+# English has curly quotes and ellipses too, so they count as Chinese only after Chinese
+_AFTER_CJK = f"(?:(?<=[{CJK}{_WIDE}])|(?<=[{CJK}{_WIDE}][\u2019\u201d\u2026]))"
 _TO_FULL = str.maketrans(",!?;:.()", "，！？；：。（）")
 _TO_HALF = str.maketrans("，！？；：。（）", ",!?;:.()")
 
 # a full-width mark brings its own space; not part of a smiley, an ellipsis or a file name
 _NARROW_MARK = re.compile(
-    rf"(?<=[{CJK}{_WIDE}])"
-    rf"(?:[,!?;](?![,;.])|:(?![()DPpO/\\:-])|\.(?=[ \t]*(?:[\n{_WIDE}]|\Z)|[ \t]*[{CJK}]))(?: +(?=[^\s]))?"
+    rf"{_AFTER_CJK}"
+    rf"(?:[,!?;](?![,;.])|:(?![()DPpO/\\:-])|\.(?=[ \t]*(?:[{_WIDE}\u2019\u201d]|\Z)|[ \t]*[{CJK}]))(?: +(?=[^\s]))?"
 )
-_NARROW_BRACKETS = re.compile(rf"(?:(?<=[{CJK}{_WIDE}])|^)\(([^()\n]+)\)", re.MULTILINE)
+_NARROW_BRACKETS = re.compile(rf"(?:{_AFTER_CJK}|^(?=\([{CJK}]))\(([^()\n]+)\)", re.MULTILINE)
 _HAS_CJK = re.compile(f"[{CJK}]")
 
 _LINE = re.compile(r"[^\n]+")
@@ -35,31 +34,34 @@ class PunctuationWidth:
 
     def __call__(self, text: str) -> list[Edit]:
         """The edits of a text."""
-        return outside_code(text, sorted([*_widened(text), *_narrowed(text)]))
+        has_cjk, has_wide = _HAS_CJK.search(text), _WIDE_MARK.search(text)
+        if not has_cjk and not has_wide:
+            return []
+        edits: list[Edit] = []
+        for line in _LINE.finditer(text):
+            if has_cjk and _HAS_CJK.search(line[0]):
+                edits += sorted(_widened(text, *line.span()))
+            elif has_wide:
+                edits += _narrowed(text, *line.span())
+        return outside_code(text, edits)
 
 
-def _widened(text: str) -> list[Edit]:
-    """Half-width punctuation after CJK characters."""
-    if not _HAS_CJK.search(text):
-        return []
-    edits = substitutions(text, _NARROW_MARK, lambda mark: mark[0].rstrip().translate(_TO_FULL))
-    for pair in _NARROW_BRACKETS.finditer(text):
-        follows_cjk = pair.start() > 0 and text[pair.start() - 1] != "\n"
-        if follows_cjk or _HAS_CJK.match(pair[1]):
-            edits += [(pair.start(), pair.start() + 1, "（"), (pair.end() - 1, pair.end(), "）")]
-    return edits
-
-
-def _narrowed(text: str) -> list[Edit]:
-    """Full-width punctuation in lines without CJK characters."""
+def _widened(text: str, start: int, stop: int) -> list[Edit]:
+    """Half-width punctuation after CJK characters, in one line."""
     edits: list[Edit] = []
-    if not _WIDE_MARK.search(text):
-        return edits
-    for line in _LINE.finditer(text):
-        if _HAS_CJK.search(line[0]) or not re.search("[A-Za-z]", line[0]):
-            continue
-        edits += [(mark.start(), mark.end(), _half(text, mark)) for mark in _WIDE_MARK.finditer(text, *line.span())]
+    for mark in _NARROW_MARK.finditer(text, start, stop):
+        edits.append((mark.start(), mark.end(), mark[0].rstrip().translate(_TO_FULL)))
+    for pair in _NARROW_BRACKETS.finditer(text, start, stop):
+        edits += [(pair.start(), pair.start() + 1, "（"), (pair.end() - 1, pair.end(), "）")]
     return edits
+
+
+def _narrowed(text: str, start: int, stop: int) -> list[Edit]:
+    """Full-width punctuation in one line without CJK characters; a line without letters has none to go by."""
+    if not re.search("[A-Za-z]", text[start:stop]):
+        return []
+    marks = _WIDE_MARK.finditer(text, start, stop)
+    return [(mark.start(), mark.end(), _half(text, mark)) for mark in marks]
 
 
 def _half(text: str, mark: re.Match[str]) -> str:

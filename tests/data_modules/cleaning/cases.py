@@ -79,6 +79,8 @@ CHARACTERS: dict[str, list[Case]] = {
     ],
     "punctuation_width": [
         becomes("你好,世界!", "你好，世界！"),
+        becomes("他说“好”,走了.\nHe said “good”, and left.", "他说“好”，走了。\nHe said “good”, and left."),
+        becomes("中\nIt means “that”。", "中\nIt means “that”."),
         becomes("标签: 负面, 见 https://example.com", "标签：负面，见 https://example.com"),
         becomes("步骤:  \n1. 开始", "步骤：  \n1. 开始"),
         becomes("他说:好的;然后走了.", "他说：好的；然后走了。"),

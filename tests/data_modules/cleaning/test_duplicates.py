@@ -166,7 +166,7 @@ def test_memory_of_each_document_is_bounded(rule: Any, most: int) -> None:
     chance = np.random.default_rng(0)
     for place in range(3000):
         finder.find(chance.bytes(rule.size), place)
-    arrays = 65_536 * most  # they grow in steps of so many documents
+    arrays = 16_384 * most  # they grow in steps of so many documents
     assert 0 < finder.num_bytes <= arrays
 
 

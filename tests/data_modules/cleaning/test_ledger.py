@@ -33,7 +33,7 @@ PIECES = [
 TEXTS = st.lists(
     st.sampled_from(PIECES)
     | st.text(st.characters(), max_size=8)
-    | st.text("（），()[]<b>-{}\n \u3000a中.,`'", max_size=8),
+    | st.text("（），()[]<b>-{}\n \u3000a中.,`'“”。：", max_size=8),
     max_size=5,
 ).map("".join)
 RULES = st.lists(st.sampled_from(ITEMS), max_size=6)
