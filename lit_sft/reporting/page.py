@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -131,7 +132,7 @@ def render_markdown(report: Report) -> str:
 def render_html(report: Report) -> str:
     """The report as one HTML document, without scripts or external resources."""
     charts = [(title, _data_uri(path)) for title, path in report.charts]
-    return render("report.html", {"excerpt": _excerpt, "text": _text, "tone": _tone}, report=report, charts=charts)
+    return render("report.html", FILTERS, report=report, charts=charts)
 
 
 def _data_uri(path: Path) -> Markup:
@@ -147,6 +148,10 @@ def _tone(cell: Cell) -> str:
 
 def _text(cell: Cell) -> str:
     return _excerpt(cell.text if isinstance(cell, Finding) else cell)
+
+
+FILTERS: dict[str, Callable[..., str]] = {"excerpt": _excerpt, "text": _text, "tone": _tone}
+"""What the macros of report.html apply to names and cells."""
 
 
 def _row(cells: list[Cell]) -> str:

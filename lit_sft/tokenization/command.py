@@ -9,6 +9,7 @@ from data_modules.wording import did_you_mean
 
 _COMMANDS = {
     "train": ("lit_sft.tokenization.train_command", "train a byte-level BPE tokenizer on any records or text"),
+    "compare": ("lit_sft.tokenization.compare_command", "compare tokenizers on the same text, words and characters"),
 }
 
 _USAGE = """usage: python -m lit_sft tokenizer {names} [...]

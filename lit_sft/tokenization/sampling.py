@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -70,15 +70,15 @@ class Corpus:
         counts: Each source in order.
         special: The special tokens that occur in the texts.
         messages: The first messages about invalid records.
-        max_bytes: Size of the sample in UTF-8, at most. None: everything is used.
-        border: Where in the order of hashes the sample ends.
+        bytes_at: Bytes of the texts at each place in the order of hashes, (places,).
+        border: Where in this order the sample ends.
     """
 
     files: TextFiles
     counts: list[SourceCount] = field(default_factory=list)
     special: Occurrences = field(default_factory=Occurrences)
     messages: list[str] = field(default_factory=list)
-    max_bytes: int | None = None
+    bytes_at: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(_PLACES, dtype=np.int64))
     border: int = _PLACES
 
     @property
@@ -88,41 +88,55 @@ class Corpus:
 
     @property
     def used_bytes(self) -> int:
-        """Bytes of the sample, once it has been read."""
-        return sum(count.used_bytes for count in self.counts)
+        """Bytes of the sample."""
+        return int(self.bytes_at[: self.border].sum())
+
+    def limited(self, max_bytes: int, option: str = "--max_bytes") -> Corpus:
+        """The same texts, of which a sample is used.
+
+        Args:
+            max_bytes: Size of the sample in UTF-8, at most.
+            option: The setting that limits it, for the error message.
+
+        Raises:
+            UserError: If no text fits.
+        """
+        sums = np.cumsum(self.bytes_at)
+        border = int(np.searchsorted(sums, max_bytes, side="right"))
+        if border and sums[border - 1]:
+            return replace(self, border=border)
+        smallest = int(sums[np.argmax(sums > 0)])
+        raise UserError(f"{option} {max_bytes:,}: no text fits into the sample; raise it to {smallest:,} or more.")
 
     def texts(self) -> Iterator[Text]:
         """The texts of the sample in order; the same at every call. A larger sample contains every smaller one."""
         for count in self.counts:
             count.used_texts = count.used_bytes = 0
             for text in read_texts(self.files, count.source):
-                if self.max_bytes is None or _place(text) < self.border:
+                if self.border == _PLACES or place_of(text) < self.border:
                     count.used_texts += 1
                     count.used_bytes += text.num_bytes
                     yield text
 
 
-def count_corpus(files: TextFiles, special_tokens: Iterable[str] = (), max_bytes: int | None = None) -> Corpus:
+def count_corpus(files: TextFiles, special_tokens: Iterable[str] = ()) -> Corpus:
     """Read every text once and count it.
 
     Args:
         files: What to read.
         special_tokens: Control tokens to look for in the texts.
-        max_bytes: Size of the sample. None, or more than there is: everything.
 
     Raises:
-        UserError: If a file cannot be read, there is no text at all, or no text fits into the sample.
+        UserError: If a file cannot be read, or there is no text at all.
     """
     corpus, tokens = Corpus(files), tuple(special_tokens)
-    bytes_at = np.zeros(_PLACES, dtype=np.int64)
     with Progress("counting text", "bytes") as progress:
         for source in files.files:
             records, count = RecordCounts(files.on_invalid), SourceCount(source)
             for text in read_texts(files, source, records):
                 count.texts += 1
                 count.num_bytes += text.num_bytes
-                if max_bytes is not None:
-                    bytes_at[_place(text)] += text.num_bytes
+                corpus.bytes_at[place_of(text)] += text.num_bytes
                 corpus.special.look(text, tokens)
                 progress.update(text.num_bytes)
             count.records, count.invalid = records.records_read + records.num_invalid, records.num_invalid
@@ -130,20 +144,9 @@ def count_corpus(files: TextFiles, special_tokens: Iterable[str] = (), max_bytes
             corpus.counts.append(count)
     if not corpus.num_bytes:
         raise UserError(f"{', '.join(files.files)}: no text; expected records with text that is not empty.")
-    if max_bytes is not None and max_bytes < corpus.num_bytes:
-        corpus.max_bytes, corpus.border = max_bytes, _border(bytes_at, max_bytes)
     return corpus
 
 
-def _place(text: Text) -> int:
-    """A number below `_PLACES` that depends only on the text."""
+def place_of(text: Text) -> int:
+    """The place of a text in the order of hashes; it depends on nothing else."""
     return int.from_bytes(hashlib.blake2b(text.text.encode(), digest_size=8).digest()) % _PLACES
-
-
-def _border(bytes_at: npt.NDArray[np.int64], max_bytes: int) -> int:
-    """The place before which texts have at most `max_bytes` bytes together."""
-    border = int(np.searchsorted(np.cumsum(bytes_at), max_bytes, side="right"))
-    if not bytes_at[:border].any():
-        first = int(bytes_at[bytes_at > 0][0])
-        raise UserError(f"--max_bytes {max_bytes:,}: no text fits into the sample; raise it to {first:,} or more.")
-    return border

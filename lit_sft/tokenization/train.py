@@ -16,6 +16,7 @@ from data_modules.progress import Pace, Progress, duration
 from data_modules.records.counts import OnInvalid
 from data_modules.records.readers import source_fingerprint
 from lit_sft.tokenization.folder import check_target, write_folder
+from lit_sft.tokenization.memory import DEFAULT_MEMORY, within_memory
 from lit_sft.tokenization.recipe import NUM_BYTES, Recipe, make_recipe
 from lit_sft.tokenization.sampling import Corpus, count_corpus
 from lit_sft.tokenization.splitting import PRE_TOKENIZERS, PreTokenizerName
@@ -40,6 +41,11 @@ class TrainedTokenizer:
     corpus: Corpus
     report: dict[str, Any]
 
+    @property
+    def is_limited_by_memory(self) -> bool:
+        """Whether the sample is smaller than what was asked for, because of `max_memory`."""
+        return bool(self.report["is_limited_by_memory"])
+
 
 def train_tokenizer(
     files: str | Sequence[str],
@@ -58,6 +64,7 @@ def train_tokenizer(
     format: str | None = None,
     on_invalid: OnInvalid = "error",
     max_bytes: int | None = None,
+    max_memory: int | None = DEFAULT_MEMORY,
     overwrite: bool = False,
 ) -> TrainedTokenizer:
     """Train a tokenizer and write it as a Hugging Face folder. The same texts and settings give the same bytes.
@@ -78,6 +85,7 @@ def train_tokenizer(
         format: Format of the records. None: detected.
         on_invalid: Whether an invalid record is an error or is skipped.
         max_bytes: Train on an even sample of this size. None: on everything.
+        max_memory: Train on a smaller sample if this one would take more memory, in bytes. None: no limit.
         overwrite: Whether an earlier tokenizer in the folder is replaced.
 
     Raises:
@@ -97,9 +105,12 @@ def train_tokenizer(
     check_target(Path(folder), overwrite=overwrite)
     sources = (files,) if isinstance(files, str) else tuple(files)
     texts = TextFiles(sources, columns or {}, format, on_invalid)
-    corpus = count_corpus(texts, recipe.special_tokens, max_bytes)
+    corpus = count_corpus(texts, recipe.special_tokens)
+    asked = corpus if max_bytes is None else corpus.limited(max_bytes)
+    corpus = asked if max_memory is None else within_memory(asked, recipe.pre_tokenizer, max_memory)
     tokenizer = _trained(recipe, corpus)
-    report = _report(tokenizer, recipe, corpus)
+    limits = {"max_bytes": max_bytes, "max_memory": max_memory, "is_limited_by_memory": corpus.border < asked.border}
+    report = _report(tokenizer, recipe, corpus) | limits
     write_folder(Path(folder), tokenizer, recipe, report)
     return TrainedTokenizer(tokenizer, recipe, corpus, report)
 
@@ -128,8 +139,7 @@ def _trained(recipe: Recipe, corpus: Corpus) -> Tokenizer:
 
 
 def _pieces(corpus: Corpus, merging: _Merging) -> Iterator[str]:
-    total = corpus.num_bytes if corpus.max_bytes is None else corpus.max_bytes
-    with Progress("reading text", "bytes", total) as progress:
+    with Progress("reading text", "bytes", corpus.used_bytes) as progress:
         for text in corpus.texts():
             yield from pieces(text.text)
             progress.update(text.num_bytes)
@@ -169,7 +179,6 @@ def _report(tokenizer: Tokenizer, recipe: Recipe, corpus: Corpus) -> dict[str, A
         "settings": recipe.as_dict(),
         "columns": dict(corpus.files.columns),
         "format": corpus.files.format,
-        "max_bytes": corpus.max_bytes,
         "sources": [asdict(count) | {"digest": source_fingerprint(count.source)} for count in corpus.counts],
         "bytes": corpus.num_bytes,
         "used_bytes": corpus.used_bytes,

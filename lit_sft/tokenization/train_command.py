@@ -48,6 +48,7 @@ def main(argv: list[str]) -> None:
         format=options.format,
         on_invalid=options.on_invalid,
         max_bytes=num_bytes_of(options.max_bytes, "--max_bytes"),
+        max_memory=num_bytes_of(options.max_memory, "--max_memory"),
         overwrite=options.overwrite,
     )
     _print_result(trained, Path(options.output), time.monotonic() - started)
@@ -69,10 +70,12 @@ def _print_result(trained: TrainedTokenizer, folder: Path, seconds: float) -> No
             f"note: {entries:,} entries instead of {recipe.vocab_size:,}: no other pair occurs at least "
             f"{counted(recipe.min_frequency, 'time')}. Use more text, or a smaller --vocab_size."
         )
-    used = f"{size(corpus.used_bytes)} of text"
-    if corpus.max_bytes is not None:
-        used = f"{size(corpus.used_bytes)} of {size(corpus.num_bytes)} of text, sampled evenly"
-    print_line(f"{used} from {counted(sum(count.used_texts for count in corpus.counts), 'text')}")
+    texts = counted(sum(count.used_texts for count in corpus.counts), "text")
+    if corpus.used_bytes < corpus.num_bytes:
+        limit = "--max_memory" if trained.is_limited_by_memory else "--max_bytes"
+        print_line(f"{size(corpus.used_bytes)} of {size(corpus.num_bytes)}, sampled evenly because of {limit}: {texts}")
+    else:
+        print_line(f"{size(corpus.used_bytes)} of text: {texts}")
     print_line(
         f"{entries:,} entries: {len(recipe.special_tokens)} special tokens, {NUM_BYTES} bytes, "
         f"{trained.report['merges']:,} merges"
@@ -138,6 +141,12 @@ def _parser() -> Arguments:
     )
     parser.add_argument(
         "--max_bytes", metavar="SIZE", help="train on an even sample of this size, such as 500MB; default: everything"
+    )
+    parser.add_argument(
+        "--max_memory",
+        default="4GB",
+        metavar="SIZE",
+        help="train on a sample if the whole text would take more memory than this; default: 4GB",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier tokenizer in --output")
     return parser

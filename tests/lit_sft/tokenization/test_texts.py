@@ -39,7 +39,8 @@ def corpus(write: Callable[..., str]) -> Callable[..., Corpus]:
     large = write("b.txt", "\n".join(("e" if number % 2 else "中") * 30 + f"{number}b" for number in range(3000)))
 
     def _corpus(max_bytes: int | None) -> Corpus:
-        return count_corpus(TextFiles((small, large)), (), max_bytes)
+        corpus = count_corpus(TextFiles((small, large)))
+        return corpus.limited(max_bytes) if max_bytes else corpus
 
     return _corpus
 
@@ -63,4 +64,3 @@ def test_sample_is_even_over_files_and_over_alternating_texts(corpus: Callable[.
 
 def test_sample_larger_than_the_text_is_the_text(corpus: Callable[..., Corpus]) -> None:
     assert len(list(corpus(10**9).texts())) == 4000
-    assert corpus(10**9).max_bytes is None

@@ -99,6 +99,7 @@ MISTAKES = {
         ("FILE", "--vocab_size", "300", "--max_bytes", "3"),
         "no text fits into the sample; raise it to 14",
     ),
+    "memory": (("FILE", "--vocab_size", "300", "--max_memory", "1MB"), "--max_memory 1,000,000: too little"),
     "frequency": (("FILE", "--vocab_size", "300", "--min_frequency", "0"), "--min_frequency 0: expected at least 1"),
     "no size": (("FILE",), "--vocab_size: not given"),
     "output": (("FILE", "--vocab_size", "300", "--output", "FILE"), "this is a file; expected a new folder"),

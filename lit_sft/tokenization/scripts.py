@@ -1,0 +1,56 @@
+"""The script of every character of a text."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from fontTools import unicodedata as unicode_data
+
+COMMON = "no letters"
+"""Texts of digits, punctuation and symbols only."""
+
+_NEUTRAL = {"Zyyy", "Zinh", "Zzzz"}
+"""Characters of no script: common, inherited from the one before, unknown."""
+
+
+class ScriptTable:
+    """Finds the scripts of characters. Those of no script, as digits and spaces are, belong to the letters before them.
+
+    Attributes:
+        names: Names of the scripts seen so far, by code.
+    """
+
+    def __init__(self) -> None:
+        self.names = [COMMON]
+        self._codes = {COMMON: 0}
+        self._table = np.full(0x110000, -1, dtype=np.int16)
+
+    def codes(self, text: str) -> npt.NDArray[np.int16]:
+        """The code of each character's script, (characters,)."""
+        points = np.frombuffer(text.encode("utf-32-le"), dtype="<u4")
+        codes: npt.NDArray[np.int16] = self._table[points]
+        if (codes < 0).any():
+            for point in np.unique(points[codes < 0]).tolist():
+                self._table[point] = self._code(unicode_data.script(chr(point)))
+            codes = self._table[points]
+        places = np.flatnonzero(codes)
+        if not len(places):
+            return codes
+        # the last letter at or before each character; the first letter for those before it
+        before = np.searchsorted(places, np.arange(len(codes)), side="right") - 1
+        return np.asarray(codes[places[before.clip(min=0)]])
+
+    def _code(self, script: str) -> int:
+        if script in _NEUTRAL:
+            return 0
+        name = unicode_data.script_name(script).replace("_", " ")
+        if name not in self._codes:
+            self._codes[name] = len(self.names)
+            self.names.append(name)
+        return self._codes[name]
+
+
+def bytes_of_characters(text: str) -> npt.NDArray[np.int64]:
+    """The UTF-8 bytes of each character, (characters,)."""
+    points = np.frombuffer(text.encode("utf-32-le"), dtype="<u4")
+    return 1 + (points > 0x7F).astype(np.int64) + (points > 0x7FF) + (points > 0xFFFF)
