@@ -17,9 +17,9 @@ import numpy.typing as npt
 
 _ANYWHERE = "。！？｡．"
 _CLOSING = r"""["'”’»›」』】〉》〕〗）)\]］}｝＂＇]*"""
-_END = re.compile(
-    rf"(?:[.!?]*[{_ANYWHERE}][.!?{_ANYWHERE}]*{_CLOSING}|[.!?]+{_CLOSING}(?=\s|\Z))(\s*)",
-)
+_MARK = rf"[.!?{_ANYWHERE}]"
+# not `_MARK+`: the regex engine skips to the first mark quickly only if the pattern begins with a plain set
+_MARKS = re.compile(rf"({_MARK}{_MARK}*){_CLOSING}(\s*)")
 
 Places = npt.NDArray[np.int64]
 
@@ -33,7 +33,12 @@ def sentence_ends(text: str) -> tuple[Places, Places]:
     Returns:
         For each sentence, the index after its last character, and the index after the white space that follows.
     """
-    found = [(match.start(1), match.end()) for match in _END.finditer(text)]
+    size = len(text)
+    found = [
+        (match.start(2), match.end())
+        for match in _MARKS.finditer(text)
+        if match[2] or match.end() == size or not match[1].isascii()
+    ]
     places = np.asarray(found, dtype=np.int64).reshape(-1, 2)
     return places[:, 0], places[:, 1]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from data_modules.encoding.token_shards import MANIFEST
 from data_modules.errors import UserError
 from data_modules.records.mix import MixSource
 from data_modules.records.splits import Sources
+from data_modules.records.txt_files import looks_wrapped
 
 _VERSION = 1
 """Bump when the same documents would be encoded differently, so that no stale shards are read.
@@ -71,6 +73,7 @@ def encode_texts(
             return folder
         if (folder / MANIFEST).exists():
             clear(folder)
+        _warn_of_wrapped_lines(sources)
         try:
             _encode(folder, splits, encoder, processes, shard_tokens, identity)
         except OSError as error:
@@ -153,6 +156,16 @@ def _of_source(source: MixSource) -> dict[str, Any]:
 def _paths(splits: Mapping[str, list[Feed]]) -> dict[str, Any]:
     """The paths of the files, which are part of messages in the ledgers, and the names of the sources."""
     return {split: [[feed.name, feed.sources.files] for feed in feeds] for split, feeds in splits.items()}
+
+
+def _warn_of_wrapped_lines(sources: Sources) -> None:
+    for file in (file for files in sources.files.values() for file in files):
+        if sources.txt_documents == "line" and file.lower().endswith(".txt") and looks_wrapped(Path(file)):
+            warnings.warn(
+                f"{file}: its lines look wrapped at a fixed width, and each is encoded as a document of its own. If "
+                "blank lines separate its paragraphs, set `--data.txt_documents paragraph`.",
+                stacklevel=2,
+            )
 
 
 def _encode(

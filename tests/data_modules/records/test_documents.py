@@ -13,6 +13,7 @@ from data_modules.records.conversation import Conversation, Message, Role
 from data_modules.records.counts import RecordCounts
 from data_modules.records.documents import Document, read_documents
 from data_modules.records.splits import Sources, keys_of
+from data_modules.records.txt_files import looks_wrapped
 
 Write = Callable[..., str]
 
@@ -50,7 +51,7 @@ def test_a_document_that_is_too_long_is_refused_without_being_kept(
         f"{file}:1: a document of 52 bytes; expected at most 10. Separate documents by blank lines with "
         "`--data.txt_documents paragraph`, or split the file."
     ]
-    rows = write("b.jsonl", [{"text": "ééééééé"}, {"text": "short"}])
+    rows = write("b.jsonl", '{"text": "ééééééé"}\n{"text": "short"}\n')
     found, counts = read(rows, on_invalid="drop")
     assert [each.text for each in found] == ["short"]
     assert "14 bytes of text; expected at most 10 per document" in counts.invalid[0]
@@ -115,3 +116,17 @@ def test_the_bytes_read_are_reported(write: Write, name: str) -> None:
     list(read_documents("train", Sources({"train": [file]}), RecordCounts(), on_bytes=seen.append))
     size = Path(file).stat().st_size
     assert 0.8 * size < sum(seen) <= size
+
+
+@pytest.mark.parametrize(
+    ("line", "is_wrapped"),
+    [
+        ("a line of a book that goes on in the next line, as if typed by hand", True),
+        ("A document of one line, which ends with a full stop as it should be.", False),
+        ("a name", False),
+        ("a very long line " * 20, False),
+    ],
+)
+def test_lines_of_a_fixed_width_are_noticed(write: Write, line: str, is_wrapped: bool) -> None:
+    assert looks_wrapped(Path(write("a.txt", f"{line}\n" * 250))) == is_wrapped
+    assert not looks_wrapped(Path(write("b.txt", f"{line}\n" * 50)))
