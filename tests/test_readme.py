@@ -59,7 +59,7 @@ def test_command_of_a_document_is_parsed(line: str, monkeypatch: pytest.MonkeyPa
     from lit_sft.lint.subjects import with_subject
     from lit_sft.preview.command import preview_parser
     from lit_sft.runs.requests import names_config
-    from lit_sft.settings.options import Command, training_parser
+    from lit_sft.settings.options import Command
     from lit_sft.settings.reading import parse_settings
 
     monkeypatch.chdir(ROOT)
@@ -103,8 +103,9 @@ def test_command_of_a_document_is_parsed(line: str, monkeypatch: pytest.MonkeyPa
             "configs/quickstart.yaml",
             *(a for a in arguments if not a.startswith(("runs/", "--resume"))),
         ]
-    parser = preview_parser() if command == "preview" else training_parser(cast(Command, command))
-    assert parse_settings(arguments, parser=parser).config.data.train
+    is_preview = command == "preview"  # whose parser takes more options
+    of_command = {"parser": preview_parser()} if is_preview else {"command": cast(Command, command)}
+    assert parse_settings(arguments, **of_command).config.data.train  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)

@@ -13,6 +13,7 @@ import torch
 
 from benchmarks.plain_loop import Recipe
 from benchmarks.pretrain import (
+    GATED,
     Alternation,
     arguments,
     check_losses,
@@ -69,9 +70,9 @@ def run(
 
 def assert_equal(alternation: Alternation, module: LitCausalLM, first: list[torch.Tensor]) -> None:
     for found in alternation.rounds:
-        own, plain = found["lit_sft"], found["plain"]
-        assert own["loss"] == pytest.approx(plain["loss"], rel=1e-5)
-        assert own["norm"] == pytest.approx(plain["norm"], rel=1e-4)
+        assert found["lit_sft"]["loss"] == pytest.approx(found["plain"]["loss"], rel=1e-5)
+    for found in alternation.rounds[:GATED]:
+        assert found["lit_sft"]["norm"] == pytest.approx(found["plain"]["norm"], rel=1e-4)
     pairs = zip(module.backbone.parameters(), alternation.loops["plain"].model.parameters(), first, strict=True)
     changes = [(ours.detach() - before, theirs.detach() - before) for ours, theirs, before in pairs]
     ours, theirs = (torch.cat([change[index].flatten() for change in changes]) for index in (0, 1))
@@ -112,7 +113,7 @@ def test_benchmark_runs_and_reports(tmp_path: Path) -> None:
     tokenizer = ["--tokenizer", str(ROOT / "examples" / "tokenizer")]
     options = arguments(["--shape", "tiny", "--layers", "1", *sizes, *tokenizer])
     result = measure(options, tmp_path)
-    assert len(result["rounds"]) == 4
+    assert len(result["rounds"]) == 5
     written = table(json.loads(json.dumps(result)))
     assert "| lit_sft |" in written
     assert "| plain |" in written
