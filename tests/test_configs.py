@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,6 +16,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
+from data_modules.encoding.tokenizers import load_tokenizer, num_ids
 from data_modules.rendering.masking import MASKS
 from lit_sft.ablation.budget import arguments_of, settings_of
 from lit_sft.ablation.study import read_study
@@ -34,7 +36,9 @@ WHOLE = [file for file in FILES if file not in OVERLAYS + STUDIES + SUITES]
 
 
 NUM_IDS = {"openai-community/gpt2": 50257, "HuggingFaceTB/SmolLM2-135M": 49152}
-"""Ids of tokenizers on the hub, see also tests/test_assets.py."""
+"""Ids of tokenizers on the hub."""
+
+ASSETS = {"openai-community/gpt2": "gpt2-tokenizer", "HuggingFaceTB/SmolLM2-135M": "smollm2-135m"}
 
 
 def name_of(file: Path) -> str:
@@ -71,6 +75,13 @@ def test_first_line_of_a_pretraining_config_counts_the_weights(file: Path) -> No
         model = AutoModelForCausalLM.from_config(config)
     count = sum(parameter.numel() for parameter in model.parameters())
     assert f"{count:,} weights" in file.read_text(encoding="utf-8").splitlines()[0]
+
+
+@pytest.mark.assets
+@pytest.mark.skipif("LIT_SFT_ASSETS" not in os.environ, reason="LIT_SFT_ASSETS is not set to a folder of real models")
+@pytest.mark.parametrize("name", NUM_IDS)
+def test_real_tokenizers_have_as_many_ids(name: str) -> None:
+    assert num_ids(load_tokenizer(str(Path(os.environ["LIT_SFT_ASSETS"]) / ASSETS[name]))) == NUM_IDS[name]
 
 
 @pytest.fixture
