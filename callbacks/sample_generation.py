@@ -28,6 +28,9 @@ _UNTRAINED_CHARACTERS = 60
 """Random weights repeat the same few characters, so their answers are cut shorter."""
 _TENSORBOARD_CHARACTERS = 2000
 
+_CONVERSATION = ("question", "answer", "reference")
+_TEXT = ("beginning", "continuation", "original")
+
 # every ASCII mark with a meaning in HTML or Markdown; both read an entity as text
 _MARKS = re.compile(r"[!-+\-/<-@\[-`{-~]")
 
@@ -155,7 +158,8 @@ class SampleGeneration(Callback):
         if self.print_table:
             is_untrained = trainer.global_step == 0 and pl_module.backbone_settings.pretrained is None
             most = _UNTRAINED_CHARACTERS if is_untrained else _TERMINAL_CHARACTERS
-            print_for(trainer, _table(samples, trainer.global_step, most))
+            words = _TEXT if isinstance(pl_module.data, TextDataModule) else _CONVERSATION
+            print_for(trainer, _table(samples, trainer.global_step, most, words))
 
     def _samples(self, module: LitCausalLM, temperature: float) -> list[Sample]:
         answers = generate(
@@ -237,14 +241,15 @@ def _markdown(samples: list[Sample]) -> str:
     return "\n".join(lines)
 
 
-def _table(samples: list[Sample], step: int, most: int) -> Table:
-    """A table of the answers, each shortened to `most` characters."""
-    title = f"answers at step {step}" if step else "answers before training"
+def _table(samples: list[Sample], step: int, most: int, words: tuple[str, str, str]) -> Table:
+    """A table of the answers, each shortened to `most` characters, with words for prompts, answers and references."""
+    question_word, answer_word, reference_word = words
+    title = f"{answer_word}s at step {step}" if step else f"{answer_word}s before training"
     table = Table(title=title, title_justify="left", caption="▪ ended by the model itself", caption_justify="left")
-    table.add_column("question", ratio=2, overflow="fold")
+    table.add_column(question_word, ratio=2, overflow="fold")
     table.add_column("temp.", justify="right")
-    table.add_column("answer", ratio=3, overflow="fold")
-    table.add_column("reference", ratio=3, overflow="fold")
+    table.add_column(answer_word, ratio=3, overflow="fold")
+    table.add_column(reference_word, ratio=3, overflow="fold")
     before = None
     for sample in samples:
         is_same = sample.origin == before

@@ -10,7 +10,7 @@ import sys
 from lit_sft.environment import settle, use_utf8
 
 COMMANDS = {
-    "fit": ("lit_sft.cli.commands:main", "fine-tune a model"),
+    "fit": ("lit_sft.cli.commands:main", "fine-tune a model, or train it on text"),
     "validate": ("lit_sft.cli.commands:main", "score a run on its validation split"),
     "test": ("lit_sft.cli.commands:main", "score a run and its answers on the test split; writes result.json"),
     "predict": ("lit_sft.cli.commands:main", "answer prompts; writes JSON lines"),

@@ -11,6 +11,7 @@ from data_modules.encoding.cache import records_digest
 from data_modules.errors import UserError
 from data_modules.records.splits import Sources
 from data_modules.sft_data_module import SFTDataModule
+from data_modules.text_data_module import TextDataModule
 from lit_sft.checkpoints.header import read_header
 from lit_sft.fields import Fields
 from lit_sft.files import read_yaml
@@ -22,6 +23,7 @@ _VERSION_OF_SPLITS = 5
 
 _SPLITS = ("train", "val", "test")
 _READING = ("format", "consecutive", "first_answer", "keep_together", "thinking")
+_READING_TEXT = ("txt_documents",)
 _SHARES = ("val_fraction", "test_fraction", "train_fraction")
 
 
@@ -110,12 +112,13 @@ def _sources_of(config: Path) -> tuple[Sources, bool]:
     for split in _SPLITS:
         if split in data:
             settings[split] = data.texts(split) if isinstance(data.values[split], list) else data.text(split)
-    settings |= {name: data.text(name) for name in _READING if name in data}
+    settings |= {name: data.text(name) for name in (*_READING, *_READING_TEXT) if name in data}
     if "columns" in data:
         settings["columns"] = dict(data.fields("columns").values)
     try:
         mix = data.values.get("mix")
-        return SFTDataModule(**settings, mix=mix, on_invalid="drop").sources, bool(mix)
+        kind = TextDataModule if values.values.get("data_module") == "text" else SFTDataModule
+        return kind(**settings, mix=mix, on_invalid="drop").sources, bool(mix)
     except UserError as error:
         raise UserError(f"{config}: {error}") from None
 

@@ -60,12 +60,14 @@ def _block_remarks(data: TextDataModule) -> list[str]:
     blocks = data.ledgers.get("train", {}).get("blocks")
     if not blocks or not blocks["cropped"]:
         return []
-    share, documents = blocks["cropped"] / blocks["tokens"], blocks["documents_dropped"]
-    dropped = f", and {documents:,} documents have no sentence that fits" if documents else ""
+    lost = f"train: {blocks['cropped'] / blocks['tokens']:.1%} of the tokens are in no block"
+    size, dropped = f"--data.block_size {data.block_size}", blocks["documents_dropped"]
+    if data.keep_rest:
+        return [f"{lost}: sentences longer than {size}. A larger block keeps more of them."]
+    without = f"; {dropped:,} of them have no sentence that fits" if dropped else ""
     return [
-        f"train: {share:.1%} of the tokens are in no block ({blocks['cropped']:,} of {blocks['tokens']:,}), because "
-        f"{blocks['documents_cut']:,} documents are longer than --data.block_size {data.block_size}{dropped}. "
-        + ("" if data.keep_rest else "`--data.keep_rest true` puts the rest in blocks of its own.")
+        f"{lost}: the rest of {blocks['documents_cut']:,} documents longer than {size}{without}. "
+        "`--data.keep_rest true` puts the rest in blocks of its own."
     ]
 
 

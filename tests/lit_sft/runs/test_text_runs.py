@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from data_modules.errors import UserError
 from lit_sft.ablation.run_files import read_trial
+from lit_sft.evaluation.training_data import training_data_of
 from lit_sft.runs.fitting import resume, train
 from lit_sft.runs.folders import Run
 from lit_sft.runs.opening import open_model
@@ -40,6 +41,9 @@ def config(write: Callable[..., str], tokenizer_folder: str, tmp_path: Path) -> 
                 {"class_path": "callbacks.PerplexityMonitor"},
                 {"class_path": "callbacks.RunHealth"},
                 {"class_path": "callbacks.TrialRecord"},
+                {"class_path": "callbacks.BenchmarkMonitor", "init_args": {"suite": write(
+                    "suite.yaml", "choices: {general: {rows: 3}}\n"
+                )}},
             ],
         },
         "run": {"root": str(tmp_path / "runs")},
@@ -61,6 +65,10 @@ def test_a_text_run_is_trained_resumed_tested_and_exported(run: Run, capsys: pyt
     assert blocks["tokens"] == blocks["kept"] + blocks["cropped"] > blocks["kept"]
     assert yaml.safe_load(run.config.read_text())["data_module"] == "text"
     _check_samples(run)
+    benchmarks = [json.loads(line) for line in (run.folder / "benchmarks.jsonl").read_text().splitlines()]
+    assert {row["step"] for row in benchmarks} == {0, 4}
+    assert {row["items"] for row in benchmarks if row["figure"].startswith("accuracy/")} == {3}
+    assert training_data_of(str(run.folder)).state == "unchanged"  # type: ignore[union-attr]
     resume(run.folder, {"trainer.max_steps": 6})
     assert _json(run.folder / "fit.json")["steps"] == 6
     result = score_run(run.folder)
