@@ -95,6 +95,12 @@ def compared(tokenizer: PreTrainedTokenizerBase, name: str, source: str = "") ->
     return Compared(name, source, len(vocabulary), special, entries, single, unknown, backend)
 
 
+def first_difference(text: str, returned: str) -> int:
+    """Where two texts begin to differ."""
+    pairs = enumerate(zip(text, returned, strict=False))
+    return next((at for at, (one, other) in pairs if one != other), min(len(text), len(returned)))
+
+
 def _can_fail(backend: Tokenizer) -> bool:
     """Whether the model has an unknown token. Some tokenizers name an unknown token that their model never uses."""
     model: Any = backend.model

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from data_modules.progress import Progress
-from lit_sft.tokenization.compared import Compared
+from lit_sft.tokenization.compared import Compared, first_difference
 from lit_sft.tokenization.scripts import ScriptTable, bytes_of_characters
 from lit_sft.tokenization.texts import Text, pieces
 
@@ -118,10 +118,7 @@ def _sums(codes: npt.NDArray[np.int16], values: Counts) -> Counts:
 
 
 def _difference(origin: str, text: str, returned: str) -> Difference:
-    at = next(
-        (place for place, (one, other) in enumerate(zip(text, returned, strict=False)) if one != other),
-        min(len(text), len(returned)),
-    )
+    at = first_difference(text, returned)
     return Difference(origin, text[at : at + 20], returned[at : at + 20])
 
 

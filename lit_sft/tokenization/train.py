@@ -128,8 +128,10 @@ def _trained(recipe: Recipe, corpus: Corpus) -> Tokenizer:
         show_progress=False,
     )
     merging = _Merging()
-    tokenizer.train_from_iterator(_pieces(corpus, merging), trainer)
-    merging.stop()
+    try:
+        tokenizer.train_from_iterator(_pieces(corpus, merging), trainer)
+    finally:
+        merging.stop()
     if recipe.bos_token is not None:
         bos = (recipe.bos_token, tokenizer.token_to_id(recipe.bos_token))
         tokenizer.post_processor = processors.TemplateProcessing(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import resource
 import sys
 import time
@@ -56,9 +57,9 @@ def main(argv: list[str]) -> None:
 
 def _print_result(trained: TrainedTokenizer, folder: Path, seconds: float) -> None:
     recipe, corpus, entries = trained.recipe, trained.corpus, int(trained.report["entries"])
-    for source in corpus.counts:
-        if source.invalid:
-            print_error_line(f"{source.source}: {counted(source.invalid, 'invalid record')} skipped")
+    if corpus.messages:
+        invalid = sum(source.invalid for source in corpus.counts)
+        print_error_line(f"{counted(invalid, 'invalid record')} skipped, such as {corpus.messages[0]}")
     for token, num in corpus.special.texts.items():
         print_error_line(
             f"note: the special token {token} occurs in {counted(num, 'text')}, first at "
@@ -88,6 +89,9 @@ def _print_result(trained: TrainedTokenizer, folder: Path, seconds: float) -> No
 
 def peak_memory() -> int:
     """The most memory that this process has used so far, in bytes."""
+    with contextlib.suppress(OSError, StopIteration):  # on Linux; getrusage may count the program that started this one
+        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+        return int(next(line for line in lines if line.startswith("VmHWM:")).split()[1]) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fontTools.unicodedata import Blocks
 
 from data_modules.progress import Progress
-from lit_sft.tokenization.compared import Compared
+from lit_sft.tokenization.compared import Compared, first_difference
 
 _LAST = 0x110000
 _PLANE = 0x10000
@@ -43,7 +43,7 @@ class ChangedBlock:
         block: The block.
         characters: Its characters that come back changed, each encoded by itself.
         strings: Its strings of consecutive characters that come back changed.
-        first: The first such character, or string if every character by itself comes back.
+        first: The first such character; if every character by itself comes back, a string from its first difference.
         returned: What comes back instead.
     """
 
@@ -98,8 +98,14 @@ def _examined(tokenizer: Compared, block: Block, failed: list[tuple[str, str]]) 
     """Find the characters at fault."""
     single = [character for text, _ in failed for character in text]
     faults = [pair for pair in zip(single, _returned(tokenizer, single), strict=True) if pair[0] != pair[1]]
-    first, returned = (faults or failed)[0]
+    first, returned = faults[0] if faults else _from_difference(*failed[0])
     return ChangedBlock(block, len(faults), len(failed), first, returned)
+
+
+def _from_difference(text: str, returned: str) -> tuple[str, str]:
+    """Two texts without the beginning that they share."""
+    at = first_difference(text, returned)
+    return text[at:], returned[at:]
 
 
 def _returned(tokenizer: Compared, texts: list[str]) -> list[str]:
