@@ -68,7 +68,7 @@ def source_bytes(source: str) -> int | None:
 
 def _read(source: str, reject: Reject, reading: Reading) -> Iterator[Record]:
     if _is_hub_name(source):
-        yield from _read_hub(source)
+        yield from _read_hub(source, reading)
         return
     for file in data_files(source):
         if file.stat().st_size == 0:
@@ -106,7 +106,7 @@ def _load_hub(source: str) -> Any:
         ) from error
 
 
-def _read_hub(source: str) -> Iterator[Record]:
+def _read_hub(source: str, reading: Reading) -> Iterator[Record]:
     rows, number = iter(_load_hub(source)), 0
     while True:
         number += 1
@@ -119,6 +119,7 @@ def _read_hub(source: str) -> Iterator[Record]:
             ) from error
         if fields is None:
             return
+        reading.on_bytes(sum(len(value) for value in fields.values() if isinstance(value, str)))
         yield Record(dict(fields), f"{source}:{number}")
 
 

@@ -74,9 +74,11 @@ def test_documents_are_in_the_splits_of_a_fine_tuning_run(tmp_path: Path, write:
     assert min(map(len, expected.values())) > 1
 
 
+@pytest.mark.parametrize("characters_ahead", [10**9, 500])
 def test_the_result_does_not_depend_on_the_number_of_processes(
-    tmp_path: Path, write: Write, encoder: TextEncoder
+    tmp_path: Path, write: Write, encoder: TextEncoder, monkeypatch: pytest.MonkeyPatch, characters_ahead: int
 ) -> None:
+    monkeypatch.setattr(pool, "_CHARACTERS_AHEAD", characters_ahead)
     sources = Sources({"train": [write("a.jsonl", rows(200))]}, {"val": 0.1, "test": 0.1})
     folders = [
         encode_texts(sources, (), CLEANING, encoder, tmp_path / str(n), processes=n, shard_tokens=500) for n in (1, 2)
