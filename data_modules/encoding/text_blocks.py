@@ -20,6 +20,7 @@ from typing import NamedTuple
 import numpy as np
 
 from data_modules.encoding.block_plans import PLANS, BlockPolicy, Documents, Places, Tokens
+from data_modules.progress import Progress
 
 _GAP = 4096
 """Cuts closer than this are looked up together."""
@@ -146,9 +147,11 @@ def _num_sentence_ends(shards: Tokens, cuts: Places) -> int:
     """How many ascending cuts come after the end of a sentence."""
     found = 0
     groups = np.split(cuts, np.flatnonzero(np.diff(cuts) > _GAP) + 1) if len(cuts) else []
-    for group in groups:
-        for first in range(0, len(group), _CUTS_AT_ONCE):
-            part = group[first : first + _CUTS_AT_ONCE]
-            ends = shards.sentence_ends(int(part[0]) - 1, int(part[-1]))
-            found += int(ends[part - part[0]].sum())
+    with Progress("counting cut sentences", "cuts", len(cuts)) as progress:
+        for group in groups:
+            for first in range(0, len(group), _CUTS_AT_ONCE):
+                part = group[first : first + _CUTS_AT_ONCE]
+                ends = shards.sentence_ends(int(part[0]) - 1, int(part[-1]))
+                found += int(ends[part - part[0]].sum())
+                progress.update(len(part))
     return found
