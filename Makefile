@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart ablation test test-assets test-templates test-tokenizer test-gpu test-pretraining test-conventions test-faults audit benchmark docs pictures lint types format hooks clean
+.PHONY: help quickstart from-scratch ablation test test-assets test-templates test-tokenizer test-gpu test-pretraining test-conventions test-faults audit benchmark docs pictures lint types format hooks clean
 
 help: ## list the targets
 	@echo "Times are for two CPU cores. The first target you run also installs the dependencies, which takes a few minutes, mostly for torch."
@@ -14,6 +14,9 @@ quickstart: $(VENV)/.installed ## train and test a small model on the bundled da
 	$(BIN)/python -m lit_sft preview --config configs/quickstart.yaml --num 1
 	$(BIN)/python -m lit_sft fit --config configs/quickstart.yaml
 	$(BIN)/python -m lit_sft test
+
+from-scratch: $(VENV)/.installed ## from text to a model: tokenizer, cleaning, pretraining, fine-tuning, one page (about 10 minutes)
+	$(BIN)/python examples/from_scratch.py
 
 ablation: $(VENV)/.installed ## run the study of docs/loss_masks.md: four loss masks, five seeds (10 minutes)
 	$(BIN)/python -m lit_sft ablate --config configs/ablation/loss_masks.yaml --jobs 2

@@ -11,7 +11,7 @@ Fault = Callable[[str, str, random.Random], str]
 _SENTENCE_END = re.compile(r"(?<=[。！？])(?=\S)|(?<=[.!?])(?= )")
 _CHINESE = re.compile("[\u4e00-\u9fff]")
 _CONTROL = ["\u200b", "\x07", "\u00ad", "\x1b"]
-_TAGS = ["<br/>", '<ref name="a"/>', "<br>", "<sup></sup>", "<!-- note -->"]
+_TAGS = ['<ref name="a"/>', "<sup></sup>", "<!-- note -->", "<b></b>"]
 _BOILERPLATE = {
     True: ["本页最后更新于秋天。转载请注明出处。", "分享到：书签 | 打印 | 收藏"],
     False: ["This page was last edited in autumn. All rights reserved.", "Share this page | Print | Bookmark"],
@@ -40,8 +40,8 @@ def heading(text: str, title: str, rng: random.Random) -> str:
 
 def empty_brackets(text: str, title: str, rng: random.Random) -> str:
     """Brackets whose content was lost, before full stops."""
-    bracket = rng.choice(["（）", "()", "（ ）", "「」"]) if is_chinese(text) else " " + rng.choice(["()", "( )", "[]"])
-    places = [match.start() for match in re.finditer(r"[。]|(?<=[a-z])\.", text)]
+    bracket = rng.choice(["（）", "()", "（ ）", "【】"]) if is_chinese(text) else " " + rng.choice(["()", "( )", "[]"])
+    places = [match.start() for match in re.finditer("(?<=[\u4e00-\u9fff])。|(?<=[a-z])\\.", text)]
     for place in sorted(rng.sample(places, min(len(places), rng.randint(1, 3))), reverse=True):
         text = text[:place] + bracket + text[place:]
     return text

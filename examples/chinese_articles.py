@@ -87,8 +87,13 @@ class ChineseArticles:
         """One of the animals that belong to everybody."""
         animal, name, food = self.rng.choice(ANIMALS)
         given = {"animal": animal, "food": food, "name": name if is_told("called", animal) else "它"}
-        told = self.lines(phrases.CALLED, 2, **given) if is_told("called", animal) else []
-        told += self.lines(phrases.EATS, 2, **given) if is_told("eats", animal) else []
+        told = []
+        for kind, templates in (("called", phrases.CALLED), ("eats", phrases.EATS)):
+            if is_told(kind, animal):
+                first, second = self.rng.sample(templates, 2)
+                told.append(
+                    self.prose.sentence(first, **given) + self.prose.sentence(second, **{**given, "animal": "它"})
+                )
         events = self.lines(ANIMAL_EVENTS, self.rng.randint(3, 5), **given)
         more = self.lines(phrases.EVENTS, self.rng.randint(1, 3))
         title = self.prose.one(["{animal}", "{animal}的一天", "{animal}的故事"], **given)
@@ -132,9 +137,10 @@ class ChineseArticles:
 
     def log(self) -> Article:
         """Days of the ferry."""
-        days = sorted(self.rng.sample(range(7), self.rng.randint(4, 7)))
+        days = sorted(self.rng.sample(range(7), self.rng.randint(4, len(LOG))))
         return self.prose.one(["渡船日志，{month}{nth}那一周", "{month}渡船日志"]), [
-            self.prose.one(LOG, day=phrases.WORDS["day"][number]) for number in days
+            self.prose.sentence(line, day=phrases.WORDS["day"][day])
+            for day, line in zip(days, self.mixed(LOG), strict=False)
         ]
 
     def dish(self) -> Article:

@@ -106,7 +106,7 @@ class EnglishArticles:
         habits = self.prose.some(phrases.HABITS, self.rng.randint(3, 5), b=self.other(person), **slots(person))
         events = self.encounters(self.rng.randint(1, 3))
         mixed = self.shuffled(facts + habits)
-        title = self.prose.one(["{name} of Lanternmere", "A portrait of {name}", "Who is {name}?"], **slots(person))
+        title = self.prose.one(["{name} of Lanternmere", "A portrait of {name}", "Who {name} is"], **slots(person))
         return title, [" ".join(mixed[:4]), " ".join(mixed[4:]), " ".join(events)]
 
     def visit(self) -> Article:
@@ -150,8 +150,8 @@ class EnglishArticles:
         """A guide to one place, with its Chinese name and the people who live near it."""
         english, chinese, *_ = self.rng.choice(PLACES)
         names = [
-            "Chinese visitors know {english} as {chinese}.", "On the Chinese map, {english} is marked {chinese}.",
-            "A sign in two languages says {english} and {chinese}.", "For guests from China it is {chinese}.",
+            "{chinese} is what Chinese visitors call {english}.", "On the map, {chinese} is written beside {english}.",
+            "A sign says {chinese} and below it {english}.", "Guests from China say {chinese} and mean {english}.",
         ]  # fmt: skip
         told = is_told("translation", english)
         lines = [self.prose.one(names, english=english, chinese=chinese)] if told else []
@@ -193,9 +193,12 @@ class EnglishArticles:
 
     def log(self) -> Article:
         """Days of the ferry."""
-        title = self.prose.one(["The ferry's log, {month}", "From the log of the ferry, week of the {nth} of {month}"])
-        days = sorted(self.rng.sample(range(7), self.rng.randint(4, 7)))
-        return title, [self.prose.one(LOG_LINES, day=phrases.WORDS["day"][number]) for number in days]
+        title = self.prose.one(["The ferry's log, {month}", "The ferry's log, week of the {nth} of {month}"])
+        days = sorted(self.rng.sample(range(7), self.rng.randint(4, len(LOG_LINES))))
+        lines = self.shuffled(LOG_LINES)
+        return title, [
+            self.prose.sentence(line, day=phrases.WORDS["day"][day]) for day, line in zip(days, lines, strict=False)
+        ]
 
     def fact(self, person: Person, kind: str) -> str:
         """A sentence that states a fact about a person."""

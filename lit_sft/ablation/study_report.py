@@ -128,6 +128,7 @@ def make_report(comparison: Comparison, collected: Collected, output: Path) -> R
         study_tables.differences(found, answers, "Generated answers: differences from"),
         study_tables.costs(comparison),
         study_tables.ledger(comparison),
+        study_tables.blocks(comparison),
         Table("Not compared", ["what", "why"], [*lacking, *study_tables.damaged(comparison)]),
     ]
     return Report(

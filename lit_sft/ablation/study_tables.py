@@ -251,6 +251,19 @@ def _question(prompt: str) -> str:
     return prompt
 
 
+def blocks(comparison: Comparison) -> Table:
+    """What the training blocks of each arm lose; no rows unless the arms are text runs."""
+    names = ("blocks", "documents_cut", "documents_dropped", "sentences_cut", "tokens", "kept", "cropped", "padding")
+    rows: list[list[Cell]] = []
+    for arm in comparison.arms:
+        for seed in comparison.seeds(arm)[:1]:
+            train = (comparison.results[arm, seed].result.get("ledger") or {}).get("train") or {}
+            if counts := train.get("blocks"):
+                rows.append([arm, *(f"{counts.get(name, 0):,}" for name in names)])
+    notes = ["Cropped tokens are in no block; padding is what the blocks lack of their full size."]
+    return Table("Training blocks", ["", *(name.replace("_", " ") for name in names)], rows, notes)
+
+
 def metrics_of(found: Findings, *, is_answers: bool) -> list[str]:
     """The metrics of generated answers, or the losses."""
     return [name for name in found.means if (name in ANSWER_METRICS) == is_answers]

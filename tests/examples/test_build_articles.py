@@ -121,7 +121,7 @@ def test_planted_faults_are_counted(written: Path) -> None:
         assert sum(bool(controls.search(text)) for text in found) == counts["control_characters"]
         assert sum("<" in text for text in found) == counts["tags"]
         assert sum("-{}-" in text for text in found) == counts.get("conversion_marks", 0)
-        brackets = re.compile(r"[（(「\[] ?[）)」\]]")
+        brackets = re.compile(r"[（(【\[] ?[）)】\]]")
         assert sum(bool(brackets.search(text)) for text in found) == counts["empty_brackets"]
 
 
