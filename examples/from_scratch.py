@@ -10,6 +10,7 @@ again: finished stages are skipped, and the others continue where they can.
 
 import argparse
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -52,6 +53,8 @@ def pretrain(*changes: str) -> list[str]:
     """Pretrain, or continue an interrupted run."""
     if any((RUN / "checkpoints").glob("*.ckpt")):
         return lit_sft("fit", "--resume", str(RUN))
+    if RUN.exists():  # killed before its first checkpoint; a new run would get another name
+        shutil.rmtree(RUN)
     place = ("--run.root", str(FOLDER), "--run.name", RUN.parent.name)
     return lit_sft("fit", "--config", "configs/pretrain/world.yaml", *place, *changes)
 
@@ -117,13 +120,24 @@ def run(stage: Stage, record: dict[str, Any]) -> None:
         raise SystemExit(f"{stage.name}: failed with status {status}; run the same command again to continue.")
 
 
+def check_same_size(*, is_quick: bool) -> None:
+    """Refuse to mix stages of a few steps with those of the real size."""
+    mark = FOLDER / "quick"
+    if FOLDER.exists() and mark.exists() != is_quick:
+        holds = "a try with --quick" if mark.exists() else "results of the real size"
+        raise SystemExit(f"{FOLDER}: holds {holds}; delete or rename the folder first.")
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    if is_quick:
+        mark.touch()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="From text to a model that answers questions, on two CPU cores.")
     parser.add_argument("--quick", action="store_true", help="a few training steps only, to try the machinery")
     options = parser.parse_args()
     if not Path("configs/pretrain/world.yaml").is_file():
         raise SystemExit(f"{Path.cwd()}: no configs/ here; run this from the top folder of the repository.")
-    FOLDER.mkdir(parents=True, exist_ok=True)
+    check_same_size(is_quick=options.quick)
     record = read_json(FOLDER / "stages.json") or {}
     for stage in stages(is_quick=options.quick):
         if not record.get(stage.name, {}).get("is_done"):

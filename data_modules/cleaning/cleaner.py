@@ -50,15 +50,24 @@ class Cleaner:
         """What decides how texts are cleaned, as JSON values for cache keys."""
         return identity_of([*self._rules, *self._set_rules])
 
+    def set_identity(self) -> list[Any]:
+        """What decides which fingerprints a text has, and when two are alike, as JSON values."""
+        return identity_of(self._set_rules)
+
     def ledger(self) -> CleaningLedger:
         """An empty ledger with a row for every rule."""
         return CleaningLedger.of(self.labels)
 
+    @property
+    def places_of_set_rules(self) -> list[tuple[str, int]]:
+        """Label and position of each rule about the whole set, as in the ledger."""
+        first = len(self._rules) + 1
+        return [(self.labels[place], place) for place in range(first, first + len(self._set_rules))]
+
     def duplicates(self) -> Duplicates:
         """What judges the outcomes of all documents in reading order, by the rules about the whole set."""
-        first = len(self._rules) + 1
-        places = range(first, len(self.labels))
-        return Duplicates([(self.labels[i], i, rule) for i, (_, rule) in zip(places, self._set_rules, strict=True)])
+        rules = zip(self.places_of_set_rules, self._set_rules, strict=True)
+        return Duplicates([(label, place, rule) for (label, place), (_, rule) in rules])
 
     def clean(self, text: str) -> Cleaned:
         """Clean a document by the rules about single documents.

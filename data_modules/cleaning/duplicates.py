@@ -122,20 +122,22 @@ class Duplicates:
     """
 
     def __init__(self, rules: Sequence[tuple[str, int, SetRule]]) -> None:
-        self._finders = [(label, position, rule.size, rule.finder()) for label, position, rule in rules]
+        self._places = [(label, position) for label, position, _ in rules]
+        self._finders = [(rule.size, rule.finder()) for _, _, rule in rules]
         self._num = 0
 
-    def judge(self, outcome: Cleaned) -> Cleaned:
+    def judge(self, outcome: Cleaned, places: Sequence[tuple[str, int]] | None = None) -> Cleaned:
         """The outcome of the next document: dropped if it repeats an earlier one that stayed.
 
         Args:
             outcome: What the rules about single documents made of it.
+            places: Label and position of each rule in the ledger of its cleaner. None: those of the rules.
         """
         self._num += 1
         if outcome.is_dropped:
             return outcome
         start = 0
-        for label, position, size, finder in self._finders:
+        for (label, position), (size, finder) in zip(places or self._places, self._finders, strict=True):
             found = finder.find(outcome.fingerprint[start : start + size], self._num)
             start += size
             if found:

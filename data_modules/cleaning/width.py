@@ -18,7 +18,8 @@ _TO_HALF = str.maketrans("，！？；：。（）", ",!?;:.()")
 # a full-width mark brings its own space; not part of a smiley, an ellipsis or a file name
 _NARROW_MARK = re.compile(
     rf"{_AFTER_CJK}"
-    rf"(?:[,!?;](?![,;.])|:(?![()DPpO/\\:-])|\.(?=[ \t]*(?:[{_WIDE}\u2019\u201d]|\Z)|[ \t]*[{CJK}]))(?: +(?=[^\s]))?"
+    r"(?:[,!?;](?![,;.])|:(?![()/\\:-]|[DPpO](?![A-Za-z]))"
+    rf"|\.(?=[ \t]*(?:[{_WIDE}\u2019\u201d]|\Z)|[ \t]*[{CJK}]))(?: +(?=[^\s]))?"
 )
 _NARROW_BRACKETS = re.compile(rf"(?:{_AFTER_CJK}|^(?=\([{CJK}]))\(([^()\n]+)\)", re.MULTILINE)
 _HAS_CJK = re.compile(f"[{CJK}]")

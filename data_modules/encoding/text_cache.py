@@ -22,6 +22,7 @@ from data_modules.encoding.text_judges import Judges
 from data_modules.encoding.text_ledger import merged
 from data_modules.encoding.token_shards import MANIFEST
 from data_modules.errors import UserError
+from data_modules.records.data_files import data_files
 from data_modules.records.mix import MixSource
 from data_modules.records.splits import Sources
 from data_modules.records.txt_files import looks_wrapped
@@ -159,8 +160,11 @@ def _paths(splits: Mapping[str, list[Feed]]) -> dict[str, Any]:
 
 
 def _warn_of_wrapped_lines(sources: Sources) -> None:
-    for file in (file for files in sources.files.values() for file in files):
-        if sources.txt_documents == "line" and file.lower().endswith(".txt") and looks_wrapped(Path(file)):
+    if sources.txt_documents != "line":
+        return
+    given = (Path(file) for files in sources.files.values() for file in files)
+    for file in (file for path in given if path.exists() for file in data_files(str(path))):
+        if file.suffix.lower() == ".txt" and looks_wrapped(file):
             warnings.warn(
                 f"{file}: its lines look wrapped at a fixed width, and each is encoded as a document of its own. If "
                 "blank lines separate its paragraphs, set `--data.txt_documents paragraph`.",

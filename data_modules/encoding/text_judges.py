@@ -15,11 +15,11 @@ from data_modules.cleaning.outcome import Cleaned
 from data_modules.encoding.text_chunks import EncodedDocuments
 
 _HEADER = struct.Struct("<III")
-"""Length of the cleaner's identity, number of fingerprints, bytes of each. The identity and the fingerprints follow."""
+"""Length of the rules' identity, number of fingerprints, bytes of each. The identity and the fingerprints follow."""
 
 
 class Judges:
-    """Compares documents with those before them in all splits and sources that are cleaned by the same rules.
+    """Compares documents with those before them in all splits and sources with the same rules about duplicates.
 
     Memory: what the rules remember; see `Duplicates`.
 
@@ -53,7 +53,7 @@ class Judges:
         for index, (outcome, origin) in enumerate(zip(chunk.outcomes, chunk.origins, strict=True)):
             judged = outcome
             if unlike[index]:
-                judged = duplicates.judge(outcome)
+                judged = duplicates.judge(outcome, cleaner.places_of_set_rules)
                 fingerprints.append(outcome.fingerprint)
             keep[index] &= not judged.is_dropped
             chunk.counts.cleaning.add(judged, origin)
@@ -80,4 +80,4 @@ class Judges:
 
 
 def _key(cleaner: Cleaner) -> str:
-    return json.dumps(cleaner.identity())
+    return json.dumps(cleaner.set_identity())

@@ -27,25 +27,32 @@ def read_txt(path: Path, reject: Reject, reading: Reading = USUAL) -> Iterator[R
         return
     limit = (reading.most_bytes or MAX_LINE) // 4  # as long as a text in other files may be
     lines, first, size = list[str](), 1, 0
-    for number, line in read_lines(path, reject, reading, blank=True):
+    is_damaged = False
+
+    def reject_line(message: str) -> None:
+        nonlocal is_damaged
+        is_damaged = True  # a document without one of its lines would be another document
+        reject(message)
+
+    for number, line in read_lines(path, reject_line, reading, blank=True):
         is_end = reading.txt == "paragraph" and not line.strip()
-        if is_end and size:
+        if is_end and size and not is_damaged:
             yield from _document(lines, f"{path}:{first}", size, limit, reject)
         if is_end:
-            lines, size = [], 0
+            lines, size, is_damaged = [], 0, False
             continue
         first = first if size else number
         size += len(line.encode()) + 1
         if size <= limit:  # a document that is too long is not kept in memory
             lines.append(line)
-    if size:
+    if size and not is_damaged:
         yield from _document(lines, f"{path}:{first}", size, limit, reject)
 
 
 def looks_wrapped(path: Path) -> bool:
     """Whether the lines of a .txt file look like text that was wrapped at a fixed width.
 
-    So it seems if most of the first lines are between 50 and 100 characters long, none is longer than 120, and most do
+    True if most of the first 200 lines are between 50 and 100 characters long, none is longer than 120, and most do
     not end a sentence.
     """
     lines = [line for _, line in islice(read_lines(path, _ignore), _LINES_LOOKED_AT)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,8 @@ def clean_files(
     Args:
         sources: The files of `train`, and how they are read.
         cleaner: The rules.
-        output: A file of JSON lines for the clean documents, each with the field `text`. None: nothing is written.
+        output: A file of JSON lines for the clean documents, each with the field `text`, and
+            `article_id` if the record has one. None: nothing is written.
         limit: Documents to read, at most. None: all.
 
     Returns:
@@ -38,10 +40,10 @@ def clean_files(
     counts, ledger = RecordCounts(sources.on_invalid), cleaner.ledger()
     try:
         documents = with_progress(islice(_read(sources, counts), limit), "cleaning", "documents")
-        texts = _cleaned(documents, cleaner, ledger)
+        cleaned = _cleaned(documents, cleaner, ledger)
         if output is not None:
-            write_lines(output, ({"text": text} for text in texts))
-        for _ in texts:  # nothing is written: only the ledger is wanted
+            write_lines(output, map(_record, cleaned))
+        for _ in cleaned:  # nothing is written: only the ledger is wanted
             pass
     except UserError as error:
         raise UserError(str(error).replace("--data.", "--")) from None
@@ -54,14 +56,19 @@ def _read(sources: Sources, counts: RecordCounts) -> Iterator[Document]:
     check_found(sources.columns, counts.columns_found, names, option="--columns")
 
 
-def _cleaned(documents: Iterator[Document], cleaner: Cleaner, ledger: CleaningLedger) -> Iterator[str]:
-    """The texts that stay, counted in the ledger."""
+def _cleaned(documents: Iterator[Document], cleaner: Cleaner, ledger: CleaningLedger) -> Iterator[Document]:
+    """The documents that stay, counted in the ledger."""
     duplicates = cleaner.duplicates()
     for document in documents:
         outcome = duplicates.judge(cleaner.clean(document.text))
         ledger.add(outcome, document.origin)
         if outcome.text is not None:
-            yield outcome.text
+            yield replace(document, text=outcome.text)
+
+
+def _record(document: Document) -> dict[str, str]:
+    """A document as a record that is read as the same: what belongs together stays together."""
+    return {"text": document.text} | ({} if document.group is None else {"article_id": document.group})
 
 
 def report_of(ledger: CleaningLedger, cleaner: Cleaner, files: list[str], counts: RecordCounts) -> dict[str, Any]:

@@ -84,7 +84,10 @@ def within_memory(corpus: Corpus, pre_tokenizer: PreTokenizerName, max_memory: i
     safe = (max_memory - _PROCESS) // (_PER_BYTE + _PER_WORD // 2)  # even if every two bytes were a new word
     if corpus.used_bytes <= safe:
         return corpus
-    growth = growth_in(corpus.limited(min(_PILOT, safe)), pre_tokenizer)
+    try:
+        growth = growth_in(corpus.limited(min(_PILOT, safe)), pre_tokenizer)
+    except UserError:  # the texts are too long for samples of this size
+        return corpus.limited(safe, "--max_memory")
     low, high = safe, corpus.used_bytes
     if growth.memory(high) <= max_memory:
         return corpus

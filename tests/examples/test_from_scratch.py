@@ -109,6 +109,29 @@ def test_finished_stages_are_skipped_and_a_failed_one_stops(
     assert "== one" in capsys.readouterr().out
 
 
+def test_a_run_of_a_few_steps_and_a_real_one_are_not_mixed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(from_scratch, "FOLDER", tmp_path / "runs")
+    from_scratch.check_same_size(is_quick=True)
+    from_scratch.check_same_size(is_quick=True)
+    with pytest.raises(SystemExit, match="holds a try with --quick; delete or rename the folder first"):
+        from_scratch.check_same_size(is_quick=False)
+    (tmp_path / "runs" / "quick").unlink()
+    from_scratch.check_same_size(is_quick=False)
+    with pytest.raises(SystemExit, match="holds results of the real size"):
+        from_scratch.check_same_size(is_quick=True)
+
+
+def test_a_run_killed_before_its_first_checkpoint_begins_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = tmp_path / "pretraining" / "version_0"
+    monkeypatch.setattr(from_scratch, "RUN", run)
+    (run / "checkpoints").mkdir(parents=True)
+    assert "--config" in from_scratch.pretrain()
+    assert not run.exists()
+    (run / "checkpoints").mkdir(parents=True)
+    (run / "checkpoints" / "last.ckpt").touch()
+    assert from_scratch.pretrain()[-2:] == ["--resume", str(run)]
+
+
 @pytest.mark.slow
 def test_a_quick_run_from_scratch_writes_its_page(tmp_path: Path) -> None:
     for name in ("configs", "examples"):

@@ -84,6 +84,8 @@ CHARACTERS: dict[str, list[Case]] = {
         becomes("标签: 负面, 见 https://example.com", "标签：负面，见 https://example.com"),
         becomes("步骤:  \n1. 开始", "步骤：  \n1. 开始"),
         becomes("他说:好的;然后走了.", "他说：好的；然后走了。"),
+        becomes("作者:Peter", "作者：Peter"),
+        same("真好:D"),
         becomes("北京(首都)很大", "北京（首都）很大"),
         becomes("(注释)在行首", "（注释）在行首"),
         becomes("真的吗?!他问", "真的吗？！他问"),

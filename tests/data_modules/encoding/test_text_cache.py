@@ -161,6 +161,20 @@ def test_sources_of_a_mixture_have_their_own_cleaning_and_cap(
     )
 
 
+def test_near_duplicates_of_held_out_documents_are_dropped_whatever_the_other_rules_of_their_source(
+    tmp_path: Path, write: Write, encoder: TextEncoder
+) -> None:
+    texts = [" ".join(f"word{n * 31 % 97}x{i}" for i in range(60)) for n in range(12)]
+    held_out = write("val.jsonl", [{"text": text} for text in texts[:6]])
+    copies = write("train.jsonl", [{"text": text + " once more ()"} for text in texts])
+    items = [{"name": "copies", "files": copies, "cleaning": ["nfc", "empty_brackets", "near_duplicates"]}]
+    sources = Sources({"train": [copies], "val": [held_out]})
+    folder = encode_texts(sources, read_mix(items), ["near_duplicates"], encoder, tmp_path / "cache")
+    assert [text.split(" once")[0] for text in documents(folder, "train")] == texts[6:]
+    rules = read_manifest(folder)["splits"]["train"]["ledger"]["sources"]["copies"]["cleaning"]["rules"]
+    assert rules["near_duplicates"]["dropped"] == 6
+
+
 @pytest.mark.parametrize("damage", ["byte", "size", "missing", "manifest"])
 def test_damaged_shards_are_encoded_again(tmp_path: Path, write: Write, encoder: TextEncoder, damage: str) -> None:
     sources = Sources({"train": [write("a.jsonl", rows(50))]}, {"val": 0.2})
@@ -279,8 +293,10 @@ def test_killed_at_any_point_it_goes_on_to_the_same_bytes(tmp_path: Path, write:
 
 def test_wrapped_lines_are_reported(tmp_path: Path, write: Write, encoder: TextEncoder) -> None:
     line = "a line of a book that goes on in the next line, as if typed by hand number"
-    file = write("a.txt", "".join(f"{line} {n}\n" + "\n" * (n % 9 == 8) for n in range(300)))
-    with pytest.warns(UserWarning, match="txt_documents paragraph"):
-        encode_texts(Sources({"train": [file]}), (), None, encoder, tmp_path / "cache")
+    (tmp_path / "books").mkdir()
+    file = write("books/a.txt", "".join(f"{line} {n}\n" + "\n" * (n % 9 == 8) for n in range(300)))
+    for given in (file, str(Path(file).parent)):
+        with pytest.warns(UserWarning, match="txt_documents paragraph"):
+            encode_texts(Sources({"train": [given]}), (), None, encoder, tmp_path / "cache")
     folder = encode_texts(Sources({"train": [file]}, txt_documents="paragraph"), (), None, encoder, tmp_path / "cache")
     assert [text.count("\n") for text in documents(folder, "train")] == [8] * 33 + [2]

@@ -40,6 +40,15 @@ def test_documents_of_a_txt_file(write: Write, unit: str, expected: list[tuple[s
     assert counts.records_read == len(expected)
 
 
+@pytest.mark.parametrize(("unit", "expected"), [("paragraph", ["one\ntwo", "five"]), ("file", [])])
+def test_a_document_with_a_damaged_line_is_dropped_whole(write: Write, unit: str, expected: list[str]) -> None:
+    file = write("a.txt", b"one\ntwo\n\nthree\n\xff\xfe\nfour\n\nfive\n")
+    found, counts = read(file, txt_documents=unit, on_invalid="drop")
+    assert [each.text for each in found] == expected
+    assert len(counts.invalid) == 1
+    assert counts.invalid[0].startswith(f"{file}:5: ")
+
+
 def test_a_document_that_is_too_long_is_refused_without_being_kept(
     write: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,6 +10,9 @@ import pytest
 from data_modules.cleaning.cleaner import Cleaner
 from data_modules.cleaning.ledger import CleaningLedger
 from data_modules.cleaning.rules import RULES, SET_RULES
+from data_modules.records.counts import RecordCounts
+from data_modules.records.documents import read_documents
+from data_modules.records.splits import Sources
 from lit_sft.__main__ import main
 
 TEXTS = [
@@ -56,6 +59,22 @@ def test_command_writes_the_clean_documents_and_the_ledger(
     printed = capsys.readouterr().out
     assert f"  {file}:1\n      北京（）是首都，\\u200b人口很多。\n    → 北京（）是首都，人口很多。" in printed
     assert "dropped: 1 character" in printed
+
+
+def test_clean_documents_of_one_article_still_belong_together(tmp_path: Path) -> None:
+    file, output = tmp_path / "parts.jsonl", tmp_path / "clean.jsonl"
+    rows = [
+        {"text": "One ().", "article_id": "a"},
+        {"text": "Alone ()."},
+        {"text": "Two ().", "article_id": 7},
+    ]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    assert main(["clean", str(file), "--rules", "empty_brackets", "--output", str(output)]) == 0
+    read, written = (
+        [document.group for document in read_documents("train", Sources({"train": [str(each)]}), RecordCounts("error"))]
+        for each in (file, output)
+    )
+    assert read == written == ["a", None, "7"]
 
 
 @pytest.mark.parametrize("content", ["{}", "cleaning: {}", "data: {{cleaning: {}}}"])

@@ -64,6 +64,17 @@ def test_text_that_fits_is_used_whole(corpus: Callable[..., Corpus], monkeypatch
     assert within_memory(whole, "gpt2_han", 9_000_000) is whole  # few words: every character is one
 
 
+def test_a_few_long_texts_are_sampled_without_an_estimate(
+    corpus: Callable[..., Corpus], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "_PROCESS", 10_000)
+    books = ["，".join(chinese(160)) for _ in range(3)]
+    whole = corpus(*(iter([f"{number}{book}"]) for number, book in enumerate(books)))
+    sample = within_memory(whole, "qwen", 6_000_000)
+    assert 0 < sample.used_bytes < whole.num_bytes
+    assert needed(sample) <= 6_000_000
+
+
 def test_text_that_does_not_fit_is_sampled_to_the_limit(
     corpus: Callable[..., Corpus], monkeypatch: pytest.MonkeyPatch
 ) -> None:
