@@ -52,7 +52,11 @@ def headline(found: Findings, primary: str) -> Table | None:
 def _headline_metrics(found: Findings, primary: str) -> list[str]:
     """Up to five, skipping losses with the same values as an earlier one: masks may cover the same tokens."""
     chosen: dict[tuple[str, tuple[float, ...]], str] = {}
+    others = set(found.comparison.arms[1:])
     for metric in dict.fromkeys((primary, *_HEADLINE)):
+        refused = {arm for name, arm, _ in found.refused if name == metric}
+        if others and others <= refused:  # such as the loss per token of different tokenizers
+            continue
         if means := found.means.get(metric):
             kind = metric if metric in ANSWER_METRICS else "loss"
             chosen.setdefault((kind, tuple(mean.value for mean, _ in means.values())), metric)

@@ -37,7 +37,8 @@ def text_run(
     }
     (run / "result.json").write_text(json.dumps(result), encoding="utf-8")
     rows = [
-        {"origin": f"document {n}", "nats": {"text": nats[n]}, "tokens": {"text": tokens[n]}}
+        {"origin": f"document {n}", "nats": {"text": nats[n], "whole_sequence": nats[n]}}
+        | {"tokens": {"text": tokens[n], "whole_sequence": tokens[n]}}
         | {"document_bytes": sizes[n], "predicted_bytes": sizes[n]}
         for n in range(2)
     ]
@@ -75,7 +76,7 @@ def test_tokenizers_are_compared_in_bits_per_byte_and_never_per_token(tmp_path: 
     assert (difference.metric, difference.arm) == ("bits_per_byte", "small")
     assert difference.estimate.value == pytest.approx((48 - 36.5) / math.log(2) / 40)
     assert difference.sense == -1
-    assert {(metric, arm) for metric, arm, _ in findings.refused} == {("text", "small")}
+    assert {(metric, arm) for metric, arm, _ in findings.refused} == {("text", "small"), ("whole_sequence", "small")}
 
 
 def test_documents_with_other_bytes_are_refused(tmp_path: Path) -> None:
@@ -90,7 +91,7 @@ def test_report_shows_bits_per_byte_first_and_what_blocks_lose(tmp_path: Path) -
     collected = Collected(comparison.arms, comparison.results, {}, comparison.settings, primary="bits_per_byte")
     report = make_report(comparison, collected, tmp_path)
     assert report.headline is not None
-    assert report.headline.rows[0][0] == "bits per byte"
+    assert [row[0] for row in report.headline.rows] == ["bits per byte"]  # no loss per token
     assert "bits per byte" in report.answers[0]
     tables = {table.title: table for table in report.tables}
     assert tables["Training blocks"].rows[0] == ["large", "1,200", "2", "0", "1", "99", "90", "9", "5"]
