@@ -146,3 +146,17 @@ def test_config_is_instantiated(
     made.data.setup("fit")
     assert len(made.data.stores["train"]) > 0
     build_backbone(made.model.backbone_settings, made.data.tokenizer)
+
+
+def test_cleaning_study_has_the_rules_of_its_base() -> None:
+    study, base = (
+        yaml.safe_load((ROOT / "configs" / name).read_text(encoding="utf-8"))
+        for name in ("ablation/cleaning.yaml", "pretrain/world.yaml")
+    )
+    arms, rules = study["arms"], base["data"]["cleaning"]
+    assert arms["rules and no copies"] == {}
+    assert arms["rules"]["data.cleaning"] == rules[:-2]
+    assert [each if isinstance(each, str) else next(iter(each)) for each in rules[-2:]] == [
+        "exact_duplicates",
+        "near_duplicates",
+    ]

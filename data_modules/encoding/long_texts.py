@@ -29,18 +29,36 @@ Tokens = Callable[[str], tuple[list[int], list[tuple[int, int]]]]
 
 
 @dataclass(frozen=True, slots=True)
+class Part:
+    """A part of a text, encoded as in the whole text, which a tokenizer may not do with the part alone.
+
+    Attributes:
+        text: The part.
+        ids: Its tokens, (T,).
+        begins: The character of the part at which each token begins, (T,).
+        ends: The character after each token, (T,).
+    """
+
+    text: str
+    ids: npt.NDArray[np.int64]
+    begins: npt.NDArray[np.int64]
+    ends: npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
 class _Window:
-    """Characters `start` to `stop` of a text, its tokens, and the character at which each begins."""
+    """Characters `start` to `stop` of a text, its tokens, and the characters at which each begins and ends."""
 
     start: int
     stop: int
     ids: npt.NDArray[np.int64]
     begins: npt.NDArray[np.int64]
+    ends: npt.NDArray[np.int64]
 
 
 def encode_long(
     text: str, tokens: Tokens, *, window: int = WINDOW, overlaps: tuple[int, ...] = _OVERLAPS
-) -> Iterator[tuple[str, npt.NDArray[np.int64]]]:
+) -> Iterator[Part]:
     """Encode a long text part by part.
 
     Args:
@@ -50,7 +68,7 @@ def encode_long(
         overlaps: Characters that two windows share, to be tried in turn.
 
     Returns:
-        Parts of the text that make up all of it, each with its ids. A part ends with a letter or digit, and the next
+        Parts that make up all of the text. A part ends with a letter or digit, and the next
         begins with neither, so no end of a sentence is divided.
     """
     done, current = 0, _encoded(text, 0, window, tokens)
@@ -60,16 +78,16 @@ def encode_long(
             current = _encoded(text, current.start, len(text) - current.start, tokens)
             break
         cut, following = found
-        yield text[done:cut], _between(current, done, cut)
+        yield _part(text, current, done, cut)
         done, current = cut, following
-    yield text[done:], _between(current, done, len(text))
+    yield _part(text, current, done, len(text))
 
 
 def _encoded(text: str, start: int, size: int, tokens: Tokens) -> _Window:
     stop = min(start + size, len(text))
     ids, places = tokens(text[start:stop])
-    begins = np.fromiter((begin for begin, _ in places), dtype=np.int64, count=len(ids))
-    return _Window(start, stop, np.asarray(ids, dtype=np.int64), begins + start)
+    begins, ends = np.asarray(places, dtype=np.int64).reshape(-1, 2).T + start
+    return _Window(start, stop, np.asarray(ids, dtype=np.int64), begins, ends)
 
 
 def _following(
@@ -107,8 +125,9 @@ def _is_word_end(text: str, place: int) -> bool:
     return text[place - 1].isalnum() and not text[place].isalnum()
 
 
-def _between(window: _Window, start: int, stop: int) -> npt.NDArray[np.int64]:
-    """The tokens that begin between two characters."""
+def _part(text: str, window: _Window, start: int, stop: int) -> Part:
+    """The text between two characters, with the tokens that begin there."""
     first = 0 if start == window.start else int(np.searchsorted(window.begins, start))
     last = len(window.ids) if stop == window.stop else int(np.searchsorted(window.begins, stop))
-    return window.ids[first:last]
+    ids, begins, ends = (each[first:last] for each in (window.ids, window.begins, window.ends))
+    return Part(text[start:stop], ids, begins - start, ends - start)

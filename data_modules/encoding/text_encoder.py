@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from transformers import PreTrainedTokenizerBase
 
-from data_modules.encoding.long_texts import WINDOW, encode_long
+from data_modules.encoding.long_texts import WINDOW, Part, encode_long
 from data_modules.encoding.sentence_ends import Places, sentence_ends, tokens_at_ends
 from data_modules.encoding.strings import StringEncoder, bytes_per_token
 from data_modules.encoding.unknown_text import TextCheck
@@ -60,29 +60,30 @@ class TextEncoder:
         """
         short = iter(self._strings.contents([text for text in texts if len(text) <= WINDOW]))
         return [
-            self._document(text, [(text, next(short))] if len(text) <= WINDOW else self._parts(text)) for text in texts
+            self._document(text, [(text, next(short), None)] if len(text) <= WINDOW else self._parts(text))
+            for text in texts
         ]
 
-    def _parts(self, text: str) -> Iterator[tuple[str, list[int]]]:
-        for part, ids in encode_long(text, self._strings.contents_with_places):
-            yield part, ids.tolist()
+    def _parts(self, text: str) -> Iterator[tuple[str, list[int], Part]]:
+        for part in encode_long(text, self._strings.contents_with_places):
+            yield part.text, part.ids.tolist(), part
 
-    def _document(self, text: str, parts: Iterable[tuple[str, list[int]]]) -> EncodedText:
+    def _document(self, text: str, parts: Iterable[tuple[str, list[int], Part | None]]) -> EncodedText:
         opening = np.asarray(self.document_start, dtype=np.int32)
         ids, marks, lost = [opening], [np.zeros(len(opening), dtype=np.bool_)], None
-        for part, tokens in parts:
+        for part, tokens, encoded in parts:
             numbers = np.asarray(tokens, dtype=np.int32)
             ids.append(numbers)
             marks.append(np.zeros(len(numbers), dtype=np.bool_))
-            marks[-1][self._ends(part, numbers)] = True
+            marks[-1][self._ends(part, numbers, encoded)] = True
             lost = lost or self._check.lost(part, tokens)
         ids.append(np.asarray([self.tokenizer.eos_token_id], dtype=np.int32))
         marks.append(np.zeros(1, dtype=np.bool_))
         num_bytes = len(text) if text.isascii() else len(text.encode())
         return EncodedText(np.concatenate(ids), np.concatenate(marks), num_bytes, lost)
 
-    def _ends(self, text: str, ids: Ids) -> Places:
-        """The tokens that end a sentence."""
+    def _ends(self, text: str, ids: Ids, encoded: Part | None) -> Places:
+        """The tokens that end a sentence. `encoded` if the text is part of a longer one."""
         ends, spaces = sentence_ends(text)
         if not len(ends) or not len(ids):
             return ends[:0]
@@ -92,8 +93,11 @@ class TextEncoder:
             stops = np.cumsum(sizes := self._sizes[ids])
             if stops[-1] == byte_of[-1]:
                 return tokens_at_ends(byte_of[ends], byte_of[spaces], stops - sizes, stops)
-        places = np.asarray(self._strings.contents_with_places(text)[1], dtype=np.int64).reshape(-1, 2)
-        return tokens_at_ends(ends, spaces, np.maximum.accumulate(places[:, 0]), places[:, 1])
+        if encoded is None:
+            begins, stops = np.asarray(self._strings.contents_with_places(text)[1], dtype=np.int64).reshape(-1, 2).T
+        else:  # encoded alone, it could have other tokens: some tokenizers put a mark before every text
+            begins, stops = encoded.begins, encoded.ends
+        return tokens_at_ends(ends, spaces, np.maximum.accumulate(begins), stops)
 
     def _byte_of(self, text: str) -> Places | None:
         """The first byte of each character, then the number of bytes; None if tokens may stand for other bytes."""

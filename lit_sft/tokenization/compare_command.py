@@ -10,6 +10,7 @@ from rich.table import Table as Grid
 
 from data_modules.records.counts import OnInvalid
 from data_modules.records.formats import FormatName
+from data_modules.records.text_lines import TxtDocuments
 from lit_sft.console import cell, console, print_error_line, print_line_on
 from lit_sft.files import write_json
 from lit_sft.reporting.page import Cell, Table
@@ -40,6 +41,7 @@ def main(argv: list[str]) -> None:
         columns=columns_of(options.columns),
         format=options.format,
         on_invalid=options.on_invalid,
+        txt_documents=options.txt_documents,
         max_bytes=num_bytes_of(options.max_bytes, "--max_bytes"),
     )
     print_comparison(console, comparison)
@@ -104,6 +106,13 @@ def _parser() -> Arguments:
     parser.add_argument("--format", choices=get_args(FormatName), help="format of the records; default: detected")
     parser.add_argument(
         "--on_invalid", choices=get_args(OnInvalid), default="error", help="stop at an invalid record, or drop it"
+    )
+    parser.add_argument(
+        "--txt_documents",
+        choices=get_args(TxtDocuments),
+        default="line",
+        help="what a document is in a .txt file: every line (default), the lines between two blank ones, or the file; "
+        "line breaks are part of the last two",
     )
     parser.add_argument(
         "--max_bytes", default="20MB", metavar="SIZE", help="compare on an even sample of this size; default: 20MB"

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from data_modules.records.counts import OnInvalid
+from data_modules.records.text_lines import TxtDocuments
 from lit_sft.reporting.token_view import visible
 from lit_sft.tokenization.compared import Compared, open_compared
 from lit_sft.tokenization.measures import Counts, Measures, Usage, measure
@@ -78,6 +79,7 @@ def compare_tokenizers(
     columns: Mapping[str, str] | None = None,
     format: str | None = None,
     on_invalid: OnInvalid = "error",
+    txt_documents: TxtDocuments = "line",
     max_bytes: int | None = DEFAULT_BYTES,
 ) -> Comparison:
     """Compare tokenizers.
@@ -89,13 +91,14 @@ def compare_tokenizers(
         columns: The column that each field is read from, such as {"text": "content"}.
         format: Format of the records. None: detected.
         on_invalid: Whether an invalid record is an error or is skipped.
+        txt_documents: What a document is in a .txt file: a line, a paragraph, or the file.
         max_bytes: Compare on an even sample of this size. None: on everything.
 
     Raises:
         UserError: If a tokenizer cannot be loaded, or the text cannot be read.
     """
     sources = (files,) if isinstance(files, str) else tuple(files)
-    texts = TextFiles(sources, columns or {}, format, on_invalid)
+    texts = TextFiles(sources, columns or {}, format, on_invalid, txt_documents)
     tokenizers = open_compared(names)
     corpus = count_corpus(texts)
     if max_bytes is not None and max_bytes < corpus.num_bytes:

@@ -11,9 +11,11 @@ from typing import get_args
 from data_modules.errors import UserError
 from data_modules.records.columns import check_columns, check_found, in_columns, renamed
 from data_modules.records.counts import OnInvalid, RecordCounts
+from data_modules.records.documents import MAX_DOCUMENT_BYTES
 from data_modules.records.formats import FORMATS, FormatName, recognise_format
 from data_modules.records.readers import read_records
 from data_modules.records.record import Record
+from data_modules.records.text_lines import Reading, TxtDocuments
 from data_modules.wording import did_you_mean
 
 _PIECE = 1 << 16
@@ -51,12 +53,14 @@ class TextFiles:
         columns: The column that each field is read from.
         format: A name in FORMATS. None: detected from the fields, file by file.
         on_invalid: Whether an invalid record is an error or is counted and skipped.
+        txt_documents: What a document is in a .txt file: every line, the lines between two blank ones, or the file.
     """
 
     files: tuple[str, ...]
     columns: Mapping[str, str] = field(default_factory=dict)
     format: str | None = None
     on_invalid: OnInvalid = "error"
+    txt_documents: TxtDocuments = "line"
 
     def __post_init__(self) -> None:
         if not self.files:
@@ -67,7 +71,14 @@ class TextFiles:
             raise UserError(f"--format {self.format}: no such format; {hint}")
         if self.on_invalid not in get_args(OnInvalid):
             raise UserError(f"--on_invalid {self.on_invalid}: expected error or drop.")
+        if self.txt_documents not in get_args(TxtDocuments):
+            raise UserError(f"--txt_documents {self.txt_documents}: expected line, paragraph or file.")
         check_columns(self.columns, self.format, option="--columns")
+
+    @property
+    def reading(self) -> Reading:
+        """How files are read: as by text runs."""
+        return Reading(4 * MAX_DOCUMENT_BYTES, self.txt_documents)
 
     @property
     def _format(self) -> str | None:
@@ -90,7 +101,7 @@ def read_texts(files: TextFiles, source: str, counts: RecordCounts | None = None
     formats: dict[str, str] = {}
     names: set[str] = set()
     try:
-        for record in read_records(source, reject=counts.reject):
+        for record in read_records(source, reject=counts.reject, reading=files.reading):
             counts.records_read += 1
             if files.columns:
                 names.update(list(record.fields)[:_MOST_NAMES])

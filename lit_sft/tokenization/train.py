@@ -15,6 +15,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 from data_modules.progress import Pace, Progress, duration
 from data_modules.records.counts import OnInvalid
 from data_modules.records.readers import source_fingerprint
+from data_modules.records.text_lines import TxtDocuments
 from lit_sft.tokenization.folder import check_target, write_folder
 from lit_sft.tokenization.memory import DEFAULT_MEMORY, within_memory
 from lit_sft.tokenization.recipe import NUM_BYTES, Recipe, make_recipe
@@ -63,6 +64,7 @@ def train_tokenizer(
     columns: Mapping[str, str] | None = None,
     format: str | None = None,
     on_invalid: OnInvalid = "error",
+    txt_documents: TxtDocuments = "line",
     max_bytes: int | None = None,
     max_memory: int | None = DEFAULT_MEMORY,
     overwrite: bool = False,
@@ -84,6 +86,7 @@ def train_tokenizer(
         columns: The column that each field is read from, such as {"text": "content"}.
         format: Format of the records. None: detected.
         on_invalid: Whether an invalid record is an error or is skipped.
+        txt_documents: What a document is in a .txt file: a line, a paragraph, or the file.
         max_bytes: Train on an even sample of this size. None: on everything.
         max_memory: Train on a smaller sample if this one would take more memory, in bytes. None: no limit.
         overwrite: Whether an earlier tokenizer in the folder is replaced.
@@ -104,7 +107,7 @@ def train_tokenizer(
     )
     check_target(Path(folder), overwrite=overwrite)
     sources = (files,) if isinstance(files, str) else tuple(files)
-    texts = TextFiles(sources, columns or {}, format, on_invalid)
+    texts = TextFiles(sources, columns or {}, format, on_invalid, txt_documents)
     corpus = count_corpus(texts, recipe.special_tokens)
     asked = corpus if max_bytes is None else corpus.limited(max_bytes)
     corpus = asked if max_memory is None else within_memory(asked, recipe.pre_tokenizer, max_memory)
@@ -181,6 +184,7 @@ def _report(tokenizer: Tokenizer, recipe: Recipe, corpus: Corpus) -> dict[str, A
         "settings": recipe.as_dict(),
         "columns": dict(corpus.files.columns),
         "format": corpus.files.format,
+        "txt_documents": corpus.files.txt_documents,
         "sources": [asdict(count) | {"digest": source_fingerprint(count.source)} for count in corpus.counts],
         "bytes": corpus.num_bytes,
         "used_bytes": corpus.used_bytes,

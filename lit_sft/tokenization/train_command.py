@@ -12,6 +12,7 @@ from typing import get_args
 from data_modules.progress import duration
 from data_modules.records.counts import OnInvalid
 from data_modules.records.formats import FormatName
+from data_modules.records.text_lines import TxtDocuments
 from data_modules.wording import counted
 from lit_sft.console import print_error_line, print_line
 from lit_sft.settings.arguments import Arguments
@@ -48,6 +49,7 @@ def main(argv: list[str]) -> None:
         columns=columns_of(options.columns),
         format=options.format,
         on_invalid=options.on_invalid,
+        txt_documents=options.txt_documents,
         max_bytes=num_bytes_of(options.max_bytes, "--max_bytes"),
         max_memory=num_bytes_of(options.max_memory, "--max_memory"),
         overwrite=options.overwrite,
@@ -142,6 +144,13 @@ def _parser() -> Arguments:
     parser.add_argument("--format", choices=get_args(FormatName), help="format of the records; default: detected")
     parser.add_argument(
         "--on_invalid", choices=get_args(OnInvalid), default="error", help="stop at an invalid record, or drop it"
+    )
+    parser.add_argument(
+        "--txt_documents",
+        choices=get_args(TxtDocuments),
+        default="line",
+        help="what a document is in a .txt file: every line (default), the lines between two blank ones, or the file; "
+        "line breaks are part of the last two",
     )
     parser.add_argument(
         "--max_bytes", metavar="SIZE", help="train on an even sample of this size, such as 500MB; default: everything"

@@ -97,11 +97,15 @@ def run_identity(
     }
 
 
+_OPTIMIZER = "--model.optimizer.name "
+
+
 def check_identity(saved: dict[str, str], present: dict[str, str], *, allow_changes: bool) -> None:
     """Check that a checkpoint belongs to a run with the current settings and data.
 
     Raises:
-        UserError: If they differ; with `allow_changes`, a warning lists the differences instead.
+        UserError: If they differ; with `allow_changes`, a warning lists the differences instead, but another optimiser
+            is refused: it cannot read the state of the one before.
     """
     changes = [
         _change(name, saved.get(name), present.get(name))
@@ -111,6 +115,11 @@ def check_identity(saved: dict[str, str], present: dict[str, str], *, allow_chan
     ]
     if not changes:
         return
+    if allow_changes and (optimizer := next((each for each in changes if each.startswith(_OPTIMIZER)), "")):
+        raise UserError(
+            f"{optimizer}: a checkpoint holds the state of its own optimiser. Keep it, or start a new run from the "
+            "weights: `--model.backbone.pretrained` and the exported model."
+        )
     if allow_changes:
         warnings.warn(f"resumed with changes: {'; '.join(changes)}.", stacklevel=2)
         return

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from data_modules.errors import UserError
 from lit_sft.tokenization.sampling import Corpus, count_corpus
 from lit_sft.tokenization.splitting import PRE_TOKENIZERS, PreTokenizerName
-from lit_sft.tokenization.texts import TextFiles, pieces
+from lit_sft.tokenization.texts import TextFiles, pieces, read_texts
 
 WRITTEN = st.text(st.sampled_from("aB 'sdl1,.!，。我们\n\r\t\u3000\u0301é") | st.characters(exclude_categories=["Cs"]))
 
@@ -64,3 +66,18 @@ def test_sample_is_even_over_files_and_over_alternating_texts(corpus: Callable[.
 
 def test_sample_larger_than_the_text_is_the_text(corpus: Callable[..., Corpus]) -> None:
     assert len(list(corpus(10**9).texts())) == 4000
+
+
+@pytest.mark.parametrize(
+    ("unit", "expected"), [("line", ["one", "two", "three"]), ("paragraph", ["one\ntwo", "three"])]
+)
+def test_documents_of_a_txt_file_are_those_of_a_text_run(
+    write: Callable[..., str], unit: Any, expected: list[str]
+) -> None:
+    file = write("a.txt", "one\ntwo\n\nthree\n")
+    assert [text.text for text in read_texts(TextFiles((file,), txt_documents=unit), file)] == expected
+
+
+def test_unknown_unit_of_documents_is_refused() -> None:
+    with pytest.raises(UserError, match="--txt_documents page: expected line, paragraph or file"):
+        TextFiles(("a.txt",), txt_documents="page")

@@ -8,6 +8,7 @@ import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from data_modules.errors import UserError
 from data_modules.sft_data_module import SFTDataModule
 from lit_sft.training.module import LitCausalLM
 from lit_sft.training.resuming import check_identity, seed_batch
@@ -216,6 +217,13 @@ def test_a_run_that_is_made_longer_follows_the_longer_schedule_from_its_first_st
     run(make_data, tmp_path, resumed, fit={"ckpt_path": first.saved["end of training"]})
     rates = {step: rate for _, _, step, rate, *_ in resumed.entries}
     assert rates == {step: 1e-3 * (1 - step / 18) for step in range(6, 18)}
+
+
+def test_another_optimizer_is_refused_on_resuming_even_if_changes_are_allowed() -> None:
+    with pytest.raises(
+        UserError, match=r'--model\.optimizer\.name was unset and is now "muon": a checkpoint holds the'
+    ):
+        check_identity({}, {"--model.optimizer.name": '"muon"'}, allow_changes=True)
 
 
 def test_optimizer_settings_changed_on_resuming_take_effect(make_data: MakeData, tmp_path: Path) -> None:
