@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerBase
 from data_modules.batching.batch import Batch, collate
 from data_modules.batching.batch_settings import BatchSettings
 from data_modules.batching.loaders import batch_loader
-from data_modules.batching.sampling import LengthSampler, WindowSampler, limited, windows
+from data_modules.batching.sampling import LengthSampler, WindowSampler, windows
 from data_modules.encoding.cache import (
     cache_folder,
     data_identity,
@@ -302,10 +302,7 @@ class SFTDataModule(LightningDataModule):
         """
         if not len(self.stores.get(split, ())):
             return 0, 0
-        plans = self._eval_sampler(split).plans
-        rows = [index for plan in plans[: limited(len(plans), limit)] for index in plan.indices]
-        devices = self.trainer.world_size if self.trainer else 1
-        return len(rows) * devices, int(self.stores[split].lengths[rows].sum()) * devices
+        return self._eval_sampler(split).extent(limit)
 
     def train_dataloader(self) -> DataLoader[list[Batch]]:
         """Training batches, each a list of micro-batches."""

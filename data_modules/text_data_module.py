@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerBase
 from data_modules.batching.batch import Batch
 from data_modules.batching.batch_settings import BatchSettings
 from data_modules.batching.loaders import batch_loader
-from data_modules.batching.sampling import LengthSampler, WindowSampler, limited, windows
+from data_modules.batching.sampling import LengthSampler, WindowSampler, windows
 from data_modules.batching.text_batches import collate_texts
 from data_modules.encoding.block_plans import BlockPolicy
 from data_modules.encoding.cache import cache_folder, identity_digest
@@ -38,7 +38,7 @@ from data_modules.records.content_keys import KeepTogether
 from data_modules.records.conversation import Conversation, Message, Role
 from data_modules.records.counts import OnInvalid
 from data_modules.records.mix import files_of, read_mix
-from data_modules.records.splits import Paths, Sources, given_files, held_out_fractions
+from data_modules.records.splits import Paths, Sources, given_files, held_out_fractions, skipped_in
 from data_modules.records.text_lines import TxtDocuments
 from data_modules.rendering.masking import LossMask, Reduction, resolve_mask
 from data_modules.rendering.segments import SegmentKind
@@ -258,7 +258,12 @@ class TextDataModule(LightningDataModule):
     def _open(self) -> None:
         folder = self._folder()  # already in the cache, unless setup is called alone
         self._shards, splits = open_shards(folder), read_manifest(folder)["splits"]
-        self.ledgers = {split: dict(splits[split]["ledger"]) for split in ("train", "val", "test") if split in splits}
+        skipped = skipped_in(self.sources)  # not cached: they do not invalidate the cache
+        self.ledgers = {
+            split: {**splits[split]["ledger"], "skipped_files": skipped.get(split, [])}
+            for split in ("train", "val", "test")
+            if split in splits
+        }
         # now: the files may change or vanish during the run
         self._identity = text_identity(self.sources, self.mix, self.cleaning, self.text_encoder)
         self.fingerprint = identity_digest(self._identity)
@@ -331,10 +336,7 @@ class TextDataModule(LightningDataModule):
         """
         if not len(self.stores.get(split, ())):
             return 0, 0
-        plans, windows_of_split = self._eval_sampler(split).plans, self._windows(split)
-        rows = [index for plan in plans[: limited(len(plans), limit)] for index in plan.indices]
-        devices = self.trainer.world_size if self.trainer else 1
-        return len(rows) * devices, int(windows_of_split.lengths[rows].sum()) * devices
+        return self._eval_sampler(split).extent(limit)
 
     def train_dataloader(self) -> DataLoader[list[Batch]]:
         """Training batches, each a list of micro-batches."""

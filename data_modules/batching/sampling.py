@@ -168,6 +168,7 @@ class LengthSampler(Sampler[BatchPlan]):
     ) -> None:
         groups = length_groups(lengths, token_budget, most=batch_size)
         mine = [tuple(group) for group in groups[rank::world_size]]
+        self._lengths, self._world_size = lengths, world_size
         stand_ins = [(groups[0][0],)] * (-(-len(groups) // world_size) - len(mine))
         self.plans = [BatchPlan((group,), 1.0, num_counting=1) for group in mine]
         self.plans += [BatchPlan((group,), 1.0, num_counting=0) for group in stand_ins]
@@ -177,6 +178,15 @@ class LengthSampler(Sampler[BatchPlan]):
 
     def __iter__(self) -> Iterator[BatchPlan]:
         return iter(self.plans)
+
+    def extent(self, limit: int | float | None = None) -> tuple[int, int]:
+        """Rows and tokens that an evaluation reads, over all processes.
+
+        Args:
+            limit: Lightning's `limit_val_batches` or `limit_test_batches`.
+        """
+        rows = [index for plan in self.plans[: limited(len(self), limit)] for index in plan.indices]
+        return len(rows) * self._world_size, sum(self._lengths[row] for row in rows) * self._world_size
 
 
 def limited(num_batches: int, limit: int | float | None) -> int:

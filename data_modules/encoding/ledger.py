@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -311,7 +312,7 @@ def is_plain_text(ledger: dict[str, Any]) -> bool:
     return read["text"] > 0 and not read["user"]
 
 
-def unused_fields(ledger: dict[str, Any]) -> list[str]:
+def unused_fields(ledger: Mapping[str, Any]) -> list[str]:
     """One line for each file with fields that nothing reads.
 
     Args:

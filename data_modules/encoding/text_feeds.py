@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
-from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -20,7 +18,7 @@ from data_modules.encoding.text_ledger import TextCounts, text_ledger
 from data_modules.errors import UserError
 from data_modules.progress import Progress
 from data_modules.records.columns import check_found
-from data_modules.records.content_keys import hash_of
+from data_modules.records.content_keys import among_lowest, hash_of
 from data_modules.records.counts import LISTED, RecordCounts
 from data_modules.records.documents import Document, read_documents
 from data_modules.records.readers import source_bytes
@@ -146,7 +144,7 @@ def _documents(run: SplitRun, feed: Feed, read: RecordCounts, meter: _Meter) -> 
 
 
 def _under_cap(run: SplitRun, feed: Feed) -> Callable[[Document], bool]:
-    """Whether a training document is one of those with the lowest hashes; to be asked once for each, in any order."""
+    """Whether a training document is one of those with the lowest hashes; call it once per document, in any order."""
 
     def number_of(document: Document) -> int | None:
         """A document's hash; None if it is not trained on anyway."""
@@ -160,16 +158,13 @@ def _under_cap(run: SplitRun, feed: Feed) -> Callable[[Document], bool]:
         counts = RecordCounts(feed.sources.on_invalid)
         documents = read_documents("train", feed.sources, counts, on_bytes=meter.add)
         numbers = (number for document in documents if (number := number_of(document)) is not None)
-        left = Counter(heapq.nsmallest(feed.sources.cap or 0, numbers))
+        fits = among_lowest(numbers, feed.sources.cap or 0)
 
-    def fits(document: Document) -> bool:
+    def is_read(document: Document) -> bool:
         number = number_of(document)
-        if number is None:
-            return True
-        left[number] -= 1
-        return left[number] >= 0
+        return number is None or fits(number)
 
-    return fits
+    return is_read
 
 
 def _are_in(keys: Keys, known: Keys) -> npt.NDArray[np.bool_]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import heapq
 import re
 import unicodedata
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from typing import Literal
 
 from data_modules.records.conversation import Conversation, Message, Role
@@ -117,3 +119,19 @@ def _before_first_answer(turns: tuple[Message, ...]) -> tuple[Message, ...]:
     """The opening turns; a document is its own prompt."""
     first = next((index for index, turn in enumerate(turns) if turn.role is Role.ASSISTANT), len(turns))
     return turns[:first]
+
+
+def among_lowest(hashes: Iterable[int], count: int) -> Callable[[int], bool]:
+    """Whether a hash is among the lowest of some; call it once for each of them, in any order.
+
+    Args:
+        hashes: Of records; equal records have equal hashes, and each of them counts.
+        count: How many are chosen.
+    """
+    left = Counter(heapq.nsmallest(count, hashes))
+
+    def is_chosen(number: int) -> bool:
+        left[number] -= 1
+        return left[number] >= 0
+
+    return is_chosen

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import heapq
-from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
@@ -12,7 +10,7 @@ from typing import Literal, get_args
 from data_modules.errors import UserError
 from data_modules.records.column_proposals import proposal
 from data_modules.records.columns import check_columns, in_columns, renamed
-from data_modules.records.content_keys import KeepTogether, content_key, hash_of
+from data_modules.records.content_keys import KeepTogether, among_lowest, content_key, hash_of
 from data_modules.records.conversation import Conversation
 from data_modules.records.counts import OnInvalid, RecordCounts
 from data_modules.records.data_files import skipped_files
@@ -289,16 +287,10 @@ def without_duplicates(split: str, sources: Sources, counts: RecordCounts, taken
 
 
 def _under_cap(sources: Sources, taken: set[str]) -> Callable[[Conversation], bool]:
-    """Whether a training record is one of those with the lowest hashes; to be asked once for each, in any order."""
+    """Whether a training record is one of those with the lowest hashes; call it once per record, in any order."""
     records = without_duplicates("train", replace(sources, cap=None), RecordCounts(sources.on_invalid), taken)
-    left = Counter(heapq.nsmallest(sources.cap or 0, map(_hash, records)))  # equal records have equal hashes
-
-    def fits(conversation: Conversation) -> bool:
-        number = _hash(conversation)
-        left[number] -= 1
-        return left[number] >= 0
-
-    return fits
+    fits = among_lowest(map(_hash, records), sources.cap or 0)
+    return lambda conversation: fits(_hash(conversation))
 
 
 def _hash(conversation: Conversation) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,16 +42,23 @@ def print_ledger(console: Console, data: SFTDataModule) -> None:
     for split, ledger in data.ledgers.items():
         for line in ledger["formats"]:
             console.print(f"  {split}: {printable(line)}", style="dim", markup=False, soft_wrap=True)
-        for line in ledger["skipped_files"]:
-            console.print(f"  {split}: {printable(line)}", style="yellow", markup=False, soft_wrap=True)
-        for line in unused_fields(ledger):
-            console.print(f"  {split}: {printable(line)}", style="yellow", markup=False, soft_wrap=True)
-        for message in ledger["invalid"]["first"][:5]:
-            console.print(
-                f"  dropped: {printable(without_advice(message))}", style="yellow", markup=False, soft_wrap=True
-            )
+        print_unread(console, split, ledger)
     for remark in data_remarks(data):
         console.print(printable(remark), style="yellow", markup=False, highlight=False, soft_wrap=True)
+
+
+def print_unread(console: Console, split: str, ledger: Mapping[str, Any]) -> None:
+    """Print what was not read of the files of a split: skipped files, unused fields, the first invalid records.
+
+    Args:
+        console: Where to print.
+        split: The split.
+        ledger: Its ledger.
+    """
+    lines = [f"{split}: {line}" for line in (*ledger["skipped_files"], *unused_fields(ledger))]
+    lines += [f"dropped: {without_advice(message)}" for message in ledger["invalid"]["first"][:5]]
+    for line in lines:
+        console.print(f"  {printable(line)}", style="yellow", markup=False, soft_wrap=True)
 
 
 def _mixture_table(mixture: Mixture, ledgers: dict[str, Any]) -> Table:

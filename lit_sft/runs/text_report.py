@@ -8,12 +8,12 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from data_modules.cleaning.ledger import HEADER, CleaningLedger
-from data_modules.encoding.ledger import unused_fields
-from data_modules.records.rejections import without_advice
+from data_modules.cleaning.ledger import CleaningLedger
 from data_modules.text_data_module import TextDataModule
 from lit_sft.console import cell
 from lit_sft.printable import printable
+from lit_sft.reporting.cleaning_table import print_cleaning
+from lit_sft.runs.data_report import print_unread
 
 _COUNTS = (
     "documents", "documents_cut", "documents_dropped", "sentences_cut", "tokens", "kept", "cropped", "blocks", "padding"
@@ -30,16 +30,12 @@ def print_text_ledger(console: Console, data: TextDataModule) -> None:
     console.print(_documents(data))
     for split, ledger in data.ledgers.items():
         if "cleaning" in ledger and ledger["cleaning"]["rules"]:
-            console.print(_cleaning(split, CleaningLedger.from_dict(ledger["cleaning"])))
+            cleaning = CleaningLedger.from_dict(ledger["cleaning"])
+            print_cleaning(console, cleaning, f"cleaning {split}", examples=False)
     if "blocks" in data.ledgers.get("train", {}):
         console.print(_blocks(data))
     for split, ledger in data.ledgers.items():
-        for line in unused_fields(ledger):
-            console.print(f"  {split}: {printable(line)}", style="yellow", markup=False, soft_wrap=True)
-        for message in ledger["invalid"]["first"][:5]:
-            console.print(
-                f"  dropped: {printable(without_advice(message))}", style="yellow", markup=False, soft_wrap=True
-            )
+        print_unread(console, split, ledger)
     for line in text_remarks(data):
         console.print(printable(line), style="yellow", markup=False, highlight=False, soft_wrap=True)
 
@@ -81,16 +77,6 @@ def _documents(data: TextDataModule) -> Table:
     for name, values in _document_rows(data).items():
         if any(value is not None for value in values):
             table.add_row(cell(name), *("" if value is None else f"{value:,}" for value in values))
-    return table
-
-
-def _cleaning(split: str, ledger: CleaningLedger) -> Table:
-    """What each cleaning rule did to the documents of a split."""
-    table = Table(title=f"cleaning {split}: {ledger.summary()}", title_justify="left")
-    for index, name in enumerate(HEADER):
-        table.add_column(name, justify="right" if index else "left")
-    for row in ledger.rows():
-        table.add_row(*map(cell, row))
     return table
 
 

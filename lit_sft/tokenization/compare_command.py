@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import get_args
 
 from rich.console import Console
 from rich.table import Table as Grid
 
-from data_modules.records.counts import OnInvalid
-from data_modules.records.formats import FormatName
-from data_modules.records.text_lines import TxtDocuments
 from lit_sft.console import cell, console, print_error_line, print_line_on
 from lit_sft.files import write_json
 from lit_sft.reporting.page import Cell, Table
 from lit_sft.settings.arguments import Arguments
-from lit_sft.tokenization.arguments import columns_of, num_bytes_of
+from lit_sft.tokenization.arguments import add_reading_options, columns_of, num_bytes_of
 from lit_sft.tokenization.compare_page import write_page
 from lit_sft.tokenization.compare_tables import by_script, change_lines, overview, summary, words
 from lit_sft.tokenization.comparison import Comparison, compare_tokenizers, to_json
@@ -98,22 +94,7 @@ def _parser() -> Arguments:
         help="text to compare them on: txt, json, jsonl, csv or parquet files, folders, or hub names",
     )
     parser.add_argument("--words", nargs="+", default=[], metavar="WORD", help="words to show token by token")
-    parser.add_argument(
-        "--columns",
-        metavar="COLUMN",
-        help="the column with the text, or '{FIELD: COLUMN, ...}' as in --data.columns",
-    )
-    parser.add_argument("--format", choices=get_args(FormatName), help="format of the records; default: detected")
-    parser.add_argument(
-        "--on_invalid", choices=get_args(OnInvalid), default="error", help="stop at an invalid record, or drop it"
-    )
-    parser.add_argument(
-        "--txt_documents",
-        choices=get_args(TxtDocuments),
-        default="line",
-        help="what a document is in a .txt file: every line (default), the lines between two blank ones, or the file; "
-        "line breaks are part of the last two",
-    )
+    add_reading_options(parser)
     parser.add_argument(
         "--max_bytes", default="20MB", metavar="SIZE", help="compare on an even sample of this size; default: 20MB"
     )

@@ -10,13 +10,10 @@ from pathlib import Path
 from typing import get_args
 
 from data_modules.progress import duration
-from data_modules.records.counts import OnInvalid
-from data_modules.records.formats import FormatName
-from data_modules.records.text_lines import TxtDocuments
 from data_modules.wording import counted
 from lit_sft.console import print_error_line, print_line
 from lit_sft.settings.arguments import Arguments
-from lit_sft.tokenization.arguments import columns_of, num_bytes_of, size
+from lit_sft.tokenization.arguments import add_reading_options, columns_of, num_bytes_of, size
 from lit_sft.tokenization.folder import REPORT
 from lit_sft.tokenization.recipe import NUM_BYTES
 from lit_sft.tokenization.splitting import PreTokenizerName
@@ -136,22 +133,7 @@ def _parser() -> Arguments:
         "--min_frequency", type=int, default=2, help="how often a pair must occur to become an entry; default: 2"
     )
     parser.add_argument("--max_token_length", type=int, help="maximum number of bytes of an entry; default: no limit")
-    parser.add_argument(
-        "--columns",
-        metavar="COLUMN",
-        help="the column with the text, or '{FIELD: COLUMN, ...}' as in --data.columns",
-    )
-    parser.add_argument("--format", choices=get_args(FormatName), help="format of the records; default: detected")
-    parser.add_argument(
-        "--on_invalid", choices=get_args(OnInvalid), default="error", help="stop at an invalid record, or drop it"
-    )
-    parser.add_argument(
-        "--txt_documents",
-        choices=get_args(TxtDocuments),
-        default="line",
-        help="what a document is in a .txt file: every line (default), the lines between two blank ones, or the file; "
-        "line breaks are part of the last two",
-    )
+    add_reading_options(parser)
     parser.add_argument(
         "--max_bytes", metavar="SIZE", help="train on an even sample of this size, such as 500MB; default: everything"
     )

@@ -9,15 +9,18 @@ from typing import Any
 
 import pytest
 import yaml
+from rich.console import Console
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from data_modules.errors import UserError
+from data_modules.text_data_module import TextDataModule
 from lit_sft.ablation.run_files import read_trial
 from lit_sft.evaluation.training_data import training_data_of
 from lit_sft.runs.fitting import resume, train
 from lit_sft.runs.folders import Run
 from lit_sft.runs.opening import open_model
 from lit_sft.runs.testing import score_run
+from lit_sft.runs.text_report import print_text_ledger
 from lit_sft.settings.reading import read_settings
 from tests.conftest import MODELS, articles
 
@@ -130,3 +133,18 @@ def test_too_small_blocks_are_refused_in_one_line(config: str, tmp_path: Path) -
     with pytest.raises(UserError, match=r"no sentence of their [\d,]+ tokens fits in 8\. Raise `--data\.block_size`"):
         train(read_settings(config, {"data.block_size": 8}))
     assert not (tmp_path / "runs").exists()
+
+
+def test_files_that_are_not_read_are_named(write: Callable[..., str], tokenizer_folder: str, tmp_path: Path) -> None:
+    folder = tmp_path / "books"
+    folder.mkdir()
+    write("books/a.jsonl", [{"text": text, "page": 3} for text in articles(20)])
+    write("books/notes.pdf", "not read")
+    data = TextDataModule(str(folder), tokenizer=tokenizer_folder, val_fraction=0, test_fraction=0, block_size=32)
+    data.prepare_data()
+    data.setup("fit")
+    console = Console(record=True, width=200)
+    print_text_ledger(console, data)
+    printed = console.export_text()
+    assert "notes.pdf" in printed
+    assert "page" in printed
