@@ -22,6 +22,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "console",
         "fields",
         "yaml_loader",
+        "scripts",
         "files",
         "locks",
         "failures",
@@ -32,12 +33,12 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("training",),
     ("settings",),
     ("runs",),
-    ("cli", "preview", "cleaning", "lint", "ablation", "evaluation", "tokenization"),
+    ("cli", "preview", "cleaning", "lint", "ablation", "evaluation", "tokenization", "synthesis"),
     ("__main__",),
 )
 """Subpackages and files of lit_sft, lowest layer first: each imports only lower layers, but the lowest also itself."""
 
-COMMANDS = ("cli", "preview", "cleaning", "lint", "ablation", "evaluation", "tokenization")
+COMMANDS = ("cli", "preview", "cleaning", "lint", "ablation", "evaluation", "tokenization", "synthesis")
 
 
 def subpackage_of(file: Path) -> tuple[str, str]:

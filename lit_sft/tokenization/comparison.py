@@ -13,10 +13,10 @@ import numpy as np
 from data_modules.records.counts import OnInvalid
 from data_modules.records.text_lines import TxtDocuments
 from lit_sft.reporting.token_view import visible
+from lit_sft.scripts import ScriptTable
 from lit_sft.tokenization.compared import Compared, open_compared
 from lit_sft.tokenization.measures import Counts, Measures, Usage, measure
 from lit_sft.tokenization.sampling import Corpus, count_corpus
-from lit_sft.tokenization.scripts import ScriptTable
 from lit_sft.tokenization.texts import TextFiles
 from lit_sft.tokenization.unicode_blocks import Block, ChangedBlock, all_blocks, changed_blocks
 

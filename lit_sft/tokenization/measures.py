@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from data_modules.progress import Progress
+from lit_sft.scripts import ScriptTable, bytes_of_characters
 from lit_sft.tokenization.compared import Compared, first_difference
-from lit_sft.tokenization.scripts import ScriptTable, bytes_of_characters
 from lit_sft.tokenization.texts import Text, pieces
 
 Counts = npt.NDArray[np.int64]

@@ -9,10 +9,10 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from lit_sft.scripts import ScriptTable, bytes_of_characters
 from lit_sft.tokenization.compared import Compared, compared
 from lit_sft.tokenization.comparison import num_unused, single_bytes
 from lit_sft.tokenization.measures import Measures, measure
-from lit_sft.tokenization.scripts import ScriptTable, bytes_of_characters
 from lit_sft.tokenization.texts import Text
 from lit_sft.tokenization.unicode_blocks import Block, all_blocks, changed_blocks
 from tests.conftest import byte_tokenizer

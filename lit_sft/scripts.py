@@ -1,6 +1,8 @@
-"""The script of every character of a text."""
+"""The script of every character of a text, and the language that a text seems to be in."""
 
 from __future__ import annotations
+
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -8,6 +10,16 @@ from fontTools import unicodedata as unicode_data
 
 COMMON = "no letters"
 """Texts of digits, punctuation and symbols only."""
+
+Language = Literal["en", "zh"]
+
+_HAN_SHARE = 0.3
+"""Share of Han characters from which a text counts as Chinese: a Latin word among them has several letters."""
+
+_KANA_SHARE = 0.05
+"""Share of kana from which it counts as Japanese instead."""
+
+_LATIN_SHARE = 0.7
 
 _NEUTRAL = {"Zyyy", "Zinh", "Zzzz"}
 """Characters of no script: common, inherited from the one before, unknown."""
@@ -50,7 +62,32 @@ class ScriptTable:
         return self._codes[name]
 
 
+def script_shares(text: str) -> dict[str, float]:
+    """The share of a text's characters in each script, largest first; empty without letters."""
+    codes = _TABLE.codes(text)
+    counts = np.bincount(codes[codes > 0])
+    total = int(counts.sum())
+    shares = {_TABLE.names[code]: float(counts[code] / total) for code in np.flatnonzero(counts)}
+    return dict(sorted(shares.items(), key=lambda item: -item[1]))
+
+
+def language_of(text: str) -> Language | None:
+    """The language that a text seems to be in, by its script: any text in Latin letters counts as English.
+
+    Returns:
+        None for any other script (Japanese too), and for a text without letters.
+    """
+    shares = script_shares(text)
+    kana = shares.get("Hiragana", 0.0) + shares.get("Katakana", 0.0)
+    if shares.get("Han", 0.0) >= _HAN_SHARE:
+        return "zh" if kana < _KANA_SHARE else None
+    return "en" if shares.get("Latin", 0.0) >= _LATIN_SHARE else None
+
+
 def bytes_of_characters(text: str) -> npt.NDArray[np.int64]:
     """The UTF-8 bytes of each character, (characters,)."""
     points = np.frombuffer(text.encode("utf-32-le"), dtype="<u4")
     return 1 + (points > 0x7F).astype(np.int64) + (points > 0x7FF) + (points > 0xFFFF)
+
+
+_TABLE = ScriptTable()
