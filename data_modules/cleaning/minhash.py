@@ -26,18 +26,27 @@ _CHANCE = 1 / 256
 
 
 def signature_of(text: str) -> Signature:
-    """The signature of a text, (HASHES,), the same on every machine.
+    """The signature of a text's shingles, (HASHES,), the same on every machine.
 
-    A byte of it is the last byte of the least value of one hash function over all shingles. Two texts have the same
-    least value with a probability equal to the Jaccard similarity of their shingles.
+    Args:
+        text: Any text. Case, punctuation and white space do not count.
+    """
+    return signature_of_hashes(shingles_of(text))
+
+
+def signature_of_hashes(hashes: Hashes) -> Signature:
+    """The signature of a set, (HASHES,), the same on every machine.
+
+    A byte of it is the last byte of the least value of one hash function over all elements. Two sets have the same
+    least value with a probability equal to their Jaccard similarity.
 
     Source: Broder, "On the resemblance and containment of documents", 1997; one byte of each value: Li and König,
     "b-Bit Minwise Hashing", 2010.
 
     Args:
-        text: Any text. Case, punctuation and white space do not count.
+        hashes: Hashes of its elements, (N,), at least one.
     """
-    least = least_values(shingles_of(text), _MULTIPLIERS)
+    least = least_values(hashes, _MULTIPLIERS)
     return (mixed(least) >> np.uint32(24)).astype(np.uint8)
 
 

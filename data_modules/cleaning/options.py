@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, field, fields
 from typing import Any
 
@@ -90,6 +90,42 @@ def _one(known: Field[Any], value: Any, place: str) -> Any:
         limits = f"from {least} to {most}" if most is not None else f"of at least {least}"
         raise UserError(f"{place} is {value}; expected {_WORDS[about['kind']]} {limits}.")
     return about["kind"](value)
+
+
+def read_rule(
+    item: Any, at: str, place: str, known: Mapping[str, Callable[..., Any]], example: str
+) -> tuple[str, Any]:
+    """Read an item of a list of rules: a rule's name, or a mapping of one name to its options.
+
+    Args:
+        item: The item as read from YAML.
+        at: The item's place, such as `--data.cleaning[2]`.
+        place: The option as the user would type it.
+        known: The dataclass of each rule, by name.
+        example: A name with its options, for error messages.
+
+    Returns:
+        The name and the rule.
+
+    Raises:
+        UserError: If the rule or one of its options is unknown, or a value is impossible.
+    """
+    if isinstance(item, str):
+        name, options = item, None
+    elif isinstance(item, Mapping) and len(item) == 1 and isinstance(next(iter(item)), str):
+        name, options = next(iter(item.items()))
+    else:
+        found = "several rules" if isinstance(item, Mapping) and len(item) > 1 else kind_of(item, "a mapping")
+        raise UserError(f"{at} is {found}; expected a rule's name, or its name and options: {example}.")
+    if name not in known:
+        hint = did_you_mean(name, known) or f"expected some of {', '.join(known)}."
+        raise UserError(f"{at}: unknown rule '{name}'; {hint}")
+    kind: Any = known[name]
+    try:
+        return name, kind(**read_options(kind, options, f"{place} {name}"))
+    except UserError as error:
+        message = str(error)
+        raise UserError(message if message.startswith(place) else f"{place} {name}: {message}") from None
 
 
 def help_of(rule: type) -> list[tuple[str, str, str]]:

@@ -15,10 +15,10 @@ from data_modules.cleaning.duplicates import ExactDuplicates, NearDuplicates, Se
 from data_modules.cleaning.edits import Drop, Edit
 from data_modules.cleaning.filters import BoilerplateLines, MaxLength, MinLength, Repetition
 from data_modules.cleaning.markup import ConversionMarkup, EmptyBrackets, FirstHeading, Tags
-from data_modules.cleaning.options import help_of, read_options
+from data_modules.cleaning.options import help_of, read_rule
 from data_modules.cleaning.width import PunctuationWidth
 from data_modules.errors import UserError
-from data_modules.wording import did_you_mean, kind_of
+from data_modules.wording import kind_of
 
 
 class Rule(Protocol):
@@ -72,7 +72,9 @@ def read_rules(items: Any, place: str) -> tuple[list[tuple[str, Rule]], list[tup
     """
     if not isinstance(items, Sequence) or isinstance(items, str):
         raise UserError(f"{place} is {kind_of(items, 'a mapping')}; expected a list of rules: [nfc, white_space].")
-    rules = [_rule(item, f"{place}[{index}]", place) for index, item in enumerate(items)]
+    known: dict[str, Callable[..., Any]] = {**RULES, **SET_RULES}
+    example = "{min_length: {characters: 20}}"
+    rules = [read_rule(item, f"{place}[{index}]", place, known, example) for index, item in enumerate(items)]
     num_single = sum(name in RULES for name, _ in rules)
     for (name, _), (later, _) in pairwise(rules):
         if name in SET_RULES and later in RULES:
@@ -115,25 +117,3 @@ def rules_table() -> str:
         options = "<br>".join(f"`{key}` ({default}): {help}" for key, default, help in help_of(rule))
         rows.append(f"| `{name}` | {describe(rule)} | {options} |")
     return "\n".join(rows)
-
-
-def _rule(item: Any, at: str, place: str) -> tuple[str, Any]:
-    if isinstance(item, str):
-        name, options = item, None
-    elif isinstance(item, Mapping) and len(item) == 1 and isinstance(next(iter(item)), str):
-        name, options = next(iter(item.items()))
-    else:
-        found = "several rules" if isinstance(item, Mapping) and len(item) > 1 else kind_of(item, "a mapping")
-        raise UserError(
-            f"{at} is {found}; expected a rule's name, or its name and options: {{min_length: {{characters: 20}}}}."
-        )
-    known: dict[str, Callable[..., Any]] = {**RULES, **SET_RULES}
-    if name not in known:
-        hint = did_you_mean(name, known) or f"expected some of {', '.join(known)}."
-        raise UserError(f"{at}: unknown rule '{name}'; {hint}")
-    kind: Any = known[name]
-    try:
-        return name, kind(**read_options(kind, options, f"{place} {name}"))
-    except UserError as error:
-        message = str(error)
-        raise UserError(message if message.startswith(place) else f"{place} {name}: {message}") from None

@@ -1,0 +1,162 @@
+"""Numbers in English and Chinese text, by value: 1,200, 1200, twelve hundred and 一千二百 are the same."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterator
+from decimal import Decimal
+from functools import reduce
+
+_DIGITS = r"\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?"
+_SCALES = {
+    "hundred": 100,
+    "thousand": 1000,
+    "million": 10**6,
+    "billion": 10**9,
+    "trillion": 10**12,
+    "百": 100,
+    "千": 1000,
+    "万": 10**4,
+    "萬": 10**4,
+    "亿": 10**8,
+    "億": 10**8,
+}
+_WRITTEN = re.compile(rf"({_DIGITS})\s*((?:hundred|thousand|million|billion|trillion)\b|[百千万萬亿億]+)?", re.IGNORECASE)
+
+_SMALL = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
+    "eighteen nineteen"
+).split()
+_TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
+_ORDINALS = (
+    "first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth thirteenth fourteenth fifteenth "
+    "sixteenth seventeenth eighteenth nineteenth"
+).split()
+_WORDS = {
+    **{word: value for value, word in enumerate(_SMALL)},
+    **{word: 10 * value for value, word in enumerate(_TENS, start=2)},
+    **{word: value for value, word in enumerate(_ORDINALS, start=1)},
+    **{f"{word[:-1]}ieth": 10 * value for value, word in enumerate(_TENS, start=2)},
+    "twice": 2,
+    "dozen": 12,
+}
+_MULTIPLIERS = {word: scale for word, scale in _SCALES.items() if word.isascii()}
+_MULTIPLIERS |= {f"{word}th": scale for word, scale in _MULTIPLIERS.items()}
+_ANY_WORD = "|".join(sorted({*_WORDS, *_MULTIPLIERS}, key=len, reverse=True))
+_SPELLED = re.compile(rf"\b(?:{_ANY_WORD})(?:(?:[\s-]|\sand\s)+(?:{_ANY_WORD}))*\b", re.IGNORECASE)
+
+_CHINESE_DIGITS = {digit: value for value, digit in enumerate("〇一二三四五六七八九")} | {"零": 0, "两": 2, "兩": 2}
+_CHINESE_UNITS = {"十": 10, "百": 100, "千": 1000}
+_LARGE = {unit: _SCALES[unit] for unit in "万萬亿億"}
+_NUMERAL = re.compile("[〇零一二两兩三四五六七八九十百千万萬亿億]+")
+_COUNTED = re.compile(
+    "[年月日号岁個个位名人次种種条條章层層座本部篇首米尺里公千克斤吨度倍届屆级級代世页頁句张張颗顆只隻件类類"
+    "小分天周週点點元美万亿所家国國省市县縣支艘架辆輛处處项項段步卷集期]"
+)
+"""What a Chinese numeral counts. Others are parts of words, as in 三角 and 一般."""
+
+_MONTHS = (
+    "january february march april may june july august september october november december jan feb mar apr jun jul aug "
+    "sep sept oct nov dec"
+).split()
+_MONTH = re.compile(rf"\b({'|'.join(_MONTHS)})\b", re.IGNORECASE)
+
+_NOT_CHECKED = {"0", "1"}
+"""`one` and 一 are words as often as numbers."""
+
+
+def numbers_in(text: str) -> dict[str, str]:
+    """The numbers of a text: values in a canonical spelling, and as they are written.
+
+    Spelled out, `one` and 一 do not count, nor do Chinese numerals inside words.
+
+    Args:
+        text: Any text.
+    """
+    text = unicodedata.normalize("NFKC", text)
+    found = {value: spelling for value, _, spelling in _in_digits(text)}
+    for value, spelling in [*_in_words(text), *_in_chinese(text, is_strict=True)]:
+        if value not in _NOT_CHECKED:
+            found.setdefault(value, spelling)
+    return found
+
+
+def values_in(text: str) -> set[str]:
+    """Every value that a text may stand for: numbers with and without the unit after them, and months.
+
+    Args:
+        text: Any text.
+    """
+    text = unicodedata.normalize("NFKC", text)
+    found = {value for both in _in_digits(text) for value in both[:2]}
+    found |= {value for value, _ in (*_in_words(text), *_in_chinese(text, is_strict=False))}
+    found |= {str(_month(match[0])) for match in _MONTH.finditer(text)}
+    return found
+
+
+def _in_digits(text: str) -> Iterator[tuple[str, str, str]]:
+    """Value with its unit, value without, and spelling of each number in digits."""
+    for match in _WRITTEN.finditer(text):
+        plain = Decimal(match[1].replace(",", ""))
+        yield _canonical(plain * _scale(match[2] or "")), _canonical(plain), match[0].strip()
+
+
+def _scale(unit: str) -> int:
+    scales = [_SCALES[unit.lower()]] if unit.isascii() and unit else [_SCALES[each] for each in unit]
+    return reduce(lambda product, each: product * each, scales, 1)
+
+
+def _in_words(text: str) -> Iterator[tuple[str, str]]:
+    """Value and spelling of each English number in words."""
+    for match in _SPELLED.finditer(text):
+        total = part = 0
+        words = [word for word in re.split(r"[\s-]+", match[0].lower()) if word != "and"]
+        for word in words:
+            if (scale := _MULTIPLIERS.get(word, 0)) == 100:
+                part = max(1, part) * 100
+            elif scale:
+                total, part = total + max(1, part) * scale, 0
+            else:
+                part += _WORDS[word]
+        if any(word in _WORDS for word in words):  # hundreds of, a million
+            yield str(total + part), match[0]
+
+
+def _in_chinese(text: str, *, is_strict: bool) -> Iterator[tuple[str, str]]:
+    """Value and spelling of each Chinese numeral; strictly, only of those that count something."""
+    for match in _NUMERAL.finditer(text):
+        run, before = match[0], text[match.start() - 1 : match.start()]
+        if not any(character in _CHINESE_DIGITS or character == "十" for character in run):
+            continue
+        is_number = before == "第" or _COUNTED.match(text, match.end()) or len(set(run)) > 2
+        is_number = is_number and text[match.start() : match.end() + 1] != "十分"  # very
+        if is_number or not is_strict:
+            yield str(_chinese_value(run)), run
+
+
+def _chinese_value(run: str) -> int:
+    if all(character in _CHINESE_DIGITS for character in run):  # digit by digit, as years are
+        return int("".join(str(_CHINESE_DIGITS[character]) for character in run))
+    total = part = digit = 0
+    for character in run:
+        if character in _CHINESE_DIGITS:
+            digit = _CHINESE_DIGITS[character]
+        elif character in _CHINESE_UNITS:
+            part, digit = part + (digit or 1) * _CHINESE_UNITS[character], 0
+        else:
+            scale = _LARGE[character]
+            # 万 counts what follows the last 亿, 亿 everything before it
+            kept = total if scale < 10**8 else 0
+            total, part, digit = kept + (total - kept + part + digit or 1) * scale, 0, 0
+    return total + part + digit
+
+
+def _month(name: str) -> int:
+    return [name[:3] for name in _MONTHS[:12]].index(name[:3].lower()) + 1
+
+
+def _canonical(value: Decimal) -> str:
+    whole, _, rest = f"{value:f}".partition(".")
+    rest = rest.rstrip("0")
+    return f"{int(whole)}.{rest}" if rest else str(int(whole))

@@ -1,0 +1,66 @@
+"""Every check by name, and what the three kinds of them are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from lit_sft.synthesis.candidate import Candidate
+from lit_sft.synthesis.checks.duplicates import Duplicates
+from lit_sft.synthesis.checks.lengths import Lengths
+
+Messages = tuple[tuple[str, str], ...]
+"""Role and content of each message to a model."""
+
+Ask = Callable[[Messages], str]
+"""Sends messages to a model and returns the text of its reply; raises `EndpointError` if there is none."""
+
+
+class Rule(Protocol):
+    """A rule about single conversations: a frozen dataclass of its options."""
+
+    def __call__(self, candidate: Candidate) -> str:
+        """Why a conversation is refused; empty if it is not."""
+
+
+class AskingRule(Protocol):
+    """A rule that asks a model about single conversations."""
+
+    def __call__(self, candidate: Candidate, ask: Ask) -> str:
+        """Why a conversation is refused; empty if it is not."""
+
+
+class Finder(Protocol):
+    """What finds conversations that repeat an accepted one."""
+
+    def find(self, candidate: Candidate) -> str:
+        """Which one it repeats; empty if none."""
+
+    def add(self, candidate: Candidate) -> None:
+        """Remember an accepted conversation."""
+
+    @property
+    def num_bytes(self) -> int:
+        """Memory of everything remembered."""
+
+
+class SetRule(Protocol):
+    """A rule about the whole set of conversations."""
+
+    def finder(self) -> Finder:
+        """A finder that has seen nothing yet."""
+
+
+RULES: dict[str, Callable[..., Rule]] = {
+    "lengths": Lengths,
+}
+"""The rules about single conversations."""
+
+ASKING_RULES: dict[str, Callable[..., AskingRule]] = {}
+"""The rules that ask a model. They come after those that do not."""
+
+SET_RULES: dict[str, Callable[..., SetRule]] = {"duplicates": Duplicates}
+"""The rules about the whole set. They come last."""
+
+ALL: dict[str, Callable[..., Any]] = {**RULES, **ASKING_RULES, **SET_RULES}
+"""All rules, in the order in which they are best applied."""

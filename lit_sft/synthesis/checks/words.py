@@ -1,0 +1,91 @@
+"""The words of a question or an answer that carry its content: without function words, endings and question words."""
+
+from __future__ import annotations
+
+import re
+from functools import cache, lru_cache
+from typing import Any
+
+from data_modules.cleaning.units import is_cjk, units_of
+
+_FUNCTION_WORDS = frozenset(
+    "a an the this that these those there here it its they them their theirs he him his she her hers we us our you your "
+    "i me my of in on at by to for from with into onto as about over under between during after before through and or "
+    "but if than then so such not no nor only also just very more most much many few some any all both each every other "
+    "is are was were be been being am do does did doing done have has had having will would can could shall should may "
+    "might must s t d ll re ve m what who whom whose when where why how which".split()
+)
+_FUNCTION_CHARACTERS = frozenset("的了是在于於有为為从由之中被和与與及而也就都还還又或等着著过過对對把将將以其这這那该該个個地得上呢吗嗎吧啊")
+
+_KINDS = (
+    ("who", r"\b(?:who|whom|whose)\b|\bwh(?:at|ich) (?:person|people)\b|谁|誰|何人|哪位|什么人"),
+    (
+        "when",
+        r"\bwhen\b|\b(?:wh(?:at|ich)) (?:exact )?(?:year|date|day|month|century|time)\b"
+        r"|什么时候|什么时间|何时|何年|哪一?[年天日月]|几月几日|哪个世纪",
+    ),
+    (
+        "where",
+        r"\bwhere\b|\b(?:in|at|to|from) wh(?:at|ich) (?:city|country|place|town|village|region|location)\b"
+        r"|什么地方|哪里|哪儿|何处|何地|何方",
+    ),
+    ("why", r"\bwhy\b|\bfor what reason\b|为什么|为何|何故|什么原因"),
+    ("number", r"\bhow (?:many|much|long|tall|high|old|far|large|big|deep|heavy|wide|fast|often)\b|多少|几|幾|多[长高大远久深重宽快]"),
+    ("how", r"\bhow\b|怎么|怎样|如何"),
+)
+"""What a question asks for, by the words that ask it; the first that matches."""
+
+_ASKING = re.compile(r"什么|甚么|哪些|哪种|哪个|哪座|哪颗|哪位|哪所|哪部|哪家|哪|\bwh(?:at|ich)\b", re.IGNORECASE)
+
+
+def kind_of_question(question: str) -> str:
+    """What a question asks for: who, when, where, why, number or how; `what` for any other.
+
+    Args:
+        question: A question in English or Chinese.
+    """
+    return next((kind for kind, pattern in _KINDS if _compiled(pattern).search(question)), "what")
+
+
+def content_of(text: str) -> list[str]:
+    """The words that carry a text's content, in order: stems of words, and characters of Chinese and Japanese.
+
+    Args:
+        text: Any text.
+    """
+    return [stem_of(unit) for unit in units_of(text) if unit not in _FUNCTION_WORDS and unit not in _FUNCTION_CHARACTERS]
+
+
+def content_of_question(question: str) -> list[str]:
+    """The content of a question, with the kind of the question instead of the words that ask it.
+
+    Args:
+        question: A question in English or Chinese.
+    """
+    kind = kind_of_question(question)
+    pattern = next((pattern for name, pattern in _KINDS if name == kind), None)
+    rest = _compiled(pattern).sub(" ", question) if pattern else question
+    return [*content_of(_ASKING.sub(" ", rest)), f"?{kind}"]
+
+
+def stem_of(unit: str) -> str:
+    """The stem of an English word in lower case; anything else as it is."""
+    return unit if is_cjk(unit) or not unit.isascii() or unit[0].isdigit() else _stem(unit)
+
+
+@lru_cache(maxsize=2**15)
+def _stem(word: str) -> str:
+    return str(_stemmer().stem(word))
+
+
+@cache
+def _stemmer() -> Any:
+    # imported on first use: it imports all of nltk
+    from nltk.stem.snowball import EnglishStemmer
+
+    return EnglishStemmer()
+
+
+@cache
+def _compiled(pattern: str) -> re.Pattern[str]:
+    return re.compile(pattern, re.IGNORECASE)
