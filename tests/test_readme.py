@@ -130,13 +130,13 @@ def test_table_names_every_format_or_mask(name: str, known: dict[str, object]) -
 def test_file_tree_is_the_real_one(package: str) -> None:
     tree = re.search(rf"^    {package}/ .*\n((?:      .*\n)+)", FILES, flags=re.MULTILINE)
     assert tree is not None
-    named, room = set(), ""
+    named, rooms = set(), {6: ""}
     for line in tree[1].splitlines():
-        name = line.split()[0]
+        name, indent = line.split()[0], len(line) - len(line.lstrip())
         if name.endswith("/"):
-            room = name
+            rooms[indent + 2] = f"{rooms[indent]}{name}"
         else:
-            named.add(f"{room}{name}" if line.startswith(" " * 8) else name)
+            named.add(f"{rooms[indent]}{name}")
     files = [file.relative_to(ROOT / package) for file in (ROOT / package).rglob("*.py")]
     assert named == {file.as_posix() for file in files if file.name != "__init__.py"}
 

@@ -92,9 +92,7 @@ def _one(known: Field[Any], value: Any, place: str) -> Any:
     return about["kind"](value)
 
 
-def read_rule(
-    item: Any, at: str, place: str, known: Mapping[str, Callable[..., Any]], example: str
-) -> tuple[str, Any]:
+def read_rule(item: Any, at: str, place: str, known: Mapping[str, Callable[..., Any]], example: str) -> tuple[str, Any]:
     """Read an item of a list of rules: a rule's name, or a mapping of one name to its options.
 
     Args:

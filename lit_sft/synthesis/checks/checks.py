@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
 from data_modules.cleaning.options import help_of, read_rule
 from data_modules.errors import UserError
@@ -146,7 +146,9 @@ def read_checks(items: Any, place: str) -> list[tuple[str, Any]]:
     """Read a list of rules; see `Checks.from_settings`."""
     if not isinstance(items, Sequence) or isinstance(items, str):
         raise UserError(f"{place} is {kind_of(items, 'a mapping')}; expected a list of rules: [lengths, language].")
-    rules: list[tuple[str, Any]] = [read_rule(item, f"{place}[{index}]", place, ALL, _EXAMPLE) for index, item in enumerate(items)]
+    rules: list[tuple[str, Any]] = [
+        read_rule(item, f"{place}[{index}]", place, ALL, _EXAMPLE) for index, item in enumerate(items)
+    ]
     names = [name for name, _ in rules]
     for name, later in pairwise(names):
         if _stage(name) > _stage(later):
@@ -164,7 +166,7 @@ def checks_table() -> str:
     """All rules as a Markdown table with their options, for docs/synthesis.md."""
     rows = ["| rule | what it refuses | options |", "|---|---|---|"]
     for name, rule in ALL.items():
-        options = "<br>".join(f"`{key}` ({default}): {help}" for key, default, help in help_of(rule))
+        options = "<br>".join(f"`{key}` ({default}): {help}" for key, default, help in help_of(cast(type, rule)))
         rows.append(f"| `{name}` | {_says(rule)} | {options} |")
     return "\n".join(rows)
 
@@ -181,4 +183,3 @@ def _described(rule: Any) -> str:
     values = _options(rule)
     options = ", ".join(f"{each.name} {values[each.name]}" for each in fields(rule))
     return f"{_says(rule)} ({options})" if options else _says(rule)
-

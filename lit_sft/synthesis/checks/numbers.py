@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from decimal import Decimal
 from functools import reduce
 
+from lit_sft.synthesis.checks.words import listed
+
 _DIGITS = r"\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?"
 _SCALES = {
     "hundred": 100,
@@ -22,17 +24,19 @@ _SCALES = {
     "亿": 10**8,
     "億": 10**8,
 }
-_WRITTEN = re.compile(rf"({_DIGITS})\s*((?:hundred|thousand|million|billion|trillion)\b|[百千万萬亿億]+)?", re.IGNORECASE)
+_WRITTEN = re.compile(
+    rf"({_DIGITS})\s*((?:hundred|thousand|million|billion|trillion)\b|[百千万萬亿億]+)?", re.IGNORECASE
+)
 
-_SMALL = (
+_SMALL = listed(
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
     "eighteen nineteen"
-).split()
-_TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
-_ORDINALS = (
+)
+_TENS = listed("twenty thirty forty fifty sixty seventy eighty ninety")
+_ORDINALS = listed(
     "first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth thirteenth fourteenth fifteenth "
     "sixteenth seventeenth eighteenth nineteenth"
-).split()
+)
 _WORDS = {
     **{word: value for value, word in enumerate(_SMALL)},
     **{word: 10 * value for value, word in enumerate(_TENS, start=2)},
@@ -56,10 +60,10 @@ _COUNTED = re.compile(
 )
 """What a Chinese numeral counts. Others are parts of words, as in 三角 and 一般."""
 
-_MONTHS = (
+_MONTHS = listed(
     "january february march april may june july august september october november december jan feb mar apr jun jul aug "
     "sep sept oct nov dec"
-).split()
+)
 _MONTH = re.compile(rf"\b({'|'.join(_MONTHS)})\b", re.IGNORECASE)
 
 _NOT_CHECKED = {"0", "1"}

@@ -8,14 +8,25 @@ from typing import Any
 
 from data_modules.cleaning.units import is_cjk, units_of
 
+
+def listed(words: str) -> list[str]:
+    """A list of words, given in one string."""
+    return words.split()
+
+
 _FUNCTION_WORDS = frozenset(
-    "a an the this that these those there here it its they them their theirs he him his she her hers we us our you your "
-    "i me my of in on at by to for from with into onto as about over under between during after before through and or "
-    "but if than then so such not no nor only also just very more most much many few some any all both each every other "
-    "is are was were be been being am do does did doing done have has had having will would can could shall should may "
-    "might must s t d ll re ve m what who whom whose when where why how which".split()
+    listed(
+        "a an the this that these those there here it its they them their theirs he him his she her hers we us our "
+        "you your i me my of in on at by to for from with into onto as about over under between during after "
+        "before through and or but if than then so such not no nor only also just very more most much many few "
+        "some any all both each every other is are was were be been being am do does did doing done have has had "
+        "having will would can could shall should may might must s t d ll re ve m what who whom whose when where "
+        "why how which"
+    )
 )
-_FUNCTION_CHARACTERS = frozenset("的了是在于於有为為从由之中被和与與及而也就都还還又或等着著过過对對把将將以其这這那该該个個地得上呢吗嗎吧啊")
+_FUNCTION_CHARACTERS = frozenset(
+    "的了是在于於有为為从由之中被和与與及而也就都还還又或等着著过過对對把将將以其这這那该該个個地得上呢吗嗎吧啊"
+)
 
 _KINDS = (
     ("who", r"\b(?:who|whom|whose)\b|\bwh(?:at|ich) (?:person|people)\b|谁|誰|何人|哪位|什么人"),
@@ -30,7 +41,11 @@ _KINDS = (
         r"|什么地方|哪里|哪儿|何处|何地|何方",
     ),
     ("why", r"\bwhy\b|\bfor what reason\b|为什么|为何|何故|什么原因"),
-    ("number", r"\bhow (?:many|much|long|tall|high|old|far|large|big|deep|heavy|wide|fast|often)\b|多少|几|幾|多[长高大远久深重宽快]"),
+    (
+        "number",
+        r"\bhow (?:many|much|long|tall|high|old|far|large|big|deep|heavy|wide|fast|often)\b"
+        r"|多少|几|幾|多[长高大远久深重宽快]",
+    ),
     ("how", r"\bhow\b|怎么|怎样|如何"),
 )
 """What a question asks for, by the words that ask it; the first that matches."""
@@ -53,7 +68,9 @@ def content_of(text: str) -> list[str]:
     Args:
         text: Any text.
     """
-    return [stem_of(unit) for unit in units_of(text) if unit not in _FUNCTION_WORDS and unit not in _FUNCTION_CHARACTERS]
+    return [
+        stem_of(unit) for unit in units_of(text) if unit not in _FUNCTION_WORDS and unit not in _FUNCTION_CHARACTERS
+    ]
 
 
 def content_of_question(question: str) -> list[str]:

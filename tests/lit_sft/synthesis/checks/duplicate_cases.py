@@ -69,7 +69,11 @@ ENGLISH = [
     ("What language is spoken in Brazil?", "Which language do they speak in Brazil?", True),
     ("Who painted the Night Watch?", "Who was the painter of the Night Watch?", True),
     ("How does a solar cell work?", "How do solar cells work?", True),
-    ("When was the city of Lisbon destroyed by an earthquake?", "When did an earthquake destroy the city of Lisbon?", True),
+    (
+        "When was the city of Lisbon destroyed by an earthquake?",
+        "When did an earthquake destroy the city of Lisbon?",
+        True,
+    ),
     ("What is the boiling point of water?", "At what temperature does water boil?", True),
     ("What is the capital of France?", "What is the capital of Germany?", False),
     ("What is the capital of France?", "What is the population of France?", False),
