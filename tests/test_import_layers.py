@@ -26,7 +26,6 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "files",
         "locks",
         "failures",
-        "replies",
     ),
     ("endpoint", "checkpoints", "metrics", "reporting"),
     ("models",),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
 import threading
 from dataclasses import dataclass, replace
@@ -13,13 +12,14 @@ from typing import Literal, Protocol
 
 from data_modules.errors import UserError
 from data_modules.records.conversation import Conversation, Message, Role
-from data_modules.wording import counted
 from lit_sft.credentials import read_address
-from lit_sft.endpoint import Endpoint, EndpointError
+from lit_sft.endpoint.chat import EndpointError, Request
+from lit_sft.endpoint.client import Endpoint
+from lit_sft.endpoint.journal import Journal
+from lit_sft.endpoint.paid_model import PaidModel, read_key
 from lit_sft.evaluation.suite import JudgeSettings
 from lit_sft.files import digest
 from lit_sft.models.loaded import LoadedModel
-from lit_sft.replies import Replies, Reply
 
 Winner = Literal["first", "second", "tie"]
 
@@ -81,34 +81,28 @@ class EndpointJudge:
 
     def __init__(self, settings: JudgeSettings, cache: Path) -> None:
         assert settings.endpoint is not None
-        self.settings, self.replies = settings, Replies(cache)
+        self.settings = settings
         self.endpoint = Endpoint(
             settings.endpoint,
             settings.model,
-            key=_key(settings.key_variable),
+            key=read_key(settings.key_variable, "judge"),
             timeout=settings.timeout,
             retries=settings.retries,
-            max_tokens=settings.max_tokens,
         )
         # without credentials, so that cached replies survive a new password or key
-        self._place = read_address(settings.endpoint, setting="judge.endpoint").base
-        self._lock = threading.Lock()
-        self._under_way: dict[str, threading.Lock] = {}
+        place = read_address(settings.endpoint, setting="judge.endpoint").base
+        self.model = PaidModel(self.endpoint, Journal(cache), place=place, model=settings.model, masked=self._masked)
 
     def __call__(self, question: str, first: str, second: str) -> Verdict:
         """Ask the endpoint, or the cache, which answer is better."""
         prompt = _INSTRUCTION.format(question=question, first=first, second=second)
-        key = digest([self._place, self.settings.model, self.settings.max_tokens, prompt])
-        with self._lock:
-            lock = self._under_way.setdefault(key, threading.Lock())
+        request = Request((("user", prompt),), max_tokens=self.settings.max_tokens)
+        # the key of caches that earlier versions wrote
+        key = digest([self.model.place, self.settings.model, self.settings.max_tokens, prompt])
         try:
-            with lock:  # so that concurrent requests for the same question are paid for once
-                reply = self._reply(key, prompt)
+            reply = self.model.ask(request, key=key)
         except EndpointError as error:
             return Verdict(None, str(error))
-        finally:
-            with self._lock:
-                self._under_way.pop(key, None)
         winner, tokens = parse_winner(reply.text), (reply.tokens_read, reply.tokens_written)
         if winner is None:
             return Verdict(None, f"no verdict in the reply {reply.text[:80]!r}", is_unparsed=True, tokens=tokens)
@@ -117,27 +111,11 @@ class EndpointJudge:
     @property
     def stopped(self) -> str:
         """Why requests have stopped, and what to do; empty if they have not."""
-        if not self.endpoint.stopped:
-            return ""
-        are = "is" if len(self.replies) == 1 else "are"
-        cached = f"{counted(len(self.replies), 'reply', 'replies')} {are} cached"
-        return (
-            f"requests stopped: {self.endpoint.stopped}. {cached} in {self.replies.path}; run the same command again "
-            "to request the rest."
-        )
+        return self.model.stopped
 
     def close(self) -> None:
         """Cancel pending requests."""
-        self.endpoint.close()
-
-    def _reply(self, key: str, prompt: str) -> Reply:
-        """The cached reply, or a new one from the endpoint, which is then cached."""
-        reply = self.replies.get(key)
-        if reply is None:
-            reply = self.endpoint.ask(prompt)
-            reply = replace(reply, text=self._masked(reply.text))
-            self.replies.keep(key, reply)
-        return reply
+        self.model.close()
 
     def _masked(self, text: str) -> str:
         """Mask credentials that a reply may repeat, but keep its verdict."""
@@ -146,19 +124,6 @@ class EndpointJudge:
             return masked
         name = next(name for name, known in _WINNERS.items() if known == winner)
         return json.dumps({"winner": name})  # it contained a credential such as `tie`
-
-
-def _key(variable: str) -> str:
-    """Read the key from an environment variable.
-
-    Raises:
-        UserError: If it is empty. The name is shown only if it looks like one: it may be the key itself.
-    """
-    key = os.environ.get(variable, "").strip()  # if read from a file, it may end in a newline
-    if not key:
-        name = variable if re.fullmatch("[A-Z][A-Z0-9_]*", variable) else "named by key_variable"
-        raise UserError(f"judge: the environment variable {name} is empty; set it to the endpoint's key.")
-    return key
 
 
 class LikelihoodJudge:

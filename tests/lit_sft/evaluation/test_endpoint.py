@@ -17,8 +17,8 @@ from urllib.parse import quote
 import pytest
 
 from lit_sft.credentials import Secrets, read_address, without_credentials
-from lit_sft.endpoint import Endpoint as Client
-from lit_sft.endpoint import EndpointError
+from lit_sft.endpoint.chat import EndpointError, Request
+from lit_sft.endpoint.client import Endpoint as Client
 from lit_sft.evaluation.item_results import Results, SetResult
 from lit_sft.evaluation.judge import EndpointJudge
 from lit_sft.evaluation.scores import Scored
@@ -30,6 +30,8 @@ from tests.lit_sft.evaluation.fake_endpoint import FLOOD, Endpoint, judged, pair
 pytest.importorskip("openai")
 
 KEY = "sk-proj-Q7vXb2LmZ9"
+
+QUESTION = Request((("user", "question"),), max_tokens=8)
 
 
 def results_of(some: list[Pair]) -> Results:
@@ -72,7 +74,7 @@ def test_requests_to_a_dead_endpoint_stop_after_a_few_and_continue_on_rerun(
     assert judgings["tuned", "asked"].count(unparsed=False) == 2 * 37
     (line,) = [line for line in said if line.startswith("judge: ")]
     assert "requests stopped: 5 requests in a row to http://127.0.0.1:" in line
-    assert "6 replies are cached in" in line
+    assert "6 replies are kept in" in line
     assert "run the same command again" in line
     assert results.failures["judge"] == line.removeprefix("judge: ")
     if fault != "refused":
@@ -93,9 +95,9 @@ def test_transient_errors_are_retried_with_growing_pauses(endpoint: Endpoint, fa
     async def wait(seconds: float) -> None:
         waited.append(seconds)
 
-    client = Client(endpoint.address, "m", key="k", timeout=10.0, retries=6, max_tokens=8, pause=wait)
+    client = Client(endpoint.address, "m", key="k", timeout=10.0, retries=6, pause=wait)
     with pytest.raises(EndpointError, match=f"Error code: {fault}"):
-        client.ask("<answer_A>\na\n</answer_A><answer_B>\nb\n</answer_B>")
+        client.ask(Request((("user", "<answer_A>\na\n</answer_A><answer_B>\nb\n</answer_B>"),), max_tokens=8))
     client.close()
     assert waited == pauses
     assert len(endpoint.requests) == len(pauses) + 1
@@ -104,22 +106,22 @@ def test_transient_errors_are_retried_with_growing_pauses(endpoint: Endpoint, fa
 @pytest.mark.parametrize("status", ["400", "503", "302", "307", "404"])
 def test_only_the_beginning_of_an_error_is_read(endpoint: Endpoint, status: str) -> None:
     endpoint.faults, endpoint.reply = {"": f"always flood {status}"}, lambda prompt: "yes"
-    client = Client(endpoint.address, "m", key=KEY, timeout=60.0, retries=0, max_tokens=8)
+    client = Client(endpoint.address, "m", key=KEY, timeout=60.0, retries=0)
     with pytest.raises(EndpointError, match=rf"^Error code: {status} \([A-Z][a-zA-Z ]+\): (x )+") as raised:
-        client.ask("question")
+        client.ask(QUESTION)
     client.close()
     assert len(str(raised.value)) < 300
     assert endpoint.flooded < FLOOD
 
 
 def test_no_request_is_sent_after_close(endpoint: Endpoint) -> None:
-    client = Client(endpoint.address, "m", key=KEY, timeout=60.0, retries=0, max_tokens=8)
+    client = Client(endpoint.address, "m", key=KEY, timeout=60.0, retries=0)
     endpoint.reply = lambda prompt: "yes"
-    assert client.ask("question").text == "yes"
+    assert client.ask(QUESTION).text == "yes"
     client.close()
     client.stopped = ""  # as seen by a thread that checked just before
-    with pytest.raises(EndpointError, match="not sent: judging was stopped"):
-        client.ask("question")
+    with pytest.raises(EndpointError, match="not sent: requests were stopped"):
+        client.ask(QUESTION)
     assert len(endpoint.requests) == 1
 
 

@@ -1,0 +1,1 @@
+"""Models behind OpenAI-compatible endpoints: the client, the journal of replies, prices and budgets."""

@@ -1,0 +1,120 @@
+"""Reads HTTP responses of an endpoint: replies, and errors in one line without credentials, both of bounded length."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import AsyncIterator
+from http import HTTPStatus
+from typing import Any
+
+from data_modules.errors import UserError
+from data_modules.wording import kind_of
+from lit_sft.credentials import Secrets, without_credentials
+from lit_sft.endpoint.chat import EndpointError, Reply, count_of, without_surrogates
+
+_LONGEST_ERROR = 2**12
+"""Bytes of an error response that are read and masked; one line of `_LONGEST_REASON` characters is shown."""
+_LONGEST_REASON = 200
+_LONGEST_PAUSE = 60.0
+
+# status codes worth retrying, and those that rule out any further request
+_RETRIED = (408, 409, 429)
+_REFUSED = (401, 402, 403, 404, 407, 408, 429)
+
+
+async def beginning(parts: AsyncIterator[bytes], limit: int) -> bytes:
+    """Read the first bytes of a body, and no more."""
+    body = bytearray()
+    async for part in parts:
+        body += part
+        if len(body) >= limit:
+            break
+    return bytes(body[:limit])
+
+
+async def refuse_errors(secrets: Secrets, response: Any) -> None:
+    """Turn an error response into an `EndpointError` before its body is read; the client would read any length of it.
+
+    Raises:
+        EndpointError: If the response is an error; contains the beginning of its message.
+    """
+    if response.is_success or (response.has_redirect_location and _is_short(response.headers.get("content-length"))):
+        return
+    try:
+        body = await beginning(response.aiter_bytes(), _LONGEST_ERROR)
+    except Exception:  # of the HTTP transport; the status is known even if the body cannot be read
+        body = b""
+    status = int(response.status_code)
+    reason = _line(_message_of(body), secrets)
+    raise EndpointError(
+        f"Error code: {status}{_phrase(status)}{f': {reason}' if reason else ''}",
+        is_answer=status < 500 and status not in _REFUSED,
+        is_transient=status >= 500 or status in _RETRIED,
+        pause=_retry_after(response.headers.get("retry-after")),
+        status=status,
+    )
+
+
+def error_line(error: BaseException, secrets: Secrets) -> str:
+    """The type and message of an error, in one line."""
+    return f"{type(error).__name__}: {_line(str(error), secrets)}"
+
+
+def reply_of(body: bytes) -> Reply:
+    """The text and token counts of a chat completion.
+
+    Raises:
+        ValueError: If it is not JSON, or contains no text.
+        RecursionError: If it is nested too deeply.
+    """
+    value = json.loads(body)
+    try:
+        choice = value["choices"][0]
+        content = choice["message"]["content"]
+    except (KeyError, IndexError, TypeError):
+        raise UserError("not a chat completion: expected `choices` with a `message`.") from None
+    if content is not None and not isinstance(content, str):
+        raise UserError(f"not a chat completion: `content` is {kind_of(content)}; expected a string.")
+    usage, reason = value.get("usage"), choice.get("finish_reason")
+    counts = usage if isinstance(usage, dict) else {}
+    return Reply(
+        without_surrogates(content or ""),
+        count_of(counts.get("prompt_tokens")),
+        count_of(counts.get("completion_tokens")),
+        reason if isinstance(reason, str) and re.fullmatch(r"\w{1,32}", reason) else "",
+    )
+
+
+def _is_short(length: str | None) -> bool:
+    """Whether a redirect declares a short body; the client reads it all."""
+    return length is not None and length.isdecimal() and len(length) < 10 and int(length) <= _LONGEST_ERROR
+
+
+def _phrase(status: int) -> str:
+    try:
+        return f" ({HTTPStatus(status).phrase})"
+    except ValueError:  # a non-standard status code
+        return ""
+
+
+def _message_of(body: bytes) -> str:
+    """The message of an error in OpenAI's format, else the whole body."""
+    try:
+        message = json.loads(body)["error"]["message"]
+    except (ValueError, RecursionError, LookupError, TypeError):
+        message = None
+    return message if isinstance(message, str) else body.decode("utf-8", "replace")
+
+
+def _line(text: str, secrets: Secrets) -> str:
+    """The beginning of a text in one line, masked before it is cut."""
+    line = " ".join(text[:_LONGEST_ERROR].split())
+    return secrets.mask(without_credentials(line))[:_LONGEST_REASON]
+
+
+def _retry_after(header: str | None) -> float | None:
+    """Seconds to wait, if the header is a plain number."""
+    if header is None or not re.fullmatch(r"\d{1,6}(\.\d*)?", header.strip()):
+        return None
+    return min(float(header), _LONGEST_PAUSE)
