@@ -117,7 +117,7 @@ class Alternation(Callback):
         self.recipe, self.device, self.compiled = recipe, device, compiled
         self.loops: dict[str, PlainLoop] = {}
         self.rounds: list[dict[str, dict[str, float]]] = []
-        self._norm = torch.zeros(())
+        self._norm: torch.Tensor | None = None
         self._start = (0.0, 0.0)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -131,9 +131,8 @@ class Alternation(Callback):
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
         """Keep the norm of the gradient before clipping, for the first steps: computing it takes time."""
-        if trainer.global_step < GATED:
-            gradients = [p.grad for p in pl_module.parameters() if p.grad is not None]
-            self._norm = torch.nn.utils.get_total_norm(gradients)
+        gradients = [p.grad for p in pl_module.parameters() if p.grad is not None]
+        self._norm = torch.nn.utils.get_total_norm(gradients) if trainer.global_step < GATED else None
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: list[Batch], batch_idx: int
@@ -158,8 +157,8 @@ class Alternation(Callback):
         return {"seconds": wall - self._start[0], "cpu_seconds": cpu - self._start[1]}
 
     @staticmethod
-    def _results(loss: torch.Tensor, norm: torch.Tensor) -> dict[str, float]:
-        return {"loss": float(loss), "norm": float(norm)}
+    def _results(loss: torch.Tensor, norm: torch.Tensor | None) -> dict[str, float]:
+        return {"loss": float(loss)} | ({} if norm is None else {"norm": float(norm)})
 
 
 def train(

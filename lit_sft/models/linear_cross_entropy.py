@@ -52,42 +52,73 @@ class _LinearCrossEntropy(torch.autograd.Function):
         shares: Tensor,
         dtype: torch.dtype,
     ) -> tuple[Tensor, Tensor]:
-        with torch.autocast(hidden_states.device.type, enabled=False):
-            wide = torch.promote_types(dtype, torch.float32)
-            # small shares times small probabilities underflow in fp16, so the largest share is scaled to 1
-            scale = shares.max().clamp_min(1e-30).to(wide) if len(shares) else shares.new_ones((), dtype=wide)
-            sums = _Sums(ctx.needs_input_grad, hidden_states, weight, bias, wide)
-            nll = torch.empty(len(ids), dtype=wide, device=hidden_states.device)
-            head, shift = weight.to(dtype), None if bias is None else bias.to(wide)
-            size = _CHUNK_ON_CPU if hidden_states.device.type == "cpu" else _CHUNK_ON_GPU
-            for start in range(0, len(ids), size):
-                part = slice(start, start + size)
-                chunk = hidden_states[part].to(dtype)
-                logits = (chunk @ head.T).to(wide)
-                if shift is not None:
-                    logits += shift
-                nll[part], grad = _nll_and_gradient(logits, ids[part], shares[part].to(wide) / scale)
-                sums.add(part, grad, chunk, head)
-        ctx.sums, ctx.scale = sums, scale
+        ctx.dtype = dtype
+        ctx.sums, nll = _summed(ctx.needs_input_grad, hidden_states, weight, bias, ids, shares, dtype)
+        ctx.save_for_backward(hidden_states, weight, bias, ids, shares)
         ctx.mark_non_differentiable(nll)
         return (nll * shares).sum(), nll
 
     @staticmethod
     def backward(ctx: Any, grad_loss: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-        hidden_states, weight, bias = ctx.sums.scaled(grad_loss * ctx.scale)
-        return hidden_states, weight, bias, None, None, None
+        sums, ctx.sums = ctx.sums, None  # scaled in place, and maybe kept as `.grad`: cannot be used again
+        if sums is None:  # with retain_graph
+            hidden_states, weight, bias, ids, shares = ctx.saved_tensors
+            sums, _ = _summed(ctx.needs_input_grad, hidden_states, weight, bias, ids, shares, ctx.dtype)
+        return *sums.scaled(grad_loss), None, None, None
+
+
+def _summed(
+    wanted: tuple[bool, ...],
+    hidden_states: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    ids: Tensor,
+    shares: Tensor,
+    dtype: torch.dtype,
+) -> tuple[_Sums, Tensor]:
+    """The sums of gradients over all chunks, and the nats of the tokens."""
+    with torch.autocast(hidden_states.device.type, enabled=False):
+        wide = torch.promote_types(dtype, torch.float32)
+        # small shares times small probabilities underflow in fp16, so the largest share is scaled to 1
+        scale = shares.max().clamp_min(1e-30).to(wide) if len(shares) else shares.new_ones((), dtype=wide)
+        sums = _Sums(wanted, hidden_states, weight, bias, scale)
+        nll = torch.empty(len(ids), dtype=wide, device=hidden_states.device)
+        head, shift = weight.to(dtype), None if bias is None else bias.to(wide)
+        size = _CHUNK_ON_CPU if hidden_states.device.type == "cpu" else _CHUNK_ON_GPU
+        memory = torch.empty(min(size, len(ids)), len(head), dtype=dtype, device=hidden_states.device)
+        for start in range(0, len(ids), size):
+            part = slice(start, start + size)
+            chunk = hidden_states[part].to(dtype)
+            logits = torch.mm(chunk, head.T, out=memory[: len(chunk)]).to(wide)
+            if shift is not None:
+                logits += shift
+            nll[part], grad = _nll_and_gradient(logits, ids[part], shares[part].to(wide) / scale)
+            sums.add(part, grad, chunk, head)
+    return sums, nll
 
 
 class _Sums:
-    """Accumulates the required gradients of hidden states, weight and bias over the chunks."""
+    """Accumulates the required gradients of hidden states, weight and bias over the chunks.
+
+    The gradient of the head is as large as the head, so it is written as seldom as possible: the first chunk's is not
+    added to zeros, later ones are added by the product itself, and `scaled` works in place.
+
+    Args:
+        wanted: Whether gradients of the hidden states, the weight and the bias are required.
+        hidden_states: The hidden states, (N, D).
+        weight: Weight of the head, (V, D).
+        bias: Bias of the head, (V,), or None.
+        scale: What the gradients have been divided by, a scalar in the dtype of the sums.
+    """
 
     def __init__(
-        self, wanted: tuple[bool, ...], hidden_states: Tensor, weight: Tensor, bias: Tensor | None, wide: torch.dtype
+        self, wanted: tuple[bool, ...], hidden_states: Tensor, weight: Tensor, bias: Tensor | None, scale: Tensor
     ) -> None:
         self.hidden_states = torch.empty_like(hidden_states) if wanted[0] else None
-        self.weight = torch.zeros_like(weight, dtype=wide) if wanted[1] else None
-        self.bias = torch.zeros_like(bias, dtype=wide) if wanted[2] and bias is not None else None
+        self.weight = torch.empty_like(weight, dtype=scale.dtype) if wanted[1] else None
+        self.bias = torch.zeros_like(bias, dtype=scale.dtype) if wanted[2] and bias is not None else None
         self.dtypes = (hidden_states.dtype, weight.dtype, weight.dtype)
+        self._scale, self._is_empty = scale, True
 
     def add(self, part: slice, grad: Tensor, chunk: Tensor, head: Tensor) -> None:
         """Add a chunk: the (n, V) gradient of its logits, its (n, D) hidden states and the (V, D) head."""
@@ -97,13 +128,27 @@ class _Sums:
         if self.hidden_states is not None:
             self.hidden_states[part] = narrow @ head
         if self.weight is not None:
-            self.weight += narrow.T @ chunk
+            self._add_to(self.weight, narrow, chunk)
+        self._is_empty = False
 
-    def scaled(self, factor: Tensor) -> list[Tensor | None]:
-        """The gradients times a factor, in the dtypes of their tensors."""
+    def _add_to(self, total: Tensor, narrow: Tensor, chunk: Tensor) -> None:
+        if total.dtype != chunk.dtype:  # half precision: a product cannot add to a wider sum
+            product = narrow.T @ chunk
+            total.copy_(product) if self._is_empty else total.add_(product)
+        elif self._is_empty:
+            torch.mm(narrow.T, chunk, out=total)
+        else:
+            total.addmm_(narrow.T, chunk)
+
+    def scaled(self, grad_loss: Tensor) -> list[Tensor | None]:
+        """The gradients times that of the loss, in the dtypes of their tensors. Changes the sums: call it once."""
+        if self._is_empty and self.weight is not None:
+            self.weight.zero_()
+        factor = grad_loss * self._scale
         sums = (self.hidden_states, self.weight, self.bias)
+        self.hidden_states = self.weight = self.bias = None  # autograd copies a gradient that others refer to
         return [
-            None if total is None else (total * factor.to(total.dtype)).to(dtype)
+            None if total is None else total.mul_(factor.to(total.dtype)).to(dtype)
             for total, dtype in zip(sums, self.dtypes, strict=True)
         ]
 

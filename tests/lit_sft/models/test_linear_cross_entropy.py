@@ -47,6 +47,18 @@ def test_loss_nll_and_gradients_equal_those_on_full_logits(
         assert a.dtype == dtype
 
 
+def test_a_second_backward_pass_gives_the_same_gradients_and_changes_none() -> None:
+    rows, weight, bias, *rest = case(torch.float64)
+    assert bias is not None
+    loss, _ = linear_cross_entropy(rows, weight, bias, *rest)
+    first = torch.autograd.grad(loss, (rows, weight, bias), retain_graph=True)
+    copies = [gradient.clone() for gradient in first]
+    second = torch.autograd.grad(3 * loss, (rows, weight, bias))
+    for gradient, copy, again in zip(first, copies, second, strict=True):
+        assert torch.equal(gradient, copy)
+        torch.testing.assert_close(again, 3 * copy)
+
+
 def test_gradcheck() -> None:
     rows, weight, bias, ids, shares = case(torch.float64, 5)
     assert torch.autograd.gradcheck(lambda *x: linear_cross_entropy(*x, ids, shares)[0], (rows, weight, bias))
