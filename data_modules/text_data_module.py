@@ -81,7 +81,7 @@ class TextDataModule(LightningDataModule):
         block_size: Maximum number of tokens in a block. None: the model's context length, at most 1024.
         keep_rest: With `sentence_end` and `document`: whether the rest of a long document forms further blocks instead
             of being dropped.
-        document_attention: Whether documents in a block are isolated from each other, or seen as one sequence.
+        document_attention: `isolated`: documents in a block do not see each other. `across`: they are one sequence.
         eval_window: Maximum number of tokens in an evaluation window. Documents are evaluated completely, each on its
             own, whatever the blocks. None: the block size.
         batch_size: Blocks per batch on each device.
@@ -264,7 +264,7 @@ class TextDataModule(LightningDataModule):
             for split in ("train", "val", "test")
             if split in splits
         }
-        # now: the files may change or vanish during the run
+        # computed now, because the files may change or vanish during the run
         self._identity = text_identity(self.sources, self.mix, self.cleaning, self.text_encoder)
         self.fingerprint = identity_digest(self._identity)
         for split, shards in self._shards.items():

@@ -115,7 +115,7 @@ def collate(
         pad_token_id: Any id; padding is identified by its kind.
         score_all: Make every predictable token a target, for metrics; otherwise only those with a weight.
         pack: Concatenate the documents in one row without padding; otherwise one document per row.
-        counts: False for a stand-in, which gets no weights and no targets.
+        counts: False for a dummy batch, which gets no weights and no targets.
     """
     lengths = tuple(len(example) for example in examples)
     shape = (1, sum(lengths)) if pack else (len(examples), max(lengths))

@@ -25,7 +25,7 @@ class BatchPlan:
     Attributes:
         micro_batches: Indices of the examples in each micro-batch, that is, in each forward pass.
         normaliser: Total weight of all examples in the same optimiser step, over all ranks.
-        num_counting: Number of real micro-batches. The rest are stand-ins, so that all ranks run the same number of
+        num_counting: Number of real micro-batches. The rest are dummies, so that all ranks run the same number of
             forward passes.
     """
 
@@ -113,8 +113,8 @@ class WindowSampler(Sampler[BatchPlan]):
         for start in range(0, len(shares), self.world_size):
             ranks = [self._pieces(window, share) for share in shares[start : start + self.world_size]]
             mine = ranks[self.rank]
-            stand_ins = [(window[0],)] * (max(map(len, ranks)) - len(mine))
-            yield BatchPlan((*mine, *stand_ins), normaliser, num_counting=len(mine))
+            dummies = [(window[0],)] * (max(map(len, ranks)) - len(mine))
+            yield BatchPlan((*mine, *dummies), normaliser, num_counting=len(mine))
 
     def _pieces(self, window: list[int], share: list[int]) -> list[tuple[int, ...]]:
         indices = [window[position] for position in share]
@@ -122,7 +122,7 @@ class WindowSampler(Sampler[BatchPlan]):
         return [tuple(indices[position] for position in group) for group in groups]
 
     def _order(self) -> npt.NDArray[np.int64]:
-        """The examples of the epoch; as numbers in an array, because there may be many millions."""
+        """The examples of the epoch, in an array because there may be many millions."""
         if not self.shuffle:
             return np.arange(len(self.lengths))
         # far apart, so that different seeds never share an epoch's order
@@ -169,9 +169,9 @@ class LengthSampler(Sampler[BatchPlan]):
         groups = length_groups(lengths, token_budget, most=batch_size)
         mine = [tuple(group) for group in groups[rank::world_size]]
         self._lengths, self._world_size = lengths, world_size
-        stand_ins = [(groups[0][0],)] * (-(-len(groups) // world_size) - len(mine))
+        dummies = [(groups[0][0],)] * (-(-len(groups) // world_size) - len(mine))
         self.plans = [BatchPlan((group,), 1.0, num_counting=1) for group in mine]
-        self.plans += [BatchPlan((group,), 1.0, num_counting=0) for group in stand_ins]
+        self.plans += [BatchPlan((group,), 1.0, num_counting=0) for group in dummies]
 
     def __len__(self) -> int:
         return len(self.plans)

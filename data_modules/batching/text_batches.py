@@ -20,7 +20,7 @@ def collate_texts(
     Args:
         items: The sequences of each.
         normaliser: Total weight of the optimiser step. None: the total of this batch.
-        counts: False for a stand-in, which gets no weights and no targets.
+        counts: False for a dummy batch, which gets no weights and no targets.
     """
     sequences = [sequence for item in items for sequence in item]
     lengths = tuple(len(sequence.input_ids) for sequence in sequences)

@@ -1,4 +1,4 @@
-"""Finds fingerprints that share some of their bytes with earlier ones, in bounded memory for each."""
+"""Finds earlier fingerprints that share some of their bytes with a new one, in bounded memory per fingerprint."""
 
 from __future__ import annotations
 
@@ -6,25 +6,25 @@ import numpy as np
 import numpy.typing as npt
 
 _CHUNK = 16_384
-"""Fingerprints in an array, so that growing never copies them."""
+"""Fingerprints per array: full arrays stay where they are, so growing never copies them."""
 
 _SMALLEST = 1024
 """Buckets of each band at the start."""
 
 _MOST_COMPARED = 256
-"""Fingerprints of a bucket that are looked at, the latest first, so that many texts with one opening stay fast."""
+"""Fingerprints of a bucket that are compared, the latest first, so that large buckets do not slow down the search."""
 
 Indices = npt.NDArray[np.int32]
 
 
 class Buckets:
-    """Fingerprints in buckets, one for each band of their bytes.
+    """Fingerprints in buckets. Each is in one bucket per band, a band being some of its bytes.
 
-    Memory for each fingerprint, in bytes: its size, and from 8 to 12 for every band.
+    Memory per fingerprint, in bytes: its size, and 8 to 12 for every band.
 
     Args:
         size: Bytes of a fingerprint.
-        bands: Bands of each; they are at its beginning, one after the other.
+        bands: Bands of a fingerprint, one after the other from its first byte.
         rows: Bytes of a band, at most 16.
     """
 

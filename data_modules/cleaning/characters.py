@@ -56,7 +56,7 @@ class ControlCharacters:
     def __call__(self, text: str) -> list[Edit]:
         """The edits of a text."""
         found = substitutions(text, _CONTROL, "")
-        # once the others are gone, it is known what a joiner joins
+        # joiners come last, because another character may stand between a joiner and what it joins
         return found or substitutions(text, _JOINER, "")
 
 

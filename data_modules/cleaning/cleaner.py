@@ -15,7 +15,7 @@ EMPTY = "empty"
 """Label of the rule that follows those about single documents: a document without any text is dropped."""
 
 _MOST_ROUNDS = 50
-"""A rule is applied until it finds nothing more: outer brackets are empty once the inner ones are gone."""
+"""Most times a rule is applied. Once is not enough: outer brackets are empty only when the inner ones are gone."""
 
 
 class Cleaner:
@@ -51,7 +51,7 @@ class Cleaner:
         return identity_of([*self._rules, *self._set_rules])
 
     def set_identity(self) -> list[Any]:
-        """What decides which fingerprints a text has, and when two are alike, as JSON values."""
+        """What decides the fingerprint of a text, and when two are alike, as JSON values."""
         return identity_of(self._set_rules)
 
     def ledger(self) -> CleaningLedger:
@@ -65,7 +65,7 @@ class Cleaner:
         return [(self.labels[place], place) for place in range(first, first + len(self._set_rules))]
 
     def duplicates(self) -> Duplicates:
-        """What judges the outcomes of all documents in reading order, by the rules about the whole set."""
+        """Applies the rules about the whole set to cleaned documents, which must come in reading order."""
         rules = zip(self.places_of_set_rules, self._set_rules, strict=True)
         return Duplicates([(label, place, rule) for (label, place), (_, rule) in rules])
 
@@ -95,7 +95,7 @@ class Cleaner:
 
 
 def _labels(names: Sequence[str]) -> list[str]:
-    """The names, with a number for those listed before."""
+    """The names; a name that is listed again gets a number."""
     times = [names[: index + 1].count(name) for index, name in enumerate(names)]
     return [name if num == 1 else f"{name} ({num})" for name, num in zip(names, times, strict=True)]
 

@@ -1,4 +1,4 @@
-"""Rules about the whole set of documents: exact duplicates and near-duplicates. The first of its kind stays."""
+"""Rules about the whole set of documents: exact duplicates and near-duplicates. Of several alike, the first stays."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from data_modules.cleaning.outcome import Change, Cleaned
 from data_modules.records.content_keys import exact_text, normalized_text
 
 _FOUND = 0.995
-"""Share of the pairs at the threshold that share a bucket."""
+"""Share of the pairs at the threshold that are in a common bucket, and so are compared."""
 
 _MOST_BANDS, _FEWEST_ROWS = 20, 4
 
@@ -48,7 +48,7 @@ class Finder:
             place: Its number in reading order, for messages.
 
         Returns:
-            What it repeats, in a few words; empty for the first of its kind, which is remembered.
+            What it repeats, in a few words; empty if it repeats nothing, in which case it is remembered.
         """
         new = np.frombuffer(fingerprint, dtype=np.uint8)
         numbers, others = self._buckets.candidates(new)

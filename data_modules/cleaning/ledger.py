@@ -154,7 +154,7 @@ class CleaningLedger:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> CleaningLedger:
-        """The ledger that `as_dict` made these values of."""
+        """The ledger from which `as_dict` made these values."""
         rules = {
             label: RuleCounts(**{**counts, "examples": [Example(**each) for each in counts["examples"]]})
             for label, counts in values["rules"].items()

@@ -65,8 +65,9 @@ _TAG = re.compile(
 
 @dataclass(frozen=True)
 class FirstHeading:
-    """Removes the heading that an article starts with: a short first paragraph of one line that does not end like a
-    sentence, or a line marked as a heading. Up to three in a row, if text follows them."""
+    """Removes the heading that an article starts with: a line marked as a heading, or a short first line that does not
+    end like a sentence, if a blank line follows it or the next line begins with it. Up to three headings in a row, if
+    text follows them."""
 
     characters: int = option("Longest heading, in characters.", int, 60, least=1)
 
@@ -167,7 +168,7 @@ def _is_code(before: str, brackets: str, after: str, *, has_gap: bool) -> bool:
 
 
 def _untagged(text: str) -> list[Edit]:
-    """The edits that remove tags, comments and content that is no text."""
+    """The edits that remove tags, comments and content that is not text."""
     edits: list[Edit] = []
     never_closed: set[str] = set()
     place = 0
@@ -179,7 +180,7 @@ def _untagged(text: str) -> list[Edit]:
             if end:
                 place = end.end()
             else:
-                never_closed.add(closing)  # not searched again, which would take the square of the time
+                never_closed.add(closing)  # not searched again, or the time would grow with the square of the length
         if place > found.end() or not found["comment"]:
             edits.append((found.start(), place, "\n" if found["block"] and not _at_line(text, found) else ""))
     return edits
@@ -192,7 +193,7 @@ def _at_line(text: str, found: re.Match[str]) -> bool:
 
 
 def _parts(rules: str) -> list[str]:
-    """The rules between semicolons; a semicolon that no variant follows is part of a text."""
+    """The rules between semicolons; a semicolon that no variant follows belongs to the text."""
     parts = re.split(r";(?=\s*(?:[^;:]*=>\s*)?zh(?:-[a-z]{2,4})?\s*:)", rules, flags=re.IGNORECASE)
     return [part.rstrip().removesuffix(";") for part in parts if part.strip()]
 

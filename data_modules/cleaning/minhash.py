@@ -22,7 +22,7 @@ _BLOCK = 1024
 """Shingles hashed at a time, so that memory does not grow with the text."""
 
 _CHANCE = 1 / 256
-"""Equal bytes of unlike texts."""
+"""Share of bytes that unlike texts have in common by chance."""
 
 
 def signature_of(text: str) -> Signature:

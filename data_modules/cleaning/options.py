@@ -72,7 +72,7 @@ def _checked(known: Field[Any], value: Any, place: str) -> Any:
     if not many:
         return _one(known, value, place)
     if not isinstance(value, (list, tuple)) or not value or len(value) not in (many, len(value) * (many < 0)):
-        expected = "a list of at least one" if many < 0 else f"a list of {many} values"
+        expected = "a list with at least one value" if many < 0 else f"a list of {many} values"
         raise UserError(f"{place} is {kind_of(value)}; expected {expected}. {known.metadata['help']}")
     return tuple(_one(known, each, place) for each in value)
 

@@ -39,7 +39,7 @@ class Cleaned:
         characters_read: Characters before cleaning (code points).
         characters_kept: Characters of the clean text; 0 if the document was dropped.
         changes: What each rule did, in order. Rules that changed nothing are left out.
-        fingerprint: What duplicates are found by; empty if no rule looks for them, or the document was dropped.
+        fingerprint: Finds duplicates; empty if no rule looks for them, or the document was dropped.
         opening: The beginning of the clean text, printable; empty without a fingerprint.
     """
 

@@ -54,7 +54,7 @@ SET_RULES: dict[str, Callable[..., SetRule]] = {
 """The rules about the whole set of documents. They come last."""
 
 _VERSION = 1
-"""Raised whenever a rule changes a text differently."""
+"""Bump when a rule changes a text differently."""
 
 
 def read_rules(items: Any, place: str) -> tuple[list[tuple[str, Rule]], list[tuple[str, SetRule]]]:

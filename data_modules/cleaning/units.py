@@ -1,4 +1,4 @@
-"""A text as units that repetition and likeness are measured in."""
+"""A text as units, in which repetition and similarity are measured."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ _AFTER_CJK = f"(?:(?<=[{CJK}{_WIDE}])|(?<=[{CJK}{_WIDE}][\u2019\u201d\u2026]))"
 _TO_FULL = str.maketrans(",!?;:.()", "，！？；：。（）")
 _TO_HALF = str.maketrans("，！？；：。（）", ",!?;:.()")
 
-# a full-width mark brings its own space; not part of a smiley, an ellipsis or a file name
+# with the spaces after it, which a full-width mark contains; not part of a smiley, an ellipsis or a file name
 _NARROW_MARK = re.compile(
     rf"{_AFTER_CJK}"
     r"(?:[,!?;](?![,;.])|:(?![()/\\:-]|[DPpO](?![A-Za-z]))"
@@ -58,7 +58,7 @@ def _widened(text: str, start: int, stop: int) -> list[Edit]:
 
 
 def _narrowed(text: str, start: int, stop: int) -> list[Edit]:
-    """Full-width punctuation in one line without CJK characters; a line without letters has none to go by."""
+    """Full-width punctuation in a line without CJK characters. A line without letters stays: its script is unknown."""
     if not re.search("[A-Za-z]", text[start:stop]):
         return []
     marks = _WIDE_MARK.finditer(text, start, stop)
@@ -66,7 +66,7 @@ def _narrowed(text: str, start: int, stop: int) -> list[Edit]:
 
 
 def _half(text: str, mark: re.Match[str]) -> str:
-    """The half-width mark, with the space that a full-width one brings along."""
+    """The half-width mark, with the space that a full-width one contains."""
     narrow = mark[0].translate(_TO_HALF)
     before, after = text[mark.start() - 1 : mark.start()], text[mark.end() : mark.end() + 1]
     if narrow == "(":

@@ -58,7 +58,7 @@ def resolve_block_size(name: str, size: int | None, context_length: int | None) 
 
     Args:
         name: The setting.
-        size: Its value.
+        size: Its value. None: the default.
         context_length: Maximum number of tokens the model can read. None: unknown.
 
     Raises:

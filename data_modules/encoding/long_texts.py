@@ -20,7 +20,7 @@ WINDOW = 1_000_000
 """Characters of a window. A longer text is encoded in windows."""
 
 _OVERLAPS = (4_000, 100_000)
-"""Characters that two windows share; the second if nothing agrees in the first."""
+"""Characters that two windows share; the second number is tried if the windows agree nowhere in the first."""
 
 _ALIKE = 16
 """Tokens on both sides of a cut that must be the same in both windows."""

@@ -1,11 +1,11 @@
 """Where the sentences of a text end, as characters and as tokens.
 
-A sentence ends after 。！？｡．wherever they occur, and after . ! ? if white space or the end of the text follows, so
-that 3.14, www.x.org and v2.0 end none. Closing quotes and brackets after the mark belong to the sentence: 说：“走吧。”
+A sentence ends after 。！？｡． anywhere, and after . ! ? if white space or the end of the text follows, so that none
+ends in 3.14, www.x.org or v2.0. Closing quotes and brackets after the mark belong to the sentence: 说：“走吧。”
 ends after the quote. A straight quote after a mark counts as closing.
 
-The word before a full stop is not looked at: "Mr. Smith" and "e.g. this" have two ends. A line break alone ends
-nothing, because a heading is no sentence.
+The word before a full stop is not looked at: a sentence ends within "Mr. Smith" and "e.g. this" too. A line break alone
+ends none, because a heading is not a sentence.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def sentence_ends(text: str) -> tuple[Places, Places]:
     """Where the sentences of a text end.
 
     Args:
-        text: Any.
+        text: Any text.
 
     Returns:
         For each sentence, the index after its last character, and the index after the white space that follows.

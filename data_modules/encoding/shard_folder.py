@@ -57,7 +57,7 @@ def locked(folder: Path) -> Iterator[None]:
 def _wait(descriptor: int, folder: Path) -> None:
     if fcntl is None:
         return
-    has_told = False
+    is_announced = False
     while True:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -68,9 +68,9 @@ def _wait(descriptor: int, folder: Path) -> None:
                     f"--data.cache_dir {folder.parent}: this file system has no locks ({error.strerror}), so two runs "
                     "could write the same file; choose a folder on another one."
                 ) from None
-        if not has_told:
+        if not is_announced:
             print(f"{folder}: another process is encoding these texts; waiting for it", file=sys.stderr, flush=True)
-            has_told = True
+            is_announced = True
         time.sleep(_PAUSE)
 
 
@@ -118,7 +118,7 @@ def _verified(folder: Path) -> Any:
 
 def _remember(folder: Path, stamps: dict[str, Stamp]) -> None:
     if all(is_settled(each) for each in stamps.values()):
-        with contextlib.suppress(OSError):  # a cache that cannot be written to is read completely every time
+        with contextlib.suppress(OSError):  # if the cache is not writable, it is read completely every time
             write_whole(_stamps_file(folder), json.dumps(stamps))
 
 
@@ -127,30 +127,30 @@ def _stamps_file(folder: Path) -> Path:
 
 
 def finish(folder: Path, manifest: dict[str, Any]) -> None:
-    """Write the manifest, then remove what is needed to resume only.
+    """Write the manifest, then remove the files that only resuming needs.
 
     Args:
         folder: The folder.
         manifest: With the size and SHA-256 of all other files by name, under `files`.
     """
     write_whole(folder / MANIFEST, json.dumps(manifest, indent=1, ensure_ascii=False))
-    remove_rest(folder)
+    remove_leftovers(folder)
 
 
-def rest(folder: Path) -> list[Path]:
-    """Files that the manifest does not list: they are being removed, or a process was killed before it had done so."""
+def leftovers(folder: Path) -> list[Path]:
+    """Files that the manifest does not list: a process is removing them, or was killed before it could."""
     listed = json.loads((folder / MANIFEST).read_bytes())["files"]
     return [folder / name for name in os.listdir(folder) if name not in listed and name != MANIFEST]
 
 
-def remove_rest(folder: Path) -> None:
+def remove_leftovers(folder: Path) -> None:
     """Remove files that the manifest does not list."""
-    for path in rest(folder):
+    for path in leftovers(folder):
         path.unlink()
 
 
 def clear(folder: Path) -> None:
-    """Remove all files of a damaged folder. The manifest goes first, so that the rest is not mistaken for shards."""
+    """Remove all files of a damaged folder. The manifest goes first, so that the folder never looks complete."""
     for path in [folder / MANIFEST, *folder.iterdir()]:
         path.unlink(missing_ok=True)
     shutil.rmtree(folder)

@@ -1,7 +1,7 @@
 """Writes the documents of a split as shards of bounded size; see `token_shards.py` for the files.
 
 A shard is finished once its `.json` file exists, which names its files with their digests and says how far the
-documents had been read. A writer that is killed goes on after the last finished shard.
+documents had been read. A writer that is killed continues after the last finished shard.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Finished:
     Attributes:
         documents: Documents in it.
         tokens: Their tokens.
-        state: What the caller said about how far it had come.
+        state: How far the caller had come, as it passed it to `end_shard`.
         files: Size and SHA-256 of its files, by name.
     """
 
@@ -50,7 +50,7 @@ class ShardWriter:
     """Writes the documents of one split, after the shards that are already finished.
 
     Args:
-        folder: Where to. Files of unfinished or damaged shards of this split are removed.
+        folder: Where to write. Files of unfinished or damaged shards of this split are removed.
         split: Its name.
         dtype: Type of the tokens on disk.
         shard_tokens: A shard ends with the chunk that brings it to this many tokens.
@@ -69,7 +69,7 @@ class ShardWriter:
 
     @property
     def final_state(self) -> dict[str, Any] | None:
-        """What the caller said at the end; None if the split is not finished."""
+        """The state that was passed to `finish`; None if the split is not finished."""
         try:
             found = json.loads((self.folder / f"{self.split}.json").read_bytes())
         except (OSError, ValueError):
@@ -78,7 +78,7 @@ class ShardWriter:
 
     @property
     def state(self) -> dict[str, Any] | None:
-        """What the caller said when the last finished shard ended; None without one."""
+        """The state that was passed to `end_shard` for the last finished shard; None without one."""
         return self.shards[-1].state if self.shards else None
 
     @property
@@ -204,7 +204,7 @@ class _HashedFile:
         self._size += len(data)
 
     def close(self) -> dict[str, Any]:
-        """Bring the file to disk; returns its size and digest."""
+        """Flush the file to disk and close it; returns its size and digest."""
         if not self._stream.closed:
             self._stream.flush()
             os.fsync(self._stream.fileno())
@@ -213,7 +213,7 @@ class _HashedFile:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a file whole or not at all, and bring it to disk."""
+    """Write a file whole or not at all, and flush it to disk."""
     partial = path.with_name(f"{path.name}.partial")
     with partial.open("w", encoding="utf-8") as stream:
         stream.write(text)
@@ -223,7 +223,7 @@ def write_whole(path: Path, text: str) -> None:
 
 
 def _is_kept(name: str) -> bool:
-    """Whether a file of a shard stays when the folder is complete; the others are in the index then."""
+    """Whether a file of a shard stays when the folder is complete; by then the index holds what the others say."""
     return name.endswith((".tokens", ".ends"))
 
 

@@ -34,7 +34,7 @@ class Piece(NamedTuple):
     Attributes:
         start: Its first token, counted over all documents.
         stop: The token after its last.
-        continues: Whether it does not begin its document.
+        continues: Whether earlier tokens of its document are elsewhere.
         document: Index of its document.
     """
 
@@ -54,7 +54,7 @@ class BlockLedger:
         blocks: Blocks.
         kept: Tokens in blocks; each is in exactly one.
         cropped: Tokens in no block.
-        padding: Places in blocks without a token. They cost nothing: rows are packed.
+        padding: Tokens that the blocks lack of their full size. These cost nothing: rows are packed.
         documents_cut: Documents that are not whole in one block.
         documents_dropped: Documents without a token in any block.
         sentences_cut: Cuts within a sentence, whether the rest is in another block or dropped.

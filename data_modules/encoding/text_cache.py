@@ -1,4 +1,4 @@
-"""Encoded documents of text runs, made once and cached on disk as shards. A killed encoding goes on where it was."""
+"""Encoded documents of text runs, cached on disk as shards. An encoding that is killed continues where it stopped."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 from data_modules.cleaning.cleaner import Cleaner
 from data_modules.encoding.cache import check_outside, identity_digest, records_digest
 from data_modules.encoding.pool import ChunkPool
-from data_modules.encoding.shard_folder import clear, finish, is_complete, locked, remove_rest, rest
+from data_modules.encoding.shard_folder import clear, finish, is_complete, leftovers, locked, remove_leftovers
 from data_modules.encoding.shard_writer import SHARD_TOKENS, ShardWriter
 from data_modules.encoding.text_chunks import TextChunkEncoder, TextTask
 from data_modules.encoding.text_encoder import TextEncoder
@@ -44,7 +44,7 @@ def encode_texts(
 ) -> Path:
     """Encode the documents of every split, or find them in the cache.
 
-    If it is killed, the next call goes on after the last finished shard; the files are the same as without.
+    If it is killed, the next call continues after the last finished shard, and the files are the same.
 
     Args:
         sources: Where the documents are.
@@ -66,11 +66,11 @@ def encode_texts(
     splits = {split: feeds_of(split, sources, mix, cleaning) for split in sources.splits}
     identity = text_identity(sources, mix, cleaning, encoder)
     folder = cache_dir / f"text-{identity_digest({**identity, 'paths': _paths(splits)})}"
-    if is_complete(folder) and not rest(folder):
+    if is_complete(folder) and not leftovers(folder):
         return folder
     with locked(folder):
         if is_complete(folder):  # another process has finished it meanwhile
-            remove_rest(folder)
+            remove_leftovers(folder)
             return folder
         if (folder / MANIFEST).exists():
             clear(folder)
@@ -81,8 +81,8 @@ def encode_texts(
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
             raise UserError(
-                f"--data.cache_dir {cache_dir}: {error.strerror}. Free some space and start again, which goes on after "
-                "the last finished shard; or choose another folder."
+                f"--data.cache_dir {cache_dir}: {error.strerror}. Free some space and start again to continue after "
+                "the last finished shard, or choose another folder."
             ) from None
     return folder
 
@@ -131,7 +131,7 @@ def feeds_of(split: str, sources: Sources, mix: tuple[MixSource, ...], cleaning:
     for index, source in enumerate(mix):
         for name in ("template", "mask", "format"):
             if getattr(source, name) not in (None, "text"):
-                raise UserError(f"--data.mix {source.name}: {name} has no meaning for text runs; remove it.")
+                raise UserError(f"--data.mix {source.name}: {name} is not a setting of text runs; remove it.")
         place = f"--data.mix {source.name}: cleaning"
         own = cleaner if source.cleaning is None else Cleaner.from_settings(source.cleaning, place)
         of_source = source.sources(sources)
@@ -155,7 +155,7 @@ def _of_source(source: MixSource) -> dict[str, Any]:
 
 
 def _paths(splits: Mapping[str, list[Feed]]) -> dict[str, Any]:
-    """The paths of the files, which are part of messages in the ledgers, and the names of the sources."""
+    """The paths of the files, which messages in the ledgers name, and the names of the sources."""
     return {split: [[feed.name, feed.sources.files] for feed in feeds] for split, feeds in splits.items()}
 
 
@@ -166,7 +166,7 @@ def _warn_of_wrapped_lines(sources: Sources) -> None:
     for file in (file for path in given if path.exists() for file in data_files(str(path))):
         if file.suffix.lower() == ".txt" and looks_wrapped(file):
             warnings.warn(
-                f"{file}: its lines look wrapped at a fixed width, and each is encoded as a document of its own. If "
+                f"{file}: its lines look wrapped at a fixed width, and each is encoded as a separate document. If "
                 "blank lines separate its paragraphs, set `--data.txt_documents paragraph`.",
                 stacklevel=2,
             )

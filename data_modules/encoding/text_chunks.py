@@ -104,7 +104,7 @@ class EncodedDocuments:
 
 @dataclass(slots=True)
 class _Candidate:
-    """A document of the split on its way to tokens."""
+    """A document of the split that is being encoded."""
 
     document: Document
     keys: list[int]
@@ -199,7 +199,7 @@ def _candidates(task: TextTask, documents: Iterable[Document], counts: TextCount
             counts.left_out += task.split == "train" and place is None
             continue
         outcome = task.cleaner.clean(document.text)
-        if not outcome.fingerprint:  # otherwise it is counted once it has been compared with others
+        if not outcome.fingerprint:  # others are counted once they have been compared
             counts.cleaning.add(outcome, document.origin)
         if outcome.text is None:
             continue

@@ -83,7 +83,7 @@ class TextEncoder:
         return EncodedText(np.concatenate(ids), np.concatenate(marks), num_bytes, lost)
 
     def _ends(self, text: str, ids: Ids, encoded: Part | None) -> Places:
-        """The tokens that end a sentence. `encoded` if the text is part of a longer one."""
+        """The tokens that end a sentence. `encoded` is given if the text is part of a longer one."""
         ends, spaces = sentence_ends(text)
         if not len(ends) or not len(ids):
             return ends[:0]

@@ -54,7 +54,7 @@ def training_blocks(
 def wanted_blocks(mix: Sequence[MixSource], ledgers: Sequence[BlockLedger]) -> list[int]:
     """How many blocks of each source an epoch has.
 
-    With weights, an epoch has as many tokens as all sources together, divided by weight.
+    With weights, an epoch has as many tokens as all sources together, divided among them by weight.
 
     Args:
         mix: The sources.
@@ -88,7 +88,7 @@ def block_ledgers(blocks: TrainingBlocks, mix: Sequence[MixSource]) -> tuple[dic
 
 
 def _check_blocks(blocks: Blocks, what: str) -> None:
-    """Refuse documents of which no block is left."""
+    """Refuse documents that leave no block to train on."""
     if any(blocks.num_tokens(index) > 1 for index in range(len(blocks))):
         return
     ledger = blocks.ledger
@@ -98,7 +98,7 @@ def _check_blocks(blocks: Blocks, what: str) -> None:
             f"no sentence of their {ledger.tokens:,} tokens fits in {blocks.size}. Raise `--data.block_size`, or set "
             "`--data.blocks best_fit`"
         )
-    raise UserError(f"{what} give no block to train on: {why}.")
+    raise UserError(f"{what}: nothing to train on, because {why}.")
 
 
 def _rows(mix: Sequence[MixSource], parts: Sequence[Blocks]) -> Places:
@@ -110,7 +110,7 @@ def _rows(mix: Sequence[MixSource], parts: Sequence[Blocks]) -> Places:
 
 
 def _hashes(count: int) -> npt.NDArray[np.uint64]:
-    """An unrelated number for each block, so that part of them is a sample. Source: SplitMix64's finaliser."""
+    """A pseudo-random number for each block, so that the lowest ones are a sample. Source: SplitMix64's finaliser."""
     numbers = np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
     numbers = (numbers ^ (numbers >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     numbers = (numbers ^ (numbers >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

@@ -1,4 +1,4 @@
-"""Drops documents that repeat an earlier one, by the cleaning rules over the whole set."""
+"""Drops documents that repeat an earlier one, by the cleaning rules about the whole set."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ class Judges:
     def judge(
         self, cleaner: Cleaner, chunk: EncodedDocuments, unlike: npt.NDArray[np.bool_]
     ) -> tuple[npt.NDArray[np.bool_], bytes]:
-        """Judge the documents of a chunk, and count in its ledger what cleaning made of them.
+        """Compare the documents of a chunk with earlier ones, and count in its ledger what cleaning did to them.
 
         Args:
             cleaner: What cleaned them.
             chunk: Documents.
-            unlike: Which of them no earlier split has, (N,) bool; the others are not compared.
+            unlike: Which of them are in no earlier split, (N,) bool; the others are not compared.
 
         Returns:
-            Which documents to write, (N,) bool; and what `replay` needs to remember them.
+            Which documents to write, (N,) bool; and the bytes from which `replay` restores the fingerprints.
         """
         if not chunk.outcomes:
             return unlike, b""
@@ -63,10 +63,10 @@ class Judges:
         return keep, b"".join([header, key.encode(), *fingerprints])
 
     def replay(self, judged: bytes) -> None:
-        """Remember documents that an earlier process judged.
+        """Remember documents that an earlier process compared.
 
         Args:
-            judged: What `judge` returned, one after the other.
+            judged: The bytes that `judge` returned, one after the other.
         """
         at = 0
         while at < len(judged):

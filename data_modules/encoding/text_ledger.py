@@ -92,7 +92,7 @@ class TextCounts:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TextCounts:
-        """The counts that `as_dict` made these values of."""
+        """The counts from which `as_dict` made these values."""
         reasons, cleaning = Counter(values["reasons"]), CleaningLedger.from_dict(values["cleaning"])
         return cls(**{**values, "reasons": reasons, "cleaning": cleaning})
 

@@ -30,7 +30,7 @@ DOCUMENT_FIELDS: dict[str, npt.DTypeLike] = {
     "hashes": np.uint64,
     "sources": np.int16,
 }
-"""Per document, one file each."""
+"""What is known of each document: one file per field."""
 
 
 class TokenShards:

@@ -122,11 +122,14 @@ def _before_first_answer(turns: tuple[Message, ...]) -> tuple[Message, ...]:
 
 
 def among_lowest(hashes: Iterable[int], count: int) -> Callable[[int], bool]:
-    """Whether a hash is among the lowest of some; call it once for each of them, in any order.
+    """Choose the records with the lowest hashes.
 
     Args:
-        hashes: Of records; equal records have equal hashes, and each of them counts.
-        count: How many are chosen.
+        hashes: The hash of every record. Equal records have equal hashes and are counted one by one.
+        count: How many to choose.
+
+    Returns:
+        A function that tells whether a record with a given hash is chosen. Call it once per record, in any order.
     """
     left = Counter(heapq.nsmallest(count, hashes))
 

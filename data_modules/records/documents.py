@@ -36,9 +36,9 @@ class Document:
     group: str | None = None
 
     def keys(self, keep_together: KeepTogether = "exact") -> list[str]:
-        """The keys that it must not share with a document of another split; the first decides its split.
+        """Keys that no document of another split may share; the first decides the split of this one.
 
-        The same as those of a conversation: `keys_of`.
+        They are made as for conversations: see `keys_of`.
 
         Args:
             keep_together: Which documents count as the same.
@@ -55,8 +55,8 @@ def read_documents(
     Args:
         split: The split.
         sources: Its files and how they are read.
-        counts: Counts them in `records_read`, and the invalid ones apart.
-        on_bytes: Called with the number of bytes read, again and again.
+        counts: Counts valid documents in `records_read`, and invalid ones separately.
+        on_bytes: Called after each read with the number of bytes read, to show progress.
 
     Raises:
         UserError: If any is invalid and `on_invalid` is `error`.

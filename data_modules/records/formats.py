@@ -134,7 +134,7 @@ def check_fields(record: Record, name: str, counts: RecordCounts | None = None) 
         counts: Counts the fields that are not used, if given.
 
     Raises:
-        UserError: Likewise.
+        UserError: If a field is missing or refused.
     """
     layout = FORMATS[name]
     missing = [field for field in layout.fields if field not in record.fields]

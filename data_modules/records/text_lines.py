@@ -29,7 +29,7 @@ class Reading:
     Attributes:
         most_bytes: Maximum number of bytes in a line (characters in .csv files). None: `MAX_LINE`.
         txt: What a document is in a .txt file: every line, the lines between two blank ones, or the whole file.
-        on_bytes: Called with the number of bytes that were read, again and again.
+        on_bytes: Called after each read with the number of bytes read, to show progress.
     """
 
     most_bytes: int | None = None
@@ -48,7 +48,7 @@ def read_lines(
     Args:
         path: The file.
         reject: Receives the message for each unreadable line.
-        reading: The maximum length of a line, and who is told how much was read.
+        reading: The maximum length of a line, and the callback for progress.
         blank: Whether to yield blank lines too.
     """
     limit = reading.most_bytes or MAX_LINE

@@ -25,13 +25,13 @@ def read_txt(path: Path, reject: Reject, reading: Reading = USUAL) -> Iterator[R
         for number, line in read_lines(path, reject, reading):
             yield Record({"text": line}, f"{path}:{number}")
         return
-    limit = (reading.most_bytes or MAX_LINE) // 4  # as long as a text in other files may be
+    limit = (reading.most_bytes or MAX_LINE) // 4  # the limit for a text in other kinds of files
     lines, first, size = list[str](), 1, 0
     is_damaged = False
 
     def reject_line(message: str) -> None:
         nonlocal is_damaged
-        is_damaged = True  # a document without one of its lines would be another document
+        is_damaged = True  # without this line, it would be a different document
         reject(message)
 
     for number, line in read_lines(path, reject_line, reading, blank=True):

@@ -139,7 +139,7 @@ class SegmentMetrics(ExactSumMetric):
         for origins, sums in self._records:
             for origin, *values in zip(origins, *sums.tolist(), strict=True):
                 record = RecordSums(*map(tuple, values))
-                if any(record.tokens):  # neither a stand-in nor a record of one token
+                if any(record.tokens):  # neither a dummy nor a record of one token
                     found[origin] = found.get(origin, RecordSums()) + record
         self._records = []
         return found

@@ -95,5 +95,5 @@ def test_changed_shares_are_named_when_a_run_is_resumed(make: Make) -> None:
 
 
 def test_masks_of_a_source_are_refused(make: Make) -> None:
-    with pytest.raises(UserError, match=r"--data\.mix sheep: mask has no meaning for text runs; remove it"):
+    with pytest.raises(UserError, match=r"--data\.mix sheep: mask is not a setting of text runs; remove it"):
         make({"sheep": {"mask": "output_only"}})

@@ -71,7 +71,7 @@ def test_resumed_epoch_yields_the_remaining_batches() -> None:
     assert len(list(this)) == 8
 
 
-def test_a_rank_without_an_example_gets_a_stand_in_that_does_not_count() -> None:
+def test_a_rank_without_an_example_gets_a_dummy_that_does_not_count() -> None:
     # 23 examples, batches of 11 on each of 2 ranks: the last batch has one example, for the first rank
     plans = [list(sampler(batch_size=11, accumulate=1, rank=rank, world_size=2))[-1] for rank in range(2)]
     assert sorted(plan.num_counting for plan in plans) == [0, 1]

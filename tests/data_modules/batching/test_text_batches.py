@@ -38,7 +38,7 @@ def test_other_sequences_share_a_row_with_positions_that_restart() -> None:
     assert set(batch.kinds.flatten().tolist()) == {SegmentKind.TEXT}
 
 
-def test_a_stand_in_predicts_nothing() -> None:
+def test_a_dummy_batch_predicts_nothing() -> None:
     batch = collate_texts([[_sequence(1, 2, 3)]], normaliser=4, counts=False)
     assert batch.targets.tolist() == []
     assert float(batch.weights.sum()) == 0

@@ -27,7 +27,7 @@ from data_modules.errors import UserError
         ([{"repetition": {"lines": True}}], "--data.cleaning repetition.lines is true; expected a number."),
         ([{"repetition": {"frequent": [0.1]}}], "--data.cleaning repetition.frequent is a list; expected a list of 3 values. Largest share of characters in the most frequent 2-, 3- and 4-gram."),
         (["boilerplate_lines"], "--data.cleaning boilerplate_lines: no 'patterns': Regular expressions; `.*` stands for any text."),
-        ([{"boilerplate_lines": {"patterns": []}}], "--data.cleaning boilerplate_lines.patterns is a list; expected a list of at least one. Regular expressions; `.*` stands for any text."),
+        ([{"boilerplate_lines": {"patterns": []}}], "--data.cleaning boilerplate_lines.patterns is a list; expected a list with at least one value. Regular expressions; `.*` stands for any text."),
         ([{"boilerplate_lines": {"patterns": ["(a"]}}], "--data.cleaning boilerplate_lines: patterns: '(a' is not a regular expression: missing ), unterminated subpattern at position 0."),
         ([{"conversion_markup": {"variant": "zh-hand"}}], "--data.cleaning conversion_markup.variant is 'zh-hand'; expected zh-hans, zh-hant, zh-cn, zh-sg, zh-my, zh-tw, zh-hk or zh-mo; did you mean zh-hant?"),
     ],

@@ -240,7 +240,7 @@ POINTS = [
     (shard_writer.ShardWriter, "add", 12),  # after some of its shards
     (shard_writer.ShardWriter, "write_index", 3),  # all are finished
     (text_cache, "finish", 1),
-    (shard_folder, "remove_rest", 1),  # the manifest is written
+    (shard_folder, "remove_leftovers", 1),  # the manifest is written
 ]
 
 def kill_at(owner, name, call):
