@@ -52,6 +52,11 @@ class Reply:
     finish_reason: str = ""
     is_masked: bool = False
 
+    @property
+    def is_metered(self) -> bool:
+        """Whether the endpoint reported the tokens."""
+        return self.tokens_read > 0 and (self.tokens_written > 0 or not self.text)
+
 
 class ChatModel(Protocol):
     """Anything that replies to requests."""

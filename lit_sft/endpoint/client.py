@@ -82,7 +82,8 @@ class Endpoint:
         self.meter, self._form, self._log, self._pause = meter, ReplyForm(structured), log, pause
         self._interval = 60 / rate if rate else 0.0
         self._next_turn = self._held_until = 0.0
-        self._unanswered, self._failed, self._has_replied = 0, 0, False
+        self._unanswered = self._failed = self._timeouts = 0
+        self._has_replied = False
         self._said: set[str] = set()
         self._lock = threading.Lock()
 
@@ -149,7 +150,7 @@ class Endpoint:
                 if not error.is_transient or number == self.retries:
                     raise
                 wait = min(0.5 * 2**number, 8.0) if error.pause is None else error.pause
-                self._say(str(error.status), f"{error}; trying again after {wait:g} s")
+                self._say(str(error).partition(":")[0] + str(error.status), f"{error}; trying again after {wait:g} s")
             self._requests.run(self._waited(wait))
         raise AssertionError("unreachable")
 
@@ -185,12 +186,7 @@ class Endpoint:
             async with asyncio.timeout(self.timeout):
                 body = await self._body(request, form)
         except TimeoutError:
-            raise EndpointError(
-                f"Timeout: no complete reply in {self.timeout:g} s",
-                is_answer=False,
-                is_transient=True,
-                may_be_billed=True,
-            ) from None
+            raise self._too_late() from None
         except self._openai.OpenAIError as error:
             raise self._failure(error) from None
         except (ValueError, OSError) as error:  # a key that is not valid in a header
@@ -215,6 +211,16 @@ class Endpoint:
         """Hold back new requests while the server asks us to wait."""
         if error.status == 429 and error.pause is not None:
             self._held_until = max(self._held_until, asyncio.get_running_loop().time() + error.pause)
+
+    def _too_late(self) -> EndpointError:
+        """A timeout. If the first few attempts time out, waiting longer for others does not help."""
+        self._timeouts += 1
+        return EndpointError(
+            f"Timeout: no complete reply in {self.timeout:g} s",
+            is_answer=False,
+            is_transient=self._has_replied or self._timeouts < _FEW,
+            may_be_billed=True,
+        )
 
     def _failure(self, error: Exception) -> EndpointError:
         """The reason why the client failed, masked."""
@@ -261,7 +267,9 @@ def _advice(error: EndpointError) -> str:
         return "; check the model's name and the address, which usually ends in /v1"
     if error.status == 429:
         return "; lower `concurrency`, or set `rate`"
-    return "" if error.is_answer or error.status is not None else "; check the address and that the server runs"
+    if error.is_answer or error.status is not None:
+        return ""
+    return "; check the address and that the server runs" + (", or raise `timeout`" if error.may_be_billed else "")
 
 
 def _client(key: str, place: Any, secrets: Secrets) -> tuple[Any, Background]:

@@ -27,13 +27,15 @@ class Billed:
     Attributes:
         read: Tokens of prompts; at most, where the endpoint reported none.
         written: Tokens of replies; at most, where the endpoint reported none.
+        unanswered: Requests among them that may have been billed although no reply came.
     """
 
     read: int = 0
     written: int = 0
+    unanswered: int = 0
 
     def __add__(self, other: Billed) -> Billed:
-        return Billed(self.read + other.read, self.written + other.written)
+        return Billed(self.read + other.read, self.written + other.written, self.unanswered + other.unanswered)
 
 
 class Journal:
@@ -95,17 +97,16 @@ class Journal:
             at_most: Tokens that it may have cost; stored if the endpoint reports none.
         """
         counts = {"tokens_read": reply.tokens_read, "tokens_written": reply.tokens_written}
-        is_metered = reply.tokens_read and reply.tokens_written
         more = {
             "model": model,
             "finish_reason": reply.finish_reason,
             "is_masked": reply.is_masked,
-            "at_most": None if at_most is None or is_metered else [at_most.read, at_most.written],
+            "at_most": None if at_most is None or reply.is_metered else [at_most.read, at_most.written],
         }
         given = {name: value for name, value in more.items() if value}
         self._append({"key": key, "text": reply.text, **counts, **given})
 
-    def note_lost(self, model: str, at_most: Billed) -> None:
+    def note_unanswered(self, model: str, at_most: Billed) -> None:
         """Record a request that may have been billed although no reply came."""
         self._append({"model": model, "at_most": [at_most.read, at_most.written]})
 
@@ -202,10 +203,10 @@ def _reply(row: dict[str, Any]) -> Reply:
 
 def _billed(row: dict[str, Any]) -> Billed:
     """Tokens that a line says were paid for: as reported, else at most."""
-    reported = count_of(row.get("tokens_read")), count_of(row.get("tokens_written"))
     bounds = row.get("at_most")
-    most = [count_of(bound) for bound in bounds] if isinstance(bounds, list) and len(bounds) == 2 else [0, 0]
-    return Billed(reported[0] or most[0], reported[1] or most[1])
+    if not isinstance(bounds, list) or len(bounds) != 2:
+        bounds = [row.get("tokens_read"), row.get("tokens_written")]
+    return Billed(count_of(bounds[0]), count_of(bounds[1]), "text" not in row)
 
 
 def _number(key: str) -> int:

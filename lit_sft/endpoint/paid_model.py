@@ -74,6 +74,8 @@ class Usage:
         cost: Money; None if a price is unknown, or the endpoint did not report the tokens of some reply.
         currency: Of the cost.
         masked: Replies that repeated a credential.
+        unanswered: Requests of all processes that may have been billed although no reply came; not in the cost. A
+            request under way when a process was killed is not among them.
     """
 
     replies: int = 0
@@ -84,6 +86,7 @@ class Usage:
     cost: float | None = None
     currency: str = "USD"
     masked: int = 0
+    unanswered: int = 0
 
 
 class PaidModel:
@@ -151,7 +154,8 @@ class PaidModel:
         with self._lock:
             usage, is_metered = self._usage, not self._unmetered
         cost = self.prices.cost(usage.tokens_read, usage.tokens_written) if is_metered else None
-        return replace(usage, cost=cost, currency=self.prices.currency)
+        unanswered = self.journal.billed(self.model).unanswered
+        return replace(usage, cost=cost, currency=self.prices.currency, unanswered=unanswered)
 
     @property
     def stopped(self) -> str:
@@ -187,7 +191,7 @@ class PaidModel:
         if not self.journal.is_first_use(key):
             return
         with self._lock:
-            self._unmetered += not (reply.tokens_read and reply.tokens_written)
+            self._unmetered += not reply.is_metered
             self._usage = replace(
                 self._usage,
                 replies=self._usage.replies + 1,

@@ -120,7 +120,7 @@ class Budget:
 
     def _fits(self, amount: float) -> bool:
         assert self.most is not None
-        return self._spent + self._set_aside + amount <= self.most
+        return self._spent + self._set_aside + amount <= self.most * (1 + 1e-9)  # sums of money are rounded
 
     def _stop(self, amount: float) -> None:
         money = f"{self._spent:.4g} of {self.most:g} {self.currency} are spent"
@@ -168,9 +168,10 @@ class Meter:
         most = most_tokens(request)
         cost = 0.0
         if reply is not None:
-            cost = self._cost(Billed(reply.tokens_read or most.read, reply.tokens_written or most.written))
+            paid = Billed(reply.tokens_read, reply.tokens_written)
+            cost = self._cost(paid if reply.is_metered else most)
         elif may_be_billed:
-            self.journal.note_lost(self.model, most)
+            self.journal.note_unanswered(self.model, most)
             cost = self._cost(most)
         self.budget.settle(set_aside, cost)
 

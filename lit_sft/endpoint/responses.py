@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import AsyncIterator
+from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Any
 
@@ -51,7 +52,7 @@ async def refuse_errors(secrets: Secrets, response: Any) -> None:
         f"Error code: {status}{_phrase(status)}{f': {reason}' if reason else ''}",
         is_answer=status < 500 and status not in _REFUSED,
         is_transient=status >= 500 or status in _RETRIED,
-        pause=_retry_after(response.headers.get("retry-after")),
+        pause=_retry_after(response.headers),
         status=status,
     )
 
@@ -113,8 +114,14 @@ def _line(text: str, secrets: Secrets) -> str:
     return secrets.mask(without_credentials(line))[:_LONGEST_REASON]
 
 
-def _retry_after(header: str | None) -> float | None:
-    """Seconds to wait, if the header is a plain number."""
-    if header is None or not re.fullmatch(r"\d{1,6}(\.\d*)?", header.strip()):
-        return None
-    return min(float(header), _LONGEST_PAUSE)
+def _retry_after(headers: Any) -> float | None:
+    """Seconds that a server asks us to wait: a number, or a date by the server's own clock; None if it does not say."""
+    text, date = (str(headers.get(name) or "").strip() for name in ("retry-after", "date"))
+    if re.fullmatch(r"\d{1,6}(\.\d*)?", text):
+        seconds = float(text)
+    else:
+        try:
+            seconds = (parsedate_to_datetime(text) - parsedate_to_datetime(date)).total_seconds()
+        except (ValueError, TypeError):  # no date, or one of the two without a time zone
+            return None
+    return min(seconds, _LONGEST_PAUSE) if seconds > 0 else None

@@ -1,0 +1,292 @@
+"""What is sent to an endpoint, in which form JSON is asked for, and how long to wait before trying again."""
+
+from __future__ import annotations
+
+import socket
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from lit_sft.endpoint.chat import EndpointError, NotSentError, Request
+from lit_sft.endpoint.client import Endpoint
+from lit_sft.endpoint.structured import Structured
+from tests.lit_sft.endpoint.conftest import StartStub
+from tests.lit_sft.stub_server import Draw, StubServer
+
+pytest.importorskip("openai")
+
+SCHEMA = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"], "additionalProperties": False}
+HELLO = Request((("user", "hello"),), max_tokens=8)
+JSON = Request((("user", "a number, as JSON"),), max_tokens=8, schema=SCHEMA)
+
+
+def client_of(server: StubServer, **changed: Any) -> Endpoint:
+    return Endpoint(server.address, "m", **{"key": "k", "timeout": 60.0, "retries": 0} | changed)
+
+
+def refusing(server: StubServer, *forms: str, status: str = "400") -> None:
+    """Have a server refuse requests with some response formats."""
+    fault_of = server.draw.fault
+
+    class Refusing(Draw):
+        def fault(self, digest: str, attempt: int) -> str:
+            assert server.bodies is not None
+            form = server.bodies[-1].get("response_format", {}).get("type", "none")
+            return status if form in forms else fault_of(digest, attempt)
+
+    server.draw = Refusing()
+
+
+def forms_of(server: StubServer) -> list[str]:
+    assert server.bodies is not None
+    return [body.get("response_format", {}).get("type", "none") for body in server.bodies]
+
+
+def test_a_request_is_sent_as_given(start_stub: StartStub) -> None:
+    server = start_stub()
+    client = client_of(server)
+    messages = (("system", "be brief"), ("user", "你好"), ("assistant", "好"), ("user", "再见 \ud800"))
+    reply = client.ask(Request(messages, max_tokens=9, temperature=0.7, top_p=0.9, seed=3, schema=SCHEMA))
+    client.ask(HELLO)
+    client.close()
+    strict = {"name": "reply", "strict": True, "schema": SCHEMA}
+    assert server.bodies == [
+        {
+            "model": "m",
+            "messages": [{"role": role, "content": content.replace("\ud800", "\ufffd")} for role, content in messages],
+            "max_tokens": 9,
+            "temperature": 0.7,
+            "top_p": 0.9,
+            "seed": 3,
+            "response_format": {"type": "json_schema", "json_schema": strict},
+        },
+        {"model": "m", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 8, "temperature": 0.0},
+    ]
+    assert (reply.text, reply.tokens_read, reply.tokens_written, reply.finish_reason) == ("yes", 7, 1, "stop")
+
+
+def test_no_key_is_taken_from_the_environment_unless_asked_for(start_stub: StartStub) -> None:
+    server = start_stub()
+    client = client_of(server, key="")
+    client.ask(HELLO)
+    client.close()
+    assert server.headers is not None
+    assert server.headers[0]["authorization"] == "Bearer EMPTY"
+
+
+@pytest.mark.parametrize(
+    ("refused", "forms"),
+    [
+        ((), ["json_schema", "json_schema"]),
+        (("json_schema",), ["json_schema", "json_object", "json_object"]),
+        (("json_schema", "json_object"), ["json_schema", "json_object", "none", "none"]),
+    ],
+)
+@pytest.mark.parametrize("status", ["400", "422", "500", "501"])
+def test_a_server_that_refuses_schemas_is_asked_in_the_next_form(
+    start_stub: StartStub, refused: tuple[str, ...], forms: list[str], status: str
+) -> None:
+    server, said = start_stub(), list[str]()
+    refusing(server, *refused, status=status)
+    client = client_of(server, log=said.append)
+    assert [client.ask(JSON).text for _ in range(2)] == ["yes", "yes"]
+    client.close()
+    assert forms_of(server) == forms
+    assert len(said) == (1 if refused else 0)
+    assert not said or f"using structured: {forms[-1]}" in said[0]
+
+
+def test_a_request_that_is_refused_in_every_form_changes_nothing(start_stub: StartStub) -> None:
+    server = start_stub()
+    refusing(server, "json_schema", "json_object", "none")
+    client = client_of(server)
+    with pytest.raises(EndpointError, match="Error code: 400"):
+        client.ask(JSON)
+    server.draw = Draw()
+    client.ask(JSON)
+    client.close()
+    assert forms_of(server) == ["json_schema", "json_object", "none", "json_schema"]
+
+
+def test_a_form_that_was_accepted_once_is_kept(start_stub: StartStub) -> None:
+    server = start_stub()
+    client = client_of(server)
+    client.ask(JSON)
+    refusing(server, "json_schema")
+    with pytest.raises(EndpointError, match="Error code: 400"):
+        client.ask(JSON)
+    client.close()
+    assert forms_of(server) == ["json_schema"] * 2
+
+
+@pytest.mark.parametrize("form", ["json_schema", "json_object", "none"])
+def test_a_form_that_was_asked_for_is_the_only_one(start_stub: StartStub, form: Structured) -> None:
+    server = start_stub()
+    refusing(server, form)
+    client = client_of(server, structured=form)
+    with pytest.raises(EndpointError, match="Error code: 400"):
+        client.ask(JSON)
+    client.close()
+    assert forms_of(server) == [form]
+
+
+def test_rare_server_errors_do_not_count_as_refused_schemas(start_stub: StartStub) -> None:
+    server = start_stub(draw=Draw(1, {"500": 0.3}))
+
+    async def wait(seconds: float) -> None:
+        pass
+
+    client = client_of(server, retries=20, pause=wait)
+    for number in range(20):
+        client.ask(Request((("user", f"number {number}"),), max_tokens=8, schema=SCHEMA))
+    client.close()
+    assert server.faults["500"] > 2
+    assert set(forms_of(server)) == {"json_schema"}
+
+
+@pytest.mark.parametrize(
+    ("headers", "pause"),
+    [
+        ({"Retry-After": "7"}, 7.0),
+        ({"Retry-After": "3600"}, 60.0),
+        ({"Retry-After": "0"}, 0.5),
+        ({"Retry-After": "soon"}, 0.5),
+        ({}, 0.5),
+        ({"Retry-After": "Wed, 21 Oct 2026 07:28:09 GMT", "Date": "Wed, 21 Oct 2026 07:28:00 GMT"}, 9.0),
+        ({"Retry-After": "Wed, 21 Oct 2026 07:28:00 GMT", "Date": "Wed, 21 Oct 2026 07:28:09 GMT"}, 0.5),
+        ({"Retry-After": "Wed, 21 Oct 2026 07:28:00 GMT"}, 0.5),
+    ],
+    ids=str,
+)
+def test_a_server_says_how_long_to_wait(start_stub: StartStub, headers: dict[str, str], pause: float) -> None:
+    server, waited, said = start_stub(), list[float](), list[str]()
+    server.draw = Draw(rates={"429": 1.0})
+    server.too_many = headers
+
+    async def wait(seconds: float) -> None:
+        waited.append(seconds)
+
+    client = client_of(server, retries=1, pause=wait, log=said.append)
+    with pytest.raises(EndpointError, match="Error code: 429"):
+        client.ask(HELLO)
+    client.close()
+    assert waited == [pause]
+    assert said == [f"{server.address}: Error code: 429 (Too Many Requests): as drawn; trying again after {pause:g} s"]
+
+
+def test_while_a_server_asks_to_wait_nothing_new_is_sent(start_stub: StartStub) -> None:
+    server, waited = start_stub(), list[float]()
+    server.draw, server.too_many = Draw(rates={"429": 1.0}), {"Retry-After": "50"}
+
+    async def wait(seconds: float) -> None:
+        waited.append(seconds)
+
+    client = client_of(server, pause=wait)
+    with pytest.raises(EndpointError):
+        client.ask(HELLO)
+    server.draw = Draw()
+    client.ask(HELLO)
+    client.close()
+    assert len(waited) == 1
+    assert 0 < waited[0] <= 50
+
+
+def test_requests_are_spread_evenly_below_the_rate(start_stub: StartStub) -> None:
+    server, waited = start_stub(), list[float]()
+
+    async def wait(seconds: float) -> None:
+        waited.append(seconds)
+
+    client = client_of(server, rate=0.6, pause=wait)  # one every 100 s
+    for _ in range(4):
+        client.ask(HELLO)
+    client.close()
+    assert [round(seconds, -1) for seconds in waited] == [100, 200, 300]
+
+
+def test_nothing_that_listens_is_said_at_once_and_without_waiting() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
+    waited = list[float]()
+
+    async def wait(seconds: float) -> None:
+        waited.append(seconds)
+
+    client = Endpoint(address, "m", key="k", timeout=60.0, retries=5, pause=wait)
+    for _ in range(5):
+        with pytest.raises(EndpointError, match="Connection error"):
+            client.ask(HELLO)
+    with pytest.raises(NotSentError, match="not sent: 5 requests in a row"):
+        client.ask(HELLO)
+    client.close()
+    assert not waited
+    assert client.stopped.endswith("check the address and that the server runs")
+
+
+def test_a_server_that_stops_listening_may_come_back(start_stub: StartStub) -> None:
+    server, waited = start_stub(), list[float]()
+
+    async def wait(seconds: float) -> None:
+        waited.append(seconds)
+
+    client = client_of(server, retries=3, pause=wait)
+    server.draw = Draw(rates={"drop": 1.0})
+    with pytest.raises(EndpointError) as raised:
+        client.ask(HELLO)
+    assert raised.value.may_be_billed
+    server.draw = Draw()
+    client.ask(HELLO)
+    server.close()
+    with pytest.raises(EndpointError):
+        client.ask(HELLO)
+    client.close()
+    assert waited == [0.5, 1.0, 2.0] * 2
+
+
+def test_a_server_that_never_replies_is_given_up_after_few_timeouts(start_stub: StartStub) -> None:
+    server = start_stub(draw=Draw(rates={"hang": 1.0}))
+
+    async def wait(seconds: float) -> None:
+        pass
+
+    client = client_of(server, retries=50, timeout=0.05, pause=wait)
+    for _ in range(5):
+        with pytest.raises(EndpointError, match="Timeout"):
+            client.ask(HELLO)
+    client.close()
+    assert server.faults["hang"] == 5 + 4
+    assert client.stopped.endswith("or raise `timeout`")
+
+
+@pytest.mark.parametrize(
+    ("status", "advice"),
+    [("401", "check the key"), ("404", "which usually ends in /v1"), ("429", "lower `concurrency`, or set `rate`")],
+)
+def test_what_to_do_about_a_refusal(start_stub: StartStub, status: str, advice: str) -> None:
+    server = start_stub(draw=Draw(rates={status: 1.0}))
+    client = client_of(server)
+    for _ in range(5):
+        with pytest.raises(EndpointError):
+            client.ask(HELLO)
+    client.close()
+    assert client.stopped.endswith(advice)
+
+
+def test_faults_at_known_rates_are_survived(start_stub: StartStub) -> None:
+    rates = {"429": 0.1, "429 bare": 0.1, "500": 0.1, "drop": 0.1, "cut": 0.1}
+    server = start_stub(lambda body: body["messages"][0]["content"], Draw(0, rates))
+
+    async def wait(seconds: float) -> None:
+        pass
+
+    client = client_of(server, retries=20, pause=wait)
+    requests = [Request((("user", f"number {number}"),), max_tokens=8) for number in range(100)]
+    with ThreadPoolExecutor(8) as pool:
+        texts = [reply.text for reply in pool.map(client.ask, requests)]
+    client.close()
+    assert texts == [f"number {number}" for number in range(100)]
+    drawn = Counter({fault: server.faults[fault] for fault in rates})
+    assert all(10 <= count <= 30 for count in drawn.values()), drawn  # of 200 attempts
+    assert set(server.replies.values()) == {1}
