@@ -9,7 +9,7 @@ import numpy.typing as npt
 from fontTools import unicodedata as unicode_data
 
 COMMON = "no letters"
-"""Texts of digits, punctuation and symbols only."""
+"""Name for texts of digits, punctuation and symbols only."""
 
 Language = Literal["en", "zh"]
 
@@ -26,7 +26,7 @@ _NEUTRAL = {"Zyyy", "Zinh", "Zzzz"}
 
 
 class ScriptTable:
-    """Finds the scripts of characters. Those of no script, as digits and spaces are, belong to the letters before them.
+    """Finds the scripts of characters. Digits, spaces and others of no script count with the letters before them.
 
     Attributes:
         names: Names of the scripts seen so far, by code.

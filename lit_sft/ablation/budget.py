@@ -130,7 +130,7 @@ class TrialCost:
         raise UserError(f"budget.amount {amount:g}: not reached in ten million steps.")
 
     def _sizes(self, examples: list[int]) -> tuple[list[int], int]:
-        """The lengths of all documents that attend to themselves only, and the number of tokens in the loss."""
+        """The length of each sequence that is attended to separately, and the number of tokens in the loss."""
         if isinstance(self.data, TextDataModule):
             blocks = self.data.training_blocks
             lengths = [length for index in examples for length in blocks.sequence_lengths(index)]

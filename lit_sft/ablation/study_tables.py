@@ -55,7 +55,7 @@ def _headline_metrics(found: Findings, primary: str) -> list[str]:
     others = set(found.comparison.arms[1:])
     for metric in dict.fromkeys((primary, *_HEADLINE)):
         refused = {arm for name, arm, _ in found.refused if name == metric}
-        if others and others <= refused:  # such as the loss per token of different tokenizers
+        if others and others <= refused:  # compared with none: such as the loss per token of different tokenizers
             continue
         if means := found.means.get(metric):
             kind = metric if metric in ANSWER_METRICS else "loss"
@@ -264,7 +264,7 @@ def blocks(comparison: Comparison) -> Table:
             train = (comparison.results[arm, seed].result.get("ledger") or {}).get("train") or {}
             if counts := train.get("blocks"):
                 rows.append([arm, *(f"{counts.get(name, 0):,}" for name in names)])
-    notes = ["Cropped tokens are in no block; padding is what the blocks lack of their full size."]
+    notes = ["Cropped tokens are in no block; padding counts the tokens that blocks lack of their full size."]
     return Table("Training blocks", ["", *(name.replace("_", " ") for name in names)], rows, notes)
 
 

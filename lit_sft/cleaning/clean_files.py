@@ -43,7 +43,7 @@ def clean_files(
         cleaned = _cleaned(documents, cleaner, ledger)
         if output is not None:
             write_lines(output, map(_record, cleaned))
-        for _ in cleaned:  # nothing is written: only the ledger is wanted
+        for _ in cleaned:  # without output, only the ledger is wanted
             pass
     except UserError as error:
         raise UserError(str(error).replace("--data.", "--")) from None
@@ -67,7 +67,7 @@ def _cleaned(documents: Iterator[Document], cleaner: Cleaner, ledger: CleaningLe
 
 
 def _record(document: Document) -> dict[str, str]:
-    """A document as a record that is read as the same: what belongs together stays together."""
+    """A document as a record, with its `article_id`, so that documents of one article still stay in one split."""
     return {"text": document.text} | ({} if document.group is None else {"article_id": document.group})
 
 

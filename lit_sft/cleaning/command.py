@@ -1,6 +1,6 @@
 """`python -m lit_sft clean FILES --rules RULES`: what cleaning rules change, and the clean documents as a file.
 
-Without --output, nothing is written: look at the ledger and its examples before you train on the rules.
+Without --output, nothing is written: read the ledger and its examples before you train with these rules.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from lit_sft.settings.arguments import Arguments
 from lit_sft.yaml_loader import load_yaml
 
 _LEFT_OUT = ("boilerplate_lines", "chinese_script")
-"""Rules that are not tried by default: one needs patterns, the other a choice and a package."""
+"""Rules that are not tried by default: one needs patterns, the other a package."""
 
 
 def main(argv: list[str]) -> None:
@@ -44,7 +44,9 @@ def main(argv: list[str]) -> None:
     if options.limit is not None and options.limit < 1:
         raise UserError(f"--limit {options.limit}: expected at least 1 document.")
     if output is not None and not options.rules:
-        raise UserError("--output: needs --rules, the rules to clean by; without --output, all are tried.")
+        raise UserError(
+            "--output: needs --rules, the rules to clean by; name them, or leave out --output to try rules."
+        )
     cleaner = Cleaner.from_settings(rules_of(options.rules), "--rules")
     sources = Sources(
         {"train": options.files},
@@ -67,7 +69,7 @@ def rules_of(given: list[str] | None) -> list[Any]:
 
     Args:
         given: Names of rules, `{name: options}` as YAML, or the name of a YAML file with a list of rules, or with such
-            a list as `cleaning`, alone or in `data`. None: every rule that needs no option.
+            a list under `cleaning`, at the top level or in `data`. None: all rules except those left out by default.
 
     Raises:
         UserError: If a file does not exist, or has no list of rules.
@@ -90,7 +92,9 @@ def _of_file(name: str) -> list[Any]:
         if isinstance(found, dict) and key in found:
             found = found[key]
     if not isinstance(found, list):
-        raise UserError(f"{name}: found {kind_of(found, 'a mapping')}; expected a list of rules, or one as 'cleaning'.")
+        raise UserError(
+            f"{name}: found {kind_of(found, 'a mapping')}; expected a list of rules, or a config with 'cleaning'."
+        )
     return found
 
 
@@ -122,10 +126,12 @@ def _parser() -> Arguments:
         "--rules",
         nargs="+",
         metavar="RULE",
-        help="rules in order: names, '{min_length: {characters: 20}}', or a YAML file; default: every rule that needs "
-        "no options is tried",
+        help="rules in order: names, '{min_length: {characters: 20}}', or a YAML file; default: try all but "
+        "boilerplate_lines and chinese_script",
     )
-    parser.add_argument("--output", metavar="FILE", help="write the clean documents as JSON lines; default: do not")
+    parser.add_argument(
+        "--output", metavar="FILE", help="write the clean documents as JSON lines; default: write nothing"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier --output")
     parser.add_argument("--json", metavar="FILE", help="write the ledger as JSON")
     parser.add_argument("--limit", type=int, metavar="N", help="read the first N documents only")
@@ -139,5 +145,5 @@ def _parser() -> Arguments:
     parser.add_argument(
         "--on_invalid", choices=get_args(OnInvalid), default="error", help="stop at an invalid record, or drop it"
     )
-    parser.add_argument("--list-rules", action="store_true", help="list the rules")
+    parser.add_argument("--list-rules", action="store_true", help="list the rules and exit")
     return parser

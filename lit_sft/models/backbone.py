@@ -38,8 +38,9 @@ class BackboneSettings:
         compile: Compile every layer with torch.compile, once for all lengths. The first step takes a minute longer.
             On a CPU, this needs a C++ compiler.
         trust_remote_code: Run the model code of the hub repository. Enable it only if you trust the code.
-        pad_vocab_to_multiple_of: Round the vocabulary of a model with random weights up, so that the vocabulary head
-            is faster on GPUs: 128 turns GPT-2's 50,257 entries into 50,304. The added entries are never generated.
+        pad_vocab_to_multiple_of: Round up the vocabulary of a model with random weights, because the vocabulary head is
+            faster on GPUs if its size is a multiple of 128: GPT-2's 50,257 entries become 50,304. The added entries are
+            never generated.
     """
 
     pretrained: str | None = None

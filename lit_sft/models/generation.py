@@ -169,7 +169,7 @@ def _generate_batch(
 
 
 class _OnlyKnown(LogitsProcessor):  # type: ignore[misc]
-    """Rules out the rows that pad an embedding: the tokenizer has no text for them.
+    """Rules out the ids that only pad the vocabulary: the tokenizer has no text for them.
 
     Args:
         count: Ids that the tokenizer knows.

@@ -42,7 +42,7 @@ def export_model(backbone: nn.Module, folder: Path, data: AnyData, *, merge: boo
         folder: The folder to write; created if needed.
         data: Its tokenizer and template are saved too: `apply_chat_template` renders the text that was trained, and
             gives a prompt the ids that were trained. Earlier answers were trained as strings of their own, so their
-            ids may differ at the edges. After training on text, the tokenizer is saved as it is.
+            ids may differ at the edges. After training on text, the tokenizer is saved unchanged.
         merge: Merge adapters into the weights; otherwise only the adapter is written. Adapters on random weights are
             always merged, because nobody else has those weights.
 
@@ -208,7 +208,7 @@ def _save_tokenizer(folder: Path, data: AnyData) -> None:
     tokenizer.model_max_length = data.context_length or data.max_length
     template = data.encoder.template
     if isinstance(data, TextDataModule):
-        pass  # trained on text, which no chat template has rendered: the tokenizer keeps the one it has
+        pass  # no chat template rendered the text, so the tokenizer keeps its own
     elif isinstance(template, Template):
         tokenizer.chat_template = jinja_of(template, bos=data.encoder.starts_documents)
     elif isinstance(tokenizer.chat_template, dict):  # several templates, by name

@@ -149,7 +149,7 @@ def score_answers(
 
 
 def write_records(path: Path, module: LitCausalLM) -> None:
-    """Write each test record's contribution to the metrics: `nats` and `tokens` by segment and mask; of text, bytes."""
+    """Write what each test record contributes to the metrics: nats and tokens by segment and mask; for text, bytes."""
     rows = []
     for origin, sums in sorted(module.records.items()):
         scores = sums.scores()
@@ -159,7 +159,7 @@ def write_records(path: Path, module: LitCausalLM) -> None:
 
 
 def _ledger(module: LitCausalLM, run: Path) -> dict[str, Any]:
-    """The ledger of every split; that of the training blocks as `fit` wrote it, because a test plans none."""
+    """The ledger of every split. In a text run, that of `train` as `fit` wrote it, because testing plans no blocks."""
     ledgers = module.data.ledgers
     if not isinstance(module.data, TextDataModule) or "train" not in ledgers:
         return ledgers
@@ -168,7 +168,7 @@ def _ledger(module: LitCausalLM, run: Path) -> dict[str, Any]:
 
 
 def _bytes(module: LitCausalLM, origin: str, sums: RecordSums) -> dict[str, int]:
-    """The bytes of a document of a text run, and of its predicted tokens: all but the first."""
+    """The bytes of a document of a text run, and those of its predicted tokens, which are all but the first."""
     store = module.data.stores["test"]
     if not isinstance(store, EvaluationWindows):
         return {}

@@ -1,4 +1,4 @@
-"""Prints what became of the documents of a text run before training: documents, blocks, and what they lose."""
+"""Prints what happened to the documents of a text run before training: what was read, the blocks, and what is lost."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _COUNTS = (
 
 
 def print_text_ledger(console: Console, data: TextDataModule) -> None:
-    """Print what became of the documents, and what the blocks of the training documents lose.
+    """Print what happened to the documents, and what the training blocks lose.
 
     Args:
-        console: Where to.
-        data: Set up.
+        console: Where to print.
+        data: The data module, after `setup`.
     """
     console.print(_documents(data))
     for split, ledger in data.ledgers.items():
@@ -41,7 +41,7 @@ def print_text_ledger(console: Console, data: TextDataModule) -> None:
 
 
 def text_remarks(data: TextDataModule) -> list[str]:
-    """What the tokenizer and the blocks lose, in sentences."""
+    """What the tokenizer and the blocks lose, one sentence per line."""
     remarks = []
     for split, ledger in data.ledgers.items():
         if unknown := ledger["unknown_text"]["count"]:

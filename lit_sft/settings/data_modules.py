@@ -23,17 +23,17 @@ DATA_MODULES: dict[DataModuleName, type[SFTDataModule] | type[TextDataModule]] =
 }
 
 _INSTEAD = {
-    **dict.fromkeys(("mask", "prompt_weight", "reduction", "convention"), "a text run trains on every token"),
-    "max_length": "use `--data.block_size`",
-    "over_long": "use `--data.blocks` and `--data.keep_rest`",
-    "packing": "blocks are always packed",
-    "format": "records need a field `text`, or `--data.columns '{text: FIELD}'`",
+    **dict.fromkeys(("mask", "prompt_weight", "reduction", "convention"), "; text runs train on every token"),
+    "max_length": ", or set `--data.block_size` instead",
+    "over_long": ", or set `--data.blocks` and `--data.keep_rest` instead",
+    "packing": "; blocks are always packed",
+    "format": "; records need a field `text`, or `--data.columns '{text: FIELD}'`",
 }
-"""What a text run has instead of a setting of fine-tuning."""
+"""What to add to “Remove it” about a setting of fine-tuning in a text run."""
 
 
 def data_module_of(arguments: Sequence[str]) -> DataModuleName:
-    """The data module that options and config files ask for; the last one wins, as for every other setting.
+    """The data module that options and config files name; the last one wins, as for every other setting.
 
     Read before the parser is built, because its options depend on it.
 
@@ -70,10 +70,7 @@ def elsewhere(name: DataModuleName) -> dict[str, str]:
         advice = "a setting of text runs; add `data_module: text` (`--data_module text`), or remove it."
         return {f"data.{option}": advice for option in other - own}
     why = "a setting of fine-tuning, and this is a text run (data_module: text)"
-    return {
-        f"data.{option}": f"{why}; {_INSTEAD[option] + ': ' if option in _INSTEAD else ''}remove it."
-        for option in other - own
-    }
+    return {f"data.{option}": f"{why}. Remove it{_INSTEAD.get(option, '')}." for option in other - own}
 
 
 _OTHER: dict[DataModuleName, DataModuleName] = {"sft": "text", "text": "sft"}

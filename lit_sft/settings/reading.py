@@ -150,7 +150,7 @@ def parse_settings(
     if name == "text" and (command == "predict" or parser is not None):
         this = parser.prog.rpartition(" ")[2] if parser else command
         raise UserError(
-            f"{this} is for conversations, and this config is of a text run (data_module: text); `test` scores it."
+            f"{this} is for conversations, and this is a text run (data_module: text); score it with `test`."
         )
     parser = parser or training_parser(command, data_module=name)
     parser.source = Source(run_config, allowed_code(arguments), unread)

@@ -41,7 +41,7 @@ def columns_of(given: str | None) -> dict[str, str]:
     """The column of each field: of `text` if only a name is given.
 
     Raises:
-        UserError: If the value looks like a mapping but is none.
+        UserError: If the value looks like a mapping but is not one.
     """
     if given is None:
         return {}

@@ -16,14 +16,14 @@ _USAGE = """usage: python -m lit_sft tokenizer {names} [...]
 
 {commands}
 
-python -m lit_sft tokenizer COMMAND --help    the options of one"""
+python -m lit_sft tokenizer COMMAND --help    its options"""
 
 
 def main(argv: list[str]) -> None:
-    """Run one of the two.
+    """Run `train` or `compare`.
 
     Args:
-        argv: `tokenizer`, the name of one of them, and its arguments.
+        argv: `tokenizer`, then `train` or `compare`, and its arguments.
 
     Raises:
         UserError: If there is no such command, or its arguments are wrong.
@@ -32,7 +32,7 @@ def main(argv: list[str]) -> None:
         print(_usage())
         return
     if len(argv) < 2:
-        raise UserError(f"which one? Expected {' or '.join(_COMMANDS)}, such as `python -m lit_sft tokenizer train`.")
+        raise UserError(f"no command: expected {' or '.join(_COMMANDS)}, as in `python -m lit_sft tokenizer train`.")
     if argv[1] not in _COMMANDS:
         hint = did_you_mean(argv[1], _COMMANDS) or f"expected {' or '.join(_COMMANDS)}."
         raise UserError(f"{argv[1]}: no such command; {hint}")

@@ -50,7 +50,7 @@ def main(argv: list[str]) -> None:
 
 
 def print_comparison(console: Console, comparison: Comparison) -> None:
-    """Print the figures, words, and what changes."""
+    """Print the figures, the words, and the Unicode blocks that change."""
     print_line_on(console, summary(comparison))
     for table in (overview(comparison), by_script(comparison), words(comparison)):
         if table.rows:
@@ -84,7 +84,7 @@ def _parser() -> Arguments:
         "tokenizers",
         nargs="+",
         metavar="TOKENIZER",
-        help="folders, hub names or runs; the first is what the others are compared with. NAME=FOLDER sets its name",
+        help="folders, hub names or runs; the others are compared with the first. NAME=FOLDER names one",
     )
     parser.add_argument(
         "--data",

@@ -15,7 +15,7 @@ _MOST_BLOCKS = 200
 
 
 def overview(comparison: Comparison) -> Table:
-    """The main figures, one column for each tokenizer."""
+    """The main figures, with one column per tokenizer."""
     measures = comparison.measures
     num_bytes, num_characters = int(measures.bytes.sum()), int(measures.characters.sum())
     first = measures.usages[0]
@@ -38,8 +38,8 @@ def overview(comparison: Comparison) -> Table:
         row("speed, relative", lambda _, usage: f"{first.seconds / usage.seconds:.2f}"),
     ]  # fmt: skip
     notes = [
-        "A text or block changes if decoding does not give back exactly what was encoded. Speed is bytes of text per "
-        "CPU second, all threads together; relative figures compare with the first tokenizer.",
+        "A text or block changes if decoding does not return exactly what was encoded. Speed is bytes of text per CPU "
+        "second, all threads together; relative figures are relative to the first tokenizer.",
     ]
     return Table("Overview", ["", *_names(comparison)], rows, notes)
 
@@ -61,7 +61,7 @@ def by_script(comparison: Comparison) -> Table:
             num = int(usage.tokens[code])
             cells.append(f"{num_bytes / num:.2f} ({num_characters / num:.2f})" if num else "-")
         rows.append([measures.scripts[code], f"{num_bytes / total:.2%}", *cells])
-    notes = ["Digits, punctuation and spaces belong to the letters before them."]
+    notes = ["Digits, punctuation and spaces count with the letters before them."]
     header = ["script", "share of bytes", *_names(comparison)]
     return Table("Bytes per token (characters per token)", header, rows, notes)
 
@@ -78,8 +78,8 @@ def changes(comparison: Comparison) -> Table:
     """The Unicode blocks, and the first text, that each tokenizer changes."""
     rows: list[list[Cell]] = []
     notes = [
-        "Every character is tried by itself and in strings of 32 consecutive ones; combinations: only such strings "
-        "change."
+        "Characters are encoded in strings of 32 consecutive ones, and one by one if the string changes; "
+        "“combinations”: only the strings change."
     ]
     for tokenizer, blocks in zip(comparison.tokenizers, comparison.changed, strict=True):
         rows += [[tokenizer.name, *_block_cells(block)] for block in blocks[:_MOST_BLOCKS]]
@@ -97,7 +97,7 @@ def changes(comparison: Comparison) -> Table:
 
 
 def change_lines(comparison: Comparison) -> list[str]:
-    """The same in a line for each tokenizer."""
+    """The Unicode blocks that change, in one line per tokenizer."""
     lines = []
     for tokenizer, blocks in zip(comparison.tokenizers, comparison.changed, strict=True):
         names = [f"{changed.block.name} ({_num_changed(changed)})" for changed in blocks]

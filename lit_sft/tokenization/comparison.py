@@ -21,12 +21,12 @@ from lit_sft.tokenization.texts import TextFiles
 from lit_sft.tokenization.unicode_blocks import Block, ChangedBlock, all_blocks, changed_blocks
 
 DEFAULT_BYTES = 20 * 10**6
-"""Bytes of text that tokenizers are compared on, unless told otherwise."""
+"""Default size of the text that tokenizers are compared on, in bytes."""
 
 _LONGEST = 10
 _EXCERPTS, _EXCERPT = 3, 100
 _LOOKED_AT = 2000
-"""Texts that are searched for excerpts."""
+"""How many texts are searched for excerpts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +44,13 @@ class Encoded:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Everything that was compared; lists have one element for each tokenizer, in their order.
+    """The result of a comparison. Lists have one element per tokenizer, in order.
 
     Attributes:
         tokenizers: The tokenizers.
         corpus: The text.
-        measures: What they made of it.
-        changed: Blocks of Unicode that do not come back exactly.
+        measures: What the tokenizers did with it.
+        changed: Unicode blocks that do not come back exactly.
         num_blocks: Number of blocks that were tried.
         num_characters: Characters in these blocks.
         words: Words as each encodes them.
@@ -132,7 +132,7 @@ def num_unused(tokenizer: Compared, usage: Usage) -> int:
 
 
 def single_bytes(tokenizer: Compared, usage: Usage) -> int:
-    """Bytes of the text whose characters are encoded one byte at a time, as no token contains them."""
+    """Bytes of the text that are tokens by themselves and only part of a character, as no entry contains it."""
     return int(usage.counts[tokenizer.is_single_byte].sum())
 
 

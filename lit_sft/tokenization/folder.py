@@ -57,7 +57,7 @@ def write_folder(folder: Path, tokenizer: Tokenizer, recipe: Recipe, report: dic
 
 
 def _config(recipe: Recipe) -> dict[str, Any]:
-    """What transformers needs. Not its own `save_pretrained`, whose fields change with its version."""
+    """The settings for transformers. Not written by its `save_pretrained`, whose fields change between versions."""
     roles = {"eos_token": recipe.eos_token, "pad_token": recipe.pad_token, "bos_token": recipe.bos_token}
     others = [token for token in recipe.special_tokens if token not in roles.values()]
     return {

@@ -1,4 +1,4 @@
-"""What tokenizers make of the same text: tokens by script, single bytes, unused entries, round trips, time."""
+"""How tokenizers encode the same text: tokens by script, how often each id occurs, round trips, time."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Difference:
 
 @dataclass
 class Usage:
-    """What one tokenizer made of the text.
+    """How one tokenizer encodes the text.
 
     Attributes:
         counts: How often each id occurs, (ids,).
@@ -57,7 +57,7 @@ class Usage:
 
 @dataclass
 class Measures:
-    """The text, and what each tokenizer made of it.
+    """The text, and how each tokenizer encodes it.
 
     Attributes:
         scripts: Names of scripts, by code.
@@ -79,7 +79,7 @@ def measure(texts: Iterable[Text], tokenizers: Sequence[Compared], num_bytes: in
 
     Args:
         texts: The texts. Very long ones are cut between words.
-        tokenizers: The tokenizers, which take turns at being first: caches favour the later ones.
+        tokenizers: The tokenizers. They take turns at going first, because caches favour the later ones.
         num_bytes: Size of the text, if known.
     """
     table = ScriptTable()

@@ -1,7 +1,7 @@
-"""How much text a training fits into memory: the library keeps every distinct word, so its memory grows with these.
+"""How much text fits into memory: the library keeps every distinct word, so memory grows with their number.
 
-Few words of an English text are new, but nearly every sentence of a Chinese one is: between two punctuation marks there
-is no space, so it is a word. The distinct words of a larger sample are extrapolated from a small one.
+English text repeats its words, but Chinese has no spaces, so everything between two punctuation marks is a word, and
+nearly all of these words are new. The number in a large text is extrapolated from a small sample.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from lit_sft.tokenization.splitting import PRE_TOKENIZERS, PreTokenizerName
 from lit_sft.tokenization.texts import pieces
 
 DEFAULT_MEMORY = 4 * 10**9
-"""The default limit. Not the memory of this machine, or the tokenizer would depend on it."""
+"""The default limit, in bytes. It does not depend on the machine, so neither does the tokenizer."""
 
 # measured with tokenizers 0.23 on generated English and Chinese text; rounded up
 _PROCESS = 500 * 10**6
@@ -33,8 +33,8 @@ _PILOT = 8 * 10**6
 class Growth:
     """The memory for distinct words in three nested samples: a quarter of the text, half of it, and all of it.
 
-    Words are grouped by length: those of each group grow with a power of the size of the text, which falls slowly as
-    the words of a language run out. Their sum does not, if the text mixes languages.
+    Words are grouped by length. Within a group, their number grows with a power of the size of the text, and the power
+    falls slowly as the words of a language run out. Over all groups this does not hold if the text mixes languages.
 
     Attributes:
         num_bytes: Bytes of text in each sample.
@@ -45,12 +45,12 @@ class Growth:
     sizes: tuple[Mapping[int, int], Mapping[int, int], Mapping[int, int]]
 
     def memory(self, num_bytes: int) -> float:
-        """Bytes of memory that a training on so many bytes of text takes."""
+        """Bytes of memory needed to train on this many bytes of text."""
         doublings = math.log2(num_bytes / self.num_bytes[2])
         return _PROCESS + sum(size * 2 ** self._growth(group, doublings) for group, size in self.sizes[2].items())
 
     def _growth(self, group: int, doublings: float) -> float:
-        """How often the words of a group double while the text does so a number of times."""
+        """How often the words of a group double while the text doubles `doublings` times."""
         early, late = self._power(group, 0), self._power(group, 1)
         decline = min(0.0, late - early)
         total, power = 0.0, late
@@ -78,9 +78,7 @@ def within_memory(corpus: Corpus, pre_tokenizer: PreTokenizerName, max_memory: i
         UserError: If the limit is too low for any training.
     """
     if max_memory <= 2 * _PROCESS:
-        raise UserError(
-            f"--max_memory {max_memory:,}: too little to train at all; expected more than {2 * _PROCESS:,}."
-        )
+        raise UserError(f"--max_memory {max_memory:,}: too little to train; expected more than {2 * _PROCESS:,}.")
     safe = (max_memory - _PROCESS) // (_PER_BYTE + _PER_WORD // 2)  # even if every two bytes were a new word
     if corpus.used_bytes <= safe:
         return corpus
@@ -120,7 +118,9 @@ def growth_in(pilot: Corpus, pre_tokenizer: PreTokenizerName) -> Growth:
 def _words(pilot: Corpus, borders: list[int], pre_tokenizer: PreTokenizerName) -> Iterator[tuple[int, str]]:
     """Every word of a sample, with the smallest of the nested samples that its text belongs to."""
     splitter = PRE_TOKENIZERS[pre_tokenizer]()
-    own = replace(pilot, counts=[replace(count) for count in pilot.counts])  # which counts what is read
+    own = replace(
+        pilot, counts=[replace(count) for count in pilot.counts]
+    )  # a copy, because reading changes the counts
     with Progress("estimating memory", "bytes", pilot.used_bytes) as progress:
         for text in own.texts():
             sample = bisect.bisect_right(borders, place_of(text))

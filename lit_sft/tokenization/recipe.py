@@ -33,8 +33,8 @@ class Recipe:
         vocab_size: Number of entries: special tokens, 256 bytes and merges. Fewer if the text has fewer pairs.
         special_tokens: Control tokens, in the order of their ids, which begin at 0.
         eos_token: Ends every document.
-        pad_token: Fills up rows.
-        bos_token: Begins every document. None: nothing does.
+        pad_token: Pads short rows.
+        bos_token: Begins every document. None: no token does.
         pre_tokenizer: How text is split into words.
         min_frequency: How often a pair must occur to become an entry.
         max_token_length: Maximum number of bytes of an entry. None: no limit.
@@ -70,10 +70,10 @@ class Recipe:
         known: tuple[str, ...] = get_args(PreTokenizerName)
         if self.pre_tokenizer not in known:
             hint = did_you_mean(self.pre_tokenizer, known) or f"expected {', '.join(known)}."
-            raise UserError(f"--pre_tokenizer {self.pre_tokenizer}: no such way to split text; {hint}")
+            raise UserError(f"--pre_tokenizer {self.pre_tokenizer}: unknown; {hint}")
 
     def as_dict(self) -> dict[str, Any]:
-        """The settings as JSON values; the chat template by its name, because it has a file of its own."""
+        """The settings as JSON values; of the chat template only the name, because its text is in a file."""
         settings = {name: list(value) if isinstance(value, tuple) else value for name, value in vars(self).items()}
         del settings["chat_template"]
         return settings

@@ -15,7 +15,7 @@ from data_modules.records.counts import RecordCounts
 from lit_sft.tokenization.texts import Text, TextFiles, read_texts
 
 _PLACES = 1 << 18
-"""Texts are ordered by a hash with so many values; a sample is the beginning of this order."""
+"""Number of hash values by which texts are ordered; a sample is the beginning of this order."""
 
 
 @dataclass
@@ -148,5 +148,5 @@ def count_corpus(files: TextFiles, special_tokens: Iterable[str] = ()) -> Corpus
 
 
 def place_of(text: Text) -> int:
-    """The place of a text in the order of hashes; it depends on nothing else."""
+    """The place of a text in the order of hashes; it depends on the text alone."""
     return int.from_bytes(hashlib.blake2b(text.text.encode(), digest_size=8).digest()) % _PLACES

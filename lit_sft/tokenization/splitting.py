@@ -17,8 +17,8 @@ _LINE_BREAKS = r"\s*[\r\n]+"
 _SPACES = r"\s+(?!\S)|\s+"  # the space before a word stays with the word
 
 QWEN_WORDS = "|".join((_CONTRACTION, _WORD, _DIGIT, _SYMBOLS, _LINE_BREAKS, _SPACES))
-"""Splits as Qwen's tokenizers do, and as GPT-4's does apart from numbers: a word takes one space or sign before it,
-digits stand alone, line breaks end a run of signs or spaces."""
+"""Splits as Qwen's tokenizers do, and as GPT-4's does except for numbers: a word includes one space or sign before it,
+every digit is a word, and line breaks belong to the signs or spaces before them."""
 
 HAN = "[\u3000-\u303f\u4e00-\u9fff\uff00-\uffef]"
 """A Chinese character or full-width sign."""

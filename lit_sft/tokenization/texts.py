@@ -19,11 +19,11 @@ from data_modules.records.text_lines import Reading, TxtDocuments
 from data_modules.wording import did_you_mean
 
 _PIECE = 1 << 16
-"""Characters after which a long text is cut at the next end of a word."""
+"""A long text is cut at the first end of a word after this many characters."""
 
 
 _SIGN = re.compile("[\\x00-@[-`{-\\x7f\u3001\u3002\uff01\uff0c\uff1a\uff1b\uff1f]")
-"""Characters that are no letters in any version of Unicode: ASCII and Chinese punctuation, digits, spaces."""
+"""Characters that are not letters in any version of Unicode: ASCII and Chinese punctuation, digits, spaces."""
 
 _MOST_NAMES = 100
 """Fields of a record that are remembered, to suggest one if a column is missing."""
@@ -77,7 +77,7 @@ class TextFiles:
 
     @property
     def reading(self) -> Reading:
-        """How files are read: as by text runs."""
+        """How files are read: as in text runs."""
         return Reading(4 * MAX_DOCUMENT_BYTES, self.txt_documents)
 
     @property
@@ -147,7 +147,7 @@ def _size(text: str, origin: str) -> int:
 
 
 def pieces(text: str, length: int = _PIECE) -> Iterator[str]:
-    """Cut a long text where every way of splitting into words has a border: after a letter, before a sign.
+    """Cut a long text where every pre-tokenizer has a word boundary: after a letter, before a sign.
 
     Args:
         text: Any text.

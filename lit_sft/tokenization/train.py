@@ -78,7 +78,7 @@ def train_tokenizer(
         special_tokens: Control tokens. None: `<|endoftext|>`, `<|pad|>` and the markers of the chat template.
         chat_template: chatml, alpaca, plain, none, or a Jinja file.
         eos_token: Ends every document. None: `<|endoftext|>` if it is a special token, else the first one.
-        pad_token: Fills up rows. None: `<|pad|>` if it is a special token, else the eos token.
+        pad_token: Pads short rows. None: `<|pad|>` if it is a special token, else the eos token.
         bos_token: Begins every document. None: no token does.
         pre_tokenizer: How text is split into words.
         min_frequency: How often a pair must occur to become an entry.
@@ -152,7 +152,7 @@ def _pieces(corpus: Corpus, merging: _Merging) -> Iterator[str]:
 
 
 class _Merging:
-    """Prints a line now and then while the library learns merges, which it does without reporting progress."""
+    """Prints a line now and then while the library learns merges, because it does not report progress itself."""
 
     def __init__(self) -> None:
         self._is_over = threading.Event()

@@ -21,7 +21,7 @@ from lit_sft.tokenization.train import TrainedTokenizer, train_tokenizer
 
 
 def main(argv: list[str]) -> None:
-    """Train a tokenizer and print what it is.
+    """Train a tokenizer and print a summary.
 
     Args:
         argv: `train` and its arguments.
@@ -62,8 +62,8 @@ def _print_result(trained: TrainedTokenizer, folder: Path, seconds: float) -> No
     for token, num in corpus.special.texts.items():
         print_error_line(
             f"note: the special token {token} occurs in {counted(num, 'text')}, first at "
-            f"{corpus.special.first[token]}. It was learnt as ordinary characters there. Check "
-            "that your encoding does so too, or clean the text."
+            f"{corpus.special.first[token]}. It was learnt as ordinary characters there. Make sure "
+            "that text is encoded in the same way later, or clean it."
         )
     if entries < recipe.vocab_size:
         print_error_line(
@@ -120,7 +120,7 @@ def _parser() -> Arguments:
     parser.add_argument(
         "--eos_token", help="ends every document; default: <|endoftext|>, or the first of --special_tokens"
     )
-    parser.add_argument("--pad_token", help="fills up rows; default: <|pad|> if it is special, else the eos token")
+    parser.add_argument("--pad_token", help="pads short rows; default: <|pad|> if it is special, else the eos token")
     parser.add_argument("--bos_token", help="begins every document; default: no token does")
     parser.add_argument(
         "--pre_tokenizer",

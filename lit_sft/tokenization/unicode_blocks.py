@@ -55,7 +55,7 @@ class ChangedBlock:
 
 
 def all_blocks() -> list[Block]:
-    """All blocks of all planes, without surrogates, which are no characters."""
+    """All blocks of all planes, without surrogates, which are not characters."""
     stops = [*Blocks.RANGES[1:], _LAST]
     ranges = zip(Blocks.VALUES, Blocks.RANGES, stops, strict=True)
     return [

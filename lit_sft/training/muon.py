@@ -19,7 +19,7 @@ Groups = list[dict[str, Any]]
 
 
 class MuonAdamW(Optimizer):
-    """One optimiser with the state and the groups of two, so that schedules, clipping and checkpoints see only one.
+    """Muon and AdamW behind the interface of one optimiser, for schedules, clipping and checkpoints.
 
     Args:
         matrices: The groups that Muon updates.
@@ -63,9 +63,9 @@ class MuonAdamW(Optimizer):
 
 
 def matrices_of_layers(module: nn.Module) -> list[nn.Parameter]:
-    """The trainable weight matrices that Muon is made for: those of linear layers, without the vocabulary head.
+    """The trainable weight matrices that Muon updates: those of linear layers except the vocabulary head.
 
-    Embeddings, norms and biases are not among them, nor is a head, tied or not.
+    Embeddings, norms and biases are not among them, and neither is the head, tied or not.
 
     Args:
         module: A model, or a module that contains one.

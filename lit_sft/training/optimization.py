@@ -27,7 +27,7 @@ class OptimizerSettings:
     """The optimiser and its schedule.
 
     Attributes:
-        lr: Peak learning rate. Muon's updates are scaled to the size of AdamW's, so both use the same one.
+        lr: Peak learning rate of both optimisers: Muon's updates are scaled to the size of AdamW's.
         weight_decay: Weight decay of matrices; biases, norms and scales are not decayed.
         betas: AdamW's decay rates of the averages of the gradient and of its square.
         eps: Added to AdamW's denominator.
@@ -83,7 +83,7 @@ class OptimizerSettings:
             )
 
     def identity(self) -> dict[str, Any]:
-        """The settings that a run depends on. Muon's are left out without Muon, as in runs of earlier versions."""
+        """The settings that a run depends on. Muon's only if it is used, so that older runs can be resumed."""
         return {key: value for key, value in asdict(self).items() if self.name == "muon" or key not in _OF_MUON}
 
     def num_warmup_steps(self, total_steps: int) -> int:
@@ -125,7 +125,7 @@ def _groups(parameters: list[nn.Parameter], weight_decay: float) -> list[dict[st
 
 
 def check_optimizer(settings: OptimizerSettings, backbone: BackboneSettings, strategy: Strategy) -> None:
-    """Refuse Muon where it would not be Muon.
+    """Refuse Muon where it cannot see whole weight matrices.
 
     Raises:
         UserError: With LoRA, or a strategy that splits matrices over processes.

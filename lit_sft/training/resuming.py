@@ -104,8 +104,8 @@ def check_identity(saved: dict[str, str], present: dict[str, str], *, allow_chan
     """Check that a checkpoint belongs to a run with the current settings and data.
 
     Raises:
-        UserError: If they differ; with `allow_changes`, a warning lists the differences instead, but another optimiser
-            is refused: it cannot read the state of the one before.
+        UserError: If they differ. With `allow_changes`, a warning lists the differences instead, unless the optimiser
+            is another one, which cannot read the saved state.
     """
     changes = [
         _change(name, saved.get(name), present.get(name))
@@ -117,8 +117,8 @@ def check_identity(saved: dict[str, str], present: dict[str, str], *, allow_chan
         return
     if allow_changes and (optimizer := next((each for each in changes if each.startswith(_OPTIMIZER)), "")):
         raise UserError(
-            f"{optimizer}: a checkpoint holds the state of its own optimiser. Keep it, or start a new run from the "
-            "weights: `--model.backbone.pretrained` and the exported model."
+            f"{optimizer}: a checkpoint holds the state of its own optimiser. Keep the optimiser, or start a new run "
+            "from the weights: set `--model.backbone.pretrained` to the exported model."
         )
     if allow_changes:
         warnings.warn(f"resumed with changes: {'; '.join(changes)}.", stacklevel=2)

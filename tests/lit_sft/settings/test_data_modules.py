@@ -59,13 +59,13 @@ def test_the_last_one_wins(config: Callable[..., str]) -> None:
     [
         (
             ["--data.mask", "output_only"],
-            "--data.mask: a setting of fine-tuning, and this is a text run (data_module: text); a text run trains on "
-            "every token: remove it.",
+            "--data.mask: a setting of fine-tuning, and this is a text run (data_module: text). Remove it; text runs "
+            "train on every token.",
         ),
         (["--data.max_length", "5"], "--data.max_length: a setting of fine-tuning, and this is a text run "
-         "(data_module: text); use `--data.block_size`: remove it."),
+         "(data_module: text). Remove it, or set `--data.block_size` instead."),
         (["--data.predict", "x"], "--data.predict: a setting of fine-tuning, and this is a text run (data_module: "
-         "text); remove it."),
+         "text). Remove it."),
         (["--data.block", "stream"], "unrecognized arguments: --data.block stream; did you mean --data.blocks"),
         (["--data.blocks", "streams"], "did you mean 'stream'?"),
     ],
@@ -98,7 +98,7 @@ def test_commands_for_conversations_refuse_a_text_run(
 ) -> None:
     assert main([command, "--config", config(data_module="text")]) == 2
     said = capsys.readouterr().err.strip().splitlines()[-1]
-    assert f"{command} is for conversations, and this config is of a text run (data_module: text)" in said
+    assert f"{command} is for conversations, and this is a text run (data_module: text)" in said
 
 
 def test_help_says_how_to_see_the_options_of_text(capsys: pytest.CaptureFixture[str]) -> None:

@@ -81,7 +81,7 @@ def test_invalid_records_are_dropped_on_request(
 
 TEXT = "lamp lamp lamp"
 MISTAKES = {
-    "no command": ((), "which one? Expected train"),
+    "no command": ((), "no command: expected train or compare"),
     "missing file": (("nowhere.txt", "--vocab_size", "300"), "nowhere.txt: no such file or folder"),
     "empty file": (("EMPTY", "--vocab_size", "300"), "the file is empty"),
     "blank text": (("BLANK", "--vocab_size", "300"), "no records"),
