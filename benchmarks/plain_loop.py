@@ -1,4 +1,4 @@
-"""A plain PyTorch training loop for language models, in the way of nanoGPT: the reference for our own.
+"""A plain PyTorch training loop for language models in the style of nanoGPT, to compare lit_sft with.
 
 Nothing here uses lit_sft or Lightning: transformers' model with torch's attention, all logits, torch's cross-entropy,
 AdamW with decay on matrices, warm-up and cosine, accumulation and clipping.
@@ -26,11 +26,11 @@ class Recipe:
         lr: Peak learning rate.
         min_lr_ratio: Final learning rate, as a fraction of `lr`.
         warmup_steps: Steps of linear warm-up.
-        total_steps: Steps after which the learning rate is lowest.
+        total_steps: Step at which the learning rate reaches its minimum.
         weight_decay: Weight decay of matrices.
         betas: AdamW's betas.
         eps: AdamW's eps.
-        clip: Largest norm of the gradient. None: no clipping.
+        clip: Maximum norm of the gradient. None: no clipping.
         bf16: Whether to compute in bfloat16 by autocast.
     """
 

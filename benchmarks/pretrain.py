@@ -15,7 +15,7 @@ On a GPU, a second plain loop is compiled as a whole, and lit_sft compiles its l
 The report shows tokens per second, the ratio of lit_sft to each loop (median, lowest and highest of single steps) in
 elapsed time, and on a CPU also in processor time, which other programs on the machine affect less; and the model FLOP/s
 utilisation: 6 N + 12 L H Q T operations per token (Chowdhery et al. 2022, appendix B; as in nanoGPT), divided by the
-peak of the GPU, or by the rate of a matrix product timed here. Writes `pretrain.json` and `pretrain.md`.
+peak rate of the GPU, or by the rate of a matrix product measured here. Writes `pretrain.json` and `pretrain.md`.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def main() -> None:
 def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line, with defaults that fit the device."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--train", nargs="+", help="files of text; default: made-up words")
+    parser.add_argument("--train", nargs="+", help="text files; default: documents of made-up words")
     parser.add_argument("--tokenizer", default="examples/tokenizer")
     parser.add_argument("--shape", choices=tuple(SHAPES), default="gpt2")
     parser.add_argument("--layers", type=int, help="number of layers; default: all of the shape's")
@@ -91,7 +91,11 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--steps", type=int, default=7, help="timed steps, after three warm-up steps")
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, help="default: on a GPU only")
-    parser.add_argument("--peak-tflops", type=float, help="peak of the GPU; default: from its name, if known")
+    parser.add_argument(
+        "--peak-tflops",
+        type=float,
+        help="peak rate of the GPU; default: that of its data sheet, if known, else measured",
+    )
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--output", default="runs/benchmark-pretrain", help="folder for the report")
     options = parser.parse_args(given)
@@ -105,7 +109,7 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 class Alternation(Callback):
-    """After every step of lit_sft, lets each plain loop take the same step, and times both.
+    """Runs the same step in each plain loop after every step of lit_sft, and times all of them.
 
     Args:
         recipe: Settings of the loops.
@@ -130,7 +134,7 @@ class Alternation(Callback):
         self._start = self._clocks()
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
-        """Keep the norm of the gradient before clipping, for the first steps: computing it takes time."""
+        """Keep the norm of the gradient before clipping; only for the first steps, because computing it takes time."""
         gradients = [p.grad for p in pl_module.parameters() if p.grad is not None]
         self._norm = torch.nn.utils.get_total_norm(gradients) if trainer.global_step < GATED else None
 
@@ -168,7 +172,7 @@ def train(
     alternation: Alternation,
     folder: Path,
 ) -> LitCausalLM:
-    """Train in turns with the plain loops, for as many steps as their recipe has; returns the trained module."""
+    """Train in turns with the plain loops, for the steps of their recipe; returns the trained module."""
     recipe = alternation.recipe
     torch.manual_seed(0)
     module = LitCausalLM(backbone, optimizer)
@@ -193,7 +197,7 @@ def train(
 
 
 def recipe_of(optimizer: OptimizerSettings, total_steps: int, *, clip: float | None, bf16: bool = False) -> Recipe:
-    """The settings of a plain loop that does the same as AdamW with a cosine schedule here."""
+    """The settings with which a plain loop does the same as AdamW with a cosine schedule in lit_sft."""
     return Recipe(
         lr=optimizer.lr,
         min_lr_ratio=optimizer.min_lr_ratio,
@@ -269,7 +273,7 @@ def measure(options: argparse.Namespace, output: Path) -> dict[str, Any]:
 
 
 def check_losses(rounds: list[dict[str, dict[str, float]]], tolerance: float) -> None:
-    """Stop if the losses of the first steps differ: then the two do not do the same work.
+    """Stop if the losses of the first steps differ, because then the loops do different work.
 
     Raises:
         SystemExit: If they do.
@@ -335,11 +339,11 @@ def ratio(own: list[dict[str, float]], other: list[dict[str, float]], clock: str
 
 
 def peak_of(result: dict[str, Any]) -> tuple[float, str]:
-    """The peak to compare with, in FLOP/s, and where it is from."""
+    """The peak rate to compare with, in FLOP/s, and where it comes from."""
     if given := result["settings"]["peak_tflops"]:
         return given * 1e12, "given"
     known = peak_flops(result["device"]) if result["settings"]["precision"] == "bf16" else None
-    return (max(result["ceiling_flops"]), "a matrix product timed here") if known is None else (known, "data sheet")
+    return (max(result["ceiling_flops"]), "a matrix product measured here") if known is None else (known, "data sheet")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Which facts of the village the articles state, and which they leave out.
 
-A fifth of the facts is never stated, so that a page can tell apart what a pretrained model learnt about the village
-and what it learnt about language: on a fact that no article states, only the language can help.
+A fifth of the facts is never stated. This separates what a pretrained model learns about the village from what it
+learns about language: on a fact that no article states, only knowing the language can help.
 """
 
 from build_world import PERSON_KINDS, Fact, Row, address
@@ -9,13 +9,13 @@ from village import ANIMALS, PEOPLE, PLACES, SIGHTS, VILLAGE, Person
 
 PLACE_KINDS = ("translation", "where", "sight", "when")
 ANIMAL_KINDS = ("called", "eats")
-TOLD, WITHHELD, IN_PROMPT = "stated in the articles", "in no article", "stated in the question"
+STATED, WITHHELD, IN_PROMPT = "stated in the articles", "in no article", "stated in the question"
 
 
 def withheld_facts() -> set[tuple[str, str]]:
-    """The facts that no article states, as (kind, whom or what it is about): about one in five of each kind.
+    """The facts that no article states, as (kind, person or thing): about one in five of each kind.
 
-    Of the ways to withhold one fact about each person, this one leaves the most test questions about withheld facts.
+    One fact about each person is withheld, chosen so that as many test questions as possible ask for withheld facts.
     """
     people = {(PERSON_KINDS[(2 * index + index // 5 + 2) % 5], person.name) for index, person in enumerate(PEOPLE)}
     places = {(PLACE_KINDS[index % 4], _key(PLACE_KINDS[index % 4], place)) for index, place in enumerate(PLACES)}
@@ -31,21 +31,21 @@ def _key(kind: str, place: tuple[str, ...]) -> str:
 WITHHELD_FACTS = withheld_facts()
 
 
-def is_told(kind: str, name: str) -> bool:
+def is_stated(kind: str, name: str) -> bool:
     """Whether the articles state a fact."""
     return (kind, name) not in WITHHELD_FACTS
 
 
-def told_kinds(person: Person) -> list[str]:
+def stated_kinds(person: Person) -> list[str]:
     """The kinds of facts that the articles state about a person."""
-    return [kind for kind in PERSON_KINDS if is_told(kind, person.name)]
+    return [kind for kind in PERSON_KINDS if is_stated(kind, person.name)]
 
 
 def standing(fact: Fact) -> str:
-    """Whether the articles state all that an answer says; an answer from a note needs no article."""
+    """Whether the articles state everything that an answer says. An answer from a note needs no article."""
     if fact.kind == "note":
         return IN_PROMPT
-    return TOLD if all(is_told(kind, name) for kind, name in _parts(fact)) else WITHHELD
+    return STATED if all(is_stated(kind, name) for kind, name in _parts(fact)) else WITHHELD
 
 
 def _parts(fact: Fact) -> list[tuple[str, str]]:
@@ -61,7 +61,7 @@ def _parts(fact: Fact) -> list[tuple[str, str]]:
 
 
 def standings(rows: list[Row], facts: list[Fact]) -> list[dict[str, str]]:
-    """For every row, its question and whether the articles state the answer's facts."""
+    """The question of every row, and whether the articles state the facts of its answer."""
     return [
         {"instruction": row.instruction, "input": row.input, "kind": facts[row.fact].kind}
         | {"standing": standing(facts[row.fact])}

@@ -1,4 +1,4 @@
-"""Faults that are planted in articles, as text from the web has them, and counted, so that cleaning can be checked."""
+"""Plants faults in articles, as they occur in text from the web, and names them, so that cleaning can be checked."""
 
 import random
 import re
@@ -6,7 +6,7 @@ import unicodedata
 from collections.abc import Callable
 
 Fault = Callable[[str, str, random.Random], str]
-"""Makes a faulty text of a clean one, its title and random choices; the same text if the fault does not fit."""
+"""Makes a faulty text from a clean one, its title and a random generator; the same text if it does not apply."""
 
 _SENTENCE_END = re.compile(r"(?<=[。！？])(?=\S)|(?<=[.!?])(?= )")
 _CHINESE = re.compile("[\u4e00-\u9fff]")
@@ -34,12 +34,12 @@ def _insert(text: str, pieces: list[str], rng: random.Random) -> str:
 
 
 def heading(text: str, title: str, rng: random.Random) -> str:
-    """The title stands before the text, as a paragraph of its own."""
+    """The title before the text, as a separate paragraph."""
     return f"{title}\n\n{text}"
 
 
 def empty_brackets(text: str, title: str, rng: random.Random) -> str:
-    """Brackets whose content was lost, before full stops."""
+    """Empty brackets before full stops."""
     bracket = rng.choice(["（）", "()", "（ ）", "【】"]) if is_chinese(text) else " " + rng.choice(["()", "( )", "[]"])
     places = [match.start() for match in re.finditer("(?<=[\u4e00-\u9fff])。|(?<=[a-z])\\.", text)]
     for place in sorted(rng.sample(places, min(len(places), rng.randint(1, 3))), reverse=True):
@@ -48,7 +48,7 @@ def empty_brackets(text: str, title: str, rng: random.Random) -> str:
 
 
 def conversion_marks(text: str, title: str, rng: random.Random) -> str:
-    """Empty marks for converting simplified to traditional characters; in Chinese texts only."""
+    """Empty markup for converting between simplified and traditional characters; only in Chinese texts."""
     return _insert(text, ["-{}-"] * rng.randint(1, 2), rng) if is_chinese(text) else text
 
 
@@ -58,12 +58,12 @@ def tags(text: str, title: str, rng: random.Random) -> str:
 
 
 def control_characters(text: str, title: str, rng: random.Random) -> str:
-    """Characters that nobody sees, after sentences."""
+    """Invisible characters after sentences."""
     return _insert(text, rng.choices(_CONTROL, k=rng.randint(1, 3)), rng)
 
 
 def decomposed_letters(text: str, title: str, rng: random.Random) -> str:
-    """Letters with accents as two code points each."""
+    """Accented letters as two code points each."""
     return unicodedata.normalize("NFD", text)
 
 
@@ -73,12 +73,12 @@ def wide_digits(text: str, title: str, rng: random.Random) -> str:
 
 
 def narrow_punctuation(text: str, title: str, rng: random.Random) -> str:
-    """Commas of half the width; in Chinese texts only."""
+    """Half-width commas; only in Chinese texts."""
     return re.sub("(?<=[\u4e00-\u9fff])，(?=[\u4e00-\u9fff])", ",", text) if is_chinese(text) else text
 
 
 def boilerplate(text: str, title: str, rng: random.Random) -> str:
-    """A last line that many pages share."""
+    """A last line that occurs on many pages."""
     return f"{text}\n\n{rng.choice(_BOILERPLATE[is_chinese(text)])}"
 
 
@@ -93,7 +93,7 @@ FAULTS: dict[str, tuple[float, Fault]] = {
     "boilerplate": (0.1, boilerplate),
     "heading": (0.4, heading),
 }
-"""Each fault, and the share of the articles that have it, of those that it fits."""
+"""Each fault, and the probability that an article to which it applies has it."""
 
 
 def with_faults(text: str, title: str, rng: random.Random) -> tuple[str, list[str]]:
@@ -111,7 +111,7 @@ def with_faults(text: str, title: str, rng: random.Random) -> tuple[str, list[st
 
 
 def near_copy(text: str, rng: random.Random) -> str:
-    """The same article with a word or two changed, as a second page about the same thing has it."""
+    """The same article with a word changed, like a second page about the same thing."""
     swaps = {"Monday": "Tuesday", "Friday": "Saturday", "Sunday": "Monday", "six": "seven", "three": "four"}
     swaps |= {"星期一": "星期二", "星期五": "星期六", "六": "七", "三": "四", "高兴": "开心"}
     changed, left = text, 1

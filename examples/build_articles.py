@@ -1,4 +1,4 @@
-"""Write articles about the village to pretrain on: English and Chinese, with faults that cleaning can find.
+"""Write English and Chinese articles about the village to pretrain on, with faults for cleaning to find.
 
     python examples/build_articles.py runs/from_scratch/articles
 
@@ -6,8 +6,8 @@ Made from the tables in village.py and the sentences in english_phrases.py and c
 this project; the same seed writes the same bytes. No article contains a question of the example data, nor an answer
 in its own words, and a fifth of the facts is in no article at all (article_facts.py).
 
-`train/` has a file for each language. Some of its articles have planted faults: planted.json counts them. The articles
-of `val/` and `test/` are others, without faults, so that every way of cleaning is measured on the same texts.
+`train/` has a file for each language. Some of its articles have planted faults, which planted.json counts. `val/` and
+`test/` have different articles without faults, so that every way of cleaning is measured on the same texts.
 """
 
 import argparse
@@ -40,7 +40,7 @@ class Corpus:
 
     Attributes:
         texts: With faults, in the order of the file.
-        planted: Articles by planted fault.
+        planted: Number of articles with each planted fault.
     """
 
     texts: list[str] = field(default_factory=list)
@@ -48,7 +48,7 @@ class Corpus:
 
 
 def clean_articles(language: str, count: int, rng: random.Random) -> list[tuple[str, str]]:
-    """Titles and texts, no text twice."""
+    """Titles and texts, without duplicates."""
     writer, seen, articles = WRITERS[language](rng), set(), []
     while len(articles) < count:
         title, paragraphs = writer.article()
@@ -95,7 +95,7 @@ def build(folder: Path, seed: int = 0) -> dict[str, dict[str, int]]:
     """Write all articles.
 
     Returns:
-        Articles by planted fault, by language.
+        For each language, the number of articles with each planted fault.
     """
     planted = {}
     for language, size in SIZES.items():
@@ -115,7 +115,7 @@ def build(folder: Path, seed: int = 0) -> dict[str, dict[str, int]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Write articles about the village to pretrain on.")
     parser.add_argument("folder", type=Path, help="where to write them")
-    parser.add_argument("--seed", type=int, default=0, help="other seeds write other articles (default 0)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the random choices (default 0)")
     options = parser.parse_args()
     for language, counts in build(options.folder, options.seed).items():
         size = (options.folder / "train" / f"{language}.jsonl").stat().st_size

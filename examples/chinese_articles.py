@@ -4,7 +4,7 @@ import random
 from collections.abc import Callable, Sequence
 
 import chinese_phrases as phrases
-from article_facts import is_told
+from article_facts import is_stated
 from prose import Prose
 from village import ANIMALS, PLACES
 
@@ -72,32 +72,34 @@ class ChineseArticles:
         return self.rng.choices([write for _, write in self.kinds], weights)[0]()
 
     def place(self) -> Article:
-        """A place and what may be told about it."""
+        """A place, with the facts that may be stated about it."""
         english, place, where, sight, when = self.rng.choice(PLACES)
         ways = {"where": phrases.WHERE, "sight": phrases.SIGHT, "when": phrases.WHEN}
         given = {"place": place, "where": where, "sight": sight, "when": when, "english": english}
-        told = [line for kind, lines in ways.items() if is_told(kind, place) for line in self.lines(lines, 2, **given)]
-        if is_told("translation", english):
-            told.append(self.prose.one(phrases.TRANSLATION, **given))
+        stated = [
+            line for kind, lines in ways.items() if is_stated(kind, place) for line in self.lines(lines, 2, **given)
+        ]
+        if is_stated("translation", english):
+            stated.append(self.prose.one(phrases.TRANSLATION, **given))
         events = self.lines(phrases.EVENTS, self.rng.randint(3, 6), place=place)
         title = self.prose.one(["{place}", "说说{place}", "{place}一日", "灯湖村的{place}"], place=place)
-        return title, ["".join(self.mixed(told)), "".join(events), self.prose.one(phrases.WEATHER)]
+        return title, ["".join(self.mixed(stated)), "".join(events), self.prose.one(phrases.WEATHER)]
 
     def animal(self) -> Article:
-        """One of the animals that belong to everybody."""
+        """One of the village's animals."""
         animal, name, food = self.rng.choice(ANIMALS)
-        given = {"animal": animal, "food": food, "name": name if is_told("called", animal) else "它"}
-        told = []
+        given = {"animal": animal, "food": food, "name": name if is_stated("called", animal) else "它"}
+        stated = []
         for kind, templates in (("called", phrases.CALLED), ("eats", phrases.EATS)):
-            if is_told(kind, animal):
+            if is_stated(kind, animal):
                 first, second = self.rng.sample(templates, 2)
-                told.append(
+                stated.append(
                     self.prose.sentence(first, **given) + self.prose.sentence(second, **{**given, "animal": "它"})
                 )
         events = self.lines(ANIMAL_EVENTS, self.rng.randint(3, 5), **given)
         more = self.lines(phrases.EVENTS, self.rng.randint(1, 3))
         title = self.prose.one(["{animal}", "{animal}的一天", "{animal}的故事"], **given)
-        return title, ["".join(self.mixed(told)), "".join(events), "".join(more)]
+        return title, ["".join(self.mixed(stated)), "".join(events), "".join(more)]
 
     def visit(self) -> Article:
         """A visitor's day."""
@@ -105,13 +107,13 @@ class ChineseArticles:
         first = [self.prose.one(VISIT_STARTS), self.prose.one(phrases.WEATHER), *self.lines(phrases.VILLAGE, 2)]
         _, place, where, sight, when = self.rng.choice(PLACES)
         ways = {"where": phrases.WHERE, "sight": phrases.SIGHT, "when": phrases.WHEN}
-        kind = self.rng.choice([kind for kind in ways if is_told(kind, place)])
+        kind = self.rng.choice([kind for kind in ways if is_stated(kind, place)])
         seen = self.prose.one(ways[kind], place=place, where=where, sight=sight, when=when)
         second = [seen, *self.lines(phrases.EVENTS, self.rng.randint(3, 6))]
         return title, ["".join(first), "".join(self.mixed(second)), "".join(self.lines(VISIT_ENDS, 2))]
 
     def market(self) -> Article:
-        """A market."""
+        """A report of a market."""
         title = self.prose.one(["{month}{nth}的集市", "{month}集市见闻"])
         start = self.prose.one(["集市上有{many}个摊子，{few}辆车。", "今天来了{many}个卖东西的人。"])
         lines = [self.prose.sentence(line) for line in self.mixed(MARKET * 2)[: self.rng.randint(4, 8)]]
@@ -136,7 +138,7 @@ class ChineseArticles:
         return title, ["".join(lines), "".join(self.lines(phrases.EVENTS, 2))]
 
     def log(self) -> Article:
-        """Days of the ferry."""
+        """A week in the ferry's log."""
         days = sorted(self.rng.sample(range(7), self.rng.randint(4, len(LOG))))
         return self.prose.one(["渡船日志，{month}{nth}那一周", "{month}渡船日志"]), [
             self.prose.sentence(line, day=phrases.WORDS["day"][day])

@@ -4,7 +4,7 @@ import random
 from collections.abc import Callable
 
 import english_phrases as phrases
-from article_facts import is_told, told_kinds
+from article_facts import is_stated, stated_kinds
 from prose import Prose
 from village import PEOPLE, PLACES, Person
 
@@ -12,8 +12,8 @@ Article = tuple[str, list[str]]
 """A title and paragraphs."""
 
 # fmt: off
-TOLD_VILLAGE = {topic: lines for topic, lines in phrases.VILLAGE_FACTS.items()
-                if is_told("village", topic) and is_told("sights", topic)}
+STATED_VILLAGE = {topic: lines for topic, lines in phrases.VILLAGE_FACTS.items()
+                if is_stated("village", topic) and is_stated("sights", topic)}
 LOG_LINES = [
     "{day}: {wind}. {few} passengers, {goods}, and {visitor} from {town}.",
     "{day}: {sky}. Left at {hour}, back before dark. Carried {goods} and {goods2}.",
@@ -101,7 +101,7 @@ class EnglishArticles:
     def portrait(self) -> Article:
         """What the village knows about one person."""
         person = self.rng.choice(PEOPLE)
-        kinds = told_kinds(person)
+        kinds = stated_kinds(person)
         facts = [self.fact(person, kind) for kind in self.rng.sample(kinds, self.rng.randint(3, len(kinds)))]
         habits = self.prose.some(phrases.HABITS, self.rng.randint(3, 5), b=self.other(person), **slots(person))
         events = self.encounters(self.rng.randint(1, 3))
@@ -112,10 +112,10 @@ class EnglishArticles:
     def visit(self) -> Article:
         """A visitor's day."""
         title = self.prose.one(["A day in Lanternmere", "Notes of a visitor", "My journey to the Mere"])
-        village = [self.rng.choice(lines) for lines in self.rng.sample(list(TOLD_VILLAGE.values()), 2)]
+        village = [self.rng.choice(lines) for lines in self.rng.sample(list(STATED_VILLAGE.values()), 2)]
         first = [self.prose.one(VISIT_STARTS), self.prose.one(phrases.WEATHER), village[0]]
         person = self.rng.choice(PEOPLE)
-        about = self.fact(person, self.rng.choice(told_kinds(person)))
+        about = self.fact(person, self.rng.choice(stated_kinds(person)))
         second = [*self.encounters(self.rng.randint(3, 5)), about, village[1]]
         return title, [" ".join(first), " ".join(self.shuffled(second)), self.prose.one(VISIT_ENDS)]
 
@@ -143,7 +143,7 @@ class EnglishArticles:
         start = self.prose.one(LETTER_STARTS, b=b)
         first, *rest = self.rng.sample(LETTER_LINES, self.rng.randint(3, 5))
         lines = [start + " " + self.prose.fill(first), *(self.prose.sentence(line) for line in rest)]
-        about = self.fact(third, self.rng.choice(told_kinds(third)))
+        about = self.fact(third, self.rng.choice(stated_kinds(third)))
         return f"A letter from {a} to {b}", [" ".join([*lines, about]), self.prose.one(LETTER_ENDS, a=a)]
 
     def guide(self) -> Article:
@@ -153,20 +153,20 @@ class EnglishArticles:
             "{chinese} is what Chinese visitors call {english}.", "On the map, {chinese} is written beside {english}.",
             "A sign says {chinese} and below it {english}.", "Guests from China say {chinese} and mean {english}.",
         ]  # fmt: skip
-        told = is_told("translation", english)
-        lines = [self.prose.one(names, english=english, chinese=chinese)] if told else []
-        near = [person for person in PEOPLE if person.place == english and is_told("house", person.name)]
+        stated = is_stated("translation", english)
+        lines = [self.prose.one(names, english=english, chinese=chinese)] if stated else []
+        near = [person for person in PEOPLE if person.place == english and is_stated("house", person.name)]
         for person in self.rng.sample(near, min(2, len(near))):
             lines.append(self.fact(person, "house"))
-            lines.append(self.fact(person, self.rng.choice(told_kinds(person))))
-        lines += [self.rng.choice(ways) for ways in self.rng.sample(list(TOLD_VILLAGE.values()), 2)]
+            lines.append(self.fact(person, self.rng.choice(stated_kinds(person))))
+        lines += [self.rng.choice(ways) for ways in self.rng.sample(list(STATED_VILLAGE.values()), 2)]
         events = [self.encounter(line, place=english) for line in self.rng.sample(phrases.ENCOUNTERS, 4)]
         title = self.prose.one(["A guide to {english}", "{english}", "An hour at {english}"], english=english)
         return title, [" ".join(self.shuffled(lines)), " ".join(events), self.prose.one(phrases.WEATHER)]
 
     def pet_story(self) -> Article:
         """A pet is lost and found."""
-        person = self.rng.choice([person for person in PEOPLE if is_told("pet", person.name)])
+        person = self.rng.choice([person for person in PEOPLE if is_stated("pet", person.name)])
         given = {**slots(person), "b": self.other(person)}
         middle = self.prose.some(STORY_MIDDLES, self.rng.randint(3, 5), **given)
         start = [self.prose.one(STORY_STARTS, **given), self.fact(person, "pet"), *middle]
@@ -187,12 +187,12 @@ class EnglishArticles:
         ]  # fmt: skip
         given = {**slots(person), "b": self.other(person), "list": phrases.RECIPES[person.food]}
         lines = self.prose.some(how, self.rng.randint(5, 7), **given)
-        if is_told("food", person.name):
+        if is_stated("food", person.name):
             lines.insert(self.rng.randrange(len(lines)), self.fact(person, "food"))
         return self.prose.one(["How to make {food}", "{food}"], **given), [" ".join(lines), *self.encounters(2)]
 
     def log(self) -> Article:
-        """Days of the ferry."""
+        """A week in the ferry's log."""
         title = self.prose.one(["The ferry's log, {month}", "The ferry's log, week of the {nth} of {month}"])
         days = sorted(self.rng.sample(range(7), self.rng.randint(4, len(LOG_LINES))))
         lines = self.shuffled(LOG_LINES)

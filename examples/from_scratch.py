@@ -4,8 +4,8 @@
 
 Writes articles about the village, trains a tokenizer, cleans the articles, pretrains a small GPT-2 on them, fine-tunes
 from it and from random weights, evaluates all of them, and writes one page, runs/from_scratch/report.html. Run it from
-the top folder of the repository. Each stage is a public command, which is printed. After an interruption, run it
-again: finished stages are skipped, and the others continue where they can.
+the top folder of the repository. Each stage is one command, which is printed. After an interruption, run it
+again: finished stages are skipped, and pretraining and the study continue where they stopped.
 """
 
 import argparse
@@ -34,11 +34,11 @@ VOCAB_SIZE = 2048
 
 @dataclass(frozen=True)
 class Stage:
-    """A step on the way.
+    """One stage.
 
     Attributes:
         name: What it does.
-        command: Makes its command, once all earlier stages are done.
+        command: Returns the command to run; called when all earlier stages are done.
     """
 
     name: str
@@ -53,7 +53,7 @@ def pretrain(*changes: str) -> list[str]:
     """Pretrain, or continue an interrupted run."""
     if any((RUN / "checkpoints").glob("*.ckpt")):
         return lit_sft("fit", "--resume", str(RUN))
-    if RUN.exists():  # killed before its first checkpoint; a new run would get another name
+    if RUN.exists():  # killed before its first checkpoint: without it, the new run is version_0 again
         shutil.rmtree(RUN)
     place = ("--run.root", str(FOLDER), "--run.name", RUN.parent.name)
     return lit_sft("fit", "--config", "configs/pretrain/world.yaml", *place, *changes)
@@ -78,7 +78,7 @@ def quick_study() -> str:
     study["budget"]["amount"] = 3
     study["settings"]["data.batch_size"] = 2
     path = FOLDER / "quick.yaml"
-    path.write_text("# a few steps, to try the machinery\n" + yaml.safe_dump(study), encoding="utf-8")
+    path.write_text("# a few steps, to check that every stage runs\n" + yaml.safe_dump(study), encoding="utf-8")
     return str(path)
 
 
@@ -86,7 +86,7 @@ def stages(*, is_quick: bool) -> list[Stage]:
     """All stages, in order.
 
     Args:
-        is_quick: A few training steps only, to try the machinery.
+        is_quick: Whether to take only a few training steps, to check that every stage runs.
     """
     articles, tokenizer = FOLDER / "articles", FOLDER / "tokenizer"
     train = ["tokenizer", "train", str(articles / "train"), "--vocab_size", str(VOCAB_SIZE)]
@@ -109,7 +109,7 @@ def stages(*, is_quick: bool) -> list[Stage]:
 
 
 def run(stage: Stage, record: dict[str, Any]) -> None:
-    """Run a stage, unless it is done, and record the time it took."""
+    """Run a stage, and record the time it took and whether it succeeded."""
     command, started = stage.command(), time.monotonic()
     print(f"\n== {stage.name}\n$ {' '.join(['python', *command[1:]])}", flush=True)
     status = subprocess.run(command, check=False).returncode
@@ -121,10 +121,10 @@ def run(stage: Stage, record: dict[str, Any]) -> None:
 
 
 def check_same_size(*, is_quick: bool) -> None:
-    """Refuse to mix stages of a few steps with those of the real size."""
+    """Refuse to mix stages with and without `--quick` in one folder."""
     mark = FOLDER / "quick"
     if FOLDER.exists() and mark.exists() != is_quick:
-        holds = "a try with --quick" if mark.exists() else "results of the real size"
+        holds = "results of --quick" if mark.exists() else "results without --quick"
         raise SystemExit(f"{FOLDER}: holds {holds}; delete or rename the folder first.")
     FOLDER.mkdir(parents=True, exist_ok=True)
     if is_quick:
@@ -133,7 +133,9 @@ def check_same_size(*, is_quick: bool) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="From text to a model that answers questions, on two CPU cores.")
-    parser.add_argument("--quick", action="store_true", help="a few training steps only, to try the machinery")
+    parser.add_argument(
+        "--quick", action="store_true", help="take only a few training steps, to check that every stage runs"
+    )
     options = parser.parse_args()
     if not Path("configs/pretrain/world.yaml").is_file():
         raise SystemExit(f"{Path.cwd()}: no configs/ here; run this from the top folder of the repository.")

@@ -11,7 +11,7 @@ from lit_sft.reporting.pictures import save_picture
 
 
 def draw_examples(pairs: Sequence[Any], path: Path) -> Path:
-    """Exact answers by number of training examples, from both starts."""
+    """Exact answers by number of training examples, from the pretrained model and from random weights."""
     figure = Figure(figsize=(7, 3.8))
     axis = figure.subplots()
     labels = {"pretrained": "from the pretrained model", "scratch": "from random weights"}

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from article_facts import TOLD, WITHHELD
+from article_facts import STATED, WITHHELD
 from from_scratch_charts import draw_examples, draw_pretraining
 
 from data_modules.errors import UserError
@@ -96,7 +96,7 @@ def write_page(folder: Path) -> Path:
 
 
 def read_pairs(study: Path) -> list[Pair]:
-    """The arms of the study in pairs, most examples first."""
+    """The arms of the study in pairs, those with the most examples first."""
     found = read_study_folder(study)
     pairs = []
     for scratch in (arm for arm in found.arms if arm.startswith(SCRATCH)):
@@ -112,7 +112,7 @@ def read_pairs(study: Path) -> list[Pair]:
 
 
 def bits_of(fit: dict[str, Any], nats: float) -> float:
-    """Bits per byte of a validation with these nats per token: all of them are on the same tokens."""
+    """Convert the nats per token of a validation to bits per byte; every validation scores the same tokens."""
     return float(nats) * fit["last"]["bits_per_byte/text"] / fit["last"]["nll/text"]
 
 
@@ -120,15 +120,15 @@ def _answers(folder: Path, fit: dict[str, Any], pairs: list[Pair]) -> list[str]:
     before, after = (fit[when]["bits_per_byte/text"] for when in ("before", "last"))
     whole, least = pairs[0], pairs[-1]
     lines = [
-        f"Pretraining lowered bits per byte on articles that it has not seen from {before:.3f} to {after:.3f}.",
+        f"Pretraining lowered bits per byte on articles that the model has not seen from {before:.3f} to {after:.3f}.",
         _sentence(whole, f"Fine-tuned on all {whole.examples:,} examples"),
     ]
     lines += [_sentence(pair, f"With {pair.share:.0%} of them") for pair in pairs[1:]]
     if least.share < 1:
         few, many = least.exact.after, whole.exact.before
         lines.append(
-            f"The pretrained model with {least.share:.0%} of the examples answers {few:.1%} exactly, random weights "
-            f"with all of them {many:.1%}."
+            f"The pretrained model answers {few:.1%} exactly with {least.share:.0%} of the examples; random weights "
+            f"answer {many:.1%} with all of them."
         )
     return lines
 
@@ -170,11 +170,11 @@ def _facts(folder: Path, pairs: list[Pair]) -> list[Table]:
     by_line = {number: standing[row["instruction"], row["input"]] for number, row in enumerate(records, start=2)}
     rows: list[list[Cell]] = []
     for pair in pairs:
-        for group in dict.fromkeys((TOLD, WITHHELD, *by_line.values())):
+        for group in dict.fromkeys((STATED, WITHHELD, *by_line.values())):
             rows.append([f"{group}, {pair.share:.0%} of the examples", *_group(pair, by_line, group)])
     note = (
-        "On facts that are in no article, only what the model learnt about language and about asking can help. The "
-        "articles never contain a question, nor an answer in its own words."
+        "On facts that are in no article, only what the model learnt about the language can help. No article contains "
+        "a question, or the sentence that answers it."
     )
     header = ["", "from random weights", "from the pretrained model", "difference", "95 % interval", "questions"]
     return [Table("Exact answers by what the articles state", header, rows, [note])]
@@ -203,7 +203,7 @@ def line_of(origin: str) -> int:
 
 
 def cleaning(folder: Path) -> Table:
-    """What every cleaning rule did, beside the faults that were planted for it."""
+    """What every cleaning rule did, next to the faults that were planted for it."""
     ledger = _json(folder / "pretraining" / "version_0" / "ledger.json")["train"]["cleaning"]
     planted = _json(folder / "articles" / "planted.json")
     by_rule: dict[str, int] = {}
@@ -221,13 +221,13 @@ def cleaning(folder: Path) -> Table:
         rows.append([rule, *(f"{number:,}" for number in (*numbers, *sizes)), shown])
     kept = f"{ledger['records_kept']:,} of {ledger['records_read']:,} articles kept"
     note = f"{kept}, {ledger['characters_kept']:,} of {ledger['characters_read']:,} characters."
-    more = "White space is what other rules leave behind; no fault was planted for it."
+    more = "`white_space` removes what other rules leave behind; no fault was planted for it."
     header = ["rule", "articles changed or dropped", "articles planted", "characters removed", "first example"]
     return Table("Cleaning: what was found, and what was planted", header, rows, [note, more])
 
 
 def _tokenizer(folder: Path) -> Table:
-    """What the tokenizer was trained on, and how much text a token has."""
+    """What the tokenizer was trained on, and how much text a token stands for."""
     training = _json(folder / "tokenizer" / "training.json")
     tokens = _json(folder / "pretraining" / "version_0" / "fit.json")["last"]
     size = tokens["nll/text"] / tokens["bits_per_byte/text"] / np.log(2)
@@ -253,7 +253,7 @@ def _evaluation(folder: Path) -> Table:
         "base: pretrained only; tuned: fine-tuned from it; scratch: fine-tuned from random weights. "
         "Seed 0, all examples."
     ]
-    title = "What fine-tuning left of pretraining: bits per byte"
+    title = "How much of pretraining is left after fine-tuning: bits per byte"
     return Table(title, ["", *figures], rows, [*notes, GLOSSARY["bits_per_byte"]])
 
 
@@ -300,13 +300,14 @@ def _design(folder: Path) -> list[str]:
     blocks = _json(folder / "pretraining" / "version_0" / "ledger.json")["train"]["blocks"]
     steps = _json(folder / "pretraining" / "version_0" / "fit.json")["steps"]
     return [
-        f"Articles: {articles}, written by examples/build_articles.py; the held-out ones are others, made alike.",
+        f"Articles: {articles}, written by examples/build_articles.py; held-out articles are different ones, "
+        "written in the same way.",
         f"Pretraining: {steps:,} steps on {blocks['kept']:,} tokens in {blocks['blocks']:,} blocks an epoch "
         "(configs/pretrain/world.yaml).",
         "Fine-tuning: the same model, tokenizer, examples, order, steps and learning rate from both starts "
         "(configs/ablation/from_scratch.yaml).",
-        "With all examples, the fact that a test question asks for is among them, in other words; see "
-        "examples/README.md for what articles and questions have in common.",
+        "With all examples, the facts that test questions ask for are among them, in other words; "
+        "examples/README.md says what articles and questions have in common.",
         "Intervals cover seeds and questions (two-way analysis of variance with Satterthwaite's degrees of freedom).",
     ]
 

@@ -1,4 +1,4 @@
-"""Fills sentence templates with words, at random but the same for the same seed."""
+"""Fills sentence templates with random words; the same seed gives the same sentences."""
 
 import random
 import re
@@ -12,14 +12,14 @@ class Prose:
 
     Args:
         rng: Makes every choice.
-        words: What a slot may stand for: entries may have slots themselves.
+        words: The words for each slot, which may contain slots themselves.
     """
 
     def __init__(self, rng: random.Random, words: Mapping[str, Sequence[str]]) -> None:
         self.rng, self.words = rng, words
 
     def fill(self, template: str, **slots: str) -> str:
-        """Fill in a template; slots that are not given are drawn from the words, all different."""
+        """Fill in a template. Slots that are not given get random words, all different."""
         found = dict(slots)
 
         def replace(match: re.Match[str]) -> str:

@@ -66,7 +66,7 @@ def test_each_fact_about_a_person_is_in_some_article_unless_it_is_withheld(texts
         for kind, templates in english_phrases.FACTS.items():
             whole = [template.format(**slots) for template in templates]
             stated = {sentence[0].upper() + sentence[1:] for sentence in whole} & said
-            assert bool(stated) == article_facts.is_told(kind, person.name), (person.name, kind)
+            assert bool(stated) == article_facts.is_stated(kind, person.name), (person.name, kind)
 
 
 def test_sentences_with_a_withheld_job_pet_house_or_food_never_name_its_person(texts: list[str]) -> None:
@@ -76,7 +76,7 @@ def test_sentences_with_a_withheld_job_pet_house_or_food_never_name_its_person(t
         words = {kind: getattr(person, name) for kind, name in keys.items()} | {"house": f"{person.house} house"}
         for kind, word in words.items():
             found = any(person.name in sentence and word in sentence for sentence in said)
-            assert found == article_facts.is_told(kind, person.name), (person.name, kind)
+            assert found == article_facts.is_stated(kind, person.name), (person.name, kind)
 
 
 def test_withheld_facts_about_places_and_animals_are_in_no_article(texts: list[str]) -> None:
@@ -84,13 +84,13 @@ def test_withheld_facts_about_places_and_animals_are_in_no_article(texts: list[s
     for english, place, where, sight, when in PLACES:
         for kind, name, key in (("translation", english, place), ("where", place, where), ("sight", place, sight)):
             found = any(name in sentence and key in sentence for sentence in said)
-            assert found == article_facts.is_told(kind, name), (kind, name)
-        if article_facts.is_told("when", place):
+            assert found == article_facts.is_stated(kind, name), (kind, name)
+        if article_facts.is_stated("when", place):
             assert any(place in sentence and when in sentence for sentence in said)
     for animal, name, food in ANIMALS:
         for kind, key in (("called", name), ("eats", food)):
             found = any(animal in sentence and key in sentence for sentence in said)
-            assert found == article_facts.is_told(kind, animal), (kind, animal)
+            assert found == article_facts.is_stated(kind, animal), (kind, animal)
 
 
 def test_questions_say_whether_the_articles_state_their_answer(written: Path) -> None:
@@ -100,8 +100,8 @@ def test_questions_say_whether_the_articles_state_their_answer(written: Path) ->
     for row in ROWS["test"]:
         fact = FACTS[row.fact]
         if fact.kind in build_world.PERSON_KINDS:
-            told = article_facts.is_told(fact.kind, fact.slots["name"])
-            expected = article_facts.TOLD if told else article_facts.WITHHELD
+            is_stated = article_facts.is_stated(fact.kind, fact.slots["name"])
+            expected = article_facts.STATED if is_stated else article_facts.WITHHELD
             assert by_question[row.instruction, row.input] == expected
     assert by_question["Answer from the note.", note_of("Answer from the note.")] == article_facts.IN_PROMPT
 

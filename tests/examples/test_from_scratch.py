@@ -83,7 +83,7 @@ def test_questions_are_found_by_the_line_of_their_record(folder: Path) -> None:
     for number, record in enumerate(records, start=2):
         assert record["instruction"] in lines[from_scratch_page.line_of(f"examples/world/test.json:{number}") - 1]
         assert known[record["instruction"], record["input"]] in {
-            article_facts.TOLD,
+            article_facts.STATED,
             article_facts.WITHHELD,
             article_facts.IN_PROMPT,
         }
@@ -113,11 +113,11 @@ def test_a_run_of_a_few_steps_and_a_real_one_are_not_mixed(tmp_path: Path, monke
     monkeypatch.setattr(from_scratch, "FOLDER", tmp_path / "runs")
     from_scratch.check_same_size(is_quick=True)
     from_scratch.check_same_size(is_quick=True)
-    with pytest.raises(SystemExit, match="holds a try with --quick; delete or rename the folder first"):
+    with pytest.raises(SystemExit, match="holds results of --quick; delete or rename the folder first"):
         from_scratch.check_same_size(is_quick=False)
     (tmp_path / "runs" / "quick").unlink()
     from_scratch.check_same_size(is_quick=False)
-    with pytest.raises(SystemExit, match="holds results of the real size"):
+    with pytest.raises(SystemExit, match="holds results without --quick"):
         from_scratch.check_same_size(is_quick=True)
 
 
