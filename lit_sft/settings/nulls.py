@@ -37,15 +37,25 @@ def refuse_nulls(config: Namespace) -> None:
     """
     owners = {**_OWNERS, "data": DATA_MODULES[config.data_module]}
     for name, owner in owners.items():
-        _refuse_nulls(name, owner, config.get(name))
+        refuse_nulls_of(owner, config.get(name), f"{name}.")
 
 
-def _refuse_nulls(prefix: str, owner: Any, values: Namespace) -> None:
+def refuse_nulls_of(owner: Any, values: Namespace, prefix: str = "") -> None:
+    """Reject null for settings of a class that cannot be null.
+
+    Args:
+        owner: The class.
+        values: Its settings.
+        prefix: What comes before their names, such as `model.backbone.`.
+
+    Raises:
+        UserError: If one is null; names it and its default.
+    """
     for name, parameter in inspect.signature(owner).parameters.items():
         value, default, annotation = values.get(name), parameter.default, parameter.annotation
         kind = getattr(annotation, "__name__", str(annotation))
         if isinstance(value, Namespace) and is_dataclass(default):
-            _refuse_nulls(f"{prefix}.{name}", type(default), value)
+            refuse_nulls_of(type(default), value, f"{prefix}{name}.")
         elif name in values and value is None and default is not None and not re.search("None|Optional|Any", kind):
             advice = "set it" if default is parameter.empty else f"leave it out for its default, {default!r}"
-            raise UserError(f"--{prefix}.{name}: cannot be null ({kind}); {advice}.")
+            raise UserError(f"--{prefix}{name}: cannot be null ({kind}); {advice}.")

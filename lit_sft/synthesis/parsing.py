@@ -1,0 +1,186 @@
+"""Reads a model's reply as the items of a recipe, or says what is wrong with it, in the language of the prompt."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from data_modules.wording import kind_of
+from lit_sft.scripts import Language
+from lit_sft.synthesis.recipe import ReplyForm
+
+_THOUGHTS = re.compile(r"\s*<think>.*?</think>", re.DOTALL)
+_FENCE = re.compile(r"```(?:json)?[^\S\n]*\n(.*?)\n?\s*```", re.DOTALL | re.IGNORECASE)
+_NOTHING = re.compile(r"[\s.…。]*")
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+REASONS: dict[str, dict[Language, str]] = {
+    "empty_reply": {"en": "it is empty.", "zh": "回复是空的。"},
+    "cut_off": {
+        "en": "it was cut off at the limit of {limit} tokens; write less.",
+        "zh": "回复超过了 {limit} 个 token 的上限，被截断了，请写短一些。",
+    },
+    "not_json": {
+        "en": "it is not a JSON object ({problem}).",
+        "zh": "它不是一个 JSON 对象（{problem}）。",
+    },
+    "not_object": {"en": "it is {found}, not a JSON object.", "zh": "它不是一个 JSON 对象。"},
+    "duplicate_field": {"en": "the field '{name}' occurs twice.", "zh": "字段“{name}”出现了两次。"},
+    "missing_field": {"en": "the field '{name}' is missing{place}.", "zh": "缺少字段“{name}”{place}。"},
+    "unknown_field": {
+        "en": "the field '{name}' does not belong there{place}.",
+        "zh": "不应该有字段“{name}”{place}。",
+    },
+    "wrong_type": {
+        "en": "'{name}' is not {expected}{place}.",
+        "zh": "“{name}”不是{expected}{place}。",
+    },
+    "empty_field": {"en": "the field '{name}' is empty{place}.", "zh": "字段“{name}”是空的{place}。"},
+    "not_unicode": {
+        "en": "the field '{name}' is not valid Unicode{place}.",
+        "zh": "字段“{name}”不是有效的 Unicode{place}。",
+    },
+    "wrong_count": {
+        "en": "'{name}' has {found}; expected {fewest} to {most}.",
+        "zh": "“{name}”里有 {found} 个，应该有 {fewest} 到 {most} 个。",
+    },
+    "credentials": {
+        "en": "it repeats a key or a password.",
+        "zh": "它重复了密钥或者密码。",
+    },
+}
+"""What can be wrong with a reply: names, and what the model is told."""
+
+_EXPECTED: dict[str, dict[Language, str]] = {
+    "text": {"en": "text", "zh": "文字"},
+    "list": {"en": "a list", "zh": "列表"},
+    "object": {"en": "an object", "zh": "对象"},
+}
+_PLACE: dict[Language, str] = {"en": " (number {number})", "zh": "（第 {number} 个）"}
+
+
+class InvalidReplyError(Exception):
+    """A reply without the form of the recipe.
+
+    Args:
+        name: A name in `REASONS`.
+        values: What its sentence mentions.
+    """
+
+    def __init__(self, name: str, **values: Any) -> None:
+        super().__init__(name)
+        self.name, self.values = name, values
+
+    def reason(self, language: Language) -> str:
+        """A sentence about it."""
+        values = dict(self.values)
+        number = values.get("number")
+        values["place"] = "" if number is None else _PLACE[language].format(number=number)
+        if "expected" in values:
+            values["expected"] = _EXPECTED[values["expected"]][language]
+        return REASONS[self.name][language].format(**values)
+
+
+@dataclass(frozen=True)
+class ReplyText:
+    """A reply as it came.
+
+    Attributes:
+        text: Its text.
+        is_cut: Whether it was cut off at the limit of tokens.
+        limit: That limit.
+        is_masked: Whether a credential in it was masked.
+    """
+
+    text: str
+    is_cut: bool = False
+    limit: int = field(default=0, compare=False)
+    is_masked: bool = False
+
+
+def read_items(reply: ReplyText, form: ReplyForm) -> list[dict[str, str]]:
+    """The items of a reply, each with the fields of the form, without white space around them.
+
+    The JSON object may stand in a fenced block, and thoughts (<think>) before it are left out. Nothing else is
+    repaired: a reply that is nearly right is asked again.
+
+    Raises:
+        InvalidReplyError: If the reply does not have the form.
+    """
+    if reply.is_masked:
+        raise InvalidReplyError("credentials")
+    if not reply.text.strip() and not reply.is_cut:
+        raise InvalidReplyError("empty_reply")
+    try:
+        value = _object(reply.text)
+    except InvalidReplyError:
+        if reply.is_cut:
+            raise InvalidReplyError("cut_off", limit=reply.limit) from None
+        raise
+    if form.items is None:
+        return [_item(value, form.fields, None)]
+    _check_fields(value, [form.items], None)
+    items = value[form.items]
+    if not isinstance(items, list):
+        raise InvalidReplyError("wrong_type", name=form.items, expected="list")
+    fewest, most = form.count
+    if not fewest <= len(items) <= most:
+        raise InvalidReplyError("wrong_count", name=form.items, found=len(items), fewest=fewest, most=most)
+    return [_item(item, form.fields, number, of=form.items) for number, item in enumerate(items, 1)]
+
+
+def _object(text: str) -> dict[str, Any]:
+    """The JSON object of a reply."""
+    text = _THOUGHTS.sub("", text, count=1).strip()
+    blocks = _FENCE.findall(text)
+    try:
+        value = json.loads(blocks[0] if len(blocks) == 1 else text, object_pairs_hook=_unique)
+    except RecursionError:
+        raise InvalidReplyError("not_json", problem="nested too deeply") from None
+    except ValueError as error:
+        raise InvalidReplyError("not_json", problem=str(error)) from None
+    if not isinstance(value, dict):
+        raise InvalidReplyError("not_object", found=kind_of(value))
+    return value
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in values:
+            raise InvalidReplyError("duplicate_field", name=_shown(name))
+        values[name] = value
+    return values
+
+
+def _item(value: Any, fields: list[str], number: int | None, *, of: str = "") -> dict[str, str]:
+    if not isinstance(value, Mapping):
+        raise InvalidReplyError("wrong_type", name=of, expected="object", number=number)
+    _check_fields(value, fields, number)
+    return {name: _text(value[name], name, number) for name in fields}
+
+
+def _check_fields(value: Mapping[str, Any], fields: list[str], number: int | None) -> None:
+    for name in fields:
+        if name not in value:
+            raise InvalidReplyError("missing_field", name=name, number=number)
+    for name in value:
+        if name not in fields:
+            raise InvalidReplyError("unknown_field", name=_shown(name), number=number)
+
+
+def _text(value: Any, name: str, number: int | None) -> str:
+    if not isinstance(value, str):
+        raise InvalidReplyError("wrong_type", name=name, expected="text", number=number)
+    if _NOTHING.fullmatch(value):  # also the dots of the form, copied
+        raise InvalidReplyError("empty_field", name=name, number=number)
+    if _SURROGATE.search(value):
+        raise InvalidReplyError("not_unicode", name=name, number=number)
+    return value.strip()
+
+
+def _shown(name: str) -> str:
+    return _SURROGATE.sub("?", name)[:60]

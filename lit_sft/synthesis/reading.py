@@ -1,0 +1,260 @@
+"""Reads what requests are about: articles, conversations with their articles, or seed tasks."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import islice
+
+from data_modules.errors import UserError
+from data_modules.records.columns import check_found
+from data_modules.records.conversation import Conversation, Message, Role
+from data_modules.records.counts import RecordCounts
+from data_modules.records.documents import read_documents
+from data_modules.records.splits import Sources, as_list, read_conversations
+from lit_sft.scripts import Language, language_of, script_shares
+from lit_sft.synthesis.candidate import Article
+from lit_sft.synthesis.passages import passages
+from lit_sft.synthesis.recipe import Recipe
+from lit_sft.synthesis.settings import SynthesisSettings
+
+_MOST_TASKS = 10_000
+"""Seed tasks in memory; of more, a random sample is kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What a request is about.
+
+    Attributes:
+        article: The article, or the part of one.
+        given: What the recipe's prompt shows, by placeholder.
+        fault: Why nothing can be asked about it; empty if something can.
+    """
+
+    article: Article
+    given: Mapping[str, str] = field(default_factory=dict)
+    fault: str = ""
+
+
+class Subjects:
+    """Reads the subjects of all requests, in order, a few at a time.
+
+    Args:
+        settings: What to read.
+        recipe: What it reads.
+
+    Attributes:
+        counts: Invalid records, and the fields that are not used.
+
+    Raises:
+        UserError: If files that the recipe needs are not given, or others are.
+    """
+
+    def __init__(self, settings: SynthesisSettings, recipe: Recipe) -> None:
+        self.settings, self.recipe = settings, recipe
+        self.counts = RecordCounts(settings.on_invalid)
+        _check_inputs(settings, recipe)
+        if settings.language != "auto" and settings.language not in recipe.languages:
+            raise UserError(f"--language {settings.language}: recipe {recipe.name} has no prompts in that language.")
+
+    def __iter__(self) -> Iterator[Subject]:
+        """Every subject.
+
+        Raises:
+            UserError: If files cannot be read, or a record is invalid and `on_invalid` is `error`.
+        """
+        try:
+            yield from islice(self._all(), self.settings.max_articles)
+        except UserError as error:
+            raise UserError(str(error).replace("--data.", "--")) from None
+
+    def _all(self) -> Iterator[Subject]:
+        if self.recipe.reads == "article":
+            yield from self._articles()
+        elif self.recipe.reads == "tasks":
+            yield from self._tasks()
+        else:
+            yield from self._records()
+
+    def _articles(self) -> Iterator[Subject]:
+        is_split = self.settings.long_articles == "split"
+        for document in read_documents("train", self._sources(self.settings.articles), self.counts):
+            for start, stop in passages(document.text, self.settings.max_characters, split=is_split):
+                text, name = document.text[start:stop], document.group or document.origin
+                yield self._subject(text, name, text, {"article": text}, document.origin, (start, stop))
+        self._check_columns()
+
+    def _records(self) -> Iterator[Subject]:
+        articles = Articles()
+        if self.settings.articles:
+            for document in read_documents("train", self._sources(self.settings.articles), self.counts):
+                articles.add(document.group or document.origin, document.text)
+        for conversation in self._conversations():
+            try:
+                given = self._given(conversation, articles)
+            except UserError as error:
+                self.counts.reject(f"{conversation.origin}: {error}")
+                continue
+            name = conversation.group or conversation.origin
+            yield self._subject(given["question"], name, given["article"], given, conversation.origin)
+        self._check_columns()
+
+    def _given(self, conversation: Conversation, articles: Articles) -> dict[str, str]:
+        """What a prompt shows of a conversation."""
+        question, answer = _pair(conversation, is_answered=self.recipe.reads == "pair")
+        text = articles.get(conversation.group) if conversation.group else None
+        if text is None and self.recipe.shows_article:
+            raise UserError(
+                f"no article has the article_id {conversation.group!r}; expected it in --articles."
+                if conversation.group
+                else "no 'article_id'; expected the one of its article."
+            )
+        given = {"article": "", "question": question, "answer": answer}
+        if text is not None:
+            ((start, stop),) = passages(text, self.settings.max_characters, split=False)
+            given["article"] = text[start:stop]
+        if self.recipe.reads == "question":
+            del given["answer"]
+        return given
+
+    def _tasks(self) -> Iterator[Subject]:
+        draw = random.Random(self.settings.seed)
+        tasks = self._sample(draw)
+        if len(tasks) < self.settings.examples:
+            raise UserError(
+                f"--records: {len(tasks)} seed tasks; expected at least --examples {self.settings.examples}."
+            )
+        for number in range(1, (self.settings.requests or 0) + 1):
+            chosen = draw.sample(tasks, self.settings.examples)
+            shown = "\n\n".join(f"{place}.\n{task}\n---\n{answer}" for place, (task, answer) in enumerate(chosen, 1))
+            name = f"seed tasks {number}"
+            yield self._subject(shown, name, "", {"examples": shown}, name)
+
+    def _sample(self, draw: random.Random) -> list[tuple[str, str]]:
+        tasks: list[tuple[str, str]] = []
+        for number, conversation in enumerate(self._conversations()):
+            try:
+                task = _pair(conversation, is_answered=True)
+            except UserError as error:
+                self.counts.reject(f"{conversation.origin}: {error}")
+                continue
+            if len(tasks) < _MOST_TASKS:
+                tasks.append(task)
+            elif (place := draw.randrange(number + 1)) < _MOST_TASKS:
+                tasks[place] = task
+        self._check_columns()
+        return tasks
+
+    def _conversations(self) -> Iterator[Conversation]:
+        return read_conversations("train", self._sources(self.settings.records), self.counts)
+
+    def _sources(self, files: list[str] | str | None) -> Sources:
+        settings, is_question = self.settings, self.recipe.reads == "question"
+        return Sources(
+            {"train": as_list(files)},
+            format=settings.format if files is settings.records else None,
+            columns=settings.columns,
+            on_invalid=settings.on_invalid,
+            txt_documents=settings.txt_documents,
+            require_answer=not is_question,
+            text="question" if is_question else "document",
+        )
+
+    def _check_columns(self) -> None:
+        names = {name for fields in self.counts.unknown_fields.values() for name in fields}
+        check_found(self.settings.columns, self.counts.columns_found, names, option="--columns")
+
+    def _subject(
+        self,
+        sample: str,
+        name: str,
+        text: str,
+        given: Mapping[str, str],
+        origin: str,
+        span: tuple[int, int] | None = None,
+    ) -> Subject:
+        """A subject, in the language of a sample of its text."""
+        language, fault = self._language(sample)
+        start, stop = span or (0, len(text))
+        return Subject(Article(name, text, language, origin, start, stop), given, fault)
+
+    def _language(self, sample: str) -> tuple[Language, str]:
+        if self.settings.language != "auto":
+            return self.settings.language, ""
+        found, known = language_of(sample), self.recipe.languages
+        if found in known:
+            return found, ""
+        script = next(iter(script_shares(sample)), "no")
+        what = f"language: mostly {script} letters" if found is None else f"language: {found}"
+        return found or known[0], f"{what}; recipe {self.recipe.name} has prompts in {' and '.join(known)}. Set --language."
+
+
+class Articles:
+    """Texts of articles by their names, in a temporary file: memory holds their places only."""
+
+    def __init__(self) -> None:
+        self._file = tempfile.TemporaryFile()
+        self._places: dict[bytes, tuple[int, ...]] = {}
+
+    def add(self, name: str, text: str) -> None:
+        """Add an article, or another part of one."""
+        key = _key(name)
+        self._places[key] = (*self._places.get(key, ()), self._file.seek(0, 2))
+        self._file.write(json.dumps(text).encode() + b"\n")
+
+    def get(self, name: str) -> str | None:
+        """The text of an article, its parts as paragraphs; None if there is none of that name."""
+        places = self._places.get(_key(name))
+        if places is None:
+            return None
+        return "\n\n".join(self._read(place) for place in places)
+
+    def _read(self, place: int) -> str:
+        self._file.seek(place)
+        return str(json.loads(self._file.readline()))
+
+
+def _key(name: str) -> bytes:
+    return hashlib.blake2b(name.encode("utf-8", "replace"), digest_size=16).digest()
+
+
+def _pair(conversation: Conversation, *, is_answered: bool) -> tuple[str, str]:
+    """The question and the answer of a conversation of one turn; the answer is empty if none is needed."""
+    roles = [turn.role for turn in conversation.turns]
+    answered = [Role.USER, Role.ASSISTANT]
+    if roles != answered and (is_answered or roles != [Role.USER]):
+        shown = ", ".join(roles)
+        expected = "a question and its answer" if is_answered else "a question, perhaps with its answer"
+        raise UserError(f"the messages are {shown}; expected {expected}, and nothing else.")
+    if conversation.tools or any(turn.tool_calls for turn in conversation.turns):
+        raise UserError("has tools, which this recipe would lose; expected text only.")
+    question, *rest = conversation.turns
+    return _content(question), rest[0].content if rest else ""
+
+
+def _content(question: Message) -> str:
+    return "\n\n".join(filter(None, (question.content, question.context)))
+
+
+def _check_inputs(settings: SynthesisSettings, recipe: Recipe) -> None:
+    """Refuse missing files, and settings that the recipe would not use."""
+    reads, name = recipe.reads, f"recipe {recipe.name}"
+    needs_articles = reads == "article" or (recipe.shows_article and reads != "tasks")
+    if needs_articles and not settings.articles:
+        raise UserError(f"--articles: not given; {name} makes conversations about articles. Set it to text files.")
+    if reads != "article" and not settings.records:
+        what = {"pair": "pairs of a question and its answer", "question": "questions", "tasks": "seed tasks"}[reads]
+        raise UserError(f"--records: not given; {name} reads {what}. Set it to files of them.")
+    if reads == "article" and settings.records:
+        raise UserError(f"--records: {name} reads articles only; remove the setting.")
+    if reads == "tasks" and settings.articles:
+        raise UserError(f"--articles: {name} reads seed tasks only; remove the setting.")
+    if (reads == "tasks") != (settings.requests is not None):
+        problem = "not given; how many requests should be made?" if reads == "tasks" else f"{name} makes one for each "
+        more = "" if reads == "tasks" else "article or record; use --max_articles."
+        raise UserError(f"--requests: {problem}{more}")
