@@ -17,6 +17,7 @@ COMMANDS = {
     "preview": ("lit_sft.preview.command:main", "show the first examples token by token, under any masks"),
     "tokenizer": ("lit_sft.tokenization.command:main", "train a tokenizer on any text, or compare several"),
     "clean": ("lit_sft.cleaning.command:main", "show what cleaning rules change in documents, or write them clean"),
+    "synthesize": ("lit_sft.synthesis.command:main", "make instruction data from articles with a model, and check it"),
     "lint": ("lit_sft.lint.command:main", "find faults in records, their encoding or any trainer's labels"),
     "ablate": ("lit_sft.ablation.command:main", "run all trials of a study, then write its report"),
     "report": ("lit_sft.ablation.study_report:main", "compare the trials of a study, or any runs, on one page"),

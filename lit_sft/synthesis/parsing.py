@@ -66,13 +66,13 @@ class InvalidReplyError(Exception):
     """A reply without the form of the recipe.
 
     Args:
-        name: A name in `REASONS`.
+        fault: A name in `REASONS`.
         values: What its sentence mentions.
     """
 
-    def __init__(self, name: str, **values: Any) -> None:
-        super().__init__(name)
-        self.name, self.values = name, values
+    def __init__(self, fault: str, **values: Any) -> None:
+        super().__init__(fault)
+        self.fault, self.values = fault, values
 
     def reason(self, language: Language) -> str:
         """A sentence about it."""
@@ -81,7 +81,7 @@ class InvalidReplyError(Exception):
         values["place"] = "" if number is None else _PLACE[language].format(number=number)
         if "expected" in values:
             values["expected"] = _EXPECTED[values["expected"]][language]
-        return REASONS[self.name][language].format(**values)
+        return REASONS[self.fault][language].format(**values)
 
 
 @dataclass(frozen=True)

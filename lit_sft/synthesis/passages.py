@@ -8,7 +8,6 @@ from collections.abc import Iterator
 
 from data_modules.encoding.sentence_ends import sentence_ends
 
-
 _NOT_SPACE = re.compile(r"\S")
 
 

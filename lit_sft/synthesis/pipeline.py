@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from data_modules.wording import shortened
 from lit_sft.endpoint.chat import EndpointError, NotSentError, Reply, Request
@@ -64,6 +64,8 @@ class Outcome:
         fault: The name of what went wrong, such as `not_json`; empty if nothing did.
         reason: What went wrong, in a sentence.
         reply: The beginning of the last reply, if it was invalid.
+        tokens_read: Tokens of all prompts about it.
+        tokens_written: Tokens of all replies about it.
         is_reached: Whether everything that was to be asked was asked.
     """
 
@@ -73,7 +75,38 @@ class Outcome:
     fault: str = ""
     reason: str = ""
     reply: str = ""
+    tokens_read: int = 0
+    tokens_written: int = 0
     is_reached: bool = True
+
+
+@dataclass(slots=True)
+class _Asked:
+    """What was asked about a subject so far.
+
+    Attributes:
+        subject: The subject.
+        attempts: Replies so far.
+        reply: The last one.
+        invalid: What is wrong with it; None if nothing is.
+        tokens: Tokens read and written.
+    """
+
+    subject: Subject
+    attempts: int = 0
+    reply: Reply = field(default_factory=lambda: Reply(""))
+    invalid: InvalidReplyError | None = None
+    tokens: tuple[int, int] = (0, 0)
+
+    def count(self, reply: Reply) -> None:
+        """Count a reply."""
+        self.attempts, self.reply = self.attempts + 1, reply
+        self.tokens = self.tokens[0] + reply.tokens_read, self.tokens[1] + reply.tokens_written
+
+    def outcome(self, **found: Any) -> Outcome:
+        """What became of the subject."""
+        read, written = self.tokens
+        return Outcome(self.subject, attempts=self.attempts, tokens_read=read, tokens_written=written, **found)
 
 
 @dataclass(frozen=True)
@@ -104,23 +137,39 @@ class Synthesis:
         """Ask about a subject until the reply has the recipe's form, and check what it says. From any thread."""
         if subject.fault:
             return Outcome(subject, fault="language", reason=subject.fault)
-        language, attempt, reply = subject.article.language, 0, Reply("")
-        messages = [("user", self.recipe.prompt(language, subject.given))]
-        invalid = InvalidReplyError("empty_reply")
+        asked = _Asked(subject)
         try:
-            for attempt in range(1, self.attempts + 1):
-                reply = self.model.ask(self._request(messages, attempt), attempt=attempt)
-                try:
-                    return Outcome(subject, self._made(subject, reply), attempt)
-                except InvalidReplyError as error:
-                    invalid = error
-                messages = [messages[0], *self._again(reply, invalid, subject)]
+            made = self._ask(asked)
         except NotSentError as error:
-            return Outcome(subject, attempts=attempt - 1, reason=str(error), is_reached=False)
+            return asked.outcome(reason=str(error), is_reached=False)
         except EndpointError as error:
-            return Outcome(subject, attempts=attempt, fault="request", reason=str(error))
-        reason = f"{invalid.name}: {invalid.reason('en')}"
-        return Outcome(subject, (), attempt, invalid.name, reason, shortened(" ".join(reply.text.split()), _SHOWN))
+            return asked.outcome(fault="request", reason=str(error))
+        if asked.invalid is None:
+            return asked.outcome(made=made)
+        reply = shortened(" ".join(asked.reply.text.split()), _SHOWN)
+        return asked.outcome(fault=asked.invalid.fault, reason=asked.invalid.reason("en"), reply=reply)
+
+    def _ask(self, asked: _Asked) -> tuple[Made, ...]:
+        """Ask until a reply has the recipe's form, or too often; returns the conversations in it, checked one by one.
+
+        Raises:
+            EndpointError: If there is no reply.
+        """
+        subject = asked.subject
+        first = ("user", self.recipe.prompt(subject.article.language, subject.given))
+        messages = [first]
+        for attempt in range(1, self.attempts + 1):
+            asked.count(self.model.ask(self._request(messages, attempt), attempt=attempt))
+            try:
+                items = self._items(asked.reply)
+            except InvalidReplyError as error:
+                asked.invalid = error
+                messages = [first, *self._again(asked.reply, error, subject)]
+                continue
+            asked.invalid = None
+            candidates = [Candidate(self.recipe.conversation(subject.given, item), subject.article) for item in items]
+            return tuple(Made(candidate, self.checks.alone(candidate)) for candidate in candidates)
+        return ()
 
     def _request(self, messages: list[tuple[str, str]], attempt: int) -> Request:
         return Request(
@@ -132,18 +181,9 @@ class Synthesis:
             schema=self.schema,
         )
 
-    def _made(self, subject: Subject, reply: Reply) -> tuple[Made, ...]:
-        """The conversations in a reply, checked one by one.
-
-        Raises:
-            InvalidReplyError: If the reply does not have the recipe's form.
-            EndpointError: If a check asks a model and gets no reply.
-        """
-        is_cut = reply.finish_reason == "length"
-        text = ReplyText(reply.text, is_cut, self.settings.max_tokens, reply.is_masked)
-        items = read_items(text, self.recipe.reply)
-        candidates = [Candidate(self.recipe.conversation(subject.given, item), subject.article) for item in items]
-        return tuple(Made(candidate, self.checks.alone(candidate)) for candidate in candidates)
+    def _items(self, reply: Reply) -> list[dict[str, str]]:
+        text = ReplyText(reply.text, reply.finish_reason == "length", self.settings.max_tokens, reply.is_masked)
+        return read_items(text, self.recipe.reply)
 
     def _again(self, reply: Reply, invalid: InvalidReplyError, subject: Subject) -> list[tuple[str, str]]:
         """The invalid reply, and why it is invalid. Only the last one: the request must not grow with every attempt."""
@@ -155,9 +195,7 @@ class Synthesis:
         return [("assistant", text), again]
 
 
-def in_order(
-    function: Callable[[_Item], _Made], items: Iterable[_Item], *, workers: int
-) -> Iterator[_Made]:
+def in_order(function: Callable[[_Item], _Made], items: Iterable[_Item], *, workers: int) -> Iterator[_Made]:
     """Apply a function to items in several threads; results come in the order of the items.
 
     Args:

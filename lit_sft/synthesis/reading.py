@@ -191,14 +191,16 @@ class Subjects:
             return found, ""
         script = next(iter(script_shares(sample)), "no")
         what = f"language: mostly {script} letters" if found is None else f"language: {found}"
-        return found or known[0], f"{what}; recipe {self.recipe.name} has prompts in {' and '.join(known)}. Set --language."
+        return found or known[
+            0
+        ], f"{what}; recipe {self.recipe.name} has prompts in {' and '.join(known)}. Set --language."
 
 
 class Articles:
     """Texts of articles by their names, in a temporary file: memory holds their places only."""
 
     def __init__(self) -> None:
-        self._file = tempfile.TemporaryFile()
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115, closed with this object
         self._places: dict[bytes, tuple[int, ...]] = {}
 
     def add(self, name: str, text: str) -> None:

@@ -1,4 +1,4 @@
-"""Recipes: prompts in English and Chinese, the form of the reply, and the conversations made from it, read from YAML."""
+"""Recipes, read from YAML: prompts in English and Chinese, the form of the reply, the conversations made from it."""
 
 from __future__ import annotations
 
@@ -81,13 +81,11 @@ class Wording:
         prompt: The request; `$article` and other names stand for what it is about.
         again: What to say about a reply that does not have the form; `$reason` says why.
         limits: Numbers that the prompt shows, such as `question_length`, by name.
-        checks: The checks of what the model makes, unless the settings name others.
     """
 
     prompt: str
     again: str
     limits: dict[str, int] = field(default_factory=dict)
-    checks: list[Any] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -102,6 +100,7 @@ class Recipe:
         turns: Question and answer of each turn, in terms of what was read and of an item of the reply.
         en: The recipe in English.
         zh: The recipe in Chinese.
+        checks: The rules that refuse what the model made, unless the settings name others.
         name: Its name; a file's name without the suffix.
     """
 
@@ -111,6 +110,7 @@ class Recipe:
     turns: list[list[str]]
     en: Wording | None = None
     zh: Wording | None = None
+    checks: list[Any] = field(default_factory=list)
     name: str = ""
 
     def __post_init__(self) -> None:
@@ -140,7 +140,7 @@ class Recipe:
     @property
     def digest(self) -> str:
         """A digest of everything that decides what is asked and what is made of the reply."""
-        wordings = {language: vars(self.wording(language)) | {"checks": None} for language in self.languages}
+        wordings = {language: vars(self.wording(language)) for language in self.languages}
         return digest([self.reads, vars(self.reply), self.turns, wordings])
 
     def wording(self, language: Language) -> Wording:
@@ -178,7 +178,7 @@ class Recipe:
                 raise UserError(f"--limits: recipe {self.name} has no limit '{name}'; it {has}.")
             if value < 1:
                 raise UserError(f"--limits: {name} is {value}; expected at least 1.")
-        changed = {
+        changed: dict[str, Any] = {
             language: replace(own, limits={name: limits.get(name, value) for name, value in own.limits.items()})
             for language in self.languages
             for own in [self.wording(language)]
@@ -225,10 +225,9 @@ def _recipe(values: Any, name: str) -> Recipe:
     parts: dict[str, Any] = {"name": name}
     for part, kind in (("reply", ReplyForm), ("en", Wording), ("zh", Wording)):
         if part in values:
-            plain, converted = dict(values[part] or {}) if isinstance(values[part], dict) else values[part], {}
-            if isinstance(plain, dict) and "checks" in plain:  # checks have options of any type
-                converted["checks"] = plain.pop("checks")
-            parts[part] = dataclass_from(kind, plain, place=part, converted=converted)
+            parts[part] = dataclass_from(kind, values[part], place=part)
+    if "checks" in values:  # their options have any type
+        parts["checks"] = values["checks"]
     return dataclass_from(Recipe, {key: value for key, value in values.items() if key not in parts}, converted=parts)
 
 
@@ -262,7 +261,7 @@ def _check_wording(recipe: Recipe, language: Language) -> None:
 def _check_names(text: str, known: set[str], *, place: str) -> None:
     for name in _names(text, place):
         if name not in known:
-            hint = did_you_mean(name, known, sign="$") or f"known are {', '.join(f'${each}' for each in sorted(known))}."
+            hint = did_you_mean(name, known, sign="$") or f"expected {', '.join(f'${each}' for each in sorted(known))}."
             raise UserError(f"{place}: ${name} is not known here; {hint}")
 
 

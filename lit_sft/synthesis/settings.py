@@ -55,7 +55,7 @@ class ModelSettings:
     timeout: float = 120.0
     rate: float | None = None
     structured: Structured = "auto"
-    prices: Prices = Prices()
+    prices: Prices = field(default_factory=Prices)
 
     def __post_init__(self) -> None:
         if (self.endpoint is None) == (self.path is None):

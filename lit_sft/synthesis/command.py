@@ -1,0 +1,107 @@
+"""`python -m lit_sft synthesize --config FILE`: makes instruction data from articles, questions or seed tasks.
+
+A killed or stopped synthesis continues where it was: run the same command again.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import ActionConfigFile  # type: ignore[attr-defined]
+
+from data_modules.errors import UserError
+from data_modules.wording import counted
+from lit_sft.console import print_error_line, print_line, quieten
+from lit_sft.credentials import without_credentials
+from lit_sft.settings.arguments import in_long_form
+from lit_sft.settings.nulls import refuse_nulls_of
+from lit_sft.settings.parser import SettingsParser
+from lit_sft.synthesis.results import PAIRS, SUMMARY
+from lit_sft.synthesis.settings import SynthesisSettings
+from lit_sft.synthesis.synthesize import synthesize
+
+
+def main(argv: list[str]) -> int:
+    """Make instruction data and print what came of it.
+
+    Args:
+        argv: `synthesize` and its options.
+
+    Returns:
+        0, or 1 if not everything could be asked.
+
+    Raises:
+        UserError: If a setting is wrong, or files cannot be read.
+        SystemExit: With 130 on Ctrl-C.
+    """
+    settings = read_synthesis(argv[1:])
+    quieten("synthesize")
+    try:
+        summary = synthesize(settings, log=print_error_line)
+    except KeyboardInterrupt:
+        print_error_line(
+            f"stopped; the replies are kept in {settings.output}. Run the same command again to continue, or add "
+            "`--offline true` to write the files from the replies so far."
+        )
+        raise SystemExit(130) from None
+    _print_summary(summary, Path(settings.output))
+    return 1 if summary["articles"]["not_reached"] else 0
+
+
+def read_synthesis(arguments: list[str]) -> SynthesisSettings:
+    """Read the settings from options, including `--config FILE`.
+
+    Raises:
+        UserError: If one is wrong; the message shows no credentials.
+    """
+    parser = synthesis_parser()
+    try:
+        config = parser.parse_args(in_long_form(arguments))
+        refuse_nulls_of(SynthesisSettings, config)
+        built = parser.instantiate_classes(config)
+        names = SynthesisSettings.__dataclass_fields__
+        return SynthesisSettings(**{name: built[name] for name in names})
+    except UserError as error:
+        raise UserError(without_credentials(str(error))) from None
+
+
+def synthesis_parser() -> SettingsParser:
+    """Build the parser of `synthesize`."""
+    prog = "python -m lit_sft synthesize"
+    parser = SettingsParser(prog=prog, usage=f"{prog} [--config FILE ...] [--SETTING VALUE ...]", description=__doc__)
+    parser.add_argument("-c", "--config", action=ActionConfigFile, help="YAML file of settings; later files win.")
+    parser.add_class_arguments(SynthesisSettings)
+    return parser
+
+
+def _print_summary(summary: dict[str, Any], folder: Path) -> None:
+    articles, pairs, usage = summary["articles"], summary["pairs"], summary["usage"]
+    print_line(
+        f"{counted(articles['read'], 'article')}: {articles['accepted']:,} accepted, {articles['refused']:,} refused, "
+        f"{articles['failed']:,} failed, {articles['not_reached']:,} not reached"
+    )
+    print_line(f"{counted(pairs['read'], 'pair')}: {pairs['accepted']:,} accepted, {pairs['refused']:,} refused")
+    for rule in summary["checks"]:
+        if rule["refused"]:
+            print_line(f"  {rule['rule']}: {rule['refused']:,} of {rule['judged']:,} refused")
+    for fault, count in summary["failures"].items():
+        print_line(f"  failed, {fault}: {count:,}")
+    print_line(
+        f"{counted(usage['replies'], 'reply', 'replies')}, {usage['from_journal']:,} of them from the journal; "
+        f"{usage['tokens_read']:,} tokens read, {usage['tokens_written']:,} written; {_cost(summary)}"
+    )
+    if summary["invalid_records"]["count"]:
+        first = summary["invalid_records"]["first"][0]
+        print_error_line(f"{counted(summary['invalid_records']['count'], 'invalid record')} skipped, first: {first}")
+    if summary["stopped"]:
+        print_error_line(summary["stopped"])
+    print_line(f"written: {folder / PAIRS}, {folder / SUMMARY}")
+
+
+def _cost(summary: dict[str, Any]) -> str:
+    usage, each = summary["usage"], summary["cost_per_accepted"]
+    if usage["cost"] is None:
+        return "cost unknown"
+    per_pair = "" if each is None else f", {each:.3g} an accepted pair"
+    return f"cost {usage['cost']:.4g} {usage['currency']}{per_pair}"

@@ -1,0 +1,163 @@
+"""The files of a synthesis: accepted and refused conversations, subjects that failed, and the totals."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from lit_sft.files import json_line
+from lit_sft.synthesis.candidate import Candidate
+from lit_sft.synthesis.checks.checks import Checks
+from lit_sft.synthesis.curve import CostCurve
+from lit_sft.synthesis.pipeline import Outcome
+from lit_sft.synthesis.recipe import Recipe
+from lit_sft.synthesis.settings import ModelSettings
+
+PAIRS, REFUSED, FAILED, SUMMARY, JOURNAL = (
+    "pairs.jsonl",
+    "refused.jsonl",
+    "failed.jsonl",
+    "summary.json",
+    "journal.jsonl",
+)
+
+
+class Results:
+    """Takes outcomes in reading order, checks what they hold against the earlier ones, and writes and counts them.
+
+    Args:
+        recipe: What was asked.
+        checks: The rules.
+        model: Who was asked.
+        streams: Where to write, by file name.
+
+    Attributes:
+        articles: Subjects by what became of them: accepted (at least one conversation), refused, failed, not_reached.
+        pairs: Conversations read, accepted and refused.
+        failures: Subjects that failed, by fault.
+        attempts: Subjects by the number of replies that were needed.
+        curve: What conversations cost as the run goes on.
+    """
+
+    def __init__(self, recipe: Recipe, checks: Checks, model: ModelSettings, streams: dict[str, BinaryIO]) -> None:
+        self.recipe, self.checks, self.model, self._streams = recipe, checks, model, streams
+        self.articles, self.pairs = (
+            dict.fromkeys(names, 0)
+            for names in (("read", "accepted", "refused", "failed", "not_reached"), ("read", "accepted", "refused"))
+        )
+        self.failures: Counter[str] = Counter()
+        self.attempts: Counter[int] = Counter()
+        self.curve = CostCurve()
+        self._made_with = {
+            "recipe": recipe.name,
+            "recipe_digest": recipe.digest,
+            "model": model.title,
+            "temperature": model.temperature,
+            "checks": list(checks.names),
+        }
+
+    def add(self, outcome: Outcome) -> None:
+        """Count an outcome and write what it holds."""
+        self.articles["read"] += 1
+        self.attempts[outcome.attempts] += bool(outcome.made)
+        accepted = sum(self._settle(outcome, number) for number in range(len(outcome.made)))
+        if not outcome.is_reached:
+            self.articles["not_reached"] += 1
+        elif outcome.fault:
+            self.articles["failed"] += 1
+            self.failures[outcome.fault] += 1
+            self._write(FAILED, _failed(outcome))
+        else:
+            self.articles["accepted" if accepted else "refused"] += 1
+        if outcome.is_reached:
+            self.curve.add(
+                pairs_read=len(outcome.made),
+                pairs_accepted=accepted,
+                tokens_read=outcome.tokens_read,
+                tokens_written=outcome.tokens_written,
+            )
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything that was counted, as JSON values."""
+        counts = self.checks.counts()
+        return {
+            "articles": self.articles,
+            "pairs": self.pairs,
+            "failures": dict(self.failures.most_common()),
+            "attempts": {str(number): count for number, count in sorted(self.attempts.items())},
+            "checks": [{"rule": name, "about": about, **counts[name]} for name, about in self.checks.describe()],
+            "curve": self.curve.points(),
+        }
+
+    def _settle(self, outcome: Outcome, number: int) -> bool:
+        """Decide about a conversation, and write it; returns whether it is accepted."""
+        made = outcome.made[number]
+        refusal = self.checks.settle(made.candidate, made.alone)
+        record = _record(made.candidate)
+        provenance = {**_source(made.candidate), **self._made_with, "attempt": outcome.attempts}
+        self.pairs["read"] += 1
+        self.pairs["refused" if refusal else "accepted"] += 1
+        if refusal is None:
+            self._write(PAIRS, {**record, "provenance": provenance})
+            return True
+        del provenance["checks"]
+        self._write(REFUSED, {**record, "rule": refusal.rule, "reason": refusal.reason, "provenance": provenance})
+        return False
+
+    def _write(self, name: str, row: dict[str, Any]) -> None:
+        self._streams[name].write(json_line(row).encode())
+
+
+@contextmanager
+def written_whole(folder: Path, *names: str) -> Iterator[dict[str, BinaryIO]]:
+    """Open files that replace earlier ones of the same names when the block is complete; else those stay.
+
+    Args:
+        folder: Their folder; only one process may write there.
+        names: Names of the files.
+    """
+    partial = {name: folder / f".{name}.partial" for name in names}
+    try:
+        with ExitStack() as stack:
+            yield {name: stack.enter_context(path.open("wb")) for name, path in partial.items()}
+        for name, path in partial.items():
+            path.replace(folder / name)
+    finally:
+        for path in partial.values():
+            path.unlink(missing_ok=True)
+
+
+def _record(candidate: Candidate) -> dict[str, Any]:
+    """A conversation as `fit` reads it."""
+    messages = [
+        {"role": role, "content": content}
+        for turn in candidate.turns
+        for role, content in zip(("user", "assistant"), turn, strict=True)
+    ]
+    return {"messages": messages, "article_id": candidate.article.id}
+
+
+def _source(candidate: Candidate) -> dict[str, Any]:
+    article = candidate.article
+    return {
+        "article": article.id,
+        "origin": article.origin,
+        "span": [article.start, article.stop],
+        "language": article.language,
+    }
+
+
+def _failed(outcome: Outcome) -> dict[str, Any]:
+    article = outcome.subject.article
+    return {
+        "article_id": article.id,
+        "origin": article.origin,
+        "span": [article.start, article.stop],
+        "fault": outcome.fault,
+        "reason": outcome.reason,
+        "attempts": outcome.attempts,
+        "reply": outcome.reply,
+    }

@@ -1,0 +1,158 @@
+"""Makes instruction data in a folder, from Python: asks, checks, writes; continues where an earlier process stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from data_modules.errors import UserError
+from data_modules.progress import with_progress
+from data_modules.wording import counted
+from lit_sft.credentials import read_address
+from lit_sft.endpoint.chat import Request
+from lit_sft.endpoint.journal import Journal
+from lit_sft.endpoint.paid_model import PaidModel, open_endpoint
+from lit_sft.endpoint.prices import Budget
+from lit_sft.files import write_json, write_text
+from lit_sft.locks import FileLock
+from lit_sft.runs.opening import open_model
+from lit_sft.synthesis.checks.checks import Checks
+from lit_sft.synthesis.local_model import LocalModel
+from lit_sft.synthesis.pipeline import Synthesis, in_order
+from lit_sft.synthesis.reading import Subjects
+from lit_sft.synthesis.recipe import Recipe, read_recipe
+from lit_sft.synthesis.results import FAILED, JOURNAL, PAIRS, REFUSED, SUMMARY, Results, written_whole
+from lit_sft.synthesis.settings import ModelSettings, SynthesisSettings
+
+_JUDGING_TOKENS = 512
+"""Longest reply to a check, in tokens."""
+
+
+def synthesize(settings: SynthesisSettings, *, log: Callable[[str], None] = print) -> dict[str, Any]:
+    """Make conversations, and write them with a summary.
+
+    A folder that has replies is continued: they are used again, and only what is missing is asked for.
+
+    Args:
+        settings: What to make, and how.
+        log: Prints a line about trouble.
+
+    Returns:
+        The summary, as in `summary.json`.
+
+    Raises:
+        UserError: If a setting is wrong, a file cannot be read, or another process uses the folder.
+    """
+    recipe = read_recipe(settings.recipe).with_limits(settings.limits)
+    subjects = Subjects(settings, recipe)
+    Checks.from_settings(_rules(settings, recipe), "--checks", ask=_nobody)  # before anything is opened
+    folder = Path(settings.output)
+    with _locked(folder), opened_model(settings, Journal(folder / JOURNAL), log) as model:
+        checks = Checks.from_settings(_rules(settings, recipe), "--checks", ask=_asking(model))
+        synthesis = Synthesis(recipe, model, checks, settings.model, settings.attempts, settings.seed)
+        with written_whole(folder, PAIRS, REFUSED, FAILED) as streams:
+            results = Results(recipe, checks, settings.model, streams)
+            outcomes = in_order(synthesis.outcome, subjects, workers=settings.model.concurrency)
+            for outcome in with_progress(outcomes, "synthesis", "articles"):
+                results.add(outcome)
+            _check_read(results, subjects)
+        summary = _summary(settings, recipe, results, subjects, model)
+        write_text(folder / "config.yaml", _config(settings))
+        write_json(folder / SUMMARY, summary)
+    return summary
+
+
+@contextmanager
+def opened_model(settings: SynthesisSettings, journal: Journal, log: Callable[[str], None]) -> Iterator[PaidModel]:
+    """Open the model that writes, with its journal; closed after the block.
+
+    Raises:
+        UserError: If it cannot be opened.
+    """
+    own = settings.model
+    local: LocalModel | None = None
+    if own.path is None:
+        budget = Budget(settings.max_cost, own.prices.currency)
+        model = open_endpoint(own.of_endpoint(), journal, budget=budget, offline=settings.offline, log=log)
+    else:
+        if settings.max_cost is not None:
+            raise UserError("--max_cost: a local model costs nothing; remove the setting.")
+        loaded = open_model(own.title, own.path, device=own.device)
+        place = f"weights {loaded.digest()}"
+        local = None if settings.offline else LocalModel(loaded, own.concurrency)
+        model = PaidModel(local, journal, place=place, model=own.title)
+    try:
+        yield model
+    finally:
+        model.close()
+        if local is not None:
+            local.close()
+        journal.close()
+
+
+def _rules(settings: SynthesisSettings, recipe: Recipe) -> list[Any]:
+    return recipe.checks if settings.checks is None else settings.checks
+
+
+def _nobody(messages: tuple[tuple[str, str], ...]) -> str:
+    raise AssertionError("nothing is asked before the model is open")
+
+
+def _asking(model: PaidModel) -> Callable[[tuple[tuple[str, str], ...]], str]:
+    """Sends the messages of a check to the model."""
+    return lambda messages: model.ask(Request(messages, max_tokens=_JUDGING_TOKENS)).text
+
+
+def _check_read(results: Results, subjects: Subjects) -> None:
+    """Refuse to end with nothing when every record was invalid."""
+    if not results.articles["read"]:
+        counts = subjects.counts
+        raise UserError(
+            f"nothing to ask about: {counted(counts.num_invalid, 'invalid record')}"
+            f"{f', first: {counts.invalid[0]}' if counts.invalid else ''}."
+        )
+
+
+def _summary(
+    settings: SynthesisSettings, recipe: Recipe, results: Results, subjects: Subjects, model: PaidModel
+) -> dict[str, Any]:
+    usage = model.usage()
+    accepted = results.pairs["accepted"]
+    return {
+        "recipe": {"name": recipe.name, "about": recipe.about, "digest": recipe.digest},
+        "model": _model(settings.model),
+        **results.as_dict(),
+        "invalid_records": {"count": subjects.counts.num_invalid, "first": subjects.counts.invalid[:3]},
+        "unused_fields": {file: dict(names) for file, names in subjects.counts.unknown_fields.items()},
+        "usage": asdict(usage),
+        "cost_per_accepted": usage.cost / accepted if usage.cost is not None and accepted else None,
+        "stopped": model.stopped,
+    }
+
+
+def _model(model: ModelSettings) -> dict[str, Any]:
+    """Settings of the model without credentials, and without those that do not change what it writes."""
+    place = None if model.endpoint is None else read_address(model.endpoint, setting="endpoint").base
+    values = asdict(replace(model, endpoint=place))
+    return {name: value for name, value in values.items() if name != "key_variable"}
+
+
+def _config(settings: SynthesisSettings) -> str:
+    values = asdict(settings)
+    values["model"] |= {"endpoint": _model(settings.model)["endpoint"]}
+    return yaml.safe_dump(values, allow_unicode=True, sort_keys=False)
+
+
+def _locked(folder: Path) -> FileLock:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return FileLock(
+            folder / "synthesis.lock", lambda owner: f"{folder}: in use by {owner}. Wait for it to end, or stop it."
+        )
+    except OSError as error:
+        raise UserError(f"--output {folder}: cannot write there ({error.strerror}); choose another folder.") from None
