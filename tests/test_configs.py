@@ -24,6 +24,10 @@ from lit_sft.metrics.segments import SEGMENTS
 from lit_sft.models.adapters import causal_lm
 from lit_sft.models.backbone import BackboneSettings, build_backbone, load_config
 from lit_sft.settings.reading import parse_settings
+from lit_sft.synthesis.checks.checks import Checks
+from lit_sft.synthesis.command import read_synthesis
+from lit_sft.synthesis.reading import Subjects
+from lit_sft.synthesis.recipe import read_recipe
 from tests.conftest import MODELS, alpaca_rows
 
 ROOT = Path(__file__).parent.parent
@@ -31,8 +35,9 @@ FILES = sorted((ROOT / "configs").rglob("*.yaml"))
 OVERLAYS = [file for file in FILES if file.parent.name == "overlays"]
 STUDIES = [file for file in FILES if file.parent.name == "ablation"]
 SUITES = [file for file in FILES if file.parent.name == "evaluate"]  # read in tests/lit_sft/evaluation/test_suite.py
+SYNTHESES = [file for file in FILES if file.parent.name == "synthesis"]
 PRETRAIN = [file for file in FILES if file.parent.name == "pretrain"]
-WHOLE = [file for file in FILES if file not in OVERLAYS + STUDIES + SUITES]
+WHOLE = [file for file in FILES if file not in OVERLAYS + STUDIES + SUITES + SYNTHESES]
 
 
 NUM_IDS = {"openai-community/gpt2": 50257, "HuggingFaceTB/SmolLM2-135M": 49152, "runs/from_scratch/tokenizer": 2048}
@@ -46,7 +51,15 @@ def name_of(file: Path) -> str:
 
 
 def test_number_of_configs() -> None:
-    assert (len(WHOLE), len(OVERLAYS), len(STUDIES), len(SUITES)) == (15, 6, 17, 7)
+    assert (len(WHOLE), len(OVERLAYS), len(STUDIES), len(SUITES), len(SYNTHESES)) == (15, 6, 17, 7, 6)
+
+
+@pytest.mark.parametrize("file", SYNTHESES, ids=name_of)
+def test_every_synthesis_is_parsed_and_its_recipe_and_checks_read(file: Path) -> None:
+    settings = read_synthesis(["--config", str(file)])
+    recipe = read_recipe(settings.recipe).with_limits(settings.limits)
+    Subjects(settings, recipe)
+    Checks.from_settings(recipe.checks if settings.checks is None else settings.checks)
 
 
 @pytest.mark.parametrize("file", STUDIES, ids=name_of)

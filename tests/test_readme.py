@@ -61,6 +61,7 @@ def test_command_of_a_document_is_parsed(line: str, monkeypatch: pytest.MonkeyPa
     from lit_sft.runs.requests import names_config
     from lit_sft.settings.options import Command
     from lit_sft.settings.reading import parse_settings
+    from lit_sft.synthesis.command import read_synthesis
 
     monkeypatch.chdir(ROOT)
     _, _, _, command, *arguments = shlex.split(line)
@@ -89,6 +90,9 @@ def test_command_of_a_document_is_parsed(line: str, monkeypatch: pytest.MonkeyPa
     if command == "clean":
         given = clean._parser().parse_args(arguments)
         assert Cleaner.from_settings(clean.rules_of(given.rules))
+        return
+    if command == "synthesize":
+        assert read_synthesis(arguments).output
         return
     if command == "lint":
         of_run = ["--config", "configs/quickstart.yaml"]  # instead of a run, which does not exist yet

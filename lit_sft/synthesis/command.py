@@ -82,9 +82,9 @@ def _print_summary(summary: dict[str, Any], folder: Path) -> None:
         f"{articles['failed']:,} failed, {articles['not_reached']:,} not reached"
     )
     print_line(f"{counted(pairs['read'], 'pair')}: {pairs['accepted']:,} accepted, {pairs['refused']:,} refused")
-    for rule in summary["checks"]:
+    for rule in summary["rules"]:
         if rule["refused"]:
-            print_line(f"  {rule['rule']}: {rule['refused']:,} of {rule['judged']:,} refused")
+            print_line(f"  {rule['name']}: {rule['refused']:,} of {rule['judged']:,} refused")
     for fault, count in summary["failures"].items():
         print_line(f"  failed, {fault}: {count:,}")
     print_line(

@@ -67,6 +67,8 @@ class Outcome:
         tokens_read: Tokens of all prompts about it.
         tokens_written: Tokens of all replies about it.
         is_reached: Whether everything that was to be asked was asked.
+        is_answered: Whether the model answered the last request, if only with an error.
+        invalid: The names of what was wrong with each invalid reply.
     """
 
     subject: Subject
@@ -78,6 +80,8 @@ class Outcome:
     tokens_read: int = 0
     tokens_written: int = 0
     is_reached: bool = True
+    is_answered: bool = True
+    invalid: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -89,6 +93,7 @@ class _Asked:
         attempts: Replies so far.
         reply: The last one.
         invalid: What is wrong with it; None if nothing is.
+        faults: What was wrong with each invalid reply.
         tokens: Tokens read and written.
     """
 
@@ -96,6 +101,7 @@ class _Asked:
     attempts: int = 0
     reply: Reply = field(default_factory=lambda: Reply(""))
     invalid: InvalidReplyError | None = None
+    faults: tuple[str, ...] = ()
     tokens: tuple[int, int] = (0, 0)
 
     def count(self, reply: Reply) -> None:
@@ -106,7 +112,8 @@ class _Asked:
     def outcome(self, **found: Any) -> Outcome:
         """What became of the subject."""
         read, written = self.tokens
-        return Outcome(self.subject, attempts=self.attempts, tokens_read=read, tokens_written=written, **found)
+        counts: dict[str, Any] = {"attempts": self.attempts, "tokens_read": read, "tokens_written": written}
+        return Outcome(self.subject, invalid=self.faults, **counts, **found)
 
 
 @dataclass(frozen=True)
@@ -143,7 +150,7 @@ class Synthesis:
         except NotSentError as error:
             return asked.outcome(reason=str(error), is_reached=False)
         except EndpointError as error:
-            return asked.outcome(fault="request", reason=str(error))
+            return asked.outcome(fault="request", reason=str(error), is_answered=error.is_answer)
         if asked.invalid is None:
             return asked.outcome(made=made)
         reply = shortened(" ".join(asked.reply.text.split()), _SHOWN)
@@ -163,7 +170,7 @@ class Synthesis:
             try:
                 items = self._items(asked.reply)
             except InvalidReplyError as error:
-                asked.invalid = error
+                asked.invalid, asked.faults = error, (*asked.faults, error.fault)
                 messages = [first, *self._again(asked.reply, error, subject)]
                 continue
             asked.invalid = None

@@ -38,7 +38,8 @@ class Results:
         articles: Subjects by what became of them: accepted (at least one conversation), refused, failed, not_reached.
         pairs: Conversations read, accepted and refused.
         failures: Subjects that failed, by fault.
-        attempts: Subjects by the number of replies that were needed.
+        attempts: Replies by attempt.
+        invalid: Invalid replies, by what was wrong with them.
         curve: What conversations cost as the run goes on.
     """
 
@@ -50,6 +51,7 @@ class Results:
         )
         self.failures: Counter[str] = Counter()
         self.attempts: Counter[int] = Counter()
+        self.invalid: Counter[str] = Counter()
         self.curve = CostCurve()
         self._made_with = {
             "recipe": recipe.name,
@@ -59,12 +61,18 @@ class Results:
             "checks": list(checks.names),
         }
 
-    def add(self, outcome: Outcome) -> None:
-        """Count an outcome and write what it holds."""
+    def add(self, outcome: Outcome, *, has_stopped: bool = False) -> None:
+        """Count an outcome and write what it holds.
+
+        Args:
+            outcome: The next one in reading order.
+            has_stopped: Whether the model no longer answers: its last errors are no fault of their subjects.
+        """
         self.articles["read"] += 1
-        self.attempts[outcome.attempts] += bool(outcome.made)
+        self.attempts.update(range(1, outcome.attempts + 1))
+        self.invalid.update(outcome.invalid)
         accepted = sum(self._settle(outcome, number) for number in range(len(outcome.made)))
-        if not outcome.is_reached:
+        if not outcome.is_reached or (has_stopped and not outcome.is_answered):
             self.articles["not_reached"] += 1
         elif outcome.fault:
             self.articles["failed"] += 1
@@ -87,8 +95,9 @@ class Results:
             "articles": self.articles,
             "pairs": self.pairs,
             "failures": dict(self.failures.most_common()),
+            "invalid": dict(self.invalid.most_common()),
             "attempts": {str(number): count for number, count in sorted(self.attempts.items())},
-            "checks": [{"rule": name, "about": about, **counts[name]} for name, about in self.checks.describe()],
+            "rules": [{"name": name, "what": what, **counts[name]} for name, what in self.checks.describe()],
             "curve": self.curve.points(),
         }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import yaml
 
 from data_modules.errors import UserError
 from data_modules.progress import with_progress
+from data_modules.records.splits import as_list
 from data_modules.wording import counted
 from lit_sft.credentials import read_address
 from lit_sft.endpoint.chat import Request
@@ -59,10 +60,11 @@ def synthesize(settings: SynthesisSettings, *, log: Callable[[str], None] = prin
             results = Results(recipe, checks, settings.model, streams)
             outcomes = in_order(synthesis.outcome, subjects, workers=settings.model.concurrency)
             for outcome in with_progress(outcomes, "synthesis", "articles"):
-                results.add(outcome)
+                results.add(outcome, has_stopped=bool(model.stopped))
             _check_read(results, subjects)
         summary = _summary(settings, recipe, results, subjects, model)
-        write_text(folder / "config.yaml", _config(settings))
+        config = yaml.safe_dump(settings_shown(settings), allow_unicode=True, sort_keys=False)
+        write_text(folder / "config.yaml", config)
         write_json(folder / SUMMARY, summary)
     return summary
 
@@ -124,28 +126,37 @@ def _summary(
     usage = model.usage()
     accepted = results.pairs["accepted"]
     return {
-        "recipe": {"name": recipe.name, "about": recipe.about, "digest": recipe.digest},
+        "recipe": {"name": recipe.name, "about": recipe.about, "digest": recipe.digest, "language": settings.language},
         "model": _model(settings.model),
+        "sources": [*as_list(settings.articles), *as_list(settings.records)],
+        "settings": settings_shown(settings),
         **results.as_dict(),
         "invalid_records": {"count": subjects.counts.num_invalid, "first": subjects.counts.invalid[:3]},
         "unused_fields": {file: dict(names) for file, names in subjects.counts.unknown_fields.items()},
         "usage": asdict(usage),
+        "prices": asdict(settings.model.prices) if settings.model.prices.is_known else None,
         "cost_per_accepted": usage.cost / accepted if usage.cost is not None and accepted else None,
         "stopped": model.stopped,
     }
 
 
 def _model(model: ModelSettings) -> dict[str, Any]:
-    """Settings of the model without credentials, and without those that do not change what it writes."""
-    place = None if model.endpoint is None else read_address(model.endpoint, setting="endpoint").base
-    values = asdict(replace(model, endpoint=place))
-    return {name: value for name, value in values.items() if name != "key_variable"}
+    """What decides what the model writes."""
+    place = model.path if model.endpoint is None else _without_secrets(model.endpoint)
+    sampling = {"temperature": model.temperature, "top_p": model.top_p, "max_tokens": model.max_tokens}
+    return {"name": model.title, "place": place, **sampling}
 
 
-def _config(settings: SynthesisSettings) -> str:
+def settings_shown(settings: SynthesisSettings) -> dict[str, Any]:
+    """All settings as plain values, without credentials."""
     values = asdict(settings)
-    values["model"] |= {"endpoint": _model(settings.model)["endpoint"]}
-    return yaml.safe_dump(values, allow_unicode=True, sort_keys=False)
+    if settings.model.endpoint is not None:
+        values["model"]["endpoint"] = _without_secrets(settings.model.endpoint)
+    return values
+
+
+def _without_secrets(endpoint: str) -> str:
+    return read_address(endpoint, setting="--model.endpoint").base
 
 
 def _locked(folder: Path) -> FileLock:

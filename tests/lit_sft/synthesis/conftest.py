@@ -1,0 +1,46 @@
+"""A stub model, and a synthesis with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lit_sft.synthesis.settings import ModelSettings, SynthesisSettings
+from lit_sft.synthesis.synthesize import synthesize
+from tests.lit_sft.stub_server import Draw, StubServer, Write
+from tests.lit_sft.synthesis.writer import write_pairs
+
+StartStub = Callable[..., StubServer]
+Run = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def start_stub(monkeypatch: pytest.MonkeyPatch) -> Iterator[StartStub]:
+    """Starts a stub model that writes pairs."""
+    monkeypatch.setenv("OPENAI_API_KEY", "a-key")
+    started: list[StubServer] = []
+
+    def _start(write: Write = write_pairs, draw: Draw | None = None) -> StubServer:
+        server = StubServer(write, draw)
+        server.bodies = []
+        started.append(server)
+        return server
+
+    yield _start
+    for server in started:
+        server.close()
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """Runs a synthesis into the folder `out`."""
+
+    def _run(server: StubServer, model: dict[str, Any] | None = None, **settings: Any) -> dict[str, Any]:
+        own = ModelSettings(**{"endpoint": server.address, "name": "m", "retries": 0, **(model or {})})
+        given = {"output": str(tmp_path / "out"), "checks": ["duplicates"], **settings}
+        return synthesize(SynthesisSettings(model=own, **given))
+
+    return _run
