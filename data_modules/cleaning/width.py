@@ -23,6 +23,8 @@ _NARROW_MARK = re.compile(
 )
 _NARROW_BRACKETS = re.compile(rf"(?:{_AFTER_CJK}|^(?=\([{CJK}]))\(([^()\n]+)\)", re.MULTILINE)
 _HAS_CJK = re.compile(f"[{CJK}]")
+# a Chinese title in an English sentence
+_AFTER_TITLE = re.compile("[》〉」』】][,.!?;:] *[A-Za-z]")
 
 _LINE = re.compile(r"[^\n]+")
 _WIDE_MARK = re.compile("[，！？；：。（）]")
@@ -51,6 +53,8 @@ def _widened(text: str, start: int, stop: int) -> list[Edit]:
     """Half-width punctuation after CJK characters, in one line."""
     edits: list[Edit] = []
     for mark in _NARROW_MARK.finditer(text, start, stop):
+        if _AFTER_TITLE.match(text, mark.start() - 1):
+            continue
         edits.append((mark.start(), mark.end(), mark[0].rstrip().translate(_TO_FULL)))
     for pair in _NARROW_BRACKETS.finditer(text, start, stop):
         edits += [(pair.start(), pair.start() + 1, "（"), (pair.end() - 1, pair.end(), "）")]

@@ -27,7 +27,7 @@ from data_modules.records.mix import MixSource
 from data_modules.records.splits import Sources
 from data_modules.records.txt_files import looks_wrapped
 
-_VERSION = 1
+_VERSION = 2
 """Bump when the same documents would be encoded differently, so that no stale shards are read.
 A run cannot be resumed with another version."""
 

@@ -106,9 +106,12 @@ class TrainingBlocks:
 
     @property
     def mean_length(self) -> float:
-        """Mean number of tokens in a block."""
-        kept = sum(blocks.ledger.kept for blocks in self.parts)
-        return kept / max(1, int(self._starts[-1]))
+        """Mean number of tokens in a block of an epoch."""
+        counts = np.array([len(blocks) for blocks in self.parts])
+        means = np.array([blocks.ledger.kept for blocks in self.parts]) / np.maximum(counts, 1)
+        if self.rows is not None:  # weights, repeats and limits of the sources
+            counts = np.histogram(self.rows, bins=self._starts)[0]
+        return float(counts @ means) / max(1, len(self))
 
     def _find(self, index: int) -> tuple[Blocks, int]:
         if not 0 <= index < len(self):

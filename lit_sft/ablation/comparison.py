@@ -212,15 +212,20 @@ def _share_a_prefix(ours: list[str], theirs: list[str]) -> bool:
 def _scored(metric: str, trials: list[TrialResult]) -> tuple[list[str], Floats]:
     """The records of a metric and their weights.
 
-    If lines of a trial's records are damaged, only the records that all trials have are used.
+    If lines of a trial's records are damaged, only the records that all trials have are used. A record that has no
+    weight in one of the trials is left out of all: a short text may be a single token for one of the tokenizers.
 
     Raises:
         UserError: If the trials were scored on different records or tokens.
     """
     if not trials:
         raise UserError("no result")
-    whole = [_weights(metric, trial) for trial in trials if not trial.damaged]
-    cut = [(_weights(metric, trial), len(trial.damaged)) for trial in trials if trial.damaged]
+    found = [_weights(metric, trial) for trial in trials]
+    without = {origin for weights in found for origin, weight in weights.items() if not weight}
+    found = [{origin: weights[origin] for origin in weights.keys() - without} for weights in found]
+    lost = [len(trial.damaged) for trial in trials]
+    whole = [weights for weights, lines in zip(found, lost, strict=True) if not lines]
+    cut = [(weights, lines) for weights, lines in zip(found, lost, strict=True) if lines]
     known = whole[0] if whole else dict(pair for weights, _ in cut for pair in weights.items())
     if any(other != known for other in whole) or not all(_is_part(weights, known, lost) for weights, lost in cut):
         counts = sorted({f"{len(w):,} records, {sum(w.values()):,.0f} tokens" for w in (*whole, *(w for w, _ in cut))})

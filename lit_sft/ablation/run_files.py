@@ -181,13 +181,15 @@ def _bits(row: Fields, nats: dict[str, float]) -> list[tuple[str, float, float]]
     """The bits of a document and its bytes, if it is of a text run.
 
     A document's first token is not predicted, and how many bytes it has depends on the tokenizer. It counts like the
-    rest of its document, so that the weight does not.
+    rest of its document, so that the weight does not. If it is the whole document, the weight is 0.
     """
     if "document_bytes" not in row:
         return []
     size, predicted = row.whole("document_bytes"), row.whole("predicted_bytes")
-    if not size or not predicted:
+    if not size:
         return []
+    if not predicted:
+        return [(BITS_PER_BYTE, 0.0, 0.0)]
     return [(BITS_PER_BYTE, _finite(nats["text"] / math.log(2) * size / predicted), float(size))]
 
 

@@ -106,5 +106,7 @@ CHARACTERS: dict[str, list[Case]] = {
         same("等等...还有"),
         same("１２：３０"),
         same("《书名》，作者：王。"),
+        same("She read 《红楼梦》, a novel, and 《西游记》 too."),
+        becomes("《红楼梦》,作者曹雪芹", "《红楼梦》，作者曹雪芹"),
     ],
 }

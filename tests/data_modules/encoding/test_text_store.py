@@ -47,6 +47,7 @@ def test_blocks_of_several_parts_in_rows() -> None:
     blocks = TrainingBlocks(SHARDS, parts, "isolated", np.array([2, 1, 2]))
     assert [spelled(blocks[i][0].input_ids) for i in range(len(blocks))] == ["ccE", "bbb.", "ccE"]
     assert [blocks[i][0].source for i in range(len(blocks))] == [1, 0, 1]
+    assert blocks.mean_length == pytest.approx((3 + 4 + 3) / 3)
     with pytest.raises(IndexError, match="block 3 of 3"):
         blocks[3]
 

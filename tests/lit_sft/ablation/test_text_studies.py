@@ -21,7 +21,14 @@ BLOCKS = {"blocks": 1200, "documents_cut": 2, "sentences_cut": 1, "tokens": 99, 
 
 
 def text_run(
-    folder: Path, arm: str, seed: int, *, nats: list[float], tokens: list[int], sizes: list[int]
+    folder: Path,
+    arm: str,
+    seed: int,
+    *,
+    nats: list[float],
+    tokens: list[int],
+    sizes: list[int],
+    predicted: list[int] | None = None,
 ) -> TrialResult:
     """A tested text run on disk, read back: two documents of these nats, tokens and bytes."""
     run = folder / f"{arm}-{seed}"
@@ -39,7 +46,7 @@ def text_run(
     rows = [
         {"origin": f"document {n}", "nats": {"text": nats[n], "whole_sequence": nats[n]}}
         | {"tokens": {"text": tokens[n], "whole_sequence": tokens[n]}}
-        | {"document_bytes": sizes[n], "predicted_bytes": sizes[n]}
+        | {"document_bytes": sizes[n], "predicted_bytes": (predicted or sizes)[n]}
         for n in range(2)
     ]
     lines = "".join(json.dumps(row) + "\n" for row in rows)
@@ -84,6 +91,14 @@ def test_documents_with_other_bytes_are_refused(tmp_path: Path) -> None:
     reasons = [why for metric, _, why in findings.refused if metric == "bits_per_byte"]
     assert len(reasons) == 1
     assert reasons[0].startswith("not comparable: scored on different ")
+
+
+def test_a_document_that_is_one_token_for_one_tokenizer_is_left_out_for_all(tmp_path: Path) -> None:
+    findings = Findings(compared(tmp_path, predicted=[0, 30], nats=[2.0, 40.0]))
+    (difference,) = findings.differences
+    assert difference.metric == "bits_per_byte"
+    assert difference.estimate.value == pytest.approx((40 - 30) / math.log(2) / 30)
+    assert difference.estimate.num_rows == 1
 
 
 def test_report_shows_bits_per_byte_first_and_what_blocks_lose(tmp_path: Path) -> None:
