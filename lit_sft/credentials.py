@@ -45,9 +45,10 @@ _HEAD = re.compile(r"(?<![\w-])[\w-]{4,256}(?=\.\.|\*\*|…|•)")
 _TAIL = re.compile(r"(?:(?<=\.\.)|(?<=\*\*)|(?<=…)|(?<=•))[\w-]{4,256}(?![\w-])")
 
 # escapes such as %2d, \\u002d, \\x2d, &#x2d; and &#45; count as one character each
-_CHARACTER = re.compile(
-    r"(?:%|\\u00|\\x)(?P<hex>[0-9a-fA-F]{2})|&#x(?P<html_hex>[0-9a-fA-F]{1,6});|&#(?P<html>[0-9]{1,7});|.", re.DOTALL
+_ESCAPE = re.compile(
+    r"(?:%|\\u00|\\x)(?P<hex>[0-9a-fA-F]{2})|&#x(?P<html_hex>[0-9a-fA-F]{1,6});|&#(?P<html>[0-9]{1,7});"
 )
+_CHARACTER = re.compile(rf"{_ESCAPE.pattern}|.", re.DOTALL)
 _USER = re.compile(r"(?<=://)[^\s/?#\"'<>]*@")
 _QUERY = re.compile(r"(://[^\s?#\"'<>]*)([?#])([^\s\"'<>]+)")
 
@@ -94,14 +95,19 @@ class Secrets:
             text = re.sub(rf"(?<!\w){re.escape(word)}(?!\w)", _MASK, text)
         text = _HEAD.sub(lambda found: self._shortened(found[0], str.startswith), text)
         text = _TAIL.sub(lambda found: self._shortened(found[0], str.endswith), text)
+        if not _ESCAPE.search(text) and not self._starts(text.translate(_PLAIN)):
+            return text  # which is nearly every text, and much faster than the positions of its letters
         letters = _letters(text)
-        plain = "".join(letter.text for letter in letters)
-        starts = [at for at in range(len(plain)) if plain[at : at + _LEAST_PIECE] in self._pieces]
+        starts = self._starts("".join(letter.text for letter in letters))
         parts, done = [], 0
         for first, last in _runs(starts):
             parts += [text[done : letters[first].begin], _MASK]
             done = letters[last].end
         return "".join([*parts, text[done:]])
+
+    def _starts(self, plain: str) -> list[int]:
+        """Where pieces of a secret begin in letters and digits."""
+        return [at for at in range(len(plain)) if plain[at : at + _LEAST_PIECE] in self._pieces]
 
     def _shortened(self, part: str, is_end: Callable[[str, str], bool]) -> str:
         """Mask a word next to an ellipsis if it is the beginning or end of a secret."""
@@ -136,6 +142,17 @@ def _letters(text: str) -> list[_Letter]:
         for letter in _plain(found).lower()
         if letter.isalnum()
     ]
+
+
+class _PlainTable(dict[int, str]):
+    """Characters to letters and digits, as `_letters` finds them; filled as characters are met."""
+
+    def __missing__(self, code: int) -> str:
+        self[code] = "".join(letter.text for letter in _letters(chr(code)))
+        return self[code]
+
+
+_PLAIN = _PlainTable()
 
 
 def _plain_letters(text: str) -> str:

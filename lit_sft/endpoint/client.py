@@ -236,15 +236,9 @@ class Endpoint:
         )
 
     async def _body(self, request: Request, form: str) -> bytes:
-        optional: dict[str, Any] = {"seed": request.seed, "response_format": response_format(form, request)}
-        if request.top_p != 1.0:
-            optional["top_p"] = request.top_p
+        # the client copies what it knows field by field, which costs more than sending it; `extra_body` goes as it is
         sent = self._requests.client.chat.completions.with_streaming_response.create(
-            model=self.model,
-            messages=[{"role": role, "content": without_surrogates(content)} for role, content in request.messages],
-            temperature=request.temperature,
-            max_tokens=request.max_tokens,
-            **{name: value for name, value in optional.items() if value is not None},
+            model=self.model, messages=[], extra_body=_options(request, form)
         )
         async with sent as response:
             try:
@@ -257,6 +251,21 @@ class Endpoint:
                 f"the reply is longer than {_LONGEST_REPLY >> 20} MB", is_answer=True, may_be_billed=True
             )
         return body
+
+
+def _options(request: Request, form: str) -> dict[str, Any]:
+    """The body of a request, but for the model; what is not needed is left out, since some servers refuse it."""
+    optional = {
+        "top_p": None if request.top_p == 1.0 else request.top_p,
+        "seed": request.seed,
+        "response_format": response_format(form, request),
+    }
+    return {
+        "messages": [{"role": role, "content": without_surrogates(content)} for role, content in request.messages],
+        "temperature": request.temperature,
+        "max_tokens": request.max_tokens,
+        **{name: value for name, value in optional.items() if value is not None},
+    }
 
 
 def _advice(error: EndpointError) -> str:
