@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from data_modules.cleaning.cleaner import EMPTY
 from data_modules.cleaning.ledger import CleaningLedger
 from data_modules.text_data_module import TextDataModule
 from lit_sft.console import cell
@@ -29,7 +30,7 @@ def print_text_ledger(console: Console, data: TextDataModule) -> None:
     """
     console.print(_documents(data))
     for split, ledger in data.ledgers.items():
-        if "cleaning" in ledger and ledger["cleaning"]["rules"]:
+        if set(ledger["cleaning"]["rules"]) - {EMPTY}:  # which every ledger has
             cleaning = CleaningLedger.from_dict(ledger["cleaning"])
             print_cleaning(console, cleaning, f"cleaning {split}", examples=False)
     if "blocks" in data.ledgers.get("train", {}):

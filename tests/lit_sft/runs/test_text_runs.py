@@ -148,3 +148,16 @@ def test_files_that_are_not_read_are_named(write: Callable[..., str], tokenizer_
     printed = console.export_text()
     assert "notes.pdf" in printed
     assert "page" in printed
+
+
+@pytest.mark.parametrize("cleaning", [None, ["nfc"]])
+def test_cleaning_is_printed_if_there_are_rules(
+    cleaning: list[str] | None, write: Callable[..., str], tokenizer_folder: str
+) -> None:
+    texts = write("texts.jsonl", [{"text": text} for text in articles(20)])
+    data = TextDataModule(texts, tokenizer=tokenizer_folder, cleaning=cleaning, block_size=32)
+    data.prepare_data()
+    data.setup("fit")
+    console = Console(record=True, width=200)
+    print_text_ledger(console, data)
+    assert ("cleaning train" in console.export_text()) == (cleaning is not None)
