@@ -80,6 +80,8 @@ class SettingsParser(LightningArgumentParser):
         self.source = source or Source()
         self.data_module: DataModuleName = "sft"
         """Which data module has the options of `data`."""
+        self.is_of_runs = True
+        """Whether its configs are those of runs, which must not allow code or name an output file."""
         self.elsewhere: dict[str, str] = {}
         """Why options of another data module are not available, by option."""
         self._given = "--config"
@@ -119,7 +121,8 @@ class SettingsParser(LightningArgumentParser):
             values, place, lines, groups=groups_of(self), options=options, elsewhere=self.elsewhere
         )
         if not path or not self.source.is_run(Path(os.path.abspath(path))):
-            refuse_trust(sections, place, lines)
+            if self.is_of_runs:
+                refuse_trust(sections, place, lines)
             return self._located(sections, prev_cfg, place, lines)
         sections = checked_run_settings(sections, place, lines, self.source.allowed, self.source.unread)
         with known_imports_only(place, self.source.allowed):

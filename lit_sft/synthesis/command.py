@@ -70,6 +70,7 @@ def synthesis_parser() -> SettingsParser:
     """Build the parser of `synthesize`."""
     prog = "python -m lit_sft synthesize"
     parser = SettingsParser(prog=prog, usage=f"{prog} [--config FILE ...] [--SETTING VALUE ...]", description=__doc__)
+    parser.is_of_runs = False
     parser.add_argument("-c", "--config", action=ActionConfigFile, help="YAML file of settings; later files win.")
     parser.add_class_arguments(SynthesisSettings)
     return parser
