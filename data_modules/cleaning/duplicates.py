@@ -130,7 +130,7 @@ class Duplicates:
         """The outcome of the next document: dropped if it repeats an earlier one that stayed.
 
         Args:
-            outcome: What the rules about single documents made of it.
+            outcome: What the rules about single documents did to it.
             places: Label and position of each rule in the ledger of its cleaner. None: those of the rules.
         """
         self._num += 1

@@ -126,7 +126,7 @@ class CleaningLedger:
         """Count a record.
 
         Args:
-            outcome: What cleaning made of it.
+            outcome: What cleaning did to it.
             origin: Where it is: `file:line`.
         """
         self.records_read += 1

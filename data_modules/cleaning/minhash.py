@@ -1,4 +1,4 @@
-"""MinHash signatures: short digests of texts from which their likeness is estimated."""
+"""MinHash signatures: short digests of texts from which their similarity is estimated."""
 
 from __future__ import annotations
 

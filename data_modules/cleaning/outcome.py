@@ -1,4 +1,4 @@
-"""What cleaning made of one document: its text, and what each rule changed."""
+"""What cleaning did to one document: its text, and what each rule changed."""
 
 from __future__ import annotations
 
