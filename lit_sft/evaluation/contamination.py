@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import TypeVar
 
 from data_modules.encoding.ledger import Ledger
 from data_modules.progress import with_progress
@@ -14,7 +14,7 @@ from lit_sft.evaluation.item_results import Results
 from lit_sft.evaluation.scores import Skipped, read_items
 from lit_sft.evaluation.suite import ConversationSet, Suite, TextSet
 from lit_sft.evaluation.training_data import TrainingData
-from lit_sft.metrics.text import words_of
+from lit_sft.metrics.overlap import RunIndex
 from lit_sft.printable import printable
 
 Items = dict[str, set[str]]
@@ -51,7 +51,7 @@ def find_exposure(suite: Suite, results: Results, model: str, data: TrainingData
     found: dict[str, Items] = {"train": {}, "val": {}}
     if data.sources is None:
         return Exposure(data, {}, {})
-    index = _Index(texts_of(suite, results))
+    index = RunIndex(texts_of(suite, results))
     records = read_splits(data.sources)
     for split, conversation in with_progress(records, printable(f"training data of {model}"), "records"):
         for name, item in index.find(_text_of(conversation)) if split in found else ():
@@ -67,7 +67,7 @@ def find_seen(suite: Suite, results: Results, files: list[str]) -> Items:
         OSError: Likewise.
     """
     seen: Items = {}
-    for name, item in _seen(_Index(texts_of(suite, results)), files):
+    for name, item in _seen(RunIndex(texts_of(suite, results)), files):
         seen.setdefault(name, set()).add(item)
     return seen
 
@@ -82,7 +82,7 @@ def contaminated(items: Mapping[str, str], files: list[str], size: int) -> set[s
         files: Training records, as `fit` reads them.
         size: Consecutive words.
     """
-    return _seen(_Index({name: (text, size) for name, text in items.items()}), files)
+    return _seen(RunIndex({name: (text, size) for name, text in items.items()}), files)
 
 
 def in_words(results: Results, exposures: Mapping[str, Exposure]) -> list[str]:
@@ -134,7 +134,7 @@ def _read_again(settings: TextSet | ConversationSet) -> dict[str, str]:
     return {conversation.origin: _text_of(conversation) for conversation in found}
 
 
-def _seen(index: _Index[_Name], files: list[str]) -> set[_Name]:
+def _seen(index: RunIndex[_Name], files: list[str]) -> set[_Name]:
     sources = Sources({"train": files}, on_invalid="drop", require_answer=False)
     records = read_conversations("train", sources, Ledger("drop"))
     return {name for conversation in records for name in index.find(_text_of(conversation))}
@@ -142,37 +142,3 @@ def _seen(index: _Index[_Name], files: list[str]) -> set[_Name]:
 
 def _text_of(conversation: Conversation) -> str:
     return "\n".join(" ".join(filter(None, turn.texts)) for turn in conversation.turns)
-
-
-class _Index(Generic[_Name]):
-    """Index of runs of words, to find texts in others.
-
-    Args:
-        texts: Names to texts, and how many consecutive words of each must match; all if it has fewer.
-    """
-
-    def __init__(self, texts: Mapping[_Name, tuple[str, int]]) -> None:
-        self._owners: dict[tuple[str, ...], set[_Name]] = {}
-        for name, (text, size) in texts.items():
-            words = words_of(text)
-            length = min(size, len(words))
-            for run in _runs(words, length):
-                self._owners.setdefault(run, set()).add(name)
-        # most positions of a record start none of these runs
-        self._lengths: dict[tuple[str, ...], set[int]] = {}
-        for run in self._owners:
-            self._lengths.setdefault(run[:2], set()).add(len(run))
-
-    def find(self, text: str) -> set[_Name]:
-        """Names of the texts that share a run with this one."""
-        words = words_of(text)
-        found: set[_Name] = set()
-        for start in range(len(words)):
-            for begin in (tuple(words[start : start + 2]), tuple(words[start : start + 1])):
-                for length in self._lengths.get(begin, ()):
-                    found |= self._owners.get(tuple(words[start : start + length]), set())
-        return found
-
-
-def _runs(words: list[str], length: int) -> Iterable[tuple[str, ...]]:
-    return (tuple(words[start : start + length]) for start in range(len(words) - length + 1)) if length else ()

@@ -12,7 +12,9 @@ from data_modules.cleaning.options import help_of, read_rule
 from data_modules.errors import UserError
 from data_modules.wording import kind_of
 from lit_sft.synthesis.candidate import Candidate
-from lit_sft.synthesis.checks.rules import ALL, ASKING_RULES, RULES, SET_RULES, Ask
+from lit_sft.synthesis.checks.asking import Ask
+from lit_sft.synthesis.checks.evaluation_items import EvaluationItems
+from lit_sft.synthesis.checks.rules import ALL, ASKING_RULES, RULES, SET_RULES
 
 _VERSION = 1
 """Raised whenever a rule judges a pair differently."""
@@ -65,7 +67,11 @@ class Checks:
         Raises:
             UserError: If a rule or an option is unknown, a value is impossible, or the order is.
         """
-        return cls(read_checks(items, place), ask)
+        rules = read_checks(items, place)
+        asking = [name for name, _ in rules if name in ASKING_RULES]
+        if asking and ask is None:
+            raise UserError(f"{place} {asking[0]}: asks a model, and there is none here; leave it out.")
+        return cls(rules, ask)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -116,7 +122,7 @@ class Checks:
 
     def identity(self) -> list[Any]:
         """What decides which conversations are refused, as JSON values."""
-        return [{"checks": _VERSION}, *([name, _options(rule)] for name, rule in self._rules)]
+        return [{"checks": _VERSION}, *([name, _identity(rule)] for name, rule in self._rules)]
 
     def describe(self) -> list[tuple[str, str]]:
         """The name of each rule, and what it does with its options, in order."""
@@ -173,6 +179,10 @@ def checks_table() -> str:
 
 def _says(rule: Any) -> str:
     return " ".join(inspect.cleandoc(rule.__doc__).split())
+
+
+def _identity(rule: Any) -> dict[str, Any]:
+    return rule.identity() if isinstance(rule, EvaluationItems) else _options(rule)
 
 
 def _options(rule: Any) -> dict[str, Any]:

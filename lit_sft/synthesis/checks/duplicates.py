@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from data_modules.cleaning.buckets import Buckets
 from data_modules.cleaning.duplicates import bands_of
-from data_modules.cleaning.minhash import HASHES, deviation, mixed, signature_of_hashes, similarity
+from data_modules.cleaning.minhash import HASHES, mixed, signature_of_hashes, similarity
 from data_modules.cleaning.options import option
 from data_modules.cleaning.units import codes_of
 from lit_sft.synthesis.candidate import Candidate
@@ -55,7 +55,7 @@ class DuplicateFinder:
 
     def __init__(self, threshold: float) -> None:
         self._buckets = Buckets(HASHES + _DIGEST, *bands_of(threshold))
-        self._least = threshold - deviation(threshold)
+        self._least = threshold
         self._articles = array("Q")
 
     @property

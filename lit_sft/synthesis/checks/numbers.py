@@ -56,7 +56,7 @@ _LARGE = {unit: _SCALES[unit] for unit in "万萬亿億"}
 _NUMERAL = re.compile("[〇零一二两兩三四五六七八九十百千万萬亿億]+")
 _COUNTED = re.compile(
     "[年月日号岁個个位名人次种種条條章层層座本部篇首米尺里公千克斤吨度倍届屆级級代世页頁句张張颗顆只隻件类類"
-    "小分天周週点點元美万亿所家国國省市县縣支艘架辆輛处處项項段步卷集期]"
+    "小分天周週点點元美万亿所家国國省市县縣支艘架辆輛处處项項段步卷集期道种余餘多几孔尺寸斤两間间只棵株场場代排列]"
 )
 """What a Chinese numeral counts. Others are parts of words, as in 三角 and 一般."""
 
@@ -65,6 +65,9 @@ _MONTHS = listed(
     "sep sept oct nov dec"
 )
 _MONTH = re.compile(rf"\b({'|'.join(_MONTHS)})\b", re.IGNORECASE)
+
+_LONGEST = 30
+"""Words of a number, or characters of a Chinese one; longer runs are no numbers."""
 
 _NOT_CHECKED = {"0", "1"}
 """`one` and 一 are words as often as numbers."""
@@ -99,6 +102,18 @@ def values_in(text: str) -> set[str]:
     return found
 
 
+def without_numbers(text: str) -> str:
+    """A text without its numbers and what Chinese numbers count.
+
+    Args:
+        text: Any text.
+    """
+    text = unicodedata.normalize("NFKC", text)
+    for pattern in (_WRITTEN, _SPELLED):
+        text = re.sub(rf"(?:{pattern.pattern})(?:余|餘|多|几)?{_COUNTED.pattern}?", " ", text, flags=re.IGNORECASE)
+    return re.sub(rf"{_NUMERAL.pattern}(?:余|餘|多|几)?{_COUNTED.pattern}", " ", text)
+
+
 def _in_digits(text: str) -> Iterator[tuple[str, str, str]]:
     """Value with its unit, value without, and spelling of each number in digits."""
     for match in _WRITTEN.finditer(text):
@@ -116,6 +131,8 @@ def _in_words(text: str) -> Iterator[tuple[str, str]]:
     for match in _SPELLED.finditer(text):
         total = part = 0
         words = [word for word in re.split(r"[\s-]+", match[0].lower()) if word != "and"]
+        if len(words) > _LONGEST:
+            continue
         for word in words:
             if (scale := _MULTIPLIERS.get(word, 0)) == 100:
                 part = max(1, part) * 100
@@ -131,7 +148,7 @@ def _in_chinese(text: str, *, is_strict: bool) -> Iterator[tuple[str, str]]:
     """Value and spelling of each Chinese numeral; strictly, only of those that count something."""
     for match in _NUMERAL.finditer(text):
         run, before = match[0], text[match.start() - 1 : match.start()]
-        if not any(character in _CHINESE_DIGITS or character == "十" for character in run):
+        if len(run) > _LONGEST or not any(character in _CHINESE_DIGITS or character == "十" for character in run):
             continue
         is_number = before == "第" or _COUNTED.match(text, match.end()) or len(set(run)) > 2
         is_number = is_number and text[match.start() : match.end() + 1] != "十分"  # very
@@ -163,4 +180,5 @@ def _month(name: str) -> int:
 def _canonical(value: Decimal) -> str:
     whole, _, rest = f"{value:f}".partition(".")
     rest = rest.rstrip("0")
-    return f"{int(whole)}.{rest}" if rest else str(int(whole))
+    whole = whole.lstrip("0") or "0"
+    return f"{whole}.{rest}" if rest else whole

@@ -6,14 +6,16 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from lit_sft.synthesis.candidate import Candidate
+from lit_sft.synthesis.checks.asking import Ask
 from lit_sft.synthesis.checks.duplicates import Duplicates
+from lit_sft.synthesis.checks.evaluation_items import EvaluationItems
+from lit_sft.synthesis.checks.grounded import Grounded
+from lit_sft.synthesis.checks.judge import Judge
+from lit_sft.synthesis.checks.language import SameLanguage
 from lit_sft.synthesis.checks.lengths import Lengths
-
-Messages = tuple[tuple[str, str], ...]
-"""Role and content of each message to a model."""
-
-Ask = Callable[[Messages], str]
-"""Sends messages to a model and returns the text of its reply; raises `EndpointError` if there is none."""
+from lit_sft.synthesis.checks.references import References
+from lit_sft.synthesis.checks.refusals import Refusals
+from lit_sft.synthesis.checks.self_answered import SelfAnswered
 
 
 class Rule(Protocol):
@@ -53,10 +55,16 @@ class SetRule(Protocol):
 
 RULES: dict[str, Callable[..., Rule]] = {
     "lengths": Lengths,
+    "language": SameLanguage,
+    "refusals": Refusals,
+    "references": References,
+    "self_answered": SelfAnswered,
+    "grounded": Grounded,
+    "evaluation_items": EvaluationItems,
 }
 """The rules about single conversations."""
 
-ASKING_RULES: dict[str, Callable[..., AskingRule]] = {}
+ASKING_RULES: dict[str, Callable[..., AskingRule]] = {"judge": Judge}
 """The rules that ask a model. They come after those that do not."""
 
 SET_RULES: dict[str, Callable[..., SetRule]] = {"duplicates": Duplicates}

@@ -18,14 +18,14 @@ _FUNCTION_WORDS = frozenset(
     listed(
         "a an the this that these those there here it its they them their theirs he him his she her hers we us our "
         "you your i me my of in on at by to for from with into onto as about over under between during after "
-        "before through and or but if than then so such not no nor only also just very more most much many few "
+        "before through and or because but if than then so such not no nor only also just very more most much many few "
         "some any all both each every other is are was were be been being am do does did doing done have has had "
         "having will would can could shall should may might must s t d ll re ve m what who whom whose when where "
         "why how which"
     )
 )
 _FUNCTION_CHARACTERS = frozenset(
-    "的了是在于於有为為从由之中被和与與及而也就都还還又或等着著过過对對把将將以其这這那该該个個地得上呢吗嗎吧啊"
+    "因的了是在于於有为為从由之中被和与與及而也就都还還又或等着著过過对對把将將以其这這那该該个個地得上呢吗嗎吧啊"
 )
 
 _KINDS = (
@@ -41,16 +41,21 @@ _KINDS = (
         r"|什么地方|哪里|哪儿|何处|何地|何方",
     ),
     ("why", r"\bwhy\b|\bfor what reason\b|为什么|为何|何故|什么原因"),
+    # how deep and how large ask for different things, so the adjective counts as content
     (
         "number",
-        r"\bhow (?:many|much|long|tall|high|old|far|large|big|deep|heavy|wide|fast|often)\b"
-        r"|多少|几|幾|多[长高大远久深重宽快]",
+        r"\bhow(?: many| much|(?= (?:long|tall|high|old|far|large|big|deep|heavy|wide|fast|often)\b))"
+        r"|多少|几|幾|多(?=[长高大远久深重宽快])",
     ),
     ("how", r"\bhow\b|怎么|怎样|如何"),
 )
 """What a question asks for, by the words that ask it; the first that matches."""
 
-_ASKING = re.compile(r"什么|甚么|哪些|哪种|哪个|哪座|哪颗|哪位|哪所|哪部|哪家|哪|\bwh(?:at|ich)\b", re.IGNORECASE)
+_ASKING = re.compile(
+    r"^(?:please |(?:can|could) you (?:please )?)?(?:explain|tell me|describe)\b"
+    r"|^请(?:问|你|您)?(?:解释|说明|介绍|说说|回答)?|什么|甚么|哪些|哪种|哪个|哪座|哪颗|哪位|哪所|哪部|哪家|哪|\bwh(?:at|ich)\b",
+    re.IGNORECASE,
+)
 
 
 def kind_of_question(question: str) -> str:
@@ -85,6 +90,71 @@ def content_of_question(question: str) -> list[str]:
     return [*content_of(_ASKING.sub(" ", rest)), f"?{kind}"]
 
 
+_IRREGULAR = {
+    form: verb
+    for verb, forms in {
+        "begin": "began begun",
+        "break": "broke broken",
+        "bring": "brought",
+        "build": "built",
+        "buy": "bought",
+        "catch": "caught",
+        "choose": "chose chosen",
+        "come": "came",
+        "cut": "cutting",
+        "draw": "drew drawn",
+        "drive": "drove driven",
+        "eat": "ate eaten",
+        "fall": "fell fallen",
+        "feed": "fed",
+        "fight": "fought",
+        "find": "found",
+        "fly": "flew flown",
+        "forget": "forgot forgotten",
+        "freeze": "froze frozen",
+        "give": "gave given",
+        "go": "went gone",
+        "grow": "grew grown",
+        "hear": "heard",
+        "hold": "held",
+        "keep": "kept",
+        "know": "knew known",
+        "lay": "laid",
+        "lead": "led",
+        "leave": "left",
+        "lie": "lain",
+        "lose": "lost",
+        "make": "made",
+        "mean": "meant",
+        "meet": "met",
+        "pay": "paid",
+        "ride": "rode ridden",
+        "rise": "rose risen",
+        "run": "ran",
+        "say": "said",
+        "see": "saw seen",
+        "sell": "sold",
+        "send": "sent",
+        "show": "shown",
+        "sing": "sang sung",
+        "sink": "sank sunk",
+        "speak": "spoke spoken",
+        "spend": "spent",
+        "stand": "stood",
+        "steal": "stole stolen",
+        "swim": "swam swum",
+        "take": "took taken",
+        "teach": "taught",
+        "tell": "told",
+        "think": "thought",
+        "wear": "wore worn",
+        "win": "won",
+        "write": "wrote written",
+    }.items()
+    for form in listed(forms)
+}
+
+
 def stem_of(unit: str) -> str:
     """The stem of an English word in lower case; anything else as it is."""
     return unit if is_cjk(unit) or not unit.isascii() or unit[0].isdigit() else _stem(unit)
@@ -92,7 +162,7 @@ def stem_of(unit: str) -> str:
 
 @lru_cache(maxsize=2**15)
 def _stem(word: str) -> str:
-    return str(_stemmer().stem(word))
+    return str(_stemmer().stem(_IRREGULAR.get(word, word)))
 
 
 @cache

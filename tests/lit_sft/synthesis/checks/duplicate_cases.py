@@ -51,6 +51,7 @@ CHINESE = [
 ]
 
 ENGLISH = [
+    ("How deep is Lake Mirror?", "How large is Lake Mirror?", False),
     ("What is the capital of France?", "What's the capital of France?", True),
     ("What is the capital of France?", "Which city is the capital of France?", True),
     ("When was the Eiffel Tower built?", "In what year was the Eiffel Tower built?", True),
