@@ -72,7 +72,8 @@ class TextDataModule(LightningDataModule):
         on_invalid: Whether an invalid record stops the run or is dropped and listed.
         txt_documents: What a document is in a txt file: a line, the lines between two blank ones, or the file.
         keep_together: Which documents count as the same, so that all of them are in one split: those with the same
-            text, or with the same words (`normalized`: case, punctuation and white space aside).
+            text, or with the same words (`normalized`, which ignores case, punctuation and white space; `prompt` is the
+            same for documents).
         tokenizer: Name or folder, or a tokenizer. On the command line, the model's.
         context_length: Maximum number of tokens the model can read. On the command line, the model's.
         blocks: How documents form blocks. `stream`: one after the other, cut anywhere. `best_fit`: packed whole, only

@@ -27,7 +27,7 @@ class OptimizerSettings:
     """The optimiser and its schedule.
 
     Attributes:
-        lr: Peak learning rate of both optimisers: Muon's updates are scaled to the size of AdamW's.
+        lr: Peak learning rate. With `muon`, AdamW has the same one: Muon's updates are scaled to the size of AdamW's.
         weight_decay: Weight decay of matrices; biases, norms and scales are not decayed.
         betas: AdamW's decay rates of the averages of the gradient and of its square.
         eps: Added to AdamW's denominator.
