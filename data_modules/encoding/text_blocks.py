@@ -46,7 +46,7 @@ class Piece(NamedTuple):
 
 @dataclass(frozen=True)
 class BlockLedger:
-    """What became of the tokens of some documents.
+    """What happened to the tokens of some documents.
 
     Attributes:
         documents: Documents with at least one token.
@@ -127,7 +127,7 @@ class Blocks:
 
     @cached_property
     def ledger(self) -> BlockLedger:
-        """What became of all tokens."""
+        """What happened to all tokens."""
         kept, cut, dropped, cuts = self._plan.totals()
         total = self._documents.num_tokens
         return BlockLedger(

@@ -70,7 +70,7 @@ def wanted_blocks(mix: Sequence[MixSource], ledgers: Sequence[BlockLedger]) -> l
 
 
 def block_ledgers(blocks: TrainingBlocks, mix: Sequence[MixSource]) -> tuple[dict[str, int], dict[str, Any]]:
-    """What became of all training tokens, and the same by source, each with its share of an epoch."""
+    """What happened to all training tokens, and the same for each source, with its share of an epoch."""
     whole = BlockLedger()
     by_source: dict[str, Any] = {}
     counts = wanted_blocks(mix, [part.ledger for part in blocks.parts]) if mix else []

@@ -107,8 +107,8 @@ class TextCounts:
 def text_ledger(read: RecordCounts, counts: TextCounts) -> dict[str, Any]:
     """The ledger of some files as JSON values.
 
-    records_read = invalid + dropped by cleaning + duplicates + documents, and for characters (without those of
-    unreadable records) and tokens likewise.
+    records_read = invalid + dropped by cleaning + duplicates + documents. Characters, without those of unreadable
+    records, add up in the same way.
 
     Args:
         read: Invalid records, those left out by a cap, and unknown fields.

@@ -64,7 +64,7 @@ def _block_remarks(data: TextDataModule) -> list[str]:
     without = f"; {dropped:,} of them have no sentence that fits" if dropped else ""
     return [
         f"{lost}: the rest of {blocks['documents_cut']:,} documents longer than {size}{without}. "
-        "`--data.keep_rest true` puts the rest in blocks of its own."
+        "`--data.keep_rest true` puts the rest in further blocks."
     ]
 
 

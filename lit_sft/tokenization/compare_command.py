@@ -21,7 +21,7 @@ _MOST_ROWS = 12
 
 
 def main(argv: list[str]) -> None:
-    """Compare tokenizers, print the figures, and write the reports asked for.
+    """Compare tokenizers, print the figures, and write the requested reports.
 
     Args:
         argv: `compare` and its arguments.

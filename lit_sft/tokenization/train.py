@@ -44,7 +44,7 @@ class TrainedTokenizer:
 
     @property
     def is_limited_by_memory(self) -> bool:
-        """Whether the sample is smaller than what was asked for, because of `max_memory`."""
+        """Whether `max_memory` made the sample smaller than requested."""
         return bool(self.report["is_limited_by_memory"])
 
 
