@@ -119,13 +119,13 @@ def _terminal_cell(cell: Cell, console: Console) -> Any:
 
 def render_markdown(report: Report) -> str:
     """The report as Markdown; its pictures are in the same folder."""
-    parts = [f"# {_cell(report.question)}", *(f"{_cell(answer)}\n" for answer in report.answers)]
-    parts += [f"\n![{_cell(title)}]({path.name})" for title, path in report.charts]
+    parts = [f"# {escaped_markdown(report.question)}", *(f"{escaped_markdown(answer)}\n" for answer in report.answers)]
+    parts += [f"\n![{escaped_markdown(title)}]({path.name})" for title, path in report.charts]
     headline = [report.headline] if report.headline else []
     for table in (*headline, *report.examples, *report.tables):
-        parts += [f"\n## {_cell(table.title)}\n", _row([*table.header]), "|" + "---|" * len(table.header)]
-        parts += [*map(_row, table.rows), *(f"\n{_cell(note)}" for note in table.notes)]
-    parts += ["\n## How it was done\n", *(f"- {_cell(line)}" for line in report.design)]
+        parts += [f"\n## {escaped_markdown(table.title)}\n", _row([*table.header]), "|" + "---|" * len(table.header)]
+        parts += [*map(_row, table.rows), *(f"\n{escaped_markdown(note)}" for note in table.notes)]
+    parts += ["\n## How it was done\n", *(f"- {escaped_markdown(line)}" for line in report.design)]
     return "\n".join(parts) + "\n"
 
 
@@ -155,8 +155,9 @@ FILTERS: dict[str, Callable[..., str]] = {"excerpt": _excerpt, "text": _text, "t
 
 
 def _row(cells: list[Cell]) -> str:
-    return "| " + " | ".join(_cell(_text(cell)) for cell in cells) + " |"
+    return "| " + " | ".join(escaped_markdown(_text(cell)) for cell in cells) + " |"
 
 
-def _cell(text: str) -> str:
+def escaped_markdown(text: str) -> str:
+    """A text on one line of Markdown, shortened, in which nothing is interpreted."""
     return _MARKS.sub(lambda found: f"&#{ord(found[0])};", _excerpt(text))

@@ -27,6 +27,7 @@ from lit_sft.synthesis.local_model import LocalModel
 from lit_sft.synthesis.pipeline import Synthesis, in_order
 from lit_sft.synthesis.reading import Subjects
 from lit_sft.synthesis.recipe import Recipe, read_recipe
+from lit_sft.synthesis.report import write_report
 from lit_sft.synthesis.results import FAILED, JOURNAL, PAIRS, REFUSED, SUMMARY, Results, written_whole
 from lit_sft.synthesis.settings import ModelSettings, SynthesisSettings
 
@@ -66,6 +67,7 @@ def synthesize(settings: SynthesisSettings, *, log: Callable[[str], None] = prin
         config = yaml.safe_dump(settings_shown(settings), allow_unicode=True, sort_keys=False)
         write_text(folder / "config.yaml", config)
         write_json(folder / SUMMARY, summary)
+        write_report(folder)
     return summary
 
 

@@ -27,8 +27,8 @@ Fingerprint = npt.NDArray[np.uint8]
 @dataclass(frozen=True)
 class Duplicates:
     """Refuses pairs whose question nearly repeats that of an accepted pair, of the same article or another: it has the
-    same numbers and at least the given share of words that carry content. Conversations are compared by all their
-    questions."""
+    same numbers and at least the given share of words that carry content. Conversations are compared by their
+    last question, and by whether the earlier ones are the same."""
 
     # Single words and characters, because a question of ten characters has too few longer runs: replacing one
     # character changes half of its runs of five. Without function words, a share of 0.8 tells questions with other
@@ -85,7 +85,9 @@ class DuplicateFinder:
 def fingerprint_of(candidate: Candidate) -> Fingerprint:
     """What questions are compared by: the signature of their content, and a digest of their numbers, (HASHES + 8,)."""
     questions = " ".join(question for question, _ in candidate.turns)
-    words = [word for question, _ in candidate.turns for word in content_of_question(question)]
+    *earlier, (last, _) = candidate.turns
+    # one element for each earlier question: what follows it decides whether conversations are alike
+    words = [" ".join(content_of_question(question)) for question, _ in earlier] + content_of_question(last)
     signature = signature_of_hashes(mixed(codes_of(words)))
     values = " ".join(sorted(numbers_in(questions)))
     return np.concatenate([signature, np.frombuffer(_digest(values), dtype=np.uint8)])

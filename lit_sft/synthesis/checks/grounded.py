@@ -11,13 +11,13 @@ from data_modules.cleaning.options import option
 from data_modules.cleaning.units import is_cjk, units_of
 from lit_sft.synthesis.candidate import Candidate
 from lit_sft.synthesis.checks.numbers import numbers_in, values_in, without_numbers
-from lit_sft.synthesis.checks.words import content_of, listed, stem_of
+from lit_sft.synthesis.checks.words import content_of, stem_of, words_in
 
 _QUOTED = re.compile(r"《([^》]{1,40})》|“([^”]{2,30})”|「([^」]{2,30})」|『([^』]{2,30})』|\"([^\"]{2,60})\"")
 _WORD = re.compile(r"[^\W\d_][\w'’-]*")
 _SENTENCE_END = re.compile(r"[.!?:;\n\"“(]\s*$")
 _OPENERS = frozenset(
-    listed(
+    words_in(
         "a an the this that these those it its he she they his her their there here i we you in on at by to for "
         "from with as about after before during since until while when where why how what which who because "
         "although though if however therefore thus also and but or so then yes no not only both each every some "

@@ -10,7 +10,7 @@ from data_modules.cleaning.options import option
 from data_modules.cleaning.units import units_of
 from lit_sft.scripts import script_shares
 from lit_sft.synthesis.candidate import Candidate
-from lit_sft.synthesis.checks.words import listed
+from lit_sft.synthesis.checks.words import words_in
 
 _SCRIPTS = {"zh": "Han", "en": "Latin"}
 
@@ -24,9 +24,9 @@ _FUNCTION_WORDS = {
     "Dutch": "de het een van en is dat op te zijn met voor niet aan werd er om ook door bij als wie wat",
 }
 _OTHERS = {
-    name: set(listed(words)) - set(listed(_FUNCTION_WORDS["English"])) for name, words in _FUNCTION_WORDS.items()
+    name: set(words_in(words)) - set(words_in(_FUNCTION_WORDS["English"])) for name, words in _FUNCTION_WORDS.items()
 }
-_ENGLISH = set(listed(_FUNCTION_WORDS["English"]))
+_ENGLISH = set(words_in(_FUNCTION_WORDS["English"]))
 _QUOTED = re.compile(r"“[^”]*”|\"[^\"]*\"|《[^》]*》|「[^」]*」")
 
 _FEWEST = 3

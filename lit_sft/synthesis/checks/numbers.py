@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from decimal import Decimal
 from functools import reduce
 
-from lit_sft.synthesis.checks.words import listed
+from lit_sft.synthesis.checks.words import words_in
 
 _DIGITS = r"\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?"
 _SCALES = {
@@ -28,12 +28,12 @@ _WRITTEN = re.compile(
     rf"({_DIGITS})\s*((?:hundred|thousand|million|billion|trillion)\b|[百千万萬亿億]+)?", re.IGNORECASE
 )
 
-_SMALL = listed(
+_SMALL = words_in(
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
     "eighteen nineteen"
 )
-_TENS = listed("twenty thirty forty fifty sixty seventy eighty ninety")
-_ORDINALS = listed(
+_TENS = words_in("twenty thirty forty fifty sixty seventy eighty ninety")
+_ORDINALS = words_in(
     "first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth thirteenth fourteenth fifteenth "
     "sixteenth seventeenth eighteenth nineteenth"
 )
@@ -60,7 +60,7 @@ _COUNTED = re.compile(
 )
 """What a Chinese numeral counts. Others are parts of words, as in 三角 and 一般."""
 
-_MONTHS = listed(
+_MONTHS = words_in(
     "january february march april may june july august september october november december jan feb mar apr jun jul aug "
     "sep sept oct nov dec"
 )

@@ -9,13 +9,13 @@ from typing import Any
 from data_modules.cleaning.units import is_cjk, units_of
 
 
-def listed(words: str) -> list[str]:
+def words_in(words: str) -> list[str]:
     """A list of words, given in one string."""
     return words.split()
 
 
 _FUNCTION_WORDS = frozenset(
-    listed(
+    words_in(
         "a an the this that these those there here it its they them their theirs he him his she her hers we us our "
         "you your i me my of in on at by to for from with into onto as about over under between during after "
         "before through and or because but if than then so such not no nor only also just very more most much many few "
@@ -25,7 +25,7 @@ _FUNCTION_WORDS = frozenset(
     )
 )
 _FUNCTION_CHARACTERS = frozenset(
-    "因的了是在于於有为為从由之中被和与與及而也就都还還又或等着著过過对對把将將以其这這那该該个個地得上呢吗嗎吧啊"
+    "因的了是在于於有为為从由之中被和与與及而也就还還又或等着著过過对對把将將以其这這那该該个個得呢吗嗎吧啊"
 )
 
 _KINDS = (
@@ -73,9 +73,7 @@ def content_of(text: str) -> list[str]:
     Args:
         text: Any text.
     """
-    return [
-        stem_of(unit) for unit in units_of(text) if unit not in _FUNCTION_WORDS and unit not in _FUNCTION_CHARACTERS
-    ]
+    return [stem_of(unit) for unit in units_of(text) if not is_function_word(unit)]
 
 
 def content_of_question(question: str) -> list[str]:
@@ -151,8 +149,17 @@ _IRREGULAR = {
         "win": "won",
         "write": "wrote written",
     }.items()
-    for form in listed(forms)
+    for form in words_in(forms)
 }
+
+
+def is_function_word(unit: str) -> bool:
+    """Whether a word, or a character of Chinese, carries no content of its own.
+
+    Args:
+        unit: In lower case.
+    """
+    return unit in _FUNCTION_WORDS or unit in _FUNCTION_CHARACTERS
 
 
 def stem_of(unit: str) -> str:

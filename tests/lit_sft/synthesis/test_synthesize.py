@@ -176,7 +176,8 @@ def test_nothing_half_written_after_a_failure(start_stub: StartStub, run: Run, t
         run(server, articles=articles)
     assert (tmp_path / "out" / "pairs.jsonl").read_bytes() == before
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
-        "config.yaml", "failed.jsonl", "journal.jsonl", "pairs.jsonl", "refused.jsonl", "summary.json",
+        "config.yaml", "datasheet.md", "failed.jsonl", "journal.jsonl", "pairs.jsonl", "refused.jsonl", "report.html",
+        "summary.json",
     ]  # fmt: skip
     summary = run(server, articles=articles, on_invalid="drop")
     assert (summary["articles"]["read"], summary["invalid_records"]["count"]) == (3, 1)

@@ -1,0 +1,256 @@
+"""The page of a synthesis and its datasheet, from the files of its folder."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from data_modules.errors import UserError
+from data_modules.wording import counted
+from lit_sft.files import read_json, write_text
+from lit_sft.reporting.page import Cell, Finding, Report, Table, render_html
+from lit_sft.synthesis.charts import draw_costs, draw_lengths, draw_yield
+from lit_sft.synthesis.datasheet import datasheet
+from lit_sft.synthesis.results import PAIRS, REFUSED, SUMMARY
+from lit_sft.synthesis.survey import Example, Survey, quantiles, survey_of
+
+REPORT, DATASHEET = "report.html", "datasheet.md"
+
+_MILLION = 1_000_000
+_MOST_TERMS = 30
+
+Summary = Mapping[str, Any]
+Rows = list[list[Cell]]
+
+
+def write_report(folder: Path) -> Path:
+    """Write the page and the datasheet of a folder; returns the page.
+
+    Args:
+        folder: A folder that `synthesize` wrote.
+
+    Raises:
+        UserError: If a file is missing or damaged.
+    """
+    summary = read_json(folder / SUMMARY, advice="run `synthesize` again")
+    if summary is None:
+        raise UserError(f"{folder / SUMMARY}: no such file; expected a folder that `synthesize` wrote.")
+    survey = survey_of(folder, pairs=PAIRS, refused=REFUSED)
+    with tempfile.TemporaryDirectory() as pictures:
+        page = render_html(_report(summary, survey, Path(pictures)))
+    write_text(folder / REPORT, page)
+    write_text(folder / DATASHEET, datasheet(summary, survey))
+    return folder / REPORT
+
+
+def _report(summary: Summary, survey: Survey, pictures: Path) -> Report:
+    tables = [
+        _rules(summary),
+        _reasons(survey),
+        _lengths(survey),
+        _kinds(survey),
+        _terms(survey),
+        _per_article(survey),
+        _faults("Subjects that failed", "fault", summary["failures"]),
+        _faults("Replies that were asked again", "what was wrong", summary["invalid"]),
+        _attempts(summary),
+        _usage(summary),
+    ]
+    names = [rule["name"] for rule in summary["rules"] if rule["name"] in survey.refused]
+    refused = [_refused(name, survey.refused[name].examples()) for name in names]
+    return Report(
+        question=f"Instruction data: recipe {summary['recipe']['name']}, model {summary['model']['name']}",
+        answers=_in_words(summary),
+        design=_design(summary),
+        tables=[table for table in tables if table.rows],
+        charts=_charts(summary, survey, pictures),
+        headline=_headline(summary),
+        examples=[table for table in (_accepted(survey), *refused) if table.rows],
+    )
+
+
+def _in_words(summary: Summary) -> list[str]:
+    """What was made of what, and what it cost."""
+    articles, pairs = summary["articles"], summary["pairs"]
+    lines = [
+        f"{counted(pairs['accepted'], 'conversation')} accepted of {pairs['read']:,} that the model wrote"
+        f"{_share(pairs['accepted'], pairs['read'])}, from {counted(articles['accepted'], 'article')} of "
+        f"{articles['read']:,}."
+    ]
+    left = {name: articles[name] for name in ("refused", "failed", "not_reached") if articles[name]}
+    if left:
+        words = {"refused": "without an accepted conversation", "failed": "failed", "not_reached": "not reached"}
+        lines.append(f"Of the other articles, {', '.join(f'{num:,} {words[name]}' for name, num in left.items())}.")
+    lines.append(_cost_in_words(summary))
+    if (most := max(summary["rules"], key=lambda rule: rule["refused"], default=None)) and most["refused"]:
+        lines.append(f"The rule that refused most is {most['name']}: {counted(most['refused'], 'conversation')}.")
+    if summary["stopped"]:
+        lines.append(f"The run stopped early: {summary['stopped']}")
+    return lines
+
+
+def _cost_in_words(summary: Summary) -> str:
+    usage, accepted = summary["usage"], summary["pairs"]["accepted"]
+    tokens = f"{usage['tokens_read']:,} tokens read and {usage['tokens_written']:,} written"
+    if usage["cost"] is None:
+        each = f", {round((usage['tokens_read'] + usage['tokens_written']) / accepted):,} of both" if accepted else ""
+        return f"{tokens}{each + ' for an accepted conversation' if each else ''}; the cost is unknown, as prices are."
+    each = f", {money(usage['cost'] / accepted)} {usage['currency']} for an accepted conversation" if accepted else ""
+    return f"The replies cost {money(usage['cost'])} {usage['currency']}{each}: {tokens}."
+
+
+def money(amount: float) -> str:
+    """An amount of money with at least two decimals, and three digits that tell it apart from zero."""
+    digits = 2 if amount >= 1 or not amount else min(12, 2 - math.floor(math.log10(amount)))
+    return f"{amount:,.{digits}f}"
+
+
+def _share(part: int, whole: int) -> str:
+    return f" ({part / whole:.0%})" if whole else ""
+
+
+def _headline(summary: Summary) -> Table:
+    articles = summary["articles"]
+    rows: Rows = [
+        ["conversations", *(f"{summary['pairs'][name]:,}" for name in ("read", "accepted", "refused")), "", ""],
+        ["articles", *(f"{articles[name]:,}" for name in ("read", "accepted", "refused", "failed", "not_reached"))],
+    ]
+    notes = [
+        "An article counts as accepted if at least one of its conversations was, as refused if none was, and as not "
+        "reached if the run stopped before its model had answered."
+    ]
+    return Table("Totals", ["", "read", "accepted", "refused", "failed", "not reached"], rows, notes)
+
+
+def _rules(summary: Summary) -> Table:
+    rows: Rows = [
+        [rule["name"], f"{rule['judged']:,}", f"{rule['refused']:,}", _percent(rule), str(rule["what"])]
+        for rule in summary["rules"]
+    ]
+    notes = ["A conversation is refused by the first rule that objects; later rules do not see it."]
+    return Table("Yield by rule", ["rule", "judged", "refused", "share", "what it refuses"], rows, notes)
+
+
+def _reasons(survey: Survey) -> Table:
+    rows: Rows = [[f"{num:,}", rule, reason] for (rule, reason), num in survey.reasons.most_common(_MOST_TERMS)]
+    return Table("Refused by reason", ["conversations", "rule", "reason"], rows, is_text=True)
+
+
+def _percent(rule: Mapping[str, Any]) -> str:
+    return f"{rule['refused'] / rule['judged']:.1%}" if rule["judged"] else ""
+
+
+def _lengths(survey: Survey) -> Table:
+    rows: Rows = []
+    for what, lengths in (("questions", survey.question_lengths), ("answers", survey.answer_lengths)):
+        for language, counts in sorted(lengths.items()):
+            unit = "characters" if language == "zh" else "words"
+            found = (f"{each:,}" for each in quantiles(counts, 0, 0.05, 0.5, 0.95, 1))
+            rows.append([f"{what}, {language}", f"{counts.total():,}", unit, *found])
+    return Table("Lengths", ["", "number", "in", "shortest", "5 %", "median", "95 %", "longest"], rows)
+
+
+def _kinds(survey: Survey) -> Table:
+    total = survey.kinds.total()
+    rows: Rows = [[kind, f"{num:,}", f"{num / total:.1%}"] for kind, num in survey.kinds.most_common()]
+    return Table("What questions ask for", ["kind", "questions", "share"], rows)
+
+
+def _terms(survey: Survey) -> Table:
+    rows: Rows = [[term, f"{num:,}"] for term, num in survey.terms.most_common(_MOST_TERMS)]
+    notes = ["Words with content in questions; in Chinese, pairs of characters."]
+    return Table("Topics: the most frequent words of questions", ["words", "times"], rows, notes)
+
+
+def _per_article(survey: Survey) -> Table:
+    rows: Rows = [[f"{num:,}", f"{articles:,}"] for num, articles in sorted(survey.per_article.items())]
+    return Table("Accepted conversations of an article", ["conversations", "articles"], rows)
+
+
+def _faults(title: str, name: str, faults: Mapping[str, int]) -> Table:
+    rows: Rows = [[str(fault), f"{num:,}"] for fault, num in faults.items()]
+    return Table(title, [name, "number"], rows)
+
+
+def _attempts(summary: Summary) -> Table:
+    rows: Rows = [[number, f"{num:,}"] for number, num in summary["attempts"].items()]
+    return Table("Replies by attempt", ["attempt", "replies"], rows)
+
+
+def _usage(summary: Summary) -> Table:
+    # who paid for a reply, this process or an earlier one, changes with every start, and the page must not
+    usage = {name: value for name, value in summary["usage"].items() if name not in ("calls", "from_journal")}
+    rows: Rows = [[name.replace("_", " "), _shown(value)] for name, value in usage.items()]
+    return Table("Replies and their cost", ["", "number"], rows)
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "unknown"
+    return f"{value:,}" if isinstance(value, int) else money(value) if isinstance(value, float) else str(value)
+
+
+def _accepted(survey: Survey) -> Table:
+    rows: Rows = [[example.article, *_as_text(example)] for example in survey.accepted.examples()]
+    return Table("Accepted: a sample", ["article", "question", "answer"], rows, is_text=True)
+
+
+def _refused(name: str, examples: list[Example]) -> Table:
+    rows: Rows = [[example.article, *_as_text(example), Finding(example.reason, -1)] for example in examples]
+    header = ["article", "question", "answer", "why"]
+    return Table(f"Refused by {name}: a sample", header, rows, is_text=True)
+
+
+def _as_text(example: Example) -> tuple[str, str]:
+    """Questions and answers of an example; those of several turns are numbered."""
+    if len(example.turns) == 1:
+        return example.turns[0]
+    questions, answers = (
+        " ".join(f"{number}. {turn[place]}" for number, turn in enumerate(example.turns, 1)) for place in (0, 1)
+    )
+    return questions, answers
+
+
+def _design(summary: Summary) -> list[str]:
+    recipe, model = summary["recipe"], summary["model"]
+    lines = [
+        f"Recipe {recipe['name']} (digest {recipe['digest']}): {recipe['about']}",
+        f"Model {model['name']} at {model['place']}: "
+        + ", ".join(f"{name} {value}" for name, value in model.items() if name not in ("name", "place")),
+        f"Read from {', '.join(map(str, summary['sources']))}",
+    ]
+    if (invalid := summary["invalid_records"])["count"]:
+        lines.append(f"{counted(invalid['count'], 'record')} could not be read, first: {invalid['first'][0]}")
+    return [*lines, "All settings are in config.yaml, in the same folder."]
+
+
+def _charts(summary: Summary, survey: Survey, pictures: Path) -> list[tuple[str, Path]]:
+    lengths = {"questions": survey.question_lengths, "answers": survey.answer_lengths}
+    accepted, rules = summary["pairs"]["accepted"], summary["rules"]
+    points, unit = _costs(summary)
+    judged = any(rule["name"] == "judge" for rule in rules)
+    charts = [
+        (
+            "Where the conversations went",
+            draw_yield(accepted, rules, pictures / "yield.png"),
+        ),
+        ("How long questions and answers are", draw_lengths(lengths, pictures / "lengths.png")),
+        (
+            f"What they cost as the run went on{', without the calls of the judge' * judged}",
+            draw_costs(points, unit, pictures / "costs.png"),
+        ),
+    ]
+    return [(title, path) for title, path in charts if path is not None]
+
+
+def _costs(summary: Summary) -> tuple[list[tuple[float, float]], str]:
+    """Accepted conversations and their cost as the run goes on, in money if prices are known, else in tokens."""
+    prices = summary["prices"] or {"read": _MILLION, "written": _MILLION, "currency": "tokens"}
+    points = [
+        (accepted, (read * prices["read"] + written * prices["written"]) / _MILLION)
+        for _, _, accepted, read, written in summary["curve"]
+    ]
+    return points, prices["currency"]
