@@ -22,7 +22,7 @@ class ChineseScript:
     `pip install "lit_sft[chinese]"` (OpenCC)."""
 
     to: str = option(
-        "`simplified`, or traditional characters as in OpenCC's standard (`traditional`), `taiwan` or `hong_kong`.",
+        "The script: simplified, or traditional as in OpenCC's standard, Taiwan or Hong Kong.",
         str,
         "simplified",
         choices=tuple(_CONFIGS),

@@ -37,7 +37,7 @@ _WORDS = {
     "dict": "a mapping",
     "tuple": "a list",
 }
-_PLURALS = {"str": "strings", "int": "whole numbers", "float": "numbers"}
+_PLURALS = {"str": "strings", "int": "whole numbers", "float": "numbers", "Any": "values"}
 
 
 def in_one_line(message: str, options: Set[str] = frozenset()) -> str:

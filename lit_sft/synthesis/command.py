@@ -5,21 +5,26 @@ A killed or stopped synthesis continues where it was: run the same command again
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import ActionConfigFile  # type: ignore[attr-defined]
+from jsonargparse import ActionConfigFile, Namespace  # type: ignore[attr-defined]
 
 from data_modules.errors import UserError
 from data_modules.wording import counted
 from lit_sft.console import print_error_line, print_line, quieten
 from lit_sft.credentials import without_credentials
+from lit_sft.endpoint.prices import Prices
 from lit_sft.settings.arguments import in_long_form
 from lit_sft.settings.nulls import refuse_nulls_of
 from lit_sft.settings.parser import SettingsParser
 from lit_sft.synthesis.results import PAIRS, SUMMARY
-from lit_sft.synthesis.settings import SynthesisSettings
+from lit_sft.synthesis.settings import ModelSettings, SynthesisSettings
 from lit_sft.synthesis.synthesize import synthesize
+
+_NO_OUTPUT = "the following arguments are required: output"
+"""How the parser says so."""
 
 
 def main(argv: list[str]) -> int:
@@ -59,11 +64,21 @@ def read_synthesis(arguments: list[str]) -> SynthesisSettings:
     try:
         config = parser.parse_args(in_long_form(arguments))
         refuse_nulls_of(SynthesisSettings, config)
-        built = parser.instantiate_classes(config)
-        names = SynthesisSettings.__dataclass_fields__
-        return SynthesisSettings(**{name: built[name] for name in names})
+        return _built(config)
     except UserError as error:
+        if str(error) == _NO_OUTPUT:
+            raise UserError("--output: not given; expected the folder to write to.") from None
         raise UserError(without_credentials(str(error))) from None
+
+
+def _built(config: Namespace) -> SynthesisSettings:
+    """The settings as objects; errors name the option as the user types it."""
+    try:
+        prices = Prices(**vars(config.model.prices))
+    except UserError as error:
+        raise UserError(f"--model.prices.{error}") from None
+    model = ModelSettings(**{**vars(config.model), "prices": prices})
+    return SynthesisSettings(**{each.name: config[each.name] for each in fields(SynthesisSettings)} | {"model": model})
 
 
 def synthesis_parser() -> SettingsParser:

@@ -15,6 +15,8 @@ from lit_sft.synthesis.recipe import ReplyForm
 _THOUGHTS = re.compile(r"\s*<think>.*?</think>", re.DOTALL)
 _FENCE = re.compile(r"```(?:json)?[^\S\n]*\n(.*?)\n?\s*```", re.DOTALL | re.IGNORECASE)
 _NOTHING = re.compile(r"[\s.…。]*")
+_LEAST_COPIED = 18
+"""Bytes of a text that counts as copied: six characters of Chinese, three or four words of English."""
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 REASONS: dict[str, dict[Language, str]] = {
@@ -46,6 +48,10 @@ REASONS: dict[str, dict[Language, str]] = {
     "wrong_count": {
         "en": "'{name}' has {found}; expected {fewest} to {most}.",
         "zh": "“{name}”里有 {found} 个，应该有 {fewest} 到 {most} 个。",
+    },
+    "copied_prompt": {
+        "en": "'{name}' is copied from the rules of this request{place}.",
+        "zh": "“{name}”抄了这个请求里的要求{place}。",
     },
     "credentials": {
         "en": "it repeats a key or a password.",
@@ -130,6 +136,25 @@ def read_items(reply: ReplyText, form: ReplyForm) -> list[dict[str, str]]:
     if not fewest <= len(items) <= most:
         raise InvalidReplyError("wrong_count", name=form.items, found=len(items), fewest=fewest, most=most)
     return [_item(item, form.fields, number, of=form.items) for number, item in enumerate(items, 1)]
+
+
+def check_not_copied(items: list[dict[str, str]], prompt: str) -> None:
+    """Refuse items that repeat a rule of the prompt, as small models do.
+
+    Args:
+        items: The items of a reply.
+        prompt: The prompt, with placeholders.
+
+    Raises:
+        InvalidReplyError: If a text is part of the prompt, and is long enough to be no accident.
+    """
+    rules = " ".join(prompt.split())
+    for number, item in enumerate(items, 1):
+        for name, value in item.items():
+            text = " ".join(value.split())
+            # a Chinese character says as much as a few letters
+            if len(text.encode()) >= _LEAST_COPIED and text in rules:
+                raise InvalidReplyError("copied_prompt", name=name, number=number)
 
 
 def _object(text: str) -> dict[str, Any]:

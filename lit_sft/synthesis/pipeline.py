@@ -12,7 +12,7 @@ from data_modules.wording import shortened
 from lit_sft.endpoint.chat import EndpointError, NotSentError, Reply, Request
 from lit_sft.synthesis.candidate import Candidate
 from lit_sft.synthesis.checks.checks import Checks, Refusal
-from lit_sft.synthesis.parsing import InvalidReplyError, ReplyText, read_items
+from lit_sft.synthesis.parsing import InvalidReplyError, ReplyText, check_not_copied, read_items
 from lit_sft.synthesis.reading import Subject
 from lit_sft.synthesis.recipe import Recipe
 from lit_sft.synthesis.settings import ModelSettings
@@ -168,7 +168,7 @@ class Synthesis:
         for attempt in range(1, self.attempts + 1):
             asked.count(self.model.ask(self._request(messages, attempt), attempt=attempt))
             try:
-                items = self._items(asked.reply)
+                items = self._items(asked.reply, subject)
             except InvalidReplyError as error:
                 asked.invalid, asked.faults = error, (*asked.faults, error.fault)
                 messages = [first, *self._again(asked.reply, error, subject)]
@@ -188,9 +188,11 @@ class Synthesis:
             schema=self.schema,
         )
 
-    def _items(self, reply: Reply) -> list[dict[str, str]]:
+    def _items(self, reply: Reply, subject: Subject) -> list[dict[str, str]]:
         text = ReplyText(reply.text, reply.finish_reason == "length", self.settings.max_tokens, reply.is_masked)
-        return read_items(text, self.recipe.reply)
+        items = read_items(text, self.recipe.reply)
+        check_not_copied(items, self.recipe.wording(subject.article.language).prompt)
+        return items
 
     def _again(self, reply: Reply, invalid: InvalidReplyError, subject: Subject) -> list[tuple[str, str]]:
         """The invalid reply, and why it is invalid. Only the last one: the request must not grow with every attempt."""

@@ -16,6 +16,7 @@ from data_modules.records.conversation import Conversation, Message, Role
 from data_modules.records.counts import RecordCounts
 from data_modules.records.documents import read_documents
 from data_modules.records.splits import Sources, as_list, read_conversations
+from data_modules.wording import counted
 from lit_sft.scripts import Language, language_of, script_shares
 from lit_sft.synthesis.candidate import Article
 from lit_sft.synthesis.passages import passages
@@ -90,18 +91,18 @@ class Subjects:
         self._check_columns()
 
     def _records(self) -> Iterator[Subject]:
-        articles = Articles()
-        if self.settings.articles:
-            for document in read_documents("train", self._sources(self.settings.articles), self.counts):
-                articles.add(document.group or document.origin, document.text)
-        for conversation in self._conversations():
-            try:
-                given = self._given(conversation, articles)
-            except UserError as error:
-                self.counts.reject(f"{conversation.origin}: {error}")
-                continue
-            name = conversation.group or conversation.origin
-            yield self._subject(given["question"], name, given["article"], given, conversation.origin)
+        with Articles() as articles:
+            if self.settings.articles:
+                for document in read_documents("train", self._sources(self.settings.articles), self.counts):
+                    articles.add(document.group or document.origin, document.text)
+            for conversation in self._conversations():
+                try:
+                    given = self._given(conversation, articles)
+                except UserError as error:
+                    self.counts.reject(f"{conversation.origin}: {error}")
+                    continue
+                name = conversation.group or conversation.origin
+                yield self._subject(given["question"], name, given["article"], given, conversation.origin)
         self._check_columns()
 
     def _given(self, conversation: Conversation, articles: Articles) -> dict[str, str]:
@@ -127,7 +128,8 @@ class Subjects:
         tasks = self._sample(draw)
         if len(tasks) < self.settings.examples:
             raise UserError(
-                f"--records: {len(tasks)} seed tasks; expected at least --examples {self.settings.examples}."
+                f"--records: {counted(len(tasks), 'seed task')}; expected at least {self.settings.examples}, as in "
+                "--examples."
             )
         for number in range(1, (self.settings.requests or 0) + 1):
             chosen = draw.sample(tasks, self.settings.examples)
@@ -202,6 +204,12 @@ class Articles:
     def __init__(self) -> None:
         self._file = tempfile.TemporaryFile()  # noqa: SIM115, closed with this object
         self._places: dict[bytes, tuple[int, ...]] = {}
+
+    def __enter__(self) -> Articles:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
 
     def add(self, name: str, text: str) -> None:
         """Add an article, or another part of one."""

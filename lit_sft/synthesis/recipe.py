@@ -226,6 +226,7 @@ def _recipe(values: Any, name: str) -> Recipe:
     for part, kind in (("reply", ReplyForm), ("en", Wording), ("zh", Wording)):
         if part in values:
             parts[part] = dataclass_from(kind, values[part], place=part)
+    values = {key: value for key, value in values.items() if value is not None}
     if "checks" in values:  # their options have any type
         parts["checks"] = values["checks"]
     return dataclass_from(Recipe, {key: value for key, value in values.items() if key not in parts}, converted=parts)

@@ -22,6 +22,7 @@ from lit_sft.endpoint.prices import Budget
 from lit_sft.files import write_json, write_text
 from lit_sft.locks import FileLock
 from lit_sft.runs.opening import open_model
+from lit_sft.synthesis.checks.asking import Ask, Messages
 from lit_sft.synthesis.checks.checks import Checks
 from lit_sft.synthesis.local_model import LocalModel
 from lit_sft.synthesis.pipeline import Synthesis, in_order
@@ -52,10 +53,10 @@ def synthesize(settings: SynthesisSettings, *, log: Callable[[str], None] = prin
     """
     recipe = read_recipe(settings.recipe).with_limits(settings.limits)
     subjects = Subjects(settings, recipe)
-    Checks.from_settings(_rules(settings, recipe), "--checks", ask=_nobody)  # before anything is opened
+    _checks(settings, recipe, _nobody)  # before anything is opened
     folder = Path(settings.output)
     with _locked(folder), opened_model(settings, Journal(folder / JOURNAL), log) as model:
-        checks = Checks.from_settings(_rules(settings, recipe), "--checks", ask=_asking(model))
+        checks = _checks(settings, recipe, _asking(model))
         synthesis = Synthesis(recipe, model, checks, settings.model, settings.attempts, settings.seed)
         with written_whole(folder, PAIRS, REFUSED, FAILED) as streams:
             results = Results(recipe, checks, settings.model, streams)
@@ -99,15 +100,17 @@ def opened_model(settings: SynthesisSettings, journal: Journal, log: Callable[[s
         journal.close()
 
 
-def _rules(settings: SynthesisSettings, recipe: Recipe) -> list[Any]:
-    return recipe.checks if settings.checks is None else settings.checks
+def _checks(settings: SynthesisSettings, recipe: Recipe, ask: Ask) -> Checks:
+    if settings.checks is None:
+        return Checks.from_settings(recipe.checks, f"recipe {recipe.name}: checks", ask=ask)
+    return Checks.from_settings(settings.checks, "--checks", ask=ask)
 
 
-def _nobody(messages: tuple[tuple[str, str], ...]) -> str:
+def _nobody(messages: Messages) -> str:
     raise AssertionError("nothing is asked before the model is open")
 
 
-def _asking(model: PaidModel) -> Callable[[tuple[tuple[str, str], ...]], str]:
+def _asking(model: PaidModel) -> Ask:
     """Sends the messages of a check to the model."""
     return lambda messages: model.ask(Request(messages, max_tokens=_JUDGING_TOKENS)).text
 
@@ -115,11 +118,8 @@ def _asking(model: PaidModel) -> Callable[[tuple[tuple[str, str], ...]], str]:
 def _check_read(results: Results, subjects: Subjects) -> None:
     """Refuse to end with nothing when every record was invalid."""
     if not results.articles["read"]:
-        counts = subjects.counts
-        raise UserError(
-            f"nothing to ask about: {counted(counts.num_invalid, 'invalid record')}"
-            f"{f', first: {counts.invalid[0]}' if counts.invalid else ''}."
-        )
+        invalid = f"{counted(subjects.counts.num_invalid, 'invalid record')}, first: {subjects.counts.invalid[0]}"
+        raise UserError(f"nothing to ask about: {invalid}")
 
 
 def _summary(
