@@ -22,7 +22,7 @@ class ChineseScript:
     `pip install "lit_sft[chinese]"` (OpenCC)."""
 
     to: str = option(
-        "The script: simplified, or traditional as in OpenCC's standard, Taiwan or Hong Kong.",
+        "`simplified`, or traditional characters as in OpenCC's standard (`traditional`), `taiwan` or `hong_kong`.",
         str,
         "simplified",
         choices=tuple(_CONFIGS),

@@ -78,10 +78,12 @@ class SetRule(Protocol):
 
 @dataclass(frozen=True)
 class ExactDuplicates:
-    """Drops documents that are the same as an earlier one apart from white space at the ends of lines and blank
-    lines, or apart from case, punctuation and Unicode variants too."""
+    """Drops documents that are the same as an earlier one. White space at the ends of lines and blank lines do not
+    count; with `normalized`, neither do case, punctuation and Unicode variants."""
 
-    likeness: str = option("Which documents are the same.", str, "exact", choices=("exact", "normalized"))
+    likeness: str = option(
+        "Which documents are the same: `exact` or `normalized`.", str, "exact", choices=("exact", "normalized")
+    )
 
     size: ClassVar[int] = 8
 

@@ -24,7 +24,7 @@ _LINE = re.compile(r"[^\n]*\n?")
 
 @dataclass(frozen=True)
 class BoilerplateLines:
-    """Removes lines that a pattern matches from beginning to end, without the white space around them."""
+    """Removes lines that a pattern matches from beginning to end. White space around a line does not count."""
 
     patterns: tuple[str, ...] = option("Regular expressions; `.*` stands for any text.", str, many=-1)
 

@@ -10,6 +10,7 @@ from data_modules.cleaning.code import outside_code
 from data_modules.cleaning.edits import Edit, substitutions
 from data_modules.cleaning.options import option
 from data_modules.cleaning.units import CJK
+from data_modules.wording import either
 
 _HEADING = re.compile(rf"(?:[{SPACES}\r]*\n)*([^\n]+)(\n[{SPACES}\r]*(?:\n[{SPACES}\r]*)*)")
 _MARKED = re.compile(r"#{1,6} |(=+) .*? \1\s*$|(=+)[^=].*?\2\s*$")
@@ -109,7 +110,12 @@ class ConversionMarkup:
     """Resolves the markup by which Chinese Wikipedia converts between scripts: `-{}-` is removed, `-{X}-` becomes X,
     `-{zh-hans:X;zh-hant:Y}-` becomes the text of one variant."""
 
-    variant: str = option("The variant to keep, or the nearest one given.", str, "zh-hans", choices=_VARIANTS)
+    variant: str = option(
+        f"The variant to keep, or else the nearest one that is given: {either(_VARIANTS)}.",
+        str,
+        "zh-hans",
+        choices=_VARIANTS,
+    )
 
     def __call__(self, text: str) -> list[Edit]:
         """The edits of a text."""

@@ -7,7 +7,7 @@ from dataclasses import MISSING, Field, field, fields
 from typing import Any
 
 from data_modules.errors import UserError
-from data_modules.wording import did_you_mean, either, kind_of
+from data_modules.wording import counted, did_you_mean, either, kind_of
 
 _WORDS: dict[type, str] = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
 
@@ -73,7 +73,9 @@ def _checked(known: Field[Any], value: Any, place: str) -> Any:
         return _one(known, value, place)
     if not isinstance(value, (list, tuple)) or not value or len(value) not in (many, len(value) * (many < 0)):
         expected = "a list with at least one value" if many < 0 else f"a list of {many} values"
-        raise UserError(f"{place} is {kind_of(value)}; expected {expected}. {known.metadata['help']}")
+        is_list = isinstance(value, (list, tuple))
+        found = f"has {counted(len(value), 'value')}" if is_list else f"is {kind_of(value, 'a mapping')}"
+        raise UserError(f"{place} {found}; expected {expected}. {known.metadata['help']}")
     return tuple(_one(known, each, place) for each in value)
 
 

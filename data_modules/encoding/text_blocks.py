@@ -54,7 +54,7 @@ class BlockLedger:
         blocks: Blocks.
         kept: Tokens in blocks; each is in exactly one.
         cropped: Tokens in no block.
-        padding: Tokens that the blocks lack of their full size. These cost nothing: rows are packed.
+        padding: How many tokens the blocks fall short of full size. This costs nothing: rows are packed.
         documents_cut: Documents that are not whole in one block.
         documents_dropped: Documents without a token in any block.
         sentences_cut: Cuts within a sentence, whether the rest is in another block or dropped.

@@ -264,7 +264,7 @@ def blocks(comparison: Comparison) -> Table:
             train = (comparison.results[arm, seed].result.get("ledger") or {}).get("train") or {}
             if counts := train.get("blocks"):
                 rows.append([arm, *(f"{counts.get(name, 0):,}" for name in names)])
-    notes = ["Cropped tokens are in no block; padding counts the tokens that blocks lack of their full size."]
+    notes = ["Cropped tokens are in no block; padding is how many tokens the blocks fall short of full size."]
     return Table("Training blocks", ["", *(name.replace("_", " ") for name in names)], rows, notes)
 
 

@@ -23,6 +23,9 @@ _FEW = 5
 _MANY = 20
 """Failed requests after which we stop if there has not been a single usable reply."""
 
+_FIRST_PAUSE = 0.5
+"""Seconds before the first retry; each further pause is twice as long, up to 16 times this."""
+
 _LONGEST_REPLY = 2**22
 _UNREACHABLE = "ConnectError"
 """Name of the HTTP transport's error if no connection could be made; its module changes with the client's version."""
@@ -149,7 +152,7 @@ class Endpoint:
             except EndpointError as error:
                 if not error.is_transient or number == self.retries:
                     raise
-                wait = min(0.5 * 2**number, 8.0) if error.pause is None else error.pause
+                wait = _FIRST_PAUSE * 2 ** min(number, 4) if error.pause is None else error.pause
                 self._say(str(error).partition(":")[0] + str(error.status), f"{error}; trying again after {wait:g} s")
             self._requests.run(self._waited(wait))
         raise AssertionError("unreachable")

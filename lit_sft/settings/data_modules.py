@@ -59,8 +59,8 @@ def data_module_of(arguments: Sequence[str]) -> DataModuleName:
     return found
 
 
-def elsewhere(name: DataModuleName) -> dict[str, str]:
-    """Why options of the other data module are not available, and what to do, by option.
+def refused_options(name: DataModuleName) -> dict[str, str]:
+    """Why options of the other data module are refused, and what to do, by option.
 
     Args:
         name: The data module in use.

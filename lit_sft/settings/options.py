@@ -12,7 +12,7 @@ from lightning.pytorch import Trainer
 from data_modules.errors import UserError
 from lit_sft.checkpoints.callback import RunCheckpoint
 from lit_sft.models.backbone import BackboneSettings, context_length
-from lit_sft.settings.data_modules import DATA_MODULES, DataModuleName, elsewhere
+from lit_sft.settings.data_modules import DATA_MODULES, DataModuleName, refused_options
 from lit_sft.settings.parser import SettingsParser, Source
 from lit_sft.settings.run_length import USUAL_EPOCHS
 from lit_sft.settings.run_settings import RunSettings
@@ -97,7 +97,7 @@ def training_parser(
     parser.add_lightning_class_args(Trainer, "trainer")
     parser.add_lightning_class_args(LitCausalLM, "model")
     parser.add_lightning_class_args(DATA_MODULES[data_module], "data")
-    parser.data_module, parser.elsewhere = data_module, elsewhere(data_module)
+    parser.data_module, parser.refused = data_module, refused_options(data_module)
     parser.add_class_arguments(RunSettings, "run")
     parser.add_lightning_class_args(RunCheckpoint, "checkpoint")
     parser.set_defaults({f"trainer.{name}": value for name, value in _TRAINER_DEFAULTS.items()})

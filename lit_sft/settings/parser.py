@@ -82,16 +82,16 @@ class SettingsParser(LightningArgumentParser):
         """Which data module has the options of `data`."""
         self.is_of_runs = True
         """Whether its configs are those of runs, which must not allow code or name an output file."""
-        self.elsewhere: dict[str, str] = {}
-        """Why options of another data module are not available, by option."""
+        self.refused: dict[str, str] = {}
+        """Why options of the other data module are refused, by option."""
         self._given = "--config"
         """The config being read, as the user named it."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise the message as a user's mistake, with the closest option if one was misspelt."""
         unknown = re.match(r"unrecognized arguments: --([\w.]+)", message)
-        if unknown and unknown[1] in self.elsewhere:
-            raise UserError(f"--{unknown[1]}: {self.elsewhere[unknown[1]]}") from None
+        if unknown and unknown[1] in self.refused:
+            raise UserError(f"--{unknown[1]}: {self.refused[unknown[1]]}") from None
         raise UserError(in_one_line(message, options_of(self))) from None
 
     def parse_path(self, path: str | os.PathLike[str], *args: Any, **options: Any) -> Namespace:
@@ -117,9 +117,7 @@ class SettingsParser(LightningArgumentParser):
         place = self._given if path else "--config"
         values, lines = load_yaml(content, place, loader=_LOADER)
         options = {name for name in options_of(self) if not name.endswith("help")} - _NOT_IN_CONFIGS
-        sections = check_sections(
-            values, place, lines, groups=groups_of(self), options=options, elsewhere=self.elsewhere
-        )
+        sections = check_sections(values, place, lines, groups=groups_of(self), options=options, refused=self.refused)
         if not path or not self.source.is_run(Path(os.path.abspath(path))):
             if self.is_of_runs:
                 refuse_trust(sections, place, lines)

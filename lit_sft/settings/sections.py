@@ -24,7 +24,7 @@ def check_sections(
     *,
     groups: Set[str],
     options: Set[str],
-    elsewhere: Mapping[str, str] = MappingProxyType({}),
+    refused: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """Check a config and return its settings, without empty sections.
 
@@ -34,7 +34,7 @@ def check_sections(
         lines: The line of every key.
         groups: Dotted names of sections, such as `model.backbone`.
         options: Dotted names of settings.
-        elsewhere: What to say about settings that belong to another kind of run, by dotted name.
+        refused: What to say about settings that belong to another kind of run, by dotted name.
 
     Raises:
         UserError: If a section is not a mapping or a setting is unknown; names the line.
@@ -43,7 +43,7 @@ def check_sections(
         raise UserError(f"{place}: empty; expected settings, such as `data: {{train: rows.jsonl}}`.")
     if not isinstance(values, dict):
         raise UserError(f"{place}: expected a mapping of settings, found {kind_of(values, _MAPPING)}.")
-    return _Checker(place, lines, groups, options, elsewhere).section(values, "", ())
+    return _Checker(place, lines, groups, options, refused).section(values, "", ())
 
 
 class _Checker:
@@ -53,10 +53,10 @@ class _Checker:
         lines: Mapping[Path, int],
         groups: Set[str],
         options: Set[str],
-        elsewhere: Mapping[str, str],
+        refused: Mapping[str, str],
     ) -> None:
         self.place, self.lines, self.groups, self.options = place, lines, groups, options
-        self.elsewhere = elsewhere
+        self.refused = refused
 
     def section(self, values: dict[Any, Any], prefix: str, path: Path) -> dict[str, Any]:
         found: dict[str, Any] = {}
@@ -92,8 +92,8 @@ class _Checker:
             found[last] = value
 
     def _check_known(self, name: str, path: Path) -> None:
-        if name in self.elsewhere:
-            raise UserError(f"{self._at(path)}: --{name}: {self.elsewhere[name]}")
+        if name in self.refused:
+            raise UserError(f"{self._at(path)}: --{name}: {self.refused[name]}")
         if name not in self.options and name not in _FREE:
             advice = nearest(name, self.options) or "see --help for the options"
             raise UserError(f"{self._at(path)}: unknown setting '{name}'; {advice}")

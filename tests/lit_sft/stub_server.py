@@ -1,20 +1,21 @@
-"""A server of chat completions that fails at known rates, each fault drawn from the request, so that runs repeat.
-
-`python tests/lit_sft/stub_server.py --latency 0.2` serves from a process of its own and prints the address.
-"""
+"""A server of chat completions that fails at known rates, each fault drawn from the request, so that runs repeat."""
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
+import os
 import random
 import socket
+import subprocess
+import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 FAULTS = ("429", "429 bare", "500", "hang", "drop", "cut")
@@ -71,6 +72,11 @@ class StubServer:
         self.bodies: list[dict[str, Any]] | None = None
         """Every request, if a list is put here; large tests keep none."""
         self.headers: list[dict[str, str]] | None = None
+        self.message = "as drawn"
+        """Of error responses."""
+        self.dies_after: int | None = None
+        """Replies after which every connection is closed."""
+        self.under_way = 0
         self.too_many = {"Retry-After": "0.02"}
         """Headers of a 429 response."""
         self._lock = threading.Lock()
@@ -83,10 +89,11 @@ class StubServer:
 
             def do_POST(self) -> None:
                 raw = self.rfile.read(int(self.headers["Content-Length"]))
-                try:
-                    stub.answer(self, raw)
-                except OSError:
-                    self.close_connection = True  # the client has hung up
+                with stub._counted():
+                    try:
+                        stub.answer(self, raw)
+                    except OSError:
+                        self.close_connection = True  # the client has hung up
 
             def log_message(self, *_: Any) -> None:
                 pass
@@ -116,16 +123,29 @@ class StubServer:
                 self.bodies.append(body)
             if self.headers is not None:
                 self.headers.append({name.lower(): value for name, value in handler.headers.items()})
-            fault = "drop" if self._ended.is_set() else self.draw.fault(digest, self.attempts[digest])
+            has_died = self.dies_after is not None and self.replies.total() >= self.dies_after
+            is_gone = self._ended.is_set() or has_died
+            fault = "drop" if is_gone else self.draw.fault(digest, self.attempts[digest])
             self.faults[fault] += 1
         if self.latency:
             self._ended.wait(self.latency)
         if fault:
             self._fail(handler, fault)
             return
-        self._send(handler, 200, self._completion(body))
+        text = self._completion(body)
         with self._lock:
             self.replies[digest] += 1
+        self._send(handler, 200, text)
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        with self._lock:
+            self.under_way += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self.under_way -= 1
 
     def _completion(self, body: dict[str, Any]) -> str:
         text = self.write(body)
@@ -136,7 +156,7 @@ class StubServer:
     def _fail(self, handler: BaseHTTPRequestHandler, fault: str) -> None:
         if fault[:3].isdigit():
             headers = self.too_many if fault == "429" else {}
-            self._send(handler, int(fault[:3]), json.dumps({"error": {"message": "as drawn"}}), headers)
+            self._send(handler, int(fault[:3]), json.dumps({"error": {"message": self.message}}), headers)
             return
         handler.close_connection = True
         if fault == "hang":
@@ -165,15 +185,27 @@ def _usage(body: dict[str, Any], text: str) -> dict[str, int]:
     return {"prompt_tokens": size // 4 + 1, "completion_tokens": len(text.encode()) // 4 + 1}
 
 
-def main() -> None:
-    """Serve until standard input ends."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--latency", type=float, default=0.2, help="seconds before each reply")
-    options = parser.parse_args()
-    server = StubServer(lambda body: "yes", latency=options.latency)
+def serve(write: Write, *, latency: float) -> None:
+    """Serve until standard input ends; prints the address. For a process of its own: `stub_process`."""
+    server = StubServer(write, latency=latency)
     print(server.address, flush=True)
-    input()
+    sys.stdin.read()
+    server.close()
 
 
-if __name__ == "__main__":
-    main()
+@contextmanager
+def stub_process(write: str, *, latency: float) -> Iterator[str]:
+    """Serve from another process, whose work does not slow down this one; gives the address.
+
+    Args:
+        write: Module and name of a function, such as `tests.lit_sft.synthesis.writer:write_pairs`.
+        latency: Seconds before each reply.
+    """
+    module, name = write.split(":")
+    code = f"from {module} import {name}; from {__name__} import serve; serve({name}, latency={latency})"
+    environment = {**os.environ, "PYTHONPATH": str(Path.cwd())}
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", code], env=environment, **pipes) as process:
+        assert process.stdout is not None
+        yield process.stdout.readline().strip()
+        process.communicate()

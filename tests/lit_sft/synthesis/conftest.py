@@ -25,7 +25,7 @@ def start_stub(monkeypatch: pytest.MonkeyPatch) -> Iterator[StartStub]:
 
     def _start(write: Write = write_pairs, draw: Draw | None = None) -> StubServer:
         server = StubServer(write, draw)
-        server.bodies = []
+        server.bodies, server.headers = [], []
         started.append(server)
         return server
 
