@@ -15,7 +15,7 @@ from lit_sft.credentials import Secrets, read_address, without_credentials
 from lit_sft.endpoint.background import Background
 from lit_sft.endpoint.chat import EndpointError, NotSentError, Reply, Request, without_surrogates
 from lit_sft.endpoint.prices import Meter
-from lit_sft.endpoint.responses import beginning, error_line, refuse_errors, reply_of
+from lit_sft.endpoint.responses import beginning, error_line, read_reply, refuse_errors
 from lit_sft.endpoint.structured import ReplyForm, Structured, response_format
 
 _FEW = 5
@@ -27,6 +27,9 @@ _FIRST_PAUSE = 0.5
 """Seconds before the first retry; each further pause is twice as long, up to 16 times this."""
 
 _LONGEST_REPLY = 2**22
+_NEW_LIMIT = "max_completion_tokens"
+"""What some servers call `max_tokens`; their error says so."""
+
 _UNREACHABLE = "ConnectError"
 """Name of the HTTP transport's error if no connection could be made; its module changes with the client's version."""
 _NO_KEY = "EMPTY"
@@ -83,6 +86,7 @@ class Endpoint:
         self._openai, self._requests = _client(key, place, self.secrets)
         weakref.finalize(self, self._requests.end)
         self.meter, self._form, self._log, self._pause = meter, ReplyForm(structured), log, pause
+        self._limit = "max_tokens"
         self._interval = 60 / rate if rate else 0.0
         self._next_turn = self._held_until = 0.0
         self._unanswered = self._failed = self._timeouts = 0
@@ -148,7 +152,7 @@ class Endpoint:
             if self.stopped:
                 raise NotSentError(f"not sent: {self.stopped}")
             try:
-                return self._metered(request, form, is_retry=number > 0)
+                return self._with_known_limit(request, form, is_retry=number > 0)
             except EndpointError as error:
                 if not error.is_transient or number == self.retries:
                     raise
@@ -167,6 +171,17 @@ class Endpoint:
             self._said.add(kind)
         if is_new:
             self._log(f"{self.shown}: {line}")
+
+    def _with_known_limit(self, request: Request, form: str, *, is_retry: bool) -> Reply:
+        """Send a request once; again if the server wants another name for the limit of tokens."""
+        limit = self._limit
+        try:
+            return self._metered(request, form, is_retry=is_retry)
+        except EndpointError as error:
+            if limit == _NEW_LIMIT or error.status != 400 or _NEW_LIMIT not in str(error):
+                raise
+            self._limit = _NEW_LIMIT
+        return self._metered(request, form, is_retry=is_retry)
 
     def _metered(self, request: Request, form: str, *, is_retry: bool) -> Reply:
         """Send a request once, and count what it costs."""
@@ -197,10 +212,7 @@ class Endpoint:
         except EndpointError as error:
             self._hold(error)
             raise
-        try:
-            return reply_of(body)
-        except (ValueError, RecursionError) as error:
-            raise EndpointError(error_line(error, self.secrets), is_answer=True, may_be_billed=True) from None
+        return read_reply(body, self.secrets)
 
     async def _turn(self, *, is_retry: bool) -> None:
         """Wait as `rate` asks, and while the server asks us to wait; a retry has waited already."""
@@ -241,7 +253,7 @@ class Endpoint:
     async def _body(self, request: Request, form: str) -> bytes:
         # the client copies what it knows field by field, which costs more than sending it; `extra_body` goes as it is
         sent = self._requests.client.chat.completions.with_streaming_response.create(
-            model=self.model, messages=[], extra_body=_options(request, form)
+            model=self.model, messages=[], extra_body={self._limit: request.max_tokens, **_options(request, form)}
         )
         async with sent as response:
             try:
@@ -257,7 +269,7 @@ class Endpoint:
 
 
 def _options(request: Request, form: str) -> dict[str, Any]:
-    """The body of a request, but for the model; what is not needed is left out, since some servers refuse it."""
+    """The body of a request, without model and limit. What has its default is left out: some servers refuse it."""
     optional = {
         "top_p": None if request.top_p == 1.0 else request.top_p,
         "seed": request.seed,
@@ -266,7 +278,6 @@ def _options(request: Request, form: str) -> dict[str, Any]:
     return {
         "messages": [{"role": role, "content": without_surrogates(content)} for role, content in request.messages],
         "temperature": request.temperature,
-        "max_tokens": request.max_tokens,
         **{name: value for name, value in optional.items() if value is not None},
     }
 

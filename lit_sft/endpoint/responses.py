@@ -46,14 +46,17 @@ async def refuse_errors(secrets: Secrets, response: Any) -> None:
         body = await beginning(response.aiter_bytes(), _LONGEST_ERROR)
     except Exception:  # of the HTTP transport; the status is known even if the body cannot be read
         body = b""
-    status = int(response.status_code)
-    reason = _line(_message_of(body), secrets)
-    raise EndpointError(
+    raise _status_error(int(response.status_code), _message_of(body), secrets, pause=_retry_after(response.headers))
+
+
+def _status_error(status: int, message: str, secrets: Secrets, **details: Any) -> EndpointError:
+    reason = _line(message, secrets)
+    return EndpointError(
         f"Error code: {status}{_phrase(status)}{f': {reason}' if reason else ''}",
         is_answer=status < 500 and status not in _REFUSED,
         is_transient=status >= 500 or status in _RETRIED,
-        pause=_retry_after(response.headers),
         status=status,
+        **details,
     )
 
 
@@ -62,14 +65,30 @@ def error_line(error: BaseException, secrets: Secrets) -> str:
     return f"{type(error).__name__}: {_line(str(error), secrets)}"
 
 
-def reply_of(body: bytes) -> Reply:
+def read_reply(body: bytes, secrets: Secrets) -> Reply:
     """The text and token counts of a chat completion.
 
     Raises:
-        ValueError: If it is not JSON, or contains no text.
-        RecursionError: If it is nested too deeply.
+        EndpointError: If it is none, or has no text, or is an error (some gateways send those as if all were well).
     """
-    value = json.loads(body)
+    try:
+        value = json.loads(body)
+        if isinstance(value, dict) and value.get("error") and not value.get("choices"):
+            raise _error_inside(value["error"], secrets)
+        return _reply_of(value)
+    except (ValueError, RecursionError) as error:
+        raise EndpointError(error_line(error, secrets), is_answer=True, may_be_billed=True) from None
+
+
+def _error_inside(error: Any, secrets: Secrets) -> EndpointError:
+    code, message = (error.get("code"), error.get("message")) if isinstance(error, dict) else (None, error)
+    text, status = message if isinstance(message, str) else "", str(code)
+    if re.fullmatch("[45][0-9]{2}", status):
+        return _status_error(int(status), text, secrets, may_be_billed=True)
+    return EndpointError(f"an error without a code: {_line(text, secrets)}", is_answer=True, may_be_billed=True)
+
+
+def _reply_of(value: Any) -> Reply:
     try:
         choice = value["choices"][0]
         content = choice["message"]["content"]

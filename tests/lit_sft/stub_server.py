@@ -76,6 +76,8 @@ class StubServer:
         """Of error responses."""
         self.dies_after: int | None = None
         """Replies after which every connection is closed."""
+        self.body = ""
+        """Sent instead of every reply, if given."""
         self.under_way = 0
         self.too_many = {"Retry-After": "0.02"}
         """Headers of a 429 response."""
@@ -116,7 +118,7 @@ class StubServer:
 
     def answer(self, handler: BaseHTTPRequestHandler, raw: bytes) -> None:
         body = json.loads(raw)
-        digest = hashlib.sha256(raw).hexdigest()[:16]
+        digest = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:16]
         with self._lock:
             self.attempts[digest] += 1
             if self.bodies is not None:
@@ -132,7 +134,7 @@ class StubServer:
         if fault:
             self._fail(handler, fault)
             return
-        text = self._completion(body)
+        text = self.body or self._completion(body)
         with self._lock:
             self.replies[digest] += 1
         self._send(handler, 200, text)
