@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Literal
 
 import numpy as np
@@ -26,7 +27,8 @@ _NEUTRAL = {"Zyyy", "Zinh", "Zzzz"}
 
 
 class ScriptTable:
-    """Finds the scripts of characters. Digits, spaces and others of no script count with the letters before them.
+    """Finds the scripts of characters, in any thread. Digits, spaces and others of no script count with the letters
+    before them.
 
     Attributes:
         names: Names of the scripts seen so far, by code.
@@ -36,14 +38,16 @@ class ScriptTable:
         self.names = [COMMON]
         self._codes = {COMMON: 0}
         self._table = np.full(0x110000, -1, dtype=np.int16)
+        self._lock = threading.Lock()  # two threads must not give one script two codes
 
     def codes(self, text: str) -> npt.NDArray[np.int16]:
         """The code of each character's script, (characters,)."""
         points = np.frombuffer(text.encode("utf-32-le"), dtype="<u4")
         codes: npt.NDArray[np.int16] = self._table[points]
         if (codes < 0).any():
-            for point in np.unique(points[codes < 0]).tolist():
-                self._table[point] = self._code(unicode_data.script(chr(point)))
+            with self._lock:
+                for point in np.unique(points[codes < 0]).tolist():
+                    self._table[point] = self._code(unicode_data.script(chr(point)))
             codes = self._table[points]
         places = np.flatnonzero(codes)
         if not len(places):

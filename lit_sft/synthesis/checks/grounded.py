@@ -5,16 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
 
 from data_modules.cleaning.options import option
 from data_modules.cleaning.units import is_cjk, units_of
 from lit_sft.synthesis.candidate import Candidate
-from lit_sft.synthesis.checks.numbers import numbers_in, values_in, without_numbers
+from lit_sft.synthesis.checks.numbers import numbers_in, without_numbers
+from lit_sft.synthesis.checks.source import Source, pairs_of, source_of
 from lit_sft.synthesis.checks.words import content_of, stem_of, words_in
 
 _QUOTED = re.compile(r"《([^》]{1,40})》|“([^”]{2,30})”|「([^」]{2,30})」|『([^』]{2,30})』|\"([^\"]{2,60})\"")
-_WORD = re.compile(r"[^\W\d_][\w'’-]*")
+_WORD = re.compile(r"(?<!\w)[^\W\d_][\w'’-]*")
 _SENTENCE_END = re.compile(r"[.!?:;\n\"“(]\s*$")
 _OPENERS = frozenset(
     words_in(
@@ -28,11 +28,11 @@ _OPENERS = frozenset(
 )
 _SURNAMES = (
     "王李张刘陈杨赵黄周吴徐孙胡朱高林何郭马罗梁宋郑谢韩唐冯于董萧程曹袁邓许傅沈曾彭吕苏卢蒋蔡贾丁魏薛叶阎余潘杜戴夏钟汪田任姜范方石姚谭廖邹熊金陆郝孔白崔康"
-    "毛邱秦江史顾侯邵孟龙万段雷钱汤尹黎易常武乔贺赖龚文張劉陳楊趙黃吳孫馬羅鄭謝韓馮蕭鄧許呂蘇盧蔣賈葉閻鍾範陸顧龍萬錢湯詹欧阳司马上官诸葛温施柳章倪严牛樊兰殷翁"
+    "毛邱秦江史顾侯邵孟龙万段雷钱汤尹黎易常武乔贺赖龚文張劉陳楊趙黃吳孫馬羅鄭謝韓馮蕭鄧許呂蘇盧蔣賈葉閻鍾範陸顧龍萬錢湯詹温施柳章倪严牛樊兰殷翁"
 )
 _PERSON = re.compile(
     rf"(?:^|[是由叫为為，、：和与與被向请請名]|作者|先生|画家|畫家|作家|诗人|詩人|皇帝|将军|將軍|教授|博士|校长|校長|总统|總統|工程师|建筑师)"
-    rf"([{_SURNAMES}][\u4e00-\u9fff]{{1,2}}?)(?=$|[，。、；！？和与與在于於的等及是主发創创设設撰修所建写寫])"
+    rf"((?:[{_SURNAMES}]|欧阳|司马|上官|诸葛)[\u4e00-\u9fff]{{1,2}}?)(?=$|[，。、；！？和与與在于於的等及是主发創创设設撰修所建写寫])"
 )
 _PLACE = re.compile(
     "([\u4e00-\u9fff]{2})(?:市|省|县|縣|镇|鎮|村|州|国|國|河|湖|江|岛|島|寺|大学|大學|公司|学院|學院|山脉|王朝)"
@@ -59,49 +59,47 @@ class Grounded:
 
     def __call__(self, candidate: Candidate) -> str:
         """Why a conversation is refused; empty if it is not."""
-        known = candidate.article.text
-        if not known:
+        if not candidate.article.text:
             return ""
+        source = source_of(candidate.article.text)
         for question, answer in candidate.turns:
-            known = f"{known}\n{question}"
-            if fault := self._fault(answer, known):
+            source = source + Source.of(question)
+            if fault := self._fault(answer, source):
                 return fault
         return ""
 
-    def _fault(self, answer: str, known: str) -> str:
+    def _fault(self, answer: str, source: Source) -> str:
         if self.numbers:
-            values = values_in(known)
             for value, spelling in numbers_in(answer).items():
-                if value not in values:
+                if value not in source.values:
                     return f"the article does not contain the number {spelling!r}"
-        if self.names and (name := next(missing_names(answer, known), "")):
+        if self.names and (name := next(missing_names(answer, source), "")):
             return f"the article does not contain {name!r}"
-        share, longest = support_of(answer, known)
+        share, longest = support_of(answer, source)
         if share < self.share:
             return f"the article contains {share:.0%} of the answer's words"
         return f"{longest} words in a row are not in the article" if longest > self.run else ""
 
 
-def missing_names(answer: str, known: str) -> Iterator[str]:
-    """Names and quotations of an answer that do not occur in a text.
+def missing_names(answer: str, source: Source) -> Iterator[str]:
+    """Names and quotations of an answer that do not occur in its source.
 
     Args:
         answer: The answer, in English or Chinese.
-        known: The article and the question.
+        source: The article and the question.
     """
-    lower = known.lower()
-    squeezed = "".join(lower.split())
     for match in _QUOTED.finditer(answer):
         quoted = next(filter(None, match.groups())).strip(" ,.，。")
-        if "".join(quoted.lower().split()) not in squeezed:
+        if "".join(quoted.lower().split()) not in source.squeezed:
             yield quoted
-    words = {stem_of(unit) for unit in units_of(known)}
-    yield from (name for name in _capitalised(answer) if not {stem_of(each) for each in units_of(name)} <= words)
+    for name in _capitalised(answer):
+        if not set(map(stem_of, units_of(name))) <= source.stems:
+            yield name
     for match in _PERSON.finditer(answer):
-        if match[1] not in known:
+        if match[1] not in source.text:
             yield match[1]
     for match in _PLACE.finditer(answer):
-        if match[1] not in known and match[0][1:] not in known and not _FORMED.search(match[1]):
+        if match[1] not in source.text and match[0][1:] not in source.text and not _FORMED.search(match[1]):
             yield match[0]
 
 
@@ -118,29 +116,23 @@ def _capitalised(answer: str) -> Iterator[str]:
             yield word
 
 
-def support_of(answer: str, known: str) -> tuple[float, int]:
-    """How much of an answer occurs in a text.
+def support_of(answer: str, source: Source) -> tuple[float, int]:
+    """How much of an answer occurs in its source.
 
     Args:
         answer: The answer, in English or Chinese.
-        known: The article and the question.
+        source: The article and the question.
 
     Returns:
         The share of its content words and numbers, 0 to 1, and the most words in a row that do not occur. A Chinese
         character occurs if a pair of characters with it does.
     """
-    numbers, values = set(numbers_in(answer)), values_in(known)
     plain = without_numbers(answer)
     words = content_of(plain)
     if not words:
         return 1.0, 0
-    stems = {stem_of(unit) for unit in units_of(known)}
-    paired = {character for pair in _pairs(known) & _pairs(plain) for character in pair}
-    found = [word in stems and (not is_cjk(word) or word in paired) for word in words]
+    paired = {character for pair in pairs_of(plain) & source.pairs for character in pair}
+    found = [word in source.stems and (not is_cjk(word) or word in paired) for word in words]
     runs = "".join("x" if each else "." for each in found).split("x")
-    return (sum(found) + len(numbers & values)) / (len(found) + len(numbers)), max(map(len, runs))
-
-
-def _pairs(text: str) -> set[tuple[str, str]]:
-    """Pairs of neighbouring characters, with and without the function words between them."""
-    return {*pairwise(units_of(text)), *pairwise(content_of(text))}
+    numbers = set(numbers_in(answer))
+    return (sum(found) + len(numbers & source.values)) / (len(found) + len(numbers)), max(map(len, runs))

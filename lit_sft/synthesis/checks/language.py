@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from collections import Counter
 from dataclasses import dataclass
+from functools import lru_cache
 
 from data_modules.cleaning.options import option
 from data_modules.cleaning.units import units_of
 from lit_sft.scripts import script_shares
 from lit_sft.synthesis.candidate import Candidate
+from lit_sft.synthesis.checks.source import source_of
 from lit_sft.synthesis.checks.words import words_in
 
 _SCRIPTS = {"zh": "Han", "en": "Latin"}
@@ -64,7 +66,7 @@ class SameLanguage:
     def __call__(self, candidate: Candidate) -> str:
         """Why a conversation is refused; empty if it is not."""
         language, article = candidate.article.language, candidate.article.text
-        known = set(units_of(article))
+        known = set(source_of(article).units)
         for turn in candidate.turns:
             known |= {unit for quoted in _QUOTED.findall(turn[0]) for unit in units_of(quoted)}
             for what, text in zip(("question", "answer"), turn, strict=True):
@@ -78,7 +80,7 @@ class SameLanguage:
 
     def _other_script(self, units: list[str], text: str, language: str) -> str:
         """What is wrong with the scripts of a text, of which the article does not have these words."""
-        scripts = Counter(script for unit in units if (script := next(iter(script_shares(unit)), "")))
+        scripts = Counter(script for unit in units if (script := _script_of(unit)))
         own = _SCRIPTS[language]
         num, foreign = len(units_of(text)), sum(scripts.values()) - scripts[own]
         if language == "zh" and scripts["Hiragana"] + scripts["Katakana"] > 1:
@@ -87,6 +89,11 @@ class SameLanguage:
             other = next(script for script, _ in scripts.most_common() if script != own)
             return f"has {foreign} of {num} words in {other} script"
         return ""
+
+
+@lru_cache(maxsize=2**15)
+def _script_of(unit: str) -> str:
+    return next(iter(script_shares(unit)), "")
 
 
 def _other_words(units: list[str], text: str) -> str:
@@ -104,7 +111,9 @@ def _other_words(units: list[str], text: str) -> str:
 
 def _other_variant(text: str, article: str) -> str:
     """Whether a text has characters of the Chinese script that its article is not in."""
-    found = {name: set(text) & characters - set(article) for name, characters in _VARIANTS.items()}
+    found = {name: (set(text) & characters) - set(article) for name, characters in _VARIANTS.items()}
+    if not any(found.values()):
+        return ""
     in_article = {name: len(set(article) & characters) for name, characters in _VARIANTS.items()}
     for name, other in (("traditional", "simplified"), ("simplified", "traditional")):
         if found[name] and in_article[other] > in_article[name]:

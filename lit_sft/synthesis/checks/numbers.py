@@ -54,6 +54,7 @@ _CHINESE_DIGITS = {digit: value for value, digit in enumerate("〇一二三四�
 _CHINESE_UNITS = {"十": 10, "百": 100, "千": 1000}
 _LARGE = {unit: _SCALES[unit] for unit in "万萬亿億"}
 _NUMERAL = re.compile("[〇零一二两兩三四五六七八九十百千万萬亿億]+")
+_SHORT_NUMERAL = "[〇零一二两兩三四五六七八九十百千万萬亿億]{1,30}"
 _COUNTED = re.compile(
     "[年月日号岁個个位名人次种種条條章层層座本部篇首米尺里公千克斤吨度倍届屆级級代世页頁句张張颗顆只隻件类類"
     "小分天周週点點元美万亿所家国國省市县縣支艘架辆輛处處项項段步卷集期道种余餘多几孔尺寸斤两間间只棵株场場代排列]"
@@ -111,7 +112,7 @@ def without_numbers(text: str) -> str:
     text = unicodedata.normalize("NFKC", text)
     for pattern in (_WRITTEN, _SPELLED):
         text = re.sub(rf"(?:{pattern.pattern})(?:余|餘|多|几)?{_COUNTED.pattern}?", " ", text, flags=re.IGNORECASE)
-    return re.sub(rf"{_NUMERAL.pattern}(?:余|餘|多|几)?{_COUNTED.pattern}", " ", text)
+    return re.sub(rf"{_SHORT_NUMERAL}(?:余|餘|多|几)?{_COUNTED.pattern}", " ", text)
 
 
 def _in_digits(text: str) -> Iterator[tuple[str, str, str]]:

@@ -1,0 +1,80 @@
+"""What an article contains, by which answers are judged: its words, numbers and pairs of characters."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from itertools import pairwise
+
+from data_modules.cleaning.units import is_cjk, units_of
+from lit_sft.synthesis.checks.numbers import values_in
+from lit_sft.synthesis.checks.words import content_of, stem_of
+
+_LAST = threading.local()
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What a text contains. The parts of a text are added with `+`.
+
+    Attributes:
+        text: The text.
+        squeezed: In lower case, without white space.
+        units: Its words, and characters of Chinese, in lower case.
+        stems: Their stems.
+        pairs: Pairs of neighbouring Chinese characters, with and without the function words between them.
+        values: Every value that it may stand for; see `values_in`.
+    """
+
+    text: str
+    squeezed: str
+    units: frozenset[str]
+    stems: frozenset[str]
+    pairs: frozenset[str]
+    values: frozenset[str]
+
+    @classmethod
+    def of(cls, text: str) -> Source:
+        """What a text contains."""
+        units = units_of(text)
+        different = frozenset(units)
+        return cls(
+            text,
+            "".join(text.lower().split()),
+            different,
+            frozenset(map(stem_of, different)),
+            frozenset(pairs_of(text)),
+            frozenset(values_in(text)),
+        )
+
+    def __add__(self, other: Source) -> Source:
+        return Source(
+            f"{self.text}\n{other.text}",
+            f"{self.squeezed}\n{other.squeezed}",
+            self.units | other.units,
+            self.stems | other.stems,
+            self.pairs | other.pairs,
+            self.values | other.values,
+        )
+
+
+def source_of(article: str) -> Source:
+    """What an article contains; that of the last article in each thread is kept, since its pairs follow each other.
+
+    Args:
+        article: The article's text.
+    """
+    last: Source | None = getattr(_LAST, "source", None)
+    if last is None or last.text != article:
+        last = _LAST.source = Source.of(article)
+    return last
+
+
+def pairs_of(text: str) -> set[str]:
+    """Pairs of neighbouring Chinese characters, with and without the function words between them.
+
+    Args:
+        text: Any text.
+    """
+    both = (units_of(text), content_of(text))
+    return {one + other for units in both for one, other in pairwise(units) if is_cjk(one) and is_cjk(other)}
