@@ -10,7 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from rich.table import Table
 
 from callbacks.output import append_row, file_in_run, is_fitting, print_for
-from data_modules.errors import UserError
+from data_modules.errors import UserError, UserNotice
 from lit_sft.console import cell
 from lit_sft.evaluation.evaluate import score_set
 from lit_sft.evaluation.harness_code import check_tasks
@@ -103,7 +103,9 @@ class BenchmarkMonitor(Callback):
                 results.results["now", name] = score_set(model, kind, name, settings)
             except Exception as error:  # whatever the error, training continues
                 reason = reason_of_part(error, folder)
-                warnings.warn(printable(f"BenchmarkMonitor: {name} could not be scored: {reason}"), stacklevel=2)
+                warnings.warn(
+                    printable(f"BenchmarkMonitor: {name} could not be scored: {reason}"), UserNotice, stacklevel=2
+                )
         return results
 
     def _loaded(self, module: LitCausalLM) -> LoadedModel:

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from data_modules.batching.batch import Batch
-from data_modules.errors import UserError
+from data_modules.errors import UserError, UserNotice
 from data_modules.rendering.segments import SegmentKind
 from data_modules.wording import listed
 from lit_sft.models.adapters import causal_lm
@@ -114,6 +114,7 @@ class RunHealth(FiniteGuard):
             warnings.warn(
                 f"RunHealth: a batch of step {seen.step} has loss {mean:.3g}, {mean / median:.1f} times the "
                 f"median {median:.3g} of earlier batches. Its records: {listed(seen.origins, MOST_ORIGINS)}.",
+                UserNotice,
                 stacklevel=2,
             )
 
@@ -173,7 +174,7 @@ class _Throughput:
 
 
 def _peak_of(trainer: Trainer) -> float | None:
-    """Peak rate of the GPU at half precision; None if it is not known, or training uses neither."""
+    """Peak rate of the GPU at half precision; None if it is not known, or training is not in half precision."""
     device = trainer.strategy.root_device
     if device.type != "cuda" or "16" not in str(trainer.precision):
         return None

@@ -14,7 +14,7 @@ from rich.text import Text
 from callbacks.output import append_row, file_in_run, is_fitting, print_for, writers
 from data_modules.encoding.example import Example
 from data_modules.encoding.example_store import ExampleStore
-from data_modules.errors import UserError
+from data_modules.errors import UserError, UserNotice
 from data_modules.records.conversation import Conversation, Message, Role
 from data_modules.text_data_module import TextDataModule
 from lit_sft.models.answer_rows import question, reference
@@ -125,6 +125,7 @@ class SampleGeneration(Callback):
             warnings.warn(
                 "SampleGeneration has nothing to answer: no prompts, and no validation row with an answer. Set its "
                 "prompts, or remove it.",
+                UserNotice,
                 stacklevel=2,
             )
 

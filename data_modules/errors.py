@@ -1,4 +1,4 @@
-"""`UserError`. It lives in the lowest layer because every layer raises it."""
+"""`UserError` and `UserNotice`. They live in the lowest layer because every layer uses them."""
 
 from __future__ import annotations
 
@@ -9,3 +9,7 @@ class UserError(ValueError):
     The message names the place, what was found, what was expected and how to fix it. Commands print it as one line;
     any other `ValueError` is a bug and keeps its traceback.
     """
+
+
+class UserNotice(UserWarning):
+    """Something about the user's input that a run can go on with. Commands print it as one line."""

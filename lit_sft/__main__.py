@@ -7,7 +7,7 @@ import importlib
 import os
 import sys
 
-from lit_sft.environment import settle, use_utf8
+from lit_sft.environment import settle, show_notices, use_utf8
 
 COMMANDS = {
     "fit": ("lit_sft.cli.commands:main", "fine-tune a model, or train it on text"),
@@ -114,4 +114,5 @@ def _usage() -> str:
 
 if __name__ == "__main__":
     use_utf8()
+    show_notices()
     sys.exit(main())

@@ -9,7 +9,12 @@ import os
 import stat
 import sys
 import tempfile
+import warnings
 from pathlib import Path
+from typing import Any, TextIO
+
+from data_modules.errors import UserNotice
+from lit_sft.printable import printable
 
 _UTF8 = ["-X", "utf8=1"]
 
@@ -50,6 +55,25 @@ def settle() -> None:
         # an ASCII or Latin-1 terminal shows other characters as escapes, such as \u27e6
         if isinstance(stream, io.TextIOWrapper) and not stream.encoding.lower().replace("-", "").startswith("utf"):
             stream.reconfigure(errors="backslashreplace")
+
+
+def show_notices() -> None:
+    """From now on, show a `UserNotice` as one line, without the place in the code; other warnings as before."""
+    usual = warnings.showwarning
+
+    def show(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> Any:
+        if not issubclass(category, UserNotice):
+            return usual(message, category, filename, lineno, file, line)
+        return print(f"lit_sft: warning: {printable(str(message))}", file=file or sys.stderr)
+
+    warnings.showwarning = show
 
 
 def _private_folder() -> Path:

@@ -16,7 +16,7 @@ from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 
-from data_modules.errors import UserError
+from data_modules.errors import UserError, UserNotice
 
 try:
     import fcntl
@@ -139,6 +139,7 @@ class FileLock:
             warnings.warn(
                 f"{self.path}: this file system has no locks, so this file serves as the lock; it stays behind if "
                 "this process is killed.",
+                UserNotice,
                 stacklevel=4,
             )
             return

@@ -261,8 +261,8 @@ def packed_rows(lengths: npt.NDArray[np.integer[Any]], size: int) -> Places:
     Returns:
         The row of each document, (N,).
 
-    Source: best-fit decreasing, as `batching.packing.best_fit`, which also takes longer documents. Here, rows of equal
-    room share a list, so that a document takes constant time.
+    Source: best-fit decreasing, as in `batching.packing.best_fit`, but no document is longer than a row, and rows of
+    equal room share a list, so that a document takes constant time.
     """
     rows = np.zeros(len(lengths), dtype=np.int64)
     with_room: list[list[int]] = [[] for _ in range(size + 1)]

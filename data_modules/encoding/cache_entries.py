@@ -14,7 +14,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from data_modules.digests import file_digests
-from data_modules.errors import UserError
+from data_modules.errors import UserError, UserNotice
 
 _DIGESTS = "digests.json"
 """The file in every folder with the SHA-256 of each other file."""
@@ -35,7 +35,7 @@ def is_whole(folder: Path, names: list[str]) -> bool:
         return False
     if _is_intact(folder, names):
         return True
-    warnings.warn(f"{folder}: the cached data is damaged; encoding the records again.", stacklevel=2)
+    warnings.warn(f"{folder}: the cached data is damaged; encoding the records again.", UserNotice, stacklevel=2)
     return False
 
 

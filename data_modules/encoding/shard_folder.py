@@ -17,7 +17,7 @@ from typing import Any
 from data_modules.digests import Stamp, file_digests, is_settled, stamp
 from data_modules.encoding.shard_writer import write_whole
 from data_modules.encoding.token_shards import MANIFEST
-from data_modules.errors import UserError
+from data_modules.errors import UserError, UserNotice
 
 try:
     import fcntl
@@ -89,7 +89,7 @@ def is_complete(folder: Path) -> bool:
             return True
     except (OSError, ValueError, KeyError, TypeError):
         pass
-    warnings.warn(f"{folder}: the encoded texts are damaged; encoding them again.", stacklevel=2)
+    warnings.warn(f"{folder}: the encoded texts are damaged; encoding them again.", UserNotice, stacklevel=2)
     return False
 
 

@@ -21,7 +21,7 @@ from data_modules.encoding.text_feeds import Feed, Keys, SplitRun, encode_feeds
 from data_modules.encoding.text_judges import Judges
 from data_modules.encoding.text_ledger import merged
 from data_modules.encoding.token_shards import MANIFEST
-from data_modules.errors import UserError
+from data_modules.errors import UserError, UserNotice
 from data_modules.records.data_files import data_files
 from data_modules.records.mix import MixSource
 from data_modules.records.splits import Sources
@@ -168,6 +168,7 @@ def _warn_of_wrapped_lines(sources: Sources) -> None:
             warnings.warn(
                 f"{file}: its lines look wrapped at a fixed width, and each is encoded as a separate document. If "
                 "blank lines separate its paragraphs, set `--data.txt_documents paragraph`.",
+                UserNotice,
                 stacklevel=2,
             )
 

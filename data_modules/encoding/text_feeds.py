@@ -1,4 +1,4 @@
-"""Encodes the documents of one split, source by source, and goes on where an earlier process was killed."""
+"""Encodes the documents of one split, source by source, and continues where an earlier process was killed."""
 
 from __future__ import annotations
 
@@ -86,9 +86,9 @@ def encode_feeds(run: SplitRun) -> list[dict[str, Any]]:
     ledgers: list[dict[str, Any]] = list(state["ledgers"])
     try:
         for feed in run.feeds[len(ledgers) :]:
-            is_begun = len(ledgers) == len(state["ledgers"])
-            counts = TextCounts.from_dict(state["counts"]) if is_begun and state["counts"] else TextCounts()
-            ledgers.append(_encode_feed(run, feed, ledgers, counts, state["chunks"] if is_begun else 0))
+            has_started = len(ledgers) == len(state["ledgers"])
+            counts = TextCounts.from_dict(state["counts"]) if has_started and state["counts"] else TextCounts()
+            ledgers.append(_encode_feed(run, feed, ledgers, counts, state["chunks"] if has_started else 0))
         run.writer.finish({"ledgers": ledgers, "chunks": 0, "counts": None})
     finally:
         run.writer.close()
@@ -117,9 +117,9 @@ def _encode_feed(
         meter.begin(f"encoding {label}")
     with meter:
         for number, result in enumerate(run.pool.run_chunks(chunks), start=num_done + 1):
-            unlike = np.asarray(~_are_in(result.keys, run.taken).any(axis=1))
-            keep, judged = run.judges.judge(feed.task.cleaner, result, unlike)
-            counts.add(_counted(result, unlike, keep))
+            is_new = np.asarray(~_are_in(result.keys, run.taken).any(axis=1))
+            keep, judged = run.judges.judge(feed.task.cleaner, result, is_new)
+            counts.add(_counted(result, is_new, keep))
             run.writer.add(result, keep, judged)
             if run.writer.is_full:
                 run.writer.end_shard({"ledgers": ledgers, "chunks": number, "counts": counts.as_dict()})
@@ -175,15 +175,15 @@ def _are_in(keys: Keys, known: Keys) -> npt.NDArray[np.bool_]:
     return np.asarray(known[places] == keys)
 
 
-def _counted(result: EncodedDocuments, unlike: npt.NDArray[np.bool_], keep: npt.NDArray[np.bool_]) -> TextCounts:
+def _counted(result: EncodedDocuments, is_new: npt.NDArray[np.bool_], keep: npt.NDArray[np.bool_]) -> TextCounts:
     """The counts of a chunk, of which no earlier split has some documents, and some of these are written."""
     lost = [message for index, message in result.lost if keep[index]]
     documents, tokens = int(keep.sum()), int(result.lengths[keep].sum())
     counts = result.counts
     counts.add(
         TextCounts(
-            duplicates=int((~unlike).sum()),
-            duplicate_characters=int(result.num_characters[~unlike].sum()),
+            duplicates=int((~is_new).sum()),
+            duplicate_characters=int(result.num_characters[~is_new].sum()),
             documents=documents,
             characters=int(result.num_characters[keep].sum()),
             bytes=int(result.num_bytes[keep].sum()),
@@ -223,7 +223,7 @@ class _Meter:
         self.begin(what)
 
     def begin(self, what: str) -> None:
-        """Begin again with what is left."""
+        """Start again with what is left."""
         self.__exit__(None, None, None)
         self._shown = self._read // _MB
         left = None if self._total is None else max(1, -(-self._total // _MB) - self._shown)

@@ -180,8 +180,9 @@ def _values(row: Fields) -> tuple[str, list[tuple[str, float, float]]]:
 def _bits(row: Fields, nats: dict[str, float]) -> list[tuple[str, float, float]]:
     """The bits of a document and its bytes, if it is of a text run.
 
-    A document's first token is not predicted, and how many bytes it has depends on the tokenizer. It counts like the
-    rest of its document, so that the weight does not. If it is the whole document, the weight is 0.
+    A document's first token is not predicted, and how many bytes it has depends on the tokenizer. The
+    bits are scaled up to the whole document, so that its weight is the same for all tokenizers; or 0 if no token of it
+    is predicted.
     """
     if "document_bytes" not in row:
         return []

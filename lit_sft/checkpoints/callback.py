@@ -12,7 +12,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from torch import Tensor
 
-from data_modules.errors import UserError
+from data_modules.errors import UserError, UserNotice
 from lit_sft.checkpoints.best import Scored, write_best
 from lit_sft.checkpoints.digests import is_intact
 from lit_sft.checkpoints.header import read_header
@@ -167,6 +167,7 @@ class RunCheckpoint(ModelCheckpoint):
             warnings.warn(
                 f"{self.dirpath}: {names}: missing, damaged or from a different step than recorded. The best "
                 f"checkpoint will be chosen from {f'{rest} and ' if rest else ''}the next validations.",
+                UserNotice,
                 stacklevel=2,
             )
         if self.monitor is None:

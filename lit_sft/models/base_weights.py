@@ -14,7 +14,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from data_modules.digests import file_digest, is_settled, stamp
-from data_modules.errors import UserError
+from data_modules.errors import UserError, UserNotice
 from lit_sft.files import digest, read_json, write_json
 from lit_sft.models.pretrained import local_folder, weight_files
 
@@ -102,7 +102,7 @@ def check_base(
         if not allow_changes:
             name = "same seed and config" if saved.get("name") == _RANDOM else saved.get("name")
             raise UserError(f"{change}. Restore the base it was trained on ({name}){advice}.")
-        warnings.warn(f"{change}.", stacklevel=2)
+        warnings.warn(f"{change}.", UserNotice, stacklevel=2)
 
 
 def _cached_digest(path: Path) -> str:

@@ -22,7 +22,7 @@ from transformers.utils import logging as transformers_logging
 
 from data_modules.digests import check_digests
 from data_modules.encoding.tokenizers import num_ids
-from data_modules.errors import UserError
+from data_modules.errors import UserError, UserNotice
 from data_modules.wording import counted, listed
 
 _SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -184,6 +184,7 @@ def check_vocabulary(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase,
         warnings.warn(
             f"tokenizer {name} has token ids up to {needed - 1}, but the model's end token has id {beyond[0]}: this "
             "looks like another model's tokenizer. Set `--model.backbone.tokenizer` to the one it was trained with.",
+            UserNotice,
             stacklevel=2,
         )
 
@@ -297,5 +298,6 @@ def _check_tie(model: PreTrainedModel, where: str) -> None:
     warnings.warn(
         f"{where}: config.json ties the head to the embedding, but the file has different weights for the two. They "
         "are kept apart; set tie_word_embeddings to false in config.json.",
+        UserNotice,
         stacklevel=2,
     )

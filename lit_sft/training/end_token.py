@@ -6,6 +6,7 @@ import warnings
 
 from torch import nn
 
+from data_modules.errors import UserNotice
 from lit_sft.models.adapters import causal_lm
 from lit_sft.models.backbone import BackboneSettings
 
@@ -29,5 +30,6 @@ def warn_of_frozen_end(backbone: nn.Module, settings: BackboneSettings, end: str
             f"answers end with {end!r}, which is not this model's own end token, and LoRA keeps its embedding frozen: "
             "the model may never learn to stop. Use a template that ends with the model's own token, or "
             f"`--model.backbone.lora.modules_to_save '[{embedding.rpartition('.')[2]}]'`.",
+            UserNotice,
             stacklevel=3,
         )

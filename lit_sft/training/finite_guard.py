@@ -17,7 +17,7 @@ from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
 from data_modules.batching.batch import Batch
-from data_modules.errors import UserError
+from data_modules.errors import UserError, UserNotice
 from data_modules.wording import listed
 from lit_sft.models.generation import undisturbed
 from lit_sft.models.loss import mean_of_step, token_nll
@@ -133,7 +133,7 @@ class FiniteGuard(Callback):
         """Warn if the validation loss is not finite."""
         metrics = cast("LitCausalLM", pl_module).metrics["val"]
         if not math.isfinite(metrics["loss"]):
-            warnings.warn(_validation_message(metrics), stacklevel=2)
+            warnings.warn(_validation_message(metrics), UserNotice, stacklevel=2)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Check the last steps."""

@@ -9,7 +9,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from torch import nn
 
-from data_modules.errors import UserError
+from data_modules.errors import UserError, UserNotice
 from lit_sft.models.backbone import BackboneSettings, narrow_frozen_layers
 
 AUTOCAST_DTYPES = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
@@ -37,6 +37,7 @@ def check_precision(precision: str, *, on_cpu: bool) -> None:
         warnings.warn(
             f"trainer.precision {precision}: this CPU cannot multiply in bfloat16 (no AVX-512 or AMX), so bf16 is "
             "about 10 to 200 times slower than float32. Use `--trainer.precision 32-true`.",
+            UserNotice,
             stacklevel=2,
         )
 
@@ -51,12 +52,14 @@ def warn_of_lost_updates(precision: str, lr: float) -> None:
         warnings.warn(
             "trainer.precision 16-true: fp16 weights without a loss scale overflow and lose small updates. Use "
             "16-mixed, which keeps float32 weights.",
+            UserNotice,
             stacklevel=2,
         )
     if precision == "bf16-true" and lr < _SMALL_LR:
         warnings.warn(
             f"trainer.precision bf16-true with learning rate {lr:g}: most updates are smaller than the spacing of "
             "bfloat16 weights and are rounded away. Use bf16-mixed, which keeps float32 weights.",
+            UserNotice,
             stacklevel=2,
         )
 

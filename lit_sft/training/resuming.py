@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from lightning.pytorch import Trainer
 
-from data_modules.errors import UserError
+from data_modules.errors import UserError, UserNotice
 from lit_sft.models.backbone import BackboneSettings
 from lit_sft.models.base_weights import quick_identity
 from lit_sft.training.data import TrainingData
@@ -121,7 +121,7 @@ def check_identity(saved: dict[str, str], present: dict[str, str], *, allow_chan
             "from the weights: set `--model.backbone.pretrained` to the exported model."
         )
     if allow_changes:
-        warnings.warn(f"resumed with changes: {'; '.join(changes)}.", stacklevel=2)
+        warnings.warn(f"resumed with changes: {'; '.join(changes)}.", UserNotice, stacklevel=2)
         return
     are_records = [change.startswith("the records") for change in changes]
     restore = [

@@ -10,6 +10,7 @@ import pwd
 import subprocess
 import sys
 import tempfile
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,9 +19,10 @@ from typing import Any
 import pytest
 import yaml
 
+from data_modules.errors import UserNotice
 from data_modules.sft_data_module import SFTDataModule
 from lit_sft.__main__ import main
-from lit_sft.environment import settle, use_utf8
+from lit_sft.environment import settle, show_notices, use_utf8
 from tests.conftest import MODELS
 
 
@@ -140,3 +142,17 @@ def test_files_are_read_as_utf8_whatever_the_locale(tmp_path: Path) -> None:
         [sys.executable, "-c", code, "字.txt"], cwd=tmp_path, env=unset | settings, capture_output=True, check=True
     )
     assert done.stdout.decode("ascii").splitlines() == ["'\\u5f88\\u597d' True", "\\u27e6"]
+
+
+def test_notices_are_one_line_and_other_warnings_stay(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    others: list[str] = []
+    monkeypatch.setattr(warnings, "showwarning", lambda message, *rest: others.append(str(message)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        show_notices()
+        warnings.warn("notes.txt: its lines look wrapped\x1b[2J", UserNotice, stacklevel=1)
+        warnings.warn("not ours", UserWarning, stacklevel=1)
+    assert capsys.readouterr().err == "lit_sft: warning: notes.txt: its lines look wrapped\u241b[2J\n"
+    assert others == ["not ours"]
