@@ -80,19 +80,19 @@ def main(argv: list[str] | None = None) -> int:
             raise
         from lit_sft.printable import printable
 
-        print(printable(f"lit_sft {argv[0]}: {_shortened(_message(error))}", keep_lines=True), file=sys.stderr)
+        print(printable(f"lit_sft {argv[0]}: {_shortened(_message(error, argv[0]))}", keep_lines=True), file=sys.stderr)
         return 2
     return status or 0
 
 
-def _message(error: Exception) -> str:
+def _message(error: Exception, command: str) -> str:
     """The message of an error, with advice if the disk is full or cannot be written."""
     if not isinstance(error, OSError) or error.strerror is None:
         return str(error)
     place = f"{os.fsdecode(error.filename)}: " if error.filename is not None else ""
     is_full = error.errno in (errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EIO)
-    advice = "; check the disk, then continue from the last checkpoint with `fit --resume`." if is_full else ""
-    return f"{place}{error.strerror}{advice}"
+    go_on = "continue from the last checkpoint with `fit --resume`" if command == "fit" else "run the command again"
+    return f"{place}{error.strerror}{f'; check the disk, then {go_on}.' if is_full else ''}"
 
 
 def _shortened(message: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import threading
 import weakref
 from collections.abc import Awaitable, Callable
@@ -244,7 +245,7 @@ class Endpoint:
             return error.__cause__
         is_reached = type(error.__cause__).__name__ != _UNREACHABLE
         return EndpointError(
-            error_line(error, self.secrets),
+            f"{error_line(error, self.secrets).rstrip('.')}{_system_reason(error)}",
             is_answer=False,
             is_transient=is_reached or self._has_replied,  # where nothing listens, waiting does not help
             may_be_billed=is_reached,
@@ -280,6 +281,18 @@ def _options(request: Request, form: str) -> dict[str, Any]:
         "temperature": request.temperature,
         **{name: value for name, value in optional.items() if value is not None},
     }
+
+
+def _system_reason(error: BaseException) -> str:
+    """Why a connection failed, such as ` (Connection refused)`, which the client does not say itself."""
+    causes, found = set[int](), ""
+    cause: BaseException | None = error
+    while cause is not None and id(cause) not in causes:
+        causes.add(id(cause))
+        if isinstance(cause, OSError) and cause.errno is not None:
+            found = os.strerror(cause.errno) if cause.errno > 0 else str(cause.strerror)
+        cause = cause.__cause__ or cause.__context__
+    return f" ({found})" if found else ""
 
 
 def _advice(error: EndpointError) -> str:

@@ -215,10 +215,17 @@ def _number(key: str) -> int:
 
 
 def _write(stream: FileIO, data: bytes) -> None:
-    """Write all of it; a file may take less at once."""
+    """Write all of it; a file may take less at once.
+
+    Raises:
+        OSError: If the disk is full; names the file.
+    """
     rest = memoryview(data)
-    while rest:
-        rest = rest[stream.write(rest) :]
+    try:
+        while rest:
+            rest = rest[stream.write(rest) :]
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, stream.name) from None
 
 
 def _close(streams: dict[str, Any]) -> None:

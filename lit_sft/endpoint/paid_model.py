@@ -166,7 +166,7 @@ class PaidModel:
             return ""
         are = "is" if len(self.journal) == 1 else "are"
         kept = f"{counted(len(self.journal), 'reply', 'replies')} {are} kept in {self.journal.path}"
-        how = "with a higher max_cost" if budget else "again"
+        how = "with a higher --max_cost" if budget else "again"
         return f"requests stopped: {why}. {kept}; run the same command {how} to request the rest."
 
     def close(self) -> None:
@@ -216,7 +216,7 @@ def open_endpoint(
     *,
     budget: Budget | None = None,
     offline: bool = False,
-    place: str = "model",
+    place: str = "--model",
     log: Callable[[str], None] = print,
 ) -> PaidModel:
     """Open a model behind an endpoint.
@@ -244,23 +244,28 @@ def open_endpoint(
             retries=settings.retries,
             rate=settings.rate,
             structured=settings.structured,
-            meter=Meter(settings.name, journal, settings.prices, budget or Budget()),
+            meter=Meter(settings.name, journal, settings.prices, budget or Budget(), place=place),
             log=log,
         )
     # without credentials, so that replies in the journal survive a new password or key
     return PaidModel(source, journal, place=address, model=settings.name, prices=settings.prices)
 
 
+def shown_variable(variable: str | None) -> str | None:
+    """The name of an environment variable, if it looks like one: it may be the key itself, given by mistake."""
+    return variable if variable is None or re.fullmatch("[A-Z][A-Z0-9_]*", variable) else ""
+
+
 def read_key(variable: str | None, place: str) -> str:
     """Read a key from an environment variable; empty for none.
 
     Raises:
-        UserError: If it is empty. The name is shown only if it looks like one: it may be the key itself.
+        UserError: If it is empty. See `shown_variable`.
     """
     if variable is None:
         return ""
     key = os.environ.get(variable, "").strip()  # if read from a file, it may end in a newline
     if not key:
-        name = variable if re.fullmatch("[A-Z][A-Z0-9_]*", variable) else "named by key_variable"
+        name = variable if shown_variable(variable) else "named by key_variable"
         raise UserError(f"{place}: the environment variable {name} is empty; set it to the endpoint's key.")
     return key

@@ -124,7 +124,7 @@ class Budget:
 
     def _stop(self, amount: float) -> None:
         money = f"{self._spent:.4g} of {self.most:g} {self.currency} are spent"
-        self.stopped = f"max_cost: {money}, and the next request may cost up to {amount:.2g}"
+        self.stopped = f"--max_cost: {money}, and the next request may cost up to {amount:.2g}"
         self._changed.notify_all()
 
 
@@ -136,20 +136,21 @@ class Meter:
         journal: Records requests that may have been billed without a reply.
         prices: Of the model.
         budget: May be shared with other models.
+        place: The setting of the model; named in errors.
 
     Raises:
         UserError: If the budget has a limit and a price is unknown, or its currency is another.
     """
 
-    def __init__(self, model: str, journal: Journal, prices: Prices, budget: Budget) -> None:
+    def __init__(self, model: str, journal: Journal, prices: Prices, budget: Budget, *, place: str) -> None:
         self.model, self.journal, self.prices, self.budget = model, journal, prices, budget
         if budget.most is not None and not prices.is_known:
             raise UserError(
-                f"max_cost {budget.most:g}: the prices of {model} are unknown; set `prices.read` and `prices.written`, "
-                "each for a million tokens, or remove the limit."
+                f"--max_cost {budget.most:g}: the prices of {model} are unknown; set {place}.prices.read and "
+                f"{place}.prices.written, each for a million tokens, or remove the limit."
             )
         if budget.most is not None and prices.currency != budget.currency:
-            raise UserError(f"prices.currency {prices.currency}: expected {budget.currency}, as in max_cost.")
+            raise UserError(f"{place}.prices.currency {prices.currency}: expected {budget.currency}, as in --max_cost.")
         billed = journal.billed(model)
         budget.count_earlier(f"{journal.path}\n{model}", prices.cost(billed.read, billed.written) or 0.0)
 

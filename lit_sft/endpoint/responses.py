@@ -69,15 +69,20 @@ def read_reply(body: bytes, secrets: Secrets) -> Reply:
     """The text and token counts of a chat completion.
 
     Raises:
-        EndpointError: If it is none, or has no text, or is an error (some gateways send those as if all were well).
+        EndpointError: If it is none, has no text, or is an error; some gateways send those with the status 200.
     """
     try:
         value = json.loads(body)
+    except (ValueError, RecursionError):
+        shown = _line(body[:_LONGEST_ERROR].decode("utf-8", "replace"), secrets)[:60]
+        text = f"not a chat completion: not JSON; it begins with {shown!r}"
+        raise EndpointError(text, is_answer=True, may_be_billed=True) from None
+    try:
         if isinstance(value, dict) and value.get("error") and not value.get("choices"):
             raise _error_inside(value["error"], secrets)
         return _reply_of(value)
-    except (ValueError, RecursionError) as error:
-        raise EndpointError(error_line(error, secrets), is_answer=True, may_be_billed=True) from None
+    except UserError as error:
+        raise EndpointError(str(error), is_answer=True, may_be_billed=True) from None
 
 
 def _error_inside(error: Any, secrets: Secrets) -> EndpointError:

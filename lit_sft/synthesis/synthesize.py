@@ -17,7 +17,7 @@ from data_modules.wording import counted
 from lit_sft.credentials import read_address
 from lit_sft.endpoint.chat import Request
 from lit_sft.endpoint.journal import Journal
-from lit_sft.endpoint.paid_model import PaidModel, open_endpoint
+from lit_sft.endpoint.paid_model import PaidModel, open_endpoint, shown_variable
 from lit_sft.endpoint.prices import Budget
 from lit_sft.files import write_json, write_text
 from lit_sft.locks import FileLock
@@ -152,6 +152,7 @@ def _model(model: ModelSettings) -> dict[str, Any]:
 def settings_shown(settings: SynthesisSettings) -> dict[str, Any]:
     """All settings as plain values, without credentials."""
     values = asdict(settings)
+    values["model"]["key_variable"] = shown_variable(settings.model.key_variable)
     if settings.model.endpoint is not None:
         values["model"]["endpoint"] = _without_secrets(settings.model.endpoint)
     return values

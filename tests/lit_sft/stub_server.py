@@ -104,6 +104,9 @@ class StubServer:
             request_queue_size = 256
             daemon_threads = True
 
+            def handle_error(self, *_: Any) -> None:
+                """Print nothing: clients that hang up are killed processes."""
+
         self.server = Server(("127.0.0.1", 0), Handler)
         threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
 

@@ -124,3 +124,12 @@ def test_memory_holds_places_and_no_texts(path: Path) -> None:
     assert len(journal) == count
     assert held / count < 200
     assert journal.get(f"{count // 2:016x}") == Reply(text)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+def test_a_full_disk_is_said_with_the_name_of_the_file(path: Path) -> None:
+    path.parent.mkdir()
+    path.symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left on device") as raised:
+        Journal(path).keep("a", Reply("a"))
+    assert raised.value.filename == path

@@ -69,8 +69,8 @@ def test_replies_never_cost_more_than_the_budget(
     # the last reply that fits leaves less than one request can cost
     assert ask_all(model, 100) == (limit - MOST) // sum(tokens) + 1
     assert model.usage().cost == pytest.approx(21 * sum(tokens) / 1e6)
-    assert f"max_cost: {model.usage().cost:.4g} of {limit / 1e6:g} USD are spent" in model.stopped
-    assert "run the same command with a higher max_cost" in model.stopped
+    assert f"--max_cost: {model.usage().cost:.4g} of {limit / 1e6:g} USD are spent" in model.stopped
+    assert "run the same command with a higher --max_cost" in model.stopped
     model.close()
 
 
@@ -82,7 +82,7 @@ def test_the_budget_counts_what_earlier_processes_paid(start_stub: StartStub, tm
     model.close()
     again = model_of(server, tmp_path, Budget(MOST * 4.5 / 1e6))
     assert ask_all(again, 6) == 4  # three from the journal
-    assert "requests stopped: max_cost: " in again.stopped
+    assert "requests stopped: --max_cost: " in again.stopped
     assert len(server.replies) == 4
     again.close()
 
@@ -162,15 +162,15 @@ def test_two_models_share_a_budget(start_stub: StartStub, tmp_path: Path) -> Non
 @pytest.mark.parametrize("prices", [Prices(), Prices(read=1.0), Prices(written=1.0)])
 def test_a_limit_needs_prices(tmp_path: Path, prices: Prices) -> None:
     journal = Journal(tmp_path / "journal.jsonl")
-    with pytest.raises(UserError, match=r"^max_cost 2: the prices of m are unknown; set `prices\.read` and"):
-        Meter("m", journal, prices, Budget(2.0))
+    with pytest.raises(UserError, match=r"^--max_cost 2: the prices of m are unknown; set --model\.prices\.read and"):
+        Meter("m", journal, prices, Budget(2.0), place="--model")
     assert prices.cost(10, 10) is None
-    Meter("m", journal, prices, Budget())
+    Meter("m", journal, prices, Budget(), place="--model")
 
 
 def test_a_limit_needs_prices_in_its_currency(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"^prices\.currency EUR: expected USD"):
-        Meter("m", Journal(tmp_path / "journal.jsonl"), Prices(1.0, 1.0, "EUR"), Budget(2.0))
+    with pytest.raises(UserError, match=r"^--model\.prices\.currency EUR: expected USD"):
+        Meter("m", Journal(tmp_path / "journal.jsonl"), Prices(1.0, 1.0, "EUR"), Budget(2.0), place="--model")
 
 
 @pytest.mark.parametrize("name", ["read", "written"])

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from data_modules.errors import UserError
 from lit_sft.endpoint import client
 from lit_sft.endpoint.prices import Prices
 from lit_sft.synthesis.command import main
@@ -248,3 +249,15 @@ def test_credentials_are_in_no_file_log_or_page(
     failed = rows_of(tmp_path / "out" / "failed.jsonl")
     assert {row["fault"] for row in failed} == {"credentials"} | ({"request"} if not is_offline else set())
     assert "***" in (tmp_path / "out" / "journal.jsonl").read_text()
+
+
+def test_a_key_given_as_the_name_of_its_variable_is_in_no_file(
+    start_stub: StartStub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    articles = write_articles(tmp_path / "a.jsonl", [english(n) for n in range(2)])
+    arguments = arguments_of(start_stub(), tmp_path / "out", articles, key_variable=KEY)
+    with pytest.raises(UserError, match=r"^--model: the environment variable named by key_variable is empty") as raised:
+        main(arguments)
+    assert main([*arguments, "--offline", "true"]) == 1
+    files = [path.read_text("utf-8") for path in tmp_path.rglob("*") if path.is_file()]
+    assert not [text for text in [*files, str(raised.value), *capsys.readouterr()] if "Q7vX" in text]

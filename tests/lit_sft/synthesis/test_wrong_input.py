@@ -43,7 +43,7 @@ WRONG: dict[str, tuple[tuple[str, ...], str]] = {
     "max_tokens 0": ((*USUAL, "--model.max_tokens", "0"), "--model.max_tokens 0: expected at least 1"),
     "rate 0": ((*USUAL, "--model.rate", "0"), "--model.rate 0: expected more than 0 requests a minute"),
     "negative price": ((*USUAL, "--model.prices.read", "-1"), "--model.prices.read -1: expected at least 0"),
-    "cost without prices": ((*USUAL, "--max_cost", "1"), "the prices of m are unknown; set `prices.read`"),
+    "cost without prices": ((*USUAL, "--max_cost", "1"), "the prices of m are unknown; set --model.prices.read and"),
     "max_cost 0": ((*USUAL, "--max_cost", "0"), "--max_cost 0: expected more than 0"),
     "max_articles 0": ((*USUAL, "--max_articles", "0"), "--max_articles 0: expected at least 1"),
     "max_characters": ((*USUAL, "--max_characters", "10"), "--max_characters 10: expected at least 100"),
