@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart from-scratch ablation test test-assets test-templates test-tokenizer test-gpu test-pretraining test-conventions test-faults audit benchmark docs pictures lint types format hooks clean
+.PHONY: help quickstart from-scratch synthesis ablation test test-assets test-templates test-tokenizer test-gpu test-pretraining test-conventions test-synthesis test-faults audit benchmark docs pictures lint types format hooks clean
 
 help: ## list the targets
 	@echo "Times are for two CPU cores. The first target you run also installs the dependencies, which takes a few minutes, mostly for torch."
@@ -17,6 +17,9 @@ quickstart: $(VENV)/.installed ## train and test a small model on the bundled da
 
 from-scratch: $(VENV)/.installed ## from text to a model: tokenizer, cleaning, pretraining, fine-tuning, one page (about 10 minutes)
 	$(BIN)/python examples/from_scratch.py
+
+synthesis: $(VENV)/.installed ## make 500 pairs from 100 articles with a stand-in for a model, and fine-tune on them (2 minutes)
+	$(BIN)/python examples/synthesis.py
 
 ablation: $(VENV)/.installed ## run the study of docs/loss_masks.md: four loss masks, five seeds (10 minutes)
 	$(BIN)/python -m lit_sft ablate --config configs/ablation/loss_masks.yaml --jobs 2
@@ -51,6 +54,9 @@ test-pretraining: $(VENV)/.installed ## compare three steps of GPT-2 124M with a
 
 test-conventions: $(VENV)/.installed ## install five other trainers and compare their ids and labels with ours (20 minutes, 7 GB)
 	$(BIN)/python -m pytest -m conventions -rs tests/conventions
+
+test-synthesis: $(VENV)/.installed $(VENV)/.judge ## synthesis under load, with a real small model, and as a script (10 minutes)
+	$(BIN)/python -m pytest -m slow -s -rs tests/lit_sft/synthesis tests/lit_sft/endpoint tests/examples/test_synthesis.py
 
 test-faults: $(VENV)/.installed ## kill and resume a run twenty times, then do one long training run (30 minutes)
 	$(BIN)/python -m pytest -m slow -rs tests/test_processes.py tests/test_faults.py tests/test_text_faults.py tests/test_long_run.py tests/test_hostile_input.py tests/lit_sft/settings tests/lit_sft/ablation
