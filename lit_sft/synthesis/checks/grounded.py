@@ -71,7 +71,7 @@ class Grounded:
     def _fault(self, answer: str, source: Source) -> str:
         if self.numbers:
             for value, spelling in numbers_in(answer).items():
-                if value not in source.values:
+                if not _is_given(value, spelling, answer, source):
                     return f"the article does not contain the number {spelling!r}"
         if self.names and (name := next(missing_names(answer, source), "")):
             return f"the article does not contain {name!r}"
@@ -79,6 +79,16 @@ class Grounded:
         if share < self.share:
             return f"the article contains {share:.0%} of the answer's words"
         return f"{longest} words in a row are not in the article" if longest > self.run else ""
+
+
+def _is_given(value: str, spelling: str, answer: str, source: Source) -> bool:
+    """Whether a source has a number, or two years that are so many years apart."""
+    if value in source.values:
+        return True
+    if not value.isdecimal() or not re.search(rf"{re.escape(spelling)}[\s-]*(?:years?\b|年)", answer):
+        return False
+    years = {int(year) for year in source.values if year.isdecimal() and len(year) == 4}
+    return any(year + int(value) in years for year in years)
 
 
 def missing_names(answer: str, source: Source) -> Iterator[str]:
@@ -134,5 +144,5 @@ def support_of(answer: str, source: Source) -> tuple[float, int]:
     paired = {character for pair in pairs_of(plain) & source.pairs for character in pair}
     found = [word in source.stems and (not is_cjk(word) or word in paired) for word in words]
     runs = "".join("x" if each else "." for each in found).split("x")
-    numbers = set(numbers_in(answer))
-    return (sum(found) + len(numbers & source.values)) / (len(found) + len(numbers)), max(map(len, runs))
+    given = [_is_given(value, spelling, answer, source) for value, spelling in numbers_in(answer).items()]
+    return (sum(found) + sum(given)) / (len(found) + len(given)), max(map(len, runs))

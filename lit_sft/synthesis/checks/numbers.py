@@ -67,6 +67,9 @@ _MONTHS = words_in(
 )
 _MONTH = re.compile(rf"\b({'|'.join(_MONTHS)})\b", re.IGNORECASE)
 
+_PERIODS = {"decade": "10", "century": "100", "centurie": "100", "fortnight": "14", "couple": "2", "pair": "2"}
+_PERIOD = re.compile(rf"\b({'|'.join(_PERIODS)})s?\b", re.IGNORECASE)
+
 _LONGEST = 30
 """Words of a number, or characters of a Chinese one; longer runs are no numbers."""
 
@@ -91,7 +94,8 @@ def numbers_in(text: str) -> dict[str, str]:
 
 
 def values_in(text: str) -> set[str]:
-    """Every value that a text may stand for: numbers with and without the unit after them, and months.
+    """Every value that a text may stand for: numbers with and without the unit after them, months,
+    and words such as decade.
 
     Args:
         text: Any text.
@@ -100,6 +104,7 @@ def values_in(text: str) -> set[str]:
     found = {value for both in _in_digits(text) for value in both[:2]}
     found |= {value for value, _ in (*_in_words(text), *_in_chinese(text, is_strict=False))}
     found |= {str(_month(match[0])) for match in _MONTH.finditer(text)}
+    found |= {_PERIODS[match[1].lower()] for match in _PERIOD.finditer(text)}
     return found
 
 

@@ -1,4 +1,4 @@
-"""docs/synthesis.md shows the checks, the recipes and the files as they are."""
+"""docs/synthesis.md shows the recipes as they are."""
 
 from __future__ import annotations
 
@@ -7,16 +7,10 @@ from pathlib import Path
 
 import yaml
 
-from lit_sft.synthesis.checks.checks import checks_table
 from lit_sft.synthesis.recipe import read_recipe, recipe_names
 from tests.documents import text_of
 
 PAGE = text_of("docs/synthesis.md")
-
-
-def test_table_of_checks_is_that_of_the_code() -> None:
-    shown = PAGE.partition("<!-- checks -->\n")[2].partition("\n<!-- end -->")[0]
-    assert shown == checks_table(), f"put this table into docs/synthesis.md:\n{checks_table()}"
 
 
 def test_table_of_recipes_names_every_recipe() -> None:

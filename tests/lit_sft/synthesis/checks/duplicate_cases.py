@@ -47,6 +47,10 @@ CHINESE = [
     ("谁发明了蒸汽机？", "谁改良了蒸汽机？", False),
     ("青铜由哪些金属组成？", "黄铜由哪些金属组成？", False),
     ("细胞核有什么作用？", "细胞膜有什么作用？", False),
+    ("白虎号能坐多少人？", "红虎号能坐多少人？", False),
+    ("红鹭号的船身是什么颜色？", "白鹭号的船身是什么颜色？", False),
+    ("陈大海在哪一年出版诗集？", "陈小海在哪一年出版诗集？", False),
+    ("江州大学图书馆何时建成？", "云州大学图书馆何时建成？", False),
     ("他的父亲是做什么的？", "他的母亲是做什么的？", False),
 ]
 
@@ -98,6 +102,11 @@ ENGLISH = [
     ("What is the longest river in Africa?", "What is the longest river in Asia?", False),
     ("What is the longest river in Africa?", "What is the highest mountain in Africa?", False),
     ("What did the king do in 1215?", "What did the queen do in 1215?", False),
+    (
+        "Which rivers meet north of the old town of East Alden?",
+        "Which rivers meet north of the old town of West Alden?",
+        False,
+    ),
     ("How is cheese made?", "Why is cheese made?", False),
     ("Which team does Maria Silva play for?", "Which team does Maria Souza play for?", False),
 ]

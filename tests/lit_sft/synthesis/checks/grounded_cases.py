@@ -17,7 +17,13 @@ TREATY = (
     "Sorrel, and remained in force for 84 years."
 )
 
+DOME = "The dome of the 1912 fair was the largest in the country until 1931. Its debt was paid over the next decade."
+
 ENGLISH = [
+    (DOME, "Who paid the debt of the dome?", "It was paid over ten years.", False),
+    (DOME, "How long was the dome the largest?", "For nineteen years.", False),
+    (DOME, "How long was the dome the largest?", "For 18 years.", True),
+    (DOME, "How many people built the dome?", "Nineteen people built the dome.", True),
     (MILL, "When was the mill at Ashford built?", "In 1802.", False),
     (MILL, "Who built the mill at Ashford?", "Joan Harker, a miller's daughter from Kent.", False),
     (MILL, "Who built the mill at Ashford?", "It was built by Joan Harker.", False),

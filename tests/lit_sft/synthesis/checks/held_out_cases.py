@@ -13,20 +13,45 @@ LAKE = (
     "湖中盛产裸鲤，岛上栖息着斑头雁和鸬鹚。1984年，政府在此设立自然保护区，禁止捕鱼。"
 )
 
+COMET = (
+    "Comet Harker was seen first on 9 November 1872 by the night watchman Otto Lind from the roof of a brewery in "
+    "Tarnholm. It returns every 61 years. In 1933 it was bright enough to read by, and newspapers sold gas masks; "
+    "in 1994 clouds hid it over most of Europe. Its tail is rich in sodium."
+)
+KILN = (
+    "龙泉窑遗址位于青岭县南部，二〇〇七年被发掘。考古队清理出窑炉五座，出土瓷片两万余件，其中以青瓷为主。"
+    "领队方慧教授认为，这里的窑火始于北宋，盛于南宋，到明代中期因燃料不足而停烧。"
+)
+
 GROUNDED = [
+    ("en", COMET, "Who discovered Comet Harker?", "Otto Lind, a night watchman.", False),
+    ("en", COMET, "How often does Comet Harker return?", "Every sixty-one years.", False),
+    ("en", COMET, "When was Comet Harker first seen?", "On November 9, 1872.", False),
+    ("en", COMET, "Why was Comet Harker not seen in 1994?", "Because it was cloudy over most of Europe.", False),
+    ("en", COMET, "What did newspapers sell in 1933?", "Gas masks.", False),
+    ("en", COMET, "What is in the tail of Comet Harker?", "A lot of sodium.", False),
+    ("en", COMET, "Where did Otto Lind stand?", "On top of a brewery in the town of Tarnholm.", False),
+    ("en", COMET, "Who discovered Comet Harker?", "The astronomer Joan Harker.", True),
+    ("en", COMET, "How often does Comet Harker return?", "Every 76 years.", True),
+    ("en", COMET, "What is in the tail of Comet Harker?", "Frozen water and methane.", True),
+    ("en", COMET, "Where was Comet Harker first seen?", "From an observatory near Uppsala.", True),
+    ("en", COMET, "When will Comet Harker return?", "It is expected again in 2055.", False),
+    ("zh", KILN, "龙泉窑遗址何时发掘？", "2007年。", False),
+    ("zh", KILN, "龙泉窑遗址出土了多少瓷片？", "两万多件。", False),
+    ("zh", KILN, "龙泉窑为什么停烧？", "因为缺少燃料。", False),
+    ("zh", KILN, "考古队的领队是谁？", "方慧教授。", False),
+    ("zh", KILN, "龙泉窑在什么时候最兴盛？", "南宋时期。", False),
+    ("zh", KILN, "清理出几座窑炉？", "5座。", False),
+    ("zh", KILN, "考古队的领队是谁？", "张明教授。", True),
+    ("zh", KILN, "龙泉窑为什么停烧？", "因为战乱和洪水。", True),
+    ("zh", KILN, "清理出几座窑炉？", "八座。", True),
+    ("zh", KILN, "龙泉窑遗址在哪里？", "在龙泉市西部的山谷中。", True),
+    ("zh", KILN, "出土的瓷器卖到了哪里？", "卖到了日本和东南亚各国。", True),
     ("en", FAIR, "How many people visited the Alden Fair?", "Some 340,000.", False),
     ("en", FAIR, "How many people visited the Alden Fair?", "340 thousand people.", False),
     ("en", FAIR, "Who designed the dome of the Alden Fair?", "Engineer Clara Weiss designed the steel dome.", False),
     ("en", FAIR, "Why did the Alden Fair lose money?", "A railway strike kept visitors away.", False),
     ("en", FAIR, "How long was the Alden Fair open?", "For about a month and a half.", False),
-    ("en", FAIR, "Who paid the debt of the Alden Fair?", "The city, over ten years.", False),
-    (
-        "en",
-        FAIR,
-        "Until when was the dome the largest in the country?",
-        "Until 1931, nineteen years after the fair.",
-        False,
-    ),
     ("en", FAIR, "How much did the Alden Fair lose?", "2 million crowns.", False),
     ("en", FAIR, "Who designed the dome of the Alden Fair?", "Gustav Weiss.", True),
     ("en", FAIR, "How much did the Alden Fair lose?", "Three million crowns.", True),
@@ -154,7 +179,30 @@ LANGUAGE = [
     ("zh", LAKE, "镜湖的特点？", "塩水の湖です。", True),
     ("zh", LAKE, "镜湖的鱼叫什么？", "这种fish叫naked carp。", True),
 ]
+JUDGED = [
+    ("en", "Who discovered the comet?", "Otto Lind.", "A night watchman called Otto Lind discovered it.", False),
+    ("en", "Who discovered the comet?", "Otto Lind.", "Joan Harker", True),
+    ("en", "How often does the comet return?", "Every 61 years.", "It comes back every sixty-one years.", False),
+    ("en", "How often does the comet return?", "Every 61 years.", "Every 76 years", True),
+    ("en", "What is in the tail?", "Sodium.", "The tail contains a lot of sodium.", False),
+    ("en", "What is in the tail?", "Methane.", "Sodium.", True),
+    ("en", "Why was it not seen?", "Clouds covered Europe.", "The sky was cloudy.", False),
+    ("en", "Why was it not seen?", "It was too faint.", "Because clouds hid it.", True),
+    ("en", "When was the comet seen first?", "On 9 November 1872.", "In 1872.", False),
+    ("en", "What did newspapers sell?", "Gas masks.", "The article doesn't mention that.", True),
+    ("zh", "遗址何时发掘？", "2007年。", "遗址于二〇〇七年被发掘。", False),
+    ("zh", "遗址何时发掘？", "2007年。", "1987年", True),
+    ("zh", "窑为什么停烧？", "因为缺少燃料。", "燃料不足。", False),
+    ("zh", "窑为什么停烧？", "因为战乱。", "因燃料不足而停烧。", True),
+    ("zh", "领队是谁？", "方慧。", "领队是方慧教授。", False),
+    ("zh", "领队是谁？", "张明。", "方慧教授", True),
+    ("zh", "出土了什么？", "青瓷片。", "两万余件瓷片，以青瓷为主。", False),
+    ("zh", "出土了什么？", "铜器。", "瓷片。", True),
+    ("zh", "窑火盛于何时？", "南宋。", "南宋时期最盛。", False),
+    ("zh", "窑火盛于何时？", "元代。", "文章里没有提到。", True),
+]
 HELD_OUT = {
+    "judge": JUDGED,
     "grounded": GROUNDED,
     "references": REFERENCES,
     "refusals": REFUSALS,
