@@ -47,6 +47,7 @@ from data_modules.records.splits import (
     as_list,
     given_files,
     held_out_fractions,
+    notices_in,
     skipped_in,
 )
 from data_modules.records.thinking import Thinking
@@ -264,9 +265,10 @@ class SFTDataModule(LightningDataModule):
             folder = self._encode(sources, encoder)  # already in the cache, unless setup is called alone
             stores = {split: load_split(folder, split) for split in sources.splits}
             self.stores |= {split: store for split, store in stores.items() if store is not None}
-            skipped = skipped_in(sources)  # not cached: they do not invalidate the cache
+            # not cached: they do not invalidate the cache
+            skipped, notices = skipped_in(sources), notices_in(sources, asks_for_unit=False)
             self.ledgers |= {
-                split: {**ledger, "skipped_files": skipped.get(split, [])}
+                split: {**ledger, "skipped_files": skipped.get(split, []), "notices": notices.get(split, [])}
                 for split, ledger in load_ledgers(folder).items()
             }
         # now: the files may change or vanish during the run

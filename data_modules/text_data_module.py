@@ -38,7 +38,7 @@ from data_modules.records.content_keys import KeepTogether
 from data_modules.records.conversation import Conversation, Message, Role
 from data_modules.records.counts import OnInvalid
 from data_modules.records.mix import files_of, read_mix
-from data_modules.records.splits import Paths, Sources, given_files, held_out_fractions, skipped_in
+from data_modules.records.splits import Paths, Sources, given_files, held_out_fractions, notices_in, skipped_in
 from data_modules.records.text_lines import TxtDocuments
 from data_modules.rendering.masking import LossMask, Reduction, resolve_mask
 from data_modules.rendering.segments import SegmentKind
@@ -259,9 +259,14 @@ class TextDataModule(LightningDataModule):
     def _open(self) -> None:
         folder = self._folder()  # already in the cache, unless setup is called alone
         self._shards, splits = open_shards(folder), read_manifest(folder)["splits"]
-        skipped = skipped_in(self.sources)  # not cached: they do not invalidate the cache
+        # not cached: they do not invalidate the cache
+        skipped, notices = skipped_in(self.sources), notices_in(self.sources, asks_for_unit=True)
         self.ledgers = {
-            split: {**splits[split]["ledger"], "skipped_files": skipped.get(split, [])}
+            split: {
+                **splits[split]["ledger"],
+                "skipped_files": skipped.get(split, []),
+                "notices": notices.get(split, []),
+            }
             for split in ("train", "val", "test")
             if split in splits
         }

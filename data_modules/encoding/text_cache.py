@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,11 +20,9 @@ from data_modules.encoding.text_feeds import Feed, Keys, SplitRun, encode_feeds
 from data_modules.encoding.text_judges import Judges
 from data_modules.encoding.text_ledger import merged
 from data_modules.encoding.token_shards import MANIFEST
-from data_modules.errors import UserError, UserNotice
-from data_modules.records.data_files import data_files
+from data_modules.errors import UserError
 from data_modules.records.mix import MixSource
 from data_modules.records.splits import Sources
-from data_modules.records.txt_files import looks_wrapped
 
 _VERSION = 2
 """Bump when the same documents would be encoded differently, so that no stale shards are read.
@@ -74,7 +71,6 @@ def encode_texts(
             return folder
         if (folder / MANIFEST).exists():
             clear(folder)
-        _warn_of_wrapped_lines(sources)
         try:
             _encode(folder, splits, encoder, processes, shard_tokens, identity)
         except OSError as error:
@@ -157,20 +153,6 @@ def _of_source(source: MixSource) -> dict[str, Any]:
 def _paths(splits: Mapping[str, list[Feed]]) -> dict[str, Any]:
     """The paths of the files, which messages in the ledgers name, and the names of the sources."""
     return {split: [[feed.name, feed.sources.files] for feed in feeds] for split, feeds in splits.items()}
-
-
-def _warn_of_wrapped_lines(sources: Sources) -> None:
-    if sources.txt_documents != "line":
-        return
-    given = (Path(file) for files in sources.files.values() for file in files)
-    for file in (file for path in given if path.exists() for file in data_files(str(path))):
-        if file.suffix.lower() == ".txt" and looks_wrapped(file):
-            warnings.warn(
-                f"{file}: its lines look wrapped at a fixed width, and each is encoded as a separate document. If "
-                "blank lines separate its paragraphs, set `--data.txt_documents paragraph`.",
-                UserNotice,
-                stacklevel=2,
-            )
 
 
 def _encode(

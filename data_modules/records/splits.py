@@ -21,6 +21,7 @@ from data_modules.records.rejections import count_reasons
 from data_modules.records.text_lines import TxtDocuments
 from data_modules.records.thinking import Thinking
 from data_modules.records.turn_order import Consecutive, FirstAnswer, TurnRules
+from data_modules.records.txt_notices import txt_notices
 from data_modules.setting_checks import check_choice
 
 Samples = Literal["conversation", "answer"]
@@ -130,6 +131,20 @@ def held_out_fractions(val: float, test: float) -> dict[str, float]:
 def skipped_in(sources: Sources) -> dict[str, list[str]]:
     """Lines that name the files skipped in the folders of each split."""
     return {split: [line for file in files for line in skipped_files(file)] for split, files in sources.files.items()}
+
+
+def notices_in(sources: Sources, *, asks_for_unit: bool) -> dict[str, list[str]]:
+    """Lines about .txt files of each split that should perhaps be read differently; see `txt_notices`.
+
+    Args:
+        sources: The files.
+        asks_for_unit: Whether `--data.txt_documents` is an option of the run.
+    """
+    is_line = asks_for_unit and sources.txt_documents == "line"
+    return {
+        split: [line for file in files for line in txt_notices(file, asks_for_unit=is_line)]
+        for split, files in sources.files.items()
+    }
 
 
 def keys_of(conversation: Conversation, keep_together: KeepTogether = "exact") -> list[str]:

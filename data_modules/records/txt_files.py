@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import islice
 from pathlib import Path
 
 from data_modules.records.record import Record, Reject
 from data_modules.records.text_lines import MAX_LINE, USUAL, Reading, read_lines
-
-_LINES_LOOKED_AT = 200
-_LAST = ".!?。！？…:：;；\"'”’）)」』"
 
 
 def read_txt(path: Path, reject: Reject, reading: Reading = USUAL) -> Iterator[Record]:
@@ -47,24 +43,6 @@ def read_txt(path: Path, reject: Reject, reading: Reading = USUAL) -> Iterator[R
             lines.append(line)
     if size and not is_damaged:
         yield from _document(lines, f"{path}:{first}", size, limit, reject)
-
-
-def looks_wrapped(path: Path) -> bool:
-    """Whether the lines of a .txt file look like text that was wrapped at a fixed width.
-
-    True if most of the first 200 lines are between 50 and 100 characters long, none is longer than 120, and most do
-    not end a sentence.
-    """
-    lines = [line for _, line in islice(read_lines(path, _ignore), _LINES_LOOKED_AT)]
-    if len(lines) < _LINES_LOOKED_AT or max(map(len, lines)) > 120:
-        return False
-    half = len(lines) / 2
-    full = sum(50 <= len(line) <= 100 for line in lines)
-    return full > half and sum(line.rstrip()[-1] not in _LAST for line in lines) > half
-
-
-def _ignore(_: str) -> None:
-    pass
 
 
 def _document(lines: list[str], origin: str, size: int, limit: int, reject: Reject) -> Iterator[Record]:

@@ -13,7 +13,7 @@ from typing import Any
 from jsonargparse.typing import PositiveInt
 
 from data_modules.encoding.example import Example
-from data_modules.encoding.ledger import is_limit_too_small, too_small_limit, unused_fields, why_empty
+from data_modules.encoding.ledger import is_limit_too_small, too_small_limit, why_empty
 from data_modules.encoding.split_checks import check_supervision
 from data_modules.errors import UserError
 from data_modules.rendering.masking import MASKS, LossMask
@@ -25,7 +25,7 @@ from lit_sft.preview.shortening import shortenings
 from lit_sft.preview.terminal import print_examples
 from lit_sft.printable import printable
 from lit_sft.reporting.token_view import show_example, to_json
-from lit_sft.runs.data_report import data_remarks, dropped_lines
+from lit_sft.runs.data_report import data_remarks, dropped_lines, unread_lines
 from lit_sft.runs.model_paths import check_model_paths
 from lit_sft.runs.requests import with_run_config
 from lit_sft.settings.options import training_parser
@@ -55,7 +55,7 @@ def main(argv: list[str]) -> None:
     with redirect_stdout(sys.stderr):  # keep stdout for the examples
         examples = _first_examples(data, options.split, options.num)
         ledger = data.ledgers[options.split]
-        for line in (*ledger["skipped_files"], *unused_fields(ledger)):
+        for line in unread_lines(ledger):
             print(printable(line))
         if options.json:
             for line in dropped_lines(data, options.split):

@@ -48,17 +48,27 @@ def print_ledger(console: Console, data: SFTDataModule) -> None:
 
 
 def print_unread(console: Console, split: str, ledger: Mapping[str, Any]) -> None:
-    """Print what was not read of the files of a split: skipped files, unused fields, the first invalid records.
+    """Print what was not read of the files of a split, or should perhaps be read differently: skipped files, notices
+    about .txt files, unused fields, the first invalid records.
 
     Args:
         console: Where to print.
         split: The split.
         ledger: Its ledger.
     """
-    lines = [f"{split}: {line}" for line in (*ledger["skipped_files"], *unused_fields(ledger))]
+    lines = [f"{split}: {line}" for line in unread_lines(ledger)]
     lines += [f"dropped: {without_advice(message)}" for message in ledger["invalid"]["first"][:5]]
     for line in lines:
         console.print(f"  {printable(line)}", style="yellow", markup=False, soft_wrap=True)
+
+
+def unread_lines(ledger: Mapping[str, Any]) -> list[str]:
+    """Skipped files, notices about .txt files, and unused fields, one line each.
+
+    Args:
+        ledger: That of a split.
+    """
+    return [*ledger["skipped_files"], *ledger["notices"], *unused_fields(ledger)]
 
 
 def _mixture_table(mixture: Mixture, ledgers: dict[str, Any]) -> Table:

@@ -289,14 +289,3 @@ def test_killed_at_any_point_it_goes_on_to_the_same_bytes(tmp_path: Path, write:
     assert len([name for name in contents(whole) if name.endswith(".tokens")]) > 5
     rules = read_manifest(whole)["splits"]["train"]["ledger"]["cleaning"]["rules"]
     assert min(rules["exact_duplicates"]["dropped"], rules["near_duplicates"]["dropped"]) > 1
-
-
-def test_wrapped_lines_are_reported(tmp_path: Path, write: Write, encoder: TextEncoder) -> None:
-    line = "a line of a book that goes on in the next line, as if typed by hand number"
-    (tmp_path / "books").mkdir()
-    file = write("books/a.txt", "".join(f"{line} {n}\n" + "\n" * (n % 9 == 8) for n in range(300)))
-    for given in (file, str(Path(file).parent)):
-        with pytest.warns(UserWarning, match="txt_documents paragraph"):
-            encode_texts(Sources({"train": [given]}), (), None, encoder, tmp_path / "cache")
-    folder = encode_texts(Sources({"train": [file]}, txt_documents="paragraph"), (), None, encoder, tmp_path / "cache")
-    assert [text.count("\n") for text in documents(folder, "train")] == [8] * 33 + [2]

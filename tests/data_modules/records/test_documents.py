@@ -13,7 +13,6 @@ from data_modules.records.conversation import Conversation, Message, Role
 from data_modules.records.counts import RecordCounts
 from data_modules.records.documents import Document, read_documents
 from data_modules.records.splits import Sources, keys_of
-from data_modules.records.txt_files import looks_wrapped
 
 Write = Callable[..., str]
 
@@ -125,17 +124,3 @@ def test_the_bytes_read_are_reported(write: Write, name: str) -> None:
     list(read_documents("train", Sources({"train": [file]}), RecordCounts(), on_bytes=seen.append))
     size = Path(file).stat().st_size
     assert 0.8 * size < sum(seen) <= size
-
-
-@pytest.mark.parametrize(
-    ("line", "is_wrapped"),
-    [
-        ("a line of a book that goes on in the next line, as if typed by hand", True),
-        ("A document of one line, which ends with a full stop as it should be.", False),
-        ("a name", False),
-        ("a very long line " * 20, False),
-    ],
-)
-def test_lines_of_a_fixed_width_are_noticed(write: Write, line: str, is_wrapped: bool) -> None:
-    assert looks_wrapped(Path(write("a.txt", f"{line}\n" * 250))) == is_wrapped
-    assert not looks_wrapped(Path(write("b.txt", f"{line}\n" * 50)))

@@ -181,17 +181,23 @@ def test_remarks_follow_the_table_and_contain_no_control_characters(make_data: M
     assert "␛[31m: [bold]y" in said
 
 
-def test_printed_ledger_names_the_skipped_files_of_a_folder(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> None:
+def test_printed_ledger_names_skipped_files_and_json_lines_in_txt_files(
+    tmp_path: Path, tokenizer: PreTrainedTokenizerFast
+) -> None:
     folder = tmp_path / "rows"
     folder.mkdir()
     (folder / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in alpaca_rows(9)))
     (folder / "a\x1b.xlsx").write_text("")
-    data = SFTDataModule(str(folder), tokenizer=tokenizer, template="plain", encoding_processes=1)
+    (folder / "b.txt").write_text('{"text": "a JSON line"}\n')
+    data = SFTDataModule(
+        str(folder), tokenizer=tokenizer, template="plain", mask="whole_sequence", encoding_processes=1
+    )
     data.setup("fit")
     file = io.StringIO()
     print_ledger(Console(file=file, width=10_000), data)
     assert file.getvalue().count("skipped") == 1
     assert f"train: {folder}: skipped a␛.xlsx (hidden, or not .json, " in file.getvalue()
+    assert f"train: {folder}: b.txt: the first line is a JSON object" in file.getvalue()
 
 
 def chat_model(tokenizer: PreTrainedTokenizerFast, eos: str = "<|im_end|>") -> PreTrainedTokenizerFast:

@@ -150,6 +150,25 @@ def test_files_that_are_not_read_are_named(write: Callable[..., str], tokenizer_
     assert "page" in printed
 
 
+def test_wrapped_lines_are_reported_at_every_start(write: Callable[..., str], tokenizer_folder: str) -> None:
+    line = "a line of a book that goes on in the next line, as if typed by hand number"
+    file = write("a.txt", "".join(f"{line} {n}\n" + "\n" * (n % 9 == 8) for n in range(300)))
+    settings: dict[str, Any] = {"tokenizer": tokenizer_folder, "val_fraction": 0, "test_fraction": 0, "block_size": 32}
+    for _ in range(2):
+        data = TextDataModule(file, **settings)
+        data.prepare_data()
+        data.setup("fit")
+        console = Console(record=True, width=300)
+        print_text_ledger(console, data)
+        assert f"train: {file}: the lines look wrapped" in console.export_text()
+        assert len(data.ledgers["train"]["notices"]) == 1
+    data = TextDataModule(file, **settings, txt_documents="paragraph")
+    data.prepare_data()
+    data.setup("fit")
+    assert data.ledgers["train"]["notices"] == []
+    assert data.ledgers["train"]["documents"] == 34
+
+
 @pytest.mark.parametrize("cleaning", [None, ["nfc"]])
 def test_cleaning_is_printed_if_there_are_rules(
     cleaning: list[str] | None, write: Callable[..., str], tokenizer_folder: str
