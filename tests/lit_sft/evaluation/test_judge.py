@@ -21,6 +21,7 @@ from data_modules.records.conversation import Conversation
 from lit_sft.evaluation.judge import EndpointJudge, LikelihoodJudge, Verdict, parse_winner
 from lit_sft.evaluation.suite import JudgeSettings
 from lit_sft.evaluation.win_rate import JudgedPair, Pair, SetVerdicts, judge_pairs, length_controlled_rate, rate
+from lit_sft.files import append_line, digest
 from tests.lit_sft.evaluation.conftest import MakeModel
 from tests.lit_sft.evaluation.fake_endpoint import Endpoint, judged, pairs, prefer_longer
 from tests.waiting import wait_until
@@ -53,6 +54,17 @@ def test_a_reply_without_a_verdict_is_counted_and_not_paid_for_again(endpoint: E
         assert sorted(found.scores) == ["i0", "i2"]
         assert found.cost == pytest.approx(6 * (100 * 2 + 10 * 50) / 1e6)
     assert len(endpoint.requests) == 6
+
+
+def test_replies_that_an_earlier_version_kept_are_used(endpoint: Endpoint, tmp_path: Path) -> None:
+    judged(endpoint, tmp_path / "new", pairs(2))
+    replies = tmp_path / "old" / "replies.jsonl"
+    replies.parent.mkdir()
+    for prompt in endpoint.requests:
+        key = digest([endpoint.address, "m", 64, prompt])
+        append_line(replies, {"key": key, "text": '{"winner": "tie"}', "tokens_read": 5, "tokens_written": 1})
+    assert judged(endpoint, tmp_path / "old", pairs(2)).scores == {"i0": 0.5, "i1": 0.5}
+    assert len(endpoint.requests) == 4
 
 
 @pytest.mark.parametrize(

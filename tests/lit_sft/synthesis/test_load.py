@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import subprocess
 import sys
 import time
@@ -18,13 +19,18 @@ pytest.importorskip("openai")
 
 WRITER = "tests.lit_sft.synthesis.writer:write_pairs"
 LATENCY = 0.2
+WORDS = (
+    *("the", "old", "door", "of", "that", "house", "was", "open", "in", "summer", "and", "people", "came", "to", "see"),
+    *("its", "garden", "where", "apple", "trees", "grew", "beside", "a", "pond", "while", "children", "played"),
+)
 
 
-def write_many(path: Path, count: int, characters: int = 0) -> str:
-    """Articles about different houses, each followed by other words up to a length."""
+def write_many(path: Path, count: int, characters: int) -> str:
+    """Articles about different houses, each followed by ordinary words up to a length."""
     with path.open("w", encoding="utf-8") as stream:
         for number in range(count):
-            more = " ".join(f"Word{number}x{at} follows." for at in range(characters // 20))
+            words = random.Random(number).choices(WORDS, k=characters // 6)
+            more = " ".join(f"{' '.join(words[at : at + 12]).capitalize()}." for at in range(0, len(words), 12))
             stream.write(f'{{"text": "{english(number)} {more}", "article_id": "house {number}"}}\n')
     return str(path)
 
