@@ -30,6 +30,7 @@ from data_modules.encoding.split_checks import check_evaluation_set
 from data_modules.encoding.text_cache import encode_texts, text_identity
 from data_modules.encoding.text_encoder import TextEncoder
 from data_modules.encoding.text_epoch import block_ledgers, training_blocks
+from data_modules.encoding.text_split_checks import check_documents
 from data_modules.encoding.text_store import DocumentAttention, EvaluationWindows, TrainingBlocks
 from data_modules.encoding.token_shards import TokenShards, open_shards, read_manifest
 from data_modules.encoding.tokenizers import load_tokenizer
@@ -252,9 +253,12 @@ class TextDataModule(LightningDataModule):
         """
         if not self._shards:
             self._open()
-        if stage == "fit" and "train" in self._shards and "train" not in self.stores:
+        splits = {"train": self._shards.get("train", ()), **self.stores}
+        check_documents(stage, self.sources, self.mix, splits, self.ledgers)
+        if stage == "fit" and "train" not in self.stores:
             self._plan_blocks(self._shards["train"])
-        self._check(stage)
+        if stage in ("validate", "test"):
+            check_evaluation_set(stage.removesuffix("idate"), self.stores)
 
     def _open(self) -> None:
         folder = self._folder()  # already in the cache, unless setup is called alone
@@ -292,17 +296,6 @@ class TextDataModule(LightningDataModule):
         ledger["blocks"], sources = block_ledgers(blocks, self.mix)
         for name, of_source in sources.items():
             ledger.setdefault("sources", {}).setdefault(name, {}).update(of_source)
-
-    def _check(self, stage: str) -> None:
-        if stage == "fit" and "train" not in self.stores:
-            files = ", ".join(self.sources.files.get("train", []))
-            raise UserError(
-                f"{files}: no document is left for training; provide more text, or lower `--data.val_fraction`."
-                if files
-                else "no training data: set `--data.train FILE`."
-            )
-        if stage in ("validate", "test"):
-            check_evaluation_set(stage.removesuffix("idate"), self.stores)
 
     def identity(self) -> dict[str, Any]:
         """Everything about the data that a training run depends on, by setting."""

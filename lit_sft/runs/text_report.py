@@ -15,6 +15,7 @@ from lit_sft.console import cell
 from lit_sft.printable import printable
 from lit_sft.reporting.cleaning_table import print_cleaning
 from lit_sft.runs.data_report import print_unread
+from lit_sft.runs.shared_remarks import budget_remarks, held_out_remarks
 
 _COUNTS = (
     "documents", "documents_cut", "documents_dropped", "sentences_cut", "tokens", "kept", "cropped", "blocks", "padding"
@@ -42,7 +43,7 @@ def print_text_ledger(console: Console, data: TextDataModule) -> None:
 
 
 def text_remarks(data: TextDataModule) -> list[str]:
-    """What the tokenizer and the blocks lose, one sentence per line."""
+    """What the tokenizer and the blocks lose, and what a run goes without, one sentence per line."""
     remarks = []
     for split, ledger in data.ledgers.items():
         if unknown := ledger["unknown_text"]["count"]:
@@ -50,7 +51,7 @@ def text_remarks(data: TextDataModule) -> list[str]:
                 f"warning: {split}: {unknown:,} of {ledger['documents']:,} documents contain text that the tokenizer "
                 f"cannot represent, so the model never sees it (first: {ledger['unknown_text']['first'][0]})."
             )
-    return [*remarks, *_block_remarks(data)]
+    return [*remarks, *_block_remarks(data), *held_out_remarks(data), *budget_remarks(data)]
 
 
 def _block_remarks(data: TextDataModule) -> list[str]:

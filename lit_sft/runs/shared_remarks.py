@@ -1,0 +1,54 @@
+"""Remarks that fine-tuning and text runs share: held-out splits without a row, and a token budget below one row."""
+
+from __future__ import annotations
+
+from data_modules.encoding.ledger import why_empty
+from data_modules.encoding.text_split_checks import why_no_document
+from data_modules.sft_data_module import SFTDataModule
+from data_modules.text_data_module import TextDataModule
+
+_MISSING = {"val": "no validation", "test": "no test"}
+
+
+def held_out_remarks(data: SFTDataModule | TextDataModule) -> list[str]:
+    """One line for each split that a fraction of the training records was asked for, and that has none.
+
+    Args:
+        data: Data module, set up.
+    """
+    return [
+        f"{_MISSING[split]}: nothing is left of --data.{split}_fraction {share:g} ({_why(data, split)}). Raise it, or "
+        f"name your own with `--data.{split} FILE`."
+        for split, share in data.sources.shares.items()
+        if split in data.ledgers and not len(data.stores.get(split, ()))
+    ]
+
+
+def _why(data: SFTDataModule | TextDataModule, split: str) -> str:
+    if not data.ledgers[split]["records_read"]:
+        return "so few records that none was chosen"
+    if isinstance(data, TextDataModule):
+        return why_no_document(split, data.ledgers, data.sources.shares)
+    return why_empty(data.ledgers[split], data.length_limit(split))
+
+
+def budget_remarks(data: SFTDataModule | TextDataModule) -> list[str]:
+    """A line if the token budget is below the length of a row, which is never cut to fit into it.
+
+    Args:
+        data: Data module, set up.
+    """
+    row = "block" if isinstance(data, TextDataModule) else "example"
+    longest = max((_longest(data, split) for split, store in data.stores.items() if len(store)), default=0)
+    if longest <= data.token_budget:
+        return []
+    return [
+        f"--data.token_budget {data.token_budget:,} is less than one {row}: a forward pass then reads one {row} of up "
+        f"to {longest:,} tokens."
+    ]
+
+
+def _longest(data: SFTDataModule | TextDataModule, split: str) -> int:
+    if isinstance(data, TextDataModule):
+        return data.length_limit(split)
+    return int(data.ledgers[split]["length"].get("max", 0))
