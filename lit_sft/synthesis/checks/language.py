@@ -25,6 +25,8 @@ _FUNCTION_WORDS = {
     "Portuguese": "o os as da do que e em um uma é por com para dos das não na no foi ao mais quem são",
     "Dutch": "de het een van en is dat op te zijn met voor niet aan werd er om ook door bij als wie wat",
 }
+"""Frequent words of languages in Latin script."""
+
 _OTHERS = {
     name: set(words_in(words)) - set(words_in(_FUNCTION_WORDS["English"])) for name, words in _FUNCTION_WORDS.items()
 }
@@ -38,14 +40,16 @@ none of English."""
 
 _SIMPLIFIED = (
     "国们这个说时来为会学对发经过还进种样实现开关问间长东车马鸟鱼龙门见贝页风飞语话读写书画乐业义习乡买卖产亲亿仅从仓价众优传伤伦"
-    "体余佣侠俩债倾储儿党兰兴养兽冈册军农决况冻净减凤击划刘则创别剂剑剧劝办务动励劳势区医华协单卢卫厂厅历压厌厕县参双变叶号叹吓"
+    "体佣侠俩债倾储儿党兰兴养兽冈册军农决况冻净减凤击刘则创别剂剑剧劝办务动励劳势区医华协单卢卫厂厅历压厌厕县参双变叶号叹吓"
     "吕听启员响哑园围图圆圣场块坚坛坝坟坠垒声壳处备复头夹夺奋奖妇妈孙宁宝审宪宫宽宾寝对寻导寿将尔尘层岁岂岗岛岭币师带帮广庆应庙废"
 )
 _TRADITIONAL = (
     "國們這個說時來為會學對發經過還進種樣實現開關問間長東車馬鳥魚龍門見貝頁風飛語話讀寫書畫樂業義習鄉買賣產親億僅從倉價眾優傳傷倫"
-    "體餘傭俠倆債傾儲兒黨蘭興養獸岡冊軍農決況凍淨減鳳擊劃劉則創別劑劍劇勸辦務動勵勞勢區醫華協單盧衛廠廳歷壓厭廁縣參雙變葉號嘆嚇"
+    "體傭俠倆債傾儲兒黨蘭興養獸岡冊軍農決況凍淨減鳳擊劉則創別劑劍劇勸辦務動勵勞勢區醫華協單盧衛廠廳歷壓厭廁縣參雙變葉號嘆嚇"
     "呂聽啟員響啞園圍圖圓聖場塊堅壇壩墳墜壘聲殼處備復頭夾奪奮獎婦媽孫寧寶審憲宮寬賓寢對尋導壽將爾塵層歲豈崗島嶺幣師帶幫廣慶應廟廢"
 )
+"""The same characters in both scripts: frequent ones whose simplified form is no character of its own."""
+
 _VARIANTS = {"simplified": set(_SIMPLIFIED) - set(_TRADITIONAL), "traditional": set(_TRADITIONAL) - set(_SIMPLIFIED)}
 
 

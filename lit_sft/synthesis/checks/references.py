@@ -22,11 +22,18 @@ _TO_TEXT = re.compile(
     r"|\baccording to (?:the )?(?:above|information|source|paragraph)\b",
     re.IGNORECASE,
 )
+"""What refers to the article in a question."""
+
 _TO_CHINESE_TEXT = re.compile(
     "本文|上文|下文|前文|原文中|文中|文内|文章|上述|以上(?:内容|信息|材料|文字|提到|所述|文本)|如上|前述|前面提到|上面(?:提到|说|的)"
     "|本(?:段|节|章|篇|条目|词条|页)|(?:这|该)(?:篇|段|段话|文|文本|材料|条目|词条)|材料(?:中|里)|段落(?:中|里)|短文"
     "|作者(?:认为|指出|提到|说|在文)|所述内容|根据(?:资料|材料|文本|描述|内容|提供)"
 )
+_NOT_TO_TEXT = re.compile(
+    "论文中?|公文|散文|课文|文章学|(?:发表|写)(?:的|过|了)?[^，。？]{0,6}文章|下文化|原文化|本文化|中文中?|语文中|天文中|人文中|英文中?"
+)
+"""Words that only look like it."""
+
 _IN_ANSWERS = re.compile(
     rf"\b(?:in|from|according to|based on|by|as) (?:the|this) {_GIVEN}(?:article|passage|excerpt|text)\b"
     r"(?! (?:of|messag|box|file|edit))"
@@ -38,21 +45,22 @@ _IN_CHINESE_ANSWERS = re.compile(
     "(?:文章|文中|本文|上文|原文|材料|短文|段落)(?:中|里|内|所)*(?:提到|提及|指出|说|介绍|写|讲|描述|认为|表示|所述|称|明确)"
     "|(?:根据|按照|据|依据|如|从)(?:文章|本文|上文|原文|文中|材料|该文|以上|上述|短文)|作者(?:认为|指出|提到|在文)|上述(?:文|内容|材料)"
 )
-_NOT_TO_TEXT = re.compile(
-    "论文中?|公文|散文|课文|文章学|(?:发表|写)(?:的|过|了)?[^，。？]{0,6}文章|下文化|原文化|本文化|中文中?|语文中|天文中|人文中|英文中?"
-)
+"""What refers to the article in an answer, in which "the text" may be another one."""
 
 _PRONOUN = re.compile(
     r"\b(?:he|him|his|she|her|hers|they|them|their|theirs|it|its|itself|himself|herself|themselves"
     r"|this|that|these|those)\b",
     re.IGNORECASE,
 )
+
 _EXPLETIVE = re.compile(
     r"\b(?:does|did|would|will|can|could|is|was|has) it (?:(?:usually|typically|normally|originally) )?"
     r"(?:take|cost|mean|possible|important|necessary|called|known|rain|snow|true|make sense|illegal|legal|that|better"
     r"|common)\b|\bis it that\b|\bit(?:'s| is| was) (?:that\b|[\w-]+ (?:to|that|for)\b)",
     re.IGNORECASE,
 )
+"""An `it` that stands for nothing."""
+
 _THINGS = (
     "(?:year|time|day|place|city|event|period|war|book|film|man|woman|person|team|company|species|song|battle|house|era"
     "|decade|century|same)"
@@ -84,10 +92,12 @@ class References:
 
     def __call__(self, candidate: Candidate) -> str:
         """Why a conversation is refused; empty if it is not."""
+        article = candidate.article.text.lower()
         for number, (question, answer) in enumerate(candidate.turns):
             if found := reference_in(question):
                 return f"the question refers to its article: {found!r}"
-            if given := _IN_ANSWERS.search(answer) or _IN_CHINESE_ANSWERS.search(answer):
+            given = _IN_ANSWERS.search(answer) or _IN_CHINESE_ANSWERS.search(answer)
+            if given and given[0].lower() not in article:  # an article may be about a text
                 return f"the answer refers to its article: {given[0]!r}"
             if self.pronouns and not number and (found := open_pronoun(question)):
                 return f"the question does not say what {found!r} stands for"
@@ -102,7 +112,7 @@ def reference_in(text: str) -> str:
     """
     if found := _TO_TEXT.search(text):
         return found[0].strip()
-    blanked = _NOT_TO_TEXT.sub(lambda match: "〇" * len(match[0]), text)
+    blanked = _NOT_TO_TEXT.sub(lambda match: _QUOTED * len(match[0]), text)
     found = _TO_CHINESE_TEXT.search(blanked)
     return found[0] if found else ""
 
@@ -142,7 +152,7 @@ _NOT_NOUNS = ("does", "was", "has", "this", "years", "times", "whose")
 
 
 def _open_chinese(question: str) -> str:
-    text = _NOT_PRONOUN.sub(lambda match: "〇" * len(match[0]), _without_quotes(question))
+    text = _NOT_PRONOUN.sub(lambda match: _QUOTED * len(match[0]), _without_quotes(question))
     for match in _CHINESE_PRONOUN.finditer(text):
         before = [unit for unit in content_of_question(text[: match.start()]) if not unit.startswith("?")]
         named = [unit for unit in before if not unit[0].isdigit() and unit not in f"{_QUOTED}年月日时候后前来今本"]
@@ -162,4 +172,4 @@ def _is_beside(named: list[str], text: str, place: int) -> bool:
 
 
 def _without_quotes(text: str) -> str:
-    return re.sub(r"《[^》]*》|“[^”]*”|「[^」]*」|\"[^\"]*\"", lambda match: "〇" * len(match[0]), text)
+    return re.sub(r"《[^》]*》|“[^”]*”|「[^」]*」|\"[^\"]*\"", lambda match: _QUOTED * len(match[0]), text)

@@ -53,6 +53,13 @@ def test_later_questions_may_have_pronouns_but_no_references_to_the_article() ->
     assert not refusal({"references": {"pronouns": False}}, ("When did she build it?", "In 1802."))
 
 
+def test_an_answer_may_name_a_text_that_the_article_is_about() -> None:
+    law = Article("law", "Harker wrote a column. In the article she asked for cleaner water.", "en")
+    pair = ("What did Harker ask for in her column?", "In the article she asked for cleaner water.")
+    assert refusal({"references": {"pronouns": False}}, pair)
+    assert not refusal({"references": {"pronouns": False}}, pair, article=law)
+
+
 def test_own_patterns_are_refused_in_answers() -> None:
     rule = {"refusals": {"patterns": ["(?i)copyright", "©"]}}
     assert refusal(rule, ("Who owns the mill?", "Copyright 1999 by Harker."))
