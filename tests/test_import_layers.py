@@ -24,6 +24,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "yaml_loader",
         "scripts",
         "files",
+        "output_files",
         "locks",
         "failures",
     ),

@@ -97,6 +97,11 @@ class Sources:
         return [*held_out, *(["train"] if "train" in self.files else [])]
 
     @property
+    def all_files(self) -> list[str]:
+        """The files of all splits, as they are named."""
+        return [file for files in self.files.values() for file in files]
+
+    @property
     def shares(self) -> dict[str, float]:
         """The fractions of `train` that are actually held out."""
         if "train" not in self.files:

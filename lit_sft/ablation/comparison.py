@@ -228,8 +228,9 @@ def _scored(metric: str, trials: list[TrialResult]) -> tuple[list[str], Floats]:
     cut = [(weights, lines) for weights, lines in zip(found, lost, strict=True) if lines]
     known = whole[0] if whole else dict(pair for weights, _ in cut for pair in weights.items())
     if any(other != known for other in whole) or not all(_is_part(weights, known, lost) for weights, lost in cut):
-        counts = sorted({f"{len(w):,} records, {sum(w.values()):,.0f} tokens" for w in (*whole, *(w for w, _ in cut))})
-        raise UserError(f"not comparable: scored on different tokens ({'; '.join(counts)})")
+        unit, what = ("bytes", "texts") if metric == BITS_PER_BYTE else ("tokens", "tokens")
+        counts = sorted({f"{len(w):,} records, {sum(w.values()):,.0f} {unit}" for w in (*whole, *(w for w, _ in cut))})
+        raise UserError(f"not comparable: scored on different {what} ({'; '.join(counts)})")
     shared = {origin: weight for origin, weight in known.items() if all(origin in weights for weights, _ in cut)}
     if not shared:
         raise UserError("not scored")

@@ -150,6 +150,7 @@ def _in_words(found: Findings, primary: str, failures: dict[str, str]) -> list[s
     lines = [_sentence(each, comparison.baseline, num_known) for each in compared]
     if not lines:
         lines.append(_unanswered(comparison, primary))
+    lines += [f"“{arm}” and “{comparison.baseline}”: {why}." for metric, arm, why in found.refused if metric == primary]
     counts = {each.arm: each.estimate.num_seeds for each in compared}
     if counts and min(counts.values()) == 1:
         lines.append("With one seed, the intervals do not include variation between seeds.")

@@ -67,6 +67,8 @@ def _headline_cell(found: Findings, metric: str, arm: str, difference: ArmDiffer
     if arm not in found.means[metric]:
         return ""
     name, mean = shared_name(metric), found.means[metric][arm][0].value
+    if (metric, arm) in {(refused, its_arm) for refused, its_arm, _ in found.refused}:
+        return f"{value_of(name, mean, 3)} (not comparable)"
     if difference is None or not math.isfinite(mean):
         return value_of(name, mean, 3)
     change = change_of(name, difference.estimate.value, 3) if difference.estimate.value else ""

@@ -18,6 +18,7 @@ from data_modules.wording import counted, kind_of
 from lit_sft.cleaning.clean_files import clean_files, report_of
 from lit_sft.console import console, print_error_line, print_line
 from lit_sft.files import write_json
+from lit_sft.output_files import check_outputs
 from lit_sft.reporting.cleaning_table import print_cleaning
 from lit_sft.settings.arguments import Arguments
 from lit_sft.yaml_loader import load_yaml
@@ -40,6 +41,7 @@ def main(argv: list[str]) -> None:
             print_line(f"{name:20}{describe(rule)}")
         return
     options = _parser().parse_args(argv[1:])
+    check_outputs({"--output": options.output, "--json": options.json}, options.files)
     output = _new_file(options.output, overwrite=options.overwrite)
     if options.limit is not None and options.limit < 1:
         raise UserError(f"--limit {options.limit}: expected at least 1 document.")

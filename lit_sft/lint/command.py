@@ -35,6 +35,7 @@ from lit_sft.lint.subjects import with_subject
 from lit_sft.lint.terminal import print_report, print_rules
 from lit_sft.lint.token_text import TokenText
 from lit_sft.models.model_config import config_from
+from lit_sft.output_files import check_outputs
 from lit_sft.runs.model_paths import check_model_paths
 from lit_sft.settings.options import training_parser
 from lit_sft.settings.parser import SettingsParser
@@ -64,6 +65,7 @@ def main(argv: list[str]) -> int:
     settings = parse_settings(arguments, run_config=run.config if run else None, parser=lint_parser())
     check_model_paths(settings)
     options = settings.config
+    check_outputs({f"--{name}": options[name] for name in ("json", "sarif", "html")}, _files_read(settings))
     findings = Findings(chosen_rules(options.rules, options.ignore))
     with redirect_stdout(sys.stderr):  # keep stdout for the findings
         report, tokenizer = _lint_labels(settings, findings) if options.labels else _lint_records(settings, findings)
@@ -129,6 +131,11 @@ def _claim(settings: Settings, tokenizer: PreTrainedTokenizerBase | None) -> Cla
     sources = replace(settings.data_module().sources, fractions={})
     conversations = read_conversations("train", sources, RecordCounts(sources.on_invalid))
     return Claim(convention, conversations, data.max_length)
+
+
+def _files_read(settings: Settings) -> list[str]:
+    data, labels = settings.data_module(), settings.config.labels
+    return [*data.sources.all_files, *([labels] if labels else [])]
 
 
 def _write_reports(options: Namespace, report: Report, tokenizer: PreTrainedTokenizerBase | None) -> None:

@@ -9,7 +9,6 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from data_modules.encoding.example import Example
-from data_modules.errors import UserError
 from data_modules.rendering.segments import SegmentKind
 from lit_sft.files import write_text
 from lit_sft.lint.findings import Found, Report
@@ -39,14 +38,8 @@ def write_page(path: str, report: Report, tokenizer: PreTrainedTokenizerBase | N
         path: The file to write.
         report: The report.
         tokenizer: The tokenizer of the examples. None: tokens are not shown.
-
-    Raises:
-        UserError: If the file exists and is not a page.
     """
-    target = Path(path)
-    if target.is_file() and not target.read_bytes().lstrip()[:2].startswith(b"<"):
-        raise UserError(f"--html {path}: exists and is not a page; expected a new file, or an earlier page.")
-    write_text(target, page(report, tokenizer))
+    write_text(Path(path), page(report, tokenizer))
 
 
 def page(report: Report, tokenizer: PreTrainedTokenizerBase | None) -> str:

@@ -130,9 +130,21 @@ def load_config(settings: BackboneSettings) -> PretrainedConfig:
 
 
 def vocabulary_size(settings: BackboneSettings, tokenizer: PreTrainedTokenizerBase) -> int:
-    """Rows of the embedding of a model with random weights: every id of the tokenizer, then padding if it is set."""
+    """Rows of the embedding of a model with random weights: every id of the tokenizer, then padding if it is set.
+
+    Raises:
+        UserError: If the config asks for another number.
+    """
     multiple = settings.pad_vocab_to_multiple_of or 1
-    return -(-num_ids(tokenizer) // multiple) * multiple
+    size = -(-num_ids(tokenizer) // multiple) * multiple
+    wanted = (settings.config or {}).get("vocab_size", size)
+    if wanted != size:
+        padded = f", rounded up to a multiple of {multiple}" if multiple > 1 else ""
+        raise UserError(
+            f"--model.backbone.config: vocab_size is {wanted}, but it follows from the tokenizer: {size:,} "
+            f"entries{padded}. Leave it out; `--model.backbone.pad_vocab_to_multiple_of` rounds it up."
+        )
+    return size
 
 
 def check_backbone(settings: BackboneSettings) -> None:
@@ -205,6 +217,8 @@ def _pretrained_config(name: str, trust_remote_code: bool) -> PretrainedConfig:
             f"--model.backbone.pretrained {name}: this is an adapter, not a model; merge it first. For a run of this "
             "project: `python -m lit_sft export RUN --merge`."
         )
+    if (Path(name) / "model" / "config.json").is_file():
+        raise UserError(f"--model.backbone.pretrained {name}: this is a run; its model is {Path(name) / 'model'}.")
     try:
         check_model_name(name)
     except ValueError as error:

@@ -20,6 +20,7 @@ from data_modules.rendering.masking import MASKS, LossMask
 from data_modules.sft_data_module import SFTDataModule
 from lit_sft.console import console, print_error_line
 from lit_sft.models.model_config import config_from
+from lit_sft.output_files import check_outputs
 from lit_sft.preview.page import write_page
 from lit_sft.preview.shortening import shortenings
 from lit_sft.preview.terminal import print_examples
@@ -52,6 +53,7 @@ def main(argv: list[str]) -> None:
     assert isinstance(data, SFTDataModule), "parse_settings refuses text"
     if options.model.backbone.config is not None:
         config_from(options.model.backbone.config)  # its context length limits the examples
+    check_outputs({"--html": options.html}, data.sources.all_files)
     with redirect_stdout(sys.stderr):  # keep stdout for the examples
         examples = _first_examples(data, options.split, options.num)
         ledger = data.ledgers[options.split]

@@ -15,11 +15,9 @@ def write_page(path: str, summary: str, shown: list[ShownExample]) -> None:
     """Write the page.
 
     Raises:
-        UserError: If the file cannot be written, or exists and is not a page.
+        UserError: If the file cannot be written.
     """
     try:
-        if Path(path).is_file() and not Path(path).read_bytes().lstrip()[:2].startswith(b"<"):
-            raise UserError(f"--html {path}: exists and is not a page; expected a new file, or an earlier preview.")
         write_text(Path(path), page(summary, shown))
     except OSError as error:
         raise UserError(

@@ -9,6 +9,7 @@ from rich.table import Table as Grid
 
 from lit_sft.console import cell, console, print_error_line, print_line_on
 from lit_sft.files import write_json
+from lit_sft.output_files import check_outputs
 from lit_sft.reporting.page import Cell, Table
 from lit_sft.settings.arguments import Arguments
 from lit_sft.tokenization.arguments import add_reading_options, columns_of, num_bytes_of
@@ -30,6 +31,7 @@ def main(argv: list[str]) -> None:
         UserError: If an argument is wrong, a tokenizer cannot be loaded or the text cannot be read.
     """
     options = _parser().parse_args(argv[1:])
+    check_outputs({"--json": options.json, "--html": options.html}, options.data)
     comparison = compare_tokenizers(
         options.tokenizers,
         options.data,

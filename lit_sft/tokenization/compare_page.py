@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from data_modules.errors import UserError
 from lit_sft.files import write_text
 from lit_sft.reporting.page import FILTERS
 from lit_sft.reporting.templates import render
@@ -19,14 +18,8 @@ def write_page(path: str, comparison: Comparison) -> None:
     Args:
         path: The file to write.
         comparison: What it shows.
-
-    Raises:
-        UserError: If the file exists and is not a page.
     """
-    target = Path(path)
-    if target.is_file() and not target.read_bytes().lstrip()[:2].startswith(b"<"):
-        raise UserError(f"--html {path}: exists and is not a page; expected a new file, or an earlier page.")
-    write_text(target, page(comparison))
+    write_text(Path(path), page(comparison))
 
 
 def page(comparison: Comparison) -> str:

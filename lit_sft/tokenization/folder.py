@@ -25,8 +25,12 @@ def check_target(folder: Path, *, overwrite: bool) -> None:
         overwrite: Whether an earlier tokenizer in it may be replaced.
 
     Raises:
-        UserError: If it has files, other than those of an earlier tokenizer that may be replaced.
+        UserError: If it has files, other than those of an earlier tokenizer that may be replaced, or cannot be made.
     """
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--output {folder}: cannot be made ({error.strerror}); choose another folder.") from None
     if not folder.exists():
         return
     if not folder.is_dir():

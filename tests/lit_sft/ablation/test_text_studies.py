@@ -90,7 +90,21 @@ def test_documents_with_other_bytes_are_refused(tmp_path: Path) -> None:
     findings = Findings(compared(tmp_path, sizes=[9, 30]))
     reasons = [why for metric, _, why in findings.refused if metric == "bits_per_byte"]
     assert len(reasons) == 1
-    assert reasons[0].startswith("not comparable: scored on different ")
+    assert reasons[0] == "not comparable: scored on different texts (2 records, 39 bytes; 2 records, 40 bytes)"
+
+
+def test_report_says_where_one_looks_that_an_arm_is_not_comparable(tmp_path: Path) -> None:
+    two = compared(tmp_path)
+    cut = {
+        ("cut", seed): text_run(tmp_path, "cut", seed, nats=[8.0, 40.0], tokens=[4, 12], sizes=[9, 30])
+        for seed in range(2)
+    }
+    comparison = Comparison([*two.arms, "cut"], two.results | cut, two.settings | {"cut": {"data.cleaning": ["nfc"]}})
+    collected = Collected(comparison.arms, comparison.results, {}, comparison.settings, primary="bits_per_byte")
+    report = make_report(comparison, collected, tmp_path)
+    assert report.headline is not None
+    assert [str(cell).endswith(" (not comparable)") for cell in report.headline.rows[0]] == [False, False, False, True]
+    assert any("“cut” and “large”: not comparable: scored on different texts" in line for line in report.answers)
 
 
 def test_a_document_that_is_one_token_for_one_tokenizer_is_left_out_for_all(tmp_path: Path) -> None:

@@ -101,7 +101,10 @@ def test_limit_and_column(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
         (["--rules", "no.yaml"], "--rules no.yaml: no such file; expected names of rules, or a YAML file with a list"),
         (["--output", "x.jsonl"], "--output: needs --rules, the rules to clean by"),
         (["--rules", "nfc", "--output", "x.txt"], "--output x.txt: expected a name that ends in .jsonl"),
-        (["--rules", "nfc", "--output", "{file}"], "exists already; choose another name, or add --overwrite."),
+        (["--rules", "nfc", "--output", "old.jsonl"], "exists already; choose another name, or add --overwrite."),
+        (["--rules", "nfc", "--output", "{file}", "--overwrite"], "is read by this command, and would be replaced"),
+        (["--json", "{file}"], "is read by this command, and would be replaced"),
+        (["--rules", "nfc", "--output", "a.jsonl", "--json", "a.jsonl"], "the same file as --output"),
         (["--limit", "0"], "--limit 0: expected at least 1 document."),
         (["--colums", "x"], "--colums: no such option; did you mean --columns?"),
         (["--columns", "body"], "`--columns` reads text from 'body', which no record has"),
@@ -111,6 +114,7 @@ def test_mistake_is_one_message(
     file: str, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(Path(file).parent)
+    Path("old.jsonl").touch()
     assert main(["clean", file, *(argument.replace("{file}", file) for argument in arguments)]) == 2
     printed = capsys.readouterr().err
     assert message in printed

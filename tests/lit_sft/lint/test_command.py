@@ -65,12 +65,15 @@ def test_errors_exit_with_1(lint: Run, write: Callable[..., str]) -> None:
         (["{rows}", "--data.train", "{rows}"], "data files are named twice"),
         (["--labels", "{rows}"], "rows.jsonl:1: no field 'input_ids'"),
         (["{rows}", "--labels", "{rows}"], "not expected with --labels"),
-        (["{rows}", "--html", "{rows}"], "exists and is not a page"),
+        (["{rows}", "--html", "{rows}"], "is read by this command, and would be replaced"),
+        (["{rows}", "--json", "{rows}"], "is read by this command, and would be replaced"),
+        (["{rows}", "--sarif", "{folder}/a.json", "--json", "{folder}/a.json"], "the same file as --json"),
     ],
 )
 def test_what_cannot_run_exits_with_2(arguments: list[str], message: str, lint: Run, write: Callable[..., str]) -> None:
     path = write("rows.jsonl", CLEAN)
-    status, _, errors = lint(*(argument.replace("{rows}", path) for argument in arguments))
+    folder = str(Path(path).parent)
+    status, _, errors = lint(*(argument.replace("{rows}", path).replace("{folder}", folder) for argument in arguments))
     assert (status, message in errors) == (2, True), errors
 
 

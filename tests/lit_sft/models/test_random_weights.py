@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 from data_modules.errors import UserError
 from data_modules.sft_data_module import SFTDataModule
 from lit_sft.models.adapters import causal_lm
-from lit_sft.models.backbone import BackboneSettings, build_backbone, load_config
+from lit_sft.models.backbone import BackboneSettings, build_backbone, load_config, vocabulary_size
 from lit_sft.models.generation import GenerationSettings, generate
 from lit_sft.models.saving import export_model
 from tests.conftest import END, MODELS, chat_rows
@@ -109,3 +109,26 @@ def test_padded_model_trains_and_its_export_loads(make_data: MakeData, tmp_path:
 def test_impossible_padding_is_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         load_config(BackboneSettings(**settings))
+
+
+@pytest.mark.parametrize(("wanted", "multiple"), [(100, None), (259, 128), (384, None)])
+def test_a_vocabulary_that_does_not_follow_from_the_tokenizer_is_refused(
+    tokenizer: PreTrainedTokenizerFast, wanted: int, multiple: int | None
+) -> None:
+    settings = BackboneSettings(config=MODELS["gpt2"] | {"vocab_size": wanted}, pad_vocab_to_multiple_of=multiple)
+    with pytest.raises(
+        UserError, match=rf"vocab_size is {wanted}, but it follows from the tokenizer: (259|384) entries"
+    ):
+        vocabulary_size(settings, tokenizer)
+
+
+def test_a_vocabulary_may_be_given_if_it_is_right(tokenizer: PreTrainedTokenizerFast) -> None:
+    given = BackboneSettings(config=MODELS["gpt2"] | {"vocab_size": 384}, pad_vocab_to_multiple_of=128)
+    assert vocabulary_size(given, tokenizer) == 384
+
+
+def test_a_run_is_not_a_model_but_has_one(tmp_path: Path) -> None:
+    (tmp_path / "version_0" / "model").mkdir(parents=True)
+    (tmp_path / "version_0" / "model" / "config.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(UserError, match=r"version_0: this is a run; its model is .*version_0/model\.$"):
+        load_config(BackboneSettings(pretrained=str(tmp_path / "version_0")))

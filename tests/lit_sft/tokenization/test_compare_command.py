@@ -116,7 +116,8 @@ MISTAKES = {
     "no tokenizer": (("EMPTY", "--data", "DATA"), "no tokenizer could be loaded"),
     "no data": (("TOKENIZER", "--data", "nowhere.txt"), "nowhere.txt: no such file or folder"),
     "not given": (("TOKENIZER",), "--data: not given"),
-    "page": (("TOKENIZER", "--data", "DATA", "--html", "DATA"), "exists and is not a page"),
+    "page": (("TOKENIZER", "--data", "DATA", "--html", "DATA"), "is read by this command"),
+    "report": (("TOKENIZER", "--data", "DATA", "--json", "DATA"), "is read by this command"),
 }
 
 
