@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future, InvalidStateError
+from contextlib import suppress
 from dataclasses import replace
 from queue import SimpleQueue
 
@@ -30,6 +31,7 @@ class LocalModel:
         # only one thread uses the model: fast tokenizers have state that threads share
         self.encoder = replace(model.encoder, max_length=model.context_length - 1, over_long="error")
         self._waiting: SimpleQueue[_Waiting | None] = SimpleQueue()
+        self._open: set[Future[Reply]] = set()
         self._has_ended = False
         self._lock = threading.Lock()
         threading.Thread(target=self._run, name="local model", daemon=True).start()
@@ -39,46 +41,48 @@ class LocalModel:
 
         Raises:
             EndpointError: If it is too long for the model.
-            NotSentError: If `close` was called.
+            NotSentError: If `close` was called before there was a reply.
         """
         future: Future[Reply] = Future()
         with self._lock:
             if self._has_ended:
                 raise NotSentError("not sent: stopped")
+            self._open.add(future)
             self._waiting.put((request, future))
-        return future.result()
+        try:
+            return future.result()
+        except CancelledError:
+            raise NotSentError("cancelled: stopped") from None
+        finally:
+            with self._lock:
+                self._open.discard(future)
 
     def close(self) -> None:
-        """Refuse all requests that are not being answered yet, and new ones."""
+        """Cancel all requests and refuse new ones. A batch under way ends in its thread; nobody waits for it."""
         with self._lock:
             self._has_ended = True
             self._waiting.put(None)
+            for future in self._open:
+                future.cancel()
 
     def _run(self) -> None:
         while (first := self._waiting.get()) is not None:
             batch = [first]
             while len(batch) < self.batch_size and not self._waiting.empty():
                 if (other := self._waiting.get()) is None:
-                    self._waiting.put(None)
-                    break
+                    return
                 batch.append(other)
             self._answer(batch)
-        while not self._waiting.empty():
-            if (left := self._waiting.get()) is not None:
-                left[1].set_exception(NotSentError("not sent: stopped"))
 
     def _answer(self, batch: Sequence[_Waiting]) -> None:
         """Answer requests together that sample alike."""
         groups: dict[tuple[int, float, float, int], list[tuple[list[int], Future[Reply]]]] = {}
         for request, future in batch:
-            if self._has_ended:
-                future.set_exception(NotSentError("not sent: stopped"))
-                continue
             try:
                 ids = self._encoded(request)
             except Exception as error:  # the thread that asked gets it
                 is_users = isinstance(error, UserError)
-                future.set_exception(EndpointError(str(error), is_answer=True) if is_users else error)
+                _fail(future, EndpointError(str(error), is_answer=True) if is_users else error)
                 continue
             key = (request.max_tokens, request.temperature, request.top_p, request.seed or 0)
             groups.setdefault(key, []).append((ids, future))
@@ -88,15 +92,21 @@ class LocalModel:
                 answers = self.model.answer([ids for ids, _ in group], settings, seed)
             except BaseException as error:
                 for _, future in group:
-                    future.set_exception(error)
+                    _fail(future, error)
                 continue
             for (ids, future), answer in zip(group, answers, strict=True):
-                future.set_result(_reply(ids, answer))
+                with suppress(InvalidStateError):  # cancelled
+                    future.set_result(_reply(ids, answer))
 
     def _encoded(self, request: Request) -> list[int]:
         turns = tuple(Message(Role(role), content) for role, content in request.messages)
         (example,) = self.encoder.encode(Conversation(turns, "the request"))
         return list(map(int, example.prompt_ids()))
+
+
+def _fail(future: Future[Reply], error: BaseException) -> None:
+    with suppress(InvalidStateError):  # cancelled
+        future.set_exception(error)
 
 
 def _reply(ids: list[int], answer: Generated) -> Reply:

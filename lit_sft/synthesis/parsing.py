@@ -53,6 +53,10 @@ REASONS: dict[str, dict[Language, str]] = {
         "en": "'{name}' is copied from the rules of this request{place}.",
         "zh": "“{name}”抄了这个请求里的要求{place}。",
     },
+    "repeats_given": {
+        "en": "'{name}' repeats what was given{place}.",
+        "zh": "“{name}”重复了已有的内容{place}。",
+    },
     "credentials": {
         "en": "it repeats a key or a password.",
         "zh": "它重复了密钥或者密码。",
@@ -138,23 +142,30 @@ def read_items(reply: ReplyText, form: ReplyForm) -> list[dict[str, str]]:
     return [_item(item, form.fields, number, of=form.items) for number, item in enumerate(items, 1)]
 
 
-def check_not_copied(items: list[dict[str, str]], prompt: str) -> None:
-    """Refuse items that repeat a rule of the prompt, as small models do.
+def check_not_copied(items: list[dict[str, str]], prompt: str, given: Mapping[str, str]) -> None:
+    """Refuse items that repeat a rule of the prompt, as small models do, or the question or answer that was given.
 
     Args:
         items: The items of a reply.
         prompt: The prompt, with placeholders.
+        given: What they stand for.
 
     Raises:
-        InvalidReplyError: If a text is part of the prompt, and is long enough to be no accident.
+        InvalidReplyError: If a text is part of the prompt, and is long enough to be no accident, or is a given text.
     """
-    rules = " ".join(prompt.split())
+    rules, texts = _plain(prompt), {_plain(text) for text in given.values()}
     for number, item in enumerate(items, 1):
         for name, value in item.items():
-            text = " ".join(value.split())
-            # a Chinese character says as much as a few letters
+            text = _plain(value)
+            # in bytes: a Chinese character says as much as a few letters
             if len(text.encode()) >= _LEAST_COPIED and text in rules:
                 raise InvalidReplyError("copied_prompt", name=name, number=number)
+            if text in texts:
+                raise InvalidReplyError("repeats_given", name=name, number=number)
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.split()).casefold()
 
 
 def _object(text: str) -> dict[str, Any]:

@@ -25,6 +25,9 @@ _REPEATED = 4000
 
 _SHOWN = 300
 
+NO_REPLY = "no_reply"
+"""The fault of a subject about which a request got no answer at all, not even an error about the request."""
+
 _Item = TypeVar("_Item")
 _Made = TypeVar("_Made")
 
@@ -67,7 +70,6 @@ class Outcome:
         tokens_read: Tokens of all prompts about it.
         tokens_written: Tokens of all replies about it.
         is_reached: Whether everything that was to be asked was asked.
-        is_answered: Whether the model answered the last request, if only with an error.
         invalid: The names of what was wrong with each invalid reply.
     """
 
@@ -80,7 +82,6 @@ class Outcome:
     tokens_read: int = 0
     tokens_written: int = 0
     is_reached: bool = True
-    is_answered: bool = True
     invalid: tuple[str, ...] = ()
 
 
@@ -150,7 +151,7 @@ class Synthesis:
         except NotSentError as error:
             return asked.outcome(reason=str(error), is_reached=False)
         except EndpointError as error:
-            return asked.outcome(fault="request", reason=str(error), is_answered=error.is_answer)
+            return asked.outcome(fault="request" if error.is_answer else NO_REPLY, reason=str(error))
         if asked.invalid is None:
             return asked.outcome(made=made)
         reply = shortened(" ".join(asked.reply.text.split()), _SHOWN)
@@ -191,7 +192,7 @@ class Synthesis:
     def _items(self, reply: Reply, subject: Subject) -> list[dict[str, str]]:
         text = ReplyText(reply.text, reply.finish_reason == "length", self.settings.max_tokens, reply.is_masked)
         items = read_items(text, self.recipe.reply)
-        check_not_copied(items, self.recipe.wording(subject.article.language).prompt)
+        check_not_copied(items, self.recipe.wording(subject.article.language).prompt, subject.given)
         return items
 
     def _again(self, reply: Reply, invalid: InvalidReplyError, subject: Subject) -> list[tuple[str, str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -12,7 +13,7 @@ from lit_sft.files import json_line
 from lit_sft.synthesis.candidate import Candidate
 from lit_sft.synthesis.checks.checks import Checks
 from lit_sft.synthesis.curve import CostCurve
-from lit_sft.synthesis.pipeline import Outcome
+from lit_sft.synthesis.pipeline import NO_REPLY, Outcome
 from lit_sft.synthesis.recipe import Recipe
 from lit_sft.synthesis.settings import ModelSettings
 
@@ -61,18 +62,13 @@ class Results:
             "checks": list(checks.names),
         }
 
-    def add(self, outcome: Outcome, *, has_stopped: bool = False) -> None:
-        """Count an outcome and write what it holds.
-
-        Args:
-            outcome: The next one in reading order.
-            has_stopped: Whether the model no longer answers: its last errors are no fault of their subjects.
-        """
+    def add(self, outcome: Outcome) -> None:
+        """Count the next outcome in reading order, and write what it holds."""
         self.articles["read"] += 1
         self.attempts.update(range(1, outcome.attempts + 1))
         self.invalid.update(outcome.invalid)
         accepted = sum(self._settle(outcome, number) for number in range(len(outcome.made)))
-        if not outcome.is_reached or (has_stopped and not outcome.is_answered):
+        if not outcome.is_reached:
             self.articles["not_reached"] += 1
         elif outcome.fault:
             self.articles["failed"] += 1
@@ -87,6 +83,14 @@ class Results:
                 tokens_read=outcome.tokens_read,
                 tokens_written=outcome.tokens_written,
             )
+
+    def forgive(self) -> None:
+        """Count subjects that got no reply as not reached: the model stopped answering, which is no fault of theirs."""
+        count = self.failures.pop(NO_REPLY, 0)
+        self.articles["failed"] -= count
+        self.articles["not_reached"] += count
+        if count:
+            _drop(self._streams[FAILED], NO_REPLY)
 
     def as_dict(self) -> dict[str, Any]:
         """Everything that was counted, as JSON values."""
@@ -137,6 +141,17 @@ def written_whole(folder: Path, *names: str) -> Iterator[dict[str, BinaryIO]]:
     finally:
         for path in partial.values():
             path.unlink(missing_ok=True)
+
+
+def _drop(stream: BinaryIO, fault: str) -> None:
+    """Remove the rows with a fault from a file that is being written."""
+    stream.flush()
+    with Path(stream.name).open("rb") as reader:
+        stream.seek(0)
+        for line in reader:  # what is written is never ahead of what was read
+            if json.loads(line)["fault"] != fault:
+                stream.write(line)
+    stream.truncate()
 
 
 def _record(candidate: Candidate) -> dict[str, Any]:

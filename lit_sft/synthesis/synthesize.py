@@ -62,7 +62,9 @@ def synthesize(settings: SynthesisSettings, *, log: Callable[[str], None] = prin
             results = Results(recipe, checks, settings.model, streams)
             outcomes = in_order(synthesis.outcome, subjects, workers=settings.model.concurrency)
             for outcome in with_progress(outcomes, "synthesis", "articles"):
-                results.add(outcome, has_stopped=bool(model.stopped))
+                results.add(outcome)
+            if model.stopped:
+                results.forgive()
             _check_read(results, subjects)
         summary = _summary(settings, recipe, results, subjects, model)
         config = yaml.safe_dump(settings_shown(settings), allow_unicode=True, sort_keys=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from transformers import PreTrainedTokenizerFast
 from lit_sft.endpoint.chat import EndpointError, NotSentError, Request
 from lit_sft.models.adapters import causal_lm
 from lit_sft.models.backbone import BackboneSettings, build_backbone
+from lit_sft.models.generation import Generated
 from lit_sft.models.loaded import LoadedModel
 from lit_sft.synthesis.local_model import LocalModel
 from lit_sft.synthesis.settings import ModelSettings, SynthesisSettings
@@ -68,6 +70,27 @@ def test_closed_model_sends_nothing(model: LoadedModel) -> None:
     local.close()
     with pytest.raises(NotSentError):
         local.ask(request("a"))
+
+
+def test_closing_ends_requests_without_waiting_for_the_batch(
+    model: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started, may_end = threading.Event(), threading.Event()
+
+    def answer(*_: object) -> list[Generated]:
+        started.set()
+        may_end.wait(60)
+        return [Generated("late", 1, True)]
+
+    monkeypatch.setattr(model, "answer", answer)
+    local = LocalModel(model, batch_size=1)
+    with ThreadPoolExecutor(2) as pool:
+        under_way, waiting = pool.submit(local.ask, request("a")), pool.submit(local.ask, request("b"))
+        assert started.wait(60)
+        local.close()
+        assert isinstance(under_way.exception(60), NotSentError)
+        assert isinstance(waiting.exception(60), NotSentError)
+    may_end.set()
 
 
 def test_synthesis_with_a_model_folder_runs_to_the_end(model: LoadedModel, tmp_path: Path) -> None:

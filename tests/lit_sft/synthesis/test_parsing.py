@@ -117,11 +117,18 @@ def test_rule_of_the_prompt_is_no_question(language: str, text: str, is_copied: 
     prompt = read_recipe("pairs").wording(language).prompt  # type: ignore[arg-type]
     items = [{"question": "Who rings the bell?", "answer": "Ada."}, {"question": text, "answer": "Ada."}]
     if not is_copied:
-        check_not_copied(items, prompt)
+        check_not_copied(items, prompt, {})
         return
     with pytest.raises(InvalidReplyError) as raised:
-        check_not_copied(items, prompt)
+        check_not_copied(items, prompt, {})
     assert raised.value.reason("en") == "'question' is copied from the rules of this request (number 2)."
+
+
+def test_given_question_is_no_paraphrase() -> None:
+    given = {"article": "", "question": "Who rings the bell?", "answer": "Ada."}
+    check_not_copied([{"paraphrase": "Who rings the bells?"}], "$question", given)
+    with pytest.raises(InvalidReplyError, match="repeats_given"):
+        check_not_copied([{"paraphrase": "who rings  the bell?"}], "$question", given)
 
 
 def test_every_reason_is_in_both_languages_with_the_same_values() -> None:
