@@ -75,10 +75,12 @@ def _report(session: Session, files: TestFiles) -> None:
     read, of = rows_tested(model)
     if read < of:
         print_line(f"warning only {read:,} of {of:,} test rows were read (`--trainer.limit_test_batches`)")
-    print_line(f"written {files.result}, {files.records.name} and {files.answers.name}")
+    are_texts = isinstance(session.data, TextDataModule)  # they have no answers
+    others = files.records.name if are_texts else f"{files.records.name} and {files.answers.name}"
+    print_line(f"written {files.result}{' and' if are_texts else ','} {others}")
     if earlier is not None:
         print_line(f"kept    {earlier}: an earlier result from different rows, settings or weights")
-    if not isinstance(session.data, TextDataModule):
+    if not are_texts:
         session.print_next_steps("predict --data.predict FILE")
 
 

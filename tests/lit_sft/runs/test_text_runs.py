@@ -80,6 +80,7 @@ def test_a_text_run_is_trained_resumed_tested_and_exported(run: Run, capsys: pyt
     assert {"test/perplexity/text", "test/bits_per_byte/text"} <= metrics.keys()
     assert result["ledger"]["train"]["blocks"] == blocks
     assert (result["mask"], result["answers"]) == ("whole_sequence", {})
+    assert "test_answers" not in capsys.readouterr().out
     rows = [json.loads(line) for line in (run.folder / "test_records.jsonl").read_text().splitlines()]
     assert len(rows) == result["ledger"]["test"]["documents"]
     assert sum(row["tokens"]["text"] for row in rows) == metrics["test/tokens/text"]
