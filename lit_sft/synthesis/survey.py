@@ -15,6 +15,7 @@ from typing import Any
 
 from data_modules.cleaning.units import is_cjk, units_of
 from data_modules.errors import UserError
+from data_modules.progress import with_progress
 from lit_sft.files import short_reason
 from lit_sft.synthesis.checks.lengths import length_of
 from lit_sft.synthesis.checks.words import content_of, is_function_word, kind_of_question
@@ -140,7 +141,7 @@ def survey_of(folder: Path, *, pairs: str, refused: str) -> Survey:
         UserError: If a file is missing or damaged.
     """
     survey, last, num = Survey(), None, 0
-    for row in rows_of(folder / pairs):
+    for row in with_progress(rows_of(folder / pairs), "report", "conversations"):
         survey.add(row)
         if num and row["article_id"] != last:  # conversations of one article follow each other
             survey.per_article[num] += 1

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from data_modules.cleaning.options import option
+from data_modules.records.thinking import without_thinking
 from lit_sft.synthesis.candidate import Candidate
 from lit_sft.synthesis.checks.asking import Ask, Messages
 from lit_sft.synthesis.checks.numbers import numbers_in
@@ -25,7 +26,7 @@ _EARLIER = {"en": "Question: {question}\nAnswer: {answer}\n", "zh": "问题：{q
 @dataclass(frozen=True)
 class Judge:
     """Asks the model each question once more, with its article, and refuses pairs whose answer is not the reply: other
-    numbers, too few common words, or no answer in the article."""
+    numbers, too few common words, or no answer in the article. Without an article, nothing is refused or asked."""
 
     agreement: float = option(
         "Least share of the content words of the shorter of answer and reply that the other has too.",
@@ -41,8 +42,10 @@ class Judge:
         Raises:
             EndpointError: If a request fails.
         """
+        if not candidate.article.text:
+            return ""
         for number, (question, answer) in enumerate(candidate.turns):
-            reply = ask(messages_for(candidate, number)).strip()
+            reply = _answer_in(ask(messages_for(candidate, number)))
             if fault := self._compared(question, answer, reply):
                 return f"{fault}: {reply[:100]!r}"
         return ""
@@ -75,6 +78,12 @@ def messages_for(candidate: Candidate, number: int) -> Messages:
         article=candidate.article.text, before=earlier, question=candidate.turns[number][0]
     )
     return (("user", text),)
+
+
+def _answer_in(reply: str) -> str:
+    """A reply without the thoughts at its start; empty if it ends before they do."""
+    answer = without_thinking(reply).strip()
+    return "" if answer.startswith("<think>") else answer
 
 
 def agreement(answer: str, reply: str, question: str) -> float:

@@ -103,7 +103,7 @@ def _refuses(rule: str, row: tuple[Any, ...], language: Language) -> bool:
         return bool(finder.find(candidate(second, "yes", language, name="b")))
     if rule == "judge":
         question, answer, reply = parts
-        return bool(Judge()(candidate(question, answer, language), lambda _: reply))
+        return bool(Judge()(candidate(question, answer, language, article="an article"), lambda _: reply))
     if rule == "evaluation_items":
         with evaluation_items() as items:
             return bool(items(candidate(*parts, language)))

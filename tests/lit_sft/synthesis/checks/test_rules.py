@@ -90,6 +90,26 @@ def test_judge_asks_each_question_with_the_article_and_earlier_turns() -> None:
     assert "Answer: Joan Harker." not in asked[0][0][1]
 
 
+@pytest.mark.parametrize(
+    ("reply", "expected"),
+    [
+        ("<think>It says 1802, not 1936.</think>\n\nIn 1802.", ""),
+        ("<think>In 1802. Or was it", "the judge gave no answer"),
+        ("<think>It was built in 1802.</think>", "the judge gave no answer"),
+    ],
+)
+def test_thoughts_of_the_judge_are_no_answer(reply: str, expected: str) -> None:
+    pair = candidate(("When was the mill at Ashford built?", "In 1802."))
+    assert Judge()(pair, lambda _: reply).partition(":")[0] == expected
+
+
+def test_judge_asks_nothing_without_an_article() -> None:
+    def ask(_: Messages) -> str:
+        raise AssertionError("asked")
+
+    assert not Judge()(candidate(("What is two and two?", "Four."), article=WITHOUT_ARTICLE), ask)
+
+
 def test_judge_asks_in_the_language_of_the_article() -> None:
     asked: list[Messages] = []
 
