@@ -9,6 +9,8 @@ from data_modules.cleaning.edits import Edit
 from data_modules.cleaning.units import CJK
 
 _FENCE = re.compile(r"^[ \t]*(```+|~~~+)[^\n]*\n.*?(?:^[ \t]*\1[`~]*[ \t]*$|\Z)", re.MULTILINE | re.DOTALL)
+_LATE_FENCE = re.compile(r"(?<=[^\s`])[ \t]*```[^\n`]*\n.*?```", re.DOTALL)
+"""A fence that starts in the middle of a line, as in chats, is code only if it is closed."""
 _MARKED = re.compile(r"``[^\n]+?``|`[^`\n]+`|\$\$[^$]+\$\$|\\\([^\n]+?\\\)|\\\[.+?\\\]", re.DOTALL)
 _MARKS = ("`", "$$", "\\(", "\\[")
 _ADDRESS = re.compile(r"(?:https?|ftp)://[!-~]+|\bwww\.[!-~]+|[\w.+-]+@[\w-]+(?:\.[\w-]+)+", re.ASCII)
@@ -37,7 +39,7 @@ def code_spans(text: str, *, only_marked: bool = False) -> list[tuple[int, int]]
     """
     spans: list[tuple[int, int]] = []
     if "```" in text or "~~~" in text:
-        spans += [found.span() for found in _FENCE.finditer(text)]
+        spans += [found.span() for fence in (_FENCE, _LATE_FENCE) for found in fence.finditer(text)]
     if any(mark in text for mark in _MARKS):
         spans += [found.span() for found in _MARKED.finditer(text)]
     if not only_marked:

@@ -56,10 +56,22 @@ _BLOCKS = (
     "form|h[1-6]|header|hr|li|main|nav|ol|p|pre|section|table|title|tr|ul"
 )
 _DROPPED = "script|style|ref|gallery|timeline|imagemap|templatedata|templatestyles"
+_BARE = (
+    "allowfullscreen|async|autofocus|autoplay|border|checked|compact|controls|default|defer|disabled|download|hidden|"
+    "inert|inline|ismap|itemscope|loop|multiple|muted|nohref|nomodule|noshade|novalidate|nowrap|open|playsinline|"
+    "readonly|required|responsive|reversed|selected|(?:data|aria|v|ng|x)-[\\w:.-]+"
+)
+"""Attributes without a value. Other words after the name of a tag are prose: `a<b then c>d`."""
+_QUOTED = r"\s+[\w:.-]+\s*=\s*(?:\"[^\"<>]*\"|'[^'<>]*')"
+_VALUED = r"\s+[\w:.-]+\s*=\s*[^\s\"'<>]+"
+_KNOWN = rf"\s+(?:{_BARE})(?=[\s/>])"
+_LOOSE = rf"(?:{_QUOTED}|{_VALUED}|\s+[\w:.-]+)*"
+# any attributes if a quoted value or the end `/>` shows that it is a tag
+_ATTRIBUTES = rf"(?:(?:{_QUOTED}|{_VALUED}|{_KNOWN})*\s*/?>|{_QUOTED}{_LOOSE}\s*>|{_LOOSE}\s*/>)"
 _TAG = re.compile(
-    rf"(?P<comment><!--)|<!DOCTYPE[^<>]*>|<(?P<dropped>{_DROPPED})\b[^<>]*(?<!/)>"
-    rf"|</?(?:(?P<block>{_BLOCKS})|{_INLINE})(?![\w-])"
-    r"(?:\s+[\w:.-]+(?:\s*=\s*(?:\"[^\"<>]*\"|'[^'<>]*'|[^\s\"'<>]+))?)*\s*/?>",
+    rf"(?P<comment><!--)|<!DOCTYPE[^<>]*>"
+    rf"|<(?P<dropped>{_DROPPED})(?:{_KNOWN})*(?:\s+[\w:.-]+\s*=[^<>]*|\s*)(?<!/)>"
+    rf"|</?(?:(?P<block>{_BLOCKS})|{_INLINE})(?![\w-]){_ATTRIBUTES}",
     re.IGNORECASE,
 )
 
@@ -141,7 +153,8 @@ class ConversionMarkup:
 @dataclass(frozen=True)
 class Tags:
     """Removes tags of HTML and of wikis, and comments; text between tags stays, but not scripts, styles, footnotes and
-    galleries. Tags that end a line in a browser become a newline. Other text in angle brackets stays."""
+    galleries. Tags that end a line in a browser become a newline. Other text in angle brackets stays, and so do
+    comparisons such as `a<b then c>d`."""
 
     def __call__(self, text: str) -> list[Edit]:
         """The edits of a text."""

@@ -53,7 +53,7 @@ SET_RULES: dict[str, Callable[..., SetRule]] = {
 }
 """The rules about the whole set of documents. They come last."""
 
-_VERSION = 2
+_VERSION = 3
 """Bump when a rule changes a text differently."""
 
 

@@ -18,10 +18,13 @@ _TO_HALF = str.maketrans("，！？；：。（）", ",!?;:.()")
 # with the spaces after it, which a full-width mark contains; not part of a smiley, an ellipsis or a file name
 _NARROW_MARK = re.compile(
     rf"{_AFTER_CJK}"
-    r"(?:[,!?;](?![,;.])|:(?![()/\\:-]|[DPpO](?![A-Za-z]))"
+    r"(?:[,!?;](?![,;.])|:(?![)/\\:-]|\((?![^()\n]+\))|[DPpO](?![A-Za-z]))"
     rf"|\.(?=[ \t]*(?:[{_WIDE}\u2019\u201d]|\Z)|[ \t]*[{CJK}]))(?: +(?=[^\s]))?"
 )
-_NARROW_BRACKETS = re.compile(rf"(?:{_AFTER_CJK}|^(?=\([{CJK}]))\(([^()\n]+)\)", re.MULTILINE)
+# a full-width bracket contains the space next to it
+_NARROW_BRACKETS = re.compile(
+    rf"(?:{_AFTER_CJK}|^(?=\([{CJK}]))(\( *)(?:[^()\n ](?:[^()\n]*[^()\n ])?)( *\)(?: +(?=[^\s]))?)", re.MULTILINE
+)
 _HAS_CJK = re.compile(f"[{CJK}]")
 # a Chinese title in an English sentence
 _AFTER_TITLE = re.compile("[》〉」』】][,.!?;:] *[A-Za-z]")
@@ -57,7 +60,7 @@ def _widened(text: str, start: int, stop: int) -> list[Edit]:
             continue
         edits.append((mark.start(), mark.end(), mark[0].rstrip().translate(_TO_FULL)))
     for pair in _NARROW_BRACKETS.finditer(text, start, stop):
-        edits += [(pair.start(), pair.start() + 1, "（"), (pair.end() - 1, pair.end(), "）")]
+        edits += [(*pair.span(1), "（"), (*pair.span(2), "）")]
     return edits
 
 
