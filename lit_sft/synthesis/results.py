@@ -101,6 +101,7 @@ class Results:
             "failures": dict(self.failures.most_common()),
             "invalid": dict(self.invalid.most_common()),
             "attempts": {str(number): count for number, count in sorted(self.attempts.items())},
+            "checks": self.checks.identity(),
             "rules": [{"name": name, "what": what, **counts[name]} for name, what in self.checks.describe()],
             "curve": self.curve.points(),
         }

@@ -128,16 +128,6 @@ class Checks:
         """The name of each rule, and what it does with its options, in order."""
         return [(name, _described(rule)) for name, rule in self._rules]
 
-    @property
-    def needs_model(self) -> bool:
-        """Whether a rule asks a model."""
-        return any(name in ASKING_RULES for name in self.names)
-
-    @property
-    def num_bytes(self) -> int:
-        """Memory of everything remembered about accepted conversations."""
-        return sum(finder.num_bytes for _, finder in self._finders)
-
     def _repeated(self, candidate: Candidate) -> Refusal | None:
         """What the rules about the set say; the conversation is remembered only if all accept it."""
         for name, finder in self._finders:

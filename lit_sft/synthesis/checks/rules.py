@@ -41,10 +41,6 @@ class Finder(Protocol):
     def add(self, candidate: Candidate) -> None:
         """Remember an accepted conversation."""
 
-    @property
-    def num_bytes(self) -> int:
-        """Memory of everything remembered."""
-
 
 class SetRule(Protocol):
     """A rule about the whole set of conversations."""

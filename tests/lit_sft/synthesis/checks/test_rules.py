@@ -135,8 +135,6 @@ def test_a_failed_request_of_the_judge_is_not_a_refusal() -> None:
     with pytest.raises(FailedError):
         checks.alone(pair)
     assert checks.counts()["judge"] == {"judged": 0, "refused": 0}
-    assert checks.needs_model
-    assert not Checks.from_settings(["lengths"]).needs_model
 
 
 def test_a_judge_without_a_model_is_refused() -> None:
