@@ -12,14 +12,15 @@ from typing import Any
 from jsonargparse import ActionConfigFile, Namespace  # type: ignore[attr-defined]
 
 from data_modules.errors import UserError
-from data_modules.wording import counted
+from data_modules.wording import counted, listed
 from lit_sft.console import print_error_line, print_line, quieten
 from lit_sft.credentials import without_credentials
 from lit_sft.endpoint.prices import Prices
 from lit_sft.settings.arguments import in_long_form
 from lit_sft.settings.nulls import refuse_nulls_of
 from lit_sft.settings.parser import SettingsParser
-from lit_sft.synthesis.results import PAIRS, SUMMARY
+from lit_sft.synthesis.report import REPORT
+from lit_sft.synthesis.results import PAIRS
 from lit_sft.synthesis.settings import ModelSettings, SynthesisSettings
 from lit_sft.synthesis.synthesize import synthesize
 
@@ -110,9 +111,12 @@ def _print_summary(summary: dict[str, Any], folder: Path) -> None:
     if summary["invalid_records"]["count"]:
         first = summary["invalid_records"]["first"][0]
         print_error_line(f"{counted(summary['invalid_records']['count'], 'invalid record')} skipped, first: {first}")
+    for file, names in summary["unused_fields"].items():
+        print_error_line(f"{file}: fields that are not used: {listed(list(names))}")
     if summary["stopped"]:
         print_error_line(summary["stopped"])
-    print_line(f"written: {folder / PAIRS}, {folder / SUMMARY}")
+    print_line(f"pairs   {folder / PAIRS}")
+    print_line(f"page    {folder / REPORT}  (open it in a browser before you train on the pairs)")
 
 
 def _cost(summary: dict[str, Any]) -> str:

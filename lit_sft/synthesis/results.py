@@ -17,13 +17,8 @@ from lit_sft.synthesis.pipeline import NO_REPLY, Outcome
 from lit_sft.synthesis.recipe import Recipe
 from lit_sft.synthesis.settings import ModelSettings
 
-PAIRS, REFUSED, FAILED, SUMMARY, JOURNAL = (
-    "pairs.jsonl",
-    "refused.jsonl",
-    "failed.jsonl",
-    "summary.json",
-    "journal.jsonl",
-)
+PAIRS, REFUSED, FAILED = "pairs.jsonl", "refused.jsonl", "failed.jsonl"
+SUMMARY, JOURNAL, CONFIG = "summary.json", "journal.jsonl", "config.yaml"
 
 
 class Results:

@@ -19,8 +19,9 @@ from lit_sft.endpoint.chat import Request
 from lit_sft.endpoint.journal import Journal
 from lit_sft.endpoint.paid_model import PaidModel, open_endpoint, shown_variable
 from lit_sft.endpoint.prices import Budget
-from lit_sft.files import write_json, write_text
+from lit_sft.files import read_json, write_json, write_text
 from lit_sft.locks import FileLock
+from lit_sft.output_files import check_outputs
 from lit_sft.runs.opening import open_model
 from lit_sft.synthesis.checks.asking import Ask, Messages
 from lit_sft.synthesis.checks.checks import Checks
@@ -28,8 +29,8 @@ from lit_sft.synthesis.local_model import LocalModel
 from lit_sft.synthesis.pipeline import Synthesis, in_order
 from lit_sft.synthesis.reading import Subjects
 from lit_sft.synthesis.recipe import Recipe, read_recipe
-from lit_sft.synthesis.report import write_report
-from lit_sft.synthesis.results import FAILED, JOURNAL, PAIRS, REFUSED, SUMMARY, Results, written_whole
+from lit_sft.synthesis.report import DATASHEET, REPORT, write_report
+from lit_sft.synthesis.results import CONFIG, FAILED, JOURNAL, PAIRS, REFUSED, SUMMARY, Results, written_whole
 from lit_sft.synthesis.settings import ModelSettings, SynthesisSettings
 
 _JUDGING_TOKENS = 512
@@ -55,6 +56,8 @@ def synthesize(settings: SynthesisSettings, *, log: Callable[[str], None] = prin
     subjects = Subjects(settings, recipe)
     _checks(settings, recipe, _nobody)  # before anything is opened
     folder = Path(settings.output)
+    check_outputs({"--output": settings.output}, _sources(settings))
+    _check_own(folder)
     with _locked(folder), opened_model(settings, Journal(folder / JOURNAL), log) as model:
         checks = _checks(settings, recipe, _asking(model))
         synthesis = Synthesis(recipe, model, checks, settings.model, settings.attempts, settings.seed)
@@ -68,7 +71,7 @@ def synthesize(settings: SynthesisSettings, *, log: Callable[[str], None] = prin
             _check_read(results, subjects)
         summary = _summary(settings, recipe, results, subjects, model)
         config = yaml.safe_dump(settings_shown(settings), allow_unicode=True, sort_keys=False)
-        write_text(folder / "config.yaml", config)
+        write_text(folder / CONFIG, config)
         write_json(folder / SUMMARY, summary)
         write_report(folder)
     return summary
@@ -132,7 +135,7 @@ def _summary(
     return {
         "recipe": {"name": recipe.name, "about": recipe.about, "digest": recipe.digest, "language": settings.language},
         "model": _model(settings.model),
-        "sources": [*as_list(settings.articles), *as_list(settings.records)],
+        "sources": _sources(settings),
         "settings": settings_shown(settings),
         **results.as_dict(),
         "invalid_records": {"count": subjects.counts.num_invalid, "first": subjects.counts.invalid[:3]},
@@ -142,6 +145,22 @@ def _summary(
         "cost_per_accepted": usage.cost / accepted if usage.cost is not None and accepted else None,
         "stopped": model.stopped,
     }
+
+
+def _sources(settings: SynthesisSettings) -> list[str]:
+    return [*as_list(settings.articles), *as_list(settings.records)]
+
+
+def _check_own(folder: Path) -> None:
+    """Refuse a folder of something else, such as a run, whose files would be replaced."""
+    if not folder.is_dir() or (folder / JOURNAL).is_file() or "recipe" in (read_json(folder / SUMMARY) or {}):
+        return
+    for name in (PAIRS, REFUSED, FAILED, SUMMARY, REPORT, DATASHEET, CONFIG):
+        if (folder / name).exists():
+            raise UserError(
+                f"--output {folder}: has a {name} that `synthesize` did not write, and that it would replace; choose "
+                "another folder."
+            )
 
 
 def _model(model: ModelSettings) -> dict[str, Any]:

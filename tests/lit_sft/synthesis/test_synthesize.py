@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from data_modules.errors import UserError
 from data_modules.records.counts import RecordCounts
 from data_modules.records.splits import Sources, keys_of, read_conversations
+from lit_sft.__main__ import main
 from tests.lit_sft.synthesis.conftest import Run, StartStub
 from tests.lit_sft.synthesis.writer import chinese, english, rows_of, write_articles, write_pairs
 
@@ -181,3 +183,24 @@ def test_nothing_half_written_after_a_failure(start_stub: StartStub, run: Run, t
     ]  # fmt: skip
     summary = run(server, articles=articles, on_invalid="drop")
     assert (summary["articles"]["read"], summary["invalid_records"]["count"]) == (3, 1)
+
+
+def test_command_says_what_came_of_it(
+    start_stub: StartStub, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a.jsonl").write_text(json.dumps({"text": english(0), "title": "A house"}) + "\n", encoding="utf-8")
+    Path("config.yaml").write_text("output: out\nchecks: [{lengths: {answer: [1, 3]}}]\n", encoding="utf-8")
+    given = ["--config", "config.yaml", "--articles", "a.jsonl", "--model.endpoint", start_stub().address]
+    prices = ["--model.name", "m", "--model.prices", "{read: 1000, written: 1000}"]
+    assert main(["synthesize", *given, *prices]) == 0
+    out, err = capsys.readouterr()
+    assert "a.jsonl: fields that are not used: title" in err
+    first, second, rule, replies, *written = out.splitlines()
+    assert first == "1 article: 0 accepted, 1 refused, 0 failed, 0 not reached"
+    assert (second, rule) == ("4 pairs: 0 accepted, 4 refused", "  lengths: 4 of 4 refused")
+    assert replies.startswith("1 reply, 0 of them from the journal; ")
+    usage = json.loads(Path("out/summary.json").read_text(encoding="utf-8"))["usage"]
+    assert usage["cost"] == (usage["tokens_read"] + usage["tokens_written"]) / 1000
+    assert replies.endswith(f"cost {usage['cost']:.4g} USD")
+    assert [line.split()[:2] for line in written] == [["pairs", "out/pairs.jsonl"], ["page", "out/report.html"]]

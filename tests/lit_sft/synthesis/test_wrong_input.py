@@ -84,7 +84,12 @@ WRONG: dict[str, tuple[tuple[str, ...], str]] = {
         (*PAIRS, "--recipe", "self_instruct", "--requests", "2"),
         "--records: 1 seed task; expected at least 4, as in --examples",
     ),
-    "output is a file": ((*USUAL, "--output", "a.jsonl"), "--output a.jsonl: cannot write there"),
+    "output is a file": ((*USUAL, "--output", "p.jsonl"), "--output p.jsonl: cannot write there"),
+    "output is read": (
+        (*USUAL, "--output", "made", "--articles", "made/a.jsonl"),
+        "--output made: holds made/a.jsonl, which is read; choose another folder",
+    ),
+    "output is a run": ((*USUAL, "--output", "run"), "--output run: has a config.yaml that `synthesize` did not write"),
     "local model is missing": (
         ("--output", "out", "--articles", "a.jsonl", "--model.path", "./no-model"),
         "no-model",
@@ -110,6 +115,9 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, row in lines.items():
         Path(name).write_text(json.dumps(row) + "\n", encoding="utf-8")
     Path("empty.jsonl").touch()
+    for name in ("made/a.jsonl", "run/config.yaml"):
+        Path(name).parent.mkdir()
+        Path(name).write_text("{}\n", encoding="utf-8")
     Path("unknown.yaml").write_text("# mine\nartcles: a.jsonl\n", encoding="utf-8")
     Path("list.yaml").write_text("- a.jsonl\n", encoding="utf-8")
     Path("twice.yaml").write_text("seed: 1\nseed: 2\n", encoding="utf-8")
