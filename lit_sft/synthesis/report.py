@@ -96,8 +96,10 @@ def _cost_in_words(summary: Summary) -> str:
     usage, accepted = summary["usage"], summary["pairs"]["accepted"]
     tokens = f"{usage['tokens_read']:,} tokens read and {usage['tokens_written']:,} written"
     if usage["cost"] is None:
-        each = f", {round((usage['tokens_read'] + usage['tokens_written']) / accepted):,} of both" if accepted else ""
-        return f"{tokens}{each + ' for an accepted conversation' if each else ''}; the cost is unknown, as prices are."
+        both = usage["tokens_read"] + usage["tokens_written"]
+        each = f", {round(both / accepted):,} of both for an accepted conversation" if accepted else ""
+        why = "the endpoint did not report all tokens" if summary["prices"] else "no prices are set"
+        return f"{tokens}{each}. The cost is unknown: {why}."
     each = f", {money(usage['cost'] / accepted)} {usage['currency']} for an accepted conversation" if accepted else ""
     return f"The replies cost {money(usage['cost'])} {usage['currency']}{each}: {tokens}."
 

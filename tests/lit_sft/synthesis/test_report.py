@@ -89,7 +89,7 @@ def test_page_says_what_was_made_and_what_it_took(make_folder: MakeFolder) -> No
     seen = text_of(write_report(make_folder()).read_text(encoding="utf-8"))
     assert "3 conversations accepted of 5 that the model wrote (60%), from 2 articles of 4." in seen
     assert "Of the other articles, 1 without an accepted conversation, 1 failed." in seen
-    assert "700 tokens read and 120 written, 273 of both for an accepted conversation; the cost is unknown" in seen
+    assert "700 tokens read and 120 written, 273 of both for an accepted conversation. The cost is unknown: no" in seen
     assert "references 5 1 20.0% Refuses pronouns." in seen
     assert "grounded 4 1 25.0% Refuses numbers." in seen
     assert "questions, zh 1 characters 6 6 6 6 6" in seen
