@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart from-scratch synthesis ablation test test-assets test-templates test-generation test-tokenizer test-gpu test-pretraining test-conventions test-synthesis test-faults audit benchmark docs pictures lint types format hooks clean
+.PHONY: help quickstart from-scratch synthesis ablation test test-assets test-templates test-generation test-tokenizer test-ratings test-gpu test-pretraining test-conventions test-synthesis test-faults audit benchmark docs pictures lint types format hooks clean
 
 help: ## list the targets
 	@echo "Times are for two CPU cores. The first target you run also installs the dependencies, which takes a few minutes, mostly for torch."
@@ -48,6 +48,9 @@ test-generation: $(VENV)/.installed ## compare 200 answers of three model shapes
 
 test-tokenizer: $(VENV)/.installed ## train tokenizers on 1 GB of generated text and print time and memory (30 minutes, 3 GB of disk)
 	$(BIN)/python -m pytest -m slow -s tests/lit_sft/tokenization
+
+test-ratings: $(VENV)/.installed ## simulate votes in nine worlds, check that the intervals of ratings cover the truth, and rate 100,000 votes (5 minutes)
+	$(BIN)/python -m pytest -m slow -s tests/lit_sft/arena
 
 test-gpu: $(VENV)/.installed ## test what needs a CUDA GPU (minutes)
 	$(BIN)/python -m pytest -m gpu -rs

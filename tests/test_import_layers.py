@@ -26,6 +26,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "files",
         "output_files",
         "locks",
+        "votes",
         "failures",
     ),
     ("endpoint", "checkpoints", "metrics", "reporting"),
@@ -33,12 +34,12 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("training",),
     ("settings",),
     ("runs",),
-    ("cli", "preview", "cleaning", "lint", "ablation", "evaluation", "tokenization", "synthesis"),
+    ("cli", "preview", "cleaning", "lint", "ablation", "evaluation", "tokenization", "synthesis", "arena"),
     ("__main__",),
 )
 """Subpackages and files of lit_sft, lowest layer first: each imports only lower layers, but the lowest also itself."""
 
-COMMANDS = ("cli", "preview", "cleaning", "lint", "ablation", "evaluation", "tokenization", "synthesis")
+COMMANDS = ("cli", "preview", "cleaning", "lint", "ablation", "evaluation", "tokenization", "synthesis", "arena")
 
 
 def subpackage_of(file: Path) -> tuple[str, str]:

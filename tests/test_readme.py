@@ -51,6 +51,7 @@ def parser_of_tokenizer_command(name: str) -> argparse.ArgumentParser:
 def test_command_of_a_document_is_parsed(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from lit_sft.ablation import command as ablate
     from lit_sft.ablation.study import read_study
+    from lit_sft.arena import ratings_command as ratings
     from lit_sft.cleaning import command as clean
     from lit_sft.cli.export import _parser
     from lit_sft.evaluation import command as evaluation
@@ -83,6 +84,9 @@ def test_command_of_a_document_is_parsed(line: str, monkeypatch: pytest.MonkeyPa
         return
     if command == "report":
         assert arguments
+        return
+    if command == "ratings":
+        assert ratings._parser().parse_args(arguments).votes
         return
     if command == "tokenizer":
         parser_of_tokenizer_command(arguments[0]).parse_args(arguments[1:])

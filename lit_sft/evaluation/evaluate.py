@@ -62,7 +62,7 @@ def evaluate(
     for name, load in models.items():
         try:
             model = load()
-            identity = model.digest()
+            identity = results.digests[name] = model.digest()
             results.about[name] = model.about()
         except Exception as error:  # the other models are scored anyway
             results.failures[name] = reason_of_part(error, folder)

@@ -18,6 +18,7 @@ from lit_sft.evaluation.evaluate import evaluate
 from lit_sft.evaluation.evaluation_report import make_report
 from lit_sft.evaluation.harness_code import check_tasks
 from lit_sft.evaluation.item_results import Results
+from lit_sft.evaluation.judge_votes import votes_of
 from lit_sft.evaluation.report_tables import TRAINING_DATA
 from lit_sft.evaluation.suite import ChoiceSet, JudgeSettings, Suite
 from lit_sft.evaluation.training_data import training_data_of
@@ -26,6 +27,7 @@ from lit_sft.failures import reason_of_part
 from lit_sft.models.loaded import LoadedModel
 from lit_sft.reporting.page import print_summary, write_pages
 from lit_sft.runs.opening import open_model
+from lit_sft.votes import write_votes
 
 
 def evaluate_models(
@@ -98,8 +100,12 @@ def _judgings(
     load: Callable[..., LoadedModel],
 ) -> AllVerdicts:
     """Compare the answers in pairs, if the suite has a judge. If that fails, the scores are reported anyway."""
+    if suite.judge is None:
+        return {}
     try:
-        return judge_models(suite.judge, results, folder, log, load) if suite.judge is not None else {}
+        judgings = judge_models(suite.judge, results, folder, log, load)
+        write_votes(folder / "judge_votes.jsonl", votes_of(suite, results, judgings))
+        return judgings
     except Exception as error:
         results.failures["judge"] = reason_of_part(error, folder)
         warn(f"judge: {results.failures['judge']}")

@@ -75,6 +75,7 @@ class Results:
         models: Names, the baseline first.
         results: By model and set.
         about: A description of each model.
+        digests: A digest of each model's weights, tokenizer and template.
         failures: Why a model, or a model on a set, could not be scored.
     """
 
@@ -82,6 +83,7 @@ class Results:
         self.models = models
         self.results: dict[tuple[str, str], SetResult] = {}
         self.about: dict[str, str] = {}
+        self.digests: dict[str, str] = {}
         self.failures: dict[str, str] = {}
 
     @property

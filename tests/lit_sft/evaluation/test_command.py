@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import os
 import re
@@ -23,6 +24,7 @@ from lit_sft.evaluation.contamination import contaminated
 from lit_sft.models.adapters import LoraSettings
 from lit_sft.models.backbone import BackboneSettings, build_backbone
 from lit_sft.runs.opening import open_model
+from lit_sft.votes import Voter, read_votes
 from tests.conftest import MODELS, alpaca_rows, byte_tokenizer
 
 Write = Callable[..., str]
@@ -225,6 +227,18 @@ def test_a_local_judge_and_its_win_rate(
         ("tuned", "asked", 4), ("tuned", "fixed", 1),
     ]  # fmt: skip
     assert "Win rate against the first model" in (tmp_path / "out" / "report.md").read_text()
+    votes = list(read_votes(tmp_path / "out" / "judge_votes.jsonl", pytest.fail))
+    assert len(votes) == sum(row[order] is not None for row in rows for order in ("base_first", "base_second")) == 10
+    assert {(vote.left.model, vote.right.model) for vote in votes} == {("base", "tuned"), ("tuned", "base")}
+    assert {vote.voter for vote in votes} == {Voter("judge", f"likelihood under {model(2)}")}
+    assert len({vote.id for vote in votes}) == 10
+    for vote, (row, order) in zip(votes, itertools.product(rows, ("base_first", "base_second")), strict=True):
+        assert vote.winner == {"first": "left", "second": "right", "tie": "tie"}[row[order]]
+        assert vote.left.model == ("base" if order == "base_first" else "tuned")
+        assert len(vote.left.digest) == 16
+        assert vote.left.digest != vote.right.digest
+        assert vote.left.sampling["max_new_tokens"] > 0
+    assert main(["ratings", str(tmp_path / "out" / "judge_votes.jsonl"), "--output", str(tmp_path / "ratings")]) == 0
     address = "http://carol:pass-77@127.0.0.1:9/v1?key=pass-77"
     suite["judge"] = {"sets": ["asked"], "model": "m", "endpoint": address, "key_variable": "NO_SUCH_KEY"}
     assert evaluate(tmp_path, write, suite, f"base={model(0)}", f"tuned={model(1)}") == 1

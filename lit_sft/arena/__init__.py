@@ -1,0 +1,1 @@
+"""Votes on answers: ratings of the models, and preference pairs."""

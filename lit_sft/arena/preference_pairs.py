@@ -1,0 +1,102 @@
+"""Votes as preference pairs, for training by preference (DPO and the like) elsewhere."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lit_sft.arena.ballots import KINDS, Voters
+from lit_sft.files import write_lines
+from lit_sft.votes import Message, Vote, VoterKind, read_votes
+
+
+@dataclass
+class _Tally:
+    """Votes on two answers to one prompt.
+
+    Attributes:
+        prompt: The prompt.
+        models: By answer.
+        votes: By kind of voter and answer; ties and both bad by their name.
+    """
+
+    prompt: tuple[Message, ...]
+    models: dict[str, str] = field(default_factory=dict)
+    votes: dict[VoterKind, Counter[str | None]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class PairCounts:
+    """What became of the pairs of answers that were voted on.
+
+    Attributes:
+        num_written: Pairs written.
+        left_out: Number of the others, by reason.
+    """
+
+    num_written: int
+    left_out: dict[str, int]
+
+
+def write_pairs(paths: Iterable[Path], target: Path, voters: Voters = "all") -> PairCounts:
+    """Write a line with `prompt`, `chosen` and `rejected` for each pair of answers with a preference.
+
+    All votes on the same two answers make one pair, whichever side they were on; the majority decides. If people and
+    judges voted on a pair, only people count.
+
+    Args:
+        paths: Files of votes.
+        target: The file to write.
+        voters: Whose votes count.
+
+    Raises:
+        UserError: If a file cannot be read, or a line is not a vote.
+    """
+    votes: dict[str, Vote] = {}
+    for path in paths:
+        for vote in read_votes(path, lambda _: None):
+            if vote.voter.kind in KINDS[voters]:
+                votes[vote.id] = vote
+    rows, left_out = [], Counter[str]()
+    for tally in _tallies(votes.values()):
+        row = _row(tally)
+        if isinstance(row, str):
+            left_out[row] += 1
+        else:
+            rows.append(row)
+    write_lines(target, rows)
+    return PairCounts(len(rows), dict(left_out))
+
+
+def _tallies(votes: Iterable[Vote]) -> Sequence[_Tally]:
+    found: dict[tuple[str, frozenset[str]], _Tally] = {}
+    for vote in votes:
+        left, right = vote.left.answer, vote.right.answer
+        tally = found.setdefault((vote.prompt_key, frozenset((left, right))), _Tally(vote.prompt))
+        tally.models |= {left: vote.left.model, right: vote.right.model}
+        chosen = {"left": left, "right": right}.get(vote.winner)
+        tally.votes.setdefault(vote.voter.kind, Counter())[chosen] += 1
+    return list(found.values())
+
+
+def _row(tally: _Tally) -> dict[str, Any] | str:
+    """The line of a pair, or why there is none."""
+    if len(tally.models) == 1:
+        return "both answers are the same"
+    votes = tally.votes.get("person") or tally.votes["judge"]
+    one, other = sorted(tally.models, key=lambda answer: -votes[answer])
+    if votes[one] <= max(votes[other], votes[None]):
+        return "no majority for one of the answers"
+    if not one.strip():
+        return "the preferred answer is empty"
+    return {
+        "prompt": [{"role": message.role, "content": message.content} for message in tally.prompt],
+        "chosen": [{"role": "assistant", "content": one}],
+        "rejected": [{"role": "assistant", "content": other}],
+        "chosen_model": tally.models[one],
+        "rejected_model": tally.models[other],
+        "votes": {"chosen": votes[one], "rejected": votes[other], "neither": votes[None]},
+    }

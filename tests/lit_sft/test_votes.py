@@ -1,0 +1,84 @@
+"""Votes as lines of JSON: what is written is read again, and what is wrong is named with its line."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lit_sft.votes import Message, Side, append_vote, now, read_votes, vote_of, write_votes
+from tests.lit_sft.arena.make_votes import vote
+
+
+def test_votes_are_read_as_they_were_written(tmp_path: Path) -> None:
+    path = tmp_path / "votes.jsonl"
+    odd = replace(
+        vote("a", "b", "both_bad"),
+        prompt=(Message("system", ""), Message("user", "谁\u2028\x1b[2J 👩‍👩‍👧")),
+        left=Side("a", "", sampling={}, seed=None),
+        right=Side("b", "x\r\ny", "0" * 16, {"temperature": 0.0, "stop": ["\n"]}, 0),
+        is_blind=False,
+        time=now(),
+    )
+    append_vote(path, vote())
+    append_vote(path, odd)
+    assert list(read_votes(path, pytest.fail)) == [vote(), odd]
+    write_votes(path, [odd])
+    assert list(read_votes(path, pytest.fail)) == [odd]
+    assert len(path.read_bytes().splitlines()) == 1
+
+
+def test_a_half_written_line_is_reported_and_the_next_vote_is_whole(tmp_path: Path) -> None:
+    path, damaged = tmp_path / "votes.jsonl", list[str]()
+    append_vote(path, vote())
+    with path.open("ab") as stream:
+        stream.write(b'{"format": 1, "id"')  # a process was killed here
+    append_vote(path, vote(id="2"))
+    assert [each.id for each in read_votes(path, damaged.append)] == ["1", "2"]
+    assert len(damaged) == 1
+    assert damaged[0].startswith(f"{path}:2: not valid JSON (")
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"winner": "a"}, "winner is 'a'; expected left, right, tie or both_bad."),
+        ({"winner": None}, "winner is null; expected a string."),
+        ({"id": " "}, "id is empty; expected some text."),
+        ({"voter": "anna"}, "voter: found the string 'anna'; expected an object with named fields."),
+        ({"voter": {"kind": "dog", "name": "x"}}, "voter: kind is 'dog'; expected person or judge."),
+        ({"prompt": "Who?"}, "prompt is missing or empty; expected a list of messages."),
+        ({"prompt": [{"role": "user"}]}, "prompt[0]: no field 'content'."),
+        (
+            {"time": "2026-01-31T12:00:00"},
+            "time is '2026-01-31T12:00:00'; expected one such as 2026-01-31T12:00:00+00:00.",
+        ),
+        ({"blind": "yes"}, "blind is missing or not a boolean; expected true or false."),
+        ({"format": 2}, "format 2; this version reads format 1."),
+        ({"left": vote().row()["right"]}, "'b' is compared with itself; expected two models."),
+        ({"left": {"model": "a"}}, "left: no field 'answer'."),
+    ],
+)
+def test_a_line_that_is_no_vote_is_named(tmp_path: Path, change: dict[str, Any], problem: str) -> None:
+    path = tmp_path / "votes.jsonl"
+    path.write_text(json.dumps(vote().row()) + "\n" + json.dumps(vote().row() | change) + "\n")
+    with pytest.raises(ValueError, match=r"^.*votes\.jsonl:2: ") as raised:
+        list(read_votes(path, pytest.fail))
+    assert problem in str(raised.value)
+    assert str(raised.value).endswith("correct the line, or remove it.")
+
+
+def test_prompts_are_the_same_whatever_their_white_space_but_not_their_roles() -> None:
+    one = vote(prompt="Who?")
+    assert one.prompt_key == vote(prompt=" Who?\n").prompt_key
+    assert one.prompt_key != vote(prompt="Who??").prompt_key
+    assert one.prompt_key != replace(one, prompt=(Message("system", "Who?"),)).prompt_key
+
+
+def test_optional_fields_may_be_missing() -> None:
+    row = vote().row()
+    row["left"] = {"model": "a", "answer": "x"}
+    assert vote_of(row, "here").left == Side("a", "x")
