@@ -34,12 +34,23 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("training",),
     ("settings",),
     ("runs",),
-    ("cli", "preview", "cleaning", "lint", "ablation", "evaluation", "tokenization", "synthesis", "arena"),
+    ("cli", "preview", "cleaning", "lint", "ablation", "evaluation", "tokenization", "synthesis", "arena", "chat"),
     ("__main__",),
 )
 """Subpackages and files of lit_sft, lowest layer first: each imports only lower layers, but the lowest also itself."""
 
-COMMANDS = ("cli", "preview", "cleaning", "lint", "ablation", "evaluation", "tokenization", "synthesis", "arena")
+COMMANDS = (
+    "cli",
+    "preview",
+    "cleaning",
+    "lint",
+    "ablation",
+    "evaluation",
+    "tokenization",
+    "synthesis",
+    "arena",
+    "chat",
+)
 
 
 def subpackage_of(file: Path) -> tuple[str, str]:

@@ -52,6 +52,7 @@ def test_command_of_a_document_is_parsed(line: str, monkeypatch: pytest.MonkeyPa
     from lit_sft.ablation import command as ablate
     from lit_sft.ablation.study import read_study
     from lit_sft.arena import ratings_command as ratings
+    from lit_sft.chat import command as chat
     from lit_sft.cleaning import command as clean
     from lit_sft.cli.export import _parser
     from lit_sft.evaluation import command as evaluation
@@ -71,6 +72,9 @@ def test_command_of_a_document_is_parsed(line: str, monkeypatch: pytest.MonkeyPa
         return
     if command == "export":
         _parser().parse_args(arguments)
+        return
+    if command == "chat":
+        chat._parser().parse_args(arguments)
         return
     if command == "ablate":
         options = ablate._parser().parse_args(arguments)

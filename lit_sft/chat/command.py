@@ -1,0 +1,101 @@
+"""`python -m lit_sft chat [RUN|FOLDER|NAME]`: talk to a model, in the terminal or over a pipe.
+
+In a terminal, answers appear as they are made, Ctrl-C stops an answer, and `/help` lists the commands. Over a pipe,
+each line is a message and each answer is a line.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from pathlib import Path
+from typing import get_args
+
+from data_modules.errors import UserError
+from data_modules.rendering.templates import TemplateName
+from lit_sft.console import print_error_line, quieten
+from lit_sft.files import read_yaml
+from lit_sft.models.generation import GenerationSettings
+from lit_sft.runs.folders import Run, find_run, paths_of
+from lit_sft.settings.arguments import Arguments
+
+
+def main(argv: list[str]) -> int:
+    """Open a model and talk to it.
+
+    Args:
+        argv: `chat` and its arguments.
+
+    Returns:
+        0, or 1 if a line that came over a pipe was refused.
+
+    Raises:
+        UserError: If there is no such model, or a setting is wrong.
+    """
+    options = _parser().parse_args(argv[1:])
+    try:
+        settings = GenerationSettings(options.max_new_tokens, options.temperature, options.top_p)
+    except UserError as error:
+        raise UserError(f"--{error}") from None
+    run, source = _found(options.model, options.root)
+    quieten("chat")
+    # imported after parsing, so that --help and errors are instant
+    from lit_sft.chat.conversing import answer_lines, converse
+    from lit_sft.chat.session import ChatSession
+    from lit_sft.runs.opening import open_model
+
+    with paths_of(run) if run else contextlib.nullcontext():
+        model = open_model(source, source, template=options.template, device=options.device)
+    print_error_line(f"chat: {model.about()}")
+    if run and _is_of_text(run):
+        print_error_line("chat: this run was trained on plain text, not on conversations; it may not answer")
+    session = ChatSession(model, settings, system=options.system, seed=options.seed)
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        return 0 if answer_lines(session, sys.stdin.buffer, sys.stdout) else 1
+    print_error_line("chat: /help lists the commands; Ctrl-C stops an answer, Ctrl-D leaves")
+    converse(session)
+    return 0
+
+
+def _found(named: str | None, root: str) -> tuple[Run | None, str]:
+    """The run, if it is one, and what to open; both are printed."""
+    if named is None or named.endswith(".ckpt") or (Path(named) / "config.yaml").is_file():
+        run, checkpoint = find_run(named, root)
+        print_error_line(f"chat: run {run.folder}, {run.described(checkpoint)}")
+        return run, str(checkpoint)
+    print_error_line(f"chat: model {named}")
+    return None, named
+
+
+def _is_of_text(run: Run) -> bool:
+    settings = read_yaml(run.config, advice="Name another run.")
+    return isinstance(settings, dict) and settings.get("data_module") == "text"
+
+
+def _parser() -> Arguments:
+    parser = Arguments("chat", __doc__, example="runs/quickstart/version_0 --temperature 0")
+    usual = GenerationSettings()
+    parser.add_argument(
+        "model",
+        nargs="?",
+        help="run folder, checkpoint, model folder, adapter or hub name; default: the newest run",
+    )
+    parser.add_argument("--run.root", dest="root", default="runs", help="folder that holds all runs")
+    parser.add_argument("--system", default="", help="system message")
+    parser.add_argument("--temperature", type=float, default=0.7, help="0 always takes the likeliest token (0.7)")
+    parser.add_argument(
+        "--top_p", type=float, default=0.95, help="sample from the likeliest tokens with this probability (0.95)"
+    )
+    parser.add_argument(
+        "--max_new_tokens", type=int, default=usual.max_new_tokens, help="longest answer, in tokens (256)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="the same seed and messages give the same answers (0)")
+    parser.add_argument(
+        "--template",
+        choices=get_args(TemplateName),
+        help="prompt template; default: the one that the model was trained with, if recorded, else `auto`",
+    )
+    parser.add_argument(
+        "--device", default="auto", help="auto (a GPU if there is one), cpu, cuda or one such as cuda:1"
+    )
+    return parser
