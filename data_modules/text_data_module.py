@@ -150,7 +150,7 @@ class TextDataModule(LightningDataModule):
         self.num_workers = 2 * torch.cuda.is_available() if num_workers is None else num_workers
         self.encoding_processes, self.cache_dir = num_processes(encoding_processes), cache_folder(cache_dir)
         self.context_length, self.cleaning = context_length, cleaning
-        self.mix = read_mix(mix, train)
+        self.mix = read_mix(mix, train, shares="tokens")
         files = given_files(train=train or files_of(self.mix), val=val, test=test)
         shares = held_out_fractions(val_fraction, test_fraction)
         reading: dict[str, Any] = {"columns": columns or {}, "txt_documents": txt_documents, "on_invalid": on_invalid}

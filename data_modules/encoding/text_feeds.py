@@ -200,7 +200,7 @@ def _check_read(feed: Feed, read: RecordCounts) -> None:
     """Refuse files without a valid record, and columns that no record has."""
     files = feed.sources.files["train" if feed.task.split not in feed.sources.files else feed.task.split]
     if read.num_invalid and not read.records_read:
-        raise UserError(all_invalid(files, read))
+        raise UserError(all_invalid(files, read, has_format=False))
     names = {name for counts in read.unknown_fields.values() for name in counts}
     check_found(feed.sources.columns, read.columns_found, names)
 

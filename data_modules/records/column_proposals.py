@@ -35,6 +35,12 @@ def proposal(fields: Mapping[str, Any], *, has_prompt: bool = False) -> str:
     return f"`{as_option(columns)}`" if columns else ""
 
 
+def text_proposal(fields: Mapping[str, Any]) -> str:
+    """The same for plain text: the option that names the field with the text; may be empty."""
+    columns = _text(fields)
+    return f"`{as_option(columns)}`" if columns else ""
+
+
 def as_option(columns: Mapping[str, str]) -> str:
     """Columns as the user would type them."""
     pairs = ", ".join(f"{field}: {_quoted(column)}" for field, column in columns.items())

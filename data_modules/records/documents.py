@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from itertools import chain
 
 from data_modules.errors import UserError
+from data_modules.records.column_proposals import text_proposal
 from data_modules.records.columns import in_columns, renamed
 from data_modules.records.content_keys import KeepTogether, document_key
 from data_modules.records.counts import RecordCounts
 from data_modules.records.field_values import text
-from data_modules.records.formats import check_fields, group_of
+from data_modules.records.formats import check_fields, group_of, has_conversation
 from data_modules.records.readers import read_records
 from data_modules.records.record import Record
 from data_modules.records.splits import Sources
@@ -19,6 +20,12 @@ from data_modules.records.text_lines import Reading
 
 MAX_DOCUMENT_BYTES = 2**28
 """Maximum number of bytes in a document. Encoding one takes up to 20 times as much memory."""
+
+
+TO_FINE_TUNE = "This is a conversation; to fine-tune on it, leave out `data_module: text`. "
+"""Advice for text runs; other commands leave it out."""
+
+_ANY = "`--data.columns '{text: FIELD}'`"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +91,10 @@ def to_document(record: Record, counts: RecordCounts | None = None) -> Document:
     Raises:
         UserError: If the text is missing, blank, too long or not valid Unicode, or another field is refused.
     """
+    if "text" not in record.fields:
+        raise UserError(
+            f"{record.origin}: no field 'text'; found {record.field_names or 'no fields'}. {_advice(record)}"
+        )
     check_fields(record, "text", counts)
     try:
         content, group = text(record.fields, "text"), group_of(record)
@@ -93,6 +104,14 @@ def to_document(record: Record, counts: RecordCounts | None = None) -> Document:
     if fault:
         raise UserError(f"{record.origin}: {fault}, or set `--data.on_invalid drop`.")
     return Document(content, record.origin, group)
+
+
+def _advice(record: Record) -> str:
+    """What to do with a record without text."""
+    named = text_proposal(record.fields)
+    if has_conversation(record):
+        return f"{TO_FINE_TUNE}To read one field as plain text, set {named or _ANY}."
+    return f"Set {named}, or complete the record." if named else f"Complete the record, or set {_ANY}."
 
 
 def _fault(content: str) -> str | None:

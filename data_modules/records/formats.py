@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from data_modules.errors import UserError
-from data_modules.records.column_proposals import proposal
+from data_modules.records.column_proposals import proposal, text_proposal
 from data_modules.records.conversation import Conversation, Message, Role
 from data_modules.records.counts import RecordCounts
 from data_modules.records.field_values import is_given, text, turn_list
@@ -105,6 +105,13 @@ def recognise_format(record: Record) -> str:
         f"{record.origin}: no known format has the fields {record.field_names or '(none)'}; expected the fields of "
         f"one of {{{known}}}. {_to_rename(record)}"
     )
+
+
+def has_conversation(record: Record) -> bool:
+    """Whether a record without a field `text` has a conversation, in a known format or under other field names."""
+    if any(all(field in record.fields for field in layout.fields) for layout in FORMATS.values()):
+        return True
+    return proposal(record.fields) not in ("", text_proposal(record.fields))
 
 
 def _to_rename(record: Record) -> str:

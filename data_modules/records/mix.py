@@ -79,12 +79,15 @@ _TYPES: dict[str, tuple[type, ...]] = {
 assert list(_TYPES) == [each.name for each in fields(MixSource)]
 
 
-def read_mix(items: Sequence[Mapping[str, Any]] | None, train: object = None) -> tuple[MixSource, ...]:
+def read_mix(
+    items: Sequence[Mapping[str, Any]] | None, train: object = None, *, shares: str = "examples"
+) -> tuple[MixSource, ...]:
     """Read the value of `--data.mix`.
 
     Args:
         items: The settings of each source. None: no mixture.
         train: The value of `--data.train`, which a mixture replaces.
+        shares: What weights are shares of, for error messages.
 
     Returns:
         The sources, sorted by name, so that their order in the config does not matter.
@@ -97,7 +100,8 @@ def read_mix(items: Sequence[Mapping[str, Any]] | None, train: object = None) ->
     if train:
         raise UserError("--data.train and --data.mix are both given; add the files of --data.train as a source of mix.")
     if not isinstance(items, Sequence) or isinstance(items, str) or not items:
-        raise UserError(f"--data.mix is {kind_of(items)}; expected a list of sources, each with 'name' and 'files'.")
+        found = "empty" if isinstance(items, Sequence) and not items else kind_of(items, "a mapping")
+        raise UserError(f"--data.mix is {found}; expected a list of sources, each with 'name' and 'files'.")
     mix = tuple(sorted((_source(item, f"--data.mix[{i}]") for i, item in enumerate(items)), key=lambda each: each.name))
     names = [source.name for source in mix]
     for name in names:
@@ -106,7 +110,7 @@ def read_mix(items: Sequence[Mapping[str, Any]] | None, train: object = None) ->
     unweighted = [source.name for source in mix if source.weight is None]
     if unweighted and len(unweighted) < len(mix):
         raise UserError(
-            f"--data.mix: no weight for {', '.join(unweighted)}; a weight is a share of the examples, so either all "
+            f"--data.mix: no weight for {', '.join(unweighted)}; a weight is a share of the {shares}, so either all "
             "sources have one or none. Add the missing weights, or use 'repeats' instead of weights."
         )
     return mix

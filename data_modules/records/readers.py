@@ -15,7 +15,7 @@ from data_modules.records.data_files import SUFFIXES, data_files
 from data_modules.records.json_files import read_json, read_jsonl
 from data_modules.records.parquet_files import read_parquet
 from data_modules.records.record import Record, Reject
-from data_modules.records.text_lines import USUAL, Reading
+from data_modules.records.text_lines import USUAL, Reading, check_encoding
 from data_modules.records.txt_files import read_txt
 from data_modules.wording import reason_of
 
@@ -73,6 +73,8 @@ def _read(source: str, reject: Reject, reading: Reading) -> Iterator[Record]:
     for file in data_files(source):
         if file.stat().st_size == 0:
             raise UserError(f"{file}: the file is empty; expected at least one record.")
+        if file.suffix.lower() != ".parquet":
+            check_encoding(file)
         yield from READERS[file.suffix.lower()](file, reject, reading)
 
 

@@ -228,11 +228,17 @@ def read_splits(sources: Sources) -> Iterator[tuple[str, Conversation]]:
             yield split, conversation
 
 
-def all_invalid(files: list[str], counts: RecordCounts) -> str:
-    """The message for files without a single valid record."""
+def all_invalid(files: list[str], counts: RecordCounts, *, has_format: bool = True) -> str:
+    """The message for files without a single valid record.
+
+    Args:
+        files: The files.
+        counts: Their records.
+        has_format: Whether `--data.format` is an option of the run.
+    """
     return (
         f"{', '.join(files)}: all {counts.num_invalid:,} records are invalid: "
-        f"{count_reasons(counts.reasons, counts.invalid)}. Correct them, or set `--data.format`."
+        f"{count_reasons(counts.reasons, counts.invalid)}. Correct them{', or set `--data.format`' * has_format}."
     )
 
 

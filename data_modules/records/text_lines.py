@@ -8,6 +8,7 @@ from itertools import count
 from pathlib import Path
 from typing import IO, AnyStr, Literal
 
+from data_modules.errors import UserError
 from data_modules.records.conversation import MAX_TEXT_BYTES
 from data_modules.records.record import Reject
 
@@ -97,6 +98,30 @@ def null_character(place: str) -> str:
 def not_utf8(place: str, error: UnicodeDecodeError) -> str:
     """The message for bytes that are not UTF-8."""
     return f"{place}: not UTF-8 ({error.reason} at byte {error.start}); save the file as UTF-8."
+
+
+def check_encoding(path: Path) -> None:
+    """Refuse a file that begins with the byte order mark of UTF-16 or UTF-32: none of its lines could be read.
+
+    Raises:
+        UserError: If it does.
+    """
+    with path.open("rb") as stream:
+        start = stream.read(4)
+    for mark, encoding in _BYTE_ORDER_MARKS.items():
+        if start.startswith(mark):
+            raise UserError(
+                f"{path}: {encoding} (it begins with the byte order mark {mark.hex(' ').upper()}); expected UTF-8. "
+                f"Convert it: `iconv -f {encoding} -t UTF-8 OLD > NEW`, or save it as UTF-8 in an editor."
+            )
+
+
+_BYTE_ORDER_MARKS = {
+    b"\xff\xfe\0\0": "UTF-32",  # begins like that of UTF-16
+    b"\0\0\xfe\xff": "UTF-32",
+    b"\xff\xfe": "UTF-16",
+    b"\xfe\xff": "UTF-16",
+}
 
 
 def escaped_byte(text: str) -> str | None:

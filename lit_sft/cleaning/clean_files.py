@@ -14,7 +14,7 @@ from data_modules.errors import UserError
 from data_modules.progress import with_progress
 from data_modules.records.columns import check_found
 from data_modules.records.counts import RecordCounts
-from data_modules.records.documents import Document, read_documents
+from data_modules.records.documents import TO_FINE_TUNE, Document, read_documents
 from data_modules.records.splits import Sources
 from lit_sft.files import write_lines
 
@@ -46,7 +46,7 @@ def clean_files(
         for _ in cleaned:  # without output, only the ledger is wanted
             pass
     except UserError as error:
-        raise UserError(str(error).replace("--data.", "--")) from None
+        raise UserError(str(error).replace(TO_FINE_TUNE, "").replace("--data.", "--")) from None
     return ledger, counts
 
 

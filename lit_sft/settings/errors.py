@@ -37,7 +37,7 @@ _WORDS = {
     "dict": "a mapping",
     "tuple": "a list",
 }
-_PLURALS = {"str": "strings", "int": "whole numbers", "float": "numbers", "Any": "values"}
+_PLURALS = {"str": "strings", "int": "whole numbers", "float": "numbers", "a mapping": "mappings"}
 
 
 def in_one_line(message: str, options: Set[str] = frozenset()) -> str:
@@ -123,7 +123,14 @@ def _reason(body: str) -> str:
     found = re.findall(r"^ *Given value: (.*)$", body, flags=re.MULTILINE)
     types = re.search(r"Subtypes: \[(.+)\]$", body, flags=re.MULTILINE)
     kinds = either(dict.fromkeys(map(_kind, _split(types[1])))) if types else "another type"
-    return f"expected {kinds}, got {_short(found[-1] if found else '')}"
+    value = found[-1] if found else ""
+    return f"expected {kinds}, got {_short(value)}{_as_list(value, _split(types[1])) if types else ''}"
+
+
+def _as_list(value: str, types: list[str]) -> str:
+    """How to write a word as a list of one, where a list of words is expected."""
+    takes_words = any(re.search(r"\b[Ll]ist\[(typing\.)?(Any|str)\]$", name.strip()) for name in types)
+    return f"; write [{value}]" if takes_words and re.fullmatch(r"[A-Za-z][\w./-]*", value) else ""
 
 
 def _items(body: str) -> list[str]:
@@ -165,10 +172,12 @@ def _kind(name: str) -> str:
     name = re.sub(r"^<class '(.+)'>$", r"\1", name.strip())
     if found := re.match(r"typing\.Literal\[(.+)\]$", name):
         return f"one of [{found[1]}]"
+    if re.match(r"(?:typing\.)?[Dd]ict\[", name):
+        return "a mapping"
     if found := re.match(r"(?:list|List|collections\.abc\.Iterable|typing\.\w+)\[(.+)\]$", name):
-        return "a list of " + " or ".join(
-            _PLURALS.get(part) or _kind(part).removeprefix("a ") for part in _split(found[1])
-        )
+        parts = [part.strip().removeprefix("typing.") for part in _split(found[1])]
+        words = (_PLURALS.get(part) or _PLURALS.get(_kind(part)) or _kind(part).removeprefix("a ") for part in parts)
+        return "a list" if parts == ["Any"] else f"a list of {' or '.join(words)}"
     last = name.rpartition(".")[2]
     return _WORDS.get(last, f"a {last}")
 

@@ -14,7 +14,7 @@ from data_modules.errors import UserError
 from data_modules.records.columns import check_found
 from data_modules.records.conversation import Conversation, Message, Role
 from data_modules.records.counts import RecordCounts
-from data_modules.records.documents import read_documents
+from data_modules.records.documents import TO_FINE_TUNE, read_documents
 from data_modules.records.splits import Sources, as_list, read_conversations
 from data_modules.wording import counted
 from lit_sft.scripts import Language, language_of, script_shares
@@ -72,7 +72,7 @@ class Subjects:
         try:
             yield from islice(self._all(), self.settings.max_articles)
         except UserError as error:
-            raise UserError(str(error).replace("--data.", "--")) from None
+            raise UserError(str(error).replace(TO_FINE_TUNE, "").replace("--data.", "--")) from None
 
     def _all(self) -> Iterator[Subject]:
         if self.recipe.reads == "article":

@@ -91,3 +91,9 @@ def test_a_command_checks_the_splits_that_it_needs(make: Any, write: Write) -> N
     data.prepare_data()
     data.setup("validate")
     assert "no document is left for testing: 1 dropped by cleaning" in refusal(data, "test")
+
+
+def test_files_without_a_valid_document_do_not_advise_a_format(make: Any, write: Write) -> None:
+    file = write("rows.jsonl", [{"messages": []}, {"messages": []}])
+    with pytest.raises(UserError, match=r"all 2 records are invalid: 2 like .*\. Correct them\.$"):
+        make(train=file, on_invalid="drop").prepare_data()

@@ -85,7 +85,11 @@ def test_a_line_of_a_document_may_be_longer_than_a_line_of_a_conversation(
     [
         ({"text": " \n"}, "the text is empty; expected a document"),
         ({"text": None}, "field 'text' is null; expected a string"),
-        ({"content": "x"}, "format 'text' needs the field text; found content"),
+        ({"content": "x"}, "no field 'text'; found content. Set `--data.columns '{text: content}'`, or complete"),
+        ({"id": 1}, "no field 'text'; found id. Complete the record, or set `--data.columns '{text: FIELD}'`."),
+        ({"messages": []}, "This is a conversation; to fine-tune on it, leave out `data_module: text`. To read one"),
+        ({"question": "q", "answer": "a"}, "fine-tune on it, leave out `data_module: text`."),
+        ({"prompt": "q", "body": "a"}, "To read one field as plain text, set `--data.columns '{text: body}'`."),
         ({"text": "x", "system": "y"}, "plain text has no system message"),
         ({"text": "x", "article_id": [1]}, "field 'article_id' is a list"),
         ({"text": "\ud800"}, "the lone surrogate '\\ud800'"),
@@ -97,6 +101,8 @@ def test_records_that_are_no_documents_are_refused(write: Write, row: dict[str, 
         read(file)
     assert str(error.value).startswith(f"{file}:1: ")
     assert message in str(error.value)
+    assert "--data.format" not in str(error.value)
+    assert "{messages: " not in str(error.value)
 
 
 def test_columns_and_unknown_fields(write: Write) -> None:

@@ -28,8 +28,8 @@ def test_sources_are_sorted_by_name_and_have_defaults() -> None:
 @pytest.mark.parametrize(
     ("mix", "message"),
     [
-        ([], "--data.mix is a list; expected a list of sources, each with 'name' and 'files'."),
-        ({"a": 1}, "--data.mix is an object; expected a list of sources"),
+        ([], "--data.mix is empty; expected a list of sources, each with 'name' and 'files'."),
+        ({"a": 1}, "--data.mix is a mapping; expected a list of sources"),
         (["a.json"], "--data.mix[0] is the string 'a.json'; expected the settings of a source"),
         ([{**A, "wieght": 2}], "--data.mix[0]: unknown setting 'wieght'; expected some of name, files, weight, "
                                "repeats, cap, format, columns, template, mask, cleaning; did you mean weight?"),
@@ -50,6 +50,11 @@ def test_sources_are_sorted_by_name_and_have_defaults() -> None:
 def test_wrong_settings_are_refused_by_name(mix: Any, message: str) -> None:
     with pytest.raises(UserError, match=re.escape(message)):
         read_mix(mix)
+
+
+def test_weights_are_shares_of_what_the_run_counts() -> None:
+    with pytest.raises(UserError, match=r"no weight for b; a weight is a share of the tokens, so either"):
+        read_mix([{**A, "weight": 1}, B], shares="tokens")
 
 
 def test_training_files_beside_a_mixture_are_refused() -> None:

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from data_modules.errors import UserError
 from data_modules.records.readers import read_records, source_fingerprint
 
 
@@ -29,6 +30,28 @@ def test_json_records_keep_the_line_they_start_on(write: Callable[..., str]) -> 
 def test_jsonl_skips_blank_lines_and_a_byte_order_mark(write: Callable[..., str]) -> None:
     path = write("a.jsonl", b'\xef\xbb\xbf{"x": 1}\r\n\r\n{"x": "\xe2\x80\xa8"}\n')
     assert origins(path) == [({"x": 1}, ":1"), ({"x": "\u2028"}, ":3")]
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.jsonl", "a.json", "a.csv"])
+@pytest.mark.parametrize(
+    ("encoding", "mark", "shown"),
+    [
+        ("utf-16-le", b"\xff\xfe", "UTF-16 (it begins with the byte order mark FF FE)"),
+        ("utf-16-be", b"\xfe\xff", "UTF-16 (it begins with the byte order mark FE FF)"),
+        ("utf-32-le", b"\xff\xfe\0\0", "UTF-32 (it begins with the byte order mark FF FE 00 00)"),
+    ],
+)
+def test_files_in_utf_16_are_refused_as_a_whole(
+    write: Callable[..., str], name: str, encoding: str, mark: bytes, shown: str
+) -> None:
+    path = write(name, mark + '[{"text": "x"}]\n'.encode(encoding))
+    with pytest.raises(UserError) as error:
+        list(read_records(path, reject=raising))
+    target = shown.partition(" ")[0]
+    assert str(error.value) == (
+        f"{path}: {shown}; expected UTF-8. Convert it: `iconv -f {target} -t UTF-8 OLD > NEW`, or save it as UTF-8 in "
+        "an editor."
+    )
 
 
 def test_csv_counts_lines_inside_quoted_fields(write: Callable[..., str]) -> None:
@@ -93,7 +116,8 @@ def test_row_of_a_hub_dataset_that_cannot_be_read_is_named(monkeypatch: pytest.M
         ("a.jsonl", "[1]\n", r"a.jsonl:1: found a list; expected an object"),
         ("a.jsonl", "", r"a.jsonl: the file is empty"),
         ("a.csv", "a,b\n1\n", r"a.csv:2: the row has 1 column; expected 2"),
-        ("a.txt", b"\xff\xfeh\x00", r"a.txt:1: not UTF-8"),
+        ("a.txt", b"\xff\xfeh\x00", r"a.txt: UTF-16 \(it begins with"),
+        ("a.txt", b"a\xff\xfeh", r"a.txt:1: not UTF-8"),
         ("a.xml", "<x/>", r"a.xml: unknown file type '.xml'; expected .json"),
         ("a.parquet", "no", r"a.parquet: not a readable parquet file \(.*smaller than"),
         ("a.jsonl", "[" * 200_000 + "\n", r"a.jsonl:1: nested too deeply"),

@@ -99,6 +99,10 @@ WRONG: dict[str, tuple[dict[str, Any], list[str], str]] = {
     "semicolons": ({"b.csv": "instruction;output\n1;2\n"}, ["--data.train", "{b.csv}"], "b.csv:1: one column, .* separated by ';'; expected commas"),
     "run beside a config": ({}, ["runs/x"], "runs/x: not expected here. A run goes first"),
     "time below zero": ({}, ["--trainer.max_time", "-1:00:00:00"], "--trainer.max_time: has no value; .* `--trainer.max_time=VALUE`"),
+    "word for a list": ({"t.yaml": "data_module: text\ndata: {train: x.txt}\n"}, ["COMMAND", "fit", "--config", "{t.yaml}", "--data.cleaning=nfc"], "--data.cleaning: expected a list or null, got nfc; write .nfc.$"),
+    "word for a mapping": ({}, ["--data.columns=q"], "--data.columns: expected a mapping or null, got q$"),
+    "word for a mixture": ({}, ["--data.mix=q"], "--data.mix: expected a list of mappings or null, got q$"),
+    "empty mixture": ({}, ["--data.train", "null", "--data.mix=[]"], "--data.mix is empty; expected a list of sources"),
     "no length": ({}, ["--trainer.max_steps", "-1", "--trainer.max_epochs", "-1"], "run length not set: give `--trainer.max_epochs`"),
 }  # fmt: skip
 

@@ -64,7 +64,7 @@ WRONG: dict[str, tuple[tuple[str, ...], str]] = {
         (*USUAL, "--articles", "blank.jsonl", "--on_invalid", "drop"),
         "nothing to ask about: 1 invalid record, first: blank.jsonl:1: the text is empty",
     ),
-    "articles without text": ((*USUAL, "--articles", "p.jsonl"), "p.jsonl:1: format 'text' needs the field text"),
+    "articles without text": ((*USUAL, "--articles", "p.jsonl"), "p.jsonl:1: no field 'text'; found "),
     "no such column": ((*USUAL, "--columns", "{text: body}"), "--columns"),
     "unknown column": ((*USUAL, "--columns", "{txt: text}"), "--columns: no format has the field 'txt'"),
     "records for pairs": ((*USUAL, "--records", "p.jsonl"), "--records: recipe pairs reads articles only"),
