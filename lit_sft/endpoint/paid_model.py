@@ -239,7 +239,7 @@ def open_endpoint(
         source = Endpoint(
             settings.endpoint,
             settings.name,
-            key=read_key(settings.key_variable, place),
+            key=read_key(settings.key_variable, place, otherwise=f", or {place}.key_variable to null if it has none"),
             timeout=settings.timeout,
             retries=settings.retries,
             rate=settings.rate,
@@ -256,8 +256,13 @@ def shown_variable(variable: str | None) -> str | None:
     return variable if variable is None or re.fullmatch("[A-Z][A-Z0-9_]*", variable) else ""
 
 
-def read_key(variable: str | None, place: str) -> str:
+def read_key(variable: str | None, place: str, *, otherwise: str = "") -> str:
     """Read a key from an environment variable; empty for none.
+
+    Args:
+        variable: Its name.
+        place: The setting of the endpoint; named in the error.
+        otherwise: What else to do if it is empty; follows the advice.
 
     Raises:
         UserError: If it is empty. See `shown_variable`.
@@ -267,5 +272,5 @@ def read_key(variable: str | None, place: str) -> str:
     key = os.environ.get(variable, "").strip()  # if read from a file, it may end in a newline
     if not key:
         name = variable if shown_variable(variable) else "named by key_variable"
-        raise UserError(f"{place}: the environment variable {name} is empty; set it to the endpoint's key.")
+        raise UserError(f"{place}: the environment variable {name} is empty; set it to the endpoint's key{otherwise}.")
     return key
