@@ -27,6 +27,9 @@ _SMALL_LEVERAGE = 0.01
 _LEAST_LEFT = 1e-3
 """Of the information on any contrast, the share that is assumed to be left without a cluster."""
 
+_LEAST_VARIANCE = 0.1
+"""Of the variance if all votes were independent: with a handful of votes, those of a voter may cancel out exactly."""
+
 _CHUNK = 4_000_000
 """Numbers in memory at once."""
 
@@ -58,10 +61,12 @@ def estimates(fit: Fit, contrasts: Floats, clusters: list[tuple[Ints, float]], c
     """
     parts = [(_variances(fit, contrasts, ids), _degrees(fit, contrasts, ids), sign) for ids, sign in clusters]
     values, num = contrasts @ fit.values, fit.design.shape[0]
+    independent = np.einsum("kq,qr,kr->k", contrasts, np.linalg.inv(fit.information), contrasts)
     found = []
     for place, value in enumerate(values):
         variance, degrees = _combined([(v[place], d[place], sign) for v, d, sign in parts])
-        found.append(Estimate(float(value), float(np.sqrt(variance)), degrees, 1, num, confidence))
+        error = float(np.sqrt(max(variance, _LEAST_VARIANCE * independent[place])))
+        found.append(Estimate(float(value), error, degrees, 1, num, confidence))
     return found
 
 

@@ -12,6 +12,7 @@ from lit_sft.arena.clustered import clusters_of, estimates
 from lit_sft.arena.comparisons import Comparisons
 from lit_sft.reporting.statistics import Estimate
 from tests.lit_sft.arena.simulated import World, coverage
+from tests.lit_sft.arena.test_bradley_terry import comparisons
 
 TASTES = World(
     votes=300, voters=12, prompts=50, taste_of_voters=0.2, taste_of_prompts=0.2, side_of_voters=0.1, balance=0.5
@@ -99,3 +100,14 @@ def test_effects_have_intervals_too() -> None:
     for estimate, true in zip(estimates(found, contrasts, clusters_of(votes), 0.95), (0.5, 0.3), strict=True):
         assert estimate.low < true < estimate.high
         assert estimate.p_value < 0.001
+
+
+def test_votes_that_cancel_out_exactly_are_not_certain() -> None:
+    votes = comparisons(*[(0, 1, 1.0), (0, 1, 0.0), (1, 0, 1.0), (1, 0, 0.0)] * 2)
+    by_two = replace(votes, voter=np.repeat([0, 1], 4), prompt=np.zeros(8, dtype=np.int64))
+    only_ties = comparisons(*[(0, 1, 0.5), (1, 0, 0.5)] * 4)
+    for each in (by_two, only_ties):
+        found = fit(each, ties="half")
+        shown = estimates(found, found.rating_contrasts(), clusters_of(each), 0.95)
+        assert all(estimate.half_width > 0.1 for estimate in shown)
+        assert all(estimate.p_value > 0.9 for estimate in shown)
