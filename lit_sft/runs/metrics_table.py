@@ -5,6 +5,8 @@ from __future__ import annotations
 from rich.console import Console
 from rich.table import Table
 
+from lit_sft.console import cell
+
 
 def print_metrics(console: Console, title: str, columns: dict[str, dict[str, float]]) -> None:
     """Print a table of perplexities by segment and mask, with one column per set of metrics."""
@@ -23,6 +25,45 @@ def print_metrics(console: Console, title: str, columns: dict[str, dict[str, flo
         values = [f"{metrics['bits_per_byte/text']:.4f}" if metrics else "" for metrics in columns.values()]
         table.add_row("text, bits per byte", *values, f"{int(last['tokens/text']):,}")
     console.print(table)
+
+
+_BY_SOURCE = {
+    "loss": ("loss", ".4f"),
+    "perplexity on the answer": ("perplexity/answer", ",.2f"),
+    "perplexity on text": ("perplexity/text", ",.2f"),
+    "bits per byte": ("bits_per_byte/text", ".4f"),
+}
+"""Columns of the table by source: the metric of each, and its format."""
+
+
+def print_sources(console: Console, title: str, metrics: dict[str, float]) -> None:
+    """Print a table with a row for each source of a mixture that has rows; nothing without a mixture.
+
+    Args:
+        console: Where to print.
+        title: Heading of the table.
+        metrics: Those of a split, by name, such as `source/NAME/loss`.
+    """
+    names = sorted({key.removeprefix("source/").removesuffix("/loss") for key in metrics if _is_of_source(key)})
+    shown = {
+        heading: place
+        for heading, place in _BY_SOURCE.items()
+        if any(f"source/{name}/{place[0]}" in metrics for name in names)
+    }
+    if not names:
+        return
+    table = Table(title=f"{title} by source", title_justify="left")
+    table.add_column("source")
+    for heading in shown:
+        table.add_column(heading, justify="right")
+    for name in names:
+        values = [(metrics.get(f"source/{name}/{metric}"), form) for metric, form in shown.values()]
+        table.add_row(cell(name), *("" if value is None else f"{value:{form}}" for value, form in values))
+    console.print(table)
+
+
+def _is_of_source(key: str) -> bool:
+    return key.startswith("source/") and key.endswith("/loss")
 
 
 def is_text(metrics: dict[str, float]) -> bool:

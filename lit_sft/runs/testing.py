@@ -15,7 +15,7 @@ from data_modules.text_data_module import TextDataModule
 from lit_sft.console import console, print_line, quiet
 from lit_sft.files import read_json
 from lit_sft.runs.lock import lock_test
-from lit_sft.runs.metrics_table import print_metrics
+from lit_sft.runs.metrics_table import print_metrics, print_sources
 from lit_sft.runs.session import Session, open_session
 from lit_sft.runs.test_result import TestFiles, rows_tested, write_test
 from lit_sft.settings.reading import as_options
@@ -47,6 +47,7 @@ def validate(session: Session) -> None:
     session.run_trainer()
     if session.trainer.is_global_zero:
         print_metrics(console, "validation", {"validation": session.model.metrics["val"]})
+        print_sources(console, "validation", session.model.metrics["val"])
 
 
 def test(session: Session) -> None:
@@ -71,6 +72,7 @@ def _report(session: Session, files: TestFiles) -> None:
         files, model, session.config.answers, checkpoint=checkpoint, config=_relevant_settings(session)
     )
     print_metrics(console, "test", {"test": model.metrics["test"]})
+    print_sources(console, "test", model.metrics["test"])
     _print_answers(answers)
     read, of = rows_tested(model)
     if read < of:
