@@ -64,7 +64,7 @@ def _decode(path: Path) -> tuple[str, bool]:
         return raw.decode("utf-8-sig"), True
     except UnicodeDecodeError as error:
         text = raw.decode("utf-8-sig", "surrogateescape")
-        if text.lstrip(" \t\r\n")[:1] != "[":  # probably UTF-16
+        if text.lstrip(" \t\r\n")[:1] != "[":  # not even the brackets can be read
             raise UserError(not_utf8(str(path), error)) from None
         return text, False
 

@@ -35,7 +35,8 @@ def read(path: str) -> tuple[list[object], list[str]]:
             b'\xef\xbb\xbf\xef\xbb\xbf[{"x": 1}]',
             r"a\.json:1: found '\\ufeff",
         ),
-        ('[{"x": 1}]'.encode("utf-16"), r"a\.json: not UTF-8 \(invalid start byte at byte 0\)"),
+        (b'\xe9[{"x": 1}]', r"a\.json: not UTF-8 \(invalid continuation byte at byte 0\)"),
+        ('[{"x": 1}]'.encode("utf-16"), r"a\.json: UTF-16 \(it begins with"),
     ],
 )
 @pytest.mark.parametrize("lenient", [True, False])
