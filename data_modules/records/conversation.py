@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from data_modules.errors import UserError
@@ -76,6 +76,21 @@ class Message:
 
 
 @dataclass(frozen=True, slots=True)
+class Passage:
+    """The text that a conversation was made from.
+
+    Attributes:
+        origin: Where its article was read, `file:line`.
+        start: Where the text starts in the article, in characters.
+        stop: Where it ends; 0 if unknown.
+    """
+
+    origin: str
+    start: int = 0
+    stop: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Conversation:
     """An optional system turn, then exchanges; or a single TEXT turn.
 
@@ -89,6 +104,7 @@ class Conversation:
         group: Records of one group always share a split. None: no group; the content decides.
         tools: The functions that the assistant may call, each a JSON object as text, as `json_text` writes it, of the
             form {"type": "function", "function": {"name": ...}}.
+        passage: The text that it was made from, if its record says so.
 
     Raises:
         UserError: If the turns are out of order, a turn is empty or not valid Unicode, or the text is too long.
@@ -98,6 +114,7 @@ class Conversation:
     origin: str
     group: str | None = None
     tools: tuple[str, ...] = ()
+    passage: Passage | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         if not self.turns:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from data_modules.errors import UserError
 from data_modules.records.column_proposals import proposal, text_proposal
-from data_modules.records.conversation import Conversation, Message, Role
+from data_modules.records.conversation import Conversation, Message, Passage, Role
 from data_modules.records.counts import RecordCounts
 from data_modules.records.field_values import is_given, text, turn_list
 from data_modules.records.known_fields import FoundFields, examine, preference_fault
@@ -85,7 +85,7 @@ def to_conversation(
         raise UserError(f"{record.origin}: {error}") from None
     if counts is not None:
         counts.count_changes(changes)
-    return Conversation(turns, record.origin, group, tools)
+    return Conversation(turns, record.origin, group, tools, passage_of(record))
 
 
 def recognise_format(record: Record) -> str:
@@ -169,6 +169,17 @@ def group_of(record: Record) -> str | None:
         raise UserError(f"field '{GROUP_FIELD}' is {kind_of(value)}; expected a string or a number.")
     group = str(value)
     return None if group.strip().casefold() in _NO_GROUP else group
+
+
+def passage_of(record: Record) -> Passage | None:
+    """The text that a record of `synthesize` was made from; None for other records."""
+    made = record.fields.get("provenance")
+    if not isinstance(made, dict) or not isinstance(made.get("origin"), str):
+        return None
+    match made.get("span"):
+        case [int(start), int(stop)] if 0 <= start < stop:
+            return Passage(made["origin"], start, stop)
+    return Passage(made["origin"])
 
 
 def _alpaca(fields: dict[str, Any]) -> list[Message]:

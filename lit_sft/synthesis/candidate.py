@@ -18,9 +18,10 @@ class Article:
         id: The article's `article_id`, else its origin. Parts of one article share it.
         text: The text that the model was given. Empty if it was given none: seed tasks, pairs without their articles.
         language: The language of the recipe's prompt.
-        origin: `file:line`.
+        origin: Where the article was read, `file:line`; if it is not given, where the conversation says that it was.
         start: Where the text starts in the article, in characters.
-        stop: Where it ends.
+        stop: Where it ends; 0 if unknown.
+        record: Where the conversation was read that the request is about, `file:line`; empty if it is about none.
     """
 
     id: str
@@ -29,6 +30,7 @@ class Article:
     origin: str = ""
     start: int = 0
     stop: int = 0
+    record: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,12 +7,12 @@ import json
 import random
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 
 from data_modules.errors import UserError
 from data_modules.records.columns import check_found
-from data_modules.records.conversation import Conversation, Message, Role
+from data_modules.records.conversation import Conversation, Message, Passage, Role
 from data_modules.records.counts import RecordCounts
 from data_modules.records.documents import TO_FINE_TUNE, read_documents
 from data_modules.records.splits import Sources, as_list, read_conversations
@@ -86,42 +86,61 @@ class Subjects:
         is_split = self.settings.long_articles == "split"
         for document in read_documents("train", self._sources(self.settings.articles), self.counts):
             for start, stop in passages(document.text, self.settings.max_characters, split=is_split):
-                text, name = document.text[start:stop], document.group or document.origin
-                yield self._subject(text, name, text, {"article": text}, document.origin, (start, stop))
+                text = document.text[start:stop]
+                article = Article(document.group or document.origin, text, "en", document.origin, start, stop)
+                yield self._subject(text, article, {"article": text})
         self._check_columns()
 
     def _records(self) -> Iterator[Subject]:
         with Articles() as articles:
             if self.settings.articles:
                 for document in read_documents("train", self._sources(self.settings.articles), self.counts):
-                    articles.add(document.group or document.origin, document.text)
+                    articles.add(document.group or document.origin, document.text, document.origin)
             for conversation in self._conversations():
                 try:
-                    given = self._given(conversation, articles)
+                    given, article = self._given(conversation, articles)
                 except UserError as error:
                     self.counts.reject(f"{conversation.origin}: {error}")
                     continue
-                name = conversation.group or conversation.origin
-                yield self._subject(given["question"], name, given["article"], given, conversation.origin)
+                yield self._subject(given["question"], article, given)
         self._check_columns()
 
-    def _given(self, conversation: Conversation, articles: Articles) -> dict[str, str]:
-        """What a prompt shows of a conversation."""
+    def _given(self, conversation: Conversation, articles: Articles) -> tuple[dict[str, str], Article]:
+        """What a prompt shows of a conversation, and its article."""
         question, answer = _pair(conversation, is_answered=self.recipe.reads == "pair")
-        text = articles.get(conversation.group) if conversation.group else None
-        if text is None and self.recipe.shows_article:
-            raise UserError(
-                f"no article has the article_id {conversation.group!r}; expected it in --articles."
-                if conversation.group
-                else "no 'article_id'; expected the one of its article."
-            )
-        given = {"article": "", "question": question, "answer": answer}
-        if text is not None:
-            ((start, stop),) = passages(text, self.settings.max_characters, split=False)
-            given["article"] = text[start:stop]
+        article = self._article(conversation, articles)
+        given = {"article": article.text, "question": question, "answer": answer}
         if self.recipe.reads == "question":
             del given["answer"]
-        return given
+        return given, article
+
+    def _article(self, conversation: Conversation, articles: Articles) -> Article:
+        """The part of an article that a conversation was made from; else the article's beginning.
+
+        Raises:
+            UserError: If the recipe needs the article and it is not there, or several have its id.
+        """
+        name, passage = conversation.group, conversation.passage or Passage(conversation.origin)
+        found = articles.get(name, passage.origin) if name else None
+        if found is None:
+            if self.recipe.shows_article:
+                raise UserError(
+                    f"no article has the article_id {name!r}; expected it in --articles."
+                    if name
+                    else "no 'article_id'; expected the one of its article."
+                )
+            known = passage.start, passage.stop
+            return Article(name or conversation.origin, "", "en", passage.origin, *known, record=conversation.origin)
+        text, origin = found
+        start, stop = self._part(text, passage)
+        return Article(name or "", text[start:stop], "en", origin, start, stop, record=conversation.origin)
+
+    def _part(self, text: str, passage: Passage) -> tuple[int, int]:
+        """Start and stop of a passage in its article; of the article's beginning if the article does not have it."""
+        has_passage = passage.start < passage.stop <= len(text) and text[passage.start : passage.stop].strip()
+        start, stop = (passage.start, passage.stop) if has_passage else (0, len(text))
+        ((first, last),) = passages(text[start:stop], self.settings.max_characters, split=False)
+        return start + first, start + last
 
     def _tasks(self) -> Iterator[Subject]:
         draw = random.Random(self.settings.seed)
@@ -135,7 +154,7 @@ class Subjects:
             chosen = draw.sample(tasks, self.settings.examples)
             shown = "\n\n".join(f"{place}.\n{task}\n---\n{answer}" for place, (task, answer) in enumerate(chosen, 1))
             name = f"seed tasks {number}"
-            yield self._subject(shown, name, "", {"examples": shown}, name)
+            yield self._subject(shown, Article(name, "", "en", name), {"examples": shown})
 
     def _sample(self, draw: random.Random) -> list[tuple[str, str]]:
         tasks: list[tuple[str, str]] = []
@@ -171,19 +190,10 @@ class Subjects:
         names = {name for fields in self.counts.unknown_fields.values() for name in fields}
         check_found(self.settings.columns, self.counts.columns_found, names, option="--columns")
 
-    def _subject(
-        self,
-        sample: str,
-        name: str,
-        text: str,
-        given: Mapping[str, str],
-        origin: str,
-        span: tuple[int, int] | None = None,
-    ) -> Subject:
+    def _subject(self, sample: str, article: Article, given: Mapping[str, str]) -> Subject:
         """A subject, in the language of a sample of its text."""
         language, fault = self._language(sample)
-        start, stop = span or (0, len(text))
-        return Subject(Article(name, text, language, origin, start, stop), given, fault)
+        return Subject(replace(article, language=language), given, fault)
 
     def _language(self, sample: str) -> tuple[Language, str]:
         if self.settings.language != "auto":
@@ -203,7 +213,8 @@ class Articles:
 
     def __init__(self) -> None:
         self._file = tempfile.TemporaryFile()  # noqa: SIM115, closed with this object
-        self._places: dict[bytes, tuple[int, ...]] = {}
+        self._places: dict[bytes, int] = {}
+        self._ambiguous: set[bytes] = set()
 
     def __enter__(self) -> Articles:
         return self
@@ -211,26 +222,52 @@ class Articles:
     def __exit__(self, *_: object) -> None:
         self._file.close()
 
-    def add(self, name: str, text: str) -> None:
-        """Add an article, or another part of one."""
+    def add(self, name: str, text: str, origin: str) -> None:
+        """Add an article. Others may have its name."""
         key = _key(name)
-        self._places[key] = (*self._places.get(key, ()), self._file.seek(0, 2))
-        self._file.write(json.dumps(text).encode() + b"\n")
+        first = self._places.get(key)
+        if first is None:
+            self._places[key] = self._write(text, origin)
+            return
+        known, place = self._read(first)
+        self._places[_key(name, place)] = first
+        is_same = known == text
+        self._places[_key(name, origin)] = first if is_same else self._write(text, origin)
+        if not is_same:
+            self._ambiguous.add(key)
 
-    def get(self, name: str) -> str | None:
-        """The text of an article, its parts as paragraphs; None if there is none of that name."""
-        places = self._places.get(_key(name))
-        if places is None:
-            return None
-        return "\n\n".join(self._read(place) for place in places)
+    def get(self, name: str, origin: str) -> tuple[str, str] | None:
+        """The text of an article, and where it was read; None if there is none of that name.
 
-    def _read(self, place: int) -> str:
+        Args:
+            name: Its name.
+            origin: Where it was read, which tells articles of one name apart.
+
+        Raises:
+            UserError: If several articles with different texts have the name, and none of them was read there.
+        """
+        place = self._places.get(_key(name, origin))
+        if place is None and _key(name) in self._ambiguous:
+            raise UserError(
+                f"several articles have the article_id {name!r}, and nothing says which is meant; expected one article "
+                "for each id."
+            )
+        place = self._places.get(_key(name)) if place is None else place
+        return None if place is None else self._read(place)
+
+    def _write(self, text: str, origin: str) -> int:
+        place = self._file.seek(0, 2)
+        self._file.write(json.dumps([text, origin]).encode() + b"\n")
+        return place
+
+    def _read(self, place: int) -> tuple[str, str]:
         self._file.seek(place)
-        return str(json.loads(self._file.readline()))
+        text, origin = json.loads(self._file.readline())
+        return text, origin
 
 
-def _key(name: str) -> bytes:
-    return hashlib.blake2b(name.encode("utf-8", "replace"), digest_size=16).digest()
+def _key(*names: str) -> bytes:
+    return hashlib.blake2b("\0".join(names).encode("utf-8", "replace"), digest_size=16).digest()
 
 
 def _pair(conversation: Conversation, *, is_answered: bool) -> tuple[str, str]:

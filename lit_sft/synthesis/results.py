@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from lit_sft.files import json_line
-from lit_sft.synthesis.candidate import Candidate
+from lit_sft.synthesis.candidate import Article, Candidate
 from lit_sft.synthesis.checks.checks import Checks
 from lit_sft.synthesis.curve import CostCurve
 from lit_sft.synthesis.pipeline import NO_REPLY, Outcome
@@ -162,20 +162,20 @@ def _record(candidate: Candidate) -> dict[str, Any]:
 
 def _source(candidate: Candidate) -> dict[str, Any]:
     article = candidate.article
-    return {
-        "article": article.id,
-        "origin": article.origin,
-        "span": [article.start, article.stop],
-        "language": article.language,
-    }
+    return {"article": article.id, **_place(article), "language": article.language}
+
+
+def _place(article: Article) -> dict[str, Any]:
+    """Where an article was read, the part of it if there is a text, and the conversation if one was read."""
+    span = {"span": [article.start, article.stop]} if article.stop else {}
+    return {"origin": article.origin, **span, **({"record": article.record} if article.record else {})}
 
 
 def _failed(outcome: Outcome) -> dict[str, Any]:
     article = outcome.subject.article
     return {
         "article_id": article.id,
-        "origin": article.origin,
-        "span": [article.start, article.stop],
+        **_place(article),
         "fault": outcome.fault,
         "reason": outcome.reason,
         "attempts": outcome.attempts,

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from data_modules.errors import UserError
 from lit_sft.synthesis.reading import Articles, Subjects
 from lit_sft.synthesis.recipe import read_recipe
 from lit_sft.synthesis.settings import ModelSettings, SynthesisSettings
@@ -109,9 +110,81 @@ def test_pair_whose_article_is_missing_is_dropped(tmp_path: Path) -> None:
     assert [name for name, _, _ in found] == ["house 0"]
 
 
-def test_parts_of_an_article_are_one_article() -> None:
+def test_second_turn_shows_the_part_that_the_pair_was_made_from(
+    start_stub: StartStub, run: Run, tmp_path: Path
+) -> None:
+    text = english(0, facts=13)
+    articles = write_articles(tmp_path / "a.jsonl", [text])
+    first = str(tmp_path / "first")
+    run(start_stub(), articles=articles, max_characters=200, long_articles="split", output=first)
+    pairs = rows_of(tmp_path / "first" / "pairs.jsonl")
+    records = str(tmp_path / "first" / "pairs.jsonl")
+    server = start_stub(lambda body: '{"next_question": "And then?", "next_answer": "Nothing."}')
+    run(server, {"concurrency": 1}, recipe="second_turn", articles=articles, records=records, checks=[])
+    made = rows_of(tmp_path / "out" / "pairs.jsonl")
+    spans = [row["provenance"]["span"] for row in pairs]
+    assert len(made) == 13
+    assert len(set(map(tuple, spans))) == 3
+    assert [row["provenance"]["span"] for row in made] == spans
+    prompts = [body["messages"][0]["content"].split("<article>\n")[1] for body in server.bodies or []]
+    assert [prompt.partition("\n</article>")[0] for prompt in prompts] == [text[start:stop] for start, stop in spans]
+    assert made[5]["provenance"]["origin"] == f"{articles}:1"
+    assert made[5]["provenance"]["record"] == f"{records}:6"
+
+
+def test_a_span_that_the_article_does_not_have_is_not_used(tmp_path: Path) -> None:
+    articles = write_articles(tmp_path / "a.jsonl", [english(0)])
+    origin = {"origin": f"{articles}:1"}
+    spans = [[5, 20], [5, 20_000], [20, 5], ["a", 3], [-3, 5], None]
+    rows = [
+        {"instruction": "Who?", "output": "Ada.", "article_id": "house 0", "provenance": {**origin, "span": span}}
+        for span in spans
+    ]
+    records = write_rows(tmp_path / "p.jsonl", [*rows, {**rows[0], "provenance": "a book"}])
+    found = subjects("second_turn", records=records, articles=articles)
+    shown = [given["article"] for _, given, _ in found]
+    assert shown == [english(0)[5:20].strip(), *[english(0)] * 6]
+
+
+def test_articles_with_one_id_are_told_apart_by_where_they_were_read(
+    start_stub: StartStub, run: Run, tmp_path: Path
+) -> None:
+    rows = [{"text": english(n), "article_id": "house"} for n in (0, 1)]
+    articles = write_rows(tmp_path / "a.jsonl", rows)
+    run(start_stub(), articles=articles, output=str(tmp_path / "first"))
+    pairs = str(tmp_path / "first" / "pairs.jsonl")
+    found = subjects("second_turn", records=pairs, articles=articles)
+    assert [given["article"] for _, given, _ in found] == [english(0)] * 4 + [english(1)] * 4
+    bare = [{"instruction": "Who?", "output": "Ada.", "article_id": "house"}]
+    records = write_rows(tmp_path / "p.jsonl", bare)
+    with pytest.raises(UserError, match=r"p\.jsonl:1: several articles have the article_id 'house', and nothing says"):
+        subjects("second_turn", records=records, articles=articles)
+
+
+def test_paraphrases_know_the_article_of_their_pair(start_stub: StartStub, run: Run, tmp_path: Path) -> None:
+    articles = write_articles(tmp_path / "a.jsonl", [english(0)])
+    run(start_stub(), articles=articles, output=str(tmp_path / "first"))
+    server = start_stub(
+        lambda body: '{"paraphrases": [{"paraphrase": "By whom is it rung?"}, {"paraphrase": "The bell: who?"}]}'
+    )
+    pairs = str(tmp_path / "first" / "pairs.jsonl")
+    run(server, recipe="paraphrase", records=pairs, checks=[])
+    provenance = rows_of(tmp_path / "out" / "pairs.jsonl")[-1]["provenance"]
+    assert (provenance["origin"], provenance["record"]) == (f"{articles}:1", f"{pairs}:4")
+    assert provenance["span"] == [0, len(english(0))]
+    records = write_rows(tmp_path / "p.jsonl", [{"instruction": "Who?", "output": "Ada."}])
+    run(server, recipe="paraphrase", records=records, checks=[], output=str(tmp_path / "bare"))
+    assert "span" not in rows_of(tmp_path / "bare" / "pairs.jsonl")[0]["provenance"]
+
+
+def test_articles_of_one_name_are_kept_apart() -> None:
     with Articles() as articles:
-        articles.add("a", "One.\nTwo.")
-        articles.add("b", "钟")
-        articles.add("a", "Three.")
-        assert [articles.get(name) for name in ("a", "b", "c")] == ["One.\nTwo.\n\nThree.", "钟", None]
+        for name, text, origin in (("a", "One.\nTwo.", "f:1"), ("b", "钟", "f:2"), ("a", "Three.", "f:3")):
+            articles.add(name, text, origin)
+        articles.add("b", "钟", "f:4")
+        places = [("a", "f:1"), ("a", "f:3"), ("b", "f:4"), ("b", ""), ("c", "f:1")]
+        assert [articles.get(*place) for place in places] == [
+            ("One.\nTwo.", "f:1"), ("Three.", "f:3"), ("钟", "f:2"), ("钟", "f:2"), None,
+        ]  # fmt: skip
+        with pytest.raises(UserError, match="several articles have the article_id 'a'"):
+            articles.get("a", "g:1")
