@@ -16,7 +16,7 @@ from data_modules.cleaning.options import option
 from data_modules.cleaning.units import codes_of
 from lit_sft.synthesis.candidate import Candidate
 from lit_sft.synthesis.checks.numbers import numbers_in
-from lit_sft.synthesis.checks.words import content_of_question
+from lit_sft.synthesis.checks.words import asked_of, content_of_question
 
 _SHORT = 16
 """Content words, or characters, up to which a single one that is replaced makes another question: it may be a name."""
@@ -24,9 +24,10 @@ _SHORT = 16
 
 @dataclass(frozen=True)
 class Duplicates:
-    """Refuses pairs whose question nearly repeats that of an accepted pair, of the same article or another: it has the
-    same numbers and at least the given share of words that carry content, and in short questions no word is replaced
-    by another. Conversations are compared by their last question, and by whether the earlier ones are the same."""
+    """Refuses pairs whose question nearly repeats that of an accepted pair, of the same article or another: it asks
+    for the same (how many is not how high), has the same numbers and at least the given share of words that carry
+    content, and in short questions no word is replaced by another. Conversations are compared by their last
+    question, and by whether the earlier ones are the same."""
 
     # Single words and characters, because a question of ten characters has too few longer runs: replacing one
     # character changes half of its runs of five. Without function words, a share of 0.8 tells questions with other
@@ -107,13 +108,13 @@ def likeness_of(one: frozenset[int], other: frozenset[int]) -> float:
 def words_of(candidate: Candidate) -> frozenset[int]:
     """What conversations are compared by: hashes of the words of their questions that carry content.
 
-    Questions with other numbers have nothing in common: every word is hashed together with all numbers.
+    Questions of another kind or with other numbers have nothing in common: every word is hashed together with these.
     """
     *earlier, (last, _) = candidate.turns
     # one element for each earlier question: what follows it decides whether conversations are alike
     words = [" ".join(content_of_question(question)) for question, _ in earlier] + content_of_question(last)
-    numbers = " ".join(sorted(numbers_in(" ".join(question for question, _ in candidate.turns))))
-    salt = np.uint32(int.from_bytes(_digest(numbers)[:4], "little"))
+    numbers = sorted(numbers_in(" ".join(question for question, _ in candidate.turns)))
+    salt = np.uint32(int.from_bytes(_digest(" ".join([asked_of(last), *numbers]))[:4], "little"))
     return frozenset(mixed(codes_of(words) ^ salt).tolist())
 
 

@@ -67,6 +67,50 @@ def kind_of_question(question: str) -> str:
     return next((kind for kind, pattern in _KINDS if _compiled(pattern).search(question)), "what")
 
 
+_DIMENSIONS = (
+    ("high", r"\bhow (?:high|tall)\b|多高|高度(?=[^座个條条]*(?:多少|几米))"),
+    ("long", r"\bhow long\b|多长|多久|长度(?=[^座个条]*(?:多少|几))"),
+    ("far", r"\bhow far\b|多远"),
+    ("large", r"\bhow (?:large|big)\b|多大"),
+    ("deep", r"\bhow deep\b|多深|深度(?=[^座个条]*(?:多少|几))"),
+    ("wide", r"\bhow wide\b|多宽|宽度(?=[^座个条]*(?:多少|几))"),
+    ("heavy", r"\bhow heavy\b|多重"),
+    ("old", r"\bhow old\b"),
+    ("fast", r"\bhow fast\b|多快"),
+    ("often", r"\bhow often\b"),
+    ("much", r"\bhow much\b"),
+)
+"""What a question for a number measures; any other counts."""
+
+
+def detailed_kind_of(question: str) -> str:
+    """What a question asks for, with what it measures, or which part it has in what happened.
+
+    Args:
+        question: A question in English or Chinese.
+
+    Returns:
+        A kind of `kind_of_question`; for `number`, a dimension such as `high`, or `many`.
+    """
+    kind = kind_of_question(question)
+    if kind == "number":
+        return next((name for name, pattern in _DIMENSIONS if _compiled(pattern).search(question)), "many")
+    if kind in ("who", "what"):
+        return next((f"{kind} {name}" for name, pattern in _ROLES if _compiled(pattern).search(question)), kind)
+    return kind
+
+
+_ROLES = (
+    ("whose", r"\bwhose\b|[谁誰]的"),
+    (
+        "object",
+        r"^(?:whom?|(?:what|which) \w+) (?:do|does|did)\b|^(?:what|which) \w+ (?:is|are|was|were) \w+(?:ed|[eow]n)\b"
+        r"|[^是由被和与為为在于於：:](?:谁|誰|何人|(?:哪|什么)[^的，]{0,4})[？?]?\s*$",
+    ),
+)
+"""The part of what is asked for in what happened, if it is not its subject: who beat us is not whom we beat."""
+
+
 def content_of(text: str) -> list[str]:
     """The words that carry a text's content, in order: stems of words, and characters of Chinese and Japanese.
 
@@ -86,6 +130,23 @@ def content_of_question(question: str) -> list[str]:
     pattern = next((pattern for name, pattern in _KINDS if name == kind), None)
     rest = _compiled(pattern).sub(" ", question) if pattern else question
     return [*content_of(_ASKING.sub(" ", rest)), f"?{kind}"]
+
+
+_TURNING = re.compile(
+    r"\b(?:not|no|never|nor|without|before|after|more|most|few)\b|n['’]t\b|[不没沒未无無非前后後]"
+    r"|\bfrom [\w ]{1,40}? to (?:the )?\w+|[从從由][^，。？]{1,12}?[到至]",
+    re.IGNORECASE,
+)
+"""Words that make another question of one that is otherwise the same."""
+
+
+def asked_of(question: str) -> str:
+    """What must agree before two questions are the same: their kinds, and words such as `not` and `before`.
+
+    Args:
+        question: A question in English or Chinese.
+    """
+    return " ".join([detailed_kind_of(question), *sorted(_TURNING.findall(question.lower()))])
 
 
 _IRREGULAR = {

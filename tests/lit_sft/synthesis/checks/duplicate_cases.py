@@ -52,6 +52,18 @@ CHINESE = [
     ("陈大海在哪一年出版诗集？", "陈小海在哪一年出版诗集？", False),
     ("江州大学图书馆何时建成？", "云州大学图书馆何时建成？", False),
     ("他的父亲是做什么的？", "他的母亲是做什么的？", False),
+    # the same words, but another thing is asked
+    ("青石桥的高塔有多高？", "青石桥有几座高塔？", False),
+    ("青石桥的高塔有多少座？", "青石桥的高塔有多高？", False),
+    ("青石桥的大桥墩有多大？", "青石桥有多少大桥墩？", False),
+    ("镜湖的深水区有多深？", "镜湖有几个深水区？", False),
+    ("方慧的老师是谁？", "方慧是谁的老师？", False),
+    ("哪支队打败了晋安队？", "晋安队打败了哪支队？", False),
+    ("谁打败了江州队？", "江州队打败了谁？", False),
+    ("青石桥的高塔有多高？", "青石桥高塔的高度是多少？", True),
+    ("谁是《听雨集》的作者？", "《听雨集》的作者是谁？", True),
+    ("哪些国家没有签署条约？", "哪些国家签署了条约？", False),
+    ("大桥建成前的渡口在哪里？", "大桥建成后的渡口在哪里？", False),
 ]
 
 ENGLISH = [
@@ -109,4 +121,15 @@ ENGLISH = [
     ),
     ("How is cheese made?", "Why is cheese made?", False),
     ("Which team does Maria Silva play for?", "Which team does Maria Souza play for?", False),
+    # the same words, but another thing is asked
+    ("How high are the towers of the Harlow Bridge?", "How many towers does the Harlow Bridge have?", False),
+    ("How many towers does the Harlow Bridge have?", "How high are the towers of the Harlow Bridge?", False),
+    ("How long are the old walls of East Alden?", "How old are the long walls of East Alden?", False),
+    ("Who ruled Alden before Queen Anna?", "Who ruled Alden after Queen Anna?", False),
+    ("Who signed the Treaty of Marsh End?", "Who did not sign the Treaty of Marsh End?", False),
+    ("Which team beat East Alden?", "Which team did East Alden beat?", False),
+    ("Which trains run from Alden to Tarnholm?", "Which trains run from Tarnholm to Alden?", False),
+    ("Who defeated Thomas Vane?", "Who did Thomas Vane defeat?", False),
+    ("How tall are the towers of the Harlow Bridge?", "The towers of the Harlow Bridge are how tall?", True),
+    ("How many towers does the Harlow Bridge have?", "How many towers are there on the Harlow Bridge?", True),
 ]
