@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from data_modules.cleaning.options import option
 from data_modules.cleaning.units import is_cjk, units_of
 from lit_sft.synthesis.candidate import Candidate
-from lit_sft.synthesis.checks.numbers import numbers_in, without_numbers
+from lit_sft.synthesis.checks.numbers import Written, normal, without_numbers, written_in
 from lit_sft.synthesis.checks.source import Source, pairs_of, source_of
+from lit_sft.synthesis.checks.units import has_other_unit, includes_a_year, unit_of
 from lit_sft.synthesis.checks.words import content_of, stem_of, words_in
+from lit_sft.synthesis.checks.yes_or_no import claim_of, without_yes_or_no
 
 _QUOTED = re.compile(r"《([^》]{1,40})》|“([^”]{2,30})”|「([^」]{2,30})」|『([^』]{2,30})』|\"([^\"]{2,60})\"")
 _WORD = re.compile(r"(?<!\w)[^\W\d_][\w'’-]*")
@@ -43,8 +45,9 @@ _FORMED = re.compile("[是在于於和与與的由从從为為到了有位一这
 @dataclass(frozen=True)
 class Grounded:
     """Refuses answers with numbers, names or quotations that occur neither in the article nor in the question, and
-    answers of which too few words occur there. Numbers are compared by value: 1,200 and 一千二百 are the same. Without
-    an article, nothing is refused."""
+    answers of which too few words occur there. Numbers are compared by value, 1,200 and 一千二百 are the same, and
+    by their unit. If the answer says yes, the question is judged in the same way. Without an article, nothing is
+    refused."""
 
     numbers: bool = option("Whether numbers must occur.", bool, True)
     names: bool = option("Whether names and quotations must occur.", bool, True)
@@ -63,32 +66,42 @@ class Grounded:
             return ""
         source = source_of(candidate.article.text)
         for question, answer in candidate.turns:
-            source = source + Source.of(question)
-            if fault := self._fault(answer, source):
+            earlier, source = source, source + Source.of(question)
+            if fault := self._fault(without_yes_or_no(question, answer), source, "answer"):
                 return fault
+            claim = claim_of(question, answer)
+            if claim and (fault := self._fault(claim, earlier, "question")):
+                return f"the question is answered with yes, and {fault}"
         return ""
 
-    def _fault(self, answer: str, source: Source) -> str:
+    def _fault(self, text: str, source: Source, what: str) -> str:
+        plain = normal(text)
         if self.numbers:
-            for value, spelling in numbers_in(answer).items():
-                if not _is_given(value, spelling, answer, source):
+            for number in written_in(plain):
+                spelling = plain[number.start : number.stop].strip()
+                if number.value not in source.values and not _is_dated(number, plain, source):
                     return f"the article does not contain the number {spelling!r}"
-        if self.names and (name := next(missing_names(answer, source), "")):
+                if has_other_unit(number, plain, source.measured) and not _is_dated(number, plain, source):
+                    return f"the article gives the number {spelling!r} in another unit"
+        if self.names and (name := next(missing_names(text, source), "")):
             return f"the article does not contain {name!r}"
-        share, longest = support_of(answer, source)
+        share, longest = support_of(text, source)
         if share < self.share:
-            return f"the article contains {share:.0%} of the answer's words"
+            return f"the article contains {share:.0%} of the {what}'s words"
         return f"{longest} words in a row are not in the article" if longest > self.run else ""
 
 
-def _is_given(value: str, spelling: str, answer: str, source: Source) -> bool:
-    """Whether a source has a number, or two years that are so many years apart."""
-    if value in source.values:
-        return True
-    if not value.isdecimal() or not re.search(rf"{re.escape(spelling)}[\s-]*(?:years?\b|年)", answer):
-        return False
+def _is_given(number: Written, text: str, source: Source) -> bool:
+    return number.value in source.values or _is_dated(number, text, source)
+
+
+def _is_dated(number: Written, text: str, source: Source) -> bool:
+    """Whether years of a source are so many years apart, or in this decade or century."""
     years = {int(year) for year in source.values if year.isdecimal() and len(year) == 4}
-    return any(year + int(value) in years for year in years)
+    if includes_a_year(number, text, years):
+        return True
+    is_span = number.value.isdecimal() and unit_of(number, text) == "year"
+    return is_span and any(year + int(number.value) in years for year in years)
 
 
 def missing_names(answer: str, source: Source) -> Iterator[str]:
@@ -144,5 +157,6 @@ def support_of(answer: str, source: Source) -> tuple[float, int]:
     paired = {character for pair in pairs_of(plain) & source.pairs for character in pair}
     found = [word in source.stems and (not is_cjk(word) or word in paired) for word in words]
     runs = "".join("x" if each else "." for each in found).split("x")
-    given = [_is_given(value, spelling, answer, source) for value, spelling in numbers_in(answer).items()]
+    text = normal(answer)
+    given = [_is_given(number, text, source) for number in written_in(text)]
     return (sum(found) + sum(given)) / (len(found) + len(given)), max(map(len, runs))

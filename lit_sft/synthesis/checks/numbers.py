@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterator
+from dataclasses import dataclass
 from decimal import Decimal
 from functools import reduce
 
@@ -42,6 +43,7 @@ _WORDS = {
     **{word: 10 * value for value, word in enumerate(_TENS, start=2)},
     **{word: value for value, word in enumerate(_ORDINALS, start=1)},
     **{f"{word[:-1]}ieth": 10 * value for value, word in enumerate(_TENS, start=2)},
+    **{f"{word[:-1]}ies": 10 * value for value, word in enumerate(_TENS, start=2)},
     "twice": 2,
     "dozen": 12,
 }
@@ -77,6 +79,39 @@ _NOT_CHECKED = {"0", "1"}
 """`one` and 一 are words as often as numbers."""
 
 
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A number as it is written in a text.
+
+    Attributes:
+        value: In a canonical spelling, with the scale after it: 3.5 million is 3500000.
+        plain: Without the scale.
+        start: Where it starts in the text, which is normalised (NFKC).
+        stop: Where it ends.
+    """
+
+    value: str
+    plain: str
+    start: int
+    stop: int
+
+
+def written_in(text: str, *, is_strict: bool = True) -> list[Written]:
+    """The numbers of a text, where they stand.
+
+    Args:
+        text: Any text, normalised (NFKC).
+        is_strict: Leave out `one`, 一 and Chinese numerals inside words.
+    """
+    words = [*_in_words(text), *_in_chinese(text, is_strict=is_strict)]
+    return [*_in_digits(text), *(each for each in words if not is_strict or each.value not in _NOT_CHECKED)]
+
+
+def normal(text: str) -> str:
+    """A text in which full-width digits and letters are ordinary ones."""
+    return unicodedata.normalize("NFKC", text)
+
+
 def numbers_in(text: str) -> dict[str, str]:
     """The numbers of a text: values in a canonical spelling, and as they are written.
 
@@ -85,24 +120,19 @@ def numbers_in(text: str) -> dict[str, str]:
     Args:
         text: Any text.
     """
-    text = unicodedata.normalize("NFKC", text)
-    found = {value: spelling for value, _, spelling in _in_digits(text)}
-    for value, spelling in [*_in_words(text), *_in_chinese(text, is_strict=True)]:
-        if value not in _NOT_CHECKED:
-            found.setdefault(value, spelling)
-    return found
+    text = normal(text)
+    return {each.value: text[each.start : each.stop].strip() for each in reversed(written_in(text))}
 
 
 def values_in(text: str) -> set[str]:
-    """Every value that a text may stand for: numbers with and without the unit after them, months,
+    """Every value that a text may stand for: numbers with and without the scale after them, months,
     and words such as decade.
 
     Args:
         text: Any text.
     """
-    text = unicodedata.normalize("NFKC", text)
-    found = {value for both in _in_digits(text) for value in both[:2]}
-    found |= {value for value, _ in (*_in_words(text), *_in_chinese(text, is_strict=False))}
+    text = normal(text)
+    found = {value for each in written_in(text, is_strict=False) for value in (each.value, each.plain)}
     found |= {str(_month(match[0])) for match in _MONTH.finditer(text)}
     found |= {_PERIODS[match[1].lower()] for match in _PERIOD.finditer(text)}
     return found
@@ -114,17 +144,17 @@ def without_numbers(text: str) -> str:
     Args:
         text: Any text.
     """
-    text = unicodedata.normalize("NFKC", text)
+    text = normal(text)
     for pattern in (_WRITTEN, _SPELLED):
         text = re.sub(rf"(?:{pattern.pattern})(?:余|餘|多|几)?{_COUNTED.pattern}?", " ", text, flags=re.IGNORECASE)
     return re.sub(rf"{_SHORT_NUMERAL}(?:余|餘|多|几)?{_COUNTED.pattern}", " ", text)
 
 
-def _in_digits(text: str) -> Iterator[tuple[str, str, str]]:
-    """Value with its unit, value without, and spelling of each number in digits."""
+def _in_digits(text: str) -> Iterator[Written]:
+    """The numbers in digits."""
     for match in _WRITTEN.finditer(text):
         plain = Decimal(match[1].replace(",", ""))
-        yield _canonical(plain * _scale(match[2] or "")), _canonical(plain), match[0].strip()
+        yield Written(_canonical(plain * _scale(match[2] or "")), _canonical(plain), *match.span())
 
 
 def _scale(unit: str) -> int:
@@ -132,26 +162,33 @@ def _scale(unit: str) -> int:
     return reduce(lambda product, each: product * each, scales, 1)
 
 
-def _in_words(text: str) -> Iterator[tuple[str, str]]:
-    """Value and spelling of each English number in words."""
+def _in_words(text: str) -> Iterator[Written]:
+    """The English numbers in words."""
     for match in _SPELLED.finditer(text):
-        total = part = 0
         words = [word for word in re.split(r"[\s-]+", match[0].lower()) if word != "and"]
-        if len(words) > _LONGEST:
-            continue
-        for word in words:
-            if (scale := _MULTIPLIERS.get(word, 0)) == 100:
-                part = max(1, part) * 100
-            elif scale:
-                total, part = total + max(1, part) * scale, 0
-            else:
-                part += _WORDS[word]
-        if any(word in _WORDS for word in words):  # hundreds of, a million
-            yield str(total + part), match[0]
+        if len(words) <= _LONGEST and any(word in _WORDS for word in words):  # hundreds of, a million
+            value = str(_english_value(words))
+            yield Written(value, value, *match.span())
 
 
-def _in_chinese(text: str, *, is_strict: bool) -> Iterator[tuple[str, str]]:
-    """Value and spelling of each Chinese numeral; strictly, only of those that count something."""
+def _english_value(words: list[str]) -> int:
+    total = part = 0
+    for word in words:
+        if (scale := _MULTIPLIERS.get(word, 0)) == 100:
+            part = max(1, part) * 100
+        elif word == "dozen":
+            part = max(1, part) * 12
+        elif scale:
+            total, part = total + max(1, part) * scale, 0
+        elif 10 <= part <= 99 and _WORDS[word] >= 10:  # nineteen twenty-two, the nineteen twenties
+            part = part * 100 + _WORDS[word]
+        else:
+            part += _WORDS[word]
+    return total + part
+
+
+def _in_chinese(text: str, *, is_strict: bool) -> Iterator[Written]:
+    """The Chinese numerals; strictly, only those that count something."""
     for match in _NUMERAL.finditer(text):
         run, before = match[0], text[match.start() - 1 : match.start()]
         if len(run) > _LONGEST or not any(character in _CHINESE_DIGITS or character == "十" for character in run):
@@ -159,7 +196,8 @@ def _in_chinese(text: str, *, is_strict: bool) -> Iterator[tuple[str, str]]:
         is_number = before == "第" or _COUNTED.match(text, match.end()) or len(set(run)) > 2
         is_number = is_number and text[match.start() : match.end() + 1] != "十分"  # very
         if is_number or not is_strict:
-            yield str(_chinese_value(run)), run
+            value = str(_chinese_value(run))
+            yield Written(value, value, *match.span())
 
 
 def _chinese_value(run: str) -> int:

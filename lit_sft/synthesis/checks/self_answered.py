@@ -2,22 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
 from lit_sft.synthesis.candidate import Candidate
 from lit_sft.synthesis.checks.numbers import numbers_in
 from lit_sft.synthesis.checks.words import content_of
-
-_ALTERNATIVES = re.compile(
-    r"\bor\b|\bwhich of\b|还是|或者"
-    r"|[和与、][^，。？]+(?:哪一?[个条座种本颗]|谁)[^，。？]*(?:更|最|较|[大小高低长短多少早晚重轻好快慢远近深][？?]?$)",
-    re.IGNORECASE,
-)
-_ASKS_YES_OR_NO = re.compile(
-    r"^(?:is|are|was|were|do|does|did|has|have|had|can|could|will|would|should)\b|吗[？?]?$|是否|是不是|有没有|能不能|会不会|([\u4e00-\u9fff])不\1",
-    re.IGNORECASE,
-)
+from lit_sft.synthesis.checks.yes_or_no import asks_yes_or_no, has_alternatives
 
 
 @dataclass(frozen=True)
@@ -40,7 +30,7 @@ def is_self_answered(question: str, answer: str) -> bool:
         question: A question in English or Chinese.
         answer: Its answer.
     """
-    if _ALTERNATIVES.search(question) or _ASKS_YES_OR_NO.search(question):
+    if has_alternatives(question) or asks_yes_or_no(question):
         return False
     words, asked = content_of(answer), set(content_of(question))
     if not words:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from data_modules.cleaning.units import is_cjk, units_of
-from lit_sft.synthesis.checks.numbers import values_in
+from lit_sft.synthesis.checks.numbers import normal, values_in
+from lit_sft.synthesis.checks.units import units_by_value
 from lit_sft.synthesis.checks.words import content_of, stem_of
 
 _LAST = threading.local()
@@ -24,6 +25,7 @@ class Source:
         stems: Their stems.
         pairs: Pairs of neighbouring Chinese characters, with and without the function words between them.
         values: Every value that it may stand for; see `values_in`.
+        measured: The units that each of its numbers has.
     """
 
     text: str
@@ -32,6 +34,7 @@ class Source:
     stems: frozenset[str]
     pairs: frozenset[str]
     values: frozenset[str]
+    measured: dict[str, frozenset[str]]
 
     @classmethod
     def of(cls, text: str) -> Source:
@@ -45,6 +48,7 @@ class Source:
             frozenset(map(stem_of, different)),
             frozenset(pairs_of(text)),
             frozenset(values_in(text)),
+            units_by_value(normal(text)),
         )
 
     def __add__(self, other: Source) -> Source:
@@ -55,6 +59,10 @@ class Source:
             self.stems | other.stems,
             self.pairs | other.pairs,
             self.values | other.values,
+            {
+                value: self.measured.get(value, frozenset()) | other.measured.get(value, frozenset())
+                for value in self.measured.keys() | other.measured.keys()
+            },
         )
 
 

@@ -77,6 +77,40 @@ ENGLISH = [
     (TREATY, "Who led the Northern League?", "The Northern League was led by King Olaf II.", True),
 ]
 
+HARLOW = (
+    "The Harlow Bridge, designed by Ruth Calder, crosses the Marsh at a height of 412 metres. It was opened in 1922, "
+    "cost $3 million and stands on two towers of 96 m. In the 1890s a ferry ran every 20 minutes and carried 40 "
+    "tonnes a day."
+)
+ENGLISH += [
+    (HARLOW, "How high is the Harlow Bridge?", "412 m.", False),
+    (HARLOW, "How high is the Harlow Bridge?", "It is four hundred and twelve meters high.", False),
+    (HARLOW, "How high is the Harlow Bridge?", "412 feet.", True),
+    (HARLOW, "How high is the Harlow Bridge?", "Its height is 412 km.", True),
+    (HARLOW, "How high are the towers?", "They are 96-metre towers.", False),
+    (HARLOW, "How high are the towers?", "96 yards.", True),
+    (HARLOW, "What did the Harlow Bridge cost?", "3 million dollars.", False),
+    (HARLOW, "What did the Harlow Bridge cost?", "Three million euros.", True),
+    (HARLOW, "How often did the ferry run?", "Every twenty hours.", True),
+    (HARLOW, "How much did the ferry carry?", "40 tons a day.", False),
+    (HARLOW, "When was the Harlow Bridge opened?", "In the nineteen twenties, in 1922.", False),
+    (HARLOW, "When was the Harlow Bridge opened?", "In nineteen twenty-two.", False),
+    (HARLOW, "When was the Harlow Bridge opened?", "In the 1920s.", False),
+    (HARLOW, "When was the Harlow Bridge opened?", "Early in the 20th century.", False),
+    (HARLOW, "When was the Harlow Bridge opened?", "In the nineteen thirties.", True),
+    (HARLOW, "When did the ferry run?", "In the eighteen nineties.", False),
+    (HARLOW, "Was the Harlow Bridge designed by Ruth Calder?", "Yes, it was.", False),
+    (HARLOW, "Was the Harlow Bridge designed by Ruth Calder?", "Yes.", False),
+    (HARLOW, "Was the Harlow Bridge designed by Ruth Calder?", "It was.", False),
+    (HARLOW, "Was the Harlow Bridge designed by Clara Weiss?", "Yes, it was.", True),
+    (HARLOW, "Was the Harlow Bridge designed by Clara Weiss?", "No, it was not.", False),
+    (HARLOW, "Was the Harlow Bridge designed by Clara Weiss?", "No, by Ruth Calder.", False),
+    (HARLOW, "Was the Harlow Bridge designed by Clara Weiss?", "The bridge was designed by Clara Weiss.", True),
+    (HARLOW, "Was the Harlow Bridge opened in 1932?", "Yes.", True),
+    (HARLOW, "Did sailors protest against tolls?", "Yes, they did.", True),
+    (HARLOW, "Was it designed by Ruth Calder or by Clara Weiss?", "By Ruth Calder.", False),
+]
+
 BRIDGE = (
     "安平桥位于晋安县东郊，建于一八九六年，由工程师林则清设计。桥长二百一十米，宽8米，共有十二孔，全部用当地的花岗岩砌成。"
     "1937年，桥被炸毁两孔，次年修复。1985年，安平桥被列为省级文物保护单位，每年约有3.5万名游客前来参观。"
@@ -137,4 +171,30 @@ CHINESE = [
     (POET, "沈鹤年著有哪部诗集？", "《听雪集》。", True),
     (POET, "沈鹤年存诗多少首？", "六百余首。", True),
     (POET, "沈鹤年的老师是谁？", "他的老师是郑板桥。", True),
+]
+
+STONE = (
+    "青石桥高四百一十二米，1922年建成，耗资三百万元，由工程师林若兰设计，她也设计了江州车站。桥上有两座高塔，各高96米。"
+    "十九世纪九十年代，这里每二十分钟有一班渡船，每天运货40吨。"
+)
+CHINESE += [
+    (STONE, "青石桥有多高？", "412米。", False),
+    (STONE, "青石桥有多高？", "高412公尺。", False),
+    (STONE, "青石桥有多高？", "412英尺。", True),
+    (STONE, "青石桥有多高？", "高四百一十二公里。", True),
+    (STONE, "青石桥耗资多少？", "300万元。", False),
+    (STONE, "青石桥耗资多少？", "300万美元。", True),
+    (STONE, "渡船多久一班？", "每20分钟一班。", False),
+    (STONE, "渡船多久一班？", "每20小时一班。", True),
+    (STONE, "渡船每天运货多少？", "四十斤。", True),
+    (STONE, "青石桥何时建成？", "二十世纪二十年代，1922年建成。", False),
+    (STONE, "青石桥何时建成？", "20世纪30年代。", True),
+    (STONE, "青石桥由林若兰设计吗？", "是的。", False),
+    (STONE, "青石桥是否由林若兰设计？", "是，由林若兰设计。", False),
+    (STONE, "青石桥是由王建国设计的吗？", "是的。", True),
+    (STONE, "青石桥是由王建国设计的吗？", "不是。", False),
+    (STONE, "青石桥是1932年建成的吗？", "对。", True),
+    (STONE, "是女性吗？", "是的。", True),
+    (STONE, "货船主人反对收费吗？", "是的。", True),
+    (STONE, "青石桥有没有高塔？", "有。", False),
 ]
