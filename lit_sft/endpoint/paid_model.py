@@ -32,7 +32,7 @@ class EndpointSettings:
         key_variable: The environment variable that holds the key; null for a server without one.
         concurrency: Requests at once.
         retries: For a failed request, with growing pauses, or as long as the server asks us to wait. Requests stop
-            after five failures in a row, or if none of the first twenty replies is usable.
+            after five in a row without an answer, or after twenty failed ones without a single reply.
         timeout: Seconds per request, until the end of the reply.
         rate: Requests a minute at most; null for no limit.
         structured: How JSON is asked for. `auto`: by schema, unless the server refuses that.
@@ -73,6 +73,7 @@ class Usage:
         tokens_written: Tokens of the replies.
         cost: Money; None if a price is unknown, or the endpoint did not report the tokens of some reply.
         currency: Of the cost.
+        unmetered: Replies whose tokens the endpoint did not report.
         masked: Replies that repeated a credential.
         unanswered: Requests of all processes that may have been billed although no reply came; not in the cost. A
             request under way when a process was killed is not among them.
@@ -85,6 +86,7 @@ class Usage:
     tokens_written: int = 0
     cost: float | None = None
     currency: str = "USD"
+    unmetered: int = 0
     masked: int = 0
     unanswered: int = 0
 
@@ -120,7 +122,6 @@ class PaidModel:
         secrets = source.secrets.mask if isinstance(source, Endpoint) else str
         self._masked = masked or secrets
         self._usage = Usage()
-        self._unmetered = 0
         self._lock = threading.Lock()
         self._under_way: weakref.WeakValueDictionary[str, _Turn] = weakref.WeakValueDictionary()
 
@@ -152,8 +153,8 @@ class PaidModel:
     def usage(self) -> Usage:
         """What the replies used so far cost."""
         with self._lock:
-            usage, is_metered = self._usage, not self._unmetered
-        cost = self.prices.cost(usage.tokens_read, usage.tokens_written) if is_metered else None
+            usage = self._usage
+        cost = None if usage.unmetered else self.prices.cost(usage.tokens_read, usage.tokens_written)
         unanswered = self.journal.billed(self.model).unanswered
         return replace(usage, cost=cost, currency=self.prices.currency, unanswered=unanswered)
 
@@ -191,7 +192,6 @@ class PaidModel:
         if not self.journal.is_first_use(key):
             return
         with self._lock:
-            self._unmetered += not reply.is_metered
             self._usage = replace(
                 self._usage,
                 replies=self._usage.replies + 1,
@@ -199,6 +199,7 @@ class PaidModel:
                 from_journal=self._usage.from_journal + (not is_new),
                 tokens_read=self._usage.tokens_read + reply.tokens_read,
                 tokens_written=self._usage.tokens_written + reply.tokens_written,
+                unmetered=self._usage.unmetered + (not reply.is_metered),
                 masked=self._usage.masked + reply.is_masked,
             )
 

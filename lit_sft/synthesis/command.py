@@ -20,9 +20,10 @@ from lit_sft.settings.arguments import in_long_form
 from lit_sft.settings.nulls import refuse_nulls_of
 from lit_sft.settings.parser import SettingsParser
 from lit_sft.synthesis.report import REPORT
-from lit_sft.synthesis.results import PAIRS
+from lit_sft.synthesis.results import FAILED, PAIRS
 from lit_sft.synthesis.settings import ModelSettings, SynthesisSettings
-from lit_sft.synthesis.synthesize import synthesize
+from lit_sft.synthesis.synthesize import NothingNewError, synthesize
+from lit_sft.synthesis.wording import tokens_in_words
 
 _NO_OUTPUT = "the following arguments are required: output"
 """How the parser says so."""
@@ -35,7 +36,7 @@ def main(argv: list[str]) -> int:
         argv: `synthesize` and its options.
 
     Returns:
-        0, or 1 if not everything could be asked.
+        0, or 1 if not everything could be asked, or everything failed.
 
     Raises:
         UserError: If a setting is wrong, or files cannot be read.
@@ -51,8 +52,12 @@ def main(argv: list[str]) -> int:
             "`--offline true` to write the files from the replies so far."
         )
         raise SystemExit(130) from None
+    except NothingNewError as error:
+        print_error_line(str(error))
+        return 1
     _print_summary(summary, Path(settings.output))
-    return 1 if summary["articles"]["not_reached"] else 0
+    subjects = summary["subjects"]
+    return 1 if subjects["not_reached"] or subjects["failed"] == subjects["read"] else 0
 
 
 def read_synthesis(arguments: list[str]) -> SynthesisSettings:
@@ -93,12 +98,15 @@ def synthesis_parser() -> SettingsParser:
 
 
 def _print_summary(summary: dict[str, Any], folder: Path) -> None:
-    articles, pairs, usage = summary["articles"], summary["pairs"], summary["usage"]
+    subjects, pairs, usage = summary["subjects"], summary["pairs"], summary["usage"]
     print_line(
-        f"{counted(articles['read'], 'article')}: {articles['accepted']:,} accepted, {articles['refused']:,} refused, "
-        f"{articles['failed']:,} failed, {articles['not_reached']:,} not reached"
+        f"{counted(subjects['read'], summary['subject'])} to ask about: "
+        f"{subjects['accepted']:,} accepted, {subjects['refused']:,} refused, {subjects['failed']:,} failed, "
+        f"{subjects['not_reached']:,} not reached"
     )
-    print_line(f"{counted(pairs['read'], 'pair')}: {pairs['accepted']:,} accepted, {pairs['refused']:,} refused")
+    print_line(
+        f"{counted(pairs['read'], 'conversation')} made: {pairs['accepted']:,} accepted, {pairs['refused']:,} refused"
+    )
     for rule in summary["rules"]:
         if rule["refused"]:
             print_line(f"  {rule['name']}: {rule['refused']:,} of {rule['judged']:,} refused")
@@ -106,7 +114,7 @@ def _print_summary(summary: dict[str, Any], folder: Path) -> None:
         print_line(f"  failed, {fault}: {count:,}")
     print_line(
         f"{counted(usage['replies'], 'reply', 'replies')}, {usage['from_journal']:,} of them from the journal; "
-        f"{usage['tokens_read']:,} tokens read, {usage['tokens_written']:,} written; {_cost(summary)}"
+        f"{tokens_in_words(usage)}; {_cost(summary)}"
     )
     if summary["invalid_records"]["count"]:
         first = summary["invalid_records"]["first"][0]
@@ -115,6 +123,12 @@ def _print_summary(summary: dict[str, Any], folder: Path) -> None:
         print_error_line(f"{file}: fields that are not used: {listed(list(names))}")
     if summary["stopped"]:
         print_error_line(summary["stopped"])
+    if subjects["failed"] == subjects["read"]:
+        fault, reason = next(iter(summary["first_reasons"].items()))
+        print_error_line(
+            f"every {summary['subject']} failed, most with {fault}: {reason.rstrip('.')}; {folder / FAILED} has "
+            "all of them with their replies"
+        )
     print_line(f"pairs   {folder / PAIRS}")
     print_line(f"page    {folder / REPORT}  (open it in a browser before you train on the pairs)")
 

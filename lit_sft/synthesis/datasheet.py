@@ -11,6 +11,7 @@ from typing import Any
 from data_modules.wording import counted
 from lit_sft.reporting.page import escaped_markdown
 from lit_sft.synthesis.survey import Survey, quantiles
+from lit_sft.synthesis.wording import tokens_in_words
 
 _MISSING = "*Not recorded. Write it here before you publish the data.*"
 
@@ -46,11 +47,12 @@ def datasheet(summary: Mapping[str, Any], survey: Survey) -> str:
 
 
 def _summary_line(summary: Mapping[str, Any]) -> str:
-    pairs, articles = summary["pairs"], summary["articles"]
+    pairs, subjects = summary["pairs"], summary["subjects"]
+    about = {"request": "for", "question": "in answer to"}.get(summary["subject"], "about")
     stopped = f" The run stopped early: {escaped_markdown(str(summary['stopped']))}" if summary["stopped"] else ""
     return (
-        f"{counted(pairs['accepted'], 'conversation')} that a language model wrote about "
-        f"{counted(articles['accepted'], 'article')}. No person has read them.{stopped}"
+        f"{counted(pairs['accepted'], 'conversation')} that a language model wrote {about} "
+        f"{counted(subjects['accepted'], summary['subject'])}. No person has read them.{stopped}"
     )
 
 
@@ -66,8 +68,8 @@ def _composition(summary: Mapping[str, Any], survey: Survey) -> list[str]:
     ]
     record = (
         "Each line of `pairs.jsonl` is a conversation with `messages`, the `article_id` by which splits keep an "
-        "article together, and `provenance`: article, file and line, span of the text that the model was given, "
-        "recipe and its digest, model, temperature, attempt, and the checks that it passed."
+        "article together, and `provenance`: article, file and line, span of the text and the record that it is about, "
+        "where there are any, recipe and its digest, model, temperature, attempt, and the checks that it passed."
     )
     return [record, "\n".join(lines)]
 
@@ -85,7 +87,8 @@ def _lengths(survey: Survey) -> list[str]:
 
 def _making(summary: Mapping[str, Any]) -> list[str]:
     recipe, model, usage = summary["recipe"], summary["model"], summary["usage"]
-    articles = summary["articles"]
+    subjects, kind = summary["subjects"], summary["subject"]
+    parts = " or parts of articles" if kind == "article" else ""
     sources = "\n".join(f"- {escaped_markdown(str(source))}" for source in summary["sources"])
     sampling = ", ".join(f"{key} {value}" for key, value in model.items() if key not in ("name", "place"))
     cost = "unknown" if usage["cost"] is None else f"{usage['cost']:,.4f} {usage['currency']}"
@@ -95,11 +98,11 @@ def _making(summary: Mapping[str, Any]) -> list[str]:
         f"Model {escaped_markdown(str(model['name']))} at {escaped_markdown(str(model['place']))}; "
         f"{escaped_markdown(sampling)}.",
         f"Sources:\n\n{sources}",
-        f"Of {counted(articles['read'], 'article')} or parts of articles, {articles['accepted']:,} gave at least one "
-        f"accepted conversation, {articles['refused']:,} none, {articles['failed']:,} failed, and "
-        f"{articles['not_reached']:,} were not reached. A reply without the form that the recipe asks for is asked for "
+        f"Of {counted(subjects['read'], kind)}{parts}, {subjects['accepted']:,} gave at least one "
+        f"accepted conversation, {subjects['refused']:,} none, {subjects['failed']:,} failed, and "
+        f"{subjects['not_reached']:,} were not reached. A reply without the form that the recipe asks for is asked for "
         f"again; {sum(summary['invalid'].values()):,} were.",
-        f"Replies took {usage['tokens_read']:,} tokens read and {usage['tokens_written']:,} written; cost: {cost}.",
+        f"Replies: {tokens_in_words(usage)}; cost: {cost}.",
     ]
 
 

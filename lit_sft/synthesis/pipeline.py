@@ -28,6 +28,9 @@ _SHOWN = 300
 NO_REPLY = "no_reply"
 """The fault of a subject about which a request got no answer at all, not even an error about the request."""
 
+FAILED_REQUEST = "request"
+"""The fault of a subject about which a request got an error instead of a reply."""
+
 _Item = TypeVar("_Item")
 _Made = TypeVar("_Made")
 
@@ -151,7 +154,7 @@ class Synthesis:
         except NotSentError as error:
             return asked.outcome(reason=str(error), is_reached=False)
         except EndpointError as error:
-            return asked.outcome(fault="request" if error.is_answer else NO_REPLY, reason=str(error))
+            return asked.outcome(fault=FAILED_REQUEST if error.is_answer else NO_REPLY, reason=str(error))
         if asked.invalid is None:
             return asked.outcome(made=made)
         reply = shortened(" ".join(asked.reply.text.split()), _SHOWN)

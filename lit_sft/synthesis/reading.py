@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -22,6 +23,13 @@ from lit_sft.synthesis.candidate import Article
 from lit_sft.synthesis.passages import passages
 from lit_sft.synthesis.recipe import Recipe
 from lit_sft.synthesis.settings import SynthesisSettings
+
+_CONVERSATION = re.compile(re.escape(TO_FINE_TUNE) + r"To read .*?`\.")
+"""Advice about a conversation where a text was expected."""
+_TO_RECORDS = (
+    "This is a conversation, not an article: give conversations as --records, to a recipe that reads them, such as "
+    "second_turn."
+)
 
 _MOST_TASKS = 10_000
 """Seed tasks in memory; of more, a random sample is kept."""
@@ -71,8 +79,10 @@ class Subjects:
         """
         try:
             yield from islice(self._all(), self.settings.max_articles)
+            self._check_columns()
         except UserError as error:
-            raise UserError(str(error).replace(TO_FINE_TUNE, "").replace("--data.", "--")) from None
+            message = _CONVERSATION.sub(_TO_RECORDS, str(error))
+            raise UserError(message.replace("--data.", "--")) from None
 
     def _all(self) -> Iterator[Subject]:
         if self.recipe.reads == "article":
@@ -89,7 +99,6 @@ class Subjects:
                 text = document.text[start:stop]
                 article = Article(document.group or document.origin, text, "en", document.origin, start, stop)
                 yield self._subject(text, article, {"article": text})
-        self._check_columns()
 
     def _records(self) -> Iterator[Subject]:
         with Articles() as articles:
@@ -103,7 +112,6 @@ class Subjects:
                     self.counts.reject(f"{conversation.origin}: {error}")
                     continue
                 yield self._subject(given["question"], article, given)
-        self._check_columns()
 
     def _given(self, conversation: Conversation, articles: Articles) -> tuple[dict[str, str], Article]:
         """What a prompt shows of a conversation, and its article."""

@@ -27,6 +27,9 @@ PLACEHOLDERS: dict[Reads, tuple[str, ...]] = {
 }
 """What a prompt may show, by what the recipe reads."""
 
+SUBJECTS: dict[Reads, str] = {"article": "article", "pair": "pair", "question": "question", "tasks": "request"}
+"""What subjects are called, by what the recipe reads."""
+
 _OF_REPLY = ("format", "fewest", "most")
 FOLDER = Path(__file__).parent / "recipes"
 _NAME = re.compile("[a-z][a-z0-9_]*")
@@ -131,6 +134,11 @@ class Recipe:
         """The languages that it has prompts in."""
         named: list[tuple[Language, Wording | None]] = [("en", self.en), ("zh", self.zh)]
         return [language for language, wording in named if wording is not None]
+
+    @property
+    def subject(self) -> str:
+        """What a request is about, in one word."""
+        return SUBJECTS[self.reads]
 
     @property
     def shows_article(self) -> bool:
@@ -255,6 +263,8 @@ def _check_wording(recipe: Recipe, language: Language) -> None:
     shown = _names(wording.prompt, f"{language}.prompt")
     if missing := [name for name in needed if name not in shown]:
         raise UserError(f"{language}.prompt: does not show ${missing[0]}, which the recipe reads.")
+    if "format" not in shown:
+        raise UserError(f"{language}.prompt: does not show $format, the form that the reply must have.")
     if "reason" not in _names(wording.again, f"{language}.again"):
         raise UserError(f"{language}.again: does not show $reason, which says what was wrong with the reply.")
 

@@ -16,6 +16,7 @@ from lit_sft.synthesis.charts import draw_costs, draw_lengths, draw_yield
 from lit_sft.synthesis.datasheet import datasheet
 from lit_sft.synthesis.results import PAIRS, REFUSED, SUMMARY
 from lit_sft.synthesis.survey import Example, Survey, quantiles, survey_of
+from lit_sft.synthesis.wording import tokens_in_words
 
 REPORT, DATASHEET = "report.html", "datasheet.md"
 
@@ -53,7 +54,7 @@ def _report(summary: Summary, survey: Survey, pictures: Path) -> Report:
         _lengths(survey),
         _kinds(survey),
         _terms(survey),
-        _per_article(survey),
+        _per_article(survey, summary["subject"]),
         _faults("Subjects that failed", "fault", summary["failures"]),
         _faults("Replies that were asked again", "what was wrong", summary["invalid"]),
         _attempts(summary),
@@ -74,16 +75,16 @@ def _report(summary: Summary, survey: Survey, pictures: Path) -> Report:
 
 def _in_words(summary: Summary) -> list[str]:
     """What was made of what, and what it cost."""
-    articles, pairs = summary["articles"], summary["pairs"]
+    subjects, pairs, kind = summary["subjects"], summary["pairs"], summary["subject"]
     lines = [
         f"{counted(pairs['accepted'], 'conversation')} accepted of {pairs['read']:,} that the model wrote"
-        f"{_share(pairs['accepted'], pairs['read'])}, from {counted(articles['accepted'], 'article')} of "
-        f"{articles['read']:,}."
+        f"{_share(pairs['accepted'], pairs['read'])}, from {counted(subjects['accepted'], kind)} of "
+        f"{subjects['read']:,}."
     ]
-    left = {name: articles[name] for name in ("refused", "failed", "not_reached") if articles[name]}
+    left = {name: subjects[name] for name in ("refused", "failed", "not_reached") if subjects[name]}
     if left:
         words = {"refused": "without an accepted conversation", "failed": "failed", "not_reached": "not reached"}
-        lines.append(f"Of the other articles, {', '.join(f'{num:,} {words[name]}' for name, num in left.items())}.")
+        lines.append(f"Of the other {kind}s, {', '.join(f'{num:,} {words[name]}' for name, num in left.items())}.")
     lines.append(_cost_in_words(summary))
     if (most := max(summary["rules"], key=lambda rule: rule["refused"], default=None)) and most["refused"]:
         lines.append(f"The rule that refused most is {most['name']}: {counted(most['refused'], 'conversation')}.")
@@ -94,12 +95,13 @@ def _in_words(summary: Summary) -> list[str]:
 
 def _cost_in_words(summary: Summary) -> str:
     usage, accepted = summary["usage"], summary["pairs"]["accepted"]
-    tokens = f"{usage['tokens_read']:,} tokens read and {usage['tokens_written']:,} written"
+    tokens = tokens_in_words(usage)
     if usage["cost"] is None:
         both = usage["tokens_read"] + usage["tokens_written"]
-        each = f", {round(both / accepted):,} of both for an accepted conversation" if accepted else ""
+        is_whole = accepted and not usage["unmetered"]
+        each = f", {round(both / accepted):,} of both for an accepted conversation" if is_whole else ""
         why = "the endpoint did not report all tokens" if summary["prices"] else "no prices are set"
-        return f"{tokens}{each}. The cost is unknown: {why}."
+        return f"{tokens[0].upper()}{tokens[1:]}{each}. The cost is unknown: {why}."
     each = f", {money(usage['cost'] / accepted)} {usage['currency']} for an accepted conversation" if accepted else ""
     return f"The replies cost {money(usage['cost'])} {usage['currency']}{each}: {tokens}."
 
@@ -115,14 +117,14 @@ def _share(part: int, whole: int) -> str:
 
 
 def _headline(summary: Summary) -> Table:
-    articles = summary["articles"]
+    subjects, kind = summary["subjects"], summary["subject"]
     rows: Rows = [
         ["conversations", *(f"{summary['pairs'][name]:,}" for name in ("read", "accepted", "refused")), "", ""],
-        ["articles", *(f"{articles[name]:,}" for name in ("read", "accepted", "refused", "failed", "not_reached"))],
+        [f"{kind}s", *(f"{subjects[name]:,}" for name in ("read", "accepted", "refused", "failed", "not_reached"))],
     ]
     notes = [
-        "An article counts as accepted if at least one of its conversations was, as refused if none was, and as not "
-        "reached if the run stopped before its model had answered."
+        f"{'An' if kind == 'article' else 'A'} {kind} counts as accepted if at least one of its conversations was, as "
+        "refused if none was, and as not reached if the run stopped before its model had answered."
     ]
     return Table("Totals", ["", "read", "accepted", "refused", "failed", "not reached"], rows, notes)
 
@@ -167,9 +169,13 @@ def _terms(survey: Survey) -> Table:
     return Table("Topics: the most frequent words of questions", ["words", "times"], rows, notes)
 
 
-def _per_article(survey: Survey) -> Table:
+def _per_article(survey: Survey, kind: str) -> Table:
+    if kind == "question":  # every one has a single answer
+        return Table("", [], [])
     rows: Rows = [[f"{num:,}", f"{articles:,}"] for num, articles in sorted(survey.per_article.items())]
-    return Table("Accepted conversations of an article", ["conversations", "articles"], rows)
+    whole = "request" if kind == "request" else "article"  # pairs of one article count together
+    name = f"Accepted conversations of {'an' if whole == 'article' else 'a'} {whole}"
+    return Table(name, ["conversations", f"{whole}s"], rows)
 
 
 def _faults(title: str, name: str, faults: Mapping[str, int]) -> Table:
@@ -185,6 +191,8 @@ def _attempts(summary: Summary) -> Table:
 def _usage(summary: Summary) -> Table:
     # who paid for a reply, this process or an earlier one, changes with every start, and the page must not
     usage = {name: value for name, value in summary["usage"].items() if name not in ("calls", "from_journal")}
+    if usage["unmetered"]:
+        usage |= {"tokens_read": None, "tokens_written": None}
     rows: Rows = [[name.replace("_", " "), _shown(value)] for name, value in usage.items()]
     return Table("Replies and their cost", ["", "number"], rows)
 
@@ -250,6 +258,8 @@ def _charts(summary: Summary, survey: Survey, pictures: Path) -> list[tuple[str,
 
 def _costs(summary: Summary) -> tuple[list[tuple[float, float]], str]:
     """Accepted conversations and their cost as the run goes on, in money if prices are known, else in tokens."""
+    if summary["usage"]["unmetered"]:
+        return [], ""
     prices = summary["prices"] or {"read": _MILLION, "written": _MILLION, "currency": "tokens"}
     points = [
         (accepted, (read * prices["read"] + written * prices["written"]) / _MILLION)

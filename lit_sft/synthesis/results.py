@@ -13,7 +13,7 @@ from lit_sft.files import json_line
 from lit_sft.synthesis.candidate import Article, Candidate
 from lit_sft.synthesis.checks.checks import Checks
 from lit_sft.synthesis.curve import CostCurve
-from lit_sft.synthesis.pipeline import NO_REPLY, Outcome
+from lit_sft.synthesis.pipeline import FAILED_REQUEST, NO_REPLY, Outcome
 from lit_sft.synthesis.recipe import Recipe
 from lit_sft.synthesis.settings import ModelSettings
 
@@ -31,9 +31,10 @@ class Results:
         streams: Where to write, by file name.
 
     Attributes:
-        articles: Subjects by what became of them: accepted (at least one conversation), refused, failed, not_reached.
+        subjects: By what became of them: accepted (at least one conversation), refused, failed, not_reached.
         pairs: Conversations read, accepted and refused.
         failures: Subjects that failed, by fault.
+        first_reasons: What went wrong with the first of them.
         attempts: Replies by attempt.
         invalid: Invalid replies, by what was wrong with them.
         curve: What conversations cost as the run goes on.
@@ -41,11 +42,12 @@ class Results:
 
     def __init__(self, recipe: Recipe, checks: Checks, model: ModelSettings, streams: dict[str, BinaryIO]) -> None:
         self.recipe, self.checks, self.model, self._streams = recipe, checks, model, streams
-        self.articles, self.pairs = (
+        self.subjects, self.pairs = (
             dict.fromkeys(names, 0)
             for names in (("read", "accepted", "refused", "failed", "not_reached"), ("read", "accepted", "refused"))
         )
         self.failures: Counter[str] = Counter()
+        self.first_reasons: dict[str, str] = {}
         self.attempts: Counter[int] = Counter()
         self.invalid: Counter[str] = Counter()
         self.curve = CostCurve()
@@ -59,18 +61,19 @@ class Results:
 
     def add(self, outcome: Outcome) -> None:
         """Count the next outcome in reading order, and write what it holds."""
-        self.articles["read"] += 1
+        self.subjects["read"] += 1
         self.attempts.update(range(1, outcome.attempts + 1))
         self.invalid.update(outcome.invalid)
         accepted = sum(self._settle(outcome, number) for number in range(len(outcome.made)))
         if not outcome.is_reached:
-            self.articles["not_reached"] += 1
+            self.subjects["not_reached"] += 1
         elif outcome.fault:
-            self.articles["failed"] += 1
+            self.subjects["failed"] += 1
             self.failures[outcome.fault] += 1
+            self.first_reasons.setdefault(outcome.fault, outcome.reason)
             self._write(FAILED, _failed(outcome))
         else:
-            self.articles["accepted" if accepted else "refused"] += 1
+            self.subjects["accepted" if accepted else "refused"] += 1
         if outcome.is_reached:
             self.curve.add(
                 pairs_read=len(outcome.made),
@@ -79,11 +82,21 @@ class Results:
                 tokens_written=outcome.tokens_written,
             )
 
+    @property
+    def num_unanswered(self) -> int:
+        """Subjects without a reply: not reached, or their request failed."""
+        return self.subjects["not_reached"] + self.failures[FAILED_REQUEST] + self.failures[NO_REPLY]
+
+    @property
+    def first_error(self) -> str:
+        """Why the first failed request failed; empty if none did."""
+        return self.first_reasons.get(FAILED_REQUEST) or self.first_reasons.get(NO_REPLY, "")
+
     def forgive(self) -> None:
         """Count subjects that got no reply as not reached: the model stopped answering, which is no fault of theirs."""
         count = self.failures.pop(NO_REPLY, 0)
-        self.articles["failed"] -= count
-        self.articles["not_reached"] += count
+        self.subjects["failed"] -= count
+        self.subjects["not_reached"] += count
         if count:
             _drop(self._streams[FAILED], NO_REPLY)
 
@@ -91,9 +104,10 @@ class Results:
         """Everything that was counted, as JSON values."""
         counts = self.checks.counts()
         return {
-            "articles": self.articles,
+            "subjects": self.subjects,
             "pairs": self.pairs,
             "failures": dict(self.failures.most_common()),
+            "first_reasons": {fault: self.first_reasons[fault] for fault, _ in self.failures.most_common()},
             "invalid": dict(self.invalid.most_common()),
             "attempts": {str(number): count for number, count in sorted(self.attempts.items())},
             "checks": self.checks.identity(),

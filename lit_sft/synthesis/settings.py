@@ -35,7 +35,7 @@ class ModelSettings:
         max_tokens: Longest reply, in tokens.
         concurrency: Requests at once; for a local model, how many it answers in one batch.
         retries: For a failed request, with growing pauses, or as long as the server asks us to wait. Requests stop
-            after five failures in a row, or if none of the first twenty replies is usable.
+            after five in a row without an answer, or after twenty failed ones without a single reply.
         timeout: Seconds per request, until the end of the reply.
         rate: Requests a minute at most; null for no limit.
         structured: How JSON is asked for. `auto`: by schema, unless the server refuses that.
@@ -106,7 +106,8 @@ class SynthesisSettings:
         language: Of the prompts. `auto`: by the script of each article or question.
         limits: Other numbers for the recipe's prompts, such as `{question_length: 20}`.
         checks: Rules that refuse what the model wrote, in order. null: those of the recipe.
-        attempts: How often a reply without the recipe's form is asked for, in all.
+        attempts: How often a reply without the recipe's form is asked for, in all. Requests stop if no reply about the
+            first 20 articles or records has the form.
         seed: Of the sampling, and of the choice of seed tasks.
         max_articles: Read the first N articles or records only.
         max_cost: Money that all requests of this folder may cost, in the currency of the prices.

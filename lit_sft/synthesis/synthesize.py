@@ -32,6 +32,12 @@ from lit_sft.synthesis.recipe import Recipe, read_recipe
 from lit_sft.synthesis.report import DATASHEET, REPORT, write_report
 from lit_sft.synthesis.results import CONFIG, FAILED, JOURNAL, PAIRS, REFUSED, SUMMARY, Results, written_whole
 from lit_sft.synthesis.settings import ModelSettings, SynthesisSettings
+from lit_sft.synthesis.trial import Trial
+
+
+class NothingNewError(UserError):
+    """A synthesis that ended without pairs for want of replies; earlier files of the folder stay."""
+
 
 _JUDGING_TOKENS = 512
 """Longest reply to a check, in tokens."""
@@ -51,6 +57,7 @@ def synthesize(settings: SynthesisSettings, *, log: Callable[[str], None] = prin
 
     Raises:
         UserError: If a setting is wrong, a file cannot be read, or another process uses the folder.
+        NothingNewError: If there were no replies, and the folder has earlier pairs, which stay.
     """
     recipe = read_recipe(settings.recipe).with_limits(settings.limits)
     subjects = Subjects(settings, recipe)
@@ -63,13 +70,16 @@ def synthesize(settings: SynthesisSettings, *, log: Callable[[str], None] = prin
         synthesis = Synthesis(recipe, model, checks, settings.model, settings.attempts, settings.seed)
         with written_whole(folder, PAIRS, REFUSED, FAILED) as streams:
             results = Results(recipe, checks, settings.model, streams)
-            outcomes = in_order(synthesis.outcome, subjects, workers=settings.model.concurrency)
-            for outcome in with_progress(outcomes, "synthesis", "articles"):
+            trial = Trial(synthesis.outcome, recipe.subject)
+            outcomes = in_order(trial.outcome, trial.numbered(subjects), workers=settings.model.concurrency)
+            for outcome in with_progress(outcomes, "synthesis", f"{recipe.subject}s"):
                 results.add(outcome)
             if model.stopped:
                 results.forgive()
             _check_read(results, subjects)
-        summary = _summary(settings, recipe, results, subjects, model)
+            stopped = model.stopped or trial.stopped or _offline(settings, results)
+            _compare(folder, results, stopped, log)
+        summary = {**_summary(settings, recipe, results, subjects, model), "stopped": stopped}
         config = yaml.safe_dump(settings_shown(settings), allow_unicode=True, sort_keys=False)
         write_text(folder / CONFIG, config)
         write_json(folder / SUMMARY, summary)
@@ -122,9 +132,45 @@ def _asking(model: PaidModel) -> Ask:
 
 def _check_read(results: Results, subjects: Subjects) -> None:
     """Refuse to end with nothing when every record was invalid."""
-    if not results.articles["read"]:
+    if not results.subjects["read"]:
         invalid = f"{counted(subjects.counts.num_invalid, 'invalid record')}, first: {subjects.counts.invalid[0]}"
         raise UserError(f"nothing to ask about: {invalid}")
+
+
+def _offline(settings: SynthesisSettings, results: Results) -> str:
+    """Why subjects were not reached although no request failed; empty if all were."""
+    if not settings.offline or not results.subjects["not_reached"]:
+        return ""
+    return (
+        f"--offline true: the journal lacks replies for {_of_subjects(results)} with these settings; remove `--offline "
+        "true` to request the rest."
+    )
+
+
+def _of_subjects(results: Results) -> str:
+    return f"{results.num_unanswered:,} of {counted(results.subjects['read'], results.recipe.subject)}"
+
+
+def _compare(folder: Path, results: Results, stopped: str, log: Callable[[str], None]) -> None:
+    """Compare with the pairs that the folder has, which a start without replies must not replace.
+
+    Raises:
+        NothingNewError: If there are some, and for want of replies there is none now.
+    """
+    now, path = results.pairs["accepted"], folder / PAIRS
+    if not results.num_unanswered or not path.is_file():
+        return
+    with path.open("rb") as stream:
+        earlier = sum(1 for _ in stream)
+    if now >= earlier:
+        return
+    why = stopped or f"the first failed request: {results.first_error}."
+    if not now:
+        raise NothingNewError(
+            f"{_of_subjects(results)} lack replies, so no pair was accepted; {path} keeps its "
+            f"{counted(earlier, 'earlier pair')}, and the other files stay too. {why[0].upper()}{why[1:]}"
+        )
+    log(f"{path}: had {counted(earlier, 'pair')}, has {now:,} now; {_of_subjects(results)} lack replies")
 
 
 def _summary(
@@ -134,6 +180,7 @@ def _summary(
     accepted = results.pairs["accepted"]
     return {
         "recipe": {"name": recipe.name, "about": recipe.about, "digest": recipe.digest, "language": settings.language},
+        "subject": recipe.subject,
         "model": _model(settings.model),
         "sources": _sources(settings),
         "settings": settings_shown(settings),
@@ -143,7 +190,6 @@ def _summary(
         "usage": asdict(usage),
         "prices": asdict(settings.model.prices) if settings.model.prices.is_known else None,
         "cost_per_accepted": usage.cost / accepted if usage.cost is not None and accepted else None,
-        "stopped": model.stopped,
     }
 
 

@@ -28,7 +28,7 @@ def test_stand_in_model_writes_five_pairs_of_every_article_and_all_are_accepted(
     finally:
         server.shutdown()
         server.server_close()
-    assert summary["articles"] == {"read": 100, "accepted": 100, "refused": 0, "failed": 0, "not_reached": 0}
+    assert summary["subjects"] == {"read": 100, "accepted": 100, "refused": 0, "failed": 0, "not_reached": 0}
     assert summary["pairs"] == {"read": 500, "accepted": 500, "refused": 0}
     assert {"lengths", "references", "grounded", "duplicates"} <= {rule["name"] for rule in summary["rules"]}
     synthesis.check_splits(tmp_path / "pairs" / "pairs.jsonl")

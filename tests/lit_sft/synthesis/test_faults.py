@@ -41,7 +41,7 @@ def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 def check_totals(summary: dict[str, Any], folder: Path, articles: set[str]) -> None:
     """Every article ends in exactly one way, every pair in one file, and the summary says how many."""
     pairs, refused, failed = (rows_of(folder / name) for name in RESULTS)
-    ended = summary["articles"]
+    ended = summary["subjects"]
     accepted_ids = {row["article_id"] for row in pairs}
     refused_ids = {row["article_id"] for row in refused} - accepted_ids
     failed_ids = {row["article_id"] for row in failed}
@@ -76,7 +76,7 @@ def test_every_article_ends_accepted_refused_or_failed(
     rules = {rule["name"]: rule["refused"] for rule in summary["rules"]}
     assert rules["grounded"] >= writer.faults["wrong number"]
     assert rules["duplicates"] + rules["grounded"] >= 4 * (writer.faults["repeated"] - 1)
-    assert summary["articles"]["not_reached"] == 0
+    assert summary["subjects"]["not_reached"] == 0
     assert set(server.replies.values()) == {1}
     assert summary["usage"]["calls"] == len(server.replies)
 
@@ -89,11 +89,11 @@ def test_requests_that_fail_are_asked_for_again_by_the_same_command(
     articles = write_articles(tmp_path / "a.jsonl", [english(n) for n in range(40)])
     summary = run(server, {"structured": "none"}, articles=articles)
     check_totals(summary, tmp_path / "out", {f"house {n}" for n in range(40)})
-    assert summary["failures"] == {"request": summary["articles"]["failed"]}
-    assert 2 <= summary["articles"]["failed"] <= 16
+    assert summary["failures"] == {"request": summary["subjects"]["failed"]}
+    assert 2 <= summary["subjects"]["failed"] <= 16
     server.draw = Draw()
     summary = run(server, {"structured": "none"}, articles=articles)
-    assert summary["articles"]["accepted"] == 40
+    assert summary["subjects"]["accepted"] == 40
     assert set(server.replies.values()) == {1}
 
 
@@ -106,13 +106,13 @@ def test_a_server_that_dies_stops_the_run_and_later_the_rest_is_asked(
     server.dies_after = 15
     summary = run(server, {"concurrency": 4}, articles=articles)
     check_totals(summary, tmp_path / "out", set())
-    assert 15 <= summary["articles"]["accepted"] <= 18
-    assert summary["articles"]["not_reached"] >= 15
+    assert 15 <= summary["subjects"]["accepted"] <= 18
+    assert summary["subjects"]["not_reached"] >= 15
     assert "5 requests in a row" in summary["stopped"]
     assert "run the same command again" in summary["stopped"]
     server.dies_after = None
     summary = run(server, articles=articles)
-    assert summary["articles"]["accepted"] == 40
+    assert summary["subjects"]["accepted"] == 40
     assert set(server.replies.values()) == {1}
     assert not summary["stopped"]
 
@@ -129,7 +129,7 @@ def test_max_cost_is_never_exceeded_and_more_continues(
     limit = whole * size
     summary = run(server, model, articles=articles, max_cost=limit)
     assert 0.3 * limit < summary["usage"]["cost"] <= limit
-    assert summary["articles"]["not_reached"] > 0
+    assert summary["subjects"]["not_reached"] > 0
     assert "max_cost" in summary["stopped"]
     again = run(server, model, articles=articles, max_cost=limit)
     assert again["usage"]["calls"] == 0

@@ -70,6 +70,7 @@ def test_article_whose_judge_fails_is_not_accepted(start_stub: StartStub, run: R
 def test_pairs_that_were_not_judged_are_not_reached(start_stub: StartStub, run: Run, tmp_path: Path) -> None:
     articles, server = write_articles(tmp_path / "a.jsonl", [english(n) for n in range(3)]), start_stub(write_and_judge)
     run(server, articles=articles, checks=["lengths"])
+    (tmp_path / "out" / "pairs.jsonl").unlink()  # earlier pairs would stay
     summary = run(server, articles=articles, checks=CHECKS, offline=True)
-    assert summary["articles"] == {"read": 3, "accepted": 0, "refused": 0, "failed": 0, "not_reached": 3}
+    assert summary["subjects"] == {"read": 3, "accepted": 0, "refused": 0, "failed": 0, "not_reached": 3}
     assert summary["pairs"]["read"] == 0

@@ -61,7 +61,7 @@ from lit_sft.synthesis.synthesize import synthesize
 output, articles, address = sys.argv[1:]
 model = ModelSettings(endpoint=address, name="m", concurrency=16)
 summary = synthesize(SynthesisSettings(output, model, articles=articles))
-print(summary["articles"]["accepted"], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+print(summary["subjects"]["accepted"], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 
 

@@ -100,7 +100,7 @@ def test_synthesis_with_a_model_folder_runs_to_the_end(model: LoadedModel, tmp_p
     own = ModelSettings(path=str(tmp_path / "model"), max_tokens=SIZE, device="cpu")
     settings = SynthesisSettings(str(tmp_path / "out"), own, articles=articles, attempts=2)
     summary = synthesize(settings)
-    assert summary["articles"]["failed"] == 2  # random weights write no JSON
+    assert summary["subjects"]["failed"] == 2  # random weights write no JSON
     assert summary["usage"]["calls"] == 4
     assert summary["usage"]["cost"] is None
     assert all(row["attempts"] == 2 for row in rows_of(tmp_path / "out" / "failed.jsonl"))

@@ -40,7 +40,7 @@ def test_a_real_model_runs_to_the_end(tmp_path: Path) -> None:
     settings = SynthesisSettings(str(tmp_path / "out"), model, articles=articles, attempts=2)
     summary = synthesize(settings)
     check_totals(summary, tmp_path / "out", 3)
-    assert summary["articles"]["not_reached"] == 0
+    assert summary["subjects"]["not_reached"] == 0
     assert summary["usage"]["tokens_written"] > 0
     print(f"articles {summary['articles']}, pairs {summary['pairs']}, failures {summary['failures']}")
     print({rule["name"]: rule["refused"] for rule in summary["rules"]})
@@ -48,4 +48,4 @@ def test_a_real_model_runs_to_the_end(tmp_path: Path) -> None:
         print([message["content"] for message in row["messages"]])
     again = synthesize(settings)
     assert again["usage"]["calls"] == 0
-    assert (again["articles"], again["pairs"]) == (summary["articles"], summary["pairs"])
+    assert (again["subjects"], again["pairs"]) == (summary["subjects"], summary["pairs"])

@@ -92,7 +92,14 @@ WRONG = {
         r"en\.prompt: \$artikel is not known here; did you mean \$article\?",
     ),
     "prompt without article": ({"en": {"prompt": "x", "again": "$reason"}}, r"does not show \$article"),
-    "again without reason": ({"en": {"prompt": "$article", "again": "x"}}, r"en\.again: does not show \$reason"),
+    "prompt without format": (
+        {"en": {"prompt": "$article", "again": "$reason"}},
+        r"en\.prompt: does not show \$format, the form that the reply must have",
+    ),
+    "again without reason": (
+        {"en": {"prompt": "$article $format", "again": "x"}},
+        r"en\.again: does not show \$reason",
+    ),
     "lone dollar": ({"en": {"prompt": "$article costs 5 $", "again": "$reason"}}, r"write \$\$ for a dollar sign"),
     "limit zero": (
         {"en": {"prompt": "$article", "again": "$reason", "limits": {"length": 0}}},

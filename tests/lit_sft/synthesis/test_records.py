@@ -43,7 +43,7 @@ def test_paraphrases_keep_the_answer_and_the_article(start_stub: StartStub, run:
         lambda body: '{"paraphrases": [{"paraphrase": "By whom is it rung?"}, {"paraphrase": "The bell: who?"}]}'
     )
     summary = run(server, recipe="paraphrase", records=records, checks=[])
-    assert summary["articles"]["accepted"] == 2
+    assert summary["subjects"]["accepted"] == 2
     made = rows_of(tmp_path / "out" / "pairs.jsonl")
     assert [contents(row) for row in made[:2]] == [["By whom is it rung?", "Ada."], ["The bell: who?", "Ada."]]
     assert [row["article_id"] for row in made] == ["bells", "bells", f"{records}:2", f"{records}:2"]
@@ -60,7 +60,7 @@ def test_second_turn_reads_the_pairs_of_an_earlier_synthesis_and_their_articles(
     server = start_stub(lambda body: '{"next_question": "And then?", "next_answer": "Nothing."}')
     pairs = str(tmp_path / "first" / "pairs.jsonl")
     summary = run(server, recipe="second_turn", articles=articles, records=pairs, checks=[])
-    assert summary["articles"]["accepted"] == summary["pairs"]["accepted"] == 8
+    assert summary["subjects"]["accepted"] == summary["pairs"]["accepted"] == 8
     first, *_, last = rows_of(tmp_path / "out" / "pairs.jsonl")
     assert contents(first) == ["When was the Alder room 0 painted?", "It was in 1700.", "And then?", "Nothing."]
     assert (last["article_id"], last["provenance"]["span"]) == ("house 1", [0, len(english(1))])
@@ -97,7 +97,7 @@ def test_seed_tasks_are_drawn_anew_for_every_request(start_stub: StartStub, run:
     assert subjects("self_instruct", records=records, requests=30, seed=1) != found
     server = start_stub(lambda body: '{"tasks": [{"task": "a b c", "result": "d"}, {"task": "e", "result": "f"}]}')
     summary = run(server, recipe="self_instruct", records=records, requests=3, checks=[])
-    assert (summary["articles"]["accepted"], summary["pairs"]["accepted"]) == (3, 6)
+    assert (summary["subjects"]["accepted"], summary["pairs"]["accepted"]) == (3, 6)
     assert {row["article_id"] for row in rows_of(tmp_path / "out" / "pairs.jsonl")} == {
         "seed tasks 1", "seed tasks 2", "seed tasks 3",
     }  # fmt: skip

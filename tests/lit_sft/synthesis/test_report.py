@@ -49,7 +49,8 @@ def summary_of(pairs: list[dict[str, Any]], refused: list[dict[str, Any]], **cha
         "model": {"name": "writer", "place": "http://127.0.0.1:1/v1", "temperature": 0.7},
         "sources": ["articles.jsonl"],
         "settings": {},
-        "articles": {"read": 4, "accepted": 2, "refused": 1, "failed": 1, "not_reached": 0},
+        "subject": "article",
+        "subjects": {"read": 4, "accepted": 2, "refused": 1, "failed": 1, "not_reached": 0},
         "pairs": {"read": total, "accepted": len(pairs), "refused": len(refused)},
         "failures": {"not_json": 1},
         "invalid": {"not_json": 3},
@@ -60,7 +61,8 @@ def summary_of(pairs: list[dict[str, Any]], refused: list[dict[str, Any]], **cha
         ],
         "curve": [[1, 2, 2, 300, 50], [2, 5, 3, 600, 100]],
         "invalid_records": {"count": 0, "first": []},
-        "usage": {"replies": 7, "calls": 7, "tokens_read": 700, "tokens_written": 120, "cost": None, "currency": "USD"},
+        "usage": {"replies": 7, "calls": 7, "tokens_read": 700, "tokens_written": 120, "cost": None, "currency": "USD",
+                  "unmetered": 0},
         "prices": None,
         "stopped": "",
         **changes,
@@ -96,8 +98,35 @@ def test_page_says_what_was_made_and_what_it_took(make_folder: MakeFolder) -> No
     assert "mill Who built it? Joan Harker. does not say what 'it' stands for" in seen
 
 
+@pytest.mark.parametrize(("kind", "about"), [("pair", "about"), ("question", "in answer to"), ("request", "for")])
+def test_subjects_that_are_no_articles_are_not_called_so(make_folder: MakeFolder, kind: str, about: str) -> None:
+    folder = make_folder(subject=kind)
+    seen = text_of(write_report(folder).read_text(encoding="utf-8"))
+    assert f"from 2 {kind}s of 4. Of the other {kind}s, 1 without" in seen
+    assert f"A {kind} counts as accepted" in seen
+    assert " articles of 4" not in seen
+    sheet = (folder / "datasheet.md").read_text(encoding="utf-8")
+    assert f"3 conversations that a language model wrote {about} 2 {kind}s." in sheet
+    assert f"Of 4 {kind}s, 2 gave" in sheet
+
+
+def test_tokens_that_were_not_reported_are_unknown(make_folder: MakeFolder) -> None:
+    usage = {"replies": 7, "calls": 7, "tokens_read": 0, "tokens_written": 0, "cost": None, "currency": "USD"}
+    folder = make_folder(usage=usage | {"unmetered": 7})
+    seen = text_of(write_report(folder).read_text(encoding="utf-8"))
+    assert "Tokens unknown (the endpoint reports none). The cost is unknown" in seen
+    assert "tokens read unknown" in seen
+    assert "0 tokens" not in seen
+    assert "tokens unknown" in (folder / "datasheet.md").read_text(encoding="utf-8")
+    folder = make_folder(usage=usage | {"unmetered": 3, "tokens_read": 40, "tokens_written": 9})
+    seen = text_of(write_report(folder).read_text(encoding="utf-8"))
+    assert "At least 40 tokens read and 9 written (the endpoint did not report those of all replies)." in seen
+
+
 def test_page_shows_money_where_prices_are_known(make_folder: MakeFolder) -> None:
-    usage = {"replies": 7, "calls": 7, "tokens_read": 700, "tokens_written": 120, "cost": 0.0123, "currency": "EUR"}
+    usage = {"replies": 7, "calls": 7, "tokens_read": 700, "tokens_written": 120, "cost": 0.0123, "currency": "EUR"} | {
+        "unmetered": 0
+    }
     prices = {"read": 10.0, "written": 40.0, "currency": "EUR"}
     page = write_report(make_folder(usage=usage, prices=prices)).read_text(encoding="utf-8")
     assert "The replies cost 0.0123 EUR, 0.00410 EUR for an accepted conversation" in text_of(page)
@@ -152,7 +181,7 @@ def test_report_is_the_same_when_written_again(make_folder: MakeFolder) -> None:
 
 def test_report_of_nothing(make_folder: MakeFolder) -> None:
     articles = dict.fromkeys(("read", "accepted", "refused", "failed"), 0) | {"not_reached": 0}
-    folder = make_folder([], [], articles=articles, curve=[], rules=[], failures={}, invalid={}, attempts={})
+    folder = make_folder([], [], subjects=articles, curve=[], rules=[], failures={}, invalid={}, attempts={})
     assert "0 conversations accepted of 0" in text_of(write_report(folder).read_text(encoding="utf-8"))
     assert "conversations by language: none" in (folder / "datasheet.md").read_text(encoding="utf-8")
 

@@ -12,6 +12,8 @@ from data_modules.errors import UserError
 from data_modules.records.counts import RecordCounts
 from data_modules.records.splits import Sources, keys_of, read_conversations
 from lit_sft.__main__ import main
+from lit_sft.synthesis.synthesize import NothingNewError
+from tests.lit_sft.stub_server import Draw
 from tests.lit_sft.synthesis.conftest import Run, StartStub
 from tests.lit_sft.synthesis.writer import chinese, english, rows_of, write_articles, write_pairs
 
@@ -25,7 +27,7 @@ def contents(row: dict[str, Any]) -> list[str]:
 def test_pairs_of_articles_with_provenance(start_stub: StartStub, run: Run, tmp_path: Path) -> None:
     articles = write_articles(tmp_path / "a.jsonl", [english(0), chinese(1)])
     summary = run(start_stub(), articles=articles)
-    assert summary["articles"] == {"read": 2, "accepted": 2, "refused": 0, "failed": 0, "not_reached": 0}
+    assert summary["subjects"] == {"read": 2, "accepted": 2, "refused": 0, "failed": 0, "not_reached": 0}
     assert summary["pairs"] == {"read": 8, "accepted": 8, "refused": 0}
     rows = rows_of(tmp_path / "out" / "pairs.jsonl")
     assert contents(rows[0]) == ["When was the Alder room 0 painted?", "It was in 1700."]
@@ -89,7 +91,7 @@ def test_invalid_reply_is_asked_again_with_the_reason(start_stub: StartStub, run
 def test_article_fails_after_the_last_attempt(start_stub: StartStub, run: Run, tmp_path: Path) -> None:
     server = start_stub(lambda body: '{"pairs": []}')
     summary = run(server, articles=write_articles(tmp_path / "a.jsonl", [english(0)]), attempts=2)
-    assert summary["articles"]["failed"] == 1
+    assert summary["subjects"]["failed"] == 1
     (failed,) = rows_of(tmp_path / "out" / "failed.jsonl")
     assert (failed["fault"], failed["attempts"], failed["reply"]) == ("wrong_count", 2, '{"pairs": []}')
     assert len(server.bodies or []) == 2
@@ -116,11 +118,100 @@ def test_offline_uses_the_replies_of_that_model_only(start_stub: StartStub, run:
     articles, server = write_articles(tmp_path / "a.jsonl", [english(n) for n in range(6)]), start_stub()
     run(server, articles=articles, max_articles=4)
     summary = run(server, articles=articles, offline=True)
-    assert summary["articles"] == {"read": 6, "accepted": 4, "refused": 0, "failed": 0, "not_reached": 2}
+    assert summary["subjects"] == {"read": 6, "accepted": 4, "refused": 0, "failed": 0, "not_reached": 2}
     assert len(rows_of(tmp_path / "out" / "pairs.jsonl")) == 16
-    other = run(server, articles=articles, offline=True, model={"name": "other"})
-    assert other["articles"]["not_reached"] == 6
+    assert summary["stopped"].startswith("--offline true: the journal lacks replies for 2 of 6 articles with these")
+    before = contents_of(tmp_path / "out")
+    with pytest.raises(NothingNewError, match=r"6 of 6 articles lack replies.*keeps its 16 earlier pairs.*offline"):
+        run(server, articles=articles, offline=True, model={"name": "other"})
+    assert contents_of(tmp_path / "out") == before
     assert len(server.bodies or []) == 4
+
+
+def contents_of(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_start_without_replies_keeps_the_pairs_of_earlier_ones(
+    start_stub: StartStub, run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    articles, server = write_articles(tmp_path / "a.jsonl", [english(n) for n in range(6)]), start_stub()
+    assert run(server, articles=articles)["pairs"]["accepted"] == 24
+    before = contents_of(tmp_path / "out")
+    with pytest.raises(NothingNewError, match=r"6 of 6 articles lack replies, .* keeps its 24 earlier pairs"):
+        run(server, articles=articles, offline=True, checks=["judge", "duplicates"])
+    server.draw = Draw(0, {"400": 1.0})
+    with pytest.raises(NothingNewError, match=r"The first failed request: .*400"):
+        run(server, articles=articles, model={"temperature": 0.1})
+    server.draw = Draw(0, {"drop": 1.0})
+    with pytest.raises(NothingNewError, match=r"Requests stopped: 5 requests in a row"):
+        run(server, articles=articles, model={"temperature": 0.2, "concurrency": 1})
+    own = ["--output", str(tmp_path / "out"), "--articles", articles, "--model.endpoint", server.address]
+    assert main(["synthesize", *own, "--model.name", "m", "--offline", "true", "--seed", "3"]) == 1
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    after = contents_of(tmp_path / "out")
+    assert {name: text for name, text in after.items() if name != "journal.jsonl"} == {
+        name: text for name, text in before.items() if name != "journal.jsonl"
+    }
+
+
+def test_fewer_pairs_for_want_of_replies_are_said(
+    start_stub: StartStub, run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    articles, server = write_articles(tmp_path / "a.jsonl", [english(n) for n in range(6)]), start_stub()
+    run(server, articles=articles)
+    run(server, articles=articles, seed=1, max_articles=2, output=str(tmp_path / "other"))
+    replies = (tmp_path / "other" / "journal.jsonl").read_bytes()
+    with (tmp_path / "out" / "journal.jsonl").open("ab") as stream:
+        stream.write(replies)
+    capsys.readouterr()
+    assert run(server, articles=articles, seed=1, offline=True)["pairs"]["accepted"] == 8
+    assert "pairs.jsonl: had 24 pairs, has 8 now; 4 of 6 articles lack replies" in capsys.readouterr().out
+
+
+def test_model_that_never_writes_the_form_is_stopped_after_twenty_articles(
+    start_stub: StartStub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    articles = write_articles(tmp_path / "a.jsonl", ["Паром", *[english(n) for n in range(40)]])
+    server = start_stub(lambda body: "Certainly!")
+    given = ["--output", str(tmp_path / "out"), "--articles", articles, "--model.endpoint", server.address]
+    arguments = ["synthesize", *given, "--model.name", "m", "--attempts", "2"]
+    texts = []
+    for _ in range(2):
+        assert main(arguments) == 1
+        out, err = capsys.readouterr()
+        assert out.splitlines()[0] == "41 articles to ask about: 0 accepted, 0 refused, 21 failed, 20 not reached"
+        assert "no reply about the first 20 articles has the form" in err
+        assert "what was wrong with the first: it is not a JSON object (Expecting value" in err
+        texts.append((tmp_path / "out" / "failed.jsonl").read_bytes())
+        assert len(server.bodies or []) == 40
+    assert texts[0] == texts[1]
+    assert len(texts[0].splitlines()) == 21
+
+
+def test_one_reply_with_the_form_among_the_first_twenty_is_enough(
+    start_stub: StartStub, run: Run, tmp_path: Path
+) -> None:
+    articles = write_articles(tmp_path / "a.jsonl", [english(n) for n in range(30)])
+    server = start_stub(lambda body: write_pairs(body) if english(19) in str(body) else "Certainly!")
+    summary = run(server, articles=articles, attempts=1, model={"concurrency": 32})
+    assert (summary["subjects"]["accepted"], summary["subjects"]["failed"]) == (1, 29)
+    assert summary["stopped"] == ""
+
+
+def test_when_everything_fails_the_commonest_reason_is_said(
+    start_stub: StartStub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    articles = write_articles(tmp_path / "a.jsonl", ["Паром", *[english(n) for n in range(3)]])
+    given = ["--output", str(tmp_path / "out"), "--articles", articles, "--model.name", "m"]
+    server = start_stub(lambda body: '{"pairs": []}')
+    server.usage = lambda body, text: None
+    assert main(["synthesize", *given, "--model.endpoint", server.address]) == 1
+    out, err = capsys.readouterr()
+    expected = "every article failed, most with wrong_count: 'pairs' has 0; expected 3 to 6;"
+    assert f"{expected} {tmp_path / 'out' / 'failed.jsonl'} has all" in err
+    assert "9 replies, 0 of them from the journal; tokens unknown (the endpoint reports none); cost unknown" in out
 
 
 def test_changed_checks_need_no_request(start_stub: StartStub, run: Run, tmp_path: Path) -> None:
@@ -129,7 +220,7 @@ def test_changed_checks_need_no_request(start_stub: StartStub, run: Run, tmp_pat
     asked = len(server.bodies or [])
     summary = run(server, articles=articles, checks=[{"lengths": {"question": [1, 3]}}])
     assert len(server.bodies or []) == asked
-    assert summary["articles"] == {"read": 3, "accepted": 0, "refused": 3, "failed": 0, "not_reached": 0}
+    assert summary["subjects"] == {"read": 3, "accepted": 0, "refused": 3, "failed": 0, "not_reached": 0}
     assert summary["rules"][0]["refused"] == summary["pairs"]["refused"] == 12
     refused = rows_of(tmp_path / "out" / "refused.jsonl")
     assert {(row["rule"], row["reason"]) for row in refused} == {("lengths", "question of 7 words; expected 1 to 3")}
@@ -153,7 +244,7 @@ def test_long_article_is_cut_or_split_and_spans_say_where(start_stub: StartStub,
 
 def test_max_articles_reads_the_first(start_stub: StartStub, run: Run, tmp_path: Path) -> None:
     articles = write_articles(tmp_path / "a.jsonl", [english(n) for n in range(5)])
-    assert run(start_stub(), articles=articles, max_articles=2)["articles"]["read"] == 2
+    assert run(start_stub(), articles=articles, max_articles=2)["subjects"]["read"] == 2
 
 
 def test_another_process_in_the_folder_is_refused(start_stub: StartStub, run: Run, tmp_path: Path) -> None:
@@ -182,7 +273,7 @@ def test_nothing_half_written_after_a_failure(start_stub: StartStub, run: Run, t
         "summary.json",
     ]  # fmt: skip
     summary = run(server, articles=articles, on_invalid="drop")
-    assert (summary["articles"]["read"], summary["invalid_records"]["count"]) == (3, 1)
+    assert (summary["subjects"]["read"], summary["invalid_records"]["count"]) == (3, 1)
 
 
 def test_command_says_what_came_of_it(
@@ -197,8 +288,8 @@ def test_command_says_what_came_of_it(
     out, err = capsys.readouterr()
     assert "a.jsonl: fields that are not used: title" in err
     first, second, rule, replies, *written = out.splitlines()
-    assert first == "1 article: 0 accepted, 1 refused, 0 failed, 0 not reached"
-    assert (second, rule) == ("4 pairs: 0 accepted, 4 refused", "  lengths: 4 of 4 refused")
+    assert first == "1 article to ask about: 0 accepted, 1 refused, 0 failed, 0 not reached"
+    assert (second, rule) == ("4 conversations made: 0 accepted, 4 refused", "  lengths: 4 of 4 refused")
     assert replies.startswith("1 reply, 0 of them from the journal; ")
     usage = json.loads(Path("out/summary.json").read_text(encoding="utf-8"))["usage"]
     assert usage["cost"] == (usage["tokens_read"] + usage["tokens_written"]) / 1000

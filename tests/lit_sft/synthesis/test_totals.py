@@ -25,7 +25,7 @@ SPOILT = (
 
 
 def check_totals(summary: dict[str, Any], folder: Path, num_articles: int) -> None:
-    articles, pairs = summary["articles"], summary["pairs"]
+    articles, pairs = summary["subjects"], summary["pairs"]
     assert articles["read"] == num_articles
     assert articles["read"] == sum(articles[name] for name in ("accepted", "refused", "failed", "not_reached"))
     assert pairs["read"] == pairs["accepted"] + sum(rule["refused"] for rule in summary["rules"])
@@ -59,10 +59,10 @@ def test_totals_add_up_under_faults(seed: int, start_stub: StartStub, run: Run, 
     summary = run(server, model, articles=articles, checks=checks, attempts=2)
     check_totals(summary, tmp_path / "out", 40)
     if not seed:
-        assert summary["articles"]["not_reached"]  # most requests fail: the endpoint counts as dead
+        assert summary["subjects"]["not_reached"]  # most requests fail: the endpoint counts as dead
         assert summary["stopped"]
     server.draw = Draw(seed)  # the server recovers, and the same command asks for the rest
     summary = run(server, model, articles=articles, checks=checks, attempts=2)
     check_totals(summary, tmp_path / "out", 40)
-    assert summary["articles"]["not_reached"] == 0
+    assert summary["subjects"]["not_reached"] == 0
     assert summary["failures"].keys().isdisjoint({"request", "no_reply"})

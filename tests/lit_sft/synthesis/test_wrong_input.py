@@ -66,6 +66,15 @@ WRONG: dict[str, tuple[tuple[str, ...], str]] = {
     ),
     "articles without text": ((*USUAL, "--articles", "p.jsonl"), "p.jsonl:1: no field 'text'; found "),
     "no such column": ((*USUAL, "--columns", "{text: body}"), "--columns"),
+    "no such column in the first articles": (
+        (*USUAL, "--columns", "{text: body}", "--max_articles", "1"),
+        "`--columns` reads text from 'body', which no record has; correct the name, or remove it",
+    ),
+    "conversations as articles": (
+        (*USUAL, "--articles", "turns.jsonl"),
+        "turns.jsonl:1: no field 'text'; found messages. This is a conversation, not an article: give conversations as "
+        "--records, to a recipe that reads them, such as second_turn. To drop",
+    ),
     "unknown column": ((*USUAL, "--columns", "{txt: text}"), "--columns: no format has the field 'txt'"),
     "records for pairs": ((*USUAL, "--records", "p.jsonl"), "--records: recipe pairs reads articles only"),
     "requests for pairs": ((*USUAL, "--requests", "3"), "--requests: recipe pairs makes one for each article"),
@@ -88,6 +97,14 @@ WRONG: dict[str, tuple[tuple[str, ...], str]] = {
     "output is read": (
         (*USUAL, "--output", "made", "--articles", "made/a.jsonl"),
         "--output made: holds made/a.jsonl, which is read; choose another folder",
+    ),
+    "records of the output": (
+        ("--output", "own", "--records", "own/pairs.jsonl", "--recipe", "paraphrase", *MODEL),
+        "--output own: holds own/pairs.jsonl, which is read; choose another folder",
+    ),
+    "pairs of somebody else": (
+        (*USUAL, "--output", "own"),
+        "--output own: has a pairs.jsonl that `synthesize` did not write, and that it would replace",
     ),
     "output is a run": ((*USUAL, "--output", "run"), "--output run: has a config.yaml that `synthesize` did not write"),
     "local model is missing": (
@@ -115,7 +132,7 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, row in lines.items():
         Path(name).write_text(json.dumps(row) + "\n", encoding="utf-8")
     Path("empty.jsonl").touch()
-    for name in ("made/a.jsonl", "run/config.yaml"):
+    for name in ("made/a.jsonl", "run/config.yaml", "own/pairs.jsonl"):
         Path(name).parent.mkdir()
         Path(name).write_text("{}\n", encoding="utf-8")
     Path("unknown.yaml").write_text("# mine\nartcles: a.jsonl\n", encoding="utf-8")

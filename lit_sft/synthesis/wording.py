@@ -1,0 +1,20 @@
+"""What the terminal, the page and the datasheet say alike."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def tokens_in_words(usage: Mapping[str, Any]) -> str:
+    """Tokens of a synthesis, as far as the endpoint reported them, such as `700 tokens read and 120 written`.
+
+    Args:
+        usage: Of its summary.
+    """
+    counts = f"{usage['tokens_read']:,} tokens read and {usage['tokens_written']:,} written"
+    if not usage["unmetered"]:
+        return counts
+    if usage["unmetered"] == usage["replies"]:
+        return "tokens unknown (the endpoint reports none)"
+    return f"at least {counts} (the endpoint did not report those of all replies)"
