@@ -40,7 +40,9 @@ class Candidate:
     Attributes:
         turns: Its questions and answers, in order; at least one.
         article: What it was made from.
+        asked: The question that the request was about; empty if it was about none.
     """
 
     turns: tuple[Turn, ...]
     article: Article
+    asked: str = ""

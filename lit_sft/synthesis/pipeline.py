@@ -178,7 +178,10 @@ class Synthesis:
                 messages = [first, *self._again(asked.reply, error, subject)]
                 continue
             asked.invalid = None
-            candidates = [Candidate(self.recipe.conversation(subject.given, item), subject.article) for item in items]
+            asked_about = subject.given.get("question", "")
+            candidates = [
+                Candidate(self.recipe.conversation(subject.given, item), subject.article, asked_about) for item in items
+            ]
             return tuple(Made(candidate, self.checks.alone(candidate)) for candidate in candidates)
         return ()
 

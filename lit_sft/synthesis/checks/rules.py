@@ -15,6 +15,7 @@ from lit_sft.synthesis.checks.language import SameLanguage
 from lit_sft.synthesis.checks.lengths import Lengths
 from lit_sft.synthesis.checks.references import References
 from lit_sft.synthesis.checks.refusals import Refusals
+from lit_sft.synthesis.checks.related import Related
 from lit_sft.synthesis.checks.self_answered import SelfAnswered
 
 
@@ -55,6 +56,7 @@ RULES: dict[str, Callable[..., Rule]] = {
     "refusals": Refusals,
     "references": References,
     "self_answered": SelfAnswered,
+    "related": Related,
     "grounded": Grounded,
     "evaluation_items": EvaluationItems,
 }

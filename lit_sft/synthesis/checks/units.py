@@ -62,6 +62,7 @@ _AFTER = re.compile(
     + ")",
     re.IGNORECASE,
 )
+_ASKED = re.compile(rf"(?:\bhow many|多少|几)(?:{_AFTER.pattern})", re.IGNORECASE)
 _NAMES = {f"u{place}": name for place, name in enumerate(_UNITS)}
 _BEFORE = {"$": "dollar", "€": "euro", "£": "pound", "百分之": "percent"}
 
@@ -81,6 +82,11 @@ def unit_of(number: Written, text: str) -> str:
         return _BEFORE[sign]
     match = _AFTER.match(text, number.start + len(text[number.start : number.stop].rstrip()))
     return _NAMES[match.lastgroup] if match and match.lastgroup else ""
+
+
+def asks_in_a_unit(question: str) -> bool:
+    """Whether a question asks how many of a unit there are, such as metres and 年."""
+    return _ASKED.search(question) is not None
 
 
 def units_by_value(text: str) -> dict[str, frozenset[str]]:

@@ -29,6 +29,7 @@ CASES = {
     "refusals": "refusal",
     "references": "reference",
     "self_answered": "self_answered",
+    "related": "related",
     "grounded": "grounded",
     "evaluation_items": "evaluation",
     "judge": "judge",
@@ -101,6 +102,9 @@ def _refuses(rule: str, row: tuple[Any, ...], language: Language) -> bool:
         finder = Duplicates().finder()
         finder.add(candidate(first, "yes", language))
         return bool(finder.find(candidate(second, "yes", language, name="b")))
+    if rule == "related":
+        asked, answer, question = parts
+        return bool(RULES[rule]()(Candidate(((question, answer),), Article("a", "", language), asked)))
     if rule == "judge":
         question, answer, reply = parts
         return bool(Judge()(candidate(question, answer, language, article="an article"), lambda _: reply))

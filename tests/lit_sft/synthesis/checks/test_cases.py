@@ -27,6 +27,7 @@ LEAST = {
     "refusals": (0.95, 0.9),
     "references": (0.95, 0.95),
     "self_answered": (0.95, 0.95),
+    "related": (0.95, 0.9),
     "grounded": (0.9, 0.95),
     "evaluation_items": (0.95, 0.85),
     "judge": (0.95, 0.95),

@@ -60,6 +60,15 @@ def test_an_answer_may_name_a_text_that_the_article_is_about() -> None:
     assert not refusal({"references": {"pronouns": False}}, pair, article=law)
 
 
+def test_related_needs_a_given_question() -> None:
+    pair = (("What is the capital of Peru?", "In 1802."),)
+    related = Checks.from_settings(["related"])
+    assert not related.refusal(Candidate(pair, MILL))
+    found = related.refusal(Candidate(pair, MILL, "What did Joan Harker build?"))
+    assert found is not None
+    assert found.reason == "the given question and answer do not contain 'Peru'"
+
+
 def test_own_patterns_are_refused_in_answers() -> None:
     rule = {"refusals": {"patterns": ["(?i)copyright", "©"]}}
     assert refusal(rule, ("Who owns the mill?", "Copyright 1999 by Harker."))
