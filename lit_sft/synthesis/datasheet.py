@@ -32,8 +32,8 @@ def datasheet(summary: Mapping[str, Any], survey: Survey) -> str:
         "What was checked": _checks(summary),
         "Uses": _uses(summary),
         "Distribution": [
-            f"Licences of the articles and the terms of {model}, which may restrict what its output is used for: "
-            + _MISSING
+            f"Licences of the {_sources(summary)} and the terms of {model}, which may restrict what its output is used "
+            f"for: {_MISSING}"
         ],
         "Maintenance": [
             "The folder keeps every reply (`journal.jsonl`). `synthesize` with `--offline true` applies other checks "
@@ -106,6 +106,12 @@ def _making(summary: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def _sources(summary: Mapping[str, Any]) -> str:
+    """What the conversations were made from."""
+    names = {"article": "articles", "request": "seed tasks", "pair": "pairs and their articles"}
+    return names.get(str(summary["subject"]), "questions")
+
+
 def _checks(summary: Mapping[str, Any]) -> list[str]:
     pairs = summary["pairs"]
     rows = [
@@ -123,10 +129,12 @@ def _checks(summary: Mapping[str, Any]) -> list[str]:
 
 def _uses(summary: Mapping[str, Any]) -> list[str]:
     names = [rule["name"] for rule in summary["rules"]]
+    has_articles = summary["subject"] in ("article", "pair")
+    wrong = " where the articles are, and where the model misread them" if has_articles else ""
     missing = [
         text
         for name, text in {
-            "grounded": "answers may contain numbers and names that no article has",
+            **({"grounded": "answers may contain numbers and names that no article has"} if has_articles else {}),
             "duplicates": "questions may repeat each other",
             "evaluation_items": "evaluation items were not searched for, so scores on benchmarks may be too high",
             "judge": "no second call has answered the questions again",
@@ -134,8 +142,7 @@ def _uses(summary: Mapping[str, Any]) -> list[str]:
         if name not in names
     ]
     lines = [
-        "For fine-tuning a model to answer questions like these. Answers may be wrong where the articles are, and "
-        "where the model misread them. Do not use them as a source of facts, or to evaluate a model trained "
-        "on the articles."
+        f"For fine-tuning a model to answer questions like these. Answers may be wrong{wrong}. Do not use them as a "
+        f"source of facts, or to evaluate a model trained on the {_sources(summary)}."
     ]
     return [*lines, f"Not checked: {'; '.join(missing)}."] if missing else lines

@@ -16,7 +16,7 @@ from lit_sft.synthesis.charts import draw_costs, draw_lengths, draw_yield
 from lit_sft.synthesis.datasheet import datasheet
 from lit_sft.synthesis.results import PAIRS, REFUSED, SUMMARY
 from lit_sft.synthesis.survey import Example, Survey, quantiles, survey_of
-from lit_sft.synthesis.wording import tokens_in_words
+from lit_sft.synthesis.wording import tokens_in_words, whole_of
 
 REPORT, DATASHEET = "report.html", "datasheet.md"
 
@@ -54,14 +54,15 @@ def _report(summary: Summary, survey: Survey, pictures: Path) -> Report:
         _lengths(survey),
         _kinds(survey),
         _terms(survey),
-        _per_article(survey, summary["subject"]),
-        _faults("Subjects that failed", "fault", summary["failures"]),
+        _per_article(survey, whole_of(summary)),
+        _faults(f"{summary['subject'].capitalize()}s that failed", "fault", summary["failures"]),
         _faults("Replies that were asked again", "what was wrong", summary["invalid"]),
         _attempts(summary),
         _usage(summary),
     ]
     names = [rule["name"] for rule in summary["rules"] if rule["name"] in survey.refused]
-    refused = [_refused(name, survey.refused[name].examples()) for name in names]
+    whole = whole_of(summary)
+    refused = [_refused(name, whole, survey.refused[name].examples()) for name in names]
     return Report(
         question=f"Instruction data: recipe {summary['recipe']['name']}, model {summary['model']['name']}",
         answers=_in_words(summary),
@@ -69,7 +70,7 @@ def _report(summary: Summary, survey: Survey, pictures: Path) -> Report:
         tables=[table for table in tables if table.rows],
         charts=_charts(summary, survey, pictures),
         headline=_headline(summary),
-        examples=[table for table in (_accepted(survey), *refused) if table.rows],
+        examples=[table for table in (_accepted(survey, whole), *refused) if table.rows],
     )
 
 
@@ -169,11 +170,8 @@ def _terms(survey: Survey) -> Table:
     return Table("Topics: the most frequent words of questions", ["words", "times"], rows, notes)
 
 
-def _per_article(survey: Survey, kind: str) -> Table:
-    if kind == "question":  # every one has a single answer
-        return Table("", [], [])
+def _per_article(survey: Survey, whole: str) -> Table:
     rows: Rows = [[f"{num:,}", f"{articles:,}"] for num, articles in sorted(survey.per_article.items())]
-    whole = "request" if kind == "request" else "article"  # pairs of one article count together
     name = f"Accepted conversations of {'an' if whole == 'article' else 'a'} {whole}"
     return Table(name, ["conversations", f"{whole}s"], rows)
 
@@ -203,14 +201,14 @@ def _shown(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else money(value) if isinstance(value, float) else str(value)
 
 
-def _accepted(survey: Survey) -> Table:
+def _accepted(survey: Survey, whole: str) -> Table:
     rows: Rows = [[example.article, *_as_text(example)] for example in survey.accepted.examples()]
-    return Table("Accepted: a sample", ["article", "question", "answer"], rows, is_text=True)
+    return Table("Accepted: a sample", [whole, "question", "answer"], rows, is_text=True)
 
 
-def _refused(name: str, examples: list[Example]) -> Table:
+def _refused(name: str, whole: str, examples: list[Example]) -> Table:
     rows: Rows = [[example.article, *_as_text(example), Finding(example.reason, -1)] for example in examples]
-    header = ["article", "question", "answer", "why"]
+    header = [whole, "question", "answer", "why"]
     return Table(f"Refused by {name}: a sample", header, rows, is_text=True)
 
 

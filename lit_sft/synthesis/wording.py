@@ -18,3 +18,12 @@ def tokens_in_words(usage: Mapping[str, Any]) -> str:
     if usage["unmetered"] == usage["replies"]:
         return "tokens unknown (the endpoint reports none)"
     return f"at least {counts} (the endpoint did not report those of all replies)"
+
+
+def whole_of(summary: Mapping[str, Any]) -> str:
+    """What the conversations with one `article_id` have in common.
+
+    Args:
+        summary: Of a synthesis.
+    """
+    return {"question": "source", "request": "request"}.get(summary["subject"], "article")

@@ -65,7 +65,7 @@ def test_script_makes_pairs_and_trains_on_them(tmp_path: Path) -> None:
     command = [sys.executable, "examples/synthesis.py", "--folder", str(tmp_path), "--epochs", "12"]
     done = subprocess.run(command, cwd=ROOT, text=True, capture_output=True)
     assert done.returncode == 0, done.stderr
-    assert "500 pairs: 500 accepted, 0 refused" in done.stdout
+    assert "500 conversations made: 500 accepted, 0 refused" in done.stdout
     assert "500 pairs of 100 articles, none of them in two splits" in done.stdout
     run = tmp_path / "runs" / "boats" / "version_0"
     ledger = json.loads((run / "ledger.json").read_text(encoding="utf-8"))

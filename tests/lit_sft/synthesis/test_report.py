@@ -108,6 +108,10 @@ def test_subjects_that_are_no_articles_are_not_called_so(make_folder: MakeFolder
     sheet = (folder / "datasheet.md").read_text(encoding="utf-8")
     assert f"3 conversations that a language model wrote {about} 2 {kind}s." in sheet
     assert f"Of 4 {kind}s, 2 gave" in sheet
+    assert f"{kind.capitalize()}s that failed" in seen
+    if kind != "pair":
+        assert "article" not in seen.replace("articles.jsonl", "").replace("about an article", "")
+        assert "the articles" not in sheet
 
 
 def test_tokens_that_were_not_reported_are_unknown(make_folder: MakeFolder) -> None:
