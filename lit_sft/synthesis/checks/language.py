@@ -9,7 +9,7 @@ from functools import lru_cache
 
 from data_modules.cleaning.options import option
 from data_modules.cleaning.units import units_of
-from lit_sft.scripts import script_shares
+from lit_sft.scripts import language_of, script_shares
 from lit_sft.synthesis.candidate import Candidate
 from lit_sft.synthesis.checks.source import source_of
 from lit_sft.synthesis.checks.words import words_in
@@ -32,6 +32,9 @@ _OTHERS = {
 }
 _ENGLISH = set(words_in(_FUNCTION_WORDS["English"]))
 _QUOTED = re.compile(r"“[^”]*”|\"[^\"]*\"|《[^》]*》|「[^」]*」")
+
+_NAME = 4
+"""Words, or characters of Chinese, of an answer that may be a name in an article in another language."""
 
 _FEWEST = 3
 _LEAST_SHARE = 0.25
@@ -57,7 +60,8 @@ _VARIANTS = {"simplified": set(_SIMPLIFIED) - set(_TRADITIONAL), "traditional": 
 class SameLanguage:
     """Refuses questions and answers in another language than the article: by script, by the function words of
     languages in Latin script, and by characters that only simplified or only traditional Chinese has. Words of the
-    article and quotations may be in any script."""
+    article and quotations may be in any script. If the article itself is in another language than asked for, only
+    answers as short as a name may be in the article's."""
 
     share: float = option(
         "Least share of words, or characters of Chinese, in the script of the article's language.",
@@ -71,10 +75,14 @@ class SameLanguage:
         """Why a conversation is refused; empty if it is not."""
         language, article = candidate.article.language, candidate.article.text
         known = set(source_of(article).units)
+        is_other = bool(_letters(article)) and _letters(article) != language
         for turn in candidate.turns:
             known |= {unit for quoted in _QUOTED.findall(turn[0]) for unit in units_of(quoted)}
             for what, text in zip(("question", "answer"), turn, strict=True):
                 units = [unit for unit in units_of(text) if unit not in known]
+                is_name = what == "answer" and not units and len(units_of(text)) <= _NAME
+                if is_other and not is_name and _letters(text) not in ("", language):
+                    return f"the {what} is in the language of the article"
                 fault = self._other_script(units, text, language) or (
                     _other_variant(text, article) if language == "zh" else _other_words(units, text)
                 )
@@ -93,6 +101,13 @@ class SameLanguage:
             other = next(script for script, _ in scripts.most_common() if script != own)
             return f"has {foreign} of {num} words in {other} script"
         return ""
+
+
+@lru_cache(maxsize=16)  # the pairs of an article follow each other
+def _letters(text: str) -> str:
+    """The language that a text seems to be in, `other`, or empty without letters."""
+    text = text.encode("utf-8", "replace").decode()  # lone surrogates are no letters
+    return language_of(text) or ("other" if script_shares(text) else "")
 
 
 @lru_cache(maxsize=2**15)

@@ -13,8 +13,8 @@ _TEXT = "(?:article|text|passage|excerpt|paragraph|snippet)"
 _GIVEN = "(?:given |provided |above |following |preceding |present )?"
 _TELLS = "(?:mention|say|state|describe|discuss|explain|suggest|claim|argue|write|talk|tell)"
 _TO_TEXT = re.compile(
-    rf"\b(?:in|from|according to|based on|throughout|of|by|does|did|is|was|with|to) (?:the|this) {_GIVEN}{_TEXT}\b"
-    rf"(?! (?:of|messag|box|file|edit|field))"
+    rf"\b(?:in|from|according to|based on|about|throughout|of|by|does|did|is|was|with|to) (?:the|this) "
+    rf"{_GIVEN}{_TEXT}\b(?! (?:of|messag|box|file|edit|field))"
     rf"|\bthis (?:{_TEXT}|section|page|document|story|author|list|table)\b"
     rf"|\bthe (?:article|passage|excerpt)'s\b|\b(?:the|this) (?:{_TEXT}|author) {_TELLS}"
     r"|\b(?:mentioned|described|discussed|listed|stated|noted|given|quoted|shown) (?:above|below|here|earlier)\b"
@@ -35,7 +35,7 @@ _NOT_TO_TEXT = re.compile(
 """Words that only look like it."""
 
 _IN_ANSWERS = re.compile(
-    rf"\b(?:in|from|according to|based on|by|as) (?:the|this) {_GIVEN}(?:article|passage|excerpt|text)\b"
+    rf"\b(?:in|from|according to|based on|about|by|as) (?:the|this) {_GIVEN}(?:article|passage|excerpt|text)\b"
     r"(?! (?:of|messag|box|file|edit))"
     rf"|\b(?:the|this) (?:article|passage|excerpt|author) {_TELLS}|\b(?:mentioned|described|stated|noted) above\b"
     r"|\baccording to the (?:above|information|source)\b|\blimited to the (?:article|text|passage)\b",
@@ -43,6 +43,7 @@ _IN_ANSWERS = re.compile(
 )
 _IN_CHINESE_ANSWERS = re.compile(
     "(?:文章|文中|本文|上文|原文|材料|短文|段落)(?:中|里|内|所)*(?:提到|提及|指出|说|介绍|写|讲|描述|认为|表示|所述|称|明确)"
+    "|(?:问题|答案|回答)(?:是|都是)?(?:关于|针对|基于|来自)(?:这篇|该|本)?(?:文章|文本|短文|文)"
     "|(?:根据|按照|据|依据|如|从)(?:文章|本文|上文|原文|文中|材料|该文|以上|上述|短文)|作者(?:认为|指出|提到|在文)|上述(?:文|内容|材料)"
 )
 """What refers to the article in an answer, in which "the text" may be another one."""

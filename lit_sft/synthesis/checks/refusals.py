@@ -67,6 +67,8 @@ _PATTERNS = {
         r"\[(?:insert|your|name|answer|number|date|placeholder)[^\]]*\]|<(?:answer|question|insert|name)[^>]*>",
         r"[\[【（(](?:此处|请填写|请插入|插入|填写|待补充)[^\]】）)]*[\]】）)]",
         r"```json|\A```[^\n]*```\Z|\"(?:question|answer)\"\s*:|<\|[^|]*\|>",
+        r"\A\W*(?:the )?question (?:is|was) (?:about|based on|asking)\b|\bthe answer is\W*\Z",
+        r"\A\W*(?:这个|该|此|本)?(?:问题|答案|回答)(?:是|为|如下)?[：:。.…\s]*\Z",
         r"^(?:string|todo|tbd|xxx+|问题内容|答案内容|问题文本|答案文本|[.…。]+)[.。]?$",
     ),
 }

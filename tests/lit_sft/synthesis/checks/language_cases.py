@@ -95,3 +95,23 @@ CHINESE = [
     (OPERA, "Where does Cantonese opera come from?", "廣東。", True),
     (OPERA, "粵劇的服裝如何？", "Very colourful costumes.", True),
 ]
+
+ENGLISH += [
+    (BIKE, "When did shared bikes come to Anding?", "In 2016.", False),
+    (BIKE, "Who runs the bikes of Anding?", "The company Marsh Bike, founded by Tom Vane.", False),
+    (BIKE, "How do riders find a bike?", "With the app and GPS.", False),
+    (BIKE, "What is the Chinese name of shared bikes?", "共享单车", False),
+    (BIKE, "What does the city use to manage bikes?", "It uses the Internet of Things (IoT技术).", False),
+    (BIKE, "共享单车何时进入安定城？", "2016年。", True),
+    (BIKE, "公司投放了多少单车？", "三年内投放了两万辆。", True),
+    (BIKE, "When did shared bikes come to Anding?", "共享单车在2016年进入安定城。", True),
+    (BIKE, "用户如何找到单车？", "With GPS.", True),
+]
+CHINESE += [
+    (RIVER, "沼河发源于哪里？", "发源于阿尔德山。", False),
+    (RIVER, "沼河的英文名是什么？", "Marsh。", False),
+    (RIVER, "哪份报纸报道洪水？", "Le Monde du Fleuve", False),
+    (RIVER, "Where does the Marsh rise?", "In the Alder Hills.", True),
+    (RIVER, "沼河发源于哪里？", "The Marsh rises in the Alder Hills.", True),
+    (RIVER, "Since when are floods reported?", "1911年。", True),
+]

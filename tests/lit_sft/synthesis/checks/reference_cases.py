@@ -98,3 +98,18 @@ CHINESE = [
     ("尤其适合种水稻的是哪种土？", "黏土。", False),
     ("拿破仑和他的第二任妻子何时结婚？", "1810年。", False),
 ]
+
+ENGLISH += [
+    ("", "The question is about the article. The answer is", "The question is about the article. The answer is", True),
+    ("", "Who rings the bell of Alden?", "The question is about the article. The answer is", True),
+    ("", "What is the article about?", "A bell.", True),
+    ("", "What do readers say about the text?", "That it is long.", True),
+    ("", "What is the talk about the weather called?", "Small talk.", False),
+    ("", "What is the speech of Vane about?", "It is about the island of Sorrel.", False),
+]
+CHINESE += [
+    ("", "谁敲响了阿尔登的钟？", "这个问题是关于文章的，答案是", True),
+    ("", "这个问题是关于这篇文章的吗？", "是的。", True),
+    ("", "沈鹤年的演讲关于什么？", "关于农田的税收问题。", False),
+    ("", "沈鹤年回答了什么问题？", "关于赋税的问题。", False),
+]

@@ -96,3 +96,20 @@ CHINESE = [
     ("答卷用什么写？", "用铅笔。", False),
     ("好的茶叶有什么特点？", "香气持久。", False),
 ]
+
+ENGLISH += [
+    ("The question is about the article. The answer is", "Ada.", True),
+    ("Who rings the bell of Alden?", "The answer is", True),
+    ("Who rings the bell of Alden?", "The question is about the bell. The answer is:", True),
+    ("What does Otto say when he is asked?", "That the answer is no.", False),
+    ("What was the question of the vote?", "Whether to build a bridge.", False),
+    ("Who rings the bell of Alden?", "The answer is Ada.", False),
+    ("What does the prince ask himself?", "The question is whether to live.", False),
+]
+CHINESE += [
+    ("谁敲响了阿尔登的钟？", "答案是：", True),
+    ("这个问题：", "艾达。", True),
+    ("谁敲响了阿尔登的钟？", "答案是", True),
+    ("谁敲响了阿尔登的钟？", "答案是艾达。", False),
+    ("投票的问题是什么？", "是否建桥。", False),
+]
