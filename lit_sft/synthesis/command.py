@@ -100,7 +100,7 @@ def synthesis_parser() -> SettingsParser:
 def _print_summary(summary: dict[str, Any], folder: Path) -> None:
     subjects, pairs, usage = summary["subjects"], summary["pairs"], summary["usage"]
     print_line(
-        f"{counted(subjects['read'], summary['subject'])} to ask about: "
+        f"{counted(subjects['read'], summary['subject'])}: "
         f"{subjects['accepted']:,} accepted, {subjects['refused']:,} refused, {subjects['failed']:,} failed, "
         f"{subjects['not_reached']:,} not reached"
     )

@@ -181,7 +181,7 @@ def test_model_that_never_writes_the_form_is_stopped_after_twenty_articles(
     for _ in range(2):
         assert main(arguments) == 1
         out, err = capsys.readouterr()
-        assert out.splitlines()[0] == "41 articles to ask about: 0 accepted, 0 refused, 21 failed, 20 not reached"
+        assert out.splitlines()[0] == "41 articles: 0 accepted, 0 refused, 21 failed, 20 not reached"
         assert "no reply about the first 20 articles has the form" in err
         assert "what was wrong with the first: it is not a JSON object (Expecting value" in err
         texts.append((tmp_path / "out" / "failed.jsonl").read_bytes())
@@ -288,7 +288,7 @@ def test_command_says_what_came_of_it(
     out, err = capsys.readouterr()
     assert "a.jsonl: fields that are not used: title" in err
     first, second, rule, replies, *written = out.splitlines()
-    assert first == "1 article to ask about: 0 accepted, 1 refused, 0 failed, 0 not reached"
+    assert first == "1 article: 0 accepted, 1 refused, 0 failed, 0 not reached"
     assert (second, rule) == ("4 conversations made: 0 accepted, 4 refused", "  lengths: 4 of 4 refused")
     assert replies.startswith("1 reply, 0 of them from the journal; ")
     usage = json.loads(Path("out/summary.json").read_text(encoding="utf-8"))["usage"]
