@@ -19,7 +19,7 @@ from lit_sft.ablation.study_report import write_report
 from lit_sft.ablation.trials import TrialFiles
 from lit_sft.checkpoints.digests import add_digest, written_digest
 from lit_sft.evaluation.suite_file import read_suite
-from lit_sft.reporting.page import _cell
+from lit_sft.reporting.page import escaped_markdown
 from tests.lit_sft.ablation.damaged import CASES, STUDY, SUITE, damage, odd_settings, write_run, write_study, write_text
 
 
@@ -50,7 +50,7 @@ def check(folder: Path, case: tuple[str, str, int], capsys: pytest.CaptureFixtur
         accounted = {f"{arm}, seed {seed}" for arm, seed in found.results} | found.failures.keys()
         assert accounted == set(TRIALS)
     for name, reason in found.failures.items():
-        assert _cell(name) in page
+        assert escaped_markdown(name) in page
         assert reason.strip()
 
 
@@ -80,7 +80,7 @@ def test_a_line_that_a_killed_process_left_half_written_does_not_lose_its_trial(
     assert all(int(cut[key][-2]) == 3 for key in lost)  # the records, out of four, that all trials have
     page = (study / "report.md").read_text(encoding="utf-8")
     assert "Some lines of the results could not be read" in page
-    assert _cell(f"1 line could not be read: {path}:") in page
+    assert escaped_markdown(f"1 line could not be read: {path}:") in page
 
 
 def test_different_records_are_refused_even_in_a_damaged_trial(tmp_path: Path) -> None:

@@ -139,12 +139,21 @@ class PseudoTerminal:
         self.seen, self._raw = "", b""
         os.write(self.master, text.encode())
 
-    def wait_for(self, pattern: str) -> str:
-        """Read until the output since the last input matches; returns that output."""
+    def wait_for(self, pattern: str, *, again: str = "") -> str:
+        """Read until the output since the last input matches; returns that output.
+
+        Args:
+            pattern: What to wait for.
+            again: Typed again after every second without output. Python loses a Ctrl-C that comes between the prompt
+                and the moment when it begins to wait for a key.
+        """
         gives_up_at = time.monotonic() + LONGEST
         while not re.search(pattern, self.seen):
             assert time.monotonic() < gives_up_at, self.seen
-            if select.select([self.master], [], [], 1.0)[0]:
+            is_readable = select.select([self.master], [], [], 1.0)[0]
+            if again and not is_readable:
+                os.write(self.master, again.encode())
+            if is_readable:
                 try:
                     self._raw += os.read(self.master, 4096)
                 except OSError:  # the other end is closed
@@ -188,6 +197,6 @@ def check_chat(chat: PseudoTerminal) -> None:
     assert ids.startswith("228 189 160")  # the first bytes of 你; the deleted 好 was not sent
     assert width(user[: -len(ids)]) == start
     chat.type("\x03")
-    chat.wait_for(r"\(Ctrl-D or /quit leaves\)\n> $")
+    chat.wait_for(r"\(Ctrl-D or /quit leaves\)\n> $", again="\x03")
     chat.type("/quit\n")
     assert chat.process.wait() == 0
