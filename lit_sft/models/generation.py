@@ -96,6 +96,8 @@ class GenerationRequest:
             no log-probabilities.
         listener: Called with every piece of the answer, in the thread that generates. An error in it ends the batch.
         is_cancelled: Whether to stop; asked after every token, in the thread that generates.
+        when_answered: Called with the answer as soon as it is finished, while others of its batch may go on, in the
+            thread that generates. Not if it was cancelled before it was begun.
     """
 
     prompt: Sequence[int]
@@ -105,6 +107,7 @@ class GenerationRequest:
     num_likeliest: int | None = None
     listener: Listener | None = None
     is_cancelled: Callable[[], bool] | None = None
+    when_answered: Callable[[Generated], None] | None = None
 
     def __post_init__(self) -> None:
         if not len(self.prompt):
@@ -284,6 +287,7 @@ def _unfinished(
         stop=request.stop,
         listener=request.listener,
         is_cancelled=request.is_cancelled,
+        when_finished=lambda answer: request.when_answered(_generated(answer)) if request.when_answered else None,
     )
 
 

@@ -40,6 +40,7 @@ class UnfinishedAnswer:
         stop: Strings that end it.
         listener: Called with every piece.
         is_cancelled: Whether to end it now; asked before the first token and after each.
+        when_finished: Called once no token follows, after the last piece; not if it was cancelled before it was begun.
 
     Attributes:
         max_tokens: As given.
@@ -59,6 +60,7 @@ class UnfinishedAnswer:
         stop: Sequence[str] = (),
         listener: Listener | None = None,
         is_cancelled: Callable[[], bool] | None = None,
+        when_finished: Callable[[UnfinishedAnswer], None] | None = None,
     ) -> None:
         self.ids: list[int] = []
         self.logprobs: list[TokenLogprob] = []
@@ -67,6 +69,7 @@ class UnfinishedAnswer:
         self._tokenizer, self._end_token_id = tokenizer, end_token_id
         self._listener = listener
         self._asks_to_stop = is_cancelled or (lambda: False)
+        self._when_finished = when_finished or (lambda answer: None)
         self._texts: list[str] = []
         # text that nobody reads on the way is decoded at the end, in one go
         self._stream = TextStream(tokenizer, stop) if stop or listener else None
@@ -100,6 +103,7 @@ class UnfinishedAnswer:
         self.is_finished = self.has_ended or self.stopped_by is not None or is_full or self.is_cancelled
         if self.is_finished:
             self._pass_on(self._stream.finish() if self._stream else "", is_last=True)
+            self._when_finished(self)
 
     def _pass_on(self, text: str, *, is_last: bool = False) -> None:
         self._texts.append(text)

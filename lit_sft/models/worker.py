@@ -1,0 +1,293 @@
+"""A model in a thread of its own: loaded when first needed, answers the requests of many threads in batches.
+
+    submit -> waiting (bounded) -> a batch -> pieces to the request's listener -> PendingAnswer.future
+
+A batch is what waits when the batch before it is finished. An answer is reported as soon as it is finished itself.
+"""
+
+from __future__ import annotations
+
+import copy
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import replace
+
+from data_modules.encoding.encoder import Encoder
+from data_modules.wording import counted
+from lit_sft.models.generation import Generated, GenerationRequest, room_for_answer
+from lit_sft.models.loaded import LoadedModel
+from lit_sft.models.unfinished import Piece
+
+_GATHERING_SECONDS = 0.02
+"""How long a batch waits for the clients of the last one, whose next requests are on their way."""
+
+
+class BusyError(Exception):
+    """Too many requests are waiting already."""
+
+
+class ClosedError(Exception):
+    """The worker was closed before there was an answer."""
+
+
+class PendingAnswer:
+    """A request that was submitted.
+
+    Args:
+        request: As submitted.
+
+    Attributes:
+        future: Has the answer, or the error that prevented it: what the listener raised, a `UserError` if the prompt is
+            too long, a `ClosedError`, or what loading or generating raised. Cancelling the future has no effect.
+    """
+
+    def __init__(self, request: GenerationRequest) -> None:
+        self.future: Future[Generated] = Future()
+        self.future.set_running_or_notify_cancel()  # asyncio would cancel it with a task that waits for it
+        self._is_cancelled = threading.Event()
+        self._asked = request
+        self.request = replace(
+            request,
+            listener=self._tell if request.listener else None,
+            is_cancelled=self.is_to_stop,
+            when_answered=self.finish,
+        )
+
+    def cancel(self) -> None:
+        """End the answer after the token that is being made. What there is of it is the result, `is_cancelled`."""
+        self._is_cancelled.set()
+
+    def result(self, timeout_seconds: float | None = None) -> Generated:
+        """Wait for the answer.
+
+        Raises:
+            TimeoutError: If there is none in time.
+            Exception: As described for `future`.
+        """
+        return self.future.result(timeout_seconds)
+
+    def finish(self, outcome: Generated | BaseException) -> None:
+        """Report an answer or an error; without effect after the first."""
+        if self.future.done():
+            return
+        if isinstance(outcome, BaseException):
+            self.future.set_exception(outcome)
+            return
+        try:
+            if self._asked.when_answered:
+                self._asked.when_answered(outcome)
+        except Exception as error:  # its listener's own mistake, which must not end the batch
+            self.future.set_exception(error)
+        else:
+            self.future.set_result(outcome)
+
+    def _tell(self, piece: Piece) -> None:
+        assert self._asked.listener is not None
+        if self.future.done():
+            return
+        try:
+            self._asked.listener(piece)
+        except Exception as error:  # must not end the answers of others
+            self.finish(error)
+
+    def is_to_stop(self) -> bool:
+        """Whether it was cancelled, or has failed."""
+        asked = self._asked.is_cancelled
+        try:
+            return self._is_cancelled.is_set() or self.future.done() or bool(asked and asked())
+        except Exception as error:
+            self.finish(error)
+            return True
+
+
+class ModelWorker:
+    """Answers the requests of many threads with one model, in its own thread. Thread-safe.
+
+    Args:
+        load: Loads the model; called in the worker's thread, once. Called again for the next request if it fails.
+        name: Of the model, for the name of the thread.
+        batch_size: Requests in a batch, at most.
+        max_waiting: Requests that may wait, besides the batch that is being answered.
+    """
+
+    def __init__(
+        self, load: Callable[[], LoadedModel], *, name: str = "", batch_size: int = 16, max_waiting: int = 64
+    ) -> None:
+        self.name, self.batch_size, self.max_waiting = name, batch_size, max_waiting
+        self._load = load
+        self._changed = threading.Condition()
+        self._waiting: deque[PendingAnswer] = deque()
+        self._running: list[PendingAnswer] = []
+        self._thread: threading.Thread | None = None
+        self._loading: Future[LoadedModel] | None = None
+        self._is_closed = False
+        self._encoder: Encoder | None = None
+        self._encoding = threading.Lock()
+
+    @property
+    def num_waiting(self) -> int:
+        """Requests that wait, except cancelled ones."""
+        with self._changed:
+            return sum(not pending.is_to_stop() for pending in self._waiting)
+
+    @property
+    def num_running(self) -> int:
+        """Requests that are being answered."""
+        with self._changed:
+            return sum(not pending.future.done() for pending in self._running)
+
+    @property
+    def is_loaded(self) -> bool:
+        """Whether the model is in memory."""
+        loading = self._loading
+        return loading is not None and loading.done() and loading.exception() is None
+
+    def load(self) -> Future[LoadedModel]:
+        """Load the model, unless that was done before.
+
+        Returns:
+            Has the model, or the error that prevented loading it. Cancelling the future has no effect.
+
+        Raises:
+            ClosedError: If the worker is closed.
+        """
+        with self._changed:
+            return self._started()
+
+    def submit(self, request: GenerationRequest) -> PendingAnswer:
+        """Have a request answered. The model is loaded if it is not yet.
+
+        Its listener is called in the worker's thread; an error in it ends this answer only.
+
+        Raises:
+            BusyError: If too many requests are waiting.
+            ClosedError: If the worker is closed.
+        """
+        pending = PendingAnswer(request)
+        with self._changed:
+            self._started()
+            dropped = [each for each in self._waiting if each.is_to_stop()]  # they take up no place
+            self._waiting = deque(each for each in self._waiting if each not in dropped)
+            is_full = len(self._waiting) >= self.max_waiting
+            if not is_full:
+                self._waiting.append(pending)
+                self._changed.notify_all()
+        for each in dropped:
+            each.finish(_NOT_BEGUN)
+        if is_full:
+            raise BusyError(f"{counted(self.max_waiting, 'request')} waiting already")
+        return pending
+
+    @contextmanager
+    def encoding(self) -> Iterator[Encoder]:
+        """The model's encoder, for one thread at a time; it does not wait for answers. Loads the model if necessary.
+
+        Raises:
+            Exception: If the model cannot be loaded.
+        """
+        model = self.load().result()
+        with self._encoding:
+            if self._encoder is None:
+                # fast tokenizers have state, which encoding changes while the worker's thread decodes
+                self._encoder = replace(model.encoder, tokenizer=copy.deepcopy(model.tokenizer))
+            yield self._encoder
+
+    def close(self, timeout_seconds: float | None = None) -> None:
+        """Cancel everything, refuse new requests, and wait until the thread has ended.
+
+        Args:
+            timeout_seconds: The longest to wait. None: as long as the token that is being made takes.
+        """
+        with self._changed:
+            self._is_closed = True
+            waiting, thread = [*self._waiting], self._thread
+            self._waiting.clear()
+            for pending in self._running:
+                pending.cancel()
+            self._changed.notify_all()
+        for pending in waiting:
+            pending.finish(ClosedError("closed"))
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(timeout_seconds)
+
+    def _started(self) -> Future[LoadedModel]:
+        """Start the thread, or a new one if loading failed. The caller holds the lock."""
+        if self._is_closed:
+            raise ClosedError("closed")
+        if self._loading is None:
+            self._loading = Future()
+            self._loading.set_running_or_notify_cancel()
+            arguments = (self._loading,)
+            self._thread = threading.Thread(target=self._run, args=arguments, name=f"model {self.name}", daemon=True)
+            self._thread.start()
+        return self._loading
+
+    def _run(self, loading: Future[LoadedModel]) -> None:
+        try:
+            model = self._load()
+        except BaseException as error:
+            self._fail(loading, error)
+            return
+        loading.set_result(model)
+        expected = 0
+        while batch := self._next_batch(expected):
+            self._answer(model, batch)
+            expected = len(batch) + self.num_waiting
+        with self._changed:
+            self._running = []
+
+    def _fail(self, loading: Future[LoadedModel], error: BaseException) -> None:
+        """Report that the model cannot be loaded to all who wait for it. The next request loads it again."""
+        with self._changed:
+            waiting = [*self._waiting]
+            self._waiting.clear()
+            self._loading = None
+        loading.set_exception(error)
+        for pending in waiting:
+            pending.finish(error)
+
+    def _next_batch(self, expected: int) -> list[PendingAnswer]:
+        """Wait for requests.
+
+        Args:
+            expected: Requests for which it is worth waiting a moment.
+
+        Returns:
+            At most a batch; none if the worker was closed.
+        """
+        expected = min(expected, self.batch_size)
+        with self._changed:
+            self._running = []
+            self._changed.wait_for(lambda: self._waiting or self._is_closed)
+            self._changed.wait_for(lambda: len(self._waiting) >= expected or self._is_closed, _GATHERING_SECONDS)
+            if not self._is_closed:
+                self._running = [self._waiting.popleft() for _ in range(min(self.batch_size, len(self._waiting)))]
+            return self._running
+
+    def _answer(self, model: LoadedModel, batch: list[PendingAnswer]) -> None:
+        try:
+            fitting = [pending for pending in batch if _fits(model, pending)]
+            answers = model.answer_requests([pending.request for pending in fitting], self.batch_size)
+        except BaseException as error:
+            for pending in batch:
+                pending.finish(error)
+            return
+        for pending, answer in zip(fitting, answers, strict=True):
+            pending.finish(answer)  # those that were cancelled before they were begun
+
+
+_NOT_BEGUN = Generated("", 0, ended=False, is_cancelled=True)
+
+
+def _fits(model: LoadedModel, pending: PendingAnswer) -> bool:
+    """Whether there is room for an answer; without, the request has failed."""
+    request = pending.request
+    try:
+        room_for_answer(model.backbone, len(request.prompt), request.settings.max_new_tokens)
+    except Exception as error:
+        pending.finish(error)
+        return False
+    return True
