@@ -16,7 +16,7 @@ from lit_sft.synthesis.checks.asking import Ask
 from lit_sft.synthesis.checks.evaluation_items import EvaluationItems
 from lit_sft.synthesis.checks.rules import ALL, ASKING_RULES, RULES, SET_RULES
 
-_VERSION = 2
+_VERSION = 3
 """Raised whenever a rule judges a pair differently."""
 
 _ORDER = "rules that ask a model come after those that do not, and duplicates, found among accepted pairs, last"

@@ -11,7 +11,7 @@ from data_modules.cleaning.units import is_cjk, units_of
 from lit_sft.synthesis.candidate import Candidate
 from lit_sft.synthesis.checks.numbers import Written, normal, without_numbers, written_in
 from lit_sft.synthesis.checks.source import Source, pairs_of, source_of
-from lit_sft.synthesis.checks.units import has_other_unit, includes_a_year, unit_of
+from lit_sft.synthesis.checks.units import has_other_unit, includes_a_year, unit_of, without_measures
 from lit_sft.synthesis.checks.words import content_of, stem_of, words_in
 from lit_sft.synthesis.checks.yes_or_no import claim_of, without_yes_or_no
 
@@ -115,7 +115,7 @@ def missing_names(answer: str, source: Source) -> Iterator[str]:
         quoted = next(filter(None, match.groups())).strip(" ,.，。")
         if "".join(quoted.lower().split()) not in source.squeezed:
             yield quoted
-    for name in _capitalised(answer):
+    for name in _capitalised(without_measures(answer)):
         if not set(map(stem_of, units_of(name))) <= source.stems:
             yield name
     for match in _PERSON.finditer(answer):
@@ -150,7 +150,7 @@ def support_of(answer: str, source: Source) -> tuple[float, int]:
         The share of its content words and numbers, 0 to 1, and the most words in a row that do not occur. A Chinese
         character occurs if a pair of characters with it does.
     """
-    plain = without_numbers(answer)
+    plain = without_numbers(without_measures(normal(answer)))
     words = content_of(plain)
     if not words:
         return 1.0, 0

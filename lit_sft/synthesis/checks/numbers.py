@@ -26,8 +26,18 @@ _SCALES = {
     "億": 10**8,
 }
 _WRITTEN = re.compile(
-    rf"({_DIGITS})\s*((?:hundred|thousand|million|billion|trillion)\b|[百千万萬亿億]+)?", re.IGNORECASE
+    rf"({_DIGITS})\s*((?:hundred|thousand|million|billion|trillion)\b|(?:[百万萬亿億]|千(?![克米瓦]))+)?", re.IGNORECASE
 )
+_METRIC = re.compile("千(?=[克米瓦])")
+"""千克 is a kilogram, but 5千克 may also be read as 5,000 grams."""
+
+_MONEY = re.compile(r"(?<=[$€£])$")
+_SHORT_SCALES = {"k": 1000, "m": 10**6, "mn": 10**6, "b": 10**9, "bn": 10**9, "tn": 10**12}
+_SHORT_SCALE = re.compile(r"\s?(k|mn?|bn?|tn)\b", re.IGNORECASE)
+"""After a sum of money, as in $5m and £3bn."""
+
+_POWER = re.compile(r"(?<![A-Za-z])(?:[kcm]?m|ft|mi)$", re.IGNORECASE)
+"""What the 2 of km2 follows."""
 
 _SMALL = words_in(
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
@@ -101,10 +111,11 @@ def written_in(text: str, *, is_strict: bool = True) -> list[Written]:
 
     Args:
         text: Any text, normalised (NFKC).
-        is_strict: Leave out `one`, 一 and Chinese numerals inside words.
+        is_strict: Leave out `one`, 一, Chinese numerals inside words, and second readings of a number.
     """
     words = [*_in_words(text), *_in_chinese(text, is_strict=is_strict)]
-    return [*_in_digits(text), *(each for each in words if not is_strict or each.value not in _NOT_CHECKED)]
+    digits = _in_digits(text, is_strict=is_strict)
+    return [*digits, *(each for each in words if not is_strict or each.value not in _NOT_CHECKED)]
 
 
 def normal(text: str) -> str:
@@ -150,11 +161,20 @@ def without_numbers(text: str) -> str:
     return re.sub(rf"{_SHORT_NUMERAL}(?:余|餘|多|几)?{_COUNTED.pattern}", " ", text)
 
 
-def _in_digits(text: str) -> Iterator[Written]:
+def _in_digits(text: str, *, is_strict: bool) -> Iterator[Written]:
     """The numbers in digits."""
     for match in _WRITTEN.finditer(text):
+        start, stop = match.span(1)
+        if match[1] in ("2", "3") and _POWER.search(text[max(0, start - 3) : start]):
+            continue
         plain = Decimal(match[1].replace(",", ""))
-        yield Written(_canonical(plain * _scale(match[2] or "")), _canonical(plain), *match.span())
+        scale, stop = _scale(match[2] or ""), match.end()
+        if _MONEY.match(text, start, start) and (short := _SHORT_SCALE.match(text, match.end(1))):
+            scale, stop = _SHORT_SCALES[short[1].lower()], short.end()
+        yield Written(_canonical(plain * scale), _canonical(plain), start, stop)
+        if not is_strict and _METRIC.match(text, match.end()):
+            thousands = _canonical(plain * 1000)
+            yield Written(thousands, thousands, start, match.end() + 1)
 
 
 def _scale(unit: str) -> int:
@@ -193,7 +213,12 @@ def _in_chinese(text: str, *, is_strict: bool) -> Iterator[Written]:
         run, before = match[0], text[match.start() - 1 : match.start()]
         if len(run) > _LONGEST or not any(character in _CHINESE_DIGITS or character == "十" for character in run):
             continue
-        is_number = before == "第" or _COUNTED.match(text, match.end()) or len(set(run)) > 2
+        is_number = (
+            before == "第"
+            or text.endswith("百分之", 0, match.start())
+            or _COUNTED.match(text, match.end())
+            or len(set(run)) > 2
+        )
         is_number = is_number and text[match.start() : match.end() + 1] != "十分"  # very
         if is_number or not is_strict:
             value = str(_chinese_value(run))
