@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from data_modules.encoding.example import Example
 from data_modules.errors import UserError
-from data_modules.records.conversation import Conversation, Message, Role
+from data_modules.records.conversation import Message, Role
 from data_modules.rendering.segments import SegmentKind
+from lit_sft.models.fitted_prompt import fitted_prompt, whole_prompt
 from lit_sft.models.generation import Generated, GenerationRequest, GenerationSettings
 from lit_sft.models.loaded import LoadedModel
 from lit_sft.models.unfinished import Listener
-
-_NO_LIMIT = 2**31
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +64,6 @@ class ChatSession:
     def __init__(self, model: LoadedModel, settings: GenerationSettings, *, system: str = "", seed: int = 0) -> None:
         self.model, self.settings, self.seed = model, settings, seed
         self.exchanges: list[Exchange] = []
-        self._encoder = replace(model.encoder, max_length=_NO_LIMIT, over_long="error")
         self._system = ""
         self.system = system
 
@@ -78,7 +76,8 @@ class ChatSession:
     def system(self, text: str) -> None:
         before, self._system = self._system, text.strip()
         try:
-            self._encoded([], "Hello")  # some templates have no place for it
+            # some templates have no place for it
+            whole_prompt(self.model.encoder, [*self._system_turn(), Message(Role.USER, "Hello")])
         except UserError:
             self._system = before
             raise
@@ -145,23 +144,16 @@ class ChatSession:
 
     def _prompt(self, message: str) -> tuple[Example, int]:
         """The prompt for the next answer, and how many of the oldest exchanges do not fit."""
-        context, earlier = self.model.context_length, self._answered()
-        room = context - min(self.settings.max_new_tokens, context // 2)
-        for num_left_out in range(len(earlier) + 1):
-            prompt = self._encoded(earlier[num_left_out:], message)
-            if len(prompt) <= room:
-                return prompt, num_left_out
-        # alone it may take up more: the answer will be shorter
-        if len(prompt) >= context:
-            raise UserError(
-                f"the message: {len(prompt):,} tokens with the template; expected fewer than {context:,}, which this "
-                "model reads. Shorten it."
-            )
-        return prompt, len(earlier)
-
-    def _encoded(self, exchanges: list[Exchange], message: str) -> Example:
-        turns = [Message(Role.SYSTEM, self._system)] if self._system else []
-        for exchange in exchanges:
+        turns = self._system_turn()
+        for exchange in self._answered():
             turns += [Message(Role.USER, exchange.message), Message(Role.ASSISTANT, exchange.answer.text)]
-        (prompt,) = self._encoder.encode(Conversation((*turns, Message(Role.USER, message)), "the conversation"))
-        return prompt
+        turns.append(Message(Role.USER, message))
+        return fitted_prompt(
+            self.model.encoder,
+            turns,
+            context=self.model.context_length,
+            max_new_tokens=self.settings.max_new_tokens,
+        )
+
+    def _system_turn(self) -> list[Message]:
+        return [Message(Role.SYSTEM, self._system)] if self._system else []
