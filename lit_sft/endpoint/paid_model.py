@@ -21,16 +21,13 @@ from lit_sft.endpoint.structured import Structured
 from lit_sft.files import digest
 
 
-@dataclass(frozen=True)
-class EndpointSettings:
-    """A model behind an OpenAI-compatible endpoint.
+@dataclass(frozen=True, kw_only=True)
+class RequestSettings:
+    """How a model is asked.
 
     Attributes:
-        endpoint: Its address, such as http://127.0.0.1:8080/v1. A user, password or query in it is sent but never
-            shown.
-        name: The model's name at the endpoint.
-        key_variable: The environment variable that holds the key; null for a server without one.
-        concurrency: Requests at once.
+        key_variable: The environment variable that holds the endpoint's key; null for a server without one.
+        concurrency: Requests at once; a local model answers them in one batch.
         retries: For a failed request, with growing pauses, or as long as the server asks us to wait. Requests stop
             after five in a row without an answer, or after twenty failed ones without a single reply.
         timeout: Seconds per request, until the end of the reply.
@@ -39,8 +36,6 @@ class EndpointSettings:
         prices: Of tokens; null where unknown.
     """
 
-    endpoint: str = field(repr=False)
-    name: str
     key_variable: str | None = "OPENAI_API_KEY"
     concurrency: int = 8
     retries: int = 5
@@ -58,6 +53,23 @@ class EndpointSettings:
             raise UserError(f"timeout {self.timeout:g}: expected more than 0 seconds.")
         if self.rate is not None and not 0 < self.rate < math.inf:
             raise UserError(f"rate {self.rate:g}: expected more than 0 requests a minute, or null for no limit.")
+
+
+@dataclass(frozen=True)
+class EndpointSettings(RequestSettings):
+    """A model behind an OpenAI-compatible endpoint.
+
+    Attributes:
+        endpoint: Its address, such as http://127.0.0.1:8080/v1. A user, password or query in it is sent but never
+            shown.
+        name: The model's name at the endpoint.
+    """
+
+    endpoint: str = field(repr=False)
+    name: str
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         read_address(self.endpoint, setting="endpoint")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 from data_modules.errors import UserError
@@ -11,16 +11,14 @@ from data_modules.records.columns import check_columns
 from data_modules.records.counts import OnInvalid
 from data_modules.records.formats import FormatName
 from data_modules.records.text_lines import TxtDocuments
-from lit_sft.endpoint.paid_model import EndpointSettings
-from lit_sft.endpoint.prices import Prices
-from lit_sft.endpoint.structured import Structured
+from lit_sft.endpoint.paid_model import EndpointSettings, RequestSettings
 from lit_sft.models.generation import GenerationSettings
 
 LongArticles = Literal["cut", "split"]
 
 
 @dataclass(frozen=True)
-class ModelSettings:
+class ModelSettings(RequestSettings):
     """The model that writes: one behind an endpoint, or a local one.
 
     Attributes:
@@ -29,33 +27,18 @@ class ModelSettings:
         name: The model's name at the endpoint.
         path: Instead of an endpoint: a model folder, an adapter, a hub name, a run folder or a checkpoint.
         device: Device of a local model. `auto` uses a GPU if there is one.
-        key_variable: The environment variable that holds the endpoint's key; null for a server without one.
         temperature: 0 takes the likeliest token; above 0, tokens are sampled.
         top_p: Sample from the likeliest tokens that make up this share of the probability.
         max_tokens: Longest reply, in tokens.
-        concurrency: Requests at once; for a local model, how many it answers in one batch.
-        retries: For a failed request, with growing pauses, or as long as the server asks us to wait. Requests stop
-            after five in a row without an answer, or after twenty failed ones without a single reply.
-        timeout: Seconds per request, until the end of the reply.
-        rate: Requests a minute at most; null for no limit.
-        structured: How JSON is asked for. `auto`: by schema, unless the server refuses that.
-        prices: Of tokens; null where unknown.
     """
 
     endpoint: str | None = field(default=None, repr=False)
     name: str | None = None
     path: str | None = None
     device: str = "auto"
-    key_variable: str | None = "OPENAI_API_KEY"
     temperature: float = 0.7
     top_p: float = 0.95
     max_tokens: int = 2048
-    concurrency: int = 8
-    retries: int = 5
-    timeout: float = 120.0
-    rate: float | None = None
-    structured: Structured = "auto"
-    prices: Prices = field(default_factory=Prices)
 
     def __post_init__(self) -> None:
         if (self.endpoint is None) == (self.path is None):
@@ -65,31 +48,36 @@ class ModelSettings:
             raise UserError("--model.name: missing; expected the model's name at the endpoint.")
         if self.path is not None and self.name is not None:
             raise UserError("--model.name: only for an endpoint; a local model is named by --model.path.")
+        _refuse_unused(self)
         try:
+            super().__post_init__()
             GenerationSettings(self.max_tokens, self.temperature, self.top_p, self.concurrency)
-            self.of_endpoint()
+            if self.endpoint is not None:
+                self.of_endpoint()
         except UserError as error:
-            text = str(error).replace("max_new_tokens", "max_tokens").replace("batch_size", "concurrency")
+            text = str(error).replace("max_new_tokens", "max_tokens")
             raise UserError(f"--model.{text}") from None
 
     def of_endpoint(self) -> EndpointSettings:
-        """The settings of the requests."""
-        return EndpointSettings(
-            self.endpoint or "http://localhost",
-            self.name or "",
-            key_variable=self.key_variable,
-            concurrency=self.concurrency,
-            retries=self.retries,
-            timeout=self.timeout,
-            rate=self.rate,
-            structured=self.structured,
-            prices=self.prices,
-        )
+        """The settings of an endpoint's requests."""
+        assert self.endpoint is not None
+        requests = {each.name: getattr(self, each.name) for each in fields(RequestSettings)}
+        return EndpointSettings(self.endpoint, self.name or "", **requests)
 
     @property
     def title(self) -> str:
         """What the model is called in provenance."""
         return self.name or self.path or ""
+
+
+def _refuse_unused(model: ModelSettings) -> None:
+    """Refuse what would have no effect."""
+    of_endpoint = ("retries", "timeout", "rate", "structured", "prices")
+    unused, needed = (("device",), "path") if model.path is None else (of_endpoint, "endpoint")
+    usual = RequestSettings()
+    for name in unused:
+        if getattr(model, name) != getattr(usual, name, "auto"):
+            raise UserError(f"--model.{name}: has an effect only with --model.{needed}; remove the setting.")
 
 
 @dataclass(frozen=True)

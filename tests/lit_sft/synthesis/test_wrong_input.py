@@ -23,6 +23,18 @@ WRONG: dict[str, tuple[tuple[str, ...], str]] = {
     "two models": ((*USUAL, "--model.path", "gpt2"), "--model.endpoint and --model.path: both are given"),
     "no name": ((*GIVEN, "--model.endpoint", "http://127.0.0.1:9/v1"), "--model.name: missing"),
     "name of a local model": ((*GIVEN, "--model.path", "gpt2", "--model.name", "m"), "named by --model.path"),
+    "device of an endpoint": (
+        (*USUAL, "--model.device", "cpu"),
+        "--model.device: has an effect only with --model.path; remove the setting",
+    ),
+    "rate of a local model": (
+        (*GIVEN, "--model.path", "gpt2", "--model.rate", "5"),
+        "--model.rate: has an effect only with --model.endpoint; remove the setting",
+    ),
+    "prices of a local model": (
+        (*GIVEN, "--model.path", "gpt2", "--model.prices.read", "5"),
+        "--model.prices: has an effect only with --model.endpoint; remove the setting",
+    ),
     "not an address": ((*USUAL, "--model.endpoint", "localhost:8080"), "--model.endpoint: not an HTTP address"),
     "no key": ((*USUAL, "--model.key_variable", "NO_SUCH_KEY"), "the environment variable NO_SUCH_KEY is empty"),
     "unknown option": ((*USUAL, "--model.temprature", "1"), "did you mean --model.temperature or"),
