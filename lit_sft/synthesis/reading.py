@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import random
 import re
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import islice
 
 from data_modules.errors import UserError
+from data_modules.progress import with_progress
 from data_modules.records.columns import check_found
 from data_modules.records.conversation import Conversation, Message, Passage, Role
 from data_modules.records.counts import RecordCounts
@@ -19,7 +17,9 @@ from data_modules.records.documents import TO_FINE_TUNE, read_documents
 from data_modules.records.splits import Sources, as_list, read_conversations
 from data_modules.wording import counted
 from lit_sft.scripts import Language, language_of, script_shares
+from lit_sft.synthesis.articles import Articles
 from lit_sft.synthesis.candidate import Article
+from lit_sft.synthesis.inputs import check_inputs
 from lit_sft.synthesis.passages import passages
 from lit_sft.synthesis.recipe import Recipe
 from lit_sft.synthesis.settings import SynthesisSettings
@@ -58,7 +58,7 @@ class Subjects:
         recipe: What it reads.
 
     Attributes:
-        counts: Invalid records, and the fields that are not used.
+        counts: Invalid records, and the fields that are not used, as far as they were read the last time.
 
     Raises:
         UserError: If files that the recipe needs are not given, or others are.
@@ -67,16 +67,31 @@ class Subjects:
     def __init__(self, settings: SynthesisSettings, recipe: Recipe) -> None:
         self.settings, self.recipe = settings, recipe
         self.counts = RecordCounts(settings.on_invalid)
-        _check_inputs(settings, recipe)
-        if settings.language != "auto" and settings.language not in recipe.languages:
-            raise UserError(f"--language {settings.language}: recipe {recipe.name} has no prompts in that language.")
+        check_inputs(settings, recipe)
+
+    def count(self) -> int:
+        """Read everything once, so that mistakes in the files are found before a request is paid for.
+
+        Returns:
+            The number of subjects, at least one.
+
+        Raises:
+            UserError: If there is none, and as in `__iter__`.
+        """
+        count = sum(1 for _ in with_progress(self, "reading", f"{self.recipe.subject}s"))
+        if not count:
+            invalid = f"{counted(self.counts.num_invalid, 'invalid record')}, first: {self.counts.invalid[0]}"
+            raise UserError(f"nothing to ask about: {invalid}")
+        return count
 
     def __iter__(self) -> Iterator[Subject]:
         """Every subject.
 
         Raises:
-            UserError: If files cannot be read, or a record is invalid and `on_invalid` is `error`.
+            UserError: If files cannot be read, a record is invalid and `on_invalid` is `error`, or no record has a
+                column of `columns`.
         """
+        self.counts = RecordCounts(self.settings.on_invalid)
         try:
             yield from islice(self._all(), self.settings.max_articles)
             self._check_columns()
@@ -216,68 +231,6 @@ class Subjects:
         ], f"{what}; recipe {self.recipe.name} has prompts in {' and '.join(known)}. Set --language."
 
 
-class Articles:
-    """Texts of articles by their names, in a temporary file: memory holds their places only."""
-
-    def __init__(self) -> None:
-        self._file = tempfile.TemporaryFile()  # noqa: SIM115, closed with this object
-        self._places: dict[bytes, int] = {}
-        self._ambiguous: set[bytes] = set()
-
-    def __enter__(self) -> Articles:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
-
-    def add(self, name: str, text: str, origin: str) -> None:
-        """Add an article. Others may have its name."""
-        key = _key(name)
-        first = self._places.get(key)
-        if first is None:
-            self._places[key] = self._write(text, origin)
-            return
-        known, place = self._read(first)
-        self._places[_key(name, place)] = first
-        is_same = known == text
-        self._places[_key(name, origin)] = first if is_same else self._write(text, origin)
-        if not is_same:
-            self._ambiguous.add(key)
-
-    def get(self, name: str, origin: str) -> tuple[str, str] | None:
-        """The text of an article, and where it was read; None if there is none of that name.
-
-        Args:
-            name: Its name.
-            origin: Where it was read, which tells articles of one name apart.
-
-        Raises:
-            UserError: If several articles with different texts have the name, and none of them was read there.
-        """
-        place = self._places.get(_key(name, origin))
-        if place is None and _key(name) in self._ambiguous:
-            raise UserError(
-                f"several articles have the article_id {name!r}, and nothing says which is meant; expected one article "
-                "for each id."
-            )
-        place = self._places.get(_key(name)) if place is None else place
-        return None if place is None else self._read(place)
-
-    def _write(self, text: str, origin: str) -> int:
-        place = self._file.seek(0, 2)
-        self._file.write(json.dumps([text, origin]).encode() + b"\n")
-        return place
-
-    def _read(self, place: int) -> tuple[str, str]:
-        self._file.seek(place)
-        text, origin = json.loads(self._file.readline())
-        return text, origin
-
-
-def _key(*names: str) -> bytes:
-    return hashlib.blake2b("\0".join(names).encode("utf-8", "replace"), digest_size=16).digest()
-
-
 def _pair(conversation: Conversation, *, is_answered: bool) -> tuple[str, str]:
     """The question and the answer of a conversation of one turn; the answer is empty if none is needed."""
     roles = [turn.role for turn in conversation.turns]
@@ -294,22 +247,3 @@ def _pair(conversation: Conversation, *, is_answered: bool) -> tuple[str, str]:
 
 def _content(question: Message) -> str:
     return "\n\n".join(filter(None, (question.content, question.context)))
-
-
-def _check_inputs(settings: SynthesisSettings, recipe: Recipe) -> None:
-    """Refuse missing files, and settings that the recipe would not use."""
-    reads, name = recipe.reads, f"recipe {recipe.name}"
-    needs_articles = reads == "article" or (recipe.shows_article and reads != "tasks")
-    if needs_articles and not settings.articles:
-        raise UserError(f"--articles: not given; {name} makes conversations about articles. Set it to text files.")
-    if reads != "article" and not settings.records:
-        what = {"pair": "pairs of a question and its answer", "question": "questions", "tasks": "seed tasks"}[reads]
-        raise UserError(f"--records: not given; {name} reads {what}. Set it to files of them.")
-    if reads == "article" and settings.records:
-        raise UserError(f"--records: {name} reads articles only; remove the setting.")
-    if reads == "tasks" and settings.articles:
-        raise UserError(f"--articles: {name} reads seed tasks only; remove the setting.")
-    if (reads == "tasks") != (settings.requests is not None):
-        problem = "not given; how many requests should be made?" if reads == "tasks" else f"{name} makes one for each "
-        more = "" if reads == "tasks" else "article or record; use --max_articles."
-        raise UserError(f"--requests: {problem}{more}")

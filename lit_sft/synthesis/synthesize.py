@@ -67,16 +67,16 @@ def synthesize(settings: SynthesisSettings, *, log: Callable[[str], None] = prin
     _check_own(folder)
     with _locked(folder), opened_model(settings, Journal(folder / JOURNAL), log) as model:
         checks = _checks(settings, recipe, _asking(model))
+        count = subjects.count()
         synthesis = Synthesis(recipe, model, checks, settings.model, settings.attempts, settings.seed)
         with written_whole(folder, PAIRS, REFUSED, FAILED) as streams:
             results = Results(recipe, checks, settings.model, streams)
             trial = Trial(synthesis.outcome, recipe.subject)
             outcomes = in_order(trial.outcome, trial.numbered(subjects), workers=settings.model.concurrency)
-            for outcome in with_progress(outcomes, "synthesis", f"{recipe.subject}s"):
+            for outcome in with_progress(outcomes, "synthesis", f"{recipe.subject}s", count):
                 results.add(outcome)
             if model.stopped:
                 results.forgive()
-            _check_read(results, subjects)
             stopped = model.stopped or trial.stopped or _offline(settings, results)
             _compare(folder, results, stopped, log)
         summary = {**_summary(settings, recipe, results, subjects, model), "stopped": stopped}
@@ -128,13 +128,6 @@ def _nobody(messages: Messages) -> str:
 def _asking(model: PaidModel) -> Ask:
     """Sends the messages of a check to the model."""
     return lambda messages: model.ask(Request(messages, max_tokens=_JUDGING_TOKENS)).text
-
-
-def _check_read(results: Results, subjects: Subjects) -> None:
-    """Refuse to end with nothing when every record was invalid."""
-    if not results.subjects["read"]:
-        invalid = f"{counted(subjects.counts.num_invalid, 'invalid record')}, first: {subjects.counts.invalid[0]}"
-        raise UserError(f"nothing to ask about: {invalid}")
 
 
 def _offline(settings: SynthesisSettings, results: Results) -> str:

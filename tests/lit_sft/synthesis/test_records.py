@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from data_modules.errors import UserError
-from lit_sft.synthesis.reading import Articles, Subjects
+from lit_sft.synthesis.articles import Articles
+from lit_sft.synthesis.reading import Subjects
 from lit_sft.synthesis.recipe import read_recipe
 from lit_sft.synthesis.settings import ModelSettings, SynthesisSettings
 from tests.lit_sft.synthesis.conftest import Run, StartStub

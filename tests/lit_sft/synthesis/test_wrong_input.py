@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from lit_sft.__main__ import main
+from tests.lit_sft.synthesis.conftest import StartStub
 
 pytest.importorskip("openai")
 
@@ -100,6 +101,15 @@ WRONG: dict[str, tuple[tuple[str, ...], str]] = {
         (*PAIRS, "--recipe", "paraphrase", "--records", "turns.jsonl"),
         "turns.jsonl:1: the messages are user, assistant, user, assistant; expected a question and its answer",
     ),
+    "examples for pairs": (
+        (*USUAL, "--examples", "3"),
+        "--examples: has no effect on recipe pairs here; remove the setting",
+    ),
+    "format of articles": ((*USUAL, "--format", "alpaca"), "--format: has no effect on recipe pairs"),
+    "long articles of records": (
+        (*PAIRS, "--recipe", "paraphrase", "--long_articles", "split"),
+        "--long_articles: has no effect on recipe paraphrase",
+    ),
     "no requests": ((*PAIRS, "--recipe", "self_instruct"), "--requests: not given"),
     "few seed tasks": (
         (*PAIRS, "--recipe", "self_instruct", "--requests", "2"),
@@ -189,3 +199,20 @@ def test_mistake_shows_no_credentials(wrong: tuple[str, str], capsys: pytest.Cap
     err = capsys.readouterr().err
     assert "OfMine" not in err
     assert all("OfMine" not in path.read_text() for path in Path().rglob("*") if path.is_file())
+
+
+@pytest.mark.usefixtures("files")
+@pytest.mark.parametrize(
+    ("wrong", "expected"),
+    [
+        (("--columns", "{article_id: key}"), "`--columns` reads article_id from 'key', which no record has"),
+        (("--articles", "[a.jsonl, blank.jsonl]"), "blank.jsonl:1: the text is empty"),
+    ],
+)
+def test_mistake_in_a_file_is_found_before_anything_is_asked(
+    wrong: tuple[str, str], expected: str, start_stub: StartStub, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server = start_stub()
+    assert main(["synthesize", *GIVEN, "--model.endpoint", server.address, "--model.name", "m", *wrong]) == 2
+    assert expected in capsys.readouterr().err
+    assert server.bodies == []
