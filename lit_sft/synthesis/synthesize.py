@@ -23,8 +23,9 @@ from lit_sft.files import read_json, write_json, write_text
 from lit_sft.locks import FileLock
 from lit_sft.output_files import check_outputs
 from lit_sft.runs.opening import open_model
-from lit_sft.synthesis.checks.asking import Ask, Messages
-from lit_sft.synthesis.checks.checks import Checks
+from lit_sft.synthesis.checks.asking import Ask
+from lit_sft.synthesis.checks.checks import Checks, read_checks
+from lit_sft.synthesis.limits import contradictions, with_room_for
 from lit_sft.synthesis.local_model import LocalModel
 from lit_sft.synthesis.pipeline import Synthesis, in_order
 from lit_sft.synthesis.reading import Subjects
@@ -61,12 +62,12 @@ def synthesize(settings: SynthesisSettings, *, log: Callable[[str], None] = prin
     """
     recipe = read_recipe(settings.recipe).with_limits(settings.limits)
     subjects = Subjects(settings, recipe)
-    _checks(settings, recipe, _nobody)  # before anything is opened
+    rules = _rules(settings, recipe, log)
     folder = Path(settings.output)
     check_outputs({"--output": settings.output}, _sources(settings))
     _check_own(folder)
     with _locked(folder), opened_model(settings, Journal(folder / JOURNAL), log) as model:
-        checks = _checks(settings, recipe, _asking(model))
+        checks = Checks(rules, _asking(model))
         count = subjects.count()
         synthesis = Synthesis(recipe, model, checks, settings.model, settings.attempts, settings.seed)
         with written_whole(folder, PAIRS, REFUSED, FAILED) as streams:
@@ -115,14 +116,16 @@ def opened_model(settings: SynthesisSettings, journal: Journal, log: Callable[[s
         journal.close()
 
 
-def _checks(settings: SynthesisSettings, recipe: Recipe, ask: Ask) -> Checks:
+def _rules(settings: SynthesisSettings, recipe: Recipe, log: Callable[[str], None]) -> list[tuple[str, Any]]:
+    """The rules of the settings, else those of the recipe, which make room for higher limits."""
+    languages = recipe.languages if settings.language == "auto" else [settings.language]
     if settings.checks is None:
-        return Checks.from_settings(recipe.checks, f"recipe {recipe.name}: checks", ask=ask)
-    return Checks.from_settings(settings.checks, "--checks", ask=ask)
-
-
-def _nobody(messages: Messages) -> str:
-    raise AssertionError("nothing is asked before the model is open")
+        rules = read_checks(recipe.checks, f"recipe {recipe.name}: checks")
+        return with_room_for(settings.limits, rules, languages)
+    rules = read_checks(settings.checks, "--checks")
+    for line in contradictions(settings.limits, rules, languages):
+        log(line)
+    return rules
 
 
 def _asking(model: PaidModel) -> Ask:
