@@ -11,9 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from data_modules.cleaning.edits import Drop, Edit
-from data_modules.cleaning.options import option
+from data_modules.cleaning.options import check_patterns, option
 from data_modules.cleaning.units import codes_of, is_cjk, units_of
-from data_modules.errors import UserError
 from data_modules.wording import counted
 
 Codes = npt.NDArray[np.uint64]
@@ -29,11 +28,7 @@ class BoilerplateLines:
     patterns: tuple[str, ...] = option("Regular expressions; `.*` stands for any text.", str, many=-1)
 
     def __post_init__(self) -> None:
-        for pattern in self.patterns:
-            try:
-                re.compile(pattern)
-            except re.error as error:
-                raise UserError(f"patterns: '{pattern}' is not a regular expression: {error}.") from None
+        check_patterns(self.patterns)
 
     def __call__(self, text: str) -> list[Edit]:
         """The edits of a text."""

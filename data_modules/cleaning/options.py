@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, Field, field, fields
 from typing import Any
 
@@ -92,6 +93,19 @@ def _one(known: Field[Any], value: Any, place: str) -> Any:
         limits = f"from {least} to {most}" if most is not None else f"of at least {least}"
         raise UserError(f"{place} is {value}; expected {_WORDS[about['kind']]} {limits}.")
     return about["kind"](value)
+
+
+def check_patterns(patterns: Iterable[str]) -> None:
+    """Refuse what is not a regular expression.
+
+    Raises:
+        UserError: If the option `patterns` has such an item.
+    """
+    for pattern in patterns:
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise UserError(f"patterns: '{pattern}' is not a regular expression: {error}.") from None
 
 
 def read_rule(item: Any, at: str, place: str, known: Mapping[str, Callable[..., Any]], example: str) -> tuple[str, Any]:

@@ -46,7 +46,7 @@ def _exceeded(limits: Mapping[str, int], rule: Any, languages: Sequence[Language
     """Limits above those of a rule, and their names, by option."""
     if not isinstance(rule, Lengths):
         return {}
-    found = {}
+    found: dict[str, tuple[int, str]] = {}
     for limit, most in limits.items():
         for language in languages if limit in _OPTIONS else ():
             option = _OPTIONS[limit] + ("_zh" if language == "zh" else "")

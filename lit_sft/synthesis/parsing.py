@@ -11,8 +11,8 @@ from typing import Any
 from data_modules.wording import kind_of
 from lit_sft.scripts import Language
 from lit_sft.synthesis.recipe import ReplyForm
+from lit_sft.synthesis.thoughts import answer_of
 
-_THOUGHTS = re.compile(r"\s*<think>.*?</think>", re.DOTALL)
 _FENCE = re.compile(r"```(?:json)?[^\S\n]*\n(.*?)\n?\s*```", re.DOTALL | re.IGNORECASE)
 _NOTHING = re.compile(r"[\s.…。]*")
 _LEAST_COPIED = 18
@@ -114,7 +114,7 @@ class ReplyText:
 def read_items(reply: ReplyText, form: ReplyForm) -> list[dict[str, str]]:
     """The items of a reply, each with the fields of the form, without white space around them.
 
-    The JSON object may stand in a fenced block, and thoughts (<think>) before it are left out. Nothing else is
+    The JSON object may be in a fenced block, and thoughts (<think>) before it are left out. Nothing else is
     repaired: a reply that is nearly right is asked again.
 
     Raises:
@@ -170,7 +170,7 @@ def _plain(text: str) -> str:
 
 def _object(text: str) -> dict[str, Any]:
     """The JSON object of a reply."""
-    text = _THOUGHTS.sub("", text, count=1).strip()
+    text = answer_of(text)
     blocks = _FENCE.findall(text)
     try:
         value = json.loads(blocks[0] if len(blocks) == 1 else text, object_pairs_hook=_unique)

@@ -16,9 +16,12 @@ from typing import Any
 from data_modules.cleaning.units import is_cjk, units_of
 from data_modules.errors import UserError
 from data_modules.progress import with_progress
+from data_modules.wording import listed
 from lit_sft.files import short_reason
 from lit_sft.synthesis.checks.lengths import length_of
 from lit_sft.synthesis.checks.words import content_of, is_function_word, kind_of_question
+
+_FIELDS = {"messages", "article_id", "provenance"}
 
 _EXAMPLES, _REFUSED = 8, 3
 """Accepted conversations kept as examples, and refused ones of each rule."""
@@ -171,10 +174,10 @@ def rows_of(path: Path) -> Iterator[dict[str, Any]]:
 def _row(line: bytes, place: str) -> dict[str, Any]:
     try:
         row = json.loads(line)
-        assert isinstance(row, dict)
-        assert {"messages", "article_id", "provenance"} <= row.keys() or "fault" in row
-    except (ValueError, RecursionError, AssertionError) as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{place}: damaged ({short_reason(error)}); run `synthesize` again.") from None
+    if not isinstance(row, dict) or not row.keys() >= _FIELDS:
+        raise UserError(f"{place}: damaged (expected {listed(sorted(_FIELDS))}); run `synthesize` again.")
     return row
 
 

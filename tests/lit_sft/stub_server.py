@@ -199,6 +199,26 @@ def serve(write: Write, *, latency: float) -> None:
 
 
 @contextmanager
+def stubs(usual: Write) -> Iterator[Callable[..., StubServer]]:
+    """Gives a function that starts servers, which record their requests, and stops them in the end.
+
+    Args:
+        usual: Writes their replies, unless the function is given another writer.
+    """
+    started: list[StubServer] = []
+
+    def _start(write: Write = usual, draw: Draw | None = None) -> StubServer:
+        server = StubServer(write, draw)
+        server.bodies, server.headers = [], []
+        started.append(server)
+        return server
+
+    yield _start
+    for server in started:
+        server.close()
+
+
+@contextmanager
 def stub_process(write: str, *, latency: float) -> Iterator[str]:
     """Serve from another process, whose work does not slow down this one; gives the address.
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from data_modules.cleaning.options import option
-from data_modules.records.thinking import without_thinking
 from lit_sft.synthesis.candidate import Candidate
 from lit_sft.synthesis.checks.asking import Ask, Messages
 from lit_sft.synthesis.checks.numbers import numbers_in
 from lit_sft.synthesis.checks.refusals import says_no_answer
 from lit_sft.synthesis.checks.words import content_of
+from lit_sft.synthesis.thoughts import answer_of
 
 _INSTRUCTIONS = {
     "en": "Answer the question from the article alone, in one short sentence. If the article does not contain the "
@@ -45,7 +45,7 @@ class Judge:
         if not candidate.article.text:
             return ""
         for number, (question, answer) in enumerate(candidate.turns):
-            reply = _answer_in(ask(messages_for(candidate, number)))
+            reply = answer_of(ask(messages_for(candidate, number)))
             if fault := self._compared(question, answer, reply):
                 return f"{fault}: {reply[:100]!r}"
         return ""
@@ -78,12 +78,6 @@ def messages_for(candidate: Candidate, number: int) -> Messages:
         article=candidate.article.text, before=earlier, question=candidate.turns[number][0]
     )
     return (("user", text),)
-
-
-def _answer_in(reply: str) -> str:
-    """A reply without the thoughts at its start; empty if it ends before they do."""
-    answer = without_thinking(reply).strip()
-    return "" if answer.startswith("<think>") else answer
 
 
 def agreement(answer: str, reply: str, question: str) -> float:

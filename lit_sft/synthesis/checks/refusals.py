@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from data_modules.cleaning.options import option
-from data_modules.errors import UserError
+from data_modules.cleaning.options import check_patterns, option
 from lit_sft.synthesis.candidate import Candidate
 
 _MODEL = r"(?:ai|artificial intelligence|(?:large )?language model)"
@@ -83,11 +82,7 @@ class Refusals:
     patterns: tuple[str, ...] = option("More regular expressions, looked for in answers.", str, (), many=-1)
 
     def __post_init__(self) -> None:
-        for pattern in self.patterns:
-            try:
-                re.compile(pattern)
-            except re.error as error:
-                raise UserError(f"patterns: '{pattern}' is not a regular expression: {error}.") from None
+        check_patterns(self.patterns)
 
     def __call__(self, candidate: Candidate) -> str:
         """Why a conversation is refused; empty if it is not."""

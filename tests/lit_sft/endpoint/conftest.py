@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.lit_sft.stub_server import Draw, StubServer, Write
+from tests.lit_sft.stub_server import StubServer, stubs
 
 StartStub = Callable[..., StubServer]
 
@@ -15,14 +15,5 @@ StartStub = Callable[..., StubServer]
 def start_stub(monkeypatch: pytest.MonkeyPatch) -> Iterator[StartStub]:
     """Starts a stub server; the key is in the environment."""
     monkeypatch.setenv("OPENAI_API_KEY", "a-key")
-    started: list[StubServer] = []
-
-    def _start(write: Write = lambda body: "yes", draw: Draw | None = None) -> StubServer:
-        server = StubServer(write, draw)
-        server.bodies, server.headers = [], []
-        started.append(server)
-        return server
-
-    yield _start
-    for server in started:
-        server.close()
+    with stubs(lambda body: "yes") as start:
+        yield start

@@ -10,7 +10,7 @@ import pytest
 
 from lit_sft.synthesis.settings import ModelSettings, SynthesisSettings
 from lit_sft.synthesis.synthesize import synthesize
-from tests.lit_sft.stub_server import Draw, StubServer, Write
+from tests.lit_sft.stub_server import StubServer, stubs
 from tests.lit_sft.synthesis.writer import write_pairs
 
 StartStub = Callable[..., StubServer]
@@ -21,17 +21,8 @@ Run = Callable[..., dict[str, Any]]
 def start_stub(monkeypatch: pytest.MonkeyPatch) -> Iterator[StartStub]:
     """Starts a stub model that writes pairs."""
     monkeypatch.setenv("OPENAI_API_KEY", "a-key")
-    started: list[StubServer] = []
-
-    def _start(write: Write = write_pairs, draw: Draw | None = None) -> StubServer:
-        server = StubServer(write, draw)
-        server.bodies, server.headers = [], []
-        started.append(server)
-        return server
-
-    yield _start
-    for server in started:
-        server.close()
+    with stubs(write_pairs) as start:
+        yield start
 
 
 @pytest.fixture

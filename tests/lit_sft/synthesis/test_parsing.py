@@ -28,11 +28,18 @@ GOOD = '{"pairs": [{"question": "Who?", "answer": "Ada."}]}'
         f"```\n{GOOD}```",
         f"Here you are:\n```JSON\n{GOOD}\n```\nAnything else?",
         f"<think>\nThree pairs? {{No.}}\n</think>\n\n{GOOD}",
+        f"Three pairs? {{No.}}\n</think>\n\n{GOOD}",  # the template wrote <think>
+        f"<think>```json\n{{}}\n```</think>```json\n{GOOD}\n```",
         '{"pairs": [{"answer": " Ada. ", "question": "Who?\\n"}]}',
     ],
 )
 def test_valid_reply(text: str) -> None:
     assert read_items(ReplyText(text), PAIRS) == [{"question": "Who?", "answer": "Ada."}]
+
+
+def test_thoughts_inside_a_field_are_kept() -> None:
+    answer = "Write <think>a</think>."
+    assert read_items(ReplyText(f'{{"answer": "{answer}"}}'), ONE) == [{"answer": answer}]
 
 
 @pytest.mark.parametrize(

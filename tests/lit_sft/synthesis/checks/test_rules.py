@@ -103,6 +103,7 @@ def test_judge_asks_each_question_with_the_article_and_earlier_turns() -> None:
     ("reply", "expected"),
     [
         ("<think>It says 1802, not 1936.</think>\n\nIn 1802.", ""),
+        ("It says 1802, not 1936.</think>In 1802.", ""),
         ("<think>In 1802. Or was it", "the judge gave no answer"),
         ("<think>It was built in 1802.</think>", "the judge gave no answer"),
     ],
