@@ -6,17 +6,13 @@ each line is a message and each answer is a line.
 
 from __future__ import annotations
 
-import contextlib
 import sys
-from pathlib import Path
 from typing import get_args
 
 from data_modules.errors import UserError
 from data_modules.rendering.templates import TemplateName
 from lit_sft.console import print_error_line, quieten
-from lit_sft.files import read_yaml
 from lit_sft.models.generation import GenerationSettings
-from lit_sft.runs.folders import Run, find_run, paths_of
 from lit_sft.settings.arguments import Arguments
 
 
@@ -37,17 +33,17 @@ def main(argv: list[str]) -> int:
         settings = GenerationSettings(options.max_new_tokens, options.temperature, options.top_p)
     except UserError as error:
         raise UserError(f"--{error}") from None
-    run, source = _found(options.model, options.root)
     quieten("chat")
     # imported after parsing, so that --help and errors are instant
     from lit_sft.chat.conversing import answer_lines, converse
     from lit_sft.chat.session import ChatSession
-    from lit_sft.runs.opening import open_model
+    from lit_sft.runs.sources import find_source
 
-    with paths_of(run) if run else contextlib.nullcontext():
-        model = open_model(source, source, template=options.template, device=options.device)
+    source = find_source(options.model, options.root)
+    print_error_line(f"chat: {source.about}")
+    model = source.load(source.path, template=options.template, device=options.device)
     print_error_line(f"chat: {model.about()}")
-    if run and _is_of_text(run):
+    if source.is_of_text:
         print_error_line("chat: this run was trained on plain text, not on conversations; it may not answer")
     session = ChatSession(model, settings, system=options.system, seed=options.seed)
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
@@ -55,21 +51,6 @@ def main(argv: list[str]) -> int:
     print_error_line("chat: /help lists the commands; Ctrl-C stops an answer, Ctrl-D leaves")
     converse(session)
     return 0
-
-
-def _found(named: str | None, root: str) -> tuple[Run | None, str]:
-    """The run, if it is one, and what to open; both are printed."""
-    if named is None or named.endswith(".ckpt") or (Path(named) / "config.yaml").is_file():
-        run, checkpoint = find_run(named, root)
-        print_error_line(f"chat: run {run.folder}, {run.described(checkpoint)}")
-        return run, str(checkpoint)
-    print_error_line(f"chat: model {named}")
-    return None, named
-
-
-def _is_of_text(run: Run) -> bool:
-    settings = read_yaml(run.config, advice="Name another run.")
-    return isinstance(settings, dict) and settings.get("data_module") == "text"
 
 
 def _parser() -> Arguments:

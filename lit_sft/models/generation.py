@@ -308,7 +308,7 @@ def _generate_batch(
         use_cache=True,
         do_sample=False,
     )
-    next_token = NextToken([_choice(request) for request in requests], _num_known(tokenizer))
+    next_token = NextToken([_choice(request) for request in requests], num_known(tokenizer))
     causal_lm(backbone).generate(
         input_ids=ids.to(device),
         attention_mask=attention_mask.to(device),
@@ -332,8 +332,11 @@ def _seed_of(prompt: Sequence[int], seed: int) -> int:
 _KNOWN: WeakKeyDictionary[PreTrainedTokenizerBase, tuple[int, int]] = WeakKeyDictionary()
 
 
-def _num_known(tokenizer: PreTrainedTokenizerBase) -> int:
-    """`num_ids`, which takes a tenth of a second for a large vocabulary; remembered until the vocabulary grows."""
+def num_known(tokenizer: PreTrainedTokenizerBase) -> int:
+    """How many ids can be generated: `num_ids`, remembered until the vocabulary grows.
+
+    It takes a tenth of a second for a large vocabulary.
+    """
     size, known = _KNOWN.get(tokenizer, (-1, 0))
     if size != len(tokenizer):
         known = num_ids(tokenizer)

@@ -11,15 +11,19 @@ import copy
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any, Generic, TypeVar
 
 from data_modules.encoding.encoder import Encoder
 from data_modules.wording import counted
 from lit_sft.models.generation import Generated, GenerationRequest, room_for_answer
 from lit_sft.models.loaded import LoadedModel
 from lit_sft.models.unfinished import Piece
+
+_Value = TypeVar("_Value")
+_AnyPending = TypeVar("_AnyPending", bound="Pending[Any]")
 
 _GATHERING_SECONDS = 0.02
 """How long a batch waits for the clients of the last one, whose next requests are on their way."""
@@ -33,21 +37,58 @@ class ClosedError(Exception):
     """The worker was closed before there was an answer."""
 
 
-class PendingAnswer:
+class Pending(Generic[_Value]):
+    """Work that was submitted.
+
+    Attributes:
+        future: Has the result, or the error that prevented it; a `ClosedError` if the worker was closed. Cancelling the
+            future has no effect.
+    """
+
+    def __init__(self) -> None:
+        self.future: Future[_Value] = Future()
+        self.future.set_running_or_notify_cancel()  # asyncio would cancel it with a task that waits for it
+        self._is_cancelled = threading.Event()
+
+    def cancel(self) -> None:
+        """Have it ended as soon as possible."""
+        self._is_cancelled.set()
+
+    def is_to_stop(self) -> bool:
+        """Whether it was cancelled, or has failed."""
+        return self._is_cancelled.is_set() or self.future.done()
+
+    def result(self, timeout_seconds: float | None = None) -> _Value:
+        """Wait for the result.
+
+        Raises:
+            TimeoutError: If there is none in time.
+            Exception: As described for `future`.
+        """
+        return self.future.result(timeout_seconds)
+
+    def fail(self, error: BaseException) -> None:
+        """Report an error; without effect after the result."""
+        if not self.future.done():
+            self.future.set_exception(error)
+
+    def drop(self) -> None:
+        """Report that it was cancelled while it waited."""
+        self.fail(CancelledError("cancelled"))
+
+
+class PendingAnswer(Pending[Generated]):
     """A request that was submitted.
+
+    `cancel` ends the answer after the token that is being made. What there is of it is the result, `is_cancelled`. The
+    error in `future` may also be what the listener raised, or a `UserError` if the prompt is too long.
 
     Args:
         request: As submitted.
-
-    Attributes:
-        future: Has the answer, or the error that prevented it: what the listener raised, a `UserError` if the prompt is
-            too long, a `ClosedError`, or what loading or generating raised. Cancelling the future has no effect.
     """
 
     def __init__(self, request: GenerationRequest) -> None:
-        self.future: Future[Generated] = Future()
-        self.future.set_running_or_notify_cancel()  # asyncio would cancel it with a task that waits for it
-        self._is_cancelled = threading.Event()
+        super().__init__()
         self._asked = request
         self.request = replace(
             request,
@@ -56,33 +97,30 @@ class PendingAnswer:
             when_answered=self.finish,
         )
 
-    def cancel(self) -> None:
-        """End the answer after the token that is being made. What there is of it is the result, `is_cancelled`."""
-        self._is_cancelled.set()
-
-    def result(self, timeout_seconds: float | None = None) -> Generated:
-        """Wait for the answer.
-
-        Raises:
-            TimeoutError: If there is none in time.
-            Exception: As described for `future`.
-        """
-        return self.future.result(timeout_seconds)
-
-    def finish(self, outcome: Generated | BaseException) -> None:
-        """Report an answer or an error; without effect after the first."""
+    def finish(self, answer: Generated) -> None:
+        """Report the answer; without effect after the first result."""
         if self.future.done():
-            return
-        if isinstance(outcome, BaseException):
-            self.future.set_exception(outcome)
             return
         try:
             if self._asked.when_answered:
-                self._asked.when_answered(outcome)
+                self._asked.when_answered(answer)
         except Exception as error:  # its listener's own mistake, which must not end the batch
-            self.future.set_exception(error)
+            self.fail(error)
         else:
-            self.future.set_result(outcome)
+            self.future.set_result(answer)
+
+    def is_to_stop(self) -> bool:
+        """Whether it was cancelled, or has failed."""
+        asked = self._asked.is_cancelled
+        try:
+            return super().is_to_stop() or bool(asked and asked())
+        except Exception as error:
+            self.fail(error)
+            return True
+
+    def drop(self) -> None:
+        """Report that it was cancelled while it waited."""
+        self.finish(_NOT_BEGUN)
 
     def _tell(self, piece: Piece) -> None:
         assert self._asked.listener is not None
@@ -91,16 +129,29 @@ class PendingAnswer:
         try:
             self._asked.listener(piece)
         except Exception as error:  # must not end the answers of others
-            self.finish(error)
+            self.fail(error)
 
-    def is_to_stop(self) -> bool:
-        """Whether it was cancelled, or has failed."""
-        asked = self._asked.is_cancelled
+
+class PendingTask(Pending[_Value]):
+    """Work with the model between two batches.
+
+    Args:
+        work: Is given the model.
+    """
+
+    def __init__(self, work: Callable[[LoadedModel], _Value]) -> None:
+        super().__init__()
+        self._work = work
+
+    def run(self, model: LoadedModel) -> None:
+        """Do it and report the result, unless it was cancelled."""
+        if self.is_to_stop():
+            self.drop()
+            return
         try:
-            return self._is_cancelled.is_set() or self.future.done() or bool(asked and asked())
-        except Exception as error:
-            self.finish(error)
-            return True
+            self.future.set_result(self._work(model))
+        except BaseException as error:
+            self.fail(error)
 
 
 class ModelWorker:
@@ -119,8 +170,8 @@ class ModelWorker:
         self.name, self.batch_size, self.max_waiting = name, batch_size, max_waiting
         self._load = load
         self._changed = threading.Condition()
-        self._waiting: deque[PendingAnswer] = deque()
-        self._running: list[PendingAnswer] = []
+        self._waiting: deque[Pending[Any]] = deque()
+        self._running: list[Pending[Any]] = []
         self._thread: threading.Thread | None = None
         self._loading: Future[LoadedModel] | None = None
         self._is_closed = False
@@ -166,7 +217,18 @@ class ModelWorker:
             BusyError: If too many requests are waiting.
             ClosedError: If the worker is closed.
         """
-        pending = PendingAnswer(request)
+        return self._queued(PendingAnswer(request))
+
+    def run(self, work: Callable[[LoadedModel], _Value]) -> PendingTask[_Value]:
+        """Have something else done with the model, in the worker's thread, before the next batch.
+
+        Raises:
+            BusyError: If too many requests are waiting.
+            ClosedError: If the worker is closed.
+        """
+        return self._queued(PendingTask(work))
+
+    def _queued(self, pending: _AnyPending) -> _AnyPending:
         with self._changed:
             self._started()
             dropped = [each for each in self._waiting if each.is_to_stop()]  # they take up no place
@@ -176,7 +238,7 @@ class ModelWorker:
                 self._waiting.append(pending)
                 self._changed.notify_all()
         for each in dropped:
-            each.finish(_NOT_BEGUN)
+            each.drop()
         if is_full:
             raise BusyError(f"{counted(self.max_waiting, 'request')} waiting already")
         return pending
@@ -209,7 +271,7 @@ class ModelWorker:
                 pending.cancel()
             self._changed.notify_all()
         for pending in waiting:
-            pending.finish(ClosedError("closed"))
+            pending.fail(ClosedError("closed"))
         if thread is not None and thread is not threading.current_thread():
             thread.join(timeout_seconds)
 
@@ -247,9 +309,9 @@ class ModelWorker:
             self._loading = None
         loading.set_exception(error)
         for pending in waiting:
-            pending.finish(error)
+            pending.fail(error)
 
-    def _next_batch(self, expected: int) -> list[PendingAnswer]:
+    def _next_batch(self, expected: int) -> list[Pending[Any]]:
         """Wait for requests.
 
         Args:
@@ -267,15 +329,19 @@ class ModelWorker:
                 self._running = [self._waiting.popleft() for _ in range(min(self.batch_size, len(self._waiting)))]
             return self._running
 
-    def _answer(self, model: LoadedModel, batch: list[PendingAnswer]) -> None:
+    def _answer(self, model: LoadedModel, batch: list[Pending[Any]]) -> None:
+        for task in batch:
+            if isinstance(task, PendingTask):
+                task.run(model)
+        answers = [pending for pending in batch if isinstance(pending, PendingAnswer) and _fits(model, pending)]
         try:
-            fitting = [pending for pending in batch if _fits(model, pending)]
-            answers = model.answer_requests([pending.request for pending in fitting], self.batch_size)
+            requests = [pending.request for pending in answers]
+            made = model.answer_requests(requests, self.batch_size) if requests else []
         except BaseException as error:
-            for pending in batch:
-                pending.finish(error)
+            for pending in answers:
+                pending.fail(error)
             return
-        for pending, answer in zip(fitting, answers, strict=True):
+        for pending, answer in zip(answers, made, strict=True):
             pending.finish(answer)  # those that were cancelled before they were begun
 
 
@@ -288,6 +354,6 @@ def _fits(model: LoadedModel, pending: PendingAnswer) -> bool:
     try:
         room_for_answer(model.backbone, len(request.prompt), request.settings.max_new_tokens)
     except Exception as error:
-        pending.finish(error)
+        pending.fail(error)
         return False
     return True

@@ -70,7 +70,7 @@ def open_model(
         backbone, tokenizer, own = _of_run(source)
     else:
         with settings_unnamed():
-            backbone, tokenizer, own = (_of_adapter if _is_adapter(source) else _of_model)(source)
+            backbone, tokenizer, own = (_of_adapter if is_adapter(source) else _of_model)(source)
     if dtype is None:
         dtype = (
             torch.bfloat16
@@ -108,12 +108,13 @@ def _of_run(source: str) -> tuple[nn.Module, PreTrainedTokenizerBase, AnyTemplat
     return backbone_of_run(settings, data.tokenizer, checkpoint), data.tokenizer, data.encoder.template
 
 
-def _is_adapter(source: str) -> bool:
+def is_adapter(source: str) -> bool:
+    """Whether a folder contains an adapter and no model."""
     return (Path(source) / "adapter_config.json").is_file() and not (Path(source) / "config.json").is_file()
 
 
 def _of_model(source: str) -> tuple[nn.Module, PreTrainedTokenizerBase, TemplateName]:
-    _check_folder(source)
+    check_folder(source)
     tokenizer = load_tokenizer(source)
     return build_backbone(BackboneSettings(pretrained=source), tokenizer), tokenizer, _template_of(source)
 
@@ -140,7 +141,7 @@ def _template_of(source: str) -> TemplateName:
     return name
 
 
-def _check_folder(source: str) -> None:
+def check_folder(source: str) -> None:
     """Reject a folder that contains no model.
 
     Args:

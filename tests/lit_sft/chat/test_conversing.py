@@ -17,13 +17,11 @@ from pathlib import Path
 import pytest
 
 from lit_sft.__main__ import main
-from lit_sft.chat.command import _is_of_text
 from lit_sft.chat.conversing import answer_lines
 from lit_sft.chat.session import ChatSession
 from lit_sft.models.generation import GenerationSettings
 from lit_sft.models.loaded import LoadedModel
 from lit_sft.printable import printable
-from lit_sft.runs.folders import Run
 from tests.waiting import LONGEST
 
 _WIDTH = 80
@@ -102,14 +100,6 @@ def test_a_wrong_option_or_model_is_one_message(capsys: pytest.CaptureFixture[st
     assert "no run with a checkpoint" in capsys.readouterr().err
     assert main(["chat", str(tmp_path)]) == 2
     assert "this folder contains no model" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("setting", "is_text"), [("data_module: text", True), ("data_module: sft", False), ("{}", False)]
-)
-def test_a_run_on_plain_text_is_recognised(tmp_path: Path, setting: str, is_text: bool) -> None:
-    (tmp_path / "config.yaml").write_text(setting)
-    assert _is_of_text(Run(tmp_path)) is is_text
 
 
 class PseudoTerminal:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -297,3 +297,22 @@ def test_prompts_are_encoded_while_an_answer_is_being_made(
     pending.cancel()
     gate.open()
     pending.result(LONGEST)
+
+
+def test_other_work_is_done_between_batches(
+    model: LoadedModel, sizes: list[int], start: Callable[..., ModelWorker]
+) -> None:
+    worker = start(model)
+    pending, gate = held(worker)
+    done = [worker.run(lambda loaded: (loaded, threading.current_thread().name)), worker.submit(SHORT)]
+    cancelled = worker.run(lambda loaded: pytest.fail("it was cancelled"))
+    cancelled.cancel()
+    pending.cancel()
+    gate.open()
+    assert done[0].result(LONGEST) == (model, "model ")
+    assert done[1].result(LONGEST).num_tokens == 8  # type: ignore[union-attr]
+    assert sizes == [1, 1]
+    with pytest.raises(CancelledError):
+        cancelled.result(LONGEST)
+    with pytest.raises(ZeroDivisionError):
+        worker.run(lambda loaded: 1 // 0).result(LONGEST)

@@ -1,0 +1,79 @@
+"""What a user names as a model: a run, a checkpoint, a folder or a hub name; found at once, loaded later."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from data_modules.encoding.model_names import check_model_name
+from data_modules.rendering.templates import TemplateName
+from lit_sft.files import read_yaml
+from lit_sft.models.loaded import LoadedModel
+from lit_sft.runs.folders import Run, find_run, paths_of
+from lit_sft.runs.opening import check_folder, is_adapter, open_model
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSource:
+    """A model that exists, as far as can be told without loading it.
+
+    Attributes:
+        path: What to open: a checkpoint, a folder, or a name on the hub.
+        run: The run of the checkpoint, if it is one.
+        about: What it is, in words.
+    """
+
+    path: str
+    run: Run | None
+    about: str
+
+    @property
+    def name(self) -> str:
+        """A short name: that of the run, with the checkpoint's unless it is the default one; else the folder's."""
+        if self.run is None:
+            path = Path(self.path)
+            return path.resolve().name if path.exists() else self.path
+        folder = self.run.folder.resolve()
+        return f"{folder.parent.name}/{folder.name}{self.run.suffix_of(Path(self.path))}"
+
+    @property
+    def is_of_text(self) -> bool:
+        """Whether it is a run on plain text, which never saw an answer."""
+        if self.run is None:
+            return False
+        settings = read_yaml(self.run.config, advice="Name another run.")
+        return isinstance(settings, dict) and settings.get("data_module") == "text"
+
+    def load(self, name: str, *, template: TemplateName | None = None, device: str = "auto") -> LoadedModel:
+        """Load it.
+
+        Args:
+            name: Its name in tables.
+            template: Prompt template. None: the one it was trained with, if recorded; else `auto`.
+            device: `auto` uses a GPU if there is one.
+
+        Raises:
+            UserError: If it cannot be read.
+        """
+        with paths_of(self.run) if self.run else contextlib.nullcontext():
+            return open_model(name, self.path, template=template, device=device)
+
+
+def find_source(named: str | None, root: str = "runs") -> ModelSource:
+    """Find a model.
+
+    Args:
+        named: A run folder, a checkpoint, a folder with a model or an adapter, a hub name, or None for the newest run.
+        root: Folder of all runs.
+
+    Raises:
+        UserError: If there is no such run or folder, and it cannot be a name on the hub.
+    """
+    if named is None or named.endswith(".ckpt") or (Path(named) / "config.yaml").is_file():
+        run, checkpoint = find_run(named, root)
+        return ModelSource(str(checkpoint), run, f"run {run.folder}, {run.described(checkpoint)}")
+    check_folder(named)
+    if not is_adapter(named):
+        check_model_name(named)
+    return ModelSource(named, None, f"model {named}")

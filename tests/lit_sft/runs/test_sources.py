@@ -1,0 +1,75 @@
+"""What a user names as a model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from transformers import PreTrainedTokenizerFast
+
+from data_modules.errors import UserError
+from lit_sft.models.adapters import causal_lm
+from lit_sft.runs.folders import Run
+from lit_sft.runs.sources import ModelSource, find_source
+from tests.lit_sft.models.test_generation import build
+
+
+@pytest.fixture
+def folder(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> Path:
+    causal_lm(build("gpt2", tokenizer)).save_pretrained(tmp_path / "tiny")
+    tokenizer.save_pretrained(tmp_path / "tiny")
+    return tmp_path / "tiny"
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """The files of a run, by which it is found."""
+    folder = tmp_path / "runs" / "small" / "version_3"
+    (folder / "checkpoints").mkdir(parents=True)
+    (folder / "config.yaml").write_text("data_module: text\n")
+    for name in ("last", "step_10"):
+        (folder / "checkpoints" / f"{name}.ckpt").write_bytes(b"")
+    return folder
+
+
+def test_a_folder_is_found_and_loaded_under_a_name(folder: Path) -> None:
+    source = find_source(str(folder))
+    assert (source.name, source.run, source.is_of_text) == ("tiny", None, False)
+    assert source.load("mine").name == "mine"
+
+
+def test_a_run_and_its_checkpoints_have_names_of_their_own(run: Path) -> None:
+    source = find_source(str(run))
+    assert source.name == "small/version_3"
+    assert source.about.startswith(f"run {run}, last.ckpt (")
+    other = find_source(str(run / "checkpoints" / "step_10.ckpt"))
+    assert other.name == "small/version_3_step_10"
+    assert other.is_of_text
+
+
+def test_the_newest_run_is_found_without_a_name(run: Path) -> None:
+    source = find_source(None, str(run.parents[1]))
+    assert source.name == "small/version_3"
+
+
+def test_a_hub_name_stays_as_it_is() -> None:
+    source = find_source("Qwen/Qwen3-0.6B")
+    assert (source.path, source.name, source.about) == ("Qwen/Qwen3-0.6B", "Qwen/Qwen3-0.6B", "model Qwen/Qwen3-0.6B")
+
+
+def test_what_cannot_be_a_model_is_refused_before_anything_is_loaded(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="this folder contains no model"):
+        find_source(str(tmp_path / "empty"))
+    with pytest.raises(UserError, match=r"no such folder.*did you mean"):
+        find_source(f"{folder}x")
+    with pytest.raises(UserError, match="no such checkpoint"):
+        find_source(str(tmp_path / "x.ckpt"))
+
+
+@pytest.mark.parametrize(
+    ("setting", "is_text"), [("data_module: text", True), ("data_module: sft", False), ("{}", False)]
+)
+def test_a_run_on_plain_text_is_recognised(tmp_path: Path, setting: str, is_text: bool) -> None:
+    (tmp_path / "config.yaml").write_text(setting)
+    assert ModelSource("", Run(tmp_path), "").is_of_text is is_text
