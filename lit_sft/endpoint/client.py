@@ -52,6 +52,7 @@ class Endpoint:
         key: API key; empty for none.
         timeout: Seconds from the start of a request to the end of its reply.
         retries: How often to retry after a transient failure.
+        concurrency: Requests at once; more threads wait their turn.
         rate: Requests a minute at most; None for no limit.
         structured: How JSON is asked for in requests with a schema.
         meter: Counts costs, and refuses what a budget does not allow.
@@ -73,6 +74,7 @@ class Endpoint:
         key: str,
         timeout: float,
         retries: int,
+        concurrency: int,
         rate: float | None = None,
         structured: Structured = "auto",
         meter: Meter | None = None,
@@ -88,6 +90,7 @@ class Endpoint:
         weakref.finalize(self, self._requests.end)
         self.meter, self._form, self._log, self._pause = meter, ReplyForm(structured), log, pause
         self._limit = "max_tokens"
+        self._slots = threading.BoundedSemaphore(concurrency)
         self._interval = 60 / rate if rate else 0.0
         self._next_turn = self._held_until = 0.0
         self._unanswered = self._failed = self._timeouts = 0
@@ -150,8 +153,6 @@ class Endpoint:
     def _with_retries(self, request: Request, form: str) -> Reply:
         """Send a request; retry with growing pauses."""
         for number in range(self.retries + 1):
-            if self.stopped:
-                raise NotSentError(f"not sent: {self.stopped}")
             try:
                 return self._with_known_limit(request, form, is_retry=number > 0)
             except EndpointError as error:
@@ -186,6 +187,12 @@ class Endpoint:
 
     def _metered(self, request: Request, form: str, *, is_retry: bool) -> Reply:
         """Send a request once, and count what it costs."""
+        with self._slots:  # before the budget: a request that only waits must not hold money back from others
+            if self.stopped:
+                raise NotSentError(f"not sent: {self.stopped}")
+            return self._counted(request, form, is_retry=is_retry)
+
+    def _counted(self, request: Request, form: str, *, is_retry: bool) -> Reply:
         if self.meter is None:
             return self._requests.run(self._once(request, form, is_retry=is_retry))
         amount, reply, may_be_billed = self.meter.begin(request), None, False

@@ -255,6 +255,7 @@ def open_endpoint(
             key=read_key(settings.key_variable, place, otherwise=f", or {place}.key_variable to null if it has none"),
             timeout=settings.timeout,
             retries=settings.retries,
+            concurrency=settings.concurrency,
             rate=settings.rate,
             structured=settings.structured,
             meter=Meter(settings.name, journal, settings.prices, budget or Budget(), place=place),

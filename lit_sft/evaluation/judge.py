@@ -88,6 +88,7 @@ class EndpointJudge:
             key=read_key(settings.key_variable, "judge"),
             timeout=settings.timeout,
             retries=settings.retries,
+            concurrency=settings.concurrency,
         )
         # without credentials, so that cached replies survive a new password or key
         place = read_address(settings.endpoint, setting="judge.endpoint").base

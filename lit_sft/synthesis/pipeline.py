@@ -17,8 +17,11 @@ from lit_sft.synthesis.reading import Subject
 from lit_sft.synthesis.recipe import Recipe
 from lit_sft.synthesis.settings import ModelSettings
 
+_THREADS = 2
+"""Threads for each request at once: while some check replies, others have their requests under way."""
+
 _WINDOW = 8
-"""Subjects that are started ahead of the one whose turn it is, for each that is under way."""
+"""Subjects that are started ahead of the one whose turn it is, for each request at once."""
 
 _REPEATED = 4000
 """Characters of an invalid reply that are shown to the model again."""
@@ -211,20 +214,20 @@ class Synthesis:
         return [("assistant", text), again]
 
 
-def in_order(function: Callable[[_Item], _Made], items: Iterable[_Item], *, workers: int) -> Iterator[_Made]:
+def in_order(function: Callable[[_Item], _Made], items: Iterable[_Item], *, requests: int) -> Iterator[_Made]:
     """Apply a function to items in several threads; results come in the order of the items.
 
     Args:
         function: From any thread.
         items: Taken a few at a time, in the calling thread.
-        workers: Items at once.
+        requests: That the function may have under way at once; it waits where there are more.
     """
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="synthesis")
+    pool = ThreadPoolExecutor(requests * _THREADS, thread_name_prefix="synthesis")
     waiting: deque[Future[_Made]] = deque()
     try:
         for item in items:
             waiting.append(pool.submit(function, item))
-            if len(waiting) > workers * _WINDOW:
+            if len(waiting) > requests * _WINDOW:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()

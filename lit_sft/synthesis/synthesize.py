@@ -73,7 +73,7 @@ def synthesize(settings: SynthesisSettings, *, log: Callable[[str], None] = prin
         with written_whole(folder, PAIRS, REFUSED, FAILED) as streams:
             results = Results(recipe, checks, settings.model, streams)
             trial = Trial(synthesis.outcome, recipe.subject)
-            outcomes = in_order(trial.outcome, trial.numbered(subjects), workers=settings.model.concurrency)
+            outcomes = in_order(trial.outcome, trial.numbered(subjects), requests=settings.model.concurrency)
             for outcome in with_progress(outcomes, "synthesis", f"{recipe.subject}s", count):
                 results.add(outcome)
             if model.stopped:

@@ -117,13 +117,12 @@ def _script_of(unit: str) -> str:
 
 def _other_words(units: list[str], text: str) -> str:
     """Whether function words say that a text in Latin script is not in English."""
-    every = Counter(units_of(text))
-    english = sum(every[word] for word in _ENGLISH)
-    new = Counter(units)
-    counts = {name: sum(new[word] for word in words) for name, words in _OTHERS.items() if name != "English"}
+    every = units_of(text)
+    english = sum(unit in _ENGLISH for unit in every)
+    counts = {name: sum(unit in words for unit in units) for name, words in _OTHERS.items() if name != "English"}
     name, num = max(counts.items(), key=lambda item: item[1])
     is_clear = num >= _FEWEST and num > english
-    if is_clear or (num >= 2 and not english and num >= _LEAST_SHARE * sum(every.values())):
+    if is_clear or (num >= 2 and not english and num >= _LEAST_SHARE * len(every)):
         return f"seems to be in {name}"
     return ""
 

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from decimal import Decimal
-from functools import reduce
+from functools import lru_cache, reduce
 
 from lit_sft.synthesis.checks.words import words_in
+
+
+def _any_of(words: Iterable[str]) -> str:
+    """A pattern for any of some words, the longest first. It looks at the first letter before it tries the words."""
+    longest_first = sorted(words, key=len, reverse=True)
+    return f"(?=[{''.join(sorted({word[0] for word in longest_first}))}])(?:{'|'.join(longest_first)})"
+
 
 _DIGITS = r"\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?"
 _SCALES = {
@@ -59,8 +66,8 @@ _WORDS = {
 }
 _MULTIPLIERS = {word: scale for word, scale in _SCALES.items() if word.isascii()}
 _MULTIPLIERS |= {f"{word}th": scale for word, scale in _MULTIPLIERS.items()}
-_ANY_WORD = "|".join(sorted({*_WORDS, *_MULTIPLIERS}, key=len, reverse=True))
-_SPELLED = re.compile(rf"\b(?:{_ANY_WORD})(?:(?:[\s-]|\sand\s)+(?:{_ANY_WORD}))*\b", re.IGNORECASE)
+_ANY_WORD = _any_of({*_WORDS, *_MULTIPLIERS})
+_SPELLED = re.compile(rf"\b{_ANY_WORD}(?:(?:[\s-]|\sand\s)+{_ANY_WORD})*\b", re.IGNORECASE)
 
 _CHINESE_DIGITS = {digit: value for value, digit in enumerate("〇一二三四五六七八九")} | {"零": 0, "两": 2, "兩": 2}
 _CHINESE_UNITS = {"十": 10, "百": 100, "千": 1000}
@@ -77,7 +84,7 @@ _MONTHS = words_in(
     "january february march april may june july august september october november december jan feb mar apr jun jul aug "
     "sep sept oct nov dec"
 )
-_MONTH = re.compile(rf"\b({'|'.join(_MONTHS)})\b", re.IGNORECASE)
+_MONTH = re.compile(rf"\b({_any_of(_MONTHS)})\b", re.IGNORECASE)
 
 _PERIODS = {"decade": "10", "century": "100", "centurie": "100", "fortnight": "14", "couple": "2", "pair": "2"}
 _PERIOD = re.compile(rf"\b({'|'.join(_PERIODS)})s?\b", re.IGNORECASE)
@@ -106,7 +113,8 @@ class Written:
     stop: int
 
 
-def written_in(text: str, *, is_strict: bool = True) -> list[Written]:
+@lru_cache(maxsize=64)  # several rules look at the same texts
+def written_in(text: str, *, is_strict: bool = True) -> tuple[Written, ...]:
     """The numbers of a text, where they stand.
 
     Args:
@@ -115,7 +123,7 @@ def written_in(text: str, *, is_strict: bool = True) -> list[Written]:
     """
     words = [*_in_words(text), *_in_chinese(text, is_strict=is_strict)]
     digits = _in_digits(text, is_strict=is_strict)
-    return [*digits, *(each for each in words if not is_strict or each.value not in _NOT_CHECKED)]
+    return (*digits, *(each for each in words if not is_strict or each.value not in _NOT_CHECKED))
 
 
 def normal(text: str) -> str:

@@ -84,5 +84,8 @@ def pairs_of(text: str) -> set[str]:
     Args:
         text: Any text.
     """
-    both = (units_of(text), content_of(text))
+    every = units_of(text)
+    if not any(map(is_cjk, every)):  # most texts; their content is not needed
+        return set()
+    both = (every, content_of(text))
     return {one + other for units in both for one, other in pairwise(units) if is_cjk(one) and is_cjk(other)}

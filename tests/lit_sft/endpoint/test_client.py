@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -24,7 +25,7 @@ JSON = Request((("user", "a number, as JSON"),), max_tokens=8, schema=SCHEMA)
 
 
 def client_of(server: StubServer, **changed: Any) -> Endpoint:
-    return Endpoint(server.address, "m", **{"key": "k", "timeout": 60.0, "retries": 0} | changed)
+    return Endpoint(server.address, "m", **{"key": "k", "timeout": 60.0, "retries": 0, "concurrency": 8} | changed)
 
 
 def refusing(server: StubServer, *forms: str, status: str = "400") -> None:
@@ -215,7 +216,7 @@ def test_nothing_that_listens_is_said_at_once_and_without_waiting() -> None:
     async def wait(seconds: float) -> None:
         waited.append(seconds)
 
-    client = Endpoint(address, "m", key="k", timeout=60.0, retries=5, pause=wait)
+    client = Endpoint(address, "m", key="k", timeout=60.0, retries=5, concurrency=8, pause=wait)
     for _ in range(5):
         with pytest.raises(EndpointError, match=r"Connection error \(Connection refused\)$"):
             client.ask(HELLO)
@@ -336,3 +337,39 @@ def test_an_error_inside_a_reply_counts_as_that_error(
         client.ask(HELLO)
     client.close()
     assert len(server.bodies or []) == requests
+
+
+def test_more_threads_than_requests_at_once_wait_their_turn(start_stub: StartStub) -> None:
+    together, under_way, most = threading.Barrier(3), Counter[str](), []
+
+    def write(body: dict[str, Any]) -> str:
+        with lock:
+            under_way["now"] += 1
+            most.append(under_way["now"])
+        together.wait(60)  # three at once, or none ever replies
+        with lock:
+            under_way["now"] -= 1
+        return "yes"
+
+    lock = threading.Lock()
+    client = client_of(start_stub(write), concurrency=3)
+    with ThreadPoolExecutor(12) as pool:
+        replies = list(pool.map(lambda _: client.ask(HELLO).text, range(24)))
+    client.close()
+    assert replies == ["yes"] * 24
+    assert max(most) == 3
+
+
+def test_requests_that_wait_their_turn_are_not_sent_once_the_endpoint_is_dead(start_stub: StartStub) -> None:
+    server = start_stub(draw=Draw(rates={"drop": 1.0}))
+    client = client_of(server, concurrency=1)
+
+    def ask(_: int) -> str:
+        with pytest.raises(EndpointError) as caught:
+            client.ask(HELLO)
+        return type(caught.value).__name__
+
+    with ThreadPoolExecutor(30) as pool:
+        kinds = Counter(pool.map(ask, range(30)))
+    assert server.attempts.total() == kinds["EndpointError"] < 30
+    assert kinds["NotSentError"] > 0

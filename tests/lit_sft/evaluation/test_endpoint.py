@@ -93,7 +93,7 @@ def test_transient_errors_are_retried_with_growing_pauses(endpoint: Endpoint, fa
     async def wait(seconds: float) -> None:
         waited.append(seconds)
 
-    client = Client(endpoint.address, "m", key="k", timeout=10.0, retries=6, pause=wait)
+    client = Client(endpoint.address, "m", key="k", timeout=10.0, retries=6, concurrency=4, pause=wait)
     with pytest.raises(EndpointError, match=f"Error code: {fault}"):
         client.ask(Request((("user", "<answer_A>\na\n</answer_A><answer_B>\nb\n</answer_B>"),), max_tokens=8))
     client.close()
@@ -104,7 +104,7 @@ def test_transient_errors_are_retried_with_growing_pauses(endpoint: Endpoint, fa
 @pytest.mark.parametrize("status", ["400", "503", "302", "307", "404"])
 def test_only_the_beginning_of_an_error_is_read(endpoint: Endpoint, status: str) -> None:
     endpoint.faults, endpoint.reply = {"": f"always flood {status}"}, lambda prompt: "yes"
-    client = Client(endpoint.address, "m", key=KEY, timeout=60.0, retries=0)
+    client = Client(endpoint.address, "m", key=KEY, timeout=60.0, retries=0, concurrency=4)
     with pytest.raises(EndpointError, match=rf"^Error code: {status} \([A-Z][a-zA-Z ]+\): (x )+") as raised:
         client.ask(QUESTION)
     client.close()
@@ -113,7 +113,7 @@ def test_only_the_beginning_of_an_error_is_read(endpoint: Endpoint, status: str)
 
 
 def test_no_request_is_sent_after_close(endpoint: Endpoint) -> None:
-    client = Client(endpoint.address, "m", key=KEY, timeout=60.0, retries=0)
+    client = Client(endpoint.address, "m", key=KEY, timeout=60.0, retries=0, concurrency=4)
     endpoint.reply = lambda prompt: "yes"
     assert client.ask(QUESTION).text == "yes"
     client.close()

@@ -39,7 +39,7 @@ def write_many(path: Path, count: int, characters: int) -> str:
 @pytest.mark.parametrize("concurrency", [8, 16])
 def test_requests_are_under_way_all_the_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, concurrency: int) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "a-key")
-    count = 60 * concurrency
+    count = 150 * concurrency  # 30 seconds, as a run is measured whole: with reading, and the page at its end
     articles = write_many(tmp_path / "a.jsonl", count, 2000)
     with stub_process(WRITER, latency=LATENCY) as address:
         model = ModelSettings(endpoint=address, name="m", concurrency=concurrency)
