@@ -49,7 +49,7 @@ test-generation: $(VENV)/.installed ## compare 200 answers of three model shapes
 test-tokenizer: $(VENV)/.installed ## train tokenizers on 1 GB of generated text and print time and memory (30 minutes, 3 GB of disk)
 	$(BIN)/python -m pytest -m slow -s tests/lit_sft/tokenization
 
-test-ratings: $(VENV)/.installed ## simulate votes in nine worlds, check that the intervals of ratings cover the truth, and rate 100,000 votes (5 to 10 minutes)
+test-ratings: $(VENV)/.installed ## simulate votes in nine settings, check that the intervals of ratings cover the truth, and rate 100,000 votes (5 to 10 minutes)
 	$(BIN)/python -m pytest -m slow -s tests/lit_sft/arena
 
 test-gpu: $(VENV)/.installed ## test what needs a CUDA GPU (minutes)

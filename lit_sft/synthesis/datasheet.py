@@ -87,7 +87,7 @@ def _lengths(survey: Survey) -> list[str]:
 
 def _making(summary: Mapping[str, Any]) -> list[str]:
     recipe, model, usage = summary["recipe"], summary["model"], summary["usage"]
-    subjects, kind = summary["subjects"], summary["subject"]
+    subjects, kind, invalid = summary["subjects"], summary["subject"], sum(summary["invalid"].values())
     parts = " or parts of articles" if kind == "article" else ""
     sources = "\n".join(f"- {escaped_markdown(str(source))}" for source in summary["sources"])
     sampling = ", ".join(f"{key} {value}" for key, value in model.items() if key not in ("name", "place"))
@@ -100,8 +100,9 @@ def _making(summary: Mapping[str, Any]) -> list[str]:
         f"Sources:\n\n{sources}",
         f"Of {counted(subjects['read'], kind)}{parts}, {subjects['accepted']:,} gave at least one "
         f"accepted conversation, {subjects['refused']:,} none, {subjects['failed']:,} failed, and "
-        f"{subjects['not_reached']:,} were not reached. A reply without the form that the recipe asks for is asked for "
-        f"again; {sum(summary['invalid'].values()):,} were.",
+        f"{subjects['not_reached']:,} were not reached.",
+        f"{counted(invalid, 'reply', 'replies')} did not have the form that the recipe asks for; such a reply is asked "
+        "for again a limited number of times (`attempts`).",
         f"Replies: {tokens_in_words(usage)}; cost: {cost}.",
     ]
 

@@ -56,7 +56,7 @@ def _report(summary: Summary, survey: Survey, pictures: Path) -> Report:
         _terms(survey),
         _per_article(survey, whole_of(summary)),
         _faults(f"{summary['subject'].capitalize()}s that failed", "fault", summary["failures"]),
-        _faults("Replies that were asked again", "what was wrong", summary["invalid"]),
+        _faults("Replies without the form of the recipe", "what was wrong", summary["invalid"]),
         _attempts(summary),
         _usage(summary),
     ]

@@ -92,8 +92,8 @@ class Results:
         """Why the first failed request failed; empty if none did."""
         return self.first_reasons.get(FAILED_REQUEST) or self.first_reasons.get(NO_REPLY, "")
 
-    def forgive(self) -> None:
-        """Count subjects that got no reply as not reached: the model stopped answering, which is no fault of theirs."""
+    def count_unanswered_as_not_reached(self) -> None:
+        """Count subjects that got no reply as not reached, because the model has stopped answering."""
         count = self.failures.pop(NO_REPLY, 0)
         self.subjects["failed"] -= count
         self.subjects["not_reached"] += count

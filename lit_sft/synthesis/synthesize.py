@@ -37,7 +37,7 @@ from lit_sft.synthesis.trial import Trial
 
 
 class NothingNewError(UserError):
-    """A synthesis that ended without pairs for want of replies; earlier files of the folder stay."""
+    """A synthesis that accepted no pair because replies are missing; earlier files of the folder stay."""
 
 
 _JUDGING_TOKENS = 512
@@ -77,7 +77,7 @@ def synthesize(settings: SynthesisSettings, *, log: Callable[[str], None] = prin
             for outcome in with_progress(outcomes, "synthesis", f"{recipe.subject}s", count):
                 results.add(outcome)
             if model.stopped:
-                results.forgive()
+                results.count_unanswered_as_not_reached()
             stopped = model.stopped or trial.stopped or _offline(settings, results)
             _compare(folder, results, stopped, log)
         summary = {**_summary(settings, recipe, results, subjects, model), "stopped": stopped}
@@ -151,7 +151,7 @@ def _compare(folder: Path, results: Results, stopped: str, log: Callable[[str], 
     """Compare with the pairs that the folder has, which a start without replies must not replace.
 
     Raises:
-        NothingNewError: If there are some, and for want of replies there is none now.
+        NothingNewError: If there are some, and now none because replies are missing.
     """
     now, path = results.pairs["accepted"], folder / PAIRS
     if not results.num_unanswered or not path.is_file():

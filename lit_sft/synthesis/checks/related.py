@@ -33,8 +33,8 @@ _MEASURES = {"high": "high", "long": "long", "far": "long", "deep": "deep", "wid
 @dataclass(frozen=True)
 class Related:
     """Refuses questions that do not ask what the given question asks: of another kind (who, when, how many, how high),
-    with names or numbers that neither the given question nor its answer has, or with no word of theirs. Recipes that
-    were given no question lose nothing by it."""
+    with names or numbers that neither the given question nor its answer has, or with no word of theirs. Without
+    a given question, nothing is refused."""
 
     def __call__(self, candidate: Candidate) -> str:
         """Why a conversation is refused; empty if it is not."""
