@@ -18,6 +18,7 @@ from data_modules.errors import UserError
 from data_modules.progress import with_progress
 from data_modules.wording import listed
 from lit_sft.files import short_reason
+from lit_sft.synthesis.checks.chinese import simplified
 from lit_sft.synthesis.checks.lengths import length_of
 from lit_sft.synthesis.checks.words import content_of, is_function_word, kind_of_question
 
@@ -114,7 +115,7 @@ class Survey:
         for question, answer in turns:
             self._count_length(self.question_lengths, question, language)
             self._count_length(self.answer_lengths, answer, language)
-            self.kinds[kind_of_question(question)] += 1
+            self.kinds[kind_of_question(simplified(question))] += 1
             self.terms.update(terms_of(question))
         if len(self.terms) > 2 * _MOST_TERMS:
             self.terms = Counter(dict(self.terms.most_common(_MOST_TERMS)))

@@ -13,6 +13,7 @@ from data_modules.errors import UserError
 from data_modules.wording import kind_of
 from lit_sft.synthesis.candidate import Candidate
 from lit_sft.synthesis.checks.asking import Ask
+from lit_sft.synthesis.checks.chinese import in_simplified
 from lit_sft.synthesis.checks.evaluation_items import EvaluationItems
 from lit_sft.synthesis.checks.rules import ALL, ASKING_RULES, RULES, SET_RULES
 
@@ -20,6 +21,9 @@ _VERSION = 3
 """Raised whenever a rule judges a pair differently."""
 
 _ORDER = "rules that ask a model come after those that do not, and duplicates, found among accepted pairs, last"
+
+_AS_WRITTEN = ("lengths", "language", "evaluation_items")
+"""Rules that are given traditional Chinese as it is; the others know simplified words."""
 
 _EXAMPLE = "{lengths: {question: [2, 30]}}"
 
@@ -84,8 +88,9 @@ class Checks:
         Raises:
             EndpointError: If a rule asks a model, and the request fails.
         """
+        plain = in_simplified(candidate)
         for name, rule in self._rules:
-            reason = rule(candidate) if name in RULES else ""
+            reason = rule(candidate if name in _AS_WRITTEN else plain) if name in RULES else ""
             if name in ASKING_RULES:
                 assert self._ask is not None
                 reason = rule(candidate, self._ask)
@@ -100,7 +105,7 @@ class Checks:
             candidate: The conversation.
             found: What `alone` said of it.
         """
-        refusal = found or self._repeated(candidate)
+        refusal = found or self._repeated(in_simplified(candidate))
         for name in self.names:
             self._judged[name] += 1
             if refusal and refusal.rule == name:

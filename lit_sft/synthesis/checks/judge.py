@@ -9,6 +9,7 @@ from typing import Literal
 from data_modules.cleaning.options import option
 from lit_sft.synthesis.candidate import Candidate
 from lit_sft.synthesis.checks.asking import Ask, Messages
+from lit_sft.synthesis.checks.chinese import simplified
 from lit_sft.synthesis.checks.numbers import numbers_in
 from lit_sft.synthesis.checks.refusals import says_no_answer
 from lit_sft.synthesis.checks.words import content_of
@@ -46,7 +47,7 @@ class Judge:
             return ""
         for number, (question, answer) in enumerate(candidate.turns):
             reply = answer_of(ask(messages_for(candidate, number)))
-            if fault := self._compared(question, answer, reply):
+            if fault := self._compared(simplified(question), simplified(answer), simplified(reply)):
                 return f"{fault}: {reply[:100]!r}"
         return ""
 

@@ -67,15 +67,15 @@ class Source:
 
 
 def source_of(article: str) -> Source:
-    """What an article contains; that of the last article in each thread is kept, since its pairs follow each other.
+    """What an article contains; those of the last two texts in each thread are kept, since its pairs follow each other.
 
     Args:
-        article: The article's text.
+        article: The article's text, as it is or in simplified Chinese.
     """
-    last: Source | None = getattr(_LAST, "source", None)
-    if last is None or last.text != article:
-        last = _LAST.source = Source.of(article)
-    return last
+    kept: list[Source] = getattr(_LAST, "sources", [])
+    source = next((each for each in kept if each.text == article), None) or Source.of(article)
+    _LAST.sources = [source, *(each for each in kept if each is not source)][:2]
+    return source
 
 
 def pairs_of(text: str) -> set[str]:
