@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from data_modules.cleaning.options import check_patterns, option
 from lit_sft.synthesis.candidate import Candidate
+from lit_sft.synthesis.checks.chinese import simplified
 
 _MODEL = r"(?:ai|artificial intelligence|(?:large )?language model)"
 _MODEL_ZH = "(?:一个|一名|一款)?(?:AI|人工智能|大?语言模型|大型语言模型)(?:语言模型|模型|助手|助理)?"
@@ -97,7 +98,8 @@ class Refusals:
         return ""
 
     def _own(self, what: str) -> list[tuple[str, re.Pattern[str]]]:
-        return [("has words to refuse", re.compile(each)) for each in self.patterns] if what == "answer" else []
+        patterns = {form: None for each in self.patterns for form in (each, simplified(each))}
+        return [("has words to refuse", re.compile(each)) for each in patterns] if what == "answer" else []
 
 
 def _compiled(*kinds: str) -> list[tuple[str, re.Pattern[str]]]:

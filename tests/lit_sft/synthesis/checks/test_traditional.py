@@ -48,6 +48,12 @@ def test_questions_in_both_scripts_are_the_same_to_duplicates() -> None:
     assert [each is not None for each in found] == [False, True, False]
 
 
+@pytest.mark.parametrize("pattern", ["說明書", "(?i)说明"])
+def test_patterns_may_be_in_either_script(pattern: str) -> None:
+    checks = Checks.from_settings([{"refusals": {"patterns": [pattern]}}])
+    assert checks.refusal(candidate("", ("它是什麼？", "一本說明書。")))
+
+
 def test_simplified_forms_are_those_of_an_independent_table() -> None:
     assert simplified("這是誰的？文章沒有說，後來、週末、兩個鐘頭裡") == "这是谁的？文章没有说，后来、周末、两个钟头里"
     for character in map(chr, range(0x4E00, 0xA000)):
