@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from transformers import PreTrainedTokenizerFast
 from lit_sft.endpoint.chat import EndpointError, NotSentError, Request
 from lit_sft.models.adapters import causal_lm
 from lit_sft.models.backbone import BackboneSettings, build_backbone
-from lit_sft.models.generation import Generated
+from lit_sft.models.generation import Generated, GenerationRequest
 from lit_sft.models.loaded import LoadedModel
 from lit_sft.synthesis.local_model import LocalModel
 from lit_sft.synthesis.settings import ModelSettings, SynthesisSettings
@@ -72,17 +73,16 @@ def test_closed_model_sends_nothing(model: LoadedModel) -> None:
         local.ask(request("a"))
 
 
-def test_closing_ends_requests_without_waiting_for_the_batch(
-    model: LoadedModel, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    started, may_end = threading.Event(), threading.Event()
+def test_closing_ends_requests_without_finishing_the_batch(model: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    started = threading.Event()
 
-    def answer(*_: object) -> list[Generated]:
+    def answer(requests: Sequence[GenerationRequest], batch_size: int) -> list[Generated]:
         started.set()
-        may_end.wait(60)
-        return [Generated("late", 1, True)]
+        while not all(each.is_cancelled and each.is_cancelled() for each in requests):
+            threading.Event().wait(0.01)
+        return [Generated("unfinished", 1, ended=False, is_cancelled=True) for _ in requests]
 
-    monkeypatch.setattr(model, "answer", answer)
+    monkeypatch.setattr(model, "answer_requests", answer)
     local = LocalModel(model, batch_size=1)
     with ThreadPoolExecutor(2) as pool:
         under_way, waiting = pool.submit(local.ask, request("a")), pool.submit(local.ask, request("b"))
@@ -90,7 +90,6 @@ def test_closing_ends_requests_without_waiting_for_the_batch(
         local.close()
         assert isinstance(under_way.exception(60), NotSentError)
         assert isinstance(waiting.exception(60), NotSentError)
-    may_end.set()
 
 
 def test_synthesis_with_a_model_folder_runs_to_the_end(model: LoadedModel, tmp_path: Path) -> None:
