@@ -40,10 +40,6 @@ class NothingNewError(UserError):
     """A synthesis that accepted no pair because replies are missing; earlier files of the folder stay."""
 
 
-_JUDGING_TOKENS = 512
-"""Longest reply to a check, in tokens."""
-
-
 def synthesize(settings: SynthesisSettings, *, log: Callable[[str], None] = print) -> dict[str, Any]:
     """Make conversations, and write them with a summary.
 
@@ -67,7 +63,7 @@ def synthesize(settings: SynthesisSettings, *, log: Callable[[str], None] = prin
     check_outputs({"--output": settings.output}, _sources(settings))
     _check_own(folder)
     with _locked(folder), opened_model(settings, Journal(folder / JOURNAL), log) as model:
-        checks = Checks(rules, _asking(model))
+        checks = Checks(rules, _asking(model, settings.model.max_tokens))
         count = subjects.count()
         synthesis = Synthesis(recipe, model, checks, settings.model, settings.attempts, settings.seed)
         with written_whole(folder, PAIRS, REFUSED, FAILED) as streams:
@@ -128,9 +124,9 @@ def _rules(settings: SynthesisSettings, recipe: Recipe, log: Callable[[str], Non
     return rules
 
 
-def _asking(model: PaidModel) -> Ask:
-    """Sends the messages of a check to the model."""
-    return lambda messages: model.ask(Request(messages, max_tokens=_JUDGING_TOKENS)).text
+def _asking(model: PaidModel, max_tokens: int) -> Ask:
+    """Sends the messages of a check to the model, which may have to think before it answers."""
+    return lambda messages: model.ask(Request(messages, max_tokens=max_tokens)).text
 
 
 def _offline(settings: SynthesisSettings, results: Results) -> str:

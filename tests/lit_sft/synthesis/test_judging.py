@@ -27,7 +27,9 @@ def write_and_judge(body: dict[str, Any]) -> str:
 
 def test_judge_refuses_what_it_answers_differently(start_stub: StartStub, run: Run, tmp_path: Path) -> None:
     server = start_stub(write_and_judge)
-    summary = run(server, articles=write_articles(tmp_path / "a.jsonl", [english(n) for n in range(5)]), checks=CHECKS)
+    articles = write_articles(tmp_path / "a.jsonl", [english(n) for n in range(5)])
+    summary = run(server, {"max_tokens": 1000}, articles=articles, checks=CHECKS)
+    assert {body["max_tokens"] for body in server.bodies or []} == {1000}
     refused = rows_of(tmp_path / "out" / "refused.jsonl")
     assert {row["rule"] for row in refused} == {"judge"}
     assert all(row["messages"][1]["content"].endswith("2.") for row in refused)
