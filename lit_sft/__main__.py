@@ -15,6 +15,7 @@ COMMANDS = {
     "test": ("lit_sft.cli.commands:main", "score a run and its answers on the test split; writes result.json"),
     "predict": ("lit_sft.cli.commands:main", "answer prompts; writes JSON lines"),
     "chat": ("lit_sft.chat.command:main", "talk to a model in the terminal, or send it messages over a pipe"),
+    "serve": ("lit_sft.serve.command:main", "serve models to programs that speak OpenAI's API"),
     "preview": ("lit_sft.preview.command:main", "show the first examples token by token, under any masks"),
     "tokenizer": ("lit_sft.tokenization.command:main", "train a tokenizer on any text, or compare several"),
     "clean": ("lit_sft.cleaning.command:main", "show what cleaning rules change in documents, or write them clean"),

@@ -34,7 +34,19 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("training",),
     ("settings",),
     ("runs",),
-    ("cli", "preview", "cleaning", "lint", "ablation", "evaluation", "tokenization", "synthesis", "arena", "chat"),
+    (
+        "cli",
+        "preview",
+        "cleaning",
+        "lint",
+        "ablation",
+        "evaluation",
+        "tokenization",
+        "synthesis",
+        "arena",
+        "chat",
+        "serve",
+    ),
     ("__main__",),
 )
 """Subpackages and files of lit_sft, lowest layer first: each imports only lower layers, but the lowest also itself."""
@@ -50,6 +62,7 @@ COMMANDS = (
     "synthesis",
     "arena",
     "chat",
+    "serve",
 )
 
 

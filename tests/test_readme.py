@@ -61,6 +61,7 @@ def test_command_of_a_document_is_parsed(line: str, monkeypatch: pytest.MonkeyPa
     from lit_sft.lint.subjects import with_subject
     from lit_sft.preview.command import preview_parser
     from lit_sft.runs.requests import names_config
+    from lit_sft.serve import command as serve
     from lit_sft.settings.options import Command
     from lit_sft.settings.reading import parse_settings
     from lit_sft.synthesis.command import read_synthesis
@@ -75,6 +76,9 @@ def test_command_of_a_document_is_parsed(line: str, monkeypatch: pytest.MonkeyPa
         return
     if command == "chat":
         chat._parser().parse_args(arguments)
+        return
+    if command == "serve":
+        serve._parser().parse_args(arguments)
         return
     if command == "ablate":
         options = ablate._parser().parse_args(arguments)

@@ -192,6 +192,12 @@ class Encoder:
         """The ids of a rendered prompt as any client encodes it; quick if `encode` has just encoded it."""
         return self._strings.ids_of(text)
 
+    def ids_of_document(self, text: str) -> list[int]:
+        """The ids of a text to continue, as any client encodes it, with the token that starts a document."""
+        ids = self._strings.ids_of(text)
+        start = self._document_start
+        return ids if ids[: len(start)] == start else start + ids
+
     @property
     def starts_documents(self) -> bool:
         """Whether every document begins with the tokenizer's bos."""

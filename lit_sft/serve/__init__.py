@@ -1,0 +1,1 @@
+"""The serve command: models behind an HTTP server that speaks OpenAI's API."""

@@ -1,0 +1,99 @@
+"""Log-probabilities of tokens as the API writes them: objects for chats, parallel lists for completions."""
+
+from __future__ import annotations
+
+import codecs
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from lit_sft.models.next_token import TokenLogprob
+
+
+class ReportedTokens:
+    """Which tokens belong to the text of an answer, as its pieces arrive.
+
+    A token is reported with the piece that has its first character. The end token and those of a stop string have no
+    text and are not reported.
+
+    Args:
+        bytes_of: The bytes of a token.
+        end_token_id: Ends an answer.
+    """
+
+    def __init__(self, bytes_of: Callable[[int], bytes], end_token_id: int) -> None:
+        self._bytes_of, self._end_token_id = bytes_of, end_token_id
+        self._waiting: deque[tuple[int, TokenLogprob]] = deque()
+        # wrong bytes become replacement characters here as in the text
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._start = self._length = 0  # characters of the tokens, and of the text
+
+    def add(self, text: str, tokens: Iterable[TokenLogprob]) -> list[TokenLogprob]:
+        """Add a piece of the answer; returns the tokens to report with it."""
+        for token in tokens:
+            if token.token != self._end_token_id:
+                self._waiting.append((self._start, token))
+                self._start += len(self._decoder.decode(self._bytes_of(token.token)))
+        self._length += len(text)
+        found = []
+        while self._waiting and self._waiting[0][0] < self._length:
+            found.append(self._waiting.popleft()[1])
+        return found
+
+    def rest(self, *, is_stopped: bool) -> list[TokenLogprob]:
+        """The tokens that are left at the end; those of a stop string are not part of the answer."""
+        return [] if is_stopped else [token for _, token in self._waiting]
+
+
+def shown(data: bytes) -> str:
+    """A token as a string. Parts of characters are written in the API's way, `bytes:\\xe7\\xbe`."""
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return "bytes:" + "".join(f"\\x{byte:02x}" for byte in data)
+
+
+def chat_logprobs(tokens: Sequence[TokenLogprob], bytes_of: Callable[[int], bytes]) -> dict[str, Any]:
+    """The `logprobs` of a choice of a chat completion."""
+
+    def entry(token: int, logprob: float) -> dict[str, Any]:
+        data = bytes_of(token)
+        return {"token": shown(data), "logprob": logprob, "bytes": list(data)}
+
+    content = [
+        {**entry(each.token, each.logprob), "top_logprobs": [entry(*likely) for likely in each.likeliest]}
+        for each in tokens
+    ]
+    return {"content": content, "refusal": None}
+
+
+def completion_logprobs(
+    tokens: Sequence[TokenLogprob | None], ids: Sequence[int], bytes_of: Callable[[int], bytes], offset: int
+) -> dict[str, Any]:
+    """The `logprobs` of a choice of a completion.
+
+    Args:
+        tokens: One for each id; None for the first token of an echoed prompt, which nothing predicts.
+        ids: Token ids.
+        bytes_of: The bytes of a token.
+        offset: Characters of the text before them.
+    """
+    texts, offsets, before = [shown(bytes_of(each)) for each in ids], [], b""
+    for each in ids:
+        offsets.append(offset + len(before.decode("utf-8", "ignore")))
+        before += bytes_of(each)
+    likeliest = [None if each is None else _by_text(each, bytes_of) for each in tokens]
+    return {
+        "tokens": texts,
+        "token_logprobs": [None if each is None else each.logprob for each in tokens],
+        "top_logprobs": likeliest if any(likeliest) else None,
+        "text_offset": offsets,
+    }
+
+
+def _by_text(token: TokenLogprob, bytes_of: Callable[[int], bytes]) -> dict[str, float]:
+    """The likeliest tokens by their text; of several with the same text, the likeliest."""
+    found: dict[str, float] = {}
+    for index, logprob in token.likeliest:
+        found.setdefault(shown(bytes_of(index)), logprob)
+    return found

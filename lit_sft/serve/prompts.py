@@ -1,0 +1,91 @@
+"""The token ids that a model is given: those it was trained on, and room for the answer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from data_modules.encoding.encoder import Encoder
+from data_modules.errors import UserError
+from data_modules.records.conversation import Conversation, Message
+from lit_sft.models.generation import num_known
+from lit_sft.models.loaded import LoadedModel
+from lit_sft.serve.errors import ApiError, invalid
+
+NO_LIMIT = 2**31
+"""For an encoder: longer prompts are refused with the numbers that the API reports."""
+
+
+def ids_of_chat(encoder: Encoder, turns: tuple[Message, ...]) -> list[int]:
+    """The prompt for the next answer, rendered by the template that the model was trained with.
+
+    Args:
+        encoder: Without a limit.
+        turns: The conversation.
+
+    Raises:
+        ApiError: If the template or the tokenizer refuses it.
+    """
+    try:
+        (prompt,) = encoder.encode(Conversation(turns, "the conversation"))
+    except UserError as error:
+        raise invalid("messages", f"Invalid 'messages': {error}", "invalid_value") from None
+    return list(map(int, prompt.prompt_ids()))
+
+
+def ids_of_text(encoder: Encoder, model: LoadedModel, prompt: str | Sequence[int], place: str) -> list[int]:
+    """The ids of a text as any client encodes it: markers in it become tokens. Ids are taken as they are.
+
+    Args:
+        encoder: Of the model.
+        model: Knows which ids there are.
+        prompt: A text, or ids.
+        place: The field of the request.
+
+    Raises:
+        ApiError: If there is no such id, or nothing to continue.
+    """
+    if not isinstance(prompt, str):
+        num_ids = num_known(model.tokenizer)
+        if wrong := [each for each in prompt if not 0 <= each < num_ids]:
+            raise invalid(
+                place, f"Invalid '{place}': no token with id {wrong[0]}; this model has {num_ids:,}.", "invalid_value"
+            )
+        return list(prompt)
+    try:
+        ids = encoder.ids_of_document(prompt)
+    except UserError as error:
+        raise invalid(place, f"Invalid '{place}': {error}", "invalid_value") from None
+    if not ids:
+        raise invalid(place, f"Invalid '{place}': empty string. Expected text to continue.", "empty_string")
+    return ids
+
+
+def room_for(model: LoadedModel, prompt: Sequence[int], wanted: int | None, usual: int, param: str) -> int:
+    """The most tokens of an answer.
+
+    Args:
+        model: Answers.
+        prompt: Ids.
+        wanted: As requested; None: the usual limit, or less if there is no room for it.
+        usual: The usual limit.
+        param: The field that holds the prompt.
+
+    Raises:
+        ApiError: If prompt and answer do not fit into the model's context.
+    """
+    context = model.context_length
+    room = context - len(prompt)
+    if (wanted or 0) <= room and (room > 0 or wanted == 0):
+        return min(usual, room) if wanted is None else wanted
+    requested = (
+        f"you requested {len(prompt) + wanted:,} tokens ({len(prompt):,} in the {param}, {wanted:,} in the completion)"
+        if wanted
+        else f"your {param} have {len(prompt):,} tokens, which leaves no room for an answer"
+    )
+    raise ApiError(
+        400,
+        f"This model's maximum context length is {context:,} tokens. However, {requested}. Please shorten the {param}"
+        + (" or the completion." if wanted else "."),
+        param,
+        "context_length_exceeded",
+    )

@@ -1,0 +1,99 @@
+"""Completions through OpenAI's own client."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+pytest.importorskip("starlette", reason="needs the extra `serve`")
+pytest.importorskip("openai", reason="needs the extra `endpoint`")
+
+from lit_sft.models.loaded import LoadedModel
+from tests.conftest import IM_START
+from tests.lit_sft.serve.running import RunningServer, answer_of
+
+TEXT = "The sheep 羊"
+IDS = list(TEXT.encode())
+
+
+def complete(server: RunningServer, prompt: Any = TEXT, **settings: Any) -> Any:
+    with server.client() as client:
+        found = client.completions.create(**({"model": "tiny", "prompt": prompt, "temperature": 0} | settings))
+        return list(found) if settings.get("stream") else found
+
+
+def test_a_text_is_continued_by_16_tokens(server: RunningServer, model: LoadedModel) -> None:
+    found = complete(server)
+    assert found.choices[0].text == answer_of(model, IDS, num=16)
+    assert (found.object, found.choices[0].finish_reason) == ("text_completion", "length")
+    assert (found.usage.prompt_tokens, found.usage.completion_tokens) == (len(IDS), 16)
+
+
+def test_texts_and_ids_one_or_several_are_prompts(server: RunningServer, model: LoadedModel) -> None:
+    other = [5, 6, 7]
+    expected = {id(prompt): answer_of(model, prompt, num=4) for prompt in (IDS, other)}
+    for prompt, wanted in (
+        (IDS, [IDS]),
+        ([TEXT], [IDS]),
+        ([TEXT, "\x05\x06\x07"], [IDS, other]),
+        ([IDS, other], [IDS, other]),
+    ):
+        found = complete(server, prompt, max_tokens=4, n=2)
+        assert [choice.text for choice in found.choices] == [expected[id(each)] for each in wanted for _ in range(2)]
+        assert [choice.index for choice in found.choices] == list(range(2 * len(wanted)))
+        assert found.usage.prompt_tokens == sum(map(len, wanted))
+
+
+def test_markers_in_a_prompt_are_tokens_as_for_any_client(server: RunningServer, model: LoadedModel) -> None:
+    found = complete(server, "<|im_start|>user\n")
+    assert found.usage.prompt_tokens == 6
+    assert found.choices[0].text == answer_of(model, [IM_START, *b"user\n"], num=16)
+
+
+def test_a_streamed_completion_is_the_whole_one(server: RunningServer) -> None:
+    whole = complete(server, [TEXT, "x"], max_tokens=30, logprobs=1)
+    settings = {"stream": True, "stream_options": {"include_usage": True}}
+    parts = complete(server, [TEXT, "x"], max_tokens=30, logprobs=1, **settings)
+    for choice in whole.choices:
+        pieces = [each for part in parts for each in part.choices if each.index == choice.index]
+        assert "".join(piece.text for piece in pieces) == choice.text
+        assert pieces[-1].finish_reason == "length"
+        told = [piece.logprobs for piece in pieces if piece.logprobs]
+        assert [token for each in told for token in each.tokens] == choice.logprobs.tokens
+        assert [value for each in told for value in each.token_logprobs] == pytest.approx(
+            choice.logprobs.token_logprobs
+        )
+    assert parts[-1].usage == whole.usage
+
+
+def test_log_probabilities_are_parallel_lists(server: RunningServer) -> None:
+    found = complete(server, max_tokens=5, logprobs=2).choices[0].logprobs
+    assert len(found.tokens) == len(found.token_logprobs) == len(found.top_logprobs) == len(found.text_offset) == 5
+    for token, logprob, likeliest in zip(found.tokens, found.token_logprobs, found.top_logprobs, strict=True):
+        assert likeliest[token] == logprob == max(likeliest.values())
+        assert len(likeliest) == 2
+    assert complete(server, max_tokens=5, logprobs=0).choices[0].logprobs.top_logprobs is None
+
+
+def test_an_echo_has_the_log_probabilities_of_the_prompt(server: RunningServer, model: LoadedModel) -> None:
+    found = complete(server, echo=True, logprobs=1, max_tokens=2)
+    (choice,) = found.choices
+    assert choice.text == TEXT + answer_of(model, IDS, num=2)
+    nats = model.nats([IDS])[0]
+    assert choice.logprobs.token_logprobs[0] is None
+    assert choice.logprobs.top_logprobs[0] is None
+    assert choice.logprobs.token_logprobs[1 : len(IDS)] == pytest.approx((-nats[1:]).tolist(), abs=1e-5)
+    assert len(choice.logprobs.tokens) == len(IDS) + 2
+    assert choice.logprobs.text_offset[:6] == [0, 1, 2, 3, 4, 5]
+    assert found.usage.completion_tokens == 2
+
+
+def test_an_echo_can_be_all_that_is_wanted(server: RunningServer) -> None:
+    both = complete(server, [IDS, [9, 9]], echo=True, logprobs=0, max_tokens=0)
+    assert [choice.text for choice in both.choices] == [TEXT, "\t\t"]
+    assert [len(choice.logprobs.tokens) for choice in both.choices] == [len(IDS), 2]
+    assert both.usage.completion_tokens == 0
+    plain = complete(server, echo=True, max_tokens=1)
+    assert plain.choices[0].text.startswith(TEXT)
+    assert plain.choices[0].logprobs is None
