@@ -11,17 +11,15 @@ import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from itertools import accumulate, groupby
 from unicodedata import is_normalized
 
 import numpy as np
 from tokenizers import Encoding
-from tokenizers.decoders import ByteLevel
-from tokenizers.normalizers import NFC
 from transformers import PreTrainedTokenizerBase
 
-from data_modules.encoding.tokenizers import bytes_of_tokens, special_ids
+from data_modules.encoding.tokenizers import bytes_per_token, special_ids
 from data_modules.errors import UserError
 from data_modules.rendering.segments import ASSISTANT_KINDS, Segment, SegmentKind
 
@@ -358,25 +356,6 @@ class StringEncoder:
     def _begins_with_mark(self) -> bool:
         """Whether the tokenizer puts a space mark before every text."""
         return self.control("\nx")[len(self.control("\n")) :] != self.control("x")
-
-
-@lru_cache(maxsize=4)
-def bytes_per_token(tokenizer: PreTrainedTokenizerBase, num_tokens: int) -> list[int] | None:
-    """The bytes of each token; None unless the tokens of a text in Unicode's form NFC are always its bytes.
-
-    Args:
-        tokenizer: A fast tokenizer.
-        num_tokens: How many tokens it has, because tokens may be added to it.
-    """
-    backend = tokenizer.backend_tokenizer
-    is_plain = backend.normalizer is None or isinstance(backend.normalizer, NFC)
-    if not (is_plain and isinstance(backend.decoder, ByteLevel)):
-        return None
-    indices = tokenizer.get_vocab().values()
-    sizes, written = [0] * (1 + max(indices, default=num_tokens)), bytes_of_tokens(tokenizer)
-    for index in indices:
-        sizes[index] = len(written(index))
-    return sizes
 
 
 def _starts(encoding: Encoding) -> list[int]:

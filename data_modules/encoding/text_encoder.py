@@ -13,7 +13,8 @@ from transformers import PreTrainedTokenizerBase
 
 from data_modules.encoding.long_texts import WINDOW, Part, encode_long
 from data_modules.encoding.sentence_ends import Places, sentence_ends, tokens_at_ends
-from data_modules.encoding.strings import StringEncoder, bytes_per_token
+from data_modules.encoding.strings import StringEncoder
+from data_modules.encoding.tokenizers import bytes_per_token
 from data_modules.encoding.unknown_text import TextCheck
 from data_modules.errors import UserError
 

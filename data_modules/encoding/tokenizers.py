@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from tokenizers.decoders import ByteLevel
+from tokenizers.normalizers import NFC
 from transformers import PreTrainedTokenizerBase
 
 from data_modules.digests import check_digests
@@ -69,6 +72,25 @@ def bytes_of_tokens(tokenizer: PreTrainedTokenizerBase) -> Callable[[int], bytes
         return token.replace("\u2581", " ").encode()
 
     return _bytes
+
+
+@lru_cache(maxsize=4)
+def bytes_per_token(tokenizer: PreTrainedTokenizerBase, num_tokens: int) -> list[int] | None:
+    """The bytes of each token; None unless the tokens of a text in Unicode's form NFC are always its bytes.
+
+    Args:
+        tokenizer: A fast tokenizer.
+        num_tokens: How many tokens it has, because tokens may be added to it.
+    """
+    backend = tokenizer.backend_tokenizer
+    is_plain = backend.normalizer is None or isinstance(backend.normalizer, NFC)
+    if not (is_plain and isinstance(backend.decoder, ByteLevel)):
+        return None
+    indices = tokenizer.get_vocab().values()
+    sizes, written = [0] * (1 + max(indices, default=num_tokens)), bytes_of_tokens(tokenizer)
+    for index in indices:
+        sizes[index] = len(written(index))
+    return sizes
 
 
 def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
