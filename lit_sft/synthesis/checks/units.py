@@ -82,6 +82,7 @@ _BEFORE = re.compile(
 )
 _PREFIX_NAMES = {f"b{place}": name for place, name in enumerate(_PREFIXES)}
 _LONGEST_PREFIX = 8
+_IN_NAME = re.compile("(?<=[A-Za-z])")
 
 _DECADE = re.compile(r"['’]?s\b|\s*年代", re.IGNORECASE)
 _CENTURY = re.compile(r"(?:st|nd|rd|th)?[\s-]+centur|\s*世纪|\s*世紀", re.IGNORECASE)
@@ -106,6 +107,8 @@ def without_measures(text: str) -> str:
     measures = (_measure(number, text) for number in written_in(text))
     parts, place = [], 0
     for start, stop in sorted((start, stop) for unit, start, stop in measures if unit):
+        if _IN_NAME.match(text, start):
+            continue
         parts.append(text[place:start])
         place = max(place, stop)
     return " ".join([*parts, text[place:]])
