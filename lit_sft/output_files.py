@@ -33,6 +33,8 @@ def check_outputs(outputs: Mapping[str, str | None], inputs: Iterable[str] = ())
     for option, given in outputs.items():
         if given is None:
             continue
+        if not given or "\0" in given:
+            raise UserError(f"{option} {given!r}: not a name of a file or folder; choose another.")
         path = Path(given).resolve()
         _check_apart(option, given, path, read)
         if path in written:

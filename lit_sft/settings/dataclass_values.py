@@ -76,12 +76,20 @@ def _required(kind: Any) -> Iterable[str]:
 
 
 def _typed(value: Any, kind: Any, name: str) -> Any:
+    # the parser takes null for every setting, and names of any type
+    is_odd = isinstance(value, dict) and get_origin(kind) is dict and not all(isinstance(key, str) for key in value)
+    if is_odd or (value is None and kind is not Any and type(None) not in get_args(kind)):
+        raise UserError(f"{name} {_shown(value)}: expected {_type_in_words(kind)}.")
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--value", type=kind)
     try:
         return parser.parse_object({"value": value}).value
     except (ArgumentError, OverflowError):  # an integer may be too large for a float
-        raise UserError(f"{name} {value!r}: expected {_type_in_words(kind)}.") from None
+        raise UserError(f"{name} {_shown(value)}: expected {_type_in_words(kind)}.") from None
+
+
+def _shown(value: Any) -> str:
+    return "null" if value is None else repr(value)
 
 
 def _type_in_words(kind: Any) -> str:
@@ -94,5 +102,5 @@ def _type_in_words(kind: Any) -> str:
         return "names and values"
     if get_origin(kind) in (list, tuple):
         element = get_args(kind)[0]
-        return f"a list of {_PLURALS.get(element) or _type_in_words(element)}"
+        return f"a list of {_PLURALS.get(element) or _type_in_words(element).replace('a list', 'lists')}"
     return _WORDS.get(kind, str(kind))

@@ -115,6 +115,8 @@ WRONG: dict[str, tuple[tuple[str, ...], str]] = {
         (*PAIRS, "--recipe", "self_instruct", "--requests", "2"),
         "--records: 1 seed task; expected at least 4, as in --examples",
     ),
+    "output with a zero byte": ((*USUAL, "--output", "a\0b"), "--output 'a\\x00b': not a name of a file or folder"),
+    "output without a name": ((*USUAL, "--output", ""), "--output '': not a name of a file or folder"),
     "output is a file": ((*USUAL, "--output", "p.jsonl"), "--output p.jsonl: cannot write there"),
     "output is read": (
         (*USUAL, "--output", "made", "--articles", "made/a.jsonl"),
