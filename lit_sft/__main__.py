@@ -24,6 +24,7 @@ COMMANDS = {
     "ablate": ("lit_sft.ablation.command:main", "run all trials of a study, then write its report"),
     "report": ("lit_sft.ablation.study_report:main", "compare the trials of a study, or any runs, on one page"),
     "evaluate": ("lit_sft.evaluation.command:main", "compare any models on a suite, item by item"),
+    "arena": ("lit_sft.arena.arena_command:main", "talk to models side by side in a browser, and vote blind"),
     "ratings": ("lit_sft.arena.ratings_command:main", "rate models from the votes of people and judges"),
     "export": (
         "lit_sft.cli.export:main",

@@ -51,7 +51,10 @@ def parser_of_tokenizer_command(name: str) -> argparse.ArgumentParser:
 def test_command_of_a_document_is_parsed(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from lit_sft.ablation import command as ablate
     from lit_sft.ablation.study import read_study
+    from lit_sft.arena import arena_command as arena
     from lit_sft.arena import ratings_command as ratings
+    from lit_sft.arena.player_arguments import read_player
+    from lit_sft.arena.suite_prompts import read_prompts
     from lit_sft.chat import command as chat
     from lit_sft.cleaning import command as clean
     from lit_sft.cli.export import _parser
@@ -79,6 +82,11 @@ def test_command_of_a_document_is_parsed(line: str, monkeypatch: pytest.MonkeyPa
         return
     if command == "serve":
         serve._parser().parse_args(arguments)
+        return
+    if command == "arena":
+        options = arena._parser().parse_args(arguments)
+        assert all(read_player(model).place for model in options.models or [])
+        assert options.suite is None or read_prompts(options.suite)
         return
     if command == "ablate":
         options = ablate._parser().parse_args(arguments)

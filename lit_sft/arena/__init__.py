@@ -1,1 +1,1 @@
-"""Votes on answers: ratings of the models, and preference pairs."""
+"""Models side by side in a browser, votes on their answers, ratings, and preference pairs."""

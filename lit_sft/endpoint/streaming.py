@@ -1,0 +1,136 @@
+"""Streams a reply from a model behind an OpenAI-compatible endpoint, for people who watch it being written.
+
+`Endpoint` is for work: it retries, counts costs and gives up. Here, the user sees what failed and tries again.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from data_modules.errors import UserError
+from lit_sft.credentials import Secrets, read_address, without_credentials
+from lit_sft.endpoint.chat import EndpointError, Request, without_surrogates
+from lit_sft.endpoint.responses import error_line
+
+_LONGEST_REPLY = 2**20
+"""Characters of a reply, at most."""
+
+_LIMITS = ("max_tokens", "max_completion_tokens")
+"""Names of the limit of tokens: some servers refuse the first and name the second in their error."""
+
+
+class StreamingEndpoint:
+    """A model behind an endpoint. Thread-safe.
+
+    Args:
+        address: Such as http://127.0.0.1:8080/v1; may contain a user and password, or a query.
+        model: The model's name at the endpoint. None: the only one that it lists.
+        key: API key; empty for none.
+        timeout: Seconds without any part of the reply after which it has failed.
+
+    Attributes:
+        shown: The address without credentials.
+
+    Raises:
+        UserError: If the client is not installed, or the address is not an HTTP address.
+    """
+
+    def __init__(self, address: str, model: str | None, *, key: str = "", timeout: float = 120.0) -> None:
+        try:
+            import openai
+        except ImportError:
+            raise UserError("the openai client is not installed; `pip install 'lit_sft[endpoint]'`.") from None
+        for name in ("openai", "httpx", "httpx2", "httpcore", "httpcore2"):
+            logging.getLogger(name).setLevel(logging.WARNING)  # they log addresses with their queries
+        place = read_address(address, setting="endpoint")
+        self.shown = without_credentials(address)
+        self._secrets = Secrets(key, *place.values)
+        self._is_masked = bool(key or place.values)
+        self._model = model
+        self._client: Any = openai.OpenAI(
+            api_key=key or "EMPTY",  # without one, the client would look for one in the environment
+            base_url=place.base,
+            default_query=place.query,
+            default_headers={"Authorization": place.authorization} if place.authorization else None,
+            timeout=timeout,
+            max_retries=0,
+        )
+
+    def stream(self, request: Request, on_text: Callable[[str], bool]) -> str:
+        """Ask for a reply, and pass it on while it is written.
+
+        Args:
+            request: What to ask; its schema is not sent.
+            on_text: Called with the whole text so far, without credentials, whenever there is more of it. Returns
+                whether to go on.
+
+        Returns:
+            Why the reply ended, such as `stop` or `length`; empty if the endpoint does not say, or it was ended here.
+
+        Raises:
+            EndpointError: If there is no complete reply; the message contains no credentials.
+        """
+        try:
+            return self._streamed(request, on_text, _LIMITS)
+        except EndpointError:
+            raise
+        except Exception as error:  # the client's and the transport's, whose modules change with its version
+            line = error_line(error, self._secrets)
+            raise EndpointError(f"{line.rstrip('.')} ({self.shown})", is_answer=False) from None
+
+    def model(self) -> str:
+        """The model's name at the endpoint.
+
+        Raises:
+            EndpointError: If none was given and the endpoint does not list exactly one.
+        """
+        if self._model is None:
+            names = sorted(each.id for each in self._client.models.list())
+            if len(names) != 1:
+                listed = ", ".join(names[:20]) or "none"
+                raise EndpointError(
+                    f"{self.shown} lists {len(names)} models ({self._secrets.mask(listed)}); name one, as in "
+                    "NAME=MODEL@ADDRESS",
+                    is_answer=True,
+                )
+            self._model = names[0]
+        return self._model
+
+    def close(self) -> None:
+        """Close connections; replies that are being written fail."""
+        self._client.close()
+
+    def _streamed(self, request: Request, on_text: Callable[[str], bool], limits: tuple[str, ...]) -> str:
+        try:
+            stream = self._client.chat.completions.create(
+                model=self.model(), messages=[], stream=True, extra_body=_body(request, limits[0])
+            )
+        except Exception as error:
+            if len(limits) > 1 and getattr(error, "status_code", None) == 400 and limits[1] in str(error):
+                return self._streamed(request, on_text, limits[1:])
+            raise
+        text, reason = "", ""
+        with stream:
+            for part in stream:
+                choice = part.choices[0] if part.choices else None
+                reason = (choice and choice.finish_reason) or reason
+                new = without_surrogates((choice and choice.delta.content) or "")
+                text += new
+                if new and not on_text(self._secrets.mask(text) if self._is_masked else text):
+                    return ""
+                if len(text) > _LONGEST_REPLY:
+                    raise EndpointError(f"the reply is longer than {_LONGEST_REPLY:,} characters", is_answer=True)
+        return reason
+
+
+def _body(request: Request, limit: str) -> dict[str, Any]:
+    """The body of a request without the model. What has its default is left out: some servers refuse it."""
+    optional = {"top_p": None if request.top_p == 1.0 else request.top_p, "seed": request.seed}
+    return {
+        limit: request.max_tokens,
+        "messages": [{"role": role, "content": without_surrogates(content)} for role, content in request.messages],
+        "temperature": request.temperature,
+        **{name: value for name, value in optional.items() if value is not None},
+    }
