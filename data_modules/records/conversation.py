@@ -83,11 +83,13 @@ class Passage:
         origin: Where its article was read, `file:line`.
         start: Where the text starts in the article, in characters.
         stop: Where it ends; 0 if unknown.
+        digest: Of the text, which tells whether the article still has it; empty if unknown.
     """
 
     origin: str
     start: int = 0
     stop: int = 0
+    digest: str = ""
 
 
 @dataclass(frozen=True, slots=True)

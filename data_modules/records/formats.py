@@ -178,7 +178,8 @@ def passage_of(record: Record) -> Passage | None:
         return None
     match made.get("span"):
         case [int(start), int(stop)] if 0 <= start < stop:
-            return Passage(made["origin"], start, stop)
+            digest = made.get("text_digest")
+            return Passage(made["origin"], start, stop, digest if isinstance(digest, str) else "")
     return Passage(made["origin"])
 
 

@@ -5,8 +5,41 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
+from dataclasses import dataclass
 
 from data_modules.errors import UserError
+from data_modules.records.conversation import Passage
+from lit_sft.files import digest
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part of an article.
+
+    Attributes:
+        article: The text of the whole article.
+        origin: Where the article was read, `file:line`.
+        start: Where the part starts in it, in characters.
+        stop: Where it ends.
+    """
+
+    article: str
+    origin: str
+    start: int
+    stop: int
+
+
+class OtherTextError(Exception):
+    """The articles do not have the text that a conversation was made from.
+
+    Args:
+        fault: `missing_article` or `changed_article`.
+        reason: In sentences, with what to do about it.
+    """
+
+    def __init__(self, fault: str, reason: str) -> None:
+        super().__init__(reason)
+        self.fault, self.reason = fault, reason
 
 
 class Articles:
@@ -55,6 +88,37 @@ class Articles:
             )
         place = self._places.get(_key(name)) if place is None else place
         return None if place is None else self._read(place)
+
+    def part(self, name: str, passage: Passage) -> Part:
+        """The part of an article that a conversation was made from; the whole article if it does not say which part.
+
+        Args:
+            name: The article's name.
+            passage: The part. Without a digest, any text that is there now counts as that part.
+
+        Raises:
+            OtherTextError: If the article is missing, or is another than it was.
+            UserError: As in `get`.
+        """
+        found = self.get(name, passage.origin)
+        if found is None:
+            raise OtherTextError(
+                "missing_article",
+                f"no article has the article_id {name!r}; expected it in --articles, as when the pair was made.",
+            )
+        text, origin = found
+        if not passage.stop:
+            return Part(text, origin, 0, len(text))
+        part = text[passage.start : passage.stop]
+        is_there = passage.stop <= len(text) and part.strip()
+        if not is_there or (passage.digest and digest(part) != passage.digest):
+            raise OtherTextError(
+                "changed_article",
+                f"the article {name!r} at {origin} no longer has the text that the pair was made from (characters "
+                f"{passage.start:,} to {passage.stop:,}). Set --articles to the files as they were then, or make the "
+                "pairs again.",
+            )
+        return Part(text, origin, passage.start, passage.stop)
 
     def _write(self, text: str, origin: str) -> int:
         place = self._file.seek(0, 2)

@@ -22,6 +22,7 @@ class Article:
         start: Where the text starts in the article, in characters.
         stop: Where it ends; 0 if unknown.
         record: Where the conversation was read that the request is about, `file:line`; empty if it is about none.
+        digest: Of the text; if it is not given, of the text that the conversation was made from. Empty if unknown.
     """
 
     id: str
@@ -31,6 +32,7 @@ class Article:
     start: int = 0
     stop: int = 0
     record: str = ""
+    digest: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -111,7 +111,7 @@ def _print_summary(summary: dict[str, Any], folder: Path) -> None:
         if rule["refused"]:
             print_line(f"  {rule['name']}: {rule['refused']:,} of {rule['judged']:,} refused")
     for fault, count in summary["failures"].items():
-        print_line(f"  failed, {fault}: {count:,}")
+        print_line(f"  failed, {fault}: {count:,}, the first: {summary['first_reasons'][fault]}")
     print_line(
         f"{counted(usage['replies'], 'reply', 'replies')}, {usage['from_journal']:,} of them from the journal; "
         f"{tokens_in_words(usage)}; {_cost(summary)}"

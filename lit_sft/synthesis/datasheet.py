@@ -68,8 +68,9 @@ def _composition(summary: Mapping[str, Any], survey: Survey) -> list[str]:
     ]
     record = (
         "Each line of `pairs.jsonl` is a conversation with `messages`, the `article_id` by which splits keep an "
-        "article together, and `provenance`: article, file and line, span of the text and the record that it is about, "
-        "where there are any, recipe and its digest, model, temperature, attempt, and the checks that it passed."
+        "article together, and `provenance`: article, file and line, span and digest of the text and the record that "
+        "it is about, where there are any, recipe and its digest, model, temperature, attempt, and the checks that it "
+        "passed."
     )
     return [record, "\n".join(lines)]
 

@@ -150,7 +150,7 @@ class Synthesis:
     def outcome(self, subject: Subject) -> Outcome:
         """Ask about a subject until the reply has the recipe's form, and check what it says. From any thread."""
         if subject.fault:
-            return Outcome(subject, fault="language", reason=subject.fault)
+            return Outcome(subject, fault=subject.fault, reason=subject.reason)
         asked = _Asked(subject)
         try:
             made = self._ask(asked)

@@ -16,8 +16,9 @@ from data_modules.records.counts import RecordCounts
 from data_modules.records.documents import TO_FINE_TUNE, read_documents
 from data_modules.records.splits import Sources, as_list, read_conversations
 from data_modules.wording import counted
+from lit_sft.files import digest
 from lit_sft.scripts import Language, language_of, script_shares
-from lit_sft.synthesis.articles import Articles
+from lit_sft.synthesis.articles import Articles, OtherTextError
 from lit_sft.synthesis.candidate import Article
 from lit_sft.synthesis.inputs import check_inputs
 from lit_sft.synthesis.passages import passages
@@ -42,12 +43,14 @@ class Subject:
     Attributes:
         article: The article, or the part of one.
         given: What the recipe's prompt shows, by placeholder.
-        fault: Why nothing can be asked about it; empty if something can.
+        fault: The name of what is wrong, such as `language`, so that nothing can be asked; empty if nothing is.
+        reason: What is wrong, in sentences.
     """
 
     article: Article
     given: Mapping[str, str] = field(default_factory=dict)
     fault: str = ""
+    reason: str = ""
 
 
 class Subjects:
@@ -59,6 +62,7 @@ class Subjects:
 
     Attributes:
         counts: Invalid records, and the fields that are not used, as far as they were read the last time.
+        num_unproven: Conversations, read the last time, whose provenance has no digest of their article's text.
 
     Raises:
         UserError: If files that the recipe needs are not given, or others are.
@@ -66,7 +70,7 @@ class Subjects:
 
     def __init__(self, settings: SynthesisSettings, recipe: Recipe) -> None:
         self.settings, self.recipe = settings, recipe
-        self.counts = RecordCounts(settings.on_invalid)
+        self.counts, self.num_unproven = RecordCounts(settings.on_invalid), 0
         check_inputs(settings, recipe)
 
     def count(self) -> int:
@@ -91,7 +95,7 @@ class Subjects:
             UserError: If files cannot be read, a record is invalid and `on_invalid` is `error`, or no record has a
                 column of `columns`.
         """
-        self.counts = RecordCounts(self.settings.on_invalid)
+        self.counts, self.num_unproven = RecordCounts(self.settings.on_invalid), 0
         try:
             yield from islice(self._all(), self.settings.max_articles)
             self._check_columns()
@@ -112,7 +116,8 @@ class Subjects:
         for document in read_documents("train", self._sources(self.settings.articles), self.counts):
             for start, stop in passages(document.text, self.settings.max_characters, split=is_split):
                 text = document.text[start:stop]
-                article = Article(document.group or document.origin, text, "en", document.origin, start, stop)
+                name, origin = document.group or document.origin, document.origin
+                article = Article(name, text, "en", origin, start, stop, digest=digest(text))
                 yield self._subject(text, article, {"article": text})
 
     def _records(self) -> Iterator[Subject]:
@@ -122,48 +127,48 @@ class Subjects:
                     articles.add(document.group or document.origin, document.text, document.origin)
             for conversation in self._conversations():
                 try:
-                    given, article = self._given(conversation, articles)
+                    subject = self._about(conversation, articles)
                 except UserError as error:
                     self.counts.reject(f"{conversation.origin}: {error}")
                     continue
-                yield self._subject(given["question"], article, given)
+                yield subject
 
-    def _given(self, conversation: Conversation, articles: Articles) -> tuple[dict[str, str], Article]:
-        """What a prompt shows of a conversation, and its article."""
+    def _about(self, conversation: Conversation, articles: Articles) -> Subject:
+        """What a request about a conversation shows.
+
+        Raises:
+            UserError: If the conversation does not suit the recipe, or several articles may be its own.
+        """
         question, answer = _pair(conversation, is_answered=self.recipe.reads == "pair")
-        article = self._article(conversation, articles)
+        try:
+            article = self._article(conversation, articles)
+        except OtherTextError as error:
+            return Subject(_unread(conversation), fault=error.fault, reason=error.reason)
         given = {"article": article.text, "question": question, "answer": answer}
         if self.recipe.reads == "question":
             del given["answer"]
-        return given, article
+        return self._subject(question, article, given)
 
     def _article(self, conversation: Conversation, articles: Articles) -> Article:
         """The part of an article that a conversation was made from; else the article's beginning.
 
         Raises:
-            UserError: If the recipe needs the article and it is not there, or several have its id.
+            OtherTextError: If the recipe needs the article and it is not there, or has changed.
+            UserError: If it has no name, or several articles have that.
         """
         name, passage = conversation.group, conversation.passage or Passage(conversation.origin)
-        found = articles.get(name, passage.origin) if name else None
-        if found is None:
-            if self.recipe.shows_article:
-                raise UserError(
-                    f"no article has the article_id {name!r}; expected it in --articles."
-                    if name
-                    else "no 'article_id'; expected the one of its article."
-                )
-            known = passage.start, passage.stop
-            return Article(name or conversation.origin, "", "en", passage.origin, *known, record=conversation.origin)
-        text, origin = found
-        start, stop = self._part(text, passage)
-        return Article(name or "", text[start:stop], "en", origin, start, stop, record=conversation.origin)
-
-    def _part(self, text: str, passage: Passage) -> tuple[int, int]:
-        """Start and stop of a passage in its article; of the article's beginning if the article does not have it."""
-        has_passage = passage.start < passage.stop <= len(text) and text[passage.start : passage.stop].strip()
-        start, stop = (passage.start, passage.stop) if has_passage else (0, len(text))
-        ((first, last),) = passages(text[start:stop], self.settings.max_characters, split=False)
-        return start + first, start + last
+        is_needed = self.recipe.shows_article or (passage.digest and self.settings.articles)
+        if is_needed and not name:
+            raise UserError("no 'article_id'; expected the one of its article.")
+        if not name or not (is_needed or articles.get(name, passage.origin)):
+            return _unread(conversation)
+        part = articles.part(name, passage)
+        self.num_unproven += bool(passage.stop and not passage.digest)
+        longest = self.settings.max_characters
+        ((first, last),) = passages(part.article[part.start : part.stop], longest, split=False)
+        start, stop = part.start + first, part.start + last
+        text = part.article[start:stop]
+        return Article(name, text, "en", part.origin, start, stop, conversation.origin, digest(text))
 
     def _tasks(self) -> Iterator[Subject]:
         draw = random.Random(self.settings.seed)
@@ -216,7 +221,7 @@ class Subjects:
     def _subject(self, sample: str, article: Article, given: Mapping[str, str]) -> Subject:
         """A subject, in the language of a sample of its text."""
         language, fault = self._language(sample)
-        return Subject(replace(article, language=language), given, fault)
+        return Subject(replace(article, language=language), given, fault and "language", fault)
 
     def _language(self, sample: str) -> tuple[Language, str]:
         if self.settings.language != "auto":
@@ -229,6 +234,21 @@ class Subjects:
         return found or known[
             0
         ], f"{what}; recipe {self.recipe.name} has prompts in {' and '.join(known)}. Set --language."
+
+
+def _unread(conversation: Conversation) -> Article:
+    """The article of a conversation as its provenance tells, without the text."""
+    passage = conversation.passage or Passage(conversation.origin)
+    return Article(
+        conversation.group or conversation.origin,
+        "",
+        "en",
+        passage.origin,
+        passage.start,
+        passage.stop,
+        conversation.origin,
+        passage.digest,
+    )
 
 
 def _pair(conversation: Conversation, *, is_answered: bool) -> tuple[str, str]:

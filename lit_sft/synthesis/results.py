@@ -180,9 +180,10 @@ def _source(candidate: Candidate) -> dict[str, Any]:
 
 
 def _place(article: Article) -> dict[str, Any]:
-    """Where an article was read, the part of it if there is a text, and the conversation if one was read."""
+    """Where an article was read, the part of it if that is known, and the conversation if one was read."""
     span = {"span": [article.start, article.stop]} if article.stop else {}
-    return {"origin": article.origin, **span, **({"record": article.record} if article.record else {})}
+    known = {"text_digest": article.digest, "record": article.record}
+    return {"origin": article.origin, **span, **{name: value for name, value in known.items() if value}}
 
 
 def _failed(outcome: Outcome) -> dict[str, Any]:

@@ -65,6 +65,7 @@ def synthesize(settings: SynthesisSettings, *, log: Callable[[str], None] = prin
     with _locked(folder), opened_model(settings, Journal(folder / JOURNAL), log) as model:
         checks = Checks(rules, _asking(model, settings.model.max_tokens))
         count = subjects.count()
+        _warn_of_unproven(subjects, count, log)
         synthesis = Synthesis(recipe, model, checks, settings.model, settings.attempts, settings.seed)
         with written_whole(folder, PAIRS, REFUSED, FAILED) as streams:
             results = Results(recipe, checks, settings.model, streams)
@@ -127,6 +128,15 @@ def _rules(settings: SynthesisSettings, recipe: Recipe, log: Callable[[str], Non
 def _asking(model: PaidModel, max_tokens: int) -> Ask:
     """Sends the messages of a check to the model, which may have to think before it answers."""
     return lambda messages: model.ask(Request(messages, max_tokens=max_tokens)).text
+
+
+def _warn_of_unproven(subjects: Subjects, count: int, log: Callable[[str], None]) -> None:
+    if subjects.num_unproven:
+        log(
+            f"--records: no `text_digest` in the provenance of {subjects.num_unproven:,} of "
+            f"{counted(count, subjects.recipe.subject)}, so it goes unnoticed if their articles have changed; make "
+            "sure that --articles are the files that they were made from."
+        )
 
 
 def _offline(settings: SynthesisSettings, results: Results) -> str:

@@ -104,13 +104,6 @@ def test_seed_tasks_are_drawn_anew_for_every_request(start_stub: StartStub, run:
     }  # fmt: skip
 
 
-def test_pair_whose_article_is_missing_is_dropped(tmp_path: Path) -> None:
-    rows = [{"instruction": "Who?", "output": "Ada.", "article_id": name} for name in ("house 0", "house 9")]
-    records, articles = write_rows(tmp_path / "p.jsonl", rows), write_articles(tmp_path / "a.jsonl", [english(0)])
-    found = subjects("second_turn", records=records, articles=articles, on_invalid="drop")
-    assert [name for name, _, _ in found] == ["house 0"]
-
-
 def test_second_turn_shows_the_part_that_the_pair_was_made_from(
     start_stub: StartStub, run: Run, tmp_path: Path
 ) -> None:
@@ -131,20 +124,6 @@ def test_second_turn_shows_the_part_that_the_pair_was_made_from(
     assert [prompt.partition("\n</article>")[0] for prompt in prompts] == [text[start:stop] for start, stop in spans]
     assert made[5]["provenance"]["origin"] == f"{articles}:1"
     assert made[5]["provenance"]["record"] == f"{records}:6"
-
-
-def test_a_span_that_the_article_does_not_have_is_not_used(tmp_path: Path) -> None:
-    articles = write_articles(tmp_path / "a.jsonl", [english(0)])
-    origin = {"origin": f"{articles}:1"}
-    spans = [[5, 20], [5, 20_000], [20, 5], ["a", 3], [-3, 5], None]
-    rows = [
-        {"instruction": "Who?", "output": "Ada.", "article_id": "house 0", "provenance": {**origin, "span": span}}
-        for span in spans
-    ]
-    records = write_rows(tmp_path / "p.jsonl", [*rows, {**rows[0], "provenance": "a book"}])
-    found = subjects("second_turn", records=records, articles=articles)
-    shown = [given["article"] for _, given, _ in found]
-    assert shown == [english(0)[5:20].strip(), *[english(0)] * 6]
 
 
 def test_articles_with_one_id_are_told_apart_by_where_they_were_read(

@@ -12,6 +12,7 @@ from data_modules.errors import UserError
 from data_modules.records.counts import RecordCounts
 from data_modules.records.splits import Sources, keys_of, read_conversations
 from lit_sft.__main__ import main
+from lit_sft.files import digest
 from lit_sft.synthesis.synthesize import NothingNewError
 from tests.lit_sft.stub_server import Draw
 from tests.lit_sft.synthesis.conftest import Run, StartStub
@@ -35,6 +36,7 @@ def test_pairs_of_articles_with_provenance(start_stub: StartStub, run: Run, tmp_
     provenance = rows[-1].pop("provenance")
     assert rows[-1]["article_id"] == provenance.pop("article") == "house 1"
     assert len(provenance.pop("recipe_digest")) == 16
+    assert provenance.pop("text_digest") == digest(chinese(1))
     assert provenance == {
         "origin": f"{articles}:2", "span": [0, len(chinese(1))], "language": "zh", "recipe": "pairs", "model": "m",
         "temperature": 0.7, "checks": ["duplicates"], "attempt": 1,
