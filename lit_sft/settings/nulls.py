@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from dataclasses import is_dataclass
-from typing import Any
+from typing import Any, get_type_hints
 
 from jsonargparse import Namespace
 from lightning.pytorch import Trainer
@@ -51,11 +51,13 @@ def refuse_nulls_of(owner: Any, values: Namespace, prefix: str = "") -> None:
     Raises:
         UserError: If one is null; names it and its default.
     """
+    hints = get_type_hints(owner) if is_dataclass(owner) else {}
     for name, parameter in inspect.signature(owner).parameters.items():
         value, default, annotation = values.get(name), parameter.default, parameter.annotation
         kind = getattr(annotation, "__name__", str(annotation))
-        if isinstance(value, Namespace) and is_dataclass(default):
-            refuse_nulls_of(type(default), value, f"{prefix}{name}.")
+        nested = hints.get(name, type(default))
+        if isinstance(value, Namespace) and is_dataclass(nested):
+            refuse_nulls_of(nested, value, f"{prefix}{name}.")
         elif name in values and value is None and default is not None and not re.search("None|Optional|Any", kind):
             advice = "set it" if default is parameter.empty else f"leave it out for its default, {default!r}"
             raise UserError(f"--{prefix}{name}: cannot be null ({kind}); {advice}.")

@@ -47,6 +47,12 @@ WRONG: dict[str, tuple[tuple[str, ...], str]] = {
     "config is missing": ((*USUAL, "--config", "none.yaml"), "none.yaml"),
     "duplicate key": ((*USUAL, "--config", "twice.yaml"), "twice.yaml:2: duplicate key 'seed'"),
     "null": ((*USUAL, "--attempts", "null"), "--attempts: expected a whole number, got null"),
+    "null of the model": ((*USUAL, "--model.temperature", "null"), "--model.temperature"),
+    "null in a config": (
+        (*USUAL, "--config", "null.yaml"),
+        "--model.temperature: cannot be null (float); leave it out",
+    ),
+    "null of the prices": ((*USUAL, "--config", "currency.yaml"), "--model.prices.currency: cannot be null (str)"),
     "attempts 0": ((*USUAL, "--attempts", "0"), "--attempts 0: expected at least 1"),
     "attempts in words": ((*USUAL, "--attempts", "three"), "--attempts"),
     "temperature below 0": ((*USUAL, "--model.temperature", "-1"), "--model.temperature -1: expected at least 0"),
@@ -160,6 +166,8 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         Path(name).parent.mkdir()
         Path(name).write_text("{}\n", encoding="utf-8")
     Path("unknown.yaml").write_text("# mine\nartcles: a.jsonl\n", encoding="utf-8")
+    Path("null.yaml").write_text("model: {temperature: null}\n", encoding="utf-8")
+    Path("currency.yaml").write_text("model: {prices: {currency: null}}\n", encoding="utf-8")
     Path("list.yaml").write_text("- a.jsonl\n", encoding="utf-8")
     Path("twice.yaml").write_text("seed: 1\nseed: 2\n", encoding="utf-8")
 
