@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart from-scratch synthesis ablation test test-assets test-templates test-generation test-tokenizer test-ratings test-arena test-gpu test-pretraining test-conventions test-synthesis test-faults audit benchmark docs pictures lint types format hooks clean
+.PHONY: help quickstart from-scratch synthesis ablation test test-assets test-templates test-generation test-tokenizer test-ratings test-arena test-gpu test-pretraining test-conventions test-synthesis test-serve test-faults audit benchmark docs pictures lint types format hooks clean
 
 help: ## list the targets
 	@echo "Times are for two CPU cores. The first target you run also installs the dependencies, which takes a few minutes, mostly for torch."
@@ -67,6 +67,10 @@ test-conventions: $(VENV)/.installed ## install five other trainers and compare 
 
 test-synthesis: $(VENV)/.installed $(VENV)/.judge ## synthesis under load, with a real small model, and as a script (10 minutes)
 	$(BIN)/python -m pytest -m slow -s -rs tests/lit_sft/synthesis tests/lit_sft/endpoint tests/examples/test_synthesis.py
+
+test-serve: $(VENV)/.installed ## serve 1,200 answers that must equal those without a server, 1,000 requests without a leak, eight clients at once, lm-eval (5 to 10 minutes)
+	$(BIN)/pip install --quiet 'lm-eval[api]'
+	$(BIN)/python -m pytest -m slow -s -rs tests/lit_sft/serve
 
 test-faults: $(VENV)/.installed ## kill and resume a run twenty times, then do one long training run (30 minutes)
 	$(BIN)/python -m pytest -m slow -rs tests/test_processes.py tests/test_faults.py tests/test_text_faults.py tests/test_long_run.py tests/test_hostile_input.py tests/lit_sft/settings tests/lit_sft/ablation

@@ -298,6 +298,7 @@ class ModelWorker:
         while batch := self._next_batch(expected):
             self._answer(model, batch)
             expected = len(batch) + self.num_waiting
+            del batch  # or the last answers would be kept until the next request
         with self._changed:
             self._running = []
 

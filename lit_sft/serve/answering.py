@@ -17,7 +17,7 @@ from lit_sft.models.worker import BusyError, ClosedError, Pending, PendingAnswer
 from lit_sft.serve.errors import ApiError, failed, overloaded
 from lit_sft.serve.forms import event, finish_reason, usage_of
 from lit_sft.serve.jobs import Job
-from lit_sft.serve.logprobs import ReportedTokens, completion_logprobs
+from lit_sft.serve.logprobs import completion_logprobs
 
 Receive = Callable[[], Awaitable[Any]]
 
@@ -93,8 +93,7 @@ async def stream(job: Job, receive: Receive, answers: list[Generated]) -> AsyncI
 
 
 async def _events(job: Job, news: asyncio.Queue[tuple[int, Any]], answers: list[Generated]) -> AsyncIterator[str]:
-    end_token_id = job.model.encoder.end_token_id
-    tokens = [ReportedTokens(job.form.bytes_of, end_token_id) for _ in job.requests]
+    tokens = [job.reported_tokens() for _ in job.requests]
     lengths = [0] * len(job.requests)
     while len(answers) < len(job.requests):
         index, item = await news.get()
@@ -220,7 +219,7 @@ def _choice(job: Job, index: int, made: Generated) -> dict[str, Any]:
 
 
 def _reported(job: Job, made: Generated) -> list[TokenLogprob]:
-    tokens = ReportedTokens(job.form.bytes_of, job.model.encoder.end_token_id)
+    tokens = job.reported_tokens()
     return tokens.add(made.text, made.logprobs) + tokens.rest(is_stopped=made.stopped_by is not None)
 
 

@@ -16,6 +16,7 @@ from lit_sft.models.worker import ClosedError, ModelWorker
 from lit_sft.serve.asked import Asked, AskedChat, AskedCompletion
 from lit_sft.serve.errors import ApiError, failed, invalid
 from lit_sft.serve.forms import Form, Kind
+from lit_sft.serve.logprobs import ReportedTokens
 from lit_sft.serve.prompts import NO_LIMIT, ids_of_chat, ids_of_text, room_for
 
 _USUAL_COMPLETION = 16
@@ -48,6 +49,11 @@ class Job:
     def num_prompt_tokens(self) -> int:
         """Tokens of all prompts."""
         return sum(map(len, self.prompts))
+
+    def reported_tokens(self) -> ReportedTokens:
+        """Finds the tokens to report of one answer. As in the API, the end token is part of completions only."""
+        hidden = self.model.encoder.end_token_id if self.form.kind == "chat" else None
+        return ReportedTokens(self.form.bytes_of, hidden)
 
 
 async def loaded(worker: ModelWorker) -> LoadedModel:

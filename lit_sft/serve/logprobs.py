@@ -13,16 +13,15 @@ from lit_sft.models.next_token import TokenLogprob
 class ReportedTokens:
     """Which tokens belong to the text of an answer, as its pieces arrive.
 
-    A token is reported with the piece that has its first character. The end token and those of a stop string have no
-    text and are not reported.
+    A token is reported with the piece that has its first character. Those of a stop string are not reported.
 
     Args:
         bytes_of: The bytes of a token.
-        end_token_id: Ends an answer.
+        hidden: A token that is not reported either. None: there is none.
     """
 
-    def __init__(self, bytes_of: Callable[[int], bytes], end_token_id: int) -> None:
-        self._bytes_of, self._end_token_id = bytes_of, end_token_id
+    def __init__(self, bytes_of: Callable[[int], bytes], hidden: int | None) -> None:
+        self._bytes_of, self._hidden = bytes_of, hidden
         self._waiting: deque[tuple[int, TokenLogprob]] = deque()
         # wrong bytes become replacement characters here as in the text
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
@@ -31,7 +30,7 @@ class ReportedTokens:
     def add(self, text: str, tokens: Iterable[TokenLogprob]) -> list[TokenLogprob]:
         """Add a piece of the answer; returns the tokens to report with it."""
         for token in tokens:
-            if token.token != self._end_token_id:
+            if token.token != self._hidden:
                 self._waiting.append((self._start, token))
                 self._start += len(self._decoder.decode(self._bytes_of(token.token)))
         self._length += len(text)

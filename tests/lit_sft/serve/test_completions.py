@@ -9,6 +9,7 @@ import pytest
 pytest.importorskip("starlette", reason="needs the extra `serve`")
 pytest.importorskip("openai", reason="needs the extra `endpoint`")
 
+from lit_sft.models.generation import GenerationRequest, GenerationSettings
 from lit_sft.models.loaded import LoadedModel
 from tests.conftest import IM_START
 from tests.lit_sft.serve.running import RunningServer, answer_of
@@ -97,3 +98,18 @@ def test_an_echo_can_be_all_that_is_wanted(server: RunningServer) -> None:
     plain = complete(server, echo=True, max_tokens=1)
     assert plain.choices[0].text.startswith(TEXT)
     assert plain.choices[0].logprobs is None
+
+
+def test_the_end_token_has_a_log_probability(server: RunningServer, model: LoadedModel) -> None:
+    """lm-eval leaves out the last token of an echo, which it takes for the generated one."""
+    settings = GenerationSettings(60, 1.5)
+    seeds = (seed for seed in range(200) if model.answer_requests([GenerationRequest(IDS, settings, seed)])[0].ended)
+    asked = {"max_tokens": 60, "temperature": 1.5, "seed": next(seeds), "logprobs": 0}
+    found = complete(server, echo=True, **asked)
+    assert found.choices[0].finish_reason == "stop"
+    assert found.choices[0].logprobs.tokens[-1] == "<|im_end|>"
+    assert len(found.choices[0].logprobs.tokens) == len(IDS) + found.usage.completion_tokens
+    parts = complete(server, stream=True, **asked)
+    told = [each.logprobs.tokens for part in parts for each in part.choices if each.logprobs]
+    assert told[-1][-1] == "<|im_end|>"
+    assert sum(map(len, told)) == found.usage.completion_tokens
