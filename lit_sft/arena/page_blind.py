@@ -13,6 +13,8 @@ from lit_sft.arena.page_following import EVENT, add_random_button, enabled, foll
 from lit_sft.arena.visits import Arena, Visit
 from lit_sft.votes import Winner
 
+_LONGEST_NAME = 80
+
 
 class BlindVote:
     """Two columns without names, the buttons of a vote, and a box for messages below.
@@ -48,9 +50,11 @@ class BlindVote:
             add_random_button(prompts, self._message)
         self._problem = gr.HTML("", elem_classes="problem")
         self.voter = gr.Textbox(
-            label="Your name in the votes", info="tells voters apart; it need not be your real name", max_length=80,
+            label="Your name in the votes",
+            info="tells voters apart; it need not be your real name",
+            max_length=_LONGEST_NAME,
             elem_classes="voter",
-        )  # fmt: skip
+        )
         buttons = [*self._stops, *self._votes.values(), self._send, self._repeat]
         self.components = [*self._names, *self._shown, self._status, *buttons]
         self.follow = following(arena, self._values, _is_finished)
@@ -114,8 +118,10 @@ class BlindVote:
         return vote
 
     def _add(self, battle: Any, winner: Winner, voter: str) -> None:
-        if not voter.strip():
-            raise UserError("your name in the votes is empty; write any name, it need not be yours.")
+        if not 0 < len(voter.strip()) <= _LONGEST_NAME:
+            raise UserError(
+                f"your name in the votes: expected 1 to {_LONGEST_NAME} characters; it need not be your own."
+            )
         if battle is not None:
             self.arena.votes.add(battle, winner, voter.strip())
 

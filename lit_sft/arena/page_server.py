@@ -65,7 +65,6 @@ def serve_page(page: Any, *, host: str, port: int, password: str = "") -> str:
     """
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read at import, too
     _bypass_proxies(host)
-    import gradio as gr
 
     def is_allowed(user: str, given: str) -> bool:
         return hmac.compare_digest(given.encode(), password.encode())
@@ -77,7 +76,7 @@ def serve_page(page: Any, *, host: str, port: int, password: str = "") -> str:
             auth=is_allowed if password else None,
             auth_message="Any user name will do." if password else None,
             app_kwargs={"middleware": _middleware(is_local=not password)},
-            theme=gr.themes.Base(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
+            theme=_theme(),
             css=CSS,
             share=False,
             ssr_mode=False,
@@ -95,6 +94,18 @@ def serve_page(page: Any, *, host: str, port: int, password: str = "") -> str:
     except OSError:
         raise UserError(f"--port {port}: cannot be used on {host}; it may be taken. Choose another one.") from None
     return str(address)
+
+
+def _theme() -> Any:
+    """Gradio's plain theme with fonts of the system, and with hints that are dark enough to read."""
+    import gradio as gr
+
+    plain = gr.themes.Base(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
+    return plain.set(
+        body_text_color_subdued="*neutral_600",
+        block_info_text_color="*neutral_600",
+        input_placeholder_color="*neutral_500",
+    )
 
 
 def _middleware(*, is_local: bool) -> list[Any]:
