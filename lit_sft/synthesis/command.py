@@ -19,10 +19,11 @@ from lit_sft.endpoint.prices import Prices
 from lit_sft.settings.arguments import in_long_form
 from lit_sft.settings.nulls import refuse_nulls_of
 from lit_sft.settings.parser import SettingsParser
+from lit_sft.synthesis.earlier import NothingNewError
 from lit_sft.synthesis.report import REPORT
 from lit_sft.synthesis.results import FAILED, PAIRS
 from lit_sft.synthesis.settings import ModelSettings, SynthesisSettings
-from lit_sft.synthesis.synthesize import NothingNewError, synthesize
+from lit_sft.synthesis.synthesize import synthesize
 from lit_sft.synthesis.wording import tokens_in_words
 
 _NO_OUTPUT = "the following arguments are required: output"

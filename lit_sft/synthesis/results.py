@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from data_modules.wording import counted
 from lit_sft.files import json_line
 from lit_sft.synthesis.candidate import Article, Candidate
 from lit_sft.synthesis.checks.checks import Checks
@@ -91,6 +92,10 @@ class Results:
     def first_error(self) -> str:
         """Why the first failed request failed; empty if none did."""
         return self.first_reasons.get(FAILED_REQUEST) or self.first_reasons.get(NO_REPLY, "")
+
+    def of_subjects(self, num: int) -> str:
+        """A number of subjects in words, such as `3 of 20 articles`."""
+        return f"{num:,} of {counted(self.subjects['read'], self.recipe.subject)}"
 
     def count_unanswered_as_not_reached(self) -> None:
         """Count subjects that got no reply as not reached, because the model has stopped answering."""

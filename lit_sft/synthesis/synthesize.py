@@ -25,6 +25,7 @@ from lit_sft.output_files import check_outputs
 from lit_sft.runs.opening import open_model
 from lit_sft.synthesis.checks.asking import Ask
 from lit_sft.synthesis.checks.checks import Checks, read_checks
+from lit_sft.synthesis.earlier import compare_with_earlier
 from lit_sft.synthesis.limits import contradictions, with_room_for
 from lit_sft.synthesis.local_model import LocalModel
 from lit_sft.synthesis.pipeline import Synthesis, in_order
@@ -34,10 +35,6 @@ from lit_sft.synthesis.report import DATASHEET, REPORT, write_report
 from lit_sft.synthesis.results import CONFIG, FAILED, JOURNAL, PAIRS, REFUSED, SUMMARY, Results, written_whole
 from lit_sft.synthesis.settings import ModelSettings, SynthesisSettings
 from lit_sft.synthesis.trial import Trial
-
-
-class NothingNewError(UserError):
-    """A synthesis that accepted no pair because replies are missing; earlier files of the folder stay."""
 
 
 def synthesize(settings: SynthesisSettings, *, log: Callable[[str], None] = print) -> dict[str, Any]:
@@ -54,7 +51,7 @@ def synthesize(settings: SynthesisSettings, *, log: Callable[[str], None] = prin
 
     Raises:
         UserError: If a setting is wrong, a file cannot be read, or another process uses the folder.
-        NothingNewError: If there were no replies, and the folder has earlier pairs, which stay.
+        NothingNewError: If no conversation was made, and the folder has earlier pairs, which stay.
     """
     recipe = read_recipe(settings.recipe).with_limits(settings.limits)
     subjects = Subjects(settings, recipe)
@@ -76,7 +73,7 @@ def synthesize(settings: SynthesisSettings, *, log: Callable[[str], None] = prin
             if model.stopped:
                 results.count_unanswered_as_not_reached()
             stopped = model.stopped or trial.stopped or _offline(settings, results)
-            _compare(folder, results, stopped, log)
+            compare_with_earlier(folder, results, settings_shown(settings), stopped, log)
         summary = {**_summary(settings, recipe, results, subjects, model), "stopped": stopped}
         config = yaml.safe_dump(settings_shown(settings), allow_unicode=True, sort_keys=False)
         write_text(folder / CONFIG, config)
@@ -143,36 +140,11 @@ def _offline(settings: SynthesisSettings, results: Results) -> str:
     """Why subjects were not reached although no request failed; empty if all were."""
     if not settings.offline or not results.subjects["not_reached"]:
         return ""
+    lacking = results.of_subjects(results.num_unanswered)
     return (
-        f"--offline true: the journal lacks replies for {_of_subjects(results)} with these settings; remove `--offline "
-        "true` to request the rest."
+        f"--offline true: the journal lacks replies for {lacking} with these settings; remove `--offline true` to "
+        "request the rest."
     )
-
-
-def _of_subjects(results: Results) -> str:
-    return f"{results.num_unanswered:,} of {counted(results.subjects['read'], results.recipe.subject)}"
-
-
-def _compare(folder: Path, results: Results, stopped: str, log: Callable[[str], None]) -> None:
-    """Compare with the pairs that the folder has, which a start without replies must not replace.
-
-    Raises:
-        NothingNewError: If there are some, and now none because replies are missing.
-    """
-    now, path = results.pairs["accepted"], folder / PAIRS
-    if not results.num_unanswered or not path.is_file():
-        return
-    with path.open("rb") as stream:
-        earlier = sum(1 for _ in stream)
-    if now >= earlier:
-        return
-    why = stopped or f"the first failed request: {results.first_error}."
-    if not now:
-        raise NothingNewError(
-            f"{_of_subjects(results)} lack replies, so no pair was accepted; {path} keeps its "
-            f"{counted(earlier, 'earlier pair')}, and the other files stay too. {why[0].upper()}{why[1:]}"
-        )
-    log(f"{path}: had {counted(earlier, 'pair')}, has {now:,} now; {_of_subjects(results)} lack replies")
 
 
 def _summary(

@@ -13,8 +13,6 @@ from data_modules.records.counts import RecordCounts
 from data_modules.records.splits import Sources, keys_of, read_conversations
 from lit_sft.__main__ import main
 from lit_sft.files import digest
-from lit_sft.synthesis.synthesize import NothingNewError
-from tests.lit_sft.stub_server import Draw
 from tests.lit_sft.synthesis.conftest import Run, StartStub
 from tests.lit_sft.synthesis.writer import chinese, english, rows_of, write_articles, write_pairs
 
@@ -114,62 +112,6 @@ def test_same_command_again_asks_nothing_and_writes_the_same(start_stub: StartSt
     assert (summary["usage"]["calls"], summary["usage"]["from_journal"]) == (0, 6)
     assert len(server.bodies or []) == 6
     assert {name: (tmp_path / "out" / name).read_bytes() for name in before} == before
-
-
-def test_offline_uses_the_replies_of_that_model_only(start_stub: StartStub, run: Run, tmp_path: Path) -> None:
-    articles, server = write_articles(tmp_path / "a.jsonl", [english(n) for n in range(6)]), start_stub()
-    run(server, articles=articles, max_articles=4)
-    summary = run(server, articles=articles, offline=True)
-    assert summary["subjects"] == {"read": 6, "accepted": 4, "refused": 0, "failed": 0, "not_reached": 2}
-    assert len(rows_of(tmp_path / "out" / "pairs.jsonl")) == 16
-    assert summary["stopped"].startswith("--offline true: the journal lacks replies for 2 of 6 articles with these")
-    before = contents_of(tmp_path / "out")
-    with pytest.raises(NothingNewError, match=r"6 of 6 articles lack replies.*keeps its 16 earlier pairs.*offline"):
-        run(server, articles=articles, offline=True, model={"name": "other"})
-    assert contents_of(tmp_path / "out") == before
-    assert len(server.bodies or []) == 4
-
-
-def contents_of(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
-
-
-def test_start_without_replies_keeps_the_pairs_of_earlier_ones(
-    start_stub: StartStub, run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    articles, server = write_articles(tmp_path / "a.jsonl", [english(n) for n in range(6)]), start_stub()
-    assert run(server, articles=articles)["pairs"]["accepted"] == 24
-    before = contents_of(tmp_path / "out")
-    with pytest.raises(NothingNewError, match=r"6 of 6 articles lack replies, .* keeps its 24 earlier pairs"):
-        run(server, articles=articles, offline=True, checks=["judge", "duplicates"])
-    server.draw = Draw(0, {"400": 1.0})
-    with pytest.raises(NothingNewError, match=r"The first failed request: .*400"):
-        run(server, articles=articles, model={"temperature": 0.1})
-    server.draw = Draw(0, {"drop": 1.0})
-    with pytest.raises(NothingNewError, match=r"Requests stopped: 5 requests in a row"):
-        run(server, articles=articles, model={"temperature": 0.2, "concurrency": 1})
-    own = ["--output", str(tmp_path / "out"), "--articles", articles, "--model.endpoint", server.address]
-    assert main(["synthesize", *own, "--model.name", "m", "--offline", "true", "--seed", "3"]) == 1
-    out, err = capsys.readouterr()
-    assert (out, err.count("\n")) == ("", 1)
-    after = contents_of(tmp_path / "out")
-    assert {name: text for name, text in after.items() if name != "journal.jsonl"} == {
-        name: text for name, text in before.items() if name != "journal.jsonl"
-    }
-
-
-def test_fewer_pairs_for_want_of_replies_are_said(
-    start_stub: StartStub, run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    articles, server = write_articles(tmp_path / "a.jsonl", [english(n) for n in range(6)]), start_stub()
-    run(server, articles=articles)
-    run(server, articles=articles, seed=1, max_articles=2, output=str(tmp_path / "other"))
-    replies = (tmp_path / "other" / "journal.jsonl").read_bytes()
-    with (tmp_path / "out" / "journal.jsonl").open("ab") as stream:
-        stream.write(replies)
-    capsys.readouterr()
-    assert run(server, articles=articles, seed=1, offline=True)["pairs"]["accepted"] == 8
-    assert "pairs.jsonl: had 24 pairs, has 8 now; 4 of 6 articles lack replies" in capsys.readouterr().out
 
 
 def test_model_that_never_writes_the_form_is_stopped_after_twenty_articles(
