@@ -94,7 +94,7 @@ class Endpoint:
         self._interval = 60 / rate if rate else 0.0
         self._next_turn = self._held_until = 0.0
         self._unanswered = self._failed = self._timeouts = 0
-        self._has_replied = False
+        self._has_replied, self._last_failure = False, ""
         self._said: set[str] = set()
         self._lock = threading.Lock()
 
@@ -126,37 +126,50 @@ class Endpoint:
         with self._lock:
             self._failed += 1
             self._unanswered = 0 if error.is_answer else self._unanswered + 1
-            is_dead = self._unanswered >= _FEW or (self._failed >= _MANY and not self._has_replied)
-            if is_dead and not self.stopped:
-                count = self._unanswered if self._unanswered >= _FEW else self._failed
-                self.stopped = (
-                    f"{count} requests in a row to {self.shown} failed, the last with {error}{_advice(error)}"
-                )
+            self._last_failure = f"{error}{_advice(error)}"
+            if self._unanswered >= _FEW:
+                self._stop(self._unanswered)
+            elif self._failed >= _MANY and not self._has_replied:
+                self._stop(self._failed)
+
+    def conclude(self) -> None:
+        """Take note that all requests were sent: if none got an answer, the endpoint is dead, however few they were."""
+        with self._lock:
+            if self._unanswered and not self._has_replied:
+                self._stop(self._unanswered)
+
+    def _stop(self, count: int) -> None:
+        """Send no more requests, after so many failed ones in a row."""
+        what = "the only request" if count == 1 else f"{count} requests in a row"
+        last = "" if count == 1 else "the last "
+        self.stopped = self.stopped or f"{what} to {self.shown} failed, {last}with {self._last_failure}"
 
     def _in_accepted_form(self, request: Request) -> Reply:
         """Send a request; if the server refuses the form in which it asks for JSON, in the next form."""
-        form = self._form.for_request(request)
+        form, retries = self._form.for_request(request), self.retries
         refusal = ""
         while True:
             try:
-                reply = self._with_retries(request, form)
+                reply = self._with_retries(request, form, retries)
             except EndpointError as error:
                 lower = self._form.after(form, error)
                 if lower is None:
                     raise
                 form, refusal = lower, str(error)
+                if error.is_transient:  # a server error: it was retried, and the server may refuse no form at all
+                    retries = 0
             else:
                 if request.schema is not None and self._form.accept(form):
                     self._say("form", f"JSON schemas are refused ({refusal}); using structured: {form}")
                 return reply
 
-    def _with_retries(self, request: Request, form: str) -> Reply:
+    def _with_retries(self, request: Request, form: str, retries: int) -> Reply:
         """Send a request; retry with growing pauses."""
-        for number in range(self.retries + 1):
+        for number in range(retries + 1):
             try:
                 return self._with_known_limit(request, form, is_retry=number > 0)
             except EndpointError as error:
-                if not error.is_transient or number == self.retries:
+                if not error.is_transient or number == retries:
                     raise
                 wait = _FIRST_PAUSE * 2 ** min(number, 4) if error.pause is None else error.pause
                 self._say(str(error).partition(":")[0] + str(error.status), f"{error}; trying again after {wait:g} s")

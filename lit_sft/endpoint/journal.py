@@ -13,6 +13,7 @@ from io import FileIO
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
+from data_modules.wording import counted
 from lit_sft.endpoint.chat import Reply, count_of
 from lit_sft.files import json_line
 
@@ -46,6 +47,9 @@ class Journal:
     Args:
         path: The file. Unreadable lines are ignored; those requests are sent again.
 
+    Attributes:
+        unreadable: Lines that are not JSON objects, by number. A killed process may leave half a line.
+
     Raises:
         OSError: If the file exists and cannot be read.
     """
@@ -59,10 +63,22 @@ class Journal:
         weakref.finalize(self, _close, self._streams)
         self._end = self._synced = 0
         self._is_whole = True
+        self.unreadable: list[int] = []
         self._index_file()
 
     def __len__(self) -> int:
         return len(self._places)
+
+    @property
+    def damage(self) -> str:
+        """What cannot be read, in a sentence; empty if everything can."""
+        if not self.unreadable:
+            return ""
+        lines = counted(len(self.unreadable), "line")
+        return (
+            f"{self.path}: cannot read {lines}, the first is line {self.unreadable[0]:,}; a killed process may leave "
+            "half a line. If there was a reply in it, that is asked for again."
+        )
 
     def __contains__(self, key: str) -> bool:
         return _number(key) in self._places
@@ -150,11 +166,13 @@ class Journal:
     def _index_file(self) -> None:
         if not self.path.is_file():
             return
-        for offset, line in _lines(self.path):
+        for number, (offset, line) in enumerate(_lines(self.path), start=1):
             self._is_whole = line.endswith(b"\n")
             row = _row(line)
             if row is not None:
                 self._index(row, offset)
+            elif line.strip():
+                self.unreadable.append(number)
 
     def _index(self, row: dict[str, Any], offset: int) -> None:
         key, model = row.get("key"), row.get("model")

@@ -182,6 +182,11 @@ class PaidModel:
         how = "with a higher --max_cost" if budget else "again"
         return f"requests stopped: {why}. {kept}; run the same command {how} to request the rest."
 
+    def conclude(self) -> None:
+        """Take note that all requests were sent; see `Endpoint.conclude`."""
+        if isinstance(self.source, Endpoint):
+            self.source.conclude()
+
     def close(self) -> None:
         """Cancel pending requests. The journal stays open: others may use it."""
         if isinstance(self.source, Endpoint):
@@ -246,7 +251,7 @@ def open_endpoint(
         UserError: If the client is not installed, the environment has no key, or the budget has a limit and a price
             is unknown.
     """
-    address = read_address(settings.endpoint, setting=f"{place}.endpoint").base
+    address = read_address(settings.endpoint, setting=f"{place}.endpoint").base.rstrip("/")
     source = None
     if not offline:
         source = Endpoint(

@@ -96,11 +96,14 @@ def _error_inside(error: Any, secrets: Secrets) -> EndpointError:
 def _reply_of(value: Any) -> Reply:
     try:
         choice = value["choices"][0]
-        content = choice["message"]["content"]
+        message = choice["message"]
+        content = message["content"]
     except (KeyError, IndexError, TypeError):
         raise UserError("not a chat completion: expected `choices` with a `message`.") from None
     if content is not None and not isinstance(content, str):
         raise UserError(f"not a chat completion: `content` is {kind_of(content)}; expected a string.")
+    if content is None and isinstance(message.get("refusal"), str):
+        content = message["refusal"]  # instead of a structured reply that the model refuses to give
     usage, reason = value.get("usage"), choice.get("finish_reason")
     counts = usage if isinstance(usage, dict) else {}
     return Reply(

@@ -11,7 +11,8 @@ Structured = Literal["auto", "json_schema", "json_object", "none"]
 
 _FORMS = ("json_schema", "json_object", "none")
 _REFUSALS = (400, 415, 422, 500, 501)
-"""Status codes with which servers refuse what they do not support; 500 after all retries."""
+"""Status codes with which servers refuse what they do not support; of 500, which has other reasons too, after all
+retries."""
 
 
 class ReplyForm:

@@ -93,6 +93,8 @@ def _plain(text: str) -> str:
             f"{stray[1]}: not expected here. A run goes first (for fit: after --resume), without --config. "
             "See --help for the options."
         )
+    if text.startswith("unrecognized arguments: --"):  # without their values: one may be a key
+        return " ".join(["unrecognized arguments:", *re.findall(r"(?<!\S)--[\w.+-]+", text)])
     if link := re.match(r"argument .+ --> ([\w.]+):? .*", text):
         return f"--{link[1]}: follows the settings of the model; change those instead."
     if option := re.match(r"argument (\S+?): (.+)$", text):

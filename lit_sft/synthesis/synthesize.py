@@ -70,6 +70,7 @@ def synthesize(settings: SynthesisSettings, *, log: Callable[[str], None] = prin
             outcomes = in_order(trial.outcome, trial.numbered(subjects), requests=settings.model.concurrency)
             for outcome in with_progress(outcomes, "synthesis", f"{recipe.subject}s", count):
                 results.add(outcome)
+            model.conclude()
             if model.stopped:
                 results.count_unanswered_as_not_reached()
             stopped = model.stopped or trial.stopped or _offline(settings, results)
@@ -89,6 +90,8 @@ def opened_model(settings: SynthesisSettings, journal: Journal, log: Callable[[s
     Raises:
         UserError: If it cannot be opened.
     """
+    if journal.damage:
+        log(journal.damage)
     own = settings.model
     local: LocalModel | None = None
     if own.path is None:

@@ -1,4 +1,4 @@
-"""What is sent to an endpoint, in which form JSON is asked for, and how long to wait before trying again."""
+"""What is sent to an endpoint, and how long to wait before trying again."""
 
 from __future__ import annotations
 
@@ -13,37 +13,12 @@ import pytest
 
 from lit_sft.endpoint.chat import EndpointError, NotSentError, Request
 from lit_sft.endpoint.client import Endpoint
-from lit_sft.endpoint.structured import Structured
-from tests.lit_sft.endpoint.conftest import StartStub
-from tests.lit_sft.stub_server import Draw, StubServer
+from tests.lit_sft.endpoint.conftest import JSON, SCHEMA, StartStub, client_of, forms_of
+from tests.lit_sft.stub_server import Draw
 
 pytest.importorskip("openai")
 
-SCHEMA = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"], "additionalProperties": False}
 HELLO = Request((("user", "hello"),), max_tokens=8)
-JSON = Request((("user", "a number, as JSON"),), max_tokens=8, schema=SCHEMA)
-
-
-def client_of(server: StubServer, **changed: Any) -> Endpoint:
-    return Endpoint(server.address, "m", **{"key": "k", "timeout": 60.0, "retries": 0, "concurrency": 8} | changed)
-
-
-def refusing(server: StubServer, *forms: str, status: str = "400") -> None:
-    """Have a server refuse requests with some response formats."""
-    fault_of = server.draw.fault
-
-    class Refusing(Draw):
-        def fault(self, digest: str, attempt: int) -> str:
-            assert server.bodies is not None
-            form = server.bodies[-1].get("response_format", {}).get("type", "none")
-            return status if form in forms else fault_of(digest, attempt)
-
-    server.draw = Refusing()
-
-
-def forms_of(server: StubServer) -> list[str]:
-    assert server.bodies is not None
-    return [body.get("response_format", {}).get("type", "none") for body in server.bodies]
 
 
 def test_a_request_is_sent_as_given(start_stub: StartStub) -> None:
@@ -76,76 +51,6 @@ def test_no_key_is_taken_from_the_environment_unless_asked_for(start_stub: Start
     client.close()
     assert server.headers is not None
     assert server.headers[0]["authorization"] == "Bearer EMPTY"
-
-
-@pytest.mark.parametrize(
-    ("refused", "forms"),
-    [
-        ((), ["json_schema", "json_schema"]),
-        (("json_schema",), ["json_schema", "json_object", "json_object"]),
-        (("json_schema", "json_object"), ["json_schema", "json_object", "none", "none"]),
-    ],
-)
-@pytest.mark.parametrize("status", ["400", "422", "500", "501"])
-def test_a_server_that_refuses_schemas_is_asked_in_the_next_form(
-    start_stub: StartStub, refused: tuple[str, ...], forms: list[str], status: str
-) -> None:
-    server, said = start_stub(), list[str]()
-    refusing(server, *refused, status=status)
-    client = client_of(server, log=said.append)
-    assert [client.ask(JSON).text for _ in range(2)] == ["yes", "yes"]
-    client.close()
-    assert forms_of(server) == forms
-    assert len(said) == (1 if refused else 0)
-    assert not said or f"using structured: {forms[-1]}" in said[0]
-
-
-def test_a_request_that_is_refused_in_every_form_changes_nothing(start_stub: StartStub) -> None:
-    server = start_stub()
-    refusing(server, "json_schema", "json_object", "none")
-    client = client_of(server)
-    with pytest.raises(EndpointError, match="Error code: 400"):
-        client.ask(JSON)
-    server.draw = Draw()
-    client.ask(JSON)
-    client.close()
-    assert forms_of(server) == ["json_schema", "json_object", "none", "json_schema"]
-
-
-def test_a_form_that_was_accepted_once_is_kept(start_stub: StartStub) -> None:
-    server = start_stub()
-    client = client_of(server)
-    client.ask(JSON)
-    refusing(server, "json_schema")
-    with pytest.raises(EndpointError, match="Error code: 400"):
-        client.ask(JSON)
-    client.close()
-    assert forms_of(server) == ["json_schema"] * 2
-
-
-@pytest.mark.parametrize("form", ["json_schema", "json_object", "none"])
-def test_a_form_that_was_asked_for_is_the_only_one(start_stub: StartStub, form: Structured) -> None:
-    server = start_stub()
-    refusing(server, form)
-    client = client_of(server, structured=form)
-    with pytest.raises(EndpointError, match="Error code: 400"):
-        client.ask(JSON)
-    client.close()
-    assert forms_of(server) == [form]
-
-
-def test_rare_server_errors_do_not_count_as_refused_schemas(start_stub: StartStub) -> None:
-    server = start_stub(draw=Draw(1, {"500": 0.5}))
-
-    async def wait(seconds: float) -> None:
-        pass
-
-    client = client_of(server, retries=20, pause=wait)
-    for number in range(20):
-        client.ask(Request((("user", f"number {number}"),), max_tokens=8, schema=SCHEMA))
-    client.close()
-    assert server.faults["500"] > 2
-    assert set(forms_of(server)) == {"json_schema"}
 
 
 @pytest.mark.parametrize(
@@ -274,6 +179,42 @@ def test_what_to_do_about_a_refusal(start_stub: StartStub, status: str, advice: 
             client.ask(HELLO)
     client.close()
     assert client.stopped.endswith(advice)
+
+
+@pytest.mark.parametrize(("count", "said"), [(1, "the only request to"), (3, "3 requests in a row to")])
+def test_an_endpoint_that_answered_no_request_is_dead_however_few_there_were(
+    start_stub: StartStub, count: int, said: str
+) -> None:
+    client = client_of(start_stub(draw=Draw(rates={"401": 1.0})))
+    for _ in range(count):
+        with pytest.raises(EndpointError):
+            client.ask(HELLO)
+    assert not client.stopped
+    client.conclude()
+    client.close()
+    assert client.stopped.startswith(said)
+    assert client.stopped.endswith("check the key")
+
+
+def test_an_endpoint_that_answered_some_requests_is_not_dead_at_the_end(start_stub: StartStub) -> None:
+    server = start_stub()
+    client = client_of(server)
+    client.ask(HELLO)
+    server.draw = Draw(rates={"500": 1.0})
+    with pytest.raises(EndpointError):
+        client.ask(HELLO)
+    client.conclude()
+    assert not client.stopped
+    client.close()
+
+
+def test_a_refusal_in_its_own_field_is_the_reply(start_stub: StartStub) -> None:
+    server = start_stub()
+    message = {"role": "assistant", "content": None, "refusal": "I cannot write that."}
+    server.body = json.dumps({"choices": [{"index": 0, "finish_reason": "stop", "message": message}]})
+    client = client_of(server)
+    assert client.ask(JSON).text == "I cannot write that."
+    client.close()
 
 
 def test_faults_at_known_rates_are_survived(start_stub: StartStub) -> None:

@@ -65,6 +65,18 @@ def test_half_a_line_of_a_killed_process_harms_no_other(path: Path, size: int) -
         assert (found.get("b") is not None) == has_b
 
 
+def test_lines_that_cannot_be_read_are_reported(path: Path) -> None:
+    journal = Journal(path)
+    for key in "abc":
+        journal.keep(key, Reply(key))
+    assert not Journal(path).damage
+    first, second, third = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(first + b"not JSON\n" + second + b"\n" + third[:9])
+    journal = Journal(path)
+    assert journal.unreadable == [2, 5]
+    assert f"{path}: cannot read 2 lines, the first is line 2;" in journal.damage
+
+
 def test_a_line_that_changed_behind_our_back_is_not_taken_for_another(path: Path) -> None:
     journal = Journal(path)
     journal.keep("a", Reply("a"))

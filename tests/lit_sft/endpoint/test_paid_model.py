@@ -57,6 +57,15 @@ def test_a_reply_is_on_disk_before_it_is_returned_and_asked_for_once(tmp_path: P
     assert len(source.asked) == 1
 
 
+def test_a_slash_at_the_end_of_the_address_makes_no_other_requests(start_stub: StartStub, tmp_path: Path) -> None:
+    server = start_stub()
+    for end in ("", "/"):
+        model = endpoint_model(server, tmp_path, endpoint=server.address + end)
+        model.ask(HELLO)
+        model.close()
+    assert server.replies.total() == 1
+
+
 @pytest.mark.parametrize(
     "changed",
     [

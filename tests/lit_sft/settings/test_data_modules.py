@@ -66,7 +66,7 @@ def test_the_last_one_wins(config: Callable[..., str]) -> None:
          "(data_module: text). Remove it, or set `--data.block_size` instead."),
         (["--data.predict", "x"], "--data.predict: a setting of fine-tuning, and this is a text run (data_module: "
          "text). Remove it."),
-        (["--data.block", "stream"], "unrecognized arguments: --data.block stream; did you mean --data.blocks"),
+        (["--data.block", "stream"], "unrecognized arguments: --data.block; did you mean --data.blocks"),
         (["--data.blocks", "streams"], "did you mean 'stream'?"),
     ],
 )  # fmt: skip
