@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import threading
 import weakref
@@ -11,10 +10,10 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
-from data_modules.errors import UserError
-from lit_sft.credentials import Secrets, read_address, without_credentials
+from lit_sft.credentials import Address, Secrets, read_address, without_credentials
 from lit_sft.endpoint.background import Background
-from lit_sft.endpoint.chat import EndpointError, NotSentError, Reply, Request, without_surrogates
+from lit_sft.endpoint.chat import EndpointError, NotSentError, Reply, Request
+from lit_sft.endpoint.openai_client import body_of, openai_module, reaching
 from lit_sft.endpoint.prices import Meter
 from lit_sft.endpoint.responses import beginning, error_line, read_reply, refuse_errors
 from lit_sft.endpoint.structured import ReplyForm, Structured, response_format
@@ -33,8 +32,6 @@ _NEW_LIMIT = "max_completion_tokens"
 
 _UNREACHABLE = "ConnectError"
 """Name of the HTTP transport's error if no connection could be made; its module changes with the client's version."""
-_NO_KEY = "EMPTY"
-"""Sent without a key; the client would look for one in the environment."""
 
 Pause = Callable[[float], Awaitable[Any]]
 
@@ -272,9 +269,12 @@ class Endpoint:
         )
 
     async def _body(self, request: Request, form: str) -> bytes:
+        body_sent = body_of(request, self._limit)
+        if asked := response_format(form, request):
+            body_sent["response_format"] = asked
         # the client copies what it knows field by field, which costs more than sending it; `extra_body` goes as it is
         sent = self._requests.client.chat.completions.with_streaming_response.create(
-            model=self.model, messages=[], extra_body={self._limit: request.max_tokens, **_options(request, form)}
+            model=self.model, messages=[], extra_body=body_sent
         )
         async with sent as response:
             try:
@@ -287,20 +287,6 @@ class Endpoint:
                 f"the reply is longer than {_LONGEST_REPLY >> 20} MB", is_answer=True, may_be_billed=True
             )
         return body
-
-
-def _options(request: Request, form: str) -> dict[str, Any]:
-    """The body of a request, without model and limit. What has its default is left out: some servers refuse it."""
-    optional = {
-        "top_p": None if request.top_p == 1.0 else request.top_p,
-        "seed": request.seed,
-        "response_format": response_format(form, request),
-    }
-    return {
-        "messages": [{"role": role, "content": without_surrogates(content)} for role, content in request.messages],
-        "temperature": request.temperature,
-        **{name: value for name, value in optional.items() if value is not None},
-    }
 
 
 def _system_reason(error: BaseException) -> str:
@@ -328,25 +314,16 @@ def _advice(error: EndpointError) -> str:
     return "; check the address and that the server runs" + (", or raise `timeout`" if error.may_be_billed else "")
 
 
-def _client(key: str, place: Any, secrets: Secrets) -> tuple[Any, Background]:
+def _client(key: str, place: Address, secrets: Secrets) -> tuple[Any, Background]:
     """The API client's module, and a thread that runs a client.
 
     Raises:
         UserError: If the client is not installed.
     """
-    try:
-        import openai
-    except ImportError:
-        raise UserError("the openai client is not installed; `pip install 'lit_sft[endpoint]'`.") from None
-    for name in ("openai", "httpx", "httpx2", "httpcore", "httpcore2"):
-        logging.getLogger(name).setLevel(logging.WARNING)  # they log addresses with their queries
+    openai = openai_module()
     client = openai.AsyncOpenAI(
-        api_key=key or _NO_KEY,
-        base_url=place.base,
-        default_query=place.query,
-        default_headers={"Authorization": place.authorization} if place.authorization else None,
+        **reaching(place, key),
         timeout=None,  # httpx's is per read, so a slow server could prolong a request without end
-        max_retries=0,
         # the hook must not refer to the endpoint, which would then never be finalized
         http_client=openai.DefaultAsyncHttpxClient(
             timeout=None, event_hooks={"response": [partial(refuse_errors, secrets)]}

@@ -5,13 +5,12 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from typing import Any
 
-from data_modules.errors import UserError
 from lit_sft.credentials import Secrets, read_address, without_credentials
 from lit_sft.endpoint.chat import EndpointError, Request, without_surrogates
+from lit_sft.endpoint.openai_client import body_of, openai_module, reaching
 from lit_sft.endpoint.responses import error_line
 
 _LONGEST_REPLY = 2**20
@@ -38,25 +37,12 @@ class StreamingEndpoint:
     """
 
     def __init__(self, address: str, model: str | None, *, key: str = "", timeout: float = 120.0) -> None:
-        try:
-            import openai
-        except ImportError:
-            raise UserError("the openai client is not installed; `pip install 'lit_sft[endpoint]'`.") from None
-        for name in ("openai", "httpx", "httpx2", "httpcore", "httpcore2"):
-            logging.getLogger(name).setLevel(logging.WARNING)  # they log addresses with their queries
         place = read_address(address, setting="endpoint")
         self.shown = without_credentials(address)
         self._secrets = Secrets(key, *place.values)
         self._is_masked = bool(key or place.values)
         self._model = model
-        self._client: Any = openai.OpenAI(
-            api_key=key or "EMPTY",  # without one, the client would look for one in the environment
-            base_url=place.base,
-            default_query=place.query,
-            default_headers={"Authorization": place.authorization} if place.authorization else None,
-            timeout=timeout,
-            max_retries=0,
-        )
+        self._client: Any = openai_module().OpenAI(**reaching(place, key), timeout=timeout)
 
     def stream(self, request: Request, on_text: Callable[[str], bool]) -> str:
         """Ask for a reply, and pass it on while it is written.
@@ -105,7 +91,7 @@ class StreamingEndpoint:
     def _streamed(self, request: Request, on_text: Callable[[str], bool], limits: tuple[str, ...]) -> str:
         try:
             stream = self._client.chat.completions.create(
-                model=self.model(), messages=[], stream=True, extra_body=_body(request, limits[0])
+                model=self.model(), messages=[], stream=True, extra_body=body_of(request, limits[0])
             )
         except Exception as error:
             if len(limits) > 1 and getattr(error, "status_code", None) == 400 and limits[1] in str(error):
@@ -123,14 +109,3 @@ class StreamingEndpoint:
                 if len(text) > _LONGEST_REPLY:
                     raise EndpointError(f"the reply is longer than {_LONGEST_REPLY:,} characters", is_answer=True)
         return reason
-
-
-def _body(request: Request, limit: str) -> dict[str, Any]:
-    """The body of a request without the model. What has its default is left out: some servers refuse it."""
-    optional = {"top_p": None if request.top_p == 1.0 else request.top_p, "seed": request.seed}
-    return {
-        limit: request.max_tokens,
-        "messages": [{"role": role, "content": without_surrogates(content)} for role, content in request.messages],
-        "temperature": request.temperature,
-        **{name: value for name, value in optional.items() if value is not None},
-    }
