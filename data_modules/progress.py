@@ -70,7 +70,7 @@ class Progress:
         if self._bar is not None:
             self._bar.close()
         elif self._has_written and kind is None:
-            self._write(f"{self.what}: {self._count:,} {self.unit} in {duration(self._pace.seconds)}")
+            self._write(f"{self.what}: {self._done()} in {duration(self._pace.seconds)}")
 
     def update(self, count: int = 1) -> None:
         """Add to the count."""
@@ -82,9 +82,12 @@ class Progress:
 
     def _line(self) -> str:
         rate = self._count / self._pace.seconds
-        of = "" if self.total is None else f" of {self.total:,}"
+        done = self._done() if self.total is None else f"{self._count:,} of {self.total:,} {self.unit}"
         left = "" if self.total is None else f", {duration((self.total - self._count) / rate)} left"
-        return f"{self.what}: {self._count:,}{of} {self.unit}, {rate:,.3g} a second{left}"
+        return f"{self.what}: {done}, {pace_in_words(rate)}{left}"
+
+    def _done(self) -> str:
+        return f"{self._count:,} {self.unit.removesuffix('s') if self._count == 1 else self.unit}"
 
     def _write(self, line: str) -> None:
         self._has_written = True
@@ -97,6 +100,20 @@ def with_progress(items: Iterable[Item], what: str, unit: str, total: int | None
         for item in items:
             yield item
             progress.update()
+
+
+def pace_in_words(rate: float) -> str:
+    """A rate in readable form, per second unless it is too low for that: `12 a second`, `1.5 an hour`.
+
+    Args:
+        rate: A second.
+    """
+    unit = "second"
+    for longer in ("minute", "hour"):
+        if rate < 1:
+            rate, unit = rate * 60, longer
+    number = f"{rate:,.0f}" if rate >= 100 else f"{rate:.3g}"
+    return f"{number} {'an' if unit == 'hour' else 'a'} {unit}"
 
 
 def duration(seconds: float) -> str:

@@ -177,10 +177,14 @@ class PaidModel:
         why = budget or (self.source.stopped if isinstance(self.source, Endpoint) else "")
         if not why:
             return ""
-        are = "is" if len(self.journal) == 1 else "are"
-        kept = f"{counted(len(self.journal), 'reply', 'replies')} {are} kept in {self.journal.path}"
         how = "with a higher --max_cost" if budget else "again"
-        return f"requests stopped: {why}. {kept}; run the same command {how} to request the rest."
+        return f"requests stopped: {why}. {self._kept()}; run the same command {how} to request the rest."
+
+    def _kept(self) -> str:
+        num = len(self.journal)
+        if not num:
+            return "No reply has come so far"
+        return f"{counted(num, 'reply', 'replies')} {'is' if num == 1 else 'are'} kept in {self.journal.path}"
 
     def conclude(self) -> None:
         """Take note that all requests were sent; see `Endpoint.conclude`."""

@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from lit_sft.reporting.pictures import plain_text, save_picture
 
@@ -36,6 +38,7 @@ def draw_yield(accepted: int, rules: Sequence[Mapping[str, Any]], path: Path) ->
     axis.set_yticks(range(len(names)), [plain_text(name) for name in names])
     axis.set_xlabel("conversations; each is refused by the first rule that objects", fontsize=9)
     axis.margins(x=0.12)
+    _count_in_whole_numbers(axis.xaxis)
     return save_picture(figure, path)
 
 
@@ -60,6 +63,7 @@ def draw_lengths(lengths: Mapping[str, Mapping[str, Counter[int]]], path: Path) 
         axis.hist(shown, bins=edges, weights=[counts[length] for length in shown], color="tab:blue")
         unit = "characters" if language == "zh" else "words"
         axis.set_title(f"{what}, {language}", fontsize=10)
+        _count_in_whole_numbers(axis.xaxis, axis.yaxis)
         axis.set_xlabel(f"{unit}, up to the 99th percentile", fontsize=8)
     for axis in axes[len(panels) :]:
         axis.set_visible(False)
@@ -74,7 +78,7 @@ def draw_costs(points: Sequence[tuple[float, float]], unit: str, path: Path) -> 
         unit: What the cost is in: a currency, or tokens.
         path: The file.
     """
-    if len(points) < 2:
+    if len(points) < 2 or not all(points[-1]):  # nothing accepted, or nothing to pay: there is no rate to show
         return None
     figure = Figure(figsize=(8.4, 2.8))
     total, each = figure.subplots(1, 2)
@@ -87,7 +91,13 @@ def draw_costs(points: Sequence[tuple[float, float]], unit: str, path: Path) -> 
     each.set_title(plain_text(f"cost of an accepted conversation, {unit}"), fontsize=10)
     for axis in (total, each):
         axis.set_ylim(bottom=0)
+        _count_in_whole_numbers(axis.xaxis)
     return save_picture(figure, path)
+
+
+def _count_in_whole_numbers(*axes: Axis) -> None:
+    for axis in axes:
+        axis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))  # with two, a single number gets fractions
 
 
 def _high(counts: Counter[int]) -> int:

@@ -126,12 +126,15 @@ def _print_summary(summary: dict[str, Any], folder: Path) -> None:
         print_error_line(summary["stopped"])
     if subjects["failed"] == subjects["read"]:
         fault, reason = next(iter(summary["first_reasons"].items()))
+        has = "all reasons and replies" if usage["replies"] else "all reasons"
         print_error_line(
-            f"every {summary['subject']} failed, most with {fault}: {reason.rstrip('.')}; {folder / FAILED} has "
-            "all of them with their replies"
+            f"every {summary['subject']} failed, most with {fault}: {reason.rstrip('.')}; {folder / FAILED} has {has}"
         )
-    print_line(f"pairs   {folder / PAIRS}")
-    print_line(f"page    {folder / REPORT}  (open it in a browser before you train on the pairs)")
+    advice = (
+        "open it in a browser before you train on the pairs" if pairs["accepted"] else "it shows why there are none"
+    )
+    print_line(f"pairs   {folder / PAIRS}{'' if pairs['accepted'] else '  (empty)'}")
+    print_line(f"page    {folder / REPORT}  ({advice})")
 
 
 def _cost(summary: dict[str, Any]) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 from data_modules.wording import counted
 from lit_sft.reporting.page import escaped_markdown
 from lit_sft.synthesis.survey import Survey, quantiles
-from lit_sft.synthesis.wording import tokens_in_words
+from lit_sft.synthesis.wording import stopped_in_words, tokens_in_words
 
 _MISSING = "*Not recorded. Write it here before you publish the data.*"
 
@@ -49,7 +49,7 @@ def datasheet(summary: Mapping[str, Any], survey: Survey) -> str:
 def _summary_line(summary: Mapping[str, Any]) -> str:
     pairs, subjects = summary["pairs"], summary["subjects"]
     about = {"request": "for", "question": "in answer to"}.get(summary["subject"], "about")
-    stopped = f" The run stopped early: {escaped_markdown(str(summary['stopped']))}" if summary["stopped"] else ""
+    stopped = f" {escaped_markdown(stopped_in_words(str(summary['stopped'])))}" if summary["stopped"] else ""
     return (
         f"{counted(pairs['accepted'], 'conversation')} that a language model wrote {about} "
         f"{counted(subjects['accepted'], summary['subject'])}. No person has read them.{stopped}"

@@ -229,8 +229,9 @@ class Subjects:
         found, known = language_of(sample), self.recipe.languages
         if found in known:
             return found, ""
-        script = next(iter(script_shares(sample)), "no")
-        what = f"language: mostly {script} letters" if found is None else f"language: {found}"
+        script = next(iter(script_shares(sample)), "")
+        letters = f"mostly {script} letters" if script else "the text has no letters"
+        what = f"language: {letters if found is None else found}"
         return found or known[
             0
         ], f"{what}; recipe {self.recipe.name} has prompts in {' and '.join(known)}. Set --language."

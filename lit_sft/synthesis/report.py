@@ -16,7 +16,7 @@ from lit_sft.synthesis.charts import draw_costs, draw_lengths, draw_yield
 from lit_sft.synthesis.datasheet import datasheet
 from lit_sft.synthesis.results import PAIRS, REFUSED, SUMMARY
 from lit_sft.synthesis.survey import Example, Survey, quantiles, survey_of
-from lit_sft.synthesis.wording import tokens_in_words, whole_of
+from lit_sft.synthesis.wording import stopped_in_words, tokens_in_words, whole_of
 
 REPORT, DATASHEET = "report.html", "datasheet.md"
 
@@ -77,10 +77,12 @@ def _report(summary: Summary, survey: Survey, pictures: Path) -> Report:
 def _in_words(summary: Summary) -> list[str]:
     """What was made of what, and what it cost."""
     subjects, pairs, kind = summary["subjects"], summary["pairs"], summary["subject"]
+    accepted, read, done = pairs["accepted"], pairs["read"], f"{subjects['accepted']:,} of {subjects['read']:,}"
     lines = [
-        f"{counted(pairs['accepted'], 'conversation')} accepted of {pairs['read']:,} that the model wrote"
-        f"{_share(pairs['accepted'], pairs['read'])}, from {counted(subjects['accepted'], kind)} of "
-        f"{subjects['read']:,}."
+        f"{accepted:,} of {counted(read, 'conversation')} that the model wrote {'was' if accepted == 1 else 'were'} "
+        f"accepted ({accepted / read:.0%}), from {done} {kind if subjects['read'] == 1 else f'{kind}s'}."
+        if read
+        else f"The model wrote no conversation, about {counted(subjects['read'], kind)}."
     ]
     left = {name: subjects[name] for name in ("refused", "failed", "not_reached") if subjects[name]}
     if left:
@@ -90,7 +92,7 @@ def _in_words(summary: Summary) -> list[str]:
     if (most := max(summary["rules"], key=lambda rule: rule["refused"], default=None)) and most["refused"]:
         lines.append(f"The rule that refused most is {most['name']}: {counted(most['refused'], 'conversation')}.")
     if summary["stopped"]:
-        lines.append(f"The run stopped early: {summary['stopped']}")
+        lines.append(stopped_in_words(summary["stopped"]))
     return lines
 
 
@@ -100,10 +102,10 @@ def _cost_in_words(summary: Summary) -> str:
     if usage["cost"] is None:
         both = usage["tokens_read"] + usage["tokens_written"]
         is_whole = accepted and not usage["unmetered"]
-        each = f", {round(both / accepted):,} of both for an accepted conversation" if is_whole else ""
+        each = f", {round(both / accepted):,} tokens for each accepted conversation" if is_whole else ""
         why = "the endpoint did not report all tokens" if summary["prices"] else "no prices are set"
         return f"{tokens[0].upper()}{tokens[1:]}{each}. The cost is unknown: {why}."
-    each = f", {money(usage['cost'] / accepted)} {usage['currency']} for an accepted conversation" if accepted else ""
+    each = f", {money(usage['cost'] / accepted)} {usage['currency']} for each accepted conversation" if accepted else ""
     return f"The replies cost {money(usage['cost'])} {usage['currency']}{each}: {tokens}."
 
 
@@ -111,10 +113,6 @@ def money(amount: float) -> str:
     """An amount of money with at least two decimals, and three digits that tell it apart from zero."""
     digits = 2 if amount >= 1 or not amount else min(12, 2 - math.floor(math.log10(amount)))
     return f"{amount:,.{digits}f}"
-
-
-def _share(part: int, whole: int) -> str:
-    return f" ({part / whole:.0%})" if whole else ""
 
 
 def _headline(summary: Summary) -> Table:
@@ -125,7 +123,7 @@ def _headline(summary: Summary) -> Table:
     ]
     notes = [
         f"{'An' if kind == 'article' else 'A'} {kind} counts as accepted if at least one of its conversations was, as "
-        "refused if none was, and as not reached if the run stopped before its model had answered."
+        "refused if none was, and as not reached if the run stopped before the model had answered about it."
     ]
     return Table("Totals", ["", "read", "accepted", "refused", "failed", "not reached"], rows, notes)
 

@@ -20,6 +20,15 @@ def tokens_in_words(usage: Mapping[str, Any]) -> str:
     return f"at least {counts} (the endpoint did not report those of all replies)"
 
 
+def stopped_in_words(stopped: str) -> str:
+    """Why not everything was asked for, as a sentence of the page.
+
+    Args:
+        stopped: As in the summary, not empty.
+    """
+    return f"The run is not complete: {stopped.removeprefix('requests stopped: ')}"
+
+
 def whole_of(summary: Mapping[str, Any]) -> str:
     """What the conversations with one `article_id` have in common.
 

@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import pytest
 
-from data_modules.progress import Pace, Progress, duration, with_progress
+from data_modules.progress import Pace, Progress, duration, pace_in_words, with_progress
 
 
 class Clock:
@@ -43,6 +43,25 @@ def test_long_work_writes_lines_with_rate_and_time_left(capsys: pytest.CaptureFi
         "encoding train: 4,000 of 4,000 conversations, 100 a second, 0 s left",
         "encoding train: 4,000 conversations in 40 s",
     ]
+
+
+def test_slow_work_is_counted_a_minute_and_one_in_the_singular(capsys: pytest.CaptureFixture[str]) -> None:
+    clock = Clock()
+    with Progress("synthesis", "articles", None, clock) as progress:
+        clock.now += 60.5
+        progress.update()
+    assert capsys.readouterr().err.splitlines() == [
+        "synthesis: 1 article, 59.5 an hour",
+        "synthesis: 1 article in 60 s",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("rate", "text"),
+    [(2_134.5, "2,134 a second"), (12.34, "12.3 a second"), (0.9, "54 a minute"), (0.001, "3.6 an hour")],
+)
+def test_rates_are_read_at_a_glance(rate: float, text: str) -> None:
+    assert pace_in_words(rate) == text
 
 
 def test_short_work_writes_nothing_to_a_log_file(capsys: pytest.CaptureFixture[str]) -> None:

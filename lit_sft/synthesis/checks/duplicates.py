@@ -76,8 +76,9 @@ class DuplicateFinder:
             other = frozenset(self._words[self._ends[number] : self._ends[number + 1]])
             likeness = likeness_of(words, other)
             if likeness >= self._threshold:
-                where = "this" if self._articles[number] == _article(candidate) else "another"
-                return f"{likeness:.0%} like accepted pair {number + 1:,}, of {where} article"
+                return (
+                    f"repeats accepted pair {number + 1:,}{self._where(number, candidate)}: {likeness:.0%} of the words"
+                )
         return ""
 
     def add(self, candidate: Candidate) -> None:
@@ -87,6 +88,11 @@ class DuplicateFinder:
         self._articles.append(_article(candidate))
         self._words.extend(sorted(words))
         self._ends.append(len(self._words))
+
+    def _where(self, number: int, candidate: Candidate) -> str:
+        if not candidate.article.text:
+            return ""
+        return f", about {'this' if self._articles[number] == _article(candidate) else 'another'} article"
 
     def _bands(self, words: frozenset[int]) -> np.ndarray[tuple[int], np.dtype[np.uint8]]:
         return signature_of_hashes(np.array(sorted(words), dtype=np.uint32))[: self._size]

@@ -89,9 +89,9 @@ def text_of(page: str) -> str:
 
 def test_page_says_what_was_made_and_what_it_took(make_folder: MakeFolder) -> None:
     seen = text_of(write_report(make_folder()).read_text(encoding="utf-8"))
-    assert "3 conversations accepted of 5 that the model wrote (60%), from 2 articles of 4." in seen
+    assert "3 of 5 conversations that the model wrote were accepted (60%), from 2 of 4 articles." in seen
     assert "Of the other articles, 1 without an accepted conversation, 1 failed." in seen
-    assert "700 tokens read and 120 written, 273 of both for an accepted conversation. The cost is unknown: no" in seen
+    assert "700 tokens read and 120 written, 273 tokens for each accepted conversation. The cost is unknown: no" in seen
     assert "references 5 1 20.0% Refuses pronouns." in seen
     assert "grounded 4 1 25.0% Refuses numbers." in seen
     assert "questions, zh 1 characters 6 6 6 6 6" in seen
@@ -102,9 +102,9 @@ def test_page_says_what_was_made_and_what_it_took(make_folder: MakeFolder) -> No
 def test_subjects_that_are_no_articles_are_not_called_so(make_folder: MakeFolder, kind: str, about: str) -> None:
     folder = make_folder(subject=kind)
     seen = text_of(write_report(folder).read_text(encoding="utf-8"))
-    assert f"from 2 {kind}s of 4. Of the other {kind}s, 1 without" in seen
+    assert f"from 2 of 4 {kind}s. Of the other {kind}s, 1 without" in seen
     assert f"A {kind} counts as accepted" in seen
-    assert " articles of 4" not in seen
+    assert " 4 articles" not in seen
     sheet = (folder / "datasheet.md").read_text(encoding="utf-8")
     assert f"3 conversations that a language model wrote {about} 2 {kind}s." in sheet
     assert f"Of 4 {kind}s, 2 gave" in sheet
@@ -133,7 +133,7 @@ def test_page_shows_money_where_prices_are_known(make_folder: MakeFolder) -> Non
     }
     prices = {"read": 10.0, "written": 40.0, "currency": "EUR"}
     page = write_report(make_folder(usage=usage, prices=prices)).read_text(encoding="utf-8")
-    assert "The replies cost 0.0123 EUR, 0.00410 EUR for an accepted conversation" in text_of(page)
+    assert "The replies cost 0.0123 EUR, 0.00410 EUR for each accepted conversation" in text_of(page)
 
 
 @pytest.mark.parametrize(
@@ -186,13 +186,15 @@ def test_report_is_the_same_when_written_again(make_folder: MakeFolder) -> None:
 def test_report_of_nothing(make_folder: MakeFolder) -> None:
     articles = dict.fromkeys(("read", "accepted", "refused", "failed"), 0) | {"not_reached": 0}
     folder = make_folder([], [], subjects=articles, curve=[], rules=[], failures={}, invalid={}, attempts={})
-    assert "0 conversations accepted of 0" in text_of(write_report(folder).read_text(encoding="utf-8"))
+    page = write_report(folder).read_text(encoding="utf-8")
+    assert "The model wrote no conversation, about 0 articles." in text_of(page)
+    assert "<img" not in page
     assert "conversations by language: none" in (folder / "datasheet.md").read_text(encoding="utf-8")
 
 
 def test_stopped_run_says_why(make_folder: MakeFolder) -> None:
-    folder = make_folder(stopped="5 requests in a row failed; run the same command again")
-    expected = "The run stopped early: 5 requests in a row failed; run the same command again"
+    folder = make_folder(stopped="requests stopped: 5 requests in a row failed; run the same command again")
+    expected = "The run is not complete: 5 requests in a row failed; run the same command again"
     assert expected in text_of(write_report(folder).read_text(encoding="utf-8"))
     assert expected in (folder / "datasheet.md").read_text(encoding="utf-8")
 

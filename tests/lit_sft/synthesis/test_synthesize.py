@@ -13,6 +13,7 @@ from data_modules.records.counts import RecordCounts
 from data_modules.records.splits import Sources, keys_of, read_conversations
 from lit_sft.__main__ import main
 from lit_sft.files import digest
+from tests.lit_sft.stub_server import Draw
 from tests.lit_sft.synthesis.conftest import Run, StartStub
 from tests.lit_sft.synthesis.writer import chinese, english, rows_of, write_articles, write_pairs
 
@@ -156,6 +157,24 @@ def test_when_everything_fails_the_commonest_reason_is_said(
     expected = "every article failed, most with wrong_count: 'pairs' has 0; expected 3 to 6;"
     assert f"{expected} {tmp_path / 'out' / 'failed.jsonl'} has all" in err
     assert "9 replies, 0 of them from the journal; tokens unknown (the endpoint reports none); cost unknown" in out
+
+
+def test_a_start_without_any_reply_promises_none(
+    start_stub: StartStub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    articles = write_articles(tmp_path / "a.jsonl", [english(n) for n in range(12)])
+    server = start_stub(draw=Draw(0, {"drop": 1.0}))
+    given = ["--output", str(tmp_path / "out"), "--articles", articles, "--model.name", "m", "--model.retries", "0"]
+    own = ["--model.concurrency", "1", "--model.endpoint", server.address]
+    assert main(["synthesize", *given, *own]) == 1
+    out, err = capsys.readouterr()
+    assert "No reply has come so far; run the same command again" in err
+    assert "journal.jsonl" not in err
+    assert [line.split(maxsplit=2)[2] for line in out.splitlines()[-2:]] == ["(empty)", "(it shows why there are none)"]
+    assert "<img" not in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    server.draw = Draw(0, {"400": 1.0})
+    assert main(["synthesize", *given, *own, "--max_articles", "2"]) == 1
+    assert f"{tmp_path / 'out' / 'failed.jsonl'} has all reasons\n" in capsys.readouterr().err
 
 
 def test_changed_checks_need_no_request(start_stub: StartStub, run: Run, tmp_path: Path) -> None:

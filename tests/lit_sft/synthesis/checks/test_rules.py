@@ -175,9 +175,12 @@ def test_duplicates_say_which_pair_and_whether_it_is_of_the_same_article() -> No
     finder.add(candidate(("Who built the mill at Ashford?", "Joan Harker.")))
     finder.add(candidate(("When did the mill at Ashford close?", "1936.")))
     again = ("When did the mill in Ashford close?", "In 1936.")
-    assert finder.find(candidate(again)) == "100% like accepted pair 2, of this article"
+    assert finder.find(candidate(again)) == "repeats accepted pair 2, about this article: 100% of the words"
     other = Article("other", MILL.text, "en")
-    assert finder.find(candidate(again, article=other)) == "100% like accepted pair 2, of another article"
+    assert (
+        finder.find(candidate(again, article=other))
+        == "repeats accepted pair 2, about another article: 100% of the words"
+    )
 
 
 def test_duplicates_are_found_among_many_questions_of_one_form() -> None:
