@@ -172,16 +172,11 @@ def answer_requests(
         UserError: If a prompt leaves no room for an answer.
     """
     results: dict[int, Generated] = {}
-    lengths = [len(each.prompt) for each in requests]
     rooms = [room_for_answer(backbone, len(each.prompt), each.settings.max_new_tokens) for each in requests]
     with lock_of(backbone), evaluating(backbone), _bare(causal_lm(backbone)), torch.no_grad():
-        for rows in _batches(lengths, rooms, batch_size, context_of(backbone)):
+        for rows in _batches([len(each.prompt) for each in requests], batch_size):
             answers = [_unfinished(requests[row], rooms[row], tokenizer, end_token_id) for row in rows]
-            # those of clients that left while they waited are not begun
-            begun = [place for place, answer in enumerate(answers) if not answer.is_finished]
-            if begun:
-                chosen = [requests[rows[place]] for place in begun]
-                _generate_batch(backbone, chosen, [answers[place] for place in begun], end_token_id, tokenizer)
+            _finish(backbone, [requests[row] for row in rows], answers, end_token_id, tokenizer)
             results |= zip(rows, map(_generated, answers), strict=True)
     return [results[index] for index in range(len(requests))]
 
@@ -212,22 +207,11 @@ def room_for_answer(backbone: nn.Module, prompt_length: int, max_new_tokens: int
     return int(min(max_new_tokens, context - prompt_length))
 
 
-def _batches(lengths: Sequence[int], rooms: Sequence[int], batch_size: int, context: int | None) -> Iterator[list[int]]:
-    """Batches of prompts with similar lengths.
-
-    A row that is finished is continued until the whole batch is, so the longest prompt needs room for as many tokens as
-    the longest answer.
-    """
-    batch: list[int] = []
-    for row in sorted(range(len(lengths)), key=lambda index: (lengths[index], -rooms[index])):
-        longest = max(rooms[other] for other in [*batch, row])
-        fits = context is None or lengths[row] + longest <= context
-        if batch and (len(batch) == batch_size or not fits):
-            yield batch
-            batch = []
-        batch.append(row)
-    if batch:
-        yield batch
+def _batches(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:
+    """Batches of prompts with similar lengths."""
+    rows = sorted(range(len(lengths)), key=lambda row: lengths[row])
+    for start in range(0, len(rows), batch_size):
+        yield rows[start : start + batch_size]
 
 
 _LOCKS: WeakKeyDictionary[nn.Module, threading.RLock] = WeakKeyDictionary()
@@ -291,24 +275,42 @@ def _unfinished(
     )
 
 
-def _generate_batch(
+def _finish(
     backbone: nn.Module,
     requests: Sequence[GenerationRequest],
     answers: Sequence[UnfinishedAnswer],
     end_token_id: int,
     tokenizer: PreTrainedTokenizerBase,
 ) -> None:
-    """Finish the answers to some requests."""
-    ids, attention_mask = _pad_left([request.prompt for request in requests], end_token_id)
-    device = next(backbone.parameters()).device
+    """Finish the answers to some requests, those that are cancelled already excepted.
+
+    A row goes on, to no effect, until all rows are finished, and no row can go on beyond the model's context. When the
+    longest row reaches it, the others are continued as prompts of their own.
+    """
+    next_token = NextToken([_choice(request) for request in requests], num_known(tokenizer))
+    while rows := [row for row, answer in enumerate(answers) if not answer.is_finished]:
+        prompts = [[*requests[row].prompt, *answers[row].ids] for row in rows]
+        _continue(backbone, prompts, [answers[row] for row in rows], next_token.of(rows), end_token_id)
+
+
+def _continue(
+    backbone: nn.Module,
+    prompts: list[list[int]],
+    answers: Sequence[UnfinishedAnswer],
+    next_token: NextToken,
+    end_token_id: int,
+) -> None:
+    """Continue answers until all are finished, or the longest row fills the model's context."""
+    ids, attention_mask = _pad_left(prompts, end_token_id)
+    device, context = next(backbone.parameters()).device, context_of(backbone)
+    num_tokens = max(answer.max_tokens - len(answer.ids) for answer in answers)
     config = GenerationConfig(
-        max_new_tokens=max(answer.max_tokens for answer in answers),
+        max_new_tokens=num_tokens if context is None else min(num_tokens, context - ids.shape[1]),
         eos_token_id=end_token_id,
         pad_token_id=end_token_id,
         use_cache=True,
         do_sample=False,
     )
-    next_token = NextToken([_choice(request) for request in requests], num_known(tokenizer))
     causal_lm(backbone).generate(
         input_ids=ids.to(device),
         attention_mask=attention_mask.to(device),
@@ -344,7 +346,7 @@ def num_known(tokenizer: PreTrainedTokenizerBase) -> int:
     return known
 
 
-def _pad_left(prompts: list[Sequence[int]], pad_token_id: int) -> tuple[Tensor, Tensor]:
+def _pad_left(prompts: Sequence[Sequence[int]], pad_token_id: int) -> tuple[Tensor, Tensor]:
     """(B, T) ids and their attention mask, padded on the left so that every row ends where its answer starts."""
     length = max(map(len, prompts))
     ids = torch.full((len(prompts), length), pad_token_id, dtype=torch.int64)

@@ -51,12 +51,15 @@ class NextToken(LogitsProcessor):  # type: ignore[misc]
     Args:
         choices: How the tokens of each row are chosen.
         num_known: Ids that the tokenizer knows. The others only pad the vocabulary: they are never chosen.
+        generators: The random numbers of each row, as far as they were used. None: from the beginning.
     """
 
-    def __init__(self, choices: Sequence[Choice], num_known: int) -> None:
+    def __init__(
+        self, choices: Sequence[Choice], num_known: int, generators: Sequence[torch.Generator] | None = None
+    ) -> None:
         self._choices, self._num_known = choices, num_known
         # its own generator for every row, so that a row does not depend on the others
-        self._generators = [torch.Generator().manual_seed(choice.seed) for choice in choices]
+        self._generators = generators or [torch.Generator().manual_seed(choice.seed) for choice in choices]
         self._sampled: dict[tuple[float, float], list[int]] = {}
         for row, choice in enumerate(choices):
             if choice.temperature > 0:
@@ -74,6 +77,10 @@ class NextToken(LogitsProcessor):  # type: ignore[misc]
             likely = TopPLogitsWarper(top_p)(input_ids, TemperatureLogitsWarper(temperature)(input_ids, scores[rows]))
             chosen[rows] = likely + self._noise(rows, scores.shape[1]).to(scores)
         return chosen
+
+    def of(self, rows: Sequence[int]) -> NextToken:
+        """The same for some of the rows, which go on with their random numbers."""
+        return NextToken([self._choices[row] for row in rows], self._num_known, [self._generators[row] for row in rows])
 
     def logprob(self, row: int, token: int) -> TokenLogprob | None:
         """The log-probabilities behind the latest token of a row, if they were requested."""

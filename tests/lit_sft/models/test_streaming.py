@@ -135,6 +135,28 @@ def test_a_short_answer_beside_a_long_one_does_not_exceed_the_context(tokenizer:
     assert [answer.num_tokens for answer in answers] == [4, 40]
 
 
+@pytest.mark.parametrize("settings", [GREEDY, SAMPLED], ids=["greedy", "sampled"])
+@pytest.mark.parametrize("name", MODELS)
+def test_answers_that_fill_the_context_are_made_together(
+    name: str, settings: GenerationSettings, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    """Each has another limit, the length of the context without its prompt, and all are as they would be alone."""
+    model = exact(build(name, tokenizer))
+    with torch.no_grad():
+        causal_lm(model).get_output_embeddings().weight[END] = 0.0  # it rarely ends an answer
+    settings, steps = replace(settings, max_new_tokens=1000), []  # type: ignore[var-annotated]
+    hook = model.register_forward_hook(lambda *_: steps.append(1))
+    requests = [GenerationRequest([length % 200] * length, settings, length) for length in (511, 505, 480, 490, 440)]
+    alone = [ask(model, tokenizer, [each])[0] for each in requests]
+    num_alone = len(steps)
+    together = ask(model, tokenizer, requests)
+    hook.remove()
+    assert together == alone
+    full = [each for each, request in zip(alone, requests, strict=True) if len(request.prompt) + each.num_tokens == 512]
+    assert len(full) >= 4
+    assert len(steps) - num_alone <= 72 + 4  # as many as the longest answer alone, and the other prompts once more
+
+
 def test_an_answer_ends_before_a_stop_string(tokenizer: PreTrainedTokenizerFast) -> None:
     model = exact(build("gpt2", tokenizer))
     requests = [GenerationRequest(prompt, replace(GREEDY, max_new_tokens=20)) for prompt in PROMPTS]
