@@ -106,6 +106,7 @@ class VoteFile:
             path.open("ab").close()
         except OSError as error:
             raise UserError(f"--votes {path}: cannot be written ({error.strerror}); choose another file.") from None
+        self._place = path.absolute()  # the working folder may change
         self._ids = {vote.id for vote in read_votes(path, lambda message: None)}
 
     def __len__(self) -> int:
@@ -132,7 +133,7 @@ class VoteFile:
         with self._lock:
             if battle.winner is not None:
                 return False
-            append_vote(self.path, vote)
+            append_vote(self._place, vote)
             battle.winner = winner
             self._ids.add(vote.id)
             return True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import get_args
@@ -24,6 +25,10 @@ from lit_sft.models.saving import load_weights
 from lit_sft.runs.folders import find_run
 from lit_sft.runs.model_paths import check_model_paths
 from lit_sft.settings.reading import Settings, read_settings
+
+_OPENING = threading.RLock()
+"""A process opens one model at a time. Meanwhile the parser of a run's settings changes the working folder, and weights
+are drawn from the global random state."""
 
 
 def backbone_of_run(settings: Settings, tokenizer: PreTrainedTokenizerBase, checkpoint: Path) -> nn.Module:
@@ -52,7 +57,7 @@ def open_model(
     device: str = "auto",
     dtype: torch.dtype | None = None,
 ) -> LoadedModel:
-    """Load a model.
+    """Load a model. Threads that load models wait for each other.
 
     Args:
         name: Its name in tables.
@@ -65,12 +70,8 @@ def open_model(
         UserError: If there is no such model, or it cannot be read.
     """
     place = device_named(device)
-    own: TemplateName | AnyTemplate
-    if source.endswith(".ckpt") or (Path(source) / "config.yaml").is_file():
-        backbone, tokenizer, own = _of_run(source)
-    else:
-        with settings_unnamed():
-            backbone, tokenizer, own = (_of_adapter if is_adapter(source) else _of_model)(source)
+    with _OPENING:
+        backbone, tokenizer, own = _opened(source)
     if dtype is None:
         dtype = (
             torch.bfloat16
@@ -80,6 +81,13 @@ def open_model(
     backbone = backbone.to(place, dtype).eval().requires_grad_(False)
     budget = 16384 if place.startswith("cuda") else 4096
     return LoadedModel(name, backbone, tokenizer, template or own, budget)
+
+
+def _opened(source: str) -> tuple[nn.Module, PreTrainedTokenizerBase, TemplateName | AnyTemplate]:
+    if source.endswith(".ckpt") or (Path(source) / "config.yaml").is_file():
+        return _of_run(source)
+    with settings_unnamed():
+        return (_of_adapter if is_adapter(source) else _of_model)(source)
 
 
 def device_named(name: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from data_modules.errors import UserError
 from data_modules.records.conversation import Conversation, Message, Role
 from lit_sft.__main__ import main
+from lit_sft.runs import opening
 from lit_sft.runs.opening import device_named, open_model
 from tests.conftest import MODELS, alpaca_rows
 
@@ -53,3 +55,21 @@ def test_run_of_a_convention_is_asked_with_its_template(
     for place in (run, run / "model"):
         text = "".join(part.text for part in open_model("m", str(place)).encoder.template.render(PROMPT))
         assert text.endswith("### Instruction:\nHi\n\n### Response:\n"), place
+
+
+def test_models_are_opened_one_at_a_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The parser of a run's settings changes the working folder, and weights are drawn from global random numbers."""
+    others = list[bool]()
+
+    def opened(source: str) -> None:
+        other = threading.Thread(target=lambda: others.append(opening._OPENING.acquire(blocking=False)))
+        other.start()
+        other.join()
+        raise UserError("seen")
+
+    monkeypatch.setattr(opening, "_opened", opened)
+    with pytest.raises(UserError, match="seen"):
+        open_model("tiny", str(tmp_path), device="cpu")
+    assert others == [False]
+    assert opening._OPENING.acquire(blocking=False), "the lock is released after an error"
+    opening._OPENING.release()
