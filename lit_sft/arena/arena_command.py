@@ -13,7 +13,7 @@ from concurrent.futures import Future
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from data_modules.errors import UserError
 from data_modules.rendering.templates import TemplateName
@@ -29,6 +29,7 @@ from lit_sft.endpoint.streaming import StreamingEndpoint
 from lit_sft.models.generation import GenerationSettings
 from lit_sft.models.loaded import LoadedModel
 from lit_sft.settings.arguments import Arguments
+from lit_sft.settings.model_options import add_loading_options, add_sampling_options
 
 PASSWORD = "LIT_SFT_ARENA_PASSWORD"
 """The environment variable with the password of a page that others can reach."""
@@ -158,7 +159,6 @@ def _page(arena: Arena, found: Sequence[FoundPlayer], prompts: Sequence[str], *,
 
 def _parser() -> Arguments:
     parser = Arguments("arena", __doc__, example="--models tuned=runs/quickstart/version_0 base=gpt2")
-    usual = GenerationSettings()
     parser.add_argument(
         "--models",
         nargs="+",
@@ -166,7 +166,6 @@ def _parser() -> Arguments:
         help="a run, a checkpoint, a model folder, an adapter, a hub name, or [MODEL@]ADDRESS of an OpenAI-compatible "
         "endpoint; default: the newest run",
     )
-    parser.add_argument("--run.root", dest="root", default="runs", help="folder that holds all runs")
     parser.add_argument("--votes", default="runs/arena/votes.jsonl", help="where votes go (runs/arena/votes.jsonl)")
     parser.add_argument(
         "--blind", action="store_true", help="only blind votes, for voters who should not see names first"
@@ -174,23 +173,8 @@ def _parser() -> Arguments:
     parser.add_argument(
         "--suite", help="a suite of `evaluate`, such as configs/evaluate/quickstart.yaml, whose prompts to offer"
     )
-    parser.add_argument("--system", default="", help="system message")
-    parser.add_argument("--temperature", type=float, default=0.7, help="0 always takes the likeliest token (0.7)")
-    parser.add_argument(
-        "--top_p", type=float, default=0.95, help="sample from the likeliest tokens with this probability (0.95)"
-    )
-    parser.add_argument(
-        "--max_new_tokens", type=int, default=usual.max_new_tokens, help="longest answer, in tokens (256)"
-    )
+    add_sampling_options(parser)
     parser.add_argument("--seed", type=int, help="the same seed and messages give the same answers; default: random")
-    parser.add_argument(
-        "--template",
-        choices=get_args(TemplateName),
-        help="prompt template of local models; default: the one that each was trained with, if recorded, else `auto`",
-    )
-    parser.add_argument(
-        "--device", default="auto", help="auto (a GPU if there is one), cpu, cuda or one such as cuda:1"
-    )
     parser.add_argument(
         "--keys",
         nargs="+",
@@ -202,4 +186,5 @@ def _parser() -> Arguments:
         "--host", default="127.0.0.1", help=f"address to listen on; others than this machine's need {PASSWORD}"
     )
     parser.add_argument("--port", type=int, default=7860, help="port of the page (7860)")
+    add_loading_options(parser, template="prompt template of local models")
     return parser

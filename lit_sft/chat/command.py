@@ -7,13 +7,12 @@ each line is a message and each answer is a line.
 from __future__ import annotations
 
 import sys
-from typing import get_args
 
 from data_modules.errors import UserError
-from data_modules.rendering.templates import TemplateName
 from lit_sft.console import print_error_line, quieten
 from lit_sft.models.generation import GenerationSettings
 from lit_sft.settings.arguments import Arguments
+from lit_sft.settings.model_options import add_loading_options, add_sampling_options
 
 
 def main(argv: list[str]) -> int:
@@ -55,28 +54,12 @@ def main(argv: list[str]) -> int:
 
 def _parser() -> Arguments:
     parser = Arguments("chat", __doc__, example="runs/quickstart/version_0 --temperature 0")
-    usual = GenerationSettings()
     parser.add_argument(
         "model",
         nargs="?",
         help="run folder, checkpoint, model folder, adapter or hub name; default: the newest run",
     )
-    parser.add_argument("--run.root", dest="root", default="runs", help="folder that holds all runs")
-    parser.add_argument("--system", default="", help="system message")
-    parser.add_argument("--temperature", type=float, default=0.7, help="0 always takes the likeliest token (0.7)")
-    parser.add_argument(
-        "--top_p", type=float, default=0.95, help="sample from the likeliest tokens with this probability (0.95)"
-    )
-    parser.add_argument(
-        "--max_new_tokens", type=int, default=usual.max_new_tokens, help="longest answer, in tokens (256)"
-    )
+    add_loading_options(parser)
+    add_sampling_options(parser)
     parser.add_argument("--seed", type=int, default=0, help="the same seed and messages give the same answers (0)")
-    parser.add_argument(
-        "--template",
-        choices=get_args(TemplateName),
-        help="prompt template; default: the one that the model was trained with, if recorded, else `auto`",
-    )
-    parser.add_argument(
-        "--device", default="auto", help="auto (a GPU if there is one), cpu, cuda or one such as cuda:1"
-    )
     return parser

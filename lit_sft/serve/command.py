@@ -13,13 +13,13 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from data_modules.errors import UserError
-from data_modules.rendering.templates import TemplateName
 from lit_sft.console import print_error_line, quieten
 from lit_sft.models.loaded import LoadedModel
 from lit_sft.settings.arguments import Arguments
+from lit_sft.settings.model_options import add_loading_options
 
 _KEY = "LIT_SFT_SERVE_KEY"
 _SHORTEST_KEY = 16
@@ -188,7 +188,6 @@ def _parser() -> Arguments:
         metavar="[NAME=]MODEL",
         help="run folders, checkpoints, model folders, adapters or hub names; default: the newest run",
     )
-    parser.add_argument("--run.root", dest="root", default="runs", help="folder that holds all runs")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on; one that others reach needs a key")
     parser.add_argument("--port", type=int, default=8000, help="port to listen on (8000); 0 takes any that is free")
     parser.add_argument("--key_file", help=f"file with the key that clients must send; or set {_KEY}")
@@ -204,12 +203,5 @@ def _parser() -> Arguments:
         default=usual.max_new_tokens,
         help="longest answer to a chat that sets no limit, in tokens (1024)",
     )
-    parser.add_argument(
-        "--template",
-        choices=get_args(TemplateName),
-        help="prompt template; default: the one that the model was trained with, if recorded, else `auto`",
-    )
-    parser.add_argument(
-        "--device", default="auto", help="auto (a GPU if there is one), cpu, cuda or one such as cuda:1"
-    )
+    add_loading_options(parser)
     return parser

@@ -57,7 +57,7 @@ class Arguments(argparse.ArgumentParser):
             return f"{given}: not expected here; `--help` lists all options."
         options = {option.lstrip("-") for action in self._actions for option in action.option_strings}
         advice = nearest(given.partition("=")[0].lstrip("-"), options, sign="--") or "`--help` lists all options."
-        return f"{given}: no such option; {advice}"
+        return f"{given.partition('=')[0]}: no such option; {advice}"  # its value may be a key
 
 
 def check_run_first(command: str, arguments: list[str]) -> None:
