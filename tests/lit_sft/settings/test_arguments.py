@@ -25,7 +25,7 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
         f"--jobs: invalid int value: 'two'. Example: {ABLATE}.",
     ),
     "misspelt option": (["report", "x", "--ouput", "y"], "--ouput: no such option; did you mean --output?"),
-    "cut option": (["export", "--out=y"], "--out=y: no such option; did you mean --output?"),
+    "cut option": (["export", "--out=y"], "--out: no such option; did you mean --output?"),
     "one run too many": (["export", "a", "b"], f"b: not expected here; {LISTED}"),
     "root without value": (
         ["test", "--run.root"],
