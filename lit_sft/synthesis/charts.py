@@ -97,7 +97,9 @@ def draw_costs(points: Sequence[tuple[float, float]], unit: str, path: Path) -> 
 
 def _count_in_whole_numbers(*axes: Axis) -> None:
     for axis in axes:
-        axis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))  # with two, a single number gets fractions
+        axis.set_major_locator(
+            MaxNLocator(steps=[1, 2, 5, 10], integer=True, min_n_ticks=1)
+        )  # with two, a single number gets fractions
 
 
 def _high(counts: Counter[int]) -> int:

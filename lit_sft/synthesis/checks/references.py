@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from data_modules.cleaning.options import option
 from lit_sft.synthesis.candidate import Candidate
+from lit_sft.synthesis.checks.quoting import quoted
 from lit_sft.synthesis.checks.words import content_of_question
 
 _TEXT = "(?:article|text|passage|excerpt|paragraph|snippet)"
@@ -99,7 +100,7 @@ class References:
                 return f"the question refers to its article: {found!r}"
             given = _IN_ANSWERS.search(answer) or _IN_CHINESE_ANSWERS.search(answer)
             if given and given[0].lower() not in article:  # an article may be about a text
-                return f"the answer refers to its article: {given[0]!r}"
+                return f"the answer refers to its article: {quoted(given)!r}"
             if self.pronouns and not number and (found := open_pronoun(question)):
                 return f"the question does not say what {found!r} stands for"
         return ""
@@ -112,7 +113,7 @@ def reference_in(text: str) -> str:
         text: A question in English or Chinese.
     """
     if found := _TO_TEXT.search(text):
-        return found[0].strip()
+        return quoted(found)
     blanked = _NOT_TO_TEXT.sub(lambda match: _QUOTED * len(match[0]), text)
     found = _TO_CHINESE_TEXT.search(blanked)
     return found[0] if found else ""

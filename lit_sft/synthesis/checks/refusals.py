@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from data_modules.cleaning.options import check_patterns, option
 from lit_sft.synthesis.candidate import Candidate
 from lit_sft.synthesis.checks.chinese import simplified
+from lit_sft.synthesis.checks.quoting import quoted
 
 _MODEL = r"(?:ai|artificial intelligence|(?:large )?language model)"
 _MODEL_ZH = "(?:一个|一名|一款)?(?:AI|人工智能|大?语言模型|大型语言模型)(?:语言模型|模型|助手|助理)?"
@@ -94,7 +95,7 @@ class Refusals:
                     found = pattern.search(text.strip())
                     words = found[0].lower().strip(" ,.，。…") if found else ""
                     if found and (not words or words not in article):
-                        return f"the {what} {kind}: {found[0].strip()[:60]!r}"
+                        return f"the {what} {kind}: {quoted(found)!r}"
         return ""
 
     def _own(self, what: str) -> list[tuple[str, re.Pattern[str]]]:
