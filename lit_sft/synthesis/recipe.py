@@ -100,7 +100,8 @@ class Recipe:
         reads: What a request is about: an `article`; a `pair` of a question and its answer, or a `question`, perhaps
             with the article that it is about; or a few seed `tasks`.
         reply: The form of the reply.
-        turns: Question and answer of each turn, in terms of what was read and of an item of the reply.
+        turns: Question and answer of each turn, in terms of an item of the reply and of the question and answer
+            that were read.
         en: The recipe in English.
         zh: The recipe in Chinese.
         checks: The rules that refuse what the model made, unless the settings name others.

@@ -106,6 +106,7 @@ WRONG = {
         r"en\.limits: length: 0; expected",
     ),
     "unknown in turns": ({"turns": [["$question", "$reply"]]}, r"turns: \$reply is not known here"),
+    "article in turns": ({"turns": [["$article $question", "$answer"]]}, r"turns: \$article is not known here"),
     "field in no turn": ({"turns": [["$question", "yes"]]}, r"the reply's field \$answer is in no turn"),
     "turn of three": ({"turns": [["a", "b", "c"]]}, r"turns: expected a list of \[question, answer\]"),
     "field twice": ({"reply": {"fields": ["question", "question"]}}, "each once"),
