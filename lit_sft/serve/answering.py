@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 from lit_sft.models.generation import Generated, GenerationRequest
+from lit_sft.models.loaded import LoadedModel
 from lit_sft.models.next_token import TokenLogprob
 from lit_sft.models.prompt_logprobs import prompt_logprobs
 from lit_sft.models.unfinished import Piece
@@ -41,11 +42,13 @@ async def answer(job: Job, receive: Receive) -> tuple[dict[str, Any], list[Gener
         ClientGoneError: If the client went.
     """
     pending = _submitted(job, job.requests)
-    scoring: list[Pending[Any]] = []
+    scoring: Pending[Any] | None = None
+    is_over = threading.Event()
     gone = asyncio.ensure_future(_gone(receive))
     try:
-        scoring = _scored(job)
-        everything = asyncio.gather(*(asyncio.wrap_future(each.future) for each in (*pending, *scoring)))
+        scoring = _scored(job, is_over)
+        waited = [*pending, *([scoring] if scoring else [])]
+        everything = asyncio.gather(*(asyncio.wrap_future(each.future) for each in waited))
         await asyncio.wait((gone, everything), return_when=asyncio.FIRST_COMPLETED)
         if not everything.done():
             everything.cancel()
@@ -53,9 +56,10 @@ async def answer(job: Job, receive: Receive) -> tuple[dict[str, Any], list[Gener
         results = await _results(everything)
     finally:
         gone.cancel()
-        for each in (*pending, *scoring):
+        is_over.set()
+        for each in (*pending, *([scoring] if scoring else [])):
             each.cancel()
-    answers, scores = results[: len(pending)], results[len(pending) :]
+    answers, scores = results[: len(pending)], results[-1] if scoring else []
     choices = _echoed(job, answers, scores) if job.echoes else [_choice(job, *each) for each in enumerate(answers)]
     return job.form.whole(choices, usage_of(job.num_prompt_tokens, answers)), answers
 
@@ -133,17 +137,25 @@ def _submitted(job: Job, requests: Sequence[GenerationRequest]) -> list[PendingA
     return pending
 
 
-def _scored(job: Job) -> list[Pending[Any]]:
+def _scored(job: Job, is_over: threading.Event) -> Pending[Any] | None:
     """Have the prompts scored, if they are part of the answer with their log-probabilities.
+
+    Args:
+        job: What to answer.
+        is_over: Set when nobody waits for the scores any more.
 
     Raises:
         ApiError: If too many requests are waiting.
     """
     count = job.asked.num_likeliest
     if not job.echoes or count is None:
-        return []
+        return None
+
+    def scores(model: LoadedModel) -> list[Any]:
+        return [prompt_logprobs(model, ids, count) for ids in job.prompts if not is_over.is_set()]
+
     try:
-        return [job.worker.run(partial(prompt_logprobs, ids=ids, num_likeliest=count)) for ids in job.prompts]
+        return job.worker.run(scores)
     except (BusyError, ClosedError) as error:
         raise _refused(job, error) from None
 

@@ -13,12 +13,13 @@ from data_modules.errors import UserError
 from data_modules.records.conversation import Message, Role
 from data_modules.records.turn_order import TurnRules, arranged
 from lit_sft.serve.body import Body
-from lit_sft.serve.errors import invalid
+from lit_sft.serve.errors import invalid, reason_for_client
 
 _MOST_STOPS = 16
 _MOST_LIKELIEST = 20
 _MOST_CHOICES = 16
 _MOST_PROMPTS = 64
+_MOST_MESSAGES = 2048
 _SHARED = ("model", "temperature", "top_p", "max_tokens", "stop", "seed", "n", "logprobs", "stream", "stream_options")
 
 _IGNORED = ("user", "metadata", "safety_identifier", "prompt_cache_key", "prompt_cache_retention", "service_tier")
@@ -180,13 +181,7 @@ def _stop(body: Body) -> tuple[str, ...]:
     strings = [value] if isinstance(value, str) else value if value is not None else []
     if not isinstance(strings, list) or not all(isinstance(each, str) for each in strings):
         body.wrong_type("stop", "a string or an array of strings")
-    if len(strings) > _MOST_STOPS:
-        raise invalid(
-            "stop",
-            f"Invalid 'stop': array too long. Expected an array with maximum length {_MOST_STOPS}, but got an array "
-            f"with length {len(strings)} instead.",
-            "array_above_max_length",
-        )
+    body.check_length("stop", strings, _MOST_STOPS)
     if "" in strings:
         raise invalid("stop", "Invalid 'stop': empty string. Expected at least one character.", "empty_string")
     return tuple(body.unicode("stop", each) for each in dict.fromkeys(strings))
@@ -198,11 +193,12 @@ def _turns(body: Body) -> tuple[Message, ...]:
         body.wrong_type("messages", "an array of objects")
     if not messages:
         raise invalid("messages", "Invalid 'messages': empty array. Expected at least one message.", "empty_array")
+    body.check_length("messages", messages, _MOST_MESSAGES)
     turns = [_turn(message, f"messages[{index}]") for index, message in enumerate(messages)]
     try:
         merged, _ = arranged(turns, TurnRules(consecutive="merge"))
     except UserError as error:
-        raise invalid("messages", f"Invalid 'messages': {error}", "invalid_value") from None
+        raise invalid("messages", f"Invalid 'messages': {reason_for_client(error)}", "invalid_value") from None
     for place, turn in enumerate(merged):
         if turn.role is Role.SYSTEM and place > 0:
             raise _misplaced("a system message after other messages; expected it first.")
@@ -277,13 +273,7 @@ def _prompts(body: Body) -> tuple[str | list[int], ...]:
     is_list = isinstance(value, list) and bool(value)
     if not is_list or not (all(isinstance(each, str) for each in value) or all(_are_ids(each) for each in value)):
         body.wrong_type("prompt", expected)
-    if len(value) > _MOST_PROMPTS:
-        raise invalid(
-            "prompt",
-            f"Invalid 'prompt': array too long. Expected an array with maximum length {_MOST_PROMPTS}, but got an "
-            f"array with length {len(value)} instead.",
-            "array_above_max_length",
-        )
+    body.check_length("prompt", value, _MOST_PROMPTS)
     return tuple(body.unicode("prompt", each) if isinstance(each, str) else each for each in value)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NoReturn
 
 from data_modules.wording import did_you_mean
@@ -131,6 +131,21 @@ class Body:
             f"Invalid type for '{shown}': expected {expected}, but got {_kind(self._values.get(name))} instead.",
             "invalid_type",
         )
+
+    def check_length(self, name: str, values: Sequence[Any], most: int) -> None:
+        """Refuse an array that is too long.
+
+        Raises:
+            ApiError: If it is.
+        """
+        if len(values) > most:
+            shown = self._place + name
+            raise invalid(
+                shown,
+                f"Invalid '{shown}': array too long. Expected an array with maximum length {most}, but got an array "
+                f"with length {len(values)} instead.",
+                "array_above_max_length",
+            )
 
     def refuse_unknown(self, known: Iterable[str]) -> None:
         """Refuse fields that nobody reads: a setting is never ignored.

@@ -5,9 +5,15 @@ Source: https://platform.openai.com/docs/guides/error-codes
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+from data_modules.errors import UserError
+
+ORIGIN = "the conversation"
+"""Where a conversation comes from, for errors about it."""
 
 _SECONDS_BEFORE_RETRY = 1
 
@@ -43,6 +49,12 @@ class ApiError(Exception):
 def invalid(param: str | None, message: str, code: str | None = None) -> ApiError:
     """A request with a wrong field."""
     return ApiError(400, message, param, code)
+
+
+def reason_for_client(error: UserError) -> str:
+    """Why a prompt is refused, without the advice to those who train on it, which names settings of a run."""
+    parts = re.split(r"(?<=[.;]) ", str(error).removeprefix(f"{ORIGIN}: "))
+    return " ".join(part for part in parts if "`--" not in part).rstrip(";.") + "."
 
 
 def overloaded(message: str) -> ApiError:

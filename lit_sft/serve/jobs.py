@@ -135,7 +135,7 @@ def _job(
         ]
     except UserError as error:
         raise invalid(None, str(error)) from None
-    num_places = worker.max_waiting
+    num_places = worker.max_waiting - bool(echoes)  # one to score the prompts
     if len(requests) > num_places:
         raise ApiError(
             400,

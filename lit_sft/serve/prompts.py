@@ -9,7 +9,7 @@ from data_modules.errors import UserError
 from data_modules.records.conversation import Conversation, Message
 from lit_sft.models.generation import num_known
 from lit_sft.models.loaded import LoadedModel
-from lit_sft.serve.errors import ApiError, invalid
+from lit_sft.serve.errors import ORIGIN, ApiError, invalid, reason_for_client
 
 NO_LIMIT = 2**31
 """For an encoder: longer prompts are refused with the numbers that the API reports."""
@@ -26,9 +26,9 @@ def ids_of_chat(encoder: Encoder, turns: tuple[Message, ...]) -> list[int]:
         ApiError: If the template or the tokenizer refuses it.
     """
     try:
-        (prompt,) = encoder.encode(Conversation(turns, "the conversation"))
+        (prompt,) = encoder.encode(Conversation(turns, ORIGIN))
     except UserError as error:
-        raise invalid("messages", f"Invalid 'messages': {error}", "invalid_value") from None
+        raise invalid("messages", f"Invalid 'messages': {reason_for_client(error)}", "invalid_value") from None
     return list(map(int, prompt.prompt_ids()))
 
 
@@ -54,7 +54,7 @@ def ids_of_text(encoder: Encoder, model: LoadedModel, prompt: str | Sequence[int
     try:
         ids = encoder.ids_of_document(prompt)
     except UserError as error:
-        raise invalid(place, f"Invalid '{place}': {error}", "invalid_value") from None
+        raise invalid(place, f"Invalid '{place}': {reason_for_client(error)}", "invalid_value") from None
     if not ids:
         raise invalid(place, f"Invalid '{place}': empty string. Expected text to continue.", "empty_string")
     return ids

@@ -11,6 +11,8 @@ from lit_sft.models.loaded import LoadedModel
 from lit_sft.models.worker import ModelWorker
 from lit_sft.serve.errors import ApiError
 
+_SECONDS_TO_CLOSE = 10
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -26,7 +28,7 @@ class Limits:
     batch_size: int = 16
     max_waiting: int = 64
     max_new_tokens: int = 1024
-    max_body_bytes: int = 16 * 2**20
+    max_body_bytes: int = 4 * 2**20
 
 
 class ServedModels:
@@ -70,8 +72,8 @@ class ServedModels:
         return {"id": name, "object": "model", "created": self._created, "owned_by": "lit_sft"}
 
     def close(self) -> None:
-        """Cancel all answers and end all threads."""
+        """Cancel all answers and end all threads, but do not wait long for one that is loading a model."""
         for worker in self.workers.values():
             worker.close(0)
         for worker in self.workers.values():
-            worker.close()
+            worker.close(_SECONDS_TO_CLOSE)

@@ -113,3 +113,12 @@ def test_the_end_token_has_a_log_probability(server: RunningServer, model: Loade
     told = [each.logprobs.tokens for part in parts for each in part.choices if each.logprobs]
     assert told[-1][-1] == "<|im_end|>"
     assert sum(map(len, told)) == found.usage.completion_tokens
+
+
+def test_many_prompts_are_scored_in_one_request(server: RunningServer) -> None:
+    """As many as lm-eval sends with a large batch: scoring them takes one place in the queue."""
+    prompts = [[n, n + 1, n + 2] for n in range(63)]
+    found = complete(server, prompts, echo=True, logprobs=1, max_tokens=1)
+    assert [choice.logprobs.tokens[0] for choice in found.choices][5:8] == ["\x05", "\x06", "\x07"]
+    alone = complete(server, prompts[40], echo=True, logprobs=1, max_tokens=1).choices[0]
+    assert found.choices[40].logprobs.token_logprobs[1:] == pytest.approx(alone.logprobs.token_logprobs[1:])

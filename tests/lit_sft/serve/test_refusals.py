@@ -13,6 +13,8 @@ pytest.importorskip("openai", reason="needs the extra `endpoint`")
 
 import openai
 
+from data_modules.errors import UserError
+from lit_sft.serve.errors import reason_for_client
 from tests.lit_sft.serve.running import HELLO, RunningServer
 
 TOO_LONG = [{"role": "user", "content": "x" * 500}]
@@ -45,6 +47,7 @@ def messages(*roles: str) -> list[dict[str, str]]:
         ({"tools": [{"type": "function"}]}, "tools", "unsupported_value", "not supported by this server."),
         ({"response_format": {"type": "json_object"}}, "response_format", "unsupported_value", "not supported"),
         ({"messages": []}, "messages", "empty_array", "Expected at least one message."),
+        ({"messages": messages("user") * 2049}, "messages", "array_above_max_length", "length 2049 instead."),
         ({"messages": "hi"}, "messages", "invalid_type", "expected an array of objects, but got a string instead."),
         ({"messages": ["hi"]}, "messages[0]", "invalid_type", "expected an object."),
         ({"messages": [{"content": "x"}]}, "messages[0].role", "missing_required_parameter", "Missing required"),
@@ -103,6 +106,18 @@ def test_a_wrong_field_of_a_completion_is_named(
     assert message in raised.value.body["message"]
 
 
+def test_what_only_those_who_train_can_do_is_no_advice_for_clients() -> None:
+    """The settings of a run are not those of a request."""
+    for text, shown in (
+        ("the conversation: turn 2 is odd; expected even. Fix it, or set `--data.on_invalid drop`.",
+         "turn 2 is odd; expected even."),
+        ("the conversation: cannot be encoded (x.y); use another, or set `--data.on_invalid drop`.",
+         "cannot be encoded (x.y)."),
+        ("the template has no place for it.", "the template has no place for it."),
+    ):  # fmt: skip
+        assert reason_for_client(UserError(text)) == shown
+
+
 def test_a_model_that_does_not_exist_is_not_found(server: RunningServer) -> None:
     with server.client() as client:
         with pytest.raises(openai.NotFoundError, match="`nothing` does not exist; this server has tiny") as raised:
@@ -154,9 +169,9 @@ def test_only_json_is_read(server: RunningServer) -> None:
 
 
 def test_a_large_body_is_not_read_to_its_end(server: RunningServer) -> None:
-    status, found = ask(server, "POST", "/v1/chat/completions", b" " * (16 * 2**20 + 1))
+    status, found = ask(server, "POST", "/v1/chat/completions", b" " * (4 * 2**20 + 1))
     assert status == 413
-    assert "at most 16,777,216 bytes" in found["error"]["message"]
+    assert "at most 4,194,304 bytes" in found["error"]["message"]
 
 
 def test_unknown_paths_and_methods_are_refused(server: RunningServer) -> None:
