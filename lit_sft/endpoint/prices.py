@@ -123,9 +123,16 @@ class Budget:
         return self._spent + self._set_aside + amount <= self.most * (1 + 1e-9)  # sums of money are rounded
 
     def _stop(self, amount: float) -> None:
-        money = f"{self._spent:.4g} of {self.most:g} {self.currency} are spent"
-        self.stopped = f"--max_cost: {money}, and the next request may cost up to {amount:.2g}"
+        assert self.most is not None
+        spent, most, cost = (shown_amount(each) for each in (self._spent, self.most, amount))
+        money = f"{spent} of {most} {self.currency} are spent"
+        self.stopped = f"--max_cost: {money}, and the next request may cost up to {cost}"
         self._changed.notify_all()
+
+
+def shown_amount(money: float) -> str:
+    """An amount of money in few digits, none of them an exponent if there are thousands."""
+    return f"{money:,.2f}" if money >= 1000 else f"{money:.4g}"
 
 
 class Meter:

@@ -15,7 +15,7 @@ from data_modules.errors import UserError
 from data_modules.wording import counted, listed
 from lit_sft.console import print_error_line, print_line, quieten
 from lit_sft.credentials import without_credentials
-from lit_sft.endpoint.prices import Prices
+from lit_sft.endpoint.prices import Prices, shown_amount
 from lit_sft.settings.arguments import in_long_form
 from lit_sft.settings.nulls import refuse_nulls_of
 from lit_sft.settings.parser import SettingsParser
@@ -111,8 +111,10 @@ def _print_summary(summary: dict[str, Any], folder: Path) -> None:
     for rule in summary["rules"]:
         if rule["refused"]:
             print_line(f"  {rule['name']}: {rule['refused']:,} of {rule['judged']:,} refused")
-    for fault, count in summary["failures"].items():
-        print_line(f"  failed, {fault}: {count:,}, the first: {summary['first_reasons'][fault]}")
+    have_all_failed = subjects["failed"] == subjects["read"]  # then the commonest reason is said below
+    for number, (fault, count) in enumerate(summary["failures"].items()):
+        first = "" if have_all_failed and not number else f", the first: {summary['first_reasons'][fault]}"
+        print_line(f"  failed, {fault}: {count:,}{first}")
     print_line(
         f"{counted(usage['replies'], 'reply', 'replies')}, {usage['from_journal']:,} of them from the journal; "
         f"{tokens_in_words(usage)}; {_cost(summary)}"
@@ -124,7 +126,7 @@ def _print_summary(summary: dict[str, Any], folder: Path) -> None:
         print_error_line(f"{file}: fields that are not used: {listed(list(names))}")
     if summary["stopped"]:
         print_error_line(summary["stopped"])
-    if subjects["failed"] == subjects["read"]:
+    if have_all_failed:
         fault, reason = next(iter(summary["first_reasons"].items()))
         has = "all reasons and replies" if usage["replies"] else "all reasons"
         print_error_line(
@@ -141,5 +143,5 @@ def _cost(summary: dict[str, Any]) -> str:
     usage, each = summary["usage"], summary["cost_per_accepted"]
     if usage["cost"] is None:
         return "cost unknown"
-    per_pair = "" if each is None else f", {each:.3g} an accepted pair"
-    return f"cost {usage['cost']:.4g} {usage['currency']}{per_pair}"
+    per_pair = "" if each is None else f", {shown_amount(each)} an accepted pair"
+    return f"cost {shown_amount(usage['cost'])} {usage['currency']}{per_pair}"

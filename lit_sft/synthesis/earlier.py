@@ -86,7 +86,7 @@ def _reasons(results: Results, folder: Path, settings: Mapping[str, Any]) -> Ite
         yield f"{results.of_subjects(sum(faults.values()))} failed, most with {most}"
     read, num_before = results.subjects["read"], before.get("subjects", {}).get("read", 0)
     if read < num_before:
-        yield f"there were {counted(num_before, results.recipe.subject)}, and are {read:,} now"
+        yield f"{counted(num_before, results.recipe.subject)} then, {read:,} now"
     if changed := _changed(before.get("settings", {}), settings):
         yield f"other settings: {', '.join(changed)}"
 

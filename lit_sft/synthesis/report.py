@@ -55,8 +55,8 @@ def _report(summary: Summary, survey: Survey, pictures: Path) -> Report:
         _kinds(survey),
         _terms(survey),
         _per_article(survey, whole_of(summary)),
-        _faults(f"{summary['subject'].capitalize()}s that failed", "fault", summary["failures"]),
-        _faults("Replies without the form of the recipe", "what was wrong", summary["invalid"]),
+        _failures(summary),
+        _invalid(summary["invalid"]),
         _attempts(summary),
         _usage(summary),
     ]
@@ -174,9 +174,15 @@ def _per_article(survey: Survey, whole: str) -> Table:
     return Table(name, ["conversations", f"{whole}s"], rows)
 
 
-def _faults(title: str, name: str, faults: Mapping[str, int]) -> Table:
+def _failures(summary: Summary) -> Table:
+    reasons = summary.get("first_reasons", {})  # unknown in folders of earlier versions
+    rows: Rows = [[str(fault), f"{num:,}", str(reasons.get(fault, ""))] for fault, num in summary["failures"].items()]
+    return Table(f"{summary['subject'].capitalize()}s that failed", ["fault", "number", "the first"], rows)
+
+
+def _invalid(faults: Mapping[str, int]) -> Table:
     rows: Rows = [[str(fault), f"{num:,}"] for fault, num in faults.items()]
-    return Table(title, [name, "number"], rows)
+    return Table("Replies without the form of the recipe", ["what was wrong", "number"], rows)
 
 
 def _attempts(summary: Summary) -> Table:

@@ -13,7 +13,7 @@ from data_modules.errors import UserError
 from lit_sft.endpoint.chat import EndpointError, NotSentError, Request
 from lit_sft.endpoint.journal import Journal
 from lit_sft.endpoint.paid_model import EndpointSettings, PaidModel, open_endpoint
-from lit_sft.endpoint.prices import Budget, Meter, Prices, most_tokens
+from lit_sft.endpoint.prices import Budget, Meter, Prices, most_tokens, shown_amount
 from tests.lit_sft.endpoint.conftest import StartStub
 from tests.lit_sft.stub_server import Draw, StubServer
 
@@ -85,6 +85,15 @@ def test_the_budget_counts_what_earlier_processes_paid(start_stub: StartStub, tm
     assert "requests stopped: --max_cost: " in again.stopped
     assert len(server.replies) == 4
     again.close()
+
+
+def test_amounts_are_read_at_a_glance() -> None:
+    budget = Budget(50_000)
+    budget.set_aside(2_880.0)
+    budget.settle(2_880.0, 2_880.0)
+    with pytest.raises(NotSentError, match=r"2,880\.00 of 50,000\.00 USD are spent, .* may cost up to 2,100,000\.00"):
+        budget.set_aside(2.1e6)
+    assert [shown_amount(each) for each in (0.000123456, 0.5, 12.3456)] == ["0.0001235", "0.5", "12.35"]
 
 
 def test_a_request_that_may_have_been_billed_counts_at_most(start_stub: StartStub, tmp_path: Path) -> None:

@@ -68,6 +68,7 @@ def test_inserted_line_gives_no_pair_another_article(
     assert out.splitlines()[0] == "8 pairs: 0 accepted, 0 refused, 8 failed, 0 not reached"
     assert f"every pair failed, most with {CHANGED}: the article '{articles}:1' at {articles}:1 no longer has" in err
     assert "Set --articles to the files as they were then" in err
+    assert (out + err).count("no longer has") == 1
     failed = rows_of(tmp_path / "out" / "failed.jsonl")
     assert len(failed) == 8
     assert (failed[0]["fault"], failed[0]["record"]) == (CHANGED, f"{pairs}:1")
@@ -129,7 +130,8 @@ def test_provenance_of_earlier_versions_is_read_with_a_warning(
 ) -> None:
     articles = write_articles(tmp_path / "a.jsonl", [english(0)])
     records = rows_with(tmp_path / "p.jsonl", span=[5, 20])
-    run(start_stub(lambda body: TURN), recipe="second_turn", articles=articles, records=records, checks=[])
+    server = start_stub(lambda body: TURN)
+    run(server, recipe="second_turn", articles=articles, records=records, checks=[])
     assert (
         "--records: no `text_digest` in the provenance of 1 of 1 pair, so it goes unnoticed if"
         in capsys.readouterr().out
@@ -137,7 +139,7 @@ def test_provenance_of_earlier_versions_is_read_with_a_warning(
     (made,) = rows_of(tmp_path / "out" / "pairs.jsonl")
     start, stop = made["provenance"]["span"]
     assert made["provenance"]["text_digest"] == digest(english(0)[start:stop])
-    run(start_stub(), recipe="second_turn", articles=articles, records=rows_with(tmp_path / "p.jsonl"), checks=[])
+    run(server, recipe="second_turn", articles=articles, records=rows_with(tmp_path / "p.jsonl"), checks=[])
     assert "text_digest" not in capsys.readouterr().out
 
 

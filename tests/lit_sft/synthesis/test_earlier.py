@@ -132,4 +132,4 @@ def test_fewer_articles_give_fewer_pairs(
     run(server, articles=articles)
     write_articles(tmp_path / "a.jsonl", [english(0)])
     run(server, articles=articles)
-    assert "had 12 pairs, has 4 now; there were 3 articles, and are 1 now. All replies" in capsys.readouterr().out
+    assert "had 12 pairs, has 4 now; 3 articles then, 1 now. All replies" in capsys.readouterr().out

@@ -53,6 +53,7 @@ def summary_of(pairs: list[dict[str, Any]], refused: list[dict[str, Any]], **cha
         "subjects": {"read": 4, "accepted": 2, "refused": 1, "failed": 1, "not_reached": 0},
         "pairs": {"read": total, "accepted": len(pairs), "refused": len(refused)},
         "failures": {"not_json": 1},
+        "first_reasons": {"not_json": "it is not a JSON object."},
         "invalid": {"not_json": 3},
         "attempts": {"1": 4, "2": 2, "3": 1},
         "rules": [
@@ -94,6 +95,7 @@ def test_page_says_what_was_made_and_what_it_took(make_folder: MakeFolder) -> No
     assert "700 tokens read and 120 written, 273 tokens for each accepted conversation. The cost is unknown: no" in seen
     assert "references 5 1 20.0% Refuses pronouns." in seen
     assert "grounded 4 1 25.0% Refuses numbers." in seen
+    assert "Articles that failed fault number the first not_json 1 it is not a JSON object." in seen
     assert "questions, zh 1 characters 6 6 6 6 6" in seen
     assert "mill Who built it? Joan Harker. does not say what 'it' stands for" in seen
 
@@ -151,6 +153,7 @@ def test_what_models_wrote_is_escaped_everywhere(make_folder: MakeFolder) -> Non
         model={"name": EVIL, "place": EVIL, EVIL: EVIL},
         sources=[EVIL],
         failures={EVIL: 1},
+        first_reasons={EVIL: EVIL},
         invalid={EVIL: 1},
         stopped=EVIL,
     )
