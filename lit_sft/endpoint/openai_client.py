@@ -44,16 +44,16 @@ def reaching(place: Address, key: str) -> dict[str, Any]:
     }
 
 
-def body_of(request: Request, limit: str) -> dict[str, Any]:
+def body_of(request: Request, limit: str = "") -> dict[str, Any]:
     """The body of a request, without model and schema. What has its default is left out: some servers refuse it.
 
     Args:
         request: The request.
-        limit: What the server calls the limit of tokens.
+        limit: What the server calls the limit of tokens; empty to send none.
     """
     optional = {"top_p": None if request.top_p == 1.0 else request.top_p, "seed": request.seed}
     return {
-        limit: request.max_tokens,
+        **({limit: request.max_tokens} if limit else {}),
         "messages": [{"role": role, "content": without_surrogates(content)} for role, content in request.messages],
         "temperature": request.temperature,
         **{name: value for name, value in optional.items() if value is not None},

@@ -20,6 +20,10 @@ _LIMITS = ("max_tokens", "max_completion_tokens")
 """Names of the limit of tokens: some servers refuse the first and name the second in their error."""
 
 
+_TOO_LONG = ("context_length_exceeded", "maximum context length")
+"""In errors of servers that refuse a prompt and a limit which together exceed the context."""
+
+
 class StreamingEndpoint:
     """A model behind an endpoint. Thread-safe.
 
@@ -89,14 +93,19 @@ class StreamingEndpoint:
         self._client.close()
 
     def _streamed(self, request: Request, on_text: Callable[[str], bool], limits: tuple[str, ...]) -> str:
+        """Ask with the first of the names of the limit; if the server refuses that, with the next or without one."""
+        body = body_of(request, *limits[:1])
         try:
-            stream = self._client.chat.completions.create(
-                model=self.model(), messages=[], stream=True, extra_body=body_of(request, limits[0])
-            )
+            stream = self._client.chat.completions.create(model=self.model(), messages=[], stream=True, extra_body=body)
         except Exception as error:
-            if len(limits) > 1 and getattr(error, "status_code", None) == 400 and limits[1] in str(error):
+            if not limits or getattr(error, "status_code", None) != 400:
+                raise
+            if limits[1:] and limits[1] in str(error):
                 return self._streamed(request, on_text, limits[1:])
-            raise
+            if not any(words in str(error) for words in _TOO_LONG):
+                raise
+            # without a limit, the reply can only be shorter: the context ends before the limit
+            return self._streamed(request, on_text, ())
         text, reason = "", ""
         with stream:
             for part in stream:

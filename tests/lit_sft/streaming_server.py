@@ -16,6 +16,7 @@ class StreamingServer:
         self.reason = "stop"
         self.models = ["only"]
         self.error: tuple[int, str] | None = None
+        self.is_without_limit_accepted = False
         self.bodies: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
         self.is_hung_up = threading.Event()
@@ -28,7 +29,8 @@ class StreamingServer:
             def do_POST(self) -> None:
                 server.bodies.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
                 server.headers.append({name.lower(): value for name, value in self.headers.items()})
-                if server.error:
+                has_limit = any("tokens" in name for name in server.bodies[-1])
+                if server.error and (has_limit or not server.is_without_limit_accepted):
                     status, message = server.error
                     self._send(status, {"error": {"message": message}})
                     return

@@ -58,6 +58,20 @@ def test_a_server_that_wants_another_name_for_the_limit_gets_it(
     assert server.bodies[1]["max_completion_tokens"] == 7
 
 
+@pytest.mark.parametrize("is_prompt_too_long", [False, True])
+def test_where_the_limit_does_not_fit_the_context_none_is_sent(
+    server: StreamingServer, endpoint: StreamingEndpoint, is_prompt_too_long: bool
+) -> None:
+    server.error = (400, "This model's maximum context length is 8 tokens.")
+    server.is_without_limit_accepted = not is_prompt_too_long
+    if is_prompt_too_long:
+        with pytest.raises(EndpointError, match="maximum context length is 8"):
+            endpoint.stream(REQUEST, lambda text: True)
+    else:
+        assert endpoint.stream(REQUEST, lambda text: True) == "stop"
+    assert ["max_tokens" in body for body in server.bodies] == [True, False]
+
+
 @pytest.mark.parametrize("models", [[], ["b", "a"]])
 def test_the_model_has_to_be_named_unless_there_is_one(
     server: StreamingServer, endpoint: StreamingEndpoint, models: list[str]
