@@ -99,20 +99,23 @@ def test_it_starts_answers_with_the_key_and_stops_at_ctrl_c(folder: str) -> None
         stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
         env=os.environ | {"LIT_SFT_SERVE_KEY": KEY, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
-    assert process.stderr is not None
-    lines = []
-    for line in process.stderr:
-        lines.append(line)
-        if "clients must send" in line:
-            break
-    address = re.search(r"http://127\.0\.0\.1:\d+/v1", "".join(lines))
-    assert address, lines
-    with openai.OpenAI(base_url=address[0], api_key=KEY, max_retries=0) as client:
-        found = client.chat.completions.create(model="small", messages=HELLO, max_tokens=3)  # type: ignore[arg-type]
-    assert found.usage is not None
-    assert found.usage.completion_tokens == 3
-    process.send_signal(signal.SIGINT)
-    _, rest = process.communicate()
+    try:
+        assert process.stderr is not None
+        lines = []
+        for line in process.stderr:
+            lines.append(line)
+            if "clients must send" in line:
+                break
+        address = re.search(r"http://127\.0\.0\.1:\d+/v1", "".join(lines))
+        assert address, lines
+        with openai.OpenAI(base_url=address[0], api_key=KEY, max_retries=0) as client:
+            found = client.chat.completions.create(model="small", messages=HELLO, max_tokens=3)  # type: ignore[arg-type]
+        assert found.usage is not None
+        assert found.usage.completion_tokens == 3
+        process.send_signal(signal.SIGINT)
+        _, rest = process.communicate()
+    finally:
+        process.kill()
     assert process.returncode == 0
     assert rest.splitlines()[-1] == "serve: stopped"
     assert re.search(r"\d\d:\d\d:\d\d /v1/chat/completions small 200, \d+ \+ 3 tokens, ", rest)
