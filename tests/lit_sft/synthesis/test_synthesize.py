@@ -65,12 +65,13 @@ def test_prompts_are_in_the_language_of_the_article(start_stub: StartStub, run: 
 
 
 def test_article_in_another_language_fails_by_name(start_stub: StartStub, run: Run, tmp_path: Path) -> None:
-    articles = write_articles(tmp_path / "a.jsonl", [english(0), "Паром уходит в девять часов утра."])
+    articles = write_articles(tmp_path / "a.jsonl", [english(0), "Паром уходит в девять часов утра.", "1802 - 1936"])
     summary = run(start_stub(), articles=articles)
-    assert summary["failures"] == {"language": 1}
-    (failed,) = rows_of(tmp_path / "out" / "failed.jsonl")
+    assert summary["failures"] == {"language": 2}
+    failed, numbers = rows_of(tmp_path / "out" / "failed.jsonl")
     assert (failed["article_id"], failed["attempts"]) == ("house 1", 0)
-    assert "Cyrillic" in failed["reason"]
+    assert "mostly Cyrillic letters; recipe" in failed["reason"]
+    assert numbers["reason"].startswith("language: the text has no letters; recipe pairs has prompts in en and zh.")
 
 
 def test_invalid_reply_is_asked_again_with_the_reason(start_stub: StartStub, run: Run, tmp_path: Path) -> None:

@@ -177,10 +177,10 @@ def test_duplicates_say_which_pair_and_whether_it_is_of_the_same_article() -> No
     again = ("When did the mill in Ashford close?", "In 1936.")
     assert finder.find(candidate(again)) == "repeats accepted pair 2, about this article: 100% of the words"
     other = Article("other", MILL.text, "en")
-    assert (
-        finder.find(candidate(again, article=other))
-        == "repeats accepted pair 2, about another article: 100% of the words"
-    )
+    about_another = "repeats accepted pair 2, about another article: 100% of the words"
+    assert finder.find(candidate(again, article=other)) == about_another
+    none = Article("seed tasks 1", "", "en")
+    assert finder.find(candidate(again, article=none)) == "repeats accepted pair 2: 100% of the words"
 
 
 def test_duplicates_are_found_among_many_questions_of_one_form() -> None:
