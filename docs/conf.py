@@ -25,6 +25,7 @@ html_title = "lit_sft"
 myst_heading_anchors = 3
 default_role = "literal"  # docstrings use single backticks for code, as in Markdown
 
+autodoc_mock_imports = ["gradio"]  # large, and only the page of `arena` needs it
 autodoc_member_order = "bysource"
 autodoc_default_options = {"members": True}
 autodoc_inherit_docstrings = False  # inherited docstrings belong to Lightning's own documentation
