@@ -11,7 +11,9 @@ from data_modules.rendering.templates import TemplateName
 from lit_sft.files import read_yaml
 from lit_sft.models.loaded import LoadedModel
 from lit_sft.runs.folders import Run, find_run, paths_of
+from lit_sft.runs.model_paths import check_model_paths
 from lit_sft.runs.opening import check_folder, is_adapter, open_model
+from lit_sft.settings.reading import read_settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,16 @@ class ModelSource:
             return False
         settings = read_yaml(self.run.config, advice="Name another run.")
         return isinstance(settings, dict) and settings.get("data_module") == "text"
+
+    def check(self) -> None:
+        """Read the settings of the run, for mistakes that would otherwise show when the model is loaded.
+
+        Raises:
+            UserError: If a path in them does not exist here, or they cannot be read.
+        """
+        if self.run is not None:
+            with paths_of(self.run):
+                check_model_paths(read_settings(self.run.config, run_config=self.run.config))
 
     def load(self, name: str, *, template: TemplateName | None = None, device: str = "auto") -> LoadedModel:
         """Load it.

@@ -115,6 +115,7 @@ def _loaders(options: Any) -> Mapping[str, Callable[[], LoadedModel]]:
     for given in options.models or [None]:
         name, named = _split(given)
         source = find_source(named, options.root)
+        source.check()
         name = name or source.name
         if name in loaders:
             raise UserError(f"{given}: a second model named {name}; name it as in other={named}.")

@@ -52,6 +52,23 @@ def test_the_newest_run_is_found_without_a_name(run: Path) -> None:
     assert source.name == "small/version_3"
 
 
+def test_a_path_that_exists_elsewhere_only_is_found_before_loading(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "runs" / "small" / "version_0"
+    run.mkdir(parents=True)
+    (run / "config.yaml").write_text(
+        "model:\n  backbone:\n    pretrained: tiny\ndata:\n  train: rows.jsonl\n", encoding="utf-8"
+    )
+    source = ModelSource("unused", Run(run), "")
+    monkeypatch.chdir(tmp_path)
+    source.check()
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match=rf"tiny: no such folder .* but {folder} exists.* Run the command in"):
+        source.check()
+
+
 def test_a_hub_name_stays_as_it_is() -> None:
     source = find_source("Qwen/Qwen3-0.6B")
     assert (source.path, source.name, source.about) == ("Qwen/Qwen3-0.6B", "Qwen/Qwen3-0.6B", "model Qwen/Qwen3-0.6B")
