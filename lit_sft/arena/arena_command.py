@@ -22,7 +22,7 @@ from lit_sft.arena.page_server import LOOPBACK, serve_page
 from lit_sft.arena.player_arguments import FoundPlayer, find_players
 from lit_sft.arena.players import EndpointPlayer, LocalPlayer, Player
 from lit_sft.arena.suite_prompts import read_prompts
-from lit_sft.arena.visits import Arena
+from lit_sft.arena.visits import MOST_SEEDS, Arena
 from lit_sft.console import print_error_line, print_line, quieten
 from lit_sft.endpoint.paid_model import read_key
 from lit_sft.endpoint.streaming import StreamingEndpoint
@@ -49,6 +49,8 @@ def main(argv: list[str]) -> int:
         settings = GenerationSettings(options.max_new_tokens, options.temperature, options.top_p)
     except UserError as error:
         raise UserError(f"--{error}") from None
+    if options.seed is not None and not 0 <= options.seed < MOST_SEEDS:
+        raise UserError(f"--seed {options.seed}: expected 0 to {MOST_SEEDS - 1}.")
     found = find_players(options.models or [], options.root)
     keys = _read_keys(options.keys, found)
     if options.blind and len(found) < 2:
@@ -79,7 +81,7 @@ def main(argv: list[str]) -> int:
 def open_players(
     found: Sequence[FoundPlayer], keys: dict[str, str], *, template: TemplateName | None, device: str
 ) -> list[Player]:
-    """Open all models, local ones in parallel, and print what they are.
+    """Open all models, one after the other, and print what they are.
 
     Args:
         found: The models.
@@ -99,13 +101,13 @@ def open_players(
         else:
             load = partial(each.source.load, each.name, template=template, device=device)
             players.append(LocalPlayer(each.name, load))
-    loading = [player.prepare() if isinstance(player, LocalPlayer) else None for player in players]
-    for model, each in zip(loading, found, strict=True):
+    for each in found:
         print_error_line(f"arena: {each.name} is {each.about}")
         if each.source is not None and each.source.is_of_text:
             print_error_line(f"arena: {each.name} was trained on plain text, not on conversations; it may not answer")
-        if model is not None:
-            print_error_line(f"arena: {each.name}: {_opened(model, each)}")
+    for player, each in zip(players, found, strict=True):
+        if isinstance(player, LocalPlayer):
+            print_error_line(f"arena: {each.name}: {_opened(player.prepare(), each)}")
     return players
 
 

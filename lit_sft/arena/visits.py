@@ -17,9 +17,10 @@ from lit_sft.arena.players import Player, turns_of
 from lit_sft.models.generation import GenerationSettings
 
 _MOST_VISITS = 1000
-"""Tabs that are remembered; the oldest is forgotten first."""
+"""Tabs that are remembered; the one that was used least recently is forgotten first."""
 
-_MOST_SEEDS = 2**31
+MOST_SEEDS = 2**31
+"""Seeds are below this."""
 
 
 Part = Literal["open", "blind"]
@@ -149,12 +150,18 @@ class Arena:
     def visit(self, session: str) -> Visit:
         """The visit of a loaded page; a new one if it is not known, because the server was restarted."""
         with self._lock:
-            return self._visits.get(session) or self.open(session)
+            if session not in self._visits:
+                return self.open(session)
+            self._visits.move_to_end(session)
+            return self._visits[session]
 
     def close(self, session: str) -> None:
-        """A tab was closed or is being reloaded: its answers are stopped, and kept for the case that it comes back."""
+        """A tab was closed, is being reloaded, or has lost its connection: its answers are stopped.
+
+        It may come back, as after the browser's back button, so its conversations are kept.
+        """
         with self._lock:
-            visit = self._visits.pop(session, None)
+            visit = self._visits.get(session)
         if visit:
             visit.stop()
 
@@ -218,8 +225,8 @@ class Arena:
 
     def _next_seed(self, following: int) -> int:
         if self._seed is None:
-            return self._source.randrange(_MOST_SEEDS)
-        return max(self._seed, following) % _MOST_SEEDS
+            return self._source.randrange(MOST_SEEDS)
+        return max(self._seed, following) % MOST_SEEDS
 
 
 def _check_message(message: str) -> None:

@@ -37,7 +37,7 @@ def a_browser() -> Iterator[Any]:
 
 @contextmanager
 def served(
-    folder: Path, *players: ScriptedPlayer, source: random.Random | None = None, **options: Any
+    folder: Path, *players: ScriptedPlayer, source: random.Random | None = None, port: int = 0, **options: Any
 ) -> Iterator[str]:
     """Serve a page with players from this process; gives its address. Votes go to `votes.jsonl` in the folder."""
     pytest.importorskip("gradio", reason="needs `make test-arena`, which installs gradio")
@@ -47,7 +47,7 @@ def served(
     votes = VoteFile(folder / "votes.jsonl")
     arena = Arena(players, GenerationSettings(64, 0.7, 0.95), votes, source=source)
     page = make_page(arena, title="Arena", about="two models", **options)
-    yield serve_page(page, host="127.0.0.1", port=0)
+    yield serve_page(page, host="127.0.0.1", port=port)
     page.close(verbose=False)
     arena.end()
 

@@ -15,6 +15,7 @@ from lit_sft.arena import arena_command
     ("arguments", "message"),
     [
         (["--temperature", "-1"], "--temperature -1: expected at least 0."),
+        (["--seed", "-1"], "--seed -1: expected 0 to 2147483647."),
         (["--blind"], "--blind: there is one model; expected at least two, as in --models a=RUN b=FOLDER."),
         (
             ["--keys", "b=KEY"],

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from data_modules.errors import UserError
 from lit_sft.arena.ballots import read_ballots
 from lit_sft.arena.page_parts import CHOICES
 from lit_sft.votes import read_votes
@@ -208,6 +209,14 @@ def test_the_page_fits_its_window(browser: Any, tmp_path: Path, width: int, sche
         )
         assert abs(_brightness(background) - _brightness(colour)) > 125
         assert (_brightness(background) < 128) == (scheme == "dark")
+
+
+def test_a_port_that_is_taken_is_one_message(tmp_path: Path) -> None:
+    with served(tmp_path, ScriptedPlayer("one")) as address:
+        port = int(address.rstrip("/").rpartition(":")[2])
+        message = f"--port {port}: cannot be used on 127.0.0.1"
+        with pytest.raises(UserError, match=message), served(tmp_path, ScriptedPlayer("two"), port=port):
+            pass
 
 
 def _brightness(colour: str) -> float:

@@ -10,6 +10,7 @@ import pytest
 
 from data_modules.errors import UserError
 from data_modules.records.conversation import Message, Role
+from lit_sft.arena import visits
 from lit_sft.arena.battles import VoteFile
 from lit_sft.arena.page_parts import battle_html, exchanges_html, side_html, vote_status
 from lit_sft.arena.visits import Arena, Visit
@@ -119,6 +120,8 @@ def test_closing_a_tab_stops_its_answers_only(tmp_path: Path) -> None:
     arena.close("1")
     assert all(answer.is_finished for answer in first.answers)
     assert not all(answer.is_finished for answer in second.answers)
+    assert arena.visit("1") is first, "a tab that lost its connection goes on"
+    arena.close("never opened")
     arena.end()
     assert slow.is_closed
 
@@ -140,6 +143,16 @@ def test_a_comparison_is_repeated_with_the_same_models_until_the_vote(tmp_path: 
     voted = visit.battle
     arena.repeat_battle(visit)
     assert visit.battle is voted
+
+
+def test_the_tab_that_was_used_least_recently_is_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(visits, "_MOST_VISITS", 2)
+    arena = arena_of(tmp_path, ScriptedPlayer("one"))
+    first, second = arena.open("1"), arena.open("2")
+    arena.visit("1")
+    arena.open("3")
+    assert arena.visit("1") is first
+    assert arena.visit("2") is not second
 
 
 @pytest.mark.parametrize("message", ["", " \n"])

@@ -1,0 +1,38 @@
+"""What surrounds the page: headers of responses, and the user's proxies."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import Any
+
+import pytest
+
+from lit_sft.arena.page_server import _bypass_proxies, _WithPolicy
+
+
+def test_every_response_forbids_to_load_from_elsewhere() -> None:
+    sent: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/html")]})
+        await send({"type": "http.response.body", "body": b"page"})
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    asyncio.run(_WithPolicy(app)({"type": "http"}, None, send))
+    headers = dict(sent[0]["headers"])
+    assert headers[b"content-type"] == b"text/html"
+    rules = dict(rule.strip().split(" ", 1) for rule in headers[b"content-security-policy"].decode().split(";"))
+    assert rules["default-src"] == rules["connect-src"] == "'self'"
+    assert not any(word.startswith(("http", "*", "//")) for rule in rules.values() for word in rule.split())
+    assert sent[1]["body"] == b"page"
+
+
+def test_the_users_proxy_is_not_asked_for_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_PROXY", "intranet.example")
+    monkeypatch.setenv("no_proxy", "")
+    _bypass_proxies("10.0.0.1")
+    assert os.environ["NO_PROXY"] == "intranet.example,127.0.0.1,localhost,10.0.0.1"
+    assert os.environ["no_proxy"] == "127.0.0.1,localhost,10.0.0.1"
