@@ -136,6 +136,8 @@ class Arena:
                 are copied: a tab that the browser duplicated goes its own way.
         """
         with self._lock:
+            if session in self._visits and self._visits[session].answers:
+                return self._visits[session]  # the user was faster than the page
             before = self._known.get(earlier)
             visit = Visit(secrets.token_urlsafe(16), [Column(player) for player in self.players])
             if before:

@@ -76,7 +76,13 @@ class Tab:
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
         self.page.on("console", self._note)
         self.page.goto(address)
+        self._wait_until_loaded("")
+
+    def _wait_until_loaded(self, tab_before: str) -> None:
         self.box.wait_for()
+        self.page.wait_for_function(
+            "before => ![null, before].includes(sessionStorage.getItem('arena.tab'))", arg=tab_before
+        )
 
     def _note(self, message: Any) -> None:
         if message.type == "error":
@@ -125,8 +131,8 @@ class Tab:
 
     def reload(self) -> None:
         """Reload the page. What Gradio reports because its connection ends is not an error."""
-        before = len(self.errors)
+        before, tab = len(self.errors), self.page.evaluate("sessionStorage.getItem('arena.tab')")
         self.page.reload()
-        self.box.wait_for()
+        self._wait_until_loaded(tab)
         leaving = ("AbortError", "Connection errored out")
         self.errors[before:] = [each for each in self.errors[before:] if not any(word in each for word in leaving)]

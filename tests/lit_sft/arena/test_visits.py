@@ -145,6 +145,15 @@ def test_a_comparison_is_repeated_with_the_same_models_until_the_vote(tmp_path: 
     assert visit.battle is voted
 
 
+def test_a_message_that_is_sent_before_the_page_is_loaded_is_not_lost(tmp_path: Path) -> None:
+    arena = arena_of(tmp_path, ScriptedPlayer("one"), ScriptedPlayer("other"))
+    arena.begin_battle(arena.visit("1"), "Who?")
+    battle = arena.visit("1").battle
+    assert battle is not None
+    assert arena.open("1").battle is battle
+    assert arena.visit("1").battle is battle
+
+
 def test_the_tab_that_was_used_least_recently_is_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(visits, "_MOST_VISITS", 2)
     arena = arena_of(tmp_path, ScriptedPlayer("one"))
