@@ -25,7 +25,7 @@ from lit_sft.models.unfinished import Piece
 _Value = TypeVar("_Value")
 _AnyPending = TypeVar("_AnyPending", bound="Pending[Any]")
 
-_GATHERING_SECONDS = 0.02
+_GATHERING_SECONDS = 0.05
 """How long a batch waits for the clients of the last one, whose next requests are on their way."""
 
 
