@@ -53,7 +53,7 @@ test-ratings: $(VENV)/.installed ## simulate votes in nine settings, check that 
 	$(BIN)/python -m pytest -m slow -s tests/lit_sft/arena/test_coverage.py
 
 test-arena: $(VENV)/.arena ## test the page of `arena` in a real browser; needs Debian's chromium and fonts-wqy-zenhei (5 minutes)
-	@command -v chromium chromium-browser google-chrome >/dev/null || { echo "no browser: apt-get install chromium fonts-wqy-zenhei"; exit 1; }
+	@command -v chromium || command -v chromium-browser || command -v google-chrome || { echo "no browser: apt-get install chromium fonts-wqy-zenhei"; exit 1; }
 	$(BIN)/python -m pytest -m slow -rs -s tests/lit_sft/arena/test_page.py tests/lit_sft/arena/test_arena_process.py
 
 test-gpu: $(VENV)/.installed ## test what needs a CUDA GPU (minutes)

@@ -6,6 +6,7 @@ import hmac
 import os
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import urlsplit
 
 from data_modules.errors import UserError
 from lit_sft.arena.page_parts import CSS
@@ -22,8 +23,8 @@ LOOPBACK = ("127.0.0.1", "localhost")
 """Addresses that only this machine reaches."""
 
 
-class _WithPolicy:
-    """Adds the policy to responses.
+class _Guarded:
+    """Adds the policy to responses, and refuses what pages of other sites send: Gradio would take files from them.
 
     Args:
         app: The ASGI application.
@@ -34,18 +35,30 @@ class _WithPolicy:
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Handle a request."""
+        if scope["type"] == "http" and _is_foreign(scope):
+            await send({"type": "http.response.start", "status": 403, "headers": [(b"content-type", b"text/plain")]})
+            await send({"type": "http.response.body", "body": b"sent by a page of another site"})
+            return
 
         async def send_with_policy(message: Any) -> None:
             if message["type"] == "http.response.start":
                 message["headers"] = [
                     *message.get("headers", []),
                     (b"content-security-policy", _POLICY.encode()),
-                    (b"referrer-policy", b"no-referrer"),
+                    (b"referrer-policy", b"same-origin"),
                     (b"x-content-type-options", b"nosniff"),
                 ]
             await send(message)
 
         await self._app(scope, receive, send_with_policy if scope["type"] == "http" else send)
+
+
+def _is_foreign(scope: Any) -> bool:
+    """Whether a request that may change something comes from a page of another site."""
+    headers = dict(scope["headers"])
+    origin = headers.get(b"origin", b"").decode("latin-1")
+    is_own = urlsplit(origin).netloc == headers.get(b"host", b"").decode("latin-1")
+    return bool(origin) and scope["method"] not in ("GET", "HEAD") and not is_own
 
 
 def serve_page(page: Any, *, host: str, port: int, password: str = "") -> str:
@@ -114,7 +127,7 @@ def _middleware(*, is_local: bool) -> list[Any]:
 
     # a page elsewhere can make its own name mean this machine (DNS rebinding), but its requests still carry that name
     hosts = [Middleware(TrustedHostMiddleware, allowed_hosts=[*LOOPBACK])] if is_local else []
-    return [Middleware(_WithPolicy), *hosts]
+    return [Middleware(_Guarded), *hosts]
 
 
 def _bypass_proxies(host: str) -> None:

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from lit_sft.arena.page_server import _bypass_proxies, _WithPolicy
+from lit_sft.arena.page_server import _bypass_proxies, _Guarded
 
 
-def test_every_response_forbids_to_load_from_elsewhere() -> None:
+def answered(**headers: str) -> list[Any]:
+    """What the browser gets for a POST request with headers."""
     sent: list[Any] = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -21,13 +22,29 @@ def test_every_response_forbids_to_load_from_elsewhere() -> None:
     async def send(message: Any) -> None:
         sent.append(message)
 
-    asyncio.run(_WithPolicy(app)({"type": "http"}, None, send))
-    headers = dict(sent[0]["headers"])
+    given = [(name.encode(), value.encode()) for name, value in headers.items()]
+    asyncio.run(_Guarded(app)({"type": "http", "method": "POST", "headers": given}, None, send))
+    return sent
+
+
+def test_every_response_forbids_to_load_from_elsewhere() -> None:
+    start, body = answered(host="127.0.0.1:7860")
+    headers = dict(start["headers"])
     assert headers[b"content-type"] == b"text/html"
     rules = dict(rule.strip().split(" ", 1) for rule in headers[b"content-security-policy"].decode().split(";"))
     assert rules["default-src"] == rules["connect-src"] == "'self'"
     assert not any(word.startswith(("http", "*", "//")) for rule in rules.values() for word in rule.split())
-    assert sent[1]["body"] == b"page"
+    assert body["body"] == b"page"
+
+
+@pytest.mark.parametrize(
+    ("origin", "status"),
+    [("http://127.0.0.1:7860", 200), ("http://evil.example", 403), ("http://127.0.0.1:9", 403), ("null", 403)],
+)
+def test_pages_of_other_sites_send_nothing(origin: str, status: int) -> None:
+    start, body = answered(host="127.0.0.1:7860", origin=origin)
+    assert start["status"] == status
+    assert (body["body"] == b"page") is (status == 200)
 
 
 def test_the_users_proxy_is_not_asked_for_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
