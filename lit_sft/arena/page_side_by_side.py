@@ -122,7 +122,7 @@ def _settings(arena: Arena) -> list[Any]:
                 info="0 always takes the likeliest token",
             )  # fmt: skip
             top_p = gr.Slider(
-                0.05,
+                min(0.05, usual.top_p),
                 1,
                 usual.top_p,
                 step=0.05,
