@@ -96,7 +96,15 @@ def document_attention(
 
     Returns:
         (B, T, heads, head width), and None for the weights.
+
+    Raises:
+        RuntimeError: With a cache, whose keys would be taken for those of the first tokens.
     """
+    if query.shape[2] != key.shape[2]:
+        raise RuntimeError(
+            "this model has the attention of training, which knows no cache and no padding on the left. Generate with "
+            "`LoadedModel.answer`, or inside `with ordinary_attention(model):` of lit_sft.models.attention."
+        )
     if documents is None and (sliding_window is None or query.shape[2] <= sliding_window):
         return _causal(query, key, value, scaling, dropout).transpose(1, 2), None
     return _within_documents(query, key, value, documents, scaling, dropout, sliding_window), None

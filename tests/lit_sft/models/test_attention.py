@@ -3,8 +3,15 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from transformers import LlamaConfig, LlamaForCausalLM
 
-from lit_sft.models.attention import Documents, _dense, document_attention
+from lit_sft.models.attention import (
+    Documents,
+    _dense,
+    document_attention,
+    ordinary_attention,
+    use_document_attention,
+)
 
 LENGTHS = (3, 1, 7, 2)
 DOCUMENTS = Documents(LENGTHS, torch.tensor([0, 3, 4, 11, 13], dtype=torch.int32))
@@ -71,3 +78,20 @@ def test_rows_without_documents_are_plain_causal() -> None:
     output, _ = document_attention(torch.nn.Module(), query, key, value, None, scaling=0.3)
     expected = F.scaled_dot_product_attention(query, key, value, is_causal=True, scale=0.3)
     torch.testing.assert_close(output, expected.transpose(1, 2))
+
+
+def test_a_cache_is_refused_instead_of_answering_wrongly() -> None:
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=50, hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2
+    )
+    model = LlamaForCausalLM(config).eval()
+    ids = torch.tensor([[3, 14, 15, 9]])
+    arguments = {"max_new_tokens": 8, "do_sample": False, "pad_token_id": 0, "eos_token_id": None}
+    expected = model.generate(ids, **arguments)
+    use_document_attention(model)
+    with pytest.raises(RuntimeError, match="`with ordinary_attention"):
+        model.generate(ids, **arguments)
+    assert model.generate(ids, use_cache=False, **arguments).tolist() == expected.tolist()
+    with ordinary_attention(model):
+        assert model.generate(ids, **arguments).tolist() == expected.tolist()
