@@ -44,8 +44,6 @@ footer { display: none !important; }
 """
 """The style of these parts. Colours are the theme's, so that they follow light and dark mode."""
 
-_NOTES = {"stopped": "stopped", "failed": "no answer"}
-
 
 def exchanges_html(exchanges: Sequence[Exchange], empty: str) -> str:
     """A conversation with one model.
@@ -104,7 +102,9 @@ def vote_status(battle: Battle | None, num_votes: int, place: str) -> str:
     if not battle.is_finished:
         return status_html("Two models are answering.")
     if not battle.can_be_voted_on:
-        return status_html("A model did not answer, so there is nothing to vote on. Try again.", is_error=True)
+        return status_html(
+            "A model did not finish its answer, so there is nothing to vote on. Try again.", is_error=True
+        )
     return status_html("Which answer is better?")
 
 
@@ -134,6 +134,8 @@ def _note(answer: Answer, written: Written, *, is_blind: bool) -> str:
         note = f"cut after {answer.settings.max_new_tokens:,} tokens"
     elif written.state == "done":
         note = "" if written.text.strip() else "an empty answer"
+    elif written.state == "stopped":
+        note = "stopped"
     else:
-        note = _NOTES[written.state]
+        note = "broken off" if written.text else "no answer"
     return ": ".join(filter(None, (note, "" if is_blind else written.note)))

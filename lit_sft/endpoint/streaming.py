@@ -24,6 +24,9 @@ _TOO_LONG = ("context_length_exceeded", "maximum context length")
 """In errors of servers that refuse a prompt and a limit which together exceed the context."""
 
 
+_CHECK = "check the address, which ends with /v1 for most servers"
+
+
 class StreamingEndpoint:
     """A model behind an endpoint. Thread-safe.
 
@@ -57,10 +60,11 @@ class StreamingEndpoint:
                 whether to go on.
 
         Returns:
-            Why the reply ended, such as `stop` or `length`; empty if the endpoint does not say, or it was ended here.
+            Why the reply ended, such as `stop` or `length`; empty if it was ended here.
 
         Raises:
-            EndpointError: If there is no complete reply; the message contains no credentials.
+            EndpointError: If there is no complete reply, such as if the endpoint does not say why it ended; the message
+                contains no credentials.
         """
         try:
             return self._streamed(request, on_text, _LIMITS)
@@ -77,7 +81,10 @@ class StreamingEndpoint:
             EndpointError: If none was given and the endpoint does not list exactly one.
         """
         if self._model is None:
-            names = sorted(each.id for each in self._client.models.list())
+            try:
+                names = sorted(each.id for each in self._client.models.list())
+            except (AttributeError, TypeError, ValueError):  # the client does not check that it got a list
+                raise EndpointError(f"{self.shown} sent no list of models; {_CHECK}", is_answer=True) from None
             if len(names) != 1:
                 listed = ", ".join(names[:20]) or "none"
                 raise EndpointError(
@@ -106,15 +113,30 @@ class StreamingEndpoint:
                 raise
             # without a limit, the reply can only be shorter: the context ends before the limit
             return self._streamed(request, on_text, ())
-        text, reason = "", ""
         with stream:
-            for part in stream:
-                choice = part.choices[0] if part.choices else None
-                reason = (choice and choice.finish_reason) or reason
-                new = without_surrogates((choice and choice.delta.content) or "")
-                text += new
-                if new and not on_text(self._secrets.mask(text) if self._is_masked else text):
-                    return ""
-                if len(text) > _LONGEST_REPLY:
-                    raise EndpointError(f"the reply is longer than {_LONGEST_REPLY:,} characters", is_answer=True)
+            return self._followed(stream, on_text)
+
+    def _followed(self, stream: Any, on_text: Callable[[str], bool]) -> str:
+        """Pass on the parts of a reply; returns why it ended."""
+        text, reason, is_reply = "", "", False
+        for part in stream:
+            choices = getattr(part, "choices", None)
+            is_reply = is_reply or isinstance(choices, list)
+            choice = choices[0] if choices else None
+            reason = (choice and choice.finish_reason) or reason
+            new = without_surrogates((choice and choice.delta.content) or "")
+            text += new
+            if new and not on_text(self._secrets.mask(text) if self._is_masked else text):
+                return ""
+            if len(text) > _LONGEST_REPLY:
+                raise EndpointError(f"the reply is longer than {_LONGEST_REPLY:,} characters", is_answer=True)
+        if not is_reply:
+            raise EndpointError(self._not_a_stream(stream), is_answer=True)
+        if not reason:  # a connection that is closed too early looks like the end of a stream
+            raise EndpointError(f"the reply ends without a finish_reason ({self.shown})", is_answer=True)
         return reason
+
+    def _not_a_stream(self, stream: Any) -> str:
+        """What came instead of a reply, such as the page of a proxy."""
+        kind = self._secrets.mask(stream.response.headers.get("content-type", "")[:100]) or "no content type"
+        return f"{self.shown} sent no chat completion ({kind}; expected text/event-stream); {_CHECK}"

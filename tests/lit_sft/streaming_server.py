@@ -9,11 +9,16 @@ from typing import Any
 
 
 class StreamingServer:
-    """A server whose replies are written in the given pieces."""
+    """A server whose replies are written in the given pieces.
+
+    It can break off before the end of a reply, or answer everything with a page as a proxy does.
+    """
 
     def __init__(self) -> None:
         self.pieces: list[str] = ["He", "llo", " 你好", "!"]
         self.reason = "stop"
+        self.is_broken_off = False
+        self.page = ""
         self.models = ["only"]
         self.error: tuple[int, str] | None = None
         self.is_without_limit_accepted = False
@@ -24,6 +29,9 @@ class StreamingServer:
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
+                if server.page:
+                    self._send_page()
+                    return
                 self._send(200, {"object": "list", "data": [_model(name) for name in server.models]})
 
             def do_POST(self) -> None:
@@ -33,6 +41,9 @@ class StreamingServer:
                 if server.error and (has_limit or not server.is_without_limit_accepted):
                     status, message = server.error
                     self._send(status, {"error": {"message": message}})
+                    return
+                if server.page:
+                    self._send_page()
                     return
                 self.send_response_only(200)
                 self.send_header("Content-Type", "text/event-stream")
@@ -45,6 +56,8 @@ class StreamingServer:
             def _stream(self) -> None:
                 for text in server.pieces:
                     self._event({"choices": [{"index": 0, "delta": {"content": text}, "finish_reason": None}]})
+                if server.is_broken_off:
+                    return
                 self._event({"choices": [{"index": 0, "delta": {}, "finish_reason": server.reason}]})
                 self._event({"choices": [], "usage": {"prompt_tokens": 3}})
                 self.wfile.write(b"data: [DONE]\n\n")
@@ -52,6 +65,12 @@ class StreamingServer:
             def _event(self, values: dict[str, Any]) -> None:
                 self.wfile.write(f"data: {json.dumps({'id': 'x', 'object': 'c', **values})}\n\n".encode())
                 self.wfile.flush()
+
+            def _send_page(self) -> None:
+                self.send_response_only(200)
+                self.send_header("Content-Type", "text/html")
+                self.end_headers()
+                self.wfile.write(server.page.encode())
 
             def _send(self, status: int, values: dict[str, Any]) -> None:
                 body = json.dumps(values).encode()

@@ -13,6 +13,8 @@ from transformers import PreTrainedTokenizerFast
 from data_modules.errors import UserError
 from data_modules.records.conversation import Message, Role
 from lit_sft.arena.answers import Answer
+from lit_sft.arena.battles import begin_battle
+from lit_sft.arena.page_parts import battle_html, vote_status
 from lit_sft.arena.players import EndpointPlayer, LocalPlayer, turns_of
 from lit_sft.endpoint.chat import EndpointError, Request
 from lit_sft.models.backbone import BackboneSettings, build_backbone
@@ -20,6 +22,7 @@ from lit_sft.models.fitted_prompt import whole_prompt
 from lit_sft.models.generation import GenerationSettings
 from lit_sft.models.loaded import LoadedModel
 from tests.conftest import MODELS
+from tests.lit_sft.arena.scripted import ScriptedPlayer
 from tests.waiting import wait_until
 
 SETTINGS = GenerationSettings(max_new_tokens=12, temperature=1.0)
@@ -139,6 +142,17 @@ def test_an_endpoint_streams(reason: Any, state: str, note: str) -> None:
         )
     ]  # fmt: skip
     assert player.digest() == ""
+
+
+def test_an_answer_that_breaks_off_is_marked_and_not_voted_on() -> None:
+    endpoint: Any = FakeEndpoint(EndpointError("the reply ends without a finish_reason", is_answer=True))
+    endpoint.go.set()
+    battle = begin_battle("Who?", (EndpointPlayer("far", endpoint), ScriptedPlayer("b")), SETTINGS, (0, 0), "")
+    written = finished(battle.answers[0]).written
+    assert (written.text, written.state) == ("one two", "failed")
+    assert not battle.can_be_voted_on
+    assert "broken off</div>" in battle_html(battle, 0)
+    assert "did not finish" in vote_status(battle, 0, "votes.jsonl")
 
 
 def test_the_thread_of_a_stopped_reply_ends() -> None:

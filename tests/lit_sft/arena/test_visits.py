@@ -218,4 +218,4 @@ def test_the_page_says_how_an_answer_ended(tmp_path: Path) -> None:
         player.answers[-1].finish(state, "why" if state == "failed" else "")  # type: ignore[arg-type]
         html = exchanges_html(visit.columns[0].exchanges, "")
         notes[state] = re.findall(r'<div class="note[^>]*>([^<]*)', html)
-    assert notes == {"cut": ["cut after 64 tokens"], "stopped": ["stopped"], "failed": ["no answer: why"]}
+    assert notes == {"cut": ["cut after 64 tokens"], "stopped": ["stopped"], "failed": ["broken off: why"]}

@@ -48,6 +48,40 @@ def test_a_reply_that_is_no_longer_wanted_is_ended(server: StreamingServer, endp
     assert server.is_hung_up.wait(60)
 
 
+def test_a_reply_that_breaks_off_is_no_reply(server: StreamingServer, endpoint: StreamingEndpoint) -> None:
+    server.is_broken_off = True
+    texts: list[str] = []
+    with pytest.raises(EndpointError, match=rf"ends without a finish_reason \(http://{server.place}\)"):
+        endpoint.stream(REQUEST, lambda text: not texts.append(text))
+    assert texts[-1] == "Hello 你好!"
+
+
+@pytest.mark.parametrize(
+    ("model", "page", "problem"),
+    [
+        (
+            "m",
+            "<html>hello</html>",
+            "sent no chat completion (text/html; expected text/event-stream); check the address",
+        ),
+        ("m", '{"choices": []}', "sent no chat completion (text/html"),
+        ("m", "<p>\ndata: here\n\n</p>", "JSONDecodeError"),
+        (None, "<html>hello</html>", "sent no list of models; check the address"),
+    ],
+)
+def test_what_is_no_api_is_an_error_that_names_the_address(
+    server: StreamingServer, model: str | None, page: str, problem: str
+) -> None:
+    server.page = page
+    endpoint = StreamingEndpoint(f"http://user:secret-password@{server.place}", model)
+    with pytest.raises(EndpointError) as error:
+        endpoint.stream(REQUEST, lambda text: pytest.fail("no text came"))
+    endpoint.close()
+    assert f"http://***@{server.place}" in str(error.value)
+    assert problem in str(error.value)
+    assert "secret" not in str(error.value)
+
+
 def test_a_server_that_wants_another_name_for_the_limit_gets_it(
     server: StreamingServer, endpoint: StreamingEndpoint
 ) -> None:
