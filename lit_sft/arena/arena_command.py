@@ -6,9 +6,10 @@ pairs of answers go to a file that `ratings` reads. Checkpoints of one run can b
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from functools import partial
 from importlib.util import find_spec
@@ -92,6 +93,10 @@ def open_players(
     Raises:
         UserError: If one cannot be opened.
     """
+    for each in found:
+        if each.source is not None:
+            with _naming(each):
+                each.source.check()
     players: list[Player] = []
     for each in found:
         if each.source is None:
@@ -113,10 +118,21 @@ def open_players(
 
 def _opened(loading: Future[LoadedModel], named: FoundPlayer) -> str:
     """Wait until a model is loaded; returns what it is."""
-    try:
+    with _naming(named):
         return loading.result().about()
+
+
+@contextlib.contextmanager
+def _naming(player: FoundPlayer) -> Iterator[None]:
+    """Say of which model an error is.
+
+    Raises:
+        UserError: The same error.
+    """
+    try:
+        yield
     except UserError as error:
-        raise UserError(f"--models {named.name}: {error}") from None
+        raise UserError(f"--models {player.name}: {error}") from None
 
 
 def _read_keys(given: Sequence[str], players: Sequence[FoundPlayer]) -> dict[str, str]:

@@ -40,6 +40,7 @@ def main(argv: list[str]) -> int:
 
     source = find_source(options.model, options.root)
     print_error_line(f"chat: {source.about}")
+    source.check()
     model = source.load(source.path, template=options.template, device=options.device)
     print_error_line(f"chat: {model.about()}")
     if source.is_of_text:

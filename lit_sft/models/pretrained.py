@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import try_to_load_from_cache
+from huggingface_hub import HfApi, try_to_load_from_cache
+from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -23,7 +24,7 @@ from transformers.utils import logging as transformers_logging
 from data_modules.digests import check_digests
 from data_modules.encoding.tokenizers import num_ids
 from data_modules.errors import UserError, UserNotice
-from data_modules.wording import counted, listed
+from data_modules.wording import counted, listed, reason_of
 
 _SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
 
@@ -37,6 +38,8 @@ _OTHER_TASKS = (
     "ForNextSentencePrediction", "ForPreTraining", "EncoderModel", "ForSpeechSeq2Seq", "ForImageClassification",
 )  # fmt: skip
 """Endings of transformers' class names for other tasks."""
+
+_SECONDS_FOR_HUB = 10
 
 
 def check_config(config: PretrainedConfig, where: str) -> None:
@@ -125,6 +128,35 @@ def local_folder(name: str) -> Path | None:
         return Path(name)
     found = try_to_load_from_cache(name, "config.json")
     return Path(found).parent if isinstance(found, str) else None
+
+
+def check_on_hub(name: str) -> None:
+    """Refuse a name that is neither on this machine nor on the hub, with one question to the hub.
+
+    Loading would ask for each file, several times each.
+
+    Args:
+        name: A folder, or a name that is possible on the hub.
+
+    Raises:
+        UserError: If the hub has no such model, or cannot be reached and the model was never downloaded.
+    """
+    if local_folder(name):
+        return
+    try:
+        HfApi().model_info(name, timeout=_SECONDS_FOR_HUB)
+    except RepositoryNotFoundError:
+        raise UserError(
+            f"{name}: no such folder (in {Path.cwd()}), and no such model on the hub, or not for you. Check the name; "
+            "if the model is private, log in with `hf auth login`."
+        ) from None
+    except HfHubHTTPError:
+        pass  # the hub is in trouble, but may still have the files
+    except Exception as error:  # depends on the library under the hub's client
+        raise UserError(
+            f"{name}: no such folder (in {Path.cwd()}), and the hub cannot be asked for a model of this name "
+            f"({reason_of(error)}). Check the path or name, and the connection."
+        ) from None
 
 
 def weight_files(folder: Path, config: PretrainedConfig | None = None) -> list[Path]:

@@ -130,13 +130,23 @@ def _of_model(source: str) -> tuple[nn.Module, PreTrainedTokenizerBase, Template
 def _of_adapter(source: str) -> tuple[nn.Module, PreTrainedTokenizerBase, TemplateName]:
     folder = Path(source)
     check_digests(folder, weights=False)
-    settings = read_json(folder / "adapter_config.json", advice="copy the adapter again") or {}
-    base = settings.get("base_model_name_or_path")
-    if not base or not isinstance(base, str):
-        raise UserError(f"{folder}: its adapter_config.json does not name its base model.")
+    base = base_of_adapter(source)
     tokenizer = load_tokenizer(str(folder) if (folder / "tokenizer.json").is_file() else base)
     model = build_backbone(BackboneSettings(pretrained=base), tokenizer)
     return load_adapter(model, folder), tokenizer, _template_of(str(folder))
+
+
+def base_of_adapter(source: str) -> str:
+    """The folder or hub name of the model that an adapter belongs to.
+
+    Raises:
+        UserError: If the adapter does not name it.
+    """
+    settings = read_json(Path(source) / "adapter_config.json", advice="copy the adapter again") or {}
+    base = settings.get("base_model_name_or_path")
+    if not base or not isinstance(base, str):
+        raise UserError(f"{source}: its adapter_config.json does not name its base model.")
+    return base
 
 
 def _template_of(source: str) -> TemplateName:

@@ -10,9 +10,10 @@ from data_modules.encoding.model_names import check_model_name
 from data_modules.rendering.templates import TemplateName
 from lit_sft.files import read_yaml
 from lit_sft.models.loaded import LoadedModel
+from lit_sft.models.pretrained import check_on_hub
 from lit_sft.runs.folders import Run, find_run, paths_of
 from lit_sft.runs.model_paths import check_model_paths
-from lit_sft.runs.opening import check_folder, is_adapter, open_model
+from lit_sft.runs.opening import base_of_adapter, check_folder, is_adapter, open_model
 from lit_sft.settings.reading import read_settings
 
 
@@ -48,14 +49,20 @@ class ModelSource:
         return isinstance(settings, dict) and settings.get("data_module") == "text"
 
     def check(self) -> None:
-        """Read the settings of the run, for mistakes that would otherwise show when the model is loaded.
+        """Find mistakes that would otherwise show when the model is loaded, some of them only after a while.
 
         Raises:
-            UserError: If a path in them does not exist here, or they cannot be read.
+            UserError: If the settings of the run cannot be read, a path in them does not exist here, or a model is
+                neither on this machine nor on the hub.
         """
-        if self.run is not None:
-            with paths_of(self.run):
-                check_model_paths(read_settings(self.run.config, run_config=self.run.config))
+        if self.run is None:
+            check_on_hub(base_of_adapter(self.path) if is_adapter(self.path) else self.path)
+            return
+        with paths_of(self.run):
+            settings = read_settings(self.run.config, run_config=self.run.config)
+            check_model_paths(settings)
+            if pretrained := settings.config.model.backbone["pretrained"]:
+                check_on_hub(str(pretrained))
 
     def load(self, name: str, *, template: TemplateName | None = None, device: str = "auto") -> LoadedModel:
         """Load it.
@@ -85,7 +92,7 @@ def find_source(named: str | None, root: str = "runs") -> ModelSource:
     if named is None or named.endswith(".ckpt") or (Path(named) / "config.yaml").is_file():
         run, checkpoint = find_run(named, root)
         return ModelSource(str(checkpoint), run, f"run {run.folder}, {run.described(checkpoint)}")
-    check_folder(named)
     if not is_adapter(named):
+        check_folder(named)
         check_model_name(named)
     return ModelSource(named, None, f"model {named}")

@@ -109,8 +109,10 @@ def read_key(file: str | None, given: str) -> str:
 
 def _loaders(options: Any) -> Mapping[str, Callable[[], LoadedModel]]:
     """A function for each model that loads it. All models are found before the first is loaded."""
+    from lit_sft.runs.opening import device_named
     from lit_sft.runs.sources import find_source
 
+    device_named(options.device)
     loaders: dict[str, Callable[[], LoadedModel]] = {}
     for given in options.models or [None]:
         name, named = _split(given)

@@ -8,19 +8,31 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
+from huggingface_hub import HfApi
+from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from data_modules.encoding.tokenizers import load_tokenizer
+from data_modules.errors import UserError
 from lit_sft.models.adapters import causal_lm
 from lit_sft.models.backbone import BackboneSettings, build_backbone, load_config
+from lit_sft.models.pretrained import check_on_hub
 from tests.conftest import MODELS, byte_tokenizer
 
 State = dict[str, Tensor]
+
+
+def http_error(kind: type[HfHubHTTPError]) -> HfHubHTTPError:
+    """An answer of the hub that is an error."""
+    return kind("refused", response=Mock())
+
+
 WEIGHT = "model.layers.0.mlp.up_proj.weight"
 
 
@@ -265,6 +277,56 @@ def test_a_tokenizer_without_the_models_end_token_is_reported(
     }, vocab_size=400, eos_token_id=[256, 399])  # fmt: skip
     with pytest.warns(UserWarning, match="end token has id 399: this looks like another model's tokenizer"):
         load(folder, tokenizer)
+
+
+def found_on_hub(monkeypatch: pytest.MonkeyPatch, error: Exception | None) -> list[str]:
+    """Stand in for the hub; returns the names that it is asked for."""
+    asked: list[str] = []
+
+    def info(hub: HfApi, name: str, *, timeout: float) -> None:
+        asked.append(name)
+        if error is not None:
+            raise error
+
+    monkeypatch.setattr(HfApi, "model_info", info)
+    return asked
+
+
+def test_a_name_on_the_hub_is_asked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = found_on_hub(monkeypatch, None)
+    check_on_hub("a/model")
+    assert asked == ["a/model"]
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (http_error(RepositoryNotFoundError), "a/model: no such folder .*, and no such model on the hub"),
+        (ConnectionError("no route to host"), r"the hub cannot be asked for a model of this name \(no route to host\)"),
+    ],
+)
+def test_a_name_that_the_hub_does_not_know_is_refused(
+    error: Exception, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found_on_hub(monkeypatch, error)
+    with pytest.raises(UserError, match=message):
+        check_on_hub("a/model")
+
+
+def test_a_hub_in_trouble_may_still_have_the_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    found_on_hub(monkeypatch, http_error(HfHubHTTPError))
+    check_on_hub("a/model")
+
+
+def test_a_model_on_this_machine_needs_no_hub(folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = found_on_hub(monkeypatch, ConnectionError("no route to host"))
+    check_on_hub(str(folders / "gpt2"))
+    snapshot = tmp_path / "models--a--model" / "snapshots" / "main"
+    snapshot.mkdir(parents=True)
+    (snapshot / "config.json").write_text("{}")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    check_on_hub("a/model")
+    assert asked == []
 
 
 ODD: list[Any] = [None, -1, 0, 3, 1e300, "x", [], {}, [1], {"a": 1}, True, "../..", "\x00", 2**70]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 
 import pytest
@@ -90,3 +91,31 @@ def test_what_cannot_be_a_model_is_refused_before_anything_is_loaded(folder: Pat
 def test_a_run_on_plain_text_is_recognised(tmp_path: Path, setting: str, is_text: bool) -> None:
     (tmp_path / "config.yaml").write_text(setting)
     assert ModelSource("", Run(tmp_path), "").is_of_text is is_text
+
+
+@pytest.mark.parametrize(
+    "command", [["chat"], ["serve", "--port", "0"], ["arena", "--models"]], ids=lambda each: each[0]
+)
+def test_a_hub_name_is_looked_up_before_anything_starts(command: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loading would ask for each file several times, half a minute in all."""
+    for package in {"serve": ["starlette", "uvicorn"], "arena": ["gradio"]}.get(command[0], []):
+        pytest.importorskip(package, reason=f"needs the extra `{command[0]}`")
+    monkeypatch.setattr(ModelSource, "load", lambda *_, **__: pytest.fail("loaded"))
+    with pytest.raises(UserError, match=r"nosuch/folder: no such folder \(in .*\), and the hub cannot be asked"):
+        importlib.import_module(_MODULES[command[0]]).main([*command, "nosuch/folder"])
+
+
+_MODULES = {
+    "chat": "lit_sft.chat.command", "serve": "lit_sft.serve.command", "arena": "lit_sft.arena.arena_command",
+}  # fmt: skip
+
+
+def test_the_base_of_an_adapter_and_the_model_of_a_run_are_looked_up(tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text('{"base_model_name_or_path": "nosuch/base"}')
+    with pytest.raises(UserError, match="nosuch/base: no such folder"):
+        find_source(str(tmp_path)).check()
+    run = tmp_path / "runs" / "small" / "version_0"
+    run.mkdir(parents=True)
+    (run / "config.yaml").write_text("model:\n  backbone:\n    pretrained: nosuch/model\ndata:\n  train: rows.jsonl\n")
+    with pytest.raises(UserError, match="nosuch/model: no such folder"):
+        ModelSource("unused", Run(run), "").check()

@@ -72,6 +72,8 @@ def test_a_key_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
         (["x="], "x=: expected NAME=MODEL"),
         (["{folder}/nothing"], "no such folder"),
         (["--run.root", "{folder}"], "no run with a checkpoint"),
+        (["--device", "cuda:99"], "--device cuda:99: PyTorch finds no such device on this machine"),
+        (["--device", "toaster"], "--device toaster: no such device; expected auto, cpu, cuda"),
         (["--batch_sise", "1"], "--batch_sise: no such option; did you mean --batch_size?"),
     ],
 )  # fmt: skip
