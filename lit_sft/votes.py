@@ -17,6 +17,9 @@ from lit_sft.files import append_line, digest, short_reason, write_lines
 Winner = Literal["left", "right", "tie", "both_bad"]
 """What a voter preferred. Both answers can be equally good (`tie`) or equally bad."""
 
+Ending = Literal["complete", "cut", "stopped", ""]
+"""How an answer ended: by itself, at its maximum number of tokens, because someone stopped it, or unknown."""
+
 VoterKind = Literal["person", "judge"]
 
 _FORMAT = 1
@@ -49,6 +52,7 @@ class Side:
             different digests are rated separately.
         sampling: How the answer was sampled, such as the temperature.
         seed: The seed, if known.
+        ending: How the answer ended.
     """
 
     model: str
@@ -56,6 +60,19 @@ class Side:
     digest: str = ""
     sampling: Mapping[str, Any] = field(default_factory=dict)
     seed: int | None = None
+    ending: Ending = ""
+
+    @property
+    def is_unfinished(self) -> bool:
+        """Whether the answer is known to be stopped or cut."""
+        return self.ending in ("cut", "stopped")
+
+    def row(self) -> dict[str, Any]:
+        """As JSON."""
+        row = asdict(self)
+        if not self.ending:
+            del row["ending"]  # as in votes of earlier versions, whose ids depend on it
+        return row
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,8 +128,8 @@ class Vote:
             "blind": self.is_blind,
             "winner": self.winner,
             "prompt": [{"role": message.role, "content": message.content} for message in self.prompt],
-            "left": asdict(self.left),
-            "right": asdict(self.right),
+            "left": self.left.row(),
+            "right": self.right.row(),
         }
 
 
@@ -202,6 +219,7 @@ def _side(fields: Fields) -> Side:
         digest=fields.text("digest") if "digest" in fields else "",
         sampling=sampling,
         seed=fields.whole("seed") if "seed" in fields else None,
+        ending=_one_of(fields, "ending", tuple(filter(None, get_args(Ending)))) if "ending" in fields else "",
     )
 
 

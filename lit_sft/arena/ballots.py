@@ -64,11 +64,15 @@ class _Collected:
     voters: _Numbers[tuple[str, str]] = field(default_factory=_Numbers)
     prompts: _Numbers[str] = field(default_factory=_Numbers)
     sampling: dict[tuple[str, str], set[str]] = field(default_factory=dict)
+    unfinished: set[str] = field(default_factory=set)
     num_replaced: int = 0
 
     def add(self, vote: Vote) -> None:
         left, right = self._player(vote.left), self._player(vote.right)
         self.num_replaced += vote.id in self.rows
+        self.unfinished.discard(vote.id)
+        if vote.left.is_unfinished or vote.right.is_unfinished:
+            self.unfinished.add(vote.id)
         self.rows[vote.id] = (
             PEOPLE if vote.voter.kind == "person" else f"judge {vote.voter.name}",
             left,
@@ -158,6 +162,8 @@ def _about_votes(collected: _Collected) -> list[str]:
         notes.append(f"{counted(collected.num_replaced, 'vote')} replaced by a later one with the same id.")
     if num := sum(not row[-1] for row in collected.rows.values()):
         notes.append(f"{counted(num, 'vote')} by voters who knew which model wrote which answer.")
+    if num := len(collected.unfinished):
+        notes.append(f"{counted(num, 'vote')} on an answer that was stopped or cut; they count like the others.")
     return notes
 
 

@@ -12,11 +12,14 @@ from itertools import combinations
 from pathlib import Path
 
 from data_modules.errors import UserError
-from lit_sft.arena.answers import Answer
+from lit_sft.arena.answers import Answer, State
 from lit_sft.arena.players import Player, turns_of
 from lit_sft.files import digest
 from lit_sft.models.generation import GenerationSettings
-from lit_sft.votes import Message, Side, Vote, Voter, Winner, append_vote, now, read_votes
+from lit_sft.votes import Ending, Message, Side, Vote, Voter, Winner, append_vote, now, read_votes
+
+_ENDINGS: dict[State, Ending] = {"done": "complete", "cut": "cut", "stopped": "stopped"}
+"""How an answer that is voted on ended, by its state."""
 
 
 class Draw:
@@ -142,7 +145,14 @@ class VoteFile:
 def _vote(battle: Battle, winner: Winner, voter: str) -> Vote:
     system = [Message("system", battle.system)] if battle.system else []
     left, right = (
-        Side(player.name, answer.written.text, player.digest(), _sampling(answer.settings), answer.seed)
+        Side(
+            player.name,
+            answer.written.text,
+            player.digest(),
+            _sampling(answer.settings),
+            answer.seed,
+            _ENDINGS[answer.written.state],
+        )
         for player, answer in zip(battle.players, battle.answers, strict=True)
     )
     return Vote(

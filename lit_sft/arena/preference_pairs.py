@@ -21,11 +21,13 @@ class _Tally:
         prompt: The prompt.
         models: By answer.
         votes: By kind of voter and answer; ties and both bad by their name.
+        is_finished: Whether no answer is known to be stopped or cut.
     """
 
     prompt: tuple[Message, ...]
     models: dict[str, str] = field(default_factory=dict)
     votes: dict[VoterKind, Counter[str | None]] = field(default_factory=dict)
+    is_finished: bool = True
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,8 @@ def write_pairs(paths: Iterable[Path], target: Path, voters: Voters = "all") -> 
     """Write a line with `prompt`, `chosen` and `rejected` for each pair of answers with a preference.
 
     All votes on the same two answers make one pair, whichever side they were on; the majority decides. If people and
-    judges voted on a pair, only people count.
+    judges voted on a pair, only people count. Answers that were stopped or cut make no pair: a model would learn to
+    write half an answer, or to avoid the beginning of one that might have become good.
 
     Args:
         paths: Files of votes.
@@ -77,6 +80,7 @@ def _tallies(votes: Iterable[Vote]) -> Sequence[_Tally]:
         left, right = vote.left.answer, vote.right.answer
         tally = found.setdefault((vote.prompt_key, frozenset((left, right))), _Tally(vote.prompt))
         tally.models |= {left: vote.left.model, right: vote.right.model}
+        tally.is_finished &= not (vote.left.is_unfinished or vote.right.is_unfinished)
         chosen = {"left": left, "right": right}.get(vote.winner)
         tally.votes.setdefault(vote.voter.kind, Counter())[chosen] += 1
     return list(found.values())
@@ -86,6 +90,8 @@ def _row(tally: _Tally) -> dict[str, Any] | str:
     """The line of a pair, or why there is none."""
     if len(tally.models) == 1:
         return "both answers are the same"
+    if not tally.is_finished:
+        return "an answer was stopped or cut"
     votes = tally.votes.get("person") or tally.votes["judge"]
     one, other = sorted(tally.models, key=lambda answer: -votes[answer])
     if votes[one] <= max(votes[other], votes[None]):

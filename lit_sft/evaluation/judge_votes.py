@@ -44,7 +44,7 @@ def _vote(voter: Voter, time: str, each: JudgedPair, verdict: Verdict, left: Sid
     assert verdict.winner is not None
     prompt = Message("user", each.pair.question)
     return Vote(
-        id=digest([asdict(voter), asdict(prompt), asdict(left), asdict(right)]),
+        id=digest([asdict(voter), asdict(prompt), left.row(), right.row()]),
         time=time,
         voter=voter,
         winner=_WINNERS[verdict.winner],

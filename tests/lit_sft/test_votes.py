@@ -60,6 +60,10 @@ def test_a_half_written_line_is_reported_and_the_next_vote_is_whole(tmp_path: Pa
         ({"format": 2}, "format 2; this version reads format 1."),
         ({"left": vote().row()["right"]}, "'b' is compared with itself; expected two models."),
         ({"left": {"model": "a"}}, "left: no field 'answer'."),
+        (
+            {"left": vote().row()["left"] | {"ending": "half"}},
+            "left: ending is 'half'; expected complete, cut or stopped.",
+        ),
     ],
 )
 def test_a_line_that_is_no_vote_is_named(tmp_path: Path, change: dict[str, Any], problem: str) -> None:
@@ -76,6 +80,16 @@ def test_prompts_are_the_same_whatever_their_white_space_but_not_their_roles() -
     assert one.prompt_key == vote(prompt=" Who?\n").prompt_key
     assert one.prompt_key != vote(prompt="Who??").prompt_key
     assert one.prompt_key != replace(one, prompt=(Message("system", "Who?"),)).prompt_key
+
+
+def test_how_an_answer_ended_is_written_if_it_is_known(tmp_path: Path) -> None:
+    path = tmp_path / "votes.jsonl"
+    cut = replace(vote(), left=replace(vote().left, ending="cut"), right=replace(vote().right, ending="complete"))
+    write_votes(path, [vote(), cut])
+    old, new = map(json.loads, path.read_text().splitlines())
+    assert ["ending" in old["left"], new["left"]["ending"], new["right"]["ending"]] == [False, "cut", "complete"]
+    assert list(read_votes(path, pytest.fail)) == [vote(), cut]
+    assert [side.is_unfinished for side in (vote().left, cut.left, cut.right)] == [False, True, False]
 
 
 def test_optional_fields_may_be_missing() -> None:

@@ -61,6 +61,14 @@ def test_damaged_lines_and_votes_that_were_not_blind_are_counted(tmp_path: Path)
     assert found.notes[1] == "1 vote by voters who knew which model wrote which answer."
 
 
+def test_answers_that_were_stopped_or_cut_count_and_are_mentioned(tmp_path: Path) -> None:
+    stopped = replace(vote(), left=replace(vote().left, ending="stopped"))
+    cut = replace(vote(), right=replace(vote().right, ending="cut"))
+    found = read_ballots(written(tmp_path, *numbered(vote(), stopped, cut), replace(cut, id="4"), vote(id="4")))
+    assert len(found.groups["people"]) == 4
+    assert found.notes[1:] == ["2 votes on an answer that was stopped or cut; they count like the others."]
+
+
 def test_length_is_a_ratio_and_bounded(tmp_path: Path) -> None:
     sides = [("x" * 39, "x" * 9), ("x" * 9, "x" * 39), ("", "x" * 5000), ("谁", "x")]
     votes = [replace(vote(), left=Side("a", one), right=Side("b", other)) for one, other in sides]

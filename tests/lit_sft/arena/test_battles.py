@@ -73,6 +73,8 @@ def test_unfinished_and_failed_answers_are_not_voted_on(tmp_path: Path) -> None:
     assert not votes.add(battle, "left", "anna")
     battle.answers[1].stop()
     assert votes.add(battle, "left", "anna"), "a stopped answer is voted on as it was shown"
+    (read,) = read_votes(tmp_path / "votes.jsonl", pytest.fail)
+    assert (read.left.ending, read.right.ending) == ("complete", "stopped")
     slow.go.set()
     failing.error = "out of memory"
     assert not votes.add(begin_battle("Who?", (A, failing), SETTINGS, (0, 0), ""), "left", "anna")

@@ -71,6 +71,16 @@ def test_a_vote_that_was_changed_counts_once(tmp_path: Path) -> None:
     assert (row["chosen_model"], row["votes"]["rejected"]) == ("b", 0)
 
 
+@pytest.mark.parametrize("ending", ["stopped", "cut"])
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_answers_that_were_stopped_or_cut_make_no_pair(tmp_path: Path, ending: Any, side: str) -> None:
+    half: Any = {side: replace(getattr(vote(), side), ending=ending)}
+    whole = replace(vote(prompt="What?"), left=replace(vote(prompt="What?").left, ending="complete"))
+    rows, counts = pairs(tmp_path, vote(), replace(vote(), **half), whole)
+    assert [row["prompt"][0]["content"] for row in rows] == ["What?"]
+    assert counts.left_out == {"an answer was stopped or cut": 1}
+
+
 def test_equal_and_empty_answers_make_no_pair(tmp_path: Path) -> None:
     same = replace(vote(), right=replace(vote().right, answer=vote().left.answer))
     empty = replace(vote(prompt="What?"), left=replace(vote().left, answer=" \n"))
