@@ -111,12 +111,18 @@ def append_line(path: Path, value: Any, *, sync: bool = False) -> None:
         value: What to write.
         sync: Whether to wait until it is on the disk.
     """
+    append_lines(path, [value], sync=sync)
+
+
+def append_lines(path: Path, values: Iterable[Any], *, sync: bool = False) -> None:
+    """Append lines of JSON, all at once. See `append_line` for the arguments."""
+    lines = b"".join(json_line(value).encode() for value in values)
     with path.open("ab+") as stream:
         is_whole = True
         if stream.tell():
             stream.seek(-1, os.SEEK_END)
             is_whole = stream.read(1) == b"\n"
-        stream.write((b"" if is_whole else b"\n") + json_line(value).encode())
+        stream.write((b"" if is_whole else b"\n") + lines)
         if sync:
             stream.flush()
             os.fsync(stream.fileno())

@@ -111,7 +111,7 @@ RECORD_FIELDS = (
     ),
     KnownField(("chat_template_kwargs",), Use.REFUSED, "set them for all records with `--data.chat_template_kwargs`"),
     KnownField(_IDS, Use.NO_MEANING, "names the record"),
-    KnownField(("provenance",), Use.NO_MEANING, "says how `synthesize` made the record"),
+    KnownField(("provenance",), Use.NO_MEANING, "says how `synthesize` or `chat` made the record"),
     KnownField(("parallel_tool_calls",), Use.NO_MEANING, "is about `tools`"),
 )
 

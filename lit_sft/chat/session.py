@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -25,14 +24,21 @@ class Exchange:
     Attributes:
         message: What the user wrote.
         answer: What the model wrote.
-        prompt: What the model was given, token by token.
+        given: What the model was given, message by message: the system message if there was one, the exchanges before
+            that fitted, and the message.
+        prompt: The same, token by token.
         num_left_out: How many exchanges before it did not fit into the prompt.
+        settings: How the answer was generated.
+        seed: Of the sampling.
     """
 
     message: str
     answer: Generated
+    given: tuple[Message, ...]
     prompt: Example
     num_left_out: int
+    settings: GenerationSettings
+    seed: int
 
     @property
     def tokens(self) -> Example:
@@ -97,7 +103,7 @@ class ChatSession:
         """
         if not message.strip():
             raise UserError("the message is empty; expected text.")
-        prompt, num_left_out = self._prompt(message)
+        given, prompt, num_left_out = self._prompt(message)
         request = GenerationRequest(
             prompt.prompt_ids(),
             self.settings,
@@ -107,53 +113,32 @@ class ChatSession:
             is_cancelled=is_cancelled,
         )
         (answer,) = self.model.answer_requests([request])
-        self.exchanges.append(Exchange(message, answer, prompt, num_left_out))
-        return self.exchanges[-1]
+        exchange = Exchange(message, answer, given, prompt, num_left_out, request.settings, request.seed)
+        self.exchanges.append(exchange)
+        return exchange
 
     def reset(self) -> None:
         """Forget what was said. The system message and the settings stay."""
         self.exchanges.clear()
 
-    def record(self) -> dict[str, Any]:
-        """The conversation as a record that `fit` can read; answers that were cut or stopped get the weight 0.
-
-        Raises:
-            UserError: If nothing was said yet.
-        """
-        if not self._answered():
-            raise UserError("there is nothing to save yet: no message has an answer.")
-        messages: list[dict[str, Any]] = [{"role": "system", "content": self.system}] if self.system else []
-        for exchange in self._answered():
-            answer: dict[str, Any] = {"role": "assistant", "content": exchange.answer.text}
-            if not exchange.answer.ended:
-                answer["weight"] = 0
-            messages += [{"role": "user", "content": exchange.message}, answer]
-        made_by = {
-            "model": self.model.name,
-            "template": self.model.encoder.template.name,
-            "temperature": self.settings.temperature,
-            "top_p": self.settings.top_p,
-            "max_new_tokens": self.settings.max_new_tokens,
-            "seed": self.seed,
-        }
-        return {"messages": messages, "provenance": made_by}
-
-    def _answered(self) -> list[Exchange]:
+    @property
+    def answered(self) -> list[Exchange]:
         """The exchanges that are part of the next prompt. No template can write an empty answer."""
         return [exchange for exchange in self.exchanges if exchange.answer.text.strip()]
 
-    def _prompt(self, message: str) -> tuple[Example, int]:
+    def _prompt(self, message: str) -> tuple[tuple[Message, ...], Example, int]:
         """The prompt for the next answer, and how many of the oldest exchanges do not fit."""
-        turns = self._system_turn()
-        for exchange in self._answered():
+        system, turns = self._system_turn(), list[Message]()
+        for exchange in self.answered:
             turns += [Message(Role.USER, exchange.message), Message(Role.ASSISTANT, exchange.answer.text)]
         turns.append(Message(Role.USER, message))
-        return fitted_prompt(
+        prompt, num_left_out = fitted_prompt(
             self.model.encoder,
-            turns,
+            [*system, *turns],
             context=self.model.context_length,
             max_new_tokens=self.settings.max_new_tokens,
         )
+        return (*system, *turns[2 * num_left_out :]), prompt, num_left_out
 
     def _system_turn(self) -> list[Message]:
         return [Message(Role.SYSTEM, self._system)] if self._system else []

@@ -10,10 +10,10 @@ from rich.console import Console
 
 from data_modules.errors import UserError
 from data_modules.wording import counted, did_you_mean
+from lit_sft.chat.saving import append_records, records_of
 from lit_sft.chat.session import ChatSession
 from lit_sft.chat.token_table import print_tokens
 from lit_sft.console import print_line_on
-from lit_sft.files import append_line
 
 Command = Callable[[ChatSession, str, Console], None]
 
@@ -74,7 +74,10 @@ def _temperature(session: ChatSession, value: str, console: Console) -> None:
         temperature = float(value) if value else session.settings.temperature
     except ValueError:
         raise UserError(f"/temperature {value}: not a number; expected one such as 0.7, or 0 for greedy.") from None
-    session.settings = replace(session.settings, temperature=temperature)
+    try:
+        session.settings = replace(session.settings, temperature=temperature)
+    except UserError as error:
+        raise UserError(f"/{error}") from None
     always = ": always the likeliest token" if temperature == 0 else ""
     print_line_on(console, f"temperature {temperature:g}{always}")
 
@@ -88,9 +91,19 @@ def _tokens(session: ChatSession, value: str, console: Console) -> None:
 def _save(session: ChatSession, value: str, console: Console) -> None:
     if not value:
         raise UserError("/save: needs a file, such as `/save chat.jsonl`.")
-    record = session.record()
-    append_line(Path(value), record)
-    print_line_on(console, f"{counted(len(record['messages']), 'message')} added to {value}")
+    records = records_of(session)
+    try:
+        append_records(Path(value), records)
+    except UserError as error:
+        raise UserError(f"/save {error}") from None
+    num_messages = sum(len(record["messages"]) for record in records)
+    print_line_on(console, f"{counted(num_messages, 'message')} added to {value}")
+    if len(records) > 1:
+        print_line_on(
+            console,
+            f"as {len(records):,} records: the system message was changed, or the oldest exchanges no longer fitted; "
+            "answers of earlier records are context with the weight 0",
+        )
 
 
 def _quit(session: ChatSession, value: str, console: Console) -> None:
@@ -100,7 +113,7 @@ def _quit(session: ChatSession, value: str, console: Console) -> None:
 _COMMANDS: dict[str, tuple[Command, str, str]] = {
     "/help": (_help, "", "list the commands"),
     "/reset": (_reset, "", "start a new conversation"),
-    "/system": (_system, "TEXT", "set the system message; without a text, remove it"),
+    "/system": (_system, "TEXT", "set the system message for the next answers; without a text, remove it"),
     "/temperature": (_temperature, "T", "how freely to sample; 0 always takes the likeliest token"),
     "/tokens": (_tokens, "", "show the last prompt and answer token by token"),
     "/save": (_save, "FILE", "add the conversation to a file of JSON lines, which `fit` can read"),

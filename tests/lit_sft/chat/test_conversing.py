@@ -70,13 +70,31 @@ def test_commands_over_a_pipe_write_no_answers(
     assert f"3 messages added to {tmp_path}/chat.jsonl" in capsys.readouterr().err
 
 
+def test_save_says_when_a_conversation_is_several_records_and_spares_other_files(
+    session: ChatSession, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "key").write_text("secret\n")
+    commands = f"Hello\n/system Be brief.\nAgain\n/save {tmp_path}/chat.jsonl\n/save {tmp_path}/key\n/save \0\n"
+    lines, has_all = piped(session, commands)
+    assert (len(lines), has_all) == (2, False)
+    first, second = (json.loads(line) for line in (tmp_path / "chat.jsonl").read_text().splitlines())
+    assert [message["role"] for message in first["messages"]] == ["user", "assistant"]
+    assert second["messages"][0] == {"role": "system", "content": "Be brief."}
+    said = capsys.readouterr().err
+    assert "7 messages added" in said
+    assert "as 2 records: the system message was changed" in said
+    assert f"line 5: /save {tmp_path}/key:1: not a conversation that `/save` wrote" in said
+    assert "line 6: /save" in said
+    assert (tmp_path / "key").read_text() == "secret\n"
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
         ("/tokns", "/tokns: no such command; did you mean /tokens?"),
         ("/tokens", "/tokens: the model was not given anything yet; send a message first."),
         ("/temperature warm", "/temperature warm: not a number; expected one such as 0.7, or 0 for greedy."),
-        ("/temperature -1", "temperature -1: expected at least 0."),
+        ("/temperature -1", "/temperature -1: expected at least 0."),
         ("/save", "/save: needs a file, such as `/save chat.jsonl`."),
         ("/save chat.jsonl", "there is nothing to save yet: no message has an answer."),
     ],

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import pytest
 
@@ -96,30 +95,7 @@ def test_the_tokens_shown_are_those_of_prompt_and_answer(model: LoadedModel) -> 
     assert IM_END in prompt
 
 
-def test_saved_conversation_is_read_for_training(model: LoadedModel, make_data: Any) -> None:
-    session = ChatSession(model, SETTINGS, system="Be brief.", seed=4)
-    session.ask("Hello")
-    session.ask("Again")
-    first, second = session.exchanges
-    session.exchanges[0] = replace(first, answer=replace(first.answer, ended=True))
-    record = session.record()
-    assert [message["role"] for message in record["messages"]] == ["system", *("user", "assistant") * 2]
-    assert "weight" not in record["messages"][2]
-    assert record["messages"][4] == {"role": "assistant", "content": second.answer.text, "weight": 0}
-    assert record["provenance"] == {
-        "model": "tiny", "template": "chatml", "temperature": 0.0, "top_p": 1.0, "max_new_tokens": 8, "seed": 4,
-    }  # fmt: skip
-    data = make_data([record], mask="firefly_multi_turn")
-    (example,) = data.stores["train"]
-    assert str(data.tokenizer.decode(example.input_ids)).startswith("<|im_start|>system\nBe brief.<|im_end|>")
-
-
 @pytest.mark.parametrize("message", ["", "  \n"])
 def test_empty_message_is_refused(model: LoadedModel, message: str) -> None:
     with pytest.raises(UserError, match="the message is empty; expected text"):
         ChatSession(model, SETTINGS).ask(message)
-
-
-def test_nothing_to_save_is_said(model: LoadedModel) -> None:
-    with pytest.raises(UserError, match="there is nothing to save yet"):
-        ChatSession(model, SETTINGS).record()
