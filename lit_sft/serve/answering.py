@@ -20,6 +20,9 @@ from lit_sft.serve.forms import event, finish_reason, usage_of
 from lit_sft.serve.jobs import Job
 from lit_sft.serve.logprobs import completion_logprobs
 
+_NOTHING = Generated("", 0, ended=False)
+"""The answer to a request for no tokens."""
+
 Receive = Callable[[], Awaitable[Any]]
 
 
@@ -60,7 +63,8 @@ async def answer(job: Job, receive: Receive) -> tuple[dict[str, Any], list[Gener
         for each in (*pending, *([scoring] if scoring else [])):
             each.cancel()
     answers, scores = results[: len(pending)], results[-1] if scoring else []
-    choices = _echoed(job, answers, scores) if job.echoes else [_choice(job, *each) for each in enumerate(answers)]
+    made = answers or [_NOTHING] * job.num_choices
+    choices = _echoed(job, made, scores) if job.echoes else [_choice(job, *each) for each in enumerate(made)]
     return job.form.whole(choices, usage_of(job.num_prompt_tokens, answers)), answers
 
 
@@ -117,6 +121,9 @@ async def _events(job: Job, news: asyncio.Queue[tuple[int, Any]], answers: list[
         if rest := tokens[index].rest(is_stopped=item.result().stopped_by is not None):
             yield job.form.piece(index, "", rest, lengths[index])
         yield job.form.ending(index, finish_reason(answers[-1]))
+    if not job.requests:
+        for index in range(job.num_choices):
+            yield job.form.ending(index, finish_reason(_NOTHING))
     yield job.form.final(usage_of(job.num_prompt_tokens, answers))
 
 
@@ -238,10 +245,8 @@ def _reported(job: Job, made: Generated) -> list[TokenLogprob]:
 def _echoed(job: Job, answers: Sequence[Generated], scores: Sequence[Any]) -> list[dict[str, Any]]:
     """The choices of completions that begin with their prompts."""
     choices = []
-    num_choices = job.asked.num_choices
-    for index in range(len(job.prompts) * num_choices):
-        place = index // num_choices
-        made = answers[index] if answers else Generated("", 0, ended=False)
+    for index, made in enumerate(answers):
+        place = index // job.asked.num_choices
         choice = job.form.choice(index, job.echoes[place] + made.text, [], finish_reason(made))
         if scores:
             tokens = _reported(job, made)

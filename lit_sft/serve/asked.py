@@ -5,7 +5,7 @@ Source: https://platform.openai.com/docs/api-reference
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,10 +20,13 @@ _MOST_LIKELIEST = 20
 _MOST_CHOICES = 16
 _MOST_PROMPTS = 64
 _MOST_MESSAGES = 2048
-_SHARED = ("model", "temperature", "top_p", "max_tokens", "stop", "seed", "n", "logprobs", "stream", "stream_options")
+_SHARED = (
+    "model", "temperature", "top_p", "max_tokens", "stop", "seed", "n", "logprobs", "stream", "stream_options",
+    "metadata",
+)  # fmt: skip
 
-_IGNORED = ("user", "metadata", "safety_identifier", "prompt_cache_key", "prompt_cache_retention", "service_tier")
-"""They do not affect the answer."""
+_IGNORED = ("user", "safety_identifier", "prompt_cache_key", "prompt_cache_retention")
+"""Strings that do not affect the answer."""
 
 _UNSUPPORTED: Mapping[str, tuple[Any, ...]] = {
     "frequency_penalty": (0,),
@@ -44,6 +47,7 @@ _UNSUPPORTED: Mapping[str, tuple[Any, ...]] = {
     "verbosity": ("medium",),
     "web_search_options": (),
     "store": (False,),
+    "service_tier": ("auto", "default"),
 }
 """Fields of the API that are not supported, and their values that change nothing."""
 
@@ -113,14 +117,13 @@ def read_chat(body: Body) -> AskedChat:
     """
     own = ("messages", "max_completion_tokens", "top_logprobs")
     body.refuse_unknown((*_SHARED, *_IGNORED, *_UNSUPPORTED, *own))
-    limits = [body.whole(name, least=1) for name in ("max_completion_tokens", "max_tokens")]
     num_likeliest = body.whole("top_logprobs", least=0, most=_MOST_LIKELIEST)
     if not body.flag("logprobs"):
         if num_likeliest is not None:
             raise invalid("top_logprobs", "Invalid 'top_logprobs': set 'logprobs' to true as well.", "invalid_value")
     elif num_likeliest is None:
         num_likeliest = 0
-    asked = _read_shared(body, next((limit for limit in limits if limit is not None), None), num_likeliest)
+    asked = _read_shared(body, _limit(body), num_likeliest)
     return AskedChat(asked, _turns(body))
 
 
@@ -132,11 +135,22 @@ def read_completion(body: Body) -> AskedCompletion:
     """
     body.refuse_unknown((*_SHARED, *_IGNORED, *_UNSUPPORTED, "prompt", "echo"))
     has_echo = body.flag("echo")
-    limit = body.whole("max_tokens", least=0 if has_echo else 1)
-    asked = _read_shared(body, limit, body.whole("logprobs", least=0, most=_MOST_LIKELIEST))
+    asked = _read_shared(body, body.whole("max_tokens", least=0), body.whole("logprobs", least=0, most=_MOST_LIKELIEST))
     if has_echo and asked.is_streamed:
         raise invalid("echo", "Unsupported value: 'echo' cannot be combined with 'stream'.", "unsupported_value")
     return AskedCompletion(asked, _prompts(body), has_echo)
+
+
+def _limit(body: Body) -> int | None:
+    """The most tokens of an answer to a chat, by its new or its old name."""
+    limits = {body.whole(name, least=1) for name in ("max_completion_tokens", "max_tokens")} - {None}
+    if len(limits) > 1:
+        raise invalid(
+            "max_tokens",
+            "Invalid 'max_tokens': it differs from 'max_completion_tokens', which means the same. Send one of them.",
+            "invalid_value",
+        )
+    return next(iter(limits), None)
 
 
 def _read_shared(body: Body, max_tokens: int | None, num_likeliest: int | None) -> Asked:
@@ -146,6 +160,10 @@ def _read_shared(body: Body, max_tokens: int | None, num_likeliest: int | None) 
             raise invalid(
                 name, f"Unsupported parameter: '{name}' is not supported by this server.", "unsupported_value"
             )
+    for name in _IGNORED:
+        if body.get(name) is not None:
+            body.text(name)
+    _check_metadata(body)
     options = body.get("stream_options")
     is_streamed = body.flag("stream")
     if options is not None:
@@ -169,6 +187,13 @@ def _read_shared(body: Body, max_tokens: int | None, num_likeliest: int | None) 
         is_streamed=is_streamed,
         has_usage=inner.flag("include_usage"),
     )
+
+
+def _check_metadata(body: Body) -> None:
+    """Refuse notes of the client that are not texts by name. They do not affect the answer."""
+    notes = body.get("metadata")
+    if notes is not None and not (isinstance(notes, dict) and all(isinstance(each, str) for each in notes.values())):
+        body.wrong_type("metadata", "an object of strings")
 
 
 def _is_same(value: Any, other: Any) -> bool:
@@ -195,19 +220,25 @@ def _turns(body: Body) -> tuple[Message, ...]:
         raise invalid("messages", "Invalid 'messages': empty array. Expected at least one message.", "empty_array")
     body.check_length("messages", messages, _MOST_MESSAGES)
     turns = [_turn(message, f"messages[{index}]") for index, message in enumerate(messages)]
+    _check_ends(turns)
+    told = [turn for turn in turns if turn.role is not Role.ASSISTANT or turn.content.strip()]
     try:
-        merged, _ = arranged(turns, TurnRules(consecutive="merge"))
+        merged, _ = arranged(told, TurnRules(consecutive="merge"))
     except UserError as error:
         raise invalid("messages", f"Invalid 'messages': {reason_for_client(error)}", "invalid_value") from None
     for place, turn in enumerate(merged):
         if turn.role is Role.SYSTEM and place > 0:
             raise _misplaced("a system message after other messages; expected it first.")
-    spoken = [turn.role for turn in merged if turn.role is not Role.SYSTEM]
+    return merged
+
+
+def _check_ends(turns: Sequence[Message]) -> None:
+    """Refuse conversations that do not begin and end with the user, apart from system messages."""
+    spoken = [turn.role for turn in turns if turn.role is not Role.SYSTEM]
     if not spoken or spoken[-1] is not Role.USER:
         raise _misplaced("the last message is not the user's; expected the message to answer.")
     if spoken[0] is not Role.USER:
         raise _misplaced("the conversation begins with an answer; expected a message of the user.")
-    return merged
 
 
 def _misplaced(what: str) -> Exception:
@@ -239,7 +270,7 @@ def _turn(message: Any, place: str) -> Message:
     fields.refuse_unknown(known)
     content = fields.required("content")
     text = _joined(content, place) if isinstance(content, list) else fields.text("content")
-    if not text.strip() and role != "system":
+    if not text.strip() and role == "user":  # answers may be empty
         shown = f"{place}.content"
         raise invalid(shown, f"Invalid '{shown}': empty string. Expected text.", "empty_string")
     return Message(_ROLES[role], text)

@@ -169,7 +169,7 @@ class Body:
         side, sign, limit = ("above max", "<=", most) if value > most else ("below min", ">=", least)
         raise invalid(
             shown,
-            f"Invalid '{shown}': {kind} {side}imum value. Expected a value {sign} {limit:g}, but got {value!s:.40} "
+            f"Invalid '{shown}': {kind} {side}imum value. Expected a value {sign} {limit}, but got {value!s:.40} "
             "instead.",
             f"{kind}_{side.replace(' ', '_')}_value",
         )

@@ -33,7 +33,7 @@ class Job:
         asked: What the request asks for.
         form: Writes the answers.
         prompts: Token ids of each prompt.
-        requests: One for each answer, those of one prompt in a row; none if only the prompt is wanted.
+        requests: One for each answer, those of one prompt in a row; none if no tokens are wanted.
         echoes: The text of each prompt, if it is part of the answer.
     """
 
@@ -49,6 +49,11 @@ class Job:
     def num_prompt_tokens(self) -> int:
         """Tokens of all prompts."""
         return sum(map(len, self.prompts))
+
+    @property
+    def num_choices(self) -> int:
+        """Answers to all prompts, also if no tokens are wanted."""
+        return len(self.prompts) * self.asked.num_choices
 
     def reported_tokens(self) -> ReportedTokens:
         """Finds the tokens to report of one answer. As in the API, the end token is part of completions only."""

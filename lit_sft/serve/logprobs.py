@@ -91,8 +91,8 @@ def completion_logprobs(
 
 
 def _by_text(token: TokenLogprob, bytes_of: Callable[[int], bytes]) -> dict[str, float]:
-    """The likeliest tokens by their text; of several with the same text, the likeliest."""
+    """The likeliest tokens, and the one that was taken, by their text; of several with the same text, the likeliest."""
     found: dict[str, float] = {}
-    for index, logprob in token.likeliest:
+    for index, logprob in (*token.likeliest, (token.token, token.logprob)) if token.likeliest else ():
         found.setdefault(shown(bytes_of(index)), logprob)
     return found

@@ -154,10 +154,23 @@ def test_conversations_are_rendered_with_the_models_template(server: RunningServ
     assert found.usage.prompt_tokens == len(prompt)
 
 
+def test_an_empty_answer_can_be_sent_back(server: RunningServer, model: LoadedModel) -> None:
+    """It is left out of the prompt, so that two messages of the user stand in a row, which are joined."""
+    whole = chat(server).choices[0].message.content
+    empty = chat(server, stop=whole[0]).choices[0].message
+    assert empty.content == ""
+    again = {"role": "user", "content": "Please answer."}
+    found = chat(server, messages=[*HELLO, empty.model_dump(), again])
+    prompt = prompt_of(model, f"{HELLO[0]['content']}\n\nPlease answer.")
+    assert found.choices[0].message.content == answer_of(model, prompt)
+    assert found.usage.prompt_tokens == len(prompt)
+
+
 def test_settings_that_change_nothing_are_accepted(server: RunningServer) -> None:
     neutral = {
         "presence_penalty": 0, "frequency_penalty": 0.0, "logit_bias": {}, "tools": [], "tool_choice": "none",
         "response_format": {"type": "text"}, "user": "somebody", "store": False, "stop": None, "n": None,
+        "service_tier": "auto", "metadata": {"purpose": "test"},
         "extra_body": {"best_of": 1},
     }  # fmt: skip
     assert chat(server, **neutral).choices[0].message.content == chat(server).choices[0].message.content
@@ -169,7 +182,7 @@ def test_a_chat_without_a_limit_gets_the_servers_or_what_fits(server: RunningSer
         found = client.chat.completions.create(model="tiny", messages=HELLO, temperature=0)
     room = 512 - len(prompt_of(model))
     assert found.choices[0].message.content == answer_of(model, prompt_of(model), num=room)
-    both = chat(server, max_completion_tokens=3, max_tokens=9)
+    both = chat(server, max_completion_tokens=3, max_tokens=3)
     assert both.usage.completion_tokens == 3
 
 

@@ -77,6 +77,29 @@ def test_log_probabilities_are_parallel_lists(server: RunningServer) -> None:
     assert complete(server, max_tokens=5, logprobs=0).choices[0].logprobs.top_logprobs is None
 
 
+@pytest.mark.parametrize("echo", [False, True])
+def test_the_token_that_was_taken_is_among_the_likeliest(server: RunningServer, echo: bool) -> None:
+    """As in the API: up to one more than requested."""
+    found = complete(server, max_tokens=30, temperature=1.5, seed=1, logprobs=2, echo=echo).choices[0].logprobs
+    sizes = []
+    for token, logprob, likeliest in list(zip(found.tokens, found.token_logprobs, found.top_logprobs, strict=True))[
+        echo:
+    ]:
+        assert likeliest[token] == logprob
+        sizes.append(len(likeliest))
+    assert {*sizes} == {2, 3}
+
+
+def test_no_tokens_can_be_asked_for(server: RunningServer) -> None:
+    found = complete(server, [TEXT, "x"], max_tokens=0, n=2, logprobs=1)
+    assert [(each.text, each.finish_reason, each.logprobs.tokens) for each in found.choices] == [("", "length", [])] * 4
+    assert (found.usage.prompt_tokens, found.usage.completion_tokens) == (len(IDS) + 1, 0)
+    parts = complete(server, [TEXT, "x"], max_tokens=0, n=2, stream=True)
+    assert [(each.index, each.finish_reason) for part in parts for each in part.choices] == [
+        (index, "length") for index in range(4)
+    ]
+
+
 def test_an_echo_has_the_log_probabilities_of_the_prompt(server: RunningServer, model: LoadedModel) -> None:
     found = complete(server, echo=True, logprobs=1, max_tokens=2)
     (choice,) = found.choices
