@@ -13,6 +13,9 @@ from urllib.parse import parse_qsl, unquote, unquote_plus, urlsplit, urlunsplit
 
 from data_modules.errors import UserError
 
+SHORTEST_PASSWORD = 16
+"""Characters, at least, of a key or password of a server of ours that other machines reach: nothing limits guesses."""
+
 _MASK = "***"
 _LEAST_PIECE = 8
 """Minimum number of letters and digits of a secret that are masked. Servers may echo keys truncated or with spaces;

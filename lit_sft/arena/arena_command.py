@@ -18,6 +18,7 @@ from typing import Any
 
 from data_modules.errors import UserError
 from data_modules.rendering.templates import TemplateName
+from data_modules.wording import counted
 from lit_sft.arena.battles import VoteFile
 from lit_sft.arena.page_server import LOOPBACK, serve_page
 from lit_sft.arena.player_arguments import FoundPlayer, find_players
@@ -25,6 +26,7 @@ from lit_sft.arena.players import EndpointPlayer, LocalPlayer, Player
 from lit_sft.arena.suite_prompts import read_prompts
 from lit_sft.arena.visits import MOST_SEEDS, Arena
 from lit_sft.console import print_error_line, print_line, quieten
+from lit_sft.credentials import SHORTEST_PASSWORD, read_address
 from lit_sft.endpoint.paid_model import read_key
 from lit_sft.endpoint.streaming import StreamingEndpoint
 from lit_sft.models.generation import GenerationSettings
@@ -34,6 +36,9 @@ from lit_sft.settings.model_options import add_loading_options, add_sampling_opt
 
 PASSWORD = "LIT_SFT_ARENA_PASSWORD"
 """The environment variable with the password of a page that others can reach."""
+
+_HOTTEST = 2
+"""The highest temperature of the page, and of OpenAI-compatible servers."""
 
 
 def main(argv: list[str]) -> int:
@@ -52,6 +57,8 @@ def main(argv: list[str]) -> int:
         raise UserError(f"--{error}") from None
     if options.seed is not None and not 0 <= options.seed < MOST_SEEDS:
         raise UserError(f"--seed {options.seed}: expected 0 to {MOST_SEEDS - 1}.")
+    if settings.temperature > _HOTTEST:
+        raise UserError(f"--temperature {settings.temperature:g}: expected 0 to {_HOTTEST}.")
     found = find_players(options.models or [], options.root)
     keys = _read_keys(options.keys, found)
     if options.blind and len(found) < 2:
@@ -70,6 +77,8 @@ def main(argv: list[str]) -> int:
         print_line(f"arena: {address}")
         if len(players) > 1:
             print_line(f"votes go to {votes.path}; `python -m lit_sft ratings {votes.path}` rates the models")
+        if password:
+            print_error_line("arena: visitors must enter the password; nothing is encrypted")
         print_error_line("arena: Ctrl-C ends it")
         threading.Event().wait()
     except KeyboardInterrupt:
@@ -137,7 +146,7 @@ def _naming(player: FoundPlayer) -> Iterator[None]:
 
 def _read_keys(given: Sequence[str], players: Sequence[FoundPlayer]) -> dict[str, str]:
     """Keys of endpoints by the name of the player, from the environment."""
-    endpoints = [player.name for player in players if player.source is None]
+    endpoints = {player.name: player.argument.place for player in players if player.source is None}
     keys = {}
     for text in given:
         name, _, variable = text.partition("=")
@@ -145,6 +154,11 @@ def _read_keys(given: Sequence[str], players: Sequence[FoundPlayer]) -> dict[str
             known = f"; endpoints: {', '.join(endpoints)}" if endpoints else ""
             raise UserError(
                 f"--keys {name}: expected NAME=VARIABLE with the name of a model behind an endpoint{known}."
+            )
+        if read_address(endpoints[name], setting="--models").authorization:
+            raise UserError(
+                f"--keys {name}: the address of {name} has a user or password, which is sent instead of a key; "
+                "leave out one of the two."
             )
         keys[name] = read_key(variable, f"--keys {name}")
     return keys
@@ -159,6 +173,11 @@ def _password(host: str) -> str:
         raise UserError(
             f"--host {host}: others can reach this address, so the page needs a password; set the environment variable "
             f"{PASSWORD} to one, or use 127.0.0.1 and a tunnel (`ssh -L`)."
+        )
+    if len(password) < SHORTEST_PASSWORD:
+        raise UserError(
+            f"{PASSWORD}: it has {counted(len(password), 'character')}; expected at least {SHORTEST_PASSWORD}, "
+            "since anybody who reaches the page can guess. `openssl rand -hex 16` makes one."
         )
     return password
 
@@ -198,7 +217,7 @@ def _parser() -> Arguments:
         nargs="+",
         default=[],
         metavar="NAME=VARIABLE",
-        help="the environment variable with the key of a model behind an endpoint; without one, no key is sent",
+        help="the environment variable with the key of a model behind an endpoint; without one, the key is EMPTY",
     )
     parser.add_argument(
         "--host", default="127.0.0.1", help=f"address to listen on; others than this machine's need {PASSWORD}"

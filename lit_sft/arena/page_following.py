@@ -80,6 +80,7 @@ def message_box(prompts: Sequence[str]) -> gr.Textbox:
         choices = [(_shortened(prompt), prompt) for prompt in prompts]
         chosen = gr.Dropdown(choices, value=None, label="Prompts of the suite", elem_classes="prompts")
     box = gr.Textbox(
+        label="Message",  # screen readers say it
         show_label=False,
         placeholder="Write a message; Enter sends it, Shift+Enter starts a new line",
         lines=1,

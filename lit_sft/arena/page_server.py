@@ -6,7 +6,7 @@ import hmac
 import os
 from collections.abc import Callable
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
 from data_modules.errors import UserError
 from lit_sft.arena.page_parts import CSS
@@ -71,7 +71,7 @@ def serve_page(page: Any, *, host: str, port: int, password: str = "") -> str:
         password: What users must enter; empty for none.
 
     Returns:
-        The page's address.
+        The page's address, with `host` in it.
 
     Raises:
         UserError: If the port is taken, or the address is not this machine's.
@@ -106,7 +106,13 @@ def serve_page(page: Any, *, host: str, port: int, password: str = "") -> str:
         )
     except OSError:
         raise UserError(f"--port {port}: cannot be used on {host}; it may be taken. Choose another one.") from None
-    return str(address)
+    return with_host(str(address), host)
+
+
+def with_host(address: str, host: str) -> str:
+    """The address of a page with the host that it listens on; Gradio has `localhost` for all of this machine's."""
+    shown = f"[{host}]" if ":" in host else host
+    return urlunsplit(urlsplit(address)._replace(netloc=f"{shown}:{urlsplit(address).port}"))
 
 
 def _theme() -> Any:
@@ -118,6 +124,7 @@ def _theme() -> Any:
         body_text_color_subdued="*neutral_600",
         block_info_text_color="*neutral_600",
         input_placeholder_color="*neutral_500",
+        input_placeholder_color_dark="*neutral_300",
     )
 
 

@@ -17,12 +17,12 @@ from typing import Any
 
 from data_modules.errors import UserError
 from lit_sft.console import print_error_line, quieten
+from lit_sft.credentials import SHORTEST_PASSWORD
 from lit_sft.models.loaded import LoadedModel
 from lit_sft.settings.arguments import Arguments
 from lit_sft.settings.model_options import add_loading_options
 
 _KEY = "LIT_SFT_SERVE_KEY"
-_SHORTEST_KEY = 16
 _SECONDS_TO_FINISH = 5
 """How long answers may go on after Ctrl-C."""
 _MOST_CONNECTIONS = 1000
@@ -99,9 +99,9 @@ def read_key(file: str | None, given: str) -> str:
             raise UserError(f"--key_file {file}: {reason}; expected a file with a key.") from None
     if file is None and not given:
         return ""
-    if len(key) < _SHORTEST_KEY or not key.isascii() or not key.isprintable() or " " in key:
+    if len(key) < SHORTEST_PASSWORD or not key.isascii() or not key.isprintable() or " " in key:
         raise UserError(
-            f"{place}: expected a key of at least {_SHORTEST_KEY} letters, digits and signs, without spaces; "
+            f"{place}: expected a key of at least {SHORTEST_PASSWORD} letters, digits and signs, without spaces; "
             "`openssl rand -hex 32` makes one."
         )
     return key

@@ -15,6 +15,7 @@ from lit_sft.arena import arena_command
     ("arguments", "message"),
     [
         (["--temperature", "-1"], "--temperature -1: expected at least 0."),
+        (["--temperature", "2.1"], "--temperature 2.1: expected 0 to 2."),
         (["--seed", "-1"], "--seed -1: expected 0 to 2147483647."),
         (["--blind"], "--blind: there is one model; expected at least two, as in --models a=RUN b=FOLDER."),
         (
@@ -29,6 +30,10 @@ from lit_sft.arena import arena_command
             ["--models", "c=http://127.0.0.1:9/v1", "--keys", "c=NO_SUCH_KEY"],
             "--keys c: the environment variable NO_SUCH_KEY is empty; set it to the endpoint's key.",
         ),
+        (
+            ["--models", "c=http://user:secret@127.0.0.1:9/v1", "--keys", "c=KEY"],
+            "--keys c: the address of c has a user or password, which is sent instead of a key; leave out one",
+        ),
         (["--host", "0.0.0.0"], "--host 0.0.0.0: others can reach this address, so the page needs a password; set"),
         (["--modls", "a=b"], "--modls: no such option; did you mean --models?"),
     ],
@@ -36,6 +41,16 @@ from lit_sft.arena import arena_command
 def test_mistakes_are_one_message(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["arena", *([] if "--models" in arguments else ["--models", "a=http://x"]), *arguments]) == 2
     assert capsys.readouterr().err.startswith(f"lit_sft arena: {message}")
+
+
+def test_the_password_of_a_page_that_others_reach_is_long(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(arena_command, "find_spec", lambda name: None)
+    for password, problem in (("x", "it has 1 character; expected at least 16"), ("x" * 16, "gradio is not installed")):
+        monkeypatch.setenv(arena_command.PASSWORD, password)
+        assert main(["arena", "--models", "a=http://x", "--host", "0.0.0.0"]) == 2
+        assert problem in capsys.readouterr().err
 
 
 def test_without_gradio_the_extra_is_named(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

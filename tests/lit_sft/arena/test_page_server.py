@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from lit_sft.arena.page_server import _bypass_proxies, _Guarded
+from lit_sft.arena.page_server import _bypass_proxies, _Guarded, with_host
 
 
 def answered(**headers: str) -> list[Any]:
@@ -45,6 +45,18 @@ def test_pages_of_other_sites_send_nothing(origin: str, status: int) -> None:
     start, body = answered(host="127.0.0.1:7860", origin=origin)
     assert start["status"] == status
     assert (body["body"] == b"page") is (status == 200)
+
+
+@pytest.mark.parametrize(
+    ("host", "address"),
+    [
+        ("0.0.0.0", "http://0.0.0.0:7950/"),
+        ("::", "http://[::]:7950/"),
+        ("127.0.0.1", "http://127.0.0.1:7950/"),
+    ],
+)
+def test_the_address_has_the_host_that_is_listened_on(host: str, address: str) -> None:
+    assert with_host("http://localhost:7950/", host) == address
 
 
 def test_the_users_proxy_is_not_asked_for_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
