@@ -9,17 +9,25 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from data_modules.errors import UserError
 from data_modules.wording import kind_of, nearest_path, reason_of
 from lit_sft.printable import printable
 from lit_sft.yaml_loader import load_yaml
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 _LONGEST_SLUG = 120
+
+_LONGEST_LINE = 2**26
+"""Bytes of a last line that are read to see whether it is whole."""
 
 # JSON itself escapes controls below 0x20. These too can steer a terminal or break a line when the file is printed, and
 # lone surrogates cannot be encoded as UTF-8.
@@ -103,29 +111,57 @@ def read_rows(path: Path) -> Rows:
     return found
 
 
-def append_line(path: Path, value: Any, *, sync: bool = False) -> None:
+def append_line(path: Path, value: Any, *, sync: bool = False, removes_half_line: bool = False) -> None:
     """Append a line of JSON. If a killed process left half a line, start a new one.
 
     Args:
         path: The file.
         value: What to write.
         sync: Whether to wait until it is on the disk.
+        removes_half_line: Remove such a half line instead.
     """
-    append_lines(path, [value], sync=sync)
+    append_lines(path, [value], sync=sync, removes_half_line=removes_half_line)
 
 
-def append_lines(path: Path, values: Iterable[Any], *, sync: bool = False) -> None:
+def append_lines(path: Path, values: Iterable[Any], *, sync: bool = False, removes_half_line: bool = False) -> None:
     """Append lines of JSON, all at once. See `append_line` for the arguments."""
     lines = b"".join(json_line(value).encode() for value in values)
     with path.open("ab+") as stream:
-        is_whole = True
-        if stream.tell():
-            stream.seek(-1, os.SEEK_END)
-            is_whole = stream.read(1) == b"\n"
-        stream.write((b"" if is_whole else b"\n") + lines)
+        _lock(stream)  # else the half line of a process that is just writing would be taken for that of a killed one
+        _end_line(stream, removes_half_line)
+        stream.write(lines)
         if sync:
             stream.flush()
             os.fsync(stream.fileno())
+
+
+def _lock(stream: BinaryIO) -> None:
+    """Wait for other processes that append to the file, until it is closed; not on file systems without locks."""
+    if fcntl is not None:
+        with suppress(OSError):
+            fcntl.flock(stream, fcntl.LOCK_EX)
+
+
+def _end_line(stream: BinaryIO, removes_half: bool) -> None:
+    """End the last line if it has no line break, or remove it if it is not JSON."""
+    size = stream.seek(0, os.SEEK_END)
+    stream.seek(max(0, size - 1))
+    if stream.read(1) in (b"", b"\n"):
+        return
+    stream.seek(max(0, size - _LONGEST_LINE))
+    line = stream.read().rpartition(b"\n")[2]
+    if removes_half and not _is_json(line):
+        stream.truncate(size - len(line))
+    else:
+        stream.write(b"\n")
+
+
+def _is_json(line: bytes) -> bool:
+    try:
+        json.loads(line.decode("utf-8-sig"))
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def error_line(error: BaseException) -> str:

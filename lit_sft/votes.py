@@ -139,8 +139,11 @@ def now() -> str:
 
 
 def append_vote(path: Path, vote: Vote) -> None:
-    """Append a vote to a file, and wait until it is on the disk. Several processes may append to one file."""
-    append_line(path, vote.row(), sync=True)
+    """Append a vote to a file, and wait until it is on the disk. Several processes may append to one file.
+
+    A half-written last line, as a killed process or a full disk leaves it, is removed.
+    """
+    append_line(path, vote.row(), sync=True, removes_half_line=True)
 
 
 def write_votes(path: Path, votes: Iterable[Vote]) -> None:
@@ -153,11 +156,11 @@ def read_votes(path: Path, on_damage: Callable[[str], object]) -> Iterator[Vote]
 
     Args:
         path: A file of JSON lines.
-        on_damage: Called with a message for each line that is not JSON, such as one that a killed process left
-            half-written.
+        on_damage: Called with a message if the last line is not JSON and has no line break: it is half-written, by a
+            process that was killed or is still writing.
 
     Raises:
-        UserError: If there is no such file, or a line is not a vote.
+        UserError: If there is no such file, or any other line is not a vote.
     """
     try:
         stream = path.open("rb")
@@ -170,7 +173,10 @@ def read_votes(path: Path, on_damage: Callable[[str], object]) -> Iterator[Vote]
             try:
                 values = json.loads(line.decode("utf-8-sig"))
             except (ValueError, RecursionError) as error:
-                on_damage(f"{path}:{number}: not valid JSON ({short_reason(error)}).")
+                problem = f"{path}:{number}: not valid JSON ({short_reason(error)})."
+                if line.endswith(b"\n"):
+                    raise UserError(f"{problem} {_ADVICE}") from None
+                on_damage(problem)
                 continue
             try:
                 yield vote_of(values, f"{path}:{number}")

@@ -111,7 +111,8 @@ def read_ballots(paths: Iterable[Path], voters: Voters = "all") -> Ballots:
                 num_others += 1
     if not collected.rows:
         whose = "" if voters == "all" else f" by {voters}"
-        raise UserError(f"{', '.join(map(str, paths))}: no votes{whose}; expected at least one.")
+        unread = "".join(f" {note}" for note in _about_damage(damaged))
+        raise UserError(f"{', '.join(map(str, paths))}: no votes{whose}; expected at least one.{unread}")
     names = _labels(collected.players)
     notes = [
         *_about_damage(damaged),
@@ -153,7 +154,7 @@ def _labels(players: _Numbers[tuple[str, str]]) -> tuple[str, ...]:
 def _about_damage(damaged: list[str]) -> list[str]:
     if not damaged:
         return []
-    return [f"{counted(len(damaged), 'line')} left out; the first: {damaged[0]}"]
+    return [f"{counted(len(damaged), 'half-written line')} left out; the first: {damaged[0]}"]
 
 
 def _about_votes(collected: _Collected) -> list[str]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from data_modules.errors import UserError
 from lit_sft.votes import Message, Side, append_vote, now, read_votes, vote_of, write_votes
 from tests.lit_sft.arena.make_votes import vote
 
@@ -31,15 +33,52 @@ def test_votes_are_read_as_they_were_written(tmp_path: Path) -> None:
     assert len(path.read_bytes().splitlines()) == 1
 
 
-def test_a_half_written_line_is_reported_and_the_next_vote_is_whole(tmp_path: Path) -> None:
+def test_a_half_written_last_line_is_reported_and_removed_before_the_next_vote(tmp_path: Path) -> None:
     path, damaged = tmp_path / "votes.jsonl", list[str]()
     append_vote(path, vote())
     with path.open("ab") as stream:
-        stream.write(b'{"format": 1, "id"')  # a process was killed here
-    append_vote(path, vote(id="2"))
-    assert [each.id for each in read_votes(path, damaged.append)] == ["1", "2"]
+        stream.write('{"format": 1, "id": "é'.encode()[:-1])  # a process was killed here
+    assert [each.id for each in read_votes(path, damaged.append)] == ["1"]
     assert len(damaged) == 1
     assert damaged[0].startswith(f"{path}:2: not valid JSON (")
+    append_vote(path, vote(id="2"))
+    assert [each.id for each in read_votes(path, pytest.fail)] == ["1", "2"]
+
+
+def test_a_last_vote_without_a_line_break_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "votes.jsonl"
+    append_vote(path, vote())
+    path.write_bytes(path.read_bytes().rstrip(b"\n"))  # as some editors leave it
+    append_vote(path, vote(id="2"))
+    assert [each.id for each in read_votes(path, pytest.fail)] == ["1", "2"]
+
+
+def test_processes_that_append_to_one_file_remove_no_votes_of_each_other(tmp_path: Path) -> None:
+    path = tmp_path / "votes.jsonl"
+    path.write_bytes(b'{"format": 1, "id')
+    long = replace(vote(), prompt=(Message("user", "x" * 100_000),))
+
+    def append(voter: int) -> None:
+        for number in range(10):
+            append_vote(path, replace(long, id=f"{voter} {number}"))
+
+    with ThreadPoolExecutor(4) as pool:  # each opens the file anew, as other processes do
+        list(pool.map(append, range(4)))
+    assert sorted(each.id for each in read_votes(path, pytest.fail)) == [
+        f"{a} {b}" for a in range(4) for b in range(10)
+    ]
+
+
+@pytest.mark.parametrize("line", ["{row},", "not JSON", '{{"format": 1, "id"', "\x00", "{row}{row}", "[" * 100_000])
+def test_a_line_that_is_not_json_is_named_wherever_it_is(tmp_path: Path, line: str) -> None:
+    row = json.dumps(vote().row())
+    path, bad = tmp_path / "votes.jsonl", line.format(row=row)
+    for number, text in enumerate((f"{bad}\n{row}\n", f"{row}\n{bad}\n{row}", f"{row}\n{row}\n{bad}\n"), start=1):
+        path.write_text(text)
+        with pytest.raises(
+            UserError, match=rf"votes\.jsonl:{number}: not valid JSON \(.*correct the line, or remove it"
+        ):
+            list(read_votes(path, pytest.fail))
 
 
 @pytest.mark.parametrize(

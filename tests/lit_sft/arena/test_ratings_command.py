@@ -88,12 +88,19 @@ def test_ties_may_count_as_half_a_win(files: list[str]) -> None:
         (["people.jsonl", "--voters", "judges"], "people.jsonl: no votes by judges; expected at least one."),
         (["people.jsonl", "--pairs", "./people.jsonl"], "--pairs people.jsonl: this is a file of votes; name another"),
         (["people.jsonl", "--ties", "third"], "--ties: invalid choice: 'third'"),
+        (
+            ["yaml.jsonl", "people.jsonl"],
+            "yaml.jsonl:2: not valid JSON (Expecting value: line 1 column 1 (char 0)). Each line",
+        ),
+        (["half.jsonl"], "half.jsonl: no votes; expected at least one. 1 half-written line left out; the first: half"),
         (["rows.jsonl"], "rows.jsonl:1: no field 'format'. Each line is a vote as in docs/arena.md; correct the line"),
     ],
 )
 def test_mistakes_are_said_in_one_line(
     files: list[str], arguments: list[str], problem: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    Path("yaml.jsonl").write_text("\ndata:\n  mask: answer\n")
+    Path("half.jsonl").write_text('{"format": 1, "i')
     Path("rows.jsonl").write_text('{"instruction": "Who?"}\n')
     assert main(["ratings", *arguments]) == 2
     said = capsys.readouterr().err
@@ -106,5 +113,5 @@ def test_what_was_left_out_is_said(files: list[str], capsys: pytest.CaptureFixtu
     with Path(files[0]).open("a") as stream:
         stream.write('{"format": 1, "i')
     assert main(["ratings", files[0], "--output", "out"]) == 0
-    assert "1 line left out; the first: people.jsonl:401: not valid JSON (" in capsys.readouterr().err
-    assert "1 line left out" in Path("out/report.html").read_text()
+    assert "1 half-written line left out; the first: people.jsonl:401: not valid JSON (" in capsys.readouterr().err
+    assert "1 half-written line left out" in Path("out/report.html").read_text()
