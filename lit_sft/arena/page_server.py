@@ -123,8 +123,9 @@ def _theme() -> Any:
     return plain.set(
         body_text_color_subdued="*neutral_600",
         block_info_text_color="*neutral_600",
-        input_placeholder_color="*neutral_500",
+        input_placeholder_color="*neutral_600",
         input_placeholder_color_dark="*neutral_300",
+        error_text_color_dark="#fca5a5",
     )
 
 

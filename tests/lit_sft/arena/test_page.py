@@ -13,9 +13,12 @@ import pytest
 from data_modules.errors import UserError
 from lit_sft.arena.ballots import read_ballots
 from lit_sft.arena.page_parts import CHOICES
+from lit_sft.arena.players import EndpointPlayer
+from lit_sft.endpoint.streaming import StreamingEndpoint
 from lit_sft.votes import read_votes
 from tests.lit_sft.arena.browsing import Tab, a_browser, served
 from tests.lit_sft.arena.scripted import ScriptedPlayer
+from tests.lit_sft.streaming_server import StreamingServer
 
 pytestmark = [
     pytest.mark.slow,
@@ -105,6 +108,23 @@ def test_a_blind_vote_is_saved_before_the_names_are_shown(browser: Any, tmp_path
         assert not tab.button("Left is better").is_enabled()
         assert len((tmp_path / "votes.jsonl").read_text().splitlines()) == 1
         assert tab.errors == []
+
+
+def test_an_answer_that_breaks_off_is_marked_and_has_no_vote(browser: Any, tmp_path: Path) -> None:
+    server = StreamingServer()
+    server.is_broken_off = True
+    far = EndpointPlayer("far", StreamingEndpoint(f"http://{server.place}", "m"))
+    with served(tmp_path, far, ScriptedPlayer("near")) as address:
+        tab = Tab(browser.new_context(), address)
+        tab.send("Hello")
+        tab.wait_for_text("broken off: the reply ends without a finish_reason")
+        tab.show_blind()
+        tab.send("Hello")
+        tab.wait_for_text("A model did not finish its answer")
+        tab.wait_until_enabled("Regenerate both")
+        assert not tab.button("Left is better").is_enabled()
+    server.close()
+    assert (tmp_path / "votes.jsonl").read_text() == ""
 
 
 def test_two_tabs_do_not_mix(browser: Any, tmp_path: Path) -> None:
@@ -203,6 +223,12 @@ def test_the_page_fits_its_window(browser: Any, tmp_path: Path, width: int, sche
             tab.page.screenshot(path=picture, full_page=True)
             print(f"\n{picture}")
             assert tab.page.evaluate("document.documentElement.scrollWidth") <= width
+        assert tab.page.get_by_role("textbox", name="Message").count() == 1
+        hint, box = (
+            _brightness(tab.box.evaluate(f"element => getComputedStyle(element{part}"))
+            for part in (", '::placeholder').color", ").backgroundColor")
+        )
+        assert abs(hint - box) > 125
         background, colour = (
             tab.page.evaluate(f"getComputedStyle(document.querySelector('{part}')).{style}")
             for part, style in (("body", "backgroundColor"), (".exchanges", "color"))
