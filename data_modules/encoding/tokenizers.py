@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from functools import lru_cache
@@ -10,7 +11,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 from tokenizers.decoders import ByteLevel
+from tokenizers.models import BPE
 from tokenizers.normalizers import NFC
+from tokenizers.pre_tokenizers import PreTokenizer
 from transformers import PreTrainedTokenizerBase
 
 from data_modules.digests import check_digests
@@ -91,6 +94,60 @@ def bytes_per_token(tokenizer: PreTrainedTokenizerBase, num_tokens: int) -> list
     for index in indices:
         sizes[index] = len(written(index))
     return sizes
+
+
+def fewest_tokens(tokenizer: PreTrainedTokenizerBase, text: str) -> int:
+    """A lower bound of the tokens of a text, without encoding it: each covers at most as much as the longest one.
+
+    Args:
+        tokenizer: A fast tokenizer.
+        text: Any.
+
+    Returns:
+        0 unless the tokenizer is one whose tokens are the bytes of a text.
+    """
+    longest = _longest_token(tokenizer, len(tokenizer))
+    if longest is None:
+        return 0
+    size, lost = longest
+    if tokenizer.backend_tokenizer.normalizer is not None and not text.isascii():
+        size *= _COMPOSED
+    return -(-len(text.encode().translate(None, lost)) // size)
+
+
+_COMPOSED = 16
+"""Bytes that one can stand for in form NFC: a character is composed of at most four, of at most four bytes each."""
+
+
+@lru_cache(maxsize=4)
+def _longest_token(tokenizer: PreTrainedTokenizerBase, num_tokens: int) -> tuple[int, bytes] | None:
+    """The most bytes of text that a token can cover, and the bytes that no token covers; None if there is no limit.
+
+    Args:
+        tokenizer: A fast tokenizer.
+        num_tokens: How many tokens it has, because tokens may be added to it.
+    """
+    from transformers.convert_slow_tokenizer import bytes_to_unicode  # imports torch too
+
+    sizes, backend = bytes_per_token(tokenizer, num_tokens), tokenizer.backend_tokenizer
+    # some added tokens cover all white space beside them
+    is_greedy = any(token.lstrip or token.rstrip for token in tokenizer.added_tokens_decoder.values())
+    if sizes is None or is_greedy or not isinstance(backend.model, BPE) or not _keeps_text(backend.pre_tokenizer):
+        return None
+    of_byte = {byte: backend.model.token_to_id(character) for byte, character in bytes_to_unicode().items()}
+    return max(sizes), bytes(byte for byte, index in of_byte.items() if index is None)
+
+
+def _keeps_text(splitter: PreTokenizer | None) -> bool:
+    """Whether a pre-tokenizer only splits a text, as far as is known."""
+    if splitter is None:
+        return False
+    settings = json.loads(splitter.__getstate__())
+    parts = settings["pretokenizers"] if settings["type"] == "Sequence" else [settings]
+    return all(
+        part["type"] in ("ByteLevel", "Digits") or (part["type"] == "Split" and part["behavior"] != "Removed")
+        for part in parts
+    )
 
 
 def load_tokenizer(name: str) -> PreTrainedTokenizerBase:

@@ -97,7 +97,7 @@ async def completion_job(worker: ModelWorker, body: AskedCompletion) -> Job:
 
 def _chat_job(worker: ModelWorker, model: LoadedModel, body: AskedChat, usual_length: int) -> Job:
     with worker.encoding() as encoder:
-        prompt = ids_of_chat(replace(encoder, max_length=NO_LIMIT, over_long="error"), body.turns)
+        prompt = ids_of_chat(replace(encoder, max_length=NO_LIMIT, over_long="error"), body.turns, model.context_length)
     room = room_for(model, prompt, body.asked.max_tokens, usual_length, "messages")
     return _job(worker, model, body.asked, "chat", [(prompt, room)], [])
 

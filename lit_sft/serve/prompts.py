@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from data_modules.encoding.encoder import Encoder
+from data_modules.encoding.tokenizers import fewest_tokens
 from data_modules.errors import UserError
 from data_modules.records.conversation import Conversation, Message
 from lit_sft.models.generation import num_known
@@ -15,18 +16,24 @@ NO_LIMIT = 2**31
 """For an encoder: longer prompts are refused with the numbers that the API reports."""
 
 
-def ids_of_chat(encoder: Encoder, turns: tuple[Message, ...]) -> list[int]:
+def ids_of_chat(encoder: Encoder, turns: tuple[Message, ...], context: int) -> list[int]:
     """The prompt for the next answer, rendered by the template that the model was trained with.
 
     Args:
         encoder: Without a limit.
         turns: The conversation.
+        context: Tokens that the model reads. What is certainly longer is not encoded.
 
     Raises:
-        ApiError: If the template or the tokenizer refuses it.
+        ApiError: If the template or the tokenizer refuses it, or it is far too long.
     """
     try:
-        (prompt,) = encoder.encode(Conversation(turns, ORIGIN))
+        conversation = Conversation(turns, ORIGIN)
+        if _num_at_least(encoder, [turn.content for turn in turns]) > context:
+            # templates may leave out white space
+            rendered = [segment.text for segment in encoder.template.render(conversation)]
+            _check_length(_num_at_least(encoder, rendered), context, "messages")
+        (prompt,) = encoder.encode(conversation)
     except UserError as error:
         raise invalid("messages", f"Invalid 'messages': {reason_for_client(error)}", "invalid_value") from None
     return list(map(int, prompt.prompt_ids()))
@@ -42,7 +49,7 @@ def ids_of_text(encoder: Encoder, model: LoadedModel, prompt: str | Sequence[int
         place: The field of the request.
 
     Raises:
-        ApiError: If there is no such id, or nothing to continue.
+        ApiError: If there is no such id, nothing to continue, or far too much.
     """
     if not isinstance(prompt, str):
         num_ids = num_known(model.tokenizer)
@@ -51,6 +58,7 @@ def ids_of_text(encoder: Encoder, model: LoadedModel, prompt: str | Sequence[int
                 place, f"Invalid '{place}': no token with id {wrong[0]}; this model has {num_ids:,}.", "invalid_value"
             )
         return list(prompt)
+    _check_length(_num_at_least(encoder, [prompt]), model.context_length, "prompt")
     try:
         ids = encoder.ids_of_document(prompt)
     except UserError as error:
@@ -58,6 +66,21 @@ def ids_of_text(encoder: Encoder, model: LoadedModel, prompt: str | Sequence[int
     if not ids:
         raise invalid(place, f"Invalid '{place}': empty string. Expected text to continue.", "empty_string")
     return ids
+
+
+def _num_at_least(encoder: Encoder, texts: Sequence[str]) -> int:
+    """A lower bound of the tokens of a prompt, without encoding it, for which others would have to wait."""
+    return fewest_tokens(encoder.tokenizer, "".join(texts))
+
+
+def _check_length(least: int, context: int, param: str) -> None:
+    """Refuse a prompt that cannot fit.
+
+    Raises:
+        ApiError: If it has more tokens than the model reads.
+    """
+    if least > context:
+        raise _too_long(context, f"your {param} {_has(param)} at least {least:,} tokens", param, "")
 
 
 def room_for(model: LoadedModel, prompt: Sequence[int], wanted: int | None, usual: int, param: str) -> int:
@@ -80,12 +103,20 @@ def room_for(model: LoadedModel, prompt: Sequence[int], wanted: int | None, usua
     requested = (
         f"you requested {len(prompt) + wanted:,} tokens ({len(prompt):,} in the {param}, {wanted:,} in the completion)"
         if wanted
-        else f"your {param} have {len(prompt):,} tokens, which leaves no room for an answer"
+        else f"your {param} {_has(param)} {len(prompt):,} tokens, which leaves no room for an answer"
     )
-    raise ApiError(
+    raise _too_long(context, requested, param, " or the completion" if wanted else "")
+
+
+def _has(param: str) -> str:
+    return "have" if param == "messages" else "has"
+
+
+def _too_long(context: int, requested: str, param: str, other: str) -> ApiError:
+    return ApiError(
         400,
-        f"This model's maximum context length is {context:,} tokens. However, {requested}. Please shorten the {param}"
-        + (" or the completion." if wanted else "."),
+        f"This model's maximum context length is {context:,} tokens. However, {requested}. Please shorten the "
+        f"{param}{other}.",
         param,
         "context_length_exceeded",
     )

@@ -13,9 +13,12 @@ pytest.importorskip("openai", reason="needs the extra `endpoint`")
 
 import openai
 
+from data_modules.encoding.strings import StringEncoder
 from data_modules.errors import UserError
+from lit_sft.models.loaded import LoadedModel
 from lit_sft.serve.errors import reason_for_client
-from tests.lit_sft.serve.running import HELLO, RunningServer
+from tests.conftest import byte_tokenizer
+from tests.lit_sft.serve.running import HELLO, RunningServer, running
 
 TOO_LONG = [{"role": "user", "content": "x" * 500}]
 
@@ -99,6 +102,12 @@ def test_a_wrong_field_is_named(
         ({"prompt": "x", "logprobs": True}, "logprobs", "invalid_type", "expected an integer"),
         ({"prompt": "x", "echo": True, "stream": True}, "echo", "unsupported_value", "cannot be combined"),
         ({"prompt": "x", "suffix": "y"}, "suffix", "unsupported_value", "not supported"),
+        (
+            {"prompt": "x" * 512},
+            "prompt",
+            "context_length_exceeded",
+            "your prompt has 512 tokens, which leaves no room",
+        ),
         ({"prompt": "x", "max_tokens": 512}, "prompt", "context_length_exceeded", "you requested 513 tokens"),
     ],
 )
@@ -109,6 +118,52 @@ def test_a_wrong_field_of_a_completion_is_named(
         client.completions.create(**({"model": "tiny"} | settings))
     assert (raised.value.param, raised.value.code) == (param, code)
     assert message in raised.value.body["message"]
+
+
+@pytest.fixture
+def encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The length of every text that is encoded."""
+    lengths: list[int] = []
+    batch = StringEncoder._batch
+
+    def noted(encoder: StringEncoder, texts: list[str], **options: Any) -> Any:
+        lengths.extend(map(len, texts))
+        return batch(encoder, texts, **options)
+
+    monkeypatch.setattr(StringEncoder, "_batch", noted)
+    return lengths
+
+
+def test_what_is_far_too_long_is_refused_without_encoding_it(server: RunningServer, encoded: list[int]) -> None:
+    """Others would have to wait meanwhile."""
+    text = "Hello, 羊! " * 200_000
+    with server.client() as client:
+        with pytest.raises(openai.BadRequestError, match=r"your messages have at least .* tokens") as raised:
+            client.chat.completions.create(model="tiny", messages=[{"role": "user", "content": text}])
+        assert (raised.value.param, raised.value.code) == ("messages", "context_length_exceeded")
+        with pytest.raises(openai.BadRequestError, match=r"your prompt has at least .* tokens") as raised:
+            client.completions.create(model="tiny", prompt=[text, "x"])
+        assert (raised.value.param, raised.value.code) == ("prompt", "context_length_exceeded")
+    assert max(encoded, default=0) < 1000
+
+
+def test_what_the_template_leaves_out_does_not_count(model: LoadedModel, encoded: list[int]) -> None:
+    """Templates of tokenizers often cut off white space."""
+    tokenizer = byte_tokenizer()
+    tokenizer.chat_template = (
+        "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content | trim }}<|im_end|>\n"
+        "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+    trimming = LoadedModel("trimming", model.backbone, tokenizer, "tokenizer")
+    with running({"tiny": lambda: trimming}) as server, server.client() as client:
+        settings = {"model": "tiny", "max_tokens": 3}
+        plain = client.chat.completions.create(messages=HELLO, **settings)
+        padded = [{"role": "user", "content": HELLO[0]["content"] + " " * 100_000}]
+        found = client.chat.completions.create(messages=padded, **settings)
+        assert found.usage.prompt_tokens == plain.usage.prompt_tokens
+        with pytest.raises(openai.BadRequestError, match="messages have at least"):
+            client.chat.completions.create(messages=[{"role": "user", "content": "x" * 100_000}], **settings)
+    assert max(encoded) < 1000
 
 
 def test_what_only_those_who_train_can_do_is_no_advice_for_clients() -> None:
