@@ -65,10 +65,7 @@ def write_json(path: Path, value: Any) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write a UTF-8 text file atomically; line breaks stay as they are. A device such as /dev/stdout is written to."""
-    if path.exists() and not path.is_file():
-        path.write_bytes(text.encode())
-    else:
-        _write_whole(path, [text.encode()])
+    _write_whole(path, [text.encode()])
 
 
 def write_lines(path: Path, rows: Iterable[Any]) -> None:
@@ -190,13 +187,20 @@ def _json(value: Any, **options: Any) -> str:
 
 
 def _write_whole(path: Path, parts: Iterable[bytes]) -> None:
+    if path.exists() and not path.is_file():  # a device, which must not be replaced by a file
+        with path.open("wb") as stream:
+            stream.writelines(parts)
+        return
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")  # several processes may write the same file
     try:
         with partial.open("wb") as stream:
             stream.writelines(parts)
         partial.replace(path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
+    except BaseException as error:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename == str(partial):
+            raise OSError(error.errno, error.strerror, str(path)) from None
         raise
 
 

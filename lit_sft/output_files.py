@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -14,19 +16,32 @@ _BEGINNING = 4096
 _PAGE = re.compile(rb"\s*<!doctype html", re.IGNORECASE)
 # the first names of our reports: of clean, tokenizer compare, lint, and SARIF
 _JSON = re.compile(rb'\{\s*\n\s+"(?:files|data|subject|\$schema)"')
+_PAIRS = re.compile(rb'\{"prompt": \[')
+
+_FILES = {
+    "--html": ("page", _PAGE),
+    "--json": ("report", _JSON),
+    "--sarif": ("report", _JSON),
+    "--pairs": ("file of preference pairs", _PAIRS),
+}
+"""Options that name a file which is written at the end: what it is, and how it begins."""
 
 
-def check_outputs(outputs: Mapping[str, str | None], inputs: Iterable[str] = ()) -> None:
-    """Check, before any work is done, that nothing is lost when outputs are written.
+def check_outputs(
+    outputs: Mapping[str, str | None], inputs: Iterable[str] = (), *, created: Path | None = None
+) -> None:
+    """Check, before any work is done, that outputs can be written and that nothing is lost.
 
     Args:
-        outputs: Files or folders to write, by option. None: not asked for. What `--html`, `--json` and `--sarif` name
-            may exist if it is an earlier report; whether other outputs may exist, their commands decide.
+        outputs: Files or folders to write, by option. None: not asked for. What `--html`, `--json`, `--sarif` and
+            `--pairs` name may exist if it is an earlier output of the kind; whether other outputs may exist and can be
+            written, their commands decide.
         inputs: Files and folders that are read; other names, such as those of the hub, are ignored.
+        created: A folder that the command creates if it is missing.
 
     Raises:
         UserError: If an output is also read or lies in a folder that is read, if an input lies in an output folder, if
-            two outputs are the same file, or if one would replace something other than a report.
+            two outputs are the same file, if one would replace something of another kind, or if one cannot be written.
     """
     read = {given: Path(given).resolve() for given in inputs if Path(given).exists()}
     written: dict[Path, str] = {}
@@ -40,7 +55,53 @@ def check_outputs(outputs: Mapping[str, str | None], inputs: Iterable[str] = ())
         if path in written:
             raise UserError(f"{option} {given}: the same file as {written[path]}; choose another.")
         written[path] = option
-        _check_replaced(option, given, path)
+        if option in _FILES:
+            if not (created and created.resolve().is_relative_to(path.parent)):
+                check_file(option, given)
+            _check_replaced(option, given, path)
+
+
+def check_file(option: str, given: str) -> None:
+    """Check, before any work is done, that a file can be written.
+
+    Args:
+        option: Names the file.
+        given: The file. It may be a device.
+
+    Raises:
+        UserError: If it is a folder, or its folder does not exist or cannot be written to.
+    """
+    path = Path(given).resolve()
+    if path.is_dir():
+        raise UserError(f"{option} {given}: this is a folder; expected the name of a file.")
+    is_device = path.exists() and not path.is_file()
+    if not path.parent.is_dir():
+        problem = os.strerror(errno.ENOENT)
+    elif not os.access(path if is_device else path.parent, os.W_OK):
+        problem = os.strerror(errno.EACCES)
+    else:
+        return
+    raise UserError(
+        f"{option} {given}: cannot be written ({problem}); expected a file in an existing folder that you can write "
+        "to. Choose another path."
+    )
+
+
+def check_folder(option: str, folder: Path) -> None:
+    """Check, before any work is done, that files can be written to a folder, which need not exist.
+
+    Args:
+        option: Names the folder.
+        folder: The folder.
+
+    Raises:
+        UserError: If it, or a folder that it lies in, is a file or cannot be written to.
+    """
+    nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not nearest.is_dir():
+        raise UserError(f"{option} {folder}: {nearest} is not a folder; choose another.")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise UserError(f"{option} {folder}: you cannot write to {nearest}; choose another folder.")
 
 
 def _check_apart(option: str, given: str, path: Path, read: Mapping[str, Path]) -> None:
@@ -54,10 +115,9 @@ def _check_apart(option: str, given: str, path: Path, read: Mapping[str, Path]) 
 
 
 def _check_replaced(option: str, given: str, path: Path) -> None:
-    kinds = {"--html": ("page", _PAGE), "--json": ("report", _JSON), "--sarif": ("report", _JSON)}
-    if option not in kinds or not path.is_file():
+    if not path.is_file():
         return
-    kind, pattern = kinds[option]
+    kind, pattern = _FILES[option]
     with path.open("rb") as stream:
         beginning = stream.read(_BEGINNING)
     if beginning and not pattern.match(beginning):

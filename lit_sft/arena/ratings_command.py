@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import get_args
 
-from data_modules.errors import UserError
 from data_modules.wording import counted
 from lit_sft.arena.ballots import Voters
 from lit_sft.arena.bradley_terry import TieModel
@@ -13,6 +12,7 @@ from lit_sft.arena.preference_pairs import write_pairs
 from lit_sft.arena.ratings_report import rate_votes
 from lit_sft.console import console, print_error_line, print_line
 from lit_sft.files import slug
+from lit_sft.output_files import check_folder, check_outputs
 from lit_sft.reporting.page import print_summary
 from lit_sft.settings.arguments import Arguments
 
@@ -28,9 +28,9 @@ def main(argv: list[str]) -> None:
     """
     options = _parser().parse_args(argv[1:])
     paths = [Path(path) for path in options.votes]
-    if options.pairs:
-        _check_pairs(Path(options.pairs), paths)
     folder = Path(options.output or f"runs/ratings/{slug(paths[0].stem, 'votes')}")
+    check_folder("--output", folder)
+    check_outputs({"--pairs": options.pairs}, options.votes, created=folder)
     rated = rate_votes(paths, folder, voters=options.voters, ties=options.ties)
     print_summary(console, rated.report, rated.page)
     for note in rated.notes:
@@ -39,12 +39,6 @@ def main(argv: list[str]) -> None:
         counts = write_pairs(paths, Path(options.pairs), options.voters)
         why = "; ".join(f"{num:,} left out: {reason}" for reason, num in counts.left_out.items())
         print_line(f"pairs   {options.pairs}: {counted(counts.num_written, 'pair')}{f' ({why})' if why else ''}")
-
-
-def _check_pairs(target: Path, votes: list[Path]) -> None:
-    """Refuse to overwrite the votes."""
-    if any(target.resolve() == path.resolve() for path in votes):
-        raise UserError(f"--pairs {target}: this is a file of votes; name another file to write the pairs to.")
 
 
 def _parser() -> Arguments:

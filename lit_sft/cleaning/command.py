@@ -18,7 +18,7 @@ from data_modules.wording import counted, kind_of
 from lit_sft.cleaning.clean_files import clean_files, report_of
 from lit_sft.console import console, print_error_line, print_line
 from lit_sft.files import write_json
-from lit_sft.output_files import check_outputs
+from lit_sft.output_files import check_file, check_outputs
 from lit_sft.reporting.cleaning_table import print_cleaning
 from lit_sft.settings.arguments import Arguments
 from lit_sft.yaml_loader import load_yaml
@@ -113,6 +113,7 @@ def _new_file(given: str | None, *, overwrite: bool) -> Path | None:
         raise UserError(f"--output {given}: expected a name that ends in .jsonl, as it is a file of JSON lines.")
     if path.exists() and not overwrite:
         raise UserError(f"--output {given}: exists already; choose another name, or add --overwrite.")
+    check_file("--output", given)
     return path
 
 

@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -37,6 +39,29 @@ def test_json_holds_no_nan_and_no_text_that_breaks_a_line_or_cannot_be_encoded(t
     for line in lines:
         found = json.loads(line, parse_constant=refuse)
         assert found == {"nan": None, "list": [None, None, 1.5], "text": ODD["text"]}
+
+
+@pytest.mark.parametrize("write", [write_json, write_text, write_lines])
+def test_a_device_is_written_to_and_never_replaced(write: Callable[[Path, Any], None], tmp_path: Path) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDWR)  # so that the writer need not wait for one
+    write(path, "7")
+    assert b"7" in os.read(reader, 100)
+    os.close(reader)
+    assert path.is_fifo()
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("write", [write_json, write_text, write_lines])
+def test_what_cannot_be_written_is_named_as_the_caller_named_it(
+    write: Callable[[Path, Any], None], tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "no" / "x.json", tmp_path / "file" / "x.json", tmp_path):
+        with pytest.raises(OSError, match=r"No such file|Not a directory|Is a directory") as raised:
+            write(path, "7")
+        assert Path(raised.value.filename) == path
 
 
 def test_failed_write_leaves_the_previous_file_unchanged(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from data_modules.errors import UserError
 from lit_sft.files import write_json
-from lit_sft.output_files import check_outputs
+from lit_sft.output_files import check_folder, check_outputs
 
 
 @pytest.fixture
@@ -61,3 +61,21 @@ def test_earlier_reports_and_new_names_are_fine(folder: Path) -> None:
     page = folder / "page.html"
     page.write_text("<!doctype html>\n<html></html>", encoding="utf-8")
     check_outputs({"--html": str(page), "--output": str(folder / "new")}, [str(folder / "link.jsonl")])
+
+
+@pytest.mark.parametrize("option", ["--html", "--json", "--sarif", "--pairs"])
+def test_files_that_cannot_be_written_are_refused_before_the_work(option: str, folder: Path) -> None:
+    for name in ("no/report", "data/rows.jsonl/report"):
+        with pytest.raises(UserError, match=r"cannot be written \(No such file.*expected a file in an existing folder"):
+            check_outputs({option: str(folder / name)})
+    with pytest.raises(UserError, match=r"this is a folder; expected the name of a file\."):
+        check_outputs({option: str(folder / "data")})
+    check_outputs({option: "/dev/null"})
+    check_outputs({option: str(folder / "new" / "report")}, created=folder / "new" / "inner")
+
+
+def test_a_folder_for_outputs_need_not_exist_but_can_be_made(folder: Path) -> None:
+    check_folder("--output", folder / "data" / "a" / "b")
+    for name in ("link.jsonl", "link.jsonl/a/b"):
+        with pytest.raises(UserError, match=r"link\.jsonl is not a folder; choose another\."):
+            check_folder("--output", folder / name)

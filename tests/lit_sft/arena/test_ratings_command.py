@@ -86,7 +86,7 @@ def test_ties_may_count_as_half_a_win(files: list[str]) -> None:
         ([], "VOTES: not given. Example: `python -m lit_sft ratings votes.jsonl`"),
         (["peple.jsonl"], "peple.jsonl: no such file; did you mean people.jsonl?"),
         (["people.jsonl", "--voters", "judges"], "people.jsonl: no votes by judges; expected at least one."),
-        (["people.jsonl", "--pairs", "./people.jsonl"], "--pairs people.jsonl: this is a file of votes; name another"),
+        (["people.jsonl", "--pairs", "./people.jsonl"], "--pairs ./people.jsonl: is read by this command, and"),
         (["people.jsonl", "--ties", "third"], "--ties: invalid choice: 'third'"),
         (
             ["yaml.jsonl", "people.jsonl"],
@@ -107,6 +107,14 @@ def test_mistakes_are_said_in_one_line(
     assert said.startswith(f"lit_sft ratings: {problem}")
     assert len(said.splitlines()) == 1
     assert not Path("runs").exists()
+
+
+def test_pairs_may_lie_next_to_the_report_and_replace_earlier_ones(files: list[str]) -> None:
+    for _ in range(2):
+        assert main(["ratings", *files, "--output", "new/out", "--pairs", "new/out/pairs.jsonl"]) == 0
+    assert main(["ratings", *files, "--output", "new/out", "--pairs", "/dev/null"]) == 0
+    assert Path("/dev/null").is_char_device()
+    assert json.loads(Path("new/out/pairs.jsonl").read_text().splitlines()[0])["chosen_model"]
 
 
 def test_what_was_left_out_is_said(files: list[str], capsys: pytest.CaptureFixture[str]) -> None:

@@ -105,6 +105,14 @@ def test_limit_and_column(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
         (["--rules", "nfc", "--output", "{file}", "--overwrite"], "is read by this command, and would be replaced"),
         (["--json", "{file}"], "is read by this command, and would be replaced"),
         (["--rules", "nfc", "--output", "a.jsonl", "--json", "a.jsonl"], "the same file as --output"),
+        (
+            ["--rules", "nfc", "--output", "no/a.jsonl"],
+            "--output no/a.jsonl: cannot be written (No such file or direct",
+        ),
+        (
+            ["--json", "no/a.json"],
+            "--json no/a.json: cannot be written (No such file or directory); expected a file in",
+        ),
         (["--limit", "0"], "--limit 0: expected at least 1 document."),
         (["--colums", "x"], "--colums: no such option; did you mean --columns?"),
         (["--columns", "body"], "`--columns` reads text from 'body', which no record has"),
