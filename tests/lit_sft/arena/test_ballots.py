@@ -52,12 +52,12 @@ def test_models_of_one_name_with_different_digests_are_different_players(tmp_pat
     assert found.notes == ["“b” was 2 different models, which are rated separately."]
 
 
-def test_damaged_lines_and_votes_that_were_not_blind_are_counted(tmp_path: Path) -> None:
+def test_half_written_lines_and_votes_that_were_not_blind_are_counted(tmp_path: Path) -> None:
     (path,) = written(tmp_path, replace(vote(), is_blind=False))
-    path.write_bytes(b"{half\n" + path.read_bytes())
+    path.write_bytes(path.read_bytes() + b"{half")
     found = read_ballots([path])
     assert len(found.groups["people"]) == 1
-    assert found.notes[0].startswith(f"1 line left out; the first: {path}:1: not valid JSON (")
+    assert found.notes[0].startswith(f"1 half-written line left out; the first: {path}:2: not valid JSON (")
     assert found.notes[1] == "1 vote by voters who knew which model wrote which answer."
 
 
