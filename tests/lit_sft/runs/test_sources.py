@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import importlib
 from pathlib import Path
+from typing import Any
 
 import pytest
 from transformers import PreTrainedTokenizerFast
 
 from data_modules.errors import UserError
-from lit_sft.models.adapters import causal_lm
+from lit_sft.models.adapters import LoraSettings, causal_lm
+from lit_sft.models.backbone import BackboneSettings, build_backbone
 from lit_sft.runs.folders import Run
 from lit_sft.runs.sources import ModelSource, find_source
 from tests.lit_sft.models.test_generation import build
@@ -37,6 +39,18 @@ def test_a_folder_is_found_and_loaded_under_a_name(folder: Path) -> None:
     source = find_source(str(folder))
     assert (source.name, source.run, source.is_of_text) == ("tiny", None, False)
     assert source.load("mine").name == "mine"
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+def test_an_adapter_is_found_and_loaded_into_its_base(
+    folder: Path, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    settings = BackboneSettings(pretrained=str(folder), tuning="lora", lora=LoraSettings(rank=2))
+    adapted: Any = build_backbone(settings, tokenizer)
+    adapted.save_pretrained(tmp_path / "adapter")
+    source = find_source(str(tmp_path / "adapter"))
+    source.check()
+    assert any("lora_" in name for name, _ in source.load(source.name).backbone.named_parameters())
 
 
 def test_a_run_and_its_checkpoints_have_names_of_their_own(run: Path) -> None:
