@@ -7,6 +7,7 @@ numbers, and its text is passed on as far as it is certain.
 from __future__ import annotations
 
 import hashlib
+import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -51,6 +52,8 @@ class GenerationSettings:
         for name in ("max_new_tokens", "batch_size"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} {getattr(self, name)}: expected at least 1.")
+        if self.temperature == math.inf:
+            raise UserError("temperature inf: expected a finite number.")
         if not self.temperature >= 0:
             raise UserError(f"temperature {self.temperature:g}: expected at least 0.")
         if not 0 < self.top_p <= 1:

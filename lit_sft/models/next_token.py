@@ -10,6 +10,9 @@ import torch
 from torch import Tensor
 from transformers import LogitsProcessor, TemperatureLogitsWarper, TopPLogitsWarper
 
+_COLDEST, _HOTTEST = 1e-30, 1e30
+"""Temperatures that float32 logits can be divided by; beyond them, samples no longer change."""
+
 
 @dataclass(frozen=True, slots=True)
 class Choice:
@@ -63,7 +66,8 @@ class NextToken(LogitsProcessor):  # type: ignore[misc]
         self._sampled: dict[tuple[float, float], list[int]] = {}
         for row, choice in enumerate(choices):
             if choice.temperature > 0:
-                self._sampled.setdefault((choice.temperature, choice.top_p), []).append(row)
+                temperature = min(max(choice.temperature, _COLDEST), _HOTTEST)
+                self._sampled.setdefault((temperature, choice.top_p), []).append(row)
         self._keeps = any(choice.num_likeliest is not None for choice in choices)
         self._logits: Tensor | None = None
 

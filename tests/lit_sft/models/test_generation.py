@@ -11,6 +11,7 @@ from data_modules.errors import UserError
 from lit_sft.models.adapters import LoraSettings, causal_lm
 from lit_sft.models.backbone import BackboneSettings, build_backbone
 from lit_sft.models.generation import Generated, GenerationSettings, generate
+from lit_sft.models.next_token import Choice, NextToken
 from tests.conftest import END, MODELS
 
 PROMPTS = [list(text.encode()) for text in ("a", "hello there", "two words", "The quick brown fox", "x" * 40)]
@@ -54,6 +55,23 @@ def test_greedy_answers_equal_a_loop_over_the_argmax(tokenizer: PreTrainedTokeni
     (answer,) = answers(model, tokenizer, PROMPTS[:1])
     expected = greedy_loop(model, PROMPTS[0], 12)
     assert answer == Generated(str(tokenizer.decode(expected)), 12, ended=False)
+
+
+@pytest.mark.parametrize("top_p", [1.0, 0.9])
+def test_the_lowest_temperatures_are_greedy_and_the_highest_take_any_known_token(
+    top_p: float, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    model = build("gpt2", tokenizer)
+    greedy = answers(model, tokenizer)
+    for temperature in (1e-12, 1e-38, 1e-300, math.nextafter(0, 1)):
+        assert answers(model, tokenizer, temperature=temperature, top_p=top_p) == greedy
+    num_ids = len(tokenizer)
+    padded = torch.full((1, num_ids + 5), 3.0)
+    for temperature in (1e20, 1e39, 1e300):
+        choices = [Choice(temperature, top_p, seed) for seed in range(50)]
+        chosen = NextToken(choices, num_ids)(torch.zeros(50, 1, dtype=torch.int64), padded.expand(50, -1)).argmax(1)
+        assert chosen.max() < num_ids
+        assert len(set(chosen.tolist())) > 30
 
 
 def test_generation_stops_at_the_end_token_and_says_so(tokenizer: PreTrainedTokenizerFast) -> None:
@@ -144,6 +162,7 @@ def test_answers_do_not_exceed_the_context(tokenizer: PreTrainedTokenizerFast) -
         ({"batch_size": 0}, "batch_size 0: expected at least 1."),
         ({"temperature": -1.0}, "temperature -1: expected at least 0."),
         ({"temperature": math.nan}, "temperature nan: expected at least 0."),
+        ({"temperature": math.inf}, "temperature inf: expected a finite number."),
         ({"top_p": 0.0}, "top_p 0: expected more than 0, at most 1."),
     ],
 )
