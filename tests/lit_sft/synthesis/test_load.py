@@ -51,7 +51,7 @@ def test_requests_are_under_way_all_the_time(tmp_path: Path, monkeypatch: pytest
     ideal = concurrency / LATENCY
     print(f"\n{concurrency} at once: {rate:.0f} of {ideal:.0f} requests a second, {rate / ideal:.2f}")
     assert summary["usage"]["calls"] == count
-    assert rate / ideal > 0.4  # 0.9 on idle cores; one request after the other would give 0.1
+    assert rate / ideal > 0.4  # 0.9 on idle cores; one request after the other would give 0.1 or less
 
 
 MEASURED = """
