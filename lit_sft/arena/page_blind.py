@@ -9,7 +9,16 @@ import gradio as gr
 
 from data_modules.errors import UserError
 from lit_sft.arena import page_parts
-from lit_sft.arena.page_following import EVENT, add_random_button, enabled, following, message_box, session_of, tried
+from lit_sft.arena.page_following import (
+    EVENT,
+    add_random_button,
+    answer_box,
+    enabled,
+    following,
+    message_box,
+    session_of,
+    tried,
+)
 from lit_sft.arena.visits import Arena, Visit
 from lit_sft.votes import Winner
 
@@ -63,9 +72,7 @@ class BlindVote:
     def _add_side(self, side: int) -> None:
         with gr.Column(min_width=280, elem_classes="arena-column"):
             self._names.append(gr.HTML(page_parts.side_html(None, side)))
-            self._shown.append(
-                gr.HTML("", autoscroll=True, min_height=160, max_height=520, container=True, padding=True)
-            )
+            self._shown.append(answer_box())
             self._stops.append(gr.Button("Stop", size="sm", min_width=60, interactive=False))
 
     def _connect(self) -> None:

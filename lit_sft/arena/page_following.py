@@ -1,4 +1,4 @@
-"""What the parts of the arena's page share: whose tab an event came from, and following answers while they are made."""
+"""What the parts of the arena's page share: boxes, whose tab an event came from, and following answers while made."""
 
 from __future__ import annotations
 
@@ -72,6 +72,11 @@ def tried(action: Callable[[], object]) -> str:
 def enabled(is_enabled: bool) -> dict[str, Any]:
     """The update that enables or disables a button."""
     return dict(gr.update(interactive=is_enabled))
+
+
+def answer_box() -> gr.HTML:
+    """A box that answers are shown in, scrolled to their end while they are written."""
+    return gr.HTML("", autoscroll=True, min_height=160, max_height=520, container=True, padding=True)
 
 
 def message_box(prompts: Sequence[str]) -> gr.Textbox:

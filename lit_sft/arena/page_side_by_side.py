@@ -9,7 +9,16 @@ from typing import Any
 import gradio as gr
 
 from lit_sft.arena import page_parts
-from lit_sft.arena.page_following import EVENT, add_random_button, enabled, following, message_box, session_of, tried
+from lit_sft.arena.page_following import (
+    EVENT,
+    add_random_button,
+    answer_box,
+    enabled,
+    following,
+    message_box,
+    session_of,
+    tried,
+)
 from lit_sft.arena.visits import Arena, Visit
 from lit_sft.models.generation import GenerationSettings
 
@@ -48,9 +57,7 @@ class SideBySide:
     def _add_column(self, name: str) -> None:
         with gr.Column(min_width=280, elem_classes="arena-column"):
             gr.HTML(page_parts.player_html(name))
-            self._shown.append(
-                gr.HTML("", autoscroll=True, min_height=160, max_height=520, container=True, padding=True)
-            )
+            self._shown.append(answer_box())
             with gr.Row():
                 self._stops.append(gr.Button("Stop", size="sm", min_width=60, interactive=False))
                 self._repeats.append(gr.Button("Regenerate", size="sm", min_width=60, interactive=False))

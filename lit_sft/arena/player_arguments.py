@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from data_modules.errors import UserError
 from lit_sft.credentials import without_credentials
 from lit_sft.printable import printable
-from lit_sft.runs.sources import ModelSource, find_source
+from lit_sft.runs.sources import ModelSource, find_source, split_name
 
 _ADDRESS = re.compile(r"(?:(?P<model>[^@]+)@)?(?P<address>https?://.+)", re.IGNORECASE)
 
@@ -63,15 +61,12 @@ def read_player(text: str) -> PlayerArgument:
     Raises:
         UserError: If the name or the model is missing, or the name is too long.
     """
-    name, is_named, place = text.partition("=")
-    # checkpoints may have `=` in their names, and addresses in their queries
-    if not is_named or "/" in name or os.sep in name or Path(text).exists():
-        name, place = "", text
-    elif not name.strip() or not place or len(name) > _LONGEST_NAME:
-        raise UserError(f"--models {without_credentials(text)}: expected NAME=MODEL, such as {_EXAMPLE}.")
+    name, place = split_name(text, "--models ")
+    if len(name) > _LONGEST_NAME:
+        raise UserError(f"--models {name[:20]}...: expected a name of at most {_LONGEST_NAME} characters.")
     if found := _ADDRESS.fullmatch(place):
-        return PlayerArgument(printable(name.strip()), found["address"], found["model"] or "")
-    return PlayerArgument(printable(name.strip()), os.path.expanduser(place))  # shells do not expand ~ after `NAME=`
+        return PlayerArgument(printable(name), found["address"], found["model"] or "")
+    return PlayerArgument(printable(name), place)
 
 
 def find_players(given: Sequence[str], root: str = "runs") -> list[FoundPlayer]:

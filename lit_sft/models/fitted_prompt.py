@@ -13,18 +13,19 @@ from data_modules.records.conversation import Conversation, Message, Role
 _NO_LIMIT = 2**31
 
 
-def whole_prompt(encoder: Encoder, turns: Sequence[Message]) -> Example:
+def whole_prompt(encoder: Encoder, turns: Sequence[Message], origin: str = "the conversation") -> Example:
     """Render a conversation, whatever its length.
 
     Args:
         encoder: The model's. Its own limit does not matter.
         turns: A system message or none, then messages and answers in turn; the last is the message to answer.
+        origin: What errors call it.
 
     Raises:
         UserError: If the template rejects it, for example because it has no place for a system message.
     """
     unlimited = replace(encoder, max_length=_NO_LIMIT, over_long="error")
-    (prompt,) = unlimited.encode(Conversation(tuple(turns), "the conversation"))
+    (prompt,) = unlimited.encode(Conversation(tuple(turns), origin))
     return prompt
 
 

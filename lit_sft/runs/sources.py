@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from data_modules.encoding.model_names import check_model_name
+from data_modules.errors import UserError
 from data_modules.rendering.templates import TemplateName
+from lit_sft.credentials import without_credentials
 from lit_sft.files import read_yaml
 from lit_sft.models.loaded import LoadedModel
 from lit_sft.models.pretrained import check_on_hub
@@ -77,6 +80,30 @@ class ModelSource:
         """
         with paths_of(self.run) if self.run else contextlib.nullcontext():
             return open_model(name, self.path, template=template, device=device)
+
+
+def split_name(given: str, option: str = "") -> tuple[str, str]:
+    """Split `NAME=MODEL`, or a model without a name.
+
+    Args:
+        given: As the user wrote it.
+        option: What errors begin with, such as `--models `.
+
+    Returns:
+        The name, empty if there is none, and the model.
+
+    Raises:
+        UserError: If the name or the model is missing.
+    """
+    name, is_named, model = given.partition("=")
+    # checkpoints may have `=` in their names, and addresses in their queries
+    if not is_named or "/" in name or os.sep in name or Path(given).exists():
+        return "", given
+    if not name.strip() or not model:
+        raise UserError(
+            f"{option}{without_credentials(given)}: expected NAME=MODEL, such as tuned=runs/quickstart/version_0 base=gpt2."
+        )
+    return name.strip(), os.path.expanduser(model)  # shells do not expand ~ after `NAME=`
 
 
 def find_source(named: str | None, root: str = "runs") -> ModelSource:

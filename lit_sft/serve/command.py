@@ -110,12 +110,12 @@ def read_key(file: str | None, given: str) -> str:
 def _loaders(options: Any) -> Mapping[str, Callable[[], LoadedModel]]:
     """A function for each model that loads it. All models are found before the first is loaded."""
     from lit_sft.runs.opening import device_named
-    from lit_sft.runs.sources import find_source
+    from lit_sft.runs.sources import find_source, split_name
 
     device_named(options.device)
     loaders: dict[str, Callable[[], LoadedModel]] = {}
     for given in options.models or [None]:
-        name, named = _split(given)
+        name, named = split_name(given) if given else ("", None)
         source = find_source(named, options.root)
         source.check()
         name = name or source.name
@@ -126,18 +126,6 @@ def _loaders(options: Any) -> Mapping[str, Callable[[], LoadedModel]]:
             print_error_line(f"serve: {name} was trained on plain text, not on conversations; ask for completions")
         loaders[name] = partial(source.load, name, template=options.template, device=options.device)
     return loaders
-
-
-def _split(given: str | None) -> tuple[str, str | None]:
-    """A model's name, if it is given one, and what to open."""
-    if given is None:
-        return "", None
-    name, is_named, source = given.partition("=")
-    if not is_named or Path(given).exists():
-        return "", given
-    if not name or not source:
-        raise UserError(f"{given}: expected NAME=MODEL, such as small=runs/quickstart/version_0.")
-    return name, os.path.expanduser(source)  # shells do not expand ~ after `NAME=`
 
 
 def _bound(host: str, port: int) -> socket.socket:

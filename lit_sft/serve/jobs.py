@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from data_modules.encoding.tokenizers import bytes_of_tokens
 from data_modules.errors import UserError
@@ -17,7 +17,7 @@ from lit_sft.serve.asked import Asked, AskedChat, AskedCompletion
 from lit_sft.serve.errors import ApiError, failed, invalid
 from lit_sft.serve.forms import Form, Kind
 from lit_sft.serve.logprobs import ReportedTokens
-from lit_sft.serve.prompts import NO_LIMIT, ids_of_chat, ids_of_text, room_for
+from lit_sft.serve.prompts import ids_of_chat, ids_of_text, room_for
 
 _USUAL_COMPLETION = 16
 """Tokens of a completion that sets no limit, as in the API."""
@@ -97,7 +97,7 @@ async def completion_job(worker: ModelWorker, body: AskedCompletion) -> Job:
 
 def _chat_job(worker: ModelWorker, model: LoadedModel, body: AskedChat, usual_length: int) -> Job:
     with worker.encoding() as encoder:
-        prompt = ids_of_chat(replace(encoder, max_length=NO_LIMIT, over_long="error"), body.turns, model.context_length)
+        prompt = ids_of_chat(encoder, body.turns, model.context_length)
     room = room_for(model, prompt, body.asked.max_tokens, usual_length, "messages")
     return _job(worker, model, body.asked, "chat", [(prompt, room)], [])
 

@@ -8,19 +8,17 @@ from data_modules.encoding.encoder import Encoder
 from data_modules.encoding.tokenizers import fewest_tokens
 from data_modules.errors import UserError
 from data_modules.records.conversation import Conversation, Message
+from lit_sft.models.fitted_prompt import whole_prompt
 from lit_sft.models.generation import num_known
 from lit_sft.models.loaded import LoadedModel
 from lit_sft.serve.errors import ORIGIN, ApiError, invalid, reason_for_client
-
-NO_LIMIT = 2**31
-"""For an encoder: longer prompts are refused with the numbers that the API reports."""
 
 
 def ids_of_chat(encoder: Encoder, turns: tuple[Message, ...], context: int) -> list[int]:
     """The prompt for the next answer, rendered by the template that the model was trained with.
 
     Args:
-        encoder: Without a limit.
+        encoder: Of the model. Its own limit does not matter.
         turns: The conversation.
         context: Tokens that the model reads. What is certainly longer is not encoded.
 
@@ -28,12 +26,11 @@ def ids_of_chat(encoder: Encoder, turns: tuple[Message, ...], context: int) -> l
         ApiError: If the template or the tokenizer refuses it, or it is far too long.
     """
     try:
-        conversation = Conversation(turns, ORIGIN)
         if _num_at_least(encoder, [turn.content for turn in turns]) > context:
             # templates may leave out white space
-            rendered = [segment.text for segment in encoder.template.render(conversation)]
+            rendered = [segment.text for segment in encoder.template.render(Conversation(turns, ORIGIN))]
             _check_length(_num_at_least(encoder, rendered), context, "messages")
-        (prompt,) = encoder.encode(conversation)
+        prompt = whole_prompt(encoder, turns, ORIGIN)
     except UserError as error:
         raise invalid("messages", f"Invalid 'messages': {reason_for_client(error)}", "invalid_value") from None
     return list(map(int, prompt.prompt_ids()))

@@ -47,6 +47,7 @@ def test_models_without_a_name_are_called_by_where_they_are(tmp_path: Path) -> N
     [
         (["=gpt2"], "--models =gpt2: expected NAME=MODEL, such as tuned=runs/quickstart/version_0 base=gpt2."),
         (["a="], "--models a=: expected NAME=MODEL"),
+        (["a" * 201 + "=gpt2"], "--models aaaaaaaaaaaaaaaaaaaa...: expected a name of at most 200 characters."),
         (["a=http://x", "A=http://y"], "--models A=http://y: a second model named A; give each a name of its own"),
         (["a=runs/none.ckpt"], "runs/none.ckpt: no such checkpoint."),
     ],
