@@ -101,7 +101,8 @@ def split_name(given: str, option: str = "") -> tuple[str, str]:
         return "", given
     if not name.strip() or not model:
         raise UserError(
-            f"{option}{without_credentials(given)}: expected NAME=MODEL, such as tuned=runs/quickstart/version_0 base=gpt2."
+            f"{option}{without_credentials(given)}: expected NAME=MODEL, "
+            "such as tuned=runs/quickstart/version_0 base=gpt2."
         )
     return name.strip(), os.path.expanduser(model)  # shells do not expand ~ after `NAME=`
 
