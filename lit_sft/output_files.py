@@ -104,6 +104,24 @@ def check_folder(option: str, folder: Path) -> None:
         raise UserError(f"{option} {folder}: you cannot write to {nearest}; choose another folder.")
 
 
+def check_report_folder(option: str, folder: Path, own: str) -> None:
+    """Check, before any work is done, that a report would not replace that of another command.
+
+    Args:
+        option: Names the folder.
+        folder: Where the report goes.
+        own: A file that the command writes beside its report, and no other command does.
+
+    Raises:
+        UserError: If it would, or the folder cannot be written to.
+    """
+    check_folder(option, folder)
+    if (folder / "report.html").exists() and not (folder / own).exists():
+        raise UserError(
+            f"{option} {folder}: has the report of another command, which would be replaced; choose another."
+        )
+
+
 def _check_apart(option: str, given: str, path: Path, read: Mapping[str, Path]) -> None:
     for name, source in read.items():
         if path == source:

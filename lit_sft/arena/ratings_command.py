@@ -12,7 +12,7 @@ from lit_sft.arena.preference_pairs import write_pairs
 from lit_sft.arena.ratings_report import rate_votes
 from lit_sft.console import console, print_error_line, print_line
 from lit_sft.files import slug
-from lit_sft.output_files import check_folder, check_outputs
+from lit_sft.output_files import check_outputs, check_report_folder
 from lit_sft.reporting.page import print_summary
 from lit_sft.settings.arguments import Arguments
 
@@ -29,7 +29,7 @@ def main(argv: list[str]) -> None:
     options = _parser().parse_args(argv[1:])
     paths = [Path(path) for path in options.votes]
     folder = Path(options.output or f"runs/ratings/{slug(paths[0].stem, 'votes')}")
-    check_folder("--output", folder)
+    check_report_folder("--output", folder, own="ratings.json")
     check_outputs({"--pairs": options.pairs}, options.votes, created=folder)
     rated = rate_votes(paths, folder, voters=options.voters, ties=options.ties)
     print_summary(console, rated.report, rated.page)

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict
-from typing import Any
+from dataclasses import asdict, replace
 
 from lit_sft.evaluation.item_results import Results
 from lit_sft.evaluation.judge import Verdict, Winner
 from lit_sft.evaluation.suite import AnswerSet, PromptSet, Suite
 from lit_sft.evaluation.win_rate import AllVerdicts, JudgedPair
 from lit_sft.files import digest
-from lit_sft.votes import Message, Side, Vote, Voter, now
+from lit_sft.votes import Ending, Message, Side, Vote, Voter, now
 from lit_sft.votes import Winner as Preferred
 
 _WINNERS: dict[Winner, Preferred] = {"first": "left", "second": "right", "tie": "tie"}
@@ -33,8 +32,7 @@ def votes_of(suite: Suite, results: Results, judgings: AllVerdicts) -> Iterator[
     for (model, name), judging in judgings.items():
         settings = suite.answers[name] if name in suite.answers else suite.prompts[name]
         for each in judging.judged:
-            before = _side(results, base, each.pair.base, settings)
-            after = _side(results, model, each.pair.other, settings)
+            before, after = (_side(results, who, name, each.pair.item, settings) for who in (base, model))
             for verdict, left, right in ((each.base_first, before, after), (each.base_second, after, before)):
                 if verdict.winner is not None:
                     yield _vote(voter, time, each, verdict, left, right)
@@ -44,7 +42,8 @@ def _vote(voter: Voter, time: str, each: JudgedPair, verdict: Verdict, left: Sid
     assert verdict.winner is not None
     prompt = Message("user", each.pair.question)
     return Vote(
-        id=digest([asdict(voter), asdict(prompt), left.row(), right.row()]),
+        # votes of earlier versions had no ending: the same verdict keeps its id, so that it counts once
+        id=digest([asdict(voter), asdict(prompt), *(replace(side, ending="").row() for side in (left, right))]),
         time=time,
         voter=voter,
         winner=_WINNERS[verdict.winner],
@@ -55,6 +54,9 @@ def _vote(voter: Voter, time: str, each: JudgedPair, verdict: Verdict, left: Sid
     )
 
 
-def _side(results: Results, model: str, answer: str, settings: AnswerSet | PromptSet) -> Side:
-    sampling: dict[str, Any] = {name: getattr(settings, name) for name in _SAMPLING if hasattr(settings, name)}
-    return Side(model, answer, results.digests.get(model, ""), sampling, settings.seed)
+def _side(results: Results, model: str, name: str, item: str, settings: AnswerSet | PromptSet) -> Side:
+    row = results.results[model, name].rows[item]
+    sampling = {field: getattr(settings, field) for field in _SAMPLING if hasattr(settings, field)}
+    ended = row.metrics.get("ended")
+    ending: Ending = "" if ended is None else "complete" if ended[0] else "cut"
+    return Side(model, row.details["answer"], results.digests.get(model, ""), sampling, settings.seed, ending)

@@ -87,6 +87,10 @@ def test_ties_may_count_as_half_a_win(files: list[str]) -> None:
         (["peple.jsonl"], "peple.jsonl: no such file; did you mean people.jsonl?"),
         (["people.jsonl", "--voters", "judges"], "people.jsonl: no votes by judges; expected at least one."),
         (["people.jsonl", "--pairs", "./people.jsonl"], "--pairs ./people.jsonl: is read by this command, and"),
+        (
+            ["people.jsonl", "--output", "evaluated"],
+            "--output evaluated: has the report of another command, which would",
+        ),
         (["people.jsonl", "--ties", "third"], "--ties: invalid choice: 'third'"),
         (
             ["yaml.jsonl", "people.jsonl"],
@@ -102,11 +106,14 @@ def test_mistakes_are_said_in_one_line(
     Path("yaml.jsonl").write_text("\ndata:\n  mask: answer\n")
     Path("half.jsonl").write_text('{"format": 1, "i')
     Path("rows.jsonl").write_text('{"instruction": "Who?"}\n')
+    Path("evaluated").mkdir()
+    Path("evaluated/report.html").write_text("earlier")
     assert main(["ratings", *arguments]) == 2
     said = capsys.readouterr().err
     assert said.startswith(f"lit_sft ratings: {problem}")
     assert len(said.splitlines()) == 1
     assert not Path("runs").exists()
+    assert [(path.name, path.read_text()) for path in Path("evaluated").iterdir()] == [("report.html", "earlier")]
 
 
 def test_pairs_may_lie_next_to_the_report_and_replace_earlier_ones(files: list[str]) -> None:

@@ -238,6 +238,7 @@ def test_a_local_judge_and_its_win_rate(
         assert len(vote.left.digest) == 16
         assert vote.left.digest != vote.right.digest
         assert vote.left.sampling["max_new_tokens"] > 0
+        assert vote.left.ending in ("complete", "cut")
     assert main(["ratings", str(tmp_path / "out" / "judge_votes.jsonl"), "--output", str(tmp_path / "ratings")]) == 0
     address = "http://carol:pass-77@127.0.0.1:9/v1?key=pass-77"
     suite["judge"] = {"sets": ["asked"], "model": "m", "endpoint": address, "key_variable": "NO_SUCH_KEY"}
