@@ -28,6 +28,7 @@ import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from data_modules.encoding.strings import StringEncoder
 from data_modules.sft_data_module import SFTDataModule
 from data_modules.text_data_module import TextDataModule
 
@@ -133,6 +134,20 @@ def make_data(tokenizer: PreTrainedTokenizerFast, write: Callable[..., str]) -> 
         return data
 
     return _make
+
+
+@pytest.fixture
+def encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The length of every text that is encoded."""
+    lengths: list[int] = []
+    batch = StringEncoder._batch
+
+    def noted(encoder: StringEncoder, texts: list[str], **options: Any) -> Any:
+        lengths.extend(map(len, texts))
+        return batch(encoder, texts, **options)
+
+    monkeypatch.setattr(StringEncoder, "_batch", noted)
+    return lengths
 
 
 def alpaca_rows(count: int) -> list[dict[str, str]]:

@@ -13,8 +13,9 @@ from pathlib import Path
 
 from data_modules.errors import UserError
 from lit_sft.arena.answers import Answer, State
-from lit_sft.arena.players import Player, turns_of
+from lit_sft.arena.players import Player
 from lit_sft.files import digest
+from lit_sft.models.fitted_prompt import turns_of
 from lit_sft.models.generation import GenerationSettings
 from lit_sft.votes import Ending, Message, Side, Vote, Voter, Winner, append_vote, now, read_votes
 

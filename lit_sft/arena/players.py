@@ -8,14 +8,13 @@ from concurrent.futures import Future
 from typing import Protocol
 
 from data_modules.errors import UserError
-from data_modules.records.conversation import Message, Role
-from data_modules.wording import counted
-from lit_sft.arena.answers import Answer
+from data_modules.records.conversation import Message
+from lit_sft.arena.answers import Answer, State
 from lit_sft.console import print_error_line
 from lit_sft.endpoint.chat import EndpointError, Request
 from lit_sft.endpoint.streaming import StreamingEndpoint
 from lit_sft.files import error_line
-from lit_sft.models.fitted_prompt import fitted_prompt
+from lit_sft.models.fitted_prompt import about_left_out, fitted_prompt
 from lit_sft.models.generation import GenerationRequest, GenerationSettings
 from lit_sft.models.loaded import LoadedModel
 from lit_sft.models.worker import BusyError, ClosedError, ModelWorker
@@ -88,18 +87,17 @@ class LocalPlayer:
         """Write an answer, and wait until it is finished."""
         context = self._worker.load().result().context_length
         with self._worker.encoding() as encoder:
-            prompt, num_left_out = fitted_prompt(
-                encoder, turns, context=context, max_new_tokens=answer.settings.max_new_tokens
-            )
+            prompt = fitted_prompt(encoder, turns, context=context, max_new_tokens=answer.settings.max_new_tokens)
         request = GenerationRequest(
-            prompt.prompt_ids(),
+            prompt.tokens.prompt_ids(),
             answer.settings,
             answer.seed,
             listener=lambda piece: answer.add(piece.text),
             is_cancelled=lambda: answer.is_finished,
         )
         generated = self._worker.submit(request).result()
-        answer.finish("cut" if generated.is_cut else "done", _left_out(num_left_out))
+        state: State = "stopped" if generated.is_cancelled else "cut" if generated.is_cut else "done"
+        answer.finish(state, about_left_out(prompt.num_left_out))
 
 
 class EndpointPlayer:
@@ -145,14 +143,6 @@ class EndpointPlayer:
         answer.finish("cut" if reason == "length" else "done")
 
 
-def _left_out(num_exchanges: int) -> str:
-    """What a reader should know about the prompt."""
-    if not num_exchanges:
-        return ""
-    what = "exchange" if num_exchanges == 1 else counted(num_exchanges, "exchange")
-    return f"the oldest {what} did not fit into the context"
-
-
 def in_background(
     write: Callable[[Answer, Sequence[Message]], None], answer: Answer, turns: Sequence[Message], *, name: str
 ) -> None:
@@ -172,18 +162,3 @@ def in_background(
             answer.finish("failed", error_line(error))
 
     threading.Thread(target=run, name=name, daemon=True).start()
-
-
-def turns_of(system: str, said: Sequence[tuple[str, str]], message: str) -> list[Message]:
-    """The turns of a conversation.
-
-    Args:
-        system: The system message; empty for none.
-        said: Messages and their answers so far. Those without an answer are left out, as no template can write them.
-        message: The message to answer.
-    """
-    turns = [Message(Role.SYSTEM, system)] if system.strip() else []
-    for asked, answered in said:
-        if answered.strip():
-            turns += [Message(Role.USER, asked), Message(Role.ASSISTANT, answered)]
-    return [*turns, Message(Role.USER, message)]

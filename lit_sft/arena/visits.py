@@ -13,7 +13,8 @@ from typing import Literal
 from data_modules.errors import UserError
 from lit_sft.arena.answers import Answer
 from lit_sft.arena.battles import Battle, Draw, VoteFile, begin_battle
-from lit_sft.arena.players import Player, turns_of
+from lit_sft.arena.players import Player
+from lit_sft.models.fitted_prompt import turns_of
 from lit_sft.models.generation import GenerationSettings
 
 _MOST_VISITS = 1000
@@ -34,12 +35,6 @@ class Exchange:
     message: str
     answer: Answer
 
-    @property
-    def answered(self) -> str:
-        """The answer as later prompts have it; empty if it failed."""
-        written = self.answer.written
-        return "" if written.state == "failed" else written.text
-
 
 @dataclass
 class Column:
@@ -59,8 +54,9 @@ class Column:
         return not self.exchanges or self.exchanges[-1].answer.is_finished
 
     def ask(self, message: str, settings: GenerationSettings, seed: int, system: str) -> None:
-        """Send a message."""
-        said = [(each.message, each.answered) for each in self.exchanges]
+        """Send a message. Those before it that got no answer because the model failed are not part of the prompt."""
+        written = [(each.message, each.answer.written) for each in self.exchanges]
+        said = [(asked, answer.text) for asked, answer in written if answer.state != "failed"]
         self.exchanges.append(Exchange(message, self.player.begin(turns_of(system, said, message), settings, seed)))
 
     def stop(self) -> None:

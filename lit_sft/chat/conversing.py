@@ -11,11 +11,11 @@ from types import FrameType
 from typing import BinaryIO, TextIO
 
 from data_modules.errors import UserError
-from data_modules.wording import counted
 from lit_sft.chat.session import ChatSession, Exchange
 from lit_sft.chat.slash_commands import Quit, is_command, message_of, run_command
 from lit_sft.console import error_console, print_error_line, print_line
 from lit_sft.files import error_line
+from lit_sft.models.fitted_prompt import about_left_out, is_empty_answer
 from lit_sft.models.unfinished import Piece
 from lit_sft.printable import printable
 
@@ -28,20 +28,16 @@ def converse(session: ChatSession) -> None:
         import readline  # noqa: F401 - gives `input` a history and an editor that knows wide characters
     while True:
         try:
-            line = input(_PROMPT)
+            _respond(session, input(_PROMPT))
         except EOFError:
             print_line("")
             return
-        except KeyboardInterrupt:
-            print_line("\n(Ctrl-D or /quit leaves)")
-            continue
-        except UnicodeDecodeError:
-            print_line("not valid text in the encoding of this terminal; nothing was sent")
-            continue
-        try:
-            _respond(session, line)
         except Quit:
             return
+        except KeyboardInterrupt:  # at the prompt, in a command, or just after an answer that it was to stop
+            print_line("\n(Ctrl-D or /quit leaves)")
+        except UnicodeDecodeError:
+            print_line("not valid text in the encoding of this terminal; nothing was sent")
         except (UserError, OSError) as error:
             print_line(error_line(error))
 
@@ -113,14 +109,13 @@ def _show(piece: Piece) -> None:
 def _warn(exchange: Exchange, place: str) -> None:
     """Say what the text of an answer does not show."""
     answer = exchange.answer
-    if exchange.num_left_out:
-        left_out = counted(exchange.num_left_out, "exchange")
-        print_error_line(f"{place}(the oldest {left_out} did not fit into the model's context and was left out)")
+    if left_out := about_left_out(exchange.num_left_out):
+        print_error_line(f"{place}({left_out})")
     if answer.is_cut:
         print_error_line(f"{place}(cut after {answer.num_tokens:,} tokens)")
     elif answer.is_cancelled:
         print_error_line(f"{place}(stopped)")
-    elif not answer.text.strip():
+    elif is_empty_answer(answer.text):
         print_error_line(f"{place}(an empty answer, which the next prompts leave out)")
 
 

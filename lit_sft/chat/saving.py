@@ -17,7 +17,7 @@ _LONGEST_LINE = 2**26
 """Bytes; no conversation is that long."""
 
 
-def records_of(session: ChatSession) -> list[dict[str, Any]]:
+def records_of(session: ChatSession, *, num_saved: int = 0) -> list[dict[str, Any]]:
     """The conversation as records, each answer with what the model was given for it.
 
     One record, unless the system message was changed or the oldest exchanges no longer fitted: what follows is then a
@@ -26,14 +26,17 @@ def records_of(session: ChatSession) -> list[dict[str, Any]]:
 
     Args:
         session: The conversation.
+        num_saved: Answers, from the first on, that are in the file already. They are only context.
 
     Raises:
-        UserError: If nothing was said yet.
+        UserError: If there is nothing to save.
     """
     if not session.answered:
         raise UserError("there is nothing to save yet: no message has an answer.")
+    if num_saved >= len(session.answered):
+        raise UserError("this conversation is saved there already; there are no new answers.")
     made: list[_Record] = []
-    for exchange in session.answered:
+    for exchange in session.answered[num_saved:]:
         if not made or not made[-1].is_continued_by(exchange):
             made.append(_Record(exchange.given[:-1]))
         made[-1].add(exchange)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from data_modules.encoding.example import Example
 from data_modules.errors import UserError
-from data_modules.records.conversation import Message, Role
+from data_modules.records.conversation import Message
 from data_modules.rendering.segments import SegmentKind
-from lit_sft.models.fitted_prompt import fitted_prompt, whole_prompt
+from lit_sft.models.fitted_prompt import fitted_prompt, is_empty_answer, turns_of, whole_prompt
 from lit_sft.models.generation import Generated, GenerationRequest, GenerationSettings
 from lit_sft.models.loaded import LoadedModel
 from lit_sft.models.unfinished import Listener
@@ -25,7 +26,7 @@ class Exchange:
         message: What the user wrote.
         answer: What the model wrote.
         given: What the model was given, message by message: the system message if there was one, the exchanges before
-            that fitted, and the message.
+            that fitted, and the message, joined with those before it whose answers were empty.
         prompt: The same, token by token.
         num_left_out: How many exchanges before it did not fit into the prompt.
         settings: How the answer was generated.
@@ -65,11 +66,13 @@ class ChatSession:
     Attributes:
         settings: As given; may be replaced at any time.
         exchanges: What was said, oldest first.
+        num_saved: How many of its answers are in each file that it was saved to.
     """
 
     def __init__(self, model: LoadedModel, settings: GenerationSettings, *, system: str = "", seed: int = 0) -> None:
         self.model, self.settings, self.seed = model, settings, seed
         self.exchanges: list[Exchange] = []
+        self.num_saved: dict[Path, int] = {}
         self._system = ""
         self.system = system
 
@@ -83,7 +86,7 @@ class ChatSession:
         before, self._system = self._system, text.strip()
         try:
             # some templates have no place for it
-            whole_prompt(self.model.encoder, [*self._system_turn(), Message(Role.USER, "Hello")])
+            whole_prompt(self.model.encoder, turns_of(self._system, [], "Hello"))
         except UserError:
             self._system = before
             raise
@@ -103,9 +106,15 @@ class ChatSession:
         """
         if not message.strip():
             raise UserError("the message is empty; expected text.")
-        given, prompt, num_left_out = self._prompt(message)
+        said = [(exchange.message, exchange.answer.text) for exchange in self.exchanges]
+        fitted = fitted_prompt(
+            self.model.encoder,
+            turns_of(self._system, said, message),
+            context=self.model.context_length,
+            max_new_tokens=self.settings.max_new_tokens,
+        )
         request = GenerationRequest(
-            prompt.prompt_ids(),
+            fitted.tokens.prompt_ids(),
             self.settings,
             self.seed,
             num_likeliest=0,  # for the ids of the answer, which `/tokens` shows
@@ -113,32 +122,18 @@ class ChatSession:
             is_cancelled=is_cancelled,
         )
         (answer,) = self.model.answer_requests([request])
-        exchange = Exchange(message, answer, given, prompt, num_left_out, request.settings, request.seed)
+        exchange = Exchange(
+            message, answer, fitted.turns, fitted.tokens, fitted.num_left_out, request.settings, request.seed
+        )
         self.exchanges.append(exchange)
         return exchange
 
     def reset(self) -> None:
         """Forget what was said. The system message and the settings stay."""
         self.exchanges.clear()
+        self.num_saved.clear()
 
     @property
     def answered(self) -> list[Exchange]:
-        """The exchanges that are part of the next prompt. No template can write an empty answer."""
-        return [exchange for exchange in self.exchanges if exchange.answer.text.strip()]
-
-    def _prompt(self, message: str) -> tuple[tuple[Message, ...], Example, int]:
-        """The prompt for the next answer, and how many of the oldest exchanges do not fit."""
-        system, turns = self._system_turn(), list[Message]()
-        for exchange in self.answered:
-            turns += [Message(Role.USER, exchange.message), Message(Role.ASSISTANT, exchange.answer.text)]
-        turns.append(Message(Role.USER, message))
-        prompt, num_left_out = fitted_prompt(
-            self.model.encoder,
-            [*system, *turns],
-            context=self.model.context_length,
-            max_new_tokens=self.settings.max_new_tokens,
-        )
-        return (*system, *turns[2 * num_left_out :]), prompt, num_left_out
-
-    def _system_turn(self) -> list[Message]:
-        return [Message(Role.SYSTEM, self._system)] if self._system else []
+        """The exchanges whose answers are part of the next prompt: empty ones are left out."""
+        return [exchange for exchange in self.exchanges if not is_empty_answer(exchange.answer.text)]

@@ -91,13 +91,20 @@ def _tokens(session: ChatSession, value: str, console: Console) -> None:
 def _save(session: ChatSession, value: str, console: Console) -> None:
     if not value:
         raise UserError("/save: needs a file, such as `/save chat.jsonl`.")
-    records = records_of(session)
+    path = Path(value)
+    place = path.absolute()
+    # in a file that was removed meanwhile there is nothing
+    num_saved = session.num_saved.get(place, 0) if path.exists() else 0
+    records = records_of(session, num_saved=num_saved)
     try:
-        append_records(Path(value), records)
+        append_records(path, records)
     except UserError as error:
         raise UserError(f"/save {error}") from None
+    session.num_saved[place] = len(session.answered)
     num_messages = sum(len(record["messages"]) for record in records)
     print_line_on(console, f"{counted(num_messages, 'message')} added to {value}")
+    if num_saved:
+        print_line_on(console, "answers that this file has already are context with the weight 0")
     if len(records) > 1:
         print_line_on(
             console,

@@ -12,6 +12,7 @@ from typing import Any
 from data_modules.errors import UserError
 from data_modules.records.conversation import Message, Role
 from data_modules.records.turn_order import TurnRules, arranged
+from lit_sft.models.fitted_prompt import is_empty_answer
 from lit_sft.serve.body import Body
 from lit_sft.serve.errors import invalid, reason_for_client
 
@@ -221,7 +222,7 @@ def _turns(body: Body) -> tuple[Message, ...]:
     body.check_length("messages", messages, _MOST_MESSAGES)
     turns = [_turn(message, f"messages[{index}]") for index, message in enumerate(messages)]
     _check_ends(turns)
-    told = [turn for turn in turns if turn.role is not Role.ASSISTANT or turn.content.strip()]
+    told = [turn for turn in turns if turn.role is not Role.ASSISTANT or not is_empty_answer(turn.content)]
     try:
         merged, _ = arranged(told, TurnRules(consecutive="merge"))
     except UserError as error:

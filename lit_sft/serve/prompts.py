@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from data_modules.encoding.encoder import Encoder
 from data_modules.encoding.tokenizers import fewest_tokens
 from data_modules.errors import UserError
-from data_modules.records.conversation import Conversation, Message
-from lit_sft.models.fitted_prompt import whole_prompt
+from data_modules.records.conversation import Message
+from lit_sft.models.fitted_prompt import least_length, whole_prompt
 from lit_sft.models.generation import num_known
 from lit_sft.models.loaded import LoadedModel
 from lit_sft.serve.errors import ORIGIN, ApiError, invalid, reason_for_client
@@ -26,10 +26,7 @@ def ids_of_chat(encoder: Encoder, turns: tuple[Message, ...], context: int) -> l
         ApiError: If the template or the tokenizer refuses it, or it is far too long.
     """
     try:
-        if _num_at_least(encoder, [turn.content for turn in turns]) > context:
-            # templates may leave out white space
-            rendered = [segment.text for segment in encoder.template.render(Conversation(turns, ORIGIN))]
-            _check_length(_num_at_least(encoder, rendered), context, "messages")
+        _check_length(least_length(encoder, turns, context, ORIGIN), context, "messages")
         prompt = whole_prompt(encoder, turns, ORIGIN)
     except UserError as error:
         raise invalid("messages", f"Invalid 'messages': {reason_for_client(error)}", "invalid_value") from None
@@ -55,7 +52,7 @@ def ids_of_text(encoder: Encoder, model: LoadedModel, prompt: str | Sequence[int
                 place, f"Invalid '{place}': no token with id {wrong[0]}; this model has {num_ids:,}.", "invalid_value"
             )
         return list(prompt)
-    _check_length(_num_at_least(encoder, [prompt]), model.context_length, "prompt")
+    _check_length(fewest_tokens(encoder.tokenizer, prompt), model.context_length, "prompt")
     try:
         ids = encoder.ids_of_document(prompt)
     except UserError as error:
@@ -65,13 +62,8 @@ def ids_of_text(encoder: Encoder, model: LoadedModel, prompt: str | Sequence[int
     return ids
 
 
-def _num_at_least(encoder: Encoder, texts: Sequence[str]) -> int:
-    """A lower bound of the tokens of a prompt, without encoding it, for which others would have to wait."""
-    return fewest_tokens(encoder.tokenizer, "".join(texts))
-
-
 def _check_length(least: int, context: int, param: str) -> None:
-    """Refuse a prompt that cannot fit.
+    """Refuse a prompt that cannot fit before it is encoded: others would have to wait for that.
 
     Raises:
         ApiError: If it has more tokens than the model reads.

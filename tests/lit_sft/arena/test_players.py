@@ -15,10 +15,10 @@ from data_modules.records.conversation import Message, Role
 from lit_sft.arena.answers import Answer
 from lit_sft.arena.battles import begin_battle
 from lit_sft.arena.page_parts import battle_html, vote_status
-from lit_sft.arena.players import EndpointPlayer, LocalPlayer, turns_of
+from lit_sft.arena.players import EndpointPlayer, LocalPlayer
 from lit_sft.endpoint.chat import EndpointError, Request
 from lit_sft.models.backbone import BackboneSettings, build_backbone
-from lit_sft.models.fitted_prompt import whole_prompt
+from lit_sft.models.fitted_prompt import turns_of, whole_prompt
 from lit_sft.models.generation import GenerationSettings
 from lit_sft.models.loaded import LoadedModel
 from tests.conftest import MODELS
@@ -62,6 +62,14 @@ def test_a_stopped_answer_frees_the_model(model: LoadedModel) -> None:
     assert finished(player.begin(TURNS, SETTINGS, 0)).written.text
     assert answer.written == text, "a stopped answer stays as it was shown"
     player.close()
+
+
+def test_an_answer_that_the_end_of_the_program_breaks_off_is_not_done(model: LoadedModel) -> None:
+    player = LocalPlayer("tiny", lambda: model)
+    answer = player.begin(TURNS, GenerationSettings(max_new_tokens=400, temperature=1.0), 0)
+    wait_until(lambda: answer.written.text)
+    player.close()
+    assert finished(answer).written.state == "stopped"
 
 
 def test_a_conversation_that_does_not_fit_loses_its_oldest_exchange(model: LoadedModel) -> None:
@@ -137,7 +145,7 @@ def test_an_endpoint_streams(reason: Any, state: str, note: str) -> None:
     assert (written.text, written.state, written.note) == ("one two", state, note)
     assert endpoint.requests == [
         Request(
-            (("system", "Be brief."), ("user", "a"), ("assistant", "b"), ("user", "Hello")),
+            (("system", "Be brief."), ("user", "a"), ("assistant", "b"), ("user", "c\n\nHello")),
             max_tokens=12, temperature=1.0, top_p=1.0, seed=5,
         )
     ]  # fmt: skip

@@ -16,6 +16,7 @@ from lit_sft.arena.page_parts import battle_html, exchanges_html, side_html, vot
 from lit_sft.arena.visits import Arena, Visit
 from lit_sft.models.generation import GenerationSettings
 from tests.lit_sft.arena.scripted import ScriptedPlayer
+from tests.waiting import wait_until
 
 SETTINGS = GenerationSettings(64, 0.7, 0.95)
 EVIL = "<script>alert(1)</script><img src=x onerror=alert(1)> ![i](http://evil.example/i.png) &lt; {{value}} ${1+1}"
@@ -48,7 +49,7 @@ def test_all_models_get_the_same_message_and_their_own_history(tmp_path: Path) -
     assert [seed for _, _, seed in one.asked] == [5, 5]
 
 
-def test_failed_and_empty_answers_are_left_out_of_later_prompts(tmp_path: Path) -> None:
+def test_a_message_without_an_answer_is_joined_with_the_next_unless_the_model_failed(tmp_path: Path) -> None:
     player = ScriptedPlayer("one")
     arena = arena_of(tmp_path, player)
     visit = arena.open("tab")
@@ -57,7 +58,7 @@ def test_failed_and_empty_answers_are_left_out_of_later_prompts(tmp_path: Path) 
     player.error, player.text = "", ""
     arena.ask(visit, "second", SETTINGS)
     arena.ask(visit, "third", SETTINGS)
-    assert player.asked[-1][0] == [Message(Role.USER, "third")]
+    assert player.asked[-1][0] == [Message(Role.USER, "second\n\nthird")]
 
 
 def test_each_answer_is_stopped_on_its_own(tmp_path: Path) -> None:
@@ -70,8 +71,7 @@ def test_each_answer_is_stopped_on_its_own(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="an answer is still being written"):
         arena.ask(visit, "Again", SETTINGS)
     slower.go.set()
-    while not visit.columns[1].is_finished:
-        pass
+    wait_until(lambda: visit.columns[1].is_finished)
     slow.go.set()
     assert texts(visit) == [["ab"], ["efgh"]]
 

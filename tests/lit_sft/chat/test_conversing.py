@@ -17,8 +17,10 @@ from pathlib import Path
 import pytest
 
 from lit_sft.__main__ import main
+from lit_sft.chat import conversing
 from lit_sft.chat.conversing import answer_lines
 from lit_sft.chat.session import ChatSession
+from lit_sft.chat.slash_commands import Quit
 from lit_sft.models.generation import GenerationSettings
 from lit_sft.models.loaded import LoadedModel
 from lit_sft.printable import printable
@@ -86,6 +88,42 @@ def test_save_says_when_a_conversation_is_several_records_and_spares_other_files
     assert f"line 5: /save {tmp_path}/key:1: not a conversation that `/save` wrote" in said
     assert "line 6: /save" in said
     assert (tmp_path / "key").read_text() == "secret\n"
+
+
+def test_a_conversation_that_is_saved_again_adds_only_its_new_answers(
+    session: ChatSession, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, other = tmp_path / "chat.jsonl", tmp_path / "other.jsonl"
+    commands = f"Hello\n/save {path}\n/save {path}\nAgain\n/save {path}\n/save {other}\n"
+    assert piped(session, commands)[1] is False
+    said = capsys.readouterr().err
+    assert "line 3: this conversation is saved there already; there are no new answers." in said
+    assert "answers that this file has already are context with the weight 0" in said
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [[made and made["end"] for made in row["provenance"]["answers"]] for row in rows] == [["cut"], [None, "cut"]]
+    assert [message["content"] for message in rows[1]["messages"]][::2] == ["Hello", "Again"]
+    assert len(other.read_text().splitlines()) == 1
+    path.unlink()
+    assert piped(session, f"/save {path}\n") == ([], True)
+    assert json.loads(path.read_text()) == json.loads(other.read_text())
+    assert piped(session, f"/reset\nNew\n/save {path}\n")[1]
+    assert len(path.read_text().splitlines()) == 2
+
+
+def test_ctrl_c_during_a_command_does_not_end_the_program(
+    session: ChatSession, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = iter(["/tokens", "/quit"])
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt if next(commands) else Quit
+
+    commands = iter([True, False])
+    monkeypatch.setattr("builtins.input", lambda prompt: next(lines))
+    monkeypatch.setattr(conversing, "run_command", interrupted)
+    conversing.converse(session)
+    assert not [*lines, *commands]
+    assert "(Ctrl-D or /quit leaves)" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

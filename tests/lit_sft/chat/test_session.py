@@ -61,6 +61,16 @@ def test_stopped_answer_stays_in_the_conversation_as_far_as_it_got(model: Loaded
     assert following == as_trained(model, (Role.USER, "Hello"), (Role.ASSISTANT, answer), (Role.USER, "And?"))
 
 
+def test_a_message_whose_answer_is_empty_is_joined_with_the_next_one(model: LoadedModel) -> None:
+    session = ChatSession(model, SETTINGS)
+    session.ask("My name is Ann.", None, lambda: True)
+    exchange = session.ask("What is my name?")
+    joined = "My name is Ann.\n\nWhat is my name?"
+    assert exchange.prompt.prompt_ids() == as_trained(model, (Role.USER, joined))
+    assert exchange.given == (Message(Role.USER, joined),)
+    assert exchange.message == "What is my name?"
+
+
 def test_oldest_exchanges_are_left_out_when_the_context_is_full(model: LoadedModel) -> None:
     session = ChatSession(model, replace(SETTINGS, max_new_tokens=30), system="S")
     exchanges = [session.ask(f"{number}" * 60) for number in range(5)]

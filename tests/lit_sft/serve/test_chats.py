@@ -166,6 +166,14 @@ def test_an_empty_answer_can_be_sent_back(server: RunningServer, model: LoadedMo
     assert found.usage.prompt_tokens == len(prompt)
 
 
+def test_an_answer_of_nothing_but_thinking_can_be_sent_back(server: RunningServer, model: LoadedModel) -> None:
+    thought = {"role": "assistant", "content": "<think>\nHm.\n</think>\n\n \n"}
+    found = chat(server, messages=[*HELLO, thought, {"role": "user", "content": "Please answer."}])
+    prompt = prompt_of(model, f"{HELLO[0]['content']}\n\nPlease answer.")
+    assert found.choices[0].message.content == answer_of(model, prompt)
+    assert found.usage.prompt_tokens == len(prompt)
+
+
 def test_settings_that_change_nothing_are_accepted(server: RunningServer) -> None:
     neutral = {
         "presence_penalty": 0, "frequency_penalty": 0.0, "logit_bias": {}, "tools": [], "tool_choice": "none",

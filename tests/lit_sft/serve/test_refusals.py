@@ -13,7 +13,6 @@ pytest.importorskip("openai", reason="needs the extra `endpoint`")
 
 import openai
 
-from data_modules.encoding.strings import StringEncoder
 from data_modules.errors import UserError
 from lit_sft.models.loaded import LoadedModel
 from lit_sft.serve.errors import reason_for_client
@@ -118,20 +117,6 @@ def test_a_wrong_field_of_a_completion_is_named(
         client.completions.create(**({"model": "tiny"} | settings))
     assert (raised.value.param, raised.value.code) == (param, code)
     assert message in raised.value.body["message"]
-
-
-@pytest.fixture
-def encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The length of every text that is encoded."""
-    lengths: list[int] = []
-    batch = StringEncoder._batch
-
-    def noted(encoder: StringEncoder, texts: list[str], **options: Any) -> Any:
-        lengths.extend(map(len, texts))
-        return batch(encoder, texts, **options)
-
-    monkeypatch.setattr(StringEncoder, "_batch", noted)
-    return lengths
 
 
 def test_what_is_far_too_long_is_refused_without_encoding_it(server: RunningServer, encoded: list[int]) -> None:
