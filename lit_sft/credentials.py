@@ -14,7 +14,7 @@ from urllib.parse import parse_qsl, unquote, unquote_plus, urlsplit, urlunsplit
 from data_modules.errors import UserError
 
 SHORTEST_PASSWORD = 16
-"""Characters, at least, of a key or password of a server of ours that other machines reach: nothing limits guesses."""
+"""Characters, at least, of a key or password of a server of ours that other machines reach, which may guess it."""
 
 _MASK = "***"
 _LEAST_PIECE = 8

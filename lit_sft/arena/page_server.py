@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 from data_modules.errors import UserError
+from lit_sft.arena.login_limit import MOST_GUESSES, LoginLimit
 from lit_sft.arena.page_parts import CSS
 
 _POLICY = (
@@ -21,6 +22,9 @@ are partly inline and compile templates."""
 
 LOOPBACK = ("127.0.0.1", "localhost")
 """Addresses that only this machine reaches."""
+
+
+_ABOUT_LOGIN = f"Any user name will do. After {MOST_GUESSES} wrong passwords, wait a minute before you try again."
 
 
 class _Guarded:
@@ -57,7 +61,7 @@ def _is_foreign(scope: Any) -> bool:
     """Whether a request that may change something comes from a page of another site."""
     headers = dict(scope["headers"])
     origin = headers.get(b"origin", b"").decode("latin-1")
-    is_own = urlsplit(origin).netloc == headers.get(b"host", b"").decode("latin-1")
+    is_own = origin.partition("://")[2] == headers.get(b"host", b"").decode("latin-1")
     return bool(origin) and scope["method"] not in ("GET", "HEAD") and not is_own
 
 
@@ -87,7 +91,7 @@ def serve_page(page: Any, *, host: str, port: int, password: str = "") -> str:
             server_name=host,
             server_port=port or None,
             auth=is_allowed if password else None,
-            auth_message="Any user name will do." if password else None,
+            auth_message=_ABOUT_LOGIN if password else None,
             app_kwargs={"middleware": _middleware(is_local=not password)},
             theme=_theme(),
             css=CSS,
@@ -134,8 +138,8 @@ def _middleware(*, is_local: bool) -> list[Any]:
     from starlette.middleware.trustedhost import TrustedHostMiddleware
 
     # a page elsewhere can make its own name mean this machine (DNS rebinding), but its requests still carry that name
-    hosts = [Middleware(TrustedHostMiddleware, allowed_hosts=[*LOOPBACK])] if is_local else []
-    return [Middleware(_Guarded), *hosts]
+    hosts = Middleware(TrustedHostMiddleware, allowed_hosts=[*LOOPBACK])
+    return [Middleware(_Guarded), hosts if is_local else Middleware(LoginLimit)]
 
 
 def _bypass_proxies(host: str) -> None:

@@ -19,6 +19,7 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 from lit_sft.arena.ballots import read_ballots
+from lit_sft.arena.login_limit import MOST_GUESSES
 from lit_sft.models.adapters import causal_lm
 from lit_sft.models.backbone import BackboneSettings, build_backbone
 from lit_sft.votes import read_votes
@@ -133,3 +134,9 @@ def test_a_page_that_others_can_reach_asks_for_the_password(browser: Any, folder
             f"{address.replace('0.0.0.0', '127.0.0.1')}gradio_api/queue/join", data={"data": [], "fn_index": 0}
         )
         assert refused.status == 401
+        guess = {"username": "anna", "password": "wrong"}
+        login = f"{address.replace('0.0.0.0', '127.0.0.1')}login"
+        statuses = [browser.new_context().request.post(login, form=guess).status for _ in range(MOST_GUESSES)]
+        assert statuses == [400] * (MOST_GUESSES - 1) + [429]  # one was wrong before
+        page.reload()
+        page.locator(".message textarea").wait_for()  # who is in stays in

@@ -39,7 +39,13 @@ def test_every_response_forbids_to_load_from_elsewhere() -> None:
 
 @pytest.mark.parametrize(
     ("origin", "status"),
-    [("http://127.0.0.1:7860", 200), ("http://evil.example", 403), ("http://127.0.0.1:9", 403), ("null", 403)],
+    [
+        ("http://127.0.0.1:7860", 200),
+        ("http://evil.example", 403),
+        ("http://127.0.0.1:9", 403),
+        ("null", 403),
+        ("http://[", 403),
+    ],
 )
 def test_pages_of_other_sites_send_nothing(origin: str, status: int) -> None:
     start, body = answered(host="127.0.0.1:7860", origin=origin)
