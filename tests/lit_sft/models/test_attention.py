@@ -62,8 +62,10 @@ def test_dense_fallback_equals_attention_per_document() -> None:
     torch.testing.assert_close(dense.transpose(1, 2), pieces)
 
 
-def test_bfloat16_on_a_cpu_is_computed_in_float32_even_under_autocast() -> None:
-    given = qkv(torch.bfloat16)
+@pytest.mark.parametrize("rotated", [torch.bfloat16, torch.float32])
+def test_bfloat16_on_a_cpu_is_computed_in_float32_even_under_autocast(rotated: torch.dtype) -> None:
+    query, key, value = qkv(torch.bfloat16)
+    given = (query.to(rotated), key.to(rotated), value)  # rotary embeddings return float32 under autocast
     exact, _ = document_attention(
         torch.nn.Module(), *(t.float() for t in given), None, scaling=0.3, documents=DOCUMENTS
     )
