@@ -17,6 +17,12 @@ from torch import Tensor
 _CHUNK_ON_CPU = 256
 _CHUNK_ON_GPU = 4096
 
+_HALF_CHUNK_ON_CPU = 1024
+"""Rows of a chunk in half precision if the head trains: each chunk adds to a float32 gradient as large as the head."""
+
+_ROWS_IN_CACHE = 16
+"""Rows of half-precision logits that are widened at once on a CPU, so that the passes over them stay in its cache."""
+
 
 def linear_cross_entropy(
     hidden_states: Tensor, weight: Tensor, bias: Tensor | None, ids: Tensor, shares: Tensor
@@ -84,17 +90,33 @@ def _summed(
         sums = _Sums(wanted, hidden_states, weight, bias, scale)
         nll = torch.empty(len(ids), dtype=wide, device=hidden_states.device)
         head, shift = weight.to(dtype), None if bias is None else bias.to(wide)
-        size = _CHUNK_ON_CPU if hidden_states.device.type == "cpu" else _CHUNK_ON_GPU
+        size, rows = _sizes(hidden_states.device, dtype, trains_head=wanted[1])
         memory = torch.empty(min(size, len(ids)), len(head), dtype=dtype, device=hidden_states.device)
         for start in range(0, len(ids), size):
-            part = slice(start, start + size)
-            chunk = hidden_states[part].to(dtype)
-            logits = torch.mm(chunk, head.T, out=memory[: len(chunk)]).to(wide)
-            if shift is not None:
-                logits += shift
-            nll[part], grad = _nll_and_gradient(logits, ids[part], shares[part].to(wide) / scale)
-            sums.add(part, grad, chunk, head)
+            chunk = hidden_states[start : start + size].to(dtype)
+            logits = torch.mm(chunk, head.T, out=memory[: len(chunk)])
+            for first in range(start, start + len(chunk), rows):
+                part = slice(first, min(first + rows, start + len(chunk)))
+                narrow = logits[first - start : part.stop - start]
+                scores = narrow.to(wide)
+                if shift is not None:
+                    scores += shift
+                nll[part], grad = _nll_and_gradient(scores, ids[part], shares[part].to(wide) / scale)
+                sums.add_bias(grad)
+                if narrow.dtype != wide:
+                    narrow.copy_(grad)
+            sums.add(slice(start, start + size), logits, chunk, head)
     return sums, nll
+
+
+def _sizes(device: torch.device, dtype: torch.dtype, *, trains_head: bool) -> tuple[int, int]:
+    """Rows of logits in memory at once, and how many of them are reduced at once."""
+    if device.type != "cpu":
+        return _CHUNK_ON_GPU, _CHUNK_ON_GPU
+    if torch.promote_types(dtype, torch.float32) == dtype:
+        return _CHUNK_ON_CPU, _CHUNK_ON_CPU
+    # with fewer rows than threads, torch would split the sum over a row, whose result would depend on their number
+    return _HALF_CHUNK_ON_CPU if trains_head else _CHUNK_ON_CPU, max(_ROWS_IN_CACHE, torch.get_num_threads())
 
 
 class _Sums:
@@ -120,11 +142,13 @@ class _Sums:
         self.dtypes = (hidden_states.dtype, weight.dtype, weight.dtype)
         self._scale, self._is_empty = scale, True
 
-    def add(self, part: slice, grad: Tensor, chunk: Tensor, head: Tensor) -> None:
-        """Add a chunk: the (n, V) gradient of its logits, its (n, D) hidden states and the (V, D) head."""
+    def add_bias(self, grad: Tensor) -> None:
+        """Add the (n, V) gradient of some logits, in the dtype of the sums, to that of the bias."""
         if self.bias is not None:
             self.bias += grad.sum(0)
-        narrow = grad.to(chunk.dtype)
+
+    def add(self, part: slice, narrow: Tensor, chunk: Tensor, head: Tensor) -> None:
+        """Add a chunk: the (n, V) gradient of its logits, its (n, D) hidden states and the (V, D) head."""
         if self.hidden_states is not None:
             self.hidden_states[part] = narrow @ head
         if self.weight is not None:

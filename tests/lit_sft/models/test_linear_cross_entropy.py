@@ -64,9 +64,16 @@ def test_gradcheck() -> None:
     assert torch.autograd.gradcheck(lambda *x: linear_cross_entropy(*x, ids, shares)[0], (rows, weight, bias))
 
 
+@pytest.mark.parametrize("count", [37, 1])
+@pytest.mark.parametrize("chunk", [5, 1000])
+@pytest.mark.parametrize("rows_in_cache", [1, 4, 1000])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precisions_are_within_their_own_error(dtype: torch.dtype) -> None:
-    given = case(dtype, bias=False)
+def test_half_precisions_are_within_their_own_error(
+    dtype: torch.dtype, rows_in_cache: int, chunk: int, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lit_sft.models.linear_cross_entropy._ROWS_IN_CACHE", rows_in_cache)
+    monkeypatch.setattr("lit_sft.models.linear_cross_entropy._HALF_CHUNK_ON_CPU", chunk)
+    given = case(dtype, count)
     exact_given = [
         t.detach().double().requires_grad_() if t is not None and t.is_floating_point() else t for t in given
     ]
@@ -75,9 +82,20 @@ def test_half_precisions_are_within_their_own_error(dtype: torch.dtype) -> None:
     spacing = torch.finfo(dtype).eps
     assert relative_error(loss, exact) < spacing
     assert relative_error(nll, exact_nll) < spacing
-    ours = torch.autograd.grad(loss, list(given[:2]))  # type: ignore[arg-type]
-    for a, b in zip(ours, torch.autograd.grad(exact, exact_given[:2]), strict=True):  # type: ignore[arg-type]
+    ours = torch.autograd.grad(loss, list(given[:3]))  # type: ignore[arg-type]
+    for a, b in zip(ours, torch.autograd.grad(exact, exact_given[:3]), strict=True):  # type: ignore[arg-type]
         assert relative_error(a, b) < 4 * spacing
+
+
+def test_rows_reduced_at_once_do_not_change_half_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    results = []
+    for rows_in_cache in (1, 16, 1000):
+        monkeypatch.setattr("lit_sft.models.linear_cross_entropy._ROWS_IN_CACHE", rows_in_cache)
+        given = case(torch.bfloat16, bias=False)
+        loss, nll = linear_cross_entropy(*given)
+        results.append((nll, *torch.autograd.grad(loss, list(given[:2]))))  # type: ignore[arg-type]
+    for other in results[1:]:
+        assert all(torch.equal(ours, first) for ours, first in zip(other, results[0], strict=True))
 
 
 def test_tiny_shares_do_not_underflow_in_fp16() -> None:
