@@ -97,6 +97,11 @@ def _scale(logits: Tensor, config: object) -> Tensor:
     return logits
 
 
+def logits_of(model: PreTrainedModel, hidden_states: Tensor) -> Tensor:
+    """(N, V) logits of (N, D) hidden states, as the model itself computes them."""
+    return _scale(model.get_output_embeddings()(hidden_states), model.config)
+
+
 def sums_of_step(outputs: Mapping[str, Any]) -> Tensor | None:
     """The weighted nats of a training step and their weight, (2,); None if it returned only a loss.
 

@@ -24,12 +24,15 @@ from lit_sft.serve.answering import ClientGoneError, answer, stream
 from lit_sft.serve.asked import read_chat, read_completion
 from lit_sft.serve.body import parse_body, too_large
 from lit_sft.serve.errors import ApiError, failed
+from lit_sft.serve.forms import event
 from lit_sft.serve.jobs import Job, chat_job, completion_job
 from lit_sft.serve.metrics import Metrics
 from lit_sft.serve.served import ServedModels
 
 _CLIENT_GONE = 499
 """What servers log when a client went before it had its answer."""
+
+_BUG = failed("The server failed; its log says why.")
 
 Log = Callable[[str], None]
 
@@ -107,6 +110,7 @@ class _Server:
             if job.asked.is_streamed:
                 return await self._stream(job, request, record)
             body, record.answers = await answer(job, request.receive)
+            response = JSONResponse(body)
         except (ClientGoneError, ClientDisconnect):
             self._note(record, _CLIENT_GONE)
             return Response(status_code=_CLIENT_GONE)
@@ -117,7 +121,7 @@ class _Server:
             self._note(record, 500, error)
             raise
         self._note(record, 200)
-        return JSONResponse(body)
+        return response
 
     async def _job(self, is_chat: bool, request: Request, record: _Record) -> Job:
         body = parse_body(await _body_of(request, self._models.limits.max_body_bytes))
@@ -142,7 +146,8 @@ class _Server:
 
     async def _noted(self, first: str, events: AsyncIterator[str], record: _Record) -> AsyncIterator[str]:
         """The events of a stream, which is noted at its end."""
-        status, failure = _CLIENT_GONE, None
+        status: int = _CLIENT_GONE
+        failure: Exception | None = None
         try:
             async with aclosing(events):  # type: ignore[type-var]
                 yield first
@@ -153,6 +158,9 @@ class _Server:
             pass
         except ApiError as error:  # the client has got it as an event
             status, failure = error.status, error
+        except Exception as error:
+            status, failure = 500, error
+            yield event(_BUG.body())
         finally:
             self._note(record, status, failure)
 
@@ -230,4 +238,4 @@ async def _show_http_error(request: Request, error: Exception) -> Response:
 
 
 async def _show_bug(request: Request, error: Exception) -> Response:
-    return JSONResponse(failed("The server failed; its log says why.").body(), 500)
+    return JSONResponse(_BUG.body(), _BUG.status)

@@ -135,9 +135,10 @@ def _bound(host: str, port: int) -> socket.socket:
     try:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         return socket.create_server(address[:2], family=family, backlog=_MOST_CONNECTIONS)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not a name of a machine"
         raise UserError(
-            f"--host {host} --port {port}: cannot listen there ({error.strerror}); choose another port or address."
+            f"--host {host} --port {port}: cannot listen there ({reason}); choose another port or address."
         ) from None
 
 

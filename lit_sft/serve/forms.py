@@ -94,7 +94,7 @@ class Form:
 
 def event(value: dict[str, Any]) -> str:
     """A server-sent event."""
-    return f"data: {json.dumps(value, ensure_ascii=False)}\n\n"
+    return f"data: {json.dumps(value, ensure_ascii=False, allow_nan=False)}\n\n"
 
 
 def finish_reason(answer: Generated) -> str:

@@ -23,8 +23,7 @@ class ReportedTokens:
     def __init__(self, bytes_of: Callable[[int], bytes], hidden: int | None) -> None:
         self._bytes_of, self._hidden = bytes_of, hidden
         self._waiting: deque[tuple[int, TokenLogprob]] = deque()
-        # wrong bytes become replacement characters here as in the text
-        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._decoder = _decoder()
         self._start = self._length = 0  # characters of the tokens, and of the text
 
     def add(self, text: str, tokens: Iterable[TokenLogprob]) -> list[TokenLogprob]:
@@ -42,6 +41,11 @@ class ReportedTokens:
     def rest(self, *, is_stopped: bool) -> list[TokenLogprob]:
         """The tokens that are left at the end; those of a stop string are not part of the answer."""
         return [] if is_stopped else [token for _, token in self._waiting]
+
+
+def _decoder() -> codecs.IncrementalDecoder:
+    """Wrong bytes become replacement characters, as in the text."""
+    return codecs.getincrementaldecoder("utf-8")("replace")
 
 
 def shown(data: bytes) -> str:
@@ -77,10 +81,10 @@ def completion_logprobs(
         bytes_of: The bytes of a token.
         offset: Characters of the text before them.
     """
-    texts, offsets, before = [shown(bytes_of(each)) for each in ids], [], b""
+    texts, offsets, decoder = [shown(bytes_of(each)) for each in ids], [], _decoder()
     for each in ids:
-        offsets.append(offset + len(before.decode("utf-8", "ignore")))
-        before += bytes_of(each)
+        offsets.append(offset)
+        offset += len(decoder.decode(bytes_of(each)))
     likeliest = [None if each is None else _by_text(each, bytes_of) for each in tokens]
     return {
         "tokens": texts,

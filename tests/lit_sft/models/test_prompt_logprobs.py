@@ -31,6 +31,18 @@ def test_scores_of_a_prompt_equal_those_of_the_answer_and_a_plain_forward_pass(
     assert [-each.logprob for each in scored if each] == pytest.approx(nats[1:].tolist(), abs=1e-6)
 
 
+def test_only_a_few_rows_of_logits_are_in_memory_at_a_time(tokenizer: PreTrainedTokenizerFast) -> None:
+    model = LoadedModel("tiny", build("llama", tokenizer), tokenizer, "chatml")
+    sizes: list[int] = []
+    head = causal_lm(model.backbone).get_output_embeddings()
+    head.register_forward_hook(lambda module, given, logits: sizes.append(logits.numel() // logits.shape[-1]))
+    ids = [number % 250 for number in range(300)]
+    scored = prompt_logprobs(model, ids, 1)
+    assert (sum(sizes), max(sizes)) == (299, 64)
+    nats = model.nats([ids])[0]
+    assert [-each.logprob for each in scored if each] == pytest.approx(nats[1:].tolist(), abs=1e-5)
+
+
 def test_ids_that_only_pad_the_vocabulary_have_no_probability(tokenizer: PreTrainedTokenizerFast) -> None:
     backbone = build("gpt2", tokenizer)
     causal_lm(backbone).resize_token_embeddings(len(tokenizer) + 30, mean_resizing=False)

@@ -66,6 +66,7 @@ def test_a_key_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
         (["--host", "0.0.0.0"], "other machines could use the models without a key. Set LIT_SFT_SERVE_KEY"),
         (["--batch_size", "0"], "--batch_size 0: expected at least 1."),
         (["--max_waiting", "-1"], "--max_waiting -1: expected at least 1."),
+        (["--host", "a..b"], "--host a..b --port 8000: cannot listen there (not a name of a machine); choose another"),
         (["--port", "70000"], "--port 70000: expected 0 to 65535."),
         (["{folder}", "a={folder}", "tiny={folder}"], "a second model named tiny; name it as in other="),
         (["=x"], "=x: expected NAME=MODEL"),
@@ -80,7 +81,7 @@ def test_a_key_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
 def test_a_mistake_is_refused_before_the_server_starts(
     folder: str, arguments: list[str], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv("LIT_SFT_SERVE_KEY", raising=False)
+    monkeypatch.setenv("LIT_SFT_SERVE_KEY", KEY if "a..b" in arguments else "")
     given = [each.format(folder=folder) for each in arguments]
     models = [] if set(given) & {"--run.root", "=x", "x="} or folder in str(given) else [folder]
     with pytest.raises(UserError) as raised:

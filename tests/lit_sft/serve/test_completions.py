@@ -113,6 +113,12 @@ def test_an_echo_has_the_log_probabilities_of_the_prompt(server: RunningServer, 
     assert found.usage.completion_tokens == 2
 
 
+def test_offsets_count_characters_also_after_bytes_that_are_none(server: RunningServer) -> None:
+    (choice,) = complete(server, [0x80, *"a羊b".encode()], echo=True, logprobs=0, max_tokens=0).choices
+    assert choice.text == "\ufffda羊b"
+    assert choice.logprobs.text_offset == [0, 1, 2, 2, 2, 3]
+
+
 def test_an_echo_can_be_all_that_is_wanted(server: RunningServer) -> None:
     both = complete(server, [IDS, [9, 9]], echo=True, logprobs=0, max_tokens=0)
     assert [choice.text for choice in both.choices] == [TEXT, "\t\t"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import math
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,8 +16,10 @@ pytest.importorskip("starlette", reason="needs the extra `serve`")
 pytest.importorskip("openai", reason="needs the extra `endpoint`")
 
 import openai
+import torch
 
 from data_modules.errors import UserError
+from lit_sft.models.adapters import causal_lm
 from lit_sft.models.generation import GenerationRequest
 from lit_sft.models.loaded import LoadedModel
 from lit_sft.models.worker import PendingAnswer
@@ -184,6 +187,23 @@ def test_a_model_that_fails_is_reported_whole_and_streamed(model: LoadedModel, m
         wait_until(lambda: len(server.lines) == 2)
         assert all(line.endswith(": MemoryError: no memory left on the secret device") for line in server.lines)
         assert all(" tiny 500, " in line for line in server.lines)
+
+
+def test_numbers_that_json_cannot_hold_are_an_error_and_not_an_answer() -> None:
+    tokenizer = byte_tokenizer()
+    broken = LoadedModel("tiny", never_ending(tokenizer, 512), tokenizer, "chatml")
+    with torch.no_grad():
+        causal_lm(broken.backbone).get_input_embeddings().weight.fill_(math.nan)
+    settings = {"model": "tiny", "messages": HELLO, "max_tokens": 2, "logprobs": True}
+    with running({"tiny": lambda: broken}) as server:
+        for is_streamed in (False, True):
+            with (
+                server.client() as client,
+                pytest.raises(openai.APIError, match="The server failed; its log says why"),
+            ):
+                list(client.chat.completions.create(**settings, stream=is_streamed))
+        wait_until(lambda: len(server.lines) == 2)
+        assert all(" tiny 500, " in line and ": ValueError: " in line for line in server.lines)
 
 
 def test_a_server_that_shuts_down_says_so_to_those_who_wait() -> None:
