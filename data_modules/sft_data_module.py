@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningDataModule
@@ -57,17 +57,7 @@ from data_modules.rendering.jinja_source import Argument, ChatOptions
 from data_modules.rendering.masking import LossMask, MaskName, Reduction
 from data_modules.rendering.templates import TemplateName, tokenizer_with_options
 from data_modules.setting_checks import check_choices, check_sizes
-
-TextPrompts = Literal["question", "beginning"]
-
-
-_CHOICES = {
-    "template": get_args(TemplateName),
-    "mask": get_args(MaskName),
-    "reduction": get_args(Reduction),
-    "over_long": get_args(OverLong),
-    "text_prompts": (None, *get_args(TextPrompts)),
-}
+from data_modules.sft_choices import CHOICES, TextPrompts
 
 
 class SFTDataModule(LightningDataModule):
@@ -130,6 +120,10 @@ class SFTDataModule(LightningDataModule):
             the longest. Changes the speed, not the metrics.
         token_budget: Maximum tokens in a forward pass, padding included. Larger batches are split into micro-batches,
             which limits memory without changing results.
+        share_prefixes: Compute once what the documents of a row have in common at their beginning, such as a system
+            prompt. Changes the speed, not the loss. Needs packing; off with dropout, which differs between documents.
+        group_by_prefix: Keep examples that share at least half of their tokens in one optimiser step, so that more is
+            computed once. Changes which examples form a step, and so the result.
         shuffle: Whether to shuffle the training examples every epoch.
         seed: Seed for the order of the training examples. On the command line, taken from `seed_everything`.
         num_workers: Processes that collate batches. None: two with a GPU, else none.
@@ -179,6 +173,8 @@ class SFTDataModule(LightningDataModule):
         eval_batch_size: int | None = None,
         packing: bool = True,
         token_budget: int = 16384,
+        share_prefixes: bool = True,
+        group_by_prefix: bool = False,
         shuffle: bool = True,
         seed: int = 0,
         num_workers: int | None = None,
@@ -188,11 +184,13 @@ class SFTDataModule(LightningDataModule):
     ) -> None:
         super().__init__()
         check_sizes(batch_size, eval_batch_size, token_budget, num_workers)
-        check_choices(_CHOICES, template=template, mask=mask, reduction=reduction, over_long=over_long)
-        check_choices(_CHOICES, text_prompts=text_prompts)
+        check_choices(CHOICES, template=template, mask=mask, reduction=reduction, over_long=over_long)
+        check_choices(CHOICES, text_prompts=text_prompts)
         self.mask_name, self.mask = mask, resolve_mask(mask, prompt_weight, convention, over_long)
         self.reduction, self._prompt_weight, self.convention = reduction, prompt_weight, convention
-        self._batches = BatchSettings(batch_size, eval_batch_size, packing, token_budget, shuffle, seed)
+        sharing = (share_prefixes, group_by_prefix)
+        self._batches = BatchSettings(batch_size, eval_batch_size, packing, token_budget, shuffle, seed, *sharing)
+        self.share_prefixes = share_prefixes and packing
         self.batch_size, self.token_budget, self.seed = batch_size, token_budget, seed
         self.num_workers = 2 * torch.cuda.is_available() if num_workers is None else num_workers
         self.encoding_processes, self.cache_dir = num_processes(encoding_processes), cache_folder(cache_dir)
@@ -288,6 +286,7 @@ class SFTDataModule(LightningDataModule):
             "--data.prompt_weight": self._prompt_weight,
             "--data.reduction": self.reduction,
             "--data.shuffle": self._batches.shuffle,
+            **({"--data.group_by_prefix": True} if self._batches.group_by_prefix else {}),
             "--data.seed": self.seed,
         }
 
@@ -374,8 +373,10 @@ class SFTDataModule(LightningDataModule):
         return windows(self._train_sampler(accumulate, limit), accumulate, limit)
 
     def _train_sampler(self, accumulate: int = 1, limit: int | float | None = None) -> WindowSampler:
-        lengths, weight = self.stores["train"].lengths.tolist(), self._weight
-        return self._batches.train_sampler(lengths, weight, self.trainer, accumulate=accumulate, limit=limit)
+        store = self.stores["train"]
+        return self._batches.train_sampler(
+            store.lengths.tolist(), self._weight, self.trainer, accumulate=accumulate, limit=limit, ids_of=store.ids
+        )
 
     def _eval_loader(self, split: str) -> DataLoader[list[Batch]] | list[Any]:
         if split not in self.stores or not len(self.stores[split]):
@@ -393,5 +394,6 @@ class SFTDataModule(LightningDataModule):
             pad_token_id=self.pad_token_id,
             score_all=score_all,
             pack=self._batches.packing,
+            share_prefixes=self._batches.shares(self.trainer),
         )
         return batch_loader(self.stores[split], collate_micro_batch, sampler, num_workers=self.num_workers)

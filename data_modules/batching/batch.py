@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from data_modules.batching.prefix_tree import PrefixTree, prefix_tree
 from data_modules.encoding.example import Example
 from data_modules.rendering.masking import LossMask, Reduction
 from data_modules.rendering.segments import SegmentKind
@@ -32,6 +33,8 @@ class Batch:
         lengths: Tokens in each document.
         boundaries: In a packed row: starts of the documents and the end of the last, (documents + 1,) int32. None
             if every row is one document.
+        tree: What documents of a packed row share, so that it is computed once; None if nothing is shared. All other
+            attributes are the same with and without it.
     """
 
     __slots__ = (
@@ -44,6 +47,7 @@ class Batch:
         "positions",
         "sources",
         "targets",
+        "tree",
         "turns",
         "weights",
     )
@@ -62,12 +66,13 @@ class Batch:
         lengths: tuple[int, ...],
         boundaries: Tensor | None = None,
         sources: tuple[int, ...] = (),
+        tree: PrefixTree | None = None,
     ) -> None:
         self.input_ids, self.kinds, self.turns = input_ids, kinds, turns
         self.weights, self.targets = weights, targets
         self.normaliser, self.origins = normaliser, origins
         self.positions, self.lengths, self.boundaries = positions, lengths, boundaries
-        self.sources = sources or (-1,) * len(origins)
+        self.sources, self.tree = sources or (-1,) * len(origins), tree
 
     @property
     def num_tokens(self) -> int:
@@ -91,7 +96,7 @@ class Batch:
     def _map(self, change: Callable[[Tensor], Tensor]) -> Batch:
         values = {name: getattr(self, name) for name in self.__slots__}
         changed: dict[str, Any] = {n: change(v) if isinstance(v, Tensor) else v for n, v in values.items()}
-        return Batch(**changed)
+        return Batch(**changed | {"tree": self.tree.map(change) if self.tree else None})
 
 
 def collate(
@@ -104,6 +109,7 @@ def collate(
     score_all: bool = False,
     pack: bool = False,
     counts: bool = True,
+    share_prefixes: bool = False,
 ) -> Batch:
     """Make a batch of examples.
 
@@ -116,6 +122,7 @@ def collate(
         score_all: Make every predictable token a target, for metrics; otherwise only those with a weight.
         pack: Concatenate the documents in one row without padding; otherwise one document per row.
         counts: False for a dummy batch, which gets no weights and no targets.
+        share_prefixes: Whether what documents of a packed row share is to be computed once.
     """
     lengths = tuple(len(example) for example in examples)
     shape = (1, sum(lengths)) if pack else (len(examples), max(lengths))
@@ -135,16 +142,19 @@ def collate(
         weights[:], kinds[:] = 0.0, SegmentKind.PADDING
     # nothing predicts a document's first token
     wanted = (kinds != SegmentKind.PADDING if score_all else weights > 0) & (positions > 0)
+    targets = np.flatnonzero(wanted)
+    shares = pack and share_prefixes
     return Batch(
         input_ids=torch.from_numpy(input_ids),
         kinds=torch.from_numpy(kinds),
         turns=torch.from_numpy(turns),
         weights=torch.from_numpy(weights),
-        targets=torch.from_numpy(np.flatnonzero(wanted)),
+        targets=torch.from_numpy(targets),
         normaliser=float(weights.sum(dtype=np.float64)) if normaliser is None else normaliser,
         origins=tuple(example.origin for example in examples),
         positions=torch.from_numpy(positions),
         lengths=lengths,
         sources=tuple(example.source for example in examples),
         boundaries=torch.from_numpy(starts.astype(np.int32)) if pack else None,
+        tree=prefix_tree([example.input_ids for example in examples], targets) if shares else None,
     )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from lightning.pytorch import Trainer
 
+from data_modules.batching.prefix_plans import IdsOf, families
 from data_modules.batching.sampling import LengthSampler, WindowSampler, batches_done
 
 
@@ -21,6 +22,8 @@ class BatchSettings:
         token_budget: Maximum number of tokens in a forward pass, padding included.
         shuffle: Whether to shuffle the training examples every epoch.
         seed: Seed for their order.
+        share_prefixes: Whether what the documents of a row share is computed once, if the model computes the same.
+        group_by_prefix: Whether examples that share most of their tokens stand together in a step.
     """
 
     batch_size: int
@@ -29,6 +32,13 @@ class BatchSettings:
     token_budget: int
     shuffle: bool
     seed: int
+    share_prefixes: bool = False
+    group_by_prefix: bool = False
+
+    def shares(self, trainer: Trainer | None) -> bool:
+        """Whether rows share prefixes: it is asked for, rows are packed, and the trainer's model can do it."""
+        model = trainer.lightning_module if trainer else None
+        return self.share_prefixes and self.packing and (model is None or getattr(model, "shares_prefixes", False))
 
     @property
     def eval_rows(self) -> int:
@@ -43,6 +53,7 @@ class BatchSettings:
         *,
         accumulate: int = 1,
         limit: int | float | None = None,
+        ids_of: IdsOf | None = None,
     ) -> WindowSampler:
         """The sampler of training batches, at the place where the trainer is.
 
@@ -52,6 +63,7 @@ class BatchSettings:
             trainer: Its accumulation, limit, epoch and devices apply. None: one device and the following two.
             accumulate: Batches per optimiser step.
             limit: Lightning's `limit_train_batches`.
+            ids_of: Returns the ids of an example, by index. None: examples share nothing.
         """
         return WindowSampler(
             lengths,
@@ -63,6 +75,8 @@ class BatchSettings:
             shuffle=self.shuffle and not (trainer and trainer.overfit_batches),  # type: ignore[attr-defined]
             packed=self.packing,
             token_budget=self.token_budget,
+            ids_of=ids_of if self.shares(trainer) else None,
+            family=families(len(lengths), ids_of) if ids_of and self.group_by_prefix else None,
             limit=trainer.limit_train_batches if trainer else limit,
             epoch=trainer.current_epoch if trainer else 0,
             done=batches_done(trainer) if trainer else 0,

@@ -13,6 +13,7 @@ from lightning.pytorch import Trainer
 from torch.utils.data import Sampler
 
 from data_modules.batching.packing import best_fit, equal_shares, length_groups, similar_lengths
+from data_modules.batching.prefix_plans import ByPrefix, IdsOf, grouped
 from data_modules.errors import UserError
 
 _SEEDS_APART = 1_000_003
@@ -39,6 +40,30 @@ class BatchPlan:
         return tuple(index for micro_batch in self.micro_batches[: self.num_counting] for index in micro_batch)
 
 
+class ByLength:
+    """Distributes the examples of an optimiser step by their lengths.
+
+    Args:
+        lengths: Tokens in each example.
+        token_budget: Maximum number of tokens in a micro-batch, padding included, unless it is a single example.
+        packed: Whether batches are packed (equal numbers of tokens) or padded (similar lengths).
+    """
+
+    def __init__(self, lengths: Sequence[int], token_budget: int, *, packed: bool) -> None:
+        self.lengths, self.token_budget = lengths, token_budget
+        self.share_out, self.cut = (equal_shares, best_fit) if packed else (similar_lengths, length_groups)
+
+    def shares(self, window: Sequence[int], num: int) -> list[list[int]]:
+        """Distribute a step over `num` parts; some are empty if there are fewer examples."""
+        shares = self.share_out([self.lengths[index] for index in window], num)
+        return [[window[position] for position in share] for share in shares]
+
+    def micro_batches(self, share: Sequence[int]) -> list[tuple[int, ...]]:
+        """Cut a part into micro-batches within the budget."""
+        groups = self.cut([self.lengths[index] for index in share], self.token_budget)
+        return [tuple(share[position] for position in group) for group in groups]
+
+
 class WindowSampler(Sampler[BatchPlan]):
     """Plans training batches, one optimiser step (one *window* of micro-batches) at a time.
 
@@ -54,7 +79,10 @@ class WindowSampler(Sampler[BatchPlan]):
         seed: Seed for the order, together with the epoch.
         shuffle: Whether to shuffle every epoch.
         packed: Whether batches are packed (equal numbers of tokens) or padded (similar lengths).
-        token_budget: Maximum number of tokens in a micro-batch, padding included, unless it is a single example.
+        token_budget: Maximum number of tokens in a micro-batch, padding included, unless it is a single example. What
+            examples share is counted once if it is computed once.
+        ids_of: Returns the ids of an example, by index, if what examples share is computed once. None: it is not.
+        family: The family of each example; those of one family stand together in a step. None: they stand anywhere.
         limit: Lightning's `limit_train_batches`, which ends an epoch after this many batches (or this share). Needed
             to normalise the last window, which may be shorter.
         epoch: The first epoch. With prefetching workers, Lightning sets it too late.
@@ -74,6 +102,8 @@ class WindowSampler(Sampler[BatchPlan]):
         shuffle: bool = True,
         packed: bool = True,
         token_budget: int = 2**31,
+        ids_of: IdsOf | None = None,
+        family: npt.NDArray[np.int64] | None = None,
         limit: int | float | None = None,
         epoch: int = 0,
         done: int = 0,
@@ -82,8 +112,9 @@ class WindowSampler(Sampler[BatchPlan]):
     ) -> None:
         self.lengths, self.batch_size, self.accumulate = lengths, batch_size, accumulate
         self.weight_of, self.seed, self.shuffle, self.done = weight_of, seed, shuffle, done
-        self.share_out, self.cut = (equal_shares, best_fit) if packed else (similar_lengths, length_groups)
-        self.token_budget, self.rank, self.world_size = token_budget, rank, world_size
+        by_length = ByLength(lengths, token_budget, packed=packed)
+        self.division = by_length if ids_of is None else ByPrefix(ids_of, token_budget)
+        self.family, self.rank, self.world_size = family, rank, world_size
         self.sampler = self  # where Lightning looks for `set_epoch`
         self.num_batches = -(-len(lengths) // (batch_size * world_size))
         self.num_used = limited(self.num_batches, limit)
@@ -109,17 +140,12 @@ class WindowSampler(Sampler[BatchPlan]):
     def _window(self, window: list[int]) -> Iterator[BatchPlan]:
         normaliser = sum(self.weight_of(index) for index in window)
         num_batches = -(-len(window) // (self.batch_size * self.world_size))
-        shares = self.share_out([self.lengths[index] for index in window], num_batches * self.world_size)
+        shares = self.division.shares(window, num_batches * self.world_size)
         for start in range(0, len(shares), self.world_size):
-            ranks = [self._pieces(window, share) for share in shares[start : start + self.world_size]]
+            ranks = [self.division.micro_batches(share) for share in shares[start : start + self.world_size]]
             mine = ranks[self.rank]
             dummies = [(window[0],)] * (max(map(len, ranks)) - len(mine))
             yield BatchPlan((*mine, *dummies), normaliser, num_counting=len(mine))
-
-    def _pieces(self, window: list[int], share: list[int]) -> list[tuple[int, ...]]:
-        indices = [window[position] for position in share]
-        groups = self.cut([self.lengths[index] for index in indices], self.token_budget)
-        return [tuple(indices[position] for position in group) for group in groups]
 
     def _order(self) -> npt.NDArray[np.int64]:
         """The examples of the epoch, in an array because there may be many millions."""
@@ -127,7 +153,10 @@ class WindowSampler(Sampler[BatchPlan]):
             return np.arange(len(self.lengths))
         # far apart, so that different seeds never share an epoch's order
         generator = torch.Generator().manual_seed(self.seed + _SEEDS_APART * self.epoch)
-        return torch.randperm(len(self.lengths), generator=generator).numpy()
+        order = torch.randperm(len(self.lengths), generator=generator).numpy()
+        if self.family is None:
+            return order
+        return grouped(order, self.family, self.accumulate * self.batch_size * self.world_size)
 
 
 def windows(sampler: WindowSampler, accumulate: int, limit: int | float | None = None) -> Iterator[list[list[int]]]:

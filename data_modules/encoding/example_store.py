@@ -106,9 +106,8 @@ class ExampleStore:
     def __getitem__(self, index: int) -> Example:
         if not 0 <= index < len(self):
             raise IndexError(f"{self.path}: example {index} of {len(self)}")
-        place = index if self._rows is None else int(self._rows[index])
-        which = bisect.bisect_right(self._starts, place) - 1
-        batch, row = self._batches[which], place - self._starts[which]
+        which, row = self._place(index)
+        batch = self._batches[which]
         ids, kinds, turns = (_numbers(batch.column(i)[row].values) for i in range(3))
         weights = np.frombuffer(kinds[len(ids) :].tobytes(), dtype=np.float32)
         kinds, labelled = kinds[: len(ids)], None
@@ -116,6 +115,18 @@ class ExampleStore:
             kinds, labelled = kinds % _LABELLED, kinds >= _LABELLED
         origin, number = batch.column(3)[row].as_py(), batch.column(4)[row].as_py()
         return Example(ids, kinds, turns, origin, weights, labelled, number, self._sources[which])
+
+    def ids(self, index: int) -> npt.NDArray[np.int32]:
+        """The token ids of an example, without the rest of it."""
+        which, row = self._place(index)
+        numbers: npt.NDArray[np.int32] = _numbers(self._batches[which].column(0)[row].values)
+        return numbers
+
+    def _place(self, index: int) -> tuple[int, int]:
+        """The batch of an example, and its row there."""
+        place = index if self._rows is None else int(self._rows[index])
+        which = bisect.bisect_right(self._starts, place) - 1
+        return which, place - self._starts[which]
 
     def __iter__(self) -> Iterator[Example]:
         return (self[index] for index in range(len(self)))

@@ -5,6 +5,8 @@ A row of three documents needs only the three triangles, not the square:
     a a a . . . . .        No mask is needed: on a CPU, one call per document (41 ms, against 173 ms with a dense
     . . . b b . . .        mask, for 1,000 tokens); on a GPU, one call of variable-length flash attention.
     . . . . . c c c
+
+Documents with a common beginning need it only once: see lit_sft/models/tree_attention.py.
 """
 
 from __future__ import annotations
@@ -21,6 +23,8 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, PreTrainedModel
 
 from data_modules.batching.batch import Batch
+from data_modules.batching.prefix_tree import PrefixTree
+from lit_sft.models.tree_attention import Stretches, attend_on_cpu
 
 NAME = "lit_sft_documents"
 
@@ -39,6 +43,22 @@ class Documents:
 
     lengths: tuple[int, ...]
     boundaries: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class SharedDocuments:
+    """The stretches of a row whose documents share their beginnings.
+
+    Attributes:
+        stretches: Their lengths and order, on the host.
+        keys: The keys of all stretches, each with the stretches before it, as places in the row, (K,) int64, and
+            where they start and end, (stretches + 1,) int32, on the device; None on a CPU.
+        boundaries: The starts of the stretches and the end of the last, (stretches + 1,) int32; None on a CPU.
+    """
+
+    stretches: Stretches
+    keys: tuple[Tensor, Tensor] | None = None
+    boundaries: Tensor | None = None
 
 
 def use_document_attention(model: PreTrainedModel) -> None:
@@ -68,6 +88,35 @@ def documents_of(batch: Batch) -> Documents | None:
     return None if batch.boundaries is None else Documents(batch.lengths, batch.boundaries)
 
 
+def shared_documents(tree: PrefixTree) -> SharedDocuments:
+    """The stretches of a batch in which only the computed tokens of the tree stand."""
+    stretches, device = Stretches(tree.lengths, tree.parents), tree.computed.device
+    if device.type == "cpu":
+        return SharedDocuments(stretches)
+    paths = stretches.key_paths()
+    ends = torch.tensor([0, *map(len, paths)]).cumsum(0).int()
+    starts = torch.tensor(stretches.starts, dtype=torch.int32)
+    return SharedDocuments(stretches, (torch.cat(paths).to(device), ends.to(device)), starts.to(device))
+
+
+def shares_prefixes(model: PreTrainedModel) -> bool:
+    """Whether common beginnings may be computed once: the model has our attention, and no dropout that is active."""
+    return has_document_attention(model) and not (model.training and has_dropout(model))
+
+
+def has_document_attention(model: PreTrainedModel) -> bool:
+    """Whether the model has this attention, not its own."""
+    return bool(model.config._attn_implementation == NAME)
+
+
+def has_dropout(model: PreTrainedModel) -> bool:
+    """Whether the model drops values in training: other ones in every document."""
+    names = ("attention_dropout", "attn_pdrop")  # applied by functions, not by modules
+    if any(getattr(model.config, name, 0.0) for name in names):
+        return True
+    return any(isinstance(module, nn.Dropout) and module.p > 0 for module in model.modules())
+
+
 def document_attention(
     module: nn.Module,
     query: Tensor,
@@ -77,7 +126,7 @@ def document_attention(
     *,
     scaling: float | None = None,
     dropout: float = 0.0,
-    documents: Documents | None = None,
+    documents: Documents | SharedDocuments | None = None,
     sliding_window: int | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
@@ -91,7 +140,7 @@ def document_attention(
         attention_mask: Not used: real tokens never see padding on their right.
         scaling: Factor of the scores.
         dropout: Dropout of the attention weights.
-        documents: The documents of the row, for B = 1. None: every row is one document.
+        documents: The documents of the row, or what they share, for B = 1. None: every row is one document.
         sliding_window: Maximum number of tokens that a token attends to, itself included.
 
     Returns:
@@ -116,12 +165,15 @@ def _within_documents(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    documents: Documents | None,
+    documents: Documents | SharedDocuments | None,
     scaling: float | None,
     dropout: float,
     sliding_window: int | None,
 ) -> Tensor:
     """(B, heads, T, width) in, (B, T, heads, width) out."""
+    if isinstance(documents, SharedDocuments):
+        assert dropout == 0.0, "documents do not share what dropout drops"
+        return _along_tree(query, key, value, documents, scaling, sliding_window).transpose(1, 2)
     lengths = documents.lengths if documents else (query.shape[2],)
     if sliding_window is not None and max(lengths) > sliding_window:
         output = _dense(query, key, value, lengths, scaling, dropout, sliding_window)
@@ -137,6 +189,27 @@ def _within_documents(
 
 
 AttentionInterface.register(NAME, document_attention)
+
+
+def _along_tree(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    documents: SharedDocuments,
+    scaling: float | None,
+    window: int | None,
+) -> Tensor:
+    """(1, heads, C, width) in and out."""
+    stretches = documents.stretches
+    if window is not None and stretches.longest <= window:
+        window = None
+    if query.device.type == "cpu" and window is None:
+        wide = torch.promote_types(query.dtype, torch.float32)  # as in `_causal`
+        output = attend_on_cpu(query.to(wide), key.to(wide), value.to(wide), stretches, scaling)
+        return output.to(query.dtype)
+    if window is None and _has_flash(query):
+        return _variable_keys(query, key, value, documents, scaling)
+    return _sdpa(query, key, value, scaling, 0.0, mask=stretches.visible(query.device, window))
 
 
 def _one_by_one(
@@ -166,14 +239,42 @@ def _has_flash(query: Tensor) -> bool:
 
 def _variable_length(query: Tensor, key: Tensor, value: Tensor, documents: Documents, scaling: float | None) -> Tensor:
     """(1, heads, T, width) in, (1, T, heads, width) out."""
+    longest = max(documents.lengths)
+    q, k, v = (_repeated(tensor, query.shape[1])[0].transpose(0, 1) for tensor in (query, key, value))
+    return _flash(q, k, v, documents.boundaries, documents.boundaries, longest, longest, scaling)
+
+
+def _variable_keys(
+    query: Tensor, key: Tensor, value: Tensor, documents: SharedDocuments, scaling: float | None
+) -> Tensor:
+    """(1, heads, C, width) in and out. The last query of a stretch sees all of its keys, the one before one less."""
+    assert documents.keys is not None
+    assert documents.boundaries is not None
+    places, ends = documents.keys
+    q, k, v = (_repeated(tensor, query.shape[1])[0].transpose(0, 1) for tensor in (query, key, value))
+    longest = documents.stretches.longest
+    most = max(documents.stretches.lengths)
+    k, v = k.index_select(0, places), v.index_select(0, places)
+    return _flash(q, k, v, documents.boundaries, ends, most, longest, scaling).transpose(1, 2)
+
+
+def _flash(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    query_bounds: Tensor,
+    key_bounds: Tensor,
+    most_queries: int,
+    most_keys: int,
+    scaling: float | None,
+) -> Tensor:
+    """(T, heads, width) in, (1, T, heads, width) out."""
     from torch.nn.attention.varlen import varlen_attn
 
-    longest = max(documents.lengths)
     # the argument for causal attention changed between torch 2.11 and 2.13
     is_old = "is_causal" in inspect.signature(varlen_attn).parameters
     causal: dict[str, Any] = {"is_causal": True} if is_old else {"window_size": (-1, 0)}
-    q, k, v = (_repeated(tensor, query.shape[1])[0].transpose(0, 1) for tensor in (query, key, value))
-    output = varlen_attn(q, k, v, documents.boundaries, documents.boundaries, longest, longest, scale=scaling, **causal)
+    output = varlen_attn(query, key, value, query_bounds, key_bounds, most_queries, most_keys, scale=scaling, **causal)
     assert isinstance(output, Tensor)
     return output.unsqueeze(0)
 

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from data_modules.batching.batch import Batch
+from data_modules.batching.prefix_tree import PrefixTree
 from lit_sft.models.adapters import causal_lm
-from lit_sft.models.attention import documents_of
+from lit_sft.models.attention import documents_of, shared_documents, shares_prefixes
 from lit_sft.models.linear_cross_entropy import linear_cross_entropy
 
 _ROWS_AT_ONCE = 1024
@@ -34,13 +35,13 @@ def supervised_loss(backbone: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
         in the order of `batch.targets`.
     """
     model = causal_lm(backbone)
-    hidden_states, ids = _target_states(model, batch)
     shares = batch.weights.flatten()[batch.targets]
-    head = model.get_output_embeddings()
-    if _is_plain(head, model.config):
-        return linear_cross_entropy(hidden_states, head.weight, head.bias, ids, shares)
-    nll = _cross_entropy(model, hidden_states, ids)
-    return (nll * shares).sum(), nll.detach()
+    if (tree := _tree(model, batch)) is None:
+        return _weighted_sum(model, *_target_states(model, batch), shares)
+    hidden_states, ids = _shared_states(model, batch, tree)
+    shares = _summed(shares.to(torch.promote_types(hidden_states.dtype, torch.float32)), tree)
+    total, nll = _weighted_sum(model, hidden_states, ids, shares)
+    return total, nll[tree.repeats]
 
 
 @torch.no_grad()
@@ -55,9 +56,44 @@ def token_nll(backbone: nn.Module, batch: Batch) -> Tensor:
         (N,) float32, nats, in the order of `batch.targets`.
     """
     model = causal_lm(backbone)
-    hidden_states, ids = _target_states(model, batch)
-    chunks = zip(torch.split(hidden_states, _ROWS_AT_ONCE), torch.split(ids, _ROWS_AT_ONCE), strict=True)
-    return torch.cat([_cross_entropy(model, *chunk) for chunk in chunks])
+    tree = _tree(model, batch)
+    states = _target_states(model, batch) if tree is None else _shared_states(model, batch, tree)
+    chunks = zip(*(torch.split(part, _ROWS_AT_ONCE) for part in states), strict=True)
+    nll = torch.cat([_cross_entropy(model, *chunk) for chunk in chunks])
+    return nll if tree is None else nll[tree.repeats]
+
+
+def _weighted_sum(model: PreTrainedModel, hidden_states: Tensor, ids: Tensor, shares: Tensor) -> tuple[Tensor, Tensor]:
+    """The sum with gradients, and the (N,) nats without."""
+    head = model.get_output_embeddings()
+    if _is_plain(head, model.config):
+        return linear_cross_entropy(hidden_states, head.weight, head.bias, ids, shares)
+    nll = _cross_entropy(model, hidden_states, ids)
+    return (nll * shares).sum(), nll.detach()
+
+
+def _tree(model: PreTrainedModel, batch: Batch) -> PrefixTree | None:
+    """What the documents of the batch share, if computing it once gives the same results."""
+    return batch.tree if batch.tree is not None and shares_prefixes(model) else None
+
+
+def _summed(shares: Tensor, tree: PrefixTree) -> Tensor:
+    """The weight of each distinct prediction: those of its targets together."""
+    total = shares.new_zeros(len(tree.targets))
+    # each adds in a fixed order on its device
+    if shares.device.type == "cpu":
+        return total.index_add_(0, tree.repeats, shares)
+    return total.index_put_((tree.repeats,), shares, accumulate=True)
+
+
+def _shared_states(model: PreTrainedModel, batch: Batch, tree: PrefixTree) -> tuple[Tensor, Tensor]:
+    """The (M, D) hidden states of the distinct predictions, and the (M,) ids of their targets."""
+    ids, positions = (tensor.flatten()[tree.computed].unsqueeze(0) for tensor in (batch.input_ids, batch.positions))
+    hidden = model.base_model(
+        input_ids=ids, position_ids=positions, use_cache=False, documents=shared_documents(tree)
+    ).last_hidden_state
+    # the first token of a branch is predicted from the last of the beginning it shares with others
+    return hidden[0].index_select(0, tree.places[tree.targets - 1]), batch.input_ids.flatten()[tree.targets]
 
 
 def _target_states(model: PreTrainedModel, batch: Batch) -> tuple[Tensor, Tensor]:

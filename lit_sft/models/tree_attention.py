@@ -1,0 +1,157 @@
+"""Causal attention in rows where documents share their beginnings (see data_modules/batching/prefix_tree.py).
+
+A stretch attends to itself, causally, and to all of every stretch before it in its documents. Seen from the keys, all
+queries that may see a stretch stand in one piece, its subtree:
+
+    a a a a b b c d      a sees a, causally; b, c and d see a without a mask: two calls, however many branches there are
+            └ subtree
+
+So each stretch takes one causal call and, if anything follows it, one call without a mask. Each call gives the
+attention to a part of the keys with the logarithm of its normaliser, from which the attention to all of them follows.
+
+Source: partial softmaxes merged by their normalisers, as in FlashAttention and Ring Attention (arXiv 2310.01889); keys
+shared by many queries as in Hydragen (arXiv 2402.05099), here with gradients.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Stretches:
+    """The stretches of a row, on the host.
+
+    Attributes:
+        lengths: Tokens in each.
+        parents: The stretch before each; -1 for none. Each subtree is one piece of the row.
+    """
+
+    lengths: tuple[int, ...]
+    parents: tuple[int, ...]
+
+    @cached_property
+    def starts(self) -> tuple[int, ...]:
+        """Where each stretch begins in the row, and the end of the last."""
+        starts = [0]
+        for length in self.lengths:
+            starts.append(starts[-1] + length)
+        return tuple(starts)
+
+    @cached_property
+    def offsets(self) -> tuple[int, ...]:
+        """Position of each stretch's first token in its documents."""
+        offsets: list[int] = []
+        for parent in self.parents:
+            offsets.append(0 if parent < 0 else offsets[parent] + self.lengths[parent])
+        return tuple(offsets)
+
+    @property
+    def longest(self) -> int:
+        """Tokens in the longest document."""
+        return max(map(sum, zip(self.offsets, self.lengths, strict=True)))
+
+    @cached_property
+    def parts(self) -> tuple[tuple[slice, slice, bool], ...]:
+        """The queries and the keys of each call, and whether it is causal; every query's first call comes first."""
+        ends = list(self.starts[1:])  # of each subtree
+        for index in range(len(ends) - 1, -1, -1):
+            if (parent := self.parents[index]) >= 0:
+                ends[parent] = max(ends[parent], ends[index])
+        parts = []
+        for start, length, end in zip(self.starts, self.lengths, ends, strict=False):
+            own = slice(start, start + length)
+            parts.append((own, own, True))
+            if end > own.stop:
+                parts.append((slice(own.stop, end), own, False))
+        return tuple(parts)
+
+    def visible(self, device: torch.device, window: int | None) -> Tensor:
+        """Which keys each query sees, (C, C) bool. Large: for devices without anything better."""
+        size = self.starts[-1]
+        seen = torch.zeros(size, size, dtype=torch.bool)
+        for queries, keys, is_causal in self.parts:
+            seen[queries, keys] = True
+            if is_causal:
+                seen[queries, keys].tril_()
+        if window is not None:
+            positions = torch.cat([torch.arange(o, o + n) for o, n in zip(self.offsets, self.lengths, strict=True)])
+            seen &= positions[:, None] - positions[None, :] < window
+        return seen.to(device)
+
+    def key_paths(self) -> list[Tensor]:
+        """For each stretch, the places in the row of everything that its last token sees, in order."""
+        paths: list[Tensor] = []
+        for start, length, parent in zip(self.starts, self.lengths, self.parents, strict=False):
+            own = torch.arange(start, start + length)
+            paths.append(own if parent < 0 else torch.cat([paths[parent], own]))
+        return paths
+
+
+def attend_on_cpu(query: Tensor, key: Tensor, value: Tensor, stretches: Stretches, scaling: float | None) -> Tensor:
+    """Attention of every token to those before it in its documents, on a CPU.
+
+    Args:
+        query: (1, heads, C, width), float32 or float64.
+        key: (1, key heads, C, width).
+        value: (1, key heads, C, width).
+        stretches: The stretches of the row.
+        scaling: Factor of the scores. None: one over the square root of the width.
+
+    Returns:
+        (1, heads, C, width).
+    """
+    output: Tensor = _TreeAttention.apply(query, key, value, stretches, scaling)  # type: ignore[no-untyped-call]
+    return output
+
+
+class _TreeAttention(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, query: Tensor, key: Tensor, value: Tensor, stretches: Stretches, scaling: float | None
+    ) -> Tensor:
+        flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+        output = torch.empty_like(query)
+        normaliser = query.new_empty(query.shape[:3])
+        done = 0  # tokens that have been written; further calls are merged
+        for queries, keys, is_causal in stretches.parts:
+            part, total = flash(query[:, :, queries], key[:, :, keys], value[:, :, keys], 0.0, is_causal, scale=scaling)
+            old = slice(queries.start, min(queries.stop, done))
+            num_old = max(0, old.stop - old.start)
+            if num_old:
+                _merge(output[:, :, old], normaliser[:, :, old], part[:, :, :num_old], total[:, :, :num_old])
+            if queries.stop > done:
+                new = slice(queries.start + num_old, queries.stop)
+                output[:, :, new], normaliser[:, :, new] = part[:, :, num_old:], total[:, :, num_old:]
+                done = queries.stop
+        ctx.save_for_backward(query, key, value, output, normaliser)
+        ctx.stretches, ctx.scaling = stretches, scaling
+        return output
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        # with the output and the normaliser of all keys, the kernel gives each part's share of the gradients
+        flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+        query, key, value, output, normaliser = ctx.saved_tensors
+        grads = [torch.zeros_like(tensor) for tensor in (query, key, value)]
+        for queries, keys, is_causal in ctx.stretches.parts:
+            parts = flash_backward(
+                grad[:, :, queries], query[:, :, queries], key[:, :, keys], value[:, :, keys],
+                output[:, :, queries], normaliser[:, :, queries], 0.0, is_causal, scale=ctx.scaling,
+            )  # fmt: skip
+            for total, part, where in zip(grads, parts, (queries, keys, keys), strict=True):
+                total[:, :, where] += part
+        return *grads, None, None
+
+
+def _merge(output: Tensor, normaliser: Tensor, part: Tensor, total: Tensor) -> None:
+    """Merge the attention to further keys into that to earlier ones, in place."""
+    share = torch.sigmoid(total - normaliser).unsqueeze(-1)  # of the further keys
+    output.lerp_(part, share)
+    normaliser.copy_(torch.logaddexp(normaliser, total))

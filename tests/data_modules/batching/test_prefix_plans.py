@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+from itertools import pairwise
+
+import hypothesis
+import numpy as np
+import pytest
+from hypothesis import strategies
+
+from data_modules.batching.prefix_plans import ByPrefix, families, grouped
+from data_modules.batching.prefix_tree import stretches_of
+from data_modules.batching.sampling import WindowSampler
+from tests.random_trees import random_documents
+
+SEEDS = strategies.integers(0, 2**32 - 1)
+
+
+def ids(text: str) -> np.ndarray:
+    return np.frombuffer(text.encode(), dtype=np.uint8).astype(np.int32)
+
+
+def by_prefix(documents: list[np.ndarray], budget: int) -> ByPrefix:
+    return ByPrefix(documents.__getitem__, budget)
+
+
+def test_documents_that_begin_alike_share_a_micro_batch() -> None:
+    documents = [ids(text) for text in ("x" * 20 + "a", "y" * 22 + "a", "x" * 20 + "b", "y" * 22 + "b")]
+    assert by_prefix(documents, 32).micro_batches(range(4)) == [(0, 2), (1, 3)]
+    assert by_prefix(documents, 90).micro_batches(range(4)) == [(0, 2, 1, 3)]
+    assert by_prefix(documents, 1).micro_batches(range(4)) == [(0,), (2,), (1,), (3,)]
+    assert by_prefix(documents, 1).shares(range(4), 2) == [[0, 2], [1, 3]]
+
+
+@hypothesis.given(seed=SEEDS, budget=strategies.integers(1, 80), num=strategies.integers(1, 9))
+@hypothesis.settings(max_examples=200)
+def test_every_example_is_in_one_micro_batch_within_the_budget(seed: int, budget: int, num: int) -> None:
+    documents = random_documents(seed)
+    plan = by_prefix(documents, budget)
+    shares = plan.shares(range(len(documents)), num)
+    assert len(shares) == num
+    assert sum(map(bool, shares)) == min(num, len(documents))
+    assert all(not later for earlier, later in pairwise(shares) if not earlier)
+    found = [group for share in shares for group in plan.micro_batches(share)]
+    assert sorted(index for group in found for index in group) == list(range(len(documents)))
+    for group in found:
+        computed = sum(map(len, stretches_of([documents[index] for index in group])))
+        assert group
+        assert len(group) == 1 or computed <= budget
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+def test_a_step_has_the_same_examples_as_without_sharing(world_size: int) -> None:
+    documents = random_documents(7, most=60) + random_documents(8, most=60)
+    lengths = list(map(len, documents))
+
+    def steps(shares: bool) -> list[set[int]]:
+        ranks = [
+            list(
+                WindowSampler(
+                    lengths, batch_size=3, accumulate=2, weight_of=lengths.__getitem__, seed=1, token_budget=40,
+                    ids_of=documents.__getitem__ if shares else None, rank=rank, world_size=world_size,
+                )
+            )
+            for rank in range(world_size)
+        ]  # fmt: skip
+        batches = [[plan for rank in ranks for plan in [rank[number]]] for number in range(len(ranks[0]))]
+        for plans in batches:
+            assert len({len(plan.micro_batches) for plan in plans}) == 1  # ranks run as many forward passes
+        found = [{index for plan in plans for index in plan.indices} for plans in batches]
+        return [set.union(*found[start : start + 2]) for start in range(0, len(found), 2)]
+
+    assert steps(True) == steps(False)
+
+
+def test_families_share_half_of_the_shorter_example() -> None:
+    documents = [ids(text) for text in ("aaaax", "bbb", "aaaay", "aab", "aaaaxzzzz", "bcd")]
+    family = families(len(documents), documents.__getitem__)
+    assert family[0] == family[2] == family[4] == family[3]
+    assert len({family[0], family[1], family[5]}) == 3
+
+
+@hypothesis.given(seed=SEEDS, rows=strategies.integers(1, 7))
+def test_a_family_moves_to_its_first_example_at_most_a_step_at_a_time(seed: int, rows: int) -> None:
+    generator = np.random.default_rng(seed)
+    family = generator.integers(0, 6, 30)
+    order = generator.permutation(30)
+    new = grouped(order, family, rows)
+    assert sorted(new.tolist()) == list(range(30))
+    expected, waiting = [], order.tolist()
+    while waiting:
+        members = [index for index in waiting if family[index] == family[waiting[0]]][:rows]
+        expected += members
+        waiting = [index for index in waiting if index not in members]
+    assert new.tolist() == expected

@@ -1,0 +1,220 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import hypothesis
+import numpy as np
+import pytest
+import torch
+from hypothesis import strategies
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+
+from data_modules.batching.batch import Batch, collate
+from data_modules.encoding.example import Example
+from data_modules.rendering.masking import MASKS, resolve_mask
+from data_modules.rendering.segments import SegmentKind
+from lit_sft.metrics.segments import SegmentMetrics
+from lit_sft.models.adapters import LoraSettings, with_adapters
+from lit_sft.models.attention import shares_prefixes, use_document_attention
+from lit_sft.models.loss import supervised_loss, token_nll
+from lit_sft.models.tree_attention import Stretches, attend_on_cpu
+from tests.conftest import MODELS
+from tests.random_trees import random_examples
+
+EXACT = {torch.float64: 1e-10, torch.float32: 1e-6}
+SEEDS = strategies.integers(0, 2**32 - 1)
+
+
+def random_model(name: str, dtype: torch.dtype, **changes: object) -> PreTrainedModel:
+    torch.manual_seed(0)
+    values = {key: value for key, value in MODELS[name].items() if key != "model_type"} | changes
+    config = AutoConfig.for_model(MODELS[name]["model_type"], vocab_size=7, pad_token_id=None, **values)
+    for dropout in ("resid_pdrop", "embd_pdrop", "attn_pdrop"):
+        if hasattr(config, dropout) and dropout not in changes:
+            setattr(config, dropout, 0.0)
+    model: PreTrainedModel = AutoModelForCausalLM.from_config(config).to(dtype)
+    use_document_attention(model)
+    for module in model.modules():
+        if type(module).__name__.endswith("RMSNorm"):  # transformers rounds to float32 inside, whatever the weights are
+            module.forward = partial(_rms_norm, module)
+    return model.train()
+
+
+def _rms_norm(module: Any, states: torch.Tensor) -> torch.Tensor:
+    return torch.nn.functional.rms_norm(states, module.weight.shape, module.weight, module.variance_epsilon)
+
+
+@pytest.fixture(scope="module")
+def model_of() -> Callable[[str, torch.dtype], PreTrainedModel]:
+    models = {(name, dtype): random_model(name, dtype) for name in MODELS for dtype in EXACT}
+    return lambda name, dtype: models[name, dtype]
+
+
+def results(model: PreTrainedModel, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, tuple[torch.Tensor, ...]]:
+    total, nll = supervised_loss(model, batch)
+    return total.detach(), nll, torch.autograd.grad(total, [p for p in model.parameters() if p.requires_grad])
+
+
+def check_equal(
+    model: PreTrainedModel, examples: list[Example], mask: str, reduction: str, weight: float | None
+) -> None:
+    exact = EXACT[model.dtype]
+    given = {"mask": resolve_mask(mask, weight), "reduction": reduction}
+    batches = [collate(examples, **given, **layout) for layout in (
+        {"pack": True, "share_prefixes": True}, {"pack": True}, {"pack": False})]  # fmt: skip
+    shared, *others = [results(model, batch) for batch in batches]
+    scale = max(float(batches[0].normaliser), 1.0)
+    for other in others:
+        torch.testing.assert_close(shared[0] / scale, other[0] / scale, rtol=0, atol=exact)
+        torch.testing.assert_close(shared[1], other[1], rtol=0, atol=10 * exact)
+        for ours, theirs in zip(shared[2], other[2], strict=True):
+            torch.testing.assert_close(ours / scale, theirs / scale, rtol=0, atol=exact)
+
+
+@pytest.mark.parametrize("dtype", EXACT, ids=str)
+@pytest.mark.parametrize("name", MODELS)
+@hypothesis.given(
+    seed=SEEDS,
+    mask=strategies.sampled_from(sorted(MASKS)),
+    reduction=strategies.sampled_from(["token", "sample", "turn"]),
+    weight=strategies.sampled_from([None, 0.1, 1.0]),
+)
+@hypothesis.settings(max_examples=12, suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture])
+def test_shared_packed_and_padded_rows_give_the_same_loss_nll_and_gradients(
+    model_of: Callable[[str, torch.dtype], PreTrainedModel],
+    name: str,
+    dtype: torch.dtype,
+    seed: int,
+    mask: str,
+    reduction: str,
+    weight: float | None,
+) -> None:
+    check_equal(model_of(name, dtype), random_examples(seed), mask, reduction, weight)
+
+
+def trunk_and_branches(*branches: list[int]) -> list[Example]:
+    """Examples with one prompt, each with its own answer."""
+    trunk = [1, 2, 3, 4, 5, 6, 1, 2, 3, 4]
+    return [
+        Example(
+            np.array(trunk + branch, dtype=np.int32),
+            np.repeat((SegmentKind.USER, SegmentKind.FINAL_ANSWER), (len(trunk), len(branch))).astype(np.uint8),
+            np.repeat((0, 1), (len(trunk), len(branch))).astype(np.int16),
+            origin=f"file:{number}",
+        )
+        for number, branch in enumerate(branches)
+    ]
+
+
+def shared(examples: list[Example], **settings: object) -> Batch:
+    batch = collate(examples, mask=MASKS["output_only"], pack=True, share_prefixes=True, **settings)  # type: ignore[arg-type]
+    assert batch.tree is not None
+    return batch
+
+
+def test_the_first_token_of_every_branch_is_supervised(model_of: Callable[..., PreTrainedModel]) -> None:
+    """It is predicted by the last state of the shared beginning, where an answer begins at the border."""
+    model = model_of("qwen2", torch.float64)
+    batch = shared(trunk_and_branches([1], [2], [3, 5]))
+    assert batch.tree.lengths == (10, 1, 1, 2)
+    total, nll = supervised_loss(model, batch)
+    logits = model(torch.tensor([[1, 2, 3, 4, 5, 6, 1, 2, 3, 4]]), use_cache=False).logits[0, -1]
+    torch.testing.assert_close(nll[:3], -logits.log_softmax(-1)[[1, 2, 3]].detach())
+    assert total.item() == pytest.approx(float(nll.sum()))
+
+
+def test_a_changed_branch_does_not_change_its_neighbour(model_of: Callable[..., PreTrainedModel]) -> None:
+    model = model_of("llama", torch.float32)
+    before, after = (token_nll(model, shared(trunk_and_branches([1, 2, 1], b, [3, 5]))) for b in ([2, 2], [6, 0]))
+    assert torch.equal(before[:3], after[:3])
+    assert torch.equal(before[5:], after[5:])
+    assert not torch.equal(before[3:5], after[3:5])
+
+
+def test_metrics_of_every_record_are_those_of_packed_rows(model_of: Callable[..., PreTrainedModel]) -> None:
+    model = model_of("gpt2", torch.float64)
+    examples = random_examples(14)
+    sizes = torch.ones(7, 2, dtype=torch.int64)
+    found = []
+    for share in (True, False):
+        metrics = SegmentMetrics(sizes, end_token_id=6, by_record=True)
+        batch = collate(examples, mask=MASKS["whole_sequence"], pack=True, score_all=True, share_prefixes=share)
+        assert (batch.tree is not None) == share
+        metrics.update(token_nll(model, batch), batch)
+        records = {origin: sums.nats + sums.tokens for origin, sums in metrics.take_records().items()}
+        found.append((metrics.compute(), records))
+    (metrics_shared, records_shared), (metrics_packed, records_packed) = found
+    assert metrics_shared == pytest.approx(metrics_packed, abs=1e-5)
+    assert records_shared.keys() == records_packed.keys()
+    for origin, sums in records_shared.items():
+        assert sums == pytest.approx(records_packed[origin], abs=1e-5)
+
+
+def test_lora_with_gradient_checkpointing_gives_the_same_gradients() -> None:
+    model = with_adapters(random_model("qwen2", torch.float64), LoraSettings(rank=2))
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter)
+    examples = random_examples(3)
+    plain, tree = (collate(examples, mask=MASKS["whole_sequence"], pack=True, share_prefixes=s) for s in (False, True))
+    assert tree.tree is not None
+    expected = results(model, plain)
+    model.get_base_model().activation_checkpointing_enable({"use_reentrant": False})
+    model.get_base_model().enable_input_require_grads()
+    for ours, theirs in zip(results(model, tree)[2], expected[2], strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("name", "dropout"), [("gpt2", "resid_pdrop"), ("gpt2", "attn_pdrop"), ("qwen2", "attention_dropout")]
+)
+def test_dropout_computes_every_document_on_its_own(name: str, dropout: str) -> None:
+    model = random_model(name, torch.float32, **{dropout: 0.1})
+    assert not shares_prefixes(model)
+    assert shares_prefixes(model.eval())
+    model.train()
+    examples = trunk_and_branches([1, 2], [2], [3, 5])
+    torch.manual_seed(1)
+    with_tree = supervised_loss(model, shared(examples))
+    torch.manual_seed(1)
+    without = supervised_loss(model, collate(examples, mask=MASKS["output_only"], pack=True))
+    assert torch.equal(with_tree[0], without[0])
+
+
+def test_other_attention_ignores_the_tree() -> None:
+    model = random_model("qwen2", torch.float64)
+    batch = shared(trunk_and_branches([1, 2], [2], [3, 5]))
+    expected = token_nll(model, batch)
+    model.set_attn_implementation("eager")
+    assert not shares_prefixes(model)
+    torch.testing.assert_close(token_nll(model, batch), expected, rtol=0, atol=1e-10)
+
+
+def test_a_sliding_window_reaches_from_a_branch_into_the_shared_beginning() -> None:
+    window = {"use_sliding_window": True, "sliding_window": 5, "max_window_layers": 0}
+    model = random_model("qwen2", torch.float64, **window)
+    examples = trunk_and_branches([1, 2], [2, 1, 1, 4, 5, 6, 1], [3, 5])
+    check_equal(model, examples, "whole_sequence", "token", None)
+
+
+@pytest.mark.parametrize("key_heads", [4, 2, 1])
+def test_attention_along_a_deep_tree_equals_a_dense_mask(key_heads: int) -> None:
+    stretches = Stretches((3, 2, 1, 4, 1, 2, 3), (-1, 0, 1, 1, 3, 0, -1))
+    generator = torch.Generator().manual_seed(0)
+    query, key, value = (
+        torch.randn(1, heads, 16, 8, generator=generator, dtype=torch.float64).requires_grad_()
+        for heads in (4, key_heads, key_heads)
+    )
+    output = attend_on_cpu(query, key, value, stretches, 0.3)
+    expected = torch.nn.functional.scaled_dot_product_attention(
+        query, key, value, attn_mask=stretches.visible(query.device, None), scale=0.3, enable_gqa=True
+    )
+    torch.testing.assert_close(output, expected)
+    for ours, theirs in zip(
+        torch.autograd.grad(output.square().sum(), (query, key, value)),
+        torch.autograd.grad(expected.square().sum(), (query, key, value)),
+        strict=True,
+    ):
+        torch.testing.assert_close(ours, theirs)
