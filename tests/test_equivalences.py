@@ -172,6 +172,29 @@ def test_packed_equals_padded(make_data: MakeData, tmp_path: Path, tuning: str, 
         torch.testing.assert_close(a, b, rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("name", list(MODELS))
+@pytest.mark.parametrize("budget", [16384, 150])
+def test_shared_prefixes_change_no_gradient_and_no_metric(
+    make_data: MakeData, tmp_path: Path, budget: int, name: str
+) -> None:
+    def run(shares: bool) -> tuple[list[list[torch.Tensor]], dict[str, float]]:
+        data = make_data(
+            chat_rows(20), val_fraction=0.3, mask="firefly_multi_turn", reduction="turn", batch_size=6,
+            template="chatml", share_prefixes=shares, token_budget=budget,
+        )  # fmt: skip
+        module = make_module(name, lr=1e-30)
+        module.__class__ = GradientLog
+        train(data, tmp_path, module, accumulate_grad_batches=2)
+        trees = [micro_batch.tree for batch in data.train_dataloader() for micro_batch in batch]
+        assert any(trees) == shares
+        return module.gradients, module.metrics["val"]  # type: ignore[return-value]
+
+    (shared, shared_metrics), (packed, packed_metrics) = run(True), run(False)
+    assert shared_metrics == pytest.approx(packed_metrics, rel=1e-6)
+    for a, b in zip(itertools.chain(*shared), itertools.chain(*packed), strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-6)
+
+
 @pytest.mark.parametrize("packing", [True, False])
 @pytest.mark.parametrize("tuning", ["full", "lora"])
 def test_batch_split_by_token_budget_equals_the_whole_batch(

@@ -30,9 +30,11 @@ class Diary(Callback):
         self.folder = folder
         self.entries: list[tuple[Any, ...]] = []
         self.saved: dict[str, Path] = {}
+        self.num_shared = 0  # micro-batches whose documents share their beginnings
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         origins = tuple(origin for micro_batch in batch for origin in micro_batch.origins)
+        self.num_shared += sum(micro_batch.tree is not None for micro_batch in batch)
         rate = trainer.optimizers[0].param_groups[0]["lr"]
         self._save(trainer, f"start of {trainer.current_epoch}.{batch_idx}")
         self.entries.append((trainer.current_epoch, batch_idx, trainer.global_step, rate, origins))
@@ -59,13 +61,13 @@ class Diary(Callback):
 
 def run(
     make_data: MakeData, folder: Path, diary: Diary, *, tuning: str = "full", fit: dict[str, Any] | None = None,
-    data: dict[str, Any] | None = None, optimizer: str = "adamw", **settings: Any,
+    data: dict[str, Any] | None = None, optimizer: str = "adamw", dropout: float = 0.1, **settings: Any,
 ) -> LitCausalLM:  # fmt: skip
     """Three epochs of eleven batches, two per step, with dropout and every stateful component."""
     shaping = {"batch_size": 2, "val_fraction": 0.2, "seed": 3, "template": "plain", "mask": "firefly_multi_turn"}
     shaping |= data or {}
     schedule = "linear" if "max_steps" not in settings else "constant"
-    module = make_module(tuning=tuning, dropout=0.1, schedule=schedule, name_of_optimizer=optimizer)
+    module = make_module(tuning=tuning, dropout=dropout, schedule=schedule, name_of_optimizer=optimizer)
     trainer = make_trainer(folder, callbacks=[diary], **({"max_epochs": 3, "accumulate_grad_batches": 2} | settings))
     trainer.fit(module, datamodule=make_data(chat_rows(28), **shaping), weights_only=True, **(fit or {}))
     return module
@@ -107,6 +109,23 @@ def test_resuming_at_any_point_is_bit_identical_to_an_uninterrupted_run(
         ends = run(make_data, tmp_path, resumed, fit={"ckpt_path": straight.saved[moment]}, **settings)
         rest = len(resumed.entries)
         assert resumed.entries == straight.entries[len(straight.entries) - rest :], moment
+        assert_same_end(end, ends)
+
+
+@pytest.mark.parametrize(("shares", "groups"), [(True, False), (False, False), (True, True)])
+def test_resuming_with_shared_prefixes_is_bit_identical_too(
+    make_data: MakeData, tmp_path: Path, shares: bool, groups: bool
+) -> None:
+    data = {"template": "chatml", "share_prefixes": shares, "group_by_prefix": groups, "samples": "answer"}
+    settings: dict[str, Any] = {"data": data, "dropout": 0.0, "max_epochs": 1}
+    straight = Diary(tmp_path)
+    end = run(make_data, tmp_path, straight, **settings)
+    assert len(straight.entries) >= 16
+    assert bool(straight.num_shared) == shares
+    for moment in ("batch 0.0", "batch 0.5", "start of 0.8", "batch 0.13"):
+        resumed = Diary()
+        ends = run(make_data, tmp_path, resumed, fit={"ckpt_path": straight.saved[moment]}, **settings)
+        assert resumed.entries == straight.entries[len(straight.entries) - len(resumed.entries) :], moment
         assert_same_end(end, ends)
 
 
