@@ -59,6 +59,8 @@ def main(argv: list[str]) -> int:
         raise UserError(f"--seed {options.seed}: expected 0 to {MOST_SEEDS - 1}.")
     if settings.temperature > _HOTTEST:
         raise UserError(f"--temperature {settings.temperature:g}: expected 0 to {_HOTTEST}.")
+    if not 0 <= options.port < 2**16:
+        raise UserError(f"--port {options.port}: expected 0 to {2**16 - 1}.")
     found = find_players(options.models or [], options.root)
     keys = _read_keys(options.keys, found)
     if options.blind and len(found) < 2:
@@ -222,6 +224,6 @@ def _parser() -> Arguments:
     parser.add_argument(
         "--host", default="127.0.0.1", help=f"address to listen on; others than this machine's need {PASSWORD}"
     )
-    parser.add_argument("--port", type=int, default=7860, help="port of the page (7860)")
+    parser.add_argument("--port", type=int, default=7860, help="port of the page (7860); 0 takes one that is free")
     add_loading_options(parser, template="prompt template of local models")
     return parser

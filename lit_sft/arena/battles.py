@@ -17,6 +17,7 @@ from lit_sft.arena.players import Player
 from lit_sft.files import digest
 from lit_sft.models.fitted_prompt import turns_of
 from lit_sft.models.generation import GenerationSettings
+from lit_sft.output_files import check_folder
 from lit_sft.votes import Ending, Message, Side, Vote, Voter, Winner, append_vote, now, read_votes
 
 _ENDINGS: dict[State, Ending] = {"done": "complete", "cut": "cut", "stopped": "stopped"}
@@ -96,7 +97,7 @@ class VoteFile:
     """A file of votes that grows. Thread-safe; other processes may write to it too.
 
     Args:
-        path: The file; it and its folder are created if missing.
+        path: The file; it and its folder are created with the first vote.
 
     Raises:
         UserError: If it cannot be written, or is not a file of votes.
@@ -105,13 +106,16 @@ class VoteFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._lock = threading.Lock()
+        self._place = path.absolute()  # the working folder may change
+        self._ids = set[str]()
+        if not path.exists():
+            check_folder("--votes", path.parent)
+            return
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
             path.open("ab").close()
         except OSError as error:
             raise UserError(f"--votes {path}: cannot be written ({error.strerror}); choose another file.") from None
-        self._place = path.absolute()  # the working folder may change
-        self._ids = {vote.id for vote in read_votes(path, lambda message: None)}
+        self._ids.update(vote.id for vote in read_votes(path, lambda message: None))
 
     def __len__(self) -> int:
         """Votes in it."""
@@ -137,6 +141,7 @@ class VoteFile:
         with self._lock:
             if battle.winner is not None:
                 return False
+            self._place.parent.mkdir(parents=True, exist_ok=True)
             append_vote(self._place, vote)
             battle.winner = winner
             self._ids.add(vote.id)

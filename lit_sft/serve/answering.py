@@ -44,14 +44,12 @@ async def answer(job: Job, receive: Receive) -> tuple[dict[str, Any], list[Gener
         ApiError: If too many requests are waiting, or the model fails.
         ClientGoneError: If the client went.
     """
-    pending = _submitted(job, job.requests)
-    scoring: Pending[Any] | None = None
+    pending: list[Pending[Any]] = [*_submitted(job, job.requests)]
     is_over = threading.Event()
     gone = asyncio.ensure_future(_gone(receive))
     try:
-        scoring = _scored(job, is_over)
-        waited = [*pending, *([scoring] if scoring else [])]
-        everything = asyncio.gather(*(asyncio.wrap_future(each.future) for each in waited))
+        pending += _scored(job, is_over)
+        everything = asyncio.gather(*(asyncio.wrap_future(each.future) for each in pending))
         await asyncio.wait((gone, everything), return_when=asyncio.FIRST_COMPLETED)
         if not everything.done():
             everything.cancel()
@@ -60,10 +58,10 @@ async def answer(job: Job, receive: Receive) -> tuple[dict[str, Any], list[Gener
     finally:
         gone.cancel()
         is_over.set()
-        for each in (*pending, *([scoring] if scoring else [])):
+        for each in pending:
             each.cancel()
-    answers, scores = results[: len(pending)], results[-1] if scoring else []
-    made = answers or [_NOTHING] * job.num_choices
+    answers, scored = results[: len(job.requests)], results[len(job.requests) :]
+    made, scores = answers or [_NOTHING] * job.num_choices, scored[0] if scored else []
     choices = _echoed(job, made, scores) if job.echoes else [_choice(job, *each) for each in enumerate(made)]
     return job.form.whole(choices, usage_of(job.num_prompt_tokens, answers)), answers
 
@@ -144,8 +142,8 @@ def _submitted(job: Job, requests: Sequence[GenerationRequest]) -> list[PendingA
     return pending
 
 
-def _scored(job: Job, is_over: threading.Event) -> Pending[Any] | None:
-    """Have the prompts scored, if they are part of the answer with their log-probabilities.
+def _scored(job: Job, is_over: threading.Event) -> list[Pending[Any]]:
+    """Have the prompts scored, if they are part of the answer with their log-probabilities; nothing otherwise.
 
     Args:
         job: What to answer.
@@ -156,13 +154,13 @@ def _scored(job: Job, is_over: threading.Event) -> Pending[Any] | None:
     """
     count = job.asked.num_likeliest
     if not job.echoes or count is None:
-        return None
+        return []
 
     def scores(model: LoadedModel) -> list[Any]:
         return [prompt_logprobs(model, ids, count) for ids in job.prompts if not is_over.is_set()]
 
     try:
-        return job.worker.run(scores)
+        return [job.worker.run(scores)]
     except (BusyError, ClosedError) as error:
         raise _refused(job, error) from None
 

@@ -16,6 +16,8 @@ from lit_sft.arena import arena_command
     [
         (["--temperature", "-1"], "--temperature -1: expected at least 0."),
         (["--temperature", "2.1"], "--temperature 2.1: expected 0 to 2."),
+        (["--port", "70000"], "--port 70000: expected 0 to 65535."),
+        (["--port", "-1"], "--port -1: expected 0 to 65535."),
         (["--seed", "-1"], "--seed -1: expected 0 to 2147483647."),
         (["--blind"], "--blind: there is one model; expected at least two, as in --models a=RUN b=FOLDER."),
         (

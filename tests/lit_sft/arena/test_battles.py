@@ -84,7 +84,6 @@ def test_unfinished_and_failed_answers_are_not_voted_on(tmp_path: Path) -> None:
 def test_a_vote_that_cannot_be_written_is_not_counted(tmp_path: Path) -> None:
     votes = VoteFile(tmp_path / "votes.jsonl")
     battle = begin_battle("Who?", (A, B), SETTINGS, (0, 0), "")
-    (tmp_path / "votes.jsonl").unlink()
     (tmp_path / "votes.jsonl").mkdir()
     with pytest.raises(OSError, match="Is a directory"):
         votes.add(battle, "left", "anna")
@@ -99,3 +98,13 @@ def test_votes_are_added_to_a_file_that_exists(tmp_path: Path) -> None:
         VoteFile(tmp_path / "other.jsonl")
     with pytest.raises(UserError, match=r"--votes .*: cannot be written \(.*\); choose another file."):
         VoteFile(tmp_path)
+    with pytest.raises(UserError, match=r"--votes .*: .*other.jsonl is not a folder; choose another."):
+        VoteFile(tmp_path / "other.jsonl" / "votes.jsonl")
+
+
+def test_there_is_no_file_before_the_first_vote(tmp_path: Path) -> None:
+    """A chat with one model leaves nothing behind."""
+    votes = VoteFile(tmp_path / "new" / "votes.jsonl")
+    assert (len(votes), [*tmp_path.iterdir()]) == (0, [])
+    assert votes.add(begin_battle("Who?", (A, B), SETTINGS, (0, 0), ""), "left", "anna")
+    assert len(list(read_votes(tmp_path / "new" / "votes.jsonl", pytest.fail))) == 1
