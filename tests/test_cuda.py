@@ -14,12 +14,22 @@ from callbacks import RunHealth
 from data_modules.batching.batch import collate
 from data_modules.rendering.masking import MASKS
 from data_modules.sft_data_module import SFTDataModule
-from lit_sft.models.attention import Documents, _dense, _has_flash, _variable_length
+from lit_sft.models import attention
+from lit_sft.models.attention import (
+    Documents,
+    _dense,
+    _has_flash,
+    _sdpa,
+    _variable_keys,
+    _variable_length,
+    shared_documents,
+)
 from lit_sft.models.backbone import BackboneSettings, build_backbone
 from lit_sft.models.generation import GenerationSettings, generate
 from lit_sft.models.linear_cross_entropy import linear_cross_entropy
 from lit_sft.models.loaded import LoadedModel
 from lit_sft.models.loss import supervised_loss, token_nll
+from lit_sft.models.tree_attention import Stretches
 from tests.conftest import MODELS, alpaca_rows, chat_rows
 from tests.training import make_module, train
 
@@ -58,12 +68,49 @@ def test_variable_length_attention_equals_the_dense_mask(dtype: torch.dtype, key
         assert relative_error(a, b) < 4 * spacing
 
 
+@pytest.mark.parametrize("key_heads", [8, 2])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_attention_with_more_keys_than_queries_equals_the_dense_mask(dtype: torch.dtype, key_heads: int) -> None:
+    tree = Stretches((300, 50, 1, 77, 20, 200), (-1, 0, 1, 0, -1, 4))
+    generator = torch.Generator("cuda").manual_seed(0)
+    q, k, v = (
+        torch.randn(1, heads, tree.starts[-1], 64, device="cuda", generator=generator).to(dtype).requires_grad_()
+        for heads in (8, key_heads, key_heads)
+    )
+    ours = _variable_keys(q, k, v, shared_documents(tree, q.device), None)
+    exact_inputs = [t.detach().double().requires_grad_() for t in (q, k, v)]
+    exact = _sdpa(*exact_inputs, None, 0.0, mask=tree.visible(q.device, None))
+    spacing = torch.finfo(dtype).eps
+    assert relative_error(ours, exact) < 2 * spacing
+    weight = torch.randn(ours.shape, device="cuda", generator=generator)
+    grads = torch.autograd.grad((ours.float() * weight).sum(), (q, k, v))
+    for a, b in zip(grads, torch.autograd.grad((exact * weight).sum(), exact_inputs), strict=True):
+        assert relative_error(a, b) < 4 * spacing
+
+
+def test_rotary_models_use_flash_attention_under_autocast(make_data: MakeData, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their queries and keys are float32 there, which flash attention does not take."""
+    used = []
+    monkeypatch.setattr(attention, "_flash", lambda *a, flash=attention._flash: used.append(a[0].dtype) or flash(*a))
+    data = make_data(chat_rows(8), template="chatml")
+    model = build_backbone(BackboneSettings(config=MODELS["qwen2"]), data.tokenizer).cuda()
+    for shares in (False, True):
+        given = {"mask": MASKS["whole_sequence"], "pack": True, "share_prefixes": shares}
+        batch = collate(list(data.stores["train"]), **given).to("cuda")  # type: ignore[arg-type]
+        with torch.autocast("cuda", torch.bfloat16):
+            supervised_loss(model, batch)[0].backward()
+    assert used == [torch.bfloat16] * 4  # two layers, without and with a tree
+
+
 @pytest.mark.parametrize("name", MODELS)
-def test_packed_loss_and_gradients_equal_those_of_the_cpu(name: str, make_data: MakeData) -> None:
-    data = make_data(chat_rows(8), template="plain")
+@pytest.mark.parametrize("shares", [False, True])
+def test_packed_loss_and_gradients_equal_those_of_the_cpu(name: str, shares: bool, make_data: MakeData) -> None:
+    data = make_data(chat_rows(8), template="chatml")
     torch.manual_seed(0)
     model = build_backbone(BackboneSettings(config=MODELS[name]), data.tokenizer)
-    batch = collate(list(data.stores["train"]), mask=MASKS["firefly_multi_turn"], pack=True)
+    examples = list(data.stores["train"])
+    batch = collate(examples, mask=MASKS["firefly_multi_turn"], pack=True, share_prefixes=shares)
+    assert (batch.tree is not None) == shares
     results = []
     for device in ("cpu", "cuda"):
         model.to(device).zero_grad()

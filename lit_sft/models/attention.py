@@ -23,7 +23,6 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, PreTrainedModel
 
 from data_modules.batching.batch import Batch
-from data_modules.batching.prefix_tree import PrefixTree
 from lit_sft.models.tree_attention import Stretches, attend_on_cpu
 
 NAME = "lit_sft_documents"
@@ -88,9 +87,8 @@ def documents_of(batch: Batch) -> Documents | None:
     return None if batch.boundaries is None else Documents(batch.lengths, batch.boundaries)
 
 
-def shared_documents(tree: PrefixTree) -> SharedDocuments:
-    """The stretches of a batch in which only the computed tokens of the tree stand."""
-    stretches, device = Stretches(tree.lengths, tree.parents), tree.computed.device
+def shared_documents(stretches: Stretches, device: torch.device) -> SharedDocuments:
+    """What the layers need of the stretches of a row on this device."""
     if device.type == "cpu":
         return SharedDocuments(stretches)
     paths = stretches.key_paths()
@@ -154,9 +152,23 @@ def document_attention(
             "this model has the attention of training, which knows no cache and no padding on the left. Generate with "
             "`LoadedModel.answer`, or inside `with ordinary_attention(model):` of lit_sft.models.attention."
         )
-    if documents is None and (sliding_window is None or query.shape[2] <= sliding_window):
-        return _causal(query, key, value, scaling, dropout).transpose(1, 2), None
-    return _within_documents(query, key, value, documents, scaling, dropout, sliding_window), None
+    dtype = _kernel_dtype(value)
+    with torch.autocast(value.device.type, enabled=False):
+        tensors = (query.to(dtype), key.to(dtype), value.to(dtype))
+        if documents is None and (sliding_window is None or query.shape[2] <= sliding_window):
+            output = _causal(*tensors, scaling, dropout).transpose(1, 2)
+        else:
+            output = _within_documents(*tensors, documents, scaling, dropout, sliding_window)
+    return output.to(value.dtype), None
+
+
+def _kernel_dtype(value: Tensor) -> torch.dtype:
+    """The dtype to compute in. Under autocast, rotary models give float32 queries and keys for half-precision values.
+
+    A GPU's flash kernels need half precision. On CPUs it is slower than float32: the backward pass 3 times at 100
+    tokens.
+    """
+    return torch.promote_types(value.dtype, torch.float32) if value.device.type == "cpu" else value.dtype
 
 
 # a compiler would specialise on the lengths of the documents and recompile for every batch
@@ -204,9 +216,7 @@ def _along_tree(
     if window is not None and stretches.longest <= window:
         window = None
     if query.device.type == "cpu" and window is None:
-        wide = torch.promote_types(query.dtype, torch.float32)  # as in `_causal`
-        output = attend_on_cpu(query.to(wide), key.to(wide), value.to(wide), stretches, scaling)
-        return output.to(query.dtype)
+        return attend_on_cpu(query, key, value, stretches, scaling)
     if window is None and _has_flash(query):
         return _variable_keys(query, key, value, documents, scaling)
     return _sdpa(query, key, value, scaling, 0.0, mask=stretches.visible(query.device, window))
@@ -220,14 +230,7 @@ def _one_by_one(
 
 
 def _causal(query: Tensor, key: Tensor, value: Tensor, scaling: float | None, dropout: float) -> Tensor:
-    if query.device.type != "cpu":
-        return _sdpa(query, key, value, scaling, dropout, is_causal=True)
-    # On CPUs, attention is slower in half precision than in float32: the backward pass 3 times at 100 tokens. Under
-    # autocast, which would narrow them all, rotary embeddings return float32 queries and keys for half-precision values
-    wide = torch.promote_types(value.dtype, torch.float32)
-    with torch.autocast("cpu", enabled=False):
-        output = _sdpa(query.to(wide), key.to(wide), value.to(wide), scaling, dropout, is_causal=True)
-    return output.to(value.dtype)
+    return _sdpa(query, key, value, scaling, dropout, is_causal=True)
 
 
 def _has_flash(query: Tensor) -> bool:

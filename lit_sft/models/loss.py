@@ -15,6 +15,7 @@ from data_modules.batching.prefix_tree import PrefixTree
 from lit_sft.models.adapters import causal_lm
 from lit_sft.models.attention import documents_of, shared_documents, shares_prefixes
 from lit_sft.models.linear_cross_entropy import linear_cross_entropy
+from lit_sft.models.tree_attention import Stretches
 
 _ROWS_AT_ONCE = 1024
 """Rows of logits in memory at a time when scoring: (1024, 151936) float32 take 0.6 GB."""
@@ -88,9 +89,10 @@ def _summed(shares: Tensor, tree: PrefixTree) -> Tensor:
 
 def _shared_states(model: PreTrainedModel, batch: Batch, tree: PrefixTree) -> tuple[Tensor, Tensor]:
     """The (M, D) hidden states of the distinct predictions, and the (M,) ids of their targets."""
+    stretches = Stretches(tree.lengths, tree.parents)
     ids, positions = (tensor.flatten()[tree.computed].unsqueeze(0) for tensor in (batch.input_ids, batch.positions))
     hidden = model.base_model(
-        input_ids=ids, position_ids=positions, use_cache=False, documents=shared_documents(tree)
+        input_ids=ids, position_ids=positions, use_cache=False, documents=shared_documents(stretches, ids.device)
     ).last_hidden_state
     # the first token of a branch is predicted from the last of the beginning it shares with others
     return hidden[0].index_select(0, tree.places[tree.targets - 1]), batch.input_ids.flatten()[tree.targets]

@@ -167,6 +167,23 @@ def test_lora_with_gradient_checkpointing_gives_the_same_gradients() -> None:
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-9)
 
 
+@pytest.mark.parametrize("name", MODELS)
+def test_under_autocast_shared_rows_are_as_exact_as_packed_ones(name: str) -> None:
+    model = random_model(name, torch.float32)
+    examples = random_examples(3)
+    exact, packed, tree = (
+        collate(examples, mask=MASKS["whole_sequence"], pack=True, share_prefixes=s) for s in (False, False, True)
+    )
+    truth = results(model, exact)
+    with torch.autocast("cpu", torch.bfloat16):
+        errors = [
+            [float((a - b).norm()) for a, b in zip(results(model, batch)[2], truth[2], strict=True)]
+            for batch in (packed, tree)
+        ]
+    assert max(errors[0]) > 0
+    assert sum(errors[1]) < 1.2 * sum(errors[0])
+
+
 @pytest.mark.parametrize(
     ("name", "dropout"), [("gpt2", "resid_pdrop"), ("gpt2", "attn_pdrop"), ("qwen2", "attention_dropout")]
 )
