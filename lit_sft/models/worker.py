@@ -84,10 +84,11 @@ class PendingAnswer(Pending[Generated]):
     error in `future` may also be what the listener raised, or a `UserError` if the prompt is too long.
 
     Args:
-        request: As submitted.
+        request: As submitted, without `when_answered`: the future has the answer.
     """
 
     def __init__(self, request: GenerationRequest) -> None:
+        assert request.when_answered is None
         super().__init__()
         self._asked = request
         self.request = replace(
@@ -99,14 +100,7 @@ class PendingAnswer(Pending[Generated]):
 
     def finish(self, answer: Generated) -> None:
         """Report the answer; without effect after the first result."""
-        if self.future.done():
-            return
-        try:
-            if self._asked.when_answered:
-                self._asked.when_answered(answer)
-        except Exception as error:  # its listener's own mistake, which must not end the batch
-            self.fail(error)
-        else:
+        if not self.future.done():
             self.future.set_result(answer)
 
     def is_to_stop(self) -> bool:
@@ -128,7 +122,7 @@ class PendingAnswer(Pending[Generated]):
             return
         try:
             self._asked.listener(piece)
-        except Exception as error:  # must not end the answers of others
+        except Exception as error:  # its listener's own mistake, which must not end the answers of others
             self.fail(error)
 
 
