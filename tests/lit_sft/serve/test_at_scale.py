@@ -30,7 +30,7 @@ from tests.conftest import MODELS, byte_tokenizer
 from tests.lit_sft.chat.conftest import never_ending
 from tests.lit_sft.models.test_generation import build
 from tests.lit_sft.models.test_streaming import mixed_texts
-from tests.lit_sft.serve.running import HELLO, RunningServer, running
+from tests.lit_sft.serve.running import HELLO, RunningServer, answer_of, prompt_of, running
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.slow
@@ -203,7 +203,7 @@ def test_lm_eval_gets_the_results_of_the_exported_model(
         client = LocalCompletionsAPI(base_url=f"{server.address}/v1/completions", **settings)
         found, told = evaluated(client, *names)
         chat = LocalChatCompletion(base_url=f"{server.address}/v1/chat/completions", **settings)
-        chat_results, _ = evaluated(chat, "serve_text", apply_chat_template=True)
+        chat_results, chat_told = evaluated(chat, "serve_text", apply_chat_template=True)
     num_scored = 0
     for wanted, got in zip(answers, told, strict=True):
         for one, other in zip(wanted, got, strict=True):
@@ -214,6 +214,10 @@ def test_lm_eval_gets_the_results_of_the_exported_model(
             else:
                 assert other == one
     assert num_scored == 90
+    questions = [f"Question: {text}? Answer:" for text in mixed_texts(30)]
+    assert [sample[0] for sample in chat_told] == [
+        [answer_of(model, prompt_of(model, question), num=20, stop=("e",))] for question in questions
+    ]
     for name in names:
         for key, value in expected[name].items():
             assert found[name][key] == (pytest.approx(value) if isinstance(value, float) else value)
