@@ -31,9 +31,10 @@ class RunHealth(FiniteGuard):
 
     Logs `train/gradient_norm` (over all trained weights and the whole optimiser step, before clipping),
     `train/loss_scale` and `train/skipped_steps` (fp16 only), `train/tokens_per_second` (without padding) and
-    `train/supervised_tokens_per_second`, over all devices and excluding validation time. In half precision on a GPU of
-    known peak rate (see `lit_sft.models.flops`) also `train/mfu`: the operations that training needs, whatever the
-    implementation, as a share of that rate.
+    `train/supervised_tokens_per_second`, over all devices and excluding validation time. If documents share their
+    beginnings, also `train/shared_tokens`: the share of tokens that are not computed again. In half precision on a GPU
+    of known peak rate (see `lit_sft.models.flops`) also `train/mfu`: the operations that training each document on its
+    own would need, whatever the implementation, as a share of that rate; shared beginnings can raise it above 1.
 
     As a subclass it replaces the guard, so that nothing is checked or computed twice.
 
@@ -51,6 +52,7 @@ class RunHealth(FiniteGuard):
         "train/gradient_norm",
         "train/tokens_per_second",
         "train/supervised_tokens_per_second",
+        "train/shared_tokens",
         "train/mfu",
         "train/loss_scale",
         "train/skipped_steps",
@@ -122,6 +124,8 @@ class RunHealth(FiniteGuard):
         rates = self._throughput.finish(trainer)
         pl_module.log("train/tokens_per_second", rates[0], prog_bar=True)
         pl_module.log("train/supervised_tokens_per_second", rates[1])
+        if rates[3]:
+            pl_module.log("train/shared_tokens", rates[3] / rates[0])
         if self._peak is not None:
             pl_module.log("train/mfu", rates[2] / self._peak / trainer.world_size)
         if (scaler := scaler_of(trainer)) is not None:
@@ -136,7 +140,7 @@ class _Throughput:
         self._started: float | None = None
         self._seconds = 0.0
         self._tokens: Tensor | None = None
-        self._supervised = 0
+        self._supervised = self._shared = 0
         self._flops = 0.0
         self.work: Callable[[Sequence[int], int], float] = lambda lengths, targets: 0.0
         """The floating-point operations that a batch needs, by the lengths of its documents and its targets."""
@@ -156,21 +160,23 @@ class _Throughput:
             tokens = (micro_batch.kinds != SegmentKind.PADDING).sum()
             self._tokens = tokens if self._tokens is None else self._tokens + tokens
             self._supervised += micro_batch.targets.numel()
+            if micro_batch.tree is not None:
+                self._shared += micro_batch.tree.places.numel() - micro_batch.tree.computed.numel()
             self._flops += self.work(micro_batch.lengths, micro_batch.targets.numel())
 
-    def finish(self, trainer: Trainer) -> tuple[float, float, float]:
-        """Tokens, supervised tokens and operations per second over all devices; resets the counts."""
+    def finish(self, trainer: Trainer) -> list[float]:
+        """Tokens, supervised tokens, operations and shared tokens per second over all devices; resets the counts."""
         assert self._tokens is not None
-        others = torch.tensor([self._supervised, self._flops], dtype=torch.float64, device=self._tokens.device)
+        counts_on_host = [self._supervised, self._flops, self._shared]
+        others = torch.tensor(counts_on_host, dtype=torch.float64, device=self._tokens.device)
         counts = torch.cat([self._tokens.double().view(1), others])
         total = trainer.strategy.reduce(counts, reduce_op="sum")
         assert isinstance(total, Tensor)
-        tokens, supervised, flops = total.tolist()
         self.pause()
         seconds = max(self._seconds, 1e-9)
-        self._seconds, self._tokens, self._supervised, self._flops = 0.0, None, 0, 0.0
+        self._seconds, self._tokens, self._supervised, self._flops, self._shared = 0.0, None, 0, 0.0, 0
         self.start()
-        return tokens / seconds, supervised / seconds, flops / seconds
+        return [count / seconds for count in total.tolist()]
 
 
 def _peak_of(trainer: Trainer) -> float | None:

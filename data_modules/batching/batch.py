@@ -33,8 +33,8 @@ class Batch:
         lengths: Tokens in each document.
         boundaries: In a packed row: starts of the documents and the end of the last, (documents + 1,) int32. None
             if every row is one document.
-        tree: What documents of a packed row share, so that it is computed once; None if nothing is shared. All other
-            attributes are the same with and without it.
+        tree: What documents of a packed row share, so that it is computed once; None if nothing is shared. It belongs
+            to these ids and targets; all other attributes are the same with and without it.
     """
 
     __slots__ = (

@@ -90,6 +90,24 @@ def test_throughput_counts_tokens_and_leaves_validation_out(
     assert [rate[1] for rate in watch.rates] == pytest.approx([rate[1] for rate in expected])
 
 
+def test_shared_tokens_are_those_that_are_not_computed_again(fit: Callable[..., Any]) -> None:
+    class Shares(Callback):
+        def __init__(self) -> None:
+            self.found: list[tuple[float, float]] = []
+
+        def on_train_batch_end(self, trainer: Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+            (micro_batch,) = batch
+            saved = sum(micro_batch.lengths) - sum(micro_batch.tree.lengths)
+            self.found.append((float(trainer.logged_metrics["train/shared_tokens"]), saved / micro_batch.num_tokens))
+
+    watch = Shares()
+    fit([RunHealth(every_n_steps=1), watch], data={"template": "chatml"})
+    assert watch.found
+    for logged, expected in watch.found:
+        assert logged == pytest.approx(expected)
+        assert 0 < logged < 1
+
+
 def test_tokens_per_second_is_in_the_progress_bar(fit: Callable[..., Any]) -> None:
     assert "train/tokens_per_second" in fit([RunHealth()]).trainer.progress_bar_metrics
 
@@ -207,7 +225,7 @@ def test_batch_without_supervised_tokens_is_not_a_failure(fit: Callable[..., Any
         def _loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
             if self.trainer.global_step == 1:
                 batch.weights.zero_()
-                batch.targets = batch.targets[:0]
+                batch.targets, batch.tree = batch.targets[:0], None
             return super()._loss(batch)
 
     assert fit([RunHealth(loss_spike=2)], module=Unsupervised).trainer.global_step == 4
