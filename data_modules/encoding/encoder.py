@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import chain
 from typing import Literal
 
 import numpy as np
@@ -129,8 +131,10 @@ class Encoder:
     ) -> None:
         """Count a conversation. `ordinary` is our own encoding of it, `complete` that which was shortened."""
         # first, because it may fail: a record must be counted completely or not at all
-        contents = (item for item in ordinary if not item.segment.control)
-        lost = next(filter(None, (self._text_check.lost(item.segment.text, item.ids) for item in contents)), None)
+        lost = None
+        if not self._text_check.knows_every_byte:
+            contents = (item for item in ordinary if not item.segment.control)
+            lost = next(filter(None, (self._text_check.lost(item.segment.text, item.ids) for item in contents)), None)
         ledger.count_length(length(complete), self.max_length, is_text=conversation.is_text)
         count_tokens(ledger, complete, parts, self.end_token_id)
         count_answers_read(ledger, conversation, complete)
@@ -228,17 +232,24 @@ class _Measure:
         return length(self.encoder._encoded(part, self.known))
 
 
+_BYTES = {kind: bytes([kind]) for kind in SegmentKind}
+
+
 def _example(encoded: Sequence[EncodedSegment], origin: str) -> Example:
     if encoded[-1].segment.turn > _LAST_TURN:
         raise UserError(
             f"{origin}: {encoded[-1].segment.turn + 1:,} turns in one example; expected at most {_LAST_TURN + 1:,}. "
             "Split the conversation, lower `--data.max_length`, or set `--data.on_invalid drop`."
         )
-    lengths = [len(item.ids) for item in encoded]
+    # one number after the other takes as long as all the rest: each array is made at once
+    kinds = bytearray().join([_BYTES[item.segment.kind] * len(item.ids) for item in encoded])
+    turns = array("h")
+    for item in encoded:
+        turns.extend(array("h", [item.segment.turn]) * len(item.ids))
     return Example(
-        input_ids=np.concatenate([np.asarray(item.ids, dtype=np.int32) for item in encoded]),
-        kinds=np.repeat(np.asarray([item.segment.kind for item in encoded], dtype=np.uint8), lengths),
-        turns=np.repeat(np.asarray([item.segment.turn for item in encoded], dtype=np.int16), lengths),
+        input_ids=np.array(list(chain.from_iterable([item.ids for item in encoded])), dtype=np.int32),
+        kinds=np.frombuffer(kinds, dtype=np.uint8),
+        turns=np.frombuffer(turns, dtype=np.int16),
         origin=origin,
         message_weights=_message_weights(encoded),
     )
@@ -247,14 +258,14 @@ def _example(encoded: Sequence[EncodedSegment], origin: str) -> Example:
 def _with_weights(segments: list[Segment], conversation: Conversation) -> list[Segment]:
     """Segments with the weights of their messages. Those of weight 0 have a kind of their own."""
     weights = [turn.weight or 1.0 for turn in conversation.turns]
-    if all(weight == 1 for weight in weights):
+    if weights.count(1.0) == len(weights):
         return segments
     return [replace(segment, weight=weights[segment.turn]) for segment in segments]
 
 
 def _message_weights(encoded: Sequence[EncodedSegment]) -> Weights:
     """The weight of every turn, (number of turns,); empty if all are 1."""
-    weights = {item.segment.turn: item.segment.weight for item in encoded}
-    if all(weight == 1 for weight in weights.values()):
+    if all(item.segment.weight == 1 for item in encoded):
         return np.zeros(0, dtype=np.float32)
+    weights = {item.segment.turn: item.segment.weight for item in encoded}
     return np.asarray([weights.get(turn, 1.0) for turn in range(max(weights) + 1)], dtype=np.float32)

@@ -34,15 +34,21 @@ _SCHEMA = pa.schema(
 _LABELLED = np.uint8(128)
 
 
-def record_batch(examples: list[Example]) -> pa.RecordBatch:
-    """Examples as one record batch of an Arrow file."""
+def record_batch(examples: list[Example], hashes: list[int] | None = None) -> pa.RecordBatch:
+    """Examples as one record batch of an Arrow file.
+
+    Args:
+        examples: The examples.
+        hashes: The `hash` of each. None: their own.
+    """
     origins = [example.origin.encode() for example in examples]
     ends, text = _ends(origins), pa.py_buffer(b"".join(origins))
     kinds = [_with_weights(example) for example in examples]
     ids, turns = [example.input_ids for example in examples], [example.turns for example in examples]
     columns = [_column(_SCHEMA.field(0), ids), _column(_SCHEMA.field(1), kinds), _column(_SCHEMA.field(2), turns)]
-    hashes = _values(pa.uint64(), np.asarray([example.hash for example in examples], dtype=np.uint64))
-    return pa.record_batch([*columns, pa.StringArray.from_buffers(len(examples), ends, text), hashes], schema=_SCHEMA)
+    hashes = [example.hash for example in examples] if hashes is None else hashes
+    numbers = _values(pa.uint64(), np.asarray(hashes, dtype=np.uint64))
+    return pa.record_batch([*columns, pa.StringArray.from_buffers(len(examples), ends, text), numbers], schema=_SCHEMA)
 
 
 def _with_weights(example: Example) -> Kinds:

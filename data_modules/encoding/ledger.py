@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -119,7 +119,7 @@ class Ledger(RecordCounts):
         self.over_long[name] += length > limit
 
     def count_answers(
-        self, *, read: Counter[SegmentKind], cut: Counter[SegmentKind], lost: Counter[SegmentKind]
+        self, *, read: Collection[SegmentKind], cut: Collection[SegmentKind] = (), lost: Collection[SegmentKind] = ()
     ) -> None:
         """Count the answers of one conversation, by the kind that they have in it.
 
@@ -129,9 +129,9 @@ class Ledger(RecordCounts):
             lost: Answers with no token left.
         """
         for mask in MASKS.values():
-            self.answers_read[mask.name] += _supervised(read, mask)
-            self.answers_cut[mask.name] += _supervised(cut, mask)
-            self.answers_lost[mask.name] += _supervised(lost, mask)
+            for counts, kinds in ((self.answers_read, read), (self.answers_cut, cut), (self.answers_lost, lost)):
+                if kinds:
+                    counts[mask.name] += sum(map(mask.supervises, kinds))
 
     def count_end_tokens(self, lost: Counter[SegmentKind]) -> None:
         """Count the end tokens that one conversation lost, by the kind that they have in it."""
@@ -155,6 +155,11 @@ class Ledger(RecordCounts):
         lost = account.all_lost
         for mask in MASKS.values() if lost else ():
             self.supervised_tokens_lost[mask.name] += _supervised(lost, mask)
+
+    def count_kept_tokens(self, counts: Counter[SegmentKind]) -> None:
+        """Count the tokens of a conversation that is its own example, by kind."""
+        for counter in (self.tokens["read"], self.tokens["kept"], self.account.read, self.account.kept):
+            counter.update(counts)
 
     def add(self, other: Ledger) -> None:
         """Add the counts of another ledger of the same split; its messages go last."""

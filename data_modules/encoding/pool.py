@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import chain, islice
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import wait
@@ -88,13 +88,15 @@ class ChunkEncoder:
         """
         ledger = Ledger(self.on_invalid)
         examples: list[Example] = []
+        hashes: list[int] = []
         for conversation in chunk:
             samples = expand_answers(conversation) if self.samples == "answer" else [conversation]
             ledger.samples_added += len(samples) - 1
             number = hash_of(content_key(conversation))
             for sample in samples:
-                examples += [replace(example, hash=number) for example in self._encode(sample, ledger)]
-        return EncodedChunk(len(chunk), record_batch(examples), ledger)
+                examples += self._encode(sample, ledger)
+            hashes += [number] * (len(examples) - len(hashes))
+        return EncodedChunk(len(chunk), record_batch(examples, hashes), ledger)
 
     def _encode(self, sample: Conversation, ledger: Ledger) -> list[Example]:
         try:

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate, groupby
+from typing import NamedTuple
 from unicodedata import is_normalized
 
 import numpy as np
@@ -20,10 +21,11 @@ from tokenizers import Encoding
 from transformers import PreTrainedTokenizerBase
 
 from data_modules.encoding.tokenizers import bytes_per_token, special_ids
+from data_modules.encoding.words import words_of
 from data_modules.errors import UserError
 from data_modules.rendering.segments import ASSISTANT_KINDS, Segment, SegmentKind
 
-_EMITTED = (*ASSISTANT_KINDS, SegmentKind.TEXT)
+_EMITTED = frozenset((*ASSISTANT_KINDS, SegmentKind.TEXT))
 
 
 class UnencodableError(UserError):
@@ -50,8 +52,7 @@ def length(encoded: Iterable[EncodedSegment]) -> int:
     return sum(len(item.ids) for item in encoded)
 
 
-@dataclass(frozen=True, slots=True)
-class _String:
+class _String(NamedTuple):
     """Adjacent segments that are encoded together.
 
     Attributes:
@@ -67,7 +68,7 @@ class _String:
     @property
     def text(self) -> str:
         """All parts."""
-        return "".join(text for text, _ in self.parts)
+        return "".join([text for text, _ in self.parts])
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +122,7 @@ class StringEncoder:
                 before = ""
             else:
                 before = self._before_emitted(group[0].text, previous) if is_emitted else self._before_prompt
-            yield _String(tuple((part.text, part.control) for part in group), before, is_emitted), group
+            yield _String(tuple([(part.text, part.control) for part in group]), before, is_emitted), group
             previous = group[-1]
 
     def _side(self, segment: Segment) -> tuple[bool, bool]:
@@ -131,9 +132,11 @@ class StringEncoder:
     def _add(self, strings: Iterable[_String], known: Known) -> None:
         alone, joined = [], []
         for string in strings:
-            if all(control for _, control in string.parts) and not string.before:
+            if string.before:
+                joined.append(string)
+            elif all(control for _, control in string.parts):
                 known[string] = self._fixed_text(string.text)
-            elif len(string.parts) == 1 and string.is_emitted and not string.before:
+            elif len(string.parts) == 1 and string.is_emitted:
                 alone.append(string)
             else:
                 joined.append(string)
@@ -152,7 +155,7 @@ class StringEncoder:
         Quick if it is a prompt of the conversation that was encoded last.
         """
         newest = self._newest.get(text)
-        return self._batch([text], plain=False)[0].ids if newest is None else newest
+        return self._batch([text], plain=False)[0] if newest is None else newest
 
     @cached_property
     def _newest(self) -> dict[str, list[int]]:
@@ -174,15 +177,28 @@ class StringEncoder:
     def _located(self, texts: list[str], *, plain: bool = False) -> list[_Tokens]:
         """Encode, and find the character at which each token starts."""
         located = []
-        for text, encoding in zip(texts, self._batch(texts, plain=plain), strict=True):
-            starts = self._counted_starts(text, encoding.ids)
+        for text, ids in zip(texts, self._batch(texts, plain=plain), strict=True):
+            starts = self._counted_starts(text, ids)
             if starts is None:
-                (encoding,) = self._batch([text], plain=plain, places=True)
-                starts = _starts(encoding)
-            located.append(_Tokens(encoding.ids, starts))
+                (encoding,) = self._encodings([text], plain=plain, places=True)
+                ids, starts = encoding.ids, _starts(encoding)
+            located.append(_Tokens(ids, starts))
         return located
 
-    def _batch(self, texts: list[str], *, plain: bool, places: bool = False) -> list[Encoding]:
+    def _batch(self, texts: list[str], *, plain: bool) -> list[list[int]]:
+        """The ids of texts.
+
+        Args:
+            texts: Any.
+            plain: Whether special tokens are plain text.
+        """
+        words = words_of(self.tokenizer, len(self.tokenizer))
+        found = [None if words is None else words.of(text, plain=plain) for text in texts]
+        rest = [text for text, ids in zip(texts, found, strict=True) if ids is None]
+        encodings = iter(self._encodings(rest, plain=plain))
+        return [next(encodings).ids if ids is None else ids for ids in found]
+
+    def _encodings(self, texts: list[str], *, plain: bool, places: bool = False) -> list[Encoding]:
         """Encode with the bare backend: the wrapper adds offsets, which take as long as the rest.
 
         Args:
@@ -226,27 +242,25 @@ class StringEncoder:
         Raises:
             UnencodableError: If the tokenizer cannot encode a text.
         """
-        found = [encoding.ids for encoding in self._batch(texts, plain=True)]
         return [
             ids if self.reserved_ids.isdisjoint(ids) else self._broken_up(text)
-            for text, ids in zip(texts, found, strict=True)
+            for text, ids in zip(texts, self._batch(texts, plain=True), strict=True)
         ]
 
     def contents_with_places(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
         """The same ids of one text, and the characters that each token covers, as the tokenizer reports."""
-        (whole,) = self._batch([text], plain=True, places=True)
+        (whole,) = self._encodings([text], plain=True, places=True)
         if self.reserved_ids.isdisjoint(ids := whole.ids):
             return ids, whole.offsets
         pieces = self._inside_markers.split(text)
         starts = accumulate(map(len, pieces), initial=0)
-        encodings = self._batch(pieces, plain=True, places=True)
+        encodings = self._encodings(pieces, plain=True, places=True)
         places = [(at + a, at + b) for at, each in zip(starts, encodings, strict=False) for a, b in each.offsets]
         return [index for each in encodings for index in each.ids], places
 
     def _broken_up(self, text: str) -> list[int]:
         """Encode markers in two halves: some tokenizers match markers that are not flagged as special anyway."""
-        encodings = self._batch(self._inside_markers.split(text), plain=True)
-        return [index for encoding in encodings for index in encoding.ids]
+        return [index for ids in self._batch(self._inside_markers.split(text), plain=True) for index in ids]
 
     def _checked(self, string: _String, tokens: _Tokens) -> _Tokens:
         """The tokens of a string; encoded with more care if its contents have markers, which must not become tokens."""
@@ -261,11 +275,11 @@ class StringEncoder:
         """Whether reserved tokens occur in the template's text only."""
         borders = list(accumulate((len(text) for text, _ in string.parts), initial=0))
         ends = [*tokens.starts[1:], borders[-1]]
-        for index, start, end in zip(tokens.ids, tokens.starts, ends, strict=True):
-            if index in self.reserved_ids:
-                touched = range(bisect_right(borders, start) - 1, bisect_left(borders, max(end, start + 1)))
-                if not all(string.parts[part][1] for part in touched):
-                    return False
+        for place in [place for place, index in enumerate(tokens.ids) if index in self.reserved_ids]:
+            start, end = tokens.starts[place], ends[place]
+            touched = range(bisect_right(borders, start) - 1, bisect_left(borders, max(end, start + 1)))
+            if not all(string.parts[part][1] for part in touched):
+                return False
         return True
 
     def _between_markers(self, string: _String) -> _Tokens:

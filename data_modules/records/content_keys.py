@@ -51,7 +51,7 @@ def content_key(conversation: Conversation, keep_together: KeepTogether = "exact
     digest = hashlib.blake2b(digest_size=16)
     for turn in turns:
         calls = _of_calls(turn, text_of) if turn.tool_calls else ()
-        for part in (turn.role.value, text_of(_full_text(turn)), *calls):
+        for part in (turn.role, text_of(_full_text(turn)), *calls):
             raw = part.encode()
             digest.update(len(raw).to_bytes(8, "little") + raw)
     for tool in conversation.tools:
@@ -84,8 +84,7 @@ def hash_of(key: str) -> int:
 
 def exact_text(text: str) -> str:
     """A text without white space at the ends of its lines, blank lines and indentation of the first line."""
-    lines = (line.rstrip() for line in text.strip().splitlines())
-    return "\n".join(filter(None, lines))
+    return "\n".join(filter(None, map(str.rstrip, text.strip().splitlines())))
 
 
 def normalized_text(text: str) -> str:

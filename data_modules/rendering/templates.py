@@ -10,7 +10,7 @@ import copy
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import groupby
+from functools import lru_cache
 from typing import Literal
 
 from transformers import PreTrainedTokenizerBase
@@ -123,7 +123,7 @@ class Template:
             elif turn.role is Role.ASSISTANT:
                 segments += self._render_answer(turn, index, final=index == last)
                 segments += fixed_text(self.closing if index == last else self.between, index)
-        return list(_joined(segments))
+        return _joined(segments)
 
     def _render_opening(self, conversation: Conversation) -> Iterator[Segment]:
         first = conversation.turns[0]
@@ -279,19 +279,33 @@ def resolve_template(name: TemplateName, tokenizer: PreTrainedTokenizerBase) -> 
     return replace(template, end=end)
 
 
+_SLOTS = {
+    "{system}": (SegmentKind.SYSTEM, False),
+    "{user}": (SegmentKind.USER, False),
+    "{context}": (SegmentKind.USER, True),
+    "{tools}": (SegmentKind.SYSTEM, False),
+    "{result}": (SegmentKind.TOOL_RESULT, True),
+}
+"""The kind of each placeholder's text, and whether it is truncated first."""
+
+
 def _fill(pattern: str, turn: Message, index: int, tools: str = "") -> list[Segment]:
     """Segments of a pattern such as "User: {user}" for one system or user turn, or the result of a tool."""
-    values = {
-        "{system}": Segment(turn.content, SegmentKind.SYSTEM, index),
-        "{user}": Segment(turn.content, SegmentKind.USER, index),
-        "{context}": Segment(turn.context, SegmentKind.USER, index, context=True),
-        "{tools}": Segment(tools, SegmentKind.SYSTEM, index),
-        "{result}": Segment(turn.content, SegmentKind.TOOL_RESULT, index, context=True),
-    }
-    segments: list[Segment] = []
-    for piece in re.split(r"(\{system\}|\{user\}|\{context\}|\{tools\}|\{result\})", pattern):
-        segments += [values[piece]] if piece in values else fixed_text(piece, index)
-    return [segment for segment in segments if segment.text]
+    others = {"{context}": turn.context, "{tools}": tools}
+    segments = []
+    for piece in _pieces(pattern):
+        if piece not in _SLOTS:
+            segments.append(Segment(piece, SegmentKind.TEMPLATE, index, control=True))
+        elif text := others.get(piece, turn.content):
+            kind, is_context = _SLOTS[piece]
+            segments.append(Segment(text, kind, index, context=is_context))
+    return segments
+
+
+@lru_cache(maxsize=64)
+def _pieces(pattern: str) -> list[str]:
+    """A pattern in fixed texts and placeholders."""
+    return list(filter(None, re.split(f"({'|'.join(map(re.escape, _SLOTS))})", pattern)))
 
 
 def _emitted(before: str, text: str, after: str, kind: SegmentKind, index: int) -> Iterator[Segment]:
@@ -301,11 +315,12 @@ def _emitted(before: str, text: str, after: str, kind: SegmentKind, index: int) 
     yield Segment(after, kind, index, control=True)
 
 
-def _joined(segments: list[Segment]) -> Iterator[Segment]:
+def _joined(segments: list[Segment]) -> list[Segment]:
     """Merge adjacent fixed texts."""
-    for is_fixed, run in groupby(segments, key=lambda segment: segment.kind is SegmentKind.TEMPLATE):
-        parts = list(run)
-        if is_fixed and len(parts) > 1:
-            yield replace(parts[-1], text="".join(part.text for part in parts))
-        else:
-            yield from parts
+    joined: list[Segment] = []
+    for segment in segments:
+        is_fixed = segment.kind is SegmentKind.TEMPLATE
+        if is_fixed and joined and joined[-1].kind is SegmentKind.TEMPLATE:
+            segment = replace(segment, text=joined.pop().text + segment.text)
+        joined.append(segment)
+    return joined

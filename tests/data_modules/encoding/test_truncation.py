@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tokenizers import Encoding
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from data_modules.encoding import encoder as encoding
@@ -187,7 +186,7 @@ class Work:
         self.encoder = replace(encoder(name), max_length=400, over_long=over_long)
         encode = StringEncoder._batch
 
-        def encoded(this: StringEncoder, texts: list[str], *, plain: bool) -> list[Encoding]:
+        def encoded(this: StringEncoder, texts: list[str], *, plain: bool) -> list[list[int]]:
             self.characters += sum(map(len, texts))
             return encode(this, texts, plain=plain)
 
