@@ -21,6 +21,7 @@ from data_modules.errors import UserError
 from data_modules.progress import Progress
 from data_modules.records.columns import check_found
 from data_modules.records.conversation import Conversation
+from data_modules.records.kept_records import KeptRecords
 from data_modules.records.readers import source_fingerprint
 from data_modules.records.splits import Sources, all_invalid, without_duplicates
 from data_modules.records.turn_order import TurnRules
@@ -151,8 +152,9 @@ def _digest(value: Any) -> str:
 def _encode_splits(sources: Sources, encoder: Encoder, folder: Path, processes: int) -> dict[str, Any]:
     """Write the examples of every split to a folder; returns their ledgers."""
     taken: set[str] = set()
+    kept = KeptRecords()
     ledgers = {
-        split: encode_split(split, sources, encoder, folder / f"{split}.arrow", taken=taken, processes=processes)
+        split: encode_split(split, sources, encoder, folder / f"{split}.arrow", taken, kept, processes=processes)
         for split in sources.splits
     }
     check_columns_found(sources, list(ledgers.values()))
@@ -160,7 +162,7 @@ def _encode_splits(sources: Sources, encoder: Encoder, folder: Path, processes: 
 
 
 def encode_split(
-    split: str, sources: Sources, encoder: Encoder, path: Path, *, taken: set[str], processes: int
+    split: str, sources: Sources, encoder: Encoder, path: Path, taken: set[str], kept: KeptRecords, *, processes: int
 ) -> Ledger:
     """Write the examples of one split to a file.
 
@@ -170,6 +172,7 @@ def encode_split(
         encoder: Encodes it.
         path: The file.
         taken: The keys of earlier splits, which this one must not have; its own are added if it is held out.
+        kept: Keeps the records for the other splits.
         processes: Maximum number of encoding processes.
 
     Raises:
@@ -180,7 +183,7 @@ def encode_split(
     samples = sources.samples if split == "train" else "conversation"
     with EncodingPool(ChunkEncoder(encoder, sources.on_invalid, samples), processes) as pool:
         read, encoded = Ledger(sources.on_invalid), Ledger(sources.on_invalid)
-        conversations = without_duplicates(split, sources, read, taken)
+        conversations = without_duplicates(split, sources, read, taken, kept)
         write_batches(path, _encoded_chunks(split, conversations, pool, encoded))
     # added at the end: reading runs ahead of encoding, and each lists its rejected records in order
     read.add(encoded)

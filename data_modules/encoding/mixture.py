@@ -33,6 +33,7 @@ from data_modules.encoding.encoder import Encoder
 from data_modules.encoding.example_store import ExampleStore
 from data_modules.encoding.ledger import Ledger
 from data_modules.errors import UserError
+from data_modules.records.kept_records import KeptRecords
 from data_modules.records.mix import MixSource
 from data_modules.records.splits import Sources
 from data_modules.rendering.masking import LossMask, MaskName, resolve_mask
@@ -99,12 +100,13 @@ class Mixture:
         ledgers: dict[str, Any] = {}
         by_source: list[list[Ledger]] = [[] for _ in self.mix]
         taken: set[str] = set()
+        kept = KeptRecords()
         for split in self.shared.splits:
             whole, own, parts = Ledger(self.shared.on_invalid), set[str](), {}
             for index, (name, sources, encoder) in enumerate(self.feeds(split)):
                 # a copy: a record may be in the same split of several sources, as it may be in several files
                 keys = set(taken)
-                ledger = encode_split(split, sources, encoder, folder / name, taken=keys, processes=processes)
+                ledger = encode_split(split, sources, encoder, folder / name, keys, kept, processes=processes)
                 own |= keys
                 whole.add(ledger)
                 if not name.startswith(f"{split}.arrow"):

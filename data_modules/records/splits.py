@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Literal, get_args
 
 from data_modules.errors import UserError
@@ -15,6 +16,7 @@ from data_modules.records.conversation import Conversation
 from data_modules.records.counts import OnInvalid, RecordCounts
 from data_modules.records.data_files import skipped_files
 from data_modules.records.formats import FormatName, recognise_format, to_conversation
+from data_modules.records.kept_records import KeptRecords, Keyed
 from data_modules.records.readers import read_records
 from data_modules.records.record import Record
 from data_modules.records.rejections import count_reasons
@@ -196,23 +198,37 @@ def read_conversations(split: str, sources: Sources, counts: RecordCounts) -> It
     Raises:
         UserError: If all records are invalid, or any is and `on_invalid` is `error`.
     """
+    for conversation, _ in _read_split(split, sources, counts, has_keys=_is_shared(sources)):
+        yield conversation
+
+
+def _is_shared(sources: Sources) -> bool:
+    """Whether not every record of train is trained on."""
+    return bool(sources.shares) or sources.train_fraction < 1
+
+
+def _read_split(
+    split: str, sources: Sources, counts: RecordCounts, *, has_keys: bool, kept: KeptRecords | None = None
+) -> Iterator[Keyed]:
     own_files = split in sources.files
     files = sources.files[split if own_files else "train"]
     # a held-out split is read from train's files, and train already counts their invalid records
     counter = counts if own_files else RecordCounts(sources.on_invalid)
     num_valid = 0
-    is_shared = bool(sources.shares) or sources.train_fraction < 1  # otherwise every record of train is trained on
+    is_chosen = _is_shared(sources) and (split == "train" or not own_files)
+    settings = replace(sources, files={}, fractions={}, train_fraction=1.0, cap=None)  # of reading
     for source in files:
-        for conversation in _read_source(source, sources, counter):
+        read = partial(_read_source, source, sources, has_keys)
+        records = kept.read((source, repr(settings), has_keys), counter, read) if kept else read(counter)
+        for conversation, keys in records:
             num_valid += 1
-            if is_shared and (split == "train" or not own_files):
-                first, *_ = keys_of(conversation, sources.keep_together)
-                place = split_of(first, sources.shares, sources.train_fraction)
+            if is_chosen:
+                place = split_of(keys[0], sources.shares, sources.train_fraction)
                 if place != split:
                     counter.records_read -= 1
                     counts.left_out += split == "train" and place is None
                     continue
-            yield conversation
+            yield conversation, keys
     if counter.num_invalid and not num_valid:
         raise UserError(all_invalid(files, counter))
     if not own_files:
@@ -223,8 +239,9 @@ def read_conversations(split: str, sources: Sources, counts: RecordCounts) -> It
 def read_splits(sources: Sources) -> Iterator[tuple[str, Conversation]]:
     """Every conversation with its split, held-out splits first, without duplicates across splits."""
     taken: set[str] = set()
+    kept = KeptRecords()
     for split in sources.splits:
-        for conversation in without_duplicates(split, sources, RecordCounts(sources.on_invalid), taken):
+        for conversation in without_duplicates(split, sources, RecordCounts(sources.on_invalid), taken, kept):
             yield split, conversation
 
 
@@ -242,7 +259,7 @@ def all_invalid(files: list[str], counts: RecordCounts, *, has_format: bool = Tr
     )
 
 
-def _read_source(source: str, sources: Sources, counts: RecordCounts) -> Iterator[Conversation]:
+def _read_source(source: str, sources: Sources, has_keys: bool, counts: RecordCounts) -> Iterator[Keyed]:
     layouts: dict[str, str] = {}
     rejected = counts.num_invalid
     for record in read_records(source, reject=counts.reject):
@@ -252,7 +269,7 @@ def _read_source(source: str, sources: Sources, counts: RecordCounts) -> Iterato
             counts.reject(in_columns(str(error), record, sources.columns))
             continue
         counts.records_read += 1
-        yield conversation
+        yield conversation, keys_of(conversation, sources.keep_together) if has_keys else []
     counts.records_read += counts.num_invalid - rejected
 
 
@@ -291,30 +308,39 @@ def _check_answer(record: Record, conversation: Conversation) -> None:
         )
 
 
-def without_duplicates(split: str, sources: Sources, counts: RecordCounts, taken: set[str]) -> Iterator[Conversation]:
+def without_duplicates(
+    split: str, sources: Sources, counts: RecordCounts, taken: set[str], kept: KeptRecords | None = None
+) -> Iterator[Conversation]:
     """The conversations of a split, without those that an earlier split contains or shares a group with.
 
     Training records beyond the cap are left out too, and counted as such.
+
+    Args:
+        split: Its name.
+        sources: Where its records come from.
+        counts: Counts them.
+        taken: The keys of earlier splits; those of this one are added if it is held out.
+        kept: Keeps the records for other splits of the same files. None: read the files.
     """
     own: set[str] = set()
-    fits = _under_cap(sources, taken) if split == "train" and sources.cap else None
-    for conversation in read_conversations(split, sources, counts):
-        keys = set(keys_of(conversation, sources.keep_together))
-        if not keys.isdisjoint(taken):
+    fits = _under_cap(sources, taken, kept) if split == "train" and sources.cap else None
+    for conversation, keys in _read_split(split, sources, counts, has_keys=True, kept=kept):
+        if not taken.isdisjoint(keys):
             counts.duplicates += 1
             continue
         if fits and not fits(conversation):
             counts.records_read -= 1
             counts.left_out += 1
             continue
-        own |= keys if split != "train" else set()
+        if split != "train":
+            own.update(keys)
         yield conversation
     taken |= own
 
 
-def _under_cap(sources: Sources, taken: set[str]) -> Callable[[Conversation], bool]:
+def _under_cap(sources: Sources, taken: set[str], kept: KeptRecords | None) -> Callable[[Conversation], bool]:
     """Whether a training record is one of those with the lowest hashes; call it once per record, in any order."""
-    records = without_duplicates("train", replace(sources, cap=None), RecordCounts(sources.on_invalid), taken)
+    records = without_duplicates("train", replace(sources, cap=None), RecordCounts(sources.on_invalid), taken, kept)
     fits = among_lowest(map(_hash, records), sources.cap or 0)
     return lambda conversation: fits(_hash(conversation))
 
