@@ -66,7 +66,8 @@ class NextToken(LogitsProcessor):  # type: ignore[misc]
         self._sampled: dict[tuple[float, float], list[int]] = {}
         for row, choice in enumerate(choices):
             if choice.temperature > 0:
-                temperature = min(max(choice.temperature, _COLDEST), _HOTTEST)
+                # the library's divisor refuses whole numbers such as 1, which JSON and YAML give
+                temperature = float(min(max(choice.temperature, _COLDEST), _HOTTEST))
                 self._sampled.setdefault((temperature, choice.top_p), []).append(row)
         self._keeps = any(choice.num_likeliest is not None for choice in choices)
         self._logits: Tensor | None = None

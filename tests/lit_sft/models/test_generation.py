@@ -74,6 +74,15 @@ def test_the_lowest_temperatures_are_greedy_and_the_highest_take_any_known_token
         assert len(set(chosen.tolist())) > 30
 
 
+@pytest.mark.parametrize("temperature", [1, 2])
+def test_whole_numbers_are_temperatures_too(temperature: int, tokenizer: PreTrainedTokenizerFast) -> None:
+    """Sliders of a page, JSON and YAML give 1, not 1.0."""
+    model = build("gpt2", tokenizer)
+    found = answers(model, tokenizer, temperature=temperature, top_p=1)
+    assert found == answers(model, tokenizer, temperature=float(temperature), top_p=1.0)
+    assert found != answers(model, tokenizer)
+
+
 def test_generation_stops_at_the_end_token_and_says_so(tokenizer: PreTrainedTokenizerFast) -> None:
     model = build("gpt2", tokenizer)
     ids = greedy_loop(model, PROMPTS[0], 12)
