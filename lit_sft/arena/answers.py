@@ -20,11 +20,13 @@ class Written:
         text: What was written so far.
         state: Whether it is being written, or how it ended.
         note: What the text does not show, such as why it failed; may be empty.
+        is_refused: Whether it failed because the model cannot be given the message, which is too long, for example.
     """
 
     text: str = ""
     state: State = "waiting"
     note: str = ""
+    is_refused: bool = False
 
     @property
     def is_finished(self) -> bool:
@@ -67,11 +69,11 @@ class Answer:
             if not self.is_finished:
                 self._written = Written(text, "writing")
 
-    def finish(self, state: State, note: str = "") -> None:
+    def finish(self, state: State, note: str = "", *, is_refused: bool = False) -> None:
         """End it; without effect if it is finished already."""
         with self._lock:
             if not self.is_finished:
-                self._written = Written(self._written.text, state, note)
+                self._written = Written(self._written.text, state, note, is_refused)
 
     def stop(self) -> None:
         """End it now, with what there is of it."""

@@ -78,7 +78,7 @@ def main(argv: list[str]) -> int:
         address = serve_page(page, host=options.host, port=options.port, password=password)
         print_line(f"arena: {address}")
         if len(players) > 1:
-            print_line(f"votes go to {votes.path}; `python -m lit_sft ratings {votes.path}` rates the models")
+            print_line(f"arena: votes go to {votes.path}; `python -m lit_sft ratings {votes.path}` rates the models")
         if password:
             print_error_line("arena: visitors must enter the password; nothing is encrypted")
         print_error_line("arena: Ctrl-C ends it")

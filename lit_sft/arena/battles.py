@@ -14,6 +14,7 @@ from pathlib import Path
 from data_modules.errors import UserError
 from lit_sft.arena.answers import Answer, State
 from lit_sft.arena.players import Player
+from lit_sft.arena.vote_count import VoteCount
 from lit_sft.files import digest
 from lit_sft.models.fitted_prompt import turns_of
 from lit_sft.models.generation import GenerationSettings
@@ -107,7 +108,7 @@ class VoteFile:
         self.path = path
         self._lock = threading.Lock()
         self._place = path.absolute()  # the working folder may change
-        self._ids = set[str]()
+        self._count = VoteCount(self._place)
         if not path.exists():
             check_folder("--votes", path.parent)
             return
@@ -115,11 +116,17 @@ class VoteFile:
             path.open("ab").close()
         except OSError as error:
             raise UserError(f"--votes {path}: cannot be written ({error.strerror}); choose another file.") from None
-        self._ids.update(vote.id for vote in read_votes(path, lambda message: None))
+        for _ in read_votes(path, lambda message: None):
+            pass  # all of it is read, so that anything but a vote is found now
+        self._count.now()
 
-    def __len__(self) -> int:
-        """Votes in it."""
-        return len(self._ids)
+    def count(self) -> tuple[int, int]:
+        """The votes in it now, and how many were in it before and no longer are.
+
+        Raises:
+            OSError: If it cannot be read.
+        """
+        return self._count.now()
 
     def add(self, battle: Battle, winner: Winner, voter: str) -> bool:
         """Write a vote to the disk. The battle remembers it.
@@ -144,7 +151,6 @@ class VoteFile:
             self._place.parent.mkdir(parents=True, exist_ok=True)
             append_vote(self._place, vote)
             battle.winner = winner
-            self._ids.add(vote.id)
             return True
 
 

@@ -20,6 +20,7 @@ from lit_sft.arena.page_following import (
     tried,
 )
 from lit_sft.arena.visits import Arena, Visit
+from lit_sft.files import error_line
 from lit_sft.votes import Winner
 
 _LONGEST_NAME = 80
@@ -89,7 +90,7 @@ class BlindVote:
 
     def _values(self, visit: Visit) -> list[Any]:
         """What `components` show."""
-        battle, votes = visit.battle, self.arena.votes
+        battle = visit.battle
         is_busy = battle is not None and not battle.is_finished
         can_vote = battle is not None and battle.can_be_voted_on
         can_repeat = battle is not None and battle.is_finished and battle.winner is None
@@ -97,7 +98,7 @@ class BlindVote:
         return [
             *(page_parts.side_html(battle, side) for side in range(2)),
             *(page_parts.battle_html(battle, side) for side in range(2)),
-            page_parts.vote_status(battle, len(votes), str(votes.path)),
+            page_parts.vote_status(battle, self.arena.votes),
             *map(enabled, [*stoppable, *[can_vote] * len(self._votes), not is_busy, can_repeat]),
         ]
 
@@ -129,8 +130,12 @@ class BlindVote:
             raise UserError(
                 f"your name in the votes: expected 1 to {_LONGEST_NAME} characters; it need not be your own."
             )
-        if battle is not None:
+        if battle is None:
+            return
+        try:
             self.arena.votes.add(battle, winner, voter.strip())
+        except OSError as error:
+            raise UserError(f"your vote is not saved ({error_line(error)}); click again to retry.") from None
 
 
 def _is_finished(visit: Visit) -> bool:

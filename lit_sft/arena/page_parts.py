@@ -9,9 +9,11 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
+from data_modules.wording import counted
 from lit_sft.arena.answers import Answer, Written
-from lit_sft.arena.battles import Battle
+from lit_sft.arena.battles import Battle, VoteFile
 from lit_sft.arena.visits import Exchange
+from lit_sft.files import error_line
 from lit_sft.votes import Winner
 
 SIDES = ("Left", "Right")
@@ -92,20 +94,41 @@ def status_html(text: str, *, is_error: bool = False) -> str:
     return str(Markup('<div class="status"><span class="{}">{}</span></div>').format("error" if is_error else "", text))
 
 
-def vote_status(battle: Battle | None, num_votes: int, place: str) -> str:
+def vote_status(battle: Battle | None, votes: VoteFile) -> str:
     """What can be done now, or what the vote was."""
     if battle is None:
         return status_html("Send a message: two models answer, and you vote before you see which they are.")
     if battle.winner is not None:
-        count = f"{num_votes:,} {'vote' if num_votes == 1 else 'votes'}"
-        return status_html(f"Your vote: {CHOICES[battle.winner]}. It is saved; {place} has {count}.")
+        return _about_vote(battle.winner, votes)
     if not battle.is_finished:
         return status_html("Two models are answering.")
+    if any(answer.written.is_refused for answer in battle.answers):
+        return status_html(
+            "The message is too long for one of the models, or its template cannot write it. Send a shorter one.",
+            is_error=True,
+        )
     if not battle.can_be_voted_on:
         return status_html(
             "A model did not finish its answer, so there is nothing to vote on. Try again.", is_error=True
         )
     return status_html("Which answer is better?")
+
+
+def _about_vote(winner: Winner, votes: VoteFile) -> str:
+    """What the vote was, and what the file has now: others may have added votes, or removed the file."""
+    vote = f"Your vote: {CHOICES[winner]}."
+    try:
+        num_votes, num_missing = votes.count()
+    except OSError as error:
+        return status_html(f"{vote} It was saved, but the file cannot be read now: {error_line(error)}", is_error=True)
+    if not num_votes:
+        gone = f"It was saved, but {votes.path} is gone or empty; the next vote starts a new file."
+        return status_html(f"{vote} {gone}", is_error=True)
+    saved = f"{vote} It is saved; {votes.path} has {counted(num_votes, 'vote')}."
+    if num_missing:
+        lost = f"{counted(num_missing, 'vote')} that it had before {'is' if num_missing == 1 else 'are'} gone"
+        return status_html(f"{saved} {lost}: the file was removed or changed.", is_error=True)
+    return status_html(saved)
 
 
 def _whole(content: Markup) -> str:

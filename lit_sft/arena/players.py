@@ -87,7 +87,11 @@ class LocalPlayer:
         """Write an answer, and wait until it is finished."""
         context = self._worker.load().result().context_length
         with self._worker.encoding() as encoder:
-            prompt = fitted_prompt(encoder, turns, context=context, max_new_tokens=answer.settings.max_new_tokens)
+            try:
+                prompt = fitted_prompt(encoder, turns, context=context, max_new_tokens=answer.settings.max_new_tokens)
+            except UserError as error:
+                answer.finish("failed", error_line(error), is_refused=True)
+                return
         request = GenerationRequest(
             prompt.tokens.prompt_ids(),
             answer.settings,

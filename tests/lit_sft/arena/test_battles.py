@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from dataclasses import replace
 from itertools import permutations
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from data_modules.errors import UserError
 from lit_sft.arena.ballots import read_ballots
 from lit_sft.arena.battles import Draw, VoteFile, begin_battle
+from lit_sft.arena.page_parts import vote_status
 from lit_sft.models.generation import GenerationSettings
 from lit_sft.votes import Message, append_vote, read_votes
 from tests.lit_sft.arena.make_votes import vote
@@ -63,7 +65,7 @@ def test_there_is_one_vote_for_each_comparison(tmp_path: Path) -> None:
     battle = begin_battle("Who?", (A, B), SETTINGS, (0, 0), "")
     assert votes.add(battle, "left", "anna")
     assert not votes.add(battle, "right", "anna")
-    assert (battle.winner, len(votes)) == ("left", 1)
+    assert (battle.winner, votes.count()) == ("left", (1, 0))
     assert len((tmp_path / "votes.jsonl").read_text().splitlines()) == 1
 
 
@@ -78,7 +80,7 @@ def test_unfinished_and_failed_answers_are_not_voted_on(tmp_path: Path) -> None:
     slow.go.set()
     failing.error = "out of memory"
     assert not votes.add(begin_battle("Who?", (A, failing), SETTINGS, (0, 0), ""), "left", "anna")
-    assert len(votes) == 1
+    assert votes.count() == (1, 0)
 
 
 def test_a_vote_that_cannot_be_written_is_not_counted(tmp_path: Path) -> None:
@@ -87,12 +89,15 @@ def test_a_vote_that_cannot_be_written_is_not_counted(tmp_path: Path) -> None:
     (tmp_path / "votes.jsonl").mkdir()
     with pytest.raises(OSError, match="Is a directory"):
         votes.add(battle, "left", "anna")
-    assert (battle.winner, len(votes)) == (None, 0)
+    assert battle.winner is None
+    (tmp_path / "votes.jsonl").rmdir()
+    assert votes.count() == (0, 0)
+    assert votes.add(battle, "left", "anna")
 
 
 def test_votes_are_added_to_a_file_that_exists(tmp_path: Path) -> None:
     append_vote(tmp_path / "votes.jsonl", vote())
-    assert len(VoteFile(tmp_path / "votes.jsonl")) == 1
+    assert VoteFile(tmp_path / "votes.jsonl").count() == (1, 0)
     (tmp_path / "other.jsonl").write_text('{"prompt": "Who?"}\n')
     with pytest.raises(UserError, match=r"other.jsonl:1: .*format"):
         VoteFile(tmp_path / "other.jsonl")
@@ -105,6 +110,41 @@ def test_votes_are_added_to_a_file_that_exists(tmp_path: Path) -> None:
 def test_there_is_no_file_before_the_first_vote(tmp_path: Path) -> None:
     """A chat with one model leaves nothing behind."""
     votes = VoteFile(tmp_path / "new" / "votes.jsonl")
-    assert (len(votes), [*tmp_path.iterdir()]) == (0, [])
+    assert (votes.count(), [*tmp_path.iterdir()]) == ((0, 0), [])
     assert votes.add(begin_battle("Who?", (A, B), SETTINGS, (0, 0), ""), "left", "anna")
     assert len(list(read_votes(tmp_path / "new" / "votes.jsonl", pytest.fail))) == 1
+
+
+def test_votes_are_counted_in_the_file_and_not_from_memory(tmp_path: Path) -> None:
+    path = tmp_path / "votes.jsonl"
+    one, other = VoteFile(path), VoteFile(path)
+    mine, theirs = (begin_battle("Who?", (A, B), SETTINGS, (0, 0), "") for _ in range(2))
+    assert one.add(mine, "left", "anna")
+    assert other.add(theirs, "tie", "ben")
+    assert "It is saved" in vote_status(mine, one)
+    assert one.count() == other.count() == (2, 0)
+    with path.open("a") as stream:  # as a process leaves it that is still writing, or was killed
+        stream.write('{"id": "half')
+    assert one.count() == (2, 0)
+    third = begin_battle("Who?", (A, B), SETTINGS, (0, 0), "")
+    assert other.add(third, "tie", "ben")
+    assert one.count() == other.count() == (3, 0)
+    assert "has 3 votes." in vote_status(mine, one)
+    append_vote(path, replace(next(read_votes(path, pytest.fail)), winner="tie"))
+    assert one.count() == (3, 0), "a later vote with the same id replaces an earlier one"
+
+
+def test_a_voter_learns_that_the_file_was_removed(tmp_path: Path) -> None:
+    path = tmp_path / "votes.jsonl"
+    for _ in range(2):
+        append_vote(path, vote())
+    votes = VoteFile(path)
+    before, after = (begin_battle("Who?", (A, B), SETTINGS, (0, 0), "") for _ in range(2))
+    assert votes.add(before, "left", "anna")
+    assert "has 2 votes.<" in vote_status(before, votes)
+    path.unlink()
+    assert "is gone or empty" in vote_status(before, votes)
+    assert votes.add(after, "left", "anna")
+    assert "has 1 vote. 2 votes that it had before are gone" in vote_status(after, votes)
+    path.write_bytes(b"")
+    assert "is gone or empty" in vote_status(after, votes)

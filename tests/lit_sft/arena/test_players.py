@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +15,7 @@ from transformers import PreTrainedTokenizerFast
 from data_modules.errors import UserError
 from data_modules.records.conversation import Message, Role
 from lit_sft.arena.answers import Answer
-from lit_sft.arena.battles import begin_battle
+from lit_sft.arena.battles import VoteFile, begin_battle
 from lit_sft.arena.page_parts import battle_html, vote_status
 from lit_sft.arena.players import EndpointPlayer, LocalPlayer
 from lit_sft.endpoint.chat import EndpointError, Request
@@ -152,7 +154,7 @@ def test_an_endpoint_streams(reason: Any, state: str, note: str) -> None:
     assert player.digest() == ""
 
 
-def test_an_answer_that_breaks_off_is_marked_and_not_voted_on() -> None:
+def test_an_answer_that_breaks_off_is_marked_and_not_voted_on(tmp_path: Path) -> None:
     endpoint: Any = FakeEndpoint(EndpointError("the reply ends without a finish_reason", is_answer=True))
     endpoint.go.set()
     battle = begin_battle("Who?", (EndpointPlayer("far", endpoint), ScriptedPlayer("b")), SETTINGS, (0, 0), "")
@@ -160,7 +162,17 @@ def test_an_answer_that_breaks_off_is_marked_and_not_voted_on() -> None:
     assert (written.text, written.state) == ("one two", "failed")
     assert not battle.can_be_voted_on
     assert "broken off</div>" in battle_html(battle, 0)
-    assert "did not finish" in vote_status(battle, 0, "votes.jsonl")
+    assert "did not finish" in vote_status(battle, VoteFile(tmp_path / "votes.jsonl"))
+
+
+def test_a_message_that_is_too_long_is_said_to_be_in_a_blind_comparison(model: LoadedModel, tmp_path: Path) -> None:
+    player = LocalPlayer("secret", lambda: model)
+    battle = begin_battle("x" * 600, (ScriptedPlayer("b"), player), SETTINGS, (0, 0), "")
+    finished(battle.answers[1])
+    status = vote_status(battle, VoteFile(tmp_path / "votes.jsonl"))
+    assert "The message is too long for one of the models" in status
+    assert not re.search("512|secret", status + battle_html(battle, 1)), "its context would tell which model it is"
+    player.close()
 
 
 def test_the_thread_of_a_stopped_reply_ends() -> None:

@@ -183,7 +183,7 @@ def test_nothing_on_the_page_names_the_models_before_the_vote(tmp_path: Path) ->
 
     def shown() -> str:
         sides = [part(visit.battle, side) for part in (side_html, battle_html) for side in range(2)]
-        return " ".join([*sides, vote_status(visit.battle, 0, "votes.jsonl")])
+        return " ".join([*sides, vote_status(visit.battle, arena.votes)])
 
     assert "secret" not in shown()
     assert "nothing to vote on" in shown()
