@@ -190,7 +190,7 @@ class SFTDataModule(LightningDataModule):
         self.reduction, self._prompt_weight, self.convention = reduction, prompt_weight, convention
         sharing = (share_prefixes, group_by_prefix)
         self._batches = BatchSettings(batch_size, eval_batch_size, packing, token_budget, shuffle, seed, *sharing)
-        self.share_prefixes = share_prefixes and packing
+        self.share_prefixes, self.group_by_prefix = share_prefixes and packing, group_by_prefix
         self.batch_size, self.token_budget, self.seed = batch_size, token_budget, seed
         self.num_workers = 2 * torch.cuda.is_available() if num_workers is None else num_workers
         self.encoding_processes, self.cache_dir = num_processes(encoding_processes), cache_folder(cache_dir)
@@ -286,7 +286,7 @@ class SFTDataModule(LightningDataModule):
             "--data.prompt_weight": self._prompt_weight,
             "--data.reduction": self.reduction,
             "--data.shuffle": self._batches.shuffle,
-            **({"--data.group_by_prefix": True} if self._batches.group_by_prefix else {}),
+            **({"--data.group_by_prefix": True} if self.group_by_prefix else {}),
             "--data.seed": self.seed,
         }
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from lightning.pytorch import Trainer
 
-from data_modules.batching.prefix_plans import IdsOf, families
+from data_modules.batching.prefix_plans import IdsOf
 from data_modules.batching.sampling import LengthSampler, WindowSampler, batches_done
 
 
@@ -75,8 +75,9 @@ class BatchSettings:
             shuffle=self.shuffle and not (trainer and trainer.overfit_batches),  # type: ignore[attr-defined]
             packed=self.packing,
             token_budget=self.token_budget,
-            ids_of=ids_of if self.shares(trainer) else None,
-            family=families(len(lengths), ids_of) if ids_of and self.group_by_prefix else None,
+            ids_of=ids_of,
+            share_prefixes=self.shares(trainer),
+            group_by_prefix=self.group_by_prefix,
             limit=trainer.limit_train_batches if trainer else limit,
             epoch=trainer.current_epoch if trainer else 0,
             done=batches_done(trainer) if trainer else 0,

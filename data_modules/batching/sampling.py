@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 
 import numpy as np
@@ -13,7 +14,7 @@ from lightning.pytorch import Trainer
 from torch.utils.data import Sampler
 
 from data_modules.batching.packing import best_fit, equal_shares, length_groups, similar_lengths
-from data_modules.batching.prefix_plans import ByPrefix, IdsOf, grouped
+from data_modules.batching.prefix_plans import ByPrefix, IdsOf, families, grouped
 from data_modules.errors import UserError
 
 _SEEDS_APART = 1_000_003
@@ -81,8 +82,9 @@ class WindowSampler(Sampler[BatchPlan]):
         packed: Whether batches are packed (equal numbers of tokens) or padded (similar lengths).
         token_budget: Maximum number of tokens in a micro-batch, padding included, unless it is a single example. What
             examples share is counted once if it is computed once.
-        ids_of: Returns the ids of an example, by index, if what examples share is computed once. None: it is not.
-        family: The family of each example; those of one family stand together in a step. None: they stand anywhere.
+        ids_of: Returns the ids of an example, by index, for the following two.
+        share_prefixes: Whether what examples have in common at their beginning is computed once.
+        group_by_prefix: Whether examples that share most of their tokens stand together in a step.
         limit: Lightning's `limit_train_batches`, which ends an epoch after this many batches (or this share). Needed
             to normalise the last window, which may be shorter.
         epoch: The first epoch. With prefetching workers, Lightning sets it too late.
@@ -103,7 +105,8 @@ class WindowSampler(Sampler[BatchPlan]):
         packed: bool = True,
         token_budget: int = 2**31,
         ids_of: IdsOf | None = None,
-        family: npt.NDArray[np.int64] | None = None,
+        share_prefixes: bool = False,
+        group_by_prefix: bool = False,
         limit: int | float | None = None,
         epoch: int = 0,
         done: int = 0,
@@ -113,8 +116,9 @@ class WindowSampler(Sampler[BatchPlan]):
         self.lengths, self.batch_size, self.accumulate = lengths, batch_size, accumulate
         self.weight_of, self.seed, self.shuffle, self.done = weight_of, seed, shuffle, done
         by_length = ByLength(lengths, token_budget, packed=packed)
-        self.division = by_length if ids_of is None else ByPrefix(ids_of, token_budget)
-        self.family, self.rank, self.world_size = family, rank, world_size
+        self.division = ByPrefix(ids_of, token_budget) if ids_of and share_prefixes else by_length
+        self.grouped_ids = ids_of if group_by_prefix else None
+        self.rank, self.world_size = rank, world_size
         self.sampler = self  # where Lightning looks for `set_epoch`
         self.num_batches = -(-len(lengths) // (batch_size * world_size))
         self.num_used = limited(self.num_batches, limit)
@@ -154,9 +158,13 @@ class WindowSampler(Sampler[BatchPlan]):
         # far apart, so that different seeds never share an epoch's order
         generator = torch.Generator().manual_seed(self.seed + _SEEDS_APART * self.epoch)
         order = torch.randperm(len(self.lengths), generator=generator).numpy()
-        if self.family is None:
+        if self._family is None:
             return order
-        return grouped(order, self.family, self.accumulate * self.batch_size * self.world_size)
+        return grouped(order, self._family, self.accumulate * self.batch_size * self.world_size)
+
+    @cached_property
+    def _family(self) -> npt.NDArray[np.int64] | None:
+        return None if self.grouped_ids is None else families(len(self.lengths), self.grouped_ids)
 
 
 def windows(sampler: WindowSampler, accumulate: int, limit: int | float | None = None) -> Iterator[list[list[int]]]:

@@ -21,7 +21,7 @@ from data_modules.rendering.templates import AnyTemplate, resolve_template
 from data_modules.sft_data_module import SFTDataModule
 from lit_sft.console import cell
 from lit_sft.printable import printable
-from lit_sft.runs.shared_remarks import budget_remarks, held_out_remarks
+from lit_sft.runs.shared_remarks import budget_remarks, group_remarks, held_out_remarks
 from lit_sft.training.data import TrainingData
 
 _FEW = 0.1
@@ -44,7 +44,7 @@ def print_ledger(console: Console, data: SFTDataModule) -> None:
         for line in ledger["formats"]:
             console.print(f"  {split}: {printable(line)}", style="dim", markup=False, soft_wrap=True)
         print_unread(console, split, ledger)
-    for remark in (*data_remarks(data), *held_out_remarks(data), *budget_remarks(data)):
+    for remark in (*data_remarks(data), *held_out_remarks(data), *budget_remarks(data), *group_remarks(data)):
         console.print(printable(remark), style="yellow", markup=False, highlight=False, soft_wrap=True)
 
 

@@ -1,7 +1,10 @@
-"""Remarks that fine-tuning and text runs share: held-out splits without a row, and a token budget below one row."""
+"""Remarks that fine-tuning and text runs share, on held-out splits and the token budget, and on grouped examples."""
 
 from __future__ import annotations
 
+import numpy as np
+
+from data_modules.batching.prefix_plans import families
 from data_modules.encoding.ledger import why_empty
 from data_modules.encoding.text_split_checks import why_no_document
 from data_modules.sft_data_module import SFTDataModule
@@ -45,6 +48,25 @@ def budget_remarks(data: SFTDataModule | TextDataModule) -> list[str]:
     return [
         f"--data.token_budget {data.token_budget:,} is less than one {row}: a forward pass then reads one {row} of up "
         f"to {longest:,} tokens."
+    ]
+
+
+def group_remarks(data: SFTDataModule) -> list[str]:
+    """A line if examples are grouped by what they share, because this changes which of them form a step.
+
+    Args:
+        data: Data module, set up.
+    """
+    store = data.stores.get("train")
+    if not data.group_by_prefix or store is None:
+        return []
+    _, sizes = np.unique(families(len(store), store.ids), return_counts=True)
+    several = sizes[sizes > 1]
+    if not len(several):
+        return ["--data.group_by_prefix: no two examples share half of their tokens, so none are grouped."]
+    return [
+        f"--data.group_by_prefix: {several.sum():,} of {len(store):,} examples form {len(several):,} groups of up to "
+        f"{several.max():,} that share half of their tokens; each group stays in one step if it fits."
     ]
 
 

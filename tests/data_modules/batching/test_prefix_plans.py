@@ -58,7 +58,7 @@ def test_a_step_has_the_same_examples_as_without_sharing(world_size: int) -> Non
             list(
                 WindowSampler(
                     lengths, batch_size=3, accumulate=2, weight_of=lengths.__getitem__, seed=1, token_budget=40,
-                    ids_of=documents.__getitem__ if shares else None, rank=rank, world_size=world_size,
+                    ids_of=documents.__getitem__, share_prefixes=shares, rank=rank, world_size=world_size,
                 )
             )
             for rank in range(world_size)
@@ -70,6 +70,22 @@ def test_a_step_has_the_same_examples_as_without_sharing(world_size: int) -> Non
         return [set.union(*found[start : start + 2]) for start in range(0, len(found), 2)]
 
     assert steps(True) == steps(False)
+
+
+def test_grouped_steps_have_the_same_examples_however_they_are_cut_and_every_example_once() -> None:
+    documents = [ids(f"conversation {n} " + "x" * 20 + "y" * turn) for n in range(9) for turn in range(4)]
+    lengths = list(map(len, documents))
+    steps: list[list[set[int]]] = []
+    for shares in (True, False):
+        sampler = WindowSampler(
+            lengths, batch_size=4, accumulate=2, weight_of=lengths.__getitem__, seed=1, ids_of=documents.__getitem__,
+            share_prefixes=shares, group_by_prefix=True,
+        )  # fmt: skip
+        plans = list(sampler)
+        steps.append([{*one.indices, *other.indices} for one, other in zip(plans[::2], plans[1::2], strict=False)])
+        assert sorted(index for plan in plans for index in plan.indices) == list(range(36))
+    assert steps[0] == steps[1]
+    assert all(len({index // 4 for index in step}) == 2 for step in steps[0])  # two whole conversations in each
 
 
 def test_families_share_half_of_the_shorter_example() -> None:

@@ -9,9 +9,9 @@ import pytest
 
 from data_modules.sft_data_module import SFTDataModule
 from data_modules.text_data_module import TextDataModule
-from lit_sft.runs.shared_remarks import budget_remarks, held_out_remarks
+from lit_sft.runs.shared_remarks import budget_remarks, group_remarks, held_out_remarks
 from lit_sft.runs.text_report import text_remarks
-from tests.conftest import alpaca_rows, articles
+from tests.conftest import alpaca_rows, articles, chat_rows
 
 MakeText = Callable[..., TextDataModule]
 MakeData = Callable[..., SFTDataModule]
@@ -60,3 +60,12 @@ def test_token_budget_below_the_longest_example_is_reported(make_data: MakeData)
     (remark,) = budget_remarks(make_data(rows, token_budget=longest - 1))
     assert remark.endswith(f"less than one example: a forward pass then reads one example of up to {longest} tokens.")
     assert budget_remarks(make_data(rows, token_budget=longest)) == []
+
+
+def test_groups_of_examples_are_reported(make_data: MakeData) -> None:
+    assert group_remarks(make_data(chat_rows(9), samples="answer")) == []
+    (remark,) = group_remarks(make_data(chat_rows(9), samples="answer", template="chatml", group_by_prefix=True))
+    assert remark.startswith("--data.group_by_prefix: 15 of 18 examples form 6 groups of up to 3 that share half")
+    unlike = [{"instruction": "a" * n, "output": "b" * 40} for n in range(1, 5)]
+    (remark,) = group_remarks(make_data(unlike, template="plain", group_by_prefix=True))
+    assert remark == "--data.group_by_prefix: no two examples share half of their tokens, so none are grouped."
