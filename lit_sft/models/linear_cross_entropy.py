@@ -17,11 +17,11 @@ from torch import Tensor
 _CHUNK_ON_CPU = 256
 _CHUNK_ON_GPU = 4096
 
-_HALF_CHUNK_ON_CPU = 1024
-"""Rows of a chunk in half precision if the head trains: each chunk adds to a float32 gradient as large as the head."""
-
 _ROWS_IN_CACHE = 16
 """Rows of half-precision logits that are widened at once on a CPU, so that the passes over them stay in its cache."""
+
+_COLUMNS_IN_CACHE = 2048
+"""Rows of the head whose half-precision gradient is computed at once on a CPU, and added to the sum from its cache."""
 
 
 def linear_cross_entropy(
@@ -90,7 +90,7 @@ def _summed(
         sums = _Sums(wanted, hidden_states, weight, bias, scale)
         nll = torch.empty(len(ids), dtype=wide, device=hidden_states.device)
         head, shift = weight.to(dtype), None if bias is None else bias.to(wide)
-        size, rows = _sizes(hidden_states.device, dtype, trains_head=wanted[1])
+        size, rows = _sizes(hidden_states.device, dtype)
         memory = torch.empty(min(size, len(ids)), len(head), dtype=dtype, device=hidden_states.device)
         for start in range(0, len(ids), size):
             chunk = hidden_states[start : start + size].to(dtype)
@@ -109,14 +109,14 @@ def _summed(
     return sums, nll
 
 
-def _sizes(device: torch.device, dtype: torch.dtype, *, trains_head: bool) -> tuple[int, int]:
+def _sizes(device: torch.device, dtype: torch.dtype) -> tuple[int, int]:
     """Rows of logits in memory at once, and how many of them are reduced at once."""
     if device.type != "cpu":
         return _CHUNK_ON_GPU, _CHUNK_ON_GPU
     if torch.promote_types(dtype, torch.float32) == dtype:
         return _CHUNK_ON_CPU, _CHUNK_ON_CPU
     # with fewer rows than threads, torch would split the sum over a row, whose result would depend on their number
-    return _HALF_CHUNK_ON_CPU if trains_head else _CHUNK_ON_CPU, max(_ROWS_IN_CACHE, torch.get_num_threads())
+    return _CHUNK_ON_CPU, max(_ROWS_IN_CACHE, torch.get_num_threads())
 
 
 class _Sums:
@@ -157,8 +157,10 @@ class _Sums:
 
     def _add_to(self, total: Tensor, narrow: Tensor, chunk: Tensor) -> None:
         if total.dtype != chunk.dtype:  # half precision: a product cannot add to a wider sum
-            product = narrow.T @ chunk
-            total.copy_(product) if self._is_empty else total.add_(product)
+            size = _COLUMNS_IN_CACHE if total.device.type == "cpu" else len(total)
+            for rows, columns in zip(torch.split(total, size), torch.split(narrow, size, dim=1), strict=True):
+                product = columns.T @ chunk
+                rows.copy_(product) if self._is_empty else rows.add_(product)
         elif self._is_empty:
             torch.mm(narrow.T, chunk, out=total)
         else:

@@ -72,7 +72,8 @@ def test_half_precisions_are_within_their_own_error(
     dtype: torch.dtype, rows_in_cache: int, chunk: int, count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("lit_sft.models.linear_cross_entropy._ROWS_IN_CACHE", rows_in_cache)
-    monkeypatch.setattr("lit_sft.models.linear_cross_entropy._HALF_CHUNK_ON_CPU", chunk)
+    monkeypatch.setattr("lit_sft.models.linear_cross_entropy._CHUNK_ON_CPU", chunk)
+    monkeypatch.setattr("lit_sft.models.linear_cross_entropy._COLUMNS_IN_CACHE", 9 * rows_in_cache)
     given = case(dtype, count)
     exact_given = [
         t.detach().double().requires_grad_() if t is not None and t.is_floating_point() else t for t in given
@@ -87,10 +88,12 @@ def test_half_precisions_are_within_their_own_error(
         assert relative_error(a, b) < 4 * spacing
 
 
-def test_rows_reduced_at_once_do_not_change_half_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_in_cache_does_not_change_half_precision(monkeypatch: pytest.MonkeyPatch) -> None:
     results = []
-    for rows_in_cache in (1, 16, 1000):
-        monkeypatch.setattr("lit_sft.models.linear_cross_entropy._ROWS_IN_CACHE", rows_in_cache)
+    for in_cache in (1, 16, 1000):
+        monkeypatch.setattr("lit_sft.models.linear_cross_entropy._ROWS_IN_CACHE", in_cache)
+        monkeypatch.setattr("lit_sft.models.linear_cross_entropy._COLUMNS_IN_CACHE", 16 * in_cache)
+        monkeypatch.setattr("lit_sft.models.linear_cross_entropy._CHUNK_ON_CPU", 10)
         given = case(torch.bfloat16, bias=False)
         loss, nll = linear_cross_entropy(*given)
         results.append((nll, *torch.autograd.grad(loss, list(given[:2]))))  # type: ignore[arg-type]
