@@ -3,9 +3,20 @@
 
     python benchmarks/compare.py
     python benchmarks/compare.py --records rows.json --pretrained FOLDER --tuning lora --precision bf16
+    python benchmarks/compare.py --records rows.json --pretrained FOLDER --rows few_shot
+
+The rows are those of a file (`--records`), or with `--rows`:
+- `few_shot`: an instruction, five solved examples from the file, and one of its questions with a short answer
+- `per_answer`: one row for each answer of the file's conversations
+- `tools`: made conversations with a system prompt and six functions, one row for each call and each answer; not from
+  the file
+For the last two, rows of one conversation stand together in a step, as under `--data.group_by_prefix true`, for all
+contestants except those with batches of similar length.
 
 Contestants, each in a separate process; this command creates the environments of the peers:
-- `lit_sft`: Lightning's Trainer, LitCausalLM and SFTDataModule; packed rows
+- `lit_sft`: Lightning's Trainer, LitCausalLM and SFTDataModule; packed rows, in which what documents have in common at
+  their beginning is computed once
+- `lit_sft_unshared`: the same with `--data.share_prefixes false`
 - `lit_sft_padded`, only if named: the same with `--data.packing false`
 - `hf_default`, `trl_default`: transformers' Trainer and TRL's SFTTrainer with only model, rows, batch size and learning
   rate set. They ignore --precision: Trainer uses float32, TRL bf16 autocast (float32 on a CPU on which bf16 is slower).
@@ -21,10 +32,11 @@ them equally. Each turn is a separate process with the memory to itself: one war
 is timed from the end of the previous one, so it includes building the batch.
 
 The report shows: real tokens (without padding) per second over all rounds; the speed-up of lit_sft, with the median,
-lowest and highest ratio of a single round (grouped contestants train on different rows); peak resident memory; and the
-share of the ceiling, which is the floating-point operations per second that the rows need (`ModelFlops` in `shapes.py`)
-divided by the rate of a matrix product, timed in this process before and after. Writes `compare.json`, `compare.md` and
-`compare.png`.
+lowest and highest ratio of a single round (grouped contestants train on different rows); the tokens computed for each
+real one: more than one with padding, less if beginnings are shared; peak resident memory; and the share of the ceiling,
+which is the floating-point operations per second that the rows need one by one (`ModelFlops` in `shapes.py`) divided by
+the rate of a matrix product, timed in this process before and after. Sharing can exceed it, because it does less.
+Writes `compare.json`, `compare.md` and `compare.png`.
 """
 
 from __future__ import annotations
@@ -34,7 +46,7 @@ import os
 import sys
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 if not __package__:  # run as a script
     sys.path[0] = str(Path(__file__).parents[1])
@@ -46,6 +58,8 @@ from benchmarks.report import write_report
 from benchmarks.rows import POOL, draw_rows, write_plain
 from benchmarks.runner import CONTESTANTS, Contestant, Entry, Process, compete, python_of
 from benchmarks.shapes import SHAPES, bf16_is_slow, matrix_product_flops, work_of_folder, write_shape
+from benchmarks.shared_rows import RowKind, row_source
+from data_modules.rendering.templates import TemplateName
 from lit_sft.models.flops import ModelFlops
 
 CACHE = Path(os.environ.get("LIT_SFT_CACHE", "~/.cache/lit_sft")).expanduser() / "benchmark"
@@ -74,6 +88,11 @@ def arguments() -> argparse.Namespace:
     names = [contestant.name for contestant in CONTESTANTS]
     usual = [name for name in names if name != "lit_sft_padded"]
     parser.add_argument("--records", default="examples/world/train.json", help="file of records")
+    parser.add_argument("--rows", choices=get_args(RowKind), default="records", help="what a row is; see above")
+    templates = get_args(TemplateName)
+    parser.add_argument(
+        "--template", choices=templates, help="default: chatml if the tokenizer has its tokens, or plain"
+    )
     parser.add_argument(
         "--pretrained", help="folder of a model and its tokenizer; default: a model with random weights"
     )
@@ -84,7 +103,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--precision", choices=("bf16", "float32"), default="float32")
     parser.add_argument("--batch-size", type=int, default=8, help="rows per step")
     parser.add_argument("--steps", type=int, default=5, help="timed steps per contestant, after one warm-up step")
-    parser.add_argument("--max-length", type=int, default=512, help="maximum number of tokens in a row")
+    most = "maximum number of tokens in a row; default: 512, or 2048 if --rows is given"
+    parser.add_argument("--max-length", type=int, help=most)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--contestants", nargs="+", choices=names, default=usual, metavar="NAME", help=", ".join(names))
     parser.add_argument("--output", default="runs/benchmark", help="folder for the report")
@@ -94,14 +114,21 @@ def arguments() -> argparse.Namespace:
         help="keep all processes alive between turns: faster, if memory suffices for all at once",
     )
     parser.add_argument("--same-environment", action="store_true", help="run peers in this environment")
-    return parser.parse_args()
+    options = parser.parse_args()
+    # a shorter row loses its beginning, which is what rows share
+    options.max_length = options.max_length or (512 if options.rows == "records" else 2048)
+    return options
 
 
 def measure(options: argparse.Namespace, base: dict[str, Any], output: Path) -> dict[str, Any]:
     """All metrics of the comparison, as written to `compare.json`."""
     size, model = options.batch_size, base["model"]
     count, most = size * (1 + options.steps), size * POOL
-    store = draw_rows(options.records, options.tokenizer, count, most, output, max_length=options.max_length)
+    source = row_source(options.rows, options.records, max(count, most), output)
+    store = draw_rows(
+        source.records, options.tokenizer, count, most, output, max_length=options.max_length,
+        template=options.template, samples=source.samples, together=size if source.is_grouped else None,
+    )  # fmt: skip
     supervised, lengths = write_plain(store, output / "rows.json"), store.lengths.tolist()
     chosen = [c for c in CONTESTANTS if c.name in {"lit_sft", *options.contestants}]
     starter = partial(start, base=base, output=output, same_environment=options.same_environment)

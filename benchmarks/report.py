@@ -24,7 +24,7 @@ def summary(rounds: list[dict[str, Any]]) -> dict[str, float]:
         "tokens_per_second": sum(step["real"] for step in rounds) / seconds,
         "supervised_per_second": sum(step["supervised"] for step in rounds) / seconds,
         "median_tokens_per_second": statistics.median(step["real"] / step["seconds"] for step in rounds),
-        "padding": sum(step["processed"] for step in rounds) / sum(step["real"] for step in rounds),
+        "computed": sum(step["processed"] for step in rounds) / sum(step["real"] for step in rounds),
         "peak_gigabytes": max(step["peak_bytes"] for step in rounds) / 1e9,
         "seconds": seconds,
     }
@@ -47,7 +47,7 @@ def table(result: dict[str, Any]) -> str:
         + (", side by side" if settings["side_by_side"] else ""),
         "",
         "| trainer | precision | tokens/s | supervised tokens/s | speed-up of lit_sft (median, range) | "
-        "processed per token | peak memory | share of peak FLOP/s |",
+        "computed per token | peak memory | share of peak FLOP/s |",
         "|---|---|---:|---:|---:|---:|---:|---:|",
     ]
     for entry in contestants.values():
@@ -60,7 +60,7 @@ def table(result: dict[str, Any]) -> str:
         share = entry["needed_flops"] / found["seconds"] / ceiling
         lines.append(
             f"| {entry['label']} | {entry['facts']['precision']} | {found['tokens_per_second']:,.0f} | "
-            f"{found['supervised_per_second']:,.0f} | {faster} | {found['padding']:.2f} | "
+            f"{found['supervised_per_second']:,.0f} | {faster} | {found['computed']:.2f} | "
             f"{found['peak_gigabytes']:.1f} GB | {share:.0%} |"
         )
     probes = ", ".join(f"{flops / 1e9:,.0f}" for flops in result["ceiling_flops"])
@@ -110,4 +110,5 @@ def _facts(facts: dict[str, Any]) -> str:
 
 def _title(settings: dict[str, Any]) -> str:
     model = Path(settings["model"]).name
-    return f"{model}, {settings['tuning']}, {settings['precision']}, {settings['batch_size']} rows per step"
+    kind = {"few_shot": "few-shot ", "tools": "tool-call ", "per_answer": "per-answer "}.get(settings["rows"], "")
+    return f"{model}, {settings['tuning']}, {settings['precision']}, {settings['batch_size']} {kind}rows per step"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -12,8 +13,10 @@ import numpy as np
 import torch
 from transformers import AutoTokenizer
 
+from data_modules.batching.prefix_plans import families, grouped
 from data_modules.encoding.example import Example
 from data_modules.encoding.example_store import ExampleStore, record_batch, write_batches
+from data_modules.records.splits import Samples
 from data_modules.rendering.masking import MASKS
 from data_modules.rendering.segments import SegmentKind
 from data_modules.rendering.templates import TemplateName
@@ -26,22 +29,49 @@ POOL = 50
 """Batches in the pool that is grouped by length; transformers' Trainer also sorts this many at once."""
 
 
-def draw_rows(records: str, tokenizer: str, count: int, most: int, folder: Path, *, max_length: int) -> ExampleStore:
-    """Up to `most` records, rendered as chatml (or plain) and shuffled.
+def draw_rows(
+    records: str,
+    tokenizer: str,
+    count: int,
+    most: int,
+    folder: Path,
+    *,
+    max_length: int,
+    template: TemplateName | None = None,
+    samples: Samples = "conversation",
+    together: int | None = None,
+) -> ExampleStore:
+    """Up to `most` records, rendered and shuffled.
+
+    Args:
+        records: File of records.
+        tokenizer: Folder of the tokenizer.
+        count: Rows that are needed at least.
+        most: Rows that are wanted.
+        folder: Folder for the rows.
+        max_length: Maximum number of tokens in a row.
+        template: How records are rendered. None: see `template_of`.
+        samples: Whether every answer is a row.
+        together: Move rows that share most of their tokens together, at most this many, as `--data.group_by_prefix`
+            does with the rows of a step. None: leave them where they are.
 
     Raises:
         SystemExit: If there are fewer than `count`.
     """
     data = SFTDataModule(
-        records, tokenizer=tokenizer, template=template_of(tokenizer), val_fraction=0.0, test_fraction=0.0,
-        max_length=max_length,
+        records, tokenizer=tokenizer, template=template or template_of(tokenizer), val_fraction=0.0,
+        test_fraction=0.0, max_length=max_length, samples=samples,
     )  # fmt: skip
     data.setup("fit")
     store = data.stores["train"]
     if len(store) < count:
         raise SystemExit(f"{records}: {len(store)} rows; {count} are needed. Provide more rows, or lower --steps.")
-    order = torch.randperm(len(store), generator=torch.Generator().manual_seed(0))[: max(count, most)].tolist()
-    return _written((store[index] for index in order), folder)
+    if truncated := data.ledgers["train"]["truncated"]:
+        print(f"{records}: {truncated} of {len(store)} rows are cut to {max_length} tokens", file=sys.stderr)
+    order = torch.randperm(len(store), generator=torch.Generator().manual_seed(0)).numpy()
+    if together:
+        order = grouped(order, families(len(store), store.ids), together)
+    return _written((store[index] for index in order[: max(count, most)].tolist()), folder)
 
 
 def template_of(tokenizer: str) -> TemplateName:

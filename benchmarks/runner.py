@@ -30,7 +30,8 @@ class Contestant:
         name: Name on the command line.
         label: Name in tables.
         script: File in `peers/` that trains.
-        variant: `default`, or tuned with rows `grouped` by length or packed (`flat`); for lit_sft also `padded`.
+        variant: `default`, or tuned with rows `grouped` by length or packed (`flat`); for lit_sft also
+            `unshared` or `padded`.
         environment: Name of a requirements file in `peers/`, without extension. None: this environment.
         groups_lengths: Whether its batches have rows of similar lengths. The warm-up batch is the same for all, so that
             losses can be compared.
@@ -60,6 +61,7 @@ class Contestant:
 
 CONTESTANTS = [
     Contestant("lit_sft", "lit_sft", "run_lit_sft.py"),
+    Contestant("lit_sft_unshared", "lit_sft, nothing shared", "run_lit_sft.py", "unshared"),
     Contestant("lit_sft_padded", "lit_sft, padded", "run_lit_sft.py", "padded"),
     Contestant("hf_default", "HF Trainer, default", "run_hf_trainer.py", "default", "hf"),
     Contestant(

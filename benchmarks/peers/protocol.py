@@ -30,7 +30,7 @@ class Settings:
     """Settings of one contestant's process.
 
     Attributes:
-        variant: `default`, `grouped` or `flat`; for lit_sft, `flat` or `padded`.
+        variant: `default`, `grouped` or `flat`; for lit_sft, `flat`, `unshared` or `padded`.
         model: Folder with the weights.
         tokenizer: Its folder. Only its pad token is used, since rows are already encoded.
         rows: JSON file of rows with `input_ids` and `labels`, -100 where not supervised.
@@ -102,7 +102,7 @@ class Turns:
         Args:
             loss: Mean over supervised tokens, before the step.
             real: Tokens without padding.
-            processed: Tokens with padding.
+            processed: Tokens that the model computes: with padding, and what rows share once or for each.
             supervised: Tokens in the loss.
         """
         value = loss.item()  # waits for the device

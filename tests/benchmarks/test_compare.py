@@ -22,21 +22,24 @@ ROOT = Path(__file__).parents[2]
 TOKENIZER = str(ROOT / "examples" / "tokenizer")
 
 
-def test_lit_sft_and_transformers_agree_on_the_first_loss_of_bundled_rows(tmp_path: Path) -> None:
+def test_all_agree_on_the_first_loss_of_few_shot_rows_although_lit_sft_computes_the_examples_once(
+    tmp_path: Path,
+) -> None:
     options = argparse.Namespace(
         records=str(ROOT / "examples" / "world" / "train.json"), tokenizer=TOKENIZER, batch_size=4, steps=1,
-        max_length=128, tuning="lora", precision="float32", threads=1, contestants=["hf_flat"], side_by_side=True,
-        same_environment=True,
+        max_length=512, tuning="lora", precision="float32", threads=1, contestants=["lit_sft_unshared", "hf_flat"],
+        side_by_side=True, same_environment=True, rows="few_shot", template=None,
     )  # fmt: skip
     model = str(write_shape("tiny", 1, tmp_path, TOKENIZER))
     result = measure(options, settings(options, model, tmp_path) | {"slow_bf16": False}, tmp_path)
-    own, peer = (result["contestants"][name] for name in ("lit_sft", "hf_flat"))
-    assert peer["warm_up"]["loss"] == pytest.approx(own["warm_up"]["loss"], rel=1e-5)
-    assert "failure" not in peer
-    counts = [{key: entry["rounds"][0][key] for key in ("real", "supervised")} for entry in (own, peer)]
-    assert counts[0] == counts[1]
-    assert own["rounds"][0]["processed"] == own["rounds"][0]["real"]
-    assert own["needed_flops"] == peer["needed_flops"] > 0
+    own, unshared, peer = (result["contestants"][name] for name in ("lit_sft", "lit_sft_unshared", "hf_flat"))
+    for entry in (unshared, peer):
+        assert entry["warm_up"]["loss"] == pytest.approx(own["warm_up"]["loss"], rel=1e-5)
+        assert entry["rounds"][0]["processed"] == entry["rounds"][0]["real"]
+        assert entry["needed_flops"] == own["needed_flops"] > 0
+    counts = [{key: e["rounds"][0][key] for key in ("real", "supervised")} for e in (own, unshared, peer)]
+    assert counts[0] == counts[1] == counts[2]
+    assert own["rounds"][0]["processed"] < own["rounds"][0]["real"] / 2
 
 
 class FakeProcess:
@@ -120,7 +123,14 @@ def test_table_shows_ratios_memory_and_failures() -> None:
 
     own, peer = entry("lit_sft", [1.0, 1.0], 100), entry("TRL, tuned", [2.0, 3.0], 150)
     failed = {"label": "TRL, default", "facts": {}, "rounds": [], "failure": "no memory"}
-    told = {"model": "m/tiny", "tuning": "full", "precision": "float32", "batch_size": 4, "threads": 2}
+    told = {
+        "rows": "records",
+        "model": "m/tiny",
+        "tuning": "full",
+        "precision": "float32",
+        "batch_size": 4,
+        "threads": 2,
+    }
     text = table(
         {
             "settings": told | {"side_by_side": False},
