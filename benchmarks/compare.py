@@ -10,8 +10,8 @@ The rows are those of a file (`--records`), or with `--rows`:
 - `per_answer`: one row for each answer of the file's conversations
 - `tools`: made conversations with a system prompt and six functions, one row for each call and each answer; not from
   the file
-For the last two, rows of one conversation stand together in a step, as under `--data.group_by_prefix true`, for all
-contestants except those with batches of similar length.
+For the last two, rows that share at least half of their tokens are moved together, as by `--data.group_by_prefix true`,
+for all contestants; those with batches of similar length then sort them.
 
 Contestants, each in a separate process; this command creates the environments of the peers:
 - `lit_sft`: Lightning's Trainer, LitCausalLM and SFTDataModule; packed rows, in which what documents have in common at

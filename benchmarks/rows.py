@@ -16,6 +16,7 @@ from transformers import AutoTokenizer
 from data_modules.batching.prefix_plans import families, grouped
 from data_modules.encoding.example import Example
 from data_modules.encoding.example_store import ExampleStore, record_batch, write_batches
+from data_modules.errors import UserError
 from data_modules.records.splits import Samples
 from data_modules.rendering.masking import MASKS
 from data_modules.rendering.segments import SegmentKind
@@ -56,13 +57,16 @@ def draw_rows(
             does with the rows of a step. None: leave them where they are.
 
     Raises:
-        SystemExit: If there are fewer than `count`.
+        SystemExit: If there are fewer than `count`, or they cannot be read or rendered.
     """
     data = SFTDataModule(
         records, tokenizer=tokenizer, template=template or template_of(tokenizer), val_fraction=0.0,
         test_fraction=0.0, max_length=max_length, samples=samples,
     )  # fmt: skip
-    data.setup("fit")
+    try:
+        data.setup("fit")
+    except UserError as error:
+        raise SystemExit(str(error)) from None
     store = data.stores["train"]
     if len(store) < count:
         raise SystemExit(f"{records}: {len(store)} rows; {count} are needed. Provide more rows, or lower --steps.")

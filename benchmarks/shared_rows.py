@@ -34,7 +34,8 @@ class RowSource:
     Attributes:
         records: File of records.
         samples: Whether every answer is a row of its own.
-        is_grouped: Whether rows that share most of their tokens stand together, as under `--data.group_by_prefix`.
+        is_grouped: Whether rows that share at least half of their tokens are moved together, as under
+            `--data.group_by_prefix`.
     """
 
     records: str

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -47,16 +46,22 @@ def test_made_conversations_call_functions_that_exist_with_their_arguments() -> 
         assert call["arguments"].keys() == schemas[call["name"]].keys()
 
 
-@pytest.mark.parametrize("kind", ["tools", "per_answer"])
-def test_rows_of_one_conversation_stand_together(kind: str, tmp_path: Path) -> None:
-    records = str(ROOT / "examples" / "world" / "conversations.jsonl")
-    source = row_source(kind, records, 48, tmp_path)  # type: ignore[arg-type]
-    store = draw_rows(source.records, TOKENIZER, 48, 48, tmp_path, max_length=4096, samples=source.samples, together=8)
-    documents = [store.ids(index) for index in range(48)]
-    together = np.mean([common_length(a, b) for a, b in pairwise(documents)])
-    shuffled = [documents[index] for index in np.random.default_rng(0).permutation(48)]
-    apart = np.mean([common_length(a, b) for a, b in pairwise(shuffled)])
-    assert together > apart + 5
+def test_answers_of_one_conversation_stand_together(tmp_path: Path) -> None:
+    source = row_source("per_answer", str(ROOT / "examples" / "world" / "conversations.jsonl"), 96, tmp_path)
+    store = draw_rows(source.records, TOKENIZER, 96, 96, tmp_path, max_length=512, samples="answer", together=8)
+    places: dict[str, list[int]] = {}
+    for place, example in enumerate(store):
+        places.setdefault(example.origin, []).append(place)
+    spans = [found[-1] - found[0] + 1 for found in places.values() if len(found) > 1]
+    assert len(spans) > 20
+    assert np.mean(spans) < 8  # at random: about half of the rows
+
+
+def test_most_of_a_tool_row_is_what_all_have_in_common(tmp_path: Path) -> None:
+    source = row_source("tools", "", 12, tmp_path)
+    store = draw_rows(source.records, TOKENIZER, 12, 12, tmp_path, max_length=4096, samples=source.samples)
+    shared = min(common_length(store.ids(0), store.ids(index)) for index in range(12))
+    assert shared > 0.5 * store.lengths.max()
 
 
 def test_measuring_another_variant_than_the_named_one_is_refused() -> None:
