@@ -9,16 +9,17 @@ from concurrent.futures import Future
 from dataclasses import replace
 from typing import Any
 
+from data_modules.wording import counted
 from lit_sft.models.generation import Generated, GenerationRequest
 from lit_sft.models.loaded import LoadedModel
 from lit_sft.models.next_token import TokenLogprob
 from lit_sft.models.prompt_logprobs import prompt_logprobs
 from lit_sft.models.unfinished import Piece
 from lit_sft.models.worker import BusyError, ClosedError, Pending, PendingAnswer
-from lit_sft.serve.errors import ApiError, failed, overloaded
+from lit_sft.serve.errors import ApiError, failed, overloaded, stopping
 from lit_sft.serve.forms import event, finish_reason, usage_of
 from lit_sft.serve.jobs import Job
-from lit_sft.serve.logprobs import completion_logprobs
+from lit_sft.serve.logprobs import Reported, starts_of
 
 _NOTHING = Generated("", 0, ended=False)
 """The answer to a request for no tokens."""
@@ -46,17 +47,18 @@ async def answer(job: Job, receive: Receive) -> tuple[dict[str, Any], list[Gener
     """
     pending: list[Pending[Any]] = [*_submitted(job, job.requests)]
     is_over = threading.Event()
-    gone = asyncio.ensure_future(_gone(receive))
+    tasks: list[asyncio.Task[Any]] = [asyncio.ensure_future(_gone(receive))]
     try:
         pending += _scored(job, is_over)
-        everything = asyncio.gather(*(asyncio.wrap_future(each.future) for each in pending))
-        await asyncio.wait((gone, everything), return_when=asyncio.FIRST_COMPLETED)
+        everything = asyncio.ensure_future(_results(pending))
+        tasks.append(everything)
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         if not everything.done():
-            everything.cancel()
             raise ClientGoneError
-        results = await _results(everything)
+        results = everything.result()
     finally:
-        gone.cancel()
+        for task in tasks:
+            task.cancel()
         is_over.set()
         for each in pending:
             each.cancel()
@@ -100,7 +102,6 @@ async def stream(job: Job, receive: Receive, answers: list[Generated]) -> AsyncI
 
 async def _events(job: Job, news: asyncio.Queue[tuple[int, Any]], answers: list[Generated]) -> AsyncIterator[str]:
     tokens = [job.reported_tokens() for _ in job.requests]
-    lengths = [0] * len(job.requests)
     while len(answers) < len(job.requests):
         index, item = await news.get()
         if isinstance(item, ClientGoneError):
@@ -108,8 +109,7 @@ async def _events(job: Job, news: asyncio.Queue[tuple[int, Any]], answers: list[
         if isinstance(item, Piece):
             reported = tokens[index].add(item.text, item.logprobs)
             if item.text or reported:
-                yield job.form.piece(index, item.text, reported, lengths[index])
-            lengths[index] += len(item.text)
+                yield job.form.piece(index, item.text, reported)
             continue
         try:
             answers.append(_whole(item))
@@ -117,7 +117,7 @@ async def _events(job: Job, news: asyncio.Queue[tuple[int, Any]], answers: list[
             yield event(error.body())
             raise
         if rest := tokens[index].rest(is_stopped=item.result().stopped_by is not None):
-            yield job.form.piece(index, "", rest, lengths[index])
+            yield job.form.piece(index, "", rest)
         yield job.form.ending(index, finish_reason(answers[-1]))
     if not job.requests:
         for index in range(job.num_choices):
@@ -167,10 +167,10 @@ def _scored(job: Job, is_over: threading.Event) -> list[Pending[Any]]:
 
 def _refused(job: Job, error: Exception) -> ApiError:
     if isinstance(error, ClosedError):
-        return failed("The server is shutting down.", status=503)
+        return stopping()
     return overloaded(
-        f"The model `{job.worker.name}` is busy: {job.worker.max_waiting} requests are waiting already. Try again "
-        "later."
+        f"The model `{job.worker.name}` is busy: it would have to queue more than "
+        f"{counted(job.worker.max_waiting, 'answer')}. Try again later."
     )
 
 
@@ -180,14 +180,14 @@ async def _gone(receive: Receive) -> None:
         pass
 
 
-async def _results(everything: Awaitable[list[Any]]) -> list[Any]:
+async def _results(pending: Sequence[Pending[Any]]) -> list[Any]:
     try:
-        results = await everything
+        results = await asyncio.gather(*(asyncio.wrap_future(each.future) for each in pending))
     except Exception as error:
         raise _failure(error) from error
     for each in results:
         if isinstance(each, Generated) and each.is_cancelled:
-            raise failed("The server is shutting down.", status=503)
+            raise stopping()
     return results
 
 
@@ -201,13 +201,13 @@ def _whole(future: Future[Generated]) -> Generated:
     if error is not None:
         raise _failure(error) from error
     if future.result().is_cancelled:
-        raise failed("The server is shutting down.", status=503)
+        raise stopping()
     return future.result()
 
 
 def _failure(error: BaseException) -> ApiError:
     if isinstance(error, ClosedError):
-        return failed("The server is shutting down.", status=503)
+        return stopping()
     return failed("The model failed to answer; the server's log says why.")
 
 
@@ -235,7 +235,7 @@ def _choice(job: Job, index: int, made: Generated) -> dict[str, Any]:
     return job.form.choice(index, made.text, _reported(job, made), finish_reason(made))
 
 
-def _reported(job: Job, made: Generated) -> list[TokenLogprob]:
+def _reported(job: Job, made: Generated) -> list[Reported]:
     tokens = job.reported_tokens()
     return tokens.add(made.text, made.logprobs) + tokens.rest(is_stopped=made.stopped_by is not None)
 
@@ -245,10 +245,15 @@ def _echoed(job: Job, answers: Sequence[Generated], scores: Sequence[Any]) -> li
     choices = []
     for index, made in enumerate(answers):
         place = index // job.asked.num_choices
-        choice = job.form.choice(index, job.echoes[place] + made.text, [], finish_reason(made))
-        if scores:
-            tokens = _reported(job, made)
-            ids = job.prompts[place] + [each.token for each in tokens]
-            choice["logprobs"] = completion_logprobs(scores[place] + tokens, ids, job.form.bytes_of, 0)
-        choices.append(choice)
+        tokens = _scored_tokens(job, place, scores[place], made) if scores else []
+        choices.append(job.form.choice(index, job.echoes[place] + made.text, tokens, finish_reason(made)))
     return choices
+
+
+def _scored_tokens(job: Job, place: int, scored: Sequence[TokenLogprob | None], made: Generated) -> list[Reported]:
+    """The tokens of a prompt and of its answer."""
+    answered = _reported(job, made)
+    ids = job.prompts[place] + [each.id for each in answered]
+    starts = starts_of(ids, job.form.bytes_of)
+    found = [*scored, *(each.logprob for each in answered)]
+    return [Reported(*each) for each in zip(starts, ids, found, strict=True)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Callable
@@ -23,7 +24,7 @@ from lit_sft.serve.access import Guard
 from lit_sft.serve.answering import ClientGoneError, answer, stream
 from lit_sft.serve.asked import read_chat, read_completion
 from lit_sft.serve.body import parse_body, too_large
-from lit_sft.serve.errors import ApiError, failed
+from lit_sft.serve.errors import ApiError, failed, stopping
 from lit_sft.serve.forms import event
 from lit_sft.serve.jobs import Job, chat_job, completion_job
 from lit_sft.serve.metrics import Metrics
@@ -114,6 +115,10 @@ class _Server:
         except (ClientGoneError, ClientDisconnect):
             self._note(record, _CLIENT_GONE)
             return Response(status_code=_CLIENT_GONE)
+        except asyncio.CancelledError:
+            error = _cancelled()
+            self._note(record, error.status, error)
+            raise error from None
         except ApiError as error:
             self._note(record, error.status, error)
             raise
@@ -156,6 +161,10 @@ class _Server:
             status = 200
         except ClientGoneError:
             pass
+        except asyncio.CancelledError:
+            failure = _cancelled()
+            status = failure.status
+            yield event(failure.body())
         except ApiError as error:  # the client has got it as an event
             status, failure = error.status, error
         except Exception as error:
@@ -177,7 +186,10 @@ class _Server:
 
 
 class _EventStream:
-    """A response of server-sent events. The generator is closed when the response ends, however it ends."""
+    """A response of server-sent events. The generator is closed when the response ends, however it ends.
+
+    If the server stops while a client does not read, the response just ends.
+    """
 
     def __init__(self, events: AsyncIterator[str]) -> None:
         self._events = events
@@ -185,11 +197,12 @@ class _EventStream:
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Send all events."""
         headers = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache")]
-        async with aclosing(self._events) as events:  # type: ignore[type-var]
-            await send({"type": "http.response.start", "status": 200, "headers": headers})
-            async for each in events:
-                await send({"type": "http.response.body", "body": each.encode(), "more_body": True})
-            await send({"type": "http.response.body", "body": b"", "more_body": False})
+        with contextlib.suppress(asyncio.CancelledError):
+            async with aclosing(self._events) as events:  # type: ignore[type-var]
+                await send({"type": "http.response.start", "status": 200, "headers": headers})
+                async for each in events:
+                    await send({"type": "http.response.body", "body": each.encode(), "more_body": True})
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 async def _body_of(request: Request, limit: int) -> bytes:
@@ -211,6 +224,14 @@ async def _body_of(request: Request, limit: int) -> bytes:
         if len(body) > limit:
             raise too_large(limit)
     return bytes(body)
+
+
+def _cancelled() -> ApiError:
+    """What a client is told if its request is cancelled, which only a server that stops does."""
+    task = asyncio.current_task()
+    assert task is not None
+    task.uncancel()
+    return stopping()
 
 
 def _reason(error: Exception) -> str:

@@ -187,7 +187,10 @@ def _parser() -> Arguments:
         "--batch_size", type=int, default=usual.batch_size, help="answers that a model makes together, at most (16)"
     )
     parser.add_argument(
-        "--max_waiting", type=int, default=usual.max_waiting, help="requests that may wait for a model (64)"
+        "--max_waiting",
+        type=int,
+        default=usual.max_waiting,
+        help="answers that may wait for a model (64); `n` of a request counts",
     )
     parser.add_argument(
         "--max_new_tokens",

@@ -63,6 +63,11 @@ def overloaded(message: str) -> ApiError:
     return ApiError(503, message, code="overloaded", kind="server_error", headers=headers)
 
 
+def stopping() -> ApiError:
+    """The server is shutting down, so there is no answer."""
+    return failed("The server is shutting down.", status=503)
+
+
 def failed(message: str, code: str | None = None, status: int = 500) -> ApiError:
     """The request was fine, the server was not."""
     return ApiError(status, message, code=code, kind="server_error")

@@ -10,8 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from lit_sft.models.generation import Generated
-from lit_sft.models.next_token import TokenLogprob
-from lit_sft.serve.logprobs import chat_logprobs, completion_logprobs
+from lit_sft.serve.logprobs import Reported, chat_logprobs, completion_logprobs
 
 Kind = Literal["chat", "completion"]
 
@@ -24,7 +23,7 @@ class Form:
         kind: Which endpoint answers.
         model: The model's name.
         bytes_of: The bytes of a token.
-        has_logprobs: Whether log-probabilities were requested.
+        num_likeliest: The likeliest tokens to report for every place. None: no log-probabilities.
         has_usage: Whether a stream ends with the number of tokens.
         id: Of the answer; the same in all its parts.
         created: When the request came, in seconds since 1970.
@@ -33,7 +32,7 @@ class Form:
     kind: Kind
     model: str
     bytes_of: Callable[[int], bytes]
-    has_logprobs: bool
+    num_likeliest: int | None
     has_usage: bool = False
     id: str = field(default_factory=lambda: secrets.token_hex(12))
     created: int = field(default_factory=lambda: int(time.time()))
@@ -43,13 +42,13 @@ class Form:
         kind = "chat.completion" if self.kind == "chat" else "text_completion"
         return self._head(kind) | {"choices": choices, "usage": usage}
 
-    def choice(self, index: int, text: str, tokens: Sequence[TokenLogprob], reason: str) -> dict[str, Any]:
+    def choice(self, index: int, text: str, tokens: Sequence[Reported], reason: str) -> dict[str, Any]:
         """One of the answers, whole."""
         if self.kind == "chat":
             said: dict[str, Any] = {"message": {"role": "assistant", "content": text, "refusal": None}}
         else:
             said = {"text": text}
-        return {"index": index, **said, "logprobs": self._logprobs(tokens, 0), "finish_reason": reason}
+        return {"index": index, **said, "logprobs": self._logprobs(tokens), "finish_reason": reason}
 
     def opening(self, index: int) -> str | None:
         """The event before the first piece of an answer; completions have none."""
@@ -57,10 +56,10 @@ class Form:
             return None
         return self._part(index, {"delta": {"role": "assistant", "content": "", "refusal": None}}, None, None)
 
-    def piece(self, index: int, text: str, tokens: Sequence[TokenLogprob], offset: int) -> str:
-        """The event of a piece of an answer, which begins at a character of it."""
+    def piece(self, index: int, text: str, tokens: Sequence[Reported]) -> str:
+        """The event of a piece of an answer."""
         said = {"delta": {"content": text}} if self.kind == "chat" else {"text": text}
-        return self._part(index, said, self._logprobs(tokens, offset), None)
+        return self._part(index, said, self._logprobs(tokens), None)
 
     def ending(self, index: int, reason: str) -> str:
         """The event after the last piece."""
@@ -84,12 +83,12 @@ class Form:
         usage = {"usage": None} if self.has_usage else {}
         return event({**self._head(self._part_kind), "choices": [choice], **usage})
 
-    def _logprobs(self, tokens: Sequence[TokenLogprob], offset: int) -> dict[str, Any] | None:
-        if not self.has_logprobs:
+    def _logprobs(self, tokens: Sequence[Reported]) -> dict[str, Any] | None:
+        if self.num_likeliest is None:
             return None
         if self.kind == "chat":
             return chat_logprobs(tokens, self.bytes_of)
-        return completion_logprobs(tokens, [each.token for each in tokens], self.bytes_of, offset)
+        return completion_logprobs(tokens, self.bytes_of, has_likeliest=self.num_likeliest > 0)
 
 
 def event(value: dict[str, Any]) -> str:

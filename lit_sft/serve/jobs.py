@@ -14,7 +14,7 @@ from lit_sft.models.loaded import LoadedModel
 from lit_sft.models.text_stream import text_of
 from lit_sft.models.worker import ClosedError, ModelWorker
 from lit_sft.serve.asked import Asked, AskedChat, AskedCompletion
-from lit_sft.serve.errors import ApiError, failed, invalid
+from lit_sft.serve.errors import ApiError, failed, invalid, stopping
 from lit_sft.serve.forms import Form, Kind
 from lit_sft.serve.logprobs import ReportedTokens
 from lit_sft.serve.prompts import ids_of_chat, ids_of_text, room_for
@@ -70,7 +70,7 @@ async def loaded(worker: ModelWorker) -> LoadedModel:
     try:
         return await asyncio.wrap_future(worker.load())
     except ClosedError:
-        raise failed("The server is shutting down.", status=503) from None
+        raise stopping() from None
     except Exception as error:
         raise failed(f"The model `{worker.name}` could not be loaded; the server's log says why.") from error
 
@@ -149,5 +149,5 @@ def _job(
             "n" if len(prompts) == 1 else "prompt",
             "invalid_value",
         )
-    form = Form(kind, asked.model, bytes_of_tokens(model.tokenizer), asked.num_likeliest is not None, asked.has_usage)
+    form = Form(kind, asked.model, bytes_of_tokens(model.tokenizer), asked.num_likeliest, asked.has_usage)
     return Job(worker, model, asked, form, [ids for ids, _ in prompts], requests, echoes)

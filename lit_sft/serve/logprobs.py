@@ -5,9 +5,57 @@ from __future__ import annotations
 import codecs
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from lit_sft.models.next_token import TokenLogprob
+
+
+class _Starts:
+    """Where each token begins in a text: at its first character, also if earlier tokens hold a part of that."""
+
+    def __init__(self) -> None:
+        # wrong bytes become replacement characters, as in the text
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._length = 0
+
+    def add(self, data: bytes) -> int:
+        """Add the bytes of a token; returns the characters before it."""
+        pending, _ = self._decoder.getstate()
+        # bytes that it does not continue are a replacement character before it
+        start = self._length + (bool(pending) and not _is_beginning(pending + data[:1]))
+        self._length += len(self._decoder.decode(data))
+        return start
+
+
+def _is_beginning(data: bytes) -> bool:
+    """Whether more bytes could make this text."""
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(data)
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def starts_of(ids: Iterable[int], bytes_of: Callable[[int], bytes]) -> list[int]:
+    """The characters before each token of a text."""
+    starts = _Starts()
+    return [starts.add(bytes_of(each)) for each in ids]
+
+
+@dataclass(frozen=True, slots=True)
+class Reported:
+    """A token to report.
+
+    Attributes:
+        start: Characters of the text before it.
+        id: Its id.
+        logprob: What was found about it; None for the first token of an echoed prompt, which nothing predicts.
+    """
+
+    start: int
+    id: int
+    logprob: TokenLogprob | None
 
 
 class ReportedTokens:
@@ -22,30 +70,25 @@ class ReportedTokens:
 
     def __init__(self, bytes_of: Callable[[int], bytes], hidden: int | None) -> None:
         self._bytes_of, self._hidden = bytes_of, hidden
-        self._waiting: deque[tuple[int, TokenLogprob]] = deque()
-        self._decoder = _decoder()
-        self._start = self._length = 0  # characters of the tokens, and of the text
+        self._waiting: deque[Reported] = deque()
+        self._starts = _Starts()
+        self._length = 0  # characters of the text
 
-    def add(self, text: str, tokens: Iterable[TokenLogprob]) -> list[TokenLogprob]:
+    def add(self, text: str, tokens: Iterable[TokenLogprob]) -> list[Reported]:
         """Add a piece of the answer; returns the tokens to report with it."""
         for token in tokens:
             if token.token != self._hidden:
-                self._waiting.append((self._start, token))
-                self._start += len(self._decoder.decode(self._bytes_of(token.token)))
+                start = self._starts.add(self._bytes_of(token.token))
+                self._waiting.append(Reported(start, token.token, token))
         self._length += len(text)
         found = []
-        while self._waiting and self._waiting[0][0] < self._length:
-            found.append(self._waiting.popleft()[1])
+        while self._waiting and self._waiting[0].start < self._length:
+            found.append(self._waiting.popleft())
         return found
 
-    def rest(self, *, is_stopped: bool) -> list[TokenLogprob]:
+    def rest(self, *, is_stopped: bool) -> list[Reported]:
         """The tokens that are left at the end; those of a stop string are not part of the answer."""
-        return [] if is_stopped else [token for _, token in self._waiting]
-
-
-def _decoder() -> codecs.IncrementalDecoder:
-    """Wrong bytes become replacement characters, as in the text."""
-    return codecs.getincrementaldecoder("utf-8")("replace")
+        return [] if is_stopped else [*self._waiting]
 
 
 def shown(data: bytes) -> str:
@@ -56,7 +99,7 @@ def shown(data: bytes) -> str:
         return "bytes:" + "".join(f"\\x{byte:02x}" for byte in data)
 
 
-def chat_logprobs(tokens: Sequence[TokenLogprob], bytes_of: Callable[[int], bytes]) -> dict[str, Any]:
+def chat_logprobs(tokens: Sequence[Reported], bytes_of: Callable[[int], bytes]) -> dict[str, Any]:
     """The `logprobs` of a choice of a chat completion."""
 
     def entry(token: int, logprob: float) -> dict[str, Any]:
@@ -65,32 +108,29 @@ def chat_logprobs(tokens: Sequence[TokenLogprob], bytes_of: Callable[[int], byte
 
     content = [
         {**entry(each.token, each.logprob), "top_logprobs": [entry(*likely) for likely in each.likeliest]}
-        for each in tokens
+        for each in (token.logprob for token in tokens)
+        if each is not None
     ]
     return {"content": content, "refusal": None}
 
 
 def completion_logprobs(
-    tokens: Sequence[TokenLogprob | None], ids: Sequence[int], bytes_of: Callable[[int], bytes], offset: int
+    tokens: Sequence[Reported], bytes_of: Callable[[int], bytes], *, has_likeliest: bool
 ) -> dict[str, Any]:
     """The `logprobs` of a choice of a completion.
 
     Args:
-        tokens: One for each id; None for the first token of an echoed prompt, which nothing predicts.
-        ids: Token ids.
+        tokens: Those to report.
         bytes_of: The bytes of a token.
-        offset: Characters of the text before them.
+        has_likeliest: Whether the likeliest tokens were requested; `top_logprobs` is null otherwise, as in the API.
     """
-    texts, offsets, decoder = [shown(bytes_of(each)) for each in ids], [], _decoder()
-    for each in ids:
-        offsets.append(offset)
-        offset += len(decoder.decode(bytes_of(each)))
-    likeliest = [None if each is None else _by_text(each, bytes_of) for each in tokens]
+    found = [each.logprob for each in tokens]
+    likeliest = [None if each is None else _by_text(each, bytes_of) for each in found]
     return {
-        "tokens": texts,
-        "token_logprobs": [None if each is None else each.logprob for each in tokens],
-        "top_logprobs": likeliest if any(likeliest) else None,
-        "text_offset": offsets,
+        "tokens": [shown(bytes_of(each.id)) for each in tokens],
+        "token_logprobs": [None if each is None else each.logprob for each in found],
+        "top_logprobs": likeliest if has_likeliest else None,
+        "text_offset": [each.start for each in tokens],
     }
 
 

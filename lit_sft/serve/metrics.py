@@ -29,7 +29,7 @@ class Metrics:
             buckets=_SECONDS, registry=registry,
         )  # fmt: skip
         self._running = Gauge("lit_sft_running", "Answers that are being made.", ("model",), registry=registry)
-        self._waiting = Gauge("lit_sft_waiting", "Requests in the queue.", ("model",), registry=registry)
+        self._waiting = Gauge("lit_sft_waiting", "Answers in the queue.", ("model",), registry=registry)
         self._loaded = Gauge("lit_sft_loaded", "Whether the model is in memory.", ("model",), registry=registry)
 
     def count(

@@ -19,8 +19,8 @@ class Limits:
     """What a server allows.
 
     Attributes:
-        batch_size: Requests that a model answers together, at most.
-        max_waiting: Requests that may wait for a model.
+        batch_size: Answers that a model makes together, at most.
+        max_waiting: Answers that may wait for a model; a request can ask for several.
         max_new_tokens: Tokens of an answer to a chat that sets no limit.
         max_body_bytes: Size of a request.
     """

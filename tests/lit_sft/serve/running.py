@@ -27,11 +27,13 @@ class RunningServer:
         models: What it serves.
         port: Where it listens.
         lines: Its log.
+        stop: Has it shut down, as Ctrl-C does; to be waited for.
     """
 
     models: ServedModels
     port: int
     lines: list[str] = field(default_factory=list)
+    stop: Callable[[], None] = lambda: None
 
     @property
     def worker(self) -> ModelWorker:
@@ -67,12 +69,16 @@ def running(
     server = uvicorn.Server(_config(uvicorn, app))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
     thread.start()
-    try:
-        wait_until(lambda: server.started)
-        yield RunningServer(models, listening.getsockname()[1], lines)
-    finally:
+
+    def stop() -> None:
         server.should_exit = True
         thread.join()
+
+    try:
+        wait_until(lambda: server.started)
+        yield RunningServer(models, listening.getsockname()[1], lines, stop)
+    finally:
+        stop()
         models.close()
 
 

@@ -11,6 +11,8 @@ pytest.importorskip("openai", reason="needs the extra `endpoint`")
 
 from lit_sft.models.generation import GenerationRequest, GenerationSettings
 from lit_sft.models.loaded import LoadedModel
+from lit_sft.models.next_token import TokenLogprob
+from lit_sft.serve.logprobs import ReportedTokens, starts_of
 from tests.conftest import IM_START
 from tests.lit_sft.serve.running import RunningServer, answer_of
 
@@ -100,6 +102,17 @@ def test_no_tokens_can_be_asked_for(server: RunningServer) -> None:
     ]
 
 
+def test_the_likeliest_tokens_are_null_only_where_none_were_requested(server: RunningServer) -> None:
+    for settings, expected in (({}, []), ({"echo": True}, [None])):
+        for count, likeliest in ((3, expected), (0, None)):
+            (choice,) = complete(server, "x", max_tokens=0, logprobs=count, **settings).choices
+            assert choice.logprobs.top_logprobs == likeliest
+            assert len(choice.logprobs.tokens) == len(expected)
+    parts = complete(server, "x", max_tokens=30, temperature=1.5, seed=1, logprobs=3, stream=True)
+    told = [each.logprobs for part in parts for each in part.choices if each.logprobs]
+    assert [len(each.top_logprobs) for each in told] == [len(each.tokens) for each in told]
+
+
 def test_an_echo_has_the_log_probabilities_of_the_prompt(server: RunningServer, model: LoadedModel) -> None:
     found = complete(server, echo=True, logprobs=1, max_tokens=2)
     (choice,) = found.choices
@@ -117,6 +130,34 @@ def test_offsets_count_characters_also_after_bytes_that_are_none(server: Running
     (choice,) = complete(server, [0x80, *"a羊b".encode()], echo=True, logprobs=0, max_tokens=0).choices
     assert choice.text == "\ufffda羊b"
     assert choice.logprobs.text_offset == [0, 1, 2, 2, 2, 3]
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_offsets_are_the_same_streamed_and_not(server: RunningServer, seed: int) -> None:
+    settings = {"max_tokens": 40, "temperature": 2, "seed": seed, "logprobs": 3}
+    (whole,) = complete(server, **settings).choices
+    found, texts, offset = whole.logprobs, [], 0
+    for part in complete(server, stream=True, **settings):
+        for each in part.choices:
+            if each.logprobs:
+                texts += zip(each.logprobs.tokens, each.logprobs.text_offset, strict=True)
+                assert not each.logprobs.text_offset or each.logprobs.text_offset[0] >= offset
+            offset += len(each.text)
+    assert texts == [*zip(found.tokens, found.text_offset, strict=True)]
+    for text, begin in texts:
+        assert text.startswith(("bytes:", "<|im_end|>")) or whole.text[begin:].startswith(text)
+
+
+def test_tokens_of_several_characters_begin_where_they_do_whatever_the_pieces() -> None:
+    """A stop string that may come holds back a part of a token, and a token can hold parts of two characters."""
+    data = ["a羊b", "羊".encode()[:2], "羊".encode()[2:] + b"\xe7", b"cd", b"x"]
+    words = [each.encode() if isinstance(each, str) else each for each in data]
+    tokens = [TokenLogprob(number, -1.0) for number in range(len(words))]
+    reported = ReportedTokens(words.__getitem__, None)
+    pieces = [("a羊", tokens[:1]), ("b", tokens[1:2]), ("羊\ufffdc", tokens[2:4]), ("dx", tokens[4:])]
+    found = [[(each.id, each.start) for each in reported.add(*piece)] for piece in pieces]
+    assert found == [[(0, 0)], [], [(1, 3), (2, 3), (3, 5)], [(4, 7)]]
+    assert starts_of(range(len(words)), words.__getitem__) == [0, 3, 3, 5, 7]
 
 
 def test_an_echo_can_be_all_that_is_wanted(server: RunningServer) -> None:

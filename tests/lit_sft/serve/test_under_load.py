@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import http.client
 import json
 import math
@@ -23,6 +24,7 @@ from lit_sft.models.adapters import causal_lm
 from lit_sft.models.generation import GenerationRequest
 from lit_sft.models.loaded import LoadedModel
 from lit_sft.models.worker import PendingAnswer
+from lit_sft.serve import command
 from lit_sft.serve.served import Limits
 from tests.conftest import byte_tokenizer
 from tests.lit_sft.chat.conftest import never_ending
@@ -84,12 +86,16 @@ def test_a_client_that_leaves_a_stream_frees_its_place(endless: RunningServer, s
 
 
 def test_a_client_that_does_not_wait_for_a_whole_answer_frees_its_place(
-    endless: RunningServer, submitted: list[PendingAnswer]
+    endless: RunningServer, submitted: list[PendingAnswer], caplog: pytest.LogCaptureFixture
 ) -> None:
-    connection = sent(endless)
-    wait_until(lambda: endless.worker.num_running == 1)
+    connection = sent(endless, n=2)
+    wait_until(lambda: endless.worker.num_running == 2)
     connection.close()
-    check_all_cancelled(endless, submitted, 1)
+    check_all_cancelled(endless, submitted, 2)
+    with endless.client() as client:
+        client.models.list()  # so that the loop has gone on
+    gc.collect()
+    assert [record.message for record in caplog.records if record.name == "asyncio"] == []
 
 
 def test_a_client_that_leaves_the_queue_frees_its_place(endless: RunningServer, submitted: list[PendingAnswer]) -> None:
@@ -132,7 +138,7 @@ def test_a_full_queue_refuses_requests_for_now(endless: RunningServer) -> None:
         wait_until(lambda: endless.worker.num_waiting == 0)
     error = raised.value
     assert (error.status_code, error.code, error.type) == (503, "overloaded", "server_error")
-    assert "busy: 3 requests are waiting already" in error.message
+    assert "busy: it would have to queue more than 3 answers" in error.message
     assert error.response.headers["retry-after"] == "1"
 
 
@@ -217,6 +223,32 @@ def test_a_server_that_shuts_down_says_so_to_those_who_wait() -> None:
             list(stream)
         with pytest.raises(openai.InternalServerError, match="The server is shutting down"):
             client.chat.completions.create(**endless_request())
+
+
+def test_requests_without_an_answer_when_the_server_stops_get_an_error_and_a_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """After Ctrl-C, whether the answer is streamed, being made or waited for."""
+    monkeypatch.setattr(command, "_SECONDS_TO_FINISH", 0)
+    tokenizer = byte_tokenizer()
+    model = LoadedModel("endless", never_ending(tokenizer, 2**16), tokenizer, "chatml")
+    with running({"endless": lambda: model}, Limits(batch_size=2)) as server, server.client() as client:
+        stream = iter(client.chat.completions.create(**endless_request(stream=True)))
+        next(stream)
+        connections = [sent(server) for _ in range(3)]
+        wait_until(lambda: server.worker.num_running + server.worker.num_waiting == 4)
+        server.stop()
+        with pytest.raises(openai.APIError, match="The server is shutting down"):
+            list(stream)
+        for connection in connections:
+            response = connection.getresponse()
+            error = json.loads(response.read())["error"]
+            assert (response.status, error["type"]) == (503, "server_error")
+            assert error["message"] == "The server is shutting down."
+            connection.close()
+        assert len(server.lines) == 4
+        assert all(" endless 503" in line and line.endswith(": The server is shutting down.") for line in server.lines)
+    assert "Traceback" not in capsys.readouterr().err
 
 
 def test_metrics_and_health(model: LoadedModel) -> None:
