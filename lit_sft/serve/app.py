@@ -42,17 +42,12 @@ def build_app(models: ServedModels, *, log: Log, key: str = "", host: str = "127
     """Build the application.
 
     Args:
-        models: What it serves; closed when the application shuts down.
+        models: What it serves; the caller closes them.
         log: Prints a line about each request, and about errors. It is given no prompt, no answer and no key.
         key: What clients must send; empty for none.
         host: The address that the server listens on.
     """
     server = _Server(models, Metrics(models), log)
-
-    @contextlib.asynccontextmanager
-    async def lifespan(app: Any) -> AsyncIterator[None]:
-        yield
-        models.close()
 
     return Starlette(
         routes=[
@@ -65,7 +60,6 @@ def build_app(models: ServedModels, *, log: Log, key: str = "", host: str = "127
         ],
         middleware=[Middleware(Guard, key=key, host=host)],
         exception_handlers={ApiError: _show_error, HTTPException: _show_http_error, Exception: _show_bug},
-        lifespan=lifespan,
     )
 
 

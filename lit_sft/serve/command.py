@@ -148,6 +148,7 @@ def _config(uvicorn: Any, app: Any) -> Any:
         http="h11",
         ws="none",
         loop="asyncio",
+        lifespan="off",  # a second Ctrl-C would end it with a traceback; the command closes the models itself
         log_level="warning",
         access_log=False,
         server_header=False,
