@@ -16,9 +16,11 @@ def random_documents(seed: int, most: int = 12, vocabulary: int = 3) -> list[np.
     documents: list[np.ndarray] = []
     for _ in range(generator.integers(1, most + 1)):
         kind = generator.choice(["new", "branch", "branch", "branch", "beginning", "equal"])
-        old = documents[generator.integers(len(documents))] if documents else np.zeros(0, dtype=np.int32)
+        # of two, the longer one, and most of it: trees become deep
+        olds = [documents[generator.integers(len(documents))] for _ in range(2 if documents else 0)]
+        old = max(olds, key=len, default=np.zeros(0, dtype=np.int32))
         new = generator.integers(0, vocabulary, generator.integers(1, 30))
-        kept = old[: generator.integers(0, len(old) + 1)]
+        kept = old[: generator.integers(len(old) // 2, len(old) + 1)]
         parts = {"new": [new], "branch": [kept, new], "beginning": [kept], "equal": [old]}[str(kind)]
         document = np.concatenate(parts).astype(np.int32)
         documents.append(document if len(document) else new.astype(np.int32))
