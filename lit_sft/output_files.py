@@ -51,6 +51,8 @@ def check_outputs(
         if not given or "\0" in given:
             raise UserError(f"{option} {given!r}: not a name of a file or folder; choose another.")
         path = Path(given).resolve()
+        if option in _FILES:
+            _check_no_folder(option, given, path)
         _check_apart(option, given, path, read)
         if path in written:
             raise UserError(f"{option} {given}: the same file as {written[path]}; choose another.")
@@ -72,8 +74,7 @@ def check_file(option: str, given: str) -> None:
         UserError: If it is a folder, or its folder does not exist or cannot be written to.
     """
     path = Path(given).resolve()
-    if path.is_dir():
-        raise UserError(f"{option} {given}: this is a folder; expected the name of a file.")
+    _check_no_folder(option, given, path)
     is_device = path.exists() and not path.is_file()
     if not path.parent.is_dir():
         problem = os.strerror(errno.ENOENT)
@@ -120,6 +121,11 @@ def check_report_folder(option: str, folder: Path, own: str) -> None:
         raise UserError(
             f"{option} {folder}: has the report of another command, which would be replaced; choose another."
         )
+
+
+def _check_no_folder(option: str, given: str, path: Path) -> None:
+    if path.is_dir():
+        raise UserError(f"{option} {given}: this is a folder; expected the name of a file.")
 
 
 def _check_apart(option: str, given: str, path: Path, read: Mapping[str, Path]) -> None:

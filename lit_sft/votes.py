@@ -160,12 +160,15 @@ def read_votes(path: Path, on_damage: Callable[[str], object]) -> Iterator[Vote]
             process that was killed or is still writing.
 
     Raises:
-        UserError: If there is no such file, or any other line is not a vote.
+        UserError: If there is no such file, it cannot be read, or any other line is not a vote.
     """
     try:
         stream = path.open("rb")
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; {nearest_path(path) or 'check the path.'}") from None
+    except OSError as error:
+        found = "this is a folder" if path.is_dir() else f"cannot be read ({error.strerror})"
+        raise UserError(f"{path}: {found}; expected a file of votes, such as votes.jsonl.") from None
     with stream:
         for number, line in enumerate(stream, start=1):
             if not line.strip():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import re
 from collections.abc import Callable
@@ -75,6 +76,15 @@ def bytes_of_tokens(tokenizer: PreTrainedTokenizerBase) -> Callable[[int], bytes
         return token.replace("\u2581", " ").encode()
 
     return _bytes
+
+
+def is_beginning(data: bytes) -> bool:
+    """Whether more bytes could make these UTF-8 text: a character may be unfinished, but nothing is wrong."""
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(data)
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 @lru_cache(maxsize=4)

@@ -91,7 +91,7 @@ def _tokens(session: ChatSession, value: str, console: Console) -> None:
 def _save(session: ChatSession, value: str, console: Console) -> None:
     if not value:
         raise UserError("/save: needs a file, such as `/save chat.jsonl`.")
-    path = Path(value)
+    path = _file_of(value)
     place = path.absolute()
     # in a file that was removed meanwhile there is nothing
     num_saved = session.num_saved.get(place, 0) if path.exists() else 0
@@ -111,6 +111,17 @@ def _save(session: ChatSession, value: str, console: Console) -> None:
             f"as {len(records):,} records: the system message was changed, or the oldest exchanges no longer fitted; "
             "answers of earlier records are context with the weight 0",
         )
+
+
+def _file_of(value: str) -> Path:
+    """The file that a user named, without a shell to say which folder is meant by ~."""
+    try:
+        path = Path(value).expanduser()
+    except RuntimeError:
+        raise UserError(f"/save {value}: no such user; write the folder out.") from None
+    if "\0" not in value and not path.absolute().parent.is_dir():
+        raise UserError(f"/save {value}: there is no folder {path.absolute().parent}; create it, or choose another.")
+    return path
 
 
 def _quit(session: ChatSession, value: str, console: Console) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from data_modules.encoding.example import Example
-from data_modules.encoding.tokenizers import bytes_of_tokens
+from data_modules.encoding.tokenizers import bytes_of_tokens, is_beginning
 from data_modules.rendering.masking import MASKS, LossMask, Weights
 from data_modules.rendering.segments import SegmentKind
 
@@ -138,13 +138,18 @@ def visible(text: str) -> str:
 
 
 def _characters(example: Example, tokenizer: PreTrainedTokenizerBase) -> Iterator[tuple[range, list[bytes]]]:
-    """Group tokens so that each group ends at a character boundary or at the end of its segment; yields their bytes."""
+    """Group tokens that hold parts of one character, within a segment; yields their bytes."""
     bytes_of = bytes_of_tokens(tokenizer)
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     data: list[bytes] = []
     for index, token in enumerate(example.input_ids.tolist()):
-        data.append(bytes_of(token))
-        decoder.decode(data[-1])
+        following = bytes_of(token)
+        if data and not is_beginning(decoder.getstate()[0] + following[:1]):  # the character never becomes whole
+            yield range(index - len(data), index), data
+            data = []
+            decoder.reset()
+        data.append(following)
+        decoder.decode(following)
         if not decoder.getstate()[0] or _ends_segment(example, index):
             yield range(index + 1 - len(data), index + 1), data
             data = []

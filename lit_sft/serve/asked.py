@@ -273,7 +273,11 @@ def _turn(message: Any, place: str) -> Message:
     text = _joined(content, place) if isinstance(content, list) else fields.text("content")
     if not text.strip() and role == "user":  # answers may be empty
         shown = f"{place}.content"
-        raise invalid(shown, f"Invalid '{shown}': empty string. Expected text.", "empty_string")
+        raise invalid(
+            shown,
+            f"Invalid '{shown}': {'only white space' if text else 'empty string'}. Expected text.",
+            "empty_string",
+        )
     return Message(_ROLES[role], text)
 
 

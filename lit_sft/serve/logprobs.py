@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from data_modules.encoding.tokenizers import is_beginning
 from lit_sft.models.next_token import TokenLogprob
 
 
@@ -23,18 +24,9 @@ class _Starts:
         """Add the bytes of a token; returns the characters before it."""
         pending, _ = self._decoder.getstate()
         # bytes that it does not continue are a replacement character before it
-        start = self._length + (bool(pending) and not _is_beginning(pending + data[:1]))
+        start = self._length + (bool(pending) and not is_beginning(pending + data[:1]))
         self._length += len(self._decoder.decode(data))
         return start
-
-
-def _is_beginning(data: bytes) -> bool:
-    """Whether more bytes could make this text."""
-    try:
-        codecs.getincrementaldecoder("utf-8")().decode(data)
-    except UnicodeDecodeError:
-        return False
-    return True
 
 
 def starts_of(ids: Iterable[int], bytes_of: Callable[[int], bytes]) -> list[int]:

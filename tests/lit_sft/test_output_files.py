@@ -70,6 +70,8 @@ def test_files_that_cannot_be_written_are_refused_before_the_work(option: str, f
             check_outputs({option: str(folder / name)})
     with pytest.raises(UserError, match=r"this is a folder; expected the name of a file\."):
         check_outputs({option: str(folder / "data")})
+    with pytest.raises(UserError, match=r"this is a folder; expected the name of a file\."):
+        check_outputs({option: str(folder / "data")}, [str(folder / "data" / "rows.jsonl")])
     check_outputs({option: "/dev/null"})
     check_outputs({option: str(folder / "new" / "report")}, created=folder / "new" / "inner")
 

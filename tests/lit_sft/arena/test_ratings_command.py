@@ -85,6 +85,8 @@ def test_ties_may_count_as_half_a_win(files: list[str]) -> None:
     [
         ([], "VOTES: not given. Example: `python -m lit_sft ratings votes.jsonl`"),
         (["peple.jsonl"], "peple.jsonl: no such file; did you mean people.jsonl?"),
+        (["evaluated"], "evaluated: this is a folder; expected a file of votes, such as votes.jsonl."),
+        (["people.jsonl", "--pairs", "."], "--pairs .: this is a folder; expected the name of a file."),
         (["people.jsonl", "--voters", "judges"], "people.jsonl: no votes by judges; expected at least one."),
         (["people.jsonl", "--pairs", "./people.jsonl"], "--pairs ./people.jsonl: is read by this command, and"),
         (

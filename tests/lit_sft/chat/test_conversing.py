@@ -135,6 +135,11 @@ def test_ctrl_c_during_a_command_does_not_end_the_program(
         ("/temperature -1", "/temperature -1: expected at least 0."),
         ("/save", "/save: needs a file, such as `/save chat.jsonl`."),
         ("/save chat.jsonl", "there is nothing to save yet: no message has an answer."),
+        (
+            "/save /no/place/a.jsonl",
+            "/save /no/place/a.jsonl: there is no folder /no/place; create it, or choose another.",
+        ),
+        ("/save ~nobody-at-all/a.jsonl", "/save ~nobody-at-all/a.jsonl: no such user; write the folder out."),
     ],
 )
 def test_a_wrong_command_is_explained(
@@ -142,6 +147,14 @@ def test_a_wrong_command_is_explained(
 ) -> None:
     assert piped(session, f"{line}\n") == ([], False)
     assert f"line 1: {message}" in capsys.readouterr().err
+
+
+def test_a_file_in_the_home_folder_can_be_named_by_a_tilde(
+    session: ChatSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert piped(session, "Hello\n/save ~/chat.jsonl\n")[1]
+    assert [path.name for path in tmp_path.iterdir()] == ["chat.jsonl"]
 
 
 def test_control_characters_of_an_answer_do_not_reach_the_terminal(session: ChatSession) -> None:

@@ -170,6 +170,13 @@ def test_pieces_join_the_tokens_of_a_character_and_show_bytes_of_a_cut_one(token
     ]
 
 
+def test_a_part_of_a_character_that_is_not_continued_is_a_piece_of_its_own(tokenizer: PreTrainedTokenizerFast) -> None:
+    broken = [ord("a"), 0xEE, ord("o"), 0xE4, 0xB8, *"世".encode()]
+    (row,) = show_example(example((SegmentKind.FINAL_ANSWER, broken)), tokenizer, []).rows
+    assert [piece.text for piece in row.pieces] == ["a", "⟨EE⟩", "o", "⟨E4⟩⟨B8⟩", "世"]
+    assert to_json(example((SegmentKind.FINAL_ANSWER, broken)), tokenizer)["tokens"][1:3] == ["\ufffd", "o"]
+
+
 def test_pieces_keep_the_first_token_apart_as_it_is_never_supervised(tokenizer: PreTrainedTokenizerFast) -> None:
     shown = show_example(example((SegmentKind.TEXT, [*"世a".encode()])), tokenizer, [MASKS["whole_sequence"]])
     assert "⟨E4⟩⟦⟨B8⟩⟨96⟩a⟧" in printed(shown)

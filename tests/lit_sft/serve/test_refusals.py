@@ -59,7 +59,7 @@ def messages(*roles: str) -> list[dict[str, str]]:
         ({"messages": [{"content": "x"}]}, "messages[0].role", "missing_required_parameter", "Missing required"),
         ({"messages": [{"role": "user"}]}, "messages[0].content", "missing_required_parameter", "Missing required"),
         ({"messages": messages("king")}, "messages[0].role", "invalid_value", "Supported values are: 'system'"),
-        ({"messages": [{"role": "user", "content": " "}]}, "messages[0].content", "empty_string", "Expected text."),
+        ({"messages": [{"role": "user", "content": " "}]}, "messages[0].content", "empty_string", "only white space"),
         (
             {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]},
             "messages[0].content[0].type",
