@@ -62,7 +62,6 @@ class BlindVote:
         self.voter = gr.Textbox(
             label="Your name in the votes",
             info="tells voters apart; it need not be your real name",
-            max_length=_LONGEST_NAME,
             elem_classes="voter",
         )
         buttons = [*self._stops, *self._votes.values(), self._send, self._repeat]
@@ -128,7 +127,7 @@ class BlindVote:
     def _add(self, battle: Any, winner: Winner, voter: str) -> None:
         if not 0 < len(voter.strip()) <= _LONGEST_NAME:
             raise UserError(
-                f"your name in the votes: expected 1 to {_LONGEST_NAME} characters; it need not be your own."
+                f"your name in the votes: expected 1 to {_LONGEST_NAME} characters; it need not be your real name."
             )
         if battle is None:
             return

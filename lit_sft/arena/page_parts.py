@@ -154,7 +154,7 @@ def _note(answer: Answer, written: Written, *, is_blind: bool) -> str:
     if written.state in ("waiting", "writing"):
         return "" if written.text else "…"
     if written.state == "cut":
-        note = f"cut after {answer.settings.max_new_tokens:,} tokens"
+        note = f"cut after {counted(answer.settings.max_new_tokens, 'token')}"
     elif written.state == "done":
         note = "" if written.text.strip() else "an empty answer"
     elif written.state == "stopped":

@@ -70,7 +70,7 @@ class LocalPlayer:
     def begin(self, turns: Sequence[Message], settings: GenerationSettings, seed: int) -> Answer:
         """Begin to answer; the model is loaded first if it is not yet."""
         answer = Answer(settings, seed)
-        in_background(self._write, answer, turns, name=f"asks {self.name}")
+        in_background(self._write, answer, turns, player=self.name)
         return answer
 
     def digest(self) -> str:
@@ -118,7 +118,7 @@ class EndpointPlayer:
     def begin(self, turns: Sequence[Message], settings: GenerationSettings, seed: int) -> Answer:
         """Begin to answer."""
         answer = Answer(settings, seed)
-        in_background(self._write, answer, turns, name=f"asks {self.name}")
+        in_background(self._write, answer, turns, player=self.name)
         return answer
 
     def digest(self) -> str:
@@ -148,7 +148,7 @@ class EndpointPlayer:
 
 
 def in_background(
-    write: Callable[[Answer, Sequence[Message]], None], answer: Answer, turns: Sequence[Message], *, name: str
+    write: Callable[[Answer, Sequence[Message]], None], answer: Answer, turns: Sequence[Message], *, player: str
 ) -> None:
     """Write an answer in a thread. If that fails, the answer says why."""
 
@@ -162,7 +162,7 @@ def in_background(
         except ClosedError:
             answer.finish("stopped")
         except BaseException as error:  # a thread's own error would be lost, and the page would wait for ever
-            print_error_line(f"{name}: {error_line(error)}")
+            print_error_line(f"arena: {player} failed: {error_line(error)}")
             answer.finish("failed", error_line(error))
 
-    threading.Thread(target=run, name=name, daemon=True).start()
+    threading.Thread(target=run, name=f"asks {player}", daemon=True).start()

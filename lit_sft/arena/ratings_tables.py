@@ -38,17 +38,17 @@ def in_words(ratings: Mapping[str, Ratings]) -> list[str]:
 
 
 def headline(ratings: Mapping[str, Ratings]) -> Table:
-    """Every player's rating and rank by each group."""
-    names = {player.player: None for found in ratings.values() for player in found.players}
-    header, rows = [""], [[name] for name in names]
-    for group, found in ratings.items():
-        own = {player.player: player for player in found.players}
-        suffix = f", {group}" if len(ratings) > 1 else ""
-        header += [f"rating{suffix}", f"rank{suffix}", f"votes{suffix}"]
-        for row in rows:
-            player = own.get(row[0])
-            row += [rating_of(player.rating), rank_of(player), f"{player.record.votes:,}"] if player else [""] * 3
-    return Table("Ratings", header, [list[Cell](row) for row in rows], [_SCALE] if rows else [])
+    """Every player's rating and rank; by each group on a line of its own, so that it fits into a terminal."""
+    names = list(dict.fromkeys(player.player for found in ratings.values() for player in found.players))
+    rows: list[list[Cell]] = []
+    for name in names:
+        for group, found in ratings.items():
+            own = (player for player in found.players if player.player == name)
+            if (player := next(own, None)) is not None:
+                by = [group] if len(ratings) > 1 else []
+                rows.append([name, *by, rating_of(player.rating), rank_of(player), f"{player.record.votes:,}"])
+    by = ["voters"] if len(ratings) > 1 else []
+    return Table("Ratings", ["", *by, "rating", "rank", "votes"], rows, [_SCALE] if rows else [])
 
 
 def players_table(group: str, found: Ratings) -> Table:

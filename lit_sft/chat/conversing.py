@@ -11,6 +11,7 @@ from types import FrameType
 from typing import BinaryIO, TextIO
 
 from data_modules.errors import UserError
+from data_modules.wording import counted
 from lit_sft.chat.session import ChatSession, Exchange
 from lit_sft.chat.slash_commands import Quit, is_command, message_of, run_command
 from lit_sft.console import error_console, print_error_line, print_line
@@ -112,7 +113,7 @@ def _warn(exchange: Exchange, place: str) -> None:
     if left_out := about_left_out(exchange.num_left_out):
         print_error_line(f"{place}({left_out})")
     if answer.is_cut:
-        print_error_line(f"{place}(cut after {answer.num_tokens:,} tokens)")
+        print_error_line(f"{place}(cut after {counted(answer.num_tokens, 'token')})")
     elif answer.is_cancelled:
         print_error_line(f"{place}(stopped)")
     elif is_empty_answer(answer.text):

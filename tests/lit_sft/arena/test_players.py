@@ -103,7 +103,7 @@ def test_a_bug_is_reported_and_the_page_does_not_wait(model: LoadedModel, capsys
     player = LocalPlayer("tiny", lambda: model)
     written = finished(player.begin(TURNS, SETTINGS, 0)).written
     assert (written.state, written.note) == ("failed", "ZeroDivisionError: division by zero")
-    assert "asks tiny: ZeroDivisionError" in capsys.readouterr().err
+    assert "arena: tiny failed: ZeroDivisionError" in capsys.readouterr().err
     player.close()
 
 

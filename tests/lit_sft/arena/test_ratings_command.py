@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
+from io import StringIO
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from lit_sft.__main__ import main
-from lit_sft.votes import Vote, VoterKind, write_votes
+from lit_sft.arena.ratings_report import rate_votes
+from lit_sft.reporting.page import print_summary
+from lit_sft.votes import Vote, Voter, VoterKind, write_votes
 from tests.lit_sft.arena.make_votes import vote
 
 NAMES = ("tuned <b>", "base", "old")
@@ -42,7 +48,7 @@ def test_ratings_are_printed_and_written(files: list[str], capsys: pytest.Captur
     said = capsys.readouterr().out
     assert "People, 400 votes: “tuned <b>” is preferred to all 2 others." in said
     assert "Where both tell models apart, judge judge 0 agrees with people on 3 of 3 pairs." in said
-    assert re.search(r"^tuned <b> +1,\d{3} ±\d+ +1 +\d+", said, flags=re.MULTILINE)
+    assert re.search(r"^tuned <b> +people +1,\d{3} ±\d+ +1 +\d+$", said, flags=re.MULTILINE)
     folder = Path("runs/ratings/people")
     assert f"report  {folder}/report.html" in said
     found = json.loads((folder / "ratings.json").read_text(), parse_constant=pytest.fail)
@@ -57,6 +63,19 @@ def test_ratings_are_printed_and_written(files: list[str], capsys: pytest.Captur
     assert (folder / "ratings.png").stat().st_size > 1000
     num = int(re.search(r"^pairs +pairs.jsonl: (\d+) pairs", said, flags=re.MULTILINE)[1])  # type: ignore[index]
     assert len(Path("pairs.jsonl").read_text().splitlines()) == num > 50
+
+
+def test_ratings_by_people_and_several_judges_fit_into_a_terminal(files: list[str]) -> None:
+    found = votes_by("judge", 300, 1, 1.0)
+    second = [replace(each, id=f"{each.id} again", voter=Voter("judge", "another judge")) for each in found]
+    write_votes(Path("second.jsonl"), second)
+    rated = rate_votes([Path(each) for each in (*files, "second.jsonl")], Path("out"), voters="all", ties="davidson")
+    shown = StringIO()
+    print_summary(Console(width=80, file=shown), rated.report, rated.page)
+    _, table = re.split(r"\n +voters +rating +rank +votes *\n", shown.getvalue())
+    groups = ("people", "judge another judge", "judge judge 0")
+    for line, (name, group) in zip(table.splitlines(), product(NAMES, groups), strict=False):
+        assert re.fullmatch(rf"{name} +{group} +[\d,]+ ±\d+ +[123]( to [23])? +\d+ *", line), line
 
 
 def test_the_page_shows_names_and_runs_nothing(files: list[str]) -> None:

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 import unicodedata
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -147,6 +148,12 @@ def test_a_wrong_command_is_explained(
 ) -> None:
     assert piped(session, f"{line}\n") == ([], False)
     assert f"line 1: {message}" in capsys.readouterr().err
+
+
+def test_one_token_is_not_tokens(session: ChatSession, capsys: pytest.CaptureFixture[str]) -> None:
+    session.settings = replace(session.settings, max_new_tokens=1)
+    assert piped(session, "Hello\n")[1]
+    assert "(cut after 1 token)" in capsys.readouterr().err
 
 
 def test_a_file_in_the_home_folder_can_be_named_by_a_tilde(
