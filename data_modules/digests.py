@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from data_modules.errors import UserError
 
@@ -38,6 +40,11 @@ def file_digest(path: Path) -> str:
     if is_settled(seen):
         _computed[key] = digest
     return digest
+
+
+def digest_of(value: Any) -> str:
+    """A short digest of a plain JSON value."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def stamp(path: Path) -> Stamp:

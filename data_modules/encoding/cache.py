@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -12,6 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from data_modules.digests import digest_of
 from data_modules.encoding.cache_entries import is_whole, new_folder
 from data_modules.encoding.encoder import Encoder
 from data_modules.encoding.example_store import ExampleStore, write_batches
@@ -100,7 +100,7 @@ def load_ledgers(folder: Path) -> dict[str, dict[str, Any]]:
 
 def cache_key(sources: Sources, encoder: Encoder) -> str:
     """A digest of everything that affects the encoded data, including the paths in its origins."""
-    return _digest([sources.files, data_fingerprint(sources, encoder)])
+    return digest_of([sources.files, data_fingerprint(sources, encoder)])
 
 
 def data_fingerprint(sources: Sources, encoder: Encoder) -> str:
@@ -110,12 +110,11 @@ def data_fingerprint(sources: Sources, encoder: Encoder) -> str:
 
 def identity_digest(identity: Mapping[str, Any]) -> str:
     """A digest of a `data_identity`."""
-    return _digest(identity)
+    return digest_of(identity)
 
 
 def data_identity(sources: Sources, encoder: Encoder) -> dict[str, Any]:
     """The contents of the files and how they are encoded, by setting."""
-    tokenizer = encoder.tokenizer
     return {
         "version of the encoding": _VERSION,
         **{f"records of --data.{split}": records_digest(files) for split, files in sources.files.items()},
@@ -131,10 +130,10 @@ def data_identity(sources: Sources, encoder: Encoder) -> dict[str, Any]:
         **({"cap": sources.cap} if sources.cap else {}),
         **({"--data.keep_together": sources.keep_together} if sources.keep_together != "exact" else {}),
         **{f"--data.{name}": rule for name, rule in asdict(sources.turn_rules).items() if rule != _IN_ORDER[name]},
-        "tokenizer": _digest([tokenizer.backend_tokenizer.to_str(), tokenizer.bos_token, tokenizer.eos_token]),
+        "tokenizer": encoder.tokenizer_digest,
         **({"--data.convention": encoder.convention.name} if encoder.convention else {}),
         "--data.template": encoder.template.name,
-        "layout of the template": _digest(encoder.template.layout),
+        "layout of the template": digest_of(encoder.template.layout),
         "--data.max_length": encoder.max_length,
         "--data.over_long": encoder.over_long,
     }
@@ -142,11 +141,7 @@ def data_identity(sources: Sources, encoder: Encoder) -> dict[str, Any]:
 
 def records_digest(files: Sequence[str]) -> str:
     """A digest of the contents of files, independent of their paths."""
-    return _digest([source_fingerprint(file) for file in files])
-
-
-def _digest(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+    return digest_of([source_fingerprint(file) for file in files])
 
 
 def _encode_splits(sources: Sources, encoder: Encoder, folder: Path, processes: int) -> dict[str, Any]:

@@ -271,7 +271,7 @@ def resolve_template(name: TemplateName, tokenizer: PreTrainedTokenizerBase) -> 
             "tokenizer_config.json, or use `--data.template chatml`."
         )
     for marker in sorted({end, *re.findall(r"<\|\w+\|>", template.user)}):
-        if marker not in tokenizer.get_vocab():
+        if tokenizer.backend_tokenizer.token_to_id(marker) is None:
             raise UserError(
                 f"template '{name}' needs the token {marker!r}, which this tokenizer does not have; use "
                 "`--data.template plain` (or alpaca), or a tokenizer that has it."
