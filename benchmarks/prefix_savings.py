@@ -115,7 +115,7 @@ def savings(store: ExampleStore, batch_size: int, *, is_grouped: bool, budget: i
     Args:
         store: The rows.
         batch_size: Rows per step.
-        is_grouped: Whether rows that share most of their tokens stand together in a step.
+        is_grouped: Whether rows that share at least half of their tokens follow one another.
         budget: Maximum number of computed tokens in a micro-batch.
         epochs: Epochs to count.
     """

@@ -122,8 +122,8 @@ class SFTDataModule(LightningDataModule):
             which limits memory without changing results.
         share_prefixes: Compute once what the documents of a row have in common at their beginning, such as a system
             prompt. Changes the speed, not the loss. Needs packing; off with dropout, which differs between documents.
-        group_by_prefix: Keep examples that share at least half of their tokens in one optimiser step, so that more is
-            computed once. Changes which examples form a step, and so the result.
+        group_by_prefix: Let examples that share at least half of their tokens follow one another, mostly in the same
+            optimiser step, so that more is computed once. Changes which examples form a step, and so the result.
         shuffle: Whether to shuffle the training examples every epoch.
         seed: Seed for the order of the training examples. On the command line, taken from `seed_everything`.
         num_workers: Processes that collate batches. None: two with a GPU, else none.

@@ -23,7 +23,7 @@ class BatchSettings:
         shuffle: Whether to shuffle the training examples every epoch.
         seed: Seed for their order.
         share_prefixes: Whether what the documents of a row share is computed once, if the model computes the same.
-        group_by_prefix: Whether examples that share most of their tokens stand together in a step.
+        group_by_prefix: Whether examples that share at least half of their tokens follow one another.
     """
 
     batch_size: int

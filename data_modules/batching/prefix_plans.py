@@ -103,7 +103,7 @@ def grouped(order: npt.NDArray[np.int64], family: npt.NDArray[np.int64], rows: i
     """Move examples of one family together, into the place of the first; at most `rows` at a time.
 
     Args:
-        order: A random order of the examples.
+        order: The order of the examples.
         family: The family of each.
         rows: Examples per optimiser step.
 
@@ -111,7 +111,7 @@ def grouped(order: npt.NDArray[np.int64], family: npt.NDArray[np.int64], rows: i
         The new order.
     """
     of_place = family[order]
-    by_family = np.argsort(of_place, kind="stable")  # within a family, in the random order
+    by_family = np.argsort(of_place, kind="stable")  # within a family, in the given order
     firsts = np.r_[True, of_place[by_family][1:] != of_place[by_family][:-1]]
     starts = np.flatnonzero(firsts)
     number = np.arange(len(order)) - np.repeat(starts, np.diff(np.r_[starts, len(order)]))  # within its family

@@ -84,7 +84,7 @@ class WindowSampler(Sampler[BatchPlan]):
             examples share is counted once if it is computed once.
         ids_of: Returns the ids of an example, by index, for the following two.
         share_prefixes: Whether what examples have in common at their beginning is computed once.
-        group_by_prefix: Whether examples that share most of their tokens stand together in a step.
+        group_by_prefix: Whether examples that share at least half of their tokens follow one another.
         limit: Lightning's `limit_train_batches`, which ends an epoch after this many batches (or this share). Needed
             to normalise the last window, which may be shorter.
         epoch: The first epoch. With prefetching workers, Lightning sets it too late.
@@ -153,11 +153,11 @@ class WindowSampler(Sampler[BatchPlan]):
 
     def _order(self) -> npt.NDArray[np.int64]:
         """The examples of the epoch, in an array because there may be many millions."""
-        if not self.shuffle:
-            return np.arange(len(self.lengths))
-        # far apart, so that different seeds never share an epoch's order
-        generator = torch.Generator().manual_seed(self.seed + _SEEDS_APART * self.epoch)
-        order = torch.randperm(len(self.lengths), generator=generator).numpy()
+        order = np.arange(len(self.lengths))
+        if self.shuffle:
+            # far apart, so that different seeds never share an epoch's order
+            generator = torch.Generator().manual_seed(self.seed + _SEEDS_APART * self.epoch)
+            order = torch.randperm(len(self.lengths), generator=generator).numpy()
         if self._family is None:
             return order
         return grouped(order, self._family, self.accumulate * self.batch_size * self.world_size)

@@ -66,7 +66,7 @@ def group_remarks(data: SFTDataModule) -> list[str]:
         return ["--data.group_by_prefix: no two examples share half of their tokens, so none are grouped."]
     return [
         f"--data.group_by_prefix: {several.sum():,} of {len(store):,} examples form {len(several):,} groups of up to "
-        f"{several.max():,} that share half of their tokens; each group stays in one step if it fits."
+        f"{several.max():,} that share half of their tokens. A group may extend into the next step."
     ]
 
 

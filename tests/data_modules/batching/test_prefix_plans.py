@@ -88,6 +88,15 @@ def test_grouped_steps_have_the_same_examples_however_they_are_cut_and_every_exa
     assert all(len({index // 4 for index in step}) == 2 for step in steps[0])  # two whole conversations in each
 
 
+def test_examples_in_file_order_are_grouped_too() -> None:
+    documents = [ids(f"conversation {n} " + "x" * 20) for n in (0, 1, 2, 0, 1, 0)]
+    sampler = WindowSampler(
+        list(map(len, documents)), batch_size=2, accumulate=1, weight_of=lambda _: 1.0, seed=1, shuffle=False,
+        ids_of=documents.__getitem__, group_by_prefix=True,
+    )  # fmt: skip
+    assert [sorted(plan.indices) for plan in sampler] == [[0, 3], [1, 4], [2, 5]]
+
+
 def test_families_share_half_of_the_shorter_example() -> None:
     documents = [ids(text) for text in ("aaaax", "bbb", "aaaay", "aab", "aaaaxzzzz", "bcd")]
     family = families(len(documents), documents.__getitem__)
