@@ -88,6 +88,25 @@ def test_attention_with_more_keys_than_queries_equals_the_dense_mask(dtype: torc
         assert relative_error(a, b) < 4 * spacing
 
 
+def test_a_beginning_of_many_branches_has_exact_gradients_the_same_every_time() -> None:
+    """Its keys' gradients are sums over all branches, which bfloat16 cannot hold while they grow."""
+    tree = Stretches((64, *[16] * 500), (-1, *[0] * 500))
+    generator = torch.Generator("cuda").manual_seed(0)
+    q, k, v = (
+        torch.randn(1, 4, tree.starts[-1], 64, device="cuda", generator=generator).bfloat16().requires_grad_()
+        for _ in range(3)
+    )
+    exact_inputs = [t.detach().double().requires_grad_() for t in (q, k, v)]
+    exact = _sdpa(*exact_inputs, None, 0.0, mask=tree.visible(q.device, None))
+    expected = torch.autograd.grad(exact.sum(), exact_inputs)[2]
+    values = [
+        torch.autograd.grad(_variable_keys(q, k, v, shared_documents(tree, q.device), None).float().sum(), v)[0]
+        for _ in range(2)
+    ]
+    assert torch.equal(*values)
+    assert relative_error(values[0][:, :, :64], expected[:, :, :64]) < 2 * torch.finfo(torch.bfloat16).eps
+
+
 def test_rotary_models_use_flash_attention_under_autocast(make_data: MakeData, monkeypatch: pytest.MonkeyPatch) -> None:
     """Their queries and keys are float32 there, which flash attention does not take."""
     used = []

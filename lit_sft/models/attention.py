@@ -20,10 +20,11 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
 from transformers import AttentionInterface, PreTrainedModel
 
 from data_modules.batching.batch import Batch
-from lit_sft.models.tree_attention import Stretches, attend_on_cpu
+from lit_sft.models.tree_attention import Stretches, attend_on_cpu, gathered
 
 NAME = "lit_sft_documents"
 
@@ -89,8 +90,10 @@ def documents_of(batch: Batch) -> Documents | None:
 
 def shared_documents(stretches: Stretches, device: torch.device) -> SharedDocuments:
     """What the layers need of the stretches of a row on this device."""
-    if device.type == "cpu":
-        return SharedDocuments(stretches)
+    return SharedDocuments(stretches) if device.type == "cpu" else _with_keys(stretches, device)
+
+
+def _with_keys(stretches: Stretches, device: torch.device) -> SharedDocuments:
     paths = stretches.key_paths()
     ends = torch.tensor([0, *map(len, paths)]).cumsum(0).int()
     starts = torch.tensor(stretches.starts, dtype=torch.int32)
@@ -112,7 +115,7 @@ def has_dropout(model: PreTrainedModel) -> bool:
     names = ("attention_dropout", "attn_pdrop")  # applied by functions, not by modules
     if any(getattr(model.config, name, 0.0) for name in names):
         return True
-    return any(isinstance(module, nn.Dropout) and module.p > 0 for module in model.modules())
+    return any(isinstance(module, _DropoutNd) and module.p > 0 for module in model.modules())
 
 
 def document_attention(
@@ -254,10 +257,10 @@ def _variable_keys(
     assert documents.keys is not None
     assert documents.boundaries is not None
     places, ends = documents.keys
-    q, k, v = (_repeated(tensor, query.shape[1])[0].transpose(0, 1) for tensor in (query, key, value))
+    q = query[0].transpose(0, 1)
+    k, v = (_repeated(gathered(tensor[0].transpose(0, 1), places), query.shape[1]) for tensor in (key, value))
     longest = documents.stretches.longest
     most = max(documents.stretches.lengths)
-    k, v = k.index_select(0, places), v.index_select(0, places)
     return _flash(q, k, v, documents.boundaries, ends, most, longest, scaling).transpose(1, 2)
 
 

@@ -15,7 +15,7 @@ shared by many queries as in Hydragen (arXiv 2402.05099), here with gradients.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -34,6 +34,7 @@ class Stretches:
 
     lengths: tuple[int, ...]
     parents: tuple[int, ...]
+    _masks: dict[tuple[torch.device, int | None], Tensor] = field(default_factory=dict, compare=False, repr=False)
 
     @cached_property
     def starts(self) -> tuple[int, ...]:
@@ -72,17 +73,23 @@ class Stretches:
         return tuple(parts)
 
     def visible(self, device: torch.device, window: int | None) -> Tensor:
-        """Which keys each query sees, (C, C) bool. Large: for devices without anything better."""
+        """Which keys each query sees, (C, C) bool, for devices without anything better. Large, so layers share it."""
+        if (device, window) not in self._masks:
+            self._masks[device, window] = self._visible(device, window)
+        return self._masks[device, window]
+
+    def _visible(self, device: torch.device, window: int | None) -> Tensor:
         size = self.starts[-1]
-        seen = torch.zeros(size, size, dtype=torch.bool)
+        seen = torch.zeros(size, size, dtype=torch.bool, device=device)
         for queries, keys, is_causal in self.parts:
             seen[queries, keys] = True
             if is_causal:
                 seen[queries, keys].tril_()
         if window is not None:
-            positions = torch.cat([torch.arange(o, o + n) for o, n in zip(self.offsets, self.lengths, strict=True)])
+            spans = zip(self.offsets, self.lengths, strict=True)
+            positions = torch.cat([torch.arange(offset, offset + length) for offset, length in spans]).to(device)
             seen &= positions[:, None] - positions[None, :] < window
-        return seen.to(device)
+        return seen
 
     def key_paths(self) -> list[Tensor]:
         """For each stretch, the places in the row of everything that its last token sees, in order."""
@@ -155,3 +162,36 @@ def _merge(output: Tensor, normaliser: Tensor, part: Tensor, total: Tensor) -> N
     share = torch.sigmoid(total - normaliser).unsqueeze(-1)  # of the further keys
     output.lerp_(part, share)
     normaliser.copy_(torch.logaddexp(normaliser, total))
+
+
+def gathered(tensor: Tensor, places: Tensor) -> Tensor:
+    """Rows of a tensor, which may occur often. Their gradients are summed in float32, in the same order every time.
+
+    PyTorch would sum half precision in half precision on a GPU, where many small gradients are lost in their sum.
+
+    Args:
+        tensor: (C, ...), float.
+        places: Rows to take, (K,) int64.
+
+    Returns:
+        (K, ...).
+    """
+    output: Tensor = _Gather.apply(tensor, places)  # type: ignore[no-untyped-call]
+    return output
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor, places: Tensor) -> Tensor:
+        ctx.save_for_backward(places)
+        ctx.size = len(tensor)
+        return tensor.index_select(0, places)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        (places,) = ctx.saved_tensors
+        exact = grad.to(torch.promote_types(grad.dtype, torch.float32))
+        total = exact.new_zeros(ctx.size, *grad.shape[1:])
+        # on a GPU, index_add_ adds in any order
+        return total.index_put_((places,), exact, accumulate=True).to(grad.dtype), None

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import hypothesis
@@ -16,10 +17,11 @@ from data_modules.encoding.example import Example
 from data_modules.rendering.masking import MASKS, resolve_mask
 from data_modules.rendering.segments import SegmentKind
 from lit_sft.metrics.segments import SegmentMetrics
+from lit_sft.models import attention
 from lit_sft.models.adapters import LoraSettings, with_adapters
 from lit_sft.models.attention import shares_prefixes, use_document_attention
 from lit_sft.models.loss import supervised_loss, token_nll
-from lit_sft.models.tree_attention import Stretches, attend_on_cpu
+from lit_sft.models.tree_attention import Stretches, attend_on_cpu, gathered
 from tests.conftest import MODELS
 from tests.random_trees import random_examples
 
@@ -216,22 +218,71 @@ def test_a_sliding_window_reaches_from_a_branch_into_the_shared_beginning() -> N
     check_equal(model, examples, "whole_sequence", "token", None)
 
 
-@pytest.mark.parametrize("key_heads", [4, 2, 1])
-def test_attention_along_a_deep_tree_equals_a_dense_mask(key_heads: int) -> None:
-    stretches = Stretches((3, 2, 1, 4, 1, 2, 3), (-1, 0, 1, 1, 3, 0, -1))
+DEEP = Stretches((3, 2, 1, 4, 1, 2, 3), (-1, 0, 1, 1, 3, 0, -1))
+
+
+def check_attention(attend: Callable[..., torch.Tensor], key_heads: int) -> None:
+    """Compare output and gradients with those under a dense mask."""
     generator = torch.Generator().manual_seed(0)
-    query, key, value = (
+    given = [
         torch.randn(1, heads, 16, 8, generator=generator, dtype=torch.float64).requires_grad_()
         for heads in (4, key_heads, key_heads)
-    )
-    output = attend_on_cpu(query, key, value, stretches, 0.3)
-    expected = torch.nn.functional.scaled_dot_product_attention(
-        query, key, value, attn_mask=stretches.visible(query.device, None), scale=0.3, enable_gqa=True
-    )
+    ]
+    output = attend(*given)
+    mask = DEEP.visible(output.device, None)
+    expected = torch.nn.functional.scaled_dot_product_attention(*given, attn_mask=mask, scale=0.3, enable_gqa=True)
     torch.testing.assert_close(output, expected)
     for ours, theirs in zip(
-        torch.autograd.grad(output.square().sum(), (query, key, value)),
-        torch.autograd.grad(expected.square().sum(), (query, key, value)),
+        torch.autograd.grad(output.square().sum(), given),
+        torch.autograd.grad(expected.square().sum(), given),
         strict=True,
     ):
         torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("key_heads", [4, 2, 1])
+def test_attention_along_a_deep_tree_equals_a_dense_mask(key_heads: int) -> None:
+    check_attention(lambda query, key, value: attend_on_cpu(query, key, value, DEEP, 0.3), key_heads)
+
+
+def flash_of_a_gpu(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, query_bounds: torch.Tensor,
+    key_bounds: torch.Tensor, most_queries: int, most_keys: int, scaling: float,
+) -> torch.Tensor:  # fmt: skip
+    """What variable-length flash attention computes: in each sequence, the last query sees every key."""
+    parts = []
+    for queries, keys in zip(pairwise(query_bounds.tolist()), pairwise(key_bounds.tolist()), strict=True):
+        q, k, v = query[slice(*queries)], key[slice(*keys)], value[slice(*keys)]
+        assert len(q) <= most_queries
+        assert len(k) <= most_keys
+        unseen = torch.ones(len(q), len(k), dtype=torch.bool).triu(len(k) - len(q) + 1)
+        scores = torch.einsum("qhd,khd->hqk", q, k) * scaling
+        parts.append(torch.einsum("hqk,khd->qhd", scores.masked_fill(unseen, -torch.inf).softmax(-1), v))
+    return torch.cat(parts).unsqueeze(0)
+
+
+@pytest.mark.parametrize("key_heads", [4, 2, 1])
+def test_every_stretch_is_given_all_keys_of_its_documents(key_heads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention, "_flash", flash_of_a_gpu)
+    documents = attention._with_keys(DEEP, torch.device("cpu"))
+    check_attention(lambda q, k, v: attention._variable_keys(q, k, v, documents, 0.3), key_heads)
+
+
+@pytest.mark.parametrize("window", [None, 5])
+def test_layers_share_a_dense_mask(window: int | None) -> None:
+    tree = Stretches((4, 3, 2), (-1, 0, 0))
+    seen = tree.visible(torch.device("cpu"), window)
+    assert seen is tree.visible(torch.device("cpu"), window)
+    # positions 0 1 2 3, 4 5 6, 4 5
+    assert seen[6].tolist() == [window is None, window is None, True, True, True, True, True, False, False]
+    assert seen[8].tolist() == [window is None, True, True, True, False, False, False, True, True]
+
+
+def test_gradients_of_shared_keys_are_summed_in_float32() -> None:
+    """In bfloat16, 1 more does not change a sum of 256."""
+    keys = torch.ones(2, 3, dtype=torch.bfloat16, requires_grad=True)
+    places = torch.tensor([1] + [0] * 1024)
+    rows = gathered(keys, places)
+    assert torch.equal(rows, torch.ones(1025, 3, dtype=torch.bfloat16))
+    (grad,) = torch.autograd.grad(rows.sum(), keys)
+    assert grad.tolist() == [[1024.0] * 3, [1.0] * 3]
