@@ -191,7 +191,7 @@ def _parser() -> Arguments:
         "--max_waiting",
         type=int,
         default=usual.max_waiting,
-        help="answers that may wait for a model (64); `n` of a request counts",
+        help="answers that may wait for a model (64); a request for n answers counts n times",
     )
     parser.add_argument(
         "--max_new_tokens",
