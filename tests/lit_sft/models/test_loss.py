@@ -57,6 +57,24 @@ def _documents(batch: Batch) -> list[torch.Tensor]:
 
 
 @pytest.mark.parametrize("pack", [False, True])
+@pytest.mark.parametrize("name", list(MODELS))
+def test_bf16_autocast_is_within_its_own_error_of_float32(name: str, pack: bool, examples: list[Example]) -> None:
+    model = random_model(MODELS[name])
+    use_document_attention(model)  # type: ignore[arg-type]
+    batch = collate(examples, mask=MASKS["firefly_multi_turn"], pack=pack)
+    results = []
+    for is_narrow in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=is_narrow):
+            total, nll = supervised_loss(model, batch)
+        gradients = torch.autograd.grad(total, list(model.parameters()))
+        results.append((nll, torch.cat([gradient.flatten() for gradient in gradients])))
+    (exact_nll, exact), (nll, narrow) = results
+    spacing = torch.finfo(torch.bfloat16).eps
+    assert 0 < float((nll - exact_nll).norm() / exact_nll.norm()) < spacing
+    assert 0 < float((narrow - exact).norm() / exact.norm()) < 4 * spacing
+
+
+@pytest.mark.parametrize("pack", [False, True])
 @pytest.mark.parametrize("name", [*MODELS, *SCALED])
 def test_loss_and_nll_equal_cross_entropy_on_full_logits_of_each_document(
     name: str, pack: bool, examples: list[Example], tokenizer: PreTrainedTokenizerFast
