@@ -74,7 +74,7 @@ def draw_rows(
         print(f"{records}: {truncated} of {len(store)} rows are cut to {max_length} tokens", file=sys.stderr)
     order = torch.randperm(len(store), generator=torch.Generator().manual_seed(0)).numpy()
     if together:
-        order = grouped(order, families(len(store), store.ids), together)
+        order = grouped(order, families(len(store), store.ids, together), together)
     return _written((store[index] for index in order[: max(count, most)].tolist()), folder)
 
 

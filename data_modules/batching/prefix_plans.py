@@ -77,25 +77,43 @@ def _balanced(costs: Sequence[tuple[int, int]], num: int) -> list[int]:
     return _run_ends(costs, high)
 
 
-def families(num: int, ids_of: IdsOf) -> npt.NDArray[np.int64]:
+def families(num: int, ids_of: IdsOf, rows: int | None = None) -> npt.NDArray[np.int64]:
     """The family of each example: examples that share most of their tokens, such as the answers of a conversation.
 
-    In the order of their ids, two neighbours are of one family if they share at least half of the shorter one.
+    In the order of their ids, two neighbours are of one family if they share at least half of the shorter one. A family
+    of more than a step, such as all examples with the same tools, is split in the same way by what follows the tokens
+    that all its members share: into conversations.
 
     Args:
         num: Number of examples.
         ids_of: Returns the ids of an example, by index.
+        rows: Examples per optimiser step. None: large families stay whole.
 
     Returns:
         (num,) numbers of families, from 0.
     """
     documents = [ids_of(index) for index in range(num)]
     order = in_order(documents)
-    family = np.zeros(num, dtype=np.int64)
-    for before, after in pairwise(order):
-        one, other = documents[before], documents[after]
-        is_apart = 2 * common_length(one, other) < min(len(one), len(other))
-        family[after] = family[before] + is_apart
+    lengths = np.array([len(documents[index]) for index in order], dtype=np.int64)
+    shared = np.array([common_length(documents[a], documents[b]) for a, b in pairwise(order)], dtype=np.int64)
+    shorter = np.minimum(lengths[:-1], lengths[1:])
+    starts: list[int] = []
+    waiting = [(0, num, 0)] if num else []  # examples from, to (in order), tokens that all of them share
+    while waiting:
+        first, last, common = waiting.pop()
+        between = slice(first, last - 1)
+        apart = 2 * (shared[between] - common) < shorter[between] - common
+        runs = list(pairwise([first, *(first + 1 + np.flatnonzero(apart)).tolist(), last]))
+        if len(runs) > 1:
+            waiting += [(*run, common) for run in runs]
+        elif rows is None or last - first <= rows or (least := int(shared[between].min())) <= common:
+            starts.append(first)
+        else:
+            waiting.append((first, last, least))
+    firsts = np.zeros(num, dtype=np.int64)
+    firsts[starts] = 1
+    family = np.empty(num, dtype=np.int64)
+    family[order] = np.cumsum(firsts) - 1
     return family
 
 

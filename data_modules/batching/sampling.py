@@ -136,8 +136,7 @@ class WindowSampler(Sampler[BatchPlan]):
         # a generator, so that the epoch is read with the first batch, not before it is set
         done, self.done = self.done % max(1, self.num_used), 0
         order = self._order()[: self.num_used * self.batch_size * self.world_size]
-        rows = self.accumulate * self.batch_size * self.world_size
-        windows = (order[start : start + rows].tolist() for start in range(0, len(order), rows))
+        windows = (order[start : start + self._rows].tolist() for start in range(0, len(order), self._rows))
         plans = (plan for window in windows for plan in self._window(window))
         yield from islice(plans, done, None)
 
@@ -160,11 +159,16 @@ class WindowSampler(Sampler[BatchPlan]):
             order = torch.randperm(len(self.lengths), generator=generator).numpy()
         if self._family is None:
             return order
-        return grouped(order, self._family, self.accumulate * self.batch_size * self.world_size)
+        return grouped(order, self._family, self._rows)
 
     @cached_property
     def _family(self) -> npt.NDArray[np.int64] | None:
-        return None if self.grouped_ids is None else families(len(self.lengths), self.grouped_ids)
+        return None if self.grouped_ids is None else families(len(self.lengths), self.grouped_ids, self._rows)
+
+    @property
+    def _rows(self) -> int:
+        """Examples per optimiser step."""
+        return self.accumulate * self.batch_size * self.world_size
 
 
 def windows(sampler: WindowSampler, accumulate: int, limit: int | float | None = None) -> Iterator[list[list[int]]]:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import strategies
 
 from data_modules.batching.prefix_plans import ByPrefix, families, grouped
-from data_modules.batching.prefix_tree import stretches_of
+from data_modules.batching.prefix_tree import in_order, stretches_of
 from data_modules.batching.sampling import WindowSampler
 from tests.random_trees import random_documents
 
@@ -99,7 +99,7 @@ def test_examples_in_file_order_are_grouped_too() -> None:
 
 def test_families_share_half_of_the_shorter_example() -> None:
     documents = [ids(text) for text in ("aaaax", "bbb", "aaaay", "aab", "aaaaxzzzz", "bcd")]
-    family = families(len(documents), documents.__getitem__)
+    family = families(len(documents), documents.__getitem__, 4)
     assert family[0] == family[2] == family[4] == family[3]
     assert len({family[0], family[1], family[5]}) == 3
 
@@ -117,3 +117,20 @@ def test_a_family_moves_to_its_first_example_at_most_a_step_at_a_time(seed: int,
         expected += members
         waiting = [index for index in waiting if index not in members]
     assert new.tolist() == expected
+
+
+def test_families_larger_than_a_step_are_split_by_what_follows_their_common_beginning() -> None:
+    documents = [ids("tools " * 20 + name * 6 + "xyz"[:turn]) for turn in range(4) for name in "abc"]
+    one = families(12, documents.__getitem__, 12)
+    split = families(12, documents.__getitem__, 4)
+    assert set(one.tolist()) == {0}
+    assert split.tolist() == [0, 1, 2] * 4
+
+
+@hypothesis.given(seed=SEEDS, rows=strategies.integers(1, 9))
+def test_every_family_is_one_run_of_the_sorted_examples(seed: int, rows: int) -> None:
+    documents = random_documents(seed)
+    family = families(len(documents), documents.__getitem__, rows)[in_order(documents)]
+    assert np.isin(np.diff(family), (0, 1)).all()
+    equal = [one.tobytes() == other.tobytes() for one, other in pairwise(documents[i] for i in in_order(documents))]
+    assert not np.diff(family)[equal].any()  # equal examples are of one family
