@@ -60,7 +60,7 @@ def group_remarks(data: SFTDataModule) -> list[str]:
     store = data.stores.get("train")
     if not data.group_by_prefix or store is None:
         return []
-    _, sizes = np.unique(families(len(store), store.ids), return_counts=True)
+    _, sizes = np.unique(families(len(store), store.ids, data.batch_size), return_counts=True)
     several = sizes[sizes > 1]
     if not len(several):
         return ["--data.group_by_prefix: no two examples share half of their tokens, so none are grouped."]
