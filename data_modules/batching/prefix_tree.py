@@ -12,7 +12,7 @@ nothing else, so a beginning that documents share needs to be computed only once
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -24,6 +24,9 @@ from torch import Tensor
 
 SHORTEST = 8
 """Tokens that documents must share so that they are computed once: a stretch costs two calls of attention a layer."""
+
+_TOKENS_AT_ONCE = 64
+"""Tokens by which documents are sorted first."""
 
 Ids = npt.NDArray[np.int32]
 
@@ -131,7 +134,22 @@ def common_length(one: Ids, other: Ids) -> int:
 
 def in_order(documents: Sequence[Ids]) -> list[int]:
     """The indices of documents, sorted by their ids: those that begin alike are neighbours."""
-    return sorted(range(len(documents)), key=lambda index: documents[index].astype(">i4").tobytes())
+    return _in_order(documents, range(len(documents)), common=0)
+
+
+def _in_order(documents: Sequence[Ids], indices: Iterable[int], common: int) -> list[int]:
+    """Sort documents that share their first `common` tokens by the next ones, then those that share these too.
+
+    All tokens of a million documents at once would take gigabytes.
+    """
+    end = 2 * common + _TOKENS_AT_ONCE
+    keys = {index: documents[index][common:end].astype(">i4").tobytes() for index in indices}
+    order = sorted(keys, key=keys.__getitem__)
+    starts = [0, *(place for place in range(1, len(order)) if keys[order[place]] != keys[order[place - 1]]), len(order)]
+    for first, last in pairwise(starts):
+        if last - first > 1 and len(documents[order[first]]) >= end:
+            order[first:last] = _in_order(documents, order[first:last], end)
+    return order
 
 
 def prefix_tree(documents: Sequence[Ids], targets: npt.NDArray[np.int64]) -> PrefixTree | None:

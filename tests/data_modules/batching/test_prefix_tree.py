@@ -6,7 +6,8 @@ import pytest
 import torch
 from hypothesis import strategies
 
-from data_modules.batching.prefix_tree import SHORTEST, common_length, prefix_tree, stretches_of
+from data_modules.batching import prefix_tree as module
+from data_modules.batching.prefix_tree import SHORTEST, common_length, in_order, prefix_tree, stretches_of
 from tests.random_trees import random_documents
 
 RANDOM = {"seed": strategies.integers(0, 2**32 - 1), "shortest": strategies.sampled_from([1, 3, SHORTEST])}
@@ -90,3 +91,12 @@ def test_every_token_and_every_target_finds_its_place(seed: int) -> None:
 @pytest.mark.parametrize(("one", "other", "length"), [("abc", "abd", 2), ("abc", "abcd", 3), ("x", "y", 0)])
 def test_common_length(one: str, other: str, length: int) -> None:
     assert common_length(ids(one), ids(other)) == length
+
+
+@hypothesis.given(seed=RANDOM["seed"], at_once=strategies.integers(1, 9))
+@hypothesis.settings(max_examples=100)
+def test_documents_are_sorted_by_all_of_their_ids_however_many_are_compared_at_once(seed: int, at_once: int) -> None:
+    documents = [document * 200 for document in random_documents(seed, most=30)]  # ids of one byte and of two
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_TOKENS_AT_ONCE", at_once)
+        assert in_order(documents) == sorted(range(len(documents)), key=lambda index: documents[index].tolist())
