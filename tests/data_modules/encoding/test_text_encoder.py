@@ -121,5 +121,5 @@ def test_windows_of_real_text_give_the_ids_of_the_whole(real: Any) -> None:
     text = "\n".join(record.fields["text"] for record in chain.from_iterable(records))
     strings = StringEncoder(real, real.eos_token, real.eos_token)
     parts = list(encode_long(text, strings.contents_with_places, window=3000, overlaps=(400, 1000)))
-    assert np.concatenate([ids for _, ids in parts]).tolist() == strings.contents([text])[0]
+    assert np.concatenate([part.ids for part in parts]).tolist() == strings.contents([text])[0]
     assert len(parts) > 200
