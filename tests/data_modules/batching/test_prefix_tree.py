@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import pickle
+
 import hypothesis
 import numpy as np
 import pytest
@@ -7,7 +9,7 @@ import torch
 from hypothesis import strategies
 
 from data_modules.batching import prefix_tree as module
-from data_modules.batching.prefix_tree import SHORTEST, common_length, in_order, prefix_tree, stretches_of
+from data_modules.batching.prefix_tree import SHORTEST, PrefixTree, common_length, in_order, prefix_tree, stretches_of
 from tests.random_trees import random_documents
 
 RANDOM = {"seed": strategies.integers(0, 2**32 - 1), "shortest": strategies.sampled_from([1, 3, SHORTEST])}
@@ -86,6 +88,17 @@ def test_every_token_and_every_target_finds_its_place(seed: int) -> None:
     assert row[tree.computed.numpy()][tree.places.numpy()].tolist() == row.tolist()
     assert torch.equal(tree.places[tree.targets][tree.repeats], tree.places[torch.from_numpy(targets)])
     assert len(set(tree.places[tree.targets].tolist())) == len(tree.targets)
+
+
+def test_a_tree_of_a_worker_process_is_the_same_tree() -> None:
+    tree = prefix_tree([ids("x" * 9 + "a"), ids("x" * 9 + "b")], np.array([3, 9, 13, 19]))
+    assert tree is not None
+    received = pickle.loads(pickle.dumps(tree))
+    for name in PrefixTree.__slots__:
+        ours, theirs = getattr(tree, name), getattr(received, name)
+        assert torch.equal(ours, theirs) if isinstance(ours, torch.Tensor) else ours == theirs
+    assert received.lengths == (9, 1, 1)
+    assert received.repeats.tolist() == [0, 1, 0, 2]
 
 
 @pytest.mark.parametrize(("one", "other", "length"), [("abc", "abd", 2), ("abc", "abcd", 3), ("x", "y", 0)])

@@ -170,6 +170,16 @@ def test_lora_with_gradient_checkpointing_gives_the_same_gradients() -> None:
 
 
 @pytest.mark.parametrize("name", MODELS)
+def test_rows_that_share_prefixes_but_have_no_targets_give_a_loss_of_zero_with_gradients(name: str) -> None:
+    batch = collate(random_examples(3), mask=MASKS["output_only"], pack=True, share_prefixes=True, counts=False)
+    assert batch.tree is not None
+    total, nll, grads = results(random_model(name, torch.float32), batch)
+    assert total.item() == 0.0
+    assert nll.shape == (0,)
+    assert not any(grad.any() for grad in grads)
+
+
+@pytest.mark.parametrize("name", MODELS)
 def test_under_autocast_shared_rows_are_as_exact_as_packed_ones(name: str) -> None:
     model = random_model(name, torch.float32)
     examples = random_examples(3)
@@ -211,8 +221,9 @@ def test_other_attention_ignores_the_tree() -> None:
     torch.testing.assert_close(token_nll(model, batch), expected, rtol=0, atol=1e-10)
 
 
-def test_a_sliding_window_reaches_from_a_branch_into_the_shared_beginning() -> None:
-    window = {"use_sliding_window": True, "sliding_window": 5, "max_window_layers": 0}
+@pytest.mark.parametrize("full_layers", [0, 1])
+def test_a_sliding_window_reaches_from_a_branch_into_the_shared_beginning(full_layers: int) -> None:
+    window = {"use_sliding_window": True, "sliding_window": 5, "max_window_layers": full_layers}
     model = random_model("qwen2", torch.float64, **window)
     examples = trunk_and_branches([1, 2], [2, 1, 1, 4, 5, 6, 1], [3, 5])
     check_equal(model, examples, "whole_sequence", "token", None)
