@@ -29,13 +29,11 @@ if not __package__:  # run as a script
 
 import torch
 
-from benchmarks.compare import CACHE
 from benchmarks.peers.protocol import LORA_RANK
-from benchmarks.rows import template_of
+from benchmarks.rows import sharing_sampler, template_of
 from benchmarks.runner import TOLERANCE
-from benchmarks.shapes import SHAPES, write_shape
+from benchmarks.shapes import add_model_options, chosen_model
 from data_modules.batching.batch import Batch, collate
-from data_modules.batching.batch_settings import BatchSettings
 from data_modules.encoding.example_store import ExampleStore
 from data_modules.encoding.tokenizers import load_tokenizer
 from data_modules.errors import UserError
@@ -96,10 +94,7 @@ def main() -> None:
     """Measure and print a table."""
     options = arguments()
     torch.set_num_threads(options.threads)
-    if options.pretrained:
-        model, options.tokenizer = options.pretrained, options.pretrained
-    else:
-        model = str(write_shape(options.shape, options.layers, CACHE, options.tokenizer))
+    model, options.tokenizer = chosen_model(options)
     conversations, answers = ways(
         options.records, options.tokenizer, options.conversations, max_length=options.max_length,
         budget=options.token_budget,
@@ -114,12 +109,7 @@ def arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--records", default="examples/world/conversations.jsonl", help="file of conversations")
-    parser.add_argument(
-        "--pretrained", help="folder of a model and its tokenizer; default: a model with random weights"
-    )
-    parser.add_argument("--shape", choices=tuple(SHAPES), default="qwen2.5-0.5b", help="of the random model")
-    parser.add_argument("--layers", type=int, default=4, help="of the random model")
-    parser.add_argument("--tokenizer", default="examples/tokenizer", help="of the random model")
+    add_model_options(parser)
     parser.add_argument("--tuning", choices=("full", "lora"), default="full")
     parser.add_argument("--precision", choices=("bf16", "float32"), default="float32")
     parser.add_argument("--conversations", type=int, default=8, help="conversations per step")
@@ -164,12 +154,7 @@ def _rows(records: str, tokenizer: str, max_length: int, samples: Samples) -> Ex
 
 def _steps(store: ExampleStore, rows: int, budget: int, *, is_grouped: bool) -> list[tuple[tuple[int, ...], ...]]:
     """The micro-batches of each step of the first epoch, as training plans them."""
-    batches = BatchSettings(
-        batch_size=rows, eval_batch_size=None, packing=True, token_budget=budget, shuffle=True, seed=0,
-        share_prefixes=True, group_by_prefix=is_grouped,
-    )  # fmt: skip
-    sampler = batches.train_sampler(store.lengths.tolist(), lambda _: 1.0, None, ids_of=store.ids)
-    return [plan.micro_batches for plan in sampler]
+    return [plan.micro_batches for plan in sharing_sampler(store, rows, budget, is_grouped=is_grouped)]
 
 
 def stepper(model: str, tokenizer: str, tuning: str, precision: str) -> Step:

@@ -57,12 +57,17 @@ from benchmarks.peers.protocol import Settings
 from benchmarks.report import write_report
 from benchmarks.rows import POOL, draw_rows, write_plain
 from benchmarks.runner import CONTESTANTS, Contestant, Entry, Process, compete, python_of
-from benchmarks.shapes import SHAPES, bf16_is_slow, matrix_product_flops, work_of_folder, write_shape
+from benchmarks.shapes import (
+    CACHE,
+    add_model_options,
+    bf16_is_slow,
+    chosen_model,
+    matrix_product_flops,
+    work_of_folder,
+)
 from benchmarks.shared_rows import RowKind, row_source
 from data_modules.rendering.templates import TemplateName
 from lit_sft.models.flops import ModelFlops
-
-CACHE = Path(os.environ.get("LIT_SFT_CACHE", "~/.cache/lit_sft")).expanduser() / "benchmark"
 
 
 def main() -> None:
@@ -74,10 +79,7 @@ def main() -> None:
         sys.exit("--precision bf16: this CPU is not fast at bf16; use float32, or a CPU with avx512_bf16 or AMX.")
     output = Path(options.output)
     output.mkdir(parents=True, exist_ok=True)
-    if options.pretrained:
-        model, options.tokenizer = options.pretrained, options.pretrained
-    else:
-        model = str(write_shape(options.shape, options.layers, CACHE, options.tokenizer))
+    model, options.tokenizer = chosen_model(options)
     result = measure(options, settings(options, model, output) | {"slow_bf16": slow_bf16}, output)
     print(write_report(result, output))
 
@@ -93,12 +95,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--template", choices=templates, help="default: chatml if the tokenizer has its tokens, or plain"
     )
-    parser.add_argument(
-        "--pretrained", help="folder of a model and its tokenizer; default: a model with random weights"
-    )
-    parser.add_argument("--shape", choices=tuple(SHAPES), default="qwen2.5-0.5b", help="of the random model")
-    parser.add_argument("--layers", type=int, default=4, help="of the random model")
-    parser.add_argument("--tokenizer", default="examples/tokenizer", help="of the random model")
+    add_model_options(parser)
     parser.add_argument("--tuning", choices=("full", "lora"), default="full")
     parser.add_argument("--precision", choices=("bf16", "float32"), default="float32")
     parser.add_argument("--batch-size", type=int, default=8, help="rows per step")

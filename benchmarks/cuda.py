@@ -28,11 +28,11 @@ if not __package__:  # run as a script
 
 import torch
 
-from benchmarks.compare import CACHE, add_needed_flops, start
+from benchmarks.compare import add_needed_flops, start
 from benchmarks.report import ratios, summary
 from benchmarks.rows import POOL, make_rows, write_plain
 from benchmarks.runner import CONTESTANTS, Entry, check_agreement
-from benchmarks.shapes import SHAPES, bf16_is_slow, matrix_product_flops, work_of_folder, write_shape
+from benchmarks.shapes import CACHE, SHAPES, bf16_is_slow, matrix_product_flops, work_of_folder, write_shape
 
 MEAN_LENGTH = 124
 """Average tokens in a row from `make_rows`."""

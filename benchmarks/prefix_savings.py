@@ -21,7 +21,7 @@ from typing import get_args
 if not __package__:  # run as a script
     sys.path[0] = str(Path(__file__).parents[1])
 
-from data_modules.batching.batch_settings import BatchSettings
+from benchmarks.rows import sharing_sampler
 from data_modules.batching.prefix_tree import stretches_of
 from data_modules.encoding.example_store import ExampleStore
 from data_modules.errors import UserError
@@ -119,11 +119,7 @@ def savings(store: ExampleStore, batch_size: int, *, is_grouped: bool, budget: i
         budget: Maximum number of computed tokens in a micro-batch.
         epochs: Epochs to count.
     """
-    batches = BatchSettings(
-        batch_size=batch_size, eval_batch_size=None, packing=True, token_budget=budget, shuffle=True, seed=0,
-        share_prefixes=True, group_by_prefix=is_grouped,
-    )  # fmt: skip
-    sampler = batches.train_sampler(store.lengths.tolist(), lambda _: 1.0, None, ids_of=store.ids)
+    sampler = sharing_sampler(store, batch_size, budget, is_grouped=is_grouped)
     total = 0
     for epoch in range(epochs):
         sampler.set_epoch(epoch)

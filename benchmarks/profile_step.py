@@ -25,10 +25,9 @@ if not __package__:  # run as a script
 import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from benchmarks.compare import CACHE
 from benchmarks.peers.protocol import LORA_RANK
 from benchmarks.rows import MASK, draw_rows
-from benchmarks.shapes import SHAPES, bf16_is_slow, write_shape
+from benchmarks.shapes import add_model_options, bf16_is_slow, chosen_model
 from data_modules.batching.batch import collate
 from data_modules.encoding.example import Example
 from data_modules.encoding.tokenizers import load_tokenizer
@@ -61,10 +60,7 @@ def main() -> None:
     options = arguments()
     torch.set_num_threads(options.threads)
     precisions = ["float32"] if bf16_is_slow() else ["bf16", "float32"]
-    if options.pretrained:
-        model, options.tokenizer = options.pretrained, options.pretrained
-    else:
-        model = str(write_shape(options.shape, options.layers, CACHE, options.tokenizer))
+    model, options.tokenizer = chosen_model(options)
     with tempfile.TemporaryDirectory() as folder:
         count = options.batch_size * (1 + options.warm_up)
         store = draw_rows(options.records, options.tokenizer, count, count, Path(folder), max_length=512)
@@ -81,12 +77,7 @@ def arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--records", default="examples/world/train.json", help="file of records")
-    parser.add_argument(
-        "--pretrained", help="folder of a model and its tokenizer; default: a model with random weights"
-    )
-    parser.add_argument("--shape", choices=tuple(SHAPES), default="qwen2.5-0.5b", help="of the random model")
-    parser.add_argument("--layers", type=int, default=4, help="of the random model")
-    parser.add_argument("--tokenizer", default="examples/tokenizer", help="of the random model")
+    add_model_options(parser)
     parser.add_argument("--batch-size", type=int, default=8, help="rows of a step")
     parser.add_argument("--warm-up", type=int, default=2, help="warm-up steps before the profiled one")
     parser.add_argument("--threads", type=int, default=os.cpu_count())

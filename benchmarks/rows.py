@@ -13,7 +13,9 @@ import numpy as np
 import torch
 from transformers import AutoTokenizer
 
+from data_modules.batching.batch_settings import BatchSettings
 from data_modules.batching.prefix_plans import families, grouped
+from data_modules.batching.sampling import WindowSampler
 from data_modules.encoding.example import Example
 from data_modules.encoding.example_store import ExampleStore, record_batch, write_batches
 from data_modules.errors import UserError
@@ -81,6 +83,22 @@ def draw_rows(
 def template_of(tokenizer: str) -> TemplateName:
     """ChatML if the tokenizer has its tokens (GPT-2's does not), else plain."""
     return "chatml" if "<|im_end|>" in AutoTokenizer.from_pretrained(tokenizer).get_vocab() else "plain"
+
+
+def sharing_sampler(store: ExampleStore, batch_size: int, token_budget: int, *, is_grouped: bool) -> WindowSampler:
+    """Plans steps as training on one device does, where what rows have in common at their beginning is computed once.
+
+    Args:
+        store: The rows.
+        batch_size: Rows per step.
+        token_budget: Maximum number of computed tokens in a micro-batch.
+        is_grouped: Whether rows that share at least half of their tokens follow one another.
+    """
+    settings = BatchSettings(
+        batch_size=batch_size, eval_batch_size=None, packing=True, token_budget=token_budget, shuffle=True, seed=0,
+        share_prefixes=True, group_by_prefix=is_grouped,
+    )  # fmt: skip
+    return settings.train_sampler(store.lengths.tolist(), lambda _: 1.0, None, ids_of=store.ids)
 
 
 def make_rows(vocabulary: int, count: int, folder: Path, *, max_length: int) -> ExampleStore:

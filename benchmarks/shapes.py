@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from benchmarks.peers.protocol import LORA_RANK
 from lit_sft.models.adapters import LoraSettings
 from lit_sft.models.flops import ModelFlops, model_flops
+
+CACHE = Path(os.environ.get("LIT_SFT_CACHE", "~/.cache/lit_sft")).expanduser() / "benchmark"
 
 SHAPES: dict[str, dict[str, Any]] = {
     "qwen2.5-0.5b": {
@@ -51,6 +55,23 @@ def write_shape(name: str, layers: int | None, folder: Path, tokenizer: str) -> 
         vocabulary.save_pretrained(target)
         model.save_pretrained(target)  # last: marks the folder as complete
     return target
+
+
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that choose a model, which `chosen_model` reads."""
+    parser.add_argument(
+        "--pretrained", help="folder of a model and its tokenizer; default: a model with random weights"
+    )
+    parser.add_argument("--shape", choices=tuple(SHAPES), default="qwen2.5-0.5b", help="of the random model")
+    parser.add_argument("--layers", type=int, default=4, help="of the random model")
+    parser.add_argument("--tokenizer", default="examples/tokenizer", help="of the random model")
+
+
+def chosen_model(options: argparse.Namespace) -> tuple[str, str]:
+    """The folders of the model and of its tokenizer; a model with random weights is written if it is missing."""
+    if options.pretrained:
+        return options.pretrained, options.pretrained
+    return str(write_shape(options.shape, options.layers, CACHE, options.tokenizer)), options.tokenizer
 
 
 def work_of_folder(folder: str | Path) -> ModelFlops:

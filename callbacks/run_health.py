@@ -121,13 +121,13 @@ class RunHealth(FiniteGuard):
             )
 
     def _log_reading(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        rates = self._throughput.finish(trainer)
-        pl_module.log("train/tokens_per_second", rates[0], prog_bar=True)
-        pl_module.log("train/supervised_tokens_per_second", rates[1])
-        if rates[3]:
-            pl_module.log("train/shared_tokens", rates[3] / rates[0])
+        tokens, supervised, flops, shared = self._throughput.finish(trainer)
+        pl_module.log("train/tokens_per_second", tokens, prog_bar=True)
+        pl_module.log("train/supervised_tokens_per_second", supervised)
+        if shared:
+            pl_module.log("train/shared_tokens", shared / tokens)
         if self._peak is not None:
-            pl_module.log("train/mfu", rates[2] / self._peak / trainer.world_size)
+            pl_module.log("train/mfu", flops / self._peak / trainer.world_size)
         if (scaler := scaler_of(trainer)) is not None:
             pl_module.log("train/loss_scale", float(scaler.get_scale()))
             pl_module.log("train/skipped_steps", float(self.skipped_steps))

@@ -46,6 +46,17 @@ def relative_error(ours: torch.Tensor, exact: torch.Tensor) -> float:
     return float(difference.norm() / exact.detach().double().norm())
 
 
+def check_exact(ours: torch.Tensor, inputs: tuple[torch.Tensor, ...], attend: Callable[..., torch.Tensor]) -> None:
+    """Compare output and gradients with those of the same inputs in float64, to the spacing of their own dtype."""
+    exact_inputs = [tensor.detach().double().requires_grad_() for tensor in inputs]
+    exact, spacing = attend(*exact_inputs), torch.finfo(inputs[0].dtype).eps
+    assert relative_error(ours, exact) < 2 * spacing
+    weight = torch.randn(ours.shape, device="cuda", generator=torch.Generator("cuda").manual_seed(1))
+    grads = torch.autograd.grad((ours.float() * weight).sum(), inputs)
+    for a, b in zip(grads, torch.autograd.grad((exact * weight).sum(), exact_inputs), strict=True):
+        assert relative_error(a, b) < 4 * spacing
+
+
 @pytest.mark.parametrize("key_heads", [8, 2])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_variable_length_attention_equals_the_dense_mask(dtype: torch.dtype, key_heads: int) -> None:
@@ -58,14 +69,7 @@ def test_variable_length_attention_equals_the_dense_mask(dtype: torch.dtype, key
     )
     assert _has_flash(q)
     ours = _variable_length(q, k, v, Documents(lengths, boundaries), None).transpose(1, 2)
-    exact_inputs = [t.detach().double().requires_grad_() for t in (q, k, v)]
-    exact = _dense(*exact_inputs, lengths, None, 0.0, None)
-    spacing = torch.finfo(dtype).eps
-    assert relative_error(ours, exact) < 2 * spacing
-    weight = torch.randn(ours.shape, device="cuda", generator=generator)
-    grads = torch.autograd.grad((ours.float() * weight).sum(), (q, k, v))
-    for a, b in zip(grads, torch.autograd.grad((exact * weight).sum(), exact_inputs), strict=True):
-        assert relative_error(a, b) < 4 * spacing
+    check_exact(ours, (q, k, v), lambda *exact: _dense(*exact, lengths, None, 0.0, None))
 
 
 @pytest.mark.parametrize("key_heads", [8, 2])
@@ -78,14 +82,7 @@ def test_attention_with_more_keys_than_queries_equals_the_dense_mask(dtype: torc
         for heads in (8, key_heads, key_heads)
     )
     ours = _variable_keys(q, k, v, shared_documents(tree, q.device), None)
-    exact_inputs = [t.detach().double().requires_grad_() for t in (q, k, v)]
-    exact = _sdpa(*exact_inputs, None, 0.0, mask=tree.visible(q.device, None))
-    spacing = torch.finfo(dtype).eps
-    assert relative_error(ours, exact) < 2 * spacing
-    weight = torch.randn(ours.shape, device="cuda", generator=generator)
-    grads = torch.autograd.grad((ours.float() * weight).sum(), (q, k, v))
-    for a, b in zip(grads, torch.autograd.grad((exact * weight).sum(), exact_inputs), strict=True):
-        assert relative_error(a, b) < 4 * spacing
+    check_exact(ours, (q, k, v), lambda *exact: _sdpa(*exact, None, 0.0, mask=tree.visible(q.device, None)))
 
 
 def test_a_beginning_of_many_branches_has_exact_gradients_the_same_every_time() -> None:
