@@ -34,6 +34,8 @@ def main(argv: list[str]) -> None:
     disable_progress_bar()
     run, checkpoint = find_run(options.run, options.root)
     name = "merged" if options.merge else "model"
+    if options.dtype != "float32":
+        name += f"_{options.dtype}"
     folder = Path(options.output or (run.folder / f"{name}{run.suffix_of(checkpoint)}"))
     if options.output and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"--output {folder}: exists and is not an empty folder; name another.")
@@ -48,7 +50,7 @@ def main(argv: list[str]) -> None:
         backbone = backbone_of_run(settings, data.tokenizer, checkpoint)
         if options.merge and not is_adapted(backbone):
             print_line("all weights were trained, so there is no adapter to merge")
-        export_model(backbone, folder, data, merge=options.merge)
+        export_model(backbone, folder, data, merge=options.merge, dtype=options.dtype)
     print_line(f"{checkpoint.parent / run.described(checkpoint)} -> {folder}")
 
 
@@ -58,6 +60,13 @@ def _parser() -> Arguments:
     parser.add_argument("--root", default="runs", help="folder that holds all runs")
     parser.add_argument("--output", help="output folder; default: model/ in the run folder, or merged/ with --merge")
     parser.add_argument("--merge", action="store_true", help="merge adapters into the weights")
+    parser.add_argument(
+        "--dtype",
+        choices=("float32", "bfloat16", "float16"),
+        default="float32",
+        help="dtype of the weights in the file; default: float32, as they were trained. Others are written to "
+        "model_bfloat16/ and the like",
+    )
     parser.add_argument(
         "--model.backbone.trust_remote_code",
         dest="trust_remote_code",

@@ -21,6 +21,7 @@ from lit_sft.checkpoints.digests import check_intact
 from lit_sft.files import replaced_folder, write_json
 from lit_sft.models.adapters import causal_lm, is_adapted
 from lit_sft.models.base_weights import BaseIdentity, check_base, identity_of
+from lit_sft.models.casting import DtypeName, cast_folder
 from lit_sft.models.chat_template import jinja_of
 from lit_sft.models.pretrained import check_finite, first_line
 
@@ -34,7 +35,9 @@ _WRITTEN = {
 """Files that an export may contain besides the weights."""
 
 
-def export_model(backbone: nn.Module, folder: Path, data: AnyData, *, merge: bool = False) -> None:
+def export_model(
+    backbone: nn.Module, folder: Path, data: AnyData, *, merge: bool = False, dtype: DtypeName = "float32"
+) -> None:
     """Write the model (or adapter), tokenizer, chat template and generation settings.
 
     Args:
@@ -45,14 +48,18 @@ def export_model(backbone: nn.Module, folder: Path, data: AnyData, *, merge: boo
             ids may differ at the edges. After training on text, the tokenizer is saved unchanged.
         merge: Merge adapters into the weights; otherwise only the adapter is written. Adapters on random weights are
             always merged, because nobody else has those weights.
+        dtype: Dtype of the weights in the file. The model itself is unchanged.
 
     Raises:
         OSError: If the folder cannot be written. An existing folder is then unchanged.
+        UserError: If a weight is too large for the dtype.
     """
     model = _merged(backbone) if is_adapted(backbone) and (merge or not _has_base(backbone)) else backbone
     try:
         with replaced_folder(folder, is_written=_is_written) as aside:
             _write_model(model, aside, data)
+            if dtype != "float32":
+                cast_folder(aside, dtype, kept={name for name, _ in model.named_buffers()})
             write_digests(aside)
     except SafetensorError as error:
         raise OSError(
