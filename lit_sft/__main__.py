@@ -1,13 +1,14 @@
-"""`python -m lit_sft COMMAND`: maps command names to functions, which are imported only when used."""
+"""`lit-sft COMMAND` and `python -m lit_sft COMMAND`: maps names to functions, which are imported only when used."""
 
 from __future__ import annotations
 
 import errno
 import importlib
 import os
+import platform
 import sys
 
-from lit_sft.environment import settle, show_notices, use_utf8
+from lit_sft import __version__, own_packages
 
 COMMANDS = {
     "fit": ("lit_sft.cli.commands:main", "fine-tune a model, or train it on text"),
@@ -35,13 +36,18 @@ COMMANDS = {
 _LONGEST_MESSAGE = 1600
 _LONGEST_WORD = 300
 
+own_packages.claim()  # before anything else is imported; processes that encode data import this file too
+
 _USAGE = """usage: python -m lit_sft COMMAND [...]
 
 {commands}
 
 python -m lit_sft fit --config configs/quickstart.yaml      a first run
 python -m lit_sft test                                      test the best checkpoint of the newest run
-python -m lit_sft COMMAND --help                            the options of a command"""
+python -m lit_sft COMMAND --help                            the options of a command
+python -m lit_sft --version                                 the version, and where it is installed
+
+lit-sft is short for python -m lit_sft."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -56,12 +62,17 @@ def main(argv: list[str] | None = None) -> int:
     if not argv or argv[0] in ("-h", "--help"):
         print(_usage())
         return 0 if argv else 2
+    if argv[0] == "--version":
+        print(f"lit_sft {__version__} ({own_packages.HOME}, Python {platform.python_version()})")
+        return 0
     if argv[0] not in COMMANDS:
         from data_modules.wording import did_you_mean
 
         advice = did_you_mean(argv[0], COMMANDS) or f"expected one of {', '.join(COMMANDS)}."
         print(f"lit_sft: no command {argv[0]!a}; {advice}", file=sys.stderr)
         return 2
+    from lit_sft.environment import settle
+
     settle()
     status = None
     module, function = COMMANDS[argv[0]][0].split(":")
@@ -116,7 +127,14 @@ def _usage() -> str:
     return _USAGE.format(commands=commands)
 
 
-if __name__ == "__main__":
+def run() -> int:
+    """Run the command of this process; the script `lit-sft` starts here."""
+    from lit_sft.environment import show_notices, use_utf8
+
     use_utf8()
     show_notices()
-    sys.exit(main())
+    return main()
+
+
+if __name__ == "__main__":
+    sys.exit(run())

@@ -19,6 +19,7 @@ def text_of(name: str) -> str:
 def commands_of(name: str) -> list[str]:
     """The lines of a document's code blocks that start our commands, as a shell would read them."""
     lines = (line.strip() for line in _code(text_of(name)).replace("\\\n", " ").splitlines())
+    lines = (re.sub(r"^lit-sft ", "python -m lit_sft ", line) for line in lines)
     return [line.partition(" #")[0].strip() for line in lines if line.startswith("python -m lit_sft")]
 
 

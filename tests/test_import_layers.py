@@ -31,6 +31,7 @@ COMMANDS = (
 LAYERS: tuple[tuple[str, ...], ...] = (
     # what anything may use: text, files, processes
     (
+        "own_packages",
         "printable",
         "credentials",
         "environment",

@@ -26,6 +26,7 @@ from lit_sft.ablation.trials import TrialFiles
 from lit_sft.console import cell, console, print_line, quieten
 from lit_sft.failures import reason_in
 from lit_sft.files import read_json, write_text
+from lit_sft.own_packages import program
 from lit_sft.settings.arguments import Arguments
 from lit_sft.yaml_loader import load_yaml
 
@@ -150,7 +151,7 @@ def _timed(files: TrialFiles, plan: Plan) -> tuple[float, float]:
     key = files.trial.arm.name, files.trial.seed
     with tempfile.TemporaryDirectory() as folder:
         arguments = [*files.arguments(plan), "--run.root", folder, "--run.name", "timed"]
-        command = [sys.executable, "-m", "lit_sft", "fit", *arguments, "--trainer.max_steps", str(_TIMED_STEPS)]
+        command = [*program(), "fit", *arguments, "--trainer.max_steps", str(_TIMED_STEPS)]
         began = os.times().elapsed
         done = subprocess.run(command, capture_output=True, text=True)
         elapsed = os.times().elapsed - began

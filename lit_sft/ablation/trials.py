@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +13,7 @@ from lit_sft.ablation.budget import Plan, arguments_of, settings_of
 from lit_sft.ablation.study import Settings, Study, Trial
 from lit_sft.checkpoints.best import best_of
 from lit_sft.files import digest, read_json, write_json
+from lit_sft.own_packages import program
 from lit_sft.settings.reading import as_options
 
 CALLBACKS = ("callbacks.LossModeAblation", "callbacks.TrialRecord")
@@ -21,8 +21,6 @@ CALLBACKS = ("callbacks.LossModeAblation", "callbacks.TrialRecord")
 
 CALLBACKS_OF_TEXT = ("callbacks.PerplexityMonitor", "callbacks.TrialRecord")
 """The same for text runs, which have no masks to compare."""
-
-_PROGRAM = [sys.executable, "-m", "lit_sft"]
 
 
 @dataclass(frozen=True)
@@ -99,8 +97,8 @@ class TrialFiles:
         if self.is_trained:
             return self._test(self.tested, plan)
         if any((self.run / "checkpoints").glob("*.ckpt")):
-            return [*_PROGRAM, "fit", "--resume", str(self.run), *self._trusted(plan)]
-        return [*_PROGRAM, "fit", *self.arguments(plan)]
+            return [*program(), "fit", "--resume", str(self.run), *self._trusted(plan)]
+        return [*program(), "fit", *self.arguments(plan)]
 
     def commands(self, plan: Plan) -> list[list[str]]:
         """All remaining commands: `fit`, unless training is complete, and `test`."""
@@ -111,7 +109,7 @@ class TrialFiles:
         return [self.command(plan), self._test(tested, plan)]
 
     def _test(self, tested: Path, plan: Plan) -> list[str]:
-        return [*_PROGRAM, "test", str(tested), "--answers", str(self.study.answers), *self._trusted(plan)]
+        return [*program(), "test", str(tested), "--answers", str(self.study.answers), *self._trusted(plan)]
 
     def _trusted(self, plan: Plan) -> list[str]:
         """Options that allow the code that the study names, since a run's own config cannot."""

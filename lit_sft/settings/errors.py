@@ -7,6 +7,7 @@ from collections.abc import Set
 from pathlib import Path
 
 from data_modules.wording import did_you_mean, either, kind_of, nearest_path
+from lit_sft.own_packages import shadowed
 from lit_sft.settings.class_names import missing_package, nearest_class
 from lit_sft.settings.sections import nearest
 from lit_sft.yaml_loader import load_yaml
@@ -156,6 +157,9 @@ def _found(text: str) -> str:
 
 
 def _class_problem(path: str, reason: str) -> str:
+    missing = re.search(r"^No module named '([\w.]+)'", reason)
+    if shadow := shadowed(path) or shadowed(missing[1] if missing else ""):
+        return f"no class {path}; {shadow}"
     if package := missing_package(path, reason):
         return f"{path} needs the package {package[0]}, which is not installed; `pip install {package[1]}`."
     if re.search(r"has no attribute '\w+'$|^No module named", reason):
@@ -164,6 +168,8 @@ def _class_problem(path: str, reason: str) -> str:
 
 
 def _unknown_class(path: str) -> str:
+    if shadow := shadowed(path):
+        return f"no class {path}; {shadow}"
     close = nearest_class(path)
     advice = f"did you mean {close}?" if close else "check the name, and that its module can be imported."
     return f"no class {path}; {advice}"
