@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerBase
 from data_modules.batching.batch import Batch, collate
 from data_modules.batching.batch_settings import BatchSettings
 from data_modules.batching.loaders import batch_loader
-from data_modules.batching.sampling import LengthSampler, WindowSampler, windows
+from data_modules.batching.sampling import WindowSampler, windows
 from data_modules.encoding.cache import (
     cache_folder,
     data_identity,
@@ -121,7 +121,7 @@ class SFTDataModule(LightningDataModule):
         token_budget: Maximum tokens in a forward pass, padding included. Larger batches are split into micro-batches,
             which limits memory without changing results.
         share_prefixes: Compute once what the documents of a row have in common at their beginning, such as a system
-            prompt. Changes the speed, not the loss. Needs packing; off with dropout, which differs between documents.
+            prompt. Changes the speed, not the loss. Needs packing; off in training with dropout, which differs in each.
         group_by_prefix: Let examples that share at least half of their tokens follow one another, mostly in the same
             optimiser step, so that more is computed once. Changes which examples form a step, and so the result.
         shuffle: Whether to shuffle the training examples every epoch.
@@ -303,7 +303,7 @@ class SFTDataModule(LightningDataModule):
         """
         if not len(self.stores.get(split, ())):
             return 0, 0
-        return self._eval_sampler(split).extent(limit)
+        return self._batches.eval_sampler(self.stores[split].lengths.tolist(), self.trainer).extent(limit)
 
     def train_dataloader(self) -> DataLoader[list[Batch]]:
         """Training batches, each a list of micro-batches."""
@@ -381,10 +381,9 @@ class SFTDataModule(LightningDataModule):
     def _eval_loader(self, split: str) -> DataLoader[list[Batch]] | list[Any]:
         if split not in self.stores or not len(self.stores[split]):
             return []
-        return self._loader(split, self._eval_sampler(split), score_all=True)
-
-    def _eval_sampler(self, split: str) -> LengthSampler:
-        return self._batches.eval_sampler(self.stores[split].lengths.tolist(), self.trainer)
+        store = self.stores[split]
+        sampler = self._batches.eval_sampler(store.lengths.tolist(), self.trainer, split=split, ids_of=store.ids)
+        return self._loader(split, sampler, score_all=True)
 
     def _loader(self, split: str, sampler: Any, *, score_all: bool = False) -> DataLoader[list[Batch]]:
         collate_micro_batch = partial(
@@ -394,6 +393,6 @@ class SFTDataModule(LightningDataModule):
             pad_token_id=self.pad_token_id,
             score_all=score_all,
             pack=self._batches.packing,
-            share_prefixes=self._batches.shares(self.trainer),
+            share_prefixes=self._batches.shares(self.trainer, split),
         )
         return batch_loader(self.stores[split], collate_micro_batch, sampler, num_workers=self.num_workers)

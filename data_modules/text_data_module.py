@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerBase
 from data_modules.batching.batch import Batch
 from data_modules.batching.batch_settings import BatchSettings
 from data_modules.batching.loaders import batch_loader
-from data_modules.batching.sampling import LengthSampler, WindowSampler, windows
+from data_modules.batching.sampling import EvaluationSampler, WindowSampler, windows
 from data_modules.batching.text_batches import collate_texts
 from data_modules.encoding.block_plans import BlockPolicy
 from data_modules.encoding.cache import cache_folder, identity_digest
@@ -378,5 +378,5 @@ class TextDataModule(LightningDataModule):
         sampler = self._eval_sampler(split)
         return batch_loader(self._windows(split), collate_texts, sampler, num_workers=self.num_workers)
 
-    def _eval_sampler(self, split: str) -> LengthSampler:
+    def _eval_sampler(self, split: str) -> EvaluationSampler:
         return self._batches.eval_sampler(self._windows(split).lengths.tolist(), self.trainer)

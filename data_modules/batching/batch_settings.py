@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from lightning.pytorch import Trainer
 
 from data_modules.batching.prefix_plans import IdsOf
-from data_modules.batching.sampling import LengthSampler, WindowSampler, batches_done
+from data_modules.batching.sampling import EvaluationSampler, WindowSampler, batches_done
 
 
 @dataclass(frozen=True)
@@ -35,10 +35,11 @@ class BatchSettings:
     share_prefixes: bool = False
     group_by_prefix: bool = False
 
-    def shares(self, trainer: Trainer | None) -> bool:
+    def shares(self, trainer: Trainer | None, split: str) -> bool:
         """Whether rows share prefixes: it is asked for, rows are packed, and the trainer's model can do it."""
         model = trainer.lightning_module if trainer else None
-        return self.share_prefixes and self.packing and (model is None or getattr(model, "shares_prefixes", False))
+        can_share = model is None or split in getattr(model, "shares_prefixes", ())
+        return self.share_prefixes and self.packing and can_share
 
     @property
     def eval_rows(self) -> int:
@@ -76,7 +77,7 @@ class BatchSettings:
             packed=self.packing,
             token_budget=self.token_budget,
             ids_of=ids_of,
-            share_prefixes=self.shares(trainer),
+            share_prefixes=self.shares(trainer, "train"),
             group_by_prefix=self.group_by_prefix,
             limit=trainer.limit_train_batches if trainer else limit,
             epoch=trainer.current_epoch if trainer else 0,
@@ -85,17 +86,25 @@ class BatchSettings:
             world_size=trainer.world_size if trainer else 1,
         )
 
-    def eval_sampler(self, lengths: list[int], trainer: Trainer | None) -> LengthSampler:
+    def eval_sampler(
+        self, lengths: list[int], trainer: Trainer | None, *, split: str = "val", ids_of: IdsOf | None = None
+    ) -> EvaluationSampler:
         """The sampler of evaluation batches.
 
         Args:
             lengths: Tokens in each example.
             trainer: Its devices share the batches. None: one device.
+            split: `val` or `test`.
+            ids_of: Returns the ids of an example, by index. None: examples share nothing.
         """
-        return LengthSampler(
+        limit = getattr(trainer, f"limit_{split}_batches", None)
+        # with a limit, the batches decide what is evaluated, and this must not depend on what is computed once
+        reads_all = limit is None or (isinstance(limit, float) and limit == 1.0)
+        return EvaluationSampler(
             lengths,
             batch_size=self.eval_rows,
             token_budget=self.token_budget,
+            ids_of=ids_of if reads_all and self.shares(trainer, split) else None,
             rank=trainer.global_rank if trainer else 0,
             world_size=trainer.world_size if trainer else 1,
         )

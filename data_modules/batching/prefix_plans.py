@@ -43,6 +43,13 @@ class ByPrefix:
         ends = _balanced(costs, len(_run_ends(costs, self.token_budget)))
         return [tuple(indices[first:last]) for first, last in pairwise([0, *ends])]
 
+    def groups(self, indices: Sequence[int], most: int | None = None) -> list[tuple[int, ...]]:
+        """Cut examples into runs within the budget, of at most `most` examples each; the most expensive first."""
+        indices, costs = self._sorted(indices)
+        runs = list(pairwise([0, *_run_ends(costs, self.token_budget, rows=most)]))
+        runs.sort(key=lambda run: -_cost(costs[slice(*run)]))
+        return [tuple(indices[first:last]) for first, last in runs]
+
     def _sorted(self, indices: Sequence[int]) -> tuple[list[int], list[tuple[int, int]]]:
         """Indices in the order of their ids, and the cost of each: as the first of a run, and after the one before."""
         documents = [self.ids_of(index) for index in indices]
@@ -55,12 +62,24 @@ class ByPrefix:
         return [indices[place] for place in order], costs
 
 
-def _run_ends(costs: Sequence[tuple[int, int]], most: int) -> list[int]:
-    """The ends of the fewest runs that cost at most this, unless a run is a single example."""
+def _cost(costs: Sequence[tuple[int, int]]) -> int:
+    """The cost of a run."""
+    return costs[0][0] + sum(added for _, added in costs[1:])
+
+
+def _run_ends(costs: Sequence[tuple[int, int]], most: int, rows: int | None = None) -> list[int]:
+    """The ends of the fewest runs that cost at most this, unless a run is a single example.
+
+    Args:
+        costs: The cost of each example: as the first of a run, and after the one before.
+        most: Maximum cost of a run.
+        rows: Maximum number of examples in a run. None: any.
+    """
     ends: list[int] = []
     total = 0
     for place, (alone, added) in enumerate(costs):
-        if place and total + added <= most:
+        is_full = rows is not None and place - (ends[-1] if ends else 0) >= rows
+        if place and total + added <= most and not is_full:
             total += added
             continue
         ends += [place] if place else []

@@ -191,24 +191,38 @@ def windows(sampler: WindowSampler, accumulate: int, limit: int | float | None =
         sampler.set_epoch(sampler.epoch + 1)
 
 
-class LengthSampler(Sampler[BatchPlan]):
-    """Plans evaluation batches: every example once, similar lengths together, longest first.
+class EvaluationSampler(Sampler[BatchPlan]):
+    """Plans evaluation batches: every example once, largest batches first.
+
+    Similar lengths stand together; or examples that begin alike, if what they share is computed once.
 
     No example is repeated to even out ranks, so sums over ranks are exact.
 
     Args:
         lengths: Tokens in each example; at least one example.
         batch_size: Maximum number of rows in a batch.
-        token_budget: Maximum number of tokens in a batch, padding included.
+        token_budget: Maximum number of tokens in a batch, padding included. What examples share is counted once if it
+            is computed once.
+        ids_of: Returns the ids of an example, by index, if what examples share is computed once.
         rank: Rank of this process.
         world_size: Number of processes.
     """
 
     def __init__(
-        self, lengths: list[int], *, batch_size: int, token_budget: int, rank: int = 0, world_size: int = 1
+        self,
+        lengths: list[int],
+        *,
+        batch_size: int,
+        token_budget: int,
+        ids_of: IdsOf | None = None,
+        rank: int = 0,
+        world_size: int = 1,
     ) -> None:
-        groups = length_groups(lengths, token_budget, most=batch_size)
-        mine = [tuple(group) for group in groups[rank::world_size]]
+        if ids_of is None:
+            groups = [tuple(group) for group in length_groups(lengths, token_budget, most=batch_size)]
+        else:
+            groups = ByPrefix(ids_of, token_budget).groups(range(len(lengths)), most=batch_size)
+        mine = groups[rank::world_size]
         self._lengths, self._world_size = lengths, world_size
         dummies = [(groups[0][0],)] * (-(-len(groups) // world_size) - len(mine))
         self.plans = [BatchPlan((group,), 1.0, num_counting=1) for group in mine]

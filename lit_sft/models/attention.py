@@ -12,24 +12,33 @@ Documents with a common beginning need it only once: see lit_sft/models/tree_att
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
+from torch.utils.checkpoint import checkpoint
 from transformers import AttentionInterface, PreTrainedModel
 
 from data_modules.batching.batch import Batch
-from lit_sft.models.tree_attention import Stretches, attend_on_cpu, gathered
+from lit_sft.models.rope import depends_on_length, use_lengths_of_documents
+from lit_sft.models.tree_attention import KeyGroup, Stretches, attend_on_cpu, gathered, key_groups
 
 NAME = "lit_sft_documents"
 
 _ARCHITECTURES = ("gpt2", "llama", "mistral", "qwen2", "qwen3")
 """Architectures with plain softmax attention."""
+
+_KEYS_AT_ONCE = 32_768
+"""Keys of shared beginnings in memory at a time on a GPU: 0.5 GB with 32 heads of width 128 in half precision."""
+
+_KEYS_TO_STORE = 2
+"""Keys that a layer stores for its backward pass, for each token of the row; more are gathered again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,23 +60,23 @@ class SharedDocuments:
 
     Attributes:
         stretches: Their lengths and order, on the host.
-        keys: The keys of all stretches, each with the stretches before it, as places in the row, (K,) int64, and
-            where they start and end, (stretches + 1,) int32, on the device; None on a CPU.
-        boundaries: The starts of the stretches and the end of the last, (stretches + 1,) int32; None on a CPU.
+        groups: The keys of the stretches, on the device; none on a CPU.
     """
 
     stretches: Stretches
-    keys: tuple[Tensor, Tensor] | None = None
-    boundaries: Tensor | None = None
+    groups: tuple[KeyGroup, ...] = ()
 
 
 def use_document_attention(model: PreTrainedModel) -> None:
     """Make the model's attention accept `documents`, so that transformers builds no mask.
 
+    Rotary embeddings that depend on a text's length depend on the document's from then on, in all architectures.
+
     Other architectures (with capped scores or sinks, say) keep their own attention, for which transformers builds a
     block-diagonal mask from the restarting positions: correct, but slower. For training and scoring only, where
     padding is on the right; see `ordinary_attention`.
     """
+    use_lengths_of_documents(model)
     if model.config.model_type in _ARCHITECTURES:
         model.set_attn_implementation(NAME)
 
@@ -90,19 +99,17 @@ def documents_of(batch: Batch) -> Documents | None:
 
 def shared_documents(stretches: Stretches, device: torch.device) -> SharedDocuments:
     """What the layers need of the stretches of a row on this device."""
-    return SharedDocuments(stretches) if device.type == "cpu" else _with_keys(stretches, device)
-
-
-def _with_keys(stretches: Stretches, device: torch.device) -> SharedDocuments:
-    paths = stretches.key_paths()
-    ends = torch.tensor([0, *map(len, paths)]).cumsum(0).int()
-    starts = torch.tensor(stretches.starts, dtype=torch.int32)
-    return SharedDocuments(stretches, (torch.cat(paths).to(device), ends.to(device)), starts.to(device))
+    return SharedDocuments(stretches, key_groups(stretches, device, _KEYS_AT_ONCE) if device.type != "cpu" else ())
 
 
 def shares_prefixes(model: PreTrainedModel) -> bool:
-    """Whether common beginnings may be computed once: the model has our attention, and no dropout that is active."""
-    return has_document_attention(model) and not (model.training and has_dropout(model))
+    """Whether common beginnings may be computed once: the model can, and has no dropout that is active."""
+    return can_share_prefixes(model) and not (model.training and has_dropout(model))
+
+
+def can_share_prefixes(model: PreTrainedModel) -> bool:
+    """Whether the model has our attention, and computes the same for equal beginnings of texts of other lengths."""
+    return has_document_attention(model) and not depends_on_length(model)
 
 
 def has_document_attention(model: PreTrainedModel) -> bool:
@@ -253,15 +260,30 @@ def _variable_length(query: Tensor, key: Tensor, value: Tensor, documents: Docum
 def _variable_keys(
     query: Tensor, key: Tensor, value: Tensor, documents: SharedDocuments, scaling: float | None
 ) -> Tensor:
-    """(1, heads, C, width) in and out. The last query of a stretch sees all of its keys, the one before one less."""
-    assert documents.keys is not None
-    assert documents.boundaries is not None
-    places, ends = documents.keys
-    q = query[0].transpose(0, 1)
-    k, v = (_repeated(gathered(tensor[0].transpose(0, 1), places), query.shape[1]) for tensor in (key, value))
-    longest = documents.stretches.longest
-    most = max(documents.stretches.lengths)
-    return _flash(q, k, v, documents.boundaries, ends, most, longest, scaling).transpose(1, 2)
+    """(1, heads, C, width) in and out. What this stores for the backward pass grows with C only.
+
+    A beginning is gathered once for each of its branches. If that makes many keys, they are gathered again in the
+    backward pass.
+    """
+    # float32: the gradients of the groups are summed
+    exact = torch.promote_types(key.dtype, torch.float32)
+    q, k, v = query[0].transpose(0, 1), key[0].transpose(0, 1).to(exact), value[0].transpose(0, 1).to(exact)
+    num_keys = sum(len(group.places) for group in documents.groups)
+    attend: Callable[..., Tensor] = _attend_group
+    if num_keys > _KEYS_TO_STORE * len(q):
+        attend = partial(checkpoint, _attend_group, use_reentrant=False, preserve_rng_state=False)
+    outputs = [attend(q[group.queries], k, v, group, scaling) for group in documents.groups]
+    return torch.cat(outputs, dim=1).transpose(1, 2)
+
+
+def _attend_group(query: Tensor, key: Tensor, value: Tensor, group: KeyGroup, scaling: float | None) -> Tensor:
+    """(n, heads, width) queries, (C, key heads, width) keys and values in, (1, n, heads, width) out.
+
+    The last query of a stretch sees all of its keys, the one before one less.
+    """
+    k, v = (_repeated(gathered(tensor, group.places).to(query.dtype), query.shape[1]) for tensor in (key, value))
+    bounds = (group.query_bounds, group.key_bounds)
+    return _flash(query, k, v, *bounds, group.most_queries, group.most_keys, scaling)
 
 
 def _flash(

@@ -12,9 +12,11 @@ from transformers import PreTrainedModel
 
 from data_modules.batching.batch import Batch
 from data_modules.batching.prefix_tree import PrefixTree
+from data_modules.rendering.segments import SegmentKind
 from lit_sft.models.adapters import causal_lm
 from lit_sft.models.attention import documents_of, shared_documents, shares_prefixes
 from lit_sft.models.linear_cross_entropy import linear_cross_entropy
+from lit_sft.models.rope import depends_on_length
 from lit_sft.models.tree_attention import Stretches
 
 _ROWS_AT_ONCE = 1024
@@ -103,12 +105,18 @@ def _target_states(model: PreTrainedModel, batch: Batch) -> tuple[Tensor, Tensor
     # Padding is on the right, where a causal model's real tokens cannot see it: no attention mask is needed.
     hidden = model.base_model(
         input_ids=batch.input_ids,
-        position_ids=batch.positions,
+        position_ids=_positions(model, batch),
         use_cache=False,
         documents=documents_of(batch),
     ).last_hidden_state
     # the token at t is predicted from the hidden state at t - 1
     return hidden.flatten(0, 1).index_select(0, batch.targets - 1), batch.input_ids.flatten()[batch.targets]
+
+
+def _positions(model: PreTrainedModel, batch: Batch) -> Tensor:
+    """(B, T) positions. Padding would make documents longer for models to which their length matters."""
+    is_padded = batch.boundaries is None and depends_on_length(model)
+    return batch.positions * (batch.kinds != SegmentKind.PADDING) if is_padded else batch.positions
 
 
 def _is_plain(head: nn.Module, config: object) -> bool:

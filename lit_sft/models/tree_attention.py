@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
@@ -98,6 +99,49 @@ class Stretches:
             own = torch.arange(start, start + length)
             paths.append(own if parent < 0 else torch.cat([paths[parent], own]))
         return paths
+
+
+@dataclass(frozen=True, slots=True)
+class KeyGroup:
+    """Neighbouring stretches whose keys are gathered together, each with the stretches before it, for a GPU.
+
+    Attributes:
+        queries: Their tokens in the row.
+        places: Their keys, as places in the row, (K,) int64.
+        query_bounds: Where each stretch begins among these tokens, and the end of the last, (stretches + 1,) int32.
+        key_bounds: Where the keys of each begin, and the end of the last, (stretches + 1,) int32.
+        most_queries: Tokens in the longest stretch.
+        most_keys: Keys of the stretch that has most.
+    """
+
+    queries: slice
+    places: Tensor
+    query_bounds: Tensor
+    key_bounds: Tensor
+    most_queries: int
+    most_keys: int
+
+
+def key_groups(stretches: Stretches, device: torch.device, most: int) -> tuple[KeyGroup, ...]:
+    """Divide the stretches of a row into groups of at most `most` keys, unless a group is a single stretch."""
+    paths = stretches.key_paths()
+    firsts, total = [0], 0
+    for index, path in enumerate(paths):
+        if index and total + len(path) > most:
+            firsts.append(index)
+            total = 0
+        total += len(path)
+    return tuple(_key_group(stretches, paths, *ends, device) for ends in pairwise([*firsts, len(paths)]))
+
+
+def _key_group(stretches: Stretches, paths: list[Tensor], first: int, last: int, device: torch.device) -> KeyGroup:
+    num_queries, num_keys = stretches.lengths[first:last], list(map(len, paths[first:last]))
+    query_bounds, key_bounds = (
+        torch.tensor([0, *accumulate(sizes)], dtype=torch.int32, device=device) for sizes in (num_queries, num_keys)
+    )
+    queries = slice(stretches.starts[first], stretches.starts[last])
+    places = torch.cat(paths[first:last]).to(device)
+    return KeyGroup(queries, places, query_bounds, key_bounds, max(num_queries), max(num_keys))
 
 
 def attend_on_cpu(query: Tensor, key: Tensor, value: Tensor, stretches: Stretches, scaling: float | None) -> Tensor:

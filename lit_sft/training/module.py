@@ -45,7 +45,7 @@ from lit_sft.training.optimization import (
     restore_options,
 )
 from lit_sft.training.precision import narrow_where_lossless, warn_of_lost_updates
-from lit_sft.training.prefix_sharing import can_share_prefixes
+from lit_sft.training.prefix_sharing import splits_that_share
 from lit_sft.training.refused_callbacks import check_callbacks
 from lit_sft.training.resuming import check_identity, run_identity, seed_batch
 from lit_sft.training.sharding import check_strategy, score, shard
@@ -120,7 +120,7 @@ class LitCausalLM(LightningModule):
         narrow_where_lossless(self.backbone, self.backbone_settings, self.trainer)
         if isinstance(self.trainer.strategy, ModelParallelStrategy):
             shard(self.backbone, self.trainer.strategy, [supervised_loss, token_nll])
-        self.shares_prefixes = can_share_prefixes(self.backbone, self.data)
+        self.shares_prefixes = splits_that_share(self.backbone, self.data, self.trainer.state.fn)
         self.strict_loading = not is_adapted(self.backbone)  # adapters are saved without the frozen weights
         rows = causal_lm(self.backbone).get_input_embeddings().weight.shape[0]
         sizes = torch.from_numpy(token_sizes(tokenizer, rows, end_token_id))

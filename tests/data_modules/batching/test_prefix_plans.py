@@ -9,7 +9,7 @@ from hypothesis import strategies
 
 from data_modules.batching.prefix_plans import ByPrefix, families, grouped
 from data_modules.batching.prefix_tree import in_order, stretches_of
-from data_modules.batching.sampling import WindowSampler
+from data_modules.batching.sampling import EvaluationSampler, WindowSampler
 from tests.random_trees import random_documents
 
 SEEDS = strategies.integers(0, 2**32 - 1)
@@ -46,6 +46,37 @@ def test_every_example_is_in_one_micro_batch_within_the_budget(seed: int, budget
         computed = sum(map(len, stretches_of([documents[index] for index in group])))
         assert group
         assert len(group) == 1 or computed <= budget
+
+
+@hypothesis.given(
+    seed=SEEDS, budget=strategies.integers(1, 80), most=strategies.integers(1, 5), world_size=strategies.integers(1, 3)
+)
+@hypothesis.settings(max_examples=100)
+def test_every_example_is_evaluated_once_in_a_batch_within_the_budget_and_with_few_rows(
+    seed: int, budget: int, most: int, world_size: int
+) -> None:
+    documents = random_documents(seed)
+    ranks = [
+        EvaluationSampler(
+            list(map(len, documents)), batch_size=most, token_budget=budget, ids_of=documents.__getitem__, rank=rank,
+            world_size=world_size,
+        )
+        for rank in range(world_size)
+    ]  # fmt: skip
+    assert len(set(map(len, ranks))) == 1
+    found = [plan.indices for rank in ranks for plan in rank]
+    assert sorted(index for group in found for index in group) == list(range(len(documents)))
+    for group in found:
+        assert len(group) <= most
+        assert len(group) <= 1 or sum(map(len, stretches_of([documents[index] for index in group]))) <= budget
+
+
+def test_evaluation_batches_hold_examples_that_begin_alike_the_most_expensive_first() -> None:
+    documents = [ids(text) for text in ("x" * 20 + "a", "y" * 22 + "a", "x" * 20 + "b", "y" * 22 + "b", "z", "x" * 9)]
+    assert by_prefix(documents, 99).groups(range(6)) == [(5, 0, 2, 1, 3, 4)]
+    assert by_prefix(documents, 99).groups(range(6), most=2) == [(2, 1), (5, 0), (3, 4)]
+    assert by_prefix(documents, 32).groups(range(6)) == [(1, 3, 4), (5, 0), (2,)]
+    assert by_prefix(documents, 32).groups([]) == []
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3])

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from data_modules.batching.sampling import LengthSampler, WindowSampler
+from data_modules.batching.sampling import EvaluationSampler, WindowSampler
 
 WEIGHTS = [float(n % 5) for n in range(23)]
 LENGTHS = [1 + n * 7 % 19 for n in range(23)]
@@ -77,7 +77,7 @@ def test_a_rank_without_an_example_gets_a_dummy_that_does_not_count() -> None:
     assert sorted(plan.num_counting for plan in plans) == [0, 1]
     assert plans[0].micro_batches == plans[1].micro_batches
     assert plans[0].normaliser == plans[1].normaliser
-    (only,) = LengthSampler([4], batch_size=2, token_budget=99, rank=1, world_size=2)
+    (only,) = EvaluationSampler([4], batch_size=2, token_budget=99, rank=1, world_size=2)
     assert only.num_counting == 0
 
 
@@ -109,19 +109,19 @@ def test_all_ranks_go_through_the_model_equally_often(packed: bool) -> None:
                 for micro_batch in plan.micro_batches
             )
     assert sorted(index for plans in ranks for plan in plans for index in plan.indices) == list(range(23))
-    scored = [LengthSampler(LENGTHS, batch_size=4, token_budget=40, rank=rank, world_size=3) for rank in range(3)]
+    scored = [EvaluationSampler(LENGTHS, batch_size=4, token_budget=40, rank=rank, world_size=3) for rank in range(3)]
     assert len({len(plans) for plans in scored}) == 1
     assert {plan.num_counting for plans in scored for plan in plans} == {0, 1}
 
 
 def test_length_sampler_gives_every_example_once_over_all_ranks() -> None:
     lengths = [5, 9, 1, 7, 7, 3, 2]
-    plans = [LengthSampler(lengths, batch_size=2, token_budget=99, rank=rank, world_size=2) for rank in range(2)]
+    plans = [EvaluationSampler(lengths, batch_size=2, token_budget=99, rank=rank, world_size=2) for rank in range(2)]
     assert sorted(index for rank in plans for plan in rank for index in plan.indices) == list(range(7))
-    alone = LengthSampler(lengths, batch_size=3, token_budget=99)
+    alone = EvaluationSampler(lengths, batch_size=3, token_budget=99)
     assert [plan.indices for plan in alone] == [(1, 3, 4), (0, 5, 6), (2,)]
 
 
 def test_length_sampler_keeps_the_token_budget() -> None:
-    plans = LengthSampler([5, 9, 1, 7, 7, 3, 2], batch_size=3, token_budget=14)
+    plans = EvaluationSampler([5, 9, 1, 7, 7, 3, 2], batch_size=3, token_budget=14)
     assert [plan.indices for plan in plans] == [(1,), (3, 4), (0, 5), (6, 2)]

@@ -17,11 +17,11 @@ from data_modules.encoding.example import Example
 from data_modules.rendering.masking import MASKS, resolve_mask
 from data_modules.rendering.segments import SegmentKind
 from lit_sft.metrics.segments import SegmentMetrics
-from lit_sft.models import attention
+from lit_sft.models import attention, loss
 from lit_sft.models.adapters import LoraSettings, with_adapters
-from lit_sft.models.attention import shares_prefixes, use_document_attention
+from lit_sft.models.attention import SharedDocuments, shares_prefixes, use_document_attention
 from lit_sft.models.loss import supervised_loss, token_nll
-from lit_sft.models.tree_attention import Stretches, attend_on_cpu, gathered
+from lit_sft.models.tree_attention import Stretches, attend_on_cpu, gathered, key_groups
 from tests.conftest import MODELS
 from tests.random_trees import random_examples
 
@@ -272,11 +272,82 @@ def flash_of_a_gpu(
     return torch.cat(parts).unsqueeze(0)
 
 
+@pytest.mark.parametrize("stored", [0, 9])
+@pytest.mark.parametrize(("most", "groups"), [(1, 7), (11, 5), (99, 1)])
 @pytest.mark.parametrize("key_heads", [4, 2, 1])
-def test_every_stretch_is_given_all_keys_of_its_documents(key_heads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_stretch_is_given_all_keys_of_its_documents(
+    key_heads: int, most: int, groups: int, stored: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether their keys are gathered in one piece or in several, and stored or gathered again."""
     monkeypatch.setattr(attention, "_flash", flash_of_a_gpu)
-    documents = attention._with_keys(DEEP, torch.device("cpu"))
+    monkeypatch.setattr(attention, "_KEYS_TO_STORE", stored)
+    documents = SharedDocuments(DEEP, key_groups(DEEP, torch.device("cpu"), most))
+    assert len(documents.groups) == groups
     check_attention(lambda q, k, v: attention._variable_keys(q, k, v, documents, 0.3), key_heads)
+
+
+def test_a_gpu_holds_and_stores_a_bounded_number_of_keys_of_a_beginning_with_many_branches(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """200 branches of a beginning of 2,000 tokens have 404,000 keys."""
+    held: list[int] = []
+    monkeypatch.setattr(attention, "_flash", lambda q, k, *_: held.append(len(k)) or q.unsqueeze(0) * k.mean())
+    tree = Stretches((2000, *[10] * 200), (-1, *[0] * 200))
+    documents = SharedDocuments(tree, key_groups(tree, torch.device("cpu"), attention._KEYS_AT_ONCE))
+    q, k, v = (torch.randn(1, 1, 4000, 2, requires_grad=True) for _ in range(3))
+    stored: set[tuple[int, int]] = set()
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        stored.add((tensor.data_ptr(), tensor.numel()))
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        output = attention._variable_keys(q, k, v, documents, 0.3)
+    assert sum(held) == 404_000
+    assert max(held) <= attention._KEYS_AT_ONCE
+    assert sum(size for _, size in stored) <= 3 * 4000 * 2  # queries, keys and values, once
+    output.sum().backward()
+    assert sum(held) == 2 * 404_000
+    assert k.grad is not None
+
+
+@pytest.mark.parametrize("stored", [0, 9])
+def test_gradients_of_a_beginning_are_summed_in_float32_over_all_groups(
+    stored: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In bfloat16, 1 more does not change a sum of 256."""
+    monkeypatch.setattr(attention, "_flash", lambda q, k, v, *_: (q.sum() * 0 + v.sum(0)).expand_as(q).unsqueeze(0))
+    monkeypatch.setattr(attention, "_KEYS_TO_STORE", stored)
+    tree = Stretches((1, *[1] * 600), (-1, *[0] * 600))
+    documents = SharedDocuments(tree, key_groups(tree, torch.device("cpu"), most=2))
+    q, k, v = (torch.ones(1, 1, 601, 1, dtype=torch.bfloat16, requires_grad=True) for _ in range(3))
+    attention._variable_keys(q, k, v, documents, 1.0).sum().backward()
+    assert v.grad.flatten()[0] == torch.tensor(601, dtype=torch.bfloat16)
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("checkpoints", [False, True])
+def test_a_model_on_a_gpu_has_the_same_gradients_as_on_a_cpu(
+    name: str, checkpoints: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = random_model(name, torch.float64)
+    batch = collate(random_examples(3), mask=MASKS["whole_sequence"], pack=True, share_prefixes=True)
+    assert batch.tree is not None
+    expected = results(model, batch)
+    monkeypatch.setattr(attention, "_flash", flash_of_a_gpu)
+    monkeypatch.setattr(attention, "_KEYS_TO_STORE", 0)
+    monkeypatch.setattr(
+        attention, "_along_tree", lambda q, k, v, d, scaling, _: attention._variable_keys(q, k, v, d, scaling)
+    )
+    monkeypatch.setattr(
+        loss, "shared_documents", lambda tree, device: SharedDocuments(tree, key_groups(tree, device, most=20))
+    )
+    if checkpoints:
+        model.activation_checkpointing_enable({"use_reentrant": False})
+    found = results(model, batch)
+    torch.testing.assert_close(found[1], expected[1], rtol=0, atol=1e-10)
+    for ours, theirs in zip(found[2], expected[2], strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize("window", [None, 5])
