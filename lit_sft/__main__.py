@@ -11,6 +11,7 @@ import sys
 from lit_sft import __version__, own_packages
 
 COMMANDS = {
+    "configs": ("lit_sft.cli.configs:main", "list the configs that come with lit_sft, or copy some into this folder"),
     "fit": ("lit_sft.cli.commands:main", "fine-tune a model, or train it on text"),
     "validate": ("lit_sft.cli.commands:main", "score a run on its validation split"),
     "test": ("lit_sft.cli.commands:main", "score a run and its answers on the test split; writes result.json"),
@@ -42,6 +43,7 @@ _USAGE = """usage: python -m lit_sft COMMAND [...]
 
 {commands}
 
+python -m lit_sft configs quickstart                        copy an example into this folder
 python -m lit_sft fit --config configs/quickstart.yaml      a first run
 python -m lit_sft test                                      test the best checkpoint of the newest run
 python -m lit_sft COMMAND --help                            the options of a command

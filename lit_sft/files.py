@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 from data_modules.errors import UserError
 from data_modules.wording import kind_of, nearest_path, reason_of
 from lit_sft.printable import printable
+from lit_sft.shipped import advice_on
 from lit_sft.yaml_loader import load_yaml
 
 try:
@@ -266,7 +267,7 @@ def read_yaml(path: str | Path, *, advice: str, usual: Path | None = None) -> An
     try:
         text = Path(path).read_text(encoding="utf-8")
     except FileNotFoundError:
-        close = nearest_path(Path(path), *([usual] if usual else []))
+        close = advice_on(Path(path)) or nearest_path(Path(path), *([usual] if usual else []))
         raise UserError(f"{path}: no such file; {close or f'check the path. {advice}'}") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); check the path. {advice}") from None

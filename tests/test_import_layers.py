@@ -32,6 +32,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     # what anything may use: text, files, processes
     (
         "own_packages",
+        "shipped",
         "printable",
         "credentials",
         "environment",

@@ -67,12 +67,16 @@ def test_command_of_a_document_is_parsed(line: str, monkeypatch: pytest.MonkeyPa
     from lit_sft.serve import command as serve
     from lit_sft.settings.options import Command
     from lit_sft.settings.reading import parse_settings
+    from lit_sft.shipped import named
     from lit_sft.synthesis.command import read_synthesis
 
     monkeypatch.chdir(ROOT)
     _, _, _, command, *arguments = shlex.split(line)
     if arguments == ["--help"]:
         assert command in COMMANDS
+        return
+    if command == "configs":
+        assert all(named(name) for name in arguments)
         return
     if command == "export":
         _parser().parse_args(arguments)

@@ -15,6 +15,7 @@ from lit_sft.files import is_plain_name, read_yaml, slug
 from lit_sft.metrics.segments import SEGMENTS
 from lit_sft.settings.dataclass_values import dataclass_from
 from lit_sft.settings.trust import nested, refuse_trust
+from lit_sft.shipped import advice_on
 
 Settings = dict[str, Any]
 """Dotted names as `fit` takes them, and their values."""
@@ -197,7 +198,9 @@ def check_base(study: Study, path: str) -> None:
     """
     for file in study.base:
         if not Path(file).exists():
-            advice = nearest_path(Path(file)) or f"relative paths are resolved from {Path.cwd()}."
+            advice = (
+                advice_on(Path(file)) or nearest_path(Path(file)) or f"relative paths are resolved from {Path.cwd()}."
+            )
             raise UserError(f"{path}: base {file}: no such file; {advice}")
 
 

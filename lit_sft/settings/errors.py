@@ -10,6 +10,7 @@ from data_modules.wording import did_you_mean, either, kind_of, nearest_path
 from lit_sft.own_packages import shadowed
 from lit_sft.settings.class_names import missing_package, nearest_class
 from lit_sft.settings.sections import nearest
+from lit_sft.shipped import advice_on
 from lit_sft.yaml_loader import load_yaml
 
 _LONGEST_VALUE = 120
@@ -65,7 +66,7 @@ def setting_of(message: str) -> str | None:
 def _no_such_file(found: re.Match[str]) -> str:
     path = Path(found[1])  # jsonargparse makes it absolute
     path = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
-    return f"{path}: no such file; {nearest_path(path) or 'check the path.'}"
+    return f"{path}: no such file; {advice_on(path) or nearest_path(path) or 'check the path.'}"
 
 
 def is_from_parser(message: str) -> bool:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import lit_sft
+from lit_sft.shipped import needed_by, shipped_configs
 
 ROOT = Path(__file__).parents[2]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -161,3 +162,22 @@ def test_program_keeps_its_own_callbacks_and_learns_why_its_data_modules_collide
         assert "Rename yours" in said
     (tmp_path / "data_modules" / "__init__.py").unlink()  # a folder of anything but code
     run_in(tmp_path, installed / "python", own)
+
+
+def test_shipped_config_is_copied_from_an_install_with_all_it_needs(installed: Path, tmp_path: Path) -> None:
+    said = run_in(tmp_path, installed / "lit-sft", "configs", "ablation/loss_masks")
+    assert "next    lit-sft ablate --config configs/ablation/loss_masks.yaml" in said
+    copied = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
+    assert copied == set(needed_by(["configs/ablation/loss_masks.yaml"]))
+    assert all((tmp_path / file).read_bytes() == (ROOT / file).read_bytes() for file in copied)
+    listed = run_in(tmp_path, installed / "lit-sft", "configs")
+    assert [line for line in listed.splitlines() if line.startswith("configs/")] == shipped_configs()
+
+
+def test_every_package_and_data_file_is_installed(installed: Path) -> None:
+    code = "import lit_sft; print(lit_sft.__file__)"
+    site = Path(run_in(installed, installed / "python", "-c", code).strip()).parents[1]
+    for package in ("lit_sft", "data_modules", "callbacks"):
+        files = [path.relative_to(ROOT) for path in (ROOT / package).rglob("*") if path.is_file()]
+        missing = [path for path in files if path.suffix != ".pyc" and not (site / path).is_file()]
+        assert missing == []
