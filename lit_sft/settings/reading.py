@@ -78,7 +78,8 @@ class Settings:
         """
         built = self.instantiated(self.parts("trainer")).trainer
         logger = False if built.logger in (None, True) else built.logger
-        return build_trainer(built, **{"enable_checkpointing": False, "logger": logger, **changes})
+        # as settings: `callbacks` given to build_trainer would be added to those of the config
+        return build_trainer({**built.as_dict(), "enable_checkpointing": False, "logger": logger, **changes})
 
     def parts(self, *sections: str) -> Namespace:
         """Some sections of the settings."""

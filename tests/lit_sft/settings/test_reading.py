@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch import Callback, Trainer
 
 from callbacks.run_health import RunHealth
 from data_modules.errors import UserError
@@ -67,6 +68,17 @@ def test_trainer_takes_changes_and_writes_no_files(tmp_path: Path, callbacks: An
     assert trainer.max_steps == 2
     assert (trainer.checkpoint_callback, trainer.loggers) == (None, [])
     assert any(isinstance(callback, RunHealth) for callback in trainer.callbacks) is (callbacks is not None)  # type: ignore[attr-defined]
+
+
+def test_trainer_with_other_callbacks_has_none_of_the_config() -> None:
+    settings = read_settings(QUICKSTART)
+    assert any(type(callback).__module__.startswith("callbacks.") for callback in callbacks_of(settings.trainer()))
+    bare = settings.trainer(callbacks=[], enable_progress_bar=False)
+    assert not any(type(callback).__module__.startswith("callbacks.") for callback in callbacks_of(bare))
+
+
+def callbacks_of(trainer: Trainer) -> list[Callback]:
+    return trainer.callbacks  # type: ignore[attr-defined, no-any-return]
 
 
 def test_reading_leaves_the_process_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
