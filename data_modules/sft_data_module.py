@@ -16,6 +16,8 @@ from transformers import PreTrainedTokenizerBase
 from data_modules.batching.batch import Batch, collate
 from data_modules.batching.batch_settings import BatchSettings
 from data_modules.batching.loaders import batch_loader
+from data_modules.batching.pairs import extents
+from data_modules.batching.prefix_plans import IdsOf
 from data_modules.batching.sampling import WindowSampler, windows
 from data_modules.encoding.cache import (
     cache_folder,
@@ -23,7 +25,7 @@ from data_modules.encoding.cache import (
     encode_sources,
     identity_digest,
     load_ledgers,
-    load_split,
+    open_splits,
 )
 from data_modules.encoding.encoder import Encoder, OverLong
 from data_modules.encoding.example import Example
@@ -32,7 +34,7 @@ from data_modules.encoding.ledger import is_plain_text
 from data_modules.encoding.length_limits import LengthLimits, resolve_max_length
 from data_modules.encoding.mixture import Mixture, mixture_of
 from data_modules.encoding.pool import num_processes
-from data_modules.encoding.split_checks import check_splits
+from data_modules.encoding.split_checks import check_pair_settings, check_splits
 from data_modules.encoding.tokenizers import load_tokenizer
 from data_modules.errors import UserError
 from data_modules.records.content_keys import KeepTogether
@@ -47,8 +49,6 @@ from data_modules.records.splits import (
     as_list,
     given_files,
     held_out_fractions,
-    notices_in,
-    skipped_in,
 )
 from data_modules.records.thinking import Thinking
 from data_modules.records.turn_order import Consecutive, FirstAnswer, TurnRules
@@ -261,14 +261,8 @@ class SFTDataModule(LightningDataModule):
             return
         for sources, encoder in self._all_sources():
             folder = self._encode(sources, encoder)  # already in the cache, unless setup is called alone
-            stores = {split: load_split(folder, split) for split in sources.splits}
-            self.stores |= {split: store for split, store in stores.items() if store is not None}
-            # not cached: they do not invalidate the cache
-            skipped, notices = skipped_in(sources), notices_in(sources, asks_for_unit=False)
-            self.ledgers |= {
-                split: {**ledger, "skipped_files": skipped.get(split, []), "notices": notices.get(split, [])}
-                for split, ledger in load_ledgers(folder).items()
-            }
+            stores, ledgers = open_splits(folder, sources)
+            self.stores, self.ledgers = self.stores | stores, self.ledgers | ledgers
         # now: the files may change or vanish during the run
         if self.mixture:
             self.stores["train"], self._identity = self.mixture.begin(self.stores, self.ledgers)
@@ -277,6 +271,7 @@ class SFTDataModule(LightningDataModule):
         self.fingerprint = identity_digest(self._identity)
         given = {**self.sources.files, **self.predict_sources.files}
         check_splits(stage, given, self.stores, self.ledgers, self._limits, self.mask_of)
+        check_pair_settings(self.ledgers, self.convention, self.over_long, self.sources.samples)
 
     def identity(self) -> dict[str, Any]:
         """Everything about the data that a training run depends on, by setting."""
@@ -303,7 +298,7 @@ class SFTDataModule(LightningDataModule):
         """
         if not len(self.stores.get(split, ())):
             return 0, 0
-        return self._batches.eval_sampler(self.stores[split].lengths.tolist(), self.trainer).extent(limit)
+        return self._batches.eval_sampler(self._extents(split)[0], self.trainer).extent(limit)
 
     def train_dataloader(self) -> DataLoader[list[Batch]]:
         """Training batches, each a list of micro-batches."""
@@ -357,6 +352,8 @@ class SFTDataModule(LightningDataModule):
         return is_plain_text(load_ledgers(self._encode(self.sources, self.encoder))["train"])
 
     def _weight(self, index: int) -> float:
+        if self._batches.pairs(self.trainer):
+            return 1.0
         example = self.stores["train"][index]
         return float(example.loss_weights(self.mask_of(example), self.reduction).sum(dtype="float64"))
 
@@ -373,16 +370,20 @@ class SFTDataModule(LightningDataModule):
         return windows(self._train_sampler(accumulate, limit), accumulate, limit)
 
     def _train_sampler(self, accumulate: int = 1, limit: int | float | None = None) -> WindowSampler:
-        store = self.stores["train"]
+        lengths, ids_of = self._extents("train")
         return self._batches.train_sampler(
-            store.lengths.tolist(), self._weight, self.trainer, accumulate=accumulate, limit=limit, ids_of=store.ids
+            lengths, self._weight, self.trainer, accumulate=accumulate, limit=limit, ids_of=ids_of
         )
+
+    def _extents(self, split: str) -> tuple[list[int], IdsOf]:
+        """The tokens of each example in a batch, and their ids."""
+        return extents(self.stores[split], pairs=self._batches.pairs(self.trainer), packed=self._batches.packing)
 
     def _eval_loader(self, split: str) -> DataLoader[list[Batch]] | list[Any]:
         if split not in self.stores or not len(self.stores[split]):
             return []
-        store = self.stores[split]
-        sampler = self._batches.eval_sampler(store.lengths.tolist(), self.trainer, split=split, ids_of=store.ids)
+        lengths, ids_of = self._extents(split)
+        sampler = self._batches.eval_sampler(lengths, self.trainer, split=split, ids_of=ids_of)
         return self._loader(split, sampler, score_all=True)
 
     def _loader(self, split: str, sampler: Any, *, score_all: bool = False) -> DataLoader[list[Batch]]:
@@ -394,5 +395,6 @@ class SFTDataModule(LightningDataModule):
             score_all=score_all,
             pack=self._batches.packing,
             share_prefixes=self._batches.shares(self.trainer, split),
+            pairs=self._batches.pairs(self.trainer),
         )
         return batch_loader(self.stores[split], collate_micro_batch, sampler, num_workers=self.num_workers)

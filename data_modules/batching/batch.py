@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from data_modules.batching.pairs import documents_of
 from data_modules.batching.prefix_tree import PrefixTree, prefix_tree
 from data_modules.encoding.example import Example
 from data_modules.rendering.masking import LossMask, Reduction
@@ -26,7 +27,7 @@ class Batch:
         turns: Turn of each token, (B, T) int16.
         weights: Weight of each token in the training loss, (B, T) float32.
         targets: Flat positions in (B*T) of the tokens to predict, (N,) int64; never a document's first.
-        normaliser: Sum of all weights in this optimiser step, over micro-batches and ranks.
+        normaliser: Sum of all weights in this optimiser step, or the number of its pairs, over micro-batches and ranks.
         origins: Where the record of each document is, `file:line`.
         sources: Index of the source of each document in a mixture; -1 if it is not from one.
         positions: Position of each token in its document, (B, T) int64.
@@ -35,6 +36,9 @@ class Batch:
             if every row is one document.
         tree: What documents of a packed row share, so that it is computed once; None if nothing is shared. It belongs
             to these ids and targets; all other attributes are the same with and without it.
+        preferences: For preference pairs, the weight of each token in the log-probability of its answer, (B, T)
+            float32, negative in rejected answers. Documents 2i and 2i + 1 are the chosen and the rejected one of a
+            pair; rejected ones have no `weights`. None: the documents are not pairs.
     """
 
     __slots__ = (
@@ -45,6 +49,7 @@ class Batch:
         "normaliser",
         "origins",
         "positions",
+        "preferences",
         "sources",
         "targets",
         "tree",
@@ -67,12 +72,14 @@ class Batch:
         boundaries: Tensor | None = None,
         sources: tuple[int, ...] = (),
         tree: PrefixTree | None = None,
+        preferences: Tensor | None = None,
     ) -> None:
         self.input_ids, self.kinds, self.turns = input_ids, kinds, turns
         self.weights, self.targets = weights, targets
         self.normaliser, self.origins = normaliser, origins
         self.positions, self.lengths, self.boundaries = positions, lengths, boundaries
         self.sources, self.tree = sources or (-1,) * len(origins), tree
+        self.preferences = preferences
 
     @property
     def num_tokens(self) -> int:
@@ -110,26 +117,29 @@ def collate(
     pack: bool = False,
     counts: bool = True,
     share_prefixes: bool = False,
+    pairs: bool = False,
 ) -> Batch:
     """Make a batch of examples.
 
     Args:
-        examples: The documents.
+        examples: The documents, or preference pairs.
         mask: Which tokens are supervised. For a mixture: a mask for each source, then one for other examples.
         reduction: How weights are shared among tokens.
-        normaliser: Total weight of the optimiser step. None: the total of this batch.
+        normaliser: Total weight of the optimiser step, or its number of pairs. None: that of this batch.
         pad_token_id: Any id; padding is identified by its kind.
         score_all: Make every predictable token a target, for metrics; otherwise only those with a weight.
         pack: Concatenate the documents in one row without padding; otherwise one document per row.
         counts: False for a dummy batch, which gets no weights and no targets.
         share_prefixes: Whether what documents of a packed row share is to be computed once.
+        pairs: Whether both documents of preference pairs are in the batch; otherwise only the chosen one.
     """
+    examples = documents_of(examples) if pairs else examples
     lengths = tuple(len(example) for example in examples)
     shape = (1, sum(lengths)) if pack else (len(examples), max(lengths))
     input_ids = np.full(shape, pad_token_id, dtype=np.int64)
     kinds = np.full(shape, SegmentKind.PADDING, dtype=np.uint8)
     turns, weights = np.zeros(shape, dtype=np.int16), np.zeros(shape, dtype=np.float32)
-    positions = np.broadcast_to(np.arange(shape[1]), shape).copy()
+    positions, is_rejected = np.broadcast_to(np.arange(shape[1]), shape).copy(), np.zeros(shape, dtype=bool)
     starts = np.cumsum((0, *lengths))
     masks = (mask,) if isinstance(mask, LossMask) else mask
     for index, example in enumerate(examples):
@@ -137,12 +147,15 @@ def collate(
         place = (row, slice(start, start + len(example)))
         input_ids[place], kinds[place], turns[place] = example.input_ids, example.kinds, example.turns
         weights[place] = example.loss_weights(masks[example.source], reduction)
-        positions[place] = np.arange(len(example))
+        positions[place], is_rejected[place] = np.arange(len(example)), pairs and index % 2
     if not counts:
         weights[:], kinds[:] = 0.0, SegmentKind.PADDING
-    # nothing predicts a document's first token
+    # nothing predicts a document's first token; what comes before a rejected answer is scored in the chosen document
     wanted = (kinds != SegmentKind.PADDING if score_all else weights > 0) & (positions > 0)
-    targets = np.flatnonzero(wanted)
+    targets = np.flatnonzero(wanted & ~(is_rejected & (weights == 0)))
+    preferences = np.where(is_rejected, -weights, weights) if pairs else None
+    weights[is_rejected] = 0.0
+    size = float(counts * len(examples) / 2 if pairs else weights.sum(dtype=np.float64))
     shares = pack and share_prefixes
     return Batch(
         input_ids=torch.from_numpy(input_ids),
@@ -150,11 +163,12 @@ def collate(
         turns=torch.from_numpy(turns),
         weights=torch.from_numpy(weights),
         targets=torch.from_numpy(targets),
-        normaliser=float(weights.sum(dtype=np.float64)) if normaliser is None else normaliser,
+        normaliser=size if normaliser is None else normaliser,
         origins=tuple(example.origin for example in examples),
         positions=torch.from_numpy(positions),
         lengths=lengths,
         sources=tuple(example.source for example in examples),
         boundaries=torch.from_numpy(starts.astype(np.int32)) if pack else None,
         tree=prefix_tree([example.input_ids for example in examples], targets) if shares else None,
+        preferences=None if preferences is None else torch.from_numpy(preferences),
     )

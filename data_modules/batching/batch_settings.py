@@ -41,6 +41,11 @@ class BatchSettings:
         can_share = model is None or split in getattr(model, "shares_prefixes", ())
         return self.share_prefixes and self.packing and can_share
 
+    @staticmethod
+    def pairs(trainer: Trainer | None) -> bool:
+        """Whether batches have both documents of preference pairs: the trainer's model trains on both, not on one."""
+        return trainer is not None and getattr(trainer.lightning_module, "trains_on_pairs", False)
+
     @property
     def eval_rows(self) -> int:
         """Maximum number of rows in an evaluation batch."""

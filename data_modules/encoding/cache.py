@@ -23,7 +23,7 @@ from data_modules.records.columns import check_found
 from data_modules.records.conversation import Conversation
 from data_modules.records.kept_records import KeptRecords
 from data_modules.records.readers import source_fingerprint
-from data_modules.records.splits import Sources, all_invalid, without_duplicates
+from data_modules.records.splits import Sources, all_invalid, notices_in, skipped_in, without_duplicates
 from data_modules.records.turn_order import TurnRules
 
 _VERSION = 5
@@ -96,6 +96,23 @@ def load_ledgers(folder: Path) -> dict[str, dict[str, Any]]:
     """Read the ledger of each split, training first."""
     ledgers: dict[str, dict[str, Any]] = json.loads((folder / "ledgers.json").read_text(encoding="utf-8"))
     return {split: ledgers[split] for split in ("train", "val", "test", "predict") if split in ledgers}
+
+
+def open_splits(folder: Path, sources: Sources) -> tuple[dict[str, ExampleStore], dict[str, dict[str, Any]]]:
+    """The examples of every split, and its ledger with what was skipped and noticed in its files.
+
+    Args:
+        folder: From `encode_sources`, or of a mixture.
+        sources: The same as there.
+    """
+    stores = {split: load_split(folder, split) for split in sources.splits}
+    # not cached: they do not invalidate the cache
+    skipped, notices = skipped_in(sources), notices_in(sources, asks_for_unit=False)
+    ledgers = {
+        split: {**ledger, "skipped_files": skipped.get(split, []), "notices": notices.get(split, [])}
+        for split, ledger in load_ledgers(folder).items()
+    }
+    return {split: store for split, store in stores.items() if store is not None}, ledgers
 
 
 def cache_key(sources: Sources, encoder: Encoder) -> str:

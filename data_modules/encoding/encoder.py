@@ -48,7 +48,7 @@ class Encoder:
         over_long: What to do with longer conversations. `drop`: leave them out. `truncate`: cut, in this order, the
             oldest exchanges, context, most of the question, the system text, the end of the answer. `split`: split
             between turns (a document: anywhere) into parts that fit; a single exchange that does not fit is truncated.
-            `error`: stop the run.
+            `error`: stop the run. A preference pair loses the oldest exchanges of its prompt, or is left out.
         continues: Whether documents are beginnings of texts to continue. They get no end token, and long ones are cut
             at the start.
         convention: Encodes and cuts answered conversations as another trainer would; `over_long` has no effect then.
@@ -94,6 +94,8 @@ class Encoder:
         known: Known = {}
         try:
             encoded = self._encoded(conversation, known)
+            if conversation.rejected is not None:
+                return self._encode_pair(conversation, conversation.rejected, encoded, known, ledger)
         except UnencodableError as error:
             raise UserError(f"{conversation.origin}: {error}") from None
         if self.convention is not None and conversation.is_answered:
@@ -101,16 +103,55 @@ class Encoder:
         if length(encoded) <= self.max_length:
             parts = [Part(range(len(conversation.turns)), encoded, encoded)]
         elif self.over_long == "error":
-            raise OverLongError(
-                f"{conversation.origin}: {length(encoded)} tokens; expected at most {self.max_length}. Raise "
-                "`--data.max_length`, or set `--data.over_long` to truncate, split or drop."
-            )
+            raise self._over_long(conversation, length(encoded))
         else:
             parts = list(self._shorten(conversation, encoded, known))
         examples = [_example(part.kept, conversation.origin) for part in parts]
         if ledger is not None:
             self._count(ledger, conversation, encoded, encoded, parts)
         return examples
+
+    def _over_long(self, conversation: Conversation, length: int) -> OverLongError:
+        return OverLongError(
+            f"{conversation.origin}: {length} tokens; expected at most {self.max_length}. Raise `--data.max_length`, "
+            f"or set `--data.over_long` to truncate{', split' * (conversation.rejected is None)} or drop."
+        )
+
+    def _encode_pair(
+        self,
+        conversation: Conversation,
+        rejected: Conversation,
+        encoded: list[EncodedSegment],
+        known: Known,
+        ledger: Ledger | None,
+    ) -> list[Example]:
+        """A preference pair as one example. If it is too long, both lose the same exchanges; answers are never cut."""
+        chosen = replace(conversation, rejected=None)
+        wholes = [encoded, self._encoded(rejected, known)]
+        if len({tuple(token for item in whole for token in item.ids) for whole in wholes}) == 1:
+            raise UserError(
+                f"{chosen.origin}: 'chosen' and 'rejected' have the same tokens. Remove the record, or set "
+                "`--data.on_invalid drop`."
+            )
+        longest = max(map(length, wholes))
+        halves, kept = [chosen, rejected], wholes
+        if longest > self.max_length and self.over_long == "error":
+            raise self._over_long(conversation, longest)
+        if longest > self.max_length and self.over_long != "drop":
+            longer = halves[length(wholes[1]) == longest]
+            part = newest_that_fits(longer, self.max_length, _Measure(self, known))[0]
+            left = len(part.exchanges())
+            halves = [half.with_exchanges(half.exchanges()[-left:]) for half in halves]
+            kept = [self._encoded(half, known) for half in halves]
+        fits = max(map(length, kept)) <= self.max_length
+        if ledger is not None:
+            parts = [Part(turns_in(halves[0], chosen), kept[0], kept[0])] if fits else []
+            self._count(ledger, chosen, [*wholes[0], *wholes[1]], wholes[0], parts, longest)
+            ledger.pairs += fits
+            ledger.rejected_tokens += fits * length(kept[1])
+        if not fits:
+            return []
+        return [replace(_example(kept[0], chosen.origin), rejected=_example(kept[1], chosen.origin))]
 
     def _encode_by_convention(
         self,
@@ -135,14 +176,18 @@ class Encoder:
         ordinary: list[EncodedSegment],
         complete: list[EncodedSegment],
         parts: list[Part],
+        longest: int | None = None,
     ) -> None:
-        """Count a conversation. `ordinary` is our own encoding of it, `complete` that which was shortened."""
+        """Count a conversation. `ordinary` is our own encoding of it, `complete` that which was shortened.
+
+        `longest` is the length of the longer document of a pair.
+        """
         # first, because it may fail: a record must be counted completely or not at all
         lost = None
         if not self._text_check.knows_every_byte:
             contents = (item for item in ordinary if not item.segment.control)
             lost = next(filter(None, (self._text_check.lost(item.segment.text, item.ids) for item in contents)), None)
-        ledger.count_length(length(complete), self.max_length, is_text=conversation.is_text)
+        ledger.count_length(longest or length(complete), self.max_length, is_text=conversation.is_text)
         count_tokens(ledger, complete, parts, self.end_token_id)
         count_answers_read(ledger, conversation, complete)
         if lost is not None:

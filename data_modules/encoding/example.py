@@ -25,6 +25,8 @@ class Example:
         labelled: Which tokens another trainer would train, (T,); None without `--data.convention`.
         hash: The `hash_of` its record, by which a share of the examples is chosen.
         source: Index of its source in a mixture. -1: not from a mixture.
+        rejected: For a preference pair, the prompt with the rejected answer, as a document of its own; this one has the
+            chosen answer. They are in the same micro-batch.
     """
 
     input_ids: npt.NDArray[np.int32]
@@ -35,6 +37,7 @@ class Example:
     labelled: Flags | None = None
     hash: int = 0
     source: int = -1
+    rejected: Example | None = None
 
     def __len__(self) -> int:
         return len(self.input_ids)

@@ -1,7 +1,8 @@
 """Encoded examples on disk: one memory-mapped Arrow file per split, so that a million examples take no RAM.
 
 The weights of messages, which few examples have, follow the kinds of the tokens, as the bytes of float32 numbers. So
-they take no space in the other examples. A token that a convention labels has the highest bit of its kind set.
+they take no space in the other examples. A token that a convention labels has the highest bit of its kind set. A
+preference pair is one row: the document with the chosen answer, then that with the rejected one.
 """
 
 from __future__ import annotations
@@ -27,9 +28,9 @@ _SCHEMA = pa.schema(
         ("turns", pa.list_(pa.int16())),
         ("origin", pa.string()),
         ("hash", pa.uint64()),
+        ("rejected", pa.int32()),  # tokens of the rejected document; 0 if the row is not a pair
     ]
 )
-
 
 _LABELLED = np.uint8(128)
 
@@ -43,12 +44,27 @@ def record_batch(examples: list[Example], hashes: list[int] | None = None) -> pa
     """
     origins = [example.origin.encode() for example in examples]
     ends, text = _ends(origins), pa.py_buffer(b"".join(origins))
-    kinds = [_with_weights(example) for example in examples]
-    ids, turns = [example.input_ids for example in examples], [example.turns for example in examples]
+    kinds = [_joined(_with_weights(each) for each in _halves(example)) for example in examples]
+    ids, turns = (
+        [_joined(getattr(each, name) for each in _halves(example)) for example in examples]
+        for name in ("input_ids", "turns")
+    )
     columns = [_column(_SCHEMA.field(0), ids), _column(_SCHEMA.field(1), kinds), _column(_SCHEMA.field(2), turns)]
     hashes = [example.hash for example in examples] if hashes is None else hashes
     numbers = _values(pa.uint64(), np.asarray(hashes, dtype=np.uint64))
-    return pa.record_batch([*columns, pa.StringArray.from_buffers(len(examples), ends, text), numbers], schema=_SCHEMA)
+    rejected = np.asarray([len(each.rejected) if each.rejected else 0 for each in examples], dtype=np.int32)
+    texts = pa.StringArray.from_buffers(len(examples), ends, text)
+    return pa.record_batch([*columns, texts, numbers, _values(pa.int32(), rejected)], schema=_SCHEMA)
+
+
+def _halves(example: Example) -> tuple[Example, ...]:
+    """The documents of an example: both of a pair, or one."""
+    return (example,) if example.rejected is None else (example, example.rejected)
+
+
+def _joined(parts: Iterable[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+    first, *others = parts
+    return np.concatenate([first, *others]) if others else first
 
 
 def _with_weights(example: Example) -> Kinds:
@@ -120,10 +136,15 @@ class ExampleStore:
         if (kinds >= _LABELLED).any():
             kinds, labelled = kinds % _LABELLED, kinds >= _LABELLED
         origin, number = batch.column(3)[row].as_py(), batch.column(4)[row].as_py()
-        return Example(ids, kinds, turns, origin, weights, labelled, number, self._sources[which])
+        cut = len(ids) - _rejected(batch, row)
+        rejected = None
+        if cut < len(ids):
+            rejected = Example(ids[cut:], kinds[cut:], turns[cut:], origin, hash=number, source=self._sources[which])
+            ids, kinds, turns = ids[:cut], kinds[:cut], turns[:cut]
+        return Example(ids, kinds, turns, origin, weights, labelled, number, self._sources[which], rejected)
 
     def ids(self, index: int) -> npt.NDArray[np.int32]:
-        """The token ids of an example, without the rest of it."""
+        """The token ids of an example, without the rest of it: of both documents of a pair, one after the other."""
         which, row = self._place(index)
         numbers: npt.NDArray[np.int32] = _numbers(self._batches[which].column(0)[row].values)
         return numbers
@@ -139,9 +160,14 @@ class ExampleStore:
 
     @cached_property
     def lengths(self) -> npt.NDArray[np.int64]:
-        """Tokens in each example, (number of examples,)."""
+        """Tokens in each example, (number of examples,): in both documents of a pair."""
         parts = [np.diff(_numbers(batch.column(0).offsets)) for batch in self._batches]
         return self._of_rows(parts).astype(np.int64)
+
+    @cached_property
+    def rejected_lengths(self) -> npt.NDArray[np.int64]:
+        """Tokens in the rejected document of each pair, (number of examples,); 0 for examples that are not pairs."""
+        return self._of_rows([_rejected_lengths(batch) for batch in self._batches]).astype(np.int64)
 
     @cached_property
     def hashes(self) -> npt.NDArray[np.uint64]:
@@ -161,13 +187,22 @@ class ExampleStore:
     def digest(self) -> str:
         """A digest of everything in the examples that metrics depend on."""
         digest = hashlib.sha256()
-        for example in self:
-            digest.update(example.input_ids.tobytes() + example.kinds.tobytes() + example.turns.tobytes())
+        for each in (half for example in self for half in _halves(example)):
+            digest.update(each.input_ids.tobytes() + each.kinds.tobytes() + each.turns.tobytes())
         return digest.hexdigest()[:16]
 
     def _of_rows(self, parts: list[npt.NDArray[Any]]) -> npt.NDArray[Any]:
         values = np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64)
         return values if self._rows is None else values[self._rows]
+
+
+def _rejected(batch: pa.RecordBatch, row: int) -> int:
+    # data that was cached before there were pairs has no such column
+    return batch.column(5)[row].as_py() if batch.num_columns > 5 else 0
+
+
+def _rejected_lengths(batch: pa.RecordBatch) -> Any:
+    return _numbers(batch.column(5)) if batch.num_columns > 5 else np.zeros(batch.num_rows, dtype=np.int32)
 
 
 def _numbers(values: pa.Array) -> Any:

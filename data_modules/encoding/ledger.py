@@ -34,6 +34,8 @@ _COUNTS = (
     "dialogues_read",
     "dialogues_kept",
     "untrained_ends",
+    "pairs",
+    "rejected_tokens",
 )
 
 _COUNTERS = (
@@ -75,6 +77,8 @@ class Ledger(RecordCounts):
         dialogues_read: Conversations with several answers.
         dialogues_kept: Dialogues with an example that still has several answers.
         untrained_ends: Examples that end with an answer that their record excludes from training.
+        pairs: Examples that are preference pairs; all other counts are of their chosen documents.
+        rejected_tokens: Tokens in their rejected documents, prompts included.
         tokens: Tokens by kind, for each of read, kept, dropped, truncated and repeated.
         account: Tokens by the kind that they have in whole conversations, and why those that were lost were lost.
     """
@@ -89,6 +93,8 @@ class Ledger(RecordCounts):
     dialogues_read: int = 0
     dialogues_kept: int = 0
     untrained_ends: int = 0
+    pairs: int = 0
+    rejected_tokens: int = 0
     supervised_tokens_lost: Counter[str] = field(default_factory=Counter)
     end_tokens_lost: Counter[str] = field(default_factory=Counter)
     answers_read: Counter[str] = field(default_factory=Counter)
@@ -244,6 +250,8 @@ class Ledger(RecordCounts):
             "unknown_fields": {file: dict(sorted(names.items())) for file, names in self.unknown_fields.items()},
             "changed_turns": dict(self.changed_turns),
             "untrained_ends": self.untrained_ends,
+            "pairs": self.pairs,
+            "rejected_tokens": self.rejected_tokens,
         }
         return {name: count for name, count in counts.items() if count}
 
@@ -350,6 +358,9 @@ def ledger_rows(ledgers: dict[str, dict[str, Any]], mask: str) -> list[tuple[str
     rows.insert(3, ("invalid", *(f"{entry['invalid']['count']:,}" for entry in columns)))
     if any(entry["left_out"] for entry in columns):
         rows.insert(2, ("left out", *(f"{entry['left_out']:,}" for entry in columns)))
+    for key in ("pairs", "rejected_tokens"):
+        if any(entry.get(key) for entry in columns):
+            rows.append((key.replace("_", " "), *(f"{entry.get(key, 0):,}" for entry in columns)))
     unknown = [entry["unknown_text"]["count"] for entry in columns]
     if any(unknown):
         rows.append(("with unknown text", *(f"{count:,}" for count in unknown)))

@@ -228,7 +228,7 @@ def _chunks(conversations: Iterable[Conversation]) -> Iterator[Chunk]:
     try:
         for conversation in conversations:
             chunk.append(conversation)
-            size += sum(len(text) for turn in conversation.turns for text in turn.texts)
+            size += conversation.num_characters
             if len(chunk) == _CHUNK_CONVERSATIONS or size >= _CHUNK_CHARACTERS:
                 yield chunk
                 chunk, size = [], 0

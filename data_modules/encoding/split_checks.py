@@ -135,6 +135,38 @@ def check_evaluation_set(split: str, stores: Mapping[str, Sized]) -> None:
         )
 
 
+def check_pair_settings(ledgers: Ledgers, convention: str | None, over_long: str, samples: str) -> None:
+    """Refuse settings that preference pairs do not have.
+
+    Args:
+        ledgers: `Ledger.to_dict()` by split.
+        convention: The setting.
+        over_long: The setting.
+        samples: The setting.
+
+    Raises:
+        UserError: If there are pairs, and a setting does not apply to them.
+    """
+    counts = [(ledger.get("pairs", 0), ledger["examples"]) for ledger in ledgers.values()]
+    if not any(pairs for pairs, _ in counts):
+        return
+    if convention is not None:
+        raise UserError(
+            f"--data.convention {convention}: does not apply to preference pairs (fields `chosen` and `rejected`). "
+            "Remove it, and choose `--data.template` and `--data.mask`."
+        )
+    if over_long == "split":
+        raise UserError(
+            "--data.over_long split: preference pairs cannot be split. Set `truncate`, which drops the oldest "
+            "exchanges of long prompts, or `drop`."
+        )
+    if samples == "answer" and all(pairs == examples for pairs, examples in counts):
+        raise UserError(
+            "--data.samples answer: every preference pair is one sample, and answers in its prompt are not trained. "
+            "Remove it."
+        )
+
+
 def _unusable(num_records: int, purpose: str) -> str:
     records = "the only record cannot" if num_records == 1 else f"none of the {num_records} records can"
     return f"{records} be used for {purpose}"

@@ -37,7 +37,7 @@ def content_key(conversation: Conversation, keep_together: KeepTogether = "exact
 
     Thinking does not count, so that `--data.thinking` moves no record to another split. Tools and their calls do,
     without the ids of calls. The text of a message with context (Alpaca's `input`) is both, joined by a line break, as
-    most formats write it.
+    most formats write it. The rejected answer of a preference pair counts too, unless only prompts are compared.
 
     Args:
         conversation: Any conversation or document.
@@ -56,6 +56,8 @@ def content_key(conversation: Conversation, keep_together: KeepTogether = "exact
             digest.update(len(raw).to_bytes(8, "little") + raw)
     for tool in conversation.tools:
         digest.update(b"tool" + text_of(tool).encode())
+    if conversation.rejected is not None and keep_together != "prompt":
+        digest.update(b"rejected" + content_key(conversation.rejected, keep_together).encode())
     return digest.hexdigest()
 
 

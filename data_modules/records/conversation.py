@@ -107,6 +107,7 @@ class Conversation:
         tools: The functions that the assistant may call, each a JSON object as text, as `json_text` writes it, of the
             form {"type": "function", "function": {"name": ...}}.
         passage: The text that it was made from, if its record says so.
+        rejected: For a preference pair, the same prompt with the answer that was not preferred.
 
     Raises:
         UserError: If the turns are out of order, a turn is empty or not valid Unicode, or the text is too long.
@@ -117,6 +118,7 @@ class Conversation:
     group: str | None = None
     tools: tuple[str, ...] = ()
     passage: Passage | None = field(default=None, compare=False)
+    rejected: Conversation | None = None
 
     def __post_init__(self) -> None:
         if not self.turns:
@@ -155,6 +157,12 @@ class Conversation:
         return any(turn.is_trained and turn.role in (Role.ASSISTANT, Role.TEXT) for turn in self.turns)
 
     @property
+    def num_characters(self) -> int:
+        """Characters of text in all turns, of both conversations of a preference pair."""
+        own = sum(len(text) for turn in self.turns for text in turn.texts)
+        return own + (self.rejected.num_characters if self.rejected else 0)
+
+    @property
     def system_turns(self) -> tuple[Message, ...]:
         """The system turn, if there is one."""
         return self.turns[:1] if self.turns[0].role is Role.SYSTEM else ()
@@ -187,10 +195,10 @@ def expand_answers(conversation: Conversation) -> list[Conversation]:
     """Make one conversation per trained answer, each ending with that answer.
 
     A conversation with n answers becomes n conversations, so the data grows; with `output_only`, every answer is
-    supervised exactly once. A message with tool calls is an answer. Documents, bare prompts and conversations without
-    a trained answer are returned unchanged.
+    supervised exactly once. A message with tool calls is an answer. Documents, bare prompts, preference pairs (whose
+    prompts are not trained) and conversations without a trained answer are returned unchanged.
     """
-    if conversation.is_text or not (conversation.is_answered and conversation.is_trainable):
+    if conversation.is_text or conversation.rejected or not (conversation.is_answered and conversation.is_trainable):
         return [conversation]
     turns = conversation.turns
     ends = [index for index, turn in enumerate(turns, start=1) if turn.role is Role.ASSISTANT and turn.is_trained]

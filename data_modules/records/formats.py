@@ -13,6 +13,7 @@ from data_modules.records.counts import RecordCounts
 from data_modules.records.field_values import is_given, text, turn_list
 from data_modules.records.known_fields import FoundFields, examine, preference_fault
 from data_modules.records.messages import keys_of_messages, missing_field, named_turns, weight_of
+from data_modules.records.preferences import ANSWERS, messages_of, turns_of_pair
 from data_modules.records.record import Record
 from data_modules.records.thinking import thinking_of
 from data_modules.records.tools import TOOLS, calls_of, tools_of
@@ -40,6 +41,7 @@ class Format:
         turns: Converts fields to turns. Raises UserError without the origin, which `to_conversation` adds.
         optional: Other fields that `turns` reads, except those of `known_fields`.
         of_message: The fields of a message, if the record's own fields are, or may be, lists of messages.
+        rejected: For preference pairs: converts fields to the turns with the rejected answer.
     """
 
     name: str
@@ -47,12 +49,13 @@ class Format:
     turns: Callable[[dict[str, Any]], list[Message]]
     optional: tuple[str, ...] = ()
     of_message: tuple[str, ...] = ()
+    rejected: Callable[[dict[str, Any]], list[Message]] | None = None
 
     def examine(self, fields: dict[str, Any]) -> FoundFields:
         """Find the fields of a record other than those of this format."""
         of_message = self.of_message
         if self.turns in _EITHER_SPELLING:
-            of_message = keys_of_messages(fields.get(self.fields[0]), *of_message)
+            of_message = keys_of_messages(_first_messages(fields, self.message_lists), *of_message)
         return examine(fields, self.name, (*self.fields, *self.optional), self.message_lists, of_message)
 
     @property
@@ -79,13 +82,15 @@ def to_conversation(
     check_fields(record, name, counts)
     try:
         turns, changes = arranged(layout.turns(record.fields), rules)
+        others = arranged(layout.rejected(record.fields), rules)[0] if layout.rejected else ()
         tools = () if TOOLS.isdisjoint(record.fields) else tools_of(record.fields)
         group = group_of(record)
     except UserError as error:
         raise UserError(f"{record.origin}: {error}") from None
     if counts is not None:
         counts.count_changes(changes)
-    return Conversation(turns, record.origin, group, tools, passage_of(record))
+    rejected = Conversation(others, record.origin, group, tools) if others else None
+    return Conversation(turns, record.origin, group, tools, passage_of(record), rejected)
 
 
 def recognise_format(record: Record) -> str:
@@ -219,7 +224,32 @@ def _sharegpt(fields: dict[str, Any]) -> list[Message]:
     return _with_system(fields, named_turns(items, "conversations", *keys_of_messages(items, "from", "value")))
 
 
-_EITHER_SPELLING = (_messages, _sharegpt)
+def _chosen(fields: dict[str, Any]) -> list[Message]:
+    return _pair(fields)[0]
+
+
+def _rejected(fields: dict[str, Any]) -> list[Message]:
+    return _pair(fields)[1]
+
+
+def _pair(fields: dict[str, Any]) -> tuple[list[Message], list[Message]]:
+    for name, prompt_of in _PROMPTS.items():
+        if is_given(fields.get(name)):
+            return turns_of_pair(fields, prompt_of({**fields, "output": None, "completion": None}))
+    chosen, rejected = turns_of_pair(fields, ())
+    return _with_system(fields, chosen), _with_system(fields, rejected)
+
+
+_PROMPTS = {
+    "prompt": _prompt_completion,
+    "instruction": _alpaca,
+    "messages": _messages,
+    "conversations": _sharegpt,
+}
+"""How the prompt of a preference pair is read, by its field; without any, it is what both answers begin with."""
+
+
+_EITHER_SPELLING = (_messages, _sharegpt, _chosen)
 """Formats whose messages may have `role` and `content`, or `from` and `value`."""
 
 
@@ -256,6 +286,7 @@ def _plain_text(fields: dict[str, Any]) -> list[Message]:
 FORMATS: dict[str, Format] = {
     layout.name: layout
     for layout in (
+        Format("preference", ANSWERS, _chosen, (*_PROMPTS, "input"), ("role", "content"), _rejected),
         Format("messages", ("messages",), _messages, of_message=("role", "content")),
         Format("sharegpt", ("conversations",), _sharegpt, of_message=("from", "value")),
         Format("firefly", ("conversation",), _firefly, of_message=("human", "assistant")),
@@ -266,8 +297,15 @@ FORMATS: dict[str, Format] = {
     )
 }
 
-FormatName = Literal["messages", "sharegpt", "firefly", "ultrachat", "alpaca", "prompt_completion", "text"]
+FormatName = Literal[
+    "messages", "sharegpt", "firefly", "ultrachat", "alpaca", "prompt_completion", "preference", "text"
+]
 assert set(FORMATS) == set(FormatName.__args__)  # type: ignore[attr-defined]
+
+
+def _first_messages(fields: dict[str, Any], names: tuple[str, ...]) -> Any:
+    """The first list of messages of a record."""
+    return next(filter(None, (messages_of(fields.get(name)) for name in names)), None)
 
 
 def _with_system(fields: dict[str, Any], turns: list[Message]) -> list[Message]:

@@ -83,4 +83,4 @@ class KeptRecords:
 
 def _size(record: Keyed) -> int:
     conversation, _ = record
-    return _OVERHEAD + sum(len(text) for turn in conversation.turns for text in turn.texts)
+    return _OVERHEAD + conversation.num_characters

@@ -27,7 +27,9 @@ class Use(StrEnum):
 
 
 ONLY_TEXT = "only text is supported"
-_PREFERENCE = "preference data, for DPO, KTO or reward training; this project trains on answers (SFT)"
+_PREFERENCE = (
+    "preference data, which is read as pairs: records with a prompt, `chosen` and `rejected` (format 'preference')"
+)
 _NOTHING = ("[]", "{}", "null", "none", "nan")
 """How a file without types, such as .csv, writes an empty value."""
 
@@ -70,6 +72,7 @@ class KnownField:
 
 _CHATS = ("messages", "sharegpt", "firefly", "ultrachat")
 _PAIRS = ("alpaca", "prompt_completion")
+_OF_PREFERENCE = ("preference",)
 _MEDIA = ("image", "images", "audio", "audios", "video", "videos")
 WEIGHTS = ("weight", "train", "training", "loss_weight")
 """Fields of a message that say whether it is trained: OpenAI's, Axolotl's two and LLaMA-Factory's."""
@@ -78,9 +81,16 @@ _IDS = ("id", "idx", "index", "uid", "uuid", "conversation_id", "prompt_id", "__
 
 RECORD_FIELDS = (
     KnownField(("system",), Use.HONOURED, "the system message", formats=("sharegpt", "firefly", "alpaca")),
-    KnownField(("system",), Use.HONOURED, "the system message", formats=("messages", "ultrachat", "prompt_completion")),
+    KnownField(
+        ("system",),
+        Use.HONOURED,
+        "the system message",
+        formats=("messages", "ultrachat", "prompt_completion", *_OF_PREFERENCE),
+    ),
     KnownField(("system",), Use.REFUSED, "plain text has no system message", formats=("text",)),
-    KnownField(("history",), Use.HONOURED, "earlier turns, a list of [question, answer]", formats=_PAIRS),
+    KnownField(
+        ("history",), Use.HONOURED, "earlier turns, a list of [question, answer]", formats=(*_PAIRS, *_OF_PREFERENCE)
+    ),
     KnownField(
         ("history",), Use.REFUSED, "a record of this format already lists all of its turns", formats=(*_CHATS, "text")
     ),
@@ -89,12 +99,24 @@ RECORD_FIELDS = (
         ("tools", "functions"),
         Use.HONOURED,
         "the functions that the assistant may call: a list, or the same as JSON text",
-        formats=(*_CHATS, *_PAIRS),
+        formats=(*_CHATS, *_PAIRS, *_OF_PREFERENCE),
     ),
     KnownField(("tools", "functions"), Use.REFUSED, "plain text has no tools", formats=("text",)),
     KnownField(("tool_calls", "function_call"), Use.REFUSED, "a call is read from the message that makes it"),
     KnownField(_MEDIA, Use.REFUSED, ONLY_TEXT),
-    KnownField(("chosen", "rejected", "score_chosen", "score_rejected", "kto_tag"), Use.REFUSED, _PREFERENCE),
+    KnownField(
+        ("score_chosen", "score_rejected", "chosen_model", "rejected_model", "votes"),
+        Use.NO_MEANING,
+        "says how the answers were rated; only which one was preferred counts",
+        formats=_OF_PREFERENCE,
+    ),
+    KnownField(
+        ("chosen", "rejected", "score_chosen", "score_rejected"),
+        Use.REFUSED,
+        _PREFERENCE,
+        formats=(*_CHATS, *_PAIRS, "text"),
+    ),
+    KnownField(("kto_tag",), Use.REFUSED, _PREFERENCE),
     KnownField(
         ("label",),
         Use.REFUSED,
@@ -216,7 +238,7 @@ def examine(
 
 def preference_fault(fields: Mapping[str, Any]) -> str:
     """Why a record without a known format is refused if it is preference data; empty if it is not."""
-    for name, value, known in _given(fields, "record", "", ()):
+    for name, value, known in _given(fields, "record", "text", ()):
         if known is not None and known.reason == _PREFERENCE:
             return f"field '{name}' is {kind_of(value)}; {known.reason}."
     return ""

@@ -157,11 +157,15 @@ def notices_in(sources: Sources, *, asks_for_unit: bool) -> dict[str, list[str]]
 def keys_of(conversation: Conversation, keep_together: KeepTogether = "exact") -> list[str]:
     """The keys that a conversation must not share with one of another split; the first decides its split.
 
+    A preference pair has a key for its prompt with either answer, so that no answer is in two splits.
+
     Args:
         conversation: Any conversation.
         keep_together: Which conversations count as the same.
     """
-    return list(filter(None, (conversation.group_key, content_key(conversation, keep_together))))
+    halves = [half for half in (replace(conversation, rejected=None), conversation.rejected) if half is not None]
+    keys = (conversation.group_key, *(content_key(half, keep_together) for half in halves))
+    return list(dict.fromkeys(filter(None, keys)))
 
 
 def split_of(key: str, fractions: dict[str, float], train_fraction: float = 1.0) -> str | None:
@@ -280,6 +284,8 @@ def _conversation(record: Record, sources: Sources, layouts: dict[str, str], cou
     conversation = to_conversation(record, name, sources.turn_rules, counts)
     if sources.require_answer:
         _check_answer(record, conversation)
+    else:
+        conversation = replace(conversation, rejected=None)
     return conversation.as_question() if sources.text == "question" and conversation.is_text else conversation
 
 

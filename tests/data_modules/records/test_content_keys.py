@@ -65,6 +65,11 @@ SAME: dict[str, list[tuple[str, dict[str, Any]]]] = {
         ("firefly", {**BRIEF, "conversation": firefly(*"abcd")}),
         ("ultrachat", {**BRIEF, "id": 1, "data": ["a", "b\n", "\nc", "d"]}),
     ],
+    "a pair": [
+        ("preference", {"prompt": "Add these.", "chosen": "5", "rejected": "6"}),
+        ("preference", {"instruction": "Add these.", "chosen": "5\n", "rejected": said("assistant", "6")}),
+        ("preference", {"chosen": chat("Add these.", "5"), "rejected": chat("Add these.", "6")}),
+    ],
     "a document": [("text", {"text": "One.\nTwo."}), ("text", {"text": "One. \r\n\nTwo.\n"})],
 }
 

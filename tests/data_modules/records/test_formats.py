@@ -32,6 +32,10 @@ SINGLE: dict[str, tuple[dict[str, Any], list[tuple[str, str, str]]]] = {
         {"prompt": "Add.", "completion": "3"},
         [("user", "Add.", ""), ("assistant", "3", "")],
     ),
+    "preference": (
+        {"prompt": "Add.", "chosen": "3", "rejected": "4"},
+        [("user", "Add.", ""), ("assistant", "3", "")],
+    ),
     "text": ({"text": "Once."}, [("text", "Once.", "")]),
 }
 CASES = {name: (fields, EXPECTED) for name, fields in CHATS.items()} | SINGLE

@@ -25,7 +25,7 @@ from tests.data_modules.records.shapes import (
 )
 
 MEDIA = "only text is supported"
-PREFERENCE = r"preference data, for DPO, KTO or reward training; this project trains on answers \(SFT\)"
+PREFERENCE = r"preference data, which is read as pairs: records with a prompt, `chosen` and `rejected`"
 
 OPENAI_EXPORT = {"refusal": None, "tool_calls": None, "function_call": None, "audio": None, "annotations": None}
 
@@ -160,6 +160,40 @@ READ: dict[str, tuple[Fields, list[str]]] = {
     "a class label": (alpaca(label="greeting"), HI),
     "a number as label": (completion(label=3), HI),
     "plain text with a true or false label": ({"text": "Hi", "label": True}, ["text: Hi"]),
+    # preference pairs: the chosen answer
+    "a pair": ({"prompt": "Hi", "chosen": "Hello", "rejected": "Go", "score_chosen": 3.5}, HI),
+    "a pair with a system message": (
+        {"prompt": "Hi", "chosen": "Hello", "rejected": "Go", "system": "Brief."},
+        ["system: Brief.", *HI],
+    ),
+    "a pair of messages": (
+        {"prompt": [said("user", "Hi")], "chosen": [said("assistant", "Hello")], "rejected": [said("assistant", "Go")]},
+        HI,
+    ),
+    "a pair of conversations": (
+        {"chosen": asked()["messages"], "rejected": asked(answer={"content": "Go"})["messages"]},
+        HI,
+    ),
+    "a pair of conversations beside their prompt": (
+        {"prompt": "Hi", "chosen": asked()["messages"], "rejected": asked(answer={"content": "Go"})["messages"]},
+        HI,
+    ),
+    "a pair of dialogues": (
+        {"chosen": chat()["messages"], "rejected": chat(last={"content": "Go"})["messages"]},
+        [HI[0], "assistant, untrained: Hello", *TALK[2:]],
+    ),
+    "a pair of sharegpt": (
+        {
+            **shared(("human", "Hi")),
+            "chosen": {"from": "gpt", "value": "Hello"},
+            "rejected": {"from": "gpt", "value": "Go"},
+        },
+        HI,
+    ),
+    "a pair of alpaca": (
+        {"instruction": "Hi", "input": "", "chosen": "Hello", "rejected": "Go", "history": []},
+        HI,
+    ),
 }
 
 REFUSED: dict[str, tuple[Fields, str]] = {
@@ -261,18 +295,27 @@ REFUSED: dict[str, tuple[Fields, str]] = {
         r"messages\[1\].refusal is the string 'No.'; a refusal is read only",
     ),
     # preference data
-    "DPO": ({"prompt": "Hi", "chosen": "Hello", "rejected": "Go"}, f"field 'chosen' is .*; {PREFERENCE}"),
-    "DPO without a prompt": ({"chosen": "Hi Hello", "rejected": "Hi Go"}, f"field 'chosen' is .*; {PREFERENCE}"),
-    "DPO of messages": ({"chosen": asked()["messages"], "rejected": []}, f"field 'chosen' is a list; {PREFERENCE}"),
+    "a pair without a prompt": ({"chosen": "Hi Hello", "rejected": "Hi Go"}, "are strings, and there is no prompt"),
+    "a pair without a rejected answer": ({"prompt": "Hi", "chosen": "Hello", "rejected": []}, "'rejected' is empty"),
+    "a pair of equal answers": ({"prompt": "Hi", "chosen": "Hello", "rejected": "Hello"}, "are the same answer"),
+    "pairs of different prompts": (
+        {"chosen": asked()["messages"], "rejected": asked(user={"content": "Ho"})["messages"]},
+        "begin with different messages",
+    ),
+    "a pair with another prompt inside": (
+        {"prompt": "Ho", "chosen": asked()["messages"], "rejected": "Go"},
+        "'chosen' has a message of the user that is not in the prompt",
+    ),
+    "a pair that goes on": (
+        {"prompt": "Hi", "chosen": asked()["messages"] * 2, "rejected": "Go"},
+        "'chosen' has a message of the user that is not in the prompt",
+    ),
+    "a weight in a pair": (
+        {"prompt": "Hi", "chosen": [said("assistant", "Hello", weight=0.5)], "rejected": "Go"},
+        "'chosen' has a message of weight 0.5",
+    ),
+    "half a pair": ({"prompt": "Hi", "chosen": "Hello"}, f"field 'chosen' is .*; {PREFERENCE}"),
     "DPO beside messages": (asked(score_chosen=8.5, score_rejected=1), f"field 'score_chosen' is .*; {PREFERENCE}"),
-    "DPO of sharegpt": (
-        shared(("human", "Hi"), chosen={"from": "gpt", "value": "a"}),
-        f"field 'chosen' is an object; {PREFERENCE}",
-    ),
-    "DPO of alpaca": (
-        {"instruction": "Hi", "chosen": "Hello", "rejected": "Go"},
-        f"field 'chosen' is .*; {PREFERENCE}",
-    ),
     "KTO": (
         completion(label=False),
         f"field 'label' is false; a label of true or false marks {PREFERENCE}",
