@@ -270,8 +270,8 @@ class SFTDataModule(LightningDataModule):
             self._identity = data_identity(self.sources, self.encoder)
         self.fingerprint = identity_digest(self._identity)
         given = {**self.sources.files, **self.predict_sources.files}
-        check_splits(stage, given, self.stores, self.ledgers, self._limits, self.mask_of)
         check_pair_settings(self.ledgers, self.convention, self.over_long, self.sources.samples)
+        check_splits(stage, given, self.stores, self.ledgers, self._limits, self.mask_of)
 
     def identity(self) -> dict[str, Any]:
         """Everything about the data that a training run depends on, by setting."""

@@ -53,7 +53,8 @@ def extents(store: ExampleStore, *, pairs: bool, packed: bool) -> tuple[list[int
     rejected = store.rejected_lengths
     lengths = store.lengths - rejected
     if pairs:
-        lengths = lengths + rejected if packed else 2 * np.maximum(lengths, rejected)
+        both = lengths + rejected if packed else 2 * np.maximum(lengths, rejected)
+        lengths = np.where(rejected > 0, both, lengths)
     numbers: list[int] = lengths.tolist()
     return numbers, partial(_ids, store, pairs) if rejected.any() else store.ids
 
