@@ -40,7 +40,8 @@ def test_notebook_runs_from_its_own_folder_and_writes_nothing(
     assert [trainer.global_step for trainer, _, _ in names["runs"].values()] == [3, 3]
     assert capsys.readouterr().out.count("reference:") == 6
     written = {path.name for path in tmp_path.iterdir()} - {"configs", "examples", "cache"}  # encoded data
-    assert written == {"notes"} and not list((tmp_path / "notes").iterdir())
+    assert written == {"notes"}
+    assert not list((tmp_path / "notes").iterdir())
 
 
 def test_notebook_has_no_outputs() -> None:
