@@ -100,6 +100,10 @@ class Batch:
         """A copy in pinned memory."""
         return self._map(lambda tensor: tensor.pin_memory())
 
+    def unshared(self) -> Batch:
+        """The same batch, with what its documents share computed for each of them."""
+        return self if self.tree is None else Batch(**{n: getattr(self, n) for n in self.__slots__} | {"tree": None})
+
     def _map(self, change: Callable[[Tensor], Tensor]) -> Batch:
         values = {name: getattr(self, name) for name in self.__slots__}
         changed: dict[str, Any] = {n: change(v) if isinstance(v, Tensor) else v for n, v in values.items()}

@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lit_sft.models.token_loss import Reference, TokenLoss, loss_and_gradient
+
 _CHUNK_ON_CPU = 256
 _CHUNK_ON_GPU = 4096
 
@@ -25,9 +27,15 @@ _COLUMNS_IN_CACHE = 2048
 
 
 def linear_cross_entropy(
-    hidden_states: Tensor, weight: Tensor, bias: Tensor | None, ids: Tensor, shares: Tensor
+    hidden_states: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    ids: Tensor,
+    shares: Tensor,
+    how: TokenLoss = TokenLoss(),
+    reference: Reference | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """The negative log-likelihoods of tokens, and their weighted sum.
+    """The weighted sum of the losses of tokens, and their negative log-likelihoods.
 
     Products use autocast's dtype if it is on, else that of the hidden states; sums use float32 or wider.
 
@@ -37,13 +45,15 @@ def linear_cross_entropy(
         bias: Bias of the head, (V,), or None.
         ids: The tokens, (N,) int64.
         shares: Weight of each token in the sum, (N,), not negative.
+        how: The loss of a token; by default, its negative log-likelihood.
+        reference: The reference model, if `how` has a `kl_weight`; it gets no gradients.
 
     Returns:
         The sum, a scalar with gradients; and (N,) nats without gradients. With N = 0 the gradients are zero.
     """
     device = hidden_states.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden_states.dtype
-    loss, nll = _LinearCrossEntropy.apply(hidden_states, weight, bias, ids, shares, dtype)  # type: ignore[no-untyped-call]
+    loss, nll = _LinearCrossEntropy.apply(hidden_states, weight, bias, ids, shares, dtype, how, reference)  # type: ignore[no-untyped-call]
     return loss, nll
 
 
@@ -57,20 +67,22 @@ class _LinearCrossEntropy(torch.autograd.Function):
         ids: Tensor,
         shares: Tensor,
         dtype: torch.dtype,
+        how: TokenLoss,
+        reference: Reference | None,
     ) -> tuple[Tensor, Tensor]:
-        ctx.dtype = dtype
-        ctx.sums, nll = _summed(ctx.needs_input_grad, hidden_states, weight, bias, ids, shares, dtype)
+        ctx.options = (dtype, how, reference)
+        ctx.sums, losses, nll = _summed(ctx.needs_input_grad, hidden_states, weight, bias, ids, shares, *ctx.options)
         ctx.save_for_backward(hidden_states, weight, bias, ids, shares)
         ctx.mark_non_differentiable(nll)
-        return (nll * shares).sum(), nll
+        return (losses * shares).sum(), nll
 
     @staticmethod
     def backward(ctx: Any, grad_loss: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         sums, ctx.sums = ctx.sums, None  # scaled in place, and maybe kept as `.grad`: cannot be used again
         if sums is None:  # with retain_graph
             hidden_states, weight, bias, ids, shares = ctx.saved_tensors
-            sums, _ = _summed(ctx.needs_input_grad, hidden_states, weight, bias, ids, shares, ctx.dtype)
-        return *sums.scaled(grad_loss), None, None, None
+            sums, _, _ = _summed(ctx.needs_input_grad, hidden_states, weight, bias, ids, shares, *ctx.options)
+        return *sums.scaled(grad_loss), None, None, None, None, None
 
 
 def _summed(
@@ -81,32 +93,45 @@ def _summed(
     ids: Tensor,
     shares: Tensor,
     dtype: torch.dtype,
-) -> tuple[_Sums, Tensor]:
-    """The sums of gradients over all chunks, and the nats of the tokens."""
+    how: TokenLoss,
+    reference: Reference | None,
+) -> tuple[_Sums, Tensor, Tensor]:
+    """The sums of gradients over all chunks, and the losses and the nats of the tokens."""
     with torch.autocast(hidden_states.device.type, enabled=False):
         wide = torch.promote_types(dtype, torch.float32)
         # small shares times small probabilities underflow in fp16, so the largest share is scaled to 1
         scale = shares.max().clamp_min(1e-30).to(wide) if len(shares) else shares.new_ones((), dtype=wide)
         sums = _Sums(wanted, hidden_states, weight, bias, scale)
-        nll = torch.empty(len(ids), dtype=wide, device=hidden_states.device)
+        losses, nll = torch.empty(2, len(ids), dtype=wide, device=hidden_states.device)
         head, shift = weight.to(dtype), None if bias is None else bias.to(wide)
+        if reference is not None:
+            other_head = head if reference.weight is weight else reference.weight.to(dtype)
         size, rows = _sizes(hidden_states.device, dtype)
         memory = torch.empty(min(size, len(ids)), len(head), dtype=dtype, device=hidden_states.device)
         for start in range(0, len(ids), size):
             chunk = hidden_states[start : start + size].to(dtype)
             logits = torch.mm(chunk, head.T, out=memory[: len(chunk)])
+            if reference is not None:
+                others = reference.hidden_states[start : start + size].to(dtype) @ other_head.T
             for first in range(start, start + len(chunk), rows):
                 part = slice(first, min(first + rows, start + len(chunk)))
-                narrow = logits[first - start : part.stop - start]
-                scores = narrow.to(wide)
-                if shift is not None:
-                    scores += shift
-                nll[part], grad = _nll_and_gradient(scores, ids[part], shares[part].to(wide) / scale)
+                inside = slice(first - start, part.stop - start)
+                narrow = logits[inside]
+                other = None if reference is None else _widened(others[inside], reference.bias, wide)
+                losses[part], nll[part], grad = loss_and_gradient(
+                    _widened(narrow, shift, wide), ids[part], shares[part].to(wide) / scale, how, other
+                )
                 sums.add_bias(grad)
                 if narrow.dtype != wide:
                     narrow.copy_(grad)
             sums.add(slice(start, start + size), logits, chunk, head)
-    return sums, nll
+    return sums, losses, nll
+
+
+def _widened(logits: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Tensor:
+    """The logits in the dtype of the sums, with the bias; the memory is theirs if they have that dtype."""
+    wide = logits.to(dtype)
+    return wide if bias is None else wide.add_(bias.to(dtype))
 
 
 def _sizes(device: torch.device, dtype: torch.dtype) -> tuple[int, int]:
@@ -177,16 +202,3 @@ class _Sums:
             None if total is None else total.mul_(factor.to(total.dtype)).to(dtype)
             for total, dtype in zip(sums, self.dtypes, strict=True)
         ]
-
-
-def _nll_and_gradient(logits: Tensor, ids: Tensor, shares: Tensor) -> tuple[Tensor, Tensor]:
-    """Convert (n, V) logits to (n,) nats and the (n, V) gradient of their weighted sum, reusing the logits' memory."""
-    # every pass over V columns is expensive: one exponential serves both the sum and the gradient
-    target, factor = ids.unsqueeze(1), shares.unsqueeze(1).to(logits.dtype)
-    highest = logits.amax(1, keepdim=True)
-    wanted = logits.gather(1, target)
-    powers = logits.sub_(highest).exp_()
-    total = powers.sum(1, keepdim=True)
-    nll = (total.log() + highest - wanted).squeeze(1)
-    gradient = powers.mul_(factor / total)
-    return nll, gradient.scatter_add_(1, target, -factor)

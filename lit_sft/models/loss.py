@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from data_modules.batching.batch import Batch
@@ -16,15 +17,20 @@ from data_modules.rendering.segments import SegmentKind
 from lit_sft.models.adapters import causal_lm
 from lit_sft.models.attention import documents_of, shared_documents, shares_prefixes
 from lit_sft.models.linear_cross_entropy import linear_cross_entropy
+from lit_sft.models.reference import reference_model
 from lit_sft.models.rope import depends_on_length
+from lit_sft.models.token_loss import Reference, TokenLoss, token_losses
 from lit_sft.models.tree_attention import Stretches
 
 _ROWS_AT_ONCE = 1024
 """Rows of logits in memory at a time when scoring: (1024, 151936) float32 take 0.6 GB."""
 
 
-def supervised_loss(backbone: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
-    """The weighted sum of the negative log-likelihoods of the batch's targets, each given what precedes it.
+_PLAIN = TokenLoss()
+
+
+def supervised_loss(backbone: nn.Module, batch: Batch, how: TokenLoss = _PLAIN) -> tuple[Tensor, Tensor]:
+    """The weighted sum of the losses of the batch's targets, each predicted from what precedes it.
 
     The vocabulary head is applied only to the hidden states that predict targets: if half of the tokens are supervised,
     it costs half as much.
@@ -32,19 +38,21 @@ def supervised_loss(backbone: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
     Args:
         backbone: A causal language model, with or without adapters.
         batch: Rows with N targets.
+        how: The loss of a target; by default, its negative log-likelihood.
 
     Returns:
-        The sum, a scalar to call backward on, connected to the graph even with N = 0; and (N,) nats without gradients,
-        in the order of `batch.targets`.
+        The sum, a scalar to call backward on, connected to the graph even with N = 0; and the (N,) negative
+        log-likelihoods, nats without gradients, in the order of `batch.targets`.
     """
     model = causal_lm(backbone)
+    tree = _tree(model, batch)
+    compared = _reference_states(backbone, batch, tree) if how.kl_weight else None
+    hidden_states, ids = _states(model, batch, tree)
     shares = batch.weights.flatten()[batch.targets]
-    if (tree := _tree(model, batch)) is None:
-        return _weighted_sum(model, *_target_states(model, batch), shares)
-    hidden_states, ids = _shared_states(model, batch, tree)
-    shares = _summed(shares.to(torch.promote_types(hidden_states.dtype, torch.float32)), tree)
-    total, nll = _weighted_sum(model, hidden_states, ids, shares)
-    return total, nll[tree.repeats]
+    if tree is not None:
+        shares = _summed(shares.to(torch.promote_types(hidden_states.dtype, torch.float32)), tree)
+    total, nll = _weighted_sum(backbone, hidden_states, ids, shares, how, compared)
+    return total, nll if tree is None else nll[tree.repeats]
 
 
 @torch.no_grad()
@@ -60,19 +68,59 @@ def token_nll(backbone: nn.Module, batch: Batch) -> Tensor:
     """
     model = causal_lm(backbone)
     tree = _tree(model, batch)
-    states = _target_states(model, batch) if tree is None else _shared_states(model, batch, tree)
-    chunks = zip(*(torch.split(part, _ROWS_AT_ONCE) for part in states), strict=True)
+    chunks = zip(*(torch.split(part, _ROWS_AT_ONCE) for part in _states(model, batch, tree)), strict=True)
     nll = torch.cat([_cross_entropy(model, *chunk) for chunk in chunks])
     return nll if tree is None else nll[tree.repeats]
 
 
-def _weighted_sum(model: PreTrainedModel, hidden_states: Tensor, ids: Tensor, shares: Tensor) -> tuple[Tensor, Tensor]:
-    """The sum with gradients, and the (N,) nats without."""
+def _weighted_sum(
+    backbone: nn.Module, hidden_states: Tensor, ids: Tensor, shares: Tensor, how: TokenLoss, compared: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """The sum with gradients, and the (N,) nats without.
+
+    Args:
+        backbone: The model.
+        hidden_states: Its hidden states that predict the tokens, (N, D).
+        ids: The tokens, (N,).
+        shares: Their weights, (N,).
+        how: The loss of a token.
+        compared: The hidden states of the reference model, (N, D); None if it is not compared with one.
+    """
+    model = causal_lm(backbone)
     head = model.get_output_embeddings()
     if _is_plain(head, model.config):
-        return linear_cross_entropy(hidden_states, head.weight, head.bias, ids, shares)
-    nll = _cross_entropy(model, hidden_states, ids)
-    return (nll * shares).sum(), nll.detach()
+        reference = None if compared is None else _plain_reference(backbone, compared)
+        return linear_cross_entropy(hidden_states, head.weight, head.bias, ids, shares, how, reference)
+    if how == _PLAIN:
+        nll = _cross_entropy(model, hidden_states, ids)
+        return (nll * shares).sum(), nll.detach()
+    losses, nll = _chunked_losses(backbone, hidden_states, ids, how, compared)
+    return (losses * shares).sum(), nll
+
+
+def _plain_reference(backbone: nn.Module, hidden_states: Tensor) -> Reference:
+    with reference_model(backbone) as other:
+        head = causal_lm(other).get_output_embeddings()
+        return Reference(hidden_states, head.weight, head.bias)
+
+
+def _chunked_losses(
+    backbone: nn.Module, hidden_states: Tensor, ids: Tensor, how: TokenLoss, compared: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """The (N,) losses and nats under a head that is more than a product. Logits are recomputed in the backward pass."""
+
+    def _losses(states: Tensor, targets: Tensor, others: Tensor | None) -> tuple[Tensor, Tensor]:
+        reference = None
+        if others is not None:
+            with reference_model(backbone) as other:
+                reference = logits_of(causal_lm(other), others).float()
+        return token_losses(logits_of(causal_lm(backbone), states).float(), targets, how, reference)
+
+    rows, targets = torch.split(hidden_states, _ROWS_AT_ONCE), torch.split(ids, _ROWS_AT_ONCE)
+    others = [None] * len(rows) if compared is None else torch.split(compared, _ROWS_AT_ONCE)
+    parts = [checkpoint(_losses, *part, use_reentrant=False) for part in zip(rows, targets, others, strict=True)]
+    losses, nll = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
+    return losses, nll
 
 
 def _tree(model: PreTrainedModel, batch: Batch) -> PrefixTree | None:
@@ -87,6 +135,17 @@ def _summed(shares: Tensor, tree: PrefixTree) -> Tensor:
     if shares.device.type == "cpu":
         return total.index_add_(0, tree.repeats, shares)
     return total.index_put_((tree.repeats,), shares, accumulate=True)
+
+
+def _states(model: PreTrainedModel, batch: Batch, tree: PrefixTree | None) -> tuple[Tensor, Tensor]:
+    """The hidden states that predict the targets, and the ids of the targets: once for each distinct prediction."""
+    return _target_states(model, batch) if tree is None else _shared_states(model, batch, tree)
+
+
+def _reference_states(backbone: nn.Module, batch: Batch, tree: PrefixTree | None) -> Tensor:
+    """The same hidden states of the reference model, without gradients."""
+    with reference_model(backbone) as other:
+        return _states(causal_lm(other), batch, tree)[0]
 
 
 def _shared_states(model: PreTrainedModel, batch: Batch, tree: PrefixTree) -> tuple[Tensor, Tensor]:
@@ -148,16 +207,17 @@ def logits_of(model: PreTrainedModel, hidden_states: Tensor) -> Tensor:
     return _scale(model.get_output_embeddings()(hidden_states), model.config)
 
 
-def sums_of_step(outputs: Mapping[str, Any]) -> Tensor | None:
-    """The weighted nats of a training step and their weight, (2,); None if it returned only a loss.
+def sums_of_step(outputs: Mapping[str, Any], of: Literal["total", "nats"] = "nats") -> Tensor | None:
+    """The weighted sum of a training step and its weight, (2,); None if it returned only a loss.
 
     Args:
         outputs: The result of `LitCausalLM.training_step`, or of an override, which may return only a loss.
+        of: `total`: what is minimised; `nats`: the negative log-likelihood, whatever is minimised.
     """
-    return torch.stack([outputs["nats"], outputs["weight"]]) if "nats" in outputs else None
+    return torch.stack([outputs[of], outputs["weight"]]) if of in outputs else None
 
 
 def mean_of_step(outputs: Mapping[str, Any]) -> Tensor:
-    """Mean nats of a training step, or its loss if it returned only that. Stays on its device."""
-    mean: Tensor = outputs["nats"] / outputs["weight"] if "nats" in outputs else outputs["loss"]
+    """The mean loss of a training step, or its loss if it returned only that. Stays on its device."""
+    mean: Tensor = outputs["total"] / outputs["weight"] if "total" in outputs else outputs["loss"]
     return mean

@@ -14,6 +14,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from data_modules.errors import UserError
 from lit_sft.models.backbone import BackboneSettings
 from lit_sft.models.generation import GenerationSettings
+from lit_sft.models.objectives import ObjectiveSettings
 from lit_sft.settings.data_modules import DATA_MODULES
 from lit_sft.settings.run_settings import RunSettings
 from lit_sft.training.optimization import OptimizerSettings
@@ -25,6 +26,7 @@ _OWNERS: dict[str, Any] = {
     "model.backbone": BackboneSettings,
     "model.optimizer": OptimizerSettings,
     "model.generation": GenerationSettings,
+    "model.objective": ObjectiveSettings,
 }
 """The class behind each section of a config, except `data`."""
 

@@ -11,14 +11,23 @@ from data_modules.errors import UserError
 from lit_sft.models.adapters import LoraSettings
 from lit_sft.models.backbone import BackboneSettings
 from lit_sft.models.generation import GenerationSettings
+from lit_sft.models.objectives import ObjectiveSettings
 from lit_sft.training.optimization import OptimizerSettings
 
 
 def plain_settings(
-    backbone: BackboneSettings, optimizer: OptimizerSettings, generation: GenerationSettings
+    backbone: BackboneSettings,
+    optimizer: OptimizerSettings,
+    generation: GenerationSettings,
+    objective: ObjectiveSettings,
 ) -> dict[str, Any]:
     """Settings as JSON values; paths become text."""
-    settings = {"backbone": asdict(backbone), "optimizer": asdict(optimizer), "generation": asdict(generation)}
+    settings = {
+        "backbone": asdict(backbone),
+        "optimizer": asdict(optimizer),
+        "generation": asdict(generation),
+        "objective": asdict(objective),
+    }
     values: dict[str, Any] = json.loads(json.dumps(settings, default=str))
     return values
 
@@ -49,6 +58,7 @@ def settings_from(saved: dict[str, Any], path: Path) -> dict[str, Any]:
             "backbone": BackboneSettings(**backbone),
             "optimizer": OptimizerSettings(**values["optimizer"]),
             "generation": GenerationSettings(**values["generation"]),
+            "objective": ObjectiveSettings(**values.get("objective", {})),
         }
     except (TypeError, KeyError, ValueError) as error:
         raise UserError(

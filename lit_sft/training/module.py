@@ -10,7 +10,7 @@ from typing import Any, Self
 import torch
 from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.plugins.precision import MixedPrecision, Precision
-from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, SingleDeviceStrategy
+from lightning.pytorch.strategies import ModelParallelStrategy, SingleDeviceStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import GradClipAlgorithmType
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
@@ -22,13 +22,15 @@ from data_modules.batching.batch import Batch
 from data_modules.encoding.example import Example
 from data_modules.encoding.tokenizers import load_tokenizer, token_sizes
 from data_modules.errors import UserError
-from lit_sft.metrics.segments import RecordSums, SegmentMetrics, WeightedMean, gather_records, scalars
-from lit_sft.metrics.sources import SourceMetrics
+from lit_sft.metrics.segments import RecordSums, gather_records, scalars
+from lit_sft.metrics.split import SplitMetrics
 from lit_sft.models.adapters import causal_lm, is_adapted
 from lit_sft.models.answer_rows import answer_row
 from lit_sft.models.backbone import BackboneSettings, build_backbone
 from lit_sft.models.generation import Generated, GenerationSettings, generate
-from lit_sft.models.loss import supervised_loss, token_nll
+from lit_sft.models.loss import token_nll
+from lit_sft.models.objectives import ObjectiveSettings, objective_of
+from lit_sft.models.reference import keep_reference
 from lit_sft.models.saving import load_weights, read_checkpoint
 from lit_sft.training.checkpoint_hooks import add_metrics, add_origin, add_progress, check_weights
 from lit_sft.training.data import TrainingData
@@ -36,6 +38,7 @@ from lit_sft.training.end_token import warn_of_frozen_end
 from lit_sft.training.ending import keep_stopped
 from lit_sft.training.finite_guard import FiniteGuard
 from lit_sft.training.hyper_parameters import plain_settings, settings_from
+from lit_sft.training.objective_checks import check_objective
 from lit_sft.training.optimization import (
     OptimizerSettings,
     build_optimizer,
@@ -48,7 +51,7 @@ from lit_sft.training.precision import narrow_where_lossless, warn_of_lost_updat
 from lit_sft.training.prefix_sharing import splits_that_share
 from lit_sft.training.refused_callbacks import check_callbacks
 from lit_sft.training.resuming import check_identity, run_identity, seed_batch
-from lit_sft.training.sharding import check_strategy, score, shard
+from lit_sft.training.sharding import check_passes, check_strategy, score, shard
 from lit_sft.training.steps import total_steps
 
 
@@ -73,6 +76,7 @@ class LitCausalLM(LightningModule):
         backbone: Which model, and how much of it to train.
         optimizer: The optimiser and its schedule.
         generation: How `test` and `predict` generate answers.
+        objective: What training minimises.
     """
 
     backbone: nn.Module
@@ -82,10 +86,12 @@ class LitCausalLM(LightningModule):
         backbone: BackboneSettings,
         optimizer: OptimizerSettings = OptimizerSettings(),
         generation: GenerationSettings = GenerationSettings(),
+        objective: ObjectiveSettings = ObjectiveSettings(),
     ) -> None:
         super().__init__()
         self.backbone_settings, self.optimizer_settings, self.generation_settings = backbone, optimizer, generation
-        self.save_hyperparameters(plain_settings(backbone, optimizer, generation), logger=False)
+        self.objective_settings, self.objective = objective, objective_of(objective)
+        self.save_hyperparameters(plain_settings(backbone, optimizer, generation, objective), logger=False)
         self._seed = torch.initial_seed()
         """Seed of the backbone's random weights."""
         self.allow_changes = False
@@ -111,25 +117,30 @@ class LitCausalLM(LightningModule):
 
     def configure_model(self) -> None:
         """Build the backbone and the metrics, once."""
-        if hasattr(self, "segment_metrics"):
-            return
+        if not hasattr(self, "split_metrics"):
+            self._configure()
+        if self.objective_settings.needs_reference and self.trainer.state.fn == TrainerFn.FITTING:
+            keep_reference(self.backbone)
+
+    def _configure(self) -> None:
         check_strategy(self.trainer.strategy)
+        check_objective(self.objective_settings, self.backbone_settings, self.trainer.strategy)
         tokenizer, end_token_id = self.data.tokenizer, self.data.end_token_id
         if not hasattr(self, "backbone"):
             self._build(tokenizer)
         narrow_where_lossless(self.backbone, self.backbone_settings, self.trainer)
         if isinstance(self.trainer.strategy, ModelParallelStrategy):
-            shard(self.backbone, self.trainer.strategy, [supervised_loss, token_nll])
-        self.shares_prefixes = splits_that_share(self.backbone, self.data, self.trainer.state.fn)
+            shard(self.backbone, self.trainer.strategy, [self.objective, token_nll])
+        self.shares_prefixes = splits_that_share(
+            self.backbone, self.data, self.trainer.state.fn, is_noisy=self.objective_settings.neftune_alpha > 0
+        )
         self.strict_loading = not is_adapted(self.backbone)  # adapters are saved without the frozen weights
         rows = causal_lm(self.backbone).get_input_embeddings().weight.shape[0]
         sizes = torch.from_numpy(token_sizes(tokenizer, rows, end_token_id))
-        self.segment_metrics = nn.ModuleDict(
-            {split: SegmentMetrics(sizes, end_token_id, by_record=split == "test") for split in ("val", "test")}
-        )
-        self.losses = nn.ModuleDict({split: WeightedMean() for split in ("val", "test")})
         names = [source.name for source in self.data.mix]
-        self.source_metrics = nn.ModuleDict({split: SourceMetrics(names, sizes) for split in ("val", "test")})
+        self.split_metrics = nn.ModuleDict(
+            {s: SplitMetrics(sizes, end_token_id, names, by_record=s == "test") for s in ("val", "test")}
+        )
         if isinstance(self.trainer.strategy, ModelParallelStrategy) and self.checkpoint is not None:
             self._check_weights(read_checkpoint(self.checkpoint, map_location="meta", mmap=True), self.checkpoint)
         warn_of_frozen_end(self.backbone, self.backbone_settings, self.data.encoder.template.end, end_token_id)
@@ -185,31 +196,30 @@ class LitCausalLM(LightningModule):
         are in memory at a time.
 
         Returns:
-            `loss` of the last micro-batch, for the backward pass. For callbacks: `nats`, the weighted sum of the nll
-            over all micro-batches, and `weight`, the sum of the weights.
+            `loss` of the last micro-batch, for the backward pass. For callbacks, over all micro-batches: `total`, the
+            weighted sum of the losses, `nats`, that of the plain nll, and `weight`, the sum of the weights.
         """
         trainer, last = self.trainer, len(micro_batches) - 1
-        if last and not isinstance(trainer.strategy, (SingleDeviceStrategy, DDPStrategy, ModelParallelStrategy)):
-            raise UserError(
-                f"a batch of {len(micro_batches)} micro-batches: this strategy allows one backward pass per batch. "
-                "Set `--data.token_budget` above the largest batch, or lower `--data.batch_size`."
-            )
-        nats = torch.zeros((), dtype=torch.float32, device=self.device)
+        check_passes(trainer.strategy, len(micro_batches))
+        total, nats = torch.zeros(2, dtype=torch.float32, device=self.device)
         for index, micro_batch in enumerate(micro_batches):
-            total, _ = self._loss(micro_batch)
-            nats += total.detach()
+            part, nll = score(self.objective, self.backbone, micro_batch)
+            total += part.detach()
+            nats += (nll * micro_batch.weights.flatten()[micro_batch.targets]).sum()
             # strategies average over ranks; multiply to get the sum
-            loss = total / max(micro_batch.normaliser, 1e-9) * trainer.world_size
+            loss = part / max(micro_batch.normaliser, 1e-9) * trainer.world_size
             if index < last:
                 with torch.autocast(self.device.type, enabled=False):
                     trainer.strategy.backward(loss, optimizer=None)
         weight = torch.stack([micro_batch.weights.sum() for micro_batch in micro_batches]).sum()
         if any(len(micro_batch.targets) for micro_batch in micro_batches):
             num_examples = sum(len(micro_batch.origins) for micro_batch in micro_batches)
-            self.log("train/loss", nats / weight, prog_bar=True, batch_size=num_examples)
+            self.log("train/loss", total / weight, prog_bar=True, batch_size=num_examples)
+            if not self.objective_settings.is_nll:
+                self.log("train/nll", nats / weight, batch_size=num_examples)
         self.log("train/lr", trainer.optimizers[0].param_groups[0]["lr"])
         # Lightning divides the returned loss by accumulate_grad_batches
-        return {"loss": loss * trainer.accumulate_grad_batches, "nats": nats, "weight": weight}
+        return {"loss": loss * trainer.accumulate_grad_batches, "total": total, "nats": nats, "weight": weight}
 
     def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
         """Take an optimiser step, then zero the gradients."""
@@ -284,7 +294,7 @@ class LitCausalLM(LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Compute and log the validation metrics."""
-        metrics = self._finish("val")
+        metrics = self.split_metrics["val"].finish()  # type: ignore[operator]
         metrics["step"] = self.trainer.global_step
         self.metrics["val"] = metrics
         if not self.trainer.sanity_checking:
@@ -313,8 +323,9 @@ class LitCausalLM(LightningModule):
 
     def on_test_epoch_end(self) -> None:
         """Compute and log the test metrics."""
-        self.records = gather_records(self.segment_metrics["test"].take_records(), self.trainer.world_size)  # type: ignore[operator]
-        self.metrics["test"] = self._finish("test")
+        metrics: SplitMetrics = self.split_metrics["test"]  # type: ignore[assignment]
+        self.records = gather_records(metrics.segments.take_records(), self.trainer.world_size)
+        self.metrics["test"] = metrics.finish()
         self.log_dict(scalars(self.metrics["test"], "test"), sync_dist=self.trainer.world_size > 1)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
@@ -372,28 +383,17 @@ class LitCausalLM(LightningModule):
         check_weights(checkpoint, path, self, self.backbone, allow_changes=self.allow_changes, advice=advice)
 
     def _identity(self) -> dict[str, str]:
-        return run_identity(self.trainer, self.data, self.backbone_settings, self.optimizer_settings)
+        return run_identity(
+            self.trainer, self.data, self.backbone_settings, self.optimizer_settings, self.objective_settings
+        )
 
     def _guards(self) -> list[FiniteGuard]:
         callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
         return [callback for callback in callbacks if isinstance(callback, FiniteGuard)]
 
-    def _loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        return score(supervised_loss, self.backbone, batch)  # type: ignore[no-any-return]
-
     def _evaluate(self, split: str, micro_batches: list[Batch]) -> None:
         for batch in micro_batches:
-            nll, weights = score(token_nll, self.backbone, batch), batch.weights.flatten()[batch.targets]
-            self.segment_metrics[split].update(nll, batch)  # type: ignore[operator]
-            self.losses[split].update(nll, weights)  # type: ignore[operator]
-            self.source_metrics[split].update(nll, weights, batch)  # type: ignore[operator]
-
-    def _finish(self, split: str) -> dict[str, float]:
-        by_segment, loss, by_source = self.segment_metrics[split], self.losses[split], self.source_metrics[split]
-        metrics = {"loss": loss.compute(), **by_segment.compute(), **by_source.compute()}  # type: ignore[operator]
-        for metric in (by_segment, loss, by_source):
-            metric.reset()  # type: ignore[operator]
-        return metrics
+            self.split_metrics[split].update(score(token_nll, self.backbone, batch), batch)  # type: ignore[operator]
 
     def total_steps(self) -> int:
         """Optimiser steps of the whole run."""

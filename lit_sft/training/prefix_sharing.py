@@ -11,7 +11,9 @@ from lit_sft.models.attention import can_share_prefixes, has_document_attention,
 from lit_sft.training.data import TrainingData
 
 
-def splits_that_share(backbone: nn.Module, data: TrainingData, stage: TrainerFn | None) -> frozenset[str]:
+def splits_that_share(
+    backbone: nn.Module, data: TrainingData, stage: TrainerFn | None, *, is_noisy: bool = False
+) -> frozenset[str]:
     """The splits for which the model computes the same for documents with a common beginning, together as apart.
 
     Says so if the model prevents it, although the data asks for it.
@@ -20,6 +22,7 @@ def splits_that_share(backbone: nn.Module, data: TrainingData, stage: TrainerFn 
         backbone: The model, with or without adapters.
         data: The data module of the run.
         stage: What the trainer does.
+        is_noisy: Whether every document gets noise of its own in training.
     """
     model = causal_lm(backbone)
     is_asked = getattr(data, "share_prefixes", False)
@@ -30,11 +33,15 @@ def splits_that_share(backbone: nn.Module, data: TrainingData, stage: TrainerFn 
                 "common at their beginning is computed for each."
             )
         return frozenset()
-    if not has_dropout(model):
+    if has_dropout(model):
+        cause, way_out = "dropout", "--model.backbone.dropout 0 --model.backbone.lora.dropout 0"
+    elif is_noisy:
+        cause, way_out = "NEFTune's noise", "--model.objective.neftune_alpha 0"
+    else:
         return frozenset({"train", "val", "test"})
     if is_asked and stage == TrainerFn.FITTING:
         rank_zero_info(
-            "dropout differs between documents, so in training, what they have in common at their beginning is "
-            "computed for each: `--model.backbone.dropout 0 --model.backbone.lora.dropout 0` computes it once."
+            f"{cause} differs between documents, so in training, what they have in common at their beginning is "
+            f"computed for each: `{way_out}` computes it once."
         )
     return frozenset({"val", "test"})

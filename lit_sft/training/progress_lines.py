@@ -58,7 +58,7 @@ class ProgressLines(ProgressBar):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: list[Batch], batch_idx: int
     ) -> None:
         """Add up the loss and tokens; print a line if one is due."""
-        sums = sums_of_step(outputs)
+        sums = sums_of_step(outputs, "total")
         if sums is not None:
             self._sums = sums if self._sums is None else self._sums + sums
         self._tokens += sum(length for micro_batch in batch for length in micro_batch.lengths)
@@ -116,12 +116,12 @@ class ProgressLines(ProgressBar):
             self._print(f"{what}: {batch_idx + 1:,} of {sum(batches):,} batches")
 
     def _line(self, trainer: Trainer) -> str:
-        nats, weight = (0.0, 0.0) if self._sums is None else self._sums.tolist()
+        total, weight = (0.0, 0.0) if self._sums is None else self._sums.tolist()
         seconds = max(self._clock() - self._began - self._paused, 1e-9)
         done, left = self._steps - self._steps_before, self._total - self._steps
         parts = [
             f"step {self._steps:,} of {self._total:,}",
-            *([f"loss {nats / weight:.4f}"] if weight else []),
+            *([f"loss {total / weight:.4f}"] if weight else []),
             f"{self._tokens * trainer.world_size / seconds:,.0f} tokens/s",
             *([f"{duration(self._pace.seconds / done * left)} left"] if done > 1 and left > 0 else []),
         ]

@@ -14,6 +14,7 @@ from lightning.pytorch import Trainer
 from data_modules.errors import UserError, UserNotice
 from lit_sft.models.backbone import BackboneSettings
 from lit_sft.models.base_weights import quick_identity
+from lit_sft.models.objectives import ObjectiveSettings
 from lit_sft.training.data import TrainingData
 from lit_sft.training.optimization import OptimizerSettings
 
@@ -79,7 +80,11 @@ def _begin_next_epoch(batches: dict[str, Any], epochs: dict[str, Any]) -> None:
 
 
 def run_identity(
-    trainer: Trainer, data: TrainingData, backbone: BackboneSettings, optimizer: OptimizerSettings
+    trainer: Trainer,
+    data: TrainingData,
+    backbone: BackboneSettings,
+    optimizer: OptimizerSettings,
+    objective: ObjectiveSettings,
 ) -> dict[str, str]:
     """Everything that a run's metrics depend on, except its length: settings by name, with values as JSON."""
     settings = {
@@ -89,6 +94,7 @@ def run_identity(
         **_flat("--model.backbone", asdict(backbone)),
         "--model.backbone.pretrained": quick_identity(backbone.pretrained),
         **_flat("--model.optimizer", optimizer.identity()),
+        **_flat("--model.objective", objective.identity()),
         "--trainer.precision": str(trainer.precision),
         "--trainer.gradient_clip_val": trainer.gradient_clip_val,
     }

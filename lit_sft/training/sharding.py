@@ -6,7 +6,13 @@ from collections.abc import Callable
 from types import MethodType
 from typing import Any
 
-from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy, Strategy
+from lightning.pytorch.strategies import (
+    DDPStrategy,
+    FSDPStrategy,
+    ModelParallelStrategy,
+    SingleDeviceStrategy,
+    Strategy,
+)
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 
@@ -27,6 +33,19 @@ def check_strategy(strategy: Strategy) -> None:
         raise UserError(
             f"--trainer.strategy: {type(strategy).__name__} shards the weights in a way that does not allow computing "
             "the loss on supervised tokens only. Use FSDP2 instead: `--config configs/overlays/fsdp2.yaml`."
+        )
+
+
+def check_passes(strategy: Strategy, num_micro_batches: int) -> None:
+    """Reject several backward passes per batch under a strategy that allows one.
+
+    Raises:
+        UserError: If there are several.
+    """
+    if num_micro_batches > 1 and not isinstance(strategy, SingleDeviceStrategy | DDPStrategy | ModelParallelStrategy):
+        raise UserError(
+            f"a batch of {num_micro_batches} micro-batches: this strategy allows one backward pass per batch. "
+            "Set `--data.token_budget` above the largest batch, or lower `--data.batch_size`."
         )
 
 

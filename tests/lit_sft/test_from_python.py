@@ -20,6 +20,8 @@ from lightning.pytorch.callbacks import (
 from data_modules.sft_data_module import SFTDataModule
 from lit_sft.__main__ import main
 from lit_sft.models.backbone import BackboneSettings
+from lit_sft.models.generation import GenerationSettings
+from lit_sft.models.objectives import ObjectiveSettings
 from lit_sft.training.hyper_parameters import plain_settings, settings_from
 from lit_sft.training.module import LitCausalLM
 from lit_sft.training.optimization import OptimizerSettings
@@ -69,10 +71,13 @@ def test_a_loaded_model_can_be_trained_on(data: SFTDataModule, tokenizer: Any, t
 
 def test_settings_of_a_checkpoint_are_plain_values_and_trust_no_code() -> None:
     trusting = BackboneSettings(pretrained=Path("base"), trust_remote_code=True)  # type: ignore[arg-type]
-    plain = plain_settings(trusting, OptimizerSettings(), LitCausalLM(trusting).generation_settings)
+    plain = plain_settings(trusting, OptimizerSettings(), GenerationSettings(), ObjectiveSettings(name="dft"))
     assert json.loads(json.dumps(plain)) == plain
     read = settings_from({"hyper_parameters": plain}, Path("x.ckpt"))
     assert read["backbone"] == BackboneSettings(pretrained="base")  # without trust_remote_code
+    assert read["objective"] == ObjectiveSettings(name="dft")
+    del plain["objective"]  # written before there were objectives
+    assert settings_from({"hyper_parameters": plain}, Path("x.ckpt"))["objective"] == ObjectiveSettings()
 
 
 def test_a_checkpoint_without_settings_needs_them_given(data: SFTDataModule, tokenizer: Any, tmp_path: Path) -> None:

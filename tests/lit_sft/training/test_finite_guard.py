@@ -111,8 +111,8 @@ def test_nan_validation_loss_gives_a_warning_and_training_continues(make_data: M
     class NanInValidation(LitCausalLM):
         def on_validation_epoch_start(self) -> None:
             if self.trainer.global_step == 4:
-                self.segment_metrics["val"].nats += math.nan  # type: ignore[operator]
-                self.losses["val"].total += math.nan  # type: ignore[operator]
+                self.split_metrics["val"].segments.nats += math.nan  # type: ignore[operator]
+                self.split_metrics["val"].loss.total += math.nan  # type: ignore[operator]
 
     data = make_data(alpaca_rows(40), val_fraction=0.2, batch_size=8)
     settings = {"max_steps": 6, "max_epochs": -1, "check_val_every_n_epoch": None, "val_check_interval": 2}

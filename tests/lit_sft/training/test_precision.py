@@ -36,7 +36,7 @@ def test_every_cpu_precision_trains_with_clipping_and_counts_exactly(
     kept = data.ledgers["val"]["tokens"]["kept"]
     assert after["tokens/answer"] == kept["final_answer"]
     assert after["tokens/whole_sequence"] == sum(kept.values()) - len(data.stores["val"])
-    assert module.segment_metrics["val"].nats.dtype is torch.float64
+    assert module.split_metrics["val"].segments.nats.dtype is torch.float64
 
 
 @pytest.mark.filterwarnings("ignore:trainer.precision 16-true")

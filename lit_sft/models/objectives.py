@@ -1,0 +1,138 @@
+"""What training minimises: a function of the model and a batch for each objective."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from data_modules.batching.batch import Batch
+from data_modules.errors import UserError
+from lit_sft.models.embedding_noise import noisy_embeddings
+from lit_sft.models.loss import supervised_loss
+from lit_sft.models.token_loss import TokenLoss
+
+ObjectiveName = Literal["next_token", "dft", "profit"]
+Objective = Callable[[nn.Module, Batch], tuple[Tensor, Tensor]]
+
+_THRESHOLD = 0.1
+
+
+@dataclass(frozen=True)
+class ObjectiveSettings:
+    """What training minimises. Validation and test always measure the negative log-likelihood.
+
+    Attributes:
+        name: `next_token`: the negative log-likelihood of every supervised token; `dft`: the same times the token's own
+            probability (dynamic fine-tuning); `profit`: only of tokens with at least the probability `threshold`.
+        threshold: Lowest probability of a token that `profit` trains on, 0 to 1.
+        label_smoothing: Share of each target that is spread evenly over the vocabulary, with `next_token`.
+        kl_weight: Weight of the divergence KL(base || model) on the supervised tokens, in nats, which is added to the
+            loss. The base is the model with its adapters switched off; if all weights are trained, a frozen copy, which
+            takes as much memory as the weights. It costs one more forward pass.
+        neftune_alpha: Magnitude of NEFTune's noise on the embeddings in training, such as 5: uniform up to alpha /
+            sqrt(L * D) for a document of L tokens and embeddings of width D.
+    """
+
+    name: ObjectiveName = "next_token"
+    threshold: float = _THRESHOLD
+    label_smoothing: float = 0.0
+    kl_weight: float = 0.0
+    neftune_alpha: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name, is_right, expected in (
+            ("threshold", 0 <= self.threshold <= 1, "a probability between 0 and 1"),
+            ("label_smoothing", 0 <= self.label_smoothing < 1, "at least 0 and below 1"),
+            ("kl_weight", 0 <= self.kl_weight < math.inf, "0 or more"),
+            ("neftune_alpha", 0 <= self.neftune_alpha < math.inf, "0 or more"),
+        ):
+            if not is_right:
+                raise UserError(f"--model.objective.{name} {getattr(self, name)}: expected {expected}.")
+        if self.name != "profit" and self.threshold != _THRESHOLD:
+            raise UserError(
+                f"--model.objective.threshold {self.threshold}: only ProFit has a threshold. Leave it out, or set "
+                "`--model.objective.name profit`."
+            )
+        if self.name != "next_token" and self.label_smoothing:
+            raise UserError(
+                f"--model.objective.label_smoothing {self.label_smoothing} with `--model.objective.name {self.name}`: "
+                "it weights tokens by their own probability, and smoothing would give weight to all others. Use one of "
+                "the two."
+            )
+
+    @property
+    def needs_reference(self) -> bool:
+        """Whether the model as it was before training is needed."""
+        return self.kl_weight > 0
+
+    @property
+    def is_nll(self) -> bool:
+        """Whether the objective is the negative log-likelihood itself, with or without noise."""
+        return self.name == "next_token" and not self.label_smoothing and not self.kl_weight
+
+    def identity(self) -> dict[str, Any]:
+        """The settings that a run depends on, without those at their default, so that older runs can be resumed."""
+        usual = asdict(ObjectiveSettings())
+        return {name: value for name, value in asdict(self).items() if value != usual[name]}
+
+
+def objective_of(settings: ObjectiveSettings) -> Objective:
+    """The function to minimise.
+
+    Args:
+        settings: Which one.
+
+    Returns:
+        A function of a backbone and a batch, which returns what `supervised_loss` returns: the weighted sum of the
+        losses, a scalar connected to the graph, and the plain nats of the targets. With `needs_reference`, the backbone
+        must have passed through `keep_reference`.
+    """
+    how, alpha = _token_loss(settings), settings.neftune_alpha
+    if how == TokenLoss() and not alpha:
+        return supervised_loss
+
+    def training_objective(backbone: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+        if not alpha:
+            return supervised_loss(backbone, batch, how)
+        with noisy_embeddings(backbone, batch, alpha):
+            return supervised_loss(backbone, batch.unshared(), how)  # every document has noise of its own
+
+    return training_objective
+
+
+def _token_loss(settings: ObjectiveSettings) -> TokenLoss:
+    factors = {"next_token": None, "dft": dft_factors, "profit": partial(profit_factors, threshold=settings.threshold)}
+    return TokenLoss(settings.label_smoothing, factors[settings.name], settings.kl_weight)
+
+
+def dft_factors(nll: Tensor) -> Tensor:
+    """Dynamic fine-tuning weights a token by its own probability.
+
+    Source: Wu et al., On the Generalization of SFT: A Reinforcement Learning Perspective with Reward Rectification,
+    arXiv 2508.05629.
+
+    Args:
+        nll: Nats of the tokens, (n,).
+    """
+    return torch.exp(-nll)
+
+
+def profit_factors(nll: Tensor, threshold: float) -> Tensor:
+    """ProFit trains only on tokens that the model gives a probability of at least the threshold.
+
+    The sum is divided by the number of all supervised tokens, those below the threshold too, as in the authors' code.
+
+    Source: Liu et al., ProFit: Leveraging High-Value Signals in SFT via Probability-Guided Token Selection, arXiv
+    2601.09195.
+
+    Args:
+        nll: Nats of the tokens, (n,).
+        threshold: The lowest probability.
+    """
+    return (torch.exp(-nll) >= threshold).to(nll.dtype)
