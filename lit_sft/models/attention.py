@@ -26,6 +26,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import AttentionInterface, PreTrainedModel
 
 from data_modules.batching.batch import Batch
+from lit_sft.models.attention_gradients import is_long, multiplies_bf16
 from lit_sft.models.rope import depends_on_length, use_lengths_of_documents
 from lit_sft.models.tree_attention import KeyGroup, Stretches, attend_on_cpu, gathered, key_groups
 
@@ -162,21 +163,23 @@ def document_attention(
             "this model has the attention of training, which knows no cache and no padding on the left. Generate with "
             "`LoadedModel.answer`, or inside `with ordinary_attention(model):` of lit_sft.models.attention."
         )
-    dtype = _kernel_dtype(value)
+    dtype, length = _kernel_dtype(value), query.shape[2]
+    is_bf16 = value.device.type == "cpu" and value.dtype == torch.bfloat16 and multiplies_bf16()
+    is_plain = documents is None and (sliding_window is None or length <= sliding_window)
     with torch.autocast(value.device.type, enabled=False):
         tensors = (query.to(dtype), key.to(dtype), value.to(dtype))
-        if documents is None and (sliding_window is None or query.shape[2] <= sliding_window):
+        if is_plain and not (is_bf16 and is_long(length, length)):
             output = _causal(*tensors, scaling, dropout).transpose(1, 2)
         else:
-            output = _within_documents(*tensors, documents, scaling, dropout, sliding_window)
+            output = _within_documents(*tensors, documents, scaling, dropout, sliding_window, is_bf16)
     return output.to(value.dtype), None
 
 
 def _kernel_dtype(value: Tensor) -> torch.dtype:
     """The dtype to compute in. Under autocast, rotary models give float32 queries and keys for half-precision values.
 
-    A GPU's flash kernels need half precision. On CPUs it is slower than float32: the backward pass 3 times at 100
-    tokens.
+    A GPU's flash kernels need half precision. On CPUs they are slower than in float32: the backward pass 3 times at 100
+    tokens. Where documents are long, their gradients have products in bf16: see lit_sft/models/attention_gradients.py.
     """
     return torch.promote_types(value.dtype, torch.float32) if value.device.type == "cpu" else value.dtype
 
@@ -191,14 +194,17 @@ def _within_documents(
     scaling: float | None,
     dropout: float,
     sliding_window: int | None,
+    is_bf16: bool,
 ) -> Tensor:
     """(B, heads, T, width) in, (B, T, heads, width) out."""
     if isinstance(documents, SharedDocuments):
         assert dropout == 0.0, "documents do not share what dropout drops"
-        return _along_tree(query, key, value, documents, scaling, sliding_window).transpose(1, 2)
+        return _along_tree(query, key, value, documents, scaling, sliding_window, is_bf16).transpose(1, 2)
     lengths = documents.lengths if documents else (query.shape[2],)
     if sliding_window is not None and max(lengths) > sliding_window:
         output = _dense(query, key, value, lengths, scaling, dropout, sliding_window)
+    elif is_bf16 and dropout == 0.0 and is_long(max(lengths), max(lengths)):
+        output = attend_on_cpu(query, key, value, Stretches(lengths, (-1,) * len(lengths)), scaling, is_bf16=True)
     elif documents is None or len(lengths) == 1:
         output = _causal(query, key, value, scaling, dropout)
     elif query.device.type == "cpu":
@@ -220,13 +226,14 @@ def _along_tree(
     documents: SharedDocuments,
     scaling: float | None,
     window: int | None,
+    is_bf16: bool,
 ) -> Tensor:
     """(1, heads, C, width) in and out."""
     stretches = documents.stretches
     if window is not None and stretches.longest <= window:
         window = None
     if query.device.type == "cpu" and window is None:
-        return attend_on_cpu(query, key, value, stretches, scaling)
+        return attend_on_cpu(query, key, value, stretches, scaling, is_bf16=is_bf16)
     if window is None and _has_flash(query):
         return _variable_keys(query, key, value, documents, scaling)
     return _sdpa(query, key, value, scaling, 0.0, mask=stretches.visible(query.device, window))

@@ -23,6 +23,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lit_sft.models.attention_gradients import backward_in_blocks, centred, is_long
+
 
 @dataclass(frozen=True)
 class Stretches:
@@ -144,27 +146,30 @@ def _key_group(stretches: Stretches, paths: list[Tensor], first: int, last: int,
     return KeyGroup(queries, places, query_bounds, key_bounds, max(num_queries), max(num_keys))
 
 
-def attend_on_cpu(query: Tensor, key: Tensor, value: Tensor, stretches: Stretches, scaling: float | None) -> Tensor:
+def attend_on_cpu(
+    query: Tensor, key: Tensor, value: Tensor, stretches: Stretches, scaling: float | None, *, is_bf16: bool = False
+) -> Tensor:
     """Attention of every token to those before it in its documents, on a CPU.
 
     Args:
-        query: (1, heads, C, width), float32 or float64.
-        key: (1, key heads, C, width).
-        value: (1, key heads, C, width).
-        stretches: The stretches of the row.
+        query: (B, heads, C, width), float32 or float64.
+        key: (B, key heads, C, width).
+        value: (B, key heads, C, width).
+        stretches: The stretches of a row.
         scaling: Factor of the scores. None: one over the square root of the width.
+        is_bf16: Compute the gradients of long stretches with products in bf16. The values must be exact in it.
 
     Returns:
-        (1, heads, C, width).
+        (B, heads, C, width).
     """
-    output: Tensor = _TreeAttention.apply(query, key, value, stretches, scaling)  # type: ignore[no-untyped-call]
+    output: Tensor = _TreeAttention.apply(query, key, value, stretches, scaling, is_bf16)  # type: ignore[no-untyped-call]
     return output
 
 
 class _TreeAttention(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, query: Tensor, key: Tensor, value: Tensor, stretches: Stretches, scaling: float | None
+        ctx: Any, query: Tensor, key: Tensor, value: Tensor, stretches: Stretches, scaling: float | None, is_bf16: bool
     ) -> Tensor:
         flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
         output = torch.empty_like(query)
@@ -182,23 +187,39 @@ class _TreeAttention(torch.autograd.Function):
                 done = queries.stop
         ctx.save_for_backward(query, key, value, output, normaliser)
         ctx.stretches, ctx.scaling = stretches, scaling
+        ctx.has_blocks = is_bf16 and any(map(_is_long, stretches.parts))
         return output
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        # with the output and the normaliser of all keys, the kernel gives each part's share of the gradients
-        flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+        # with the output and the normaliser of all keys, each part gives its share of the gradients
         query, key, value, output, normaliser = ctx.saved_tensors
         grads = [torch.zeros_like(tensor) for tensor in (query, key, value)]
+        if ctx.has_blocks:
+            key, normaliser = centred(query, key, normaliser, ctx.scaling)
         for queries, keys, is_causal in ctx.stretches.parts:
-            parts = flash_backward(
+            in_blocks = ctx.has_blocks and _is_long((queries, keys, is_causal))
+            parts = (backward_in_blocks if in_blocks else _backward_of_kernel)(
                 grad[:, :, queries], query[:, :, queries], key[:, :, keys], value[:, :, keys],
-                output[:, :, queries], normaliser[:, :, queries], 0.0, is_causal, scale=ctx.scaling,
+                output[:, :, queries], normaliser[:, :, queries], is_causal, ctx.scaling,
             )  # fmt: skip
             for total, part, where in zip(grads, parts, (queries, keys, keys), strict=True):
                 total[:, :, where] += part
-        return *grads, None, None
+        return *grads, None, None, None
+
+
+def _is_long(part: tuple[slice, slice, bool]) -> bool:
+    queries, keys, _ = part
+    return is_long(queries.stop - queries.start, keys.stop - keys.start)
+
+
+def _backward_of_kernel(*given: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """`backward_in_blocks` by torch's kernel, in the dtype of the tensors."""
+    *tensors, is_causal, scaling = given
+    kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+    grads: tuple[Tensor, Tensor, Tensor] = kernel(*tensors, 0.0, is_causal, scale=scaling)
+    return grads
 
 
 def _merge(output: Tensor, normaliser: Tensor, part: Tensor, total: Tensor) -> None:
