@@ -337,7 +337,7 @@ def test_a_model_on_a_gpu_has_the_same_gradients_as_on_a_cpu(
     monkeypatch.setattr(attention, "_flash", flash_of_a_gpu)
     monkeypatch.setattr(attention, "_KEYS_TO_STORE", 0)
     monkeypatch.setattr(
-        attention, "_along_tree", lambda q, k, v, d, scaling, _: attention._variable_keys(q, k, v, d, scaling)
+        attention, "_along_tree", lambda q, k, v, d, scaling, *_: attention._variable_keys(q, k, v, d, scaling)
     )
     monkeypatch.setattr(
         loss, "shared_documents", lambda tree, device: SharedDocuments(tree, key_groups(tree, device, most=20))
