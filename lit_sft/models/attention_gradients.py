@@ -34,7 +34,6 @@ def is_long(queries: int, keys: int) -> bool:
     return min(queries, keys) >= LONG
 
 
-@torch.autocast("cpu", enabled=False)
 def centred(query: Tensor, key: Tensor, normaliser: Tensor, scaling: float | None) -> tuple[Tensor, Tensor]:
     """Keys without their mean, and the normaliser that goes with them: the gradients are the same.
 
@@ -56,7 +55,6 @@ def _factor(query: Tensor, scaling: float | None) -> float:
     return query.shape[-1] ** -0.5 if scaling is None else scaling
 
 
-@torch.autocast("cpu", enabled=False)
 def backward_in_blocks(
     grad: Tensor,
     query: Tensor,
@@ -68,6 +66,8 @@ def backward_in_blocks(
     scaling: float | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of attention to some keys, or their share if the queries also attend to others.
+
+    Call it without autocast, which would narrow the scores.
 
     Args:
         grad: Gradient of the output, (B, heads, T, width).
@@ -120,4 +120,4 @@ def _hide_later(weights: Tensor, start: int, seen: int) -> None:
     """Set the weights of keys after the query to zero, in place; they may be infinite."""
     rows = seen - start
     hidden = torch.ones(rows, rows, dtype=torch.bool).triu(1)
-    weights.unflatten(1, (-1, rows))[..., start:].masked_fill_(hidden, 0.0)
+    weights.view(len(weights), -1, rows, seen)[..., start:].masked_fill_(hidden, 0.0)

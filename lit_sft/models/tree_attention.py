@@ -193,19 +193,20 @@ class _TreeAttention(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        # with the output and the normaliser of all keys, each part gives its share of the gradients
         query, key, value, output, normaliser = ctx.saved_tensors
         grads = [torch.zeros_like(tensor) for tensor in (query, key, value)]
-        if ctx.has_blocks:
-            key, normaliser = centred(query, key, normaliser, ctx.scaling)
-        for queries, keys, is_causal in ctx.stretches.parts:
-            in_blocks = ctx.has_blocks and _is_long((queries, keys, is_causal))
-            parts = (backward_in_blocks if in_blocks else _backward_of_kernel)(
-                grad[:, :, queries], query[:, :, queries], key[:, :, keys], value[:, :, keys],
-                output[:, :, queries], normaliser[:, :, queries], is_causal, ctx.scaling,
-            )  # fmt: skip
-            for total, part, where in zip(grads, parts, (queries, keys, keys), strict=True):
-                total[:, :, where] += part
+        with torch.autocast("cpu", enabled=False):
+            if ctx.has_blocks:
+                key, normaliser = centred(query, key, normaliser, ctx.scaling)
+            # with the output and the normaliser of all keys, each part gives its share of the gradients
+            for queries, keys, is_causal in ctx.stretches.parts:
+                in_blocks = ctx.has_blocks and _is_long((queries, keys, is_causal))
+                parts = (backward_in_blocks if in_blocks else _backward_of_kernel)(
+                    grad[:, :, queries], query[:, :, queries], key[:, :, keys], value[:, :, keys],
+                    output[:, :, queries], normaliser[:, :, queries], is_causal, ctx.scaling,
+                )  # fmt: skip
+                for total, part, where in zip(grads, parts, (queries, keys, keys), strict=True):
+                    total[:, :, where] += part
         return *grads, None, None, None
 
 

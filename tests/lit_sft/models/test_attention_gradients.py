@@ -85,6 +85,14 @@ def test_parts_of_every_length_give_the_gradients_of_a_dense_mask(heads: tuple[i
         assert max(errors(*parts)) < 0.006
 
 
+def test_a_backward_pass_under_autocast_gives_the_same_gradients() -> None:
+    tensors = given(LONG, (4, 2))
+    expected = gradients(under_autocast(None), tensors, torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = gradients(under_autocast(None), tensors, torch.float32)
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(found, expected, strict=True))
+
+
 def test_rows_of_a_padded_batch_are_independent() -> None:
     tensors = given(LONG + 37, (4, 2), rows=3)
     together = gradients(under_autocast(None), tensors, torch.float32)
