@@ -48,7 +48,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ),
     ("endpoint", "checkpoints", "metrics", "reporting"),
     ("models",),
-    ("training",),
+    ("training", "gguf"),
     ("settings",),
     ("runs",),
     COMMANDS,

@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
+import shlex
+from argparse import Namespace
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from data_modules.errors import UserError
 from lit_sft.runs.folders import find_run, paths_of
 from lit_sft.runs.lock import lock_run
 from lit_sft.settings.arguments import Arguments
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from lit_sft.gguf.writing import GGUFType
+    from lit_sft.models.casting import DtypeName
+    from lit_sft.models.saving import AnyData
 
 
 def main(argv: list[str]) -> None:
@@ -21,22 +34,20 @@ def main(argv: list[str]) -> None:
         UserError: If there is no such run, or the folder to write to is not empty.
     """
     options = _parser().parse_args(argv[1:])
+    if options.gguf and options.dtype:
+        raise UserError("--dtype: the type of a GGUF file is that of --gguf; leave one of the two out.")
     # imported after parsing, so that --help and errors are instant
     from transformers.utils.logging import disable_progress_bar
 
     from lit_sft.console import print_line
-    from lit_sft.models.adapters import is_adapted
-    from lit_sft.models.saving import export_model
     from lit_sft.runs.model_paths import check_model_paths
     from lit_sft.runs.opening import backbone_of_run
     from lit_sft.settings.reading import read_settings
 
     disable_progress_bar()
+    write = _writer(options)
     run, checkpoint = find_run(options.run, options.root)
-    name = "merged" if options.merge else "model"
-    if options.dtype != "float32":
-        name += f"_{options.dtype}"
-    folder = Path(options.output or (run.folder / f"{name}{run.suffix_of(checkpoint)}"))
+    folder = Path(options.output or (run.folder / f"{_name(options)}{run.suffix_of(checkpoint)}"))
     if options.output and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"--output {folder}: exists and is not an empty folder; name another.")
     trust = {"model.backbone.trust_remote_code": options.trust_remote_code == "true"}
@@ -47,11 +58,53 @@ def main(argv: list[str]) -> None:
         settings = read_settings(run.config, trust, run_config=run.config)
         check_model_paths(settings)
         data = settings.data_module()
-        backbone = backbone_of_run(settings, data.tokenizer, checkpoint)
-        if options.merge and not is_adapted(backbone):
-            print_line("all weights were trained, so there is no adapter to merge")
-        export_model(backbone, folder, data, merge=options.merge, dtype=options.dtype)
+        remarks = write(backbone_of_run(settings, data.tokenizer, checkpoint), folder, data)
     print_line(f"{checkpoint.parent / run.described(checkpoint)} -> {folder}")
+    for remark in remarks:
+        print_line(remark)
+
+
+def _name(options: Namespace) -> str:
+    """Name of the folder in the run folder."""
+    if options.gguf:
+        return f"gguf_{options.gguf}"
+    name = "merged" if options.merge else "model"
+    return name if options.dtype in (None, "float32") else f"{name}_{options.dtype}"
+
+
+def _writer(options: Namespace) -> Callable[[nn.Module, Path, AnyData], list[str]]:
+    """What writes the folder, and returns remarks to print.
+
+    Raises:
+        UserError: If a package that it needs is not installed.
+    """
+    if options.gguf:
+        if importlib.util.find_spec("gguf") is None:
+            raise UserError("--gguf: the package gguf is not installed; `pip install 'lit_sft[gguf]'`.")
+        return partial(_write_gguf, kind=options.gguf)
+    return partial(_write_model, merge=options.merge, dtype=options.dtype or "float32")
+
+
+def _write_model(backbone: nn.Module, folder: Path, data: AnyData, *, merge: bool, dtype: DtypeName) -> list[str]:
+    from lit_sft.models.adapters import is_adapted
+    from lit_sft.models.saving import export_model
+
+    export_model(backbone, folder, data, merge=merge, dtype=dtype)
+    return ["all weights were trained, so there is no adapter to merge"] if merge and not is_adapted(backbone) else []
+
+
+def _write_gguf(backbone: Any, folder: Path, data: AnyData, *, kind: GGUFType) -> list[str]:
+    from lit_sft.gguf.writing import MODEL, MODELFILE, export_gguf
+    from lit_sft.models.adapters import is_adapted
+
+    remarks = ["the adapters are merged into the weights"] if is_adapted(backbone) else []
+    model = backbone.merge_and_unload() if is_adapted(backbone) else backbone
+    remarks += export_gguf(model, folder, data, kind)
+    return [
+        *remarks,
+        f"next    llama-server -m {shlex.quote(str(folder / MODEL))}",
+        f"or      ollama create NAME -f {shlex.quote(str(folder / MODELFILE))}",
+    ]
 
 
 def _parser() -> Arguments:
@@ -63,9 +116,16 @@ def _parser() -> Arguments:
     parser.add_argument(
         "--dtype",
         choices=("float32", "bfloat16", "float16"),
-        default="float32",
         help="dtype of the weights in the file; default: float32, as they were trained. Others are written to "
         "model_bfloat16/ and the like",
+    )
+    parser.add_argument(
+        "--gguf",
+        nargs="?",
+        const="f16",
+        choices=("f32", "f16", "q8_0"),
+        help="write model.gguf for llama.cpp and Ollama instead, to gguf_f16/ and the like; adapters are merged. The "
+        "type of its matrices; default: f16",
     )
     parser.add_argument(
         "--model.backbone.trust_remote_code",

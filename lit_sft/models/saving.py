@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from torch import nn
-from transformers import GenerationConfig
+from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from data_modules.digests import DIGESTS, write_digests
 from data_modules.errors import UserError
@@ -77,7 +77,7 @@ def _write_model(model: nn.Module, folder: Path, data: AnyData) -> None:
     finally:
         inner.generation_config, inner.config.pad_token_id = defaults, None
     generation.save_pretrained(folder)
-    _save_tokenizer(folder, data)
+    exported_tokenizer(data).save_pretrained(folder)
     _save_settings(folder, data, identity_of(model) if is_adapted(model) else None)
     for weights in folder.glob("*.safetensors"):  # written with owner-only permissions
         weights.chmod((folder / "lit_sft.json").stat().st_mode)
@@ -210,7 +210,8 @@ def _has_base(backbone: nn.Module) -> bool:
     return all(config.base_model_name_or_path for config in backbone.peft_config.values())  # type: ignore[operator]
 
 
-def _save_tokenizer(folder: Path, data: AnyData) -> None:
+def exported_tokenizer(data: AnyData) -> PreTrainedTokenizerBase:
+    """A copy of the tokenizer, whose chat template renders the text that is trained."""
     tokenizer = copy.deepcopy(data.tokenizer)
     tokenizer.model_max_length = data.context_length or data.max_length
     template = data.encoder.template
@@ -223,7 +224,7 @@ def _save_tokenizer(folder: Path, data: AnyData) -> None:
         tokenizer.chat_template |= {name: source for name, source in exported.items() if source}
     else:
         tokenizer.chat_template = template.exported
-    tokenizer.save_pretrained(folder)
+    return tokenizer
 
 
 def _save_settings(folder: Path, data: AnyData, base: BaseIdentity | None) -> None:

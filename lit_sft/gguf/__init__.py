@@ -1,0 +1,1 @@
+"""Writes models as GGUF files, which llama.cpp, Ollama and xllamacpp load."""
