@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from gguf import MODEL_ARCH, MODEL_ARCH_NAMES, GGUFWriter, RopeScalingType, get_tensor_name_map
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PretrainedConfig
 
 from data_modules.errors import UserError
@@ -78,7 +78,7 @@ def architecture_of(config: PretrainedConfig) -> Architecture:
     return found
 
 
-def tensors_of(model: nn.Module, found: Architecture, num_tokens: int) -> Iterator[NamedTensor]:
+def tensors_of(model: Any, found: Architecture, num_tokens: int) -> Iterator[NamedTensor]:
     """All tensors of a model, in the order of its layers.
 
     Args:
@@ -86,7 +86,7 @@ def tensors_of(model: nn.Module, found: Architecture, num_tokens: int) -> Iterat
         found: Its architecture.
         num_tokens: Rows of the embedding and the head that are written. Others belong to no token.
     """
-    config: PretrainedConfig = model.config  # type: ignore[assignment]
+    config: PretrainedConfig = model.config
     names = get_tensor_name_map(found.arch, config.num_hidden_layers)
     head, embedding = (layer.weight for layer in (model.get_output_embeddings(), model.get_input_embeddings()))
     if factors := _rope_factors(model, config):
@@ -162,12 +162,12 @@ def _write_sizes(writer: GGUFWriter, config: PretrainedConfig, inner: int) -> No
     writer.add_head_count(config.num_attention_heads)
 
 
-def _rope_factors(model: nn.Module, config: PretrainedConfig) -> NamedTensor | None:
+def _rope_factors(model: Any, config: PretrainedConfig) -> NamedTensor | None:
     """What llama.cpp divides the frequencies of Llama 3's rotary embeddings by."""
     parameters = getattr(config, "rope_parameters", None) or {}
     if parameters.get("rope_type") != "llama3":
         return None
-    scaled = model.get_decoder().rotary_emb.inv_freq.double()  # type: ignore[operator]
+    scaled = model.get_decoder().rotary_emb.inv_freq.double()
     exponents = torch.arange(len(scaled), dtype=torch.float64, device=scaled.device) / len(scaled)
     factors = parameters["rope_theta"] ** -exponents / scaled
     return NamedTensor("rope_freqs.weight", tuple(factors.shape), factors.float)
