@@ -287,7 +287,7 @@ class SFTDataModule(LightningDataModule):
 
     def num_train_batches(self, limit: int | float | None = None) -> int:
         """Training batches per epoch on each device, up to the trainer's `limit_train_batches`."""
-        return self._train_sampler(limit=limit).num_used
+        return self.train_sampler(limit=limit).num_used
 
     def evaluated(self, split: str, limit: int | float | None = None) -> tuple[int, int]:
         """Rows and tokens of a split that an evaluation reads, over all devices.
@@ -302,7 +302,7 @@ class SFTDataModule(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[list[Batch]]:
         """Training batches, each a list of micro-batches."""
-        return self._loader("train", self._train_sampler())
+        return self._loader("train", self.train_sampler())
 
     def val_dataloader(self) -> DataLoader[list[Batch]] | list[Any]:
         """Validation batches, or an empty list."""
@@ -367,9 +367,10 @@ class SFTDataModule(LightningDataModule):
         Raises:
             UserError: If an epoch has no batch.
         """
-        return windows(self._train_sampler(accumulate, limit), accumulate, limit)
+        return windows(self.train_sampler(accumulate, limit), accumulate, limit)
 
-    def _train_sampler(self, accumulate: int = 1, limit: int | float | None = None) -> WindowSampler:
+    def train_sampler(self, accumulate: int = 1, limit: int | float | None = None) -> WindowSampler:
+        """Plans the training batches; arguments as in `train_steps`."""
         lengths, ids_of = self._extents("train")
         return self._batches.train_sampler(
             lengths, self._weight, self.trainer, accumulate=accumulate, limit=limit, ids_of=ids_of

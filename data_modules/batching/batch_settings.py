@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from lightning.pytorch import Trainer
 
-from data_modules.batching.prefix_plans import IdsOf
+from data_modules.batching.prefix_plans import Families, IdsOf
 from data_modules.batching.sampling import EvaluationSampler, WindowSampler, batches_done
 
 
@@ -34,6 +34,7 @@ class BatchSettings:
     seed: int
     share_prefixes: bool = False
     group_by_prefix: bool = False
+    _families: dict[bool, Families] = field(default_factory=dict, compare=False, repr=False)
 
     def shares(self, trainer: Trainer | None, split: str) -> bool:
         """Whether rows share prefixes: it is asked for, rows are packed, and the trainer's model can do it."""
@@ -61,7 +62,8 @@ class BatchSettings:
         limit: int | float | None = None,
         ids_of: IdsOf | None = None,
     ) -> WindowSampler:
-        """The sampler of training batches, at the place where the trainer is.
+        """The sampler of training batches, at the place where the trainer is. Of one training split: it is searched for
+        families of examples only once.
 
         Args:
             lengths: Tokens in each training example.
@@ -71,6 +73,9 @@ class BatchSettings:
             limit: Lightning's `limit_train_batches`.
             ids_of: Returns the ids of an example, by index. None: examples share nothing.
         """
+        families = None
+        if self.group_by_prefix and ids_of is not None:
+            families = self._families.setdefault(self.pairs(trainer), Families(len(lengths), ids_of))
         return WindowSampler(
             lengths,
             batch_size=self.batch_size,
@@ -83,7 +88,7 @@ class BatchSettings:
             token_budget=self.token_budget,
             ids_of=ids_of,
             share_prefixes=self.shares(trainer, "train"),
-            group_by_prefix=self.group_by_prefix,
+            families=families,
             limit=trainer.limit_train_batches if trainer else limit,
             epoch=trainer.current_epoch if trainer else 0,
             done=batches_done(trainer) if trainer else 0,

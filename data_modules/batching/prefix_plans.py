@@ -136,6 +136,25 @@ def families(num: int, ids_of: IdsOf, rows: int | None = None) -> npt.NDArray[np
     return family
 
 
+class Families:
+    """The families of a set of examples, found once for each size of a step.
+
+    Args:
+        num: Number of examples.
+        ids_of: Returns the ids of an example, by index.
+    """
+
+    def __init__(self, num: int, ids_of: IdsOf) -> None:
+        self.num, self.ids_of = num, ids_of
+        self._found: dict[int, npt.NDArray[np.int64]] = {}
+
+    def of(self, rows: int) -> npt.NDArray[np.int64]:
+        """The family of each example, with this many examples per optimiser step: see `families`."""
+        if rows not in self._found:
+            self._found[rows] = families(self.num, self.ids_of, rows)
+        return self._found[rows]
+
+
 def grouped(order: npt.NDArray[np.int64], family: npt.NDArray[np.int64], rows: int) -> npt.NDArray[np.int64]:
     """Move examples of one family together, into the place of the first; at most `rows` at a time.
 

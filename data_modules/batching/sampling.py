@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import islice
 
 import numpy as np
@@ -14,7 +13,7 @@ from lightning.pytorch import Trainer
 from torch.utils.data import Sampler
 
 from data_modules.batching.packing import best_fit, equal_shares, length_groups, similar_lengths
-from data_modules.batching.prefix_plans import ByPrefix, IdsOf, families, grouped
+from data_modules.batching.prefix_plans import ByPrefix, Families, IdsOf, grouped
 from data_modules.errors import UserError
 
 _SEEDS_APART = 1_000_003
@@ -82,9 +81,9 @@ class WindowSampler(Sampler[BatchPlan]):
         packed: Whether batches are packed (equal numbers of tokens) or padded (similar lengths).
         token_budget: Maximum number of tokens in a micro-batch, padding included, unless it is a single example. What
             examples share is counted once if it is computed once.
-        ids_of: Returns the ids of an example, by index, for the following two.
+        ids_of: Returns the ids of an example, by index, for the following.
         share_prefixes: Whether what examples have in common at their beginning is computed once.
-        group_by_prefix: Whether examples that share at least half of their tokens follow one another.
+        families: The families of the examples, if their members follow one another.
         limit: Lightning's `limit_train_batches`, which ends an epoch after this many batches (or this share). Needed
             to normalise the last window, which may be shorter.
         epoch: The first epoch. With prefetching workers, Lightning sets it too late.
@@ -106,7 +105,7 @@ class WindowSampler(Sampler[BatchPlan]):
         token_budget: int = 2**31,
         ids_of: IdsOf | None = None,
         share_prefixes: bool = False,
-        group_by_prefix: bool = False,
+        families: Families | None = None,
         limit: int | float | None = None,
         epoch: int = 0,
         done: int = 0,
@@ -117,7 +116,7 @@ class WindowSampler(Sampler[BatchPlan]):
         self.weight_of, self.seed, self.shuffle, self.done = weight_of, seed, shuffle, done
         by_length = ByLength(lengths, token_budget, packed=packed)
         self.division = ByPrefix(ids_of, token_budget) if ids_of and share_prefixes else by_length
-        self.grouped_ids = ids_of if group_by_prefix else None
+        self.families = families
         self.rank, self.world_size = rank, world_size
         self.sampler = self  # where Lightning looks for `set_epoch`
         self.num_batches = -(-len(lengths) // (batch_size * world_size))
@@ -157,13 +156,12 @@ class WindowSampler(Sampler[BatchPlan]):
             # far apart, so that different seeds never share an epoch's order
             generator = torch.Generator().manual_seed(self.seed + _SEEDS_APART * self.epoch)
             order = torch.randperm(len(self.lengths), generator=generator).numpy()
-        if self._family is None:
-            return order
-        return grouped(order, self._family, self._rows)
+        return order if self.family is None else grouped(order, self.family, self._rows)
 
-    @cached_property
-    def _family(self) -> npt.NDArray[np.int64] | None:
-        return None if self.grouped_ids is None else families(len(self.lengths), self.grouped_ids, self._rows)
+    @property
+    def family(self) -> npt.NDArray[np.int64] | None:
+        """The family of each example; None if their members do not follow one another."""
+        return None if self.families is None else self.families.of(self._rows)
 
     @property
     def _rows(self) -> int:

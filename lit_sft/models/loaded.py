@@ -15,6 +15,8 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from data_modules.batching.batch import Batch, collate
+from data_modules.batching.packing import best_fit
+from data_modules.batching.prefix_plans import ByPrefix
 from data_modules.encoding.encoder import Encoder
 from data_modules.encoding.example import Example
 from data_modules.encoding.tokenizers import token_sizes
@@ -24,6 +26,7 @@ from data_modules.rendering.masking import MASKS
 from data_modules.rendering.segments import SegmentKind
 from data_modules.rendering.templates import AnyTemplate, TemplateName, resolve_template
 from lit_sft.models.adapters import causal_lm
+from lit_sft.models.attention import can_share_prefixes
 from lit_sft.models.generation import (
     Generated,
     GenerationRequest,
@@ -37,6 +40,9 @@ from lit_sft.models.loss import token_nll
 _USUAL_LENGTH = 1024
 """Tokens per window for models without a context limit."""
 
+_MOST_EXAMPLES = 256
+"""Examples of a batch: of those that share nearly all of their tokens, the token budget allows any number."""
+
 Nats = npt.NDArray[np.float64]
 
 
@@ -49,7 +55,7 @@ class LoadedModel:
         backbone: A causal language model, with or without adapters.
         tokenizer: Its own.
         template: Renders conversations, or its name.
-        token_budget: Tokens of a batch, unless it is a single sequence.
+        token_budget: Tokens that are computed in a batch, unless it is a single sequence.
     """
 
     name: str
@@ -88,16 +94,17 @@ class LoadedModel:
         return wanted or min(self.context_length, _USUAL_LENGTH)
 
     def scored(self, examples: Sequence[Example]) -> Iterator[tuple[Batch, torch.Tensor]]:
-        """Every example once, in batches of similar lengths: the batch and the (N,) nats of its targets."""
-        order = sorted(range(len(examples)), key=lambda index: -len(examples[index]))
-        chunk: list[Example] = []
-        for index in order:
-            if chunk and sum(map(len, chunk)) + len(examples[index]) > self.token_budget:
-                yield self._score(chunk)
-                chunk = []
-            chunk.append(examples[index])
-        if chunk:
-            yield self._score(chunk)
+        """Every example once: batches, and the (N,) nats of their targets.
+
+        Examples that begin alike stand together, and their beginnings are computed once.
+        """
+        if shares := can_share_prefixes(causal_lm(self.backbone)):
+            division = ByPrefix(lambda index: examples[index].input_ids, self.token_budget)
+            groups = division.groups(range(len(examples)), most=_MOST_EXAMPLES)
+        else:
+            groups = [tuple(group) for group in best_fit(list(map(len, examples)), self.token_budget)]
+        for group in groups:
+            yield self._score([examples[index] for index in group], shares=shares)
 
     def nats(self, sequences: Iterable[Sequence[int]]) -> list[Nats]:
         """Negative log-likelihood of each token, given those before it.
@@ -181,8 +188,9 @@ class LoadedModel:
         digest.update(template.layout.encode())
         return digest.hexdigest()
 
-    def _score(self, examples: list[Example]) -> tuple[Batch, torch.Tensor]:
-        batch = collate(examples, mask=MASKS["whole_sequence"], pack=True, score_all=True).to(self.device)
+    def _score(self, examples: list[Example], *, shares: bool) -> tuple[Batch, torch.Tensor]:
+        batch = collate(examples, mask=MASKS["whole_sequence"], pack=True, score_all=True, share_prefixes=shares)
+        batch = batch.to(self.device)
         with undisturbed(self.backbone):
             return batch, token_nll(self.backbone, batch)
 

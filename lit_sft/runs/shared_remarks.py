@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from data_modules.batching.prefix_plans import families
 from data_modules.encoding.ledger import why_empty
 from data_modules.encoding.text_split_checks import why_no_document
 from data_modules.sft_data_module import SFTDataModule
@@ -57,15 +56,14 @@ def group_remarks(data: SFTDataModule) -> list[str]:
     Args:
         data: Data module, set up.
     """
-    store = data.stores.get("train")
-    if not data.group_by_prefix or store is None:
+    if "train" not in data.stores or (family := data.train_sampler().family) is None:
         return []
-    _, sizes = np.unique(families(len(store), store.ids, data.batch_size), return_counts=True)
+    _, sizes = np.unique(family, return_counts=True)
     several = sizes[sizes > 1]
     if not len(several):
         return ["--data.group_by_prefix: no two examples share half of their tokens, so none are grouped."]
     return [
-        f"--data.group_by_prefix: {several.sum():,} of {len(store):,} examples form {len(several):,} groups of up to "
+        f"--data.group_by_prefix: {several.sum():,} of {len(family):,} examples form {len(several):,} groups of up to "
         f"{several.max():,} that share half of their tokens. A group may extend into the next step."
     ]
 

@@ -35,7 +35,7 @@ def test_runs_with_different_masks_start_equal_and_see_the_same_records(fit: Cal
 
 def test_supervised_tokens_are_those_of_the_mask(fit: Callable[..., Any]) -> None:
     run = fit([watcher := TrialRecord()], data={"mask": "output_only"}, accumulate_grad_batches=2, max_steps=2)
-    sampler = run.data._train_sampler()
+    sampler = run.data.train_sampler()
     sampler.set_epoch(0)
     plans = list(sampler)[:4]
     examples = [run.data.stores["train"][index] for plan in plans for index in plan.indices]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import strategies
 
-from data_modules.batching.prefix_plans import ByPrefix, families, grouped
+from data_modules.batching.prefix_plans import ByPrefix, Families, families, grouped
 from data_modules.batching.prefix_tree import in_order, stretches_of
 from data_modules.batching.sampling import EvaluationSampler, WindowSampler
 from tests.random_trees import random_documents
@@ -110,7 +110,7 @@ def test_grouped_steps_have_the_same_examples_however_they_are_cut_and_every_exa
     for shares in (True, False):
         sampler = WindowSampler(
             lengths, batch_size=4, accumulate=2, weight_of=lengths.__getitem__, seed=1, ids_of=documents.__getitem__,
-            share_prefixes=shares, group_by_prefix=True,
+            share_prefixes=shares, families=Families(len(documents), documents.__getitem__),
         )  # fmt: skip
         plans = list(sampler)
         steps.append([{*one.indices, *other.indices} for one, other in zip(plans[::2], plans[1::2], strict=False)])
@@ -123,7 +123,7 @@ def test_examples_in_file_order_are_grouped_too() -> None:
     documents = [ids(f"conversation {n} " + "x" * 20) for n in (0, 1, 2, 0, 1, 0)]
     sampler = WindowSampler(
         list(map(len, documents)), batch_size=2, accumulate=1, weight_of=lambda _: 1.0, seed=1, shuffle=False,
-        ids_of=documents.__getitem__, group_by_prefix=True,
+        families=Families(len(documents), documents.__getitem__),
     )  # fmt: skip
     assert [sorted(plan.indices) for plan in sampler] == [[0, 3], [1, 4], [2, 5]]
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+from lightning.pytorch import Callback, LightningModule, Trainer
 
+from data_modules.batching import prefix_plans
 from data_modules.sft_data_module import SFTDataModule
 from data_modules.text_data_module import TextDataModule
 from lit_sft.runs.shared_remarks import budget_remarks, group_remarks, held_out_remarks
 from lit_sft.runs.text_report import text_remarks
 from tests.conftest import alpaca_rows, articles, chat_rows
+from tests.training import make_module, train
 
 MakeText = Callable[..., TextDataModule]
 MakeData = Callable[..., SFTDataModule]
@@ -60,6 +64,26 @@ def test_token_budget_below_the_longest_example_is_reported(make_data: MakeData)
     (remark,) = budget_remarks(make_data(rows, token_budget=longest - 1))
     assert remark.endswith(f"less than one example: a forward pass then reads one example of up to {longest} tokens.")
     assert budget_remarks(make_data(rows, token_budget=longest)) == []
+
+
+def test_families_are_found_once_for_the_remark_and_for_training(
+    make_data: MakeData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With accumulation, a step holds more examples than a batch: the remark is about the groups of training."""
+    found: list[int | None] = []
+    families = prefix_plans.families
+    monkeypatch.setattr(prefix_plans, "families", lambda num, ids, rows: found.append(rows) or families(num, ids, rows))  # type: ignore[func-returns-value]
+    data = make_data(chat_rows(9), samples="answer", group_by_prefix=True, batch_size=3)
+    remarks: list[list[str]] = []
+
+    class Reporter(Callback):
+        def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+            remarks.append(group_remarks(data))
+
+    train(data, tmp_path, make_module(), accumulate_grad_batches=2, max_epochs=2, callbacks=[Reporter()])
+    assert found == [6]
+    assert len(remarks[0]) == 1
+    assert group_remarks(make_data(chat_rows(9), samples="answer", batch_size=3)) == []
 
 
 def test_groups_of_examples_are_reported(make_data: MakeData) -> None:
