@@ -371,10 +371,8 @@ class SFTDataModule(LightningDataModule):
 
     def train_sampler(self, accumulate: int = 1, limit: int | float | None = None) -> WindowSampler:
         """Plans the training batches; arguments as in `train_steps`."""
-        lengths, ids_of = self._extents("train")
-        return self._batches.train_sampler(
-            lengths, self._weight, self.trainer, accumulate=accumulate, limit=limit, ids_of=ids_of
-        )
+        lengths, ids = self._extents("train")
+        return self._batches.train_sampler(lengths, self._weight, self.trainer, accumulate, limit, ids_of=ids)
 
     def _extents(self, split: str) -> tuple[list[int], IdsOf]:
         """The tokens of each example in a batch, and their ids."""

@@ -57,9 +57,9 @@ class BatchSettings:
         lengths: Sequence[int],
         weight_of: Callable[[int], float],
         trainer: Trainer | None,
-        *,
         accumulate: int = 1,
         limit: int | float | None = None,
+        *,
         ids_of: IdsOf | None = None,
     ) -> WindowSampler:
         """The sampler of training batches, at the place where the trainer is. Of one training split: it is searched for
