@@ -6,7 +6,7 @@ BIN = $(VENV)/bin
 INSTALL = PYTHONWARNINGS=ignore $(BIN)/pip install --quiet --editable
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart from-scratch synthesis ablation test test-assets test-templates test-generation test-tokenizer test-ratings test-arena test-gpu test-pretraining test-conventions test-synthesis test-serve test-faults audit benchmark docs pictures lint types format hooks clean
+.PHONY: help quickstart from-scratch synthesis ablation test test-assets test-templates test-generation test-tokenizer test-ratings test-arena test-gpu test-pretraining test-conventions test-synthesis test-serve test-faults audit benchmark docs pictures help-pages lint types format hooks clean
 
 help: ## list the targets
 	@echo "Times are for two CPU cores. The first target you run also installs the dependencies, which takes a few minutes, mostly for torch."
@@ -82,6 +82,9 @@ docs: $(VENV)/.docs ## build the documentation site, docs/_build/index.html; fai
 
 pictures: $(VENV)/.installed ## redraw the picture in the README (seconds)
 	$(BIN)/python docs/pictures/draw.py
+
+help-pages: $(VENV)/.installed ## make the pages of --help again, after a change of options (seconds)
+	$(BIN)/python -m tests.lit_sft.help_pages
 
 audit: $(VENV)/.installed ## list known vulnerabilities and licences of all installed packages (1 minute)
 	$(PYTHON) -m venv $(VENV)/audit

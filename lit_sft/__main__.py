@@ -79,6 +79,11 @@ def main(argv: list[str] | None = None) -> int:
     status = None
     module, function = COMMANDS[argv[0]][0].split(":")
     try:
+        from lit_sft.help_pages import help_page
+
+        if (page := help_page(argv)) is not None:
+            print(page, end="")
+            return 0
         status = getattr(importlib.import_module(module), function)(argv)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has closed the pipe

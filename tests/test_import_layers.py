@@ -32,6 +32,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     # what anything may use: text, files, processes
     (
         "own_packages",
+        "help_pages",
         "shipped",
         "printable",
         "credentials",

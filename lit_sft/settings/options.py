@@ -40,6 +40,16 @@ _TRAINER_DEFAULTS: dict[str, Any] = {
     "enable_model_summary": False,
 }
 
+_TRAINER_HELP = {
+    "max_epochs": "Epochs to train. -1: no limit.",
+    "max_steps": "Optimiser steps to train. -1: no limit. Of epochs and steps, the one set last counts.",
+    "accumulate_grad_batches": "Batches in an optimiser step.",
+    "accelerator": "cpu, gpu, mps, or auto: the fastest that this machine has.",
+    "devices": "Number of devices, or a list of their indices.",
+    "precision": "How weights are kept and computed with; `mixed` keeps them in float32. null: 32-true.",
+}
+"""One line for the most used options of Lightning's trainer."""
+
 _CHECKPOINT_DEFAULTS: dict[str, Any] = {
     "monitor": "val/loss",
     "filename": "best",
@@ -104,8 +114,8 @@ def training_parser(
     parser.set_defaults({f"checkpoint.{name}": value for name, value in _CHECKPOINT_DEFAULTS.items()})
     for action in parser._actions:
         section, _, name = action.dest.partition(".")
-        if section == "checkpoint":
-            action.help = _CHECKPOINT_HELP.get(name, action.help)
+        own = {"checkpoint": _CHECKPOINT_HELP, "trainer": _TRAINER_HELP}.get(section, {})
+        action.help = own.get(name, action.help)
     _add_own_options(parser, command)
     _link(parser, data_module)
     return parser
