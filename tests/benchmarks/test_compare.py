@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM
 
 from benchmarks.compare import measure, settings
 from benchmarks.profile_step import GROUPS, profile_step
+from benchmarks.profile_step import table as profile_table
 from benchmarks.report import ratios, table
 from benchmarks.rows import make_rows, write_plain
 from benchmarks.runner import CONTESTANTS, Contestant, ContestantError, Entry, check_agreement, compete
@@ -147,9 +148,23 @@ def test_table_shows_ratios_memory_and_failures() -> None:
 def test_profile_accounts_for_the_whole_step(tmp_path: Path) -> None:
     model = str(write_shape("tiny", 1, tmp_path, TOKENIZER))
     rows = list(make_rows(500, 4, tmp_path, max_length=64))
-    times = profile_step(model, TOKENIZER, [rows[:2], rows[2:]], "full", "float32")
+    times = profile_step(model, TOKENIZER, [rows[:2], rows[2:]], "full", "bf16", steps=2)
     assert set(times) == set(GROUPS)
     assert all(microseconds > 0 for microseconds in times.values())
+    lines = profile_table({"full, bf16": times}, [0.5]).splitlines()
+    shares = [float(line.split("|")[2].strip().rstrip("%")) for line in lines[2 : 2 + len(GROUPS)]]
+    assert sum(shares) == pytest.approx(100, abs=0.5)
+    assert lines[-1] == "| share of the ceiling | 50% |"
+
+
+def test_profile_in_float32_has_no_casts_of_weights(tmp_path: Path) -> None:
+    model = str(write_shape("tiny", 1, tmp_path, TOKENIZER))
+    rows = list(make_rows(500, 4, tmp_path, max_length=64))
+    casts = [
+        profile_step(model, TOKENIZER, [rows], "full", precision, shares=shares)["casts"]
+        for precision, shares in (("float32", False), ("bf16", False))
+    ]
+    assert casts[0] < casts[1]
 
 
 def test_every_contestant_has_its_files() -> None:
