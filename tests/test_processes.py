@@ -47,10 +47,22 @@ class Gradients(Callback):
             torch.save(self.steps, self.path)
 
 
-@pytest.mark.parametrize("tuning", ["full", "lora"])
-@pytest.mark.parametrize("strategy", list(TWO))
+@pytest.mark.parametrize(
+    ("strategy", "tuning", "objective"),
+    [
+        *((strategy, tuning, {}) for strategy in TWO for tuning in ("full", "lora")),
+        ("ddp", "full", {"name": "dft", "kl_weight": 0.5}),
+        ("fsdp2", "lora", {"name": "dft", "kl_weight": 0.5}),
+        ("fsdp2", "full", {"label_smoothing": 0.1}),
+    ],
+)
 def test_two_processes_equal_one_with_the_same_batch(
-    write: Callable[..., str], tokenizer_folder: str, tmp_path: Path, strategy: str, tuning: str
+    write: Callable[..., str],
+    tokenizer_folder: str,
+    tmp_path: Path,
+    strategy: str,
+    tuning: str,
+    objective: dict[str, Any],
 ) -> None:
     # 17 rows and 3 texts: an uneven last batch, and texts without a supervised token
     files = [write("rows.jsonl", alpaca_rows(17)), write("texts.jsonl", [{"text": f"nothing {n}"} for n in range(3)])]
@@ -61,7 +73,9 @@ def test_two_processes_equal_one_with_the_same_batch(
                 "config": MODELS["qwen2"], "tokenizer": tokenizer_folder, "tuning": tuning,
                 "lora": {"rank": 2},
             },
-            "optimizer": {"lr": 1e-30, "schedule": "constant"},
+            # with a base to keep to, the model must leave it
+            "optimizer": {"lr": 1e-3 if "kl_weight" in objective else 1e-30, "schedule": "constant"},
+            "objective": objective,
         },
         "data": {
             "train": files, "val": write("val.jsonl", alpaca_rows(30)[20:27]), "template": "plain",

@@ -92,11 +92,12 @@ class TrialCost:
                 f"--trainer.devices {self.trainer.devices}: a trial of a study runs on one device; `--jobs` runs "
                 "several trials at once."
             )
-        backbone = settings.backbone()
+        model = settings.model()
+        backbone, has_reference = model.backbone_settings, model.objective_settings.needs_reference
         config = load_config(backbone)
         if backbone.pretrained is None:
             config.vocab_size = vocabulary_size(backbone, self.data.tokenizer)
-        self.tuning, self.work = backbone.tuning, model_flops(config, backbone.lora)
+        self.tuning, self.work = backbone.tuning, model_flops(config, backbone.lora, has_reference=has_reference)
         self.data.prepare_data()
         self.data.setup("fit")
 

@@ -27,12 +27,14 @@ class ModelFlops:
         adapters: Weights in the LoRA adapters.
         head: Weights in the vocabulary head.
         scores: Total width of the attention heads in all layers.
+        has_reference: Whether every document also passes through a reference model, without gradients.
     """
 
     layers: int
     adapters: int
     head: int
     scores: int
+    has_reference: bool = False
 
     def flops(self, lengths: Sequence[int], supervised: int, tuning: str) -> float:
         """Floating-point operations that any implementation needs to train on some documents.
@@ -40,6 +42,7 @@ class ModelFlops:
             full:  2 * (3 * layers * T + 3 * head * N) + attention
             LoRA:  2 * (2 * layers * T + 3 * adapters * T + 2 * head * N) + attention
             attention = 3 * 2 * 2 * scores * (sum of t * (t + 1) / 2 over the documents)
+            reference: 2 * (layers * T + head * N) + attention / 3 more
 
         The factor 3 is one product forward and two backward (for the input and the weight); a frozen weight saves one.
         T counts real tokens, N supervised tokens: padding, unsupervised logits, recomputation and the masked half of
@@ -55,15 +58,20 @@ class ModelFlops:
         frozen = tuning == "lora"
         linear = (2 if frozen else 3) * (self.layers * tokens + self.head * supervised)
         adapters = 3 * self.adapters * tokens if frozen else 0
-        return 2.0 * (linear + adapters) + 3 * 2 * 2 * self.scores * pairs
+        reference = self.layers * tokens + self.head * supervised if self.has_reference else 0
+        passes = 4 if self.has_reference else 3
+        return 2.0 * (linear + adapters + reference) + passes * 2 * 2 * self.scores * pairs
 
 
-def model_flops(config: PretrainedConfig, lora: LoraSettings | None = None) -> ModelFlops:
+def model_flops(
+    config: PretrainedConfig, lora: LoraSettings | None = None, *, has_reference: bool = False
+) -> ModelFlops:
     """Count a model's multiply-adds from its config alone.
 
     Args:
         config: The model's config.
         lora: Settings of its adapters.
+        has_reference: Whether the objective compares the model with the one before training.
     """
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
@@ -76,6 +84,7 @@ def model_flops(config: PretrainedConfig, lora: LoraSettings | None = None) -> M
         adapters=sum(lora.rank * sum(m.weight.shape) for m in adapted) if lora else 0,
         head=head.weight.numel(),
         scores=config.num_hidden_layers * config.num_attention_heads * width,
+        has_reference=has_reference,
     )
 
 

@@ -12,12 +12,14 @@ import torch
 import torch.nn.functional as F
 from hypothesis import strategies
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from data_modules.batching.batch import Batch, collate
 from data_modules.encoding.example import Example
 from data_modules.errors import UserError
 from data_modules.rendering.masking import MASKS, resolve_mask
 from lit_sft.models.adapters import LoraSettings, causal_lm, with_adapters
+from lit_sft.models.flops import model_flops
 from lit_sft.models.loss import supervised_loss
 from lit_sft.models.objectives import ObjectiveSettings, objective_of
 from lit_sft.models.reference import keep_reference, reference_model
@@ -325,3 +327,21 @@ def test_identity_holds_only_what_was_set() -> None:
 
 def test_next_token_is_the_plain_function() -> None:
     assert objective_of(ObjectiveSettings()) is supervised_loss
+
+
+@pytest.mark.parametrize("tuning", ["full", "lora"])
+def test_the_reference_costs_the_products_that_are_counted(model_of: ModelOf, tuning: str) -> None:
+    model, _ = model_of("llama", tuning)
+    examples = random_examples(5)
+    batch = collate(examples, mask=MASKS["whole_sequence"], pack=True)
+    products = []
+    for settings in (ObjectiveSettings(), ObjectiveSettings(kl_weight=0.5)):
+        with FlopCounterMode(display=False) as counter:
+            objective_of(settings)(model, batch)[0].backward()
+        counts = counter.get_flop_counts()["Global"]
+        products.append(sum(count for name, count in counts.items() if str(name) in ("aten.mm", "aten.addmm")))
+    config = causal_lm(model).config
+    lengths, targets = [1] * sum(batch.lengths), len(batch.targets)  # each sees itself only
+    plain, compared = (model_flops(config, has_reference=has).flops(lengths, targets, "full") for has in (False, True))
+    scores = 4 * model_flops(config).scores * len(lengths)
+    assert products[1] - products[0] == compared - plain - scores
