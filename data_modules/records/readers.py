@@ -49,7 +49,7 @@ def read_records(source: str, *, reject: Reject, reading: Reading = USUAL) -> It
 
 def source_fingerprint(source: str) -> str:
     """A digest of a source: of the bytes of its files, or the hub dataset's own fingerprint."""
-    if _is_hub_name(source):
+    if is_hub_name(source):
         return str(_load_hub(source)._fingerprint)
     digest = hashlib.sha256()
     for file in data_files(source):
@@ -61,13 +61,13 @@ def source_fingerprint(source: str) -> str:
 
 def source_bytes(source: str) -> int | None:
     """The size of a source's files; None for a hub dataset."""
-    if _is_hub_name(source):
+    if is_hub_name(source):
         return None
     return sum(file.stat().st_size for file in data_files(source))
 
 
 def _read(source: str, reject: Reject, reading: Reading) -> Iterator[Record]:
-    if _is_hub_name(source):
+    if is_hub_name(source):
         yield from _read_hub(source, reading)
         return
     for file in data_files(source):
@@ -125,7 +125,7 @@ def _read_hub(source: str, reading: Reading) -> Iterator[Record]:
         yield Record(dict(fields), f"{source}:{number}")
 
 
-def _is_hub_name(source: str) -> bool:
+def is_hub_name(source: str) -> bool:
     """Whether a source must be a dataset name: it looks like one, and no such path exists."""
     path = Path(source)
     if path.exists() or path.is_symlink() or path.suffix.lower() in READERS:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from lit_sft.gguf.writing import GGUFType
     from lit_sft.models.casting import DtypeName
-    from lit_sft.models.saving import AnyData
+    from lit_sft.runs.model_card import CardSource
 
 
 def main(argv: list[str]) -> None:
@@ -40,6 +40,7 @@ def main(argv: list[str]) -> None:
     from transformers.utils.logging import disable_progress_bar
 
     from lit_sft.console import print_line
+    from lit_sft.runs.model_card import CardSource
     from lit_sft.runs.model_paths import check_model_paths
     from lit_sft.runs.opening import backbone_of_run
     from lit_sft.settings.reading import read_settings
@@ -58,7 +59,8 @@ def main(argv: list[str]) -> None:
         settings = read_settings(run.config, trust, run_config=run.config)
         check_model_paths(settings)
         data = settings.data_module()
-        remarks = write(backbone_of_run(settings, data.tokenizer, checkpoint), folder, data)
+        backbone = backbone_of_run(settings, data.tokenizer, checkpoint)
+        remarks = write(backbone, folder, CardSource(run, settings, checkpoint, data))
     print_line(f"{checkpoint.parent / run.described(checkpoint)} -> {folder}")
     for remark in remarks:
         print_line(remark)
@@ -72,7 +74,7 @@ def _name(options: Namespace) -> str:
     return name if options.dtype in (None, "float32") else f"{name}_{options.dtype}"
 
 
-def _writer(options: Namespace) -> Callable[[nn.Module, Path, AnyData], list[str]]:
+def _writer(options: Namespace) -> Callable[[nn.Module, Path, CardSource], list[str]]:
     """What writes the folder, and returns remarks to print.
 
     Raises:
@@ -85,21 +87,21 @@ def _writer(options: Namespace) -> Callable[[nn.Module, Path, AnyData], list[str
     return partial(_write_model, merge=options.merge, dtype=options.dtype or "float32")
 
 
-def _write_model(backbone: nn.Module, folder: Path, data: AnyData, *, merge: bool, dtype: DtypeName) -> list[str]:
+def _write_model(backbone: nn.Module, folder: Path, source: CardSource, *, merge: bool, dtype: DtypeName) -> list[str]:
     from lit_sft.models.adapters import is_adapted
     from lit_sft.models.saving import export_model
 
-    export_model(backbone, folder, data, merge=merge, dtype=dtype)
+    export_model(backbone, folder, source.data, merge=merge, dtype=dtype, card=source.card)
     return ["all weights were trained, so there is no adapter to merge"] if merge and not is_adapted(backbone) else []
 
 
-def _write_gguf(backbone: Any, folder: Path, data: AnyData, *, kind: GGUFType) -> list[str]:
+def _write_gguf(backbone: Any, folder: Path, source: CardSource, *, kind: GGUFType) -> list[str]:
     from lit_sft.gguf.writing import MODEL, MODELFILE, export_gguf
     from lit_sft.models.adapters import is_adapted
 
     remarks = ["the adapters are merged into the weights"] if is_adapted(backbone) else []
     model = backbone.merge_and_unload() if is_adapted(backbone) else backbone
-    remarks += export_gguf(model, folder, data, kind)
+    remarks += export_gguf(model, folder, source.data, kind, card=partial(source.card, file=MODEL))
     return [
         *remarks,
         f"next    llama-server -m {shlex.quote(str(folder / MODEL))}",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -36,7 +36,9 @@ _ALWAYS_FULL = ("position_embd.weight",)
 """Matrices that llama.cpp reads in float32 only."""
 
 
-def export_gguf(model: nn.Module, folder: Path, data: AnyData, kind: GGUFType) -> list[str]:
+def export_gguf(
+    model: nn.Module, folder: Path, data: AnyData, kind: GGUFType, *, card: Callable[[nn.Module], str] | None = None
+) -> list[str]:
     """Write a model for llama.cpp and Ollama. Only one converted tensor is in memory at a time.
 
     Args:
@@ -44,6 +46,7 @@ def export_gguf(model: nn.Module, folder: Path, data: AnyData, kind: GGUFType) -
         folder: The folder to write; created if needed.
         data: Its tokenizer and chat template are written into the file.
         kind: Type of the matrices: float32, float16, or 8 bits with a scale for every 32 weights. Vectors are float32.
+        card: Gives the model card. None: no README.md.
 
     Returns:
         Remarks: what llama.cpp reads otherwise than transformers.
@@ -65,6 +68,8 @@ def export_gguf(model: nn.Module, folder: Path, data: AnyData, kind: GGUFType) -
         finally:
             writer.close()
         write_text(aside / MODELFILE, modelfile_of(data.encoder.template, MODEL))
+        if card:
+            write_text(aside / "README.md", card(model))
         write_digests(aside)
     return vocabulary.remarks()
 

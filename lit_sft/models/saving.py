@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from data_modules.sft_data_module import SFTDataModule
 from data_modules.text_data_module import TextDataModule
 from data_modules.wording import listed
 from lit_sft.checkpoints.digests import check_intact
-from lit_sft.files import replaced_folder, write_json
+from lit_sft.files import replaced_folder, write_json, write_text
 from lit_sft.models.adapters import causal_lm, is_adapted
 from lit_sft.models.base_weights import BaseIdentity, check_base, identity_of
 from lit_sft.models.casting import DtypeName, cast_folder
@@ -36,7 +37,13 @@ _WRITTEN = {
 
 
 def export_model(
-    backbone: nn.Module, folder: Path, data: AnyData, *, merge: bool = False, dtype: DtypeName = "float32"
+    backbone: nn.Module,
+    folder: Path,
+    data: AnyData,
+    *,
+    merge: bool = False,
+    dtype: DtypeName = "float32",
+    card: Callable[[nn.Module], str] | None = None,
 ) -> None:
     """Write the model (or adapter), tokenizer, chat template and generation settings.
 
@@ -49,6 +56,7 @@ def export_model(
         merge: Merge adapters into the weights; otherwise only the adapter is written. Adapters on random weights are
             always merged, because nobody else has those weights.
         dtype: Dtype of the weights in the file. The model itself is unchanged.
+        card: Gives the model card of what is written. None: no README.md.
 
     Raises:
         OSError: If the folder cannot be written. An existing folder is then unchanged.
@@ -58,6 +66,9 @@ def export_model(
     try:
         with replaced_folder(folder, is_written=_is_written) as aside:
             _write_model(model, aside, data)
+            (aside / "README.md").unlink(missing_ok=True)  # peft's form with blanks
+            if card:
+                write_text(aside / "README.md", card(model))
             if dtype != "float32":
                 cast_folder(aside, dtype, kept={name for name, _ in model.named_buffers()})
             write_digests(aside)

@@ -18,8 +18,10 @@ from lit_sft.files import write_json
 from lit_sft.models.backbone import build_backbone
 from lit_sft.models.saving import AnyData, export_model, load_weights, read_checkpoint
 from lit_sft.runs.data_report import print_ledger
+from lit_sft.runs.data_sources import SOURCES, sources_of
 from lit_sft.runs.folders import Run
 from lit_sft.runs.metrics_table import print_metrics
+from lit_sft.runs.model_card import CardSource
 from lit_sft.runs.requests import Request
 from lit_sft.runs.session import Session, open_session
 from lit_sft.runs.text_report import print_text_ledger
@@ -115,6 +117,7 @@ class RunRecord(Callback):
         config.model.backbone.trust_remote_code = False
         self.settings.parser.save(config, self.run.config, skip_none=False, overwrite=True, multifile=False)
         write_json(self.run.folder / "ledger.json", data.ledgers)
+        write_json(self.run.folder / SOURCES, sources_of(config.data))
         self.run.note_start()
         if isinstance(data, TextDataModule):
             print_text_ledger(console, data)
@@ -132,10 +135,11 @@ def _report(session: Session, steps_before: int | None) -> None:
     model, run = session.model, session.run
     backbone, choice = _whole_backbone(session), run.choice()
     found = load_weights(backbone, choice.path, allow_changes=model.allow_changes)
-    export_model(backbone, run.model, session.data)
     last, best = model.metrics.get("val", {}), found if choice.is_best else {}
     metrics = {"before": model.metrics_before, "best": best, "last": last if last.get("step") else {}}
     write_json(run.folder / "fit.json", {**metrics, "steps": step})
+    card = CardSource(run, session.settings, choice.path, session.data).card
+    export_model(backbone, run.model, session.data, card=card)
     _print_validations(metrics)
     ending = what_ended(session.trainer)
     if steps_before == step:
