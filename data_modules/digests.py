@@ -81,7 +81,9 @@ def check_digests(folder: Path, *, weights: bool = True) -> None:
     Raises:
         UserError: If a file is missing or has changed since the folder was exported.
     """
-    listed = {name: digest for name, digest in _listed(folder).items() if weights or not name.endswith(".safetensors")}
+    listed = {
+        name: digest for name, digest in listed_digests(folder).items() if weights or not name.endswith(".safetensors")
+    }
     for name in listed:
         if not (folder / name).is_file():
             raise UserError(
@@ -97,8 +99,12 @@ def check_digests(folder: Path, *, weights: bool = True) -> None:
             )
 
 
-def _listed(folder: Path) -> dict[str, str]:
-    """The digest of each listed file, by name; empty without a list."""
+def listed_digests(folder: Path) -> dict[str, str]:
+    """The digest of each listed file, by name; empty without a list.
+
+    Raises:
+        UserError: If the list is damaged.
+    """
     path = folder / DIGESTS
     if not path.is_file():
         return {}

@@ -46,7 +46,7 @@ def main(argv: list[str]) -> None:
     from lit_sft.settings.reading import read_settings
 
     disable_progress_bar()
-    write = _writer(options)
+    write, push = _writer(options), _pusher(options)
     run, checkpoint = find_run(options.run, options.root)
     folder = Path(options.output or (run.folder / f"{_name(options)}{run.suffix_of(checkpoint)}"))
     if options.output and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -64,6 +64,8 @@ def main(argv: list[str]) -> None:
     print_line(f"{checkpoint.parent / run.described(checkpoint)} -> {folder}")
     for remark in remarks:
         print_line(remark)
+    if push:
+        print_line(f"pushed  {push(folder)}")
 
 
 def _name(options: Namespace) -> str:
@@ -85,6 +87,22 @@ def _writer(options: Namespace) -> Callable[[nn.Module, Path, CardSource], list[
             raise UserError("--gguf: the package gguf is not installed; `pip install 'lit_sft[gguf]'`.")
         return partial(_write_gguf, kind=options.gguf)
     return partial(_write_model, merge=options.merge, dtype=options.dtype or "float32")
+
+
+def _pusher(options: Namespace) -> Callable[[Path], str] | None:
+    """What uploads the folder and returns its address; None without `--push`.
+
+    Raises:
+        UserError: If the upload cannot work.
+    """
+    if not options.push:
+        if options.public:
+            raise UserError("--public: has no effect without --push NAME.")
+        return None
+    from lit_sft.cli.pushing import check_push, push
+
+    check_push(options.push)
+    return partial(push, name=options.push, public=options.public)
 
 
 def _write_model(backbone: nn.Module, folder: Path, source: CardSource, *, merge: bool, dtype: DtypeName) -> list[str]:
@@ -129,6 +147,13 @@ def _parser() -> Arguments:
         help="write model.gguf for llama.cpp and Ollama instead, to gguf_f16/ and the like; adapters are merged. The "
         "type of its matrices; default: f16",
     )
+    parser.add_argument(
+        "--push",
+        metavar="NAME",
+        help="upload the exported files to this repository of the Hugging Face hub, such as my-name/my-model; it is "
+        "created as a private one. Log in with `hf auth login`, or set HF_TOKEN",
+    )
+    parser.add_argument("--public", action="store_true", help="with --push: anyone may see the repository")
     parser.add_argument(
         "--model.backbone.trust_remote_code",
         dest="trust_remote_code",
