@@ -392,7 +392,7 @@ class SFTDataModule(LightningDataModule):
             reduction=self.reduction,
             pad_token_id=self.pad_token_id,
             score_all=score_all,
-            pack=self._batches.packing,
+            pack=self._batches.packs(self.trainer),
             share_prefixes=self._batches.shares(self.trainer, split),
             pairs=self._batches.pairs(self.trainer),
         )

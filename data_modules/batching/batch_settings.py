@@ -36,6 +36,11 @@ class BatchSettings:
     group_by_prefix: bool = False
     _families: dict[bool, Families] = field(default_factory=dict, compare=False, repr=False)
 
+    def packs(self, trainer: Trainer | None) -> bool:
+        """Whether rows hold several documents: it is asked for, and the trainer's model keeps them apart."""
+        model = trainer.lightning_module if trainer else None
+        return self.packing and (model is None or getattr(model, "packs", True))
+
     def shares(self, trainer: Trainer | None, split: str) -> bool:
         """Whether rows share prefixes: it is asked for, rows are packed, and the trainer's model can do it."""
         model = trainer.lightning_module if trainer else None
@@ -84,7 +89,7 @@ class BatchSettings:
             seed=self.seed,
             # to overfit, every epoch must have the same batches
             shuffle=self.shuffle and not (trainer and trainer.overfit_batches),  # type: ignore[attr-defined]
-            packed=self.packing,
+            packed=self.packs(trainer),
             token_budget=self.token_budget,
             ids_of=ids_of,
             share_prefixes=self.shares(trainer, "train"),

@@ -170,6 +170,12 @@ def _with_tied_head(model: PreTrainedModel, names: list[str] | None) -> list[str
 
 def _check_targets(model: PreTrainedModel, targets: str | list[str]) -> None:
     if targets == "all-linear":
+        if _has_experts(model):
+            raise UserError(
+                f"--model.backbone.lora.target_modules all-linear: the experts of {model.config.model_type} are no "
+                "linear layers, and adapters for them are not supported. Name the layers to adapt, such as "
+                "`[q_proj, k_proj, v_proj, o_proj]`, or train all weights."
+            )
         return
     from transformers.pytorch_utils import Conv1D
 
@@ -181,6 +187,12 @@ def _check_targets(model: PreTrainedModel, targets: str | list[str]) -> None:
                 f"--model.backbone.lora.target_modules: this model has no linear layer '{target}'; it has "
                 f"{', '.join(known)} (or use all-linear)."
             )
+
+
+def _has_experts(model: PreTrainedModel) -> bool:
+    """Whether the weights of several experts are one tensor."""
+    modules = (module for module in model.modules() if not isinstance(module, nn.Conv1d))
+    return any(parameter.dim() == 3 for module in modules for parameter in module.parameters(recurse=False))
 
 
 def _check_saved(model: PreTrainedModel, names: list[str]) -> None:

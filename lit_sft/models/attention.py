@@ -21,19 +21,16 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.modules.dropout import _DropoutNd
 from torch.utils.checkpoint import checkpoint
 from transformers import AttentionInterface, PreTrainedModel
 
 from data_modules.batching.batch import Batch
+from lit_sft.models.architectures import has_dropout, special_attention
 from lit_sft.models.attention_gradients import is_long, multiplies_bf16
 from lit_sft.models.rope import depends_on_length, use_lengths_of_documents
 from lit_sft.models.tree_attention import KeyGroup, Stretches, attend_on_cpu, gathered, key_groups
 
 NAME = "lit_sft_documents"
-
-_ARCHITECTURES = ("gpt2", "llama", "mistral", "qwen2", "qwen3")
-"""Architectures with plain softmax attention."""
 
 _KEYS_AT_ONCE = 32_768
 """Keys of shared beginnings in memory at a time on a GPU: 0.5 GB with 32 heads of width 128 in half precision."""
@@ -73,18 +70,21 @@ def use_document_attention(model: PreTrainedModel) -> None:
 
     Rotary embeddings that depend on a text's length depend on the document's from then on, in all architectures.
 
-    Other architectures (with capped scores or sinks, say) keep their own attention, for which transformers builds a
-    block-diagonal mask from the restarting positions: correct, but slower. For training and scoring only, where
-    padding is on the right; see `ordinary_attention`.
+    Other architectures (with capped scores or recurrent layers, say) keep their own attention, and compute every
+    document in a row of its own. For training and scoring only, where padding is on the right; see
+    `ordinary_attention`.
     """
     use_lengths_of_documents(model)
-    if model.config.model_type in _ARCHITECTURES:
+    if special_attention(model) is None:
         model.set_attn_implementation(NAME)
 
 
 @contextmanager
 def ordinary_attention(model: PreTrainedModel) -> Iterator[None]:
     """Temporarily use the library's own attention, as generation with a cache and left padding requires."""
+    if not has_document_attention(model):
+        yield
+        return
     before = model.config._attn_implementation
     model.set_attn_implementation("sdpa")
     try:
@@ -116,14 +116,6 @@ def can_share_prefixes(model: PreTrainedModel) -> bool:
 def has_document_attention(model: PreTrainedModel) -> bool:
     """Whether the model has this attention, not its own."""
     return bool(model.config._attn_implementation == NAME)
-
-
-def has_dropout(model: PreTrainedModel) -> bool:
-    """Whether the model drops values in training: other ones in every document."""
-    names = ("attention_dropout", "attn_pdrop")  # applied by functions, not by modules
-    if any(getattr(model.config, name, 0.0) for name in names):
-        return True
-    return any(isinstance(module, _DropoutNd) and module.p > 0 for module in model.modules())
 
 
 def document_attention(

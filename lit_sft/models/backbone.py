@@ -16,8 +16,10 @@ from data_modules.encoding.tokenizers import num_ids
 from data_modules.errors import UserError
 from data_modules.wording import reason_of
 from lit_sft.models.adapters import LoraSettings, causal_lm, with_adapters
+from lit_sft.models.architectures import with_dropout
 from lit_sft.models.attention import use_document_attention
 from lit_sft.models.base_weights import base_identity
+from lit_sft.models.loss import check_logits
 from lit_sft.models.model_config import check_buildable, config_from
 from lit_sft.models.pretrained import check_config, check_vocabulary, load_pretrained
 
@@ -85,6 +87,7 @@ def build_backbone(settings: BackboneSettings, tokenizer: PreTrainedTokenizerBas
             model = load_pretrained(settings.pretrained, config, trust_remote_code=settings.trust_remote_code)
         _remove_pad_token(model)
         use_document_attention(model)
+        check_logits(model)
         check_vocabulary(model, tokenizer, settings.tokenizer_name)
         identity = base_identity(model, with_weights=settings.tuning == "lora")
         if settings.gradient_checkpointing:
@@ -126,7 +129,7 @@ def load_config(settings: BackboneSettings) -> PretrainedConfig:
         config,
         f"--model.backbone.pretrained {settings.pretrained}" if settings.pretrained else "--model.backbone.config",
     )
-    return _with_dropout(config, settings.dropout)
+    return config if settings.dropout is None else with_dropout(config, settings.dropout)
 
 
 def vocabulary_size(settings: BackboneSettings, tokenizer: PreTrainedTokenizerBase) -> int:
@@ -237,14 +240,6 @@ def _pretrained_config(name: str, trust_remote_code: bool) -> PretrainedConfig:
             f"--model.backbone.pretrained {name}: {kind} ({reason_of(error)}). Check the path or name, and the "
             "connection."
         ) from error
-    return config
-
-
-def _with_dropout(config: PretrainedConfig, dropout: float | None) -> PretrainedConfig:
-    """Set every dropout in the config. Source of the names: the configs of GPT-2, Qwen2, Llama and related models."""
-    for name in ("resid_pdrop", "embd_pdrop", "attn_pdrop", "attention_dropout", "hidden_dropout", "dropout"):
-        if dropout is not None and hasattr(config, name):
-            setattr(config, name, dropout)
     return config
 
 

@@ -23,7 +23,7 @@ class ModelFlops:
     """A model's multiply-adds per token, by part. Each is two floating-point operations.
 
     Attributes:
-        layers: Weights in the matrices of all layers.
+        layers: Weights in the matrices of all layers; of experts, those that a token passes.
         adapters: Weights in the LoRA adapters.
         head: Weights in the vocabulary head.
         scores: Total width of the attention heads in all layers.
@@ -80,7 +80,7 @@ def model_flops(
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     adapted = [m for name, m in matrices.items() if lora is not None and _is_target(name, lora.target_modules)]
     return ModelFlops(
-        layers=sum(m.weight.numel() for m in matrices.values()),
+        layers=sum(m.weight.numel() for m in matrices.values()) + _expert_weights(model),
         adapters=sum(lora.rank * sum(m.weight.shape) for m in adapted) if lora else 0,
         head=head.weight.numel(),
         scores=config.num_hidden_layers * config.num_attention_heads * width,
@@ -99,6 +99,14 @@ def peak_flops(device_name: str) -> float | None:
     words = f" {device_name.replace('-', ' ')} "
     found = [peak for name, peak in PEAK_TERAFLOPS.items() if f" {name} " in words]
     return found[0] * 1e12 if found else None
+
+
+def _expert_weights(model: nn.Module) -> int:
+    """Weights of the experts that a token passes, where all experts of a layer are one tensor."""
+    chosen = getattr(model.config, "num_experts_per_tok", 0)
+    modules = (module for module in model.modules() if not isinstance(module, nn.Conv1d))
+    weights = (weight for module in modules for weight in module.parameters(recurse=False) if weight.dim() == 3)
+    return sum(weight.numel() * chosen // len(weight) for weight in weights)
 
 
 def _is_target(name: str, targets: str | list[str]) -> bool:

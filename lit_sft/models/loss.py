@@ -8,14 +8,18 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from data_modules.batching.batch import Batch
+from data_modules.batching.packing import length_groups
 from data_modules.batching.prefix_tree import PrefixTree
+from data_modules.errors import UserError
 from data_modules.rendering.segments import SegmentKind
 from lit_sft.models.adapters import causal_lm
-from lit_sft.models.attention import documents_of, shared_documents, shares_prefixes
+from lit_sft.models.architectures import special_attention
+from lit_sft.models.attention import documents_of, has_document_attention, shared_documents, shares_prefixes
 from lit_sft.models.linear_cross_entropy import linear_cross_entropy
 from lit_sft.models.reference import reference_model
 from lit_sft.models.rope import depends_on_length
@@ -161,15 +165,39 @@ def _shared_states(model: PreTrainedModel, batch: Batch, tree: PrefixTree) -> tu
 
 def _target_states(model: PreTrainedModel, batch: Batch) -> tuple[Tensor, Tensor]:
     """The (N, D) hidden states that predict the targets, and the (N,) ids of the targets."""
-    # Padding is on the right, where a causal model's real tokens cannot see it: no attention mask is needed.
-    hidden = model.base_model(
-        input_ids=batch.input_ids,
-        position_ids=_positions(model, batch),
-        use_cache=False,
-        documents=documents_of(batch),
-    ).last_hidden_state
     # the token at t is predicted from the hidden state at t - 1
-    return hidden.flatten(0, 1).index_select(0, batch.targets - 1), batch.input_ids.flatten()[batch.targets]
+    return _all_states(model, batch).index_select(0, batch.targets - 1), batch.input_ids.flatten()[batch.targets]
+
+
+def _all_states(model: PreTrainedModel, batch: Batch) -> Tensor:
+    """The (B * T, D) hidden states of all tokens."""
+    # Padding is on the right, where a causal model's real tokens cannot see it: no attention mask is needed.
+    if has_document_attention(model):
+        given = {"position_ids": _positions(model, batch), "documents": documents_of(batch)}
+        hidden = model.base_model(input_ids=batch.input_ids, use_cache=False, **given).last_hidden_state
+    elif batch.boundaries is None:
+        given = {"position_ids": _positions(model, batch)} if depends_on_length(model) else {}
+        hidden = model.base_model(input_ids=batch.input_ids, use_cache=False, **given).last_hidden_state
+    else:
+        return _states_of_own_rows(model, batch.input_ids[0], batch.lengths)
+    return hidden.flatten(0, 1)  # type: ignore[no-any-return]
+
+
+def _states_of_own_rows(model: PreTrainedModel, ids: Tensor, lengths: tuple[int, ...]) -> Tensor:
+    """The (T, D) hidden states of a packed row, with each document in a row of its own.
+
+    For models that would let documents see one another in one row, by recurrent layers, say. The padded batches are
+    not larger than the row, except for a document as long as it.
+    """
+    documents: list[Tensor] = list(torch.split(ids, list(lengths)))
+    states: dict[int, Tensor] = {}
+    # padding would make a document longer
+    groups = [[n] for n in range(len(lengths))] if depends_on_length(model) else length_groups(lengths, len(ids))
+    for group in groups:
+        rows = pad_sequence([documents[number] for number in group], batch_first=True)
+        hidden = model.base_model(input_ids=rows, use_cache=False).last_hidden_state
+        states |= {number: hidden[row, : lengths[number]] for row, number in enumerate(group)}
+    return torch.cat([states[number] for number in range(len(lengths))])
 
 
 def _positions(model: PreTrainedModel, batch: Batch) -> Tensor:
@@ -205,6 +233,32 @@ def _scale(logits: Tensor, config: object) -> Tensor:
 def logits_of(model: PreTrainedModel, hidden_states: Tensor) -> Tensor:
     """(N, V) logits of (N, D) hidden states, as the model itself computes them."""
     return _scale(model.get_output_embeddings()(hidden_states), model.config)
+
+
+@torch.no_grad()
+def check_logits(model: PreTrainedModel) -> None:
+    """Refuse a model whose logits are not the head's, scaled in a known way. Architectures on our list are tested.
+
+    Raises:
+        UserError: If the loss would be computed from other logits than the model's own.
+    """
+    if (reason := special_attention(model)) is None:
+        return
+    is_training = model.training
+    ids = torch.arange(3).unsqueeze(0)
+    try:
+        states = model.eval().base_model(input_ids=ids, use_cache=False).last_hidden_state
+        ours, own = logits_of(model, states), model(input_ids=ids, use_cache=False).logits
+        is_same = ours.shape == own.shape and torch.allclose(ours.float(), own.float(), rtol=1e-3, atol=1e-4)
+    except (AttributeError, TypeError, ValueError, RuntimeError, IndexError):  # a model of another shape
+        is_same = False
+    finally:
+        model.train(is_training)
+    if not is_same:
+        raise UserError(
+            f"--model.backbone: models of type {model.config.model_type} are not supported: their logits are not the "
+            f"product of hidden states and vocabulary head ({reason}). Use a model whose type is in docs/models.md."
+        )
 
 
 def sums_of_step(outputs: Mapping[str, Any], of: Literal["total", "nats"] = "nats") -> Tensor | None:

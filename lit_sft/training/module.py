@@ -48,9 +48,9 @@ from lit_sft.training.optimization import (
     restore_options,
 )
 from lit_sft.training.precision import narrow_where_lossless, warn_of_lost_updates
-from lit_sft.training.prefix_sharing import splits_that_share
 from lit_sft.training.refused_callbacks import check_callbacks
 from lit_sft.training.resuming import check_identity, run_identity, seed_batch
+from lit_sft.training.row_layout import row_layout
 from lit_sft.training.sharding import check_passes, check_strategy, score, shard
 from lit_sft.training.steps import total_steps
 
@@ -131,8 +131,8 @@ class LitCausalLM(LightningModule):
         narrow_where_lossless(self.backbone, self.backbone_settings, self.trainer)
         if isinstance(self.trainer.strategy, ModelParallelStrategy):
             shard(self.backbone, self.trainer.strategy, [self.objective, token_nll])
-        self.shares_prefixes = splits_that_share(
-            self.backbone, self.data, self.trainer.state.fn, is_noisy=self.objective_settings.neftune_alpha > 0
+        self.packs, self.shares_prefixes = row_layout(
+            self.backbone, self.data, self.trainer, is_noisy=self.objective_settings.neftune_alpha > 0
         )
         self.strict_loading = not is_adapted(self.backbone)  # adapters are saved without the frozen weights
         rows = causal_lm(self.backbone).get_input_embeddings().weight.shape[0]

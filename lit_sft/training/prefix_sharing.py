@@ -7,7 +7,8 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import nn
 
 from lit_sft.models.adapters import causal_lm
-from lit_sft.models.attention import can_share_prefixes, has_document_attention, has_dropout
+from lit_sft.models.architectures import has_dropout
+from lit_sft.models.attention import can_share_prefixes, has_document_attention
 from lit_sft.training.data import TrainingData
 
 

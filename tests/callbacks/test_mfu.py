@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from lightning.pytorch import Callback
+from transformers import AutoConfig
 
 from callbacks import run_health
 from callbacks.run_health import RunHealth
@@ -63,3 +64,11 @@ def test_mfu_is_not_logged_without_a_known_peak(fit: Callable[..., Any]) -> None
             assert "train/mfu" not in trainer.callback_metrics
 
     fit([RunHealth(every_n_steps=1), Absent()], max_steps=2)
+
+
+def test_a_token_passes_only_its_own_experts() -> None:
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "num_key_value_heads": 2}
+    experts = {"intermediate_size": 48, "num_local_experts": 8, "num_experts_per_tok": 2, "head_dim": 8}
+    config = AutoConfig.for_model("mixtral", vocab_size=50, **sizes, **experts)
+    attention = 2 * 32 * 32 + 2 * 32 * 16
+    assert model_flops(config).layers == attention + 2 * 3 * 32 * 48
