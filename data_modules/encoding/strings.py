@@ -21,7 +21,7 @@ from tokenizers import Encoding
 from transformers import PreTrainedTokenizerBase
 
 from data_modules.encoding.tokenizers import bytes_per_token, special_ids
-from data_modules.encoding.words import words_of
+from data_modules.encoding.words import num_added_tokens, words_of
 from data_modules.errors import UserError
 from data_modules.rendering.segments import ASSISTANT_KINDS, Segment, SegmentKind
 
@@ -174,6 +174,10 @@ class StringEncoder:
     def _of_fixed_text(self) -> dict[str, _Tokens]:
         return {}
 
+    @cached_property
+    def _num_added(self) -> int:
+        return num_added_tokens(self.tokenizer)
+
     def _located(self, texts: list[str], *, plain: bool = False) -> list[_Tokens]:
         """Encode, and find the character at which each token starts."""
         located = []
@@ -192,7 +196,7 @@ class StringEncoder:
             texts: Any.
             plain: Whether special tokens are plain text.
         """
-        words = words_of(self.tokenizer, len(self.tokenizer))
+        words = words_of(self.tokenizer, self._num_added)
         found = [None if words is None else words.of(text, plain=plain) for text in texts]
         rest = [text for text, ids in zip(texts, found, strict=True) if ids is None]
         encodings = iter(self._encodings(rest, plain=plain))

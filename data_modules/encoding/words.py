@@ -143,14 +143,23 @@ def _any_of(markers: Iterable[str]) -> re.Pattern[str] | None:
     return re.compile(f"({'|'.join(map(re.escape, ordered))})") if ordered else None
 
 
-@lru_cache(maxsize=4)
-def words_of(tokenizer: PreTrainedTokenizerBase, num_tokens: int) -> WordIds | None:
+def words_of(tokenizer: PreTrainedTokenizerBase, num_added: int) -> WordIds | None:
     """The ids of words of a tokenizer; None unless the ids of a text are known to be those of its words.
 
     Args:
-        tokenizer: A fast tokenizer.
-        num_tokens: How many tokens it has, because tokens may be added to it.
+        tokenizer: A fast tokenizer. Tokens may be added to it later.
+        num_added: How many added tokens it has, special ones too: a word of the vocabulary may become one.
     """
+    return _words_of(tokenizer, len(tokenizer), num_added)
+
+
+def num_added_tokens(tokenizer: PreTrainedTokenizerBase) -> int:
+    """How many tokens are found in a text before it is split into words. Takes 10 microseconds."""
+    return len(tokenizer.backend_tokenizer.get_added_tokens_decoder())
+
+
+@lru_cache(maxsize=4)
+def _words_of(tokenizer: PreTrainedTokenizerBase, num_tokens: int, num_added: int) -> WordIds | None:
     backend = tokenizer.backend_tokenizer
     source, model = _source(backend.pre_tokenizer), backend.model
     is_plain = backend.normalizer is None or isinstance(backend.normalizer, NFC)

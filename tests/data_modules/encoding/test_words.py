@@ -14,7 +14,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from data_modules.encoding import words
-from data_modules.encoding.words import WordIds, words_of
+from data_modules.encoding.words import WordIds, num_added_tokens, words_of
 from tests.conftest import byte_tokenizer
 
 CJK = "[\u3000-\u303f\u4e00-\u9fff\uff00-\uffef]"
@@ -59,7 +59,7 @@ def trained(name: str, *, normalizer: bool = True) -> PreTrainedTokenizerFast:
 
 
 def known(tokenizer: PreTrainedTokenizerBase) -> WordIds:
-    found = words_of(tokenizer, len(tokenizer))
+    found = words_of(tokenizer, num_added_tokens(tokenizer))
     assert found is not None
     return found
 
@@ -149,19 +149,19 @@ def test_other_kinds_of_tokenizers_are_not_supported() -> None:
     spaced = pre_tokenizers.ByteLevel(add_prefix_space=True)
     for splitter in (unknown, twice, removing, spaced, byte_level(use_regex=False), pre_tokenizers.Whitespace()):
         tokenizer = byte_like(splitter)
-        assert words_of(tokenizer, len(tokenizer)) is None
+        assert words_of(tokenizer, num_added_tokens(tokenizer)) is None
     folding, random = byte_like(SPLITTERS["gpt2"]), byte_like(SPLITTERS["gpt2"])
     folding.backend_tokenizer.normalizer = normalizers.Lowercase()
     random.backend_tokenizer.model.dropout = 0.1
     for tokenizer in (folding, random):
-        assert words_of(tokenizer, len(tokenizer)) is None
+        assert words_of(tokenizer, num_added_tokens(tokenizer)) is None
 
 
 def test_a_tokenizer_that_disagrees_is_not_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if another version of its library found other words."""
     monkeypatch.setattr(words, "_for_ascii", lambda source: r"\w+|\s|\S")
     tokenizer = trained("gpt2").__class__(tokenizer_object=trained("gpt2").backend_tokenizer)
-    assert words_of(tokenizer, len(tokenizer)) is None
+    assert words_of(tokenizer, num_added_tokens(tokenizer)) is None
 
 
 def test_tokens_added_later_count() -> None:
@@ -171,6 +171,18 @@ def test_tokens_added_later_count() -> None:
     tokenizer.add_tokens([AddedToken("<new>", normalized=False)])
     after = known(tokenizer).of("a <new> b", plain=False)
     assert after == ids(tokenizer, "a <new> b") != before
+
+
+def test_a_word_that_becomes_a_special_token_counts() -> None:
+    tokenizer = trained("gpt2")
+    text = "xthex the"
+    before = known(tokenizer).of(text, plain=False)
+    assert before == ids(tokenizer, text)
+    size = len(tokenizer)
+    tokenizer.add_special_tokens({"pad_token": "the"})
+    assert len(tokenizer) == size  # it was in the vocabulary
+    after = known(tokenizer).of(text, plain=False)
+    assert after == ids(tokenizer, text) != before
 
 
 def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
