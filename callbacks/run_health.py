@@ -84,9 +84,8 @@ class RunHealth(FiniteGuard):
         self._peak = _peak_of(trainer)
         if self._peak is not None:
             backbone = pl_module.backbone_settings
-            lora = backbone.lora if backbone.tuning == "lora" else None
             has_reference = pl_module.objective_settings.needs_reference
-            work = model_flops(causal_lm(pl_module.backbone).config, lora, has_reference=has_reference)
+            work = model_flops(causal_lm(pl_module.backbone).config, backbone.adapters, has_reference=has_reference)
             self._throughput.work = lambda lengths, targets: work.flops(lengths, targets, backbone.tuning)
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:

@@ -97,7 +97,7 @@ class TrialCost:
         config = load_config(backbone)
         if backbone.pretrained is None:
             config.vocab_size = vocabulary_size(backbone, self.data.tokenizer)
-        self.tuning, self.work = backbone.tuning, model_flops(config, backbone.lora, has_reference=has_reference)
+        self.tuning, self.work = backbone.tuning, model_flops(config, backbone.adapters, has_reference=has_reference)
         self.data.prepare_data()
         self.data.setup("fit")
 

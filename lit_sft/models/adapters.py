@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from safetensors.torch import load_file
@@ -19,6 +20,12 @@ from data_modules.wording import did_you_mean, listed
 from lit_sft.files import read_json
 from lit_sft.models.base_weights import base_identity, check_base
 from lit_sft.models.pretrained import check_finite, first_line
+
+if TYPE_CHECKING:
+    from peft import LoraConfig
+
+WEIGHTS = "adapter_model.safetensors"
+"""The file that holds the weights of an adapter."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +81,7 @@ def with_adapters(model: PreTrainedModel, lora: LoraSettings) -> nn.Module:
 
     _check_targets(model, lora.target_modules)
     _check_saved(model, lora.modules_to_save or [])
-    saved = _with_tied_head(model, lora.modules_to_save)
+    saved = with_tied_head(model, lora.modules_to_save)
     config = LoraConfig(
         task_type="CAUSAL_LM",
         r=lora.rank,
@@ -96,16 +103,21 @@ def with_adapters(model: PreTrainedModel, lora: LoraSettings) -> nn.Module:
     return adapted
 
 
-def load_adapter(model: nn.Module, folder: Path) -> nn.Module:
+def load_adapter(model: nn.Module, folder: Path, training: LoraConfig | None = None) -> nn.Module:
     """Load an adapter from a folder into its base model.
+
+    Args:
+        model: The base model.
+        folder: The adapter.
+        training: Its settings, to train it. None: it is frozen, with the settings in the folder.
 
     Raises:
         UserError: If it is not in safetensors, does not fit, or has changed since it was exported.
     """
     from peft import PeftModel
 
-    if not (folder / "adapter_model.safetensors").is_file():
-        raise UserError(f"{folder}: no adapter_model.safetensors; only safetensors files can be loaded.")
+    if not (folder / WEIGHTS).is_file():
+        raise UserError(f"{folder}: no {WEIGHTS}; only safetensors files can be loaded.")
     check_digests(folder)
     written = read_json(folder / "lit_sft.json", advice="export the adapter again") or {}
     if isinstance(written.get("base"), dict):
@@ -113,8 +125,10 @@ def load_adapter(model: nn.Module, folder: Path) -> nn.Module:
     try:
         with _quiet_peft():
             warnings.filterwarnings("ignore", "Found missing adapter keys", UserWarning)  # checked below, by name
-            adapted: nn.Module = PeftModel.from_pretrained(model, str(folder))
-        _check_adapter(adapted, load_file(folder / "adapter_model.safetensors"))
+            adapted: nn.Module = PeftModel.from_pretrained(
+                model, str(folder), is_trainable=training is not None, config=training
+            )
+        _check_adapter(adapted, load_file(folder / WEIGHTS))
     except torch.OutOfMemoryError:
         raise
     except Exception as error:
@@ -150,12 +164,12 @@ def _quiet_peft() -> Iterator[None]:
     with warnings.catch_warnings():
         # peft uses a property that transformers has renamed
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
-        # and warns about tied weights, which _with_tied_head takes care of
+        # and warns about tied weights, which with_tied_head takes care of
         warnings.filterwarnings("ignore", "You have requested `ensure_weight_tying`", UserWarning)
         yield
 
 
-def _with_tied_head(model: PreTrainedModel, names: list[str] | None) -> list[str] | None:
+def with_tied_head(model: PreTrainedModel, names: list[str] | None) -> list[str] | None:
     """The layers to save: a tied head is trained together with its embedding.
 
     peft does this for embeddings whose names it knows; for others (GPT-2's wte) the head must be named.

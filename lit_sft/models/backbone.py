@@ -19,6 +19,7 @@ from lit_sft.models.adapters import LoraSettings, causal_lm, with_adapters
 from lit_sft.models.architectures import with_dropout
 from lit_sft.models.attention import use_document_attention
 from lit_sft.models.base_weights import base_identity
+from lit_sft.models.continued_adapter import adapter_identity, adapter_settings, continue_adapter
 from lit_sft.models.loss import check_logits
 from lit_sft.models.model_config import check_buildable, config_from
 from lit_sft.models.pretrained import check_config, check_vocabulary, load_pretrained
@@ -35,6 +36,8 @@ class BackboneSettings:
         tokenizer: Name or folder. None: the tokenizer of `pretrained`.
         tuning: Whether to train all weights or only adapters.
         lora: Settings of the adapters if tuning is `lora`.
+        adapter: Folder of a LoRA adapter of `pretrained` to continue, with its own rank, alpha and layers. None: new
+            adapters.
         dropout: Dropout of the model, overriding its config. None: as in its config.
         gradient_checkpointing: Recompute activations in the backward pass: less memory, a third more compute.
         compile: Compile every layer with torch.compile, once for all lengths. The first step takes a minute longer.
@@ -50,11 +53,19 @@ class BackboneSettings:
     tokenizer: str | None = None
     tuning: Literal["full", "lora"] = "full"
     lora: LoraSettings = field(default_factory=LoraSettings)
+    adapter: str | None = None
     dropout: float | None = 0.0
     gradient_checkpointing: bool = False
     compile: bool = False
     trust_remote_code: bool = False
     pad_vocab_to_multiple_of: int | None = None
+
+    @property
+    def adapters(self) -> LoraSettings | None:
+        """Settings of the adapters, those of a continued one included; None without adapters."""
+        if self.tuning != "lora":
+            return None
+        return self.lora if self.adapter is None else adapter_settings(self.adapter, self.lora)
 
     @property
     def tokenizer_name(self) -> str:
@@ -90,11 +101,12 @@ def build_backbone(settings: BackboneSettings, tokenizer: PreTrainedTokenizerBas
         check_logits(model)
         check_vocabulary(model, tokenizer, settings.tokenizer_name)
         identity = base_identity(model, with_weights=settings.tuning == "lora")
+        identity |= adapter_identity(settings.adapter) if settings.adapter else {}
         if settings.gradient_checkpointing:
             model.activation_checkpointing_enable({"use_reentrant": False})
             # recomputing needs an input with gradients, which frozen embeddings do not provide
             model.enable_input_require_grads()
-        backbone: nn.Module = with_adapters(model, settings.lora) if settings.tuning == "lora" else model
+        backbone = _adapted(model, settings)
         if settings.compile:
             compile_layers(backbone)
     backbone.base_identity = identity  # type: ignore[assignment]
@@ -114,6 +126,7 @@ def load_config(settings: BackboneSettings) -> PretrainedConfig:
             "pretrained one, add `--model.backbone.config null`."
         )
     _check_padding(settings)
+    _check_adapter(settings)
     if settings.pretrained is None and settings.config is None:
         raise UserError(
             "no model: set either `--model.backbone.pretrained NAME_OR_FOLDER`, or `--model.backbone.config` to the "
@@ -159,6 +172,29 @@ def check_backbone(settings: BackboneSettings) -> None:
     config = load_config(settings)
     if settings.pretrained is None:
         check_buildable(config)
+
+
+def _adapted(model: PreTrainedModel, settings: BackboneSettings) -> nn.Module:
+    """The model with the adapters that the settings ask for, if any."""
+    if settings.adapter is not None:
+        return continue_adapter(model, settings.adapter, settings.lora)
+    return with_adapters(model, settings.lora) if settings.tuning == "lora" else model
+
+
+def _check_adapter(settings: BackboneSettings) -> None:
+    if settings.adapter is None:
+        return
+    if settings.tuning != "lora":
+        raise UserError(
+            f"--model.backbone.adapter {settings.adapter}: only LoRA continues an adapter. Set "
+            "`--model.backbone.tuning lora`; or merge it, and train the merged model."
+        )
+    if settings.pretrained is None:
+        raise UserError(
+            f"--model.backbone.adapter {settings.adapter}: set `--model.backbone.pretrained` to the model that it was "
+            "trained on."
+        )
+    adapter_settings(settings.adapter, settings.lora)
 
 
 def _check_padding(settings: BackboneSettings) -> None:

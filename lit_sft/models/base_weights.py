@@ -88,7 +88,7 @@ def check_base(
         UserError: If the config or the weights differ.
     """
     saved = saved or {}
-    for part in ("config", "weights"):
+    for part in ("config", "weights", "adapter"):
         before, now = saved.get(part), present.get(part)
         if before is None or now is None or before == now:
             continue

@@ -24,8 +24,8 @@ def check_model_paths(settings: Settings) -> None:
     """
     backbone = settings.config.model.backbone
     starts = [folder for file in settings.config.config or [] for folder in _starts(Path(str(file)))]
-    for option in ("pretrained", "tokenizer"):
-        name = backbone[option]
+    for option in ("pretrained", "tokenizer", "adapter"):
+        name = backbone.get(option)
         if not name or Path(name).is_absolute() or Path(name).exists():
             continue
         for folder in starts:

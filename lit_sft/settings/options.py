@@ -11,6 +11,7 @@ from lightning.pytorch import Trainer
 
 from data_modules.errors import UserError
 from lit_sft.checkpoints.callback import RunCheckpoint
+from lit_sft.models.adapters import LoraSettings
 from lit_sft.models.backbone import BackboneSettings, context_length
 from lit_sft.settings.data_modules import DATA_MODULES, DataModuleName, refused_options
 from lit_sft.settings.parser import SettingsParser, Source
@@ -150,8 +151,11 @@ def _link(parser: SettingsParser, data_module: DataModuleName) -> None:
 
 
 def backbone_settings(backbone: Namespace) -> BackboneSettings:
-    """Parsed settings of a backbone as `BackboneSettings`; nested settings stay as parsed."""
-    return BackboneSettings(**vars(backbone))
+    """Parsed settings of a backbone as `BackboneSettings`."""
+    lora = backbone.lora
+    if isinstance(lora, Namespace):
+        lora = LoraSettings(**vars(lora))
+    return BackboneSettings(**{**vars(backbone), "lora": lora})
 
 
 def _tokenizer_name(backbone: Namespace) -> str:

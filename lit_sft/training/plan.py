@@ -11,6 +11,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
 from data_modules.wording import counted
+from lit_sft.models.continued_adapter import described
 from lit_sft.training.module import LitCausalLM
 from lit_sft.training.preemption import RunKeeper
 
@@ -155,6 +156,9 @@ class PlanReport(Callback):
         self._print_line(f"plan    {training}{done}{unused}")
         kept = _callback_notes(trainer, has_validations=plan.validations != [])
         self._print_line(f"        {'; '.join([validations, *kept])}")
+        backbone = module.backbone_settings
+        if backbone.adapter and (lora := backbone.adapters):
+            self._print_line(f"adapter {backbone.adapter} continues: {described(lora)}")
         if warning := plan.warning():
             self._print_line(f"warning {warning}")
 

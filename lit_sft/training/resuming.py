@@ -12,8 +12,10 @@ import torch
 from lightning.pytorch import Trainer
 
 from data_modules.errors import UserError, UserNotice
+from lit_sft.files import digest
 from lit_sft.models.backbone import BackboneSettings
 from lit_sft.models.base_weights import quick_identity
+from lit_sft.models.continued_adapter import adapter_identity
 from lit_sft.models.objectives import ObjectiveSettings
 from lit_sft.training.data import TrainingData
 from lit_sft.training.optimization import OptimizerSettings
@@ -93,6 +95,7 @@ def run_identity(
         "--trainer.accumulate_grad_batches": trainer.accumulate_grad_batches,
         **_flat("--model.backbone", asdict(backbone)),
         "--model.backbone.pretrained": quick_identity(backbone.pretrained),
+        "--model.backbone.adapter": backbone.adapter and digest(adapter_identity(backbone.adapter))[:16],
         **_flat("--model.optimizer", optimizer.identity()),
         **_flat("--model.objective", objective.identity()),
         "--trainer.precision": str(trainer.precision),
