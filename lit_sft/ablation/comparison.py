@@ -35,6 +35,7 @@ def shared_name(metric: str) -> str:
 Holds = Literal["yes", "NO", "by design", "unknown"]
 
 _AFFECTS_WEIGHTS = ("model.backbone.pretrained", "model.backbone.config", "model.backbone.tokenizer")
+_AFFECTS_BASE = (*_AFFECTS_WEIGHTS, "model.backbone.lora.init")  # which moves a part of the weights into the adapters
 _AFFECTS_ADAPTERS = (*_AFFECTS_WEIGHTS, "model.backbone.lora", "model.backbone.tuning", "model.backbone.adapter")
 _AFFECTS_TEXTS = ("data.cleaning", "data.mix", "data.txt_documents", "data.eval_window", "data.block_size")
 _AFFECTS_DATA = (
@@ -135,7 +136,7 @@ class Comparison:
     def checks(self) -> list[Check]:
         """Check the conditions for comparing in pairs."""
         found = [
-            self._same("initial weights", lambda r: r.record.get("initial_weights"), by=_AFFECTS_WEIGHTS),
+            self._same("initial weights", lambda r: r.record.get("initial_weights"), by=_AFFECTS_BASE),
             self._same("initial adapters", _initial_adapters, by=_AFFECTS_ADAPTERS),
             self._same(
                 "training records of every step",

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from safetensors.torch import load_file
@@ -19,6 +19,7 @@ from data_modules.errors import UserError
 from data_modules.wording import did_you_mean, listed
 from lit_sft.files import read_json
 from lit_sft.models.base_weights import base_identity, check_base
+from lit_sft.models.lora_starts import keep_first_factors
 from lit_sft.models.pretrained import check_finite, first_line
 
 if TYPE_CHECKING:
@@ -40,6 +41,9 @@ class LoraSettings:
         modules_to_save: Layers to train in full along with the adapters, such as `embed_tokens`.
         rslora: Rank-stabilised scaling.
         dora: Weight-decomposed adaptation.
+        init: How new adapters start, by peft's names. `pissa` takes the largest singular values of the weights out of
+            the base (`pissa_niter_16` approximately, and faster), `olora` the first columns of their QR decomposition.
+            None: one matrix is random, the other zero.
     """
 
     rank: int = 8
@@ -49,6 +53,7 @@ class LoraSettings:
     modules_to_save: list[str] | None = None
     rslora: bool = False
     dora: bool = False
+    init: Literal["gaussian", "orthogonal", "olora", "pissa", "pissa_niter_16"] | None = None
 
     def __post_init__(self) -> None:
         for name, is_right, expected in (
@@ -58,6 +63,17 @@ class LoraSettings:
         ):
             if not is_right:
                 raise UserError(f"--model.backbone.lora.{name} {getattr(self, name)}: expected {expected}.")
+        if self.dora and self.changes_base:
+            raise UserError(
+                f"--model.backbone.lora.init {self.init} with `dora`: DoRA needs the whole base weights. Leave one out."
+            )
+        if self.init == "orthogonal" and self.rank % 2:
+            raise UserError(f"--model.backbone.lora.rank {self.rank}: `init: orthogonal` needs an even rank.")
+
+    @property
+    def changes_base(self) -> bool:
+        """Whether new adapters take their first weights out of the base."""
+        return self.init in ("olora", "pissa", "pissa_niter_16")
 
 
 def causal_lm(backbone: nn.Module) -> PreTrainedModel:
@@ -82,8 +98,16 @@ def with_adapters(model: PreTrainedModel, lora: LoraSettings) -> nn.Module:
     _check_targets(model, lora.target_modules)
     _check_saved(model, lora.modules_to_save or [])
     saved = with_tied_head(model, lora.modules_to_save)
+    # GPT-2's layers store their weights transposed
+    is_transposed = any(isinstance(module, Conv1D) for module in model.modules())
+    if lora.init == "olora" and is_transposed:
+        raise UserError(
+            "--model.backbone.lora.init olora: peft decomposes only the weights of linear layers, and this model has "
+            "Conv1D. Use pissa."
+        )
     config = LoraConfig(
         task_type="CAUSAL_LM",
+        init_lora_weights=lora.init or True,
         r=lora.rank,
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
@@ -92,14 +116,15 @@ def with_adapters(model: PreTrainedModel, lora: LoraSettings) -> nn.Module:
         ensure_weight_tying=bool(saved and model.config.tie_word_embeddings),
         use_rslora=lora.rslora,
         use_dora=lora.dora,
-        # GPT-2's layers store their weights transposed
-        fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),
+        fan_in_fan_out=is_transposed,
     )
     try:
         with _quiet_peft():
             adapted: nn.Module = get_peft_model(model, config)
     except ValueError as error:
         raise UserError(f"--model.backbone.lora: {str(error).splitlines()[0]}") from None
+    if lora.changes_base:
+        keep_first_factors(adapted)
     return adapted
 
 

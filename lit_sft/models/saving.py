@@ -24,6 +24,7 @@ from lit_sft.models.adapters import causal_lm, is_adapted
 from lit_sft.models.base_weights import BaseIdentity, check_base, identity_of
 from lit_sft.models.casting import DtypeName, cast_folder
 from lit_sft.models.chat_template import jinja_of
+from lit_sft.models.lora_starts import restore_first_factors, save_adapter
 from lit_sft.models.pretrained import check_finite, first_line
 
 AnyData = SFTDataModule | TextDataModule
@@ -84,7 +85,7 @@ def _write_model(model: nn.Module, folder: Path, data: AnyData) -> None:
     defaults, inner.generation_config = inner.generation_config, generation
     inner.config.pad_token_id = data.pad_token_id
     try:
-        model.save_pretrained(folder)  # type: ignore[operator]
+        save_adapter(model, folder) if is_adapted(model) else model.save_pretrained(folder)  # type: ignore[operator]
     finally:
         inner.generation_config, inner.config.pad_token_id = defaults, None
     generation.save_pretrained(folder)
@@ -163,6 +164,7 @@ def load_weights(
     state = {n.removeprefix(prefix): value for n, value in saved["state_dict"].items() if n.startswith(prefix)}
     check_fit(state, backbone, str(checkpoint), adapted=is_adapted(backbone))
     check_base(saved.get("base"), identity_of(backbone), str(checkpoint), allow_changes=allow_changes)
+    restore_first_factors(backbone, saved.get("first_factors"), str(checkpoint))
     backbone.load_state_dict(state, strict=False)  # only frozen and tied weights may be missing
     check_finite(backbone, str(checkpoint))
     metrics: dict[str, float] = saved.get("figures", {})

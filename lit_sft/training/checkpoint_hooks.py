@@ -11,6 +11,7 @@ from torch import nn
 from lit_sft.checkpoints.digests import check_intact
 from lit_sft.models.adapters import is_adapted
 from lit_sft.models.base_weights import check_base, identity_of
+from lit_sft.models.lora_starts import first_factors, restore_first_factors
 from lit_sft.models.saving import check_fit
 from lit_sft.training.resuming import rewind_to_step
 
@@ -44,6 +45,8 @@ def add_origin(checkpoint: dict[str, Any], backbone: nn.Module, module: Lightnin
     if is_adapted(backbone):
         trained = {name for name, parameter in module.named_parameters() if parameter.requires_grad}
         checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in trained}
+    if factors := first_factors(backbone):
+        checkpoint["first_factors"] = factors
 
 
 def add_progress(checkpoint: dict[str, Any], trainer: Trainer, identity: dict[str, str]) -> None:
@@ -69,6 +72,8 @@ def check_weights(
 ) -> None:
     """Check that weights are undamaged, fit this model, and were trained on this base model.
 
+    Adapters that started from parts of the base weights take them out of the base as the checkpoint says.
+
     Args:
         checkpoint: The checkpoint to load.
         path: Its path.
@@ -85,3 +90,4 @@ def check_weights(
     if "state_dict" in checkpoint:  # otherwise a sharded model has loaded it already
         check_fit(checkpoint["state_dict"], module, str(path), adapted=is_adapted(backbone))
     check_base(checkpoint.get("base"), identity_of(backbone), str(path), allow_changes=allow_changes, advice=advice)
+    restore_first_factors(backbone, checkpoint.get("first_factors"), str(path))

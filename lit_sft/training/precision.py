@@ -67,7 +67,8 @@ def warn_of_lost_updates(precision: str, lr: float) -> None:
 def narrow_where_lossless(backbone: nn.Module, settings: BackboneSettings, trainer: Trainer) -> None:
     """Store frozen layers in half precision where nothing is lost: the base is on disk and nothing is sharded."""
     dtype = AUTOCAST_DTYPES.get(str(trainer.precision))
-    keeps_base = settings.tuning == "lora" and settings.pretrained is not None and not settings.lora.dora
+    lora = settings.adapters
+    keeps_base = lora is not None and settings.pretrained is not None and not (lora.dora or lora.changes_base)
     if dtype is not None and keeps_base and isinstance(trainer.strategy, (SingleDeviceStrategy, DDPStrategy)):
         narrow_frozen_layers(backbone, dtype)
 

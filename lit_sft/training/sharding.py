@@ -18,21 +18,26 @@ from torch.distributed.device_mesh import init_device_mesh
 
 from data_modules.batching.batch import Batch
 from data_modules.errors import UserError
-from lit_sft.models.backbone import decoder_layers
+from lit_sft.models.backbone import BackboneSettings, decoder_layers
 
 Scoring = Callable[[nn.Module, Batch], Any]
 
 
-def check_strategy(strategy: Strategy) -> None:
-    """Reject strategies that gather the head's weight only inside its own forward pass.
+def check_strategy(strategy: Strategy, backbone: BackboneSettings) -> None:
+    """Reject strategies that gather the head's weight only inside its own forward pass, or cannot hold this model.
 
     Raises:
-        UserError: If it is FSDP1 or DeepSpeed ZeRO 3.
+        UserError: If it is FSDP1 or DeepSpeed ZeRO 3; or splits weights that adapters start from.
     """
     if isinstance(strategy, FSDPStrategy) or getattr(strategy, "zero_stage_3", False):
         raise UserError(
             f"--trainer.strategy: {type(strategy).__name__} shards the weights in a way that does not allow computing "
             "the loss on supervised tokens only. Use FSDP2 instead: `--config configs/overlays/fsdp2.yaml`."
+        )
+    if isinstance(strategy, ModelParallelStrategy) and backbone.tuning == "lora" and backbone.lora.changes_base:
+        raise UserError(
+            f"--trainer.strategy: {type(strategy).__name__} shards the weights, and `--model.backbone.lora.init "
+            f"{backbone.lora.init}` needs them whole. Leave it out, or use DDP."
         )
 
 
