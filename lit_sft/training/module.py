@@ -123,11 +123,8 @@ class LitCausalLM(LightningModule):
             keep_reference(self.backbone)
 
     def _configure(self) -> None:
-        check_strategy(self.trainer.strategy)
-        check_objective(self.objective_settings, self.backbone_settings, self.trainer.strategy)
-        if hasattr(self, "segment_metrics"):
-            return
         check_strategy(self.trainer.strategy, self.backbone_settings)
+        check_objective(self.objective_settings, self.backbone_settings, self.trainer.strategy)
         tokenizer, end_token_id = self.data.tokenizer, self.data.end_token_id
         if not hasattr(self, "backbone"):
             self._build(tokenizer)

@@ -12,6 +12,7 @@ from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, Sin
 
 from data_modules.errors import UserError, UserNotice
 from data_modules.sft_data_module import SFTDataModule
+from lit_sft.models.adapters import LoraSettings
 from lit_sft.models.backbone import BackboneSettings
 from lit_sft.models.loss import supervised_loss
 from lit_sft.models.objectives import ObjectiveSettings
@@ -197,3 +198,13 @@ def test_objectives_that_build_on_what_the_model_knows_are_remarked_for_random_w
 ) -> None:
     with pytest.warns(UserNotice, match=reason):
         check_objective(ObjectiveSettings(**settings), BackboneSettings(config={}), SingleDeviceStrategy())
+
+
+@pytest.mark.parametrize(
+    "more", [{"adapter": "first/model"}, {"lora": LoraSettings(init="pissa")}, {"lora": LoraSettings(init="olora")}]
+)
+def test_reference_is_refused_where_the_model_without_adapters_is_another(more: dict[str, Any]) -> None:
+    backbone = BackboneSettings("m", tuning="lora", **more)
+    with pytest.raises(ValueError, match="compares the model with the one before training"):
+        check_objective(ObjectiveSettings(kl_weight=0.1), backbone, SingleDeviceStrategy())
+    check_objective(ObjectiveSettings(), backbone, SingleDeviceStrategy())
