@@ -54,7 +54,7 @@ from data_modules.records.thinking import Thinking
 from data_modules.records.turn_order import Consecutive, FirstAnswer, TurnRules
 from data_modules.rendering.conventions import resolve_mask, template_and_convention
 from data_modules.rendering.jinja_source import Argument, ChatOptions
-from data_modules.rendering.masking import LossMask, MaskName, Reduction
+from data_modules.rendering.masking import LossMask, MaskName, Reduction, weights_identity
 from data_modules.rendering.templates import TemplateName, tokenizer_with_options
 from data_modules.setting_checks import check_choices, check_sizes
 from data_modules.sft_choices import CHOICES, TextPrompts
@@ -105,6 +105,7 @@ class SFTDataModule(LightningDataModule):
         mask: Which tokens are supervised: all, the final answer of each conversation, or every answer.
         convention: Train as another trainer would, such as `trl:assistant_only` or `axolotl`, instead of by a mask.
         prompt_weight: Weight of prompt tokens (tool results too) in the loss, 0 to 1. None: the mask's own.
+        answer_weight: Weight of answer tokens, 0 to 1; only the ratio of the two matters. None: 1.
         reduction: Whether every supervised token, every sample or every turn counts equally.
         samples: `answer` expands a training conversation into one sample per answer.
         max_length: Maximum number of tokens in an example. None: the model's context length, at most 1024.
@@ -161,6 +162,7 @@ class SFTDataModule(LightningDataModule):
         mask: MaskName = "output_only",
         convention: str | None = None,
         prompt_weight: float | None = None,
+        answer_weight: float | None = None,
         reduction: Reduction = "token",
         samples: Samples = "conversation",
         max_length: int | None = None,
@@ -186,8 +188,8 @@ class SFTDataModule(LightningDataModule):
         check_sizes(batch_size, eval_batch_size, token_budget, num_workers)
         check_choices(CHOICES, template=template, mask=mask, reduction=reduction, over_long=over_long)
         check_choices(CHOICES, text_prompts=text_prompts)
-        self.mask_name, self.mask = mask, resolve_mask(mask, prompt_weight, convention, over_long)
-        self.reduction, self._prompt_weight, self.convention = reduction, prompt_weight, convention
+        self.mask_name, self.reduction, self._weights = mask, reduction, (prompt_weight, answer_weight)
+        self.mask, self.convention = resolve_mask(mask, *self._weights, convention, over_long), convention
         sharing = (share_prefixes, group_by_prefix)
         self._batches = BatchSettings(batch_size, eval_batch_size, packing, token_budget, shuffle, seed, *sharing)
         self.share_prefixes, self.group_by_prefix = share_prefixes and packing, group_by_prefix
@@ -230,7 +232,7 @@ class SFTDataModule(LightningDataModule):
     @cached_property
     def mixture(self) -> Mixture | None:
         """The sources of `mix`, each with its encoder and its mask; None without."""
-        return mixture_of(self.mix, self.sources, self.encoder, self.mask, self._prompt_weight)
+        return mixture_of(self.mix, self.sources, self.encoder, self.mask, self._weights)
 
     def mask_of(self, example: Example) -> LossMask:
         """The loss mask of an example: that of its source, or of all."""
@@ -238,8 +240,7 @@ class SFTDataModule(LightningDataModule):
 
     @property
     def _masks(self) -> tuple[LossMask, ...]:
-        # the last one is that of source -1: examples of no mixture
-        return (*(self.mixture.masks if self.mixture else ()), self.mask)
+        return (*(self.mixture.masks if self.mixture else ()), self.mask)  # the last: examples of no source, -1
 
     def prepare_data(self) -> None:
         """Encode all data once, on one process; the others read the cache."""
@@ -269,16 +270,16 @@ class SFTDataModule(LightningDataModule):
         else:
             self._identity = data_identity(self.sources, self.encoder)
         self.fingerprint = identity_digest(self._identity)
-        given = {**self.sources.files, **self.predict_sources.files}
         check_pair_settings(self.ledgers, self.convention, self.over_long, self.sources.samples)
-        check_splits(stage, given, self.stores, self.ledgers, self._limits, self.mask_of)
+        files = self.sources.files | self.predict_sources.files
+        check_splits(stage, files, self.stores, self.ledgers, self._limits, self.mask_of)
 
     def identity(self) -> dict[str, Any]:
         """Everything about the data that a training run depends on, by setting."""
         return {
             **self._identity,
             "--data.mask": self.mask_name,
-            "--data.prompt_weight": self._prompt_weight,
+            **weights_identity(*self._weights),
             "--data.reduction": self.reduction,
             "--data.shuffle": self._batches.shuffle,
             **({"--data.group_by_prefix": True} if self.group_by_prefix else {}),

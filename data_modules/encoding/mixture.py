@@ -190,7 +190,11 @@ class Mixture:
 
 
 def mixture_of(
-    mix: tuple[MixSource, ...], shared: Sources, encoder: Encoder, mask: LossMask, prompt_weight: float | None
+    mix: tuple[MixSource, ...],
+    shared: Sources,
+    encoder: Encoder,
+    mask: LossMask,
+    weights: tuple[float | None, float | None],
 ) -> Mixture | None:
     """The mixture of a run; None without sources.
 
@@ -199,7 +203,7 @@ def mixture_of(
         shared: The settings of the run, with the training files of all sources.
         encoder: Encodes sources without a template of their own.
         mask: The mask of sources without one.
-        prompt_weight: Weight of prompt tokens under every mask.
+        weights: Weights of prompt and answer tokens under every mask.
 
     Raises:
         UserError: If a template or a mask is not known, or no source has the template of the run.
@@ -229,7 +233,7 @@ def mixture_of(
         shared,
         encoder,
         tuple(replace(encoder, template=next(own)) if source.template else encoder for source in mix),
-        tuple(resolve_mask(source.mask, prompt_weight) if source.mask else mask for source in mix),  # type: ignore[arg-type]
+        tuple(resolve_mask(source.mask, *weights) if source.mask else mask for source in mix),  # type: ignore[arg-type]
     )
 
 

@@ -104,13 +104,18 @@ def resolve_convention(
 
 
 def resolve_mask(
-    name: MaskName, prompt_weight: float | None = None, convention: str | None = None, over_long: str = "truncate"
+    name: MaskName,
+    prompt_weight: float | None = None,
+    answer_weight: float | None = None,
+    convention: str | None = None,
+    over_long: str = "truncate",
 ) -> LossMask:
     """The mask to train with: a named one, or that of a convention, which trains what the other trainer labels.
 
     Args:
         name: `--data.mask`.
         prompt_weight: `--data.prompt_weight`.
+        answer_weight: `--data.answer_weight`.
         convention: `--data.convention`.
         over_long: `--data.over_long`.
 
@@ -118,11 +123,12 @@ def resolve_mask(
         UserError: If there is no such convention, or another setting contradicts it.
     """
     if convention is None:
-        return named_mask(name, prompt_weight)
+        return named_mask(name, prompt_weight, answer_weight)
     parse_convention(convention)
     given = (
         ("mask", name, "output_only"),
         ("prompt_weight", prompt_weight, None),
+        ("answer_weight", answer_weight, None),
         ("over_long", over_long, "truncate"),
     )
     for option, value, default in given:

@@ -83,21 +83,42 @@ MASKS: dict[str, LossMask] = {
 }
 
 
-def resolve_mask(name: MaskName, prompt_weight: float | None = None) -> LossMask:
-    """The named mask, with another weight for prompt tokens if one is given.
+def resolve_mask(name: MaskName, prompt_weight: float | None = None, answer_weight: float | None = None) -> LossMask:
+    """The named mask, with other weights for prompt and answer tokens if they are given.
+
+    The loss is divided by the sum of all weights, so only their ratio matters.
 
     Args:
         name: One of MASKS.
         prompt_weight: Weight of what the model reads, 0 to 1: system, user, template and tool result tokens. None: the
             mask's own, which is 1 for `whole_sequence` and 0 for the others.
+        answer_weight: Weight of what the model emits and the mask supervises, 0 to 1: answers, thinking and tool calls.
+            None: 1.
 
     Raises:
-        UserError: If the weight is outside 0 to 1.
+        UserError: If a weight is outside 0 to 1, or that of answers has no effect.
     """
     mask = MASKS[name]
-    if prompt_weight is None:
+    for option, weight in (("prompt_weight", prompt_weight), ("answer_weight", answer_weight)):
+        if weight is not None and not 0 <= weight <= 1:
+            raise UserError(f"--data.{option} {weight}: expected a weight between 0 and 1.")
+    if prompt_weight is not None:
+        weights = tuple(prompt_weight if kind in PROMPT_KINDS else mask.weights[kind] for kind in SegmentKind)
+        mask = replace(mask, name=f"{mask.name}_prompt{prompt_weight:g}", weights=weights)
+    if answer_weight is None:
         return mask
-    if not 0 <= prompt_weight <= 1:
-        raise UserError(f"--data.prompt_weight {prompt_weight}: expected a weight between 0 and 1.")
-    weights = tuple(prompt_weight if kind in PROMPT_KINDS else mask.weights[kind] for kind in SegmentKind)
-    return replace(mask, name=f"{name}_prompt{prompt_weight:g}", weights=weights)
+    if not any(mask.weights[kind] for kind in PROMPT_KINDS):
+        raise UserError(
+            f"--data.answer_weight {answer_weight}: has no effect if answers alone are trained, because the loss is "
+            "divided by the sum of the weights. Set `--data.prompt_weight` too, or remove it."
+        )
+    weights = tuple(
+        weight * (answer_weight if kind in TRAINED_KINDS else 1) for kind, weight in enumerate(mask.weights)
+    )
+    return replace(mask, name=f"{mask.name}_answer{answer_weight:g}", weights=weights)
+
+
+def weights_identity(prompt_weight: float | None, answer_weight: float | None) -> dict[str, float | None]:
+    """What a run depends on, by setting. The weight of answers only if it is set, so that older runs can be resumed."""
+    answers = {} if answer_weight is None else {"--data.answer_weight": answer_weight}
+    return {"--data.prompt_weight": prompt_weight, **answers}

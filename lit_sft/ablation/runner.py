@@ -169,11 +169,9 @@ class Runner:
 
     def table(self) -> Table:
         """State and progress of every trial."""
-        losses = {
-            tuple(job.files.settings.get(name) for name in ("data.mask", "data.prompt_weight", "data.reduction"))
-            for job in self.jobs
-        }
-        caption = "training losses are under each arm's own mask, so do not compare them" if len(losses) > 1 else None
+        losses = {str(sorted(each for each in job.files.settings.items() if _is_of_loss(each[0]))) for job in self.jobs}
+        own = "each arm has a training loss of its own, so do not compare them"
+        caption = own if len(losses) > 1 else None
         table = Table(title="trials", title_justify="left", caption=caption, caption_justify="left")
         for name, justify in (
             ("trial", "left"),
@@ -220,3 +218,13 @@ def _reason(status: int, log: Path) -> str:
     # the output of the latest start, without the line of its command
     latest = text[text.rfind("\n$ ") + 1 :].partition("\n")[2] if "\n$ " in text else text
     return f"{printable(reason_in(latest))} (see {log})"
+
+
+def _is_of_loss(setting: str) -> bool:
+    """Whether a setting changes what the training loss measures."""
+    return setting.startswith("model.objective") or setting in (
+        "data.mask",
+        "data.prompt_weight",
+        "data.answer_weight",
+        "data.reduction",
+    )

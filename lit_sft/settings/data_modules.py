@@ -23,7 +23,9 @@ DATA_MODULES: dict[DataModuleName, type[SFTDataModule] | type[TextDataModule]] =
 }
 
 _INSTEAD = {
-    **dict.fromkeys(("mask", "prompt_weight", "reduction", "convention"), "; text runs train on every token"),
+    **dict.fromkeys(
+        ("mask", "prompt_weight", "answer_weight", "reduction", "convention"), "; text runs train on every token"
+    ),
     "max_length": ", or set `--data.block_size` instead",
     "over_long": ", or set `--data.blocks` and `--data.keep_rest` instead",
     "packing": "; blocks are always packed",

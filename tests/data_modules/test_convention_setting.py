@@ -85,7 +85,7 @@ def test_the_identity_of_a_run_names_the_convention_only_if_there_is_one(records
 
 @pytest.mark.parametrize(
     "setting",
-    [{"mask": "whole_sequence"}, {"prompt_weight": 0.5}, {"over_long": "drop"}],
+    [{"mask": "whole_sequence"}, {"prompt_weight": 0.5}, {"answer_weight": 0.5}, {"over_long": "drop"}],
     ids=lambda given: next(iter(given)),
 )
 def test_a_setting_that_contradicts_the_convention_is_an_error(setting: dict[str, Any]) -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from data_modules.rendering.masking import MASKS, resolve_mask
+from data_modules.rendering.masking import MASKS, resolve_mask, weights_identity
 from data_modules.rendering.segments import (
     ASSISTANT_KINDS,
     FINAL_KINDS,
@@ -74,6 +74,39 @@ def test_prompt_weight_changes_prompt_tokens_only() -> None:
 def test_prompt_weight_outside_0_to_1_is_refused(weight: float) -> None:
     with pytest.raises(ValueError, match=r"--data.prompt_weight .*expected a weight between 0 and 1"):
         resolve_mask("output_only", weight)
+
+
+def test_answer_weight_changes_supervised_answer_tokens_only() -> None:
+    weights = resolve_mask("output_only", 0.25, 0.5).token_weights(KINDS, TURNS)
+    named = resolve_mask("output_only", 0.25).token_weights(KINDS, TURNS)
+    assert weights.tolist() == [0.5 if weight == 1 else weight for weight in named]
+    assert 0.5 in weights.tolist()
+    whole = resolve_mask("whole_sequence", answer_weight=0.0).weights
+    assert {kind for kind in K if whole[kind]} == {*PROMPT_KINDS, K.TEXT}
+    assert resolve_mask("output_only", 0.25, 0.5).name == "output_only_prompt0.25_answer0.5"
+
+
+def test_answer_weight_outside_0_to_1_or_without_effect_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"--data.answer_weight 1.5: expected a weight between 0 and 1"):
+        resolve_mask("whole_sequence", None, 1.5)
+    for prompt_weight in (None, 0.0):
+        with pytest.raises(ValueError, match=r"--data.answer_weight 0.5: has no effect if answers alone are trained"):
+            resolve_mask("firefly_multi_turn", prompt_weight, 0.5)
+
+
+@pytest.mark.parametrize("reduction", ["token", "sample", "turn"])
+def test_only_the_ratio_of_the_two_weights_matters(reduction: str) -> None:
+    shares = []
+    for pair in ((0.2, 0.4), (0.5, 1.0), (0.5, None)):
+        weights = resolve_mask("output_only", *pair).token_weights(KINDS, TURNS, reduction)  # type: ignore[arg-type]
+        shares.append(weights / weights.sum())
+    np.testing.assert_allclose(shares[0], shares[1], rtol=1e-6)
+    np.testing.assert_array_equal(shares[1], shares[2])
+
+
+def test_identity_of_weights_has_that_of_answers_only_if_it_is_set() -> None:
+    assert weights_identity(0.1, None) == {"--data.prompt_weight": 0.1}
+    assert weights_identity(0.1, 0.5) == {"--data.prompt_weight": 0.1, "--data.answer_weight": 0.5}
 
 
 def test_sample_reduction_gives_supervised_tokens_total_weight_one() -> None:

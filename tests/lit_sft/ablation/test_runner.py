@@ -35,7 +35,12 @@ def test_the_time_left_of_a_trial_is_given_as_everywhere() -> None:
 
 
 @pytest.mark.parametrize(
-    ("axes", "is_warned"), [({"data.mask": ["output_only", "whole_sequence"]}, True), ({"data.samples": [1, 2]}, False)]
+    ("axes", "is_warned"),
+    [
+        ({"data.mask": ["output_only", "whole_sequence"]}, True),
+        ({"model.objective.name": ["next_token", "dft"]}, True),
+        ({"data.samples": [1, 2]}, False),
+    ],
 )
 def test_losses_under_different_masks_are_not_to_be_compared(
     axes: dict[str, list[Any]], is_warned: bool, tmp_path: Path
