@@ -90,7 +90,14 @@ def assert_same_end(one: LitCausalLM, other: LitCausalLM) -> None:
 
 @pytest.mark.parametrize(
     ("tuning", "packing", "optimizer"),
-    [("full", True, "adamw"), ("lora", True, "adamw"), ("full", False, "adamw"), ("full", True, "muon")],
+    [
+        ("full", True, "adamw"),
+        ("lora", True, "adamw"),
+        ("full", False, "adamw"),
+        ("full", True, "muon"),
+        ("full", True, "adafactor"),
+        ("lora", True, "adafactor"),
+    ],
 )
 def test_resuming_at_any_point_is_bit_identical_to_an_uninterrupted_run(
     make_data: MakeData, tmp_path: Path, tuning: str, packing: bool, optimizer: str
