@@ -230,3 +230,21 @@ def scalars(metrics: dict[str, float], split: str) -> dict[str, float]:
     return {
         f"{split}/{name}": value for name, value in metrics.items() if name.partition("/")[0] not in ("tokens", "step")
     }
+
+
+def curves(metrics: dict[str, float]) -> dict[str, float]:
+    """What loggers draw: without perplexity and bits per byte under masks of the same tokens as `answer`.
+
+    With one answer per conversation, these are all masks of answers, and every curve would be drawn three times. Their
+    `nll` stays, so that masks can be compared in one chart.
+
+    Args:
+        metrics: By log key, such as `val/perplexity/output_only`.
+    """
+
+    def _is_repeat(name: str, value: float) -> bool:
+        quantity, _, part = name.rpartition("/")
+        is_drawn_once = quantity.endswith(("perplexity", "bits_per_byte")) and part in MASKS
+        return is_drawn_once and math.isclose(value, metrics.get(f"{quantity}/answer", math.nan), rel_tol=1e-9)
+
+    return {name: value for name, value in metrics.items() if not _is_repeat(name, value)}

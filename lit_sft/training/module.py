@@ -22,7 +22,7 @@ from data_modules.batching.batch import Batch
 from data_modules.encoding.example import Example
 from data_modules.encoding.tokenizers import load_tokenizer, token_sizes
 from data_modules.errors import UserError
-from lit_sft.metrics.segments import RecordSums, gather_records, scalars
+from lit_sft.metrics.segments import RecordSums, curves, gather_records, scalars
 from lit_sft.metrics.split import SplitMetrics
 from lit_sft.models.adapters import causal_lm, is_adapted
 from lit_sft.models.answer_rows import answer_row
@@ -318,7 +318,7 @@ class LitCausalLM(LightningModule):
         for name, value in metrics.items() if not trainer.sanity_checking else ():
             self.log(name, value, prog_bar=name == "val/loss", logger=False, sync_dist=sync)
         for logger in trainer.loggers:
-            logger.log_metrics(metrics, step=trainer.global_step)
+            logger.log_metrics(curves(metrics), step=trainer.global_step)
             logger.save()
 
     def on_test_epoch_end(self) -> None:

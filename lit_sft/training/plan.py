@@ -9,6 +9,7 @@ from typing import Protocol, runtime_checkable
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from torch import nn
 
 from data_modules.wording import counted
 from lit_sft.models.continued_adapter import described
@@ -150,6 +151,7 @@ class PlanReport(Callback):
             return
         self._is_printed = True
         plan = plan_of(trainer, module)
+        self._print_line(f"size    {size_in_words(module)}")
         training, validations = plan.lines()
         done = f"; {trainer.global_step:,} of them are done" if trainer.global_step else ""
         unused = f"; {self.unused} is not used" if self.unused else ""
@@ -161,6 +163,14 @@ class PlanReport(Callback):
             self._print_line(f"adapter {backbone.adapter} continues: {described(lora)}")
         if warning := plan.warning():
             self._print_line(f"warning {warning}")
+
+
+def size_in_words(module: nn.Module) -> str:
+    """How many parameters a model has, and how many of them are trained; tied ones count once."""
+    sizes = [(parameter.numel(), parameter.requires_grad) for parameter in module.parameters()]
+    total, trained = sum(size for size, _ in sizes), sum(size for size, is_trained in sizes if is_trained)
+    share = "all of them" if trained == total else f"{trained:,} of them ({trained / total:.2%})"
+    return f"{counted(total, 'parameter')}, {share} trained"
 
 
 def plan_of(trainer: Trainer, module: LitCausalLM) -> RunPlan:

@@ -18,7 +18,7 @@ from data_modules.sft_data_module import SFTDataModule
 from lit_sft.gguf.vocabulary import vocabulary_of
 from lit_sft.gguf.writing import GGUFType, export_gguf
 from lit_sft.models.backbone import BackboneSettings, build_backbone
-from lit_sft.models.saving import export_model
+from lit_sft.models.saving import export_model, exported_tokenizer
 from tests.conftest import MODELS, chat_rows
 from tests.lit_sft.gguf.llama_cpp import LlamaCpp, differences
 from tests.lit_sft.gguf.tokenizers import small_tokenizer, tricky_texts
@@ -143,6 +143,44 @@ def test_probabilities_of_rounded_weights_are_near(
         expected, tokenizer, server = both(model(SHAPES[shape], data.tokenizer), data, tmp_path, kind, is_full=False)
         ids = tokenizer("Rowan was born in").input_ids
         assert farthest(expected, ids, server) < tolerance
+
+
+ROUNDS: dict[str, list[dict[str, Any]]] = {
+    "user": [{"role": "user", "content": "Hi {{ 1 }} é 你\n\n"}],
+    "system": [
+        {"role": "system", "content": 'Be "brief".\n'}, {"role": "user", "content": "a"},
+        {"role": "assistant", "content": " b"}, {"role": "user", "content": "c"},
+    ],
+    "thinking": [
+        {"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "reasoning_content": "hm"},
+        {"role": "user", "content": "c"},
+    ],
+}  # fmt: skip
+
+CALL = {"id": "1", "type": "function", "function": {"name": "f", "arguments": '{"x": "1"}'}}
+CALLED: list[dict[str, Any]] = [
+    {"role": "user", "content": "q"},
+    {"role": "assistant", "content": "", "tool_calls": [CALL]},
+    {"role": "tool", "tool_call_id": "1", "content": "r"},
+]
+TOOL = {
+    "type": "function",
+    "function": {"name": "f", "description": "d", "parameters": {"type": "object", "properties": {}}},
+}
+
+
+@pytest.mark.parametrize("template", ["chatml", "alpaca", "plain"])
+def test_chats_are_rendered_as_by_transformers(template: str, make_data: MakeData, tmp_path: Path) -> None:
+    data = make_data(chat_rows(2), tokenizer=load_tokenizer(BUNDLED), template=template)
+    export_gguf(model(GPT2, data.tokenizer), tmp_path / "g", data, "f32")
+    server, tokenizer = LlamaCpp(tmp_path / "g" / "model.gguf", 64), exported_tokenizer(data)
+    for messages in ROUNDS.values():
+        expected = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+        assert server.prompt(messages) == expected
+    if template == "chatml":
+        options: dict[str, Any] = {"tools": [TOOL]}
+        expected = tokenizer.apply_chat_template(CALLED, add_generation_prompt=True, tokenize=False, **options)
+        assert server.post("/apply-template", messages=CALLED, **options)["prompt"] == expected
 
 
 REAL = [

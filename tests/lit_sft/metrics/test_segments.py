@@ -10,7 +10,7 @@ from data_modules.batching.batch import Batch, collate
 from data_modules.encoding.example import Example
 from data_modules.rendering.masking import MASKS
 from data_modules.rendering.segments import SegmentKind
-from lit_sft.metrics.segments import SegmentMetrics, WeightedMean, perplexity
+from lit_sft.metrics.segments import SegmentMetrics, WeightedMean, curves, perplexity
 
 K = SegmentKind
 END = 9
@@ -172,3 +172,16 @@ def test_weighted_mean() -> None:
 def test_perplexity_beyond_a_float_is_infinite() -> None:
     assert perplexity(math.log(7)) == pytest.approx(7)
     assert perplexity(1e6) == math.inf
+
+
+def test_curves_of_masks_with_the_tokens_of_answers_are_drawn_once() -> None:
+    answer = {"nll/answer": 1.0, "perplexity/answer": 2.7, "bits_per_byte/answer": 0.5}
+    same = {"nll/output_only": 1.0, "perplexity/output_only": 2.7 * (1 + 1e-12), "bits_per_byte/output_only": 0.5}
+    other = {"nll/whole_sequence": 2.0, "perplexity/whole_sequence": 7.4, "perplexity/user": 2.7, "loss": 2.7}
+    metrics = {f"val/{name}": value for name, value in {**answer, **same, **other}.items()}
+    drawn = curves(metrics)
+    assert metrics.keys() - drawn.keys() == {"val/perplexity/output_only", "val/bits_per_byte/output_only"}
+    assert drawn == {name: metrics[name] for name in drawn}
+    apart = metrics | {"val/perplexity/output_only": 2.8, "val/bits_per_byte/output_only": 0.6}
+    assert curves(apart) == apart  # several answers per conversation
+    assert curves({"val/perplexity/output_only": float("nan")}).keys() == {"val/perplexity/output_only"}

@@ -25,9 +25,11 @@ def test_curves_start_before_training_and_are_named_split_quantity_part(make_dat
         "train/lr",
         "val/loss",
         "val/nll/answer",
-        "val/perplexity/output_only",
+        "val/nll/output_only",
+        "val/perplexity/answer",
         "val/bits_per_byte/user",
     } <= scalars
+    assert not any(name.startswith("val/perplexity/output_only") for name in scalars)  # the curve of the answers
     assert not any("tokens/" in name for name in scalars)
     steps = [event.step for event in events.Scalars("val/nll/answer")]
     assert steps[0] == 0

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 from lightning.pytorch import Callback, Trainer
+from torch import nn
 
 from callbacks import SampleGeneration
 from data_modules.sft_data_module import SFTDataModule
-from lit_sft.training.plan import PlanReport, RunPlan, plan_of
+from lit_sft.training.plan import PlanReport, RunPlan, plan_of, size_in_words
 from tests.conftest import alpaca_rows
 from tests.training import make_module, make_trainer
 
@@ -86,9 +87,11 @@ def test_plan_is_printed_once_before_the_first_step(data: SFTDataModule, tmp_pat
     said: list[str] = []
     settings = {"max_epochs": 3, "max_steps": 9, "accumulate_grad_batches": 2, "limit_val_batches": 1}
     trainer = make_trainer(tmp_path, callbacks=[PlanReport(said.append, "max_epochs of a.yaml")], **settings)
-    trainer.fit(make_module(), datamodule=data)
-    rows = data.evaluated("val", 1)[0]
+    module = make_module()
+    trainer.fit(module, datamodule=data)
+    rows, size = data.evaluated("val", 1)[0], sum(weight.numel() for weight in module.parameters())
     assert said == [
+        f"size    {size:,} parameters, all of them trained",
         "plan    9 steps of 8 examples (4 x 2 accumulated x 1 device), 2.25 epochs of 4 steps, --trainer.max_epochs "
         "alone would give 12; max_epochs of a.yaml is not used",
         f"        4 validations of {rows:,} rows, before training and after steps 4, 8, 9",
@@ -100,9 +103,17 @@ def test_a_run_without_validation_rows_says_so(make_data: MakeData, tmp_path: Pa
     make_trainer(tmp_path, callbacks=[PlanReport(said.append)], max_steps=1).fit(
         make_module(), datamodule=make_data(alpaca_rows(8))
     )
-    assert [line.split(" ", 1)[1].strip() for line in said] == [
+    assert [line.split(" ", 1)[1].strip() for line in said[1:]] == [
         "1 step of 8 examples (8 x 1 accumulated x 1 device), 1 epoch of 1 step", "no validation",
     ]  # fmt: skip
+
+
+def test_size_says_how_many_parameters_are_trained() -> None:
+    model = nn.Sequential(nn.Linear(3, 5), nn.Linear(5, 2, bias=False), nn.Linear(5, 2, bias=False))
+    model[2].weight = model[1].weight  # tied: counted once
+    assert size_in_words(model) == "30 parameters, all of them trained"
+    model[0].requires_grad_(False)
+    assert size_in_words(model) == "30 parameters, 10 of them (33.33%) trained"
 
 
 def plan(**changes: Any) -> RunPlan:
