@@ -353,7 +353,7 @@ class SFTDataModule(LightningDataModule):
         return is_plain_text(load_ledgers(self._encode(self.sources, self.encoder))["train"])
 
     def _weight(self, index: int) -> float:
-        if self._batches.pairs(self.trainer):
+        if self._batches.trains_on_pairs(self.trainer):
             return 1.0
         example = self.stores["train"][index]
         return float(example.loss_weights(self.mask_of(example), self.reduction).sum(dtype="float64"))
@@ -376,8 +376,8 @@ class SFTDataModule(LightningDataModule):
         return self._batches.train_sampler(lengths, self._weight, self.trainer, accumulate, limit, ids_of=ids)
 
     def _extents(self, split: str) -> tuple[list[int], IdsOf]:
-        """The tokens of each example in a batch, and their ids."""
-        return extents(self.stores[split], pairs=self._batches.pairs(self.trainer), packed=self._batches.packing)
+        pairs = self._batches.has_pairs(self.trainer, split, self.stores[split])
+        return extents(self.stores[split], pairs=pairs, packed=self._batches.packs(self.trainer))
 
     def _eval_loader(self, split: str) -> DataLoader[list[Batch]] | list[Any]:
         if split not in self.stores or not len(self.stores[split]):
@@ -395,6 +395,6 @@ class SFTDataModule(LightningDataModule):
             score_all=score_all,
             pack=self._batches.packs(self.trainer),
             share_prefixes=self._batches.shares(self.trainer, split),
-            pairs=self._batches.pairs(self.trainer),
+            pairs=self._batches.has_pairs(self.trainer, split, self.stores[split]),
         )
         return batch_loader(self.stores[split], collate_micro_batch, sampler, num_workers=self.num_workers)

@@ -47,6 +47,14 @@ class Gradients(Callback):
             torch.save(self.steps, self.path)
 
 
+def pair_rows(count: int) -> list[dict[str, str]]:
+    """Preference pairs with answers of very different lengths."""
+    rows = alpaca_rows(count)
+    return [
+        {"prompt": row["instruction"], "chosen": row["output"], "rejected": f"No {n}."} for n, row in enumerate(rows)
+    ]
+
+
 @pytest.mark.parametrize(
     ("strategy", "tuning", "objective"),
     [
@@ -54,6 +62,8 @@ class Gradients(Callback):
         ("ddp", "full", {"name": "dft", "kl_weight": 0.5}),
         ("fsdp2", "lora", {"name": "dft", "kl_weight": 0.5}),
         ("fsdp2", "full", {"label_smoothing": 0.1}),
+        ("ddp", "full", {"name": "dpo"}),
+        ("fsdp2", "lora", {"name": "dpo"}),
     ],
 )
 def test_two_processes_equal_one_with_the_same_batch(
@@ -65,7 +75,10 @@ def test_two_processes_equal_one_with_the_same_batch(
     objective: dict[str, Any],
 ) -> None:
     # 17 rows and 3 texts: an uneven last batch, and texts without a supervised token
-    files = [write("rows.jsonl", alpaca_rows(17)), write("texts.jsonl", [{"text": f"nothing {n}"} for n in range(3)])]
+    rows, is_dpo = (pair_rows, True) if objective.get("name") == "dpo" else (alpaca_rows, False)
+    files = [write("rows.jsonl", rows(17)), write("texts.jsonl", [{"text": f"nothing {n}"} for n in range(3)])]
+    if is_dpo:
+        files = [write("rows.jsonl", rows(20))]
     config = {
         "seed_everything": 1,
         "model": {
@@ -74,11 +87,11 @@ def test_two_processes_equal_one_with_the_same_batch(
                 "lora": {"rank": 2},
             },
             # with a base to keep to, the model must leave it
-            "optimizer": {"lr": 1e-3 if "kl_weight" in objective else 1e-30, "schedule": "constant"},
+            "optimizer": {"lr": 1e-3 if "kl_weight" in objective or is_dpo else 1e-30, "schedule": "constant"},
             "objective": objective,
         },
         "data": {
-            "train": files, "val": write("val.jsonl", alpaca_rows(30)[20:27]), "template": "plain",
+            "train": files, "val": write("val.jsonl", rows(30)[20:27]), "template": "plain",
             "token_budget": 150, "test_fraction": 0.0,
         },
         "trainer": {
@@ -112,7 +125,8 @@ def test_two_processes_equal_one_with_the_same_batch(
         for name in a:
             torch.testing.assert_close(a[name], b[name], rtol=0, atol=1e-6)
     for moment in ("before", "best"):
-        assert metrics[moment] == pytest.approx(metrics_of_two[moment], rel=1e-6)
+        assert metrics[moment] == pytest.approx(metrics_of_two[moment], rel=1e-6, abs=1e-9)
+        assert ("reward_margin" in metrics[moment]) == is_dpo
 
 
 @pytest.mark.slow

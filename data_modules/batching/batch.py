@@ -104,6 +104,39 @@ class Batch:
         """The same batch, with what its documents share computed for each of them."""
         return self if self.tree is None else Batch(**{n: getattr(self, n) for n in self.__slots__} | {"tree": None})
 
+    def with_targets(self, targets: Tensor) -> Batch:
+        """The same documents with other targets, for metrics."""
+        values = {name: getattr(self, name) for name in self.__slots__}
+        return Batch(**values | {"targets": targets, "tree": None})
+
+    @property
+    def num_pairs(self) -> int:
+        """Number of preference pairs; 0 in a dummy batch."""
+        return len(self.origins) // 2 if self.preferences is not None and len(self.targets) else 0
+
+    @property
+    def weight(self) -> Tensor:
+        """The batch's part of the normaliser, a float32 scalar."""
+        return self.weights.sum() if self.preferences is None else self.weights.new_full((), self.num_pairs)
+
+    def pair_sums(self, values: Tensor) -> Tensor:
+        """Add up a quantity over the answers of each preference pair, weighted by `preferences`.
+
+        Args:
+            values: (N,), of the targets.
+
+        Returns:
+            (pairs, 2): of the chosen and of the rejected answer.
+        """
+        assert self.preferences is not None
+        weights = self.preferences.flatten()[self.targets].abs().to(values.dtype)
+        weighted = (values * weights).masked_fill(weights == 0, 0)  # zero times infinity is NaN
+        sums, documents = values.new_zeros(2 * self.num_pairs), self.documents_at(self.targets)
+        # each adds in a fixed order on its device
+        if values.device.type == "cpu":
+            return sums.index_add(0, documents, weighted).view(-1, 2)
+        return sums.index_put((documents,), weighted, accumulate=True).view(-1, 2)
+
     def _map(self, change: Callable[[Tensor], Tensor]) -> Batch:
         values = {name: getattr(self, name) for name in self.__slots__}
         changed: dict[str, Any] = {n: change(v) if isinstance(v, Tensor) else v for n, v in values.items()}

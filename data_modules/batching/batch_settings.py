@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 
 from lightning.pytorch import Trainer
 
+from data_modules.batching.pairs import are_pairs
 from data_modules.batching.prefix_plans import Families, IdsOf
 from data_modules.batching.sampling import EvaluationSampler, WindowSampler, batches_done
+from data_modules.encoding.example_store import ExampleStore
 
 
 @dataclass(frozen=True)
@@ -48,9 +50,13 @@ class BatchSettings:
         return self.share_prefixes and self.packing and can_share
 
     @staticmethod
-    def pairs(trainer: Trainer | None) -> bool:
-        """Whether batches have both documents of preference pairs: the trainer's model trains on both, not on one."""
+    def trains_on_pairs(trainer: Trainer | None) -> bool:
+        """Whether the trainer's model trains on both documents of preference pairs, not on the chosen one alone."""
         return trainer is not None and getattr(trainer.lightning_module, "trains_on_pairs", False)
+
+    def has_pairs(self, trainer: Trainer | None, split: str, store: ExampleStore) -> bool:
+        """Whether batches of a split have both documents of its pairs, which are always evaluated."""
+        return self.trains_on_pairs(trainer) if split == "train" else are_pairs(store)
 
     @property
     def eval_rows(self) -> int:
@@ -80,7 +86,7 @@ class BatchSettings:
         """
         families = None
         if self.group_by_prefix and ids_of is not None:
-            families = self._families.setdefault(self.pairs(trainer), Families(len(lengths), ids_of))
+            families = self._families.setdefault(self.trains_on_pairs(trainer), Families(len(lengths), ids_of))
         return WindowSampler(
             lengths,
             batch_size=self.batch_size,

@@ -1,4 +1,4 @@
-"""The metrics of a split: by segment and mask, under the training mask, and by source."""
+"""The metrics of a split: by segment and mask, under the training mask, by source, and of preference pairs."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from data_modules.batching.batch import Batch
+from lit_sft.metrics.preferences import PreferenceMetrics
 from lit_sft.metrics.segments import SegmentMetrics, WeightedMean
 from lit_sft.metrics.sources import SourceMetrics
 
@@ -18,19 +19,39 @@ class SplitMetrics(nn.Module):
         token_sizes: See `SegmentMetrics`.
         end_token_id: The token that ends an answer.
         sources: Names of the sources of a mixture.
+        beta: DPO's.
+        label_smoothing: DPO's.
         by_record: Whether to also keep the sums of every record.
     """
 
     def __init__(
-        self, token_sizes: Tensor, end_token_id: int, sources: Sequence[str], *, by_record: bool = False
+        self,
+        token_sizes: Tensor,
+        end_token_id: int,
+        sources: Sequence[str],
+        beta: float = 0.1,
+        label_smoothing: float = 0.0,
+        *,
+        by_record: bool = False,
     ) -> None:
         super().__init__()
         self.segments = SegmentMetrics(token_sizes, end_token_id, by_record=by_record)
         self.loss = WeightedMean()
         self.sources = SourceMetrics(sources, token_sizes)
+        self.preferences = PreferenceMetrics(beta, label_smoothing)
 
-    def update(self, nll: Tensor, batch: Batch) -> None:
-        """Add a batch with the (N,) nats of its targets."""
+    def update(self, nll: Tensor, batch: Batch, reference: Tensor | None = None) -> None:
+        """Add a batch. Of preference pairs, all metrics but their own measure the chosen documents only.
+
+        Args:
+            nll: (N,) nats of its targets.
+            batch: The batch.
+            reference: The same under the reference model, for preference pairs; None if there is none.
+        """
+        if batch.preferences is not None:
+            self.preferences.update(nll, batch, reference)
+            is_chosen = batch.preferences.flatten()[batch.targets] >= 0
+            nll, batch = nll[is_chosen], batch.with_targets(batch.targets[is_chosen])
         weights = batch.weights.flatten()[batch.targets]
         self.segments.update(nll, batch)
         self.loss.update(nll, weights)
@@ -39,6 +60,8 @@ class SplitMetrics(nn.Module):
     def finish(self) -> dict[str, float]:
         """The metrics, which start again from nothing."""
         metrics = {"loss": self.loss.compute(), **self.segments.compute(), **self.sources.compute()}
-        for metric in (self.segments, self.loss, self.sources):
+        if self.preferences.update_called:  # on every process, or on none
+            metrics |= self.preferences.compute()
+        for metric in (self.segments, self.loss, self.sources, self.preferences):
             metric.reset()
         return metrics

@@ -44,7 +44,7 @@ def linear_cross_entropy(
         weight: Weight of the head, (V, D).
         bias: Bias of the head, (V,), or None.
         ids: The tokens, (N,) int64.
-        shares: Weight of each token in the sum, (N,), not negative.
+        shares: Weight of each token in the sum, (N,).
         how: The loss of a token; by default, its negative log-likelihood.
         reference: The reference model, if `how` has a `kl_weight`; it gets no gradients.
 
@@ -100,7 +100,7 @@ def _summed(
     with torch.autocast(hidden_states.device.type, enabled=False):
         wide = torch.promote_types(dtype, torch.float32)
         # small shares times small probabilities underflow in fp16, so the largest share is scaled to 1
-        scale = shares.max().clamp_min(1e-30).to(wide) if len(shares) else shares.new_ones((), dtype=wide)
+        scale = shares.abs().max().clamp_min(1e-30).to(wide) if len(shares) else shares.new_ones((), dtype=wide)
         sums = _Sums(wanted, hidden_states, weight, bias, scale)
         losses, nll = torch.empty(2, len(ids), dtype=wide, device=hidden_states.device)
         head, shift = weight.to(dtype), None if bias is None else bias.to(wide)

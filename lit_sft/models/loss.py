@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import torch
@@ -21,7 +21,7 @@ from lit_sft.models.adapters import causal_lm
 from lit_sft.models.architectures import special_attention
 from lit_sft.models.attention import documents_of, has_document_attention, shared_documents, shares_prefixes
 from lit_sft.models.linear_cross_entropy import linear_cross_entropy
-from lit_sft.models.reference import reference_model
+from lit_sft.models.reference import has_reference, reference_model
 from lit_sft.models.rope import depends_on_length
 from lit_sft.models.token_loss import Reference, TokenLoss, token_losses
 from lit_sft.models.tree_attention import Stretches
@@ -72,9 +72,53 @@ def token_nll(backbone: nn.Module, batch: Batch) -> Tensor:
     """
     model = causal_lm(backbone)
     tree = _tree(model, batch)
-    chunks = zip(*(torch.split(part, _ROWS_AT_ONCE) for part in _states(model, batch, tree)), strict=True)
-    nll = torch.cat([_cross_entropy(model, *chunk) for chunk in chunks])
+    nll = _scored(model, *_states(model, batch, tree))
     return nll if tree is None else nll[tree.repeats]
+
+
+def reference_nll(backbone: nn.Module, batch: Batch) -> Tensor | None:
+    """The same under the reference model; None if there is none."""
+    if not has_reference(backbone):
+        return None
+    with reference_model(backbone) as other:
+        return token_nll(other, batch)
+
+
+def loss_of_nll(backbone: nn.Module, batch: Batch, loss: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+    """Any function of the negative log-likelihoods of the batch's targets.
+
+    The head is applied twice: first without gradients, for the nats. The derivatives of the function by them are the
+    weights of a second, weighted sum, whose gradient is that of the function. So the logits of all targets are never
+    in memory together.
+
+    Args:
+        backbone: A causal language model, with or without adapters.
+        batch: Rows with N targets.
+        loss: A differentiable function of (N,) nats.
+
+    Returns:
+        Its value, a scalar to call backward on, connected to the graph even with N = 0; and the (N,) nats without
+        gradients, in the order of `batch.targets`.
+    """
+    model = causal_lm(backbone)
+    tree = _tree(model, batch)
+    hidden_states, ids = _states(model, batch, tree)
+    with torch.no_grad():
+        nll = _scored(model, hidden_states, ids)
+        nll = nll if tree is None else nll[tree.repeats]
+    with torch.enable_grad():
+        point = nll.detach().requires_grad_()
+        value = loss(point)
+        (shares,) = torch.autograd.grad(value, point)
+    shares = shares if tree is None else _summed(shares, tree)
+    total, _ = _weighted_sum(backbone, hidden_states, ids, shares, _PLAIN, None)
+    return value.detach() + (total - total.detach()), nll
+
+
+def _scored(model: PreTrainedModel, hidden_states: Tensor, ids: Tensor) -> Tensor:
+    """The (N,) nats of (N, D) hidden states, some rows of logits at a time."""
+    chunks = zip(torch.split(hidden_states, _ROWS_AT_ONCE), torch.split(ids, _ROWS_AT_ONCE), strict=True)
+    return torch.cat([_cross_entropy(model, *chunk) for chunk in chunks])
 
 
 def _weighted_sum(
@@ -214,8 +258,9 @@ def _is_plain(head: nn.Module, config: object) -> bool:
 
 
 def _cross_entropy(model: nn.Module, hidden_states: Tensor, ids: Tensor) -> Tensor:
-    """Compute (N,) nats from (N, D) hidden states and (N,) ids, in float32."""
-    logits = _scale(model.get_output_embeddings()(hidden_states).float(), model.config)  # type: ignore[operator]
+    """Compute (N,) nats from (N, D) hidden states and (N,) ids, in float32 or wider."""
+    logits = model.get_output_embeddings()(hidden_states)  # type: ignore[operator]
+    logits = _scale(logits.to(torch.promote_types(logits.dtype, torch.float32)), model.config)
     return F.cross_entropy(logits, ids, reduction="none")
 
 
@@ -268,7 +313,8 @@ def sums_of_step(outputs: Mapping[str, Any], of: Literal["total", "nats"] = "nat
         outputs: The result of `LitCausalLM.training_step`, or of an override, which may return only a loss.
         of: `total`: what is minimised; `nats`: the negative log-likelihood, whatever is minimised.
     """
-    return torch.stack([outputs[of], outputs["weight"]]) if of in outputs else None
+    weight = "weight" if of == "total" else "nll_weight"
+    return torch.stack([outputs[of], outputs[weight]]) if of in outputs else None
 
 
 def mean_of_step(outputs: Mapping[str, Any]) -> Tensor:

@@ -15,12 +15,14 @@ from data_modules.batching.batch import Batch
 from data_modules.errors import UserError
 from lit_sft.models.embedding_noise import noisy_embeddings
 from lit_sft.models.loss import supervised_loss
+from lit_sft.models.preferences import dpo_loss
 from lit_sft.models.token_loss import TokenLoss
 
-ObjectiveName = Literal["next_token", "dft", "profit"]
+ObjectiveName = Literal["next_token", "dft", "profit", "dpo"]
 Objective = Callable[[nn.Module, Batch], tuple[Tensor, Tensor]]
 
 _THRESHOLD = 0.1
+_BETA = 0.1
 
 
 @dataclass(frozen=True)
@@ -29,9 +31,13 @@ class ObjectiveSettings:
 
     Attributes:
         name: `next_token`: the negative log-likelihood of every supervised token; `dft`: the same times the token's own
-            probability (dynamic fine-tuning); `profit`: only of tokens with at least the probability `threshold`.
+            probability (dynamic fine-tuning); `profit`: only of tokens with at least the probability `threshold`;
+            `dpo`: direct preference optimisation, on pairs with `chosen` and `rejected`.
         threshold: Lowest probability of a token that `profit` trains on, 0 to 1.
-        label_smoothing: Share of each target that is spread evenly over the vocabulary, with `next_token`.
+        beta: How strongly `dpo` counts differences from the model before training: the smaller, the further the model
+            moves away from it.
+        label_smoothing: With `next_token`, share of each target that is spread evenly over the vocabulary; with `dpo`,
+            probability that a preference is the wrong way round, below 0.5.
         kl_weight: Weight of the divergence KL(base || model) on the supervised tokens, in nats, which is added to the
             loss. The base is the model with its adapters switched off; if all weights are trained, a frozen copy, which
             takes as much memory as the weights. It costs one more forward pass.
@@ -41,6 +47,7 @@ class ObjectiveSettings:
 
     name: ObjectiveName = "next_token"
     threshold: float = _THRESHOLD
+    beta: float = _BETA
     label_smoothing: float = 0.0
     kl_weight: float = 0.0
     neftune_alpha: float = 0.0
@@ -48,6 +55,7 @@ class ObjectiveSettings:
     def __post_init__(self) -> None:
         for name, is_right, expected in (
             ("threshold", 0 <= self.threshold <= 1, "a probability between 0 and 1"),
+            ("beta", 0 < self.beta < math.inf, "more than 0"),
             ("label_smoothing", 0 <= self.label_smoothing < 1, "at least 0 and below 1"),
             ("kl_weight", 0 <= self.kl_weight < math.inf, "0 or more"),
             ("neftune_alpha", 0 <= self.neftune_alpha < math.inf, "0 or more"),
@@ -59,17 +67,44 @@ class ObjectiveSettings:
                 f"--model.objective.threshold {self.threshold}: only ProFit has a threshold. Leave it out, or set "
                 "`--model.objective.name profit`."
             )
-        if self.name != "next_token" and self.label_smoothing:
+        if self.is_preference:
+            self._check_preference()
+        elif self.beta != _BETA:
+            raise UserError(
+                f"--model.objective.beta {self.beta}: only DPO has a beta. Leave it out, or set "
+                "`--model.objective.name dpo`."
+            )
+        elif self.name != "next_token" and self.label_smoothing:
             raise UserError(
                 f"--model.objective.label_smoothing {self.label_smoothing} with `--model.objective.name {self.name}`: "
                 "it weights tokens by their own probability, and smoothing would give weight to all others. Use one of "
                 "the two."
             )
 
+    def _check_preference(self) -> None:
+        """Refuse settings that have no meaning for pairs."""
+        if self.label_smoothing >= 0.5:
+            raise UserError(
+                f"--model.objective.label_smoothing {self.label_smoothing}: expected below 0.5, because with DPO it is "
+                "the probability that a preference is the wrong way round."
+            )
+        for name in ("kl_weight", "neftune_alpha"):
+            if getattr(self, name):
+                raise UserError(
+                    f"--model.objective.{name} {getattr(self, name)} with `--model.objective.name dpo`: DPO already "
+                    "compares each answer with the model before training. Leave it out, or raise "
+                    "`--model.objective.beta` to stay closer to that model."
+                )
+
+    @property
+    def is_preference(self) -> bool:
+        """Whether it trains on preference pairs."""
+        return self.name == "dpo"
+
     @property
     def needs_reference(self) -> bool:
         """Whether the model as it was before training is needed."""
-        return self.kl_weight > 0
+        return self.kl_weight > 0 or self.is_preference
 
     @property
     def is_nll(self) -> bool:
@@ -93,6 +128,12 @@ def objective_of(settings: ObjectiveSettings) -> Objective:
         losses, a scalar connected to the graph, and the plain nats of the targets. With `needs_reference`, the backbone
         must have passed through `keep_reference`.
     """
+    if settings.is_preference:
+
+        def preference_objective(backbone: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+            return dpo_loss(backbone, batch, beta=settings.beta, label_smoothing=settings.label_smoothing)
+
+        return preference_objective
     how, alpha = _token_loss(settings), settings.neftune_alpha
     if how == TokenLoss() and not alpha:
         return supervised_loss

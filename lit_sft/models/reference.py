@@ -24,6 +24,11 @@ def keep_reference(backbone: nn.Module) -> None:
         backbone.reference = (copy,)  # type: ignore[assignment]  # not a submodule: it is neither saved nor optimised
 
 
+def has_reference(backbone: nn.Module) -> bool:
+    """Whether `reference_model` can be used."""
+    return is_adapted(backbone) or hasattr(backbone, "reference")
+
+
 @contextmanager
 def reference_model(backbone: nn.Module) -> Iterator[nn.Module]:
     """The backbone as it was before training, in evaluation mode and without gradients.

@@ -267,6 +267,11 @@ def _state_of_weights(*, changed: bool) -> str:
     return "Stopped before this step changed the weights."
 
 
+def guards_of(trainer: Trainer) -> list[FiniteGuard]:
+    """The trainer's guards."""
+    return [callback for callback in trainer.callbacks if isinstance(callback, FiniteGuard)]  # type: ignore[attr-defined]
+
+
 def _origins(micro_batches: list[Batch]) -> tuple[str, ...]:
     return tuple(origin for micro_batch in micro_batches for origin in micro_batch.origins)
 

@@ -28,7 +28,7 @@ from lit_sft.models.adapters import causal_lm, is_adapted
 from lit_sft.models.answer_rows import answer_row
 from lit_sft.models.backbone import BackboneSettings, build_backbone
 from lit_sft.models.generation import Generated, GenerationSettings, generate
-from lit_sft.models.loss import token_nll
+from lit_sft.models.loss import reference_nll, token_nll
 from lit_sft.models.objectives import ObjectiveSettings, objective_of
 from lit_sft.models.reference import keep_reference
 from lit_sft.models.saving import load_weights, read_checkpoint
@@ -36,9 +36,9 @@ from lit_sft.training.checkpoint_hooks import add_metrics, add_origin, add_progr
 from lit_sft.training.data import TrainingData
 from lit_sft.training.end_token import warn_of_frozen_end
 from lit_sft.training.ending import keep_stopped
-from lit_sft.training.finite_guard import FiniteGuard
+from lit_sft.training.finite_guard import FiniteGuard, guards_of
 from lit_sft.training.hyper_parameters import plain_settings, settings_from
-from lit_sft.training.objective_checks import check_objective
+from lit_sft.training.objective_checks import check_objective, check_pairs
 from lit_sft.training.optimization import (
     OptimizerSettings,
     build_optimizer,
@@ -91,6 +91,7 @@ class LitCausalLM(LightningModule):
         super().__init__()
         self.backbone_settings, self.optimizer_settings, self.generation_settings = backbone, optimizer, generation
         self.objective_settings, self.objective = objective, objective_of(objective)
+        self.trains_on_pairs = objective.is_preference
         self.save_hyperparameters(plain_settings(backbone, optimizer, generation, objective), logger=False)
         self._seed = torch.initial_seed()
         """Seed of the backbone's random weights."""
@@ -125,12 +126,13 @@ class LitCausalLM(LightningModule):
     def _configure(self) -> None:
         check_strategy(self.trainer.strategy, self.backbone_settings)
         check_objective(self.objective_settings, self.backbone_settings, self.trainer.strategy)
+        check_pairs(self.objective_settings, self.data, self.trainer)
         tokenizer, end_token_id = self.data.tokenizer, self.data.end_token_id
         if not hasattr(self, "backbone"):
             self._build(tokenizer)
         narrow_where_lossless(self.backbone, self.backbone_settings, self.trainer)
         if isinstance(self.trainer.strategy, ModelParallelStrategy):
-            shard(self.backbone, self.trainer.strategy, [self.objective, token_nll])
+            shard(self.backbone, self.trainer.strategy, [self.objective, token_nll, reference_nll])
         self.packs, self.shares_prefixes = row_layout(
             self.backbone, self.data, self.trainer, is_noisy=self.objective_settings.neftune_alpha > 0
         )
@@ -138,9 +140,8 @@ class LitCausalLM(LightningModule):
         rows = causal_lm(self.backbone).get_input_embeddings().weight.shape[0]
         sizes = torch.from_numpy(token_sizes(tokenizer, rows, end_token_id))
         names = [source.name for source in self.data.mix]
-        self.split_metrics = nn.ModuleDict(
-            {s: SplitMetrics(sizes, end_token_id, names, by_record=s == "test") for s in ("val", "test")}
-        )
+        given = (sizes, end_token_id, names, self.objective_settings.beta, self.objective_settings.label_smoothing)
+        self.split_metrics = nn.ModuleDict({s: SplitMetrics(*given, by_record=s == "test") for s in ("val", "test")})
         if isinstance(self.trainer.strategy, ModelParallelStrategy) and self.checkpoint is not None:
             self._check_weights(read_checkpoint(self.checkpoint, map_location="meta", mmap=True), self.checkpoint)
         warn_of_frozen_end(self.backbone, self.backbone_settings, self.data.encoder.template.end, end_token_id)
@@ -187,7 +188,7 @@ class LitCausalLM(LightningModule):
         """Add a FiniteGuard, unless the trainer has one (RunHealth is one)."""
         if self.trainer.state.fn == TrainerFn.FITTING:
             check_callbacks(self.trainer.callbacks)  # type: ignore[attr-defined]
-        return [] if self._guards() else [FiniteGuard()]
+        return [] if guards_of(self.trainer) else [FiniteGuard()]
 
     def training_step(self, micro_batches: list[Batch], batch_idx: int) -> dict[str, Tensor]:
         """Compute a batch's share of the loss of the optimiser step.
@@ -197,7 +198,7 @@ class LitCausalLM(LightningModule):
 
         Returns:
             `loss` of the last micro-batch, for the backward pass. For callbacks, over all micro-batches: `total`, the
-            weighted sum of the losses, `nats`, that of the plain nll, and `weight`, the sum of the weights.
+            weighted sum of the losses, and its `weight`, in pairs for pairs; `nats` and `nll_weight` of the plain nll.
         """
         trainer, last = self.trainer, len(micro_batches) - 1
         check_passes(trainer.strategy, len(micro_batches))
@@ -211,15 +212,16 @@ class LitCausalLM(LightningModule):
             if index < last:
                 with torch.autocast(self.device.type, enabled=False):
                     trainer.strategy.backward(loss, optimizer=None)
-        weight = torch.stack([micro_batch.weights.sum() for micro_batch in micro_batches]).sum()
+        weight, nll_weight = torch.stack([torch.stack((b.weight, b.weights.sum())) for b in micro_batches]).sum(0)
         if any(len(micro_batch.targets) for micro_batch in micro_batches):
             num_examples = sum(len(micro_batch.origins) for micro_batch in micro_batches)
             self.log("train/loss", total / weight, prog_bar=True, batch_size=num_examples)
             if not self.objective_settings.is_nll:
-                self.log("train/nll", nats / weight, batch_size=num_examples)
+                self.log("train/nll", nats / nll_weight, batch_size=num_examples)
         self.log("train/lr", trainer.optimizers[0].param_groups[0]["lr"])
         # Lightning divides the returned loss by accumulate_grad_batches
-        return {"loss": loss * trainer.accumulate_grad_batches, "total": total, "nats": nats, "weight": weight}
+        sums = {"total": total, "weight": weight, "nats": nats, "nll_weight": nll_weight}
+        return {"loss": loss * trainer.accumulate_grad_batches, **sums}
 
     def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
         """Take an optimiser step, then zero the gradients."""
@@ -357,7 +359,7 @@ class LitCausalLM(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add metrics and the run's identity; adapters are saved without the frozen weights."""
         is_fitting = self.trainer.state.fn == TrainerFn.FITTING
-        for guard in self._guards() if is_fitting else ():
+        for guard in guards_of(self.trainer) if is_fitting else ():
             guard.check(self.trainer, self)  # every kind of checkpoint passes here, so none can hold bad weights
         last, step = self.metrics.get("val", {}), self.trainer.global_step
         add_metrics(checkpoint, last, self.metrics_before, global_step=step)
@@ -387,13 +389,11 @@ class LitCausalLM(LightningModule):
             self.trainer, self.data, self.backbone_settings, self.optimizer_settings, self.objective_settings
         )
 
-    def _guards(self) -> list[FiniteGuard]:
-        callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
-        return [callback for callback in callbacks if isinstance(callback, FiniteGuard)]
-
     def _evaluate(self, split: str, micro_batches: list[Batch]) -> None:
         for batch in micro_batches:
-            self.split_metrics[split].update(score(token_nll, self.backbone, batch), batch)  # type: ignore[operator]
+            nll = score(token_nll, self.backbone, batch)
+            reference = score(reference_nll, self.backbone, batch) if self.trains_on_pairs else None
+            self.split_metrics[split].update(nll, batch, reference)  # type: ignore[operator]
 
     def total_steps(self) -> int:
         """Optimiser steps of the whole run."""

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import warnings
 
+from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy, Strategy
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import rank_zero_info
 
 from data_modules.errors import UserError, UserNotice
+from data_modules.rendering.segments import PROMPT_KINDS
+from data_modules.wording import counted
 from lit_sft.models.backbone import BackboneSettings
 from lit_sft.models.objectives import ObjectiveSettings
+from lit_sft.training.data import TrainingData
 
 
 def check_objective(settings: ObjectiveSettings, backbone: BackboneSettings, strategy: Strategy) -> None:
@@ -45,6 +51,56 @@ def _not_from_base(backbone: BackboneSettings) -> str:
     if backbone.tuning == "lora" and backbone.lora.changes_base:
         return f"--model.backbone.lora.init {backbone.lora.init}"
     return ""
+
+
+def check_pairs(settings: ObjectiveSettings, data: TrainingData, trainer: Trainer) -> None:
+    """Refuse preference tuning on other data, and say what is trained of preference data otherwise.
+
+    Raises:
+        UserError: If an example to train on or to validate is not a pair, or a setting of the data has no meaning.
+    """
+    ledgers = {split: data.ledgers[split] for split in ("train", "val") if split in data.ledgers}
+    pairs = {split: ledger.get("pairs", 0) for split, ledger in ledgers.items()}
+    if trainer.state.fn != TrainerFn.FITTING:
+        return
+    if not settings.is_preference:
+        if pairs.get("train"):
+            rank_zero_info(
+                f"{counted(pairs['train'], 'preference pair')} in the training data: the model trains on the chosen "
+                "answers only; `--model.objective.name dpo` trains on both."
+            )
+        return
+    for split, ledger in ledgers.items():
+        if pairs[split] < (examples := ledger["examples"]):
+            raise UserError(
+                f"--model.objective.name dpo: {examples - pairs[split]:,} of {counted(examples, f'{split} example')} "
+                "are no preference pairs. Give records with `prompt`, `chosen` and `rejected` (docs/preferences.md), "
+                "or set `--model.objective.name next_token`."
+            )
+    _check_settings(data)
+    if any(callback.monitor == "val/loss" for callback in trainer.checkpoint_callbacks):  # type: ignore[attr-defined]
+        warnings.warn(
+            "--checkpoint.monitor val/loss: this is the negative log-likelihood of the chosen answers, which often "
+            "rises with DPO while preferences improve. Set `--checkpoint.monitor val/preference_loss`.",
+            UserNotice,
+            stacklevel=2,
+        )
+
+
+def _check_settings(data: TrainingData) -> None:
+    """Refuse settings of the data that are about single answers."""
+    mixture = getattr(data, "mixture", None)
+    for mask in mixture.masks if mixture else (data.mask,):
+        if any(map(mask.supervises, PROMPT_KINDS)):
+            raise UserError(
+                f"--data.mask {mask.name} with `--model.objective.name dpo`: prompts have no effect, because both "
+                "answers have the same one. Set `--data.mask output_only`, without `--data.prompt_weight`."
+            )
+    if data.reduction != "token":
+        raise UserError(
+            f"--data.reduction {data.reduction} with `--model.objective.name dpo`: every pair counts equally, and the "
+            "log-probability of an answer is the sum over its tokens. Remove it."
+        )
 
 
 def _needs_pretrained(settings: ObjectiveSettings) -> str:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import nn
 
 from callbacks.run_health import RunHealth
 from data_modules.batching.batch import Batch
@@ -22,22 +23,26 @@ from tests.training import make_module, make_trainer, train
 MakeData = Callable[..., SFTDataModule]
 
 
-class NanInStepTwo(LitCausalLM):
-    """Its training loss is nan in the second step."""
-
-    def _loss(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        total, nll = super()._loss(batch)
-        return (total * math.nan if self.trainer.global_step == 1 else total), nll
-
-
 def broken(module: LitCausalLM, kind: type[LitCausalLM]) -> LitCausalLM:
     module.__class__ = kind
     return module
 
 
+def nan_in_step_two(module: LitCausalLM) -> LitCausalLM:
+    """The module, whose training loss is nan in the second step."""
+    objective = module.objective
+
+    def breaking(backbone: nn.Module, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        total, nll = objective(backbone, batch)
+        return (total * math.nan if module.trainer.global_step == 1 else total), nll
+
+    module.objective = breaking
+    return module
+
+
 def test_a_nan_loss_stops_a_plain_trainer_without_any_callback(make_data: MakeData, tmp_path: Path) -> None:
     data = make_data(alpaca_rows(12), batch_size=4)
-    module = broken(make_module(), NanInStepTwo)
+    module = nan_in_step_two(make_module())
     with pytest.raises(ValueError, match=r"the loss of step 2 .* is nan; expected a finite number\. Stopped"):
         train(data, tmp_path, module)
     assert all(bool(weight.isfinite().all()) for weight in module.backbone.parameters())
@@ -94,7 +99,7 @@ def test_no_checkpoint_of_weights_alone_is_written_after_a_bad_step(make_data: M
     guard = FiniteGuard(check_every_step=False, every_n_steps=100)
     data = make_data(alpaca_rows(16), batch_size=4)
     with pytest.raises(ValueError, match="found after the step, so the weights in memory are already corrupted"):
-        train(data, tmp_path, broken(make_module(), NanInStepTwo), callbacks=[guard, saver], enable_checkpointing=True)
+        train(data, tmp_path, nan_in_step_two(make_module()), callbacks=[guard, saver], enable_checkpointing=True)
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step=1.ckpt"]
 
 

@@ -1,0 +1,223 @@
+"""DPO against a loop over pairs in float64: each document on its own through the model and the reference."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import hypothesis
+import numpy as np
+import pytest
+import torch
+from hypothesis import strategies
+from torch import Tensor, nn
+
+from data_modules.batching.batch import Batch, collate
+from data_modules.encoding.example import Example
+from data_modules.errors import UserError
+from data_modules.rendering.masking import MASKS
+from data_modules.rendering.segments import SegmentKind
+from lit_sft.metrics.preferences import PreferenceMetrics, dpo_losses
+from lit_sft.models.adapters import LoraSettings, causal_lm, with_adapters
+from lit_sft.models.loss import loss_of_nll, reference_nll, supervised_loss, token_nll
+from lit_sft.models.objectives import ObjectiveSettings, objective_of
+from lit_sft.models.reference import keep_reference
+from tests.conftest import MODELS
+from tests.lit_sft.models.test_objectives import LAYOUTS, trained
+from tests.lit_sft.models.test_shared_prefixes import random_model
+from tests.random_trees import random_examples
+
+OUTPUT_ONLY = MASKS["output_only"]
+
+
+@pytest.fixture(scope="module")
+def models() -> dict[tuple[str, str], tuple[nn.Module, nn.Module]]:
+    return {(name, tuning): trained(name, tuning) for name in MODELS for tuning in ("full", "lora")}
+
+
+def random_pairs(seed: int) -> list[Example]:
+    """Pairs with prompts that may share beginnings, and answers that may begin alike."""
+    generator = np.random.default_rng(seed)
+    pairs = []
+    for number in range(int(generator.integers(1, 5))):
+        prompt = generator.integers(0, 3, generator.integers(1, 25))
+        start = generator.integers(0, 3, generator.integers(0, 12))
+        answers = [np.concatenate([start, generator.integers(0, 7, generator.integers(1, 9))]) for _ in range(2)]
+        pairs.append(pair(prompt, *answers, number=number))
+    return pairs
+
+
+def pair(prompt: Any, chosen: Any, rejected: Any, number: int = 0) -> Example:
+    halves = []
+    for answer in (chosen, rejected):
+        ids = np.concatenate([prompt, answer]).astype(np.int32)
+        kinds = np.repeat(
+            np.array([SegmentKind.USER, SegmentKind.FINAL_ANSWER], dtype=np.uint8), [len(prompt), len(answer)]
+        )
+        halves.append(Example(ids, kinds, np.zeros(len(ids), dtype=np.int16), f"f:{number}"))
+    one, other = halves
+    return Example(one.input_ids, one.kinds, one.turns, one.origin, rejected=other)
+
+
+def logp(model: nn.Module, example: Example) -> Tensor:
+    """The log-probability of an answer, token by token, from the library's own logits."""
+    ids = torch.from_numpy(example.input_ids.astype("int64")).unsqueeze(0)
+    logits = causal_lm(model)(input_ids=ids, use_cache=False).logits[0]
+    total = torch.zeros((), dtype=logits.dtype)
+    for position in range(1, len(example)):
+        if example.kinds[position] == SegmentKind.FINAL_ANSWER:
+            total = total + logits[position - 1].log_softmax(-1)[ids[0, position]]
+    return total
+
+
+def brute_force(model: nn.Module, base: nn.Module, pairs: list[Example], beta: float, smoothing: float) -> Tensor:
+    total = torch.zeros((), dtype=torch.float64)
+    for each in pairs:
+        assert each.rejected is not None
+        margin = logp(model, each) - logp(model, each.rejected) - logp(base, each) + logp(base, each.rejected)
+        preferred = torch.sigmoid(beta * margin)
+        total = total - (1 - smoothing) * preferred.log() - smoothing * (1 - preferred).log()
+    return total
+
+
+@pytest.mark.parametrize("tuning", ["full", "lora"])
+@pytest.mark.parametrize("name", MODELS)
+@hypothesis.given(
+    seed=strategies.integers(0, 2**32 - 1),
+    layout=strategies.sampled_from(list(LAYOUTS)),
+    beta=strategies.sampled_from([0.05, 0.1, 2.0]),
+    smoothing=strategies.sampled_from([0.0, 0.2]),
+)
+@hypothesis.settings(max_examples=8)
+def test_loss_and_gradients_equal_those_of_a_loop_over_pairs(
+    models: dict[tuple[str, str], tuple[nn.Module, nn.Module]],
+    name: str,
+    tuning: str,
+    seed: int,
+    layout: str,
+    beta: float,
+    smoothing: float,
+) -> None:
+    model, base = models[name, tuning]
+    pairs = random_pairs(seed)
+    batch = collate(pairs, mask=OUTPUT_ONLY, pairs=True, **LAYOUTS[layout])
+    settings = ObjectiveSettings("dpo", beta=beta, label_smoothing=smoothing)
+    total, nll = objective_of(settings)(model, batch)
+    expected = brute_force(model, base, pairs, beta, smoothing)
+    assert float(total.detach()) == pytest.approx(float(expected.detach()), rel=1e-9)
+    assert nll.tolist() == pytest.approx(token_nll(model, batch).tolist(), rel=1e-12)
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    ours = torch.autograd.grad(total, parameters)
+    theirs = torch.autograd.grad(expected, parameters, allow_unused=True)
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a, torch.zeros_like(a) if b is None else b, rtol=1e-7, atol=1e-9)
+
+
+def test_pairs_that_begin_alike_are_computed_once() -> None:
+    prompt = np.arange(20) % 3
+    batch = collate([pair(prompt, [4], [5, 6])], mask=OUTPUT_ONLY, pairs=True, pack=True, share_prefixes=True)
+    assert batch.tree is not None
+    assert batch.tree.lengths == (20, 1, 2)
+
+
+@pytest.mark.parametrize("tuning", ["full", "lora"])
+def test_before_training_the_loss_is_log_two_and_only_the_difference_has_a_gradient(tuning: str) -> None:
+    model: nn.Module = random_model("qwen2", torch.float32)
+    if tuning == "lora":
+        model = with_adapters(model, LoraSettings(rank=2))  # type: ignore[arg-type]
+    keep_reference(model)
+    batch = collate(random_pairs(7), mask=OUTPUT_ONLY, pairs=True, pack=True, share_prefixes=True)
+    total, _ = objective_of(ObjectiveSettings("dpo"))(model, batch)
+    assert float(total.detach()) == pytest.approx(batch.num_pairs * math.log(2), rel=1e-6)
+
+
+def test_dummy_batch_adds_nothing_but_is_connected() -> None:
+    model, _ = trained("gpt2", "full")
+    batch = collate(random_pairs(7), mask=OUTPUT_ONLY, pairs=True, pack=True, counts=False)
+    total, nll = objective_of(ObjectiveSettings("dpo"))(model, batch)
+    assert (float(total.detach()), nll.tolist(), float(batch.weight)) == (0.0, [], 0.0)
+    total.backward()
+    assert all(p.grad is not None and not p.grad.any() for p in model.parameters() if p.requires_grad)
+
+
+def test_dropout_of_the_model_leaves_the_reference_alone() -> None:
+    model = random_model("gpt2", torch.float64)
+    keep_reference(model)
+    batch = collate(random_pairs(3), mask=OUTPUT_ONLY, pairs=True, pack=True)
+    expected = token_nll(model, batch)
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.5
+    model.train()
+    reference = reference_nll(model, batch)
+    assert reference is not None
+    assert reference.tolist() == expected.tolist()
+    assert model.training
+    model, _ = trained("gpt2", "full")
+    del model.reference
+    assert reference_nll(model, batch) is None
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_weighted_sum_as_a_function_of_the_nats_is_the_supervised_loss(layout: str) -> None:
+    model, _ = trained("llama", "full")
+    batch = collate(random_examples(11), mask=MASKS["whole_sequence"], **LAYOUTS[layout])
+    weights = batch.weights.flatten()[batch.targets]
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    results = [supervised_loss(model, batch), loss_of_nll(model, batch, lambda nll: (nll * weights).sum())]
+    gradients = [torch.autograd.grad(total, parameters) for total, _ in results]
+    torch.testing.assert_close(results[0], results[1])
+    torch.testing.assert_close(gradients[0], gradients[1])
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("score_all", [True, False])
+def test_metrics_equal_those_of_a_loop(layout: str, score_all: bool) -> None:
+    model, base = trained("qwen2", "full")
+    pairs = random_pairs(5) + random_pairs(6)
+    metrics, beta = PreferenceMetrics(0.3, 0.1), 0.3
+    for part in (pairs[:2], pairs[2:]):
+        batch: Batch = collate(part, mask=OUTPUT_ONLY, pairs=True, score_all=score_all, **LAYOUTS[layout])
+        metrics.update(token_nll(model, batch), batch, reference_nll(model, batch))
+    metrics.update(torch.zeros(0), collate(pairs[:1], mask=OUTPUT_ONLY, pairs=True, counts=False))
+    values: list[tuple[float, float, float, float]] = []
+    with torch.no_grad():
+        for each in pairs:
+            assert each.rejected is not None
+            values.append(tuple(float(logp(m, e)) for m in (model, base) for e in (each, each.rejected)))  # type: ignore[arg-type]
+    rewards = [(beta * (c - rc), beta * (r - rr)) for c, r, rc, rr in values]
+    rejected_tokens = sum(int((e.rejected.kinds == SegmentKind.FINAL_ANSWER).sum()) for e in pairs if e.rejected)
+    count = len(pairs)
+    expected = {
+        "preference_accuracy": sum(c > r for c, r, _, _ in values) / count,
+        "nll/rejected": -sum(r for _, r, _, _ in values) / rejected_tokens,
+        "preference_loss": float(dpo_losses(torch.tensor(rewards, dtype=torch.float64), 0.1).mean()),
+        "reward_accuracy": sum(c > r for c, r in rewards) / count,
+        "reward_margin": sum(c - r for c, r in rewards) / count,
+        "reward/chosen": sum(c for c, _ in rewards) / count,
+        "reward/rejected": sum(r for _, r in rewards) / count,
+    }
+    assert metrics.compute() == pytest.approx(expected, rel=1e-9)
+
+
+def test_metrics_without_a_reference_have_no_rewards() -> None:
+    model, _ = trained("qwen2", "full")
+    metrics = PreferenceMetrics(0.1, 0.0)
+    batch = collate(random_pairs(5), mask=OUTPUT_ONLY, pairs=True)
+    metrics.update(token_nll(model, batch), batch)
+    assert metrics.compute().keys() == {"preference_accuracy", "nll/rejected"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"name": "dpo", "beta": 0}, "beta 0: expected more than 0"),
+        ({"beta": 0.5}, "beta 0.5: only DPO has a beta"),
+        ({"name": "dpo", "label_smoothing": 0.5}, "label_smoothing 0.5: expected below 0.5"),
+        ({"name": "dpo", "kl_weight": 0.5}, "kl_weight 0.5 with `--model.objective.name dpo`: DPO already compares"),
+        ({"name": "dpo", "neftune_alpha": 5.0}, "neftune_alpha 5.0 with `--model.objective.name dpo`"),
+    ],
+)
+def test_settings_that_do_not_go_together_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=f"--model.objective.{message}"):
+        ObjectiveSettings(**settings)

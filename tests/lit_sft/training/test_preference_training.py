@@ -1,0 +1,168 @@
+"""Runs on preference pairs: what is trained, measured, resumed, refused and said."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from data_modules.errors import UserError, UserNotice
+from data_modules.sft_data_module import SFTDataModule
+from lit_sft.models.objectives import ObjectiveSettings
+from lit_sft.training.module import LitCausalLM
+from tests.lit_sft.training.test_resuming import Diary, assert_same_end
+from tests.training import make_module, make_trainer, train
+
+MakeData = Callable[..., SFTDataModule]
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*compares the model with the one before training, whose weights are random"),
+    pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before the epoch ended"),
+]
+
+
+@pytest.fixture
+def make(make_data: MakeData) -> MakeData:
+    return partial(make_data, template="plain")
+
+
+def pair_rows(count: int) -> list[dict[str, str]]:
+    """Pairs with answers of very different lengths."""
+    return [
+        {"prompt": f"Count to {n}.", "chosen": "123456789"[: n % 9 + 1], "rejected": f"No {n % 5}." * (n % 3 + 1)}
+        for n in range(count)
+    ]
+
+
+def dpo(**settings: Any) -> LitCausalLM:
+    plain = make_module(**settings)
+    return LitCausalLM(plain.backbone_settings, plain.optimizer_settings, objective=ObjectiveSettings("dpo"))
+
+
+def weights_of(module: LitCausalLM) -> dict[str, torch.Tensor]:
+    return {name: p.detach().clone() for name, p in module.backbone.named_parameters() if p.requires_grad}
+
+
+LAYOUTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "packed": ({"batch_size": 8, "share_prefixes": False}, {}),
+    "padded": ({"batch_size": 8, "packing": False}, {}),
+    "small micro-batches": ({"batch_size": 8, "token_budget": 60}, {}),
+    "accumulated": ({"batch_size": 2}, {"accumulate_grad_batches": 4}),
+    "one by one": ({"batch_size": 1}, {"accumulate_grad_batches": 8}),
+}
+
+
+@pytest.mark.parametrize("tuning", ["full", "lora"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_weights_do_not_depend_on_the_layout(make: MakeData, tmp_path: Path, layout: str, tuning: str) -> None:
+    data, trainer = LAYOUTS[layout]
+    ends = []
+    for settings, more in (({"batch_size": 8}, {}), (data, trainer)):
+        module = dpo(lr=1e-2, tuning=tuning, name_of_optimizer="adamw", eps=1e-3)
+        train(make(pair_rows(20), **settings), tmp_path, module, max_epochs=2, limit_val_batches=0, **more)
+        assert module.trainer.global_step == 6
+        ends.append(weights_of(module))
+    for name, weight in ends[0].items():
+        torch.testing.assert_close(ends[1][name], weight, rtol=1e-3, atol=1e-5)
+
+
+def fit(make: MakeData, folder: Path, *, ckpt: Path | None = None, tuning: str) -> tuple[LitCausalLM, Diary]:
+    diary = Diary(None if ckpt else folder)
+    data = make(pair_rows(14), batch_size=2, val_fraction=0.2, seed=3)
+    module = dpo(schedule="linear", dropout=0.1, tuning=tuning)
+    trainer = make_trainer(folder, callbacks=[diary], max_epochs=2, accumulate_grad_batches=2, val_check_interval=3)
+    trainer.fit(module, datamodule=data, ckpt_path=ckpt, weights_only=True)
+    return module, diary
+
+
+@pytest.mark.parametrize("tuning", ["full", "lora"])
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
+def test_resuming_is_bit_identical(make: MakeData, tmp_path: Path, tuning: str) -> None:
+    end, straight = fit(make, tmp_path, tuning=tuning)
+    for moment in ("batch 0.1", "validation at step 1", "start of 1.0", "batch 1.2"):
+        ends, resumed = fit(make, tmp_path, tuning=tuning, ckpt=straight.saved[moment])
+        assert resumed.entries == straight.entries[len(straight.entries) - len(resumed.entries) :], moment
+        assert_same_end(end, ends)
+
+
+@pytest.mark.parametrize("tuning", ["full", "lora"])
+def test_preferences_are_learned(make: MakeData, tmp_path: Path, tuning: str) -> None:
+    module = dpo(lr=3e-2, tuning=tuning)
+    train(make(pair_rows(40), batch_size=8, val_fraction=0.3), tmp_path, module, max_epochs=6)
+    before, after = module.metrics_before, module.metrics["val"]
+    assert before["preference_loss"] == pytest.approx(0.6931, abs=1e-3)
+    assert (before["reward_accuracy"], before["reward_margin"]) == (0, 0)
+    assert after["preference_loss"] < 0.6
+    assert after["reward_accuracy"] > 0.9
+    assert after["reward/chosen"] - after["reward/rejected"] == pytest.approx(after["reward_margin"])
+
+
+def test_next_token_on_pairs_is_next_token_on_the_chosen_answers(
+    make: MakeData, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = pair_rows(20)
+    chosen = [{"prompt": row["prompt"], "completion": row["chosen"]} for row in rows]
+    ends = []
+    for given in (rows, chosen):
+        data = make(given, batch_size=4, shuffle=False)
+        with caplog.at_level("INFO", "lightning.pytorch"):
+            module = train(data, tmp_path, make_module(lr=1e-2), max_epochs=2, limit_val_batches=0)
+        ends.append(weights_of(module))
+        assert ("the model trains on the chosen answers only" in caplog.text) is (given is rows)
+        caplog.clear()
+    for name, weight in ends[0].items():
+        assert torch.equal(ends[1][name], weight)
+
+
+def test_everything_but_preferences_is_measured_on_the_chosen_documents(make: MakeData, tmp_path: Path) -> None:
+    rows = pair_rows(12)
+    found = []
+    for given in (rows, [{"prompt": row["prompt"], "completion": row["chosen"]} for row in rows]):
+        module = make_module()
+        data = make(given, eval_batch_size=5)
+        data.stores["val"] = data.stores["train"]
+        make_trainer(tmp_path).validate(module, datamodule=data, verbose=False)
+        found.append(module.metrics["val"])
+    own = {"preference_accuracy", "nll/rejected"}
+    assert found[0].keys() - found[1].keys() == own
+    assert {name: found[0][name] for name in found[1]} == pytest.approx(found[1], rel=1e-6)
+
+
+def test_test_of_a_fully_tuned_model_has_no_rewards_but_an_accuracy(make: MakeData, tmp_path: Path) -> None:
+    data = make(pair_rows(30), test_fraction=0.3)
+    for tuning, has_rewards in (("full", False), ("lora", True)):
+        module = dpo(tuning=tuning)
+        make_trainer(tmp_path).test(module, datamodule=data, verbose=False)
+        assert "preference_accuracy" in module.metrics["test"]
+        assert ("reward_margin" in module.metrics["test"]) is has_rewards
+
+
+ROWS = [{"prompt": f"Say {n}.", "completion": str(n)} for n in range(6)]
+
+
+@pytest.mark.parametrize(
+    ("rows", "settings", "message"),
+    [
+        (ROWS, {}, r"--model.objective.name dpo: 6 of 6 train examples are no preference pairs\. Give .*next_token"),
+        (pair_rows(8), {"mask": "whole_sequence"}, r"--data.mask whole_sequence with .* prompts have no effect"),
+        (pair_rows(8), {"prompt_weight": 0.1}, r"--data.mask output_only_prompt0.1 .*without `--data.prompt_weight`"),
+        (pair_rows(8), {"reduction": "sample"}, r"--data.reduction sample with .* every pair counts equally"),
+    ],
+)  # fmt: skip
+def test_data_that_is_not_for_dpo_is_refused(
+    make: MakeData, tmp_path: Path, rows: list[dict[str, str]], settings: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        train(make(rows, **settings), tmp_path, dpo(), limit_val_batches=0)
+
+
+def test_checkpoints_chosen_by_the_nll_are_remarked(make: MakeData, tmp_path: Path) -> None:
+    data = make(pair_rows(12), val_fraction=0.3)
+    callback = ModelCheckpoint(tmp_path / "checkpoints", monitor="val/loss")
+    with pytest.warns(UserNotice, match=r"--checkpoint.monitor val/loss: .*val/preference_loss"):
+        train(data, tmp_path, dpo(), max_steps=1, callbacks=[callback], enable_checkpointing=True)
