@@ -51,7 +51,7 @@ def name_of(file: Path) -> str:
 
 
 def test_number_of_configs() -> None:
-    assert (len(WHOLE), len(OVERLAYS), len(STUDIES), len(SUITES), len(SYNTHESES)) == (15, 6, 19, 7, 6)
+    assert (len(WHOLE), len(OVERLAYS), len(STUDIES), len(SUITES), len(SYNTHESES)) == (16, 6, 19, 7, 6)
 
 
 @pytest.mark.parametrize("file", SYNTHESES, ids=name_of)
