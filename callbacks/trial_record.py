@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import resource
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ from torch.distributed.tensor import DTensor
 from callbacks.output import file_in_run
 from data_modules.batching.batch import Batch
 from lit_sft.files import write_json
+from lit_sft.memory import peak_memory
 from lit_sft.models.loss import mean_of_step
 from lit_sft.training.module import LitCausalLM
 
@@ -137,12 +136,11 @@ def weights_digest(module: nn.Module, *, adapters: bool = False) -> str:
     return digest.hexdigest()[:16]
 
 
-def peak_bytes() -> int:
-    """Peak memory so far: of the GPU if one is used, otherwise of the process."""
+def peak_bytes() -> int | None:
+    """Peak memory so far: of the GPU if one is used, otherwise of the process; None where it is not measured."""
     if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
         return torch.cuda.max_memory_allocated()
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return peak_memory()
 
 
 def _is_adapter(name: str) -> bool:

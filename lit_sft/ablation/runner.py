@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import signal
 import subprocess
@@ -16,12 +15,18 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from data_modules.errors import UserError
 from data_modules.progress import duration
 from lit_sft.ablation.budget import Plan
 from lit_sft.ablation.trials import TrialFiles
 from lit_sft.console import cell, print_line_on
 from lit_sft.failures import reason_in
 from lit_sft.printable import printable
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 State = Literal["waiting", "running", "testing", "in another process", "done", "failed"]
 
@@ -51,9 +56,14 @@ class Runner:
         plan: Their lengths.
         jobs: Trials at once; each gets a share of the threads, or a GPU in turn.
         console: Shows the progress table, or a line per change if it is not a terminal.
+
+    Raises:
+        UserError: On Windows, where a process cannot inherit a lock.
     """
 
     def __init__(self, trials: list[TrialFiles], plan: Plan, jobs: int, console: Console) -> None:
+        if fcntl is None:
+            raise UserError("studies do not run on Windows, which has no locks that trials could inherit; use WSL.")
         self.jobs = [Job(files, _state_of(files)) for files in trials]
         self.plan, self.width, self.console = plan, jobs, console
         self.stopped: int | None = None

@@ -98,12 +98,14 @@ def device_named(name: str) -> str:
     """
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
+    kinds = {"cpu": 1, "cuda": torch.cuda.device_count()}  # not MPS, which has no float64
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise UserError(f"--device {name}: no such device; expected auto, cpu, cuda or one such as cuda:1.") from None
-    found = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
-    if (device.index or 0) >= found.get(device.type, 0):
+        device = None
+    if device is None or device.type not in kinds:
+        raise UserError(f"--device {name}: no such device; expected auto, cpu, cuda or one such as cuda:1.")
+    if (device.index or 0) >= kinds[device.type]:
         raise UserError(f"--device {name}: PyTorch finds no such device on this machine; expected auto or cpu.")
     return name
 

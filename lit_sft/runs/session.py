@@ -198,7 +198,7 @@ def _check(config: Namespace, command: Command, request: Request) -> None:
     check_backbone(backbone_settings(config.model.backbone))
     check_accelerator(trainer.accelerator, trainer.devices, trainer.strategy)
     on_cpu = trainer.accelerator == "cpu" or not torch.cuda.is_available()
-    check_precision(str(trainer.precision), on_cpu=on_cpu and not torch.backends.mps.is_available())
+    check_precision(str(trainer.precision), on_cpu=on_cpu)
     for name, least in _LEAST.items():
         if trainer[name] is not None and trainer[name] < least:
             raise UserError(f"--trainer.{name} {trainer[name]}: expected {least} or more.")

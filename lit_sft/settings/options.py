@@ -45,7 +45,7 @@ _TRAINER_HELP = {
     "max_epochs": "Epochs to train. -1: no limit.",
     "max_steps": "Optimiser steps to train. -1: no limit. Of epochs and steps, the one set last counts.",
     "accumulate_grad_batches": "Batches in an optimiser step.",
-    "accelerator": "cpu, gpu, mps, or auto: the fastest that this machine has.",
+    "accelerator": "cpu, gpu, or auto: a CUDA GPU if this machine has one, otherwise the CPU.",
     "devices": "Number of devices, or a list of their indices.",
     "precision": "How weights are kept and computed with; `mixed` keeps them in float32. null: 32-true.",
 }

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import resource
-import sys
 import time
 from pathlib import Path
 from typing import get_args
@@ -12,6 +9,7 @@ from typing import get_args
 from data_modules.progress import duration
 from data_modules.wording import counted
 from lit_sft.console import print_error_line, print_line
+from lit_sft.memory import peak_memory
 from lit_sft.settings.arguments import Arguments
 from lit_sft.tokenization.arguments import add_reading_options, columns_of, num_bytes_of, size
 from lit_sft.tokenization.folder import REPORT
@@ -82,17 +80,9 @@ def _print_result(trained: TrainedTokenizer, folder: Path, seconds: float) -> No
     )
     bos = recipe.bos_token or "none"
     print_line(f"eos {recipe.eos_token}, pad {recipe.pad_token}, bos {bos}")
-    print_line(f"{duration(seconds)}, peak memory {size(peak_memory())}")
+    peak = peak_memory()
+    print_line(duration(seconds) + (f", peak memory {size(peak)}" if peak is not None else ""))
     print_line(f"written: {folder} ({folder / REPORT} says how it was made)")
-
-
-def peak_memory() -> int:
-    """The most memory that this process has used so far, in bytes."""
-    with contextlib.suppress(OSError, StopIteration):  # on Linux; getrusage may count the program that started this one
-        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-        return int(next(line for line in lines if line.startswith("VmHWM:")).split()[1]) * 1024
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def _parser() -> Arguments:

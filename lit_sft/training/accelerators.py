@@ -12,7 +12,13 @@ from lightning.pytorch.strategies import StrategyRegistry
 from data_modules.errors import UserError
 from data_modules.wording import did_you_mean
 
-_NAMES = ("auto", "cpu", "gpu", "cuda", "mps")
+_NAMES = ("auto", "cpu", "gpu", "cuda")
+
+
+def accelerator_of(accelerator: object) -> object:
+    """The accelerator to use: Lightning's `auto` would choose an Apple GPU, on which runs cannot compute."""
+    is_apple = torch.backends.mps.is_available() and not torch.cuda.is_available()
+    return "cpu" if accelerator == "auto" and is_apple else accelerator
 
 
 def check_accelerator(accelerator: object, devices: object, strategy: object) -> None:
@@ -38,17 +44,19 @@ def check_accelerator(accelerator: object, devices: object, strategy: object) ->
 
 
 def _check_name(name: str) -> None:
+    if name == "mps":
+        raise UserError(
+            "--trainer.accelerator mps: losses are summed in float64, which Apple's GPUs do not have; "
+            "expected cpu or auto."
+        )
     if name not in _NAMES and name not in AcceleratorRegistry.available_accelerators():
         raise UserError(f"--trainer.accelerator {name}: unknown; expected one of {', '.join(_NAMES)}.")
 
 
 def _check_present(name: str) -> None:
-    has_cuda, has_mps = torch.cuda.is_available(), torch.backends.mps.is_available()
-    present = {"gpu": has_cuda or has_mps, "cuda": has_cuda, "mps": has_mps}
-    if not present.get(name, True):
-        found = "cpu or auto" if not (has_cuda or has_mps) else "auto, cpu or gpu"
+    if name in ("gpu", "cuda") and not torch.cuda.is_available():
         raise UserError(
-            f"--trainer.accelerator {name}: PyTorch finds no such device on this machine; expected {found}. If it has "
+            f"--trainer.accelerator {name}: PyTorch finds no CUDA GPU on this machine; expected cpu or auto. If it has "
             "one, check the driver and whether this build of PyTorch supports it."
         )
     if name == "tpu" and importlib.util.find_spec("torch_xla") is None:
@@ -70,5 +78,4 @@ def _check_devices(devices: object, accelerator: object) -> None:
 
 
 def _is_cpu(accelerator: object) -> bool:
-    is_auto = accelerator == "auto" and not torch.cuda.is_available() and not torch.backends.mps.is_available()
-    return accelerator == "cpu" or is_auto
+    return accelerator == "cpu" or (accelerator == "auto" and not torch.cuda.is_available())

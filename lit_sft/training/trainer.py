@@ -9,6 +9,7 @@ from lightning.pytorch import Callback, Trainer
 
 from lit_sft.checkpoints.atomic_io import AtomicCheckpointIO
 from lit_sft.console import print_line
+from lit_sft.training.accelerators import accelerator_of
 from lit_sft.training.progress_lines import lines_without_terminal
 
 
@@ -26,6 +27,7 @@ def build_trainer(
     given = {**settings, **changes}
     own = lines_without_terminal([*_as_list(given["callbacks"]), *callbacks], given["enable_progress_bar"], print_line)
     given["callbacks"] = [*own, *last]
+    given["accelerator"] = accelerator_of(given["accelerator"])
     if not _is_sharded(given["strategy"]):
         given["plugins"] = [*_as_list(given["plugins"]), AtomicCheckpointIO()]
     return Trainer(**given)

@@ -57,3 +57,34 @@ store = ExampleStore(path)
 assert store[0].input_ids.tolist() == [0, 1, 2] and store.lengths.tolist() == [3]
 """
     assert "pandas" not in imported_by(code)
+
+
+def test_every_module_is_imported_without_what_only_posix_has() -> None:
+    code = """
+import importlib, os, pkgutil, signal, sys
+import lightning, matplotlib.pyplot, peft, rouge_score.rouge_scorer, sacrebleu, scipy.stats, transformers
+import torch.distributed.tensor, torch.utils.tensorboard
+for name in ("fcntl", "grp", "posix", "pwd", "readline", "resource", "termios"):
+    sys.modules[name] = None
+for name in ("fork", "forkpty", "getuid", "geteuid", "killpg", "mkfifo", "register_at_fork", "sched_getaffinity"):
+    delattr(os, name)
+for name in ("SIGKILL", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGALRM", "SIGSTOP"):
+    delattr(signal, name)
+num, lacking = 0, []
+for top in ("data_modules", "lit_sft", "callbacks"):
+    for module in pkgutil.walk_packages(importlib.import_module(top).__path__, f"{top}."):
+        try:
+            importlib.import_module(module.name)
+            num += 1
+        except ModuleNotFoundError as error:
+            if error.name in ("fcntl", "grp", "posix", "pwd", "readline", "resource", "termios"):
+                raise
+            lacking.append(error.name)  # an extra that is not installed
+print()
+print(num, *lacking)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    num, *lacking = done.stdout.splitlines()[-1].split()
+    assert int(num) > 300
+    assert set(lacking) <= {"gradio", "openai", "ray", "starlette", "uvicorn", "prometheus_client", "lm_eval"}

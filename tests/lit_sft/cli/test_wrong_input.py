@@ -73,7 +73,7 @@ WRONG: dict[str, tuple[dict[str, Any], list[str], str]] = {
     "no value": ({}, ["--data.train"], "^lit_sft fit: --data.train: has no value; add one after it, or write `--data.train=VALUE`"),
     "unknown split": ({}, ["COMMAND", "preview", "--config", "CONFIG", "--split", "tran"], "--split: expected one of .*, got tran; did you mean train"),
     "unknown strategy": ({}, ["--trainer.strategy", "dpp"], "--trainer.strategy dpp: unknown; did you mean ddp"),
-    "no gpu": ({}, ["--trainer.accelerator", "cuda"], "--trainer.accelerator cuda: PyTorch finds no such device .*; expected"),
+    "no gpu": ({}, ["--trainer.accelerator", "cuda"], "--trainer.accelerator cuda: PyTorch finds no CUDA GPU .*; expected"),
     "no accumulation": ({}, ["--trainer.accumulate_grad_batches", "0"], "--trainer.accumulate_grad_batches 0: expected 1 or more"),
     "run outside its root": ({}, ["--run.name", "../evil"], "--run.name ../evil: expected a plain name"),
     "warm-up beyond the run": ({}, ["--model.optimizer.warmup_ratio", "2"], "warmup_ratio 2.0: expected a fraction"),

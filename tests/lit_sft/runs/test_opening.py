@@ -25,6 +25,7 @@ PROMPT = Conversation((Message(Role.USER, "Hi"),), "f:1")
         ("cuda", "--device cuda: PyTorch finds no such device on this machine; expected auto or cpu"),
         ("cuda:1", "--device cuda:1: PyTorch finds no such device"),
         ("gpu", "--device gpu: no such device; expected auto, cpu, cuda"),
+        ("mps", "--device mps: no such device; expected auto, cpu, cuda"),
     ],
 )
 def test_missing_device_is_refused(name: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from data_modules.errors import UserError
-from lit_sft.training.accelerators import check_accelerator
+from lit_sft.training.accelerators import accelerator_of, check_accelerator
 
 
 @pytest.fixture
@@ -17,9 +17,9 @@ def present(monkeypatch: pytest.MonkeyPatch) -> dict[str, bool]:
     return found
 
 
-@pytest.mark.parametrize("name", ["gpu", "cuda", "mps"])
+@pytest.mark.parametrize("name", ["gpu", "cuda"])
 def test_a_device_that_is_not_there_is_refused(present: dict[str, bool], name: str) -> None:
-    message = rf"^--trainer\.accelerator {name}: PyTorch finds no such device on this machine; expected cpu or auto\."
+    message = rf"^--trainer\.accelerator {name}: PyTorch finds no CUDA GPU on this machine; expected cpu or auto\."
     with pytest.raises(ValueError, match=message):
         check_accelerator(name, 1, "auto")
 
@@ -28,8 +28,21 @@ def test_available_device_is_accepted(present: dict[str, bool]) -> None:
     present["cuda"] = True
     for name in ("gpu", "cuda", "cpu", "auto"):
         check_accelerator(name, 1, "auto")
-    with pytest.raises(ValueError, match=r"mps: PyTorch finds no such device .* expected auto, cpu or gpu"):
+
+
+def test_gpus_of_apple_are_refused_and_never_chosen(present: dict[str, bool]) -> None:
+    present["mps"] = True
+    with pytest.raises(UserError, match=r"^--trainer\.accelerator mps: .* float64, .*; expected cpu or auto\.$"):
         check_accelerator("mps", 1, "auto")
+    with pytest.raises(UserError, match=r"^--trainer\.accelerator gpu: PyTorch finds no CUDA GPU"):
+        check_accelerator("gpu", 1, "auto")
+    assert accelerator_of("auto") == "cpu"
+
+
+def test_other_accelerators_are_left_to_lightning(present: dict[str, bool]) -> None:
+    assert [accelerator_of(name) for name in ("auto", "cpu", "gpu")] == ["auto", "cpu", "gpu"]
+    present |= {"cuda": True, "mps": True}
+    assert accelerator_of("auto") == "auto"
 
 
 @pytest.mark.parametrize("devices", [1, 2, -1, "auto", "1", "-1"])
