@@ -44,6 +44,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "files",
         "output_files",
         "locks",
+        "memory",
         "votes",
         "failures",
     ),
