@@ -11,6 +11,7 @@ import sys
 from lit_sft import __version__, own_packages
 
 COMMANDS = {
+    "init": ("lit_sft.init.command:main", "write a config for your data, a model and this machine"),
     "configs": ("lit_sft.cli.configs:main", "list the configs that come with lit_sft, or copy some into this folder"),
     "fit": ("lit_sft.cli.commands:main", "fine-tune a model, or train it on text"),
     "validate": ("lit_sft.cli.commands:main", "score a run on its validation split"),
@@ -43,9 +44,9 @@ _USAGE = """usage: python -m lit_sft COMMAND [...]
 
 {commands}
 
-python -m lit_sft configs quickstart                        copy an example into this folder
-python -m lit_sft fit --config configs/quickstart.yaml      a first run
-python -m lit_sft test                                      test the best checkpoint of the newest run
+python -m lit_sft init rows.csv                             write config.yaml for your data
+python -m lit_sft fit --config config.yaml                  train
+python -m lit_sft chat                                      talk to the model of the newest run
 python -m lit_sft COMMAND --help                            the options of a command
 python -m lit_sft --version                                 the version, and where it is installed
 

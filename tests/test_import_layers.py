@@ -15,6 +15,7 @@ DATA = ("records", "cleaning", "rendering", "encoding", "batching")
 
 COMMANDS = (
     "cli",
+    "init",
     "preview",
     "cleaning",
     "lint",

@@ -62,6 +62,7 @@ def test_command_of_a_document_is_parsed(line: str, monkeypatch: pytest.MonkeyPa
     from lit_sft.cli.export import _parser
     from lit_sft.evaluation import command as evaluation
     from lit_sft.evaluation.suite_file import read_suite
+    from lit_sft.init import command as init
     from lit_sft.lint.command import lint_parser
     from lit_sft.lint.subjects import with_subject
     from lit_sft.preview.command import preview_parser
@@ -77,6 +78,9 @@ def test_command_of_a_document_is_parsed(line: str, monkeypatch: pytest.MonkeyPa
     if arguments and arguments[-1].startswith("--help"):
         assert command in COMMANDS
         assert command in OTHERS or help_page([command, *arguments])
+        return
+    if command == "init":
+        assert init._parser().parse_args(arguments).data
         return
     if command == "configs":
         assert all(named(name) for name in arguments)

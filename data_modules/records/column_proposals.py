@@ -31,8 +31,13 @@ def proposal(fields: Mapping[str, Any], *, has_prompt: bool = False) -> str:
         fields: The record's.
         has_prompt: Whether its prompt is already read, so that only the answer is missing.
     """
-    columns = _answer(fields) if has_prompt else _chat(fields) or _pair(fields) or _text(fields)
+    columns = _answer(fields) if has_prompt else proposed_columns(fields)
     return f"`{as_option(columns)}`" if columns else ""
+
+
+def proposed_columns(fields: Mapping[str, Any]) -> dict[str, str]:
+    """The columns that would make a record readable, by the field that is read from each; may be empty."""
+    return _chat(fields) or _pair(fields) or _text(fields)
 
 
 def text_proposal(fields: Mapping[str, Any]) -> str:

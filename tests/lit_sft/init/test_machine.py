@@ -1,0 +1,41 @@
+"""Memory and speed of this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from lit_sft.init import machine
+from lit_sft.init.machine import free_memory, look_around, product_rate
+
+
+def test_free_memory_is_what_is_available_within_the_limit_of_a_container(tmp_path: Path) -> None:
+    meminfo = tmp_path / "meminfo"
+    meminfo.write_text("MemTotal:       2000 kB\nMemFree:         100 kB\nMemAvailable:   1500 kB\n")
+    assert free_memory(meminfo, tmp_path) == 1500 * 1024
+    (tmp_path / "memory.max").write_text("max\n")
+    (tmp_path / "memory.current").write_text("1000\n")
+    assert free_memory(meminfo, tmp_path) == 1500 * 1024
+    (tmp_path / "memory.max").write_text("5000\n")
+    assert free_memory(meminfo, tmp_path) == 4000
+    assert free_memory(tmp_path / "none", tmp_path) == 4000
+
+
+def test_rate_of_a_product_is_positive() -> None:
+    assert product_rate(64, 128, torch.float32, "cpu") > 0
+
+
+@pytest.mark.parametrize(
+    ("width", "ratio", "expected"), [(768, 4.0, "bf16-mixed"), (768, 1.2, "32-true"), (64, 4.0, "32-true")]
+)
+def test_bfloat16_on_a_cpu_only_where_it_is_faster(
+    width: int, ratio: float, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rates = {torch.float32: 1e9, torch.bfloat16: ratio * 1e9}
+    monkeypatch.setattr(machine, "product_rate", lambda width, inner, dtype, device: rates[dtype])
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    found = look_around(width, 4 * width)
+    assert (found.device, found.precision) == ("cpu", expected)
+    assert found.flops == (ratio * 1e9 if expected == "bf16-mixed" else 1e9)
