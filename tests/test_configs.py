@@ -51,7 +51,7 @@ def name_of(file: Path) -> str:
 
 
 def test_number_of_configs() -> None:
-    assert (len(WHOLE), len(OVERLAYS), len(STUDIES), len(SUITES), len(SYNTHESES)) == (16, 6, 19, 7, 6)
+    assert (len(WHOLE), len(OVERLAYS), len(STUDIES), len(SUITES), len(SYNTHESES)) == (17, 6, 19, 7, 6)
 
 
 @pytest.mark.parametrize("file", SYNTHESES, ids=name_of)
@@ -129,6 +129,7 @@ def offline(
             str(tmp_path / "model"),
             "--data.train",
             write("r.json", alpaca_rows(30)),
+            *("--data.val", "null", "--data.test", "null"),
         ]
 
     return _options
