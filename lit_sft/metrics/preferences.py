@@ -20,6 +20,17 @@ _SUMS = (
     "rejected_reward",
     "loss",
 )
+PREFERENCE_METRICS = (
+    "preference_accuracy",
+    "nll/rejected",
+    "preference_loss",
+    "reward_accuracy",
+    "reward_margin",
+    "reward/chosen",
+    "reward/rejected",
+)
+"""Metrics of pairs under DPO; without a reference, only the first two."""
+
 _PLACES = {name: place for place, name in enumerate(_SUMS)}
 
 

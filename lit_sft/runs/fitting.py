@@ -77,7 +77,7 @@ def fit(session: Session) -> None:
         added.insert(0, RunKeeper(session.run.checkpoints, config.run.checkpoint_minutes))
         record = [RunRecord(session.run, session.settings, is_resumed=session.request.is_resumed)]
     session.build(added, record)
-    check_monitors(session.trainer.callbacks)  # type: ignore[attr-defined]
+    check_monitors(session.trainer.callbacks, pairs=session.model.trains_on_pairs)  # type: ignore[attr-defined]
     session.model.allow_changes = config.run.allow_changes
     # now: the run may overwrite it
     before = _steps_of(session.checkpoint) if session.request.is_resumed and session.checkpoint else None

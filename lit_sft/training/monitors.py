@@ -11,6 +11,7 @@ from data_modules.errors import UserError
 from data_modules.rendering.masking import MASKS
 from data_modules.wording import did_you_mean
 from lit_sft.checkpoints.callback import RunCheckpoint
+from lit_sft.metrics.preferences import PREFERENCE_METRICS
 from lit_sft.metrics.segments import SEGMENTS
 
 _PARTS = (*SEGMENTS, *MASKS)
@@ -21,11 +22,15 @@ _OF_PARTS = tuple(f"val/{metric}/{part}" for metric in _FIGURES for part in _PAR
 _OWN_PACKAGES = ("lit_sft", "callbacks", "lightning")
 
 
-def check_monitors(callbacks: Iterable[Callback]) -> None:
+def check_monitors(callbacks: Iterable[Callback], *, pairs: bool = False) -> None:
     """Reject callbacks that monitor a metric that is never logged.
 
     Our callbacks list the metrics that they log in an attribute `logs`; a name ending in `/` covers everything below
     it. If there are third-party callbacks, nothing is checked, because they may log anything.
+
+    Args:
+        callbacks: The trainer's.
+        pairs: Whether the model trains on preference pairs, which have metrics of their own.
 
     Raises:
         UserError: If a metric is unknown; names the closest ones and lists all.
@@ -34,6 +39,7 @@ def check_monitors(callbacks: Iterable[Callback]) -> None:
     if any(type(callback).__module__.partition(".")[0] not in _OWN_PACKAGES for callback in callbacks):
         return
     logged = [name for callback in callbacks for name in getattr(callback, "logs", ())]
+    logged += [f"val/{name}" for name in PREFERENCE_METRICS if pairs]
     if any(isinstance(callback, LearningRateMonitor) for callback in callbacks):
         logged.append("lr-")
     known = {*_NAMED, *_OF_PARTS, *logged}

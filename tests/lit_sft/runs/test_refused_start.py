@@ -167,5 +167,8 @@ def test_our_callbacks_metrics_are_checked_and_third_party_ones_are_not() -> Non
     check_monitors([EarlyStopping("lr-AdamW"), LearningRateMonitor()])
     check_monitors([EarlyStopping("anything"), Interrupts("setup")])
     check_monitors([RunCheckpoint(monitor=None)])
+    check_monitors([RunCheckpoint(monitor="val/preference_loss")], pairs=True)
+    with pytest.raises(ValueError, match=r"^--checkpoint.monitor val/preference_loss: no such metric"):
+        check_monitors([RunCheckpoint(monitor="val/preference_loss")])
     with pytest.raises(ValueError, match="EarlyStopping's monitor train/gradient_norm: no such metric"):
         check_monitors([EarlyStopping("train/gradient_norm")])
