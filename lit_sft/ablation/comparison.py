@@ -35,7 +35,8 @@ def shared_name(metric: str) -> str:
 Holds = Literal["yes", "NO", "by design", "unknown"]
 
 _AFFECTS_WEIGHTS = ("model.backbone.pretrained", "model.backbone.config", "model.backbone.tokenizer")
-_AFFECTS_BASE = (*_AFFECTS_WEIGHTS, "model.backbone.lora.init")  # which moves a part of the weights into the adapters
+# `init` may move a part of the weights into the adapters
+_AFFECTS_BASE = (*_AFFECTS_WEIGHTS, "model.backbone.lora.init", "model.backbone.quantization")
 _AFFECTS_ADAPTERS = (*_AFFECTS_WEIGHTS, "model.backbone.lora", "model.backbone.tuning", "model.backbone.adapter")
 _AFFECTS_TEXTS = ("data.cleaning", "data.mix", "data.txt_documents", "data.eval_window", "data.block_size")
 _AFFECTS_DATA = (

@@ -23,6 +23,7 @@ from lit_sft.models.continued_adapter import adapter_identity, adapter_settings,
 from lit_sft.models.loss import check_logits
 from lit_sft.models.model_config import check_buildable, config_from
 from lit_sft.models.pretrained import check_config, check_vocabulary, load_pretrained
+from lit_sft.models.quantization import Quantization, quantize
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,8 @@ class BackboneSettings:
         lora: Settings of the adapters if tuning is `lora`.
         adapter: Folder of a LoRA adapter of `pretrained` to continue, with its own rank, alpha and layers. None: new
             adapters.
+        quantization: How to store the frozen weights of linear layers under LoRA: in 8 bits (`int8`) or 4 (`nf4`, as
+            QLoRA). The embedding, norms and head keep their precision. None: not quantised.
         dropout: Dropout of the model, overriding its config. None: as in its config.
         gradient_checkpointing: Recompute activations in the backward pass: less memory, a third more compute.
         compile: Compile every layer with torch.compile, once for all lengths. The first step takes a minute longer.
@@ -54,6 +57,7 @@ class BackboneSettings:
     tuning: Literal["full", "lora"] = "full"
     lora: LoraSettings = field(default_factory=LoraSettings)
     adapter: str | None = None
+    quantization: Quantization | None = None
     dropout: float | None = 0.0
     gradient_checkpointing: bool = False
     compile: bool = False
@@ -102,6 +106,9 @@ def build_backbone(settings: BackboneSettings, tokenizer: PreTrainedTokenizerBas
         check_vocabulary(model, tokenizer, settings.tokenizer_name)
         identity = base_identity(model, with_weights=settings.tuning == "lora")
         identity |= adapter_identity(settings.adapter) if settings.adapter else {}
+        if settings.quantization is not None and (lora := settings.adapters):
+            quantize(model, settings.quantization, lora.modules_to_save or ())
+            identity["quantization"] = settings.quantization
         if settings.gradient_checkpointing:
             model.activation_checkpointing_enable({"use_reentrant": False})
             # recomputing needs an input with gradients, which frozen embeddings do not provide
@@ -127,6 +134,7 @@ def load_config(settings: BackboneSettings) -> PretrainedConfig:
         )
     _check_padding(settings)
     _check_adapter(settings)
+    _check_quantization(settings)
     if settings.pretrained is None and settings.config is None:
         raise UserError(
             "no model: set either `--model.backbone.pretrained NAME_OR_FOLDER`, or `--model.backbone.config` to the "
@@ -195,6 +203,25 @@ def _check_adapter(settings: BackboneSettings) -> None:
             "trained on."
         )
     adapter_settings(settings.adapter, settings.lora)
+
+
+def _check_quantization(settings: BackboneSettings) -> None:
+    """Refuse settings that need the weights themselves."""
+    if settings.quantization is None:
+        return
+    lora = settings.adapters
+    for is_wrong, reason in (
+        (lora is None, "quantised weights are frozen: set `--model.backbone.tuning lora`"),
+        (settings.pretrained is None, "random weights are not quantised: set `--model.backbone.pretrained`"),
+        (settings.compile, "not with `--model.backbone.compile`"),
+        (lora is not None and lora.dora, "not with `dora`, which needs the weights: leave one out"),
+        (
+            lora is not None and lora.init not in (None, "gaussian"),
+            f"not with `--model.backbone.lora.init {lora and lora.init}`, which needs the weights: leave one out",
+        ),
+    ):
+        if is_wrong:
+            raise UserError(f"--model.backbone.quantization {settings.quantization}: {reason}.")
 
 
 def _check_padding(settings: BackboneSettings) -> None:

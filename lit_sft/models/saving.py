@@ -26,6 +26,7 @@ from lit_sft.models.casting import DtypeName, cast_folder
 from lit_sft.models.chat_template import jinja_of
 from lit_sft.models.lora_starts import restore_first_factors, save_adapter
 from lit_sft.models.pretrained import check_finite, first_line
+from lit_sft.models.quantization import dequantize
 
 AnyData = SFTDataModule | TextDataModule
 
@@ -214,7 +215,9 @@ def _kind(value: Any) -> str:
 
 
 def _merged(backbone: nn.Module) -> nn.Module:
-    merged: nn.Module = copy.deepcopy(backbone).merge_and_unload()  # type: ignore[operator]
+    copied = copy.deepcopy(backbone)
+    dequantize(copied)  # peft would add the adapter to the codes
+    merged: nn.Module = copied.merge_and_unload()  # type: ignore[operator]
     return merged
 
 

@@ -11,16 +11,17 @@ from typing import get_args
 
 import torch
 from torch import nn
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from data_modules.digests import check_digests
 from data_modules.encoding.tokenizers import load_tokenizer
 from data_modules.errors import UserError
 from data_modules.rendering.templates import AnyTemplate, TemplateName
 from lit_sft.files import read_json
-from lit_sft.models.adapters import load_adapter
+from lit_sft.models.adapters import causal_lm, load_adapter
 from lit_sft.models.backbone import BackboneSettings, build_backbone
 from lit_sft.models.loaded import LoadedModel
+from lit_sft.models.quantization import Quantization, quantize
 from lit_sft.models.saving import load_weights
 from lit_sft.runs.folders import find_run
 from lit_sft.runs.model_paths import check_model_paths
@@ -135,7 +136,21 @@ def _of_adapter(source: str) -> tuple[nn.Module, PreTrainedTokenizerBase, Templa
     base = base_of_adapter(source)
     tokenizer = load_tokenizer(str(folder) if (folder / "tokenizer.json").is_file() else base)
     model = build_backbone(BackboneSettings(pretrained=base), tokenizer)
+    _quantize_as_in_training(causal_lm(model), folder)
     return load_adapter(model, folder), tokenizer, _template_of(str(folder))
+
+
+def _quantize_as_in_training(model: PreTrainedModel, folder: Path) -> None:
+    """Quantise the base of an adapter if it was trained on quantised weights, so that it computes what was trained."""
+    path = folder / "lit_sft.json"
+    base = (read_json(path, advice="export the adapter again") or {}).get("base")
+    kind = base.get("quantization") if isinstance(base, dict) else None
+    if kind is None:
+        return
+    if kind not in get_args(Quantization):
+        raise UserError(f"{path}: quantization {kind!r}; expected one of {', '.join(get_args(Quantization))}.")
+    settings = read_json(folder / "adapter_config.json", advice="copy the adapter again") or {}
+    quantize(model, kind, settings.get("modules_to_save") or ())
 
 
 def base_of_adapter(source: str) -> str:

@@ -34,6 +34,11 @@ def check_strategy(strategy: Strategy, backbone: BackboneSettings) -> None:
             f"--trainer.strategy: {type(strategy).__name__} shards the weights in a way that does not allow computing "
             "the loss on supervised tokens only. Use FSDP2 instead: `--config configs/overlays/fsdp2.yaml`."
         )
+    if backbone.quantization is not None and not isinstance(strategy, (SingleDeviceStrategy, DDPStrategy)):
+        raise UserError(
+            f"--trainer.strategy: {type(strategy).__name__} with `--model.backbone.quantization "
+            f"{backbone.quantization}`: only one device and DDP are supported. Leave one of them out."
+        )
     if isinstance(strategy, ModelParallelStrategy) and backbone.tuning == "lora" and backbone.lora.changes_base:
         raise UserError(
             f"--trainer.strategy: {type(strategy).__name__} shards the weights, and `--model.backbone.lora.init "

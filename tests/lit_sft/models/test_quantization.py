@@ -1,0 +1,265 @@
+"""A quantised base computes with its dequantised weights, in training, evaluation and exports alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
+from peft import PeftModel
+from torch import nn
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
+
+from data_modules.batching.batch import collate
+from data_modules.rendering.masking import MASKS
+from data_modules.sft_data_module import SFTDataModule
+from lit_sft.files import read_json
+from lit_sft.models.adapters import LoraSettings, causal_lm
+from lit_sft.models.backbone import BackboneSettings, build_backbone, narrow_frozen_layers
+from lit_sft.models.loss import supervised_loss, token_nll
+from lit_sft.models.quantization import _NF4, Quantization, QuantizedLinear, dequantize, quantize
+from lit_sft.models.saving import export_model, load_weights
+from lit_sft.runs.opening import open_model
+from lit_sft.training.module import LitCausalLM
+from lit_sft.training.optimization import OptimizerSettings
+from lit_sft.training.sharding import check_strategy
+from tests.conftest import MODELS, chat_rows
+from tests.training import make_trainer
+
+MakeData = Callable[..., SFTDataModule]
+
+pytestmark = [
+    # peft asks for a property that transformers has renamed
+    pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"),
+    pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before the epoch ended"),
+]
+
+KINDS = get_args(Quantization)
+
+
+@pytest.fixture
+def data(make_data: MakeData) -> SFTDataModule:
+    return make_data(chat_rows(24), val_fraction=0.2, template="plain", mask="firefly_multi_turn", batch_size=4)
+
+
+def save_base(name: str, folder: Path, tokenizer: PreTrainedTokenizerFast) -> str:
+    torch.manual_seed(0)
+    base: Any = build_backbone(BackboneSettings(config=MODELS[name]), tokenizer)
+    base.save_pretrained(folder)
+    return str(folder)
+
+
+def settings_for(base: str, kind: Any, **lora: Any) -> BackboneSettings:
+    given = LoraSettings(**({"rank": 4, "alpha": 6} | lora))
+    return BackboneSettings(base, tuning="lora", quantization=kind, lora=given)
+
+
+def nll(model: nn.Module, data: SFTDataModule, **options: Any) -> torch.Tensor:
+    batch = collate(list(data.stores["val"]), mask=MASKS["whole_sequence"], score_all=True, **options)
+    return token_nll(model.eval(), batch)
+
+
+def fit(backbone: BackboneSettings, data: SFTDataModule, folder: Path, steps: int = 3, **more: Any) -> LitCausalLM:
+    torch.manual_seed(0)
+    module = LitCausalLM(backbone, OptimizerSettings(lr=1e-2, schedule="constant"))
+    make_trainer(folder, max_steps=steps).fit(module, datamodule=data, weights_only=True, **more)
+    return module
+
+
+def layer(kind: Any, *, bias: bool = True, shape: tuple[int, int] = (20, 33)) -> tuple[nn.Linear, QuantizedLinear]:
+    torch.manual_seed(1)
+    linear = nn.Linear(*shape, bias=bias).requires_grad_(False)
+    return linear, QuantizedLinear(linear, kind)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+def test_layer_and_its_gradient_are_those_of_the_dequantised_weight(kind: str, bias: bool) -> None:
+    linear, quantised = layer(kind, bias=bias)
+    weight = quantised.dequantized()
+    x = torch.randn(2, 7, 20, requires_grad=True)
+    y, like = quantised(x), F.linear(x, weight, linear.bias)
+    assert torch.equal(y, like)
+    gradient = torch.randn_like(y)
+    torch.testing.assert_close(*(torch.autograd.grad(out, x, gradient)[0] for out in (y, like)), rtol=0, atol=1e-6)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(quantised(x), F.linear(x, weight, linear.bias))
+    plain = quantised.plain()
+    assert torch.equal(plain(x), like)
+
+
+@settings(max_examples=60, deadline=None)
+@given(rows=st.integers(1, 9), columns=st.integers(1, 70), scale=st.floats(1e-6, 1e4), seed=st.integers(0, 99))
+def test_rounding_is_to_the_nearest_level(rows: int, columns: int, scale: float, seed: int) -> None:
+    weight = torch.randn(rows, columns, generator=torch.Generator().manual_seed(seed)) * scale
+    weight[0, 0] = 0
+    linear = nn.Linear(columns, rows, bias=False).requires_grad_(False)
+    linear.weight.copy_(weight)
+    error = (QuantizedLinear(linear, "int8").dequantized() - weight).abs()
+    assert (error <= weight.abs().amax(1, keepdim=True) / 254 * 1.0001).all()
+    levels = torch.tensor(_NF4, dtype=torch.float64)
+    found = QuantizedLinear(linear, "nf4").dequantized().flatten().double()
+    for start in range(0, weight.numel(), 64):
+        block = weight.flatten()[start : start + 64].double()
+        nearest = (block.unsqueeze(1) - levels * block.abs().max()).abs().amin(1)
+        distance = (found[start : start + 64] - block).abs()
+        torch.testing.assert_close(distance, nearest, rtol=0, atol=1e-6 * scale)
+
+
+def test_levels_are_sixteen_quantiles_of_a_normal_distribution() -> None:
+    # QLoRA, appendix E: of 8 negative and 9 positive quantiles, between those of 0.9677083 and one half
+    normal, offset = torch.distributions.Normal(0.0, 1.0), 0.9677083
+    positive = normal.icdf(torch.linspace(offset, 0.5, 9, dtype=torch.float64)[:-1].float())
+    negative = -normal.icdf(torch.linspace(offset, 0.5, 8, dtype=torch.float64)[:-1].float())
+    wanted = torch.cat([positive, torch.zeros(1), negative]).sort().values
+    torch.testing.assert_close(torch.tensor(_NF4), wanted / wanted.max(), rtol=0, atol=1e-5)
+
+
+def test_codes_are_those_of_bitsandbytes() -> None:
+    functional = pytest.importorskip("bitsandbytes.functional")
+    linear, quantised = layer("nf4", shape=(64, 48))
+    codes, state = functional.quantize_4bit(linear.weight, quant_type="nf4", compress_statistics=False)
+    assert torch.equal(codes.flatten(), quantised.weight)
+    assert torch.equal(state.absmax.flatten(), quantised.scale.flatten())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_scales_stay_in_float32_and_codes_as_they_are(kind: str) -> None:
+    _, quantised = layer(kind)
+    weight = quantised.dequantized()
+    quantised.to(torch.bfloat16)
+    assert torch.equal(quantised.dequantized(), weight)
+    assert quantised(torch.ones(1, 20, dtype=torch.bfloat16)).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", ["qwen2", "llama"])
+def test_quantised_model_is_the_model_with_rounded_weights(
+    name: str, kind: Any, data: SFTDataModule, tmp_path: Path
+) -> None:
+    base = save_base(name, tmp_path / "base", data.tokenizer)
+    quantised = build_backbone(settings_for(base, kind), data.tokenizer)
+    model = causal_lm(quantised)
+    count = sum(isinstance(module, QuantizedLinear) for module in model.modules())
+    assert count == 7 * 2
+    assert type(model.get_output_embeddings()) is nn.Linear
+    trained = {n for n, p in quantised.named_parameters() if p.requires_grad}
+    assert trained
+    assert all("lora_" in name for name in trained)
+    rounded: Any = build_backbone(BackboneSettings(base), data.tokenizer)
+    whole = nll(rounded, data)
+    quantize(rounded, kind)
+    dequantize(rounded)
+    assert not any(isinstance(module, QuantizedLinear) for module in rounded.modules())
+    assert torch.equal(nll(quantised, data), nll(rounded, data))
+    assert 1e-5 < (nll(quantised, data) - whole).abs().max() < 0.3
+    torch.testing.assert_close(nll(quantised, data, pack=True), nll(quantised, data), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_gradients_of_adapters_are_those_beside_the_rounded_weights(
+    kind: Any, data: SFTDataModule, tmp_path: Path
+) -> None:
+    base = save_base("qwen2", tmp_path / "base", data.tokenizer)
+    rounded: Any = build_backbone(BackboneSettings(base), data.tokenizer)
+    quantize(rounded, kind)
+    dequantize(rounded)
+    rounded.save_pretrained(tmp_path / "rounded")
+    batch = collate(list(data.stores["train"])[:4], mask=MASKS["whole_sequence"], pack=True)
+    found = []
+    for backbone in (settings_for(base, kind), settings_for(str(tmp_path / "rounded"), None)):
+        torch.manual_seed(0)
+        model = build_backbone(backbone, data.tokenizer)
+        draw = torch.Generator().manual_seed(2)
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.data = torch.randn(parameter.shape, generator=draw) * 0.1
+        supervised_loss(model, batch)[0].backward()
+        found.append({name: p.grad for name, p in model.named_parameters() if p.requires_grad})
+    for name in found[0]:
+        torch.testing.assert_close(found[0][name], found[1][name], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("saved", [None, ["embed_tokens"]])
+def test_exports_agree_with_the_trained_model(kind: Any, saved: Any, data: SFTDataModule, tmp_path: Path) -> None:
+    base = save_base("qwen2", tmp_path / "base", data.tokenizer)
+    backbone = settings_for(base, kind, modules_to_save=saved)
+    module = fit(backbone, data, tmp_path)
+    trained = nll(module.backbone, data)
+    export_model(module.backbone, tmp_path / "adapter", data)
+    export_model(module.backbone, tmp_path / "merged", data, merge=True)
+    assert torch.equal(nll(module.backbone, data), trained)
+    assert torch.equal(nll(open_model("m", str(tmp_path / "adapter"), device="cpu").backbone, data), trained)
+    merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
+    torch.testing.assert_close(nll(merged, data), trained, rtol=0, atol=2e-5)
+    assert (read_json(tmp_path / "adapter" / "lit_sft.json") or {})["base"]["quantization"] == kind
+    # beside the whole weights, it differs by their rounding
+    theirs = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), tmp_path / "adapter")
+    assert 1e-5 < (nll(theirs, data) - trained).abs().max() < 0.3
+    on = BackboneSettings(base, tuning="lora", quantization=kind, adapter=str(tmp_path / "adapter"))
+    assert torch.equal(nll(build_backbone(on, data.tokenizer), data), trained)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_checkpoints_hold_adapters_only_and_resume_exactly(kind: Any, data: SFTDataModule, tmp_path: Path) -> None:
+    backbone = settings_for(save_base("llama", tmp_path / "base", data.tokenizer), kind)
+    whole, half = fit(backbone, data, tmp_path, 4), fit(backbone, data, tmp_path, 2)
+    half.trainer.save_checkpoint(tmp_path / "half.ckpt")
+    saved = torch.load(tmp_path / "half.ckpt", weights_only=True)["state_dict"]
+    assert all("lora_" in name for name in saved)
+    resumed = fit(backbone, data, tmp_path, 4, ckpt_path=str(tmp_path / "half.ckpt"))
+    states = whole.backbone.state_dict(), resumed.backbone.state_dict()
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    whole.trainer.save_checkpoint(tmp_path / "whole.ckpt")
+    opened = build_backbone(backbone, data.tokenizer)
+    load_weights(opened, tmp_path / "whole.ckpt")
+    assert torch.equal(nll(opened, data), nll(whole.backbone, data))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_narrowing_under_autocast_changes_no_bit(kind: Any, data: SFTDataModule, tmp_path: Path) -> None:
+    backbone = settings_for(save_base("qwen2", tmp_path / "base", data.tokenizer), kind)
+    model = build_backbone(backbone, data.tokenizer)
+    with torch.autocast("cpu", torch.bfloat16):
+        before = nll(model, data)
+        narrow_frozen_layers(model, torch.bfloat16)
+        assert torch.equal(nll(model, data), before)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"tuning": "full"}, "quantised weights are frozen: set `--model.backbone.tuning lora`"),
+        ({"pretrained": None, "config": MODELS["llama"]}, "random weights are not quantised"),
+        ({"compile": True}, "not with `--model.backbone.compile`"),
+        ({"lora": LoraSettings(dora=True)}, "not with `dora`"),
+        ({"lora": LoraSettings(init="pissa")}, "not with `--model.backbone.lora.init pissa`"),
+        ({"lora": LoraSettings(init="orthogonal")}, "not with `--model.backbone.lora.init orthogonal`"),
+    ],
+)
+def test_what_needs_the_weights_is_refused(
+    changes: dict[str, Any], message: str, tmp_path: Path, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    base = save_base("llama", tmp_path / "base", tokenizer)
+    chosen = {"pretrained": base, "tuning": "lora", "quantization": "nf4"} | changes
+    with pytest.raises(ValueError, match=f"--model.backbone.quantization nf4: {message}"):
+        build_backbone(BackboneSettings(**chosen), tokenizer)
+
+
+def test_gpt2_is_refused(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> None:
+    base = save_base("gpt2", tmp_path / "base", tokenizer)
+    with pytest.raises(ValueError, match=r"quantization int8: the layers of gpt2 \(Conv1D\) cannot be quantised"):
+        build_backbone(settings_for(base, "int8"), tokenizer)
+
+
+def test_sharded_strategies_are_refused() -> None:
+    with pytest.raises(ValueError, match="only one device and DDP are supported"):
+        check_strategy(ModelParallelStrategy(), settings_for("base", "nf4"))
+    check_strategy(DDPStrategy(), settings_for("base", "nf4"))
