@@ -13,7 +13,7 @@ from data_modules.records.conversation import Conversation, Message, Role
 from data_modules.rendering.jinja_source import ChatOptions, with_options
 from data_modules.rendering.templates import resolve_template, tokenizer_with_options
 from data_modules.sft_data_module import SFTDataModule
-from lit_sft.models.saving import _save_tokenizer
+from lit_sft.models.saving import exported_tokenizer
 from tests.conftest import alpaca_rows
 
 _CHAT = "{% for m in messages %}{{ m.role }}: {{ m.content }}<|im_end|>{% endfor %}{% if add_generation_prompt %}"
@@ -100,7 +100,7 @@ def test_exported_tokenizer_prints_the_trained_date_and_joins_the_input(
     given = copy.deepcopy(tokenizer)
     given.chat_template = {"default": DATED, "other": THINKS} if named else DATED
     data = SFTDataModule("none.json", tokenizer=given, template_date="2026-01-31")
-    _save_tokenizer(tmp_path, data)
+    exported_tokenizer(data).save_pretrained(tmp_path)
     exported = AutoTokenizer.from_pretrained(tmp_path)
     prompt = Conversation((Message(Role.USER, "Translate.", "Bonjour"),), "f:1")
     trained = "".join(segment.text for segment in data.encoder.template.render(prompt))
@@ -121,7 +121,7 @@ def test_template_for_tools_is_dated_identified_and_exported_too(
         layouts.append(resolve_template("auto", given).layout)
     assert layouts[0] != layouts[1]
     data = SFTDataModule("none.json", tokenizer=given, template_date="2026-01-31")
-    _save_tokenizer(tmp_path, data)
+    exported_tokenizer(data).save_pretrained(tmp_path)
     exported = AutoTokenizer.from_pretrained(tmp_path)
     tool = {"type": "function", "function": {"name": "add", "description": "Adds."}}
     text = exported.apply_chat_template([{"role": "user", "content": "hi"}], tools=[tool], tokenize=False)
