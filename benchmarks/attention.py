@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lit_sft.models.attention_gradients import LONG, multiplies_bf16
+from lit_sft.models.attention_gradients import LONG, MULTIPLIES_BF16
 from lit_sft.models.tree_attention import Stretches, attend_on_cpu
 
 
@@ -30,7 +30,7 @@ def main() -> None:
     """Print a table."""
     options = arguments()
     torch.set_num_threads(options.threads)
-    if not multiplies_bf16():
+    if not MULTIPLIES_BF16:
         print("this CPU has no bf16 products (avx512_bf16): training uses torch's kernel", file=sys.stderr)
     if min(options.lengths) < LONG:
         sys.exit(f"--lengths {min(options.lengths)}: blocks are used from {LONG} tokens")

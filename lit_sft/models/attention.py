@@ -26,7 +26,7 @@ from transformers import AttentionInterface, PreTrainedModel
 
 from data_modules.batching.batch import Batch
 from lit_sft.models.architectures import has_dropout, special_attention
-from lit_sft.models.attention_gradients import is_long, multiplies_bf16
+from lit_sft.models.attention_gradients import MULTIPLIES_BF16, is_long
 from lit_sft.models.rope import depends_on_length, use_lengths_of_documents
 from lit_sft.models.tree_attention import KeyGroup, Stretches, attend_on_cpu, gathered, key_groups
 
@@ -156,7 +156,7 @@ def document_attention(
             "`LoadedModel.answer`, or inside `with ordinary_attention(model):` of lit_sft.models.attention."
         )
     dtype, length = _kernel_dtype(value), query.shape[2]
-    is_bf16 = value.device.type == "cpu" and value.dtype == torch.bfloat16 and multiplies_bf16()
+    is_bf16 = value.device.type == "cpu" and value.dtype == torch.bfloat16 and MULTIPLIES_BF16
     is_plain = documents is None and (sliding_window is None or length <= sliding_window)
     with torch.autocast(value.device.type, enabled=False):
         tensors = (query.to(dtype), key.to(dtype), value.to(dtype))

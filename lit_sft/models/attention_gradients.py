@@ -10,7 +10,6 @@ Source: FlashAttention's backward pass (arXiv 2205.14135); keys without their me
 
 from __future__ import annotations
 
-from functools import cache
 
 import torch
 from torch import Tensor
@@ -23,10 +22,8 @@ _ROWS = 128
 """Queries of a block, whose scores stay in a core's cache. Causal blocks are smaller: less of them is hidden."""
 
 
-@cache
-def multiplies_bf16() -> bool:
-    """Whether this CPU has instructions for matrix products in bf16, from which the gradients gain their speed."""
-    return torch.cpu._is_avx512_bf16_supported()
+MULTIPLIES_BF16 = torch.cpu._is_avx512_bf16_supported()
+"""Whether this CPU has instructions for matrix products in bf16, from which the gradients gain their speed."""
 
 
 def is_long(queries: int, keys: int) -> bool:

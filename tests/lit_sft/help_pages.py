@@ -105,7 +105,9 @@ def _value(action: argparse.Action) -> str:
     usual = action.dest.upper() if action.option_strings else action.dest
     name = str(action.metavar or (f"{{{','.join(map(str, action.choices))}}}" if action.choices else usual))
     name = name.strip("\b")
-    return f"{name} [{name} ...]" if action.nargs == "+" and action.option_strings else name
+    if action.option_strings and action.nargs in ("+", "?"):
+        return f"{name} [{name} ...]" if action.nargs == "+" else f"[{name}]"
+    return name
 
 
 def _plain(text: str) -> str:

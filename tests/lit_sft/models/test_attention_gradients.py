@@ -20,7 +20,7 @@ HEADS = [(6, 6), (6, 2), (4, 1)]
 
 @pytest.fixture(autouse=True)
 def every_processor(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attention, "multiplies_bf16", lambda: True)
+    monkeypatch.setattr(attention, "MULTIPLIES_BF16", True)
 
 
 def given(length: int, heads: tuple[int, int], *, bias: float = 0.0, rows: int = 1) -> list[Tensor]:
@@ -131,7 +131,7 @@ def test_blocks_are_for_long_documents_in_bf16_without_dropout(
         return backward_in_blocks(*args)  # type: ignore[arg-type]
 
     monkeypatch.setattr(tree_attention, "backward_in_blocks", counted)
-    monkeypatch.setattr(attention, "multiplies_bf16", lambda: has_products)
+    monkeypatch.setattr(attention, "MULTIPLIES_BF16", has_products)
     inputs = [tensor.to(dtype).requires_grad_() for tensor in given(length, (4, 2))[:3]]
     output, _ = document_attention(torch.nn.Module(), *inputs, None, scaling=0.3, dropout=dropout)
     output.sum().backward()
