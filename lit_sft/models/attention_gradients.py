@@ -10,7 +10,6 @@ Source: FlashAttention's backward pass (arXiv 2205.14135); keys without their me
 
 from __future__ import annotations
 
-
 import torch
 from torch import Tensor
 
