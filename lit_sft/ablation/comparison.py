@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from data_modules.errors import UserError
-from lit_sft.ablation.run_files import ANSWER_METRICS, BITS_PER_BYTE, TrialResult
+from lit_sft.ablation.run_files import ANSWER_METRICS, BITS_PER_BYTE, PREFERENCE_ACCURACY, TrialResult
 from lit_sft.reporting.differences import Difference
 from lit_sft.reporting.statistics import Estimate, Floats, estimate, holm
 
@@ -29,7 +29,7 @@ class ArmDifference(Difference):
 
 def shared_name(metric: str) -> str:
     """The name under which `reporting.formatting` knows a metric of a study: a loss is named by its tokens only."""
-    return metric if metric in (*ANSWER_METRICS, BITS_PER_BYTE) else f"nll/{metric}"
+    return metric if metric in (*ANSWER_METRICS, BITS_PER_BYTE, PREFERENCE_ACCURACY) else f"nll/{metric}"
 
 
 Holds = Literal["yes", "NO", "by design", "unknown"]
@@ -230,7 +230,8 @@ def _scored(metric: str, trials: list[TrialResult]) -> tuple[list[str], Floats]:
     cut = [(weights, lines) for weights, lines in zip(found, lost, strict=True) if lines]
     known = whole[0] if whole else dict(pair for weights, _ in cut for pair in weights.items())
     if any(other != known for other in whole) or not all(_is_part(weights, known, lost) for weights, lost in cut):
-        unit, what = ("bytes", "texts") if metric == BITS_PER_BYTE else ("tokens", "tokens")
+        named = {BITS_PER_BYTE: ("bytes", "texts"), PREFERENCE_ACCURACY: ("pairs", "pairs")}
+        unit, what = named.get(metric, ("tokens", "tokens"))
         counts = sorted({f"{len(w):,} records, {sum(w.values()):,.0f} {unit}" for w in (*whole, *(w for w, _ in cut))})
         raise UserError(f"not comparable: scored on different {what} ({'; '.join(counts)})")
     shared = {origin: weight for origin, weight in known.items() if all(origin in weights for weights, _ in cut)}

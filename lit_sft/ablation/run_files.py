@@ -20,6 +20,9 @@ ANSWER_METRICS = ("exact_match", "rougeL_mixed", "ended", "repetition", "num_tok
 BITS_PER_BYTE = "bits_per_byte"
 """The metric of text runs that compares tokenizers: its weight is the bytes of a document, the same for all of them."""
 
+PREFERENCE_ACCURACY = "preference_accuracy"
+"""The metric of preference pairs: the share whose chosen answer is likelier than the rejected one."""
+
 Sums = dict[str, dict[str, tuple[float, float]]]
 
 _Row = TypeVar("_Row")
@@ -40,7 +43,7 @@ class TrialResult:
         result: Its result.json.
         record: Its trial.json; empty for a run without `TrialRecord`.
         sums: Value and weight by metric and record origin: nats and tokens for a loss, bits and bytes for bits per
-            byte, the value and 1 for a metric of answers.
+            byte, pairs preferred and pairs for preference accuracy, the value and 1 for a metric of answers.
         curve: Step and nll by mask, for each validation.
         samples: Answers to fixed prompts at the last step, by prompt.
         answers: Reference and answer by origin of the test record.
@@ -174,7 +177,14 @@ def _values(row: Fields) -> tuple[str, list[tuple[str, float, float]]]:
     if nats.keys() != tokens.values.keys():
         raise UserError(f"{row.place}: nats and tokens have different metrics.")
     losses = [(name, _finite(value), float(tokens.whole(name))) for name, value in nats.items()]
-    return origin, [*losses, *_bits(row, nats)]
+    return origin, [*losses, *_bits(row, nats), *_preferred(row)]
+
+
+def _preferred(row: Fields) -> list[tuple[str, float, float]]:
+    """How many pairs of a record have a likelier chosen answer, and how many it has, if it has any."""
+    if "pairs" not in row:
+        return []
+    return [(PREFERENCE_ACCURACY, float(row.whole("preferred")), float(row.whole("pairs")))]
 
 
 def _bits(row: Fields, nats: dict[str, float]) -> list[tuple[str, float, float]]:

@@ -20,6 +20,9 @@ from lit_sft.shipped import advice_on
 Settings = dict[str, Any]
 """Dotted names as `fit` takes them, and their values."""
 
+PRIMARY = (*SEGMENTS, *MASKS, "bits_per_byte", "exact_match", "rougeL_mixed", "preference_accuracy")
+"""Metrics that can answer a study's question."""
+
 Equal = Literal["steps", "supervised_tokens", "flops"]
 
 _CONTROLLED = {
@@ -99,7 +102,8 @@ class Study:
         budget: What is equal in all trials.
         settings: Settings of all trials, on top of the base config.
         primary: The metric that answers the question: a segment or mask (nats per token, lower is better),
-            `bits_per_byte` in text runs, or `exact_match` or `rougeL_mixed` (higher is better).
+            `bits_per_byte` in text runs; or, higher is better, `exact_match`, `rougeL_mixed` or, with preference
+            pairs to test with, `preference_accuracy`.
         answers: Maximum number of test rows with generated answers.
         validations: Number of points on the learning curves.
         checkpoint: The one that is tested: `last`, at the end of the budget, or `best`, by validation loss under the
@@ -131,9 +135,8 @@ class Study:
             raise UserError(f"answers {self.answers}: expected 0 or more.")
         if self.validations < 1:
             raise UserError(f"validations {self.validations}: expected at least 1.")
-        if self.primary not in (*SEGMENTS, *MASKS, "bits_per_byte", "exact_match", "rougeL_mixed"):
-            known = ", ".join((*SEGMENTS, *MASKS, "bits_per_byte", "exact_match", "rougeL_mixed"))
-            raise UserError(f"primary {self.primary!r}: expected one of {known}.")
+        if self.primary not in PRIMARY:
+            raise UserError(f"primary {self.primary!r}: expected one of {', '.join(PRIMARY)}.")
         self.check_settings()
         names = [arm.name for arm in self.all_arms()]
         if len(names) < 2:

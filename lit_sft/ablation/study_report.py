@@ -118,12 +118,14 @@ def make_report(comparison: Comparison, collected: Collected, output: Path) -> R
     ]
     sides = [table for table in study_tables.answers(comparison) if table.rows]
     refused = [[f"{title_of(shared_name(metric))}, {arm}", why] for metric, arm, why in found.refused]
-    losses, answers = (study_tables.metrics_of(found, is_answers=is_answers) for is_answers in (False, True))
+    losses, answers, pairs = (study_tables.metrics_of(found, kind) for kind in ("losses", "answers", "pairs"))
     lacking: list[list[Cell]] = [*map(list[Cell], refused), *map(list[Cell], failures.items())]
     tables = [
         study_tables.checks(comparison),
         study_tables.means(found, losses, "Losses: nats per token", "tokens"),
         study_tables.differences(found, losses, "Losses: differences from"),
+        study_tables.means(found, pairs, "Preference pairs", "pairs"),
+        study_tables.differences(found, pairs, "Preference pairs: differences from"),
         study_tables.means(found, answers, "Generated answers", "answers"),
         study_tables.differences(found, answers, "Generated answers: differences from"),
         study_tables.costs(comparison),

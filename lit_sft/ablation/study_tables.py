@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 from data_modules.rendering.templates import TEMPLATES
 from lit_sft.ablation.comparison import ArmDifference, Comparison, Findings, shared_name
-from lit_sft.ablation.run_files import ANSWER_METRICS, BITS_PER_BYTE
+from lit_sft.ablation.run_files import ANSWER_METRICS, BITS_PER_BYTE, PREFERENCE_ACCURACY
 from lit_sft.reporting.formatting import (
     GLOSSARY,
     change_of,
@@ -22,6 +23,7 @@ _MOST_ANSWERS = 5
 _HEADLINE = (
     "answer",
     BITS_PER_BYTE,
+    PREFERENCE_ACCURACY,
     "exact_match",
     "rougeL_mixed",
     "ended",
@@ -58,7 +60,7 @@ def _headline_metrics(found: Findings, primary: str) -> list[str]:
         if others and others <= refused:  # compared with none: such as the loss per token of different tokenizers
             continue
         if means := found.means.get(metric):
-            kind = metric if metric in ANSWER_METRICS else "loss"
+            kind = metric if metric in (*ANSWER_METRICS, PREFERENCE_ACCURACY) else "loss"
             chosen.setdefault((kind, tuple(mean.value for mean, _ in means.values())), metric)
     return list(chosen.values())[:_MOST_METRICS]
 
@@ -89,7 +91,7 @@ def _headline_notes(found: Findings, names: list[str]) -> list[str]:
         "worse are differences beyond noise (p < 0.05, adjusted for the number of arms).",
         *(
             GLOSSARY[name]
-            for name in ("nll", BITS_PER_BYTE, "rougeL_mixed")
+            for name in ("nll", BITS_PER_BYTE, "rougeL_mixed", PREFERENCE_ACCURACY)
             if any(shared_name(n).startswith(name) for n in names)
         ),
     ]
@@ -270,6 +272,7 @@ def blocks(comparison: Comparison) -> Table:
     return Table("Training blocks", ["", *(name.replace("_", " ") for name in names)], rows, notes)
 
 
-def metrics_of(found: Findings, *, is_answers: bool) -> list[str]:
-    """The metrics of generated answers, or the losses."""
-    return [name for name in found.means if (name in ANSWER_METRICS) == is_answers]
+def metrics_of(found: Findings, kind: Literal["losses", "answers", "pairs"]) -> list[str]:
+    """The losses, the metrics of generated answers, or those of preference pairs."""
+    kinds = dict.fromkeys(ANSWER_METRICS, "answers") | {PREFERENCE_ACCURACY: "pairs"}
+    return [name for name in found.means if kinds.get(name, "losses") == kind]

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from data_modules.batching.batch import Batch
-from lit_sft.metrics.segments import ExactSumMetric
+from lit_sft.metrics.segments import ExactSumMetric, RecordSums
 
 _SUMS = (
     "pairs",
@@ -73,13 +73,15 @@ class PreferenceMetrics(ExactSumMetric):
     Args:
         beta: DPO's.
         label_smoothing: DPO's.
+        by_record: Whether to also keep which records' chosen answers are likelier, for `take_records`.
     """
 
     sums: Tensor
 
-    def __init__(self, beta: float, label_smoothing: float) -> None:
+    def __init__(self, beta: float, label_smoothing: float, *, by_record: bool = False) -> None:
         super().__init__()
-        self.beta, self.label_smoothing = beta, label_smoothing
+        self.beta, self.label_smoothing, self.by_record = beta, label_smoothing, by_record
+        self._records: list[tuple[tuple[str, ...], Tensor]] = []
         self.add_state("sums", torch.zeros(len(_SUMS), dtype=torch.float64), dist_reduce_fx="sum")
 
     def update(self, nll: Tensor, batch: Batch, reference: Tensor | None = None) -> None:
@@ -92,8 +94,11 @@ class PreferenceMetrics(ExactSumMetric):
         """
         assert batch.preferences is not None
         logps, tokens = batch.pair_sums(-nll), batch.pair_sums(torch.ones_like(nll))
+        is_preferred = logps[:, 0] > logps[:, 1]
         self._add("pairs", tokens[:, 0] > 0)
-        self._add("preferred", logps[:, 0] > logps[:, 1])
+        self._add("preferred", is_preferred)
+        if self.by_record and len(is_preferred):  # none in a dummy
+            self._records.append((batch.origins[::2], is_preferred))
         self._add("rejected_nats", -logps[:, 1])
         self._add("rejected_tokens", tokens[:, 1])
         if reference is None:
@@ -104,6 +109,15 @@ class PreferenceMetrics(ExactSumMetric):
         self._add("chosen_reward", rewards[:, 0])
         self._add("rejected_reward", rewards[:, 1])
         self._add("loss", dpo_losses(rewards, self.label_smoothing))
+
+    def take_records(self) -> dict[str, RecordSums]:
+        """Return and clear how often each record on this process has a likelier chosen answer, by origin."""
+        found: dict[str, RecordSums] = {}
+        for origins, is_preferred in self._records:
+            for origin, value in zip(origins, is_preferred.tolist(), strict=True):
+                found[origin] = found.get(origin, RecordSums()) + RecordSums(preferred=(float(value), 1.0))
+        self._records = []
+        return found
 
     def _add(self, name: str, values: Tensor) -> None:
         self.sums[_PLACES[name]] += values.double().sum()

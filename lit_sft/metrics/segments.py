@@ -60,12 +60,22 @@ class ExactSumMetric(Metric):
 
 @dataclass(frozen=True, slots=True)
 class RecordSums:
-    """The sums of one record, for each segment kind and for first answer and end tokens."""
+    """The sums of one record, for each segment kind and for first answer and end tokens.
+
+    Attributes:
+        nats: Negative log-likelihood.
+        tokens: How many are predicted.
+        bytes: Bytes of text behind them.
+        characters: Characters of text behind them.
+        preferred: Of its preference pairs, how many have a chosen answer likelier than the rejected one, and their
+            number.
+    """
 
     nats: tuple[float, ...] = (0.0,) * _NUM_SUMS
     tokens: tuple[float, ...] = (0.0,) * _NUM_SUMS
     bytes: tuple[float, ...] = (0.0,) * _NUM_SUMS
     characters: tuple[float, ...] = (0.0,) * _NUM_SUMS
+    preferred: tuple[float, ...] = (0.0, 0.0)
 
     def __add__(self, other: RecordSums) -> RecordSums:
         pairs = ((getattr(self, f.name), getattr(other, f.name)) for f in fields(self))

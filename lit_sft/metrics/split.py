@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from data_modules.batching.batch import Batch
 from lit_sft.metrics.preferences import PreferenceMetrics
-from lit_sft.metrics.segments import SegmentMetrics, WeightedMean
+from lit_sft.metrics.segments import RecordSums, SegmentMetrics, WeightedMean
 from lit_sft.metrics.sources import SourceMetrics
 
 
@@ -38,7 +38,7 @@ class SplitMetrics(nn.Module):
         self.segments = SegmentMetrics(token_sizes, end_token_id, by_record=by_record)
         self.loss = WeightedMean()
         self.sources = SourceMetrics(sources, token_sizes)
-        self.preferences = PreferenceMetrics(beta, label_smoothing)
+        self.preferences = PreferenceMetrics(beta, label_smoothing, by_record=by_record)
 
     def update(self, nll: Tensor, batch: Batch, reference: Tensor | None = None) -> None:
         """Add a batch. Of preference pairs, all metrics but their own measure the chosen documents only.
@@ -56,6 +56,12 @@ class SplitMetrics(nn.Module):
         self.segments.update(nll, batch)
         self.loss.update(nll, weights)
         self.sources.update(nll, weights, batch)
+
+    def take_records(self) -> dict[str, RecordSums]:
+        """Return and clear the sums of every record on this process, by origin."""
+        preferred = self.preferences.take_records()
+        records = self.segments.take_records()
+        return records | {origin: records.get(origin, RecordSums()) + sums for origin, sums in preferred.items()}
 
     def finish(self) -> dict[str, float]:
         """The metrics, which start again from nothing."""

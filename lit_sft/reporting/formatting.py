@@ -10,8 +10,8 @@ from scipy.stats import binomtest
 from lit_sft.reporting.page import Cell
 from lit_sft.reporting.statistics import Estimate
 
-SHARES = ("accuracy", "acc", "acc_norm", "acc_bytes", "exact_match")
-"""Metrics that are shares of right answers."""
+SHARES = ("accuracy", "acc", "acc_norm", "acc_bytes", "exact_match", "preference_accuracy")
+"""Metrics that are shares of right answers, or of right preferences."""
 _LESS_IS_BETTER = ("nll", "bits_per_byte", "bits_per_character")
 _MORE_IS_BETTER = (
     *SHARES,
@@ -62,6 +62,7 @@ GLOSSARY = {
     "models with different tokenizers can be compared; lower is better.",
     "rougeL_mixed": "ROUGE-L: overlap of an answer with its reference, from 0 to 1, by word, and by character in "
     "Chinese.",
+    "preference_accuracy": "Preference accuracy: how often the chosen answer is likelier than the rejected one.",
     "chrf": "chrF: overlap of an answer with its reference in runs of characters, from 0 to 1.",
 }
 """What metrics mean, for readers who meet them for the first time."""

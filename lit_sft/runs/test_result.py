@@ -149,12 +149,17 @@ def score_answers(
 
 
 def write_records(path: Path, module: LitCausalLM) -> None:
-    """Write what each test record contributes to the metrics: nats and tokens by segment and mask; for text, bytes."""
+    """Write what each test record contributes to the metrics: nats and tokens by segment and mask.
+
+    For text also bytes; for preference pairs, how many have a likelier chosen answer, `preferred`, of how many `pairs`.
+    """
     rows = []
     for origin, sums in sorted(module.records.items()):
         scores = sums.scores()
         nats, tokens = ({name: pair[index] for name, pair in scores.items()} for index in range(2))
-        rows.append({"origin": origin, "nats": nats, "tokens": tokens, **_bytes(module, origin, sums)})
+        preferred, pairs = map(int, sums.preferred)
+        counts = {"preferred": preferred, "pairs": pairs} if pairs else _bytes(module, origin, sums)
+        rows.append({"origin": origin, "nats": nats, "tokens": tokens, **counts})
     write_lines(path, rows)
 
 

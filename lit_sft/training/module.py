@@ -326,7 +326,7 @@ class LitCausalLM(LightningModule):
     def on_test_epoch_end(self) -> None:
         """Compute and log the test metrics."""
         metrics: SplitMetrics = self.split_metrics["test"]  # type: ignore[assignment]
-        self.records = gather_records(metrics.segments.take_records(), self.trainer.world_size)
+        self.records = gather_records(metrics.take_records(), self.trainer.world_size)
         self.metrics["test"] = metrics.finish()
         self.log_dict(scalars(self.metrics["test"], "test"), sync_dist=self.trainer.world_size > 1)
 

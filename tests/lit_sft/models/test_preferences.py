@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import hypothesis
@@ -175,7 +176,8 @@ def test_weighted_sum_as_a_function_of_the_nats_is_the_supervised_loss(layout: s
 def test_metrics_equal_those_of_a_loop(layout: str, score_all: bool) -> None:
     model, base = trained("qwen2", "full")
     pairs = random_pairs(5) + random_pairs(6)
-    metrics, beta = PreferenceMetrics(0.3, 0.1), 0.3
+    pairs = [replace(each, origin=f"f:{number}") for number, each in enumerate(pairs)]
+    metrics, beta = PreferenceMetrics(0.3, 0.1, by_record=True), 0.3
     for part in (pairs[:2], pairs[2:]):
         batch: Batch = collate(part, mask=OUTPUT_ONLY, pairs=True, score_all=score_all, **LAYOUTS[layout])
         metrics.update(token_nll(model, batch), batch, reference_nll(model, batch))
@@ -198,6 +200,20 @@ def test_metrics_equal_those_of_a_loop(layout: str, score_all: bool) -> None:
         "reward/rejected": sum(r for _, r in rewards) / count,
     }
     assert metrics.compute() == pytest.approx(expected, rel=1e-9)
+    preferred = {each.origin: (float(c > r), 1.0) for each, (c, r, _, _) in zip(pairs, values, strict=True)}
+    assert {origin: sums.preferred for origin, sums in metrics.take_records().items()} == preferred
+    assert set(preferred.values()) == {(0.0, 1.0), (1.0, 1.0)}
+    assert metrics.take_records() == {}
+
+
+def test_pairs_of_one_record_are_added_up() -> None:
+    model, _ = trained("qwen2", "full")
+    metrics = PreferenceMetrics(0.1, 0.0, by_record=True)
+    pairs = [replace(each, origin="f:1") for each in random_pairs(5) + random_pairs(6)]
+    batch = collate(pairs, mask=OUTPUT_ONLY, pairs=True)
+    metrics.update(token_nll(model, batch), batch)
+    share = metrics.compute()["preference_accuracy"]
+    assert metrics.take_records()["f:1"].preferred == (round(share * len(pairs)), len(pairs))
 
 
 def test_metrics_without_a_reference_have_no_rewards() -> None:

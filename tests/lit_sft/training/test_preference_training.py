@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -14,6 +15,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from data_modules.errors import UserError, UserNotice
 from data_modules.sft_data_module import SFTDataModule
 from lit_sft.models.objectives import ObjectiveSettings
+from lit_sft.runs.test_result import write_records
 from lit_sft.training.module import LitCausalLM
 from tests.lit_sft.training.test_resuming import Diary, assert_same_end
 from tests.training import make_module, make_trainer, train
@@ -140,6 +142,13 @@ def test_test_of_a_fully_tuned_model_has_no_rewards_but_an_accuracy(make: MakeDa
         make_trainer(tmp_path).test(module, datamodule=data, verbose=False)
         assert "preference_accuracy" in module.metrics["test"]
         assert ("reward_margin" in module.metrics["test"]) is has_rewards
+        write_records(tmp_path / "records.jsonl", module)
+        rows = [json.loads(line) for line in (tmp_path / "records.jsonl").read_text().splitlines()]
+        assert len(rows) == data.ledgers["test"]["pairs"] == len({row["origin"] for row in rows})
+        assert {row["pairs"] for row in rows} == {1}
+        preferred = sum(row["preferred"] for row in rows)
+        assert preferred / len(rows) == pytest.approx(module.metrics["test"]["preference_accuracy"])
+        assert sum(row["tokens"]["answer"] for row in rows) == module.metrics["test"]["tokens/answer"]
 
 
 ROWS = [{"prompt": f"Say {n}.", "completion": str(n)} for n in range(6)]
