@@ -17,6 +17,7 @@ from lit_sft.models.adapters import causal_lm
 from lit_sft.models.attention import ordinary_attention
 from lit_sft.models.generation import undisturbed
 from lit_sft.models.loaded import LoadedModel
+from lit_sft.models.quantization import dequantized_once
 
 
 def score_task(
@@ -49,7 +50,13 @@ def score_task(
         raise UserError(f"task {settings.task!r}: no such task in {place}.")
     backbone = causal_lm(model.backbone)
     templates = plain_templates() if is_plain else contextlib.nullcontext()
-    with templates, undisturbed(model.backbone), ordinary_attention(backbone), contextlib.redirect_stdout(None):
+    with (
+        templates,
+        undisturbed(model.backbone),
+        ordinary_attention(backbone),
+        dequantized_once(backbone),
+        contextlib.redirect_stdout(None),
+    ):
         tasks = manager.load(settings.task)
         for task in tasks["tasks"].values():
             if settings.shots is not None:

@@ -29,6 +29,7 @@ from data_modules.errors import UserError
 from lit_sft.models.adapters import causal_lm
 from lit_sft.models.attention import ordinary_attention
 from lit_sft.models.next_token import Choice, NextToken, TokenLogprob
+from lit_sft.models.quantization import dequantized_once
 from lit_sft.models.unfinished import AddTokens, Listener, UnfinishedAnswer
 
 
@@ -248,7 +249,7 @@ def undisturbed(backbone: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _bare(model: PreTrainedModel) -> Iterator[None]:
-    """Use the library's attention, uncompiled layers and neutral generation defaults.
+    """Use the library's attention, uncompiled layers, weights dequantised once, and neutral generation defaults.
 
     The model's own defaults (Qwen's repetition penalty, say) would change what is measured, and compiled layers would
     be recompiled as the cache grows.
@@ -257,7 +258,7 @@ def _bare(model: PreTrainedModel) -> Iterator[None]:
     is_compiled = any(module._compiled_call_impl is not None for module in model.modules())
     # the stance is a setting of the whole process, which threads with other models share
     stance = torch.compiler.set_stance("force_eager") if is_compiled else nullcontext()
-    with ordinary_attention(model), stance:
+    with ordinary_attention(model), dequantized_once(model), stance:
         try:
             yield
         finally:

@@ -7,7 +7,8 @@ in training; here packed, padded and evaluated rows give the same results, on ev
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from typing import Any, Literal, Self
 
 import torch
@@ -47,9 +48,17 @@ class QuantizedLinear(nn.Linear):
         self.bias = linear.bias
         self.scale: Tensor
         self.register_buffer("scale", scale, persistent=False)
+        self._held: dict[torch.dtype, Tensor] | None = None  # see `dequantized_once`
 
     def dequantized(self, dtype: torch.dtype = torch.float32) -> Tensor:
         """The (out, in) weight, rounded to a dtype."""
+        if self._held is None:
+            return self._computed(dtype)
+        if dtype not in self._held:
+            self._held[dtype] = self._computed(dtype)
+        return self._held[dtype]
+
+    def _computed(self, dtype: torch.dtype) -> Tensor:
         if self.kind == "int8":
             return (self.weight.float() * self.scale).to(dtype)
         pairs = _pairs(self.weight.device)[self.weight.int()]  # two weights in each byte
@@ -72,6 +81,8 @@ class QuantizedLinear(nn.Linear):
         scale = self.scale
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         self.scale = scale.to(self.weight.device)
+        if self._held:
+            self._held = {}  # its weights are on the former device
         return self
 
 
@@ -121,9 +132,20 @@ def dequantize(model: nn.Module) -> None:
             model.set_submodule(name, module.plain())
 
 
-def is_quantized(model: nn.Module) -> bool:
-    """Whether a model has quantised layers."""
-    return any(isinstance(module, QuantizedLinear) for module in model.modules())
+@contextmanager
+def dequantized_once(model: nn.Module) -> Iterator[None]:
+    """Temporarily keep the weights that the layers compute with, for generation, which needs all for each token.
+
+    A weight is dequantised when its layer is first used, and takes the memory of an ordinary one until the end.
+    """
+    layers = [module for module in model.modules() if isinstance(module, QuantizedLinear) and module._held is None]
+    for layer in layers:
+        layer._held = {}
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer._held = None
 
 
 def _to_int8(weight: Tensor) -> tuple[Tensor, Tensor]:

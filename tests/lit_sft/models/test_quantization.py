@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, get_args
 
@@ -22,8 +24,9 @@ from data_modules.sft_data_module import SFTDataModule
 from lit_sft.files import read_json
 from lit_sft.models.adapters import LoraSettings, causal_lm
 from lit_sft.models.backbone import BackboneSettings, build_backbone, narrow_frozen_layers
+from lit_sft.models.generation import GenerationRequest, GenerationSettings, answer_requests, generate
 from lit_sft.models.loss import supervised_loss, token_nll
-from lit_sft.models.quantization import _NF4, Quantization, QuantizedLinear, dequantize, quantize
+from lit_sft.models.quantization import _NF4, Quantization, QuantizedLinear, dequantize, dequantized_once, quantize
 from lit_sft.models.saving import export_model, load_weights
 from lit_sft.runs.opening import open_model
 from lit_sft.training.module import LitCausalLM
@@ -231,6 +234,96 @@ def test_narrowing_under_autocast_changes_no_bit(kind: Any, data: SFTDataModule,
         before = nll(model, data)
         narrow_frozen_layers(model, torch.bfloat16)
         assert torch.equal(nll(model, data), before)
+
+
+@pytest.fixture
+def dequantizing(monkeypatch: pytest.MonkeyPatch) -> list[QuantizedLinear]:
+    """The layers that dequantised their weights, each time."""
+    noted, compute = [], QuantizedLinear._computed
+
+    def computed(layer: QuantizedLinear, dtype: torch.dtype) -> torch.Tensor:
+        noted.append(layer)
+        return compute(layer, dtype)
+
+    monkeypatch.setattr(QuantizedLinear, "_computed", computed)
+    return noted
+
+
+def lively(base: str, kind: Any, tokenizer: PreTrainedTokenizerFast) -> Any:
+    """A model whose answers differ from one another."""
+    model = build_backbone(settings_for(base, None), tokenizer)
+    torch.manual_seed(1)
+    for parameter in model.parameters():
+        parameter.data.normal_(std=0.3) if parameter.dim() > 1 else None
+    quantize(causal_lm(model), kind)
+    return model
+
+
+PROMPTS = [list(text.encode()) for text in ("a", "hello there", "The quick brown fox")]
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "bf16-true"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_answers_dequantise_once_and_are_those_of_each_time(
+    kind: Any, precision: str, tmp_path: Path, tokenizer: PreTrainedTokenizerFast, dequantizing: list[QuantizedLinear]
+) -> None:
+    model = lively(save_base("llama", tmp_path / "base", tokenizer), kind, tokenizer)
+    if precision == "bf16-true":
+        model.bfloat16()
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    layers = [module for module in model.modules() if isinstance(module, QuantizedLinear)]
+    options = {
+        "tokenizer": tokenizer,
+        "end_token_id": 256,
+        "settings": GenerationSettings(max_new_tokens=9, batch_size=2),
+    }
+    with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16-mixed"):
+        once = generate(model, PROMPTS, **options)  # type: ignore[arg-type]
+        assert sorted(map(id, dequantizing)) == sorted(map(id, layers))
+        assert all(layer._held is None for layer in layers)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("lit_sft.models.generation.dequantized_once", nullcontext)
+            each_time = generate(model, PROMPTS, **options)  # type: ignore[arg-type]
+    assert len(dequantizing) > 9 * len(layers)
+    assert once == each_time
+    assert len({answer.text for answer in once}) > 1
+    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+
+
+def test_held_weights_have_the_same_bits_and_are_dropped_at_the_end(dequantizing: list[QuantizedLinear]) -> None:
+    _, quantised = layer("nf4")
+    before = {dtype: quantised.dequantized(dtype) for dtype in (torch.float32, torch.bfloat16)}
+    dequantizing.clear()
+    with dequantized_once(quantised):
+        for dtype, weight in before.items():
+            held = quantised.dequantized(dtype)
+            assert held.dtype == dtype
+            assert torch.equal(held, weight)
+            assert quantised.dequantized(dtype) is held
+        with dequantized_once(quantised):
+            pass
+        assert quantised.dequantized() is quantised.dequantized()  # the inner context ends nothing
+        assert len(dequantizing) == 2
+        quantised.to(torch.bfloat16)
+        assert torch.equal(quantised.dequantized(), before[torch.float32])
+    freed = weakref.ref(held)
+    del held
+    assert freed() is None
+    assert quantised.dequantized() is not quantised.dequantized()
+
+
+def test_an_error_while_answering_drops_the_held_weights(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> None:
+    model = lively(save_base("llama", tmp_path / "base", tokenizer), "nf4", tokenizer)
+    layers = [module for module in model.modules() if isinstance(module, QuantizedLinear)]
+
+    def listener(*_: object) -> None:
+        assert all(layer._held for layer in layers)
+        raise KeyError("stop")
+
+    request = GenerationRequest(PROMPTS[0], GenerationSettings(max_new_tokens=4), listener=listener)
+    with pytest.raises(KeyError, match="stop"):
+        answer_requests(model, [request], tokenizer=tokenizer, end_token_id=256)
+    assert all(layer._held is None for layer in layers)
 
 
 @pytest.mark.parametrize(
