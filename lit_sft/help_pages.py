@@ -1,4 +1,4 @@
-"""`--help` of every command in a moment: from pages that were made from the real parsers, which take seconds to import.
+"""`--help` of every command instantly: from pages that were made from the real parsers, which take seconds to import.
 
 `make help-pages` makes the pages again; a test fails when they are out of date.
 """

@@ -7,10 +7,11 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
+from transformers import PreTrainedTokenizerFast
 
 from data_modules.sft_data_module import SFTDataModule
 from lit_sft.models.adapters import LoraSettings
-from lit_sft.models.backbone import BackboneSettings
+from lit_sft.models.backbone import BackboneSettings, build_backbone
 from lit_sft.training.module import LitCausalLM
 from lit_sft.training.optimization import OptimizerSettings
 from tests.conftest import MODELS
@@ -31,6 +32,14 @@ def make_module(
     chosen: dict[str, Any] = {"config": MODELS[name], "tuning": tuning, "dropout": dropout} | (backbone or {})
     settings = {"lr": 1e-3, "schedule": "constant", "name": name_of_optimizer} | optimizer
     return LitCausalLM(BackboneSettings(lora=LoraSettings(rank=2), **chosen), OptimizerSettings(**settings))  # type: ignore[arg-type]
+
+
+def save_base(name: str, folder: Path, tokenizer: PreTrainedTokenizerFast) -> str:
+    """Save a model with random weights, always the same, and return its folder."""
+    torch.manual_seed(0)
+    base: Any = build_backbone(BackboneSettings(config=MODELS[name]), tokenizer)
+    base.save_pretrained(folder)
+    return str(folder)
 
 
 def make_trainer(folder: Path, **settings: Any) -> Trainer:

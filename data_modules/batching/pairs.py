@@ -47,8 +47,8 @@ def extents(store: ExampleStore, *, pairs: bool, packed: bool) -> tuple[list[int
         packed: Whether documents are concatenated; otherwise both of a pair are padded to the longer one.
 
     Returns:
-        The tokens that each example takes in a batch; and a function that returns the ids of an example, by index, of
-        which those that both documents of a pair begin with stand once.
+        The tokens that each example takes in a batch; and a function that returns the ids of an example, by index,
+        with the shared beginning of a pair listed once.
     """
     rejected = store.rejected_lengths
     lengths = store.lengths - rejected

@@ -42,7 +42,7 @@ class Splitting:
 
     Attributes:
         name: llama.cpp's name for it.
-        remark: Texts that llama.cpp nevertheless splits otherwise; empty if there are none.
+        remark: Texts that llama.cpp nevertheless splits differently; empty if there are none.
     """
 
     name: str
@@ -117,7 +117,7 @@ def _like_gpt2(pattern: str, tokens: list[bytes]) -> Splitting | None:
     contracted = [text for text in _CONTRACTED if text.encode() in set(tokens)]
     cases = [f"{listed(contracted)} after a full-width sign"] if contracted else []
     cases += ["white space other than spaces and line breaks before a Chinese character"] if has_rare_space else []
-    return Splitting("gpt-2", f"llama.cpp splits {' and '.join(cases)} otherwise" if cases else "")
+    return Splitting("gpt-2", f"llama.cpp splits {' and '.join(cases)} differently" if cases else "")
 
 
 @lru_cache(maxsize=4)

@@ -37,7 +37,7 @@ class Vocabulary:
     composes: bool
 
     def remarks(self) -> list[str]:
-        """What llama.cpp reads otherwise."""
+        """What llama.cpp reads differently."""
         composed = "llama.cpp does not compose letters and accents (NFC) as this tokenizer does"
         return [*filter(None, [self.splitting.remark]), *([composed] if self.composes else [])]
 

@@ -49,7 +49,7 @@ def export_gguf(
         card: Gives the model card. None: no README.md.
 
     Returns:
-        Remarks: what llama.cpp reads otherwise than transformers.
+        Remarks: what llama.cpp reads differently from transformers.
 
     Raises:
         UserError: If llama.cpp could not read the model or its tokenizer, or a weight is too large for float16.

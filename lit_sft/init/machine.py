@@ -100,7 +100,16 @@ def free_memory(meminfo: Path = _MEMINFO, cgroup: Path = _CGROUP) -> int:
         limit, used = (int((cgroup / name).read_text(encoding="ascii")) for name in ("memory.max", "memory.current"))
     except (OSError, ValueError):  # no container, or `max`
         return free
-    return min(free, limit - used)
+    return min(free, limit - used + _reclaimable(cgroup))
+
+
+def _reclaimable(cgroup: Path) -> int:
+    """Bytes of cached files that the kernel drops when a program needs memory; `memory.current` counts them as used."""
+    try:
+        lines = (cgroup / "memory.stat").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return 0
+    return int(dict(line.split() for line in lines).get("inactive_file", 0))
 
 
 def _wait(device: str) -> None:

@@ -211,7 +211,7 @@ def _check_targets(model: PreTrainedModel, targets: str | list[str]) -> None:
     if targets == "all-linear":
         if _has_experts(model):
             raise UserError(
-                f"--model.backbone.lora.target_modules all-linear: the experts of {model.config.model_type} are no "
+                f"--model.backbone.lora.target_modules all-linear: the experts of {model.config.model_type} are not "
                 "linear layers, and adapters for them are not supported. Name the layers to adapt, such as "
                 "`[q_proj, k_proj, v_proj, o_proj]`, or train all weights."
             )

@@ -35,7 +35,7 @@ def first_factors(backbone: nn.Module) -> Factors | None:
 def restore_first_factors(backbone: nn.Module, saved: Factors | None, where: str) -> None:
     """Take the factors of a checkpoint out of the base weights instead of those found on this machine.
 
-    Singular vectors of equal values may come out otherwise with another BLAS, or another number of threads.
+    Singular vectors of equal values may come out differently with another BLAS, or another number of threads.
 
     Args:
         backbone: Changed in place, if the factors differ.

@@ -1,7 +1,7 @@
 """Stores the frozen weights of a base model in 8 or 4 bits; LoRA adapters are trained beside them, as in QLoRA.
 
 Only weights are quantised, and every product is computed in the precision of its input. bitsandbytes' own layers also
-round activations (int8), by columns that depend on what else is in the batch, or compute otherwise in evaluation than
+round activations (int8), by columns that depend on what else is in the batch, or compute differently in evaluation and
 in training; here packed, padded and evaluated rows give the same results, on every device.
 """
 

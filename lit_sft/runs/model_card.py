@@ -206,5 +206,5 @@ def _name(source: CardSource) -> str:
 
 
 def _hub_name(name: str | None) -> str | None:
-    """A model's name on the hub; None for folders, whose paths concern nobody else."""
+    """A model's name on the hub; None for folders: local paths are left out."""
     return name if name and re.fullmatch(_HUB_NAME, name) and not Path(name).exists() else None

@@ -74,7 +74,7 @@ def check_pairs(settings: ObjectiveSettings, data: TrainingData, trainer: Traine
         if pairs[split] < (examples := ledger["examples"]):
             raise UserError(
                 f"--model.objective.name dpo: {examples - pairs[split]:,} of {counted(examples, f'{split} example')} "
-                "are no preference pairs. Give records with `prompt`, `chosen` and `rejected` (docs/preferences.md), "
+                "are not preference pairs. Give records with `prompt`, `chosen` and `rejected` (docs/preferences.md), "
                 "or set `--model.objective.name next_token`."
             )
     _check_settings(data)
@@ -108,8 +108,12 @@ def _needs_pretrained(settings: ObjectiveSettings) -> str:
     if settings.needs_reference:
         return "--model.objective compares the model with the one before training, whose weights are random."
     if settings.name in ("dft", "profit"):
+        how = {
+            "dft": "weights each token by the probability the model already gives it",
+            "profit": "skips tokens the model finds unlikely",
+        }
         return (
-            f"--model.objective.name {settings.name} trains a token the more, the likelier the model finds it already; "
+            f"--model.objective.name {settings.name} {how[settings.name]}; "
             "a model with random weights finds none likely and will learn little or nothing."
         )
     return ""

@@ -49,7 +49,7 @@ def test_gguf_merges_adapters_and_says_what_to_run(
     assert said[0].endswith(f"-> {written}")
     assert said[1:] == [
         "the adapters are merged into the weights",
-        "llama.cpp splits 's after a full-width sign otherwise",
+        "llama.cpp splits 's after a full-width sign differently",
         f"next    llama-server -m {written / 'model.gguf'}",
         f"or      ollama create NAME -f {written / 'Modelfile'}",
     ]

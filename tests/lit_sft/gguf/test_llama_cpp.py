@@ -126,7 +126,7 @@ def test_bundled_tokenizer_has_its_ids(make_data: MakeData, tmp_path: Path) -> N
     tokenizer = load_tokenizer(BUNDLED)
     data = make_data(chat_rows(2), tokenizer=tokenizer)
     remarks = export_gguf(model(GPT2, tokenizer), tmp_path / "g", data, "f32")
-    assert remarks == ["llama.cpp splits 's after a full-width sign otherwise"]
+    assert remarks == ["llama.cpp splits 's after a full-width sign differently"]
     server = LlamaCpp(tmp_path / "g" / "model.gguf", 64)
     differing = [text for text in tricky_texts() if text and server.ids(text) != tokenizer(text).input_ids]
     assert all("，'s" in text or "。's" in text for text in differing)

@@ -77,12 +77,12 @@ def test_other_splittings_have_no_name(case: str) -> None:
         ([b"\x91a"], None),  # its end before a letter
         ([b"  "], None),
         ([b"a", b"\n\n"], None),
-        ([b"'s", b"'ll"], Splitting("gpt-2", "llama.cpp splits 's, 'll after a full-width sign otherwise")),
+        ([b"'s", b"'ll"], Splitting("gpt-2", "llama.cpp splits 's, 'll after a full-width sign differently")),
         (
             [b" \xe2\x80"],
             Splitting(
                 "gpt-2",
-                "llama.cpp splits white space other than spaces and line breaks before a Chinese character otherwise",
+                "llama.cpp splits white space other than spaces and line breaks before a Chinese character differently",
             ),
         ),
     ],

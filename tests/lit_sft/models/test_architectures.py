@@ -176,7 +176,7 @@ def test_adapters_on_all_linear_layers_learn(kind: str) -> None:
 def test_adapters_for_experts_are_refused(kind: str) -> None:
     model = small_model(kind)
     use_document_attention(model)
-    with pytest.raises(UserError, match=f"all-linear: the experts of {kind} are no linear layers"):
+    with pytest.raises(UserError, match=f"all-linear: the experts of {kind} are not linear layers"):
         with_adapters(model, LoraSettings(rank=2))
     adapted = with_adapters(model, LoraSettings(rank=2, target_modules=["q_proj", "v_proj"])).double()
     trained = [name for name, parameter in adapted.named_parameters() if parameter.requires_grad]

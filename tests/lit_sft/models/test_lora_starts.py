@@ -24,7 +24,7 @@ from lit_sft.runs.opening import open_model
 from lit_sft.training.module import LitCausalLM
 from lit_sft.training.optimization import OptimizerSettings
 from tests.conftest import MODELS, chat_rows
-from tests.training import make_trainer
+from tests.training import make_trainer, save_base
 
 MakeData = Callable[..., SFTDataModule]
 
@@ -41,13 +41,6 @@ FROM_BASE = ["olora", "pissa", "pissa_niter_16"]
 @pytest.fixture
 def data(make_data: MakeData) -> SFTDataModule:
     return make_data(chat_rows(24), val_fraction=0.2, template="plain", mask="firefly_multi_turn", batch_size=4)
-
-
-def save_base(name: str, folder: Path, tokenizer: PreTrainedTokenizerFast) -> str:
-    torch.manual_seed(0)
-    base: Any = build_backbone(BackboneSettings(config=MODELS[name]), tokenizer)
-    base.save_pretrained(folder)
-    return str(folder)
 
 
 def settings_for(base: str, init: Any, **lora: Any) -> BackboneSettings:

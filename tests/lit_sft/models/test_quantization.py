@@ -33,7 +33,7 @@ from lit_sft.training.module import LitCausalLM
 from lit_sft.training.optimization import OptimizerSettings
 from lit_sft.training.sharding import check_strategy
 from tests.conftest import MODELS, chat_rows
-from tests.training import make_trainer
+from tests.training import make_trainer, save_base
 
 MakeData = Callable[..., SFTDataModule]
 
@@ -49,13 +49,6 @@ KINDS = get_args(Quantization)
 @pytest.fixture
 def data(make_data: MakeData) -> SFTDataModule:
     return make_data(chat_rows(24), val_fraction=0.2, template="plain", mask="firefly_multi_turn", batch_size=4)
-
-
-def save_base(name: str, folder: Path, tokenizer: PreTrainedTokenizerFast) -> str:
-    torch.manual_seed(0)
-    base: Any = build_backbone(BackboneSettings(config=MODELS[name]), tokenizer)
-    base.save_pretrained(folder)
-    return str(folder)
 
 
 def settings_for(base: str, kind: Any, **lora: Any) -> BackboneSettings:

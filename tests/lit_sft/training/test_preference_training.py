@@ -157,7 +157,7 @@ ROWS = [{"prompt": f"Say {n}.", "completion": str(n)} for n in range(6)]
 @pytest.mark.parametrize(
     ("rows", "settings", "message"),
     [
-        (ROWS, {}, r"--model.objective.name dpo: 6 of 6 train examples are no preference pairs\. Give .*next_token"),
+        (ROWS, {}, r"--model.objective.name dpo: 6 of 6 train examples are not preference pairs\. Give .*next_token"),
         (pair_rows(8), {"mask": "whole_sequence"}, r"--data.mask whole_sequence with .* prompts have no effect"),
         (pair_rows(8), {"prompt_weight": 0.1}, r"--data.mask output_only_prompt0.1 .*without `--data.prompt_weight`"),
         (pair_rows(8), {"reduction": "sample"}, r"--data.reduction sample with .* every pair counts equally"),
