@@ -82,7 +82,7 @@ class _Lines:
         if not line:
             raise StopIteration
         self.number += 1
-        self._on_bytes(len(line))
+        self._on_bytes(len(line.encode("utf-8", "surrogateescape")))
         self.quotes += line.count('"')
         if len(line) > self.limit and line[-1] not in "\r\n":
             self.quotes += skip_line(self._stream)

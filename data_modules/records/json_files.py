@@ -47,7 +47,7 @@ def read_json(path: Path, reject: Reject, reading: Reading = USUAL) -> Iterator[
         # several records on one line are numbered
         origin = f"{path}:{line}" + (f" (record {number})" if line == before else "")
         fields, end = _decode_element(text, at, path, origin, reject)
-        reading.on_bytes(end - at)
+        reading.on_bytes(len(text[at:end].encode("utf-8", "surrogateescape")))
         byte = None if is_whole else escaped_byte(text[at:end])
         if byte is not None:
             reject(f"{origin}: not UTF-8 (byte {byte}); save the file as UTF-8.")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from data_modules.errors import UserError
 from data_modules.records.data_files import SUFFIXES
+from data_modules.wording import counted
 from lit_sft.console import print_line, quieten
 from lit_sft.files import write_text
 from lit_sft.settings.arguments import Arguments
@@ -116,11 +117,13 @@ def _check(text: str) -> None:
 
 
 def _said(found: Survey, measured: Lengths, proposal: Proposal, weights: int, machine: Machine) -> list[str]:
-    unit = "documents" if found.is_text else "conversations" if found.has_several_answers else "questions with answers"
+    nouns = ("question with an answer", "questions with answers")
+    nouns = ("conversation", "") if found.has_several_answers else nouns
+    records = counted(found.num_records, *(("document", "") if found.is_text else nouns))
     kind = f"format {found.format}" + (f", columns {', '.join(found.columns.values())}" if found.columns else "")
     whole = _duration(proposal.seconds * proposal.epochs)
     lines = [
-        f"data    {'about ' * found.is_estimate}{found.num_records:,} {unit}, {kind}; "
+        f"data    {'about ' * found.is_estimate}{records}, {kind}; "
         f"half have up to {measured.percentile(0.5):,} tokens, the longest {measured.percentile(1):,}",
         f"model   {weights:,} weights; {proposal.tuning}, because {proposal.why_tuning}",
         f"machine {machine.name}, {machine.memory / 1e9:.0f} GB of memory free, {machine.precision}; "
@@ -129,7 +132,7 @@ def _said(found: Survey, measured: Lengths, proposal: Proposal, weights: int, ma
         f"{machine.flops / 1e9:,.0f} GFLOP/s measured in a product of matrices of this size",
     ]
     if found.num_invalid:
-        lines.append(f"invalid {found.num_invalid:,} records will be left out: {found.reason}")
+        lines.append(f"invalid {counted(found.num_invalid, 'record')} will be left out: {found.reason}")
     if not proposal.fits:
         lines.append("memory  not enough by our estimate, even with the smallest token budget; close other programs")
     return lines

@@ -8,6 +8,7 @@ from typing import Any
 
 from data_modules.rendering.masking import MaskName
 from data_modules.rendering.templates import TemplateName
+from data_modules.wording import counted
 from lit_sft.init.machine import Machine
 from lit_sft.init.proposal import Proposal
 from lit_sft.init.survey import Lengths, Survey
@@ -41,7 +42,7 @@ def config_text(
         template: How conversations are rendered.
         mask: Which tokens carry the loss.
     """
-    shown = f"{'about ' * found.is_estimate}{found.num_records:,} records, {found.format}"
+    shown = f"{'about ' * found.is_estimate}{counted(found.num_records, 'record')}, {found.format}"
     lines: list[Line] = [
         ("data_module", "text" if found.is_text else "sft", "plain text" if found.is_text else "conversations"),
         *_model(backbone, proposal, max_new_tokens=max(16, min(256, proposal.max_length // 2))),
@@ -49,15 +50,14 @@ def config_text(
         ("  train", data, shown),
         *([("  columns", found.columns, "your columns by the fields that they are read as")] if found.columns else []),
         *_invalid(found),
-        ("  val_fraction", proposal.held_out, "held out to choose the best checkpoint"),
-        ("  test_fraction", proposal.held_out, "held out for `lit-sft test`"),
+        *_held_out(proposal.held_out),
         *(_blocks(measured, proposal) if found.is_text else _examples(found, measured, proposal, template, mask)),
         ("  batch_size", proposal.batch_size, f"{'blocks' if found.is_text else 'examples'} in a step"),
         ("  token_budget", proposal.token_budget, f"larger batches are split; {_memory(proposal, machine)}"),
         ("trainer", None, ""),
         ("  precision", machine.precision, machine.why),
         ("  max_epochs", proposal.epochs, f"{proposal.tokens:,} tokens each"),
-        *_callbacks(found),
+        *_callbacks(found, proposal.held_out),
     ]
     head = f"# Made by `lit-sft init` for {machine.name} with {machine.memory / 1e9:.0f} GB of free memory.\n"
     return head + "\n".join(map(_written, lines)) + "\n"
@@ -82,6 +82,15 @@ def _model(backbone: dict[str, Any], proposal: Proposal, max_new_tokens: int) ->
     ]
 
 
+def _held_out(share: float) -> list[Line]:
+    if not share:
+        return [("  val_fraction", 0.0, "too few records to hold any out: the last checkpoint counts as the model")]
+    return [
+        ("  val_fraction", share, "held out to choose the best checkpoint"),
+        ("  test_fraction", share, "held out for `lit-sft test`"),
+    ]
+
+
 def _invalid(found: Survey) -> list[Line]:
     lines: list[Line] = []
     if found.rules.consecutive != "error":
@@ -89,7 +98,7 @@ def _invalid(found: Survey) -> list[Line]:
         if not found.is_text:
             lines.append(("  first_answer", found.rules.first_answer, "an answer before any question is left out"))
     if found.num_invalid:
-        lines.append(("  on_invalid", "drop", f"{found.num_invalid:,} records are invalid and left out"))
+        lines.append(("  on_invalid", "drop", f"left out: {counted(found.num_invalid, 'invalid record')}"))
     return lines
 
 
@@ -111,9 +120,9 @@ def _blocks(measured: Lengths, proposal: Proposal) -> list[Line]:
     return [("  block_size", proposal.max_length, f"tokens; half of the documents have up to {median:,}")]
 
 
-def _callbacks(found: Survey) -> list[Line]:
+def _callbacks(found: Survey, share: float) -> list[Line]:
     lines: list[Line] = [("  callbacks", None, ""), ("    - class_path", "callbacks.RunHealth", "speed and gradients")]
-    if found.is_text:
+    if found.is_text or not share:
         return lines
     held_out = {"num_held_out": 3, "max_new_tokens": 64}
     sample: list[Line] = [("    - class_path", "callbacks.SampleGeneration", "answers after every epoch")]

@@ -36,7 +36,7 @@ class Proposal:
         memory: Estimate of the memory that training takes, in bytes.
         fits: Whether that is within what may be used.
         epochs: Passes over the data.
-        held_out: Share for validation, and for testing.
+        held_out: Share for validation, and for testing; 0 if there are too few records.
         tokens: Tokens of an epoch.
         seconds: The least that an epoch takes.
     """
@@ -141,7 +141,8 @@ def _tuning(found: Survey, size: ModelSize, usable: float, *, is_mixed: bool, is
     if needed > usable / 2:
         return "lora", f"training all weights takes {needed / 1e9:.1f} GB before the first token"
     if not found.is_text and found.num_records < _RECORDS_FOR_FULL:
-        return "lora", f"{found.num_records:,} records are few for {size.weights / 1e6:,.0f} M weights"
+        records = "1 record is" if found.num_records == 1 else f"{found.num_records:,} records are"
+        return "lora", f"{records} few for {size.weights / 1e6:,.0f} M weights"
     return "full", "there are enough records and memory"
 
 

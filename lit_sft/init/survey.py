@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 
@@ -19,12 +18,16 @@ from data_modules.records.formats import recognise_format
 from data_modules.records.readers import read_records, source_bytes
 from data_modules.records.record import Record
 from data_modules.records.splits import Sources, keys_of, read_conversations, split_of
+from data_modules.records.text_lines import Reading
 from data_modules.records.turn_order import TurnRules
 from data_modules.rendering.masking import MASKS, MaskName
 from data_modules.rendering.templates import AnyTemplate
 
 _MOST_READ = 20_000
 """Records that are read; the number of those in a larger file is estimated from its size."""
+
+_MOST_MEASURED = 20 * 1024 + 1
+"""Records that are read again to measure how many bytes each takes; Parquet counts the bytes of 1,024 rows at once."""
 
 _MOST_ENCODED = 1_000
 """Records that are encoded, evenly spaced among those that are read."""
@@ -73,14 +76,14 @@ class Survey:
         )
 
     def share_to_hold_out(self) -> float:
-        """The smallest usual share that leaves a few records for validation and for testing."""
+        """The smallest usual share that leaves a few records for validation and for testing; 0 if there are too few."""
         points = [keys_of(conversation)[0] for conversation in self.conversations]
         for least in (_FEW, 1):
             for share in _SHARES:
                 splits = [split_of(point, {"val": share, "test": share}) for point in points]
                 if min(splits.count("val"), splits.count("test")) >= least and "train" in splits:
                     return share
-        return _SHARES[0]
+        return 0.0
 
 
 @dataclass(frozen=True)
@@ -124,7 +127,7 @@ def survey(data: str) -> Survey:
         )
     sources = Sources({"train": [data]}, {}, columns=columns)
     rules, conversations, counts = _readable(sources)
-    total = _estimate(data, conversations) if len(conversations) == _MOST_READ else None
+    total = _estimate(data, len(conversations), counts) if len(conversations) == _MOST_READ else None
     return Survey(
         name,
         columns,
@@ -191,10 +194,20 @@ def _read(sources: Sources) -> tuple[list[Conversation], RecordCounts]:
     return list(islice(read_conversations("train", sources, counts), _MOST_READ)), counts
 
 
-def _estimate(data: str, conversations: Sequence[Conversation]) -> int | None:
-    """How many records files have, from their size and that of the text that was read; None for hub data sets."""
+def _estimate(data: str, num_valid: int, counts: RecordCounts) -> int | None:
+    """How many valid records files have, from the bytes that the first ones take there; None for hub data sets.
+
+    Args:
+        data: File, folder or hub name.
+        num_valid: Valid records that were read.
+        counts: Counts the invalid ones before the last of them.
+    """
     size = source_bytes(data)
     if size is None:
         return None
-    read = sum(len((turn.content + turn.context).encode()) for each in conversations for turn in each.turns)
-    return max(len(conversations), round(size / max(read, 1) * len(conversations)))
+    read: list[int] = []
+    unreadable: list[str] = []
+    records = read_records(data, reject=unreadable.append, reading=Reading(on_bytes=read.append))
+    num = sum(1 for _ in islice(records, _MOST_MEASURED)) + len(unreadable)
+    share = num_valid / (num_valid + counts.num_invalid)
+    return max(num_valid, round(size / sum(read) * num * share))

@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from data_modules.errors import UserError
 from lit_sft.__main__ import main
-from lit_sft.init import command, machine
+from lit_sft.init import command, machine, survey
 from lit_sft.init.command import propose_config
 from lit_sft.init.machine import Machine
 from lit_sft.models.model_config import config_from
@@ -170,6 +170,42 @@ def test_longest_records_decide_the_limit_and_the_positions() -> None:
     longest = int(said[0].rpartition("longest ")[2].removesuffix(" tokens").replace(",", ""))
     assert 600 < longest <= config["data"]["max_length"] == config["model"]["backbone"]["config"]["n_positions"]
     assert config["data"]["max_length"] - longest < 64
+
+
+@pytest.mark.parametrize("suffix", ["json", "jsonl", "csv", "parquet"])
+def test_number_of_records_beyond_those_read_is_estimated_by_their_bytes(
+    suffix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(survey, "_MOST_READ", 1000)
+    monkeypatch.setattr(survey, "_MOST_MEASURED", 2049)
+    # text that JSON escapes, characters of several bytes, and a field that is not read; one in five is invalid
+    rows = [{"prompt": "\n" * 20 + f"第{n:05}", "completion": "" if n % 5 == 0 else "好" * 9} for n in range(10_000)]
+    if suffix == "json":
+        Path("rows.json").write_text(json.dumps(rows, ensure_ascii=False, indent=2), encoding="utf-8")
+    elif suffix == "jsonl":
+        lines("rows.jsonl", rows)
+    elif suffix == "parquet":
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), "rows.parquet")
+    else:
+        with open("rows.csv", "w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows([("prompt", "completion"), *(row.values() for row in rows)])
+    found = survey.survey(f"rows.{suffix}")
+    assert found.is_estimate
+    assert found.num_records == pytest.approx(8000, rel=0.05 if suffix == "json" else 0.005)
+
+
+def test_a_single_record_is_trained_and_none_is_held_out() -> None:
+    lines("rows.jsonl", [{"prompt": "What is this?", "completion": "A record."}])
+    text, said = propose_config("rows.jsonl", None)
+    assert said[0].startswith("data    1 question with an answer, ")
+    assert "train: rows.jsonl # 1 record, " in text
+    config = yaml.safe_load(text)
+    assert config["data"]["val_fraction"] == 0
+    assert "test_fraction" not in config["data"]
+    Path("config.yaml").write_text(text)
+    quick = ["--trainer.max_epochs", "1", "--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu"]
+    assert main(["fit", "--config", "config.yaml", *quick]) == 0
+    assert Path("runs/config/version_0/model/model.safetensors").is_file()
 
 
 def test_model_brings_its_tokenizer_template_and_context(model_folder: str) -> None:
