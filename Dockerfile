@@ -13,7 +13,7 @@ WORKDIR /opt/lit_sft
 # torch first and alone: it is the largest layer, and changes of the code do not download it again
 RUN pip install --index-url "$TORCH_INDEX" "torch>=2.11,<2.14"
 COPY . .
-RUN pip install ".[hub,serve,arena,eval]"
+RUN pip install ".[hub,serve,arena,eval,gguf]"
 
 # models, caches and plots of a user without a home folder
 ENV HOME=/tmp HF_HOME=/work/.cache/huggingface MPLCONFIGDIR=/tmp/matplotlib

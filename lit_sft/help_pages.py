@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -153,7 +152,7 @@ def _epilog() -> str:
 
 def _rendered(command: str, page: Mapping[str, Any], groups: Sequence[Mapping[str, Any]]) -> str:
     """A page as argparse formats it, at the width of the terminal."""
-    width = int(os.environ.get("COLUMNS", 0)) or shutil.get_terminal_size().columns
+    width = shutil.get_terminal_size().columns
     usage = textwrap.fill(page["usage"], max(width - 8, 40), subsequent_indent=" " * 7, break_on_hyphens=False)
     parser = argparse.ArgumentParser(
         prog=f"python -m lit_sft {command}",

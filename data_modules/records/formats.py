@@ -13,7 +13,7 @@ from data_modules.records.counts import RecordCounts
 from data_modules.records.field_values import is_given, text, turn_list
 from data_modules.records.known_fields import FoundFields, examine, preference_fault
 from data_modules.records.messages import keys_of_messages, missing_field, named_turns, weight_of
-from data_modules.records.preferences import ANSWERS, messages_of, turns_of_pair
+from data_modules.records.preferences import ANSWERS, check_repeats, messages_of, turns_of_pair
 from data_modules.records.record import Record
 from data_modules.records.thinking import thinking_of
 from data_modules.records.tools import TOOLS, calls_of, tools_of
@@ -233,11 +233,18 @@ def _rejected(fields: dict[str, Any]) -> list[Message]:
 
 
 def _pair(fields: dict[str, Any]) -> tuple[list[Message], list[Message]]:
-    for name, prompt_of in _PROMPTS.items():
-        if is_given(fields.get(name)):
-            return turns_of_pair(fields, prompt_of({**fields, "output": None, "completion": None}))
-    chosen, rejected = turns_of_pair(fields, ())
-    return _with_system(fields, chosen), _with_system(fields, rejected)
+    bare = {**fields, "output": None, "completion": None}
+    prompts = {name: read(bare) for name, read in _PROMPTS.items() if is_given(fields.get(name))}
+    name, prompt = next(iter(prompts.items()), ("", []))
+    if is_given(fields.get("input")) and "instruction" not in prompts:
+        prompts["input"] = [Message(Role.USER, text(fields, "input"))]
+    chosen, rejected = turns_of_pair(fields, prompt)
+    if not name:
+        chosen, rejected = _with_system(fields, chosen), _with_system(fields, rejected)
+    for other, turns in prompts.items():
+        if other != name:
+            check_repeats(turns, name, other, (prompt, chosen, rejected))
+    return chosen, rejected
 
 
 _PROMPTS = {

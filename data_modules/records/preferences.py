@@ -51,6 +51,33 @@ def turns_of_pair(fields: Mapping[str, Any], prompt: Sequence[Message]) -> tuple
     return context + answers[0], context + answers[1]
 
 
+def check_repeats(turns: Sequence[Message], name: str, other: str, wholes: Sequence[Sequence[Message]]) -> None:
+    """Refuse a second prompt of a record, unless it repeats something that is read.
+
+    Args:
+        turns: What the second field says.
+        name: The field that the prompt was read from; empty if it was read from the answers.
+        other: The second field.
+        wholes: The prompt, and the conversations with either answer.
+
+    Raises:
+        UserError: If it says something else.
+    """
+    prompt, *answers = wholes
+    for whole in (prompt or _common(*answers), *answers):
+        if _parts(turns) in (_parts(whole), _parts([turn for turn in whole if turn.role is not Role.SYSTEM])):
+            return
+    if other == "input":
+        reason = "is given without `instruction`, and the prompt does not have it"
+    else:
+        reason = f"gives another prompt than '{name}'"
+    raise UserError(f"field '{other}' {reason}. Put the whole prompt into one field and remove the other, {_OR_DROP}")
+
+
+def _parts(turns: Sequence[Message]) -> list[tuple[Role, list[str]]]:
+    return [(turn.role, [part.strip() for part in turn.texts]) for turn in turns]
+
+
 def messages_of(value: Any) -> list[Any]:
     """A message as a list of one; a list as it is; anything else as an empty list."""
     return [value] if isinstance(value, dict) else value if isinstance(value, list) else []

@@ -116,9 +116,10 @@ def _write_model(backbone: nn.Module, folder: Path, source: CardSource, *, merge
 def _write_gguf(backbone: Any, folder: Path, source: CardSource, *, kind: GGUFType) -> list[str]:
     from lit_sft.gguf.writing import MODEL, MODELFILE, export_gguf
     from lit_sft.models.adapters import is_adapted
+    from lit_sft.models.saving import merged
 
     remarks = ["the adapters are merged into the weights"] if is_adapted(backbone) else []
-    model = backbone.merge_and_unload() if is_adapted(backbone) else backbone
+    model = merged(backbone) if is_adapted(backbone) else backbone
     remarks += export_gguf(model, folder, source.data, kind, card=partial(source.card, file=MODEL))
     return [
         *remarks,

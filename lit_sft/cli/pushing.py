@@ -13,8 +13,13 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 from data_modules.digests import DIGESTS, listed_digests
 from data_modules.errors import UserError
 from data_modules.wording import reason_of
+from lit_sft.gguf.writing import MODEL
+from lit_sft.models.saving import WRITTEN
 
 _Result = TypeVar("_Result")
+
+_WEIGHTS = ("model.safetensors", "model-?????-of-?????.safetensors", "model.safetensors.index.json")
+_OF_ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
 
 _REASONS = {
     401: "the hub does not accept your token: log in again with `hf auth login`, or set HF_TOKEN",
@@ -48,6 +53,9 @@ def check_push(name: str) -> None:
 def push(folder: Path, name: str, *, public: bool) -> str:
     """Upload the files that an export wrote; other files in the folder stay here.
 
+    A model or adapter replaces an earlier one in the repository, because transformers would load the files of both. A
+    GGUF file is added to what is there.
+
     Args:
         folder: The exported folder.
         name: The repository; created if needed.
@@ -58,17 +66,28 @@ def push(folder: Path, name: str, *, public: bool) -> str:
 
     Raises:
         UserError: If the hub refuses the upload or cannot be reached, or the repository exists and is public but
-            `public` is not set.
+            `public` is not set, or the reverse.
     """
     api = HfApi()
     advice = f" The export is in {folder}; `hf upload {name} {folder}` uploads it later."
     url = _asked(lambda: api.create_repo(name, private=not public, exist_ok=True), name, advice)
-    if not public and not _asked(lambda: api.model_info(url.repo_id), name, advice).private:
+    is_private = _asked(lambda: api.model_info(url.repo_id), name, advice).private
+    if not public and not is_private:
         raise UserError(f"--push {name}: this repository is public; add --public to upload to it.{advice}")
+    if public and is_private:
+        raise UserError(
+            f"--push {name}: this repository exists and is private; leave out --public, or make it public in its "
+            f"settings on the hub.{advice}"
+        )
     files = [*listed_digests(folder), DIGESTS, "README.md"]
+    old = None if MODEL in files else [*WRITTEN, *_WEIGHTS, *_OF_ADAPTER]
     _asked(
         lambda: api.upload_folder(
-            repo_id=url.repo_id, folder_path=folder, allow_patterns=files, commit_message="Exported by lit_sft"
+            repo_id=url.repo_id,
+            folder_path=folder,
+            allow_patterns=files,
+            delete_patterns=old,
+            commit_message="Exported by lit_sft",
         ),
         name,
         advice,

@@ -24,7 +24,8 @@ _NOISE = {"_name_or_path", "architectures", "auto_map", "dtype", "torch_dtype", 
 _RANDOM = "random weights"
 
 BaseIdentity = dict[str, str]
-"""`name`, and SHA-256 digests of everything that affects metrics: `config`, and for adapters `weights`."""
+"""`name`, and SHA-256 digests of everything that affects metrics: `config`, and for adapters `weights`. Also, where
+they apply, `quantization` of the weights, and `adapter` and `adapter_weights` of an adapter that training continues."""
 
 
 def base_identity(model: PreTrainedModel, *, with_weights: bool) -> BaseIdentity:

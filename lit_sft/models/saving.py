@@ -30,7 +30,7 @@ from lit_sft.models.quantization import dequantize
 
 AnyData = SFTDataModule | TextDataModule
 
-_WRITTEN = {
+WRITTEN = {
     "config.json", "generation_config.json", "adapter_config.json", "tokenizer.json", "tokenizer_config.json",
     "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt", "vocab.txt", "chat_template.jinja",
     "README.md", "lit_sft.json", DIGESTS,
@@ -64,7 +64,7 @@ def export_model(
         OSError: If the folder cannot be written. An existing folder is then unchanged.
         UserError: If a weight is too large for the dtype.
     """
-    model = _merged(backbone) if is_adapted(backbone) and (merge or not _has_base(backbone)) else backbone
+    model = merged(backbone) if is_adapted(backbone) and (merge or not _has_base(backbone)) else backbone
     try:
         with replaced_folder(folder, is_written=_is_written) as aside:
             _write_model(model, aside, data)
@@ -214,11 +214,12 @@ def _kind(value: Any) -> str:
     return f"{tuple(value.shape)}{'' if value.is_floating_point() else f' {value.dtype}'}"
 
 
-def _merged(backbone: nn.Module) -> nn.Module:
+def merged(backbone: nn.Module) -> nn.Module:
+    """A copy of a model with its adapters merged into the weights, which are dequantised."""
     copied = copy.deepcopy(backbone)
     dequantize(copied)  # peft would add the adapter to the codes
-    merged: nn.Module = copied.merge_and_unload()  # type: ignore[operator]
-    return merged
+    model: nn.Module = copied.merge_and_unload()  # type: ignore[operator]
+    return model
 
 
 def _has_base(backbone: nn.Module) -> bool:
@@ -254,4 +255,4 @@ def _save_settings(folder: Path, data: AnyData, base: BaseIdentity | None) -> No
 
 def _is_written(name: str) -> bool:
     """Whether a file of this name is part of a model, adapter or tokenizer."""
-    return name in _WRITTEN or ".safetensors" in name
+    return name in WRITTEN or ".safetensors" in name

@@ -89,6 +89,12 @@ def test_unknown_topic_is_an_error_with_the_nearest(capsys: pytest.CaptureFixtur
     assert "expected one of data, model, trainer, run, all." in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("columns", ["", "x", "0"])
+def test_a_width_that_is_no_number_is_ignored(columns: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    assert "--data.train" in shown("fit", "--help")
+
+
 def test_no_page_where_none_is_asked_for_or_the_parser_must_answer() -> None:
     assert help_page(["fit", "--config", "x.yaml"]) is None
     assert help_page(["tokenizer", "train", "--help"]) is None

@@ -67,6 +67,46 @@ def test_both_answers_follow_the_same_prompt(fields: Fields, prompt: list[str]) 
     assert both(pair(**fields)) == ([*prompt, "assistant: Yes"], [*prompt, "assistant: No"])
 
 
+@pytest.mark.parametrize(
+    ("second", "reason"),
+    [
+        ({"input": "hello"}, "field 'input' is given without `instruction`, and the prompt does not have it"),
+        ({"messages": [said("user", "Bye")]}, "field 'messages' gives another prompt than 'prompt'"),
+        ({"messages": [said("system", "Brief."), said("user", "Hi")]}, "field 'messages' gives another prompt"),
+        ({"instruction": "Hi", "input": "hello"}, "field 'instruction' gives another prompt than 'prompt'"),
+        (shared(("human", "Hi"), ("gpt", "Maybe")), "field 'conversations' gives another prompt than 'prompt'"),
+    ],
+)
+def test_a_second_prompt_is_not_dropped(second: Fields, reason: str) -> None:
+    with pytest.raises(ValueError, match=f"f.jsonl:7: {reason}.*Put the whole prompt into one field"):
+        pair(prompt="Hi", chosen="Yes", rejected="No", **second)
+
+
+def test_an_input_beside_whole_conversations_is_not_dropped() -> None:
+    answers = {"chosen": [said("user", "Hi"), said("assistant", "Yes")], "rejected": [said("user", "Hi"), *NO]}
+    with pytest.raises(ValueError, match="field 'input' is given without `instruction`"):
+        pair(**answers, input="hello")
+    assert both(pair(**answers, input="Hi")) == both(pair(**answers))
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        {"input": ""},
+        {"input": "Hi"},
+        {"instruction": "Hi\n"},
+        {"messages": [said("user", "Hi")]},
+        {"messages": [said("user", "Hi"), said("assistant", "Yes")]},
+        {"messages": [said("system", "Brief."), said("user", "Hi"), said("assistant", "Yes")], "system": "Brief."},
+        shared(("human", "Hi"), ("gpt", "No")),
+    ],
+)
+def test_a_second_field_may_repeat_the_prompt_or_a_whole_answer(second: Fields) -> None:
+    system = {"system": "Brief."} if "system" in second else {}
+    alone = pair(prompt="Hi", chosen="Yes", rejected="No", **system)
+    assert both(pair(prompt="Hi", chosen="Yes", rejected="No", **second)) == both(alone)
+
+
 def test_answers_of_several_messages_begin_where_they_differ() -> None:
     asked_for = [said("user", "Hi")]
     other = said("assistant", "", tool_calls=[{"function": {"name": "then", "arguments": "{}"}}])

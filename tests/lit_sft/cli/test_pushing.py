@@ -13,6 +13,7 @@ from typing import Any
 import huggingface_hub
 import pytest
 
+from data_modules.digests import write_digests
 from lit_sft.__main__ import main
 from tests.lit_sft.cli.conftest import run
 
@@ -46,8 +47,8 @@ class Hub:
                 hub.asked.append((self.command, self.path, self.headers.get("Authorization", "")))
                 status = next((code for part, code in hub.statuses.items() if part in self.path), 200)
                 reply = hub.reply(self.path, body) if status == 200 else {"error": "no"}
-                data = json.dumps(reply or {"error": "no such repository"}).encode()
-                self.send_response(status if reply else 404)
+                data = json.dumps(reply if reply is not None else {"error": "no such repository"}).encode()
+                self.send_response(status if reply is not None else 404)
                 self.send_header("Content-Type", "application/json")
                 self.send_header("Content-Length", str(len(data)))
                 self.end_headers()
@@ -74,13 +75,25 @@ class Hub:
             return {"files": [{"path": f["path"], "uploadMode": "regular", "shouldIgnore": False} for f in files]}
         if "/commit/" in path:
             rows = [json.loads(line)["value"] for line in body.splitlines() if b'"file"' in line]
+            gone = [json.loads(line)["value"]["path"] for line in body.splitlines() if b'"deletedFile"' in line]
+            self.files = {name: data for name, data in self.files.items() if name not in gone}
             self.files |= {row["path"]: base64.b64decode(row["content"]) for row in rows}
             return {"commitUrl": f"{self.address}/me/m/commit/0", "commitOid": "0" * 40, "success": True}
+        if "/tree/" in path:
+            return [{"type": "file", "path": name, "size": 1, "oid": "0" * 40} for name in self.files]
         if path.endswith("/validate-yaml"):
             return {"errors": [], "warnings": []}
         if self.private is None:
             return None
         return {"id": "me/m", "private": self.private, "siblings": [], "sha": "0" * 40, "tags": []}
+
+
+def write_gguf_folder(folder: Path) -> list[str]:
+    folder.mkdir()
+    (folder / "model.gguf").write_bytes(b"weights")
+    (folder / "README.md").write_text("A model.")
+    write_digests(folder)
+    return []
 
 
 @pytest.fixture
@@ -125,6 +138,35 @@ def test_a_public_repository_needs_the_option(hub: Hub, folder: Path, capsys: py
     run("export", str(folder), "--push", "me/m", "--public")
     assert hub.private is False
     assert hub.files
+
+
+def test_a_model_replaces_an_earlier_adapter_but_nothing_else(hub: Hub, folder: Path) -> None:
+    old = dict.fromkeys(("adapter_config.json", "adapter_model.safetensors", "merges.txt", "config.json"), b"old")
+    shards = {f"model-0000{n}-of-00002.safetensors": b"old" for n in (1, 2)} | {"model.safetensors.index.json": b"old"}
+    others = dict.fromkeys((".gitattributes", "LICENSE", "model.gguf", "more/adapter_config.json"), b"mine")
+    hub.private, hub.files = True, old | shards | others
+    run("export", str(folder), "--push", "me/m")
+    assert hub.files == {p.name: p.read_bytes() for p in (folder / "model").iterdir()} | others
+
+
+def test_a_gguf_file_is_added_to_a_model(hub: Hub, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def export(options: Any) -> Any:
+        return lambda backbone, to, source: write_gguf_folder(to)
+
+    monkeypatch.setattr("lit_sft.cli.export._writer", export)
+    hub.private, hub.files = True, {"config.json": b"old", "model.safetensors": b"old"}
+    run("export", str(folder), "--gguf", "--push", "me/m")
+    assert hub.files["config.json"] == hub.files["model.safetensors"] == b"old"
+    assert hub.files["model.gguf"] == b"weights"
+
+
+def test_a_private_repository_is_not_pushed_to_as_public(
+    hub: Hub, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hub.private = True
+    assert main(["export", str(folder), "--push", "me/m", "--public"]) == 2
+    assert "--push me/m: this repository exists and is private; leave out --public, or" in capsys.readouterr().err
+    assert hub.files == {}
 
 
 @pytest.mark.parametrize(

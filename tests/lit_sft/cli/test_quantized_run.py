@@ -8,15 +8,19 @@ import sys
 from pathlib import Path
 from typing import Any, get_args
 
+import numpy as np
 import pytest
 import torch
 import yaml
+from gguf import GGUFReader
 from peft import PeftModel
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from lit_sft.models.quantization import Quantization, dequantize, quantize
 from tests.conftest import MODELS
 from tests.lit_sft.cli.conftest import Write, run
+
+BUNDLED = str(Path(__file__).parents[3] / "examples" / "tokenizer")
 
 
 @pytest.fixture
@@ -71,3 +75,27 @@ def test_fit_test_chat_and_exports_answer_alike(
         said.append(capsys.readouterr().out)
     assert said[0].strip()
     assert said[0] == said[1] == said[2]
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+@pytest.mark.parametrize("kind", get_args(Quantization))
+def test_gguf_has_the_merged_weights(
+    kind: Any, config: dict[str, Any], root: Path, write: Write, tmp_path: Path
+) -> None:  # fmt: skip
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(BUNDLED)
+    settings = MODELS["llama"] | {"vocab_size": len(tokenizer), "bos_token_id": None, "eos_token_id": 0}
+    AutoModelForCausalLM.from_config(AutoConfig.for_model(**settings)).save_pretrained(tmp_path / "base")
+    tokenizer.save_pretrained(tmp_path / "base")
+    config["model"]["backbone"] = {
+        "pretrained": str(tmp_path / "base"), "tuning": "lora", "quantization": kind, "lora": {"rank": 2}
+    }  # fmt: skip
+    config["data"]["template"] = "plain"
+    run("fit", "--config", write("quantized.yaml", yaml.safe_dump(config)))
+    folder = root / "tiny" / "version_0"
+    run("export", str(folder), "--merge")
+    run("export", str(folder), "--gguf", "f32")
+    merged = AutoModelForCausalLM.from_pretrained(folder / "merged")
+    tensors = {tensor.name: tensor.data for tensor in GGUFReader(folder / "gguf_f32" / "model.gguf").tensors}
+    for ours, theirs in (("attn_v", "self_attn.v_proj"), ("ffn_down", "mlp.down_proj")):
+        weight = merged.get_parameter(f"model.layers.0.{theirs}.weight").detach().numpy()
+        assert np.array_equal(tensors[f"blk.0.{ours}.weight"], weight)
