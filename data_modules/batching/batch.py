@@ -12,8 +12,11 @@ from torch import Tensor
 from data_modules.batching.pairs import documents_of
 from data_modules.batching.prefix_tree import PrefixTree, prefix_tree
 from data_modules.encoding.example import Example
-from data_modules.rendering.masking import LossMask, Reduction
+from data_modules.rendering.masking import MASKS, LossMask, Reduction
 from data_modules.rendering.segments import SegmentKind
+
+_ANSWERS = MASKS["firefly_multi_turn"]
+"""What is scored of preference pairs, whatever is trained: both answers, in all turns."""
 
 
 class Batch:
@@ -38,7 +41,8 @@ class Batch:
             to these ids and targets; all other attributes are the same with and without it.
         preferences: For preference pairs, the weight of each token in the log-probability of its answer, (B, T)
             float32, negative in rejected answers. Documents 2i and 2i + 1 are the chosen and the rejected one of a
-            pair; rejected ones have no `weights`. None: the documents are not pairs.
+            pair; rejected ones have no `weights`. With `score_all`, they depend on no mask and no reduction. None: the
+            documents are not pairs.
     """
 
     __slots__ = (
@@ -164,7 +168,8 @@ def collate(
         reduction: How weights are shared among tokens.
         normaliser: Total weight of the optimiser step, or its number of pairs. None: that of this batch.
         pad_token_id: Any id; padding is identified by its kind.
-        score_all: Make every predictable token a target, for metrics; otherwise only those with a weight.
+        score_all: Make every predictable token a target, for metrics, which compare whole answers of pairs;
+            otherwise only those with a weight.
         pack: Concatenate the documents in one row without padding; otherwise one document per row.
         counts: False for a dummy batch, which gets no weights and no targets.
         share_prefixes: Whether what documents of a packed row share is to be computed once.
@@ -177,20 +182,21 @@ def collate(
     kinds = np.full(shape, SegmentKind.PADDING, dtype=np.uint8)
     turns, weights = np.zeros(shape, dtype=np.int16), np.zeros(shape, dtype=np.float32)
     positions, is_rejected = np.broadcast_to(np.arange(shape[1]), shape).copy(), np.zeros(shape, dtype=bool)
-    starts = np.cumsum((0, *lengths))
+    starts, answers = np.cumsum((0, *lengths)), weights.copy()
     masks = (mask,) if isinstance(mask, LossMask) else mask
     for index, example in enumerate(examples):
         row, start = (0, starts[index]) if pack else (index, 0)
         place = (row, slice(start, start + len(example)))
         input_ids[place], kinds[place], turns[place] = example.input_ids, example.kinds, example.turns
         weights[place] = example.loss_weights(masks[example.source], reduction)
+        answers[place] = example.loss_weights(_ANSWERS) if score_all else weights[place]
         positions[place], is_rejected[place] = np.arange(len(example)), pairs and index % 2
     if not counts:
-        weights[:], kinds[:] = 0.0, SegmentKind.PADDING
+        weights[:], answers[:], kinds[:] = 0.0, 0.0, SegmentKind.PADDING
     # nothing predicts a document's first token; what comes before a rejected answer is scored in the chosen document
     wanted = (kinds != SegmentKind.PADDING if score_all else weights > 0) & (positions > 0)
-    targets = np.flatnonzero(wanted & ~(is_rejected & (weights == 0)))
-    preferences = np.where(is_rejected, -weights, weights) if pairs else None
+    targets = np.flatnonzero(wanted & ~(is_rejected & (answers == 0)))
+    preferences = np.where(is_rejected, -answers, answers) if pairs else None
     weights[is_rejected] = 0.0
     size = float(counts * len(examples) / 2 if pairs else weights.sum(dtype=np.float64))
     shares = pack and share_prefixes

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from data_modules.batching.pairs import documents_of
 from data_modules.errors import UserError
 from data_modules.progress import with_progress
 from data_modules.text_data_module import TextDataModule
@@ -98,6 +99,7 @@ class TrialCost:
         if backbone.pretrained is None:
             config.vocab_size = vocabulary_size(backbone, self.data.tokenizer)
         self.tuning, self.work = backbone.tuning, model_flops(config, backbone.adapters, has_reference=has_reference)
+        self.trains_on_pairs = model.trains_on_pairs
         self.data.prepare_data()
         self.data.setup("fit")
 
@@ -137,6 +139,8 @@ class TrialCost:
             lengths = [length for index in examples for length in blocks.sequence_lengths(index)]
             return lengths, sum(lengths) - len(lengths)
         found = [self.data.stores["train"][index] for index in examples]
+        if self.trains_on_pairs:
+            found = documents_of(found)
         weights = (each.loss_weights(self.data.mask_of(each)) for each in found)
         return [len(example) for example in found], sum(int(np.count_nonzero(each)) for each in weights)
 

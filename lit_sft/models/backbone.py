@@ -213,7 +213,10 @@ def _check_quantization(settings: BackboneSettings) -> None:
     for is_wrong, reason in (
         (lora is None, "quantised weights are frozen: set `--model.backbone.tuning lora`"),
         (settings.pretrained is None, "random weights are not quantised: set `--model.backbone.pretrained`"),
-        (settings.compile, "not with `--model.backbone.compile`"),
+        (
+            settings.compile,
+            "not with `--model.backbone.compile`, which is not tested with quantised weights: leave one out",
+        ),
         (lora is not None and lora.dora, "not with `dora`, which needs the weights: leave one out"),
         (
             lora is not None and lora.init not in (None, "gaussian"),

@@ -139,9 +139,6 @@ def _weighted_sum(
     if _is_plain(head, model.config):
         reference = None if compared is None else _plain_reference(backbone, compared)
         return linear_cross_entropy(hidden_states, head.weight, head.bias, ids, shares, how, reference)
-    if how == _PLAIN:
-        nll = _cross_entropy(model, hidden_states, ids)
-        return (nll * shares).sum(), nll.detach()
     losses, nll = _chunked_losses(backbone, hidden_states, ids, how, compared)
     return (losses * shares).sum(), nll
 
@@ -161,8 +158,8 @@ def _chunked_losses(
         reference = None
         if others is not None:
             with reference_model(backbone) as other:
-                reference = logits_of(causal_lm(other), others).float()
-        return token_losses(logits_of(causal_lm(backbone), states).float(), targets, how, reference)
+                reference = _wide_logits(causal_lm(other), others)
+        return token_losses(_wide_logits(causal_lm(backbone), states), targets, how, reference)
 
     rows, targets = torch.split(hidden_states, _ROWS_AT_ONCE), torch.split(ids, _ROWS_AT_ONCE)
     others = [None] * len(rows) if compared is None else torch.split(compared, _ROWS_AT_ONCE)
@@ -259,9 +256,13 @@ def _is_plain(head: nn.Module, config: object) -> bool:
 
 def _cross_entropy(model: nn.Module, hidden_states: Tensor, ids: Tensor) -> Tensor:
     """Compute (N,) nats from (N, D) hidden states and (N,) ids, in float32 or wider."""
+    return F.cross_entropy(_wide_logits(model, hidden_states), ids, reduction="none")
+
+
+def _wide_logits(model: nn.Module, hidden_states: Tensor) -> Tensor:
+    """(N, V) logits of (N, D) hidden states, scaled in float32 or wider."""
     logits = model.get_output_embeddings()(hidden_states)  # type: ignore[operator]
-    logits = _scale(logits.to(torch.promote_types(logits.dtype, torch.float32)), model.config)
-    return F.cross_entropy(logits, ids, reduction="none")
+    return _scale(logits.to(torch.promote_types(logits.dtype, torch.float32)), model.config)
 
 
 def _scale(logits: Tensor, config: object) -> Tensor:

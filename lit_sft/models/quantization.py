@@ -132,6 +132,13 @@ def dequantize(model: nn.Module) -> None:
             model.set_submodule(name, module.plain())
 
 
+def parameter_sizes(model: nn.Module) -> list[tuple[int, bool]]:
+    """How many weights each parameter holds, and whether it is trained. A byte of nf4 holds two."""
+    quantized = (layer for layer in model.modules() if isinstance(layer, QuantizedLinear))
+    sizes = {id(layer.weight): layer.in_features * layer.out_features for layer in quantized}
+    return [(sizes.get(id(each), each.numel()), each.requires_grad) for each in model.parameters()]
+
+
 @contextmanager
 def dequantized_once(model: nn.Module) -> Iterator[None]:
     """Temporarily keep the weights that the layers compute with, for generation, which needs all for each token.

@@ -16,6 +16,7 @@ from torch import nn
 from data_modules.wording import counted
 from lit_sft.files import read_json
 from lit_sft.models.adapters import is_adapted
+from lit_sft.models.quantization import parameter_sizes
 from lit_sft.models.saving import AnyData, read_checkpoint
 from lit_sft.reporting.page import escaped_markdown
 from lit_sft.runs.data_sources import SOURCES
@@ -103,7 +104,7 @@ def _about(source: CardSource, model: nn.Module, file: str) -> str:
     what = "LoRA adapters for" if is_adapted(model) else "A model trained from"
     name = _hub_name(config.pretrained) or Path(config.pretrained or "").name
     base = escaped_markdown(name) if config.pretrained else "random weights"
-    size = counted(sum(parameter.numel() for parameter in model.parameters()), "parameter")
+    size = counted(sum(size for size, _ in parameter_sizes(model)), "parameter")
     trained = "all weights" if config.tuning == "full" else f"LoRA adapters of rank {config.lora.rank}"
     return f"# {escaped_markdown(_name(source))}\n\n{what} {base}; {size}, {trained} trained with lit_sft.\n\n" + _use(
         is_adapted(model), file

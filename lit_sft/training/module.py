@@ -181,6 +181,8 @@ class LitCausalLM(LightningModule):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(saved.get("seed", torch.initial_seed())))
             module._build(tokenizer or load_tokenizer(module.backbone_settings.tokenizer_name))
+        if module.objective_settings.needs_reference:  # the model as it was before training
+            keep_reference(module.backbone)
         load_weights(module.backbone, path)
         return module if map_location is None else module.to(map_location)
 
@@ -374,14 +376,12 @@ class LitCausalLM(LightningModule):
             keep_stopped(self.trainer, checkpoint)
         if is_fitting and "identity" in checkpoint:
             check_identity(checkpoint["identity"], self._identity(), allow_changes=self.allow_changes)
-        self._check_weights(checkpoint, Path(str(self.trainer.ckpt_path)))
-        if is_fitting and "identity" in checkpoint:
             self.metrics["val"] = checkpoint.get("figures", {})
             self.metrics_before = checkpoint.get("figures_before", {})
+        self._check_weights(checkpoint, Path(str(self.trainer.ckpt_path)))
 
     def _check_weights(self, checkpoint: dict[str, Any], path: Path) -> None:
-        is_fitting = self.trainer.state.fn == TrainerFn.FITTING
-        advice = ", or allow the change with `--run.allow_changes true`" if is_fitting else ""
+        advice = ", or allow the change with `--run.allow_changes true`" * (self.trainer.state.fn == TrainerFn.FITTING)
         check_weights(checkpoint, path, self, self.backbone, allow_changes=self.allow_changes, advice=advice)
 
     def _identity(self) -> dict[str, str]:

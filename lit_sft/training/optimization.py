@@ -111,6 +111,11 @@ class OptimizerSettings:
             )
         if self.decay_steps is not None and self.decay_steps < 0:
             raise UserError(f"--model.optimizer.decay_steps {self.decay_steps}: expected 0 or more.")
+        if self.schedule == "constant" and self.min_lr_ratio:
+            raise UserError(
+                f"--model.optimizer.min_lr_ratio {self.min_lr_ratio}: with `--model.optimizer.schedule constant`, the "
+                "rate does not fall. Set it to 0, or choose another schedule."
+            )
         if self.schedule == "inverse_sqrt" and not (self.warmup_steps or self.warmup_ratio):
             raise UserError(
                 "--model.optimizer.schedule inverse_sqrt falls from the end of the warm-up, but there is none. Set "
@@ -251,7 +256,7 @@ def learning_rate_factor(
     if schedule == "constant":
         return 1.0
     if schedule == "inverse_sqrt":
-        return max(floor, math.sqrt(warmup_steps / (step + 1)))
+        return max(floor, math.sqrt(max(1, warmup_steps) / (step + 1)))
     start = total_steps - decay_steps if schedule == "wsd" else warmup_steps
     progress = min(1.0, max(0, step - start) / max(1, total_steps - start))
     if schedule == "cosine":

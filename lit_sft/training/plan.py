@@ -13,6 +13,7 @@ from torch import nn
 
 from data_modules.wording import counted
 from lit_sft.models.continued_adapter import described
+from lit_sft.models.quantization import parameter_sizes
 from lit_sft.training.module import LitCausalLM
 from lit_sft.training.preemption import RunKeeper
 
@@ -167,7 +168,7 @@ class PlanReport(Callback):
 
 def size_in_words(module: nn.Module) -> str:
     """How many parameters a model has, and how many of them are trained; tied ones count once."""
-    sizes = [(parameter.numel(), parameter.requires_grad) for parameter in module.parameters()]
+    sizes = parameter_sizes(module)
     total, trained = sum(size for size, _ in sizes), sum(size for size, is_trained in sizes if is_trained)
     share = "all of them" if trained == total else f"{trained:,} of them ({trained / total:.2%})"
     return f"{counted(total, 'parameter')}, {share} trained"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,7 +16,7 @@ from data_modules.batching.pairs import extents
 from data_modules.batching.sampling import WindowSampler
 from data_modules.encoding.example import Example
 from data_modules.encoding.example_store import ExampleStore, record_batch, write_batches
-from data_modules.rendering.masking import MASKS
+from data_modules.rendering.masking import MASKS, Reduction, resolve_mask
 from data_modules.rendering.segments import SegmentKind
 
 K = SegmentKind
@@ -67,6 +68,23 @@ def test_padded_pairs_have_one_document_per_row() -> None:
 def test_scoring_leaves_out_what_the_chosen_document_has_already() -> None:
     batch = collate([pair(3, 1, 2)], mask=OUTPUT_ONLY, pack=True, pairs=True, score_all=True)
     assert batch.targets.tolist() == [1, 2, 3, 7, 8]
+
+
+@pytest.mark.parametrize("mask", MASKS)
+@pytest.mark.parametrize("reduction", ["token", "sample", "turn"])
+@pytest.mark.parametrize("pack", [True, False])
+def test_answers_are_scored_alike_whatever_is_trained(mask: str, reduction: Reduction, pack: bool) -> None:
+    masks = (MASKS[mask], resolve_mask("output_only", prompt_weight=0.5))
+    pairs = [pair(3, 2, 1), pair(1, 1, 3, "f:2")]
+    for each in masks:
+        batch = collate(pairs, mask=each, reduction=reduction, pack=pack, pairs=True, score_all=True)
+        assert batch.preferences is not None
+        sizes = batch.pair_sums(torch.ones(len(batch.targets)))
+        assert sizes.tolist() == [[2, 1], [1, 3]]
+        scored = batch.preferences.flatten()[batch.targets]
+        assert sorted(scored.tolist()) == [-1] * 4 + [0] * 2 + [1] * 3
+        trained = sum(float(one.loss_weights(each, reduction).sum()) for one in pairs)
+        assert batch.weights.sum().item() == pytest.approx(trained)
 
 
 def test_without_pairs_a_batch_has_the_chosen_documents_only() -> None:

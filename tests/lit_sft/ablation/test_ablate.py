@@ -18,8 +18,9 @@ import pytest
 import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from data_modules.rendering.masking import MASKS
 from lit_sft.__main__ import main
-from lit_sft.ablation.budget import make_plan
+from lit_sft.ablation.budget import TrialCost, make_plan
 from lit_sft.ablation.collect import read_trial
 from lit_sft.ablation.ray_tasks import short_folder
 from lit_sft.ablation.study import read_study
@@ -81,6 +82,23 @@ def test_all_trials_get_the_same_budget(settings: dict[str, Any], write: Write, 
         assert first <= amount <= first + 2 * one_step, key
     assert plan.amounts["mask=whole_sequence", 0].steps == 6
     assert (plan.amounts["mask=output_only", 0].steps > 6) == (equal != "steps")
+
+
+def test_both_documents_of_a_pair_are_counted_where_both_are_trained(settings: dict[str, Any], write: Write) -> None:
+    rows = [{"prompt": f"Count to {n}.", "chosen": "12345"[: n % 5 + 1], "rejected": "No. " * 20} for n in range(28)]
+    files = {"data.train": write("pairs.jsonl", rows[:24]), "data.val": write("others.jsonl", rows[24:])}
+    given = {**files, "data.test": None, "data.packing": False}
+    axes = {"model.objective.name": ["next_token", "dpo"]}
+    made = {**settings, "axes": axes, "settings": given, "seeds": [0], "budget": {"equal": "steps"}}
+    study = read_study(write("pairs.yaml", yaml.safe_dump(made)))
+    plan, store = make_plan(study), TrialCost(study, study.all_arms()[1], 0).data.stores["train"]
+    one, both = (plan.amounts[f"name={name}", 0] for name in ("next_token", "dpo"))
+    assert (one.steps, one.examples) == (both.steps, both.examples) == (6, len(store))
+    rejected = [example.rejected for example in store if example.rejected is not None]
+    assert (len(rejected), both.tokens - one.tokens) == (len(store), sum(len(each) for each in rejected))
+    supervised = sum(int((each.loss_weights(MASKS["output_only"]) > 0).sum()) for each in rejected)
+    assert both.supervised_tokens - one.supervised_tokens == supervised > 0
+    assert both.flops > 2 * one.flops
 
 
 def finished(root: Path) -> list[Path]:

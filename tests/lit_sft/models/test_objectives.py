@@ -20,7 +20,7 @@ from data_modules.errors import UserError
 from data_modules.rendering.masking import MASKS, resolve_mask
 from lit_sft.models.adapters import LoraSettings, causal_lm, with_adapters
 from lit_sft.models.flops import model_flops
-from lit_sft.models.loss import supervised_loss
+from lit_sft.models.loss import loss_of_nll, supervised_loss
 from lit_sft.models.objectives import ObjectiveSettings, objective_of
 from lit_sft.models.reference import keep_reference, reference_model
 from tests.conftest import MODELS
@@ -277,6 +277,25 @@ def test_a_head_that_is_more_than_a_product_gives_the_same(
             results.append((total.detach(), nll, torch.cat([gradient.flatten() for gradient in gradients])))
         for one, other in zip(*results[-2:], strict=True):
             torch.testing.assert_close(one, other.to(one.dtype), rtol=1e-4, atol=1e-4)
+
+
+def test_a_scaled_head_computes_some_rows_at_a_time_without_narrowing(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = random_model("llama", torch.float64)
+    keep_reference(model)
+    model.config.logits_scaling = 3.0
+    monkeypatch.setattr("lit_sft.models.loss._ROWS_AT_ONCE", 13)
+    rows = []
+    head = model.get_output_embeddings()
+    monkeypatch.setattr(head, "forward", lambda states: (rows.append(len(states)), F.linear(states, head.weight))[1])
+    batch = collate(random_examples(9), mask=MASKS["whole_sequence"], pack=True)
+    weights = batch.weights.flatten()[batch.targets]
+    for settings in ({}, {"name": "dft"}, {"kl_weight": 0.5}):
+        total, nll = objective_of(ObjectiveSettings(**settings))(model, batch)  # type: ignore[arg-type]
+        assert (total.dtype, nll.dtype) == (torch.float64, torch.float64)
+    value, _ = loss_of_nll(model, batch, lambda nll: (nll * weights).sum())
+    value.backward()
+    assert len(batch.targets) > 26
+    assert max(rows) == 13
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)

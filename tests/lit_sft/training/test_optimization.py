@@ -96,6 +96,14 @@ def test_inverse_sqrt_falls_from_the_end_of_the_warmup_to_its_floor() -> None:
     assert values[-1] == 0.55
 
 
+def test_inverse_sqrt_trains_if_its_warmup_rounds_to_no_steps() -> None:
+    settings = OptimizerSettings(lr=0.4, schedule="inverse_sqrt", warmup_ratio=0.01)
+    optimizer = build_optimizer(nn.Linear(2, 2), settings)
+    schedule = build_schedule(optimizer, settings, 10)
+    assert settings.num_warmup_steps(10) == 0
+    assert [schedule.lr_lambdas[0](step) for step in (0, 3, 8)] == pytest.approx([1, 1 / 2, 1 / 3])
+
+
 @pytest.mark.parametrize(
     ("settings", "steps"),
     [({}, 20), ({"decay_ratio": 0.1}, 10), ({"decay_steps": 7}, 7), ({"decay_steps": 99, "warmup_steps": 5}, 95)],
@@ -112,6 +120,7 @@ def test_decay_of_wsd_as_steps_or_ratio(settings: dict[str, Any], steps: int) ->
         ({"schedule": "wsd", "decay_steps": 5, "decay_ratio": 0.1}, "are both set; expected one"),
         ({"schedule": "wsd", "decay_steps": -1}, "decay_steps -1: expected 0 or more"),
         ({"schedule": "wsd", "decay_ratio": 1.5}, "decay_ratio 1.5: expected a fraction"),
+        ({"schedule": "constant", "min_lr_ratio": 0.1}, "min_lr_ratio 0.1: with `--model.optimizer.schedule constant`"),
         ({"schedule": "inverse_sqrt"}, "falls from the end of the warm-up, but there is none"),
         ({"name": "adafactor", "betas": (0.9, 0.95)}, r"betas \[0.9, 0.95\], eps 1e-08: Adafactor has neither"),
         ({"name": "adafactor", "eps": 1e-6}, "Adafactor has neither"),

@@ -12,8 +12,11 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from data_modules.batching.batch import collate
 from data_modules.errors import UserError, UserNotice
+from data_modules.rendering.masking import MASKS
 from data_modules.sft_data_module import SFTDataModule
+from lit_sft.models.loss import reference_nll, token_nll
 from lit_sft.models.objectives import ObjectiveSettings
 from lit_sft.runs.test_result import write_records
 from lit_sft.training.module import LitCausalLM
@@ -90,6 +93,22 @@ def test_resuming_is_bit_identical(make: MakeData, tmp_path: Path, tuning: str) 
         ends, resumed = fit(make, tmp_path, tuning=tuning, ckpt=straight.saved[moment])
         assert resumed.entries == straight.entries[len(straight.entries) - len(resumed.entries) :], moment
         assert_same_end(end, ends)
+
+
+@pytest.mark.parametrize("tuning", ["full", "lora"])
+def test_model_of_a_checkpoint_has_the_reference_of_its_run(make: MakeData, tmp_path: Path, tuning: str) -> None:
+    data = make(pair_rows(20), batch_size=8)
+    module = train(data, tmp_path, dpo(lr=3e-2, tuning=tuning), max_epochs=2, limit_val_batches=0)
+    module.trainer.save_checkpoint(tmp_path / "end.ckpt")
+    loaded = LitCausalLM.load_from_checkpoint(tmp_path / "end.ckpt", tokenizer=data.tokenizer)
+    batch = collate(list(data.stores["train"])[:4], mask=MASKS["output_only"], pairs=True)
+    (before, after), (its_before, its_after) = (
+        (reference_nll(each.backbone, batch), token_nll(each.backbone.eval(), batch)) for each in (module, loaded)
+    )
+    assert before is not None
+    assert its_before is not None
+    torch.testing.assert_close((its_before, its_after), (before, after))
+    assert (its_before - its_after).abs().max() > 0.1
 
 
 @pytest.mark.parametrize("tuning", ["full", "lora"])
