@@ -2,8 +2,10 @@
 #   docker build -t lit_sft .
 # For an NVIDIA GPU (CUDA 13; torch brings its libraries, the host only needs the driver and its container toolkit):
 #   docker build -t lit_sft --build-arg TORCH_INDEX=https://download.pytorch.org/whl/cu130 .
-# Train in the current folder, as yourself (add `--gpus all` on a GPU):
-#   docker run --rm -it --user "$(id -u):$(id -g)" -v "$PWD:/work" lit_sft fit --config configs/quickstart.yaml
+# Train in the current folder, as yourself (add `--gpus all` on a GPU). `configs` copies a config and what it needs there:
+#   alias lit-sft='docker run --rm -it --user "$(id -u):$(id -g)" -v "$PWD:/work" lit_sft'
+#   lit-sft configs configs/quickstart.yaml
+#   lit-sft fit --config configs/quickstart.yaml
 FROM python:3.12-slim
 
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu

@@ -131,7 +131,7 @@ def _shortened(message: str) -> str:
 
 
 def _usage() -> str:
-    commands = "\n".join(f"  {name:10}{purpose}" for name, (_, purpose) in COMMANDS.items())
+    commands = "\n".join(f"  {name:12}{purpose}" for name, (_, purpose) in COMMANDS.items())
     return _USAGE.format(commands=commands)
 
 

@@ -151,7 +151,7 @@ def _report(session: Session, steps_before: int | None) -> None:
     if isinstance(session.data, TextDataModule):
         session.print_next_steps(*["test"] * has_test)
     else:
-        session.print_next_steps("test" if has_test else "predict --data.predict FILE", "preview")
+        session.print_next_steps("test" if has_test else "predict --data.predict FILE", "chat")
 
 
 def _print_validations(metrics: dict[str, dict[str, Any]]) -> None:

@@ -99,6 +99,8 @@ def _plain(text: str) -> str:
         return " ".join(["unrecognized arguments:", *re.findall(r"(?<!\S)--[\w.+-]+", text)])
     if link := re.match(r"argument .+ --> ([\w.]+):? .*", text):
         return f"--{link[1]}: follows the settings of the model; change those instead."
+    if computed := re.match(r"Call to compute_fn of link .*?\) failed: (.+)", text):
+        return computed[1]
     if option := re.match(r"argument (\S+?): (.+)$", text):
         return _of_option(option[1], option[2])
     if kind := re.match(r"Expected a (<class '[\w.]+'>|typing\.Literal\[.+?\])(\. Got value:(.*))?$", text):

@@ -24,7 +24,7 @@ def test_fit_then_test_predict_validate_and_export_of_the_newest_run(
     run("fit", "--config", path)
     folder = root / "tiny" / "version_0"
     said = capsys.readouterr().out
-    assert f"next    python -m lit_sft test {folder}\nor      python -m lit_sft preview {folder}\n" in said
+    assert f"next    python -m lit_sft test {folder}\nor      python -m lit_sft chat {folder}\n" in said
     written = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file() and "tfevents" not in p.name}
     assert written >= {
         "config.yaml", "ledger.json", "fit.json", "checkpoints/best.ckpt", "checkpoints/last.ckpt",

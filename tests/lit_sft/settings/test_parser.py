@@ -75,6 +75,13 @@ def test_section_that_is_not_a_mapping_is_named_with_its_line(
     ), message
 
 
+def test_settings_that_contradict_each_other_are_named_without_their_values(said: Callable[..., str]) -> None:
+    lora = ("--model.backbone.lora.init", "pissa", "--model.backbone.lora.dora", "true")
+    assert said(CONFIG, "--model.backbone.tuning", "lora", *lora).startswith(
+        "lit_sft fit: --model.backbone.lora.init pissa with dora: "
+    )
+
+
 @pytest.mark.parametrize(("section", "value"), [("run", "[1, 2]"), ("model.backbone", "3"), ("data", "x")])
 def test_a_section_given_as_something_else_on_the_command_line_is_named(
     said: Callable[..., str], section: str, value: str
