@@ -78,7 +78,7 @@ def test_section_that_is_not_a_mapping_is_named_with_its_line(
 def test_settings_that_contradict_each_other_are_named_without_their_values(said: Callable[..., str]) -> None:
     lora = ("--model.backbone.lora.init", "pissa", "--model.backbone.lora.dora", "true")
     assert said(CONFIG, "--model.backbone.tuning", "lora", *lora).startswith(
-        "lit_sft fit: --model.backbone.lora.init pissa with dora: "
+        "lit_sft fit: --model.backbone.lora.init pissa with `dora`: "
     )
 
 
