@@ -60,10 +60,12 @@ class TrialRecord(Callback):
     ) -> None:
         """Count a batch, and write the file if due."""
         for micro_batch in batch:
-            self._window["examples"] += len(micro_batch.origins)
+            # a preference pair is one example of two documents
+            origins = micro_batch.origins[:: 1 if micro_batch.preferences is None else 2]
+            self._window["examples"] += len(origins)
             self._window["tokens"] += sum(micro_batch.lengths)
             self._window["supervised_tokens"] += micro_batch.targets.numel()
-            self._origins += micro_batch.origins
+            self._origins += origins
         self._loss = mean_of_step(outputs)  # not read yet: that would synchronise with the device
         self._window["seconds"] += time.perf_counter() - self._batch_began
         if trainer.global_step > len(self.order):

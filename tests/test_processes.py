@@ -128,8 +128,9 @@ def test_two_processes_equal_one_with_the_same_batch(
         assert a.keys() == b.keys()
         for name in a:
             torch.testing.assert_close(a[name], b[name], rtol=0, atol=1e-6)
+    small = 1e-6 if is_dpo else 1e-9  # rewards are small differences of large sums
     for moment in ("before", "best"):
-        assert metrics[moment] == pytest.approx(metrics_of_two[moment], rel=1e-6, abs=1e-9)
+        assert metrics[moment] == pytest.approx(metrics_of_two[moment], rel=1e-6, abs=small)
         assert ("reward_margin" in metrics[moment]) == is_dpo
 
 

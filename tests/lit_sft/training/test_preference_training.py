@@ -12,6 +12,7 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from callbacks import TrialRecord
 from data_modules.batching.batch import collate
 from data_modules.errors import UserError, UserNotice
 from data_modules.rendering.masking import MASKS
@@ -168,6 +169,19 @@ def test_test_of_a_fully_tuned_model_has_no_rewards_but_an_accuracy(make: MakeDa
         preferred = sum(row["preferred"] for row in rows)
         assert preferred / len(rows) == pytest.approx(module.metrics["test"]["preference_accuracy"])
         assert sum(row["tokens"]["answer"] for row in rows) == module.metrics["test"]["tokens/answer"]
+
+
+def test_a_trial_of_dpo_sees_the_same_records_as_one_of_next_token(make: MakeData, tmp_path: Path) -> None:
+    records = []
+    for module in (make_module(), dpo()):
+        record = TrialRecord()
+        train(make(pair_rows(20), batch_size=4, seed=3), tmp_path, module, callbacks=[record], limit_val_batches=0)
+        records.append(record)
+    one, other = records
+    assert one.order == other.order
+    assert len(set(one.order)) == 5
+    assert one.counts["examples"] == other.counts["examples"] == 20
+    assert one.counts["tokens"] < other.counts["tokens"]
 
 
 ROWS = [{"prompt": f"Say {n}.", "completion": str(n)} for n in range(6)]
