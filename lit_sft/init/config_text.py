@@ -84,7 +84,10 @@ def _model(backbone: dict[str, Any], proposal: Proposal, max_new_tokens: int) ->
 
 def _held_out(share: float) -> list[Line]:
     if not share:
-        return [("  val_fraction", 0.0, "too few records to hold any out: the last checkpoint counts as the model")]
+        return [
+            ("  val_fraction", 0, "too few records to hold any out; the run ends with its last checkpoint"),
+            ("  test_fraction", 0, ""),
+        ]
     return [
         ("  val_fraction", share, "held out to choose the best checkpoint"),
         ("  test_fraction", share, "held out for `lit-sft test`"),

@@ -200,8 +200,7 @@ def test_a_single_record_is_trained_and_none_is_held_out() -> None:
     assert said[0].startswith("data    1 question with an answer, ")
     assert "train: rows.jsonl # 1 record, " in text
     config = yaml.safe_load(text)
-    assert config["data"]["val_fraction"] == 0
-    assert "test_fraction" not in config["data"]
+    assert (config["data"]["val_fraction"], config["data"]["test_fraction"]) == (0, 0)
     Path("config.yaml").write_text(text)
     quick = ["--trainer.max_epochs", "1", "--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu"]
     assert main(["fit", "--config", "config.yaml", *quick]) == 0

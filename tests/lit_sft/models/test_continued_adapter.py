@@ -28,7 +28,7 @@ from lit_sft.runs.opening import open_model
 from lit_sft.training.module import LitCausalLM
 from lit_sft.training.optimization import OptimizerSettings
 from tests.conftest import MODELS, byte_tokenizer, chat_rows
-from tests.training import make_trainer
+from tests.training import make_trainer, save_base
 
 MakeData = Callable[..., SFTDataModule]
 
@@ -47,13 +47,6 @@ KINDS: dict[str, dict[str, Any]] = {
 @pytest.fixture
 def data(make_data: MakeData) -> SFTDataModule:
     return make_data(chat_rows(12), val_fraction=0.3, template="plain", mask="firefly_multi_turn", batch_size=4)
-
-
-def save_base(name: str, folder: Path) -> str:
-    torch.manual_seed(0)
-    base: Any = build_backbone(BackboneSettings(config=MODELS[name]), byte_tokenizer())
-    base.save_pretrained(folder)
-    return str(folder)
 
 
 def save_adapter(base: str, folder: Path, **lora: Any) -> str:
@@ -85,7 +78,7 @@ def trainable(model: nn.Module) -> dict[str, torch.Size]:
 def test_continued_adapter_computes_what_it_did_and_trains_the_same_weights(
     kind: str, data: SFTDataModule, tmp_path: Path
 ) -> None:
-    base = save_base("qwen2", tmp_path / "base")
+    base = save_base("qwen2", tmp_path / "base", byte_tokenizer())
     adapter = save_adapter(base, tmp_path / "adapter", **KINDS[kind])
     own = continued(base, adapter)
     assert own.training
@@ -100,7 +93,7 @@ def test_continued_adapter_computes_what_it_did_and_trains_the_same_weights(
 
 
 def test_tied_embedding_of_gpt2_continues_with_its_head(tmp_path: Path) -> None:
-    base = save_base("gpt2", tmp_path / "base")
+    base = save_base("gpt2", tmp_path / "base", byte_tokenizer())
     adapter = save_adapter(base, tmp_path / "adapter", modules_to_save=["wte"])
     own = causal_lm(continued(base, adapter, modules_to_save=["wte"]))
     embedding, head = own.get_input_embeddings(), own.get_output_embeddings()
@@ -120,7 +113,7 @@ def fit(backbone: BackboneSettings, data: SFTDataModule, folder: Path, **setting
 def test_export_of_a_continued_run_is_an_adapter_of_the_same_base(
     kind: str, data: SFTDataModule, tmp_path: Path
 ) -> None:
-    base = save_base("qwen2", tmp_path / "base")
+    base = save_base("qwen2", tmp_path / "base", byte_tokenizer())
     first = save_adapter(base, tmp_path / "first", **KINDS[kind])
     module = fit(BackboneSettings(base, tuning="lora", adapter=first), data, tmp_path)
     before, after = nll(continued(base, first), data), nll(module.backbone, data)
@@ -141,7 +134,7 @@ def test_export_of_a_continued_run_is_an_adapter_of_the_same_base(
 def test_checkpoint_of_a_continued_run_opens_and_resumes_with_that_adapter_only(
     data: SFTDataModule, tmp_path: Path
 ) -> None:
-    base = save_base("llama", tmp_path / "base")
+    base = save_base("llama", tmp_path / "base", byte_tokenizer())
     first = save_adapter(base, tmp_path / "first", dropout=0.5)
     settings = BackboneSettings(base, tuning="lora", adapter=first)
     module = fit(settings, data, tmp_path)
@@ -165,7 +158,7 @@ def test_checkpoint_of_a_continued_run_opens_and_resumes_with_that_adapter_only(
 
 
 def test_dropout_is_that_of_the_run(tmp_path: Path) -> None:
-    base = save_base("llama", tmp_path / "base")
+    base = save_base("llama", tmp_path / "base", byte_tokenizer())
     adapter = save_adapter(base, tmp_path / "adapter", dropout=0.5)
     for rate in (0.0, 0.25):
         modules = continued(base, adapter, dropout=rate).modules()
@@ -185,14 +178,14 @@ def test_dropout_is_that_of_the_run(tmp_path: Path) -> None:
     ],
 )
 def test_settings_that_contradict_the_adapter_are_refused(given: dict[str, Any], message: str, tmp_path: Path) -> None:
-    base = save_base("llama", tmp_path / "base")
+    base = save_base("llama", tmp_path / "base", byte_tokenizer())
     adapter = save_adapter(base, tmp_path / "adapter")
     with pytest.raises(ValueError, match=message):
         continued(base, adapter, **given)
 
 
 def test_settings_that_repeat_the_adapter_are_accepted(tmp_path: Path) -> None:
-    base = save_base("llama", tmp_path / "base")
+    base = save_base("llama", tmp_path / "base", byte_tokenizer())
     adapter = save_adapter(base, tmp_path / "adapter", target_modules=["v_proj", "q_proj"])
     continued(base, adapter, rank=2, alpha=3.0, target_modules=["q_proj", "v_proj"])
     settings = BackboneSettings(base, tuning="lora", adapter=adapter, lora=LoraSettings(alpha=3))
@@ -217,7 +210,7 @@ def test_settings_that_repeat_the_adapter_are_accepted(tmp_path: Path) -> None:
     ],
 )
 def test_adapters_that_cannot_continue_are_refused(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
-    base = save_base("llama", tmp_path / "base")
+    base = save_base("llama", tmp_path / "base", byte_tokenizer())
     adapter = save_adapter(base, tmp_path / "adapter")
     path = Path(adapter) / "adapter_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
@@ -238,14 +231,14 @@ def test_adapters_that_cannot_continue_are_refused(changes: dict[str, Any], mess
 def test_settings_without_what_an_adapter_needs_are_refused(
     settings: dict[str, Any], message: str, tmp_path: Path, tokenizer: PreTrainedTokenizerFast
 ) -> None:
-    base = save_base("llama", tmp_path / "base")
+    base = save_base("llama", tmp_path / "base", byte_tokenizer())
     given = {"pretrained": base, "tuning": "lora", "adapter": save_adapter(base, tmp_path / "adapter")} | settings
     with pytest.raises(ValueError, match=message):
         build_backbone(BackboneSettings(**given), tokenizer)
 
 
 def test_adapter_of_another_base_is_refused_by_its_digests(data: SFTDataModule, tmp_path: Path) -> None:
-    base = save_base("llama", tmp_path / "base")
+    base = save_base("llama", tmp_path / "base", byte_tokenizer())
     settings = BackboneSettings(base, tuning="lora", lora=LoraSettings(rank=2))
     export_model(build_backbone(settings, data.tokenizer), tmp_path / "adapter", data)
     other = shutil.copytree(base, tmp_path / "other")
