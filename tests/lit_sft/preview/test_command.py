@@ -384,8 +384,7 @@ def test_html_replaces_an_earlier_page_and_no_other_file(preview: Preview, tmp_p
 
 
 def test_help_begins_with_the_usage_and_the_options_of_preview_itself(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        main(["preview", "--help"])
+    assert main(["preview", "--help"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("usage: python -m lit_sft preview [RUN | --config FILE ...]")
     places = {

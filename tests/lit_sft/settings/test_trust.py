@@ -279,16 +279,13 @@ def test_runs_of_every_overlay_need_no_permission(trained: Path, tmp_path: Path,
     assert opened.trainer.strategy == cli.config.trainer.strategy
 
 
-def test_foreign_package_with_our_name_is_refused(
-    foreign: Foreign, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_foreign_package_with_our_name_is_not_imported(foreign: Foreign, monkeypatch: pytest.MonkeyPatch) -> None:
     (foreign.run.parent / "callbacks").mkdir()
     (foreign.run.parent / "callbacks" / "__init__.py").write_text(EVIL.replace("MARK", repr(str(foreign.mark))))
     for name in [name for name in sys.modules if name.partition(".")[0] == "callbacks"]:
         monkeypatch.delitem(sys.modules, name)
     foreign.change(trainer={"callbacks": [spec("callbacks.RunHealth")]})
-    assert main(["validate", str(foreign.run)]) == 2
-    assert "the package callbacks comes from" in capsys.readouterr().err
+    assert main(["validate", str(foreign.run)]) == 0
     assert not foreign.mark.exists()
 
 
