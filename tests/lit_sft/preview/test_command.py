@@ -389,7 +389,7 @@ def test_help_begins_with_the_usage_and_the_options_of_preview_itself(capsys: py
     assert lines[0].startswith("usage: python -m lit_sft preview [RUN | --config FILE ...]")
     places = {
         option: next(number for number, line in enumerate(lines) if line.startswith(f"  {option}"))
-        for option in ("--split", "--num", "--masks", "--html", "--json", "--trainer.max_steps", "--data.train")
+        for option in ("--split", "--num", "--masks", "--html", "--json", "--data.train")
     }
     own = {option: places.pop(option) for option in ("--split", "--num", "--masks", "--html", "--json")}
     assert max(own.values()) < 25 < min(places.values())
