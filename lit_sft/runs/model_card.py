@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,12 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCardData
 from torch import nn
 
+from data_modules.text_data_module import TextDataModule
 from data_modules.wording import counted
 from lit_sft.files import read_json
-from lit_sft.models.adapters import is_adapted
+from lit_sft.models.adapters import LoraSettings, is_adapted
+from lit_sft.models.backbone import BackboneSettings
+from lit_sft.models.objectives import ObjectiveSettings
 from lit_sft.models.quantization import parameter_sizes
 from lit_sft.models.saving import AnyData, read_checkpoint
 from lit_sft.reporting.page import escaped_markdown
@@ -50,6 +53,16 @@ class CardSource:
     checkpoint: Path
     data: AnyData
 
+    @property
+    def backbone(self) -> BackboneSettings:
+        """Which weights were trained, and how."""
+        return self.settings.backbone()
+
+    @property
+    def objective(self) -> ObjectiveSettings:
+        """What training minimised."""
+        return self.settings.model().objective_settings
+
     def card(self, model: nn.Module, *, file: str = "") -> str:
         """The card of a model.
 
@@ -76,12 +89,18 @@ def _front_matter(source: CardSource, model: nn.Module, metrics: Mapping[str, fl
         model_name=_name(source),
         library_name="gguf" if file else "peft" if is_adapted(model) else "transformers",
         pipeline_tag="text-generation",
-        tags=["lit_sft", *(["sft"] if source.settings.config.data_module == "sft" else [])],
+        tags=["lit_sft", *_method(source)],
         eval_results=list(_results(source, metrics)) or None,
         base_model=base,
         **({"base_model_relation": relation} if base else {}),  # type: ignore[arg-type]
     )
     return str(data.to_yaml())
+
+
+def _method(source: CardSource) -> list[str]:
+    if source.settings.config.data_module != "sft":
+        return []
+    return ["dpo" if source.objective.is_preference else "sft"]
 
 
 def _results(source: CardSource, metrics: Mapping[str, float]) -> Iterator[EvalResult]:
@@ -100,24 +119,32 @@ def _results(source: CardSource, metrics: Mapping[str, float]) -> Iterator[EvalR
 
 
 def _about(source: CardSource, model: nn.Module, file: str) -> str:
-    config = source.settings.config.model.backbone
+    config = source.backbone
     what = "LoRA adapters for" if is_adapted(model) else "A model trained from"
     name = _hub_name(config.pretrained) or Path(config.pretrained or "").name
     base = escaped_markdown(name) if config.pretrained else "random weights"
     size = counted(sum(size for size, _ in parameter_sizes(model)), "parameter")
-    trained = "all weights" if config.tuning == "full" else f"LoRA adapters of rank {config.lora.rank}"
+    trained = "all weights" if config.adapters is None else f"LoRA adapters of rank {config.adapters.rank}"
+    if config.quantization:
+        trained += f" on {config.quantization} weights"
     return f"# {escaped_markdown(_name(source))}\n\n{what} {base}; {size}, {trained} trained with lit_sft.\n\n" + _use(
-        is_adapted(model), file
+        is_adapted(model), file, config.quantization
     )
 
 
-def _use(is_adapter: bool, file: str) -> str:
+def _use(is_adapter: bool, file: str, quantization: str | None) -> str:
     if file:
         return f"```bash\nllama-server -m {file}\nollama create NAME -f Modelfile\n```"
     loader = ("peft", "AutoPeftModelForCausalLM") if is_adapter else ("transformers", "AutoModelForCausalLM")
+    remark = ""
+    if is_adapter and quantization:
+        remark = (
+            f"\n\nThe adapters were trained on {quantization} weights, and this loads the base without quantisation: "
+            "answers can differ slightly from those of training."
+        )
     return (
         f"```python\nfrom {loader[0]} import {loader[1]}\nfrom transformers import AutoTokenizer\n\n"
-        f"model = {loader[1]}.from_pretrained(FOLDER)\ntokenizer = AutoTokenizer.from_pretrained(FOLDER)\n```"
+        f"model = {loader[1]}.from_pretrained(FOLDER)\ntokenizer = AutoTokenizer.from_pretrained(FOLDER)\n```{remark}"
     )
 
 
@@ -148,8 +175,10 @@ def _training(source: CardSource) -> str:
     optimizer, trainer, data = config.model.optimizer, config.trainer, config.data
     rows = {
         "template": f"{escaped_markdown(template.name)}; answers end with {escaped_markdown(str(template.end))}",
-        "mask": escaped_markdown(str(data.get("convention") or data.get("mask") or "")),
-        "objective": config.model.objective.name.replace("_", " "),
+        "mask": "" if isinstance(source.data, TextDataModule) else escaped_markdown(source.data.mask.name),
+        "objective": _objective(source.objective),
+        "adapters": _adapters(source.backbone.adapters),
+        "quantisation": source.backbone.quantization or "",
         "optimizer": f"{optimizer.name}, learning rate {optimizer.lr:g}, {optimizer.schedule}, weight decay "
         f"{optimizer.weight_decay:g}",
         "length": _length(source),
@@ -162,6 +191,24 @@ def _training(source: CardSource) -> str:
     return "## Training\n\n" + _table(
         ("setting", "value"), [(n, str(value)) for n, value in rows.items() if value != ""]
     )
+
+
+def _objective(objective: ObjectiveSettings) -> str:
+    used = {"threshold": objective.name == "profit", "beta": objective.is_preference}
+    used |= {name: getattr(objective, name) > 0 for name in ("label_smoothing", "kl_weight", "neftune_alpha")}
+    parts = [f"{name.replace('_', ' ')} {getattr(objective, name):g}" for name, is_used in used.items() if is_used]
+    return ", ".join([objective.name.replace("_", " "), *parts])
+
+
+def _adapters(settings: LoraSettings | None) -> str:
+    """The settings of the adapters that are not the usual ones, after rank and alpha."""
+    if settings is None:
+        return ""
+    usual = LoraSettings(rank=settings.rank, alpha=settings.alpha)
+    changed = {name: value for name, value in asdict(settings).items() if value != getattr(usual, name)}
+    parts = [f"rank {settings.rank}", f"alpha {settings.alpha:g}"]
+    parts += [name if value is True else f"{name} {value}" for name, value in changed.items()]
+    return escaped_markdown(", ".join(parts))
 
 
 def _length(source: CardSource) -> str:

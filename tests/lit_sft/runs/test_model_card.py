@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -111,6 +112,39 @@ def test_card_of_adapters_replaces_the_blank_form_of_peft(
     run("export", str(folder), "--merge")
     assert ModelCard.load(folder / "merged" / "README.md").data.library_name == "transformers"
     AutoModelForCausalLM.from_pretrained(folder / "merged")
+
+
+def test_card_says_what_differs_from_plain_training(settings: dict[str, Any], write: Write, tmp_path: Path) -> None:
+    settings["model"]["backbone"]["config"] = MODELS["llama"]  # layers of GPT-2 cannot be quantised
+    base = fit(settings, write) / "model"
+    lora = {"pretrained": str(base), "tuning": "lora", "lora": {"rank": 2, "rslora": True}}
+    settings["model"]["backbone"], settings["run"]["root"] = lora, str(tmp_path / "second")
+    adapter = fit(settings, write) / "model"
+    settings["model"]["backbone"] = {
+        "pretrained": str(base), "tuning": "lora", "quantization": "int8", "adapter": str(adapter)
+    }  # fmt: skip
+    settings["model"]["objective"] = {"label_smoothing": 0.1, "neftune_alpha": 5}
+    settings["data"]["prompt_weight"] = 0.25
+    settings["run"]["root"] = str(tmp_path / "third")
+    text = (fit(settings, write) / "model" / "README.md").read_text()
+    assert "LoRA adapters of rank 2 on int8 weights trained" in text
+    assert "this loads the base without quantisation" in text
+    assert "| quantisation | int8 |" in text
+    assert re.search(r"\| adapters \| rank 2, alpha 16, .*rslora", text)
+    assert "| objective | next token, label smoothing 0.1, neftune alpha 5 |" in text
+    assert re.search(r"\| mask \| .*0.25 \|", text)
+
+
+def test_card_of_preference_pairs(settings: dict[str, Any], write: Write, tmp_path: Path) -> None:
+    settings["model"]["backbone"] = {"pretrained": str(fit(settings, write) / "model")}
+    settings["run"]["root"] = str(tmp_path / "second")
+    rows = [{"prompt": f"Count {n}", "chosen": f"{n}", "rejected": "No" * (n + 1)} for n in range(24)]
+    settings["data"] |= {"train": write("pairs.jsonl", rows), "mask": "output_only"}
+    settings["model"]["objective"] = {"name": "dpo", "beta": 0.2}
+    settings["checkpoint"] = {"monitor": "val/preference_loss"}
+    card = ModelCard.load(fit(settings, write) / "model" / "README.md")
+    assert card.data.tags == ["lit_sft", "dpo"]
+    assert "| objective | dpo, beta 0.2 |" in card.text
 
 
 def test_card_of_text_runs(settings: dict[str, Any], write: Write) -> None:
