@@ -10,19 +10,31 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.precision import MixedPrecision
-from torch import Tensor
+from torch import Tensor, nn
 
 from callbacks import run_health
 from callbacks.run_health import RunHealth
 from data_modules.batching.batch import Batch
+from lit_sft.models.loss import supervised_loss
 from lit_sft.training.module import LitCausalLM
 
 
-class BreaksAtStep(LitCausalLM):
+class OwnLoss(LitCausalLM):
+    """Trains with the loss of a subclass."""
+
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self.objective = self.own_loss
+
+    def own_loss(self, backbone: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+        raise NotImplementedError
+
+
+class BreaksAtStep(OwnLoss):
     """Returns a NaN training loss in the third step, as a bad record or divergence would."""
 
-    def _loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        total, nll = super()._loss(batch)
+    def own_loss(self, backbone: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+        total, nll = supervised_loss(backbone, batch)
         return (total * math.nan if self.trainer.global_step == 2 else total), nll
 
 
@@ -206,9 +218,9 @@ def test_fp16_overflows_are_counted_as_skipped_steps_and_do_not_stop(fit: Callab
 
 
 def test_loss_spike_warning_lists_its_records(make_run: Callable[..., Any]) -> None:
-    class Spikes(LitCausalLM):
-        def _loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
-            total, nll = super()._loss(batch)
+    class Spikes(OwnLoss):
+        def own_loss(self, backbone: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+            total, nll = supervised_loss(backbone, batch)
             return total * (9 if self.trainer.global_step == 11 else 1), nll
 
     watch = Watch()
@@ -221,12 +233,12 @@ def test_loss_spike_warning_lists_its_records(make_run: Callable[..., Any]) -> N
 
 
 def test_batch_without_supervised_tokens_is_not_a_failure(fit: Callable[..., Any]) -> None:
-    class Unsupervised(LitCausalLM):
-        def _loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    class Unsupervised(OwnLoss):
+        def own_loss(self, backbone: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
             if self.trainer.global_step == 1:
                 batch.weights.zero_()
                 batch.targets, batch.tree = batch.targets[:0], None
-            return super()._loss(batch)
+            return supervised_loss(backbone, batch)
 
     assert fit([RunHealth(loss_spike=2)], module=Unsupervised).trainer.global_step == 4
 
