@@ -218,7 +218,8 @@ def test_other_attention_ignores_the_tree() -> None:
     expected = token_nll(model, batch)
     model.set_attn_implementation("eager")
     assert not shares_prefixes(model)
-    torch.testing.assert_close(token_nll(model, batch), expected, rtol=0, atol=1e-10)
+    # the library's own softmax is computed in float32
+    torch.testing.assert_close(token_nll(model, batch), expected, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("full_layers", [0, 1])

@@ -156,7 +156,7 @@ def test_noise_turns_sharing_off_and_says_so(
     data = make_data(chat_rows(12), batch_size=6, samples="answer", mask="output_only", share_prefixes=True)
     diary = Diary()
     module = module_with({"neftune_alpha": alpha})
-    with caplog.at_level("INFO"):
+    with caplog.at_level("INFO", logger="lightning.pytorch.utilities.rank_zero"):
         train(data, tmp_path, module, max_steps=2, callbacks=[diary], limit_val_batches=0)
     assert (diary.num_shared > 0) == shared == ("train" in module.shares_prefixes)
     assert "val" in module.shares_prefixes

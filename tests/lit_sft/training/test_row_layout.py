@@ -36,7 +36,7 @@ def test_a_recurrent_model_is_trained_one_document_per_row_and_says_so(
     for packing in (True, False):
         data = make_data(alpaca_rows(20), batch_size=4, val_fraction=0.2, packing=packing)
         caplog.clear()
-        with caplog.at_level("INFO"):
+        with caplog.at_level("INFO", logger="lightning.pytorch.utilities.rank_zero"):
             module = train(data, tmp_path, make_module(backbone={"config": RECURRENT}), max_steps=3)
         said = "qwen3_5_text: every document is computed in a row of its own, because some of its layers are recurrent"
         assert said in caplog.text
