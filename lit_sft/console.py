@@ -8,6 +8,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 
 from rich.console import Console
 from rich.text import Text
@@ -64,6 +65,11 @@ def print_error_line(line: str) -> None:
     print_line_on(error_console, line)
 
 
+def _is_ours(record: logging.LogRecord) -> bool:
+    """Whether a log record is a warning, or a remark that is not of Lightning itself."""
+    return record.levelno >= logging.WARNING or "lightning" not in Path(record.pathname).parts
+
+
 def quieten(command: str) -> None:
     """Hide library messages that appear on every run."""
     from transformers.utils.logging import disable_progress_bar
@@ -72,6 +78,10 @@ def quieten(command: str) -> None:
     threading.excepthook = _print_thread_error
     for name in _LOGGERS:  # the seed is in config.yaml
         logging.getLogger(name).setLevel(logging.WARNING)
+    remarks = logging.getLogger("lightning.pytorch.utilities.rank_zero")  # ours go there too
+    remarks.setLevel(logging.INFO)
+    if _is_ours not in remarks.filters:
+        remarks.addFilter(_is_ours)
     if command != "fit":  # other commands do not need the saved state of training callbacks
         warnings.filterwarnings("ignore", "Be aware that when using `ckpt_path`, callbacks used to create the check")
     for message in _USELESS:
