@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -60,13 +61,10 @@ def fit(settings: BackboneSettings, data: SFTDataModule, folder: Path, steps: in
 
 
 @pytest.mark.parametrize("rslora", [False, True])
-@pytest.mark.parametrize("init", STARTS)
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(("name", "init"), [pair for pair in product(MODELS, STARTS) if pair != ("gpt2", "olora")])
 def test_model_starts_as_its_base(
     name: str, init: str, rslora: bool, data: SFTDataModule, tmp_path: Path, tokenizer: PreTrainedTokenizerFast
 ) -> None:
-    if (name, init) == ("gpt2", "olora"):
-        pytest.skip("refused")
     base = save_base(name, tmp_path / "base", tokenizer)
     started = build_backbone(settings_for(base, init, rslora=rslora), tokenizer)
     want = nll(build_backbone(BackboneSettings(base), tokenizer), data)
