@@ -33,7 +33,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from benchmarks.peers.protocol import LORA_RANK
-from benchmarks.rows import MASK, draw_rows
+from benchmarks.rows import MASK, add_row_options, draw_rows
 from benchmarks.shapes import (
     add_model_options,
     bf16_is_slow,
@@ -94,9 +94,8 @@ def main() -> None:
 def arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--records", default="examples/world/train.json", help="file of records")
     add_model_options(parser)
-    parser.add_argument("--template", help="how rows are rendered; default: chatml if the tokenizer has its tokens")
+    add_row_options(parser)
     parser.add_argument("--tuning", nargs="+", choices=("full", "lora"), default=["full", "lora"])
     parser.add_argument("--precision", nargs="+", choices=("bf16", "float32"), help="default: all that are fast")
     parser.add_argument("--unshared", action="store_true", help="compute common beginnings again for each row")

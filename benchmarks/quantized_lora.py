@@ -15,7 +15,6 @@ import json
 import logging
 import os
 import resource
-import subprocess
 import sys
 import tempfile
 import time
@@ -28,7 +27,8 @@ if not __package__:  # run as a script
 import torch
 from lightning.pytorch import Callback, Trainer, seed_everything
 
-from benchmarks.rows import template_of
+from benchmarks.fresh_process import measured_apart
+from benchmarks.rows import add_row_options, template_of
 from benchmarks.shapes import add_model_options, chosen_model
 from data_modules.sft_data_module import SFTDataModule
 from lit_sft.models.adapters import LoraSettings
@@ -59,8 +59,7 @@ def main() -> None:
         return
     print("| base | weights | peak | a step | loss before | after |\n|---|" + "---:|" * 5)
     for base in BASES:
-        command = [sys.executable, __file__, *sys.argv[1:], "--base", base]
-        found = json.loads(subprocess.check_output(command, text=True).splitlines()[-1])
+        found = measured_apart(__file__, "--base", base)
         sizes = " | ".join(f"{found[name]:,.0f} MB" for name in ("weights", "peak"))
         losses = " | ".join(f"{found[name]:.4f}" for name in ("before", "after"))
         print(f"| {base} | {sizes} | {found['seconds']:.2f} s | {losses} |", flush=True)
@@ -69,9 +68,8 @@ def main() -> None:
 def arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--records", default="examples/world/train.json", help="file of records")
     add_model_options(parser)
-    parser.add_argument("--template", help="how rows are rendered; default: chatml if the tokenizer has its tokens")
+    add_row_options(parser)
     parser.add_argument("--steps", type=int, default=6, help="optimiser steps, at least 2")
     parser.add_argument("--batch-size", type=int, default=4, help="rows of a step")
     parser.add_argument("--val-batches", type=int, default=4, help="batches of held-out rows")

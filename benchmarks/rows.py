@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 import random
@@ -30,6 +31,12 @@ MASK = "output_only"
 
 POOL = 50
 """Batches in the pool that is grouped by length; transformers' Trainer also sorts this many at once."""
+
+
+def add_row_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that choose records and how they are rendered."""
+    parser.add_argument("--records", default="examples/world/train.json", help="file of records")
+    parser.add_argument("--template", help="how rows are rendered; default: chatml if the tokenizer has its tokens")
 
 
 def draw_rows(

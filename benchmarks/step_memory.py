@@ -14,7 +14,6 @@ import argparse
 import json
 import os
 import resource
-import subprocess
 import sys
 import tempfile
 import time
@@ -26,7 +25,8 @@ if not __package__:  # run as a script
 
 import torch
 
-from benchmarks.rows import MASK, draw_rows
+from benchmarks.fresh_process import measured_apart
+from benchmarks.rows import MASK, add_row_options, draw_rows
 from benchmarks.shapes import add_model_options, chosen_model
 from data_modules.batching.batch import collate
 from data_modules.encoding.tokenizers import load_tokenizer
@@ -48,17 +48,15 @@ def main() -> None:
     for turn in range(options.rounds):
         for name, done in results.items():
             print(f"round {turn + 1} of {options.rounds}: {name}", file=sys.stderr, flush=True)
-            command = [sys.executable, __file__, *sys.argv[1:], "--setting", name]
-            done.append(json.loads(subprocess.check_output(command, text=True).splitlines()[-1]))
+            done.append(measured_apart(__file__, "--setting", name))
     print(table(results))
 
 
 def arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--records", default="examples/world/train.json", help="file of records")
     add_model_options(parser)
-    parser.add_argument("--template", help="how rows are rendered; default: chatml if the tokenizer has its tokens")
+    add_row_options(parser)
     parser.add_argument("--batch-size", type=int, default=8, help="rows of a step")
     parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--rounds", type=int, default=3)

@@ -34,8 +34,8 @@ def check_choice(name: str, value: object, choices: Sequence[str | None]) -> Non
     )
 
 
-def check_sizes(batch_size: int, eval_batch_size: int | None, token_budget: int, num_workers: int | None) -> None:
-    """Refuse batch sizes and a token budget below 1, and a negative number of workers.
+def check_sizes(batch_size: int, eval_batch_size: int | None, token_budget: int) -> None:
+    """Refuse batch sizes and a token budget below 1.
 
     Raises:
         UserError: If one is too small.
@@ -45,5 +45,3 @@ def check_sizes(batch_size: int, eval_batch_size: int | None, token_budget: int,
             raise UserError(f"--data.{name} {size}: expected at least 1 row.")
     if token_budget < 1:
         raise UserError(f"--data.token_budget {token_budget}: expected at least 1 token; a usual value is 16384.")
-    if num_workers is not None and num_workers < 0:
-        raise UserError(f"--data.num_workers {num_workers}: expected 0 or more processes.")

@@ -8,16 +8,15 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
 
 from data_modules.batching.batch import Batch, collate
 from data_modules.batching.batch_settings import BatchSettings
-from data_modules.batching.loaders import batch_loader
+from data_modules.batching.loaders import batch_loader, loader_processes
 from data_modules.batching.pairs import extents
-from data_modules.batching.prefix_plans import IdsOf
+from data_modules.batching.prefix_plans import Families, IdsOf
 from data_modules.batching.sampling import WindowSampler, windows
 from data_modules.encoding.cache import (
     cache_folder,
@@ -41,23 +40,14 @@ from data_modules.records.content_keys import KeepTogether
 from data_modules.records.counts import OnInvalid
 from data_modules.records.formats import FormatName
 from data_modules.records.mix import files_of, read_mix
-from data_modules.records.splits import (
-    Paths,
-    Samples,
-    Sources,
-    TextUse,
-    as_list,
-    given_files,
-    held_out_fractions,
-)
+from data_modules.records.splits import Paths, Samples, Sources, TextUse, as_list, given_files, held_out_fractions
 from data_modules.records.thinking import Thinking
 from data_modules.records.turn_order import Consecutive, FirstAnswer, TurnRules
 from data_modules.rendering.conventions import resolve_mask, template_and_convention
 from data_modules.rendering.jinja_source import Argument, ChatOptions
 from data_modules.rendering.masking import LossMask, MaskName, Reduction, weights_identity
 from data_modules.rendering.templates import TemplateName, tokenizer_with_options
-from data_modules.setting_checks import check_choices, check_sizes
-from data_modules.sft_choices import CHOICES, TextPrompts
+from data_modules.sft_choices import TextPrompts, check_sft_choices
 
 
 class SFTDataModule(LightningDataModule):
@@ -185,26 +175,26 @@ class SFTDataModule(LightningDataModule):
         text_prompts: TextPrompts | None = None,
     ) -> None:
         super().__init__()
-        check_sizes(batch_size, eval_batch_size, token_budget, num_workers)
-        check_choices(CHOICES, template=template, mask=mask, reduction=reduction, over_long=over_long)
-        check_choices(CHOICES, text_prompts=text_prompts)
+        check_sft_choices(template, mask, reduction, over_long, text_prompts)
         self.mask_name, self.reduction, self._weights = mask, reduction, (prompt_weight, answer_weight)
         self.mask, self.convention = resolve_mask(mask, *self._weights, convention, over_long), convention
         sharing = (share_prefixes, group_by_prefix)
-        self._batches = BatchSettings(batch_size, eval_batch_size, packing, token_budget, shuffle, seed, *sharing)
-        self.share_prefixes, self.group_by_prefix = share_prefixes and packing, group_by_prefix
-        self.batch_size, self.token_budget, self.seed = batch_size, token_budget, seed
-        self.num_workers = 2 * torch.cuda.is_available() if num_workers is None else num_workers
+        self._set_batches(BatchSettings(batch_size, eval_batch_size, packing, token_budget, shuffle, seed, *sharing))
         self.encoding_processes, self.cache_dir = num_processes(encoding_processes), cache_folder(cache_dir)
         self.template_name, self.over_long, self.answer_length = template, over_long, answer_length
         self.context_length, self.max_length = context_length, resolve_max_length(max_length, context_length)
-        self.mix = read_mix(mix, train)
+        self.mix, self.num_workers = read_mix(mix, train), loader_processes(num_workers)
         shares, rules = held_out_fractions(val_fraction, test_fraction), TurnRules(consecutive, first_answer, thinking)
         reading = (train_fraction, format, on_invalid, samples, columns or {}, rules, keep_together)
         self.sources = Sources(given_files(train=train or files_of(self.mix), val=val, test=test), shares, *reading)
         self.predict_sources, self._text_prompts = self.sources.of_prompts(as_list(predict)), text_prompts
         self._tokenizer, self._chat_options = tokenizer, ChatOptions(template_date, chat_template_kwargs or {})
         self.stores, self.ledgers, self._identity, self.fingerprint = {}, {}, {}, ""
+
+    def _set_batches(self, settings: BatchSettings) -> None:
+        self._batches, self._families = settings, dict[bool, Families]()
+        self.share_prefixes = settings.share_prefixes and settings.packing
+        self.batch_size, self.token_budget, self.seed = settings.batch_size, settings.token_budget, settings.seed
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -282,7 +272,7 @@ class SFTDataModule(LightningDataModule):
             **weights_identity(*self._weights),
             "--data.reduction": self.reduction,
             "--data.shuffle": self._batches.shuffle,
-            **({"--data.group_by_prefix": True} if self.group_by_prefix else {}),
+            **({"--data.group_by_prefix": True} if self._batches.group_by_prefix else {}),
             "--data.seed": self.seed,
         }
 
@@ -373,7 +363,10 @@ class SFTDataModule(LightningDataModule):
     def train_sampler(self, accumulate: int = 1, limit: int | float | None = None) -> WindowSampler:
         """Plans the training batches; arguments as in `train_steps`."""
         lengths, ids = self._extents("train")
-        return self._batches.train_sampler(lengths, self._weight, self.trainer, accumulate, limit, ids_of=ids)
+        # searched for once: as pairs and as chosen answers alone, examples share other tokens
+        families = self._families.setdefault(self._batches.trains_on_pairs(self.trainer), Families(len(lengths), ids))
+        window = (self.trainer, accumulate, limit)
+        return self._batches.train_sampler(lengths, self._weight, *window, ids_of=ids, families=families)
 
     def _extents(self, split: str) -> tuple[list[int], IdsOf]:
         pairs = self._batches.has_pairs(self.trainer, split, self.stores[split])

@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
-import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
 
 from data_modules.batching.batch import Batch
 from data_modules.batching.batch_settings import BatchSettings
-from data_modules.batching.loaders import batch_loader
+from data_modules.batching.loaders import batch_loader, loader_processes
 from data_modules.batching.sampling import EvaluationSampler, WindowSampler, windows
 from data_modules.batching.text_batches import collate_texts
 from data_modules.encoding.block_plans import BlockPolicy
@@ -44,7 +43,7 @@ from data_modules.records.text_lines import TxtDocuments
 from data_modules.rendering.masking import LossMask, Reduction, resolve_mask
 from data_modules.rendering.segments import SegmentKind
 from data_modules.rendering.templates import TemplateName, resolve_template
-from data_modules.setting_checks import check_choices, check_sizes
+from data_modules.setting_checks import check_choices
 
 _BEGINNING = 32
 """Maximum number of tokens in the beginning of a validation document."""
@@ -136,7 +135,6 @@ class TextDataModule(LightningDataModule):
         cache_dir: str | None = None,
     ) -> None:
         super().__init__()
-        check_sizes(batch_size, eval_batch_size, token_budget, num_workers)
         check_choices(_CHOICES, blocks=blocks, document_attention=document_attention)
         if keep_rest and blocks in ("stream", "best_fit"):
             raise UserError(f"--data.keep_rest true: --data.blocks {blocks} drops nothing; leave it out.")
@@ -147,7 +145,7 @@ class TextDataModule(LightningDataModule):
         )
         self._batches = BatchSettings(batch_size, eval_batch_size, True, token_budget, shuffle, seed)
         self.batch_size, self.token_budget, self.seed = batch_size, token_budget, seed
-        self.num_workers = 2 * torch.cuda.is_available() if num_workers is None else num_workers
+        self.num_workers = loader_processes(num_workers)
         self.encoding_processes, self.cache_dir = num_processes(encoding_processes), cache_folder(cache_dir)
         self.context_length, self.cleaning = context_length, cleaning
         self.mix = read_mix(mix, train, shares="tokens")

@@ -7,11 +7,15 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
+from torch import nn
 from transformers import PreTrainedTokenizerFast
 
+from data_modules.batching.batch import collate
+from data_modules.rendering.masking import MASKS
 from data_modules.sft_data_module import SFTDataModule
 from lit_sft.models.adapters import LoraSettings
 from lit_sft.models.backbone import BackboneSettings, build_backbone
+from lit_sft.models.loss import token_nll
 from lit_sft.training.module import LitCausalLM
 from lit_sft.training.optimization import OptimizerSettings
 from tests.conftest import MODELS
@@ -40,6 +44,22 @@ def save_base(name: str, folder: Path, tokenizer: PreTrainedTokenizerFast) -> st
     base: Any = build_backbone(BackboneSettings(config=MODELS[name]), tokenizer)
     base.save_pretrained(folder)
     return str(folder)
+
+
+def whole_nll(model: nn.Module, data: SFTDataModule, **options: Any) -> torch.Tensor:
+    """The nats of all tokens of the validation examples."""
+    batch = collate(list(data.stores["val"]), mask=MASKS["whole_sequence"], score_all=True, **options)
+    return token_nll(model.eval(), batch)
+
+
+def fit_backbone(
+    settings: BackboneSettings, data: SFTDataModule, folder: Path, steps: int = 3, **more: Any
+) -> LitCausalLM:
+    """Train a few steps at a constant, high learning rate, always from the same seed."""
+    torch.manual_seed(0)
+    module = LitCausalLM(settings, OptimizerSettings(lr=1e-2, schedule="constant"))
+    make_trainer(folder, max_steps=steps).fit(module, datamodule=data, weights_only=True, **more)
+    return module
 
 
 def make_trainer(folder: Path, **settings: Any) -> Trainer:

@@ -12,7 +12,7 @@ from torch import Tensor
 from data_modules.batching.pairs import documents_of
 from data_modules.batching.prefix_tree import PrefixTree, prefix_tree
 from data_modules.encoding.example import Example
-from data_modules.rendering.masking import MASKS, LossMask, Reduction
+from data_modules.rendering.masking import MASKS, LossMask, Reduction, Weights
 from data_modules.rendering.segments import SegmentKind
 
 _ANSWERS = MASKS["firefly_multi_turn"]
@@ -176,42 +176,67 @@ def collate(
         pairs: Whether both documents of preference pairs are in the batch; otherwise only the chosen one.
     """
     examples = documents_of(examples) if pairs else examples
-    lengths = tuple(len(example) for example in examples)
-    shape = (1, sum(lengths)) if pack else (len(examples), max(lengths))
-    input_ids = np.full(shape, pad_token_id, dtype=np.int64)
-    kinds = np.full(shape, SegmentKind.PADDING, dtype=np.uint8)
-    turns, weights = np.zeros(shape, dtype=np.int16), np.zeros(shape, dtype=np.float32)
-    positions, is_rejected = np.broadcast_to(np.arange(shape[1]), shape).copy(), np.zeros(shape, dtype=bool)
-    starts, answers = np.cumsum((0, *lengths)), weights.copy()
+    rows = _Rows(examples, pack=pack, pad_token_id=pad_token_id)
+    kinds, starts, is_rejected = rows.kinds, rows.starts, rows.is_odd & pairs
     masks = (mask,) if isinstance(mask, LossMask) else mask
-    for index, example in enumerate(examples):
-        row, start = (0, starts[index]) if pack else (index, 0)
-        place = (row, slice(start, start + len(example)))
-        input_ids[place], kinds[place], turns[place] = example.input_ids, example.kinds, example.turns
-        weights[place] = example.loss_weights(masks[example.source], reduction)
-        answers[place] = example.loss_weights(_ANSWERS) if score_all else weights[place]
-        positions[place], is_rejected[place] = np.arange(len(example)), pairs and index % 2
+    weights = rows.filled(lambda example: example.loss_weights(masks[example.source], reduction))
+    answers = rows.filled(lambda example: example.loss_weights(_ANSWERS)) if score_all else weights.copy()
     if not counts:
         weights[:], answers[:], kinds[:] = 0.0, 0.0, SegmentKind.PADDING
     # nothing predicts a document's first token; what comes before a rejected answer is scored in the chosen document
-    wanted = (kinds != SegmentKind.PADDING if score_all else weights > 0) & (positions > 0)
+    wanted = (kinds != SegmentKind.PADDING if score_all else weights > 0) & (rows.positions > 0)
     targets = np.flatnonzero(wanted & ~(is_rejected & (answers == 0)))
     preferences = np.where(is_rejected, -answers, answers) if pairs else None
     weights[is_rejected] = 0.0
     size = float(counts * len(examples) / 2 if pairs else weights.sum(dtype=np.float64))
     shares = pack and share_prefixes
     return Batch(
-        input_ids=torch.from_numpy(input_ids),
+        input_ids=torch.from_numpy(rows.input_ids),
         kinds=torch.from_numpy(kinds),
-        turns=torch.from_numpy(turns),
+        turns=torch.from_numpy(rows.turns),
         weights=torch.from_numpy(weights),
         targets=torch.from_numpy(targets),
         normaliser=size if normaliser is None else normaliser,
         origins=tuple(example.origin for example in examples),
-        positions=torch.from_numpy(positions),
-        lengths=lengths,
+        positions=torch.from_numpy(rows.positions),
+        lengths=rows.lengths,
         sources=tuple(example.source for example in examples),
         boundaries=torch.from_numpy(starts.astype(np.int32)) if pack else None,
         tree=prefix_tree([example.input_ids for example in examples], targets) if shares else None,
         preferences=None if preferences is None else torch.from_numpy(preferences),
     )
+
+
+class _Rows:
+    """Where documents are in the rows of a batch, and their tokens there.
+
+    Attributes:
+        lengths: Tokens in each document.
+        starts: Where each document starts if they follow one another, and the end of the last.
+        is_odd: Whether a token belongs to the second, fourth ... document, (B, T).
+    """
+
+    def __init__(self, examples: Sequence[Example], *, pack: bool, pad_token_id: int) -> None:
+        self.lengths = tuple(len(example) for example in examples)
+        self.starts = np.cumsum((0, *self.lengths))
+        shape = (1, sum(self.lengths)) if pack else (len(examples), max(self.lengths))
+        self.input_ids = np.full(shape, pad_token_id, dtype=np.int64)
+        self.kinds = np.full(shape, SegmentKind.PADDING, dtype=np.uint8)
+        self.turns, self.is_odd = np.zeros(shape, dtype=np.int16), np.zeros(shape, dtype=bool)
+        self.positions = np.broadcast_to(np.arange(shape[1]), shape).copy()
+        self._places = [
+            (0, slice(start, start + length)) if pack else (index, slice(0, length))
+            for index, (start, length) in enumerate(zip(self.starts[:-1], self.lengths, strict=True))
+        ]
+        self._examples = examples
+        for index, (place, example) in enumerate(zip(self._places, examples, strict=True)):
+            self.input_ids[place], self.kinds[place] = example.input_ids, example.kinds
+            self.turns[place], self.positions[place] = example.turns, np.arange(len(example))
+            self.is_odd[place] = index % 2
+
+    def filled(self, values_of: Callable[[Example], Weights]) -> Weights:
+        """(B, T) float32: a value for each token of each document, zero in padding."""
+        values = np.zeros(self.input_ids.shape, dtype=np.float32)
+        for place, example in zip(self._places, self._examples, strict=True):
+            values[place] = values_of(example)
+        return values

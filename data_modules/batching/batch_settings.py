@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from lightning.pytorch import Trainer
 
@@ -11,6 +11,7 @@ from data_modules.batching.pairs import are_pairs
 from data_modules.batching.prefix_plans import Families, IdsOf
 from data_modules.batching.sampling import EvaluationSampler, WindowSampler, batches_done
 from data_modules.encoding.example_store import ExampleStore
+from data_modules.setting_checks import check_sizes
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,9 @@ class BatchSettings:
     seed: int
     share_prefixes: bool = False
     group_by_prefix: bool = False
-    _families: dict[bool, Families] = field(default_factory=dict, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        check_sizes(self.batch_size, self.eval_batch_size, self.token_budget)
 
     def packs(self, trainer: Trainer | None) -> bool:
         """Whether rows hold several documents: it is asked for, and the trainer's model keeps them apart."""
@@ -72,9 +75,9 @@ class BatchSettings:
         limit: int | float | None = None,
         *,
         ids_of: IdsOf | None = None,
+        families: Families | None = None,
     ) -> WindowSampler:
-        """The sampler of training batches, at the place where the trainer is. Of one training split: it is searched for
-        families of examples only once.
+        """The sampler of training batches, at the place where the trainer is.
 
         Args:
             lengths: Tokens in each training example.
@@ -83,10 +86,8 @@ class BatchSettings:
             accumulate: Batches per optimiser step.
             limit: Lightning's `limit_train_batches`.
             ids_of: Returns the ids of an example, by index. None: examples share nothing.
+            families: Of the examples, for `group_by_prefix`.
         """
-        families = None
-        if self.group_by_prefix and ids_of is not None:
-            families = self._families.setdefault(self.trains_on_pairs(trainer), Families(len(lengths), ids_of))
         return WindowSampler(
             lengths,
             batch_size=self.batch_size,
@@ -99,7 +100,7 @@ class BatchSettings:
             token_budget=self.token_budget,
             ids_of=ids_of,
             share_prefixes=self.shares(trainer, "train"),
-            families=families,
+            families=families if self.group_by_prefix else None,
             limit=trainer.limit_train_batches if trainer else limit,
             epoch=trainer.current_epoch if trainer else 0,
             done=batches_done(trainer) if trainer else 0,

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from data_modules.batching.batch import Batch
 from data_modules.batching.sampling import BatchPlan
 from data_modules.batching.worker_sockets import shorten_socket_paths
+from data_modules.errors import UserError
 
 
 class Indexed(Protocol):
@@ -20,6 +21,22 @@ class Indexed(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int, /) -> Any: ...
+
+
+def loader_processes(wanted: int | None) -> int:
+    """The number of processes that collate batches.
+
+    Args:
+        wanted: None: two with a GPU, else none.
+
+    Raises:
+        UserError: If `wanted` is negative.
+    """
+    if wanted is None:
+        return 2 * torch.cuda.is_available()
+    if wanted < 0:
+        raise UserError(f"--data.num_workers {wanted}: expected 0 or more processes.")
+    return wanted
 
 
 def batch_loader(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from data_modules.batching.batch import Batch
@@ -34,53 +35,23 @@ PREFERENCE_METRICS = (
 _PLACES = {name: place for place, name in enumerate(_SUMS)}
 
 
-def rewards_of(nll: Tensor, reference: Tensor, batch: Batch, beta: float) -> Tensor:
-    """What DPO rewards an answer with: beta times how much likelier the model makes it than the reference does.
-
-    Args:
-        nll: (N,) nats of `batch.targets`.
-        reference: The same under the reference model.
-        batch: Preference pairs.
-        beta: How strongly differences from the reference count.
-
-    Returns:
-        (P, 2): the rewards of the chosen and of the rejected answer of each pair, in nats.
-    """
-    return beta * batch.pair_sums(reference - nll)
-
-
-def dpo_losses(rewards: Tensor, label_smoothing: float = 0.0) -> Tensor:
-    """The loss of each pair: how unlikely its preference is if the difference of the rewards is its log-odds.
-
-    Source: Rafailov et al., Direct Preference Optimization, arXiv 2305.18290, equation 7; with smoothing: Mitchell, A
-    note on DPO with noisy preferences (conservative DPO), equation 3.
-
-    Args:
-        rewards: (P, 2), of the chosen and of the rejected answers.
-        label_smoothing: Probability that a preference is the wrong way round.
-
-    Returns:
-        (P,) nats.
-    """
-    margins = rewards[:, 0] - rewards[:, 1]
-    losses = -F.logsigmoid(margins)
-    return losses + label_smoothing * margins if label_smoothing else losses  # log s(m) - log s(-m) = m
+PreferenceLosses = Callable[[Tensor, Tensor, Batch], tuple[Tensor, Tensor]]
+"""The rewards and losses of pairs, from the nats of the model and of its reference; see `PreferenceLoss`."""
 
 
 class PreferenceMetrics(ExactSumMetric):
     """Metrics of preference pairs.
 
     Args:
-        beta: DPO's.
-        label_smoothing: DPO's.
+        judge: The objective's rewards and losses. None: the objective has none.
         by_record: Whether to also keep which records' chosen answers are likelier, for `take_records`.
     """
 
     sums: Tensor
 
-    def __init__(self, beta: float, label_smoothing: float, *, by_record: bool = False) -> None:
+    def __init__(self, judge: PreferenceLosses | None, *, by_record: bool = False) -> None:
         super().__init__()
-        self.beta, self.label_smoothing, self.by_record = beta, label_smoothing, by_record
+        self.judge, self.by_record = judge, by_record
         self._records: list[tuple[tuple[str, ...], Tensor]] = []
         self.add_state("sums", torch.zeros(len(_SUMS), dtype=torch.float64), dist_reduce_fx="sum")
 
@@ -101,14 +72,14 @@ class PreferenceMetrics(ExactSumMetric):
             self._records.append((batch.origins[::2], is_preferred))
         self._add("rejected_nats", -logps[:, 1])
         self._add("rejected_tokens", tokens[:, 1])
-        if reference is None:
+        if reference is None or self.judge is None:
             return
-        rewards = rewards_of(nll, reference, batch, self.beta)
+        rewards, losses = self.judge(nll, reference, batch)
         self._add("rewarded_pairs", tokens[:, 0] > 0)
         self._add("rewarded", rewards[:, 0] > rewards[:, 1])
         self._add("chosen_reward", rewards[:, 0])
         self._add("rejected_reward", rewards[:, 1])
-        self._add("loss", dpo_losses(rewards, self.label_smoothing))
+        self._add("loss", losses)
 
     def take_records(self) -> dict[str, RecordSums]:
         """Return and clear how often each record on this process has a likelier chosen answer, by origin."""

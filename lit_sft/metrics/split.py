@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from data_modules.batching.batch import Batch
-from lit_sft.metrics.preferences import PreferenceMetrics
+from lit_sft.metrics.preferences import PreferenceLosses, PreferenceMetrics
 from lit_sft.metrics.segments import RecordSums, SegmentMetrics, WeightedMean
 from lit_sft.metrics.sources import SourceMetrics
 
@@ -19,8 +19,7 @@ class SplitMetrics(nn.Module):
         token_sizes: See `SegmentMetrics`.
         end_token_id: The token that ends an answer.
         sources: Names of the sources of a mixture.
-        beta: DPO's.
-        label_smoothing: DPO's.
+        judge: See `PreferenceMetrics`.
         by_record: Whether to also keep the sums of every record.
     """
 
@@ -29,8 +28,7 @@ class SplitMetrics(nn.Module):
         token_sizes: Tensor,
         end_token_id: int,
         sources: Sequence[str],
-        beta: float = 0.1,
-        label_smoothing: float = 0.0,
+        judge: PreferenceLosses | None = None,
         *,
         by_record: bool = False,
     ) -> None:
@@ -38,7 +36,7 @@ class SplitMetrics(nn.Module):
         self.segments = SegmentMetrics(token_sizes, end_token_id, by_record=by_record)
         self.loss = WeightedMean()
         self.sources = SourceMetrics(sources, token_sizes)
-        self.preferences = PreferenceMetrics(beta, label_smoothing, by_record=by_record)
+        self.preferences = PreferenceMetrics(judge, by_record=by_record)
 
     def update(self, nll: Tensor, batch: Batch, reference: Tensor | None = None) -> None:
         """Add a batch. Of preference pairs, all metrics but their own measure the chosen documents only.

@@ -15,7 +15,7 @@ from data_modules.batching.batch import Batch
 from data_modules.errors import UserError
 from lit_sft.models.embedding_noise import noisy_embeddings
 from lit_sft.models.loss import supervised_loss
-from lit_sft.models.preferences import dpo_loss
+from lit_sft.models.preferences import PreferenceLoss, preference_sum
 from lit_sft.models.token_loss import TokenLoss
 
 ObjectiveName = Literal["next_token", "dft", "profit", "dpo"]
@@ -102,6 +102,11 @@ class ObjectiveSettings:
         return self.name == "dpo"
 
     @property
+    def preference_loss(self) -> PreferenceLoss | None:
+        """The loss of preference pairs; None if it trains on something else."""
+        return PreferenceLoss(self.beta, self.label_smoothing) if self.is_preference else None
+
+    @property
     def needs_reference(self) -> bool:
         """Whether the model as it was before training is needed."""
         return self.kl_weight > 0 or self.is_preference
@@ -128,10 +133,10 @@ def objective_of(settings: ObjectiveSettings) -> Objective:
         losses, a scalar connected to the graph, and the plain nats of the targets. With `needs_reference`, the backbone
         must have passed through `keep_reference`.
     """
-    if settings.is_preference:
+    if (loss := settings.preference_loss) is not None:
 
         def preference_objective(backbone: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
-            return dpo_loss(backbone, batch, beta=settings.beta, label_smoothing=settings.label_smoothing)
+            return preference_sum(backbone, batch, loss)
 
         return preference_objective
     how, alpha = _token_loss(settings), settings.neftune_alpha

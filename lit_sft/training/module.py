@@ -140,7 +140,7 @@ class LitCausalLM(LightningModule):
         rows = causal_lm(self.backbone).get_input_embeddings().weight.shape[0]
         sizes = torch.from_numpy(token_sizes(tokenizer, rows, end_token_id))
         names = [source.name for source in self.data.mix]
-        given = (sizes, end_token_id, names, self.objective_settings.beta, self.objective_settings.label_smoothing)
+        given = (sizes, end_token_id, names, self.objective_settings.preference_loss)
         self.split_metrics = nn.ModuleDict({s: SplitMetrics(*given, by_record=s == "test") for s in ("val", "test")})
         if isinstance(self.trainer.strategy, ModelParallelStrategy) and self.checkpoint is not None:
             self._check_weights(read_checkpoint(self.checkpoint, map_location="meta", mmap=True), self.checkpoint)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
+
+import torch
 
 HERE = Path(__file__).parent
 FOLDER = Path(os.environ.get("LIT_SFT_TRAINERS", HERE.parents[1] / "build" / "trainers"))
@@ -41,3 +45,19 @@ def _install(trainer: str, folder: Path) -> None:
 def _digest(trainer: str) -> str:
     files = sorted((HERE / "requirements").glob(f"{trainer}.*"))
     return hashlib.sha256(b"".join(file.read_bytes() for file in files) + sys.version.encode()).hexdigest()
+
+
+def losses_of_trl(driver: str, job: dict[str, Any], folder: Path) -> Any:
+    """What a driver of TRL's trainers saves: losses, gradients and so on, for each of the job's settings.
+
+    Args:
+        driver: File name in `drivers/`.
+        job: What the driver reads, except where it writes.
+        folder: For the files that pass between us.
+    """
+    out = folder / "out.pt"
+    (folder / "job.json").write_text(json.dumps(job | {"out": str(out)}), encoding="utf-8")
+    command = [str(python_of("trl")), str(HERE / "drivers" / driver), str(folder / "job.json")]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=folder, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return torch.load(out, weights_only=True)

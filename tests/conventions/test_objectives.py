@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +15,7 @@ from lit_sft.models.adapters import causal_lm
 from lit_sft.models.backbone import BackboneSettings, build_backbone
 from lit_sft.models.objectives import ObjectiveSettings, objective_of
 from tests.conftest import MODELS
-from tests.conventions.environments import HERE, python_of
+from tests.conventions.environments import losses_of_trl
 from tests.random_trees import random_examples
 
 pytestmark = [pytest.mark.conventions, pytest.mark.slow]
@@ -50,13 +48,8 @@ def test_losses_and_gradients_equal_those_of_trl(name: str, tokenizer: PreTraine
             for example, share in zip(examples, weights, strict=True)
         ],
         "settings": [theirs for _, theirs in SAME],
-        "out": str(tmp_path / "out.pt"),
     }
-    (tmp_path / "job.json").write_text(json.dumps(job), encoding="utf-8")
-    command = [str(python_of("trl")), str(HERE / "drivers" / "run_trl_objectives.py"), str(tmp_path / "job.json")]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    found = torch.load(tmp_path / "out.pt", weights_only=True)
+    found = losses_of_trl("run_trl_objectives.py", job, tmp_path)
     assert len({round(loss, 4) for loss, _ in found}) == len(SAME)
     for (ours, theirs), (loss, gradients) in zip(SAME, found, strict=True):
         total, _ = objective_of(ObjectiveSettings(**ours))(model, batch)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -20,7 +18,7 @@ from lit_sft.models.loss import reference_nll, token_nll
 from lit_sft.models.objectives import ObjectiveSettings, objective_of
 from lit_sft.models.reference import keep_reference
 from tests.conftest import MODELS
-from tests.conventions.environments import HERE, python_of
+from tests.conventions.environments import losses_of_trl
 from tests.lit_sft.models.test_preferences import random_pairs
 
 pytestmark = [pytest.mark.conventions, pytest.mark.slow]
@@ -61,13 +59,8 @@ def test_loss_gradients_and_rewards_equal_those_of_trl(
         "reference": str(tmp_path / "reference"),
         "rows": rows,
         "settings": [{"beta": beta} for beta in BETAS],
-        "out": str(tmp_path / "out.pt"),
     }
-    (tmp_path / "job.json").write_text(json.dumps(job), encoding="utf-8")
-    command = [str(python_of("trl")), str(HERE / "drivers" / "run_trl_dpo.py"), str(tmp_path / "job.json")]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    found = torch.load(tmp_path / "out.pt", weights_only=True)
+    found = losses_of_trl("run_trl_dpo.py", job, tmp_path)
     assert len({round(loss, 5) for loss, _, _ in found}) == len(BETAS)
     for beta, (loss, gradients, logged) in zip(BETAS, found, strict=True):
         settings = ObjectiveSettings("dpo", beta=beta)
@@ -77,7 +70,7 @@ def test_loss_gradients_and_rewards_equal_those_of_trl(
         own = torch.autograd.grad(mean, list(model.parameters()))
         for (key, _), gradient in zip(model.named_parameters(), own, strict=True):
             torch.testing.assert_close(gradient, gradients[key], rtol=1e-3, atol=1e-5, msg=f"{beta}: {key}")
-        metrics = PreferenceMetrics(settings.beta, settings.label_smoothing)
+        metrics = PreferenceMetrics(settings.preference_loss)
         metrics.update(token_nll(model, batch), batch, reference_nll(model, batch))
         values = metrics.compute()
         for mine, name_of_theirs in METRICS.items():

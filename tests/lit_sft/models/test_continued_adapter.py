@@ -16,19 +16,16 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
-from data_modules.batching.batch import collate
-from data_modules.rendering.masking import MASKS
 from data_modules.sft_data_module import SFTDataModule
 from lit_sft.files import read_json
 from lit_sft.models.adapters import LoraSettings, causal_lm
 from lit_sft.models.backbone import BackboneSettings, build_backbone
-from lit_sft.models.loss import token_nll
 from lit_sft.models.saving import export_model, load_weights
 from lit_sft.runs.opening import open_model
 from lit_sft.training.module import LitCausalLM
 from lit_sft.training.optimization import OptimizerSettings
 from tests.conftest import MODELS, byte_tokenizer, chat_rows
-from tests.training import make_trainer, save_base
+from tests.training import make_trainer, save_base, whole_nll
 
 MakeData = Callable[..., SFTDataModule]
 
@@ -65,11 +62,6 @@ def continued(base: str, adapter: str, **lora: Any) -> nn.Module:
     return build_backbone(settings, byte_tokenizer())
 
 
-def nll(model: nn.Module, data: SFTDataModule) -> torch.Tensor:
-    batch = collate(list(data.stores["val"]), mask=MASKS["whole_sequence"], score_all=True)
-    return token_nll(model.eval(), batch)
-
-
 def trainable(model: nn.Module) -> dict[str, torch.Size]:
     return {name: parameter.shape for name, parameter in model.named_parameters() if parameter.requires_grad}
 
@@ -83,8 +75,10 @@ def test_continued_adapter_computes_what_it_did_and_trains_the_same_weights(
     own = continued(base, adapter)
     assert own.training
     theirs = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), adapter)
-    torch.testing.assert_close(nll(own, data), nll(theirs, data), rtol=0, atol=1e-6)
-    assert (nll(own, data) - nll(build_backbone(BackboneSettings(base), byte_tokenizer()), data)).abs().max() > 1e-3
+    torch.testing.assert_close(whole_nll(own, data), whole_nll(theirs, data), rtol=0, atol=1e-6)
+    assert (
+        whole_nll(own, data) - whole_nll(build_backbone(BackboneSettings(base), byte_tokenizer()), data)
+    ).abs().max() > 1e-3
     lora = LoraSettings(**({"rank": 2, "alpha": 3} | KINDS[kind]))
     new = build_backbone(BackboneSettings(base, tuning="lora", lora=lora), byte_tokenizer())
     assert trainable(own) == trainable(new)
@@ -116,19 +110,19 @@ def test_export_of_a_continued_run_is_an_adapter_of_the_same_base(
     base = save_base("qwen2", tmp_path / "base", byte_tokenizer())
     first = save_adapter(base, tmp_path / "first", **KINDS[kind])
     module = fit(BackboneSettings(base, tuning="lora", adapter=first), data, tmp_path)
-    before, after = nll(continued(base, first), data), nll(module.backbone, data)
+    before, after = whole_nll(continued(base, first), data), whole_nll(module.backbone, data)
     assert (before - after).abs().max() > 1e-4
     export_model(module.backbone, tmp_path / "second", data)
     export_model(module.backbone, tmp_path / "merged", data, merge=True)
     for folder in ("second", "merged"):
         opened = open_model("m", str(tmp_path / folder), device="cpu")
-        torch.testing.assert_close(nll(opened.backbone, data), after, rtol=0, atol=2e-6)
+        torch.testing.assert_close(whole_nll(opened.backbone, data), after, rtol=0, atol=2e-6)
     theirs = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), tmp_path / "second")
-    torch.testing.assert_close(nll(theirs, data), after, rtol=0, atol=2e-6)
+    torch.testing.assert_close(whole_nll(theirs, data), after, rtol=0, atol=2e-6)
     written = [read_json(tmp_path / "second" / name) or {} for name in ("lit_sft.json", "adapter_config.json")]
     assert written[0]["base"]["name"] == written[1]["base_model_name_or_path"] == base
     # and on: a third run continues the second
-    torch.testing.assert_close(nll(continued(base, str(tmp_path / "second")), data), after, rtol=0, atol=2e-6)
+    torch.testing.assert_close(whole_nll(continued(base, str(tmp_path / "second")), data), after, rtol=0, atol=2e-6)
 
 
 def test_checkpoint_of_a_continued_run_opens_and_resumes_with_that_adapter_only(
@@ -141,9 +135,9 @@ def test_checkpoint_of_a_continued_run_opens_and_resumes_with_that_adapter_only(
     module.trainer.save_checkpoint(tmp_path / "c.ckpt")
     opened = build_backbone(settings, data.tokenizer)
     load_weights(opened, tmp_path / "c.ckpt")
-    assert torch.equal(nll(opened, data), nll(module.backbone, data))
+    assert torch.equal(whole_nll(opened, data), whole_nll(module.backbone, data))
     again = LitCausalLM.load_from_checkpoint(tmp_path / "c.ckpt", tokenizer=data.tokenizer)
-    assert torch.equal(nll(again.backbone, data), nll(module.backbone, data))
+    assert torch.equal(whole_nll(again.backbone, data), whole_nll(module.backbone, data))
     weights = Path(first) / "adapter_model.safetensors"
     save_file({n: w * 2 for n, w in load_file(weights).items()}, weights, {"format": "pt"})
     load_weights(build_backbone(settings, data.tokenizer), tmp_path / "c.ckpt")  # has every weight

@@ -10,22 +10,16 @@ from typing import Any, get_args, get_type_hints
 import pytest
 import torch
 from peft import PeftModel
-from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
-from data_modules.batching.batch import collate
-from data_modules.rendering.masking import MASKS
 from data_modules.sft_data_module import SFTDataModule
 from lit_sft.files import read_json
 from lit_sft.models.adapters import LoraSettings
 from lit_sft.models.backbone import BackboneSettings, build_backbone
-from lit_sft.models.loss import token_nll
 from lit_sft.models.saving import export_model, load_weights
 from lit_sft.runs.opening import open_model
-from lit_sft.training.module import LitCausalLM
-from lit_sft.training.optimization import OptimizerSettings
 from tests.conftest import MODELS, chat_rows
-from tests.training import make_trainer, save_base
+from tests.training import fit_backbone, save_base, whole_nll
 
 MakeData = Callable[..., SFTDataModule]
 
@@ -48,18 +42,6 @@ def settings_for(base: str, init: Any, **lora: Any) -> BackboneSettings:
     return BackboneSettings(base, tuning="lora", lora=LoraSettings(**({"rank": 4, "alpha": 6} | lora), init=init))
 
 
-def nll(model: nn.Module, data: SFTDataModule) -> torch.Tensor:
-    batch = collate(list(data.stores["val"]), mask=MASKS["whole_sequence"], score_all=True)
-    return token_nll(model.eval(), batch)
-
-
-def fit(settings: BackboneSettings, data: SFTDataModule, folder: Path, steps: int = 3, **more: Any) -> LitCausalLM:
-    torch.manual_seed(0)
-    module = LitCausalLM(settings, OptimizerSettings(lr=1e-2, schedule="constant"))
-    make_trainer(folder, max_steps=steps).fit(module, datamodule=data, weights_only=True, **more)
-    return module
-
-
 @pytest.mark.parametrize("rslora", [False, True])
 @pytest.mark.parametrize(("name", "init"), [pair for pair in product(MODELS, STARTS) if pair != ("gpt2", "olora")])
 def test_model_starts_as_its_base(
@@ -67,8 +49,8 @@ def test_model_starts_as_its_base(
 ) -> None:
     base = save_base(name, tmp_path / "base", tokenizer)
     started = build_backbone(settings_for(base, init, rslora=rslora), tokenizer)
-    want = nll(build_backbone(BackboneSettings(base), tokenizer), data)
-    torch.testing.assert_close(nll(started, data), want, rtol=0, atol=2e-6)
+    want = whole_nll(build_backbone(BackboneSettings(base), tokenizer), data)
+    torch.testing.assert_close(whole_nll(started, data), want, rtol=0, atol=2e-6)
     weights = {n: p for n, p in started.named_parameters() if "lora_" in n}
     assert any(p.any() for n, p in weights.items() if "lora_B" in n) == (init != "gaussian")
     whole = {n.replace(".base_layer", ""): p for n, p in started.named_parameters()}
@@ -100,32 +82,32 @@ def test_export_is_plain_lora_of_the_original_base_and_equals_the_trained_model(
     name: str, init: str, rslora: bool, data: SFTDataModule, tmp_path: Path
 ) -> None:
     base = save_base(name, tmp_path / "base", data.tokenizer)
-    module = fit(settings_for(base, init, rslora=rslora), data, tmp_path)
-    trained = nll(module.backbone, data)
-    assert (trained - nll(build_backbone(BackboneSettings(base), data.tokenizer), data)).abs().max() > 1e-2
+    module = fit_backbone(settings_for(base, init, rslora=rslora), data, tmp_path)
+    trained = whole_nll(module.backbone, data)
+    assert (trained - whole_nll(build_backbone(BackboneSettings(base), data.tokenizer), data)).abs().max() > 1e-2
     export_model(module.backbone, tmp_path / "adapter", data)
     export_model(module.backbone, tmp_path / "merged", data, merge=True)
-    assert torch.equal(nll(module.backbone, data), trained)
+    assert torch.equal(whole_nll(module.backbone, data), trained)
     for folder in ("adapter", "merged"):
         opened = open_model("m", str(tmp_path / folder), device="cpu")
-        torch.testing.assert_close(nll(opened.backbone, data), trained, rtol=0, atol=2e-5)
+        torch.testing.assert_close(whole_nll(opened.backbone, data), trained, rtol=0, atol=2e-5)
     theirs = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), tmp_path / "adapter")
-    torch.testing.assert_close(nll(theirs, data), trained, rtol=0, atol=2e-5)
+    torch.testing.assert_close(whole_nll(theirs, data), trained, rtol=0, atol=2e-5)
     written = read_json(tmp_path / "adapter" / "adapter_config.json") or {}
     assert written["r"] == (8 if init in FROM_BASE else 4)
     assert (written["init_lora_weights"] is True) == (init in FROM_BASE)
     # it can be continued, as any adapter
     if init in FROM_BASE:
         on = build_backbone(BackboneSettings(base, tuning="lora", adapter=str(tmp_path / "adapter")), data.tokenizer)
-        torch.testing.assert_close(nll(on, data), trained, rtol=0, atol=2e-5)
+        torch.testing.assert_close(whole_nll(on, data), trained, rtol=0, atol=2e-5)
 
 
 @pytest.mark.parametrize("init", STARTS)
 def test_resumed_run_equals_the_uninterrupted_one(init: str, data: SFTDataModule, tmp_path: Path) -> None:
     settings = settings_for(save_base("llama", tmp_path / "base", data.tokenizer), init)
-    whole, half = fit(settings, data, tmp_path, 4), fit(settings, data, tmp_path, 2)
+    whole, half = fit_backbone(settings, data, tmp_path, 4), fit_backbone(settings, data, tmp_path, 2)
     half.trainer.save_checkpoint(tmp_path / "half.ckpt")
-    resumed = fit(settings, data, tmp_path, 4, ckpt_path=str(tmp_path / "half.ckpt"))
+    resumed = fit_backbone(settings, data, tmp_path, 4, ckpt_path=str(tmp_path / "half.ckpt"))
     states = whole.backbone.state_dict(), resumed.backbone.state_dict()
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 
@@ -135,9 +117,9 @@ def test_checkpoint_opens_alike_where_singular_vectors_come_out_otherwise(
     name: str, data: SFTDataModule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = settings_for(save_base(name, tmp_path / "base", data.tokenizer), "pissa")
-    module = fit(settings, data, tmp_path)
+    module = fit_backbone(settings, data, tmp_path)
     module.trainer.save_checkpoint(tmp_path / "c.ckpt")
-    trained, decompose = nll(module.backbone, data), torch.linalg.svd
+    trained, decompose = whole_nll(module.backbone, data), torch.linalg.svd
 
     def otherwise(weight: torch.Tensor, **options: Any) -> Any:
         u, s, v = decompose(weight, **options)
@@ -146,16 +128,16 @@ def test_checkpoint_opens_alike_where_singular_vectors_come_out_otherwise(
     monkeypatch.setattr(torch.linalg, "svd", otherwise)
     opened = build_backbone(settings, data.tokenizer)
     load_weights(opened, tmp_path / "c.ckpt")
-    torch.testing.assert_close(nll(opened, data), trained, rtol=0, atol=1e-5)
+    torch.testing.assert_close(whole_nll(opened, data), trained, rtol=0, atol=1e-5)
     export_model(opened, tmp_path / "adapter", data)
     theirs = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(settings.pretrained), tmp_path / "adapter")
-    torch.testing.assert_close(nll(theirs, data), trained, rtol=0, atol=2e-5)
+    torch.testing.assert_close(whole_nll(theirs, data), trained, rtol=0, atol=2e-5)
 
 
 @pytest.mark.parametrize(("trained", "opened"), [("pissa", None), (None, "pissa")])
 def test_checkpoint_of_another_start_is_refused(trained: Any, opened: Any, data: SFTDataModule, tmp_path: Path) -> None:
     base = save_base("llama", tmp_path / "base", data.tokenizer)
-    module = fit(settings_for(base, trained), data, tmp_path)
+    module = fit_backbone(settings_for(base, trained), data, tmp_path)
     module.trainer.save_checkpoint(tmp_path / "c.ckpt")
     with pytest.raises(ValueError, match=r"its adapters did not start .*lora\.init"):
         load_weights(build_backbone(settings_for(base, opened), data.tokenizer), tmp_path / "c.ckpt")

@@ -18,10 +18,11 @@ from data_modules.encoding.example import Example
 from data_modules.errors import UserError
 from data_modules.rendering.masking import MASKS
 from data_modules.rendering.segments import SegmentKind
-from lit_sft.metrics.preferences import PreferenceMetrics, dpo_losses
+from lit_sft.metrics.preferences import PreferenceMetrics
 from lit_sft.models.adapters import LoraSettings, causal_lm, with_adapters
 from lit_sft.models.loss import loss_of_nll, reference_nll, supervised_loss, token_nll
 from lit_sft.models.objectives import ObjectiveSettings, objective_of
+from lit_sft.models.preferences import PreferenceLoss, dpo_losses
 from lit_sft.models.reference import keep_reference
 from tests.conftest import MODELS
 from tests.lit_sft.models.test_objectives import LAYOUTS, trained
@@ -177,7 +178,7 @@ def test_metrics_equal_those_of_a_loop(layout: str, score_all: bool) -> None:
     model, base = trained("qwen2", "full")
     pairs = random_pairs(5) + random_pairs(6)
     pairs = [replace(each, origin=f"f:{number}") for number, each in enumerate(pairs)]
-    metrics, beta = PreferenceMetrics(0.3, 0.1, by_record=True), 0.3
+    metrics, beta = PreferenceMetrics(PreferenceLoss(0.3, 0.1), by_record=True), 0.3
     for part in (pairs[:2], pairs[2:]):
         batch: Batch = collate(part, mask=OUTPUT_ONLY, pairs=True, score_all=score_all, **LAYOUTS[layout])
         metrics.update(token_nll(model, batch), batch, reference_nll(model, batch))
@@ -208,7 +209,7 @@ def test_metrics_equal_those_of_a_loop(layout: str, score_all: bool) -> None:
 
 def test_pairs_of_one_record_are_added_up() -> None:
     model, _ = trained("qwen2", "full")
-    metrics = PreferenceMetrics(0.1, 0.0, by_record=True)
+    metrics = PreferenceMetrics(PreferenceLoss(0.1), by_record=True)
     pairs = [replace(each, origin="f:1") for each in random_pairs(5) + random_pairs(6)]
     batch = collate(pairs, mask=OUTPUT_ONLY, pairs=True)
     metrics.update(token_nll(model, batch), batch)
@@ -218,7 +219,7 @@ def test_pairs_of_one_record_are_added_up() -> None:
 
 def test_metrics_without_a_reference_have_no_rewards() -> None:
     model, _ = trained("qwen2", "full")
-    metrics = PreferenceMetrics(0.1, 0.0)
+    metrics = PreferenceMetrics(PreferenceLoss(0.1))
     batch = collate(random_pairs(5), mask=OUTPUT_ONLY, pairs=True)
     metrics.update(token_nll(model, batch), batch)
     assert metrics.compute().keys() == {"preference_accuracy", "nll/rejected"}

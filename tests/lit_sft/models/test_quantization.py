@@ -25,7 +25,7 @@ from lit_sft.files import read_json
 from lit_sft.models.adapters import LoraSettings, causal_lm
 from lit_sft.models.backbone import BackboneSettings, build_backbone, narrow_frozen_layers
 from lit_sft.models.generation import GenerationRequest, GenerationSettings, answer_requests, generate
-from lit_sft.models.loss import supervised_loss, token_nll
+from lit_sft.models.loss import supervised_loss
 from lit_sft.models.quantization import (
     _NF4,
     Quantization,
@@ -37,11 +37,9 @@ from lit_sft.models.quantization import (
 )
 from lit_sft.models.saving import export_model, load_weights
 from lit_sft.runs.opening import open_model
-from lit_sft.training.module import LitCausalLM
-from lit_sft.training.optimization import OptimizerSettings
 from lit_sft.training.sharding import check_strategy
 from tests.conftest import MODELS, chat_rows
-from tests.training import make_trainer, save_base
+from tests.training import fit_backbone, save_base, whole_nll
 
 MakeData = Callable[..., SFTDataModule]
 
@@ -62,18 +60,6 @@ def data(make_data: MakeData) -> SFTDataModule:
 def settings_for(base: str, kind: Any, **lora: Any) -> BackboneSettings:
     given = LoraSettings(**({"rank": 4, "alpha": 6} | lora))
     return BackboneSettings(base, tuning="lora", quantization=kind, lora=given)
-
-
-def nll(model: nn.Module, data: SFTDataModule, **options: Any) -> torch.Tensor:
-    batch = collate(list(data.stores["val"]), mask=MASKS["whole_sequence"], score_all=True, **options)
-    return token_nll(model.eval(), batch)
-
-
-def fit(backbone: BackboneSettings, data: SFTDataModule, folder: Path, steps: int = 3, **more: Any) -> LitCausalLM:
-    torch.manual_seed(0)
-    module = LitCausalLM(backbone, OptimizerSettings(lr=1e-2, schedule="constant"))
-    make_trainer(folder, max_steps=steps).fit(module, datamodule=data, weights_only=True, **more)
-    return module
 
 
 def layer(kind: Any, *, bias: bool = True, shape: tuple[int, int] = (20, 33)) -> tuple[nn.Linear, QuantizedLinear]:
@@ -165,13 +151,13 @@ def test_quantised_model_is_the_model_with_rounded_weights(
     assert trained
     assert all("lora_" in name for name in trained)
     rounded: Any = build_backbone(BackboneSettings(base), data.tokenizer)
-    whole = nll(rounded, data)
+    whole = whole_nll(rounded, data)
     quantize(rounded, kind)
     dequantize(rounded)
     assert not any(isinstance(module, QuantizedLinear) for module in rounded.modules())
-    assert torch.equal(nll(quantised, data), nll(rounded, data))
-    assert 1e-5 < (nll(quantised, data) - whole).abs().max() < 0.3
-    torch.testing.assert_close(nll(quantised, data, pack=True), nll(quantised, data), rtol=0, atol=1e-5)
+    assert torch.equal(whole_nll(quantised, data), whole_nll(rounded, data))
+    assert 1e-5 < (whole_nll(quantised, data) - whole).abs().max() < 0.3
+    torch.testing.assert_close(whole_nll(quantised, data, pack=True), whole_nll(quantised, data), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -203,36 +189,36 @@ def test_gradients_of_adapters_are_those_beside_the_rounded_weights(
 def test_exports_agree_with_the_trained_model(kind: Any, saved: Any, data: SFTDataModule, tmp_path: Path) -> None:
     base = save_base("qwen2", tmp_path / "base", data.tokenizer)
     backbone = settings_for(base, kind, modules_to_save=saved)
-    module = fit(backbone, data, tmp_path)
-    trained = nll(module.backbone, data)
+    module = fit_backbone(backbone, data, tmp_path)
+    trained = whole_nll(module.backbone, data)
     export_model(module.backbone, tmp_path / "adapter", data)
     export_model(module.backbone, tmp_path / "merged", data, merge=True)
-    assert torch.equal(nll(module.backbone, data), trained)
-    assert torch.equal(nll(open_model("m", str(tmp_path / "adapter"), device="cpu").backbone, data), trained)
+    assert torch.equal(whole_nll(module.backbone, data), trained)
+    assert torch.equal(whole_nll(open_model("m", str(tmp_path / "adapter"), device="cpu").backbone, data), trained)
     merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
-    torch.testing.assert_close(nll(merged, data), trained, rtol=0, atol=2e-5)
+    torch.testing.assert_close(whole_nll(merged, data), trained, rtol=0, atol=2e-5)
     assert (read_json(tmp_path / "adapter" / "lit_sft.json") or {})["base"]["quantization"] == kind
     # beside the whole weights, it differs by their rounding
     theirs = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), tmp_path / "adapter")
-    assert 1e-5 < (nll(theirs, data) - trained).abs().max() < 0.3
+    assert 1e-5 < (whole_nll(theirs, data) - trained).abs().max() < 0.3
     on = BackboneSettings(base, tuning="lora", quantization=kind, adapter=str(tmp_path / "adapter"))
-    assert torch.equal(nll(build_backbone(on, data.tokenizer), data), trained)
+    assert torch.equal(whole_nll(build_backbone(on, data.tokenizer), data), trained)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_checkpoints_hold_adapters_only_and_resume_exactly(kind: Any, data: SFTDataModule, tmp_path: Path) -> None:
     backbone = settings_for(save_base("llama", tmp_path / "base", data.tokenizer), kind)
-    whole, half = fit(backbone, data, tmp_path, 4), fit(backbone, data, tmp_path, 2)
+    whole, half = fit_backbone(backbone, data, tmp_path, 4), fit_backbone(backbone, data, tmp_path, 2)
     half.trainer.save_checkpoint(tmp_path / "half.ckpt")
     saved = torch.load(tmp_path / "half.ckpt", weights_only=True)["state_dict"]
     assert all("lora_" in name for name in saved)
-    resumed = fit(backbone, data, tmp_path, 4, ckpt_path=str(tmp_path / "half.ckpt"))
+    resumed = fit_backbone(backbone, data, tmp_path, 4, ckpt_path=str(tmp_path / "half.ckpt"))
     states = whole.backbone.state_dict(), resumed.backbone.state_dict()
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
     whole.trainer.save_checkpoint(tmp_path / "whole.ckpt")
     opened = build_backbone(backbone, data.tokenizer)
     load_weights(opened, tmp_path / "whole.ckpt")
-    assert torch.equal(nll(opened, data), nll(whole.backbone, data))
+    assert torch.equal(whole_nll(opened, data), whole_nll(whole.backbone, data))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -240,9 +226,9 @@ def test_narrowing_under_autocast_changes_no_bit(kind: Any, data: SFTDataModule,
     backbone = settings_for(save_base("qwen2", tmp_path / "base", data.tokenizer), kind)
     model = build_backbone(backbone, data.tokenizer)
     with torch.autocast("cpu", torch.bfloat16):
-        before = nll(model, data)
+        before = whole_nll(model, data)
         narrow_frozen_layers(model, torch.bfloat16)
-        assert torch.equal(nll(model, data), before)
+        assert torch.equal(whole_nll(model, data), before)
 
 
 @pytest.fixture
