@@ -6,5 +6,14 @@ from callbacks.perplexity import PerplexityMonitor
 from callbacks.run_health import RunHealth
 from callbacks.sample_generation import SampleGeneration
 from callbacks.trial_record import TrialRecord
+from callbacks.weight_histograms import WeightHistograms
 
-__all__ = ["BenchmarkMonitor", "LossModeAblation", "PerplexityMonitor", "RunHealth", "SampleGeneration", "TrialRecord"]
+__all__ = [
+    "BenchmarkMonitor",
+    "LossModeAblation",
+    "PerplexityMonitor",
+    "RunHealth",
+    "SampleGeneration",
+    "TrialRecord",
+    "WeightHistograms",
+]

@@ -20,6 +20,7 @@ from lit_sft.models.saving import AnyData, export_model, load_weights, read_chec
 from lit_sft.runs.data_report import print_ledger
 from lit_sft.runs.data_sources import SOURCES, sources_of
 from lit_sft.runs.folders import Run
+from lit_sft.runs.loggers import RunLogs, connect_loggers
 from lit_sft.runs.metrics_table import print_metrics
 from lit_sft.runs.model_card import CardSource
 from lit_sft.runs.requests import Request
@@ -75,9 +76,11 @@ def fit(session: Session) -> None:
     record: list[Callback] = []
     if not session.is_trial:
         added.insert(0, RunKeeper(session.run.checkpoints, config.run.checkpoint_minutes))
-        record = [RunRecord(session.run, session.settings, is_resumed=session.request.is_resumed)]
+        settings, is_resumed = session.settings, session.request.is_resumed
+        record = [RunRecord(session.run, settings, is_resumed=is_resumed), RunLogs(session.run, settings.config)]
     session.build(added, record)
     check_monitors(session.trainer.callbacks, pairs=session.model.trains_on_pairs)  # type: ignore[attr-defined]
+    connect_loggers(session.trainer.loggers, session.run)
     session.model.allow_changes = config.run.allow_changes
     # now: the run may overwrite it
     before = _steps_of(session.checkpoint) if session.request.is_resumed and session.checkpoint else None

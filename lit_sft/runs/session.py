@@ -7,13 +7,13 @@ import inspect
 import os
 import tempfile
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from jsonargparse import Namespace
 from lightning.pytorch import Callback, Trainer, seed_everything
-from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from data_modules.errors import UserError
@@ -23,9 +23,11 @@ from lit_sft.models.backbone import check_backbone
 from lit_sft.models.saving import AnyData, check_checkpoint
 from lit_sft.runs.folders import Run, new_run
 from lit_sft.runs.lock import lock_run
+from lit_sft.runs.loggers import build_loggers, finish_loggers, with_own_arguments
 from lit_sft.runs.model_paths import check_model_paths
 from lit_sft.runs.refused_start import NewFolders, RefusedStart
 from lit_sft.runs.requests import Request, request_of
+from lit_sft.settings.logger_names import check_loggers
 from lit_sft.settings.options import Command, backbone_settings
 from lit_sft.settings.reading import Settings, parse_settings
 from lit_sft.training.accelerators import check_accelerator
@@ -103,17 +105,17 @@ class Session:
             callbacks: Added to the callbacks of the settings.
             last: Callbacks to run after all others.
         """
-        built = self.settings.instantiated()
+        built = self.settings.instantiated(self._with_continued_loggers())
         self.model, self.data = built.model, built.data
         built.checkpoint.dirpath = str(self.run.checkpoints)
         changes: dict[str, Any] = {"default_root_dir": str(self.run.folder)}
         if self.command != "fit":
             changes["logger"] = False
         elif self.config.trainer.logger in (None, True):
-            parent = self.run.folder.parent
-            changes["logger"] = TensorBoardLogger(parent.parent, name=parent.name, version=self.run.folder.name)
+            changes["logger"] = build_loggers(self.config.run.loggers, self.run)
         last = [built.checkpoint, *last]
         self.trainer = build_trainer(built.trainer, callbacks=callbacks, last=last, **changes)
+        self.cleanup.push(partial(finish_loggers, self.trainer.loggers))
         if self.start:
             self.start.watch(self.trainer)
 
@@ -142,6 +144,13 @@ class Session:
         for label, command in zip(("next", "or"), commands, strict=False):
             verb, _, options = command.partition(" ")
             print_line(f"{label:8}python -m lit_sft {verb} {self.run.folder} {options}".rstrip())
+
+    def _with_continued_loggers(self) -> Namespace:
+        """The settings, with the name and the id of the run in loggers that `trainer.logger` names."""
+        config = self.config.clone()
+        if self.command == "fit":
+            config.trainer.logger = with_own_arguments(config.trainer.logger, self.run)
+        return config
 
     def _run_folder(self) -> Run:
         settings, checkpoint = self.config.run, self.checkpoint
@@ -207,6 +216,7 @@ def _check(config: Namespace, command: Command, request: Request) -> None:
     check_checkpoint(config.ckpt_path, is_named=request.names_checkpoint, to_train=command == "fit")
     if command == "fit":
         check_checkpoint_settings(vars(config.checkpoint))
+        check_loggers(config.run.loggers, trainer.logger)
 
 
 def _name_of(config: Path) -> str:

@@ -18,6 +18,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 from data_modules.errors import UserError
 from lit_sft.settings.data_modules import DataModuleName
 from lit_sft.settings.errors import in_one_line, setting_of
+from lit_sft.settings.logger_names import with_named_loggers
 from lit_sft.settings.sections import check_sections
 from lit_sft.settings.trust import check_parts, checked_run_settings, is_runs_config, known_imports_only, refuse_trust
 from lit_sft.yaml_loader import check_yaml, line_of, load_yaml
@@ -118,6 +119,7 @@ class SettingsParser(LightningArgumentParser):
         values, lines = load_yaml(content, place, loader=_LOADER)
         options = {name for name in options_of(self) if not name.endswith("help")} - _NOT_IN_CONFIGS
         sections = check_sections(values, place, lines, groups=groups_of(self), options=options, refused=self.refused)
+        sections = with_named_loggers(sections, place)
         if not path or not self.source.is_run(Path(os.path.abspath(path))):
             if self.is_of_runs:
                 refuse_trust(sections, place, lines)

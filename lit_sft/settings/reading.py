@@ -19,6 +19,7 @@ from lit_sft.models.backbone import BackboneSettings
 from lit_sft.settings.arguments import in_long_form
 from lit_sft.settings.data_modules import DATA_MODULES, data_module_of
 from lit_sft.settings.errors import in_one_line, is_from_parser
+from lit_sft.settings.logger_names import in_short_form
 from lit_sft.settings.nulls import refuse_nulls
 from lit_sft.settings.options import Command, training_parser
 from lit_sft.settings.parser import SettingsParser, Source
@@ -145,7 +146,7 @@ def parse_settings(
     Raises:
         UserError: If an option or a config is wrong.
     """
-    arguments = in_long_form(arguments)
+    arguments = in_short_form(in_long_form(arguments))
     unread = ignored_class_settings(command if reads_trainer_classes else None, arguments)
     name = data_module_of(arguments)
     if name == "text" and (command == "predict" or parser is not None):
