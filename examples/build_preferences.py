@@ -1,12 +1,14 @@
 """Write preference pairs about the bundled village: each question with its right answer and a wrong one.
 
     python examples/build_preferences.py runs/pairs
+    python examples/build_preferences.py runs/labels --labels
 
 The wrong answer is the right one to the same kind of question about somebody or something else, with the name put
 right: "Rowan was born in Windle Hill." So it is as long and as fluent, and only what it says is wrong. The rows are
 those of `examples/world`, in the same splits; questions of the village that are in none of them are for testing too.
 To train, a question has several wrong answers, each in a pair of its own; held out, it has one, so that no question
-counts twice. Everything follows from a hash, so a second run writes the same bytes.
+counts twice. With --labels, the same answers are written one by one, each with a label. Everything follows from a hash,
+so a second run writes the same bytes.
 """
 
 import argparse
@@ -58,18 +60,33 @@ def pairs_by_split(count: int) -> dict[str, list[dict[str, str]]]:
     return {name: pairs_of(part, facts, count if name == "train" else 1) for name, part in rows.items()}
 
 
+def labels_of(pairs: list[dict[str, str]]) -> list[dict[str, str | bool]]:
+    """Every answer of the pairs once, with a label that says whether it is right."""
+    answers = {
+        (pair["instruction"], pair["input"], pair[name]): name == "chosen"
+        for pair in pairs
+        for name in ("chosen", "rejected")
+    }
+    return [
+        {"instruction": instruction, "input": context, "output": answer, "label": label}
+        for (instruction, context, answer), label in answers.items()
+    ]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Write preference pairs about the bundled village.")
     parser.add_argument("folder", type=Path, help="where to write train.jsonl, val.jsonl and test.jsonl")
     parser.add_argument("--wrong", type=int, default=4, help="wrong answers to each question to train with; default 4")
+    parser.add_argument("--labels", action="store_true", help="write answers with labels instead of pairs")
     arguments = parser.parse_args()
     if arguments.wrong < 1:
         parser.error(f"--wrong {arguments.wrong}: expected at least 1")
     arguments.folder.mkdir(parents=True, exist_ok=True)
     for name, pairs in pairs_by_split(arguments.wrong).items():
-        lines = "".join(json.dumps(pair, ensure_ascii=False) + "\n" for pair in pairs)
+        rows = labels_of(pairs) if arguments.labels else pairs
+        lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         (arguments.folder / f"{name}.jsonl").write_text(lines, encoding="utf-8")
-        print(f"{arguments.folder / name}.jsonl: {len(pairs)} pairs")
+        print(f"{arguments.folder / name}.jsonl: {len(rows)} {'answers' if arguments.labels else 'pairs'}")
 
 
 if __name__ == "__main__":

@@ -17,12 +17,14 @@ _PAGE = re.compile(rb"\s*<!doctype html", re.IGNORECASE)
 # the first names of our reports: of clean, tokenizer compare, lint, and SARIF
 _JSON = re.compile(rb'\{\s*\n\s+"(?:files|data|subject|\$schema)"')
 _PAIRS = re.compile(rb'\{"prompt": \[')
+_LABELS = re.compile(rb'\{"label": (?:true|false), "prompt": \[')
 
 _FILES = {
     "--html": ("page", _PAGE),
     "--json": ("report", _JSON),
     "--sarif": ("report", _JSON),
     "--pairs": ("file of preference pairs", _PAIRS),
+    "--labels": ("file of rated answers", _LABELS),
 }
 """Options that name a file which is written at the end: what it is, and how it begins."""
 
@@ -33,9 +35,9 @@ def check_outputs(
     """Check, before any work is done, that outputs can be written and that nothing is lost.
 
     Args:
-        outputs: Files or folders to write, by option. None: not asked for. What `--html`, `--json`, `--sarif` and
-            `--pairs` name may exist if it is an earlier output of the kind; whether other outputs may exist and can be
-            written, their commands decide.
+        outputs: Files or folders to write, by option. None: not asked for. What `--html`, `--json`, `--sarif`,
+            `--pairs` and `--labels` name may exist if it is an earlier output of the kind; whether other outputs may
+            exist and can be written, their commands decide.
         inputs: Files and folders that are read; other names, such as those of the hub, are ignored.
         created: A folder that the command creates if it is missing.
 

@@ -41,8 +41,8 @@ class Batch:
             to these ids and targets; all other attributes are the same with and without it.
         preferences: For preference pairs, the weight of each token in the log-probability of its answer, (B, T)
             float32, negative in rejected answers. Documents 2i and 2i + 1 are the chosen and the rejected one of a
-            pair; rejected ones have no `weights`. With `score_all`, they depend on no mask and no reduction. None: the
-            documents are not pairs.
+            pair, or only one of them has an answer; rejected ones have no `weights`. With `score_all`, they depend on
+            no mask and no reduction. None: the documents are not pairs.
     """
 
     __slots__ = (
@@ -140,6 +140,11 @@ class Batch:
         if values.device.type == "cpu":
             return sums.index_add(0, documents, weighted).view(-1, 2)
         return sums.index_put((documents,), weighted, accumulate=True).view(-1, 2)
+
+    @property
+    def answered(self) -> Tensor:
+        """Whether each preference pair has a chosen and a rejected answer, (pairs, 2) bool."""
+        return self.pair_sums(self.targets.new_ones(len(self.targets), dtype=torch.float32)) > 0
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> Batch:
         values = {name: getattr(self, name) for name in self.__slots__}

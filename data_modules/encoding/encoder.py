@@ -125,7 +125,10 @@ class Encoder:
         known: Known,
         ledger: Ledger | None,
     ) -> list[Example]:
-        """A preference pair as one example. If it is too long, both lose the same exchanges; answers are never cut."""
+        """A preference pair as one example. If it is too long, both lose the same exchanges; answers are never cut.
+
+        Of an unpaired answer, the other document is the bare prompt.
+        """
         chosen = replace(conversation, rejected=None)
         wholes = [encoded, self._encoded(rejected, known)]
         if len({tuple(token for item in whole for token in item.ids) for whole in wholes}) == 1:
@@ -148,6 +151,7 @@ class Encoder:
             parts = [Part(turns_in(halves[0], chosen), kept[0], kept[0])] if fits else []
             self._count(ledger, chosen, [*wholes[0], *wholes[1]], wholes[0], parts, longest)
             ledger.pairs += fits
+            ledger.unpaired += fits * conversation.is_unpaired
             ledger.rejected_tokens += fits * length(kept[1])
         if not fits:
             return []

@@ -26,7 +26,8 @@ class Example:
         hash: The `hash_of` its record, by which a share of the examples is chosen.
         source: Index of its source in a mixture. -1: not from a mixture.
         rejected: For a preference pair, the prompt with the rejected answer, as a document of its own; this one has the
-            chosen answer. They are in the same micro-batch.
+            chosen answer. They are in the same micro-batch. If only one answer was rated, the other document is the
+            prompt.
     """
 
     input_ids: npt.NDArray[np.int32]

@@ -35,6 +35,7 @@ _COUNTS = (
     "dialogues_kept",
     "untrained_ends",
     "pairs",
+    "unpaired",
     "rejected_tokens",
 )
 
@@ -78,6 +79,7 @@ class Ledger(RecordCounts):
         dialogues_kept: Dialogues with an example that still has several answers.
         untrained_ends: Examples that end with an answer that their record excludes from training.
         pairs: Examples that are preference pairs; all other counts are of their chosen documents.
+        unpaired: Those of them that have only one answer, which was rated on its own; the other document is the prompt.
         rejected_tokens: Tokens in their rejected documents, prompts included.
         tokens: Tokens by kind, for each of read, kept, dropped, truncated and repeated.
         account: Tokens by the kind that they have in whole conversations, and why those that were lost were lost.
@@ -94,6 +96,7 @@ class Ledger(RecordCounts):
     dialogues_kept: int = 0
     untrained_ends: int = 0
     pairs: int = 0
+    unpaired: int = 0
     rejected_tokens: int = 0
     supervised_tokens_lost: Counter[str] = field(default_factory=Counter)
     end_tokens_lost: Counter[str] = field(default_factory=Counter)
@@ -251,6 +254,7 @@ class Ledger(RecordCounts):
             "changed_turns": dict(self.changed_turns),
             "untrained_ends": self.untrained_ends,
             "pairs": self.pairs,
+            "unpaired": self.unpaired,
             "rejected_tokens": self.rejected_tokens,
         }
         return {name: count for name, count in counts.items() if count}
@@ -358,7 +362,7 @@ def ledger_rows(ledgers: dict[str, dict[str, Any]], mask: str) -> list[tuple[str
     rows.insert(3, ("invalid", *(f"{entry['invalid']['count']:,}" for entry in columns)))
     if any(entry["left_out"] for entry in columns):
         rows.insert(2, ("left out", *(f"{entry['left_out']:,}" for entry in columns)))
-    for key in ("pairs", "rejected_tokens"):
+    for key in ("pairs", "unpaired", "rejected_tokens"):
         if any(entry.get(key) for entry in columns):
             rows.append((key.replace("_", " "), *(f"{entry.get(key, 0):,}" for entry in columns)))
     unknown = [entry["unknown_text"]["count"] for entry in columns]

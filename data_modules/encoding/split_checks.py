@@ -107,7 +107,8 @@ def check_supervision(files: Iterable[str], stores: Stores, mask_of: Callable[[E
     """
     for split in ("train", "val"):
         examples = stores.get(split)
-        if examples and not any(example.loss_weights(mask_of(example)).any() for example in examples):
+        halves = (half for each in examples or () for half in (each, each.rejected or each))
+        if examples and not any(half.loss_weights(mask_of(half)).any() for half in halves):
             mask = mask_of(examples[0])
             kinds = sorted({SegmentKind(kind).name for kind in examples[0].kinds})
             given = counted(len(examples), f"{split} example")

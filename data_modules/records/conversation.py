@@ -107,7 +107,8 @@ class Conversation:
         tools: The functions that the assistant may call, each a JSON object as text, as `json_text` writes it, of the
             form {"type": "function", "function": {"name": ...}}.
         passage: The text that it was made from, if its record says so.
-        rejected: For a preference pair, the same prompt with the answer that was not preferred.
+        rejected: For a preference pair, the same prompt with the answer that was not preferred. If only one answer
+            was rated, the other conversation ends before it.
 
     Raises:
         UserError: If the turns are out of order, a turn is empty or not valid Unicode, or the text is too long.
@@ -150,6 +151,11 @@ class Conversation:
     def is_answered(self) -> bool:
         """Whether this is a document, or ends with an answer."""
         return self.turns[-1].role in (Role.ASSISTANT, Role.TEXT)
+
+    @property
+    def is_unpaired(self) -> bool:
+        """Whether this is a pair with one answer, which was rated on its own."""
+        return self.rejected is not None and not (self.is_answered and self.rejected.is_answered)
 
     @property
     def is_trainable(self) -> bool:

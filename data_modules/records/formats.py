@@ -13,7 +13,14 @@ from data_modules.records.counts import RecordCounts
 from data_modules.records.field_values import is_given, text, turn_list
 from data_modules.records.known_fields import FoundFields, examine, preference_fault
 from data_modules.records.messages import keys_of_messages, missing_field, named_turns, weight_of
-from data_modules.records.preferences import ANSWERS, check_repeats, messages_of, turns_of_pair
+from data_modules.records.preferences import (
+    ANSWERS,
+    check_repeats,
+    messages_of,
+    rating_of,
+    turns_of_pair,
+    turns_of_rated,
+)
 from data_modules.records.record import Record
 from data_modules.records.thinking import thinking_of
 from data_modules.records.tools import TOOLS, calls_of, tools_of
@@ -82,7 +89,11 @@ def to_conversation(
     check_fields(record, name, counts)
     try:
         turns, changes = arranged(layout.turns(record.fields), rules)
-        others = arranged(layout.rejected(record.fields), rules)[0] if layout.rejected else ()
+        others: tuple[Message, ...] = ()
+        if layout.rejected is not None:
+            others = arranged(layout.rejected(record.fields), rules)[0]
+        elif name != "text" and (rating := rating_of(record.fields)) is not None:
+            turns, others = turns_of_rated(turns, is_good=rating)
         tools = () if TOOLS.isdisjoint(record.fields) else tools_of(record.fields)
         group = group_of(record)
     except UserError as error:

@@ -1,4 +1,7 @@
-"""Preference pairs: a prompt with two answers, of which one was preferred. What both answers share is the prompt."""
+"""Preference pairs: a prompt with two answers, of which one was preferred. What both answers share is the prompt.
+
+An answer that was rated on its own is a pair without the other answer.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +12,15 @@ from typing import Any
 from data_modules.errors import UserError
 from data_modules.records.conversation import Message, Role
 from data_modules.records.field_values import is_given
+from data_modules.records.known_fields import is_boolean
 from data_modules.records.messages import keys_of_messages, named_turns
 from data_modules.wording import kind_of
 
 ANSWERS = ("chosen", "rejected")
 """The fields with the two answers."""
+
+RATINGS = ("label", "kto_tag")
+"""Fields that say whether a single answer is good: TRL's and LLaMA-Factory's."""
 
 _OF_ANSWER = (Role.ASSISTANT, Role.TOOL)
 
@@ -47,8 +54,53 @@ def turns_of_pair(fields: Mapping[str, Any], prompt: Sequence[Message]) -> tuple
         _check(name, answer)
     if [turn.texts for turn in answers[0]] == [turn.texts for turn in answers[1]]:
         raise UserError(f"'chosen' and 'rejected' are the same answer. Remove the record, {_OR_DROP}")
-    context = [replace(turn, weight=0.0) if turn.role is Role.ASSISTANT else turn for turn in prompt]
+    context = _as_context(prompt)
     return context + answers[0], context + answers[1]
+
+
+def rating_of(fields: Mapping[str, Any]) -> bool | None:
+    """Whether the answer of a record is rated as good; None if it is not rated.
+
+    A `label` that is neither true nor false is something else, such as a class.
+
+    Raises:
+        UserError: If a `kto_tag` is neither true nor false, or contradicts the label.
+    """
+    given = {name: fields[name] for name in RATINGS if is_given(fields.get(name))}
+    if "kto_tag" in given and not is_boolean(given["kto_tag"]):
+        raise UserError(f"field 'kto_tag' is {kind_of(given['kto_tag'])}; expected true or false, {_OR_DROP}")
+    found = {str(value).strip().casefold() == "true" for value in given.values() if is_boolean(value)}
+    if len(found) > 1:
+        raise UserError(f"fields 'label' and 'kto_tag' contradict each other. Remove one of them, {_OR_DROP}")
+    return found.pop() if found else None
+
+
+def turns_of_rated(turns: tuple[Message, ...], *, is_good: bool) -> tuple[tuple[Message, ...], tuple[Message, ...]]:
+    """A rated answer as a pair: the bare prompt takes the place of the other answer.
+
+    Args:
+        turns: The conversation. Only what follows the last user turn is rated; earlier answers are only context.
+        is_good: Whether the answer is the chosen one.
+
+    Returns:
+        The conversation with the chosen answer, and that with the rejected one. If there is no answer, the second is
+        empty.
+
+    Raises:
+        UserError: If the answer has a weight.
+    """
+    last = max((index for index, turn in enumerate(turns) if turn.role is Role.USER), default=-1)
+    prompt, answer = tuple(_as_context(turns[: last + 1])), turns[last + 1 :]
+    if not (prompt and answer):
+        return turns, ()
+    if any(turn.weight != 1 for turn in answer):
+        raise UserError(f"a rated answer has a weight; expected one of the two. Remove the weight, {_OR_DROP}")
+    return (prompt + answer, prompt) if is_good else (prompt, prompt + answer)
+
+
+def _as_context(turns: Sequence[Message]) -> list[Message]:
+    """Turns whose answers are not trained."""
+    return [replace(turn, weight=0.0) if turn.role is Role.ASSISTANT else turn for turn in turns]
 
 
 def check_repeats(turns: Sequence[Message], name: str, other: str, wholes: Sequence[Sequence[Message]]) -> None:

@@ -157,13 +157,15 @@ def notices_in(sources: Sources, *, asks_for_unit: bool) -> dict[str, list[str]]
 def keys_of(conversation: Conversation, keep_together: KeepTogether = "exact") -> list[str]:
     """The keys that a conversation must not share with one of another split; the first decides its split.
 
-    A preference pair has a key for its prompt with either answer, so that no answer is in two splits.
+    A preference pair has a key for its prompt with either answer, so that no answer is in two splits; a rated answer
+    has that of the same answer without a rating.
 
     Args:
         conversation: Any conversation.
         keep_together: Which conversations count as the same.
     """
     halves = [half for half in (replace(conversation, rejected=None), conversation.rejected) if half is not None]
+    halves = [half for half in halves if half.is_answered] or halves
     keys = (conversation.group_key, *(content_key(half, keep_together) for half in halves))
     return list(dict.fromkeys(filter(None, keys)))
 
@@ -300,6 +302,8 @@ def _format_of(record: Record, layouts: dict[str, str], counts: RecordCounts) ->
 
 def _check_answer(record: Record, conversation: Conversation) -> None:
     """Refuse a conversation without an answer to train on."""
+    if conversation.is_unpaired:
+        return
     if not conversation.is_answered:
         proposed = "" if record.columns else proposal(record.fields, has_prompt=True)
         raise UserError(

@@ -1,4 +1,4 @@
-"""Votes as preference pairs, for training by preference (DPO and the like) elsewhere."""
+"""Votes as preference pairs, for training by preference (DPO and the like)."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ class _Tally:
 
 @dataclass(frozen=True)
 class PairCounts:
-    """What became of the pairs of answers that were voted on.
+    """What became of the answers that were voted on.
 
     Attributes:
-        num_written: Pairs written.
+        num_written: Pairs or answers written.
         left_out: Number of the others, by reason.
     """
 
@@ -58,13 +58,8 @@ def write_pairs(paths: Iterable[Path], target: Path, voters: Voters = "all") -> 
     Raises:
         UserError: If a file cannot be read, or a line is not a vote.
     """
-    votes: dict[str, Vote] = {}
-    for path in paths:
-        for vote in read_votes(path, lambda _: None):
-            if vote.voter.kind in KINDS[voters]:
-                votes[vote.id] = vote
     rows, left_out = [], Counter[str]()
-    for tally in _tallies(votes.values()):
+    for tally in _tallies(counted_votes(paths, voters)):
         row = _row(tally)
         if isinstance(row, str):
             left_out[row] += 1
@@ -72,6 +67,24 @@ def write_pairs(paths: Iterable[Path], target: Path, voters: Voters = "all") -> 
             rows.append(row)
     write_lines(target, rows)
     return PairCounts(len(rows), dict(left_out))
+
+
+def counted_votes(paths: Iterable[Path], voters: Voters) -> Iterable[Vote]:
+    """The votes in files that count, each once: the last of those with one id.
+
+    Args:
+        paths: Files of votes.
+        voters: Whose votes count.
+
+    Raises:
+        UserError: If a file cannot be read, or a line is not a vote.
+    """
+    votes: dict[str, Vote] = {}
+    for path in paths:
+        for vote in read_votes(path, lambda _: None):
+            if vote.voter.kind in KINDS[voters]:
+                votes[vote.id] = vote
+    return votes.values()
 
 
 def _tallies(votes: Iterable[Vote]) -> Sequence[_Tally]:

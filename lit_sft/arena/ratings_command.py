@@ -9,6 +9,7 @@ from data_modules.wording import counted
 from lit_sft.arena.ballots import Voters
 from lit_sft.arena.bradley_terry import TieModel
 from lit_sft.arena.preference_pairs import write_pairs
+from lit_sft.arena.rated_answers import write_labels
 from lit_sft.arena.ratings_report import rate_votes
 from lit_sft.console import console, print_error_line, print_line
 from lit_sft.files import slug
@@ -30,15 +31,19 @@ def main(argv: list[str]) -> None:
     paths = [Path(path) for path in options.votes]
     folder = Path(options.output or f"runs/ratings/{slug(paths[0].stem, 'votes')}")
     check_report_folder("--output", folder, own="ratings.json")
-    check_outputs({"--pairs": options.pairs}, options.votes, created=folder)
+    check_outputs({"--pairs": options.pairs, "--labels": options.labels}, options.votes, created=folder)
     rated = rate_votes(paths, folder, voters=options.voters, ties=options.ties)
     print_summary(console, rated.report, rated.page)
     for note in rated.notes:
         print_error_line(note)
-    if options.pairs:
-        counts = write_pairs(paths, Path(options.pairs), options.voters)
-        why = "; ".join(f"{num:,} left out: {reason}" for reason, num in counts.left_out.items())
-        print_line(f"pairs   {options.pairs}: {counted(counts.num_written, 'pair')}{f' ({why})' if why else ''}")
+    for name, what, target, write in (
+        ("pairs", "pair", options.pairs, write_pairs),
+        ("labels", "answer", options.labels, write_labels),
+    ):
+        if target:
+            counts = write(paths, Path(target), options.voters)
+            why = "; ".join(f"{num:,} left out: {reason}" for reason, num in counts.left_out.items())
+            print_line(f"{name:<7} {target}: {counted(counts.num_written, what)}{f' ({why})' if why else ''}")
 
 
 def _parser() -> Arguments:
@@ -56,5 +61,8 @@ def _parser() -> Arguments:
     )
     parser.add_argument(
         "--pairs", metavar="FILE", help="also write preference pairs (prompt, chosen, rejected) as JSON lines"
+    )
+    parser.add_argument(
+        "--labels", metavar="FILE", help="also write answers rated one by one (prompt, completion, label) as JSON lines"
     )
     return parser

@@ -15,6 +15,7 @@ from data_modules.records.column_proposals import proposed_columns
 from data_modules.records.conversation import Conversation, Role
 from data_modules.records.counts import RecordCounts
 from data_modules.records.formats import recognise_format
+from data_modules.records.preferences import rating_of
 from data_modules.records.readers import read_records, source_bytes
 from data_modules.records.record import Record
 from data_modules.records.splits import Sources, keys_of, read_conversations, split_of
@@ -121,9 +122,9 @@ def survey(data: str) -> Survey:
             raise
         fields = {field: first.fields.get(columns.get(field, field)) for field in {*first.fields, *columns}}
         name = recognise_format(Record(fields, first.origin))
-    if name == "preference":
+    if name == "preference" or rating_of(first.fields) is not None:
         raise UserError(
-            f"{first.origin}: a preference pair (chosen, rejected); init writes configs for answers and text."
+            f"{first.origin}: a preference pair or a rated answer; init writes configs for answers and text."
         )
     sources = Sources({"train": [data]}, {}, columns=columns)
     rules, conversations, counts = _readable(sources)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -15,10 +15,10 @@ from data_modules.batching.batch import Batch
 from data_modules.errors import UserError
 from lit_sft.models.embedding_noise import noisy_embeddings
 from lit_sft.models.loss import supervised_loss
-from lit_sft.models.preferences import PreferenceLoss, preference_sum
+from lit_sft.models.preferences import PreferenceLoss, PreferenceName, preference_sum
 from lit_sft.models.token_loss import TokenLoss
 
-ObjectiveName = Literal["next_token", "dft", "profit", "dpo"]
+ObjectiveName = Literal["next_token", "dft", "profit", "dpo", "apo_zero"]
 Objective = Callable[[nn.Module, Batch], tuple[Tensor, Tensor]]
 
 _THRESHOLD = 0.1
@@ -32,10 +32,11 @@ class ObjectiveSettings:
     Attributes:
         name: `next_token`: the negative log-likelihood of every supervised token; `dft`: the same times the token's own
             probability (dynamic fine-tuning); `profit`: only of tokens with at least the probability `threshold`;
-            `dpo`: direct preference optimisation, on pairs with `chosen` and `rejected`.
+            `dpo`: direct preference optimisation, on pairs with `chosen` and `rejected`; `apo_zero`: KTO's loss without
+            its KL estimate, on pairs, and on answers rated one by one with a `label`.
         threshold: Lowest probability of a token that `profit` trains on, 0 to 1.
-        beta: How strongly `dpo` counts differences from the model before training: the smaller, the further the model
-            moves away from it.
+        beta: How strongly `dpo` and `apo_zero` count differences from the model before training: the smaller, the
+            further the model moves away from it.
         label_smoothing: With `next_token`, share of each target that is spread evenly over the vocabulary; with `dpo`,
             probability that a preference is the wrong way round, below 0.5.
         kl_weight: Weight of the divergence KL(base || model) on the supervised tokens, in nats, which is added to the
@@ -43,6 +44,8 @@ class ObjectiveSettings:
             takes as much memory as the weights. It costs one more forward pass.
         neftune_alpha: Magnitude of NEFTune's noise on the embeddings in training, such as 5: uniform up to alpha /
             sqrt(L * D) for a document of L tokens and embeddings of width D.
+        desirable_weight: With `apo_zero`, weight of the loss of good answers.
+        undesirable_weight: With `apo_zero`, weight of the loss of bad ones.
     """
 
     name: ObjectiveName = "next_token"
@@ -51,6 +54,8 @@ class ObjectiveSettings:
     label_smoothing: float = 0.0
     kl_weight: float = 0.0
     neftune_alpha: float = 0.0
+    desirable_weight: float = 1.0
+    undesirable_weight: float = 1.0
 
     def __post_init__(self) -> None:
         for name, is_right, expected in (
@@ -59,6 +64,8 @@ class ObjectiveSettings:
             ("label_smoothing", 0 <= self.label_smoothing < 1, "at least 0 and below 1"),
             ("kl_weight", 0 <= self.kl_weight < math.inf, "0 or more"),
             ("neftune_alpha", 0 <= self.neftune_alpha < math.inf, "0 or more"),
+            ("desirable_weight", 0 < self.desirable_weight < math.inf, "more than 0"),
+            ("undesirable_weight", 0 < self.undesirable_weight < math.inf, "more than 0"),
         ):
             if not is_right:
                 raise UserError(f"--model.objective.{name} {getattr(self, name)}: expected {expected}.")
@@ -67,11 +74,17 @@ class ObjectiveSettings:
                 f"--model.objective.threshold {self.threshold}: only ProFit has a threshold. Leave it out, or set "
                 "`--model.objective.name profit`."
             )
+        if self.name != "apo_zero" and (self.desirable_weight, self.undesirable_weight) != (1, 1):
+            raise UserError(
+                f"--model.objective.desirable_weight {self.desirable_weight}, undesirable_weight "
+                f"{self.undesirable_weight}: only APO-zero has them. Leave them out, or set "
+                "`--model.objective.name apo_zero`."
+            )
         if self.is_preference:
             self._check_preference()
         elif self.beta != _BETA:
             raise UserError(
-                f"--model.objective.beta {self.beta}: only DPO has a beta. Leave it out, or set "
+                f"--model.objective.beta {self.beta}: only DPO and APO-zero have a beta. Leave it out, or set "
                 "`--model.objective.name dpo`."
             )
         elif self.name != "next_token" and self.label_smoothing:
@@ -83,6 +96,11 @@ class ObjectiveSettings:
 
     def _check_preference(self) -> None:
         """Refuse settings that have no meaning for pairs."""
+        if self.name != "dpo" and self.label_smoothing:
+            raise UserError(
+                f"--model.objective.label_smoothing {self.label_smoothing} with `--model.objective.name {self.name}`: "
+                "it has none. Leave it out, or set `--model.objective.name dpo`."
+            )
         if self.label_smoothing >= 0.5:
             raise UserError(
                 f"--model.objective.label_smoothing {self.label_smoothing}: expected below 0.5, because with DPO it is "
@@ -91,20 +109,24 @@ class ObjectiveSettings:
         for name in ("kl_weight", "neftune_alpha"):
             if getattr(self, name):
                 raise UserError(
-                    f"--model.objective.{name} {getattr(self, name)} with `--model.objective.name dpo`: DPO already "
-                    "compares each answer with the model before training. Leave it out, or raise "
+                    f"--model.objective.{name} {getattr(self, name)} with `--model.objective.name {self.name}`, which "
+                    "already compares each answer with the model before training. Leave it out, or raise "
                     "`--model.objective.beta` to stay closer to that model."
                 )
 
     @property
     def is_preference(self) -> bool:
-        """Whether it trains on preference pairs."""
-        return self.name == "dpo"
+        """Whether it trains on preferences: chosen and rejected answers."""
+        return self.name in get_args(PreferenceName)
 
     @property
     def preference_loss(self) -> PreferenceLoss | None:
         """The loss of preference pairs; None if it trains on something else."""
-        return PreferenceLoss(self.beta, self.label_smoothing) if self.is_preference else None
+        if self.name not in ("dpo", "apo_zero"):  # as mypy reads it
+            return None
+        return PreferenceLoss(
+            self.beta, self.label_smoothing, self.name, self.desirable_weight, self.undesirable_weight
+        )
 
     @property
     def needs_reference(self) -> bool:

@@ -1,27 +1,37 @@
-"""Direct preference optimisation: the objective on pairs of a chosen and a rejected answer."""
+"""Preference tuning: the objectives on pairs of a chosen and a rejected answer, and on answers rated one by one."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from data_modules.batching.batch import Batch
 from lit_sft.models.loss import loss_of_nll, reference_nll
 
+PreferenceName = Literal["dpo", "apo_zero"]
+
 
 @dataclass(frozen=True)
 class PreferenceLoss:
-    """DPO's rewards and losses.
+    """The rewards and losses of a preference objective.
 
     Attributes:
         beta: How strongly differences from the reference model count.
-        label_smoothing: Probability that a preference is the wrong way round.
+        label_smoothing: DPO's probability that a preference is the wrong way round.
+        name: The objective.
+        desirable_weight: Weight of chosen answers in `apo_zero`.
+        undesirable_weight: Weight of rejected answers in `apo_zero`.
     """
 
     beta: float
     label_smoothing: float = 0.0
+    name: PreferenceName = "dpo"
+    desirable_weight: float = 1.0
+    undesirable_weight: float = 1.0
 
     def __call__(self, nll: Tensor, reference: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """The rewards of both answers of each pair, and its loss.
@@ -31,13 +41,15 @@ class PreferenceLoss:
         Args:
             nll: (N,) nats of `batch.targets`.
             reference: The same under the reference model.
-            batch: P preference pairs.
+            batch: P preference pairs; for `apo_zero`, some may have only one answer.
 
         Returns:
-            (P, 2) rewards, of the chosen and the rejected answers, and (P,) losses, both in nats.
+            (P, 2) rewards, of the chosen and the rejected answers, in nats, 0 where there is none; and (P,) losses.
         """
         rewards = self.beta * batch.pair_sums(reference - nll)
-        return rewards, dpo_losses(rewards, self.label_smoothing)
+        if self.name == "dpo":
+            return rewards, dpo_losses(rewards, self.label_smoothing)
+        return rewards, apo_zero_losses(rewards, batch.answered, self.desirable_weight, self.undesirable_weight)
 
 
 def dpo_losses(rewards: Tensor, label_smoothing: float = 0.0) -> Tensor:
@@ -58,8 +70,30 @@ def dpo_losses(rewards: Tensor, label_smoothing: float = 0.0) -> Tensor:
     return losses + label_smoothing * margins if label_smoothing else losses  # log s(m) - log s(-m) = m
 
 
+def apo_zero_losses(rewards: Tensor, answered: Tensor, desirable_weight: float, undesirable_weight: float) -> Tensor:
+    """The loss of each pair, answer by answer: one minus the sigmoid of a chosen reward, the sigmoid of a rejected one.
+
+    It is KTO's loss with the reward of the reference fixed at 0, instead of estimated from mismatched prompts and
+    answers.
+
+    Source: D'Oosterlinck et al., Anchored Preference Optimization, arXiv 2408.06266, equation 7 (APO-zero); of single
+    answers and with weights: Ethayarajh et al., KTO, arXiv 2402.01306, equation 8, with z_0 = 0.
+
+    Args:
+        rewards: (P, 2), of the chosen and of the rejected answers.
+        answered: (P, 2), whether there is such an answer.
+        desirable_weight: Weight of chosen answers.
+        undesirable_weight: Weight of rejected answers.
+
+    Returns:
+        (P,), between 0 and the sum of the weights.
+    """
+    losses = torch.sigmoid(torch.stack([-rewards[:, 0], rewards[:, 1]], 1))
+    return (losses * answered * losses.new_tensor([desirable_weight, undesirable_weight])).sum(1)
+
+
 def preference_sum(backbone: nn.Module, batch: Batch, loss: PreferenceLoss) -> tuple[Tensor, Tensor]:
-    """The sum of the losses over the pairs of a batch.
+    """The sum of the losses over the pairs and rated answers of a batch.
 
     Args:
         backbone: A causal language model, with adapters or after `keep_reference`.

@@ -100,7 +100,7 @@ def _front_matter(source: CardSource, model: nn.Module, metrics: Mapping[str, fl
 def _method(source: CardSource) -> list[str]:
     if source.settings.config.data_module != "sft":
         return []
-    return ["dpo" if source.objective.is_preference else "sft"]
+    return [source.objective.name if source.objective.is_preference else "sft"]
 
 
 def _results(source: CardSource, metrics: Mapping[str, float]) -> Iterator[EvalResult]:
@@ -196,6 +196,7 @@ def _training(source: CardSource) -> str:
 def _objective(objective: ObjectiveSettings) -> str:
     used = {"threshold": objective.name == "profit", "beta": objective.is_preference}
     used |= {name: getattr(objective, name) > 0 for name in ("label_smoothing", "kl_weight", "neftune_alpha")}
+    used |= dict.fromkeys(("desirable_weight", "undesirable_weight"), objective.name == "apo_zero")
     parts = [f"{name.replace('_', ' ')} {getattr(objective, name):g}" for name, is_used in used.items() if is_used]
     return ", ".join([objective.name.replace("_", " "), *parts])
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
+from typing import Any
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy, Strategy
@@ -60,46 +62,66 @@ def check_pairs(settings: ObjectiveSettings, data: TrainingData, trainer: Traine
         UserError: If an example to train on or to validate is not a pair, or a setting of the data has no meaning.
     """
     ledgers = {split: data.ledgers[split] for split in ("train", "val") if split in data.ledgers}
-    pairs = {split: ledger.get("pairs", 0) for split, ledger in ledgers.items()}
     if trainer.state.fn != TrainerFn.FITTING:
         return
     if not settings.is_preference:
-        if pairs.get("train"):
-            rank_zero_info(
-                f"{counted(pairs['train'], 'preference pair')} in the training data: the model trains on the chosen "
-                "answers only; `--model.objective.name dpo` trains on both."
-            )
+        _say_what_is_trained(ledgers.get("train", {}))
         return
     for split, ledger in ledgers.items():
-        if pairs[split] < (examples := ledger["examples"]):
-            raise UserError(
-                f"--model.objective.name dpo: {examples - pairs[split]:,} of {counted(examples, f'{split} example')} "
-                "are not preference pairs. Give records with `prompt`, `chosen` and `rejected` (docs/preferences.md), "
-                "or set `--model.objective.name next_token`."
-            )
-    _check_settings(data)
+        _check_examples(settings.name, split, ledger)
+    _check_settings(settings.name, data)
     if any(callback.monitor == "val/loss" for callback in trainer.checkpoint_callbacks):  # type: ignore[attr-defined]
         warnings.warn(
             "--checkpoint.monitor val/loss: this is the negative log-likelihood of the chosen answers, which often "
-            "rises with DPO while preferences improve. Set `--checkpoint.monitor val/preference_loss`.",
+            "rises while preferences improve. Set `--checkpoint.monitor val/preference_loss`.",
             UserNotice,
             stacklevel=2,
         )
 
 
-def _check_settings(data: TrainingData) -> None:
+def _say_what_is_trained(ledger: Mapping[str, Any]) -> None:
+    """Of preference data, an objective of single answers trains on the chosen ones."""
+    unpaired = ledger.get("unpaired", 0)
+    for count, what, name, which in (
+        (ledger.get("pairs", 0) - unpaired, "preference pair", "dpo", "chosen answers only"),
+        (unpaired, "rated answer", "apo_zero", "good answers only"),
+    ):
+        if count:
+            rank_zero_info(
+                f"{counted(count, what)} in the training data: the model trains on the {which}; "
+                f"`--model.objective.name {name}` trains on both."
+            )
+
+
+def _check_examples(objective: str, split: str, ledger: Mapping[str, Any]) -> None:
+    """Refuse examples that an objective of preferences cannot train on."""
+    pairs, unpaired, examples = ledger.get("pairs", 0), ledger.get("unpaired", 0), ledger["examples"]
+    takes_unpaired = objective == "apo_zero"
+    others = examples - (pairs if takes_unpaired else pairs - unpaired)
+    if not others:
+        return
+    fields = "`chosen` and `rejected`" + (", or `completion` and `label`" if takes_unpaired else "")
+    instead = "apo_zero`, which trains on answers rated one by one" if unpaired else "next_token`"
+    raise UserError(
+        f"--model.objective.name {objective}: {others:,} of {counted(examples, f'{split} example')} are not preference "
+        f"pairs{' or rated answers' * takes_unpaired}. Give records with `prompt`, {fields} (docs/preferences.md), "
+        f"or set `--model.objective.name {instead if not takes_unpaired else 'next_token`'}."
+    )
+
+
+def _check_settings(objective: str, data: TrainingData) -> None:
     """Refuse settings of the data that are about single answers."""
     mixture = getattr(data, "mixture", None)
     for mask in mixture.masks if mixture else (data.mask,):
         if any(map(mask.supervises, PROMPT_KINDS)):
             raise UserError(
-                f"--data.mask {mask.name} with `--model.objective.name dpo`: prompts have no effect, because both "
-                "answers have the same one. Set `--data.mask output_only`, without `--data.prompt_weight`."
+                f"--data.mask {mask.name} with `--model.objective.name {objective}`: only answers are compared with "
+                "the model before training. Set `--data.mask output_only`, without `--data.prompt_weight`."
             )
     if data.reduction != "token":
         raise UserError(
-            f"--data.reduction {data.reduction} with `--model.objective.name dpo`: every pair counts equally, and the "
-            "log-probability of an answer is the sum over its tokens. Remove it."
+            f"--data.reduction {data.reduction} with `--model.objective.name {objective}`: every pair counts equally, "
+            "and the log-probability of an answer is the sum over its tokens. Remove it."
         )
 
 

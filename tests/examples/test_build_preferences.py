@@ -48,3 +48,15 @@ def test_wrong_answers_are_about_what_was_asked() -> None:
     for pair in births:
         assert pair["chosen"].split()[0] == pair["rejected"].split()[0]
         assert pair["rejected"] not in RIGHT
+
+
+def test_labels_rate_every_answer_once(tmp_path: Path) -> None:
+    pairs = build_preferences.pairs_by_split(4)["train"]
+    labels = build_preferences.labels_of(pairs)
+    good = {(row["instruction"], row["input"], row["output"]) for row in labels if row["label"]}
+    assert good == {(pair["instruction"], pair["input"], pair["chosen"]) for pair in pairs}
+    assert len(labels) == len(good) + len({(p["instruction"], p["input"], p["rejected"]) for p in pairs})
+    (tmp_path / "x.jsonl").write_text("".join(json.dumps(row) + "\n" for row in labels), encoding="utf-8")
+    read = list(read_conversations("train", Sources({"train": [str(tmp_path / "x.jsonl")]}), RecordCounts()))
+    assert sum(conversation.is_answered for conversation in read) == len(good)
+    assert all(conversation.is_unpaired for conversation in read)

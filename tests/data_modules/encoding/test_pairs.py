@@ -135,6 +135,19 @@ def test_store_returns_what_was_written(tokenizer: PreTrainedTokenizerFast, tmp_
     assert ExampleStore(tmp_path / "y.arrow").digest() != store.digest()
 
 
+@pytest.mark.parametrize("is_good", [True, False])
+def test_rated_answer_has_its_prompt_as_the_other_document(tokenizer: PreTrainedTokenizerFast, is_good: bool) -> None:
+    record = Record({"prompt": "Hi", "completion": "Hello", "label": is_good}, "f.json:7")
+    ((example,), ledger) = encode(tokenizer, to_conversation(record, "prompt_completion"))
+    assert example.rejected is not None
+    full, bare = (example, example.rejected) if is_good else (example.rejected, example)
+    assert full.input_ids.tolist() == alone(tokenizer, ["Hi"], "Hello").input_ids.tolist()
+    assert bare.input_ids.tolist() == full.prompt_ids()
+    assert bare.answer_ids() == []
+    assert (ledger.examples, ledger.pairs, ledger.unpaired) == (1, 1, 1)
+    assert bool(ledger.answers_read["output_only"]) is is_good
+
+
 ROWS = [{"prompt": f"Question {n}?", "chosen": f"Answer {n}.", "rejected": "No."} for n in range(40)]
 
 

@@ -163,3 +163,47 @@ def test_no_answer_is_in_two_splits(write: Write) -> None:
     assert set(answers) == {"train", "val", "test"}
     assert answers["train"].isdisjoint(answers["val"] | answers["test"])
     assert answers["val"].isdisjoint(answers["test"])
+
+
+RATED: list[tuple[Fields, str, list[str], list[str]]] = [
+    ({"prompt": "Hi", "completion": "Hello"}, "prompt_completion", ["user: Hi"], ["assistant: Hello"]),
+    (
+        {"prompt": [said("user", "Hi")], "completion": [said("assistant", "Hello")]},
+        "prompt_completion",
+        ["user: Hi"],
+        ["assistant: Hello"],
+    ),
+    (chat(), "messages", ["user: Hi", "assistant, untrained: Hello", "user: Bye"], ["assistant: See you"]),
+    (
+        {"messages": [said("user", "Hi"), CALL, said("tool", "12"), said("assistant", "Noon")]},
+        "messages",
+        ["user: Hi"],
+        ["assistant:  now{}", "tool: 12", "assistant: Noon"],
+    ),
+]
+
+
+@pytest.mark.parametrize("label", [{"label": True}, {"kto_tag": "false"}])
+@pytest.mark.parametrize(("fields", "name", "prompt", "answer"), RATED)
+def test_a_rated_answer_is_a_pair_with_the_bare_prompt(
+    fields: Fields, name: str, prompt: list[str], answer: list[str], label: Fields
+) -> None:
+    conversation = to_conversation(Record({**fields, **label}, "f.jsonl:7"), name)
+    good, bad = [*prompt, *answer], prompt
+    assert both(conversation) == ((good, bad) if label == {"label": True} else (bad, good))
+    assert conversation.is_unpaired
+
+
+def test_a_rated_answer_is_kept_with_the_same_answer_and_apart_from_others() -> None:
+    row = {"prompt": "Hi", "completion": "Hello"}
+    bare, good, bad, other = (
+        keys_of(to_conversation(Record({**row, **more}, "f:1"), "prompt_completion"))
+        for more in ({}, {"label": True}, {"label": False}, {"label": False, "completion": "Go"})
+    )
+    assert bare == good == bad
+    assert not set(other) & set(good)
+
+
+def test_a_rated_prompt_without_an_answer_is_a_bare_prompt() -> None:
+    conversation = to_conversation(Record({"prompt": "Hi", "label": True}, "f:1"), "prompt_completion")
+    assert conversation.rejected is None

@@ -155,11 +155,18 @@ READ: dict[str, tuple[Fields, list[str]]] = {
     "thinking in firefly": ({"conversation": [PAIR | {"reasoning_content": "Hm."}]}, [HI[0], "assistant: (Hm.)Hello"]),
     "a call in firefly": ({"conversation": [PAIR | {"tool_calls": ONE_CALL}]}, [HI[0], "assistant: Hello now{}"]),
     # fields without a meaning, and unknown ones
+    "votes beside a label": (completion(label=True, votes={"good": 1, "bad": 0}), HI),
     "ids": (asked(id="1", conversation_id=2, uuid="3"), HI),
     "unknown fields": (asked(answer={"name": "Bo"}, source="web"), HI),
     "a class label": (alpaca(label="greeting"), HI),
     "a number as label": (completion(label=3), HI),
     "plain text with a true or false label": ({"text": "Hi", "label": True}, ["text: Hi"]),
+    # rated answers, and the prompt of a bad one
+    "a good answer": (completion(label=True), HI),
+    "a good answer of a CSV file": (completion(label="True"), HI),
+    "a bad answer": (completion(label=False), HI[:1]),
+    "a bad answer in alpaca": (alpaca(label=False), HI[:1]),
+    "a bad answer in messages": (asked(kto_tag=False), HI[:1]),
     # preference pairs: the chosen answer
     "a pair": ({"prompt": "Hi", "chosen": "Hello", "rejected": "Go", "score_chosen": 3.5}, HI),
     "a pair with a system message": (
@@ -316,13 +323,10 @@ REFUSED: dict[str, tuple[Fields, str]] = {
     ),
     "half a pair": ({"prompt": "Hi", "chosen": "Hello"}, f"field 'chosen' is .*; {PREFERENCE}"),
     "DPO beside messages": (asked(score_chosen=8.5, score_rejected=1), f"field 'score_chosen' is .*; {PREFERENCE}"),
-    "KTO": (
-        completion(label=False),
-        f"field 'label' is false; a label of true or false marks {PREFERENCE}",
-    ),
-    "KTO of a CSV file": (completion(label="True"), f"field 'label' is the string 'True'; .*{PREFERENCE}"),
-    "KTO of alpaca": (alpaca(label=True), f"field 'label' is true; .*{PREFERENCE}"),
-    "KTO of messages": (asked(kto_tag=False), f"field 'kto_tag' is false; {PREFERENCE}"),
+    "a rating that is a number": (asked(kto_tag=1), "field 'kto_tag' is the number 1; expected true or false"),
+    "ratings that contradict each other": (completion(label=True, kto_tag=False), "contradict each other"),
+    "a rated answer with a weight": (asked(answer={"weight": 0.5}, label=True), "a rated answer has a weight"),
+    "a rated text": ({"text": "Hi", "kto_tag": True}, "field 'kto_tag' is true; it rates a single answer to a prompt"),
     "rewards of steps": (
         {"prompt": "Hi", "completions": ["a", "b"], "labels": [True, False]},
         f"field 'completions' is a list; {PREFERENCE}",

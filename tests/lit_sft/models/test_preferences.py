@@ -61,6 +61,28 @@ def pair(prompt: Any, chosen: Any, rejected: Any, number: int = 0) -> Example:
     return Example(one.input_ids, one.kinds, one.turns, one.origin, rejected=other)
 
 
+def halves(example: Example) -> tuple[Example, Example]:
+    assert example.rejected is not None
+    return example, example.rejected
+
+
+def has_answer(half: Example) -> bool:
+    return bool((half.kinds == SegmentKind.FINAL_ANSWER).any())
+
+
+def rated(seed: int) -> list[Example]:
+    """Pairs, and pairs with only one of their answers."""
+    examples = []
+    for number, each in enumerate(random_pairs(seed)):
+        assert each.rejected is not None
+        bare = int((each.kinds == SegmentKind.USER).sum())
+        prompt = replace(each, input_ids=each.input_ids[:bare], kinds=each.kinds[:bare], turns=each.turns[:bare])
+        prompt = replace(prompt, rejected=None)
+        one, other = ((each, each.rejected), (each, prompt), (prompt, each.rejected))[(seed + number) % 3]
+        examples.append(replace(one, rejected=other))
+    return examples
+
+
 def logp(model: nn.Module, example: Example) -> Tensor:
     """The log-probability of an answer, token by token, from the library's own logits."""
     ids = torch.from_numpy(example.input_ids.astype("int64")).unsqueeze(0)
@@ -80,6 +102,25 @@ def brute_force(model: nn.Module, base: nn.Module, pairs: list[Example], beta: f
         preferred = torch.sigmoid(beta * margin)
         total = total - (1 - smoothing) * preferred.log() - smoothing * (1 - preferred).log()
     return total
+
+
+def answer_by_answer(model: nn.Module, base: nn.Module, examples: list[Example], beta: float) -> Tensor:
+    """APO-zero with a weight of 2 for good answers and of 0.5 for bad ones."""
+    total = torch.zeros((), dtype=torch.float64)
+    for example in examples:
+        for half, weight, sign in zip(halves(example), (2.0, 0.5), (1, -1), strict=True):
+            if has_answer(half):
+                total = total + weight * (1 - torch.sigmoid(sign * beta * (logp(model, half) - logp(base, half))))
+    return total
+
+
+def check_gradients(model: nn.Module, total: Tensor, expected: Tensor) -> None:
+    assert float(total.detach()) == pytest.approx(float(expected.detach()), rel=1e-9)
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    ours = torch.autograd.grad(total, parameters)
+    theirs = torch.autograd.grad(expected, parameters, allow_unused=True)
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a, torch.zeros_like(a) if b is None else b, rtol=1e-7, atol=1e-9)
 
 
 @pytest.mark.parametrize("tuning", ["full", "lora"])
@@ -105,14 +146,33 @@ def test_loss_and_gradients_equal_those_of_a_loop_over_pairs(
     batch = collate(pairs, mask=OUTPUT_ONLY, pairs=True, **LAYOUTS[layout])
     settings = ObjectiveSettings("dpo", beta=beta, label_smoothing=smoothing)
     total, nll = objective_of(settings)(model, batch)
-    expected = brute_force(model, base, pairs, beta, smoothing)
-    assert float(total.detach()) == pytest.approx(float(expected.detach()), rel=1e-9)
     assert nll.tolist() == pytest.approx(token_nll(model, batch).tolist(), rel=1e-12)
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    ours = torch.autograd.grad(total, parameters)
-    theirs = torch.autograd.grad(expected, parameters, allow_unused=True)
-    for a, b in zip(ours, theirs, strict=True):
-        torch.testing.assert_close(a, torch.zeros_like(a) if b is None else b, rtol=1e-7, atol=1e-9)
+    check_gradients(model, total, brute_force(model, base, pairs, beta, smoothing))
+
+
+@pytest.mark.parametrize("tuning", ["full", "lora"])
+@pytest.mark.parametrize("name", MODELS)
+@hypothesis.given(
+    seed=strategies.integers(0, 2**32 - 1),
+    layout=strategies.sampled_from(list(LAYOUTS)),
+    beta=strategies.sampled_from([0.1, 2.0]),
+)
+@hypothesis.settings(max_examples=5)
+def test_apo_zero_equals_a_loop_over_answers(
+    models: dict[tuple[str, str], tuple[nn.Module, nn.Module]],
+    name: str,
+    tuning: str,
+    seed: int,
+    layout: str,
+    beta: float,
+) -> None:
+    model, base = models[name, tuning]
+    examples = rated(seed)
+    batch = collate(examples, mask=OUTPUT_ONLY, pairs=True, **LAYOUTS[layout])
+    settings = ObjectiveSettings("apo_zero", beta=beta, desirable_weight=2.0, undesirable_weight=0.5)
+    total, _ = objective_of(settings)(model, batch)
+    assert batch.normaliser == float(batch.weight) == len(examples)
+    check_gradients(model, total, answer_by_answer(model, base, examples, beta))
 
 
 def test_pairs_that_begin_alike_are_computed_once() -> None:
@@ -217,6 +277,42 @@ def test_pairs_of_one_record_are_added_up() -> None:
     assert metrics.take_records()["f:1"].preferred == (round(share * len(pairs)), len(pairs))
 
 
+@pytest.mark.parametrize("score_all", [True, False])
+def test_metrics_of_rated_answers_equal_those_of_a_loop(score_all: bool) -> None:
+    model, base = trained("qwen2", "full")
+    settings = ObjectiveSettings("apo_zero", beta=0.3, desirable_weight=2.0, undesirable_weight=0.5)
+    metrics = PreferenceMetrics(settings.preference_loss, by_record=True)
+    examples = [each for seed in range(3) for each in rated(seed)]
+    batch = collate(examples, mask=OUTPUT_ONLY, pairs=True, score_all=score_all, pack=True, share_prefixes=True)
+    metrics.update(token_nll(model, batch), batch, reference_nll(model, batch))
+    rewards: dict[bool, list[float]] = {True: [], False: []}
+    preferred, tokens, nats = [], 0, 0.0
+    with torch.no_grad():
+        for each in examples:
+            answers = {good: half for good, half in zip((True, False), halves(each), strict=True) if has_answer(half)}
+            for good, half in answers.items():
+                rewards[good].append(0.3 * float(logp(model, half) - logp(base, half)))
+            if len(answers) == 2:
+                preferred.append(float(logp(model, answers[True]) > logp(model, answers[False])))
+            if False in answers:
+                tokens += int((answers[False].kinds == SegmentKind.FINAL_ANSWER).sum())
+                nats -= float(logp(model, answers[False]))
+        loss = float(answer_by_answer(model, base, examples, 0.3)) / len(examples)
+    found = metrics.compute()
+    chosen, rejected = (sum(rewards[good]) / len(rewards[good]) for good in (True, False))
+    assert found.pop("reward_accuracy") in [number / len(preferred) for number in range(len(preferred) + 1)]
+    expected = {
+        "preference_accuracy": sum(preferred) / len(preferred),
+        "nll/rejected": nats / tokens,
+        "preference_loss": loss,
+        "reward/chosen": chosen,
+        "reward/rejected": rejected,
+        "reward_margin": chosen - rejected,
+    }
+    assert found == pytest.approx(expected, rel=1e-9)
+    assert sum(sums.preferred[1] for sums in metrics.take_records().values()) == len(preferred) < len(examples)
+
+
 def test_metrics_without_a_reference_have_no_rewards() -> None:
     model, _ = trained("qwen2", "full")
     metrics = PreferenceMetrics(PreferenceLoss(0.1))
@@ -229,9 +325,12 @@ def test_metrics_without_a_reference_have_no_rewards() -> None:
     ("settings", "message"),
     [
         ({"name": "dpo", "beta": 0}, "beta 0: expected more than 0"),
-        ({"beta": 0.5}, "beta 0.5: only DPO has a beta"),
+        ({"beta": 0.5}, "beta 0.5: only DPO and APO-zero have a beta"),
+        ({"name": "dpo", "desirable_weight": 2.0}, "desirable_weight 2.0, undesirable_weight 1.0: only APO-zero has"),
+        ({"name": "apo_zero", "undesirable_weight": 0.0}, "undesirable_weight 0.0: expected more than 0"),
+        ({"name": "apo_zero", "label_smoothing": 0.1}, "label_smoothing 0.1 with `--model.objective.name apo_zero`"),
         ({"name": "dpo", "label_smoothing": 0.5}, "label_smoothing 0.5: expected below 0.5"),
-        ({"name": "dpo", "kl_weight": 0.5}, "kl_weight 0.5 with `--model.objective.name dpo`: DPO already compares"),
+        ({"name": "dpo", "kl_weight": 0.5}, "kl_weight 0.5 with `--model.objective.name dpo`, which already compares"),
         ({"name": "dpo", "neftune_alpha": 5.0}, "neftune_alpha 5.0 with `--model.objective.name dpo`"),
     ],
 )

@@ -135,16 +135,22 @@ def test_card_says_what_differs_from_plain_training(settings: dict[str, Any], wr
     assert re.search(r"\| mask \| .*0.25 \|", text)
 
 
-def test_card_of_preference_pairs(settings: dict[str, Any], write: Write, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [("dpo", "dpo, beta 0.2"), ("apo_zero", "apo zero, beta 0.2, desirable weight 1, undesirable weight 1")],
+)
+def test_card_of_preference_pairs(
+    settings: dict[str, Any], write: Write, tmp_path: Path, name: str, shown: str
+) -> None:
     settings["model"]["backbone"] = {"pretrained": str(fit(settings, write) / "model")}
     settings["run"]["root"] = str(tmp_path / "second")
     rows = [{"prompt": f"Count {n}", "chosen": f"{n}", "rejected": "No" * (n + 1)} for n in range(24)]
     settings["data"] |= {"train": write("pairs.jsonl", rows), "mask": "output_only"}
-    settings["model"]["objective"] = {"name": "dpo", "beta": 0.2}
+    settings["model"]["objective"] = {"name": name, "beta": 0.2}
     settings["checkpoint"] = {"monitor": "val/preference_loss"}
     card = ModelCard.load(fit(settings, write) / "model" / "README.md")
-    assert card.data.tags == ["lit_sft", "dpo"]
-    assert "| objective | dpo, beta 0.2 |" in card.text
+    assert card.data.tags == ["lit_sft", name]
+    assert f"| objective | {shown} |" in card.text
 
 
 def test_card_of_text_runs(settings: dict[str, Any], write: Write) -> None:

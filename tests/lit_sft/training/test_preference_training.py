@@ -18,7 +18,7 @@ from data_modules.errors import UserError, UserNotice
 from data_modules.rendering.masking import MASKS
 from data_modules.sft_data_module import SFTDataModule
 from lit_sft.models.loss import reference_nll, token_nll
-from lit_sft.models.objectives import ObjectiveSettings
+from lit_sft.models.objectives import ObjectiveName, ObjectiveSettings
 from lit_sft.runs.test_result import write_records
 from lit_sft.training.module import LitCausalLM
 from tests.lit_sft.training.test_resuming import Diary, assert_same_end
@@ -45,9 +45,21 @@ def pair_rows(count: int) -> list[dict[str, str]]:
     ]
 
 
-def dpo(**settings: Any) -> LitCausalLM:
+def rated_rows(count: int) -> list[dict[str, Any]]:
+    """The same answers, rated one by one: two good ones for each bad one."""
+    pairs = pair_rows(count)
+    return [
+        {"prompt": row["prompt"], "completion": row["chosen" if n % 3 else "rejected"], "label": n % 3 > 0}
+        for n, row in enumerate(pairs)
+    ]
+
+
+def dpo(objective: ObjectiveName = "dpo", **settings: Any) -> LitCausalLM:
     plain = make_module(**settings)
-    return LitCausalLM(plain.backbone_settings, plain.optimizer_settings, objective=ObjectiveSettings("dpo"))
+    return LitCausalLM(plain.backbone_settings, plain.optimizer_settings, objective=ObjectiveSettings(objective))
+
+
+ROWS_OF: dict[ObjectiveName, Callable[[int], list[dict[str, Any]]]] = {"dpo": pair_rows, "apo_zero": rated_rows}
 
 
 def weights_of(module: LitCausalLM) -> dict[str, torch.Tensor]:
@@ -63,35 +75,39 @@ LAYOUTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize("tuning", ["full", "lora"])
+@pytest.mark.parametrize(("objective", "tuning"), [("dpo", "full"), ("dpo", "lora"), ("apo_zero", "lora")])
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_weights_do_not_depend_on_the_layout(make: MakeData, tmp_path: Path, layout: str, tuning: str) -> None:
+def test_weights_do_not_depend_on_the_layout(
+    make: MakeData, tmp_path: Path, layout: str, tuning: str, objective: ObjectiveName
+) -> None:
     data, trainer = LAYOUTS[layout]
     ends = []
     for settings, more in (({"batch_size": 8}, {}), (data, trainer)):
-        module = dpo(lr=1e-2, tuning=tuning, name_of_optimizer="adamw", eps=1e-3)
-        train(make(pair_rows(20), **settings), tmp_path, module, max_epochs=2, limit_val_batches=0, **more)
+        module = dpo(objective, lr=1e-2, tuning=tuning, name_of_optimizer="adamw", eps=1e-3)
+        train(make(ROWS_OF[objective](20), **settings), tmp_path, module, max_epochs=2, limit_val_batches=0, **more)
         assert module.trainer.global_step == 6
         ends.append(weights_of(module))
     for name, weight in ends[0].items():
         torch.testing.assert_close(ends[1][name], weight, rtol=1e-3, atol=1e-5)
 
 
-def fit(make: MakeData, folder: Path, *, ckpt: Path | None = None, tuning: str) -> tuple[LitCausalLM, Diary]:
+def fit(
+    make: MakeData, folder: Path, *, ckpt: Path | None = None, tuning: str, objective: ObjectiveName
+) -> tuple[LitCausalLM, Diary]:
     diary = Diary(None if ckpt else folder)
-    data = make(pair_rows(14), batch_size=2, val_fraction=0.2, seed=3)
-    module = dpo(schedule="linear", dropout=0.1, tuning=tuning)
+    data = make(ROWS_OF[objective](14), batch_size=2, val_fraction=0.2, seed=3)
+    module = dpo(objective, schedule="linear", dropout=0.1, tuning=tuning)
     trainer = make_trainer(folder, callbacks=[diary], max_epochs=2, accumulate_grad_batches=2, val_check_interval=3)
     trainer.fit(module, datamodule=data, ckpt_path=ckpt, weights_only=True)
     return module, diary
 
 
-@pytest.mark.parametrize("tuning", ["full", "lora"])
+@pytest.mark.parametrize(("objective", "tuning"), [("dpo", "full"), ("dpo", "lora"), ("apo_zero", "full")])
 @pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
-def test_resuming_is_bit_identical(make: MakeData, tmp_path: Path, tuning: str) -> None:
-    end, straight = fit(make, tmp_path, tuning=tuning)
+def test_resuming_is_bit_identical(make: MakeData, tmp_path: Path, tuning: str, objective: ObjectiveName) -> None:
+    end, straight = fit(make, tmp_path, tuning=tuning, objective=objective)
     for moment in ("batch 0.1", "validation at step 1", "start of 1.0", "batch 1.2"):
-        ends, resumed = fit(make, tmp_path, tuning=tuning, ckpt=straight.saved[moment])
+        ends, resumed = fit(make, tmp_path, tuning=tuning, objective=objective, ckpt=straight.saved[moment])
         assert resumed.entries == straight.entries[len(straight.entries) - len(resumed.entries) :], moment
         assert_same_end(end, ends)
 
@@ -122,6 +138,40 @@ def test_preferences_are_learned(make: MakeData, tmp_path: Path, tuning: str) ->
     assert after["preference_loss"] < 0.6
     assert after["reward_accuracy"] > 0.9
     assert after["reward/chosen"] - after["reward/rejected"] == pytest.approx(after["reward_margin"])
+
+
+def test_ratings_are_learned(make: MakeData, tmp_path: Path) -> None:
+    module = dpo("apo_zero", lr=1e-2, tuning="full")
+    train(make(rated_rows(40), batch_size=8, val_fraction=0.3), tmp_path, module, max_epochs=6)
+    before, after = module.metrics_before, module.metrics["val"]
+    assert before["preference_loss"] == 0.5  # all rewards are 0
+    assert after["preference_loss"] < 0.4
+    assert after["reward/chosen"] > 0 > after["reward/rejected"]
+    assert "preference_accuracy" not in after
+
+
+def test_next_token_on_ratings_is_next_token_on_the_good_answers(
+    make: MakeData, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = rated_rows(20)
+    good = [{"prompt": row["prompt"], "completion": row["completion"]} for row in rows if row["label"]]
+    modules = []
+    for given in (rows, good):
+        data = make(given, batch_size=20, val_fraction=0)
+        data.stores["test"] = data.stores["train"]
+        with caplog.at_level("INFO", "lightning.pytorch"):
+            module = train(data, tmp_path, make_module(lr=1e-2, eps=1e-3), max_epochs=3, limit_val_batches=0)
+        modules.append(module)
+        said = "20 rated answers in the training data: the model trains on the good answers only"
+        assert (said in caplog.text) is (given is rows)
+        make_trainer(tmp_path).test(module, datamodule=data, verbose=False)
+        caplog.clear()
+    one, other = modules
+    for name, weight in weights_of(one).items():
+        torch.testing.assert_close(weights_of(other)[name], weight, rtol=1e-4, atol=1e-6)
+    for name in ("loss", "nll/answer", "tokens/answer"):
+        assert one.metrics["test"][name] == pytest.approx(other.metrics["test"][name], rel=1e-5)
+    assert one.metrics["test"]["nll/rejected"] > 0
 
 
 def test_next_token_on_pairs_is_next_token_on_the_chosen_answers(
@@ -191,7 +241,7 @@ ROWS = [{"prompt": f"Say {n}.", "completion": str(n)} for n in range(6)]
     ("rows", "settings", "message"),
     [
         (ROWS, {}, r"--model.objective.name dpo: 6 of 6 train examples are not preference pairs\. Give .*next_token"),
-        (pair_rows(8), {"mask": "whole_sequence"}, r"--data.mask whole_sequence with .* prompts have no effect"),
+        (pair_rows(8), {"mask": "whole_sequence"}, r"--data.mask whole_sequence with .* only answers are compared"),
         (pair_rows(8), {"prompt_weight": 0.1}, r"--data.mask output_only_prompt0.1 .*without `--data.prompt_weight`"),
         (pair_rows(8), {"reduction": "sample"}, r"--data.reduction sample with .* every pair counts equally"),
     ],
@@ -201,6 +251,20 @@ def test_data_that_is_not_for_dpo_is_refused(
 ) -> None:
     with pytest.raises(UserError, match=message):
         train(make(rows, **settings), tmp_path, dpo(), limit_val_batches=0)
+
+
+@pytest.mark.parametrize(
+    ("objective", "rows", "message"),
+    [
+        ("dpo", rated_rows(9), r"dpo: 9 of 9 train examples are not preference pairs\. .* apo_zero`, which trains on"),
+        ("apo_zero", ROWS, r"apo_zero: 6 of 6 .* preference pairs or rated answers\. .*`label`.* next_token`"),
+    ],
+)
+def test_ratings_are_for_apo_zero_only(
+    make: MakeData, tmp_path: Path, objective: ObjectiveName, rows: list[dict[str, Any]], message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        train(make(rows), tmp_path, dpo(objective), limit_val_batches=0)
 
 
 def test_checkpoints_chosen_by_the_nll_are_remarked(make: MakeData, tmp_path: Path) -> None:
