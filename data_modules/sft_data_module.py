@@ -32,9 +32,9 @@ from data_modules.encoding.example_store import ExampleStore
 from data_modules.encoding.ledger import is_plain_text
 from data_modules.encoding.length_limits import LengthLimits, resolve_max_length
 from data_modules.encoding.mixture import Mixture, mixture_of
+from data_modules.encoding.new_tokens import GivenTokenizer
 from data_modules.encoding.pool import num_processes
 from data_modules.encoding.split_checks import check_pair_settings, check_splits
-from data_modules.encoding.tokenizers import load_tokenizer
 from data_modules.errors import UserError
 from data_modules.records.content_keys import KeepTogether
 from data_modules.records.counts import OnInvalid
@@ -81,6 +81,8 @@ class SFTDataModule(LightningDataModule):
         keep_together: Which records count as the same, so that all of them are in one split: those with the same text,
             with the same words (`normalized`: case, punctuation and white space aside), or with the same `prompt`.
         tokenizer: Name or folder, or a tokenizer. On the command line, the model's.
+        add_tokens: Words to add to it as tokens. On the command line, the model's.
+        add_special_tokens: Markers to add to it as special tokens. On the command line, the model's.
         context_length: Maximum number of tokens the model can read. On the command line, the model's.
         answer_length: Tokens that `predict` reserves for the answer to a prompt. On the command line, taken from the
             model's generation settings.
@@ -142,6 +144,8 @@ class SFTDataModule(LightningDataModule):
         mix: list[dict[str, Any]] | None = None,
         keep_together: KeepTogether = "exact",
         tokenizer: str | PreTrainedTokenizerBase = "",
+        add_tokens: list[str] | None = None,
+        add_special_tokens: list[str] | None = None,
         context_length: int | None = None,
         answer_length: int = 256,
         format: FormatName | None = None,
@@ -188,7 +192,8 @@ class SFTDataModule(LightningDataModule):
         reading = (train_fraction, format, on_invalid, samples, columns or {}, rules, keep_together)
         self.sources = Sources(given_files(train=train or files_of(self.mix), val=val, test=test), shares, *reading)
         self.predict_sources, self._text_prompts = self.sources.of_prompts(as_list(predict)), text_prompts
-        self._tokenizer, self._chat_options = tokenizer, ChatOptions(template_date, chat_template_kwargs or {})
+        self._tokenizer = GivenTokenizer(tokenizer, add_tokens, add_special_tokens)
+        self._chat_options = ChatOptions(template_date, chat_template_kwargs or {})
         self.stores, self.ledgers, self._identity, self.fingerprint = {}, {}, {}, ""
 
     def _set_batches(self, settings: BatchSettings) -> None:
@@ -199,8 +204,7 @@ class SFTDataModule(LightningDataModule):
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """The tokenizer, loaded when first used."""
-        given = self._tokenizer if not isinstance(self._tokenizer, str) else load_tokenizer(self._tokenizer)
-        return tokenizer_with_options(given, self.template_name, self._chat_options)
+        return tokenizer_with_options(self._tokenizer.load(), self.template_name, self._chat_options)
 
     @cached_property
     def encoder(self) -> Encoder:

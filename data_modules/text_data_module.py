@@ -24,6 +24,7 @@ from data_modules.encoding.encoder import Encoder
 from data_modules.encoding.example import Example
 from data_modules.encoding.example_store import ExampleStore
 from data_modules.encoding.length_limits import resolve_block_size
+from data_modules.encoding.new_tokens import GivenTokenizer
 from data_modules.encoding.pool import num_processes
 from data_modules.encoding.split_checks import check_evaluation_set
 from data_modules.encoding.text_cache import encode_texts, text_identity
@@ -32,7 +33,6 @@ from data_modules.encoding.text_epoch import block_ledgers, training_blocks
 from data_modules.encoding.text_split_checks import check_documents
 from data_modules.encoding.text_store import DocumentAttention, EvaluationWindows, TrainingBlocks
 from data_modules.encoding.token_shards import TokenShards, open_shards, read_manifest
-from data_modules.encoding.tokenizers import load_tokenizer
 from data_modules.errors import UserError
 from data_modules.records.content_keys import KeepTogether
 from data_modules.records.conversation import Conversation, Message, Role
@@ -75,6 +75,8 @@ class TextDataModule(LightningDataModule):
             text, or with the same words (`normalized`, which ignores case, punctuation and white space; `prompt` is the
             same for documents).
         tokenizer: Name or folder, or a tokenizer. On the command line, the model's.
+        add_tokens: Words to add to it as tokens. On the command line, the model's.
+        add_special_tokens: Markers to add to it as special tokens. On the command line, the model's.
         context_length: Maximum number of tokens the model can read. On the command line, the model's.
         blocks: How documents form blocks. `stream`: one after the other, cut anywhere. `best_fit`: packed whole, only
             documents longer than a block are cut. `sentence_end`: one document a block, cut at the last sentence end
@@ -119,6 +121,8 @@ class TextDataModule(LightningDataModule):
         txt_documents: TxtDocuments = "line",
         keep_together: KeepTogether = "exact",
         tokenizer: str | PreTrainedTokenizerBase = "",
+        add_tokens: list[str] | None = None,
+        add_special_tokens: list[str] | None = None,
         context_length: int | None = None,
         blocks: BlockPolicy = "stream",
         block_size: int | None = None,
@@ -153,13 +157,14 @@ class TextDataModule(LightningDataModule):
         shares = held_out_fractions(val_fraction, test_fraction)
         reading: dict[str, Any] = {"columns": columns or {}, "txt_documents": txt_documents, "on_invalid": on_invalid}
         self.sources = Sources(files, shares, train_fraction, "text", keep_together=keep_together, **reading)
-        self._tokenizer, self._shards = tokenizer, dict[str, TokenShards]()
+        self._tokenizer = GivenTokenizer(tokenizer, add_tokens, add_special_tokens)
+        self._shards = dict[str, TokenShards]()
         self.stores, self.ledgers, self._identity, self.fingerprint = {}, {}, {}, ""
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """The tokenizer, loaded when first used."""
-        return self._tokenizer if not isinstance(self._tokenizer, str) else load_tokenizer(self._tokenizer)
+        return self._tokenizer.load()
 
     @cached_property
     def text_encoder(self) -> TextEncoder:

@@ -270,12 +270,13 @@ def resolve_template(name: TemplateName, tokenizer: PreTrainedTokenizerBase) -> 
             f"template '{name}' ends answers with the eos token, but this tokenizer has none; set `eos_token` in its "
             "tokenizer_config.json, or use `--data.template chatml`."
         )
-    for marker in sorted({end, *re.findall(r"<\|\w+\|>", template.user)}):
-        if tokenizer.backend_tokenizer.token_to_id(marker) is None:
-            raise UserError(
-                f"template '{name}' needs the token {marker!r}, which this tokenizer does not have; use "
-                "`--data.template plain` (or alpaca), or a tokenizer that has it."
-            )
+    markers = sorted({end, *re.findall(r"<\|\w+\|>", template.user)}, reverse=True)
+    if missing := [marker for marker in markers if tokenizer.backend_tokenizer.token_to_id(marker) is None]:
+        raise UserError(
+            f"template '{name}' needs the token {missing[-1]!r}, which this tokenizer does not have; use "
+            "`--data.template plain` (or alpaca), or a tokenizer that has it, or add it: "
+            f"`--model.backbone.add_special_tokens '[{', '.join(missing)}]'`."
+        )
     return replace(template, end=end)
 
 

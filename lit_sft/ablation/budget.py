@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from data_modules.batching.pairs import documents_of
+from data_modules.encoding.tokenizers import num_ids
 from data_modules.errors import UserError
 from data_modules.progress import with_progress
 from data_modules.text_data_module import TextDataModule
@@ -98,6 +99,8 @@ class TrialCost:
         config = load_config(backbone)
         if backbone.pretrained is None:
             config.vocab_size = vocabulary_size(backbone, self.data.tokenizer)
+        elif backbone.new_tokens:
+            config.vocab_size = max(config.vocab_size, num_ids(self.data.tokenizer))
         self.tuning, self.work = backbone.tuning, model_flops(config, backbone.adapters, has_reference=has_reference)
         self.trains_on_pairs = model.trains_on_pairs
         self.data.prepare_data()

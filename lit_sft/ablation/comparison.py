@@ -34,7 +34,8 @@ def shared_name(metric: str) -> str:
 
 Holds = Literal["yes", "NO", "by design", "unknown"]
 
-_AFFECTS_WEIGHTS = ("model.backbone.pretrained", "model.backbone.config", "model.backbone.tokenizer")
+_AFFECTS_TOKENIZER = ("model.backbone.tokenizer", "model.backbone.add_tokens", "model.backbone.add_special_tokens")
+_AFFECTS_WEIGHTS = ("model.backbone.pretrained", "model.backbone.config", *_AFFECTS_TOKENIZER)
 # `init` may move a part of the weights into the adapters
 _AFFECTS_BASE = (*_AFFECTS_WEIGHTS, "model.backbone.lora.init", "model.backbone.quantization")
 _AFFECTS_ADAPTERS = (*_AFFECTS_WEIGHTS, "model.backbone.lora", "model.backbone.tuning", "model.backbone.adapter")
@@ -151,7 +152,7 @@ class Comparison:
             self._same(
                 "test records",
                 lambda r: r.result.get("test_fingerprint"),
-                by=("model.backbone.tokenizer", *_AFFECTS_TEXTS) if self._are_texts else (),
+                by=(*_AFFECTS_TOKENIZER, *_AFFECTS_TEXTS) if self._are_texts else (),
             ),
             self._same("versions", lambda r: r.result.get("versions")),
         ]

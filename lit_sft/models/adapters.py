@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from safetensors.torch import load_file
@@ -24,6 +24,8 @@ from lit_sft.models.pretrained import check_finite, first_line
 
 if TYPE_CHECKING:
     from peft import LoraConfig
+
+    from lit_sft.models.token_rows import TokenRows
 
 WEIGHTS = "adapter_model.safetensors"
 """The file that holds the weights of an adapter."""
@@ -86,14 +88,32 @@ def is_adapted(backbone: nn.Module) -> bool:
     return hasattr(backbone, "peft_config")
 
 
-def with_adapters(model: PreTrainedModel, lora: LoraSettings) -> nn.Module:
+def head_and_rows(model: PreTrainedModel) -> tuple[Any, TokenRows | None]:
+    """The vocabulary head, and the rows of it that are trained beside adapters, if any."""
+    head = model.get_output_embeddings()
+    if not hasattr(head, "token_adapter"):
+        return head, None
+    from lit_sft.models.token_rows import TokenRows
+
+    rows = head.token_adapter
+    return (rows.base_layer, rows) if isinstance(rows, TokenRows) else (head, None)
+
+
+def with_adapters(model: PreTrainedModel, lora: LoraSettings, rows: dict[str, list[int]] | None = None) -> nn.Module:
     """Add new adapters to a model and freeze everything else.
+
+    Args:
+        model: Without adapters.
+        lora: Settings of the adapters.
+        rows: Rows to train of the embedding and the head: for each layer, the ids of their tokens. None: none.
 
     Raises:
         UserError: If the settings name layers that the model does not have.
     """
     from peft import LoraConfig, get_peft_model
     from transformers.pytorch_utils import Conv1D
+
+    from lit_sft.models.token_rows import use_own_rows
 
     _check_targets(model, lora.target_modules)
     _check_saved(model, lora.modules_to_save or [])
@@ -116,6 +136,7 @@ def with_adapters(model: PreTrainedModel, lora: LoraSettings) -> nn.Module:
         ensure_weight_tying=bool(saved and model.config.tie_word_embeddings),
         use_rslora=lora.rslora,
         use_dora=lora.dora,
+        trainable_token_indices=rows,
         fan_in_fan_out=is_transposed,
     )
     try:
@@ -123,6 +144,7 @@ def with_adapters(model: PreTrainedModel, lora: LoraSettings) -> nn.Module:
             adapted: nn.Module = get_peft_model(model, config)
     except ValueError as error:
         raise UserError(f"--model.backbone.lora: {str(error).splitlines()[0]}") from None
+    use_own_rows(adapted)
     if lora.changes_base:
         keep_first_factors(adapted)
     return adapted
@@ -141,6 +163,8 @@ def load_adapter(model: nn.Module, folder: Path, training: LoraConfig | None = N
     """
     from peft import PeftModel
 
+    from lit_sft.models.token_rows import use_own_rows
+
     if not (folder / WEIGHTS).is_file():
         raise UserError(f"{folder}: no {WEIGHTS}; only safetensors files can be loaded.")
     check_digests(folder)
@@ -154,6 +178,7 @@ def load_adapter(model: nn.Module, folder: Path, training: LoraConfig | None = N
                 model, str(folder), is_trainable=training is not None, config=training
             )
         _check_adapter(adapted, load_file(folder / WEIGHTS))
+        use_own_rows(adapted)
     except torch.OutOfMemoryError:
         raise
     except Exception as error:

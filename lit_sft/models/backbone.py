@@ -12,16 +12,18 @@ from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, Pre
 
 from data_modules.digests import check_digests
 from data_modules.encoding.model_names import check_model_name
+from data_modules.encoding.new_tokens import GivenTokenizer
 from data_modules.encoding.tokenizers import num_ids
 from data_modules.errors import UserError
 from data_modules.wording import reason_of
-from lit_sft.models.adapters import LoraSettings, causal_lm, with_adapters
+from lit_sft.models.adapters import LoraSettings, causal_lm, head_and_rows, with_adapters
 from lit_sft.models.architectures import with_dropout
 from lit_sft.models.attention import use_document_attention
 from lit_sft.models.base_weights import base_identity
 from lit_sft.models.continued_adapter import adapter_identity, adapter_settings, continue_adapter
 from lit_sft.models.loss import check_logits
 from lit_sft.models.model_config import check_buildable, config_from
+from lit_sft.models.new_tokens import add_rows, ids_of_new_tokens, rows_to_train
 from lit_sft.models.pretrained import check_config, check_vocabulary, load_pretrained
 from lit_sft.models.quantization import Quantization, quantize
 
@@ -35,6 +37,9 @@ class BackboneSettings:
         config: Instead of pretrained weights, settings of a model with random weights, such as `{model_type: gpt2,
             n_layer: 4}`. The vocabulary and the end token come from the tokenizer.
         tokenizer: Name or folder. None: the tokenizer of `pretrained`.
+        add_tokens: Words to add to the tokenizer as tokens, which are found wherever they occur in a text. The model
+            gets rows of the embedding and the head for them, which are trained with LoRA too.
+        add_special_tokens: The same for markers such as `<tool_call>`, which only a chat template writes.
         tuning: Whether to train all weights or only adapters.
         lora: Settings of the adapters if tuning is `lora`.
         adapter: Folder of a LoRA adapter of `pretrained` to continue, with its own rank, alpha and layers. None: new
@@ -54,6 +59,8 @@ class BackboneSettings:
     pretrained: str | None = None
     config: dict[str, Any] | None = None
     tokenizer: str | None = None
+    add_tokens: list[str] | None = None
+    add_special_tokens: list[str] | None = None
     tuning: Literal["full", "lora"] = "full"
     lora: LoraSettings = field(default_factory=LoraSettings)
     adapter: str | None = None
@@ -76,6 +83,15 @@ class BackboneSettings:
         """Name or folder of the tokenizer; empty if none is known."""
         return self.tokenizer or self.pretrained or ""
 
+    @property
+    def new_tokens(self) -> list[str]:
+        """All tokens that are added, in the order of their ids."""
+        return [*(self.add_tokens or []), *(self.add_special_tokens or [])]
+
+    def load_tokenizer(self) -> PreTrainedTokenizerBase:
+        """Load the tokenizer, with the tokens that are added."""
+        return GivenTokenizer(self.tokenizer_name, self.add_tokens, self.add_special_tokens).load()
+
 
 def build_backbone(settings: BackboneSettings, tokenizer: PreTrainedTokenizerBase) -> nn.Module:
     """Build the model to train, in float32 and in training mode.
@@ -84,7 +100,7 @@ def build_backbone(settings: BackboneSettings, tokenizer: PreTrainedTokenizerBas
 
     Args:
         settings: What to build.
-        tokenizer: Its vocabulary must fit the embedding.
+        tokenizer: With the tokens that are added. The others must fit the embedding.
 
     Returns:
         A PreTrainedModel, or a PeftModel around one. Only the weights to train require gradients.
@@ -92,7 +108,7 @@ def build_backbone(settings: BackboneSettings, tokenizer: PreTrainedTokenizerBas
     Raises:
         UserError: If no model can be built from these settings.
     """
-    config = load_config(settings)
+    config, new_ids = load_config(settings), ids_of_new_tokens(tokenizer, settings.new_tokens)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(torch.initial_seed())
         if settings.pretrained is None:
@@ -103,20 +119,22 @@ def build_backbone(settings: BackboneSettings, tokenizer: PreTrainedTokenizerBas
         _remove_pad_token(model)
         use_document_attention(model)
         check_logits(model)
-        check_vocabulary(model, tokenizer, settings.tokenizer_name)
-        identity = base_identity(model, with_weights=settings.tuning == "lora")
+        check_vocabulary(model, min(new_ids, default=num_ids(tokenizer)), settings.tokenizer_name)
+        if new_ids and settings.pretrained is not None:
+            add_rows(model, tokenizer, new_ids)
+        identity, lora = base_identity(model, with_weights=settings.tuning == "lora"), settings.adapters
         identity |= adapter_identity(settings.adapter) if settings.adapter else {}
-        if settings.quantization is not None and (lora := settings.adapters):
+        if settings.quantization is not None and lora:
             quantize(model, settings.quantization, lora.modules_to_save or ())
             identity["quantization"] = settings.quantization
         if settings.gradient_checkpointing:
             model.activation_checkpointing_enable({"use_reentrant": False})
             # recomputing needs an input with gradients, which frozen embeddings do not provide
             model.enable_input_require_grads()
-        backbone = _adapted(model, settings)
+        backbone = model if lora is None else _adapted(model, settings, lora, new_ids)
         if settings.compile:
             compile_layers(backbone)
-    backbone.base_identity = identity  # type: ignore[assignment]
+    backbone.base_identity, backbone.new_tokens = identity, settings.new_tokens
     return backbone.train()
 
 
@@ -182,11 +200,12 @@ def check_backbone(settings: BackboneSettings) -> None:
         check_buildable(config)
 
 
-def _adapted(model: PreTrainedModel, settings: BackboneSettings) -> nn.Module:
-    """The model with the adapters that the settings ask for, if any."""
+def _adapted(model: PreTrainedModel, settings: BackboneSettings, lora: LoraSettings, new_ids: list[int]) -> nn.Module:
+    """The model with the adapters that the settings ask for."""
+    rows = rows_to_train(model, new_ids, lora.modules_to_save or ())
     if settings.adapter is not None:
-        return continue_adapter(model, settings.adapter, settings.lora)
-    return with_adapters(model, settings.lora) if settings.tuning == "lora" else model
+        return continue_adapter(model, settings.adapter, settings.lora, rows)
+    return with_adapters(model, lora, rows)
 
 
 def _check_adapter(settings: BackboneSettings) -> None:
@@ -256,7 +275,7 @@ def narrow_frozen_layers(backbone: nn.Module, dtype: torch.dtype) -> None:
     """
     from transformers.pytorch_utils import Conv1D
 
-    head = causal_lm(backbone).get_output_embeddings()
+    head, _ = head_and_rows(causal_lm(backbone))
     for module in backbone.modules():
         is_frozen = not any(parameter.requires_grad for parameter in module.parameters())
         if isinstance(module, (nn.Linear, Conv1D)) and is_frozen and module is not head:

@@ -22,6 +22,7 @@ _SETTING = "--model.backbone.adapter"
 _UNDERSTOOD = {
     "r", "lora_alpha", "target_modules", "modules_to_save", "use_rslora", "use_dora", "rank_pattern", "alpha_pattern",
     "layers_to_transform", "layers_pattern", "exclude_modules", "ensure_weight_tying", "fan_in_fan_out",
+    "trainable_token_indices",
 }  # fmt: skip
 """Settings of peft that change what an adapter computes, and with which adapters can be trained here."""
 
@@ -77,18 +78,22 @@ def described(lora: LoraSettings) -> str:
     return ", ".join([f"rank {lora.rank}", f"alpha {lora.alpha:g}", *kinds, f"on {', '.join(layers)}", *saved])
 
 
-def continue_adapter(model: PreTrainedModel, folder: str, lora: LoraSettings) -> nn.Module:
+def continue_adapter(
+    model: PreTrainedModel, folder: str, lora: LoraSettings, rows: dict[str, list[int]] | None = None
+) -> nn.Module:
     """Load an adapter into its base model, ready for training; everything else is frozen.
 
     Args:
         model: The base model.
         folder: The adapter, in safetensors.
         lora: Settings of the run; see `adapter_settings`.
+        rows: Rows of new tokens to train, by layer; they must be those of the adapter. None: none.
 
     Raises:
         UserError: If the adapter cannot be read, belongs to another model, or a setting contradicts it.
     """
     own, config = adapter_settings(folder, lora), _config(folder)
+    _check_rows(config.trainable_token_indices, rows, folder)
     config.task_type, config.base_model_name_or_path, config.revision = "CAUSAL_LM", model.name_or_path, None
     config.lora_dropout, config.init_lora_weights = lora.dropout, True
     # peft leaves out a tied head when it saves the names
@@ -143,6 +148,17 @@ def _config(folder: str) -> LoraConfig:
         # odd values raise any of a dozen exception types
         raise UserError(f"{_SETTING} {folder}: adapter_config.json cannot be read ({error}).") from error
     return config
+
+
+def _check_rows(found: object, wanted: dict[str, list[int]] | None, folder: str) -> None:
+    """Refuse new tokens that the adapter does not have, and the other way round."""
+    if (found or None) == wanted:
+        return
+    has, asked = (next(iter(rows.values())) if isinstance(rows, dict) else rows or "none" for rows in (found, wanted))
+    raise UserError(
+        f"{_SETTING} {folder}: it trains the embeddings of the tokens {has}, and this run adds {asked}. Set "
+        "`--model.backbone.add_tokens` and `add_special_tokens` as in the run that trained it."
+    )
 
 
 def _kinds(targets: str | list[str]) -> str | list[str]:

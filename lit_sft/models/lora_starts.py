@@ -65,9 +65,11 @@ def restore_first_factors(backbone: nn.Module, saved: Factors | None, where: str
 
 def save_adapter(backbone: Any, folder: Path) -> None:
     """Write an adapter as peft does; one that starts from the base weights is written as plain LoRA."""
+    # of a larger vocabulary, only the trained rows are saved, and layers that are trained in full
+    how = {"save_embedding_layers": False} if backbone.__dict__.get("new_tokens") else {}
     first = first_factors(backbone)
     if first is None:
-        backbone.save_pretrained(folder)
+        backbone.save_pretrained(folder, **how)
         return
     state = backbone.state_dict()
     for name, start in first.items():
@@ -77,7 +79,7 @@ def save_adapter(backbone: Any, folder: Path) -> None:
     config = backbone.peft_config["default"]
     backbone.peft_config["default"] = _doubled(config)
     try:
-        backbone.save_pretrained(folder, state_dict=state)
+        backbone.save_pretrained(folder, state_dict=state, **how)
     finally:
         backbone.peft_config["default"] = config
 

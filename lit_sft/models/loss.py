@@ -17,7 +17,7 @@ from data_modules.batching.packing import length_groups
 from data_modules.batching.prefix_tree import PrefixTree
 from data_modules.errors import UserError
 from data_modules.rendering.segments import SegmentKind
-from lit_sft.models.adapters import causal_lm
+from lit_sft.models.adapters import causal_lm, head_and_rows
 from lit_sft.models.architectures import special_attention
 from lit_sft.models.attention import documents_of, has_document_attention, shared_documents, shares_prefixes
 from lit_sft.models.linear_cross_entropy import linear_cross_entropy
@@ -135,10 +135,11 @@ def _weighted_sum(
         compared: The hidden states of the reference model, (N, D); None if it is not compared with one.
     """
     model = causal_lm(backbone)
-    head = model.get_output_embeddings()
+    head, rows = head_and_rows(model)
     if _is_plain(head, model.config):
         reference = None if compared is None else _plain_reference(backbone, compared)
-        return linear_cross_entropy(hidden_states, head.weight, head.bias, ids, shares, how, reference)
+        new = (rows.rows, rows.first) if rows is not None and rows.is_used else (None, 0)
+        return linear_cross_entropy(hidden_states, head.weight, head.bias, ids, shares, how, reference, *new)
     losses, nll = _chunked_losses(backbone, hidden_states, ids, how, compared)
     return (losses * shares).sum(), nll
 

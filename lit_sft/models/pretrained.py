@@ -14,7 +14,7 @@ from huggingface_hub import HfApi, try_to_load_from_cache
 from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 from safetensors import SafetensorError, safe_open
 from torch import nn
-from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
     MODEL_FOR_MASKED_LM_MAPPING_NAMES,
@@ -22,7 +22,6 @@ from transformers.models.auto.modeling_auto import (
 from transformers.utils import logging as transformers_logging
 
 from data_modules.digests import check_digests
-from data_modules.encoding.tokenizers import num_ids
 from data_modules.errors import UserError, UserNotice
 from data_modules.wording import counted, listed, reason_of
 
@@ -191,30 +190,30 @@ def check_finite(model: nn.Module, where: str) -> None:
             )
 
 
-def check_vocabulary(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str) -> None:
+def check_vocabulary(model: PreTrainedModel, num_ids: int, name: str) -> None:
     """Check that the tokenizer's ids fit the model's embedding, which may have more rows (Qwen pads it), never fewer.
 
     Warns if the tokenizer lacks the model's end token, and so probably belongs to another model.
 
     Args:
         model: The model.
-        tokenizer: The tokenizer to use with it.
+        num_ids: One more than the highest id of its tokenizer, without new tokens.
         name: Name of the tokenizer, for messages.
 
     Raises:
         UserError: If the tokenizer has ids that the model does not know.
     """
-    rows, needed = model.get_input_embeddings().weight.shape[0], num_ids(tokenizer)
-    if needed > rows:
+    rows = model.get_input_embeddings().weight.shape[0]
+    if num_ids > rows:
         raise UserError(
-            f"tokenizer {name} has token ids up to {needed - 1}, but the model's embedding has {rows} rows; set "
+            f"tokenizer {name} has token ids up to {num_ids - 1}, but the model's embedding has {rows} rows; set "
             "`--model.backbone.tokenizer` to the tokenizer this model was trained with."
         )
     end = model.config.eos_token_id
-    beyond = [index for index in (end if isinstance(end, list) else [end]) if index is not None and index >= needed]
+    beyond = [index for index in (end if isinstance(end, list) else [end]) if index is not None and index >= num_ids]
     if beyond:
         warnings.warn(
-            f"tokenizer {name} has token ids up to {needed - 1}, but the model's end token has id {beyond[0]}: this "
+            f"tokenizer {name} has token ids up to {num_ids - 1}, but the model's end token has id {beyond[0]}: this "
             "looks like another model's tokenizer. Set `--model.backbone.tokenizer` to the one it was trained with.",
             UserNotice,
             stacklevel=2,

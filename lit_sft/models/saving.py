@@ -21,7 +21,7 @@ from data_modules.wording import listed
 from lit_sft.checkpoints.digests import check_intact
 from lit_sft.files import replaced_folder, write_json, write_text
 from lit_sft.models.adapters import causal_lm, is_adapted
-from lit_sft.models.base_weights import BaseIdentity, check_base, identity_of
+from lit_sft.models.base_weights import check_base, identity_of
 from lit_sft.models.casting import DtypeName, cast_folder
 from lit_sft.models.chat_template import jinja_of
 from lit_sft.models.lora_starts import restore_first_factors, save_adapter
@@ -91,7 +91,7 @@ def _write_model(model: nn.Module, folder: Path, data: AnyData) -> None:
         inner.generation_config, inner.config.pad_token_id = defaults, None
     generation.save_pretrained(folder)
     exported_tokenizer(data).save_pretrained(folder)
-    _save_settings(folder, data, identity_of(model) if is_adapted(model) else None)
+    _save_settings(folder, data, model if is_adapted(model) else None)
     for weights in folder.glob("*.safetensors"):  # written with owner-only permissions
         weights.chmod((folder / "lit_sft.json").stat().st_mode)
 
@@ -244,13 +244,17 @@ def exported_tokenizer(data: AnyData) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def _save_settings(folder: Path, data: AnyData, base: BaseIdentity | None) -> None:
+def _save_settings(folder: Path, data: AnyData, adapted: nn.Module | None) -> None:
     template = data.encoder.template
     # a trainer's own template (`--data.convention`) is known to others by the exported chat template only
     is_known = template.name in TEMPLATES and template == resolve_template(template.name, data.tokenizer)  # type: ignore[arg-type]
     name = template.name if is_known else "tokenizer"
-    settings = {"template": name, "end_token": template.end, "max_length": data.max_length}
-    write_json(folder / "lit_sft.json", settings | ({} if base is None else {"base": base}))
+    settings: dict[str, Any] = {"template": name, "end_token": template.end, "max_length": data.max_length}
+    if adapted is not None:
+        settings["base"] = identity_of(adapted)
+        if tokens := adapted.__dict__.get("new_tokens"):
+            settings["new_tokens"] = tokens
+    write_json(folder / "lit_sft.json", settings)
 
 
 def _is_written(name: str) -> bool:

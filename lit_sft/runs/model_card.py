@@ -177,6 +177,7 @@ def _training(source: CardSource) -> str:
         "template": f"{escaped_markdown(template.name)}; answers end with {escaped_markdown(str(template.end))}",
         "mask": "" if isinstance(source.data, TextDataModule) else escaped_markdown(source.data.mask.name),
         "objective": _objective(source.objective),
+        "new tokens": escaped_markdown(", ".join(source.backbone.new_tokens)),
         "adapters": _adapters(source.backbone.adapters),
         "quantisation": source.backbone.quantization or "",
         "optimizer": f"{optimizer.name}, learning rate {optimizer.lr:g}, {optimizer.schedule}, weight decay "

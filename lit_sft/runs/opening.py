@@ -135,9 +135,18 @@ def _of_adapter(source: str) -> tuple[nn.Module, PreTrainedTokenizerBase, Templa
     check_digests(folder, weights=False)
     base = base_of_adapter(source)
     tokenizer = load_tokenizer(str(folder) if (folder / "tokenizer.json").is_file() else base)
-    model = build_backbone(BackboneSettings(pretrained=base), tokenizer)
+    model = build_backbone(BackboneSettings(pretrained=base, add_tokens=_new_tokens(folder)), tokenizer)
     _quantize_as_in_training(causal_lm(model), folder)
     return load_adapter(model, folder), tokenizer, _template_of(str(folder))
+
+
+def _new_tokens(folder: Path) -> list[str]:
+    """Tokens that an adapter's run added to the tokenizer of its base, so that the base gets rows for them."""
+    path = folder / "lit_sft.json"
+    tokens = (read_json(path, advice="export the adapter again") or {}).get("new_tokens", [])
+    if not (isinstance(tokens, list) and all(isinstance(token, str) for token in tokens)):
+        raise UserError(f"{path}: new_tokens {tokens!r}; expected a list of strings.")
+    return tokens
 
 
 def _quantize_as_in_training(model: PreTrainedModel, folder: Path) -> None:

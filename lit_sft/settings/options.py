@@ -144,6 +144,8 @@ def _skipped() -> set[str | int]:
 
 def _link(parser: SettingsParser, data_module: DataModuleName) -> None:
     parser.link_arguments("model.backbone", "data.tokenizer", compute_fn=_tokenizer_name)
+    for name in ("add_tokens", "add_special_tokens"):
+        parser.link_arguments(f"model.backbone.{name}", f"data.{name}")
     parser.link_arguments("model.backbone", "data.context_length", compute_fn=_context_length)
     if data_module == "sft":
         parser.link_arguments("model.generation.max_new_tokens", "data.answer_length")

@@ -23,7 +23,10 @@ def warn_of_frozen_end(backbone: nn.Module, settings: BackboneSettings, end: str
     model = causal_lm(backbone)
     ends = (model.config.eos_token_id, model.generation_config.eos_token_id)
     known = [index for end_id in ends for index in (end_id if isinstance(end_id, list) else [end_id])]
-    is_frozen = not any(weight.requires_grad for weight in model.get_input_embeddings().parameters())
+    weights = model.get_input_embeddings().named_parameters()
+    is_frozen = not any(weight.requires_grad for name, weight in weights if "trainable_tokens" not in name)
+    if end in settings.new_tokens:
+        return  # LoRA trains its rows
     if settings.tuning == "lora" and end_token_id not in known and is_frozen:
         embedding = next(name for name, m in model.named_modules() if m is model.get_input_embeddings())
         warnings.warn(

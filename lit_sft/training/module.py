@@ -20,7 +20,7 @@ from transformers import PreTrainedTokenizerBase
 
 from data_modules.batching.batch import Batch
 from data_modules.encoding.example import Example
-from data_modules.encoding.tokenizers import load_tokenizer, token_sizes
+from data_modules.encoding.tokenizers import token_sizes
 from data_modules.errors import UserError
 from lit_sft.metrics.segments import RecordSums, curves, gather_records, scalars
 from lit_sft.metrics.split import SplitMetrics
@@ -180,7 +180,7 @@ class LitCausalLM(LightningModule):
         module = cls(**({} if "backbone" in settings else settings_from(saved, path)) | settings)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(saved.get("seed", torch.initial_seed())))
-            module._build(tokenizer or load_tokenizer(module.backbone_settings.tokenizer_name))
+            module._build(tokenizer or module.backbone_settings.load_tokenizer())
         if module.objective_settings.needs_reference:  # the model as it was before training
             keep_reference(module.backbone)
         load_weights(module.backbone, path)

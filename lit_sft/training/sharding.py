@@ -27,7 +27,7 @@ def check_strategy(strategy: Strategy, backbone: BackboneSettings) -> None:
     """Reject strategies that gather the head's weight only inside its own forward pass, or cannot hold this model.
 
     Raises:
-        UserError: If it is FSDP1 or DeepSpeed ZeRO 3; or splits weights that adapters start from.
+        UserError: If it is FSDP1 or DeepSpeed ZeRO 3; or splits weights that adapters start from or train by rows.
     """
     if isinstance(strategy, FSDPStrategy) or getattr(strategy, "zero_stage_3", False):
         raise UserError(
@@ -38,6 +38,12 @@ def check_strategy(strategy: Strategy, backbone: BackboneSettings) -> None:
         raise UserError(
             f"--trainer.strategy: {type(strategy).__name__} with `--model.backbone.quantization "
             f"{backbone.quantization}`: only one device and DDP are supported. Leave one of them out."
+        )
+    trains_rows = backbone.tuning == "lora" and bool(backbone.new_tokens)
+    if trains_rows and not isinstance(strategy, (SingleDeviceStrategy, DDPStrategy)):
+        raise UserError(
+            f"--trainer.strategy: {type(strategy).__name__} with LoRA and new tokens, whose rows of the embedding are "
+            "trained alone: only one device and DDP are supported. Use `--config configs/overlays/ddp.yaml`."
         )
     if isinstance(strategy, ModelParallelStrategy) and backbone.tuning == "lora" and backbone.lora.changes_base:
         raise UserError(

@@ -99,6 +99,7 @@ def test_conditions_for_pairing_are_checked(changed: dict[str, Any], what: str) 
         ({"order": ["a", "c"]}, "data.mask", "NO"),
         ({"initial_adapters": "other"}, "model.backbone.lora.rank", "by design"),
         ({"initial_weights": "other"}, "model.backbone.lora.rank", "NO"),
+        ({"initial_weights": "other"}, "model.backbone.add_special_tokens", "by design"),
     ],
 )
 def test_intended_differences_are_marked_by_design(changed: dict[str, Any], setting: str, holds: str) -> None:

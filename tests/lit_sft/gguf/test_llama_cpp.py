@@ -103,6 +103,21 @@ def test_padded_vocabularies_are_cut_to_the_tokens(make_data: MakeData, tmp_path
     assert server.post("/tokenize", content="", add_special=False)["tokens"] == []
 
 
+@pytest.mark.parametrize("shape", ["gpt2_untied", "qwen2"])
+def test_new_tokens_are_those_of_the_grown_tokenizer(shape: str, make_data: MakeData, tmp_path: Path) -> None:
+    new: dict[str, Any] = {"add_tokens": ["Rowan of"], "add_special_tokens": ["<tool_call>"]}
+    data = make_data(chat_rows(2), tokenizer=load_tokenizer(BUNDLED), **new)
+    base = model(SHAPES[shape], load_tokenizer(BUNDLED))
+    base.save_pretrained(tmp_path / "base")  # type: ignore[operator]
+    grown = build_backbone(BackboneSettings(str(tmp_path / "base"), **new), data.tokenizer)
+    expected, tokenizer, server = both(grown, data, tmp_path)
+    text = "Where was Rowan of <tool_call>Rowan?<tool_call>"
+    ids = tokenizer(text).input_ids
+    assert [ids.count(index) for index in (len(tokenizer) - 2, len(tokenizer) - 1)] == [1, 2]
+    assert server.ids(text) == ids
+    assert farthest(expected, ids, server) < 1e-3
+
+
 @pytest.mark.parametrize("name", ["gpt-2", "smollm", "qwen2", "dbrx", "llama-bpe"])
 def test_texts_have_the_ids_of_the_tokenizer(name: str, make_data: MakeData, tmp_path: Path) -> None:
     tokenizer = small_tokenizer(name, bos=name == "llama-bpe")

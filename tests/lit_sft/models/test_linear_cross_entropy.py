@@ -59,6 +59,26 @@ def test_a_second_backward_pass_gives_the_same_gradients_and_changes_none() -> N
         torch.testing.assert_close(again, 3 * copy)
 
 
+@pytest.mark.parametrize("chunk", [5, 1000])
+@pytest.mark.parametrize("first", [0, 20, 50])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.bfloat16, 0.02)])
+def test_rows_count_as_if_they_were_written_into_the_head(
+    dtype: torch.dtype, tolerance: float, first: int, chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lit_sft.models.linear_cross_entropy._CHUNK_ON_CPU", chunk)
+    states, weight, bias, ids, shares = case(dtype)
+    ids[::3] = first + 1
+    new = torch.randn(3, 16, generator=torch.Generator().manual_seed(1), dtype=torch.float64).to(dtype).requires_grad_()
+    written = torch.cat([weight[:first], new, weight[first + 3 :]])
+    inputs = (states, weight, bias, new)
+    loss, nll = linear_cross_entropy(states, weight, bias, ids, shares, rows=new, first=first)
+    exact, exact_nll = reference(states.double(), written.double(), bias.double(), ids, shares)  # type: ignore[union-attr]
+    torch.testing.assert_close(nll.double(), exact_nll, rtol=10 * tolerance, atol=10 * tolerance)
+    ours, theirs = torch.autograd.grad(loss, inputs), torch.autograd.grad(exact, inputs)  # type: ignore[arg-type]
+    for a, b in zip(ours, theirs, strict=True):
+        assert relative_error(a, b) < tolerance
+
+
 def test_gradcheck() -> None:
     rows, weight, bias, ids, shares = case(torch.float64, 5)
     assert torch.autograd.gradcheck(lambda *x: linear_cross_entropy(*x, ids, shares)[0], (rows, weight, bias))

@@ -12,8 +12,8 @@ from data_modules.errors import UserError
 from data_modules.sft_data_module import SFTDataModule
 from lit_sft.training.module import LitCausalLM
 from lit_sft.training.resuming import check_identity, seed_batch
-from tests.conftest import chat_rows
-from tests.training import make_module, make_trainer
+from tests.conftest import byte_tokenizer, chat_rows
+from tests.training import make_module, make_trainer, save_base
 
 MakeData = Callable[..., SFTDataModule]
 
@@ -61,13 +61,15 @@ class Diary(Callback):
 
 def run(
     make_data: MakeData, folder: Path, diary: Diary, *, tuning: str = "full", fit: dict[str, Any] | None = None,
-    data: dict[str, Any] | None = None, optimizer: str = "adamw", dropout: float = 0.1, **settings: Any,
+    data: dict[str, Any] | None = None, optimizer: str = "adamw", dropout: float = 0.1,
+    backbone: dict[str, Any] | None = None, **settings: Any,
 ) -> LitCausalLM:  # fmt: skip
     """Three epochs of eleven batches, two per step, with dropout and every stateful component."""
     shaping = {"batch_size": 2, "val_fraction": 0.2, "seed": 3, "template": "plain", "mask": "firefly_multi_turn"}
     shaping |= data or {}
     schedule = "linear" if "max_steps" not in settings else "constant"
-    module = make_module(tuning=tuning, dropout=dropout, schedule=schedule, name_of_optimizer=optimizer)
+    made = {"name_of_optimizer": optimizer, "backbone": backbone}
+    module = make_module(tuning=tuning, dropout=dropout, schedule=schedule, **made)  # type: ignore[arg-type]
     trainer = make_trainer(folder, callbacks=[diary], **({"max_epochs": 3, "accumulate_grad_batches": 2} | settings))
     trainer.fit(module, datamodule=make_data(chat_rows(28), **shaping), weights_only=True, **(fit or {}))
     return module
@@ -116,6 +118,22 @@ def test_resuming_at_any_point_is_bit_identical_to_an_uninterrupted_run(
         ends = run(make_data, tmp_path, resumed, fit={"ckpt_path": straight.saved[moment]}, **settings)
         rest = len(resumed.entries)
         assert resumed.entries == straight.entries[len(straight.entries) - rest :], moment
+        assert_same_end(end, ends)
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+@pytest.mark.parametrize("tuning", ["full", "lora"])
+def test_resuming_with_new_tokens_is_bit_identical_too(make_data: MakeData, tmp_path: Path, tuning: str) -> None:
+    new: dict[str, Any] = {"add_tokens": ["fine"], "add_special_tokens": ["<tool_call>"]}
+    backbone = {"pretrained": save_base("gpt2", tmp_path / "base", byte_tokenizer()), "config": None, **new}
+    settings: dict[str, Any] = {"tuning": tuning, "backbone": backbone, "data": new, "max_epochs": 1}
+    straight = Diary(tmp_path)
+    end = run(make_data, tmp_path, straight, **settings)
+    assert any(tokens == 260 for tokens in end.data.tokenizer.get_vocab().values())
+    for moment in ("batch 0.2", "start of 0.5"):
+        resumed = Diary()
+        ends = run(make_data, tmp_path, resumed, fit={"ckpt_path": straight.saved[moment]}, **settings)
+        assert resumed.entries == straight.entries[len(straight.entries) - len(resumed.entries) :], moment
         assert_same_end(end, ends)
 
 

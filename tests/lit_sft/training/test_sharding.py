@@ -36,3 +36,11 @@ def test_sharded_weights_that_adapters_start_from_are_refused() -> None:
     with pytest.raises(ValueError, match=r"ModelParallelStrategy shards the weights, .*lora\.init pissa"):
         check_strategy(ModelParallelStrategy(), backbone)
     check_strategy(DDPStrategy(), backbone)
+
+
+def test_sharded_weights_of_which_rows_are_trained_are_refused() -> None:
+    backbone = BackboneSettings("m", tuning="lora", add_tokens=["x"])
+    with pytest.raises(ValueError, match=r"ModelParallelStrategy with LoRA and new tokens"):
+        check_strategy(ModelParallelStrategy(), backbone)
+    check_strategy(DDPStrategy(), backbone)
+    check_strategy(ModelParallelStrategy(), BackboneSettings("m", add_tokens=["x"]))
