@@ -33,6 +33,7 @@ COMMANDS = {
         "lit_sft.cli.export:main",
         "save a run's model as a Hugging Face folder, optionally with the adapter merged",
     ),
+    "merge": ("lit_sft.cli.merge:main", "add up LoRA adapters of the same base model, with weights"),
 }
 
 _LONGEST_MESSAGE = 1600

@@ -59,7 +59,7 @@ def test_command_of_a_document_is_parsed(line: str, monkeypatch: pytest.MonkeyPa
     from lit_sft.arena.suite_prompts import read_prompts
     from lit_sft.chat import command as chat
     from lit_sft.cleaning import command as clean
-    from lit_sft.cli.export import _parser
+    from lit_sft.cli import export, merge
     from lit_sft.evaluation import command as evaluation
     from lit_sft.evaluation.suite_file import read_suite
     from lit_sft.init import command as init
@@ -85,8 +85,8 @@ def test_command_of_a_document_is_parsed(line: str, monkeypatch: pytest.MonkeyPa
     if command == "configs":
         assert all(named(name) for name in arguments)
         return
-    if command == "export":
-        _parser().parse_args(arguments)
+    if command in ("export", "merge"):
+        (export if command == "export" else merge)._parser().parse_args(arguments)
         return
     if command == "chat":
         chat._parser().parse_args(arguments)

@@ -26,7 +26,7 @@ _UNDERSTOOD = {
 }  # fmt: skip
 """Settings of peft that change what an adapter computes, and with which adapters can be trained here."""
 
-_WITHOUT_EFFECT = {
+WITHOUT_EFFECT = {
     "task_type", "peft_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision", "inference_mode",
     "lora_dropout", "init_lora_weights", "loftq_config", "eva_config", "corda_config", "lora_ga_config",
     "runtime_config", "megatron_core", "qalora_group_size",
@@ -107,7 +107,7 @@ def continue_adapter(
 def adapter_identity(folder: str) -> dict[str, str]:
     """Digests of everything that training takes from an adapter: `adapter` of its settings, `adapter_weights`."""
     settings = read_json(Path(folder) / "adapter_config.json") or {}
-    settings = {name: _plain(value) for name, value in settings.items() if name not in _WITHOUT_EFFECT}
+    settings = {name: _plain(value) for name, value in settings.items() if name not in WITHOUT_EFFECT}
     return {"adapter": digest(settings), "adapter_weights": file_digest(Path(folder) / WEIGHTS)}
 
 
@@ -133,11 +133,11 @@ def _config(folder: str) -> LoraConfig:
     unknown = [
         f"{name} {value}"
         for name, value in written.items()
-        if name not in _UNDERSTOOD | _WITHOUT_EFFECT and _plain(value) != _plain(getattr(plain, name, None))
+        if name not in _UNDERSTOOD | WITHOUT_EFFECT and _plain(value) != _plain(getattr(plain, name, None))
     ]
     if unknown:
         raise UserError(f"{_SETTING} {folder}: adapters with {unknown[0]} cannot be trained here; merge it instead.")
-    if written.get("init_lora_weights") not in _KEEP_BASE:
+    if not keeps_base(written):
         raise UserError(
             f"{_SETTING} {folder}: it changed the weights of its base ({written['init_lora_weights']}). Convert it to "
             "plain LoRA with peft (`path_initial_model_for_weight_conversion`), or merge it."
@@ -159,6 +159,11 @@ def _check_rows(found: object, wanted: dict[str, list[int]] | None, folder: str)
         f"{_SETTING} {folder}: it trains the embeddings of the tokens {has}, and this run adds {asked}. Set "
         "`--model.backbone.add_tokens` and `add_special_tokens` as in the run that trained it."
     )
+
+
+def keeps_base(settings: dict[str, Any]) -> bool:
+    """Whether an adapter with these settings belongs to the base model as it was before training."""
+    return settings.get("init_lora_weights") in _KEEP_BASE
 
 
 def _kinds(targets: str | list[str]) -> str | list[str]:
