@@ -9,6 +9,10 @@ queries that may see a stretch stand in one piece, its subtree:
 So each stretch takes one causal call and, if anything follows it, one call without a mask. Each call gives the
 attention to a part of the keys with the logarithm of its normaliser, from which the attention to all of them follows.
 
+With few keys, that second call and the merging cost more than they save. A short stretch is therefore repeated before
+each of the stretches that follow it, in their causal calls: a b, a c and a d, of which the outputs of b, c and d are
+kept.
+
 Source: partial softmaxes merged by their normalisers, as in FlashAttention and Ring Attention (arXiv 2310.01889); keys
 shared by many queries as in Hydragen (arXiv 2402.05099), here with gradients.
 """
@@ -24,6 +28,63 @@ import torch
 from torch import Tensor
 
 from lit_sft.models.attention_gradients import backward_in_blocks, centred, is_long
+
+SHORT = 64
+"""Most tokens that are repeated before each stretch that follows them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The queries and keys of one call.
+
+    Attributes:
+        queries: In one piece of the row.
+        repeated: Short stretches before the keys, as pieces of the row. A causal call repeats them before the queries
+            too.
+        keys: In one piece of the row; the queries themselves if the call is causal.
+        is_causal: Whether query t sees the keys up to t only, counted with the repeated ones; else all.
+    """
+
+    queries: slice
+    repeated: tuple[slice, ...]
+    keys: slice
+    is_causal: bool
+
+    @property
+    def num_repeated(self) -> int:
+        """Repeated tokens."""
+        return sum(int(piece.stop - piece.start) for piece in self.repeated)
+
+    @property
+    def num_keys(self) -> int:
+        """Keys, repeated ones included."""
+        return self.num_repeated + int(self.keys.stop - self.keys.start)
+
+    @property
+    def num_queries(self) -> int:
+        """Queries, repeated ones included."""
+        return self.num_keys if self.is_causal else int(self.queries.stop - self.queries.start)
+
+    def of_queries(self, tensor: Tensor) -> Tensor:
+        """The queries' rows of (B, heads, C, ...)."""
+        return self.of_keys(tensor) if self.is_causal else tensor[:, :, self.queries]
+
+    def of_keys(self, tensor: Tensor) -> Tensor:
+        """The keys' rows of (B, heads, C, ...)."""
+        own = tensor[:, :, self.keys]
+        return torch.cat([*(tensor[:, :, piece] for piece in self.repeated), own], 2) if self.repeated else own
+
+    def add_keys(self, total: Tensor, shares: Tensor) -> None:
+        """Add (B, heads, keys, ...) to the keys' rows of (B, heads, C, ...), in place."""
+        done = 0
+        for piece in (*self.repeated, self.keys):
+            size = piece.stop - piece.start
+            total[:, :, piece] += shares[:, :, done : done + size]
+            done += size
+
+    def without_repeated(self, tensor: Tensor) -> Tensor:
+        """The rows of (B, heads, queries, ...) that are kept."""
+        return tensor[:, :, self.num_repeated :] if self.is_causal else tensor
 
 
 @dataclass(frozen=True)
@@ -61,18 +122,26 @@ class Stretches:
         return max(map(sum, zip(self.offsets, self.lengths, strict=True)))
 
     @cached_property
-    def parts(self) -> tuple[tuple[slice, slice, bool], ...]:
-        """The queries and the keys of each call, and whether it is causal; every query's first call comes first."""
+    def parts(self) -> tuple[Part, ...]:
+        """The calls of attention; every query's first comes first."""
         ends = list(self.starts[1:])  # of each subtree
+        children = [0] * len(ends)
         for index in range(len(ends) - 1, -1, -1):
             if (parent := self.parents[index]) >= 0:
                 ends[parent] = max(ends[parent], ends[index])
+                children[parent] += 1
         parts = []
-        for start, length, end in zip(self.starts, self.lengths, ends, strict=False):
-            own = slice(start, start + length)
-            parts.append((own, own, True))
-            if end > own.stop:
-                parts.append((slice(own.stop, end), own, False))
+        passed_on: list[tuple[slice, ...]] = []  # what each stretch has repeated before those that follow it
+        for index, parent in enumerate(self.parents):
+            own = slice(self.starts[index], self.starts[index + 1])
+            causal = Part(own, passed_on[parent] if parent >= 0 else (), own, is_causal=True)
+            parts.append(causal)
+            rest = slice(own.stop, ends[index])
+            # no more than a third of the tokens after it may be repeated ones
+            is_short = causal.num_keys <= min(SHORT, (rest.stop - rest.start) // (2 * max(children[index], 1)))
+            passed_on.append((*causal.repeated, own) if is_short else ())
+            if not is_short and rest.stop > rest.start:
+                parts.append(Part(rest, causal.repeated, own, is_causal=False))
         return tuple(parts)
 
     def visible(self, device: torch.device, window: int | None) -> Tensor:
@@ -84,10 +153,10 @@ class Stretches:
     def _visible(self, device: torch.device, window: int | None) -> Tensor:
         size = self.starts[-1]
         seen = torch.zeros(size, size, dtype=torch.bool, device=device)
-        for queries, keys, is_causal in self.parts:
-            seen[queries, keys] = True
-            if is_causal:
-                seen[queries, keys].tril_()
+        for start, length, path in zip(self.starts, self.lengths, self.key_paths(), strict=False):
+            own = slice(start, start + length)
+            seen[own, path.to(device)] = True
+            seen[own, own].tril_()
         if window is not None:
             spans = zip(self.offsets, self.lengths, strict=True)
             positions = torch.cat([torch.arange(offset, offset + length) for offset, length in spans]).to(device)
@@ -175,15 +244,17 @@ class _TreeAttention(torch.autograd.Function):
         output = torch.empty_like(query)
         normaliser = query.new_empty(query.shape[:3])
         done = 0  # tokens that have been written; further calls are merged
-        for queries, keys, is_causal in stretches.parts:
-            part, total = flash(query[:, :, queries], key[:, :, keys], value[:, :, keys], 0.0, is_causal, scale=scaling)
+        for part in stretches.parts:
+            tensors = part.of_queries(query), part.of_keys(key), part.of_keys(value)
+            found, total = map(part.without_repeated, flash(*tensors, 0.0, part.is_causal, scale=scaling))
+            queries = part.queries
             old = slice(queries.start, min(queries.stop, done))
             num_old = max(0, old.stop - old.start)
             if num_old:
-                _merge(output[:, :, old], normaliser[:, :, old], part[:, :, :num_old], total[:, :, :num_old])
+                _merge(output[:, :, old], normaliser[:, :, old], found[:, :, :num_old], total[:, :, :num_old])
             if queries.stop > done:
                 new = slice(queries.start + num_old, queries.stop)
-                output[:, :, new], normaliser[:, :, new] = part[:, :, num_old:], total[:, :, num_old:]
+                output[:, :, new], normaliser[:, :, new] = found[:, :, num_old:], total[:, :, num_old:]
                 done = queries.stop
         ctx.save_for_backward(query, key, value, output, normaliser)
         ctx.stretches, ctx.scaling = stretches, scaling
@@ -194,25 +265,28 @@ class _TreeAttention(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         query, key, value, output, normaliser = ctx.saved_tensors
-        grads = [torch.zeros_like(tensor) for tensor in (query, key, value)]
+        query_grad, *key_grads = (torch.zeros_like(tensor) for tensor in (query, key, value))
         with torch.autocast("cpu", enabled=False):
             if ctx.has_blocks:
                 key, normaliser = centred(query, key, normaliser, ctx.scaling)
             # with the output and the normaliser of all keys, each part gives its share of the gradients
-            for queries, keys, is_causal in ctx.stretches.parts:
-                in_blocks = ctx.has_blocks and _is_long((queries, keys, is_causal))
-                parts = (backward_in_blocks if in_blocks else _backward_of_kernel)(
-                    grad[:, :, queries], query[:, :, queries], key[:, :, keys], value[:, :, keys],
-                    output[:, :, queries], normaliser[:, :, queries], is_causal, ctx.scaling,
+            for part in ctx.stretches.parts:
+                kept = part.of_queries(grad)
+                if part.is_causal and part.repeated:
+                    kept[:, :, : part.num_repeated] = 0  # in a copy: these outputs were dropped
+                in_blocks = ctx.has_blocks and _is_long(part)
+                own_grad, *found = (backward_in_blocks if in_blocks else _backward_of_kernel)(
+                    kept, part.of_queries(query), part.of_keys(key), part.of_keys(value),
+                    part.of_queries(output), part.of_queries(normaliser), part.is_causal, ctx.scaling,
                 )  # fmt: skip
-                for total, part, where in zip(grads, parts, (queries, keys, keys), strict=True):
-                    total[:, :, where] += part
-        return *grads, None, None, None
+                query_grad[:, :, part.queries] += part.without_repeated(own_grad)
+                for total, shares in zip(key_grads, found, strict=True):
+                    part.add_keys(total, shares)
+        return query_grad, *key_grads, None, None, None
 
 
-def _is_long(part: tuple[slice, slice, bool]) -> bool:
-    queries, keys, _ = part
-    return is_long(queries.stop - queries.start, keys.stop - keys.start)
+def _is_long(part: Part) -> bool:
+    return is_long(part.num_queries, part.num_keys)
 
 
 def _backward_of_kernel(*given: Any) -> tuple[Tensor, Tensor, Tensor]:

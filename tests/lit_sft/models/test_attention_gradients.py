@@ -15,6 +15,9 @@ from lit_sft.models.tree_attention import Stretches
 SHARED = Stretches((290, 270, 40, 300, 30), (-1, 0, 0, -1, 3))
 """Long and short parts, causal and not."""
 
+REPEATED = Stretches((30, 290, 50, 280), (-1, 0, 0, 0))
+"""A beginning that is repeated before long stretches and a short one."""
+
 HEADS = [(6, 6), (6, 2), (4, 1)]
 
 
@@ -72,11 +75,10 @@ def test_gradients_are_more_exact_than_those_of_attention_in_bf16(heads: tuple[i
 
 
 @pytest.mark.parametrize("heads", HEADS)
-@pytest.mark.parametrize("kind", ["packed", "shared"])
-def test_parts_of_every_length_give_the_gradients_of_a_dense_mask(heads: tuple[int, int], kind: str) -> None:
-    tree = SHARED if kind == "shared" else Stretches((290, 40, 260, 2), (-1,) * 4)
+@pytest.mark.parametrize("tree", [Stretches((290, 40, 260, 2), (-1,) * 4), SHARED, REPEATED])
+def test_parts_of_every_length_give_the_gradients_of_a_dense_mask(heads: tuple[int, int], tree: Stretches) -> None:
     boundaries = torch.tensor(tree.starts, dtype=torch.int32)
-    documents = SharedDocuments(tree) if kind == "shared" else Documents(tree.lengths, boundaries)
+    documents = SharedDocuments(tree) if max(tree.parents) >= 0 else Documents(tree.lengths, boundaries)
     tensors = given(tree.starts[-1], heads, bias=3.0)
     exact = gradients(dense(tree.visible(torch.device("cpu"), None)), tensors, torch.float64)
     found = gradients(under_autocast(documents), tensors, torch.float32)

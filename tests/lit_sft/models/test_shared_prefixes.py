@@ -231,17 +231,18 @@ def test_a_sliding_window_reaches_from_a_branch_into_the_shared_beginning(full_l
 
 
 DEEP = Stretches((3, 2, 1, 4, 1, 2, 3), (-1, 0, 1, 1, 3, 0, -1))
+SHORT_BEGINNINGS = Stretches((2, 3, 20, 20, 70, 4, 30, 30, 5), (-1, 0, 1, 1, 0, 4, 5, 5, 4))
 
 
-def check_attention(attend: Callable[..., torch.Tensor], key_heads: int) -> None:
+def check_attention(attend: Callable[..., torch.Tensor], key_heads: int, tree: Stretches = DEEP) -> None:
     """Compare output and gradients with those under a dense mask."""
     generator = torch.Generator().manual_seed(0)
     given = [
-        torch.randn(1, heads, 16, 8, generator=generator, dtype=torch.float64).requires_grad_()
+        torch.randn(1, heads, tree.starts[-1], 8, generator=generator, dtype=torch.float64).requires_grad_()
         for heads in (4, key_heads, key_heads)
     ]
     output = attend(*given)
-    mask = DEEP.visible(output.device, None)
+    mask = tree.visible(output.device, None)
     expected = torch.nn.functional.scaled_dot_product_attention(*given, attn_mask=mask, scale=0.3, enable_gqa=True)
     torch.testing.assert_close(output, expected)
     for ours, theirs in zip(
@@ -252,9 +253,23 @@ def check_attention(attend: Callable[..., torch.Tensor], key_heads: int) -> None
         torch.testing.assert_close(ours, theirs)
 
 
+@pytest.mark.parametrize("tree", [DEEP, SHORT_BEGINNINGS])
 @pytest.mark.parametrize("key_heads", [4, 2, 1])
-def test_attention_along_a_deep_tree_equals_a_dense_mask(key_heads: int) -> None:
-    check_attention(lambda query, key, value: attend_on_cpu(query, key, value, DEEP, 0.3), key_heads)
+def test_attention_along_a_deep_tree_equals_a_dense_mask(key_heads: int, tree: Stretches) -> None:
+    check_attention(lambda query, key, value: attend_on_cpu(query, key, value, tree, 0.3), key_heads, tree)
+
+
+def test_short_beginnings_are_repeated_before_what_follows_them() -> None:
+    """Lengths of the repeated pieces of each call and of its queries; a long stretch takes a call without a mask."""
+    parts = SHORT_BEGINNINGS.parts
+    lengths = [[piece.stop - piece.start for piece in (*part.repeated, part.queries)] for part in parts]
+    assert lengths == [[2], [2, 3], [2, 3, 20], [2, 3, 20], [2, 70], [2, 69], [4], [4, 30], [4, 30], [5]]
+    assert [index for index, part in enumerate(parts) if not part.is_causal] == [5]
+
+
+def test_beginnings_of_many_short_branches_and_long_ones_are_not_repeated() -> None:
+    for tree in (Stretches((20, *[10] * 50), (-1, *[0] * 50)), Stretches((65, 500, 500), (-1, 0, 0))):
+        assert not any(part.repeated for part in tree.parts)
 
 
 def flash_of_a_gpu(
