@@ -14,6 +14,7 @@ COMMANDS = {
     "init": ("lit_sft.init.command:main", "write a config for your data, a model and this machine"),
     "configs": ("lit_sft.cli.configs:main", "list the configs that come with lit_sft, or copy some into this folder"),
     "fit": ("lit_sft.cli.commands:main", "fine-tune a model, or train it on text"),
+    "find-lr": ("lit_sft.cli.find_lr:main", "suggest a learning rate for a config, after a short test"),
     "validate": ("lit_sft.cli.commands:main", "score a run on its validation split"),
     "test": ("lit_sft.cli.commands:main", "score a run and its answers on the test split; writes result.json"),
     "predict": ("lit_sft.cli.commands:main", "answer prompts; writes JSON lines"),

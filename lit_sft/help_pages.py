@@ -60,6 +60,10 @@ ESSENTIAL: dict[str, dict[str, tuple[str, ...]]] = {
             "run.name",
         ),
     },
+    "find-lr": {
+        "Which model and data": (*_MODEL, "model.optimizer.name", "data.train", *_RECORDS[1:], "data.batch_size"),
+        "Where": (*_DEVICES, "trainer.accumulate_grad_batches", "run.root"),
+    },
     "validate": {"Which data, and where": ("data.val", *_DEVICES, "run.root")},
     "test": {"Which data, and where": ("data.test", *_DEVICES, "model.generation.max_new_tokens", "run.root")},
     "predict": {

@@ -40,7 +40,7 @@ def test_make_targets_of_a_document_exist(name: str) -> None:
 
 def test_commands_page_shows_every_command() -> None:
     assert {line.split()[3] for line in commands_of("docs/commands.md")} == COMMANDS.keys()
-    assert set(re.findall(r"^\| `(\w+)` \|", text_of("docs/commands.md"), flags=re.MULTILINE)) == COMMANDS.keys()
+    assert set(re.findall(r"^\| `([\w-]+)` \|", text_of("docs/commands.md"), flags=re.MULTILINE)) == COMMANDS.keys()
 
 
 def parser_of_tokenizer_command(name: str) -> argparse.ArgumentParser:
@@ -59,7 +59,7 @@ def test_command_of_a_document_is_parsed(line: str, monkeypatch: pytest.MonkeyPa
     from lit_sft.arena.suite_prompts import read_prompts
     from lit_sft.chat import command as chat
     from lit_sft.cleaning import command as clean
-    from lit_sft.cli import export, merge
+    from lit_sft.cli import export, find_lr, merge
     from lit_sft.evaluation import command as evaluation
     from lit_sft.evaluation.suite_file import read_suite
     from lit_sft.init import command as init
@@ -140,8 +140,8 @@ def test_command_of_a_document_is_parsed(line: str, monkeypatch: pytest.MonkeyPa
             "configs/quickstart.yaml",
             *(a for a in arguments if not a.startswith(("runs/", "--resume"))),
         ]
-    is_preview = command == "preview"  # whose parser takes more options
-    of_command = {"parser": preview_parser()} if is_preview else {"command": cast(Command, command)}
+    parsers = {"preview": preview_parser, "find-lr": lambda: find_lr._parser("sft")}  # which take more options
+    of_command = {"parser": parsers[command]()} if command in parsers else {"command": cast(Command, command)}
     assert parse_settings(arguments, **of_command).config.data.train  # type: ignore[arg-type]
 
 

@@ -78,7 +78,7 @@ class Session:
 
     def __post_init__(self) -> None:
         check_model_paths(self.settings)
-        _check(self.config, self.command, self.request)
+        check_settings(self.config, self.command, names_checkpoint=self.request.names_checkpoint)
         if self.config.seed_everything is not False:  # runs of earlier versions may have none
             seed_everything(self.config.seed_everything, workers=True)
         self.run = self._run_folder()
@@ -197,8 +197,17 @@ def open_session(command: Command, arguments: list[str], cleanup: contextlib.Exi
     return Session(command, request, settings, cleanup)
 
 
-def _check(config: Namespace, command: Command, request: Request) -> None:
-    """Reject settings that cannot work before any file is written."""
+def check_settings(config: Namespace, command: Command, *, names_checkpoint: bool = False) -> None:
+    """Reject settings that cannot work before any file is written.
+
+    Args:
+        config: All settings, by section.
+        command: The command that uses them.
+        names_checkpoint: Whether the user gave `--ckpt_path`.
+
+    Raises:
+        UserError: If there is one.
+    """
     trainer = config.trainer
     if command == "fit" and isinstance(config.seed_everything, bool):
         seed = str(config.seed_everything).lower()
@@ -213,7 +222,7 @@ def _check(config: Namespace, command: Command, request: Request) -> None:
             raise UserError(f"--trainer.{name} {trainer[name]}: expected {least} or more.")
     if config.answers < 0:
         raise UserError(f"--answers {config.answers}: expected 0 or more.")
-    check_checkpoint(config.ckpt_path, is_named=request.names_checkpoint, to_train=command == "fit")
+    check_checkpoint(config.ckpt_path, is_named=names_checkpoint, to_train=command == "fit")
     if command == "fit":
         check_checkpoint_settings(vars(config.checkpoint))
         check_loggers(config.run.loggers, trainer.logger)

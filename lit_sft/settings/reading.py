@@ -149,7 +149,7 @@ def parse_settings(
     arguments = in_short_form(in_long_form(arguments))
     unread = ignored_class_settings(command if reads_trainer_classes else None, arguments)
     name = data_module_of(arguments)
-    if name == "text" and (command == "predict" or parser is not None):
+    if name == "text" and (command == "predict" or (parser is not None and parser.data_module != name)):
         this = parser.prog.rpartition(" ")[2] if parser else command
         raise UserError(
             f"{this} is for conversations, and this is a text run (data_module: text); score it with `test`."

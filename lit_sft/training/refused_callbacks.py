@@ -16,8 +16,8 @@ _REASONS: dict[type[Callback], str] = {
     ),
     LearningRateFinder: (
         "changes the learning rate after config.yaml is written, so the run could be neither repeated nor resumed; "
-        "compare learning rates in a study (`python -m lit_sft ablate`, arms over model.optimizer.lr), then set "
-        "`--model.optimizer.lr`."
+        "find one before (`python -m lit_sft find-lr`), or compare several in a study (`python -m lit_sft ablate`, "
+        "arms over model.optimizer.lr), then set `--model.optimizer.lr`."
     ),
     BatchSizeFinder: (
         "changes the batch size, and so the training itself; choose `--data.batch_size` for the training and "
