@@ -11,12 +11,11 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from torch import nn
 
-from data_modules.wording import counted, listed
+from data_modules.wording import counted
 from lit_sft.models.continued_adapter import described
-from lit_sft.models.new_tokens import ids_of_new_tokens
 from lit_sft.models.quantization import parameter_sizes
-from lit_sft.printable import printable
 from lit_sft.training.module import LitCausalLM
+from lit_sft.training.new_tokens import lines_about
 from lit_sft.training.preemption import RunKeeper
 
 _SHOWN = 4
@@ -165,9 +164,8 @@ class PlanReport(Callback):
         if backbone.adapter and (lora := backbone.adapters):
             self._print_line(f"adapter {backbone.adapter} continues: {described(lora)}")
         if backbone.new_tokens:
-            first = min(ids_of_new_tokens(module.data.tokenizer, backbone.new_tokens))
-            names = listed([printable(token) for token in backbone.new_tokens])
-            self._print_line(f"tokens  {counted(len(backbone.new_tokens), 'new token')} from id {first:,} on: {names}")
+            for line in lines_about(backbone.new_tokens, module.data):
+                self._print_line(line)
         if warning := plan.warning():
             self._print_line(f"warning {warning}")
 

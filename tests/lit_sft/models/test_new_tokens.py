@@ -25,7 +25,7 @@ from lit_sft.models.attention import ordinary_attention
 from lit_sft.models.backbone import BackboneSettings, build_backbone, narrow_frozen_layers
 from lit_sft.models.loss import loss_of_nll, supervised_loss, token_nll
 from lit_sft.models.reference import reference_model
-from lit_sft.models.saving import export_model
+from lit_sft.models.saving import export_model, merged
 from lit_sft.models.token_loss import TokenLoss
 from lit_sft.models.token_rows import TokenRows
 from lit_sft.runs.opening import open_model
@@ -223,6 +223,21 @@ def test_exported_adapter_opens_here_and_with_peft_and_merged(
         assert opened.tokenizer.encode("Rowan<tool_call>") == NEW
     theirs = AutoPeftModelForCausalLM.from_pretrained(tmp_path / "adapter").eval()
     torch.testing.assert_close(token_nll(theirs, batch), expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("how", [{"quantization": "int8"}, {"gradient_checkpointing": True}])
+def test_new_rows_are_trained_on_quantised_weights_and_with_recomputing(
+    how: dict[str, Any], data: SFTDataModule, tmp_path: Path
+) -> None:
+    model = built(save_base("llama", tmp_path / "base", byte_tokenizer()), tuning="lora", **how)
+    disturb(model)
+    supervised_loss(model, batch_of(data))[0].backward()
+    assert all(layer.token_adapter.rows.grad.abs().sum(1)[0] > 0 for layer in ends(model))
+    expected = token_nll(model.eval(), batch_of(data))
+    torch.testing.assert_close(token_nll(merged(model), batch_of(data)), expected, rtol=0, atol=1e-5)
+    export_model(model, tmp_path / "adapter", data)
+    opened = open_model("adapter", str(tmp_path / "adapter"), device="cpu")
+    torch.testing.assert_close(token_nll(opened.backbone, batch_of(data)), expected, rtol=0, atol=1e-5)
 
 
 def test_full_model_is_exported_with_its_larger_vocabulary(data: SFTDataModule, tmp_path: Path) -> None:
