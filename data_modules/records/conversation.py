@@ -157,6 +157,12 @@ class Conversation:
         """Whether this is a pair with one answer, which was rated on its own."""
         return self.rejected is not None and not (self.is_answered and self.rejected.is_answered)
 
+    def with_its_answer(self) -> Conversation:
+        """Of an unpaired answer, the conversation with the answer, good or bad; any other conversation as it is."""
+        if self.rejected is None or not self.is_unpaired:
+            return self
+        return replace(self, rejected=None) if self.is_answered else self.rejected
+
     @property
     def is_trainable(self) -> bool:
         """Whether there is something to train on: a document, or an answer that its record does not exclude."""

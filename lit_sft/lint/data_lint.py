@@ -109,10 +109,11 @@ class _Walk:
         compares, nearly = self.findings.wants(*_DUPLICATE_RULES), self.findings.wants("near-duplicate")
         markers = tokens.markers if tokens else self.markers
         with Progress(f"linting {split}", "rows") as progress:
-            for conversation in read_conversations(split, sources, counts):
+            for read in read_conversations(split, sources, counts):
                 progress.update()
+                conversation = read.with_its_answer()
                 self._check_text(conversation, markers)
-                if compares:
+                if compares and not _is_rated_bad(read):
                     self.index.add(conversation, number, nearly=nearly)
                 if tokens:
                     tokens.check(conversation, split)
@@ -132,10 +133,11 @@ class _Walk:
             tokens.finish()
 
     def _again(self) -> Iterator[Conversation]:
-        """Every conversation once more, in the order in which they were read."""
+        """Every conversation that is compared, once more, in the order in which they were read."""
         for split in self.data.sources.splits:
             for _, sources in _parts(self.data, split):
-                yield from read_conversations(split, sources, RecordCounts("drop"))
+                read = read_conversations(split, sources, RecordCounts("drop"))
+                yield from (each.with_its_answer() for each in read if not _is_rated_bad(each))
 
     def _check_text(self, conversation: Conversation, markers: MarkerSearch) -> None:
         for rule, detail, quote in faults_in_text(conversation, markers):
@@ -155,6 +157,11 @@ class _Walk:
             what = "this system prompt" if system else "no system prompt"
             self.findings.add("system-prompts", self.first_system[system], f"{share} with {what}", system)
         self.findings.counts["system-prompts"] = self.num_conversations
+
+
+def _is_rated_bad(conversation: Conversation) -> bool:
+    """Whether its answer is a bad one: several to one prompt do not contradict each other, nor a good one."""
+    return conversation.is_unpaired and not conversation.is_answered
 
 
 def _parts(data: SFTDataModule, split: str) -> list[tuple[int, Sources]]:

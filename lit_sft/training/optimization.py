@@ -1,8 +1,9 @@
-"""AdamW, Muon or Adafactor with weight decay on matrices only, and learning-rate schedules with warm-up."""
+"""AdamW (also in 8 bits), Muon or Adafactor, decay of matrices only, and learning-rate schedules with warm-up."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, Literal
@@ -39,8 +40,8 @@ class OptimizerSettings:
         warmup_steps: Optimiser steps of linear warm-up.
         warmup_ratio: Warm-up as a fraction of all steps. Set at most one of the two.
         name: `adamw`; `muon`, which updates the weight matrices of the layers with Muon and everything else
-            (embeddings, head, norms, biases) with AdamW; or `adafactor`, whose state is a row and a column for each
-            matrix, instead of two matrices.
+            (embeddings, head, norms, biases) with AdamW; `adafactor`, whose state is a row and a column for each
+            matrix, instead of two matrices; or `adamw_8bit`, AdamW with averages of 8 bits, which needs bitsandbytes.
         momentum: Decay rate of Muon's average of the gradient.
         decay_steps: Optimiser steps of the decay of `wsd`.
         decay_ratio: The decay of `wsd` as a fraction of all steps, 0.2 if neither is set. Set at most one of the two.
@@ -55,7 +56,7 @@ class OptimizerSettings:
     min_lr_ratio: float = 0.0
     warmup_steps: int | None = None
     warmup_ratio: float | None = None
-    name: Literal["adamw", "muon", "adafactor"] = "adamw"
+    name: Literal["adamw", "muon", "adafactor", "adamw_8bit"] = "adamw"
     momentum: float = _MOMENTUM
     decay_steps: int | None = None
     decay_ratio: float | None = None
@@ -157,6 +158,8 @@ def build_optimizer(module: nn.Module, settings: OptimizerSettings, *, fused: bo
     )
     if settings.name == "adafactor":
         return torch.optim.Adafactor(groups, lr=settings.lr)
+    if settings.name == "adamw_8bit":
+        return _adamw_8bit()(groups, lr=settings.lr, betas=settings.betas, eps=settings.eps)
     if settings.name == "adamw":
         return torch.optim.AdamW(groups, lr=settings.lr, betas=settings.betas, eps=settings.eps, fused=fused)
     return MuonAdamW(
@@ -170,16 +173,35 @@ def build_optimizer(module: nn.Module, settings: OptimizerSettings, *, fused: bo
     )
 
 
+def _adamw_8bit() -> Callable[..., torch.optim.Optimizer]:
+    """bitsandbytes' AdamW, whose averages share a scale in blocks of 256 numbers.
+
+    Source: Dettmers et al., 8-bit Optimizers via Block-wise Quantization, arXiv 2110.02861.
+
+    Raises:
+        UserError: If bitsandbytes is not installed.
+    """
+    try:
+        from bitsandbytes.optim import AdamW8bit
+    except ImportError:
+        raise UserError(
+            "--model.optimizer.name adamw_8bit: the package bitsandbytes is not installed; `pip install "
+            "'lit_sft[8bit]'`."
+        ) from None
+    chosen: Callable[..., torch.optim.Optimizer] = AdamW8bit
+    return chosen
+
+
 def _groups(parameters: list[nn.Parameter], weight_decay: float) -> list[dict[str, Any]]:
     """One group of parameters, or none."""
     return [{"params": parameters, "weight_decay": weight_decay}] if parameters else []
 
 
 def check_optimizer(settings: OptimizerSettings, backbone: BackboneSettings, strategy: Strategy) -> None:
-    """Refuse Muon and Adafactor where they cannot see whole weight matrices.
+    """Refuse optimisers other than AdamW where they cannot see whole weight matrices.
 
     Raises:
-        UserError: For Muon with LoRA, and for both with a strategy that splits matrices over processes.
+        UserError: For Muon with LoRA, and for all of them with a strategy that splits matrices over processes.
     """
     if settings.name == "adamw":
         return
@@ -190,8 +212,8 @@ def check_optimizer(settings: OptimizerSettings, backbone: BackboneSettings, str
         )
     if not isinstance(strategy, SingleDeviceStrategy | DDPStrategy):
         raise UserError(
-            f"--model.optimizer.name {settings.name} with {type(strategy).__name__}: {settings.name.capitalize()} "
-            "needs whole weight matrices, and this strategy splits them over processes. Use adamw, or DDP: `--config "
+            f"--model.optimizer.name {settings.name} with {type(strategy).__name__}: it needs "
+            "whole weight matrices, and this strategy splits them over processes. Use adamw, or DDP: `--config "
             "configs/overlays/ddp.yaml`."
         )
 

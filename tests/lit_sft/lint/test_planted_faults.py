@@ -55,6 +55,14 @@ PLANTED: dict[str, list[dict[str, Any]]] = {
 """For each rule, rows with the fault that it must find once. The settings are the same for all."""
 
 
+@pytest.mark.parametrize("rule", ["short-answer", "mixed-scripts", "duplicate", "contradictory-answers"])
+@pytest.mark.parametrize("label", [True, False])
+def test_a_bad_answer_is_checked_like_any_other_but_not_compared(lint: Lint, rule: str, label: bool) -> None:
+    rows = [{**row, "label": True} for row in CLEAN] + [{**row, "label": label} for row in PLANTED[rule]]
+    is_about_others = rule in ("duplicate", "contradictory-answers")
+    assert fired(lint(rows)) == ({} if is_about_others and not label else {rule: 1})
+
+
 def test_rows_that_a_convention_drops_are_counted(lint: Lint) -> None:
     report = lint(CLEAN, convention="axolotl:roles_to_train=system")
     assert fired(report) == {"nothing-supervised": len(CLEAN)}

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -221,5 +222,13 @@ def test_adafactor_is_refused_where_matrices_are_not_whole() -> None:
     settings, backbone = OptimizerSettings(name="adafactor"), BackboneSettings(pretrained="gpt2", tuning="lora")
     check_optimizer(settings, backbone, SingleDeviceStrategy())
     check_optimizer(settings, backbone, DDPStrategy())
-    with pytest.raises(UserError, match=r"name adafactor with ModelParallelStrategy: Adafactor needs whole weight"):
+    with pytest.raises(UserError, match=r"name adafactor with ModelParallelStrategy: it needs whole weight"):
         check_optimizer(settings, backbone, ModelParallelStrategy())
+
+
+def test_8_bit_adam_without_its_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "bitsandbytes.optim", None)
+    with pytest.raises(
+        UserError, match=r"name adamw_8bit: the package bitsandbytes .* `pip install 'lit_sft\[8bit\]'`"
+    ):
+        build_optimizer(nn.Linear(2, 2), OptimizerSettings(name="adamw_8bit"))
