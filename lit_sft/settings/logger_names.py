@@ -71,12 +71,12 @@ def named_loggers(value: Any) -> list[LoggerName] | None:
 
 
 def in_short_form(arguments: Sequence[str]) -> list[str]:
-    """The arguments, with loggers that `--trainer.logger` names in `--run.loggers` instead.
+    """The arguments, with loggers that `--trainer.logger` names in `--run.loggers` instead, and a single one as a list.
 
     Args:
-        arguments: Command-line arguments. With any `--trainer.logger.SETTING`, they are returned unchanged.
+        arguments: Command-line arguments. With any `--trainer.logger.SETTING`, that option is left to Lightning.
     """
-    given, rest = list(arguments), list[str]()
+    given, rest = _with_lists(arguments), list[str]()
     if any(argument.startswith("--trainer.logger.") for argument in given):
         return given
     while given:
@@ -102,12 +102,27 @@ def with_named_loggers(sections: Mapping[str, Any], place: str) -> dict[str, Any
         UserError: If the config sets `run.loggers` too.
     """
     trainer, run = sections.get("trainer"), sections.get("run") or {}
+    if isinstance(run.get("loggers"), str):
+        run = {**run, "loggers": [run["loggers"]]}
+        sections = {**sections, "run": run}
     names = named_loggers(trainer.get("logger")) if isinstance(trainer, Mapping) else None
     if not isinstance(trainer, Mapping) or names is None:
         return dict(sections)
     if "loggers" in run:
         raise UserError(f"{place}: trainer.logger and run.loggers both name loggers; set one of the two.")
     return {**sections, "trainer": {**trainer, "logger": True}, "run": {**run, "loggers": names}}
+
+
+def _with_lists(arguments: Sequence[str]) -> list[str]:
+    """The arguments, with `--run.loggers csv` as `--run.loggers [csv]`."""
+    pairs = zip(["", *arguments], arguments, strict=False)
+    joined = {f"--run.loggers={name}": f"--run.loggers=[{name}]" for name in get_args(LoggerName)}
+    return [
+        f"[{argument}]"
+        if before == "--run.loggers" and argument in get_args(LoggerName)
+        else joined.get(argument, argument)
+        for before, argument in pairs
+    ]
 
 
 def _name_of(part: Any) -> LoggerName | None:

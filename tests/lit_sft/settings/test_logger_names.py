@@ -48,6 +48,13 @@ def test_option_of_lightning_becomes_ours_unless_it_has_settings() -> None:
         assert "run.loggers" not in "".join(in_short_form(other))
 
 
+def test_single_logger_needs_no_brackets() -> None:
+    assert in_short_form(["--run.loggers", "csv", "--run.name", "csv"])[:2] == ["--run.loggers", "[csv]"]
+    assert in_short_form(["--run.loggers=csv"]) == ["--run.loggers=[csv]"]
+    assert in_short_form(["--run.loggers", "comet", "--run.name", "csv"])[1::2] == ["comet", "csv"]
+    assert with_named_loggers({"run": {"loggers": "csv"}}, "c.yaml") == {"run": {"loggers": ["csv"]}}
+
+
 def test_setting_of_a_config_becomes_ours() -> None:
     given = {"trainer": {"logger": "CSVLogger", "max_steps": 5}, "run": {"name": "mine"}}
     expected = {"trainer": {"logger": True, "max_steps": 5}, "run": {"name": "mine", "loggers": ["csv"]}}
