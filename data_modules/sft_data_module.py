@@ -67,7 +67,7 @@ class SFTDataModule(LightningDataModule):
         'Rowan was born in Far Orchard.<|im_end|>'
 
     Args:
-        train: A json, jsonl, csv, parquet or txt file, a folder of them, a hub dataset name, or a list of these.
+        train: A json, jsonl, csv, tsv, parquet or txt file, a folder of them, a hub dataset name, or a list of these.
         val: The same for validation. None: hold out `val_fraction` of `train`.
         test: The same for testing. None: hold out `test_fraction` of `train`.
         predict: Prompts for `predict` to answer; they need no answers. None: the test split.
@@ -337,7 +337,9 @@ class SFTDataModule(LightningDataModule):
             encoder = self.encoder.for_prompts(self.length_limit("predict"), continues=text == "beginning")
             sources.append((replace(self.predict_sources, text=text), encoder))
         if not sources:
-            raise UserError("no data: set `--data.train FILE` (json, jsonl, csv, parquet, txt, or a folder of them).")
+            raise UserError(
+                "no data: set `--data.train FILE` (json, jsonl, csv, tsv, parquet, txt, or a folder of them)."
+            )
         return sources
 
     def _trains_on_text(self) -> bool:

@@ -58,7 +58,7 @@ class TextDataModule(LightningDataModule):
     in a block.
 
     Args:
-        train: A txt, json, jsonl, csv or parquet file, a folder of them, a hub dataset name, or a list of these.
+        train: A txt, json, jsonl, csv, tsv or parquet file, a folder of them, a hub dataset name, or a list of these.
         val: The same for validation. None: hold out `val_fraction` of `train`.
         test: The same for testing. None: hold out `test_fraction` of `train`.
         val_fraction: Share of the training documents held out for validation, chosen by a hash of each one's content.
@@ -241,7 +241,9 @@ class TextDataModule(LightningDataModule):
     def prepare_data(self) -> None:
         """Encode all documents once, on one process; the others read the cache."""
         if not self.sources.files:
-            raise UserError("no data: set `--data.train FILE` (txt, json, jsonl, csv, parquet, or a folder of them).")
+            raise UserError(
+                "no data: set `--data.train FILE` (txt, json, jsonl, csv, tsv, parquet, or a folder of them)."
+            )
         self._folder()
 
     def _folder(self) -> Path:

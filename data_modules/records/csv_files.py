@@ -1,4 +1,4 @@
-"""Records from .csv files: a header, then one row per record; a row may span several lines."""
+"""Records from .csv and .tsv files: a header, then one row per record; a row may span several lines."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from data_modules.records.text_lines import (
     USUAL,
     Reading,
     escaped_byte,
+    not_utf8,
     null_character,
     skip_line,
     too_long,
@@ -26,7 +27,7 @@ _field_limit = threading.Lock()
 
 
 def read_csv(path: Path, reject: Reject, reading: Reading = USUAL) -> Iterator[Record]:
-    """Read rows as fields named by the header.
+    """Read rows as fields named by the header. Fields are separated by commas; in a .tsv file, by tabs.
 
     Raises:
         UserError: If the header is unusable, or a quote is never closed: every row after it may be part of the quoted
@@ -34,14 +35,14 @@ def read_csv(path: Path, reject: Reject, reading: Reading = USUAL) -> Iterator[R
     """
     with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
         lines = _Lines(stream, reading)
-        rows = csv.reader(lines, strict=True)
+        rows = csv.reader(lines, delimiter=_separator(path), strict=True)
         header: list[str] = []
         while not header:
             row = _next_row(rows, lines, path, _refuse)
             if row is None:
                 return
             header = row
-        _check_header(header, f"{path}:{lines.first}")
+        _check_header(header, f"{path}:{lines.first}", _separator(path))
         while (row := _next_row(rows, lines, path, reject)) is not None:
             place = f"{path}:{lines.first}"
             fault = _fault_of(row, header, place)
@@ -49,6 +50,10 @@ def read_csv(path: Path, reject: Reject, reading: Reading = USUAL) -> Iterator[R
                 reject(fault)
             elif row:
                 yield Record(dict(zip(header, row, strict=True)), place)
+
+
+def _separator(path: Path) -> str:
+    return "\t" if path.suffix.lower() == ".tsv" else ","
 
 
 class _LongLineError(UserError):
@@ -124,27 +129,21 @@ def _parse(rows: Iterator[list[str]], limit: int) -> list[str] | None:
 def _fault_of_line(error: csv.Error | _LongLineError, place: str, limit: int) -> str:
     if isinstance(error, _LongLineError):
         return too_long(place, limit)
-    return f"{place}: not valid CSV ({error}); fix the quoting of this row."
+    return f"{place}: not valid CSV ({error}); fix the quoting of this row: a quote in a field is doubled."
 
 
 def _refuse(message: str) -> None:
     raise UserError(message)
 
 
-def _check_header(header: list[str], place: str) -> None:
-    byte = escaped_byte("".join(header))
-    if byte is not None:
-        raise UserError(f"{place}: not UTF-8 (byte {byte}); save the file as UTF-8.")
+def _check_header(header: list[str], place: str, separator: str) -> None:
+    if escaped_byte("".join(header)) is not None:
+        raise UserError(not_utf8(place, ",".join(header)))
     if any("\0" in name for name in header):
         raise UserError(null_character(place))
     if header[0].startswith("\ufeff"):
         raise UserError(f"{place}: the file starts with two byte order marks; remove them.")
-    separator = next((mark for mark in ";\t|" if mark in header[0]), None) if len(header) == 1 else None
-    if separator:
-        raise UserError(
-            f"{place}: one column, {readable(header[0])!r}, whose parts seem to be separated by {separator!r}; "
-            "expected commas. Save the file with commas (in pandas: `to_csv`)."
-        )
+    _check_separator(header, place, separator)
     for number, name in enumerate(header, start=1):
         if not name.strip():
             raise UserError(
@@ -156,6 +155,18 @@ def _check_header(header: list[str], place: str) -> None:
         raise UserError(f"{place}: duplicate column {readable(duplicate)!r} in the header; rename or remove one.")
 
 
+def _check_separator(header: list[str], place: str, expected: str) -> None:
+    found = next((mark for mark in ",;\t|" if mark in header[0] and mark != expected), None)
+    if len(header) > 1 or found is None:
+        return
+    names = {",": "commas", "\t": "tabs"}
+    name = f", or name it .{'csv' if found == ',' else 'tsv'}" if found in names else ""
+    raise UserError(
+        f"{place}: one column, {readable(header[0])!r}, whose parts seem to be separated by {found!r}; expected "
+        f"{names[expected]}. Save the file with {names[expected]} (in pandas: `to_csv`){name}."
+    )
+
+
 def _fault_of(row: list[str], header: list[str], place: str) -> str | None:
     """What is wrong with a row, if anything. Blank lines are fine."""
     if not row:
@@ -164,12 +175,11 @@ def _fault_of(row: list[str], header: list[str], place: str) -> str | None:
         names = ", ".join(map(readable, header))
         return (
             f"{place}: the row has {len(row)} column{'s' * (len(row) != 1)}; expected {len(header)} as in the header "
-            f"({names}). Quote fields that contain commas or line breaks."
+            f"({names}). Quote fields that contain commas, tabs or line breaks."
         )
     for cell in row:
         if "\0" in cell:
             return null_character(place)
-        byte = escaped_byte(cell)
-        if byte is not None:
-            return f"{place}: not UTF-8 (byte {byte}); save the file as UTF-8."
+        if escaped_byte(cell) is not None:
+            return not_utf8(place, cell)
     return None

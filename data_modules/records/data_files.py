@@ -11,7 +11,7 @@ from pathlib import Path
 from data_modules.errors import UserError
 from data_modules.wording import nearest_path
 
-SUFFIXES = (".json", ".jsonl", ".csv", ".parquet", ".txt")
+SUFFIXES = (".json", ".jsonl", ".csv", ".tsv", ".parquet", ".txt")
 """Extensions of data files."""
 
 _SPECIAL = {

@@ -48,9 +48,8 @@ def read_json(path: Path, reject: Reject, reading: Reading = USUAL) -> Iterator[
         origin = f"{path}:{line}" + (f" (record {number})" if line == before else "")
         fields, end = _decode_element(text, at, path, origin, reject)
         reading.on_bytes(len(text[at:end].encode("utf-8", "surrogateescape")))
-        byte = None if is_whole else escaped_byte(text[at:end])
-        if byte is not None:
-            reject(f"{origin}: not UTF-8 (byte {byte}); save the file as UTF-8.")
+        if not is_whole and escaped_byte(text[at:end]) is not None:
+            reject(not_utf8(origin, text[at:end]))
         elif fields is not _REFUSED:
             yield from _as_record(fields, origin, reject)
         at = _next_element(text, end, path)
@@ -62,10 +61,10 @@ def _decode(path: Path) -> tuple[str, bool]:
     raw = path.read_bytes()
     try:
         return raw.decode("utf-8-sig"), True
-    except UnicodeDecodeError as error:
+    except UnicodeDecodeError:
         text = raw.decode("utf-8-sig", "surrogateescape")
         if text.lstrip(" \t\r\n")[:1] != "[":  # not even the brackets can be read
-            raise UserError(not_utf8(str(path), error)) from None
+            raise UserError(not_utf8(str(path), raw)) from None
         return text, False
 
 

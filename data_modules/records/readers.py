@@ -1,4 +1,4 @@
-"""Reads records from json, jsonl, csv, parquet and txt files, from folders, and from Hugging Face datasets."""
+"""Reads records from json, jsonl, csv, tsv, parquet and txt files, from folders, and from Hugging Face datasets."""
 
 from __future__ import annotations
 
@@ -82,6 +82,7 @@ READERS: dict[str, Callable[[Path, Reject, Reading], Iterator[Record]]] = {
     ".json": read_json,
     ".jsonl": read_jsonl,
     ".csv": read_csv,
+    ".tsv": read_csv,
     ".parquet": read_parquet,
     ".txt": read_txt,
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import count
@@ -13,7 +14,8 @@ from data_modules.records.conversation import MAX_TEXT_BYTES
 from data_modules.records.record import Reject
 
 MAX_LINE = 4 * MAX_TEXT_BYTES
-"""Maximum number of bytes in a line (characters in .csv files): the text of a record, escaped, plus unused fields."""
+"""Maximum number of bytes in a line (characters in .csv and .tsv files): the text of a record, escaped, plus unused
+fields."""
 
 
 TxtDocuments = Literal["line", "paragraph", "file"]
@@ -28,7 +30,7 @@ class Reading:
     """How files are read.
 
     Attributes:
-        most_bytes: Maximum number of bytes in a line (characters in .csv files). None: `MAX_LINE`.
+        most_bytes: Maximum number of bytes in a line (characters in .csv and .tsv files). None: `MAX_LINE`.
         txt: What a document is in a .txt file: every line, the lines between two blank ones, or the whole file.
         on_bytes: Called after each read with the number of bytes read, to show progress.
     """
@@ -67,7 +69,7 @@ def read_lines(
             try:
                 line = raw.rstrip(b"\r\n").decode("utf-8-sig")
             except UnicodeDecodeError as error:
-                reject(not_utf8(place, error))
+                reject(not_utf8(place, error.object))
                 continue
             if "\0" in line:
                 reject(null_character(place))
@@ -95,9 +97,56 @@ def null_character(place: str) -> str:
     return f"{place}: contains a null character, so it is not plain UTF-8 text; save the file as UTF-8."
 
 
-def not_utf8(place: str, error: UnicodeDecodeError) -> str:
-    """The message for bytes that are not UTF-8."""
-    return f"{place}: not UTF-8 ({error.reason} at byte {error.start}); save the file as UTF-8."
+NOT_UTF8 = ": not UTF-8 ("
+"""What follows the place in the message for text that is not UTF-8."""
+
+
+def not_utf8(place: str, raw: bytes | str) -> str:
+    """The message for bytes that are not UTF-8, with a guess at what they are.
+
+    Args:
+        place: Where they are.
+        raw: The bytes; or text that was decoded with `surrogateescape`.
+    """
+    raw = raw.encode("utf-8", "surrogateescape") if isinstance(raw, str) else raw
+    encoding = likely_encoding(raw)
+    return (
+        f"{place}{NOT_UTF8}byte {_first_wrong_byte(raw)}); it looks like {_NAMES[encoding]}. Convert the file: "
+        f"`iconv -f {encoding} -t UTF-8 OLD > NEW`, or save it as UTF-8 in an editor (in Excel: CSV UTF-8)."
+    )
+
+
+def likely_encoding(raw: bytes) -> str:
+    """The likeliest encoding of bytes that are not UTF-8, by its name for `iconv`.
+
+    Chinese characters of GB18030 are pairs of high bytes, mostly several in a row; a letter with an accent is one.
+
+    Args:
+        raw: Some text, such as a line.
+    """
+    runs = [len(run) for run in re.findall(rb"[\x80-\xff]+", raw)]
+    if _decodes(raw, "gb18030") and sum(run % 2 == 0 for run in runs) > len(runs) / 2:
+        return "GB18030"
+    return "WINDOWS-1252" if _decodes(raw, "cp1252") else "ISO-8859-1"
+
+
+_NAMES = {
+    "GB18030": "GB18030 (the Chinese encoding of Windows)",
+    "WINDOWS-1252": "Windows-1252 or Latin-1 (the Western encodings of Windows and Excel)",
+    "ISO-8859-1": "Latin-1 (ISO-8859-1)",
+}
+
+
+def _decodes(raw: bytes, encoding: str) -> bool:
+    try:
+        raw.decode(encoding)
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _first_wrong_byte(raw: bytes) -> str:
+    return escaped_byte(raw.decode("utf-8", "surrogateescape")) or ""
 
 
 def check_encoding(path: Path) -> None:

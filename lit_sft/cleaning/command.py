@@ -123,7 +123,7 @@ def _parser() -> Arguments:
         "files",
         nargs="+",
         metavar="FILES",
-        help="documents: txt, json, jsonl, csv or parquet files, folders, hub names",
+        help="documents: txt, json, jsonl, csv, tsv or parquet files, folders, hub names",
     )
     parser.add_argument(
         "--rules",

@@ -93,7 +93,7 @@ def _parser() -> Arguments:
         nargs="+",
         required=True,
         metavar="FILES",
-        help="text to compare them on: txt, json, jsonl, csv or parquet files, folders, or hub names",
+        help="text to compare them on: txt, json, jsonl, csv, tsv or parquet files, folders, or hub names",
     )
     parser.add_argument("--words", nargs="+", default=[], metavar="WORD", help="words to show token by token")
     add_reading_options(parser)

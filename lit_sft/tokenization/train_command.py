@@ -91,7 +91,7 @@ def _parser() -> Arguments:
         "files",
         nargs="+",
         metavar="FILES",
-        help="text to train on: txt, json, jsonl, csv or parquet files, folders, or hub names",
+        help="text to train on: txt, json, jsonl, csv, tsv or parquet files, folders, or hub names",
     )
     parser.add_argument("--output", required=True, metavar="FOLDER", help="the folder to write")
     parser.add_argument(

@@ -85,3 +85,22 @@ def test_only_a_too_long_row_is_dropped_unless_a_quote_is_open(write: Write, mon
 def test_every_line_ending_is_read(write: Write) -> None:
     for ending in ("\n", "\r\n", "\r"):
         assert read(write("a.csv", ending.join(["a,b", "0,1", "2,3"]))) == ([("0", "1"), ("2", "3")], [])
+
+
+def test_tsv_file_has_tabs_between_fields(write: Write) -> None:
+    rows, rejected = read(write("a.tsv", 'a\tb\n0,5\t"two\nlines"\n1;5\t"a ""quoted"" word"\n'))
+    assert rows == [("0,5", "two\nlines"), ("1;5", 'a "quoted" word')]
+    assert rejected == []
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.csv", "a;b\n0;1\n", r"separated by ';'; expected commas\. .*\(in pandas: `to_csv`\)\.$"),
+        ("a.csv", "a\tb\n0\t1\n", r"separated by '\\t'; expected commas\. .*, or name it \.tsv\.$"),
+        ("a.tsv", "a,b\n0,1\n", r"separated by ','; expected tabs\. .*, or name it \.csv\.$"),
+    ],
+)
+def test_another_separator_is_refused_with_the_fix(write: Write, name: str, content: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        read(write(name, content))

@@ -35,7 +35,7 @@ def read(path: str) -> tuple[list[object], list[str]]:
             b'\xef\xbb\xbf\xef\xbb\xbf[{"x": 1}]',
             r"a\.json:1: found '\\ufeff",
         ),
-        (b'\xe9[{"x": 1}]', r"a\.json: not UTF-8 \(invalid continuation byte at byte 0\)"),
+        (b'\xe9[{"x": 1}]', r"a\.json: not UTF-8 \(byte 0xe9\); it looks like Windows-1252"),
         ('[{"x": 1}]'.encode("utf-16"), r"a\.json: UTF-16 \(it begins with"),
     ],
 )

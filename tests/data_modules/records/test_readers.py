@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -155,3 +156,27 @@ def test_misspelt_file_is_answered_with_the_nearest_name(tmp_path: Path) -> None
     (tmp_path / "train.json").write_text("[]")
     with pytest.raises(FileNotFoundError, match=r"trian\.json: no such file or folder; did you mean .*train\.json\?"):
         origins(str(tmp_path / "trian.json"))
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding", "name"),
+    [
+        ("Où est le café de la rivière ?", "latin-1", "WINDOWS-1252"),
+        ("It’s “quoted” – for €5", "cp1252", "WINDOWS-1252"),
+        ("刺猬住在哪里？", "gb18030", "GB18030"),
+        ("Hedgehog 刺猬, 住在 a nest 里", "gbk", "GB18030"),
+        ("a \x81 control character", "latin-1", "ISO-8859-1"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["csv", "tsv", "json", "jsonl", "txt"])
+def test_text_in_another_encoding_is_an_error_that_names_it(
+    kind: str, text: str, encoding: str, name: str, write: Callable[..., str]
+) -> None:
+    content = {"json": '[{"a": "#"}]', "jsonl": '{"a": "#"}', "txt": "#", "csv": "a,b\n#,1", "tsv": "a\tb\n#\t1"}[kind]
+    shown = text.replace(",", " ")
+    path = write(f"a.{kind}", (content + "\n").replace("#", shown).encode(encoding))
+    messages: list[str] = []
+    assert list(read_records(path, reject=messages.append)) == []
+    assert re.search(
+        rf"not UTF-8 \(byte 0x[0-9a-f]+\); it looks like .*`iconv -f {name} -t UTF-8 OLD > NEW`", messages[0]
+    )
