@@ -35,6 +35,7 @@ COMMANDS = {
         "save a run's model as a Hugging Face folder, optionally with the adapter merged",
     ),
     "merge": ("lit_sft.cli.merge:main", "add up LoRA adapters of the same base model, with weights"),
+    "completion": ("lit_sft.cli.completion:main", "print a script that completes commands and options in your shell"),
 }
 
 _LONGEST_MESSAGE = 1600
@@ -133,7 +134,8 @@ def _shortened(message: str) -> str:
 
 
 def _usage() -> str:
-    commands = "\n".join(f"  {name:12}{purpose}" for name, (_, purpose) in COMMANDS.items())
+    width = max(map(len, COMMANDS)) + 2
+    commands = "\n".join(f"  {name:{width}}{purpose}" for name, (_, purpose) in COMMANDS.items())
     return _USAGE.format(commands=commands)
 
 

@@ -59,7 +59,7 @@ def test_command_of_a_document_is_parsed(line: str, monkeypatch: pytest.MonkeyPa
     from lit_sft.arena.suite_prompts import read_prompts
     from lit_sft.chat import command as chat
     from lit_sft.cleaning import command as clean
-    from lit_sft.cli import export, find_lr, merge
+    from lit_sft.cli import completion, export, find_lr, merge
     from lit_sft.evaluation import command as evaluation
     from lit_sft.evaluation.suite_file import read_suite
     from lit_sft.init import command as init
@@ -87,6 +87,9 @@ def test_command_of_a_document_is_parsed(line: str, monkeypatch: pytest.MonkeyPa
         return
     if command in ("export", "merge"):
         (export if command == "export" else merge)._parser().parse_args(arguments)
+        return
+    if command == "completion":
+        assert completion._parser().parse_args(arguments).shell
         return
     if command == "chat":
         chat._parser().parse_args(arguments)

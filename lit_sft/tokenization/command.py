@@ -40,5 +40,6 @@ def main(argv: list[str]) -> None:
 
 
 def _usage() -> str:
-    commands = "\n".join(f"  {name:10}{purpose}" for name, (_, purpose) in _COMMANDS.items())
+    width = max(map(len, _COMMANDS)) + 2
+    commands = "\n".join(f"  {name:{width}}{purpose}" for name, (_, purpose) in _COMMANDS.items())
     return _USAGE.format(names="|".join(_COMMANDS), commands=commands)

@@ -36,7 +36,12 @@ def made_pages() -> dict[str, Any]:
             commands[command] = _page(parser, without=_SECTIONS if command in ESSENTIAL else ())
     fit, text = parser_of("fit"), parser_of("fit", "--data_module", "text")
     sections = {section: _options(fit._actions, section) for section in _SECTIONS}
-    return {"commands": commands, "sections": {**sections, "data_of_text": _options(text._actions, "data")}}
+    about = {name: purpose for name, (_, purpose) in COMMANDS.items()}
+    return {
+        "about": about,
+        "commands": commands,
+        "sections": {**sections, "data_of_text": _options(text._actions, "data")},
+    }
 
 
 def parser_of(command: str, *arguments: str) -> argparse.ArgumentParser:
