@@ -8,22 +8,16 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from data_modules.errors import UserError
 from data_modules.records.data_files import SUFFIXES
-from data_modules.wording import counted
 from lit_sft.console import print_line, quieten
 from lit_sft.files import write_text
 from lit_sft.settings.arguments import Arguments
 from lit_sft.shipped import ROOT
 
-if TYPE_CHECKING:
-    from lit_sft.init.machine import Machine
-    from lit_sft.init.proposal import Proposal
-    from lit_sft.init.survey import Lengths, Survey
-
-_SMALL_MODEL = {"model_type": "gpt2", "n_layer": 2, "n_embd": 160, "n_head": 4}
+SMALL_MODEL = {"model_type": "gpt2", "n_layer": 2, "n_embd": 160, "n_head": 4}
 _TOKENIZER = "examples/tokenizer"
 _CONTEXT_OF_SMALL = 1024
 
@@ -44,9 +38,9 @@ def main(argv: list[str]) -> None:
     if options.model and options.model.lower().endswith(SUFFIXES):
         raise UserError(f"{options.model}: expected a model after the data; put several data files into one folder.")
     quieten("init")
-    text, said = propose_config(options.data, options.model)
+    text, found = propose_config(options.data, options.model)
     write_text(output, text)
-    for line in said:
+    for line in found:
         print_line(line)
     print_line(f"written {output}: a comment explains every choice")
     for label, command in zip(("next", "then", "then"), ("preview", "fit", "chat"), strict=True):
@@ -69,36 +63,48 @@ def propose_config(data: str, model: str | None) -> tuple[str, list[str]]:
     """
     # imported after parsing, so that errors in options are instant
     from data_modules.encoding.tokenizers import load_tokenizer, num_ids
-    from data_modules.rendering.masking import MaskName
+    from data_modules.rendering.masking import MASKS, MaskName
     from data_modules.rendering.templates import TemplateName, resolve_template
     from lit_sft.init.config_text import config_text
+    from lit_sft.init.findings import findings
     from lit_sft.init.machine import look_around
     from lit_sft.init.model_size import size_of
     from lit_sft.init.proposal import length_limit, propose
-    from lit_sft.init.survey import lengths, survey
+    from lit_sft.init.survey import encoded, lengths, survey
+    from lit_sft.init.trial import is_possible, try_steps
     from lit_sft.models.adapters import LoraSettings
     from lit_sft.models.backbone import BackboneSettings, load_config
 
     found = survey(data)
-    backbone: dict[str, Any] = {"pretrained": model} if model else {"config": _SMALL_MODEL, "tokenizer": _tokenizer()}
+    if found.is_preference and not model:
+        raise UserError(
+            f"{data}: preference pairs, which teach a model that already answers to answer better. Name it: `lit-sft "
+            f"init {data} MODEL`; see docs/preferences.md."
+        )
+    backbone: dict[str, Any] = {"pretrained": model} if model else {"config": SMALL_MODEL, "tokenizer": _tokenizer()}
     tokenizer = load_tokenizer(model or backbone["tokenizer"])
     template: TemplateName = "tokenizer" if tokenizer.chat_template else "plain" if model else "chatml"
     mask: MaskName = "firefly_multi_turn" if found.has_several_answers else "output_only"
     mask = "whole_sequence" if found.is_text else mask
-    measured = lengths(found, tokenizer, resolve_template(template, tokenizer), mask)
+    examples = encoded(found, tokenizer, resolve_template(template, tokenizer))
+    measured = lengths(examples, mask)
     if not model:
         limit = 256 if found.is_text else length_limit(measured, _CONTEXT_OF_SMALL)
-        backbone["config"] = {**_SMALL_MODEL, "n_positions": max(256, limit)}
+        backbone["config"] = {**SMALL_MODEL, "n_positions": max(256, limit)}
     config = load_config(BackboneSettings(pretrained=model, config=backbone.get("config")))
     if not model:
         config.vocab_size = num_ids(tokenizer)
     context = getattr(config, "max_position_embeddings", None) or _CONTEXT_OF_SMALL
-    size = size_of(config, LoraSettings(rank=8, target_modules="all-linear"))
+    lora = LoraSettings(rank=8, target_modules="all-linear")
+    size = size_of(config, lora)
     machine = look_around(size.width, size.inner)
     proposal = propose(found, measured, size, machine, context=context, is_pretrained=bool(model))
     text = config_text(data, backbone, found, measured, proposal, machine, template=template, mask=mask)
     _check(text)
-    return text, _said(found, measured, proposal, size.weights, machine)
+    trial = None
+    if is_possible(size.weights, proposal, machine):
+        trial = try_steps(examples, config, lora, proposal, machine, MASKS[mask])
+    return text, findings(found, measured, proposal, size.weights, machine, trial)
 
 
 def _tokenizer() -> str:
@@ -114,35 +120,6 @@ def _check(text: str) -> None:
         file.write(text)
         file.flush()
         read_settings(file.name)
-
-
-def _said(found: Survey, measured: Lengths, proposal: Proposal, weights: int, machine: Machine) -> list[str]:
-    nouns = ("question with an answer", "questions with answers")
-    nouns = ("conversation", "") if found.has_several_answers else nouns
-    records = counted(found.num_records, *(("document", "") if found.is_text else nouns))
-    kind = f"format {found.format}" + (f", columns {', '.join(found.columns.values())}" if found.columns else "")
-    whole = _duration(proposal.seconds * proposal.epochs)
-    lines = [
-        f"data    {'about ' * found.is_estimate}{records}, {kind}; "
-        f"half have up to {measured.percentile(0.5):,} tokens, the longest {measured.percentile(1):,}",
-        f"model   {weights:,} weights; {proposal.tuning}, because {proposal.why_tuning}",
-        f"machine {machine.name}, {machine.memory / 1e9:.0f} GB of memory free, {machine.precision}; "
-        f"a step takes about {proposal.memory / 1e9:.1f} GB",
-        f"time    at least {_duration(proposal.seconds)} an epoch, {whole} for all {proposal.epochs}, at the "
-        f"{machine.flops / 1e9:,.0f} GFLOP/s measured in a product of matrices of this size",
-    ]
-    if found.num_invalid:
-        lines.append(f"invalid {counted(found.num_invalid, 'record')} will be left out: {found.reason}")
-    if not proposal.fits:
-        lines.append("memory  not enough by our estimate, even with the smallest token budget; close other programs")
-    return lines
-
-
-def _duration(seconds: float) -> str:
-    for unit, size in (("hours", 3600), ("minutes", 60)):
-        if seconds >= size:
-            return f"{seconds / size:.1f} {unit}"
-    return f"{max(1, round(seconds))} s"
 
 
 def _parser() -> Arguments:

@@ -9,6 +9,7 @@ from typing import Any
 from data_modules.rendering.masking import MaskName
 from data_modules.rendering.templates import TemplateName
 from data_modules.wording import counted
+from lit_sft.init.findings import over_long_records
 from lit_sft.init.machine import Machine
 from lit_sft.init.proposal import Proposal
 from lit_sft.init.survey import Lengths, Survey
@@ -17,6 +18,7 @@ Line = tuple[str, Any, str]
 """A setting, its value and a comment; a value of None starts a section."""
 
 _LEARNING_RATES = {"lora": 2e-4, "full": 2e-5, "random": 3e-3}
+_SLOWER_WITH_PAIRS = 10
 
 
 def config_text(
@@ -45,7 +47,7 @@ def config_text(
     shown = f"{'about ' * found.is_estimate}{counted(found.num_records, 'record')}, {found.format}"
     lines: list[Line] = [
         ("data_module", "text" if found.is_text else "sft", "plain text" if found.is_text else "conversations"),
-        *_model(backbone, proposal, max_new_tokens=max(16, min(256, proposal.max_length // 2))),
+        *_model(backbone, proposal, found, max_new_tokens=max(16, min(256, proposal.max_length // 2))),
         ("data", None, ""),
         ("  train", data, shown),
         *([("  columns", found.columns, "your columns by the fields that they are read as")] if found.columns else []),
@@ -58,17 +60,22 @@ def config_text(
         ("  precision", machine.precision, machine.why),
         ("  max_epochs", proposal.epochs, f"{proposal.tokens:,} tokens each"),
         *_callbacks(found, proposal.held_out),
+        *_checkpoint(found, proposal.held_out),
     ]
     head = f"# Made by `lit-sft init` for {machine.name} with {machine.memory / 1e9:.0f} GB of free memory.\n"
     return head + "\n".join(map(_written, lines)) + "\n"
 
 
-def _model(backbone: dict[str, Any], proposal: Proposal, max_new_tokens: int) -> list[Line]:
+def _model(backbone: dict[str, Any], proposal: Proposal, found: Survey, max_new_tokens: int) -> list[Line]:
     is_random = "config" in backbone
     learning_rate = _LEARNING_RATES["random" if is_random else proposal.tuning]
+    learning_rate /= _SLOWER_WITH_PAIRS if found.is_preference else 1
     comments = {"config": "a small model with random weights; name a model to fine-tune that one"}
     recomputed: list[Line] = [("    gradient_checkpointing", True, "less memory, a third more compute")]
     lora: list[Line] = [("    lora", {"rank": 8, "alpha": 16, "target_modules": "all-linear"}, "")]
+    dpo: list[Line] = [
+        ("  objective", {"name": "dpo", "beta": 0.1}, "docs/preferences.md; a smaller beta moves further")
+    ]
     schedule = {"lr": learning_rate, "schedule": "cosine", "warmup_ratio": 0.05}
     return [
         ("model", None, ""),
@@ -78,6 +85,7 @@ def _model(backbone: dict[str, Any], proposal: Proposal, max_new_tokens: int) ->
         *(lora if proposal.tuning == "lora" else []),
         *(recomputed if proposal.is_recomputed else []),
         ("  optimizer", schedule, ""),
+        *(dpo if found.is_preference else []),
         ("  generation", {"max_new_tokens": max_new_tokens}, "of `lit-sft test` and `predict`"),
     ]
 
@@ -110,11 +118,17 @@ def _examples(
 ) -> list[Line]:
     of_template = {"tokenizer": "the model's own chat template", "chatml": "<|im_start|>user ... <|im_end|>"}
     several = "every answer carries the loss" if found.has_several_answers else "the answer carries the loss"
+    several = "both answers of a pair are compared" if found.is_preference else several
     percentiles = ", ".join(f"{share:.0%} {measured.percentile(share):,}" for share in (0.5, 0.95, 0.99, 1))
+    over_long = over_long_records(found, measured, proposal)
     return [
         ("  template", template, of_template.get(template, "the model has no chat template of its own")),
         ("  mask", mask, several),
-        ("  max_length", proposal.max_length, f"tokens; the records have up to: {percentiles}"),
+        (
+            "  max_length",
+            proposal.max_length,
+            f"tokens; the records have up to: {percentiles}{f'. {over_long}' * bool(over_long)}",
+        ),
     ]
 
 
@@ -125,11 +139,17 @@ def _blocks(measured: Lengths, proposal: Proposal) -> list[Line]:
 
 def _callbacks(found: Survey, share: float) -> list[Line]:
     lines: list[Line] = [("  callbacks", None, ""), ("    - class_path", "callbacks.RunHealth", "speed and gradients")]
-    if found.is_text or not share:
+    if found.is_text or found.is_preference or not share:
         return lines
     held_out = {"num_held_out": 3, "max_new_tokens": 64}
     sample: list[Line] = [("    - class_path", "callbacks.SampleGeneration", "answers after every epoch")]
     return [*lines, *sample, ("      init_args", held_out, "")]
+
+
+def _checkpoint(found: Survey, share: float) -> list[Line]:
+    if not (found.is_preference and share):
+        return []
+    return [("checkpoint", {"monitor": "val/preference_loss"}, "the best is the one that tells the answers apart")]
 
 
 def _memory(proposal: Proposal, machine: Machine) -> str:

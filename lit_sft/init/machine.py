@@ -76,10 +76,10 @@ def product_rate(width: int, inner: int, dtype: torch.dtype, device: str) -> flo
     best, until = float("inf"), time.perf_counter() + _SECONDS
     rows @ matrix
     while time.perf_counter() < until:
-        _wait(device)
+        wait(device)
         began = time.perf_counter()
         rows @ matrix
-        _wait(device)
+        wait(device)
         best = min(best, time.perf_counter() - began)
     return 2 * _ROWS * width * inner / best
 
@@ -112,6 +112,7 @@ def _reclaimable(cgroup: Path) -> int:
     return int(dict(line.split() for line in lines).get("inactive_file", 0))
 
 
-def _wait(device: str) -> None:
+def wait(device: str) -> None:
+    """Wait until the device has computed everything."""
     if device == "cuda":
         torch.cuda.synchronize()

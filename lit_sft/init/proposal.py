@@ -39,6 +39,9 @@ class Proposal:
         held_out: Share for validation, and for testing; 0 if there are too few records.
         tokens: Tokens of an epoch.
         seconds: The least that an epoch takes.
+        steps: Steps of an epoch.
+        is_text: Whether examples are blocks of text.
+        is_preference: Whether examples are preference pairs, to be trained by DPO.
     """
 
     max_length: int
@@ -53,6 +56,9 @@ class Proposal:
     held_out: float
     tokens: int
     seconds: float
+    steps: int
+    is_text: bool = False
+    is_preference: bool = False
 
 
 def propose(
@@ -69,23 +75,25 @@ def propose(
         is_pretrained: Whether it has weights already.
     """
     longest = min(context, _LONGEST) if found.is_text else length_limit(measured, context)
+    row = 2 * longest if found.is_preference else longest
     held_out = found.share_to_hold_out()
     records = max(1, round(found.num_records * (1 - 2 * held_out)))
-    kept = [min(length, longest) for length in measured.tokens]
-    tokens = round(sum(measured.tokens if found.is_text else kept) / len(kept) * records)
+    documents = [*measured.tokens, *measured.shorter]
+    kept = [min(length, longest) for length in documents]
+    scale = records / len(measured.tokens)
+    tokens = round(sum(documents if found.is_text else kept) * scale)
     rows = max(1, tokens // longest) if found.is_text else records
     is_mixed = machine.precision.endswith("mixed")
     usable = _MEMORY_USED * machine.memory
     tuning, why = _tuning(found, size, usable, is_mixed=is_mixed, is_pretrained=is_pretrained)
     state = size.state_bytes(tuning, is_mixed=is_mixed)
-    per_token = size.bytes_per_token(is_mixed=is_mixed)
-    is_recomputed = state + per_token * longest > usable
+    per_token = size.bytes_per_token(tuning, is_mixed=is_mixed)
+    is_recomputed = state + per_token * row > usable
     if is_recomputed:
-        per_token = size.bytes_per_token(is_mixed=is_mixed, is_recomputed=True)
-    budget = token_budget(usable - state, per_token, longest)
+        per_token = size.bytes_per_token(tuning, is_mixed=is_mixed, is_recomputed=True)
+    budget = token_budget(usable - state, per_token, row)
     batch = batch_size(rows)
     steps = math.ceil(rows / batch)
-    scale = records / len(kept)
     return Proposal(
         max_length=longest,
         batch_size=batch,
@@ -93,12 +101,15 @@ def propose(
         tuning=tuning,
         why_tuning=why,
         is_recomputed=is_recomputed,
-        memory=state + per_token * min(budget, batch * longest),
-        fits=state + per_token * longest <= usable,
+        memory=state + per_token * min(budget, batch * row),
+        fits=state + per_token * row <= usable,
         epochs=3 if is_pretrained else _within(round(_STEPS_FROM_SCRATCH / steps), _EPOCHS_FROM_SCRATCH),
         held_out=held_out,
         tokens=tokens,
         seconds=scale * _flops(found, measured, size, kept, tuning, longest) / machine.flops,
+        steps=steps,
+        is_text=found.is_text,
+        is_preference=found.is_preference,
     )
 
 
@@ -137,6 +148,8 @@ def batch_size(rows: int) -> int:
 def _tuning(found: Survey, size: ModelSize, usable: float, *, is_mixed: bool, is_pretrained: bool) -> tuple[str, str]:
     if not is_pretrained:
         return "full", "the weights are random"
+    if found.is_preference:
+        return "lora", "DPO then compares with the model without the adapters, instead of a second one"
     needed = size.state_bytes("full", is_mixed=is_mixed)
     if needed > usable / 2:
         return "lora", f"training all weights takes {needed / 1e9:.1f} GB before the first token"
@@ -150,7 +163,8 @@ def _flops(found: Survey, measured: Lengths, size: ModelSize, kept: list[int], t
     """Floating-point operations of training on the sample once."""
     model = size.lora_flops if tuning == "lora" else size.flops
     if not found.is_text:
-        shares = (min(1.0, now / before) for now, before in zip(kept, measured.tokens, strict=True))
+        num = len(measured.tokens)
+        shares = (min(1.0, now / before) for now, before in zip(kept[:num], measured.tokens, strict=True))
         supervised = sum(round(n * share) for n, share in zip(measured.supervised, shares, strict=True))
         return model.flops(kept, supervised, tuning)
     blocks = [block for length in measured.tokens for block in (*[longest] * (length // longest), length % longest)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 
@@ -19,7 +20,7 @@ from data_modules.records.preferences import rating_of
 from data_modules.records.readers import read_records, source_bytes
 from data_modules.records.record import Record
 from data_modules.records.splits import Sources, keys_of, read_conversations, split_of
-from data_modules.records.text_lines import Reading
+from data_modules.records.text_lines import NOT_UTF8, Reading
 from data_modules.records.turn_order import TurnRules
 from data_modules.rendering.masking import MASKS, MaskName
 from data_modules.rendering.templates import AnyTemplate
@@ -69,6 +70,11 @@ class Survey:
         return all(turn.role is Role.TEXT for turn in self.conversations[0].turns)
 
     @property
+    def is_preference(self) -> bool:
+        """Whether the records are preference pairs."""
+        return self.conversations[0].rejected is not None
+
+    @property
     def has_several_answers(self) -> bool:
         """Whether a conversation has more than one answer to train."""
         return any(
@@ -92,16 +98,22 @@ class Lengths:
     """Lengths of a sample of the examples, in tokens.
 
     Attributes:
-        tokens: All tokens of each.
+        tokens: All tokens of each; of a preference pair, those of the longer document.
         supervised: Those that carry the loss.
+        shorter: Tokens of the other documents of pairs.
     """
 
     tokens: tuple[int, ...]
     supervised: tuple[int, ...]
+    shorter: tuple[int, ...] = ()
 
     def percentile(self, share: float) -> int:
         """The length that this share of the examples does not exceed."""
         return int(np.percentile(self.tokens, 100 * share, method="inverted_cdf"))
+
+    def share_above(self, limit: int) -> float:
+        """The share of the examples that are longer."""
+        return sum(length > limit for length in self.tokens) / len(self.tokens)
 
 
 def survey(data: str) -> Survey:
@@ -122,12 +134,14 @@ def survey(data: str) -> Survey:
             raise
         fields = {field: first.fields.get(columns.get(field, field)) for field in {*first.fields, *columns}}
         name = recognise_format(Record(fields, first.origin))
-    if name == "preference" or rating_of(first.fields) is not None:
+    if rating_of(first.fields) is not None:
         raise UserError(
-            f"{first.origin}: a preference pair or a rated answer; init writes configs for answers and text."
+            f"{first.origin}: an answer rated one by one; init writes configs for answers, pairs and text. See "
+            "docs/preferences.md, or remove the rating to train on all answers."
         )
     sources = Sources({"train": [data]}, {}, columns=columns)
     rules, conversations, counts = _readable(sources)
+    _check_encoding(conversations, counts)
     total = _estimate(data, len(conversations), counts) if len(conversations) == _MOST_READ else None
     return Survey(
         name,
@@ -141,14 +155,13 @@ def survey(data: str) -> Survey:
     )
 
 
-def lengths(found: Survey, tokenizer: PreTrainedTokenizerBase, template: AnyTemplate, mask: MaskName) -> Lengths:
-    """Encode a sample of the records.
+def encoded(found: Survey, tokenizer: PreTrainedTokenizerBase, template: AnyTemplate) -> list[Example]:
+    """Encode a sample of the records, whole.
 
     Args:
         found: The records.
         tokenizer: The model's.
         template: Renders conversations.
-        mask: Which tokens carry the loss.
     """
     encoder = Encoder(tokenizer, template, _UNLIMITED)
     step = max(1, len(found.conversations) // _MOST_ENCODED)
@@ -159,8 +172,22 @@ def lengths(found: Survey, tokenizer: PreTrainedTokenizerBase, template: AnyTemp
         except UserError:
             if not found.num_invalid:  # invalid records are dropped
                 raise
-    weights = [example.loss_weights(MASKS[mask]) for example in examples]
-    return Lengths(tuple(map(len, examples)), tuple(int((each > 0).sum()) for each in weights))
+    return examples
+
+
+def lengths(examples: Sequence[Example], mask: MaskName) -> Lengths:
+    """How long encoded records are.
+
+    Args:
+        examples: Some of them.
+        mask: Which tokens carry the loss.
+    """
+    documents = [[each for each in (example, example.rejected) if each is not None] for example in examples]
+    supervised = [sum(int((each.loss_weights(MASKS[mask]) > 0).sum()) for each in pair) for pair in documents]
+    sizes = [sorted(map(len, pair)) for pair in documents]
+    return Lengths(
+        tuple(pair[-1] for pair in sizes), tuple(supervised), tuple(pair[0] for pair in sizes if len(pair) > 1)
+    )
 
 
 def _first_record(source: str) -> Record:
@@ -193,6 +220,19 @@ def _readable(sources: Sources) -> tuple[TurnRules, list[Conversation], RecordCo
 def _read(sources: Sources) -> tuple[list[Conversation], RecordCounts]:
     counts = RecordCounts(sources.on_invalid)
     return list(islice(read_conversations("train", sources, counts), _MOST_READ)), counts
+
+
+def _check_encoding(conversations: Sequence[Conversation], counts: RecordCounts) -> None:
+    """Refuse a file in another encoding, of which only the records in plain ASCII can be read.
+
+    Raises:
+        UserError: If no record has a character outside ASCII, and some have bytes that are not UTF-8.
+    """
+    wrong = next((message for message in counts.invalid if NOT_UTF8 in message), None)
+    if wrong is not None and all(
+        text.isascii() for each in conversations for turn in each.turns for text in turn.texts
+    ):
+        raise UserError(wrong)
 
 
 def _estimate(data: str, num_valid: int, counts: RecordCounts) -> int | None:

@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from data_modules.errors import UserError
 from lit_sft.__main__ import main
-from lit_sft.init import command, machine, survey
+from lit_sft.init import command, machine, survey, trial
 from lit_sft.init.command import propose_config
 from lit_sft.init.machine import Machine
 from lit_sft.models.model_config import config_from
@@ -35,6 +35,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("LIT_SFT_CACHE", str(tmp_path / "cache"))
     found = Machine("cpu", "a CPU", 8 * 10**9, "32-true", "for the test", 1e9)
     monkeypatch.setattr(machine, "look_around", lambda width, inner: found)
+    monkeypatch.setattr(trial, "_SECONDS", 0.05)
     return tmp_path
 
 
@@ -44,6 +45,7 @@ def model_folder(tmp_path: Path, tokenizer_folder: str) -> str:
     tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder)
     config = config_from(MODELS["gpt2"])
     config.vocab_size = len(tokenizer)
+    config.bos_token_id, config.eos_token_id = tokenizer.bos_token_id, tokenizer.eos_token_id
     AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "model")
     tokenizer.save_pretrained(tmp_path / "model")
     return str(tmp_path / "model")
@@ -63,6 +65,12 @@ def table() -> str:
     with open("rows.csv", "w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([("question", "answer"), *QUESTIONS])
     return "rows.csv"
+
+
+def tabs() -> str:
+    with open("rows.tsv", "w", newline="", encoding="utf-8") as file:
+        csv.writer(file, delimiter="\t").writerows([("question", "answer"), *QUESTIONS])
+    return "rows.tsv"
 
 
 def columns() -> str:
@@ -135,6 +143,7 @@ def documents() -> str:
 SHAPES: dict[str, tuple[Callable[[], str], dict[str, Any]]] = {
     "alpaca": (alpaca, {"mask": "output_only"}),
     "csv": (table, {"columns": {"instruction": "question", "output": "answer"}}),
+    "tsv": (tabs, {"columns": {"instruction": "question", "output": "answer"}}),
     "parquet": (columns, {"mask": "output_only"}),
     "folder": (folder, {"mask": "output_only"}),
     "messages": (messages, {"mask": "firefly_multi_turn"}),
@@ -216,6 +225,36 @@ def test_model_brings_its_tokenizer_template_and_context(model_folder: str) -> N
     assert config["data"]["template"] == "plain"
 
 
+def test_preference_pairs_get_a_config_of_dpo_that_trains(
+    model_folder: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pairs = [{"prompt": q, "chosen": a, "rejected": "I do not know."} for q, a in QUESTIONS]
+    assert main(["init", lines("pairs.jsonl", pairs), model_folder]) == 0
+    assert "data    40 preference pairs, format preference; " in capsys.readouterr().out
+    config = yaml.safe_load(Path("config.yaml").read_text(encoding="utf-8"))
+    assert config["model"]["objective"] == {"name": "dpo", "beta": 0.1}
+    assert config["model"]["backbone"]["tuning"] == "lora"
+    assert config["checkpoint"] == {"monitor": "val/preference_loss"}
+    quick = ["--trainer.max_steps", "2", "--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu"]
+    assert main(["fit", "--config", "config.yaml", *quick]) == 0
+    assert Path("runs/config/version_0/model/adapter_model.safetensors").is_file()
+
+
+def test_a_file_in_another_encoding_is_an_error_that_names_it() -> None:
+    rows = "".join(f"{q},{a}\n" for q, a in QUESTIONS)
+    Path("rows.csv").write_bytes(f"question,answer\n{rows}Où est le café ?,Ici.\n".encode("latin-1"))
+    with pytest.raises(UserError, match=r"rows.csv:42: not UTF-8 .*`iconv -f WINDOWS-1252 -t UTF-8 OLD > NEW`"):
+        propose_config("rows.csv", None)
+
+
+def test_damaged_bytes_in_a_file_of_utf8_leave_out_one_record() -> None:
+    rows = "".join(f"{q} ‘étage’,{a}\n" for q, a in QUESTIONS)
+    Path("rows.csv").write_bytes(f"question,answer\n{rows}".encode() + b"caf\xe9,Ici.\n")
+    text, found = propose_config("rows.csv", None)
+    assert yaml.safe_load(text)["data"]["on_invalid"] == "drop"
+    assert found[-1].startswith("invalid 1 record will be left out: rows.csv:42: not UTF-8")
+
+
 def test_bundled_tokenizer_is_named_where_it_lies(place: Path) -> None:
     assert command._tokenizer() == str(ROOT / "examples/tokenizer")
     (place / "examples" / "tokenizer").mkdir(parents=True)
@@ -236,7 +275,7 @@ def test_existing_config_is_kept(capsys: pytest.CaptureFixture[str]) -> None:
     ("fields", "message"),
     [
         ({"a": "x", "b": "y"}, "no known format has the fields"),
-        ({"prompt": "q", "chosen": "a", "rejected": "b"}, "a preference pair"),
+        ({"prompt": "q", "chosen": "a", "rejected": "b"}, "teach a model that already answers.*docs/preferences.md"),
     ],
 )
 def test_records_that_cannot_be_read_are_an_error(fields: dict[str, str], message: str) -> None:

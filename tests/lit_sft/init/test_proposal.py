@@ -12,10 +12,12 @@ from transformers import AutoModelForCausalLM
 from data_modules.records.conversation import Conversation, Message, Role
 from data_modules.records.splits import keys_of, split_of
 from data_modules.records.turn_order import TurnRules
+from lit_sft.init.findings import findings, over_long_records
 from lit_sft.init.machine import Machine
 from lit_sft.init.model_size import ModelSize, size_of
 from lit_sft.init.proposal import batch_size, length_limit, propose, token_budget
 from lit_sft.init.survey import Lengths, Survey
+from lit_sft.init.trial import Trial
 from lit_sft.models.adapters import LoraSettings
 from lit_sft.models.flops import ModelFlops, model_flops
 from lit_sft.models.model_config import config_from
@@ -65,11 +67,13 @@ def test_token_budget_fits_into_memory_or_is_one_example(free: float, per_token:
     assert budget == longest or budget * per_token <= free
 
 
-def test_memory_of_gpt2_is_that_of_the_formula() -> None:
-    assert SIZE.bytes_per_token(is_mixed=True) == 34 * 768 * 12
-    assert SIZE.bytes_per_token(is_mixed=False) == 2 * 34 * 768 * 12
-    assert SIZE.bytes_per_token(is_mixed=True, is_recomputed=True) == 2 * 768 * 12 + 34 * 768
-    assert SIZE.state_bytes("full", is_mixed=True) == 16 * 124_000_000
+def test_memory_of_gpt2_is_that_of_the_formula_times_what_was_measured() -> None:
+    assert SIZE.bytes_per_token("full", is_mixed=True) == round(1.8 * 34 * 768 * 12)
+    assert SIZE.bytes_per_token("full", is_mixed=False) == round(2.4 * 34 * 768 * 12)
+    assert SIZE.bytes_per_token("lora", is_mixed=False) == round(3.8 * 34 * 768 * 12)
+    assert SIZE.bytes_per_token("lora", is_mixed=False, is_recomputed=True) == round(0.35 * 3.8 * 34 * 768 * 12)
+    assert SIZE.state_bytes("full", is_mixed=True) == 18 * 124_000_000
+    assert SIZE.state_bytes("full", is_mixed=False) == 16 * 124_000_000
     assert SIZE.state_bytes("lora", is_mixed=True) == 2 * 124_000_000 + 16 * 1_000_000
     assert SIZE.state_bytes("lora", is_mixed=False) == 4 * 124_000_000 + 16 * 1_000_000
 
@@ -104,7 +108,7 @@ def test_less_memory_lowers_the_budget_then_recomputes_then_says_that_it_does_no
         assert not proposal.fits or proposal.memory <= 0.5 * memory
         return proposal.token_budget, proposal.is_recomputed, proposal.fits
 
-    state, per_token = 4 * 124e6 + 16e6, 2 * 34 * 768 * 12
+    state, per_token = 4 * 124e6 + 16e6, 3.8 * 34 * 768 * 12
     assert at(1e12) == (16384, False, True)
     assert at(2 * (state + per_token * 2000)) == (1792, False, True)
     assert at(2 * (state + per_token * 900))[1:] == (True, True)
@@ -149,3 +153,44 @@ def test_several_answers_are_noticed_only_if_trained() -> None:
     row = conversations(1, answers=2)[0]
     turns = (row.turns[0], replace(row.turns[1], weight=0.0), *row.turns[2:])
     assert not replace(found(1), conversations=[replace(row, turns=turns)]).has_several_answers
+
+
+def test_records_above_the_limit_are_counted_for_the_whole_data() -> None:
+    lengths = Lengths((*[10] * 98, 600, 5000), (1,) * 100)
+    proposal = propose(found(200), lengths, SIZE, MACHINE, context=1024, is_pretrained=True)
+    assert proposal.max_length == 640
+    said = over_long_records(found(200), lengths, proposal)
+    assert said.startswith("about 2 of 200 records (1.0%) with more than 640 tokens are cut: ")
+    assert said.endswith("; the longest has 5,000")
+    assert over_long_records(found(200), Lengths((640,) * 200, (1,) * 200), proposal) == ""
+    exact = Lengths((*[10] * 198, 641, 641), (1,) * 200)
+    assert over_long_records(found(200), exact, proposal).startswith("2 of 200 records (1.0%)")
+    text = found(50, role=Role.TEXT)
+    assert over_long_records(text, lengths, proposal) == ""  # is cut into blocks
+
+
+def test_time_is_that_of_the_trial_or_a_lower_bound() -> None:
+    proposal = propose(found(200), LENGTHS, SIZE, MACHINE, context=64, is_pretrained=False)
+    trial = Trial(per_token=0.01, per_step=2.0)
+    seconds = 0.01 * proposal.tokens + 2.0 * proposal.steps
+    tried = findings(found(200), LENGTHS, proposal, 124_000_000, MACHINE, trial)[3]
+    assert tried.startswith(f"time    about {seconds / 60:.1f} minutes an epoch, ")
+    assert "by a trial of a few seconds" in tried
+    bound = findings(found(200), LENGTHS, proposal, 124_000_000, MACHINE, None)[3]
+    assert bound.startswith("time    at least ")
+    assert bound.endswith("at the 1 GFLOP/s of a product of matrices of this size")
+
+
+def pairs(num: int) -> Survey:
+    rows = [replace(row, rejected=row) for row in conversations(num)]
+    return replace(found(num), format="preference", conversations=rows)
+
+
+def test_pairs_count_both_documents_and_get_adapters() -> None:
+    lengths = Lengths((60,) * 200, (10,) * 200, shorter=(50,) * 200)
+    proposal = propose(pairs(200), lengths, SIZE, MACHINE, context=1024, is_pretrained=True)
+    assert (proposal.max_length, proposal.tuning, proposal.is_preference) == (64, "lora", True)
+    assert proposal.tokens == 110 * round(200 * (1 - 2 * proposal.held_out))
+    assert proposal.memory == SIZE.step_bytes(
+        "lora", proposal.batch_size * 128, is_mixed=False, is_recomputed=proposal.is_recomputed
+    )
