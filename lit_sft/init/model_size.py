@@ -18,6 +18,10 @@ _MEASURED = {("full", False): 2.4, ("lora", False): 3.8, ("full", True): 1.8, ("
 al. for 2 bytes a number. Fitted to the peaks of SmolLM2-135M on a CPU by benchmarks/init_memory.py: norms and residuals
 stay in float32, and adapters add results of every layer."""
 
+_WRITTEN_OUT = 16
+"""Bytes for each unit inside a feed-forward part without a gate, instead of 4: GPT-2's GELU is written out in several
+operations, whose results are kept."""
+
 _RECOMPUTED = 0.35
 """Share of them that is left if layers are computed again, from the same measurements."""
 
@@ -67,7 +71,7 @@ class ModelSize:
             is_mixed: Whether products are computed in half precision.
             is_recomputed: Whether layers are computed again in the backward pass.
         """
-        layer = 18 * self.width + (8 if self.is_gated else 4) * self.inner
+        layer = 18 * self.width + (8 if self.is_gated else _WRITTEN_OUT) * self.inner
         share = _RECOMPUTED if is_recomputed else 1.0
         return round(_MEASURED[tuning, is_mixed] * share * layer * self.layers)
 

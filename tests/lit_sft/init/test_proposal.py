@@ -68,10 +68,10 @@ def test_token_budget_fits_into_memory_or_is_one_example(free: float, per_token:
 
 
 def test_memory_of_gpt2_is_that_of_the_formula_times_what_was_measured() -> None:
-    assert SIZE.bytes_per_token("full", is_mixed=True) == round(1.8 * 34 * 768 * 12)
-    assert SIZE.bytes_per_token("full", is_mixed=False) == round(2.4 * 34 * 768 * 12)
-    assert SIZE.bytes_per_token("lora", is_mixed=False) == round(3.8 * 34 * 768 * 12)
-    assert SIZE.bytes_per_token("lora", is_mixed=False, is_recomputed=True) == round(0.35 * 3.8 * 34 * 768 * 12)
+    assert SIZE.bytes_per_token("full", is_mixed=True) == round(1.8 * 82 * 768 * 12)
+    assert SIZE.bytes_per_token("full", is_mixed=False) == round(2.4 * 82 * 768 * 12)
+    assert SIZE.bytes_per_token("lora", is_mixed=False) == round(3.8 * 82 * 768 * 12)
+    assert SIZE.bytes_per_token("lora", is_mixed=False, is_recomputed=True) == round(0.35 * 3.8 * 82 * 768 * 12)
     assert SIZE.state_bytes("full", is_mixed=True) == 18 * 124_000_000
     assert SIZE.state_bytes("full", is_mixed=False) == 16 * 124_000_000
     assert SIZE.state_bytes("lora", is_mixed=True) == 2 * 124_000_000 + 16 * 1_000_000
@@ -108,7 +108,7 @@ def test_less_memory_lowers_the_budget_then_recomputes_then_says_that_it_does_no
         assert not proposal.fits or proposal.memory <= 0.5 * memory
         return proposal.token_budget, proposal.is_recomputed, proposal.fits
 
-    state, per_token = 4 * 124e6 + 16e6, 3.8 * 34 * 768 * 12
+    state, per_token = 4 * 124e6 + 16e6, 3.8 * 82 * 768 * 12
     assert at(1e12) == (16384, False, True)
     assert at(2 * (state + per_token * 2000)) == (1792, False, True)
     assert at(2 * (state + per_token * 900))[1:] == (True, True)
