@@ -17,6 +17,7 @@ from lightning.pytorch import Trainer
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from data_modules.encoding.tokenizers import load_tokenizer, num_ids
+from lit_sft.__main__ import main
 from lit_sft.ablation.budget import arguments_of, settings_of
 from lit_sft.ablation.study import read_study
 from lit_sft.models.adapters import causal_lm
@@ -49,7 +50,7 @@ def name_of(file: Path) -> str:
 
 
 def test_number_of_configs() -> None:
-    assert (len(WHOLE), len(OVERLAYS), len(STUDIES), len(SUITES), len(SYNTHESES)) == (17, 6, 20, 7, 6)
+    assert (len(WHOLE), len(OVERLAYS), len(STUDIES), len(SUITES), len(SYNTHESES)) == (18, 6, 21, 7, 6)
 
 
 @pytest.mark.parametrize("file", SYNTHESES, ids=name_of)
@@ -157,6 +158,30 @@ def test_config_is_instantiated(
     made.data.setup("fit")
     assert len(made.data.stores["train"]) > 0
     build_backbone(made.model.backbone_settings, made.data.tokenizer)
+
+
+@pytest.mark.parametrize("start", [None, "gaussian", "orthogonal", "pissa", "pissa_niter_16"])
+def test_every_start_of_lora_trains_at_the_same_rank(
+    start: str | None, write: Callable[..., str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(ROOT)
+    study = read_study("configs/ablation/lora_starts.yaml")
+    (arm,) = [each for each in study.all_arms() if settings_of(study, each, 0)["model.backbone.lora.init"] == start]
+    tokenizer = load_tokenizer("examples/tokenizer")
+    model = causal_lm(build_backbone(BackboneSettings(config=MODELS["gpt2"]), tokenizer))
+    model.config.eos_token_id = model.generation_config.eos_token_id = tokenizer.convert_tokens_to_ids("<|im_end|>")
+    model.save_pretrained(tmp_path / "model")
+    small = {
+        "model.backbone.pretrained": str(tmp_path / "model"), "data.train": write("r.json", alpaca_rows(30)),
+        "data.val": "null", "data.test": "null", "trainer.max_steps": "1", "trainer.enable_progress_bar": "false",
+        "trainer.accelerator": "cpu", "run.root": str(tmp_path / "runs"), "run.name": "small",
+    }  # fmt: skip
+    options = [part for name, value in small.items() for part in (f"--{name}", value)]
+    assert main(["fit", *arguments_of(study, settings_of(study, arm, 0)), *options]) == 0
+    adapter = json.loads((tmp_path / "runs/small/version_0/model/adapter_config.json").read_text(encoding="utf-8"))
+    assert adapter["r"] == (
+        16 if start and start.startswith("pissa") else 8
+    )  # an export subtracts what was taken from the base
 
 
 def test_cleaning_study_has_the_rules_of_its_base() -> None:

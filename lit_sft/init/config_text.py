@@ -121,6 +121,8 @@ def _examples(
     several = "both answers of a pair are compared" if found.is_preference else several
     percentiles = ", ".join(f"{share:.0%} {measured.percentile(share):,}" for share in (0.5, 0.95, 0.99, 1))
     over_long = over_long_records(found, measured, proposal)
+    is_split = bool(over_long) and found.has_several_answers
+    split: list[Line] = [("  over_long", "split", "between turns, so that every exchange that fits is trained")]
     return [
         ("  template", template, of_template.get(template, "the model has no chat template of its own")),
         ("  mask", mask, several),
@@ -129,6 +131,7 @@ def _examples(
             proposal.max_length,
             f"tokens; the records have up to: {percentiles}{f'. {over_long}' * bool(over_long)}",
         ),
+        *(split if is_split else []),
     ]
 
 

@@ -48,7 +48,8 @@ def over_long_records(found: Survey, measured: Lengths, proposal: Proposal) -> s
     num = max(1, round(share * found.num_records))
     is_sampled = found.is_estimate or len(measured.tokens) < found.num_records
     records = f"{'about ' * is_sampled}{num:,} of {counted(found.num_records, 'record')}"
-    fate = "lose old exchanges, or are left out" if found.is_preference else "are cut: context first, the answer last"
+    fate = "are split between turns" if found.has_several_answers else "are cut: context first, the answer last"
+    fate = "lose old exchanges, or are left out" if found.is_preference else fate
     whole = f"; the longest has {measured.percentile(1):,}"
     return f"{records} ({share:.1%}) with more than {proposal.max_length:,} tokens {fate}{whole}"
 

@@ -111,6 +111,13 @@ def firefly() -> str:
     return lines("chats.jsonl", [{"conversation": [{"human": q, "assistant": a}] * 2} for q, a in QUESTIONS])
 
 
+def long_firefly() -> str:
+    rounds = [{"human": f"第{n}个问题是什么？", "assistant": "因为刺猬住在树叶里。" * 30} for n in range(5)]
+    chats = [[{"human": str(n), "assistant": "好。"}, *rounds] for n in range(22)]
+    rows = [{"conversation_id": n, "category": "问答", "conversation": chat} for n, chat in enumerate(chats)]
+    return lines("chats.jsonl", rows)
+
+
 def ultrachat() -> str:
     return lines("chats.jsonl", [{"id": str(n), "data": [*pair]} for n, pair in enumerate(QUESTIONS)])
 
@@ -136,6 +143,13 @@ def texts() -> str:
     return "texts.txt"
 
 
+def long_lines() -> str:
+    Path("texts.txt").write_text(
+        "\n".join(f"The hedgehog number {n} sleeps. " * 300 for n in range(18)), encoding="utf-8"
+    )
+    return "texts.txt"
+
+
 def documents() -> str:
     return lines("texts.jsonl", [{"body": f"{q} {a} " * 20} for q, a in QUESTIONS])
 
@@ -149,10 +163,12 @@ SHAPES: dict[str, tuple[Callable[[], str], dict[str, Any]]] = {
     "messages": (messages, {"mask": "firefly_multi_turn"}),
     "sharegpt": (sharegpt, {"mask": "output_only"}),
     "firefly": (firefly, {"mask": "firefly_multi_turn"}),
+    "long firefly": (long_firefly, {"mask": "firefly_multi_turn", "over_long": "split", "max_length": 1024}),
     "ultrachat": (ultrachat, {"mask": "output_only"}),
     "out of order": (out_of_order, {"consecutive": "merge", "first_answer": "drop"}),
     "partly invalid": (partly_invalid, {"on_invalid": "drop"}),
     "txt": (texts, {"block_size": 256}),
+    "long lines": (long_lines, {"block_size": 256}),
     "documents": (documents, {"columns": {"text": "body"}, "block_size": 256}),
 }
 
