@@ -33,7 +33,7 @@ def completed(script: Path, *words: str) -> list[str]:
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (("f",), ["fit"]),
+        (("pre",), ["predict", "preview"]),
         (("e",), ["evaluate", "export"]),
         (("fit", "--data.mas"), ["--data.mask"]),
         (("lint", "--data.mas"), ["--data.mask"]),
