@@ -19,7 +19,7 @@ def ids_of_new_tokens(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[str])
     """The ids of tokens that were added to a tokenizer.
 
     Raises:
-        UserError: If it lacks one of them.
+        UserError: If it lacks one of them, or has other tokens after them.
     """
     vocabulary = tokenizer.get_added_vocab()
     if missing := [token for token in tokens if token not in vocabulary]:
@@ -27,7 +27,13 @@ def ids_of_new_tokens(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[str])
             f"the model gets new tokens that the tokenizer of the data does not have: {listed(missing)}. Give the data "
             "module the same `add_tokens` and `add_special_tokens`."
         )
-    return [vocabulary[token] for token in tokens]
+    ids, size = [vocabulary[token] for token in tokens], num_ids(tokenizer)
+    if sorted(ids) != list(range(size - len(ids), size)):
+        raise UserError(
+            f"the new tokens {listed(tokens)} are not the last ones of the tokenizer. Use the tokenizer that was "
+            "saved with the model, or the one before any tokens were added."
+        )
+    return ids
 
 
 def add_rows(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> None:

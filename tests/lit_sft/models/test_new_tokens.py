@@ -118,6 +118,22 @@ def test_model_without_the_tokens_of_its_tokenizer_is_refused(tmp_path: Path) ->
         build_backbone(BackboneSettings(base), grown())
 
 
+def test_adapter_that_calls_other_tokens_new_is_refused(data: SFTDataModule, tmp_path: Path) -> None:
+    model = built(save_base("gpt2", tmp_path / "base", byte_tokenizer()), tuning="lora")
+    export_model(model, tmp_path / "adapter", data)
+    settings = json.loads((tmp_path / "adapter" / "lit_sft.json").read_text())
+    (tmp_path / "adapter" / "lit_sft.sha256").unlink()
+    for tokens, message in (
+        (["<|im_end|>"], r"the new tokens <\|im_end\|> are not the last ones of the tokenizer"),
+        (["none such"], "tokenizer of the data does not have: none such"),
+        ("Rowan", "new_tokens 'Rowan'; expected a list of strings"),
+        ([], "token ids up to 260, but the model's embedding has 259 rows"),
+    ):
+        (tmp_path / "adapter" / "lit_sft.json").write_text(json.dumps(settings | {"new_tokens": tokens}))
+        with pytest.raises(UserError, match=message):
+            open_model("adapter", str(tmp_path / "adapter"), device="cpu")
+
+
 def test_random_weights_get_the_grown_vocabulary() -> None:
     settings = BackboneSettings(config=MODELS["llama"], tuning="lora", **TOKENS)
     embedding, head = ends(build_backbone(settings, grown()))
