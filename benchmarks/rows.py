@@ -15,7 +15,7 @@ import torch
 from transformers import AutoTokenizer
 
 from data_modules.batching.batch_settings import BatchSettings
-from data_modules.batching.prefix_plans import families, grouped
+from data_modules.batching.prefix_plans import Families, families, grouped
 from data_modules.batching.sampling import WindowSampler
 from data_modules.encoding.example import Example
 from data_modules.encoding.example_store import ExampleStore, record_batch, write_batches
@@ -105,7 +105,8 @@ def sharing_sampler(store: ExampleStore, batch_size: int, token_budget: int, *, 
         batch_size=batch_size, eval_batch_size=None, packing=True, token_budget=token_budget, shuffle=True, seed=0,
         share_prefixes=True, group_by_prefix=is_grouped,
     )  # fmt: skip
-    return settings.train_sampler(store.lengths.tolist(), lambda _: 1.0, None, ids_of=store.ids)
+    found = Families(len(store), store.ids)
+    return settings.train_sampler(store.lengths.tolist(), lambda _: 1.0, None, ids_of=store.ids, families=found)
 
 
 def make_rows(vocabulary: int, count: int, folder: Path, *, max_length: int) -> ExampleStore:

@@ -161,7 +161,7 @@ def test_muon_is_refused_where_matrices_are_not_whole() -> None:
     check_optimizer(OptimizerSettings(), lora, ModelParallelStrategy())
     with pytest.raises(UserError, match=r"name muon with `--model.backbone.tuning lora`: .* Use adamw"):
         check_optimizer(MUON, lora, SingleDeviceStrategy())
-    with pytest.raises(UserError, match=r"name muon with ModelParallelStrategy: Muon needs whole weight matrices"):
+    with pytest.raises(UserError, match=r"name muon with ModelParallelStrategy: it needs whole weight matrices"):
         check_optimizer(MUON, full, ModelParallelStrategy())
 
 
