@@ -229,7 +229,10 @@ def with_tied_head(model: PreTrainedModel, names: list[str] | None) -> list[str]
     inner = {module: name.rpartition(".")[2] for name, module in model.named_modules()}
     embedding, head = inner[model.get_input_embeddings()], inner[model.get_output_embeddings()]
     is_known = embedding in EMBEDDING_LAYER_NAMES or not model.config.tie_word_embeddings
-    return names if not names or is_known or embedding not in names else [*{*names, head}]
+    if not names:
+        return None
+    # a copy: peft writes the embedding in place of a tied head
+    return [*names] if is_known or embedding not in names else [*{*names, head}]
 
 
 def _check_targets(model: PreTrainedModel, targets: str | list[str]) -> None:

@@ -204,7 +204,7 @@ def _adapted(model: PreTrainedModel, settings: BackboneSettings, lora: LoraSetti
     """The model with the adapters that the settings ask for."""
     rows = rows_to_train(model, new_ids, lora.modules_to_save or ())
     if settings.adapter is not None:
-        return continue_adapter(model, settings.adapter, settings.lora, rows)
+        return continue_adapter(model, settings.adapter, settings.lora, rows, settings.new_tokens)
     return with_adapters(model, lora, rows)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ from transformers import PreTrainedModel
 
 from data_modules.digests import file_digest
 from data_modules.errors import UserError
+from data_modules.wording import listed
 from lit_sft.files import digest, read_json
 from lit_sft.models.adapters import WEIGHTS, LoraSettings, load_adapter, with_tied_head
 
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
     from peft import LoraConfig
 
 _SETTING = "--model.backbone.adapter"
+
+_SET_TOKENS = "Set `--model.backbone.add_tokens` and `add_special_tokens` as in the run that trained it."
 
 _UNDERSTOOD = {
     "r", "lora_alpha", "target_modules", "modules_to_save", "use_rslora", "use_dora", "rank_pattern", "alpha_pattern",
@@ -79,7 +83,11 @@ def described(lora: LoraSettings) -> str:
 
 
 def continue_adapter(
-    model: PreTrainedModel, folder: str, lora: LoraSettings, rows: dict[str, list[int]] | None = None
+    model: PreTrainedModel,
+    folder: str,
+    lora: LoraSettings,
+    rows: dict[str, list[int]] | None = None,
+    tokens: Sequence[str] = (),
 ) -> nn.Module:
     """Load an adapter into its base model, ready for training; everything else is frozen.
 
@@ -88,11 +96,13 @@ def continue_adapter(
         folder: The adapter, in safetensors.
         lora: Settings of the run; see `adapter_settings`.
         rows: Rows of new tokens to train, by layer; they must be those of the adapter. None: none.
+        tokens: The new tokens, in the order of their ids; they too must be those of the adapter.
 
     Raises:
         UserError: If the adapter cannot be read, belongs to another model, or a setting contradicts it.
     """
     own, config = adapter_settings(folder, lora), _config(folder)
+    _check_tokens(folder, tokens)
     _check_rows(config.trainable_token_indices, rows, folder)
     config.task_type, config.base_model_name_or_path, config.revision = "CAUSAL_LM", model.name_or_path, None
     config.lora_dropout, config.init_lora_weights = lora.dropout, True
@@ -150,14 +160,23 @@ def _config(folder: str) -> LoraConfig:
     return config
 
 
+def _check_tokens(folder: str, tokens: Sequence[str]) -> None:
+    """Refuse new tokens other than those of the adapter, which would get its rows if they have the same ids."""
+    written = read_json(Path(folder) / "lit_sft.json", advice="export the adapter again")
+    if written is not None and (has := written.get("new_tokens") or []) != [*tokens]:
+        raise UserError(
+            f"{_SETTING} {folder}: it was trained with new tokens ({listed(has) or 'none'}) other than those of this "
+            f"run ({listed(tokens) or 'none'}). {_SET_TOKENS}"
+        )
+
+
 def _check_rows(found: object, wanted: dict[str, list[int]] | None, folder: str) -> None:
     """Refuse new tokens that the adapter does not have, and the other way round."""
     if (found or None) == wanted:
         return
     has, asked = (next(iter(rows.values())) if isinstance(rows, dict) else rows or "none" for rows in (found, wanted))
     raise UserError(
-        f"{_SETTING} {folder}: it trains the embeddings of the tokens {has}, and this run adds {asked}. Set "
-        "`--model.backbone.add_tokens` and `add_special_tokens` as in the run that trained it."
+        f"{_SETTING} {folder}: it trains the embeddings of the tokens {has}, and this run adds {asked}. {_SET_TOKENS}"
     )
 
 

@@ -65,7 +65,7 @@ def rows_to_train(model: PreTrainedModel, ids: Sequence[int], saved: Collection[
     Args:
         model: Without adapters.
         ids: Of the new tokens.
-        saved: Names of layers that are trained in full.
+        saved: Names of layers that are trained in full, or the ends of their names.
 
     Returns:
         For the embedding, and the head if it has weights of its own, its name and the ids; None if there are none.
@@ -74,9 +74,10 @@ def rows_to_train(model: PreTrainedModel, ids: Sequence[int], saved: Collection[
         UserError: If the head has biases, which peft would leave out.
     """
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
-    layers = [embedding] if head.weight is embedding.weight else [embedding, head]
-    names = {module: name for name, module in model.named_modules()}
-    wanted = [names[layer] for layer in layers if names[layer].rpartition(".")[2] not in saved]
+    names = {layer: name for name, layer in model.named_modules() if layer in (embedding, head)}
+    wanted = {layer: name for layer, name in names.items() if not any(f".{name}".endswith(f".{end}") for end in saved)}
+    if head.weight is embedding.weight:  # either name trains both
+        wanted = {embedding: names[embedding]} if len(wanted) == 2 else {}
     if not ids or not wanted:
         return None
     if getattr(head, "bias", None) is not None:
@@ -84,7 +85,7 @@ def rows_to_train(model: PreTrainedModel, ids: Sequence[int], saved: Collection[
             f"--model.backbone.tuning lora with new tokens: the head of {model.config.model_type} has biases, and peft "
             "trains rows of heads without them only. Train all weights: `--model.backbone.tuning full`."
         )
-    return {name: list(ids) for name in wanted}
+    return {name: list(ids) for name in wanted.values()}
 
 
 def _mean(weight: Tensor, num_rows: int) -> Tensor:

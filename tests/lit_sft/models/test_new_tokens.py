@@ -214,6 +214,8 @@ KINDS: dict[str, dict[str, Any]] = {
     "dora": {"dora": True},
     "pissa": {"init": "pissa"},
     "embedding in full": {"modules_to_save": ["embed_tokens"]},
+    "head in full": {"modules_to_save": ["lm_head"]},
+    "embedding by path": {"modules_to_save": ["model.embed_tokens"]},
 }
 
 
@@ -271,7 +273,7 @@ def test_frozen_rows_of_the_head_stay_in_full_precision(tmp_path: Path) -> None:
         assert {layer.token_adapter.base_layer.weight.dtype for layer in ends(model)} == {torch.float32}
 
 
-@pytest.mark.parametrize("words", [[], ["other"]])
+@pytest.mark.parametrize("words", [[], ["other"], ["other", "words"], ["<tool_call>", "Rowan"]])
 def test_adapter_continues_with_its_own_tokens_only(words: list[str], data: SFTDataModule, tmp_path: Path) -> None:
     base = save_base("llama", tmp_path / "base", byte_tokenizer())
     model = built(base, tuning="lora")
@@ -281,9 +283,19 @@ def test_adapter_continues_with_its_own_tokens_only(words: list[str], data: SFTD
     continued = build_backbone(BackboneSettings(base, **TOKENS, **adapter), grown())
     torch.testing.assert_close(token_nll(continued, batch_of(data)), token_nll(model, batch_of(data)))
     assert [*dict(continued.named_parameters())] == [*dict(model.named_parameters())]
-    other = BackboneSettings(base, add_tokens=words, **adapter)
-    asked = "[259]" if words else "none"
-    with pytest.raises(
-        UserError, match=re.escape(f"trains the embeddings of the tokens [259, 260], and this run adds {asked}")
-    ):
-        build_backbone(other, with_new_tokens(byte_tokenizer(), words, []))
+    other, tokenizer = BackboneSettings(base, add_tokens=words, **adapter), with_new_tokens(byte_tokenizer(), words, [])
+    message = f"new tokens (Rowan, <tool_call>) other than those of this run ({', '.join(words) or 'none'})"
+    with pytest.raises(UserError, match=re.escape(message)):
+        build_backbone(other, tokenizer)
+    (tmp_path / "adapter" / "lit_sft.json").unlink()  # as an adapter of peft's
+    asked = {0: "none", 1: "[259]"}.get(len(words))
+    if asked is not None:
+        with pytest.raises(UserError, match=re.escape(f"of the tokens [259, 260], and this run adds {asked}")):
+            build_backbone(other, tokenizer)
+
+
+def test_settings_stay_as_given_when_a_tied_head_is_trained_in_full(tmp_path: Path) -> None:
+    lora = LoraSettings(rank=2, modules_to_save=["lm_head"])
+    base = save_base("qwen2", tmp_path / "base", byte_tokenizer())
+    build_backbone(BackboneSettings(base, tuning="lora", lora=lora), byte_tokenizer())
+    assert lora.modules_to_save == ["lm_head"]
