@@ -144,7 +144,8 @@ class Mixture:
     def _check_supervision(self, store: ExampleStore) -> None:
         for index, (source, mask) in enumerate(zip(self.mix, self.masks, strict=True)):
             examples = (store[int(row)] for row in np.flatnonzero(store.sources == index))
-            if not any(each.loss_weights(mask).any() for each in examples):
+            halves = (half for each in examples for half in (each, each.rejected or each))
+            if not any(half.loss_weights(mask).any() for half in halves):
                 raise UserError(
                     f"--data.mix {source.name}: mask '{mask.name}' supervises no token of {', '.join(source.files)}. "
                     "Set 'mask' of this source; for plain text, `mask: whole_sequence`."

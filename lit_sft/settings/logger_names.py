@@ -75,6 +75,9 @@ def in_short_form(arguments: Sequence[str]) -> list[str]:
 
     Args:
         arguments: Command-line arguments. With any `--trainer.logger.SETTING`, that option is left to Lightning.
+
+    Raises:
+        UserError: If both options name loggers.
     """
     given, rest = _with_lists(arguments), list[str]()
     if any(argument.startswith("--trainer.logger.") for argument in given):
@@ -85,6 +88,8 @@ def in_short_form(arguments: Sequence[str]) -> list[str]:
         if option == "--trainer.logger" and (is_joined or given):
             value = value if is_joined else given.pop(0)
             names = named_loggers(_loaded(value))
+            if names is not None and any(each.partition("=")[0] == "--run.loggers" for each in arguments):
+                raise UserError(f"--trainer.logger {value} and --run.loggers both name loggers; set one of the two.")
             rest += [f"{option}={value}"] if names is None else [f"{option}=true", f"--run.loggers=[{','.join(names)}]"]
         else:
             rest.append(argument)

@@ -80,8 +80,17 @@ def check_pairs(settings: ObjectiveSettings, data: TrainingData, trainer: Traine
 
 
 def _say_what_is_trained(ledger: Mapping[str, Any]) -> None:
-    """Of preference data, an objective of single answers trains on the chosen ones."""
+    """Of preference data, an objective of single answers trains on the chosen ones.
+
+    Raises:
+        UserError: If there are none.
+    """
     unpaired = ledger.get("unpaired", 0)
+    if unpaired and unpaired == ledger["examples"] and not ledger["answers"]["output_only"]["read"]:
+        raise UserError(
+            f"all {counted(unpaired, 'rated answer')} in the training data are bad, and only good ones are trained on. "
+            "To train away from bad ones too, set `--model.objective.name apo_zero`."
+        )
     for count, what, name, which in (
         (ledger.get("pairs", 0) - unpaired, "preference pair", "dpo", "chosen answers only"),
         (unpaired, "rated answer", "apo_zero", "good answers only"),

@@ -230,3 +230,10 @@ def test_a_mask_that_supervises_nothing_of_a_source_is_refused(
         make({"alpaca": {}, "texts": {}})
     data = make({"alpaca": {}, "texts": {"mask": "whole_sequence"}})
     assert counts(data)[1] > 0
+
+
+def test_a_source_of_bad_answers_alone_is_accepted(
+    make: Callable[..., SFTDataModule], files: dict[str, str], write: Write
+) -> None:
+    files["bad"] = write("bad.jsonl", [row | {"label": False} for row in alpaca_rows(60)[40:]])
+    assert min(counts(make({"chats": {}, "bad": {}}))) > 0

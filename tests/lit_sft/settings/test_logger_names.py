@@ -48,6 +48,15 @@ def test_option_of_lightning_becomes_ours_unless_it_has_settings() -> None:
         assert "run.loggers" not in "".join(in_short_form(other))
 
 
+@pytest.mark.parametrize("ours", [["--run.loggers", "[wandb]"], ["--run.loggers=wandb"]])
+def test_loggers_named_by_both_options_are_refused(ours: list[str]) -> None:
+    theirs = ["--trainer.logger", "CSVLogger"]
+    for arguments in (ours + theirs, theirs + ours):
+        with pytest.raises(UserError, match=r"--trainer.logger CSVLogger and --run.loggers both name loggers"):
+            in_short_form(arguments)
+    assert in_short_form(["--trainer.logger", "true", "--run.loggers=[csv]"])[-1] == "--run.loggers=[csv]"
+
+
 def test_single_logger_needs_no_brackets() -> None:
     assert in_short_form(["--run.loggers", "csv", "--run.name", "csv"])[:2] == ["--run.loggers", "[csv]"]
     assert in_short_form(["--run.loggers=csv"]) == ["--run.loggers=[csv]"]

@@ -267,6 +267,13 @@ def test_ratings_are_for_apo_zero_only(
         train(make(rows), tmp_path, dpo(objective), limit_val_batches=0)
 
 
+def test_next_token_on_bad_answers_alone_is_refused(make: MakeData, tmp_path: Path) -> None:
+    bad = [row | {"label": False} for row in rated_rows(8)]
+    with pytest.raises(UserError, match=r"all 8 rated answers in the training data are bad.* apo_zero"):
+        train(make(bad, val_fraction=0), tmp_path, make_module(), limit_val_batches=0)
+    train(make([*bad[1:], bad[0] | {"label": True}], val_fraction=0), tmp_path, make_module(), limit_val_batches=0)
+
+
 def test_checkpoints_chosen_by_the_nll_are_remarked(make: MakeData, tmp_path: Path) -> None:
     data = make(pair_rows(12), val_fraction=0.3)
     callback = ModelCheckpoint(tmp_path / "checkpoints", monitor="val/loss")
