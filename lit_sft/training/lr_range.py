@@ -15,7 +15,6 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
 from data_modules.batching.batch import Batch
-from lit_sft.models.generation import undisturbed
 from lit_sft.training.finite_guard import FiniteGuard
 from lit_sft.training.module import LitCausalLM
 from lit_sft.training.sharding import score
@@ -78,6 +77,7 @@ class RangeTest(FiniteGuard):
         """Set the learning rate of the step, and measure the batch with the initial weights."""
         for group in trainer.optimizers[0].param_groups:
             group["lr"] = self.rate(trainer.global_step)
+        pl_module.on_train_batch_start(batch, batch_idx)  # seeds dropout and noise, which must be those of the step
         self._swap(pl_module)
         self._before = self._loss_of(trainer, pl_module, batch)
         self._swap(pl_module)
@@ -111,7 +111,7 @@ class RangeTest(FiniteGuard):
 
     def _loss_of(self, trainer: Trainer, module: LightningModule, batch: list[Batch]) -> Tensor:
         assert isinstance(module, LitCausalLM)
-        with torch.no_grad(), undisturbed(module.backbone), trainer.precision_plugin.forward_context():
+        with torch.no_grad(), torch.random.fork_rng(), trainer.precision_plugin.forward_context():
             return torch.stack([score(module.objective, module.backbone, part)[0] for part in batch]).sum()
 
 

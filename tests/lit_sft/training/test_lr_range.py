@@ -118,6 +118,13 @@ def test_loss_that_is_not_finite_ends_the_test_and_not_the_command(make_data: Ma
     assert suggest(test.points, 10).lr is None
 
 
+@pytest.mark.parametrize("accumulated", [1, 2])
+def test_dropout_is_the_same_for_the_initial_weights(make_data: MakeData, tmp_path: Path, accumulated: int) -> None:
+    data, module = make_data(alpaca_rows(20), batch_size=2, token_budget=60), make_module(dropout=0.3)
+    test = run(RangeTest(1e-9, 1e-8, 5), data, tmp_path, module, accumulate_grad_batches=accumulated)
+    assert [point.change for point in test.points] == pytest.approx([0.0] * 5, abs=1e-5)
+
+
 def test_initial_weights_are_measured_without_changing_training(make_data: MakeData, tmp_path: Path) -> None:
     class Plain(RangeTest):
         def _loss_of(self, *_: Any) -> torch.Tensor:
