@@ -49,6 +49,10 @@ def main(argv: list[str]) -> None:
 
     disable_progress_bar()
     merge_adapters(sources, folder, method=options.method, density=density, into_base=options.into_base)
+    first = sources[0][0]
+    for other, _ in sources[1:]:
+        if differing := _differing_prompts(first, other):
+            print_line(f"note: {other} was trained with another {differing} than {first}, whose own is kept")
     for source, weight in sources:
         print_line(f"{weight:g} x {source}")
     print_line(f"{options.method} -> {folder}")
@@ -84,6 +88,20 @@ def merge_adapters(
         _write_adapter(adapters[0], factors, place, _card(adapters[0], sources, method))
         if into_base:
             _write_model(place, folder)
+
+
+def _differing_prompts(first: Path, other: Path) -> str:
+    """What turns conversations into tokens and differs between two adapters; empty if nothing does."""
+    templates = [(read_json(folder / "lit_sft.json") or {}).get("template") for folder in (first, other)]
+    files = {"chat template": "chat_template.jinja", "tokenizer": "tokenizer.json"}
+    contents = {
+        what: [path.read_bytes() if (path := folder / name).is_file() else b"" for folder in (first, other)]
+        for what, name in files.items()
+    }
+    differing = [what for what, (ours, theirs) in contents.items() if ours != theirs]
+    if templates[0] != templates[1] and "chat template" not in differing:
+        differing.insert(0, "chat template")
+    return " and ".join(differing)
 
 
 def _write_adapter(first: SavedAdapter, factors: dict[str, Any], folder: Path, card: str) -> None:

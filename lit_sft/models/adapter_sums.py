@@ -69,8 +69,8 @@ def read_adapter(folder: Path) -> SavedAdapter:
     odd += [] if keeps_base(settings) else ["init_lora_weights"]
     if odd:
         raise UserError(
-            f"{folder}: adapters with {odd[0]} ({settings[odd[0]]}) cannot be added up, because they train more "
-            "than products of two matrices. Merge it into its base instead."
+            f"{folder}: has {odd[0]} ({settings[odd[0]]}). Only adapters with plain LoRA, alike in all layers, "
+            "are added up. Merge it into its base instead."
         )
     written = read_json(folder / "lit_sft.json", advice="export the adapter again") or {}
     return SavedAdapter(folder, settings, written.get("base") or {}, _factors(folder))

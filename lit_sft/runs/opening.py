@@ -133,9 +133,12 @@ def _of_model(source: str) -> tuple[nn.Module, PreTrainedTokenizerBase, Template
 def _of_adapter(source: str) -> tuple[nn.Module, PreTrainedTokenizerBase, TemplateName]:
     folder = Path(source)
     check_digests(folder, weights=False)
-    base = base_of_adapter(source)
-    tokenizer = load_tokenizer(str(folder) if (folder / "tokenizer.json").is_file() else base)
-    model = build_backbone(BackboneSettings(pretrained=base, add_tokens=_new_tokens(folder)), tokenizer)
+    base, new_tokens = base_of_adapter(source), _new_tokens(folder)
+    has_tokenizer = (folder / "tokenizer.json").is_file()
+    if new_tokens and not has_tokenizer:
+        raise UserError(f"{folder}: has new tokens, but no tokenizer.json. Copy it from the run, or export it again.")
+    tokenizer = load_tokenizer(str(folder) if has_tokenizer else base)
+    model = build_backbone(BackboneSettings(pretrained=base, add_tokens=new_tokens), tokenizer)
     _quantize_as_in_training(causal_lm(model), folder)
     return load_adapter(model, folder), tokenizer, _template_of(str(folder))
 

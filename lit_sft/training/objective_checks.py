@@ -105,16 +105,22 @@ def _say_what_is_trained(ledger: Mapping[str, Any]) -> None:
 def _check_examples(objective: str, split: str, ledger: Mapping[str, Any]) -> None:
     """Refuse examples that an objective of preferences cannot train on."""
     pairs, unpaired, examples = ledger.get("pairs", 0), ledger.get("unpaired", 0), ledger["examples"]
-    takes_unpaired = objective == "apo_zero"
-    others = examples - (pairs if takes_unpaired else pairs - unpaired)
+    if objective == "apo_zero":
+        others = examples - pairs
+        expected = "preference pairs or rated answers. Give records with `prompt`, and `chosen` and `rejected` or "
+        expected += "`completion` and `label`"
+    else:
+        others = examples - (pairs - unpaired)
+        expected = "preference pairs. Give records with `prompt`, `chosen` and `rejected`"
     if not others:
         return
-    fields = "`chosen` and `rejected`" + (", or `completion` and `label`" if takes_unpaired else "")
-    instead = "apo_zero`, which trains on answers rated one by one" if unpaired else "next_token`"
+    if unpaired and objective != "apo_zero":
+        instead = "apo_zero`, which trains on answers rated one by one"
+    else:
+        instead = "next_token`"
     raise UserError(
-        f"--model.objective.name {objective}: {others:,} of {counted(examples, f'{split} example')} are not preference "
-        f"pairs{' or rated answers' * takes_unpaired}. Give records with `prompt`, {fields} (docs/preferences.md), "
-        f"or set `--model.objective.name {instead if not takes_unpaired else 'next_token`'}."
+        f"--model.objective.name {objective}: {others:,} of {counted(examples, f'{split} example')} are not {expected} "
+        f"(docs/preferences.md), or set `--model.objective.name {instead}."
     )
 
 

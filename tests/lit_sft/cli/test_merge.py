@@ -164,13 +164,29 @@ def test_runs_are_named_and_the_card_has_no_paths(save: Save, tmp_path: Path) ->
         open_model("sum", str(tmp_path / "sum"), device="cpu")
 
 
+def test_adapters_trained_with_other_templates_are_noted(
+    save: Save, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = save("b", seed=2)
+    arguments = ["merge", f"{save('a')}:1", f"{other}:1", "--output"]
+    main([*arguments, str(tmp_path / "alike")])
+    assert "note" not in capsys.readouterr().out
+    (other / "chat_template.jinja").write_text("{{ messages }}")
+    (other / "lit_sft.sha256").unlink()
+    main([*arguments, str(tmp_path / "sum")])
+    assert "was trained with another chat template than" in " ".join(capsys.readouterr().out.split())
+
+
 @pytest.mark.parametrize(
     ("other", "message"),
     [
         ({"model": "qwen2"}, r"other: trained on another base model \(.*qwen2\) than .*first"),
         ({"target_modules": ["q_proj"]}, r"other: adapts other layers than .*first, such as base_model"),
-        ({"dora": True}, r"other: adapters with use_dora \(True\) cannot be added up"),
-        ({"modules_to_save": ["embed_tokens"]}, r"other: adapters with modules_to_save .* cannot be added up"),
+        ({"dora": True}, r"other: has use_dora \(True\)\. Only adapters with plain LoRA"),
+        (
+            {"modules_to_save": ["embed_tokens"]},
+            r"other: has modules_to_save .* Only adapters with plain LoRA",
+        ),
         ({"rank": 4, "method": "linear"}, r"--method linear: the ranks of the adapters are 2, 4; use cat"),
     ],
 )

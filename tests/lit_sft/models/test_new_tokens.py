@@ -132,6 +132,10 @@ def test_adapter_that_calls_other_tokens_new_is_refused(data: SFTDataModule, tmp
         (tmp_path / "adapter" / "lit_sft.json").write_text(json.dumps(settings | {"new_tokens": tokens}))
         with pytest.raises(UserError, match=message):
             open_model("adapter", str(tmp_path / "adapter"), device="cpu")
+    (tmp_path / "adapter" / "lit_sft.json").write_text(json.dumps(settings))
+    (tmp_path / "adapter" / "tokenizer.json").unlink()
+    with pytest.raises(UserError, match=r"adapter: has new tokens, but no tokenizer\.json"):
+        open_model("adapter", str(tmp_path / "adapter"), device="cpu")
 
 
 def test_random_weights_get_the_grown_vocabulary() -> None:
