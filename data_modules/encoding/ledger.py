@@ -333,13 +333,14 @@ def unused_fields(ledger: Mapping[str, Any]) -> list[str]:
     """One line for each file with fields that nothing reads.
 
     Args:
-        ledger: A `Ledger.to_dict()`.
+        ledger: A `Ledger.to_dict()`, or of one only the `unknown_fields`.
     """
     lines = []
     for file, names in ledger.get("unknown_fields", {}).items():
         (first, count), *others = names.items()
         shown = [f"{first} ({counted(count, 'record')})", *(f"{name} ({count:,})" for name, count in others)]
-        lines.append(f"{file}: fields not used: {', '.join(shown)}")
+        hint = "; a label rates an answer only if it is true or false" if "label" in names else ""
+        lines.append(f"{file}: fields not used: {', '.join(shown)}{hint}")
     return lines
 
 

@@ -35,6 +35,7 @@ def findings(
         lines.append(f"long    {over_long}")
     if found.num_invalid:
         lines.append(f"invalid {counted(found.num_invalid, 'record')} will be left out: {found.reason}")
+    lines += [f"fields  {line}" for line in found.unused_fields]
     if not proposal.fits:
         lines.append("memory  not enough by our estimate, even with the smallest token budget; close other programs")
     return lines

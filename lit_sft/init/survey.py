@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from data_modules.encoding.encoder import Encoder
 from data_modules.encoding.example import Example
+from data_modules.encoding.ledger import unused_fields
 from data_modules.errors import UserError
 from data_modules.records.column_proposals import proposed_columns
 from data_modules.records.conversation import Conversation, Role
@@ -53,6 +54,7 @@ class Survey:
         conversations: Valid records, at most 20,000.
         num_records: Number of valid records; an estimate if the file is larger.
         is_estimate: Whether it is.
+        unused_fields: One line for each file with fields that nothing reads.
     """
 
     format: str
@@ -63,6 +65,7 @@ class Survey:
     conversations: list[Conversation]
     num_records: int
     is_estimate: bool
+    unused_fields: tuple[str, ...] = ()
 
     @property
     def is_text(self) -> bool:
@@ -152,6 +155,7 @@ def survey(data: str) -> Survey:
         conversations,
         total or len(conversations),
         total is not None,
+        tuple(unused_fields({"unknown_fields": counts.unknown_fields})),
     )
 
 

@@ -9,7 +9,7 @@ from lit_sft.console import cell
 
 
 def print_metrics(console: Console, title: str, columns: dict[str, dict[str, float]]) -> None:
-    """Print a table of perplexities by segment and mask, with one column per set of metrics."""
+    """Print a table of perplexities by segment and mask, with one column per set of metrics, and one of preferences."""
     table = Table(title=title, title_justify="left")
     table.add_column("perplexity on")
     for name in columns:
@@ -24,6 +24,31 @@ def print_metrics(console: Console, title: str, columns: dict[str, dict[str, flo
     if is_text(last):
         values = [f"{metrics['bits_per_byte/text']:.4f}" if metrics else "" for metrics in columns.values()]
         table.add_row("text, bits per byte", *values, f"{int(last['tokens/text']):,}")
+    console.print(table)
+    _print_preferences(console, title, columns)
+
+
+_PREFERENCES = {
+    "preference_accuracy": ("chosen answer likelier", ".1%"),
+    "reward_accuracy": ("reward of the chosen answer higher", ".1%"),
+    "reward_margin": ("margin of the rewards", ".4f"),
+    "preference_loss": ("loss of the objective", ".4f"),
+}
+"""Rows of the table of preferences: what each metric is called there, and its format."""
+
+
+def _print_preferences(console: Console, title: str, columns: dict[str, dict[str, float]]) -> None:
+    """Print a table of how well the model prefers the better answers; nothing without preference pairs or ratings."""
+    shown = {name: row for name, row in _PREFERENCES.items() if any(name in metrics for metrics in columns.values())}
+    if not shown:
+        return
+    table = Table(title=f"{title}, preferences", title_justify="left")
+    table.add_column("")
+    for name in columns:
+        table.add_column(name, justify="right")
+    for metric, (heading, form) in shown.items():
+        values = [f"{metrics[metric]:{form}}" if metric in metrics else "" for metrics in columns.values()]
+        table.add_row(heading, *values)
     console.print(table)
 
 

@@ -108,7 +108,7 @@ def _check_examples(objective: str, split: str, ledger: Mapping[str, Any]) -> No
     if objective == "apo_zero":
         others = examples - pairs
         expected = "preference pairs or rated answers. Give records with `prompt`, and `chosen` and `rejected` or "
-        expected += "`completion` and `label`"
+        expected += "`completion` and `label`, true or false"
     else:
         others = examples - (pairs - unpaired)
         expected = "preference pairs. Give records with `prompt`, `chosen` and `rejected`"

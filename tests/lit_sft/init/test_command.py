@@ -311,3 +311,11 @@ def test_second_data_file_in_place_of_a_model_is_an_error(capsys: pytest.Capture
     assert (
         "more.json: expected a model after the data; put several data files into one folder." in capsys.readouterr().err
     )
+
+
+def test_labels_that_are_not_ratings_are_named() -> None:
+    rated = [
+        {"prompt": question, "completion": answer, "label": n % 2} for n, (question, answer) in enumerate(QUESTIONS)
+    ]
+    _, said = propose_config(lines("rated.jsonl", rated), None)
+    assert said[-1].endswith("not used: label (40 records); a label rates an answer only if it is true or false")
