@@ -13,7 +13,7 @@ from lit_sft.models.flops import ModelFlops, model_flops
 _STATE = 16
 """Bytes for each trained weight: itself, its gradient and AdamW's two averages, in float32."""
 
-_MEASURED = {("full", False): 2.4, ("lora", False): 3.8, ("full", True): 1.8, ("lora", True): 2.5}
+_MEASURED = {("full", False): 2.4, ("lora", False): 3.8, ("full", True): 1.8, ("lora", True): 2.2}
 """Activations of a step, by tuning and whether the precision is mixed, in multiples of the formula of Korthikanti et
 al. for 2 bytes a number. Fitted to the peaks of SmolLM2-135M on a CPU by benchmarks/init_memory.py: norms and residuals
 stay in float32, and adapters add results of every layer."""
