@@ -73,7 +73,8 @@ def lint(write: Callable[..., str], tokenizer: PreTrainedTokenizerFast) -> Lint:
 
     def _lint(rows: list[dict[str, Any]], *, rules: frozenset[str] = frozenset(RULES), **settings: Any) -> Report:
         defaults = {"tokenizer": tokenizer, "template": "chatml", "val_fraction": 0.0, "test_fraction": 0.0}
-        data = SFTDataModule(write("rows.jsonl", rows), **(defaults | {"max_length": 512} | settings))
-        return lint_data(data, Findings(rules), has_tokenizer=bool(data._tokenizer), is_random=True)
+        given = defaults | {"max_length": 512} | settings
+        data = SFTDataModule(write("rows.jsonl", rows), **given)
+        return lint_data(data, Findings(rules), has_tokenizer=bool(given["tokenizer"]), is_random=True)
 
     return _lint
