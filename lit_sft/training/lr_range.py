@@ -146,7 +146,7 @@ class Suggestion:
     """What a range test suggests.
 
     Attributes:
-        lr: The learning rate. None: the test shows none.
+        lr: The learning rate; None if the test suggests none.
         reason: Why.
     """
 
